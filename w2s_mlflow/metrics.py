@@ -1,0 +1,67 @@
+"""What a prediction is worth: pure numpy, (probabilities_NC, gold_N) -> float, named as in scikit-learn.
+
+`*_score` is better high, `*_loss` and `*_error` better low. Undefined values are NaN, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
+
+BINS = 10
+
+
+def accuracy_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
+    """Share of rows whose most probable class is the gold one; a tie goes to the lower class."""
+    return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.asarray(gold_N)))
+
+
+def agreement_score(probabilities_NC: ArrayLike, others_NC: ArrayLike) -> float:
+    """Share of rows on which two tables of probabilities, row for row, have the same most probable class."""
+    return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.argmax(others_NC, axis=1)))
+
+
+def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
+    """Area under the ROC curve of P(class 1), ties counted half (Mann-Whitney); NaN for C > 2 or one class only."""
+    probabilities, gold = np.asarray(probabilities_NC), np.asarray(gold_N)
+    positives = int((gold == 1).sum())
+    negatives = len(gold) - positives
+    if probabilities.shape[1] != 2 or not positives or not negatives:
+        return float("nan")
+    ranks = rankdata(probabilities[:, 1])
+    return float((ranks[gold == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
+    """Mean squared distance of the probabilities from the truth, sum over classes / 2, so that C = 2 gives the usual one."""
+    probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
+    truth = np.eye(probabilities.shape[1])[gold]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)
+
+
+def expected_calibration_error(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
+    """|confidence - accuracy| averaged over ten equal-width bins of confidence, weighted by their rows (Guo et al. 2017)."""
+    probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == gold
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)  # a confidence of 1 belongs to the last bin
+    gaps = np.bincount(bins, weights=confidence - correct, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(gold))
+
+
+REPORTED: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+    "accuracy": accuracy_score,
+    "auroc": roc_auc_score,
+    "brier": brier_score_loss,
+    "ece": expected_calibration_error,
+}
+"""What each run says of a split with gold, by its name in MLflow."""
+
+
+def report(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> dict[str, float]:
+    """Every metric of `REPORTED` that is defined here."""
+    found = {name: metric(probabilities_NC, gold_N) for name, metric in REPORTED.items()}
+    return {name: value for name, value in found.items() if np.isfinite(value)}

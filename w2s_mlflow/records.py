@@ -1,0 +1,151 @@
+"""The records that stages exchange: examples, soft labels, predictions, and the gold that only evaluators read.
+
+Tables are joined by id, never by row order; a join that loses or doubles a row is an error. Shape legend: N rows, C classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question, without its answer: what student code may see.
+
+    `segments` is the text, kept apart so that encoders get pairs; `candidates` are the answers to choose from (head
+    `choose`: one word each; head `compare`: response A and response B). Rows of one `group` (same premise, passage,
+    position, ...) never stand on two sides of a split.
+    """
+
+    id: str
+    group: str
+    segments: tuple[str, ...]
+    candidates: tuple[str, ...] = ()
+
+
+class JoinError(ValueError):
+    """Two tables that should hold the same ids do not."""
+
+
+def positions(ids: Sequence[str], wanted: Sequence[str]) -> Ints:
+    """Row numbers in `ids` of each id in `wanted`, in that order.
+
+    Raises:
+        JoinError: an id stands twice in `ids`, or one of `wanted` is missing.
+    """
+    index = {id_: row for row, id_ in enumerate(ids)}
+    if len(index) != len(ids):
+        twice = next(id_ for id_, count in Counter(ids).items() if count > 1)
+        raise JoinError(f"id {twice!r} stands twice in a table of {len(ids)} rows")
+    missing = [id_ for id_ in wanted if id_ not in index]
+    if missing:
+        raise JoinError(f"{len(missing)} of {len(wanted)} ids are missing from a table, the first is {missing[0]!r}")
+    return np.fromiter((index[id_] for id_ in wanted), dtype=np.int64, count=len(wanted))
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Class probabilities by id, what a supervisor says of `transfer`. `probabilities_NC` is float32."""
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    probabilities_NC: Floats
+
+    def __post_init__(self) -> None:
+        rows = len(self.ids)
+        assert self.probabilities_NC.ndim == 2 and len(self.probabilities_NC) == rows == len(self.groups)
+
+    def of(self, ids: Sequence[str]) -> Floats:
+        """The probabilities of `ids`, in their order, (len(ids), C). Raises JoinError for an id without a label."""
+        return self.probabilities_NC[positions(self.ids, ids)]
+
+    def write(self, path: Path) -> None:
+        """Write the table as parquet: id, group, probabilities list<float32>[C], and gold where there is one."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        classes = self.probabilities_NC.shape[1]
+        flat = pa.array(np.ascontiguousarray(self.probabilities_NC, dtype=np.float32).reshape(-1))
+        columns = {"id": pa.array(self.ids), "group": pa.array(self.groups)}
+        columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, classes)
+        columns |= {name: pa.array(values) for name, values in self._extra_columns().items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), path)
+
+    def _extra_columns(self) -> dict[str, Ints]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Predictions(SoftLabels):
+    """A model's probabilities on one split, with the gold where the evaluator owns it. `gold_N` is int64."""
+
+    gold_N: Ints | None = None
+
+    def aligned(self, ids: Sequence[str]) -> Predictions:
+        """The same table with its rows in the order of `ids`.
+
+        Raises:
+            JoinError: the two do not hold exactly the same ids.
+        """
+        rows = positions(self.ids, ids)
+        if len(rows) != len(self.ids):
+            raise JoinError(f"a join of {len(ids)} ids would lose rows of a table of {len(self.ids)}")
+        gold_N = None if self.gold_N is None else self.gold_N[rows]
+        groups = tuple(self.groups[row] for row in rows)
+        return Predictions(tuple(ids), groups, self.probabilities_NC[rows], gold_N)
+
+    def correct_N(self) -> NDArray[np.float64]:
+        """1.0 where the most probable class is the gold one, else 0.0, (N,)."""
+        assert self.gold_N is not None, "these predictions were stored without gold"
+        return (self.probabilities_NC.argmax(axis=1) == self.gold_N).astype(np.float64)
+
+    def with_gold(self, gold_N: Ints) -> Predictions:
+        """The same table with the evaluator's gold beside it."""
+        return replace(self, gold_N=gold_N)
+
+    def _extra_columns(self) -> dict[str, Ints]:
+        return {} if self.gold_N is None else {"gold": self.gold_N}
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what `SoftLabels.write` or `Predictions.write` wrote."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path).combine_chunks()
+    probabilities = table.column("probabilities").combine_chunks()
+    classes = probabilities.type.list_size
+    flat = probabilities.flatten().to_numpy()
+    gold_N = table.column("gold").to_numpy() if "gold" in table.column_names else None
+    ids, groups = (tuple(table.column(name).to_pylist()) for name in ("id", "group"))
+    return Predictions(ids, groups, flat.reshape(-1, classes), gold_N)
+
+
+class Gold:
+    """Ground truth by id, held by the evaluator; each read is counted under its split and its reason.
+
+    Reasons: `supervision` (a supervisor's own training), `ceiling`, `report`, `selection`, `control`, `oracle`, `proxy`.
+    """
+
+    def __init__(self, labels: Mapping[str, int]) -> None:
+        self._labels = labels
+        self.reads: Counter[tuple[str, str]] = Counter()
+
+    def read(self, examples: Iterable[Example], *, split: str, reason: str) -> Ints:
+        """The labels of `examples`, (N,) int64, counted as N reads of `split` for `reason`."""
+        labels_N = np.array([self._labels[example.id] for example in examples], dtype=np.int64)
+        self.reads[split, reason] += len(labels_N)
+        return labels_N
+
+    def ledger(self) -> dict[str, int]:
+        """The counts so far, as {"split/reason": rows read}."""
+        return {f"{split}/{reason}": count for (split, reason), count in sorted(self.reads.items())}

@@ -1,0 +1,104 @@
+"""Grouped halves: D is cut per seed into `supervision` and `transfer`; `selection` and `test` never change.
+
+Everything hangs on hashes of ids and groups, nothing on row order or file format. Rows of one group stay together, and a
+training row whose group also stands in the held-out part is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from w2s_mlflow.config import canonical_json, must
+from w2s_mlflow.records import Example, Gold
+from w2s_mlflow.tasks import Row, Rows
+
+VALIDATION = 0.1
+"""The slice of each half that only early stopping sees."""
+SELECTION = 0.25
+"""The share of the held-out groups that searches may look at; the rest is `test`."""
+
+Examples = tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One seed's cut of a task: examples without labels, and the gold that the evaluator keeps."""
+
+    supervision: Examples
+    supervision_validation: Examples
+    transfer: Examples
+    transfer_validation: Examples
+    selection: Examples
+    test: Examples
+    gold: Gold
+    digest: str
+    """sha256 over the sorted (id, segments, candidates, label) of the rows in use."""
+
+
+def cut(task: str, rows: Rows, *, seed: int, train_size: int, test_size: int) -> Split:
+    """Cut `rows` for one seed: halves of about `train_size` / 2 rows each, and at most `test_size` test rows.
+
+    Raises:
+        ConfigError: the task has fewer training or held-out rows than asked for.
+    """
+    heldout = _in_groups(rows.heldout, ("heldout", task))
+    selection, test = _share(heldout, SELECTION)
+    used = {row.example.group for row in rows.heldout}
+    ordered = _in_groups([row for row in rows.train if row.example.group not in used], ("train", task, str(seed)))
+    _check_sizes(train_size, sum(map(len, ordered)), test_size, sum(map(len, test)))
+    supervision, rest = _take(ordered, train_size // 2)
+    transfer, _ = _take(rest, train_size // 2)
+    test, _ = _take(test, test_size)
+    # The validation slice of each half is its last tenth: drawn by the same hash as everything else.
+    d1, d1_validation = _share(supervision, 1 - VALIDATION)
+    d2, d2_validation = _share(transfer, 1 - VALIDATION)
+    parts = [d1, d1_validation, d2, d2_validation, selection, test]
+    in_use = [row for part in parts for group in part for row in group]
+    gold = Gold({row.example.id: row.label for row in in_use})
+    return Split(*(tuple(row.example for group in part for row in group) for part in parts), gold=gold, digest=digest(in_use))
+
+
+def digest(rows: Iterable[Row]) -> str:
+    """sha256 over the content of rows, whatever their order."""
+    lines = sorted(canonical_json([row.example.id, row.example.segments, row.example.candidates, row.label]) for row in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> list[list[Row]]:
+    """The rows by group, the groups in the order of their hash under `key`, the rows of a group in that of their ids."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.example.id):
+        groups[row.example.group].append(row)
+    return [groups[group] for group in sorted(groups, key=lambda group: _hash(*key, group))]
+
+
+def _hash(*parts: str) -> bytes:
+    return hashlib.sha256("\x1f".join(parts).encode()).digest()
+
+
+def _take(groups: list[list[Row]], size: int) -> tuple[list[list[Row]], list[list[Row]]]:
+    """The first groups that together hold at least `size` rows, and the rest."""
+    taken = 0
+    for count, group in enumerate(groups):
+        if taken >= size:
+            return groups[:count], groups[count:]
+        taken += len(group)
+    return groups, []
+
+
+def _share(groups: list[list[Row]], share: float) -> tuple[list[list[Row]], list[list[Row]]]:
+    return _take(groups, round(share * sum(map(len, groups))))
+
+
+def _check_sizes(train_size: int, train_rows: int, test_size: int, test_rows: int) -> None:
+    if train_size < 40:
+        raise must("train_size", "at least 40 (two halves, each with a validation slice)", train_size)
+    if train_size > train_rows:
+        raise must("train_size", f"at most {train_rows}, the rows this task has", train_size)
+    if test_size < 1:
+        raise must("test_size", "at least 1", test_size)
+    if test_size > test_rows:
+        raise must("test_size", f"at most {test_rows}, the rows this task has", test_size)

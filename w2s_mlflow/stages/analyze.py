@@ -1,0 +1,177 @@
+"""Pull finished runs, recompute every headline number from their stored predictions, build every table and figure.
+
+A number that a run reports and its predictions do not give is refused: nothing is written. Artifacts: `tables/<name>.csv`,
+`tables/<name>.md`, `figures/<name>.png`. Metrics: the aggregates `<task>/<label>/pgr` and `.../accuracy` over seeds.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from w2s_mlflow import config as options
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.stages._finetune import NONE
+from w2s_mlflow.tables import LABEL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from w2s_mlflow.records import Predictions
+    from w2s_mlflow.tracking.store import Recorder, Result
+
+LOG = logging.getLogger("w2s_mlflow")
+IDENTITY = ("task", "weak", "strong", "method", "seed", "head")
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to analyse."""
+
+    filter: str = ""
+    """MLflow's own filter string, such as "tags.`w2s.task` = 'chess'"; nothing takes every finished student and rule."""
+
+
+def run(config: Config) -> Result:
+    """Analyse the finished runs of the experiment into a run of its own. Raises ConfigError where there are none."""
+    from w2s_mlflow.tracking import store
+
+    outcomes = load(store.finished(config.filter))
+    note = "Tables and figures recomputed from stored predictions."
+    with store.parent("analyze", "analyze", options.flat(config), note) as recorder:
+        record(outcomes, recorder)
+    return store.get(recorder.run_id)
+
+
+def load(results: Iterable[Result]) -> pd.DataFrame:
+    """The frame that tables and figures are made from (columns: see tables/__init__.py), from students and rules.
+
+    Raises:
+        ConfigError: there is no such run, or one reports a number that its stored predictions do not give.
+    """
+    import pandas as pd
+
+    from w2s_mlflow.tracking import store
+
+    newest = {result.fingerprint: result for result in results if result.stage in ("student", "rule")}
+    if not newest:
+        raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
+    test = functools.cache(lambda run_id: _test_predictions(store.get(run_id)))
+    outcomes = pd.DataFrame([_outcome(result, test) for result in newest.values()])
+    return outcomes.assign(variant=_variants(outcomes)).drop(columns="settings")
+
+
+def record(outcomes: pd.DataFrame, recorder: Recorder) -> None:
+    """Write every table and figure as artifacts of a run, and the aggregates as its metrics."""
+    for name in options.plugins("tables"):
+        plugin = options.plugin("tables", name, "table")
+        table = plugin.table(outcomes)
+        recorder.text(f"tables/{name}.csv", table.to_csv(index=False))
+        recorder.text(f"tables/{name}.md", f"{plugin.CAPTION}\n\n{markdown(table)}")
+    for name in options.plugins("figures"):
+        target = recorder.directory / "figures" / f"{name}.png"
+        target.parent.mkdir(exist_ok=True)
+        options.plugin("figures", name, "figure").figure(outcomes).savefig(target, dpi=150)
+    recorder.metrics(aggregates(outcomes))
+
+
+def aggregates(outcomes: pd.DataFrame) -> dict[str, float]:
+    """Mean, interval and n over seeds per label, as metrics for the parent run."""
+    table = options.plugin("tables", "pgr", "table").table(outcomes)
+    found = {}
+    for row in table.to_dict("records"):
+        label = " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)).replace("->", " ").replace(":", " ")
+        for name in ("accuracy", "pgr", "pgr_low", "pgr_high", "n"):
+            if math.isfinite(row.get(name, math.nan)):
+                found[f"{label}/{name}"] = row[name]
+    return found
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A Markdown table: numbers at three decimals, p-values at two digits, what is not defined as a dash."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    for row in table.to_dict("records"):
+        lines.append("| " + " | ".join(cell(str(name), value) for name, value in row.items()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(column: str, value: Any) -> str:
+    """One value as a person reads it."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return NONE
+        return f"{value:.2g}" if column.startswith("p_") or column == "p" else f"{value:.3f}"
+    return str(value)
+
+
+def _outcome(result: Result, test: Any) -> dict[str, Any]:
+    from w2s_mlflow import stats
+
+    found = test(result.run_id)
+    row = {name: result.params.get(name, NONE) for name in IDENTITY} | {"run_id": result.run_id, "settings": _settings(result)}
+    row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
+    row |= {"groups": found.groups, "correct": found.correct_N(), "accuracy": float(found.correct_N().mean())}
+    reported = {"accuracy": row["accuracy"]}
+    missing = {"weak_correct": None, "ceiling_correct": None}
+    row |= missing | dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy", "parameters"), math.nan)
+    if result.stage == "student":
+        row |= _beside(result, found, test)
+        reported |= {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
+        reported["pgr"] = stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])
+    _refuse_other(result, reported)
+    return row
+
+
+def _beside(result: Result, found: Predictions, test: Any) -> dict[str, Any]:
+    """What the student's supervisor and ceiling say of the same test rows."""
+    from w2s_mlflow import metrics, models
+
+    weak, top = (test(result.tags[f"w2s.{role}_run_id"]).aligned(found.ids) for role in ("weak", "ceiling"))
+    return {
+        "agreement": metrics.agreement_score(found.probabilities_NC, weak.probabilities_NC),
+        "weak_correct": weak.correct_N(),
+        "ceiling_correct": top.correct_N(),
+        "weak_accuracy": float(weak.correct_N().mean()),
+        "ceiling_accuracy": float(top.correct_N().mean()),
+        "parameters": models.find(result.params["strong"], "strong").parameters,
+    }
+
+
+def _test_predictions(result: Result) -> Predictions:
+    found = result.predictions("test")
+    return found.aligned(sorted(found.ids))
+
+
+def _refuse_other(result: Result, recomputed: Mapping[str, float]) -> None:
+    for name, value in recomputed.items():
+        logged = result.metrics.get(f"test/{name}", math.nan)
+        if math.isfinite(value) and not abs(logged - value) <= TOLERANCE:
+            raise ConfigError(
+                f"run {result.run_id} ({result.name}) reports test/{name} = {logged}, but its stored predictions give {value}: "
+                "it is refused"
+            )
+
+
+def _settings(result: Result) -> str:
+    """All options but those that name the run, as JSON."""
+    return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in IDENTITY})
+
+
+def _variants(outcomes: pd.DataFrame) -> list[str]:
+    """For runs whose label is shared by different settings, the options in which they differ."""
+    label = [name for name in LABEL if name != "variant"]
+    settings = outcomes["settings"].map(json.loads)
+    differing = {}
+    for key, rows in settings.groupby([outcomes[name] for name in label], sort=False):
+        names = sorted({name for row in rows for name in row})
+        differing[key] = [name for name in names if len({row.get(name) for row in rows}) > 1]
+    keys = outcomes[label].itertuples(index=False, name=None)
+    return [
+        " ".join(f"{name}={row.get(name, NONE)}" for name in differing[key]) for key, row in zip(keys, settings, strict=True)
+    ]

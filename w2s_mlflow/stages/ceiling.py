@@ -1,0 +1,45 @@
+"""The ceiling: the strong model finetuned on the ground truth of the same `transfer` rows that students get weak labels for.
+
+One per (task, strong, seed, size), plain settings, shared by all methods. Its run is tagged `w2s.gold`: no student may
+train on its labels. Metrics as for the supervisor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from w2s_mlflow.split import Split
+from w2s_mlflow.stages import _finetune
+from w2s_mlflow.stages._finetune import NONE, GoldTraining
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.store import Recorder, Result
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(GoldTraining):
+    """A strong ceiling."""
+
+    strong: str = "chess-517k"
+    """The strong model."""
+
+    MODEL: ClassVar[str] = "strong"
+
+
+def run(config: Config) -> Result:
+    """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
+    config = config.resolved()
+    cut = _finetune.cut(config)
+    parts = _finetune.parts("ceiling", VERSION, config, cut, {}, ["losses.cross_entropy"])
+    labels = {"weak": NONE, "strong": config.strong, "method": "ceiling"}
+    note = f"`{config.strong}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
+    tags = {"w2s.gold": "transfer"}
+    return _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags)
+
+
+def _make(config: Config, cut: Split, recorder: Recorder) -> None:
+    head = _finetune.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
+    _finetune.record_test(head, cut, recorder)

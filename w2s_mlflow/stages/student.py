@@ -1,0 +1,170 @@
+"""Algorithms 3 and 4: the strong model finetuned on the weak supervisor's labels of `transfer`.
+
+Asked for by its result: the supervisor whose labels it needs and the ceiling it is reported against are found among the
+finished runs, or trained. The ceiling is a reporting input: it has no part in the student's fingerprint.
+
+Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the labels it trains on;
+`test/accuracy`, `test/auroc`, `test/brier`, `test/ece`; `test/agreement` with the supervisor; `test/weak_accuracy`,
+`test/ceiling_accuracy`, and `test/pgr` with `test/pgr_low` and `test/pgr_high`. The interval of a single student is over
+test groups only; over seeds it is that of `analyze`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from w2s_mlflow import config as options
+from w2s_mlflow import losses, models
+from w2s_mlflow.config import ConfigError, must, unknown
+from w2s_mlflow.records import SoftLabels
+from w2s_mlflow.split import Examples, Split
+from w2s_mlflow.stages import _finetune, ceiling, supervisor
+from w2s_mlflow.stages._finetune import Labelled, Training
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.store import Recorder, Result
+
+VERSION = 1
+
+PRIMITIVES = {"loss": "cross_entropy", "labels": "weak", "weights": "pretrained"}
+METHODS: dict[str, dict[str, str]] = {
+    "baseline": {},
+    "confidence": {"loss": "confidence"},
+    "untuned": {"labels": "none"},
+    "random_weights": {"weights": "random"},
+}
+"""Presets over the primitives: Algorithms 3 and 4, and the controls."""
+AUTO, CUSTOM = "auto", "custom"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Training):
+    """A student: the strong model, trained on weak labels."""
+
+    weak: str = "chess-52k"
+    """The weak model that supervises."""
+    strong: str = "chess-517k"
+    """The strong model that learns."""
+    method: str = AUTO
+    """A preset: baseline, confidence, untuned or random_weights; auto is whatever --loss, --labels and --weights make."""
+    loss: str | None = None
+    """What is minimised: a file of losses/; none takes the method's."""
+    loss_options: Mapping[str, Any] = options.option(None, loss_options=True)
+    """The options of the loss (`--alpha`, `--warmup`)."""
+    labels: str | None = None
+    """What it is trained on: weak, or none (scored as it comes, where its head allows)."""
+    weights: str | None = None
+    """Where it starts: pretrained or random."""
+    early_stopping: str = "weak"
+    """weak: stop at the first epoch that agrees no better with the weak labels of the validation slice, best weights
+    back; none: all epochs."""
+
+    MODEL: ClassVar[str] = "strong"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        models.find(self.weak, "weak")
+        if self.method not in (*METHODS, AUTO, CUSTOM):
+            raise unknown("--method", self.method, (*METHODS, AUTO))
+        legal = {"early_stopping": ("weak", "none"), "labels": ("weak", "none"), "weights": ("pretrained", "random")}
+        for name, values in legal.items():
+            if getattr(self, name) not in (*values, None):
+                raise unknown(options.flag(name), getattr(self, name), values)
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        loss = self._primitives()["loss"]
+        found = options.plugin("losses", loss, "--loss").Options
+        for name in self.loss_options:
+            if name not in found.__dataclass_fields__:
+                raise ConfigError(f"{options.flag(name)} is no option of the loss {loss}: choose a loss that has it")
+        found(**self.loss_options)
+
+    def _primitives(self) -> dict[str, str]:
+        """loss, labels and weights: the method's, unless given; one given against its method is an error."""
+        preset = METHODS.get(self.method)
+        found = PRIMITIVES | (preset or {})
+        for name, value in found.items():
+            given = getattr(self, name)
+            if given is not None and preset is not None and given != value:
+                raise must(name, f"{value} under --method {self.method} (or leave --method out)", given)
+            found[name] = given or value
+        return found
+
+    def resolved(self) -> Config:
+        """The same with the primitives, the loss's options and the method's name filled in."""
+        primitives = self._primitives()
+        names = [name for name, preset in METHODS.items() if PRIMITIVES | preset == primitives]
+        plugin = options.plugin("losses", primitives["loss"], "--loss")
+        chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.rung().large)
+        filled = replace(self, **primitives, loss_options=vars(chosen), method=names[0] if names else CUSTOM)
+        resolved: Config = super(Config, filled).resolved()
+        if resolved.labels == "none" and resolved.head != "choose":
+            raise must("head", "choose for an untuned model (another head starts from random weights)", resolved.head)
+        return resolved
+
+
+def run(config: Config) -> Result:
+    """The student's run, found or trained, with its inputs. Raises ConfigError before anything is written."""
+    config = config.resolved()
+    cut = _finetune.cut(config)
+    weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared()))
+    top = ceiling.run(ceiling.Config(strong=config.strong, **config.shared()))
+    trained = config.labels != "none"
+    roots = [f"losses.{config.loss}"] if trained else []
+    parts = _finetune.parts("student", VERSION, config, cut, {"weak": weak} if trained else {}, roots)
+    labels = {"weak": config.weak, "strong": config.strong, "method": config.method}
+    tags = {"w2s.weak_run_id": weak.run_id, "w2s.ceiling_run_id": top.run_id}
+    found = _finetune.produce(
+        parts, config, cut, labels, _note(config), lambda recorder: _make(config, cut, weak, recorder), tags
+    )
+    return report(found, weak, top)
+
+
+def _make(config: Config, cut: Split, weak: Result, recorder: Recorder) -> None:
+    head = _finetune.build_head(config, pretrained=config.weights == "pretrained")
+    if config.labels == "weak":
+        labels = weak.weak_labels()
+        training, validation = _join(cut.transfer, labels), _join(cut.transfer_validation, labels)
+        watched = validation if config.early_stopping == "weak" else None
+        assert config.loss is not None
+        _finetune.fit_head(head, config, training, watched, recorder, config.loss, config.loss_options)
+    recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation))
+    _finetune.record_test(head, cut, recorder)
+
+
+def _join(examples: Examples, labels: SoftLabels) -> Labelled:
+    return Labelled(examples, labels.of([example.id for example in examples]))
+
+
+def report(student: Result, weak: Result, top: Result) -> Result:
+    """Log what the student's stored predictions say beside those of its supervisor and its ceiling, once."""
+    from w2s_mlflow import metrics, stats
+    from w2s_mlflow.tracking import store
+
+    inputs = {"w2s.weak_run_id": weak.run_id, "w2s.ceiling_run_id": top.run_id}
+    if "test/agreement" in student.metrics and inputs.items() <= student.tags.items():
+        return student
+    found = student.predictions("test")
+    floor, roof = (run.predictions("test").aligned(found.ids) for run in (weak, top))
+    interval = stats.pgr_interval([floor.correct_N()], [found.correct_N()], [roof.correct_N()], found.groups)
+    values = {
+        "test/agreement": metrics.agreement_score(found.probabilities_NC, floor.probabilities_NC),
+        "test/weak_accuracy": float(floor.correct_N().mean()),
+        "test/ceiling_accuracy": float(roof.correct_N().mean()),
+        "test/pgr": interval.point,
+        "test/pgr_low": interval.low,
+        "test/pgr_high": interval.high,
+    }
+    values = {name: value for name, value in values.items() if math.isfinite(value)}
+    tags = inputs | {"w2s.pgr_status": interval.status}
+    store.log(student.run_id, values, tags)
+    return replace(student, metrics=student.metrics | values, tags=dict(student.tags) | tags)
+
+
+def _note(config: Config) -> str:
+    how = f"`{config.strong}` finetuned on the labels of `{config.weak}`" if config.labels == "weak" else "untuned"
+    return f"{how}, method `{config.method}`, seed {config.seed}. The PGR interval here is over test groups only."

@@ -1,0 +1,46 @@
+"""Algorithm 2: finetune the weak model on the ground truth of `supervision`, then let it label `transfer`.
+
+Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the gold of its own validation slice;
+`test/accuracy`, `test/auroc`, `test/brier`, `test/ece`.
+Artifacts: `labels/weak_labels.parquet`, the probabilities on `transfer` and its validation slice; `predictions/*.parquet`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from w2s_mlflow.split import Split
+from w2s_mlflow.stages import _finetune
+from w2s_mlflow.stages._finetune import NONE, GoldTraining
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.store import Recorder, Result
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(GoldTraining):
+    """A weak supervisor."""
+
+    weak: str = "chess-52k"
+    """The weak model."""
+
+    MODEL: ClassVar[str] = "weak"
+
+
+def run(config: Config) -> Result:
+    """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
+    config = config.resolved()
+    cut = _finetune.cut(config)
+    parts = _finetune.parts("supervisor", VERSION, config, cut, {}, ["losses.cross_entropy"])
+    labels = {"weak": config.weak, "strong": NONE, "method": "supervisor"}
+    note = f"`{config.weak}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
+    return _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
+
+
+def _make(config: Config, cut: Split, recorder: Recorder) -> None:
+    head = _finetune.fit_on_gold(config, cut, "supervision", "supervision", recorder)
+    recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation))
+    _finetune.record_test(head, cut, recorder)

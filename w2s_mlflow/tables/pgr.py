@@ -1,0 +1,42 @@
+"""Performance gap recovered, per task, pair of models and method, with the controls as rows of the same table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from w2s_mlflow import stats
+from w2s_mlflow.tables import LABEL, PAIR
+
+CAPTION = (
+    "Test accuracy of supervisor, student and ceiling (means over seeds, the student's with its 95% t interval), and PGR with "
+    "Fieller's 95% interval over seeds and test groups. PGR is undetermined where the interval of ceiling minus supervisor "
+    "holds zero."
+)
+
+
+def table(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """One row per label. `n` is the number of seeds; a rule has no supervisor, no ceiling and no seed."""
+    keys = list(dict.fromkeys(LABEL + PAIR))
+    rows = [dict(zip(keys, key, strict=True)) | _row(found) for key, found in outcomes.groupby(keys, sort=False)]
+    return pd.DataFrame(rows).drop(columns=["train_size", "test_size"])
+
+
+def _row(found: pd.DataFrame) -> dict[str, Any]:
+    accuracy = stats.seed_interval(found["accuracy"])
+    row: dict[str, Any] = {
+        "n": len(found),
+        "weak": found["weak"].iloc[0],
+        "weak_accuracy": found["weak_accuracy"].mean(),
+        "accuracy": accuracy.mean,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "ceiling_accuracy": found["ceiling_accuracy"].mean(),
+        "agreement": found["agreement"].mean(),
+    }
+    if found["weak_correct"].isna().any():
+        return row
+    columns = (list(found[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
+    pgr = stats.pgr_interval(*columns, found["groups"].iloc[0])
+    return row | {"pgr": pgr.point, "pgr_low": pgr.low, "pgr_high": pgr.high, "pgr_status": pgr.status}

@@ -1,0 +1,292 @@
+"""Where results are kept: one MLflow experiment, found by fingerprint, written in batches. The only file that imports mlflow.
+
+The experiment and the server are MLflow's own settings: MLFLOW_TRACKING_URI (default: mlflow.db in this directory),
+MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID (default: MLflow's default experiment), as `mlflow run` sets them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import InputTag as DatasetTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+
+from w2s_mlflow import __version__
+from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.records import Predictions, SoftLabels, read_predictions
+from w2s_mlflow.tracking.fingerprint import Parts
+
+PARAM_LIMIT = 6000
+PAGE = 1000
+BATCH = 1000
+"""Metrics in one request, the most that MLflow takes."""
+DIGEST_LIMIT = 36
+"""MLflow cuts the digest of a data set here."""
+WEAK_LABELS = "labels/weak_labels.parquet"
+
+_parent: ContextVar[str | None] = ContextVar("parent", default=None)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, reused or new."""
+
+    run_id: str
+    name: str
+    stage: str
+    fingerprint: str
+    params: Mapping[str, str]
+    metrics: dict[str, float]
+    tags: Mapping[str, str]
+    seconds: float
+    reused: bool
+
+    def artifact(self, path: str) -> Path:
+        """A local path of one artifact. Raises ConfigError when it is not there."""
+        try:
+            return Path(_client().download_artifacts(self.run_id, path))
+        except (MlflowException, OSError) as error:
+            raise ConfigError(f"run {self.run_id} ({self.name}) has lost its artifact {path}: {_line(error)}") from error
+
+    def predictions(self, split: str) -> Predictions:
+        """The stored predictions on `validation`, `selection` or `test`."""
+        return read_predictions(self.artifact(f"predictions/{split}.parquet"))
+
+    def weak_labels(self) -> SoftLabels:
+        """The labels a supervisor gave `transfer`."""
+        return read_predictions(self.artifact(WEAK_LABELS))
+
+
+@dataclass
+class Recorder:
+    """A run being made: metrics are buffered, artifacts staged in a directory; both are sent in few requests."""
+
+    run_id: str
+    directory: Path
+    started: float = field(default_factory=time.time)
+    _metrics: list[Metric] = field(default_factory=list)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Buffer metrics of one step; a full buffer is sent."""
+        now = int(time.time() * 1000)
+        self._metrics += [Metric(name, float(value), now, step) for name, value in values.items()]
+        if len(self._metrics) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+        for start in range(0, len(self._metrics), BATCH):
+            _client().log_batch(self.run_id, metrics=self._metrics[start : start + BATCH])
+        self._metrics = []
+
+    def predictions(self, split: str, predictions: Predictions) -> None:
+        """Stage the predictions on a split."""
+        predictions.write(self.directory / "predictions" / f"{split}.parquet")
+
+    def weak_labels(self, labels: SoftLabels) -> None:
+        """Stage a supervisor's labels of `transfer`."""
+        labels.write(self.directory / WEAK_LABELS)
+
+    def json(self, path: str, value: Any) -> None:
+        """Stage a small JSON artifact."""
+        self.text(path, canonical_json(value) + "\n")
+
+    def text(self, path: str, text: str) -> None:
+        """Stage a text artifact."""
+        target = self.directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags on the run."""
+        _client().log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
+        """Link the data the run used, by its digest, with the number of rows in each part."""
+        data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
+        _client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
+
+
+def find(fingerprint: str) -> Result | None:
+    """The newest finished run with this fingerprint, or None."""
+    found = _client().search_runs(
+        [experiment().experiment_id],
+        f"tags.`w2s.fingerprint` = '{fingerprint}' and attributes.status = 'FINISHED'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return _result(found[0], reused=True) if found else None
+
+
+def finished(filter_string: str = "") -> list[Result]:
+    """Every finished result of the experiment (launcher's runs have no fingerprint), all pages."""
+    clause = "attributes.status = 'FINISHED' and tags.`w2s.fingerprint` LIKE '%'"
+    text = f"{clause} and {filter_string}" if filter_string else clause
+    found, token = [], None
+    while True:
+        page = _client().search_runs([experiment().experiment_id], text, max_results=PAGE, page_token=token)
+        found += [_result(run, reused=True) for run in page]
+        token = page.token
+        if not token:
+            return found
+
+
+@contextlib.contextmanager
+def recording(name: str, parts: Parts, params: Mapping[str, Any], tags: Mapping[str, str], note: str) -> Iterator[Recorder]:
+    """A run that is finished only when its last artifact is written; an error ends it as FAILED, Ctrl-C as KILLED."""
+    marks = {"w2s.stage": parts.stage, "w2s.fingerprint": parts.digest(), "w2s.version": __version__, MLFLOW_RUN_NOTE: note}
+    run_id = _create(name, marks | dict(tags), params)
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
+        recorder = Recorder(run_id, Path(directory))
+        recorder.json("config.json", params)
+        recorder.json("fingerprint.json", asdict(parts))
+        with _closing(recorder):
+            yield recorder
+            recorder.flush()
+            _client().log_artifacts(run_id, directory)
+    _client().set_terminated(run_id, "FINISHED")
+
+
+@contextlib.contextmanager
+def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
+    """A run under which the results made inside are filed: a grid or a search. It has no fingerprint and is never reused."""
+    run_id = _create(name, {"w2s.stage": stage, "w2s.version": __version__, MLFLOW_RUN_NOTE: note}, params)
+    outer = _parent.set(run_id)
+    try:
+        with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
+            recorder = Recorder(run_id, Path(directory))
+            with _closing(recorder):
+                yield recorder
+                recorder.flush()
+                _client().log_artifacts(run_id, directory)
+        _client().set_terminated(run_id, "FINISHED")
+    finally:
+        _parent.reset(outer)
+
+
+def get(run_id: str) -> Result:
+    """A run by its id."""
+    return _result(_client().get_run(run_id), reused=False)
+
+
+def log(run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    """Add a report to a run: metrics and tags, in one request."""
+    now = int(time.time() * 1000)
+    _client().log_batch(
+        run_id,
+        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+
+
+def close_launch(result_run_id: str) -> None:
+    """Point the launcher's own run, if `mlflow run` made one, at the result."""
+    if launch := _launch_run_id():
+        _client().set_tag(launch, "w2s.result_run_id", result_run_id)
+
+
+def where() -> str:
+    """The tracking URI in use, for people."""
+    return mlflow.get_tracking_uri()
+
+
+@functools.cache
+def experiment() -> Experiment:
+    """The experiment in use, made and marked as model training on first use.
+
+    Raises:
+        ConfigError: it was deleted, or the server cannot be used.
+    """
+    id_, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    try:
+        found = _client().get_experiment(id_) if id_ else _client().get_experiment_by_name(name or "Default")
+        if found is None:
+            found = _client().get_experiment(_client().create_experiment(name or "Default"))
+    except MlflowException as error:
+        raise ConfigError(f"the experiment {name or id_ or 'Default'} cannot be used at {where()}: {_line(error)}") from error
+    if found.lifecycle_stage != "active":
+        raise ConfigError(
+            f"the experiment {found.name!r} was deleted: restore it with `mlflow experiments restore "
+            f"-x {found.experiment_id}`, or name another in MLFLOW_EXPERIMENT_NAME"
+        )
+    if "mlflow.experimentKind" not in found.tags:
+        _client().set_experiment_tag(found.experiment_id, "mlflow.experimentKind", "custom_model_development")
+    return found
+
+
+@functools.cache
+def _client() -> mlflow.MlflowClient:
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would tear our own progress line
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    uri = mlflow.get_tracking_uri()
+    try:
+        client = mlflow.MlflowClient(uri)
+        client.search_experiments(ViewType.ALL, max_results=1)
+    except Exception as error:  # whatever the driver raises: the user's sentence is the same
+        raise ConfigError(f"the tracking server {uri} cannot be used: {_line(error)}") from error
+    if uri.startswith("sqlite:///"):
+        with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+            database.execute("PRAGMA journal_mode=WAL")  # readers do not block the writer; kept in the file
+    return client
+
+
+@functools.cache
+def _launch_run_id() -> str | None:
+    """The run that `mlflow run` made, adopted once as the parent of what is made here."""
+    # Left in the environment, MLFLOW_RUN_ID would make any child process write into the launcher's run.
+    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    if run_id:
+        _client().set_tag(run_id, "w2s.stage", "launch")
+    return run_id
+
+
+def _create(name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
+    above = _parent.get() or _launch_run_id()
+    family = {MLFLOW_PARENT_RUN_ID: above} if above else {}
+    run = _client().create_run(experiment().experiment_id, tags=dict(tags) | family, run_name=name)
+    logged = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in params.items()]
+    _client().log_batch(run.info.run_id, params=logged)
+    return str(run.info.run_id)
+
+
+@contextlib.contextmanager
+def _closing(recorder: Recorder) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            recorder.flush()
+        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        _client().set_terminated(recorder.run_id, status)
+        raise
+
+
+def _result(run: Run, *, reused: bool) -> Result:
+    info, data = run.info, run.data
+    seconds = ((info.end_time or info.start_time) - info.start_time) / 1000
+    stage, fingerprint = data.tags.get("w2s.stage", ""), data.tags.get("w2s.fingerprint", "")
+    metrics = dict(data.metrics)
+    return Result(info.run_id, info.run_name, stage, fingerprint, data.params, metrics, data.tags, seconds, reused)
+
+
+def _line(error: Exception) -> str:
+    text = str(error.args[0] if error.args else error)
+    with contextlib.suppress(ValueError, AttributeError):
+        text = json.loads(text)["message"]
+    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
