@@ -41,7 +41,8 @@ class Encoded:
 
     def lengths_N(self) -> Ints:
         """The longest token row of each example, (N,): what batches are sorted by."""
-        return self.lengths_R.reshape(-1, self.rows_per_example).max(axis=1)
+        longest_N: Ints = self.lengths_R.reshape(-1, self.rows_per_example).max(axis=1)
+        return longest_N
 
     def batch(self, examples: Ints) -> Batch:
         """The given examples as tensors, right-padded to the longest among them: input_ids_RL, attention_mask_RL, ..."""
@@ -103,7 +104,7 @@ class Head(nn.Module):
 
     def unembedding(self) -> nn.Module:
         """The language-model head. Raises ConfigError for a model without one."""
-        layer = self.model.get_output_embeddings()
+        layer: nn.Module | None = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if layer is None:
             raise ConfigError(f"--head choose needs a language model, got {type(self.model).__name__} without output words")
         return layer

@@ -32,6 +32,22 @@ class Example:
     candidates: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An example and its gold label, an index into the classes. Only `split.cut` sees rows."""
+
+    example: Example
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A task's labelled rows: the training part, and the held-out part that `selection` and `test` come from."""
+
+    train: tuple[Row, ...]
+    heldout: tuple[Row, ...]
+
+
 class JoinError(ValueError):
     """Two tables that should hold the same ids do not."""
 
@@ -107,7 +123,7 @@ class Predictions(SoftLabels):
     def correct_N(self) -> NDArray[np.float64]:
         """1.0 where the most probable class is the gold one, else 0.0, (N,)."""
         assert self.gold_N is not None, "these predictions were stored without gold"
-        return (self.probabilities_NC.argmax(axis=1) == self.gold_N).astype(np.float64)
+        return np.asarray(self.probabilities_NC.argmax(axis=1) == self.gold_N, dtype=np.float64)
 
     def with_gold(self, gold_N: Ints) -> Predictions:
         """The same table with the evaluator's gold beside it."""

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from w2s_mlflow.config import canonical_json, must
-from w2s_mlflow.records import Example, Gold
-from w2s_mlflow.tasks import Row, Rows
+from w2s_mlflow.records import Example, Gold, Row, Rows
 
 VALIDATION = 0.1
 """The slice of each half that only early stopping sees."""
@@ -55,10 +54,17 @@ def cut(task: str, rows: Rows, *, seed: int, train_size: int, test_size: int) ->
     # The validation slice of each half is its last tenth: drawn by the same hash as everything else.
     d1, d1_validation = _share(supervision, 1 - VALIDATION)
     d2, d2_validation = _share(transfer, 1 - VALIDATION)
-    parts = [d1, d1_validation, d2, d2_validation, selection, test]
-    in_use = [row for part in parts for group in part for row in group]
-    gold = Gold({row.example.id: row.label for row in in_use})
-    return Split(*(tuple(row.example for group in part for row in group) for part in parts), gold=gold, digest=digest(in_use))
+    in_use = [row for part in (d1, d1_validation, d2, d2_validation, selection, test) for group in part for row in group]
+    return Split(
+        supervision=_examples(d1),
+        supervision_validation=_examples(d1_validation),
+        transfer=_examples(d2),
+        transfer_validation=_examples(d2_validation),
+        selection=_examples(selection),
+        test=_examples(test),
+        gold=Gold({row.example.id: row.label for row in in_use}),
+        digest=digest(in_use),
+    )
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -91,6 +97,10 @@ def _take(groups: list[list[Row]], size: int) -> tuple[list[list[Row]], list[lis
 
 def _share(groups: list[list[Row]], share: float) -> tuple[list[list[Row]], list[list[Row]]]:
     return _take(groups, round(share * sum(map(len, groups))))
+
+
+def _examples(groups: list[list[Row]]) -> Examples:
+    return tuple(row.example for group in groups for row in group)
 
 
 def _check_sizes(train_size: int, train_rows: int, test_size: int, test_rows: int) -> None:

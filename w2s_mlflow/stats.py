@@ -163,7 +163,7 @@ def holm(p_values: ArrayLike) -> Floats:
 def _by_group(values_SN: Floats, groups: ArrayLike) -> tuple[Floats, Floats]:
     """Sums per seed and group, (S, G), and the rows of each group, (G,)."""
     _, index = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.stack([np.bincount(index, weights=values) for values in values_SN])
+    sums = np.stack([np.bincount(index, weights=values) for values in values_SN]).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)
 
 

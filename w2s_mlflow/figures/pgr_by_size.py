@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,13 +44,16 @@ def _panel(axes: Axes, rows: pd.DataFrame) -> None:
         axes.text(0.5, 0.5, "PGR undetermined", ha="center", transform=axes.transAxes)
         return
     lines = list(rows.groupby(["method", "head", "variant"], sort=False))
-    for index, ((method, head, variant), line) in enumerate(lines):
+    for index, (key, line) in enumerate(lines):
+        method, head, variant = cast(tuple[str, str, str], key)
         line = line.sort_values("size")
         shifted = line["size"] * math.exp(0.03 * (index - len(lines) / 2))  # so that bars of one size do not overlap
         bars = [line["pgr"] - line["pgr_low"], line["pgr_high"] - line["pgr"]]
-        style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
         label = " ".join(word for word in (method, "" if head == "choose" else f"({head})", variant) if word)
-        axes.errorbar(shifted, line["pgr"], yerr=bars, label=label, capsize=2, markersize=4, linewidth=1.2, **style)
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        axes.errorbar(
+            shifted, line["pgr"], bars, label=label, color=colour, marker=marker, capsize=2, markersize=4, linewidth=1.2
+        )
     axes.set_xscale("log")
     axes.set_xticks(sorted(rows["size"].unique()), [_short(size) for size in sorted(rows["size"].unique())])
     axes.minorticks_off()

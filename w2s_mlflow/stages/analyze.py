@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.records import Predictions
     from w2s_mlflow.tracking.store import Recorder, Result
+
+    TestPredictions = Callable[[str], Predictions]  # of a run, by its id
 
 LOG = logging.getLogger("w2s_mlflow")
 IDENTITY = ("task", "weak", "strong", "method", "seed", "head")
@@ -110,25 +112,28 @@ def cell(column: str, value: Any) -> str:
     return str(value)
 
 
-def _outcome(result: Result, test: Any) -> dict[str, Any]:
+def _outcome(result: Result, test: TestPredictions) -> dict[str, Any]:
+    """One row of the frame: what the run says of itself and what its predictions give."""
     from w2s_mlflow import stats
 
     found = test(result.run_id)
-    row = {name: result.params.get(name, NONE) for name in IDENTITY} | {"run_id": result.run_id, "settings": _settings(result)}
+    row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
-    row |= {"groups": found.groups, "correct": found.correct_N(), "accuracy": float(found.correct_N().mean())}
-    reported = {"accuracy": row["accuracy"]}
-    missing = {"weak_correct": None, "ceiling_correct": None}
-    row |= missing | dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy", "parameters"), math.nan)
+    row |= {"run_id": result.run_id, "settings": _settings(result), "groups": found.groups}
+    row |= {"correct": found.correct_N(), "accuracy": float(found.correct_N().mean())}
+    recomputed = {"accuracy": row["accuracy"]}
     if result.stage == "student":
         row |= _beside(result, found, test)
-        reported |= {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
-        reported["pgr"] = stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])
-    _refuse_other(result, reported)
+        recomputed |= {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
+        recomputed["pgr"] = stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])
+    else:
+        row |= {"weak_correct": None, "ceiling_correct": None}
+        row |= dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy", "parameters"), math.nan)
+    _refuse_other(result, recomputed)
     return row
 
 
-def _beside(result: Result, found: Predictions, test: Any) -> dict[str, Any]:
+def _beside(result: Result, found: Predictions, test: TestPredictions) -> dict[str, Any]:
     """What the student's supervisor and ceiling say of the same test rows."""
     from w2s_mlflow import metrics, models
 

@@ -100,7 +100,8 @@ class Config(Training):
         names = [name for name, preset in METHODS.items() if PRIMITIVES | preset == primitives]
         plugin = options.plugin("losses", primitives["loss"], "--loss")
         chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.rung().large)
-        filled = replace(self, **primitives, loss_options=vars(chosen), method=names[0] if names else CUSTOM)
+        values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": names[0] if names else CUSTOM}
+        filled = replace(self, **values)
         resolved: Config = super(Config, filled).resolved()
         if resolved.labels == "none" and resolved.head != "choose":
             raise must("head", "choose for an untuned model (another head starts from random weights)", resolved.head)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from w2s_mlflow import stats
-from w2s_mlflow.tables import PAIR
+from w2s_mlflow.tables import PAIR, pgr
 
 CAPTION = (
     "Paired t-tests over seeds (unit: the seed; n seeds): mean difference with its 95% interval, effect size d_z, p, Holm's p "
@@ -45,7 +45,7 @@ def _comparisons(pair: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for reference in REFERENCES:
             if reference in methods and reference != name:
                 yield from _test("accuracy", reference, name, methods[reference]["accuracy"], rows["accuracy"])
-    if "baseline" in methods and _determined(methods["baseline"]):
+    if "baseline" in methods and pgr.interval(methods["baseline"]).status == stats.OK:
         for name, rows in methods.items():
             if name not in REFERENCES:
                 yield from _test("pgr", "baseline", name, _pgr(methods["baseline"]), _pgr(rows))
@@ -62,11 +62,6 @@ def _test(metric: str, baseline: str, method: str, before: pd.Series, after: pd.
     test = stats.paired_t_test(matched["before"], matched["after"])
     wilcoxon = stats.wilcoxon_p(matched["before"], matched["after"])
     yield {"metric": metric, "baseline": baseline, "method": method, "unit": "seed", **test._asdict(), "p_wilcoxon": wilcoxon}
-
-
-def _determined(rows: pd.DataFrame) -> bool:
-    columns = (list(rows[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
-    return stats.pgr_interval(*columns, rows["groups"].iloc[0]).status == stats.OK
 
 
 def _pgr(rows: pd.DataFrame) -> pd.Series:

@@ -37,6 +37,11 @@ def _row(found: pd.DataFrame) -> dict[str, Any]:
     }
     if found["weak_correct"].isna().any():
         return row
-    columns = (list(found[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
-    pgr = stats.pgr_interval(*columns, found["groups"].iloc[0])
+    pgr = interval(found)
     return row | {"pgr": pgr.point, "pgr_low": pgr.low, "pgr_high": pgr.high, "pgr_status": pgr.status}
+
+
+def interval(found: pd.DataFrame) -> stats.PGR:
+    """PGR over the seeds of one label, with its interval and status."""
+    weak, student, ceiling = (list(found[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
+    return stats.pgr_interval(weak, student, ceiling, found["groups"].iloc[0])

@@ -6,23 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from w2s_mlflow import config
-from w2s_mlflow.records import Example
+from w2s_mlflow.records import Example, Row, Rows
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An example and its gold label, an index into the classes. Only `split.cut` sees rows."""
-
-    example: Example
-    label: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A task's labelled rows: the training part, and the held-out part that `selection` and `test` come from."""
-
-    train: tuple[Row, ...]
-    heldout: tuple[Row, ...]
+__all__ = ["Row", "Rows", "Task", "find"]
 
 
 @dataclass(frozen=True, kw_only=True)
