@@ -15,7 +15,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import click
 import typer
 
 from w2s_mlflow import config as options
@@ -35,11 +34,10 @@ def main() -> None:
     try:
         _check_stage(sys.argv[1:])
         app()(standalone_mode=False)
-    except (ConfigError, click.ClickException) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        print(f"w2s_mlflow: {message}", file=sys.stderr)
+    except (ConfigError, typer.TyperException) as error:
+        print(f"w2s_mlflow: {error}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("w2s_mlflow: stopped; what was finished is kept and will be reused", file=sys.stderr)
         sys.exit(130)
 

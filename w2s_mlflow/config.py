@@ -133,6 +133,11 @@ def loss_option_types() -> dict[str, Any]:
     return found
 
 
+def losses_with(name: str) -> list[str]:
+    """The losses that have an option of this name."""
+    return [loss for loss in plugins("losses") if name in typing.get_type_hints(plugin("losses", loss, "--loss").Options)]
+
+
 def as_dict(config: Any) -> dict[str, Any]:
     """The resolved Config as plain values, the loss's options in their own field."""
     return dataclasses.asdict(config)

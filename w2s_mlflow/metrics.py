@@ -16,6 +16,8 @@ BINS = 10
 
 def accuracy_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     """Share of rows whose most probable class is the gold one; a tie goes to the lower class."""
+    if not np.isfinite(probabilities_NC).all():  # a model that diverged chooses nothing
+        return float("nan")
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.asarray(gold_N)))
 
 
@@ -45,6 +47,8 @@ def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
 def expected_calibration_error(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     """|confidence - accuracy| averaged over ten equal-width bins of confidence, weighted by their rows (Guo et al. 2017)."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
+    if not np.isfinite(probabilities).all():
+        return float("nan")
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == gold
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)  # a confidence of 1 belongs to the last bin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from w2s_mlflow.config import ConfigError
 from w2s_mlflow.heads import Encoded, Head
 from w2s_mlflow.records import Floats
 
@@ -12,7 +13,11 @@ BATCH = 256
 
 
 def probabilities(head: Head, data: Encoded, batch_size: int = BATCH) -> Floats:
-    """softmax(logits) of every example in `data`, (N, C) float32, in their order; no loss is touched."""
+    """softmax(logits) of every example in `data`, (N, C) float32, in their order; no loss is touched.
+
+    Raises:
+        ConfigError: a probability is not finite: the training diverged.
+    """
     order = np.argsort(data.lengths_N(), kind="stable")
     device = next(head.parameters()).device
     training = head.training
@@ -27,4 +32,6 @@ def probabilities(head: Head, data: Encoded, batch_size: int = BATCH) -> Floats:
     sorted_NC = np.concatenate(parts)
     found_NC = np.empty_like(sorted_NC)
     found_NC[order] = sorted_NC
+    if not np.isfinite(found_NC).all():
+        raise ConfigError("the model's probabilities are not finite: its training diverged, lower --learning-rate")
     return found_NC

@@ -80,7 +80,8 @@ class Config(Training):
         found = options.plugin("losses", loss, "--loss").Options
         for name in self.loss_options:
             if name not in found.__dataclass_fields__:
-                raise ConfigError(f"{options.flag(name)} is no option of the loss {loss}: choose a loss that has it")
+                having = ", ".join(options.losses_with(name))
+                raise ConfigError(f"{options.flag(name)} is an option of --loss {having}, not of {loss}")
         found(**self.loss_options)
 
     def _primitives(self) -> dict[str, str]:

@@ -139,7 +139,10 @@ def finished(filter_string: str = "") -> list[Result]:
     text = f"{clause} and {filter_string}" if filter_string else clause
     found, token = [], None
     while True:
-        page = _client().search_runs([experiment().experiment_id], text, max_results=PAGE, page_token=token)
+        try:
+            page = _client().search_runs([experiment().experiment_id], text, max_results=PAGE, page_token=token)
+        except MlflowException as error:
+            raise ConfigError(f"--filter must be one of MLflow's filter strings, got {filter_string!r}: {_line(error)}") from error
         found += [_result(run, reused=True) for run in page]
         token = page.token
         if not token:
@@ -198,6 +201,12 @@ def close_launch(result_run_id: str) -> None:
     """Point the launcher's own run, if `mlflow run` made one, at the result."""
     if launch := _launch_run_id():
         _client().set_tag(launch, "w2s.result_run_id", result_run_id)
+
+
+def forget() -> None:
+    """Read the environment anew: for a process that changes its tracking server or its experiment."""
+    for cached in (_client, experiment, _launch_run_id):
+        cached.cache_clear()
 
 
 def where() -> str:

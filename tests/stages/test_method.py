@@ -1,0 +1,178 @@
+"""Supervisor, ceiling, student: what is trained, on what, what is stored, and what is reused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import Example, Gold, Ints
+from w2s_mlflow.stages import _finetune, ceiling, rule, student, supervisor
+from w2s_mlflow.tracking.store import Result
+
+pytestmark = pytest.mark.usefixtures("experiment")
+
+
+def config(**options: Any) -> student.Config:
+    return student.Config(strong="chess-93k", **SMALL | options)
+
+
+def frame(result: Result, path: str) -> dict[str, Any]:
+    """One parquet artifact by id, read without our code."""
+    table = pq.read_table(result.artifact(path)).to_pydict()
+    return {id_: {name: table[name][row] for name in table} for row, id_ in enumerate(table["id"])}
+
+
+def inputs(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
+    from w2s_mlflow.tracking import store
+
+    weak, top = (store.get(result.tags[f"w2s.{role}_run_id"]) for role in ("weak", "ceiling"))
+    return frame(weak, "predictions/test.parquet"), frame(top, "predictions/test.parquet")
+
+
+def test_the_numbers_of_a_run_follow_from_its_parquet_files_alone() -> None:
+    result = student.run(config(method="confidence"))
+    own, (weak, top) = frame(result, "predictions/test.parquet"), inputs(result)
+    assert set(own) == set(weak) == set(top) and len(own) == SMALL["test_size"]
+    answer = {id_: [int(np.argmax(t[id_]["probabilities"])) for t in (own, weak, top)] for id_ in own}
+    accuracy = [np.mean([answer[id_][k] == own[id_]["gold"] for id_ in own]) for k in range(3)]
+    expected = {
+        "test/accuracy": accuracy[0],
+        "test/weak_accuracy": accuracy[1],
+        "test/ceiling_accuracy": accuracy[2],
+        "test/agreement": np.mean([answer[id_][0] == answer[id_][1] for id_ in own]),
+    }
+    if accuracy[2] != accuracy[1]:
+        expected["test/pgr"] = (accuracy[0] - accuracy[1]) / (accuracy[2] - accuracy[1])
+    assert {name: result.metrics[name] for name in expected} == expected
+
+
+def test_asking_twice_trains_once() -> None:
+    first = student.run(config())
+    made = len(runs())
+    second = student.run(config())
+    assert (second.run_id, second.reused, len(runs())) == (first.run_id, True, made)
+    assert made == 3  # supervisor, ceiling, student
+    assert second.metrics == first.metrics
+
+
+def test_methods_share_the_supervisor_and_the_ceiling() -> None:
+    found = [student.run(config(method=method)) for method in ("baseline", "confidence", "untuned", "random_weights")]
+    for role in ("weak", "ceiling"):
+        assert len({result.tags[f"w2s.{role}_run_id"] for result in found}) == 1
+    assert len({result.fingerprint for result in found}) == 4
+    assert len(runs()) == 6
+
+
+def test_another_seed_draws_other_rows_and_the_same_test() -> None:
+    first, second = (supervisor.run(supervisor.Config(seed=seed, **SMALL)) for seed in (0, 1))
+    labels = [set(result.weak_labels().ids) for result in (first, second)]
+    assert labels[0] != labels[1]
+    assert set(first.predictions("test").ids) == set(second.predictions("test").ids)
+
+
+def test_the_labels_cover_transfer_and_its_validation_slice_and_nothing_else() -> None:
+    options = supervisor.Config(**SMALL).resolved()
+    cut = _finetune.cut(options)
+    labels = supervisor.run(options).weak_labels()
+    assert set(labels.ids) == {example.id for example in cut.transfer + cut.transfer_validation}
+    assert labels.probabilities_NC.sum(axis=1) == pytest.approx(np.ones(len(labels.ids)), abs=1e-6)
+
+
+def test_a_result_does_not_depend_on_what_ran_before() -> None:
+    alone = student.run(config(seed=5)).predictions("test")
+    student.run(config(seed=5, method="confidence"))
+    again = student.Config(**vars(config(seed=5)) | {"epochs": 1})
+    student.run(again)
+    from w2s_mlflow.tracking import store
+
+    for run in runs():
+        store._client().delete_run(run.info.run_id)
+    repeated = student.run(config(seed=5)).predictions("test")
+    assert np.array_equal(alone.probabilities_NC, repeated.probabilities_NC)
+
+
+class Guarded(Gold):
+    """Gold that raises when it is read for anything but what the test allows."""
+
+    allowed: set[tuple[str, str]] = set()
+
+    def read(self, examples: Any, *, split: str, reason: str) -> Ints:
+        if (split, reason) not in self.allowed:
+            raise AssertionError(f"gold of {split} was read for {reason}")
+        return super().read(examples, split=split, reason=reason)
+
+
+ALLOWED = {
+    "supervisor": {("supervision", "supervision"), ("test", "report")},
+    "ceiling": {("transfer", "ceiling"), ("test", "report")},
+    "student": {("test", "report")},
+    "rule": {("test", "report")},
+}
+
+
+@pytest.mark.parametrize("method", list(student.METHODS))
+def test_a_student_reads_no_gold_but_that_of_the_report(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = config(method=method)
+    weak = supervisor.run(supervisor.Config(**SMALL))
+    top = ceiling.run(ceiling.Config(strong="chess-93k", **SMALL))
+    monkeypatch.setattr(Guarded, "allowed", ALLOWED["student"])
+    monkeypatch.setattr(_finetune, "Gold", Guarded)
+    result = student.run(options)
+    assert {weak.run_id, top.run_id} == {result.tags["w2s.weak_run_id"], result.tags["w2s.ceiling_run_id"]}
+    ledger = json.loads(result.artifact("gold_reads.json").read_text())
+    assert ledger == {"test/report": SMALL["test_size"]}
+
+
+@pytest.mark.parametrize("stage", ["supervisor", "ceiling", "rule"])
+def test_the_ledger_holds_exactly_the_allowed_reads(stage: str) -> None:
+    module = {"supervisor": supervisor, "ceiling": ceiling, "rule": rule}[stage]
+    result = module.run(module.Config(**SMALL))
+    ledger = json.loads(result.artifact("gold_reads.json").read_text())
+    assert set(ledger) == {"/".join(read) for read in ALLOWED[stage]}
+    assert ledger["test/report"] == SMALL["test_size"]
+    assert ("w2s.gold" in result.tags) == (stage == "ceiling")
+
+
+def test_examples_carry_no_label() -> None:
+    assert set(Example.__slots__) == {"id", "group", "segments", "candidates"}
+
+
+def test_a_failed_training_leaves_a_failed_run_and_is_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_finetune, "record_test", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        supervisor.run(supervisor.Config(**SMALL))
+    assert [run.info.status for run in runs()] == ["FAILED"]
+    monkeypatch.undo()
+
+
+def test_a_lost_artifact_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    weak = supervisor.run(supervisor.Config(**SMALL))
+    Path(weak.artifact("labels/weak_labels.parquet")).unlink()
+    with pytest.raises(ConfigError, match="has lost its artifact labels/weak_labels"):
+        student.run(config())
+
+
+def test_a_run_says_what_it_is() -> None:
+    result = student.run(config(method="confidence", seed=2))
+    assert result.name == "student chess chess-52k->chess-93k confidence seed 2"
+    identity = {"task": "chess", "weak": "chess-52k", "strong": "chess-93k", "method": "confidence", "seed": "2"}
+    assert identity.items() <= dict(result.params).items()
+    assert {f"w2s.{name}": value for name, value in identity.items()}.items() <= dict(result.tags).items()
+    assert result.params["alpha"] == "0.5" and result.params["warmup"] == "0.2"
+    assert result.tags["w2s.pgr_status"] in ("ok", "undetermined")
+    run = next(run for run in runs() if run.info.run_id == result.run_id)
+    assert "mlflow.note.content" in run.data.tags
+    assert run.inputs is not None
+    data = run.inputs.dataset_inputs[0].dataset
+    assert data.name == "chess" and len(data.digest) == 36
+
+
+def test_a_setting_given_as_primitives_is_the_same_run_as_its_preset() -> None:
+    assert student.run(config(loss="confidence")).run_id == student.run(config(method="confidence")).run_id

@@ -1,0 +1,99 @@
+"""A grid is drained once, its tables are recomputed from predictions, and a wrong number is refused."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.stages import analyze, sweep
+from w2s_mlflow.tracking import store
+
+GRID = """
+SETTINGS = [
+    {"stage": "rule", "rule": "random"},
+    {"strong": "chess-93k", "method": "baseline"},
+    {"strong": "chess-93k", "method": "confidence", "alpha": 0.6},
+]
+"""
+
+
+@pytest.fixture
+def grid(tmp_path: Path, experiment: str) -> sweep.Config:
+    """A small grid in a file of its own."""
+    path = tmp_path / "grid.py"
+    path.write_text(GRID)
+    return sweep.Config(sweep=str(path), seeds="0..1", **SMALL)
+
+
+def rows(result: store.Result, name: str) -> list[dict[str, str]]:
+    with result.artifact(f"tables/{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_grid_builds_shared_inputs_once_and_carries_the_aggregates(grid: sweep.Config) -> None:
+    parent = sweep.run(grid)
+    stages = sorted(run.data.tags["w2s.stage"] for run in runs())
+    assert stages == ["ceiling"] * 2 + ["rule"] + ["student"] * 4 + ["supervisor"] * 2 + ["sweep"]
+    children = [run for run in runs() if run.data.tags.get("mlflow.parentRunId") == parent.run_id]
+    assert len(children) == 9
+    table = {row["method"]: row for row in rows(parent, "pgr")}
+    assert set(table) == {"rule:random", "baseline", "confidence"}
+    assert [table[name]["n"] for name in table] == ["1", "2", "2"]
+    label = "chess chess-52k chess-93k choose confidence"
+    assert parent.metrics[f"{label}/accuracy"] == pytest.approx(float(table["confidence"]["accuracy"]))
+    assert parent.artifact("figures/pgr_by_size.png").stat().st_size > 5000
+
+
+def test_the_second_time_nothing_is_trained(grid: sweep.Config) -> None:
+    first = sweep.run(grid)
+    made = len(runs())
+    second = sweep.run(grid)
+    assert len(runs()) == made + 1  # the second parent
+    assert rows(first, "pgr") == rows(second, "pgr") and rows(first, "paired_tests") == rows(second, "paired_tests")
+
+
+def test_analyze_says_of_the_experiment_what_the_grid_said(grid: sweep.Config) -> None:
+    parent = sweep.run(grid)
+    found = analyze.run(analyze.Config())
+    by_method = {row["method"]: row for row in rows(found, "pgr")}
+    assert by_method == {row["method"]: row for row in rows(parent, "pgr")}
+    only = analyze.run(analyze.Config(filter="tags.`w2s.method` = 'baseline'"))
+    assert [row["method"] for row in rows(only, "pgr")] == ["baseline"]
+
+
+def test_a_number_that_the_predictions_do_not_give_is_refused(grid: sweep.Config) -> None:
+    sweep.run(grid)
+    victim = next(run for run in runs() if run.data.tags["w2s.stage"] == "student")
+    store.log(victim.info.run_id, {"test/accuracy": 0.99}, {})
+    made = len(runs())
+    with pytest.raises(ConfigError, match=r"reports test/accuracy = 0\.99, but its stored predictions give"):
+        analyze.run(analyze.Config())
+    assert len(runs()) == made
+
+
+def test_settings_of_one_label_are_told_apart(grid: sweep.Config, tmp_path: Path) -> None:
+    path = tmp_path / "alphas.py"
+    path.write_text("SETTINGS = [{'strong': 'chess-93k', 'loss': 'confidence', 'alpha': a} for a in (0.2, 0.8)]")
+    parent = sweep.run(sweep.Config(sweep=str(path), seeds="0", **SMALL))
+    assert sorted(row["variant"] for row in rows(parent, "pgr")) == ["alpha=0.2", "alpha=0.8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SETTINGS = []", "must define SETTINGS"),
+        ("SETTINGS = [{'stage': 'studnet'}]", "stage must be one of .* got 'studnet'"),
+        ("SETTINGS = [{'method': 'confidence', 'alpha': 3.0}]", r"--alpha must be in \[0, 1\], got 3.0"),
+        ("SETTINGS = [{'metod': 'confidence'}]", "the option must be one of .*did you mean --method"),
+    ],
+)
+def test_a_wrong_grid_starts_nothing(text: str, message: str, tmp_path: Path, experiment: str) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        sweep.run(sweep.Config(sweep=str(path)))
+    assert runs() == []

@@ -1,0 +1,90 @@
+"""The command line: one sentence and status 2 for wrong input, one JSON object on standard output."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import mlflow
+import pytest
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow import cli
+
+SIZES = ["--train-size", str(SMALL["train_size"]), "--test-size", str(SMALL["test_size"])]
+
+WRONG = {
+    "studnet": r"the stage must be one of analyze, .*, got 'studnet' \(did you mean student\?\)",
+    "student --sed 1": r"the option must be one of --alpha, .*, got '--sed' \(did you mean --seed\?\)",
+    "student --seed": r"'--seed' requires an argument",
+    "student --seed x": r"--seed must be a whole number, got 'x'",
+    "student --seed -1": r"--seed must be in \[0, 2\^32\), got -1",
+    "student --task ches": r"--task must be one of chess, .*, got 'ches' \(did you mean chess\?\)",
+    "student --weak chess-1": r"--weak must be one of chess-.*, got 'chess-1'",
+    "student --method confidense": r"--method must be one of .*, got 'confidense' \(did you mean confidence\?\)",
+    "student --method confidence --alpha 2": r"--alpha must be in \[0, 1\], got 2.0",
+    "student --method confidence --alpha nan": r"--alpha must be finite, got nan",
+    "student --alpha 0.5": r"--alpha is an option of --loss confidence, not of cross_entropy",
+    "student --loss confidence --method baseline": r"--loss must be cross_entropy under --method baseline.*got confidence",
+    "student --epochs 0": r"--epochs must be at least 1, got 0",
+    "student --epochs 1.5": r"--epochs must be a whole number, got '1.5'",
+    "student --batch-size -3": r"--batch-size must be at least 1, got -3",
+    "student --train-size -5": r"--train-size must be at least 1, got -5",
+    "student --train-size 9999999": r"--train-size must be at most \d+, the rows this task has, got 9999999",
+    "student --learning-rate inf": r"--learning-rate must be finite, got inf",
+    "student --learning-rate 0": r"--learning-rate must be a positive, finite number, got 0",
+    "student --head chose": r"--head must be one of choose, classify, compare, got 'chose'",
+    "student --head classify --method untuned": r"--head must be choose for an untuned model",
+    "student --task chess_preference --head choose": r"--head must be compare for the task chess_preference, got choose",
+    "student confidence": r"options are written --name value, got the lone word 'confidence'",
+    "supervisor --early-stopping weak": r"--early-stopping must be one of gold, none, got 'weak'",
+    "rule --rule best": r"--rule must be one of .*random.*, got 'best'",
+    "sweep --sweep nothing": r"--sweep must be one of .*, got 'nothing'",
+    "main --seeds 4..0": r"--seeds must be a range such as 0..4 .* got '4..0'",
+    "analyze": r"there is no finished student to analyse",
+    "analyze --filter x": r"--filter must be one of MLflow's filter strings, got 'x'",
+}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["w2s_mlflow", *arguments])
+    cli.main()
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_input_is_one_sentence_and_status_two(
+    line: str, experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, *line.split())
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and printed.out == ""
+    assert printed.err.count("\n") == 1 and "Traceback" not in printed.err
+    assert re.search(WRONG[line], printed.err), printed.err
+    assert runs() == []
+
+
+def test_a_deleted_experiment_is_one_sentence(
+    experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from w2s_mlflow.tracking import store
+
+    mlflow.delete_experiment(store.experiment().experiment_id)
+    store.forget()
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "supervisor", *SIZES)
+    assert stop.value.code == 2
+    assert f"the experiment '{experiment}' was deleted" in capsys.readouterr().err
+
+
+def test_json_is_all_that_standard_output_holds(
+    experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "student", "--method", "confidence", "--strong", "chess-93k", *SIZES, "--json")
+    first = json.loads(capsys.readouterr().out)
+    run(monkeypatch, "student", "--method", "confidence", "--strong", "chess-93k", *SIZES, "--json")
+    second = json.loads(capsys.readouterr().out)
+    assert set(first) == {"run_id", "inputs", "metrics", "seconds", "reused"}
+    assert set(first["inputs"]) == {"weak", "ceiling"}
+    assert not first["reused"] and second["reused"] and second["run_id"] == first["run_id"]

@@ -1,0 +1,217 @@
+"""The cut: sizes, groups that stay together, and nothing that depends on row order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from w2s_mlflow import split
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import Example, Row, Rows
+
+TRAINING = ("supervision", "supervision_validation", "transfer", "transfer_validation")
+PARTS = (*TRAINING, "selection", "test")
+
+
+def rows(sizes: Sequence[int], part: str) -> tuple[Row, ...]:
+    """Rows in groups of the given sizes; ids and labels say nothing of the group."""
+    groups = [group for group, size in enumerate(sizes) for _ in range(size)]
+    return tuple(
+        Row(Example(f"{part}-{n * 7919 % 10007}", f"{part} group {group}", (f"question {part} {n}",)), n % 3 % 2)
+        for n, group in enumerate(groups)
+    )
+
+
+def plain(train: int = 400, heldout: int = 100) -> Rows:
+    """Rows that are groups of their own."""
+    return Rows(rows([1] * train, "train"), rows([1] * heldout, "heldout"))
+
+
+def cut(found: Rows, *, seed: int = 0, train_size: int = 200, test_size: int = 60, task: str = "t") -> split.Split:
+    return split.cut(task, found, seed=seed, train_size=train_size, test_size=test_size)
+
+
+def ids(found: split.Split, *parts: str) -> list[str]:
+    return [example.id for part in parts for example in getattr(found, part)]
+
+
+def groups(found: split.Split, *parts: str) -> set[str]:
+    return {example.group for part in parts for example in getattr(found, part)}
+
+
+def shuffled(found: Rows, seed: int) -> Rows:
+    return Rows(*(tuple(random.Random(seed).sample(part, len(part))) for part in (found.train, found.heldout)))
+
+
+grouped = st.builds(
+    lambda train, heldout: Rows(rows(train, "train"), rows(heldout, "heldout")),
+    st.lists(st.integers(1, 4), min_size=60, max_size=100),
+    st.lists(st.integers(1, 4), min_size=20, max_size=40),
+)
+
+
+@pytest.mark.parametrize("train_size", [40, 200, 400])
+@pytest.mark.parametrize("test_size", [1, 60, 75])
+def test_sizes_of_rows_that_are_groups_of_their_own(train_size: int, test_size: int) -> None:
+    found = cut(plain(), train_size=train_size, test_size=test_size)
+    half = train_size // 2
+    expected = [half - half // 10, half // 10, half - half // 10, half // 10, 25, test_size]
+    assert [len(getattr(found, part)) for part in PARTS] == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(grouped, st.integers(0, 5))
+def test_no_row_and_no_group_stands_in_two_parts(found: Rows, seed: int) -> None:
+    made = cut(found, seed=seed, train_size=60, test_size=10)
+    assert len(ids(made, *PARTS)) == len(set(ids(made, *PARTS)))
+    for part in PARTS:
+        others = [other for other in PARTS if other != part]
+        assert groups(made, part).isdisjoint(groups(made, *others))
+
+
+@settings(max_examples=40, deadline=None)
+@given(grouped, st.integers(0, 5))
+def test_groups_are_never_torn_apart(found: Rows, seed: int) -> None:
+    made = cut(found, seed=seed, train_size=60, test_size=10)
+    size = {row.example.group: 0 for row in (*found.train, *found.heldout)}
+    for row in (*found.train, *found.heldout):
+        size[row.example.group] += 1
+    for part in PARTS[:-1]:
+        assert len(ids(made, part)) == sum(size[group] for group in groups(made, part))
+
+
+@settings(max_examples=40, deadline=None)
+@given(grouped, st.integers(0, 5))
+def test_halves_of_groups_are_about_as_large_as_asked(found: Rows, seed: int) -> None:
+    made = cut(found, seed=seed, train_size=60, test_size=10)
+    for half in ("supervision", "transfer"):
+        assert abs(len(ids(made, half, f"{half}_validation")) - 30) <= 3  # a group has four rows at most
+
+
+@settings(max_examples=40, deadline=None)
+@given(grouped)
+def test_at_most_so_many_test_rows_as_asked(found: Rows) -> None:
+    assert len(ids(cut(found, train_size=60, test_size=10), "test")) <= 10
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 5))
+def test_every_part_holds_rows_or_the_sizes_are_refused(size: int, seed: int) -> None:
+    found = Rows(rows([size] * max(2, 120 // size), "train"), rows([1] * 40, "heldout"))
+    try:
+        made = cut(found, seed=seed, train_size=40, test_size=10)
+    except ConfigError:
+        return
+    assert [part for part in PARTS if not getattr(made, part)] == []
+
+
+def test_test_and_selection_are_the_same_for_every_seed_and_training_size() -> None:
+    made = [cut(plain(), seed=seed, train_size=size) for seed, size in ((0, 200), (1, 200), (2, 40))]
+    assert len({(one.test, one.selection) for one in made}) == 1
+
+
+def test_a_smaller_test_set_is_part_of_a_larger_one() -> None:
+    small, large = (cut(plain(), test_size=size) for size in (20, 60))
+    assert large.test[:20] == small.test
+
+
+def test_seeds_cut_the_training_part_differently() -> None:
+    first, second = (set(ids(cut(plain(), seed=seed), "supervision")) for seed in (0, 1))
+    assert 10 < len(first & second) < 80  # two draws of 90 among 400 share about 20
+
+
+def test_tasks_are_cut_differently() -> None:
+    first, second = (cut(plain(), task=task) for task in ("one", "two"))
+    assert set(ids(first, "test")) != set(ids(second, "test"))
+    assert set(ids(first, "transfer")) != set(ids(second, "transfer"))
+
+
+def test_neither_half_is_chosen_by_id_or_label() -> None:
+    made = cut(plain(4000, 1000), train_size=4000, test_size=700)
+    labels = {half: made.gold.read(getattr(made, half), split=half, reason="control").mean() for half in ("supervision", "transfer")}
+    assert labels == pytest.approx(dict.fromkeys(labels, 1 / 3), abs=0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_of_rows_does_not_matter(seed: int) -> None:
+    found = Rows(rows([1, 2, 3, 4] * 30, "train"), rows([1, 2] * 30, "heldout"))
+    first, second = cut(found, seed=seed), cut(shuffled(found, seed), seed=seed)
+    assert [getattr(first, part) for part in PARTS] == [getattr(second, part) for part in PARTS]
+    assert first.digest == second.digest
+
+
+def test_training_rows_whose_group_is_held_out_are_left_out() -> None:
+    found = plain()
+    held = {row.example.group for row in found.heldout[:50]}
+    leaked = tuple(Row(Example(f"leak-{n}", group, ("the same passage",)), 0) for n, group in enumerate(sorted(held)))
+    made = cut(Rows(found.train + leaked, found.heldout), train_size=400)
+    assert not [id_ for id_ in ids(made, *TRAINING) if id_.startswith("leak")]
+    with pytest.raises(ConfigError, match="at most 400, the rows this task has, got 402"):
+        cut(Rows(found.train + leaked, found.heldout), train_size=402)
+
+
+def test_gold_is_that_of_the_rows_in_use_and_starts_unread() -> None:
+    found = plain()
+    truth = {row.example.id: row.label for row in (*found.train, *found.heldout)}
+    made = cut(found)
+    assert made.gold.ledger() == {}
+    for part in PARTS:
+        labels_N = made.gold.read(getattr(made, part), split=part, reason="report")
+        assert labels_N.dtype == np.int64 and labels_N.tolist() == [truth[id_] for id_ in ids(made, part)]
+    unused = next(row.example for row in found.train if row.example.id not in ids(made, *PARTS))
+    with pytest.raises(KeyError):
+        made.gold.read([unused], split="transfer", reason="control")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(rows([1, 2, 1], "train")))
+def test_digest_does_not_depend_on_order(order: Sequence[Row]) -> None:
+    assert split.digest(order) == split.digest(rows([1, 2, 1], "train"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Row(Example("a", "g", ("one", "two"), ("x", "y")), 1),
+        Row(Example("a", "g", ("one", "2"), ("x", "y")), 0),
+        Row(Example("a", "g", ("one two",), ("x", "y")), 0),
+        Row(Example("a", "g", ("one", "two"), ("y", "x")), 0),
+        Row(Example("b", "g", ("one", "two"), ("x", "y")), 0),
+    ],
+    ids=["label", "segment", "joined segments", "order of candidates", "id"],
+)
+def test_digest_changes_with_the_content(changed: Row) -> None:
+    rest = rows([1, 1], "train")
+    assert split.digest((*rest, Row(Example("a", "g", ("one", "two"), ("x", "y")), 0))) != split.digest((*rest, changed))
+
+
+def test_digest_changes_with_a_row_more() -> None:
+    assert split.digest(rows([1, 1], "train")) != split.digest(rows([1, 1, 1], "train"))
+
+
+def test_digest_of_a_cut_is_that_of_its_rows() -> None:
+    found = plain()
+    made = cut(found)
+    used = set(ids(made, *PARTS))
+    assert made.digest == split.digest(row for row in (*found.train, *found.heldout) if row.example.id in used)
+    assert made.digest != cut(found, seed=1).digest
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"train_size": 39}, r"^--train-size must be at least 40 .*, got 39$"),
+        ({"train_size": -1}, r"^--train-size must be at least 40 .*, got -1$"),
+        ({"train_size": 401}, r"^--train-size must be at most 400, the rows this task has, got 401$"),
+        ({"test_size": 0}, r"^--test-size must be at least 1, got 0$"),
+        ({"test_size": 76}, r"^--test-size must be at most 75, the rows this task has, got 76$"),
+    ],
+)
+def test_impossible_sizes_are_refused(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cut(plain(), **sizes)

@@ -1,0 +1,298 @@
+"""PGR and its interval, paired tests and Holm against hand-worked values, scipy, and independent statements."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from w2s_mlflow import stats
+
+Floats = NDArray[np.float64]
+
+BASELINE = [0.70, 0.72, 0.68, 0.71, 0.69]
+METHOD = [0.73, 0.74, 0.72, 0.73, 0.73]
+"""Differences .03 .02 .04 .02 .04: mean .03, deviation .01, t = .03 / (.01 / sqrt 5) on 4 degrees of freedom."""
+
+
+class Data(NamedTuple):
+    """Correctness by seed and test row, and the group of each row."""
+
+    weak: Floats
+    student: Floats
+    ceiling: Floats
+    groups: NDArray[np.int64]
+
+    def interval(self) -> stats.PGR:
+        return stats.pgr_interval(list(self.weak), list(self.student), list(self.ceiling), self.groups)
+
+    def rows(self, order: Iterable[int]) -> Data:
+        chosen = list(order)
+        return Data(self.weak[:, chosen], self.student[:, chosen], self.ceiling[:, chosen], self.groups[chosen])
+
+
+def draw(
+    seed: int,
+    *,
+    seeds: int = 5,
+    rows: int = 120,
+    groups: int = 40,
+    means: tuple[float, float, float] = (0.6, 0.72, 0.84),
+    spread: float = 0.02,
+) -> Data:
+    """Weak, student and ceiling with effects of seeds and groups; the true PGR is that of `means`."""
+    rng = np.random.default_rng(seed)
+    group_N = rng.integers(groups, size=rows) if groups < rows else np.arange(rows)
+    shared_N = rng.uniform(-0.12, 0.12, size=groups)[group_N]
+    found = []
+    for mean in means:
+        chance_SN = mean + shared_N + rng.uniform(-0.04, 0.04, size=groups)[group_N] + spread * rng.normal(size=(seeds, 1))
+        found.append((rng.uniform(size=(seeds, rows)) < chance_SN).astype(np.float64))
+    return Data(*found, group_N)
+
+
+def clusters(values_SN: Floats, keys: list[Hashable]) -> Floats:
+    """The sums of `values_SN`, less their mean, over the rows that share a key; keys run over seeds, then rows."""
+    sums: dict[Hashable, float] = defaultdict(float)
+    for key, value in zip(keys, (values_SN - values_SN.mean()).ravel(), strict=True):
+        sums[key] += value
+    return np.array(list(sums.values()))
+
+
+def grid_interval(gain_SN: Floats, gap_SN: Floats, groups: NDArray[np.int64], thetas: Floats) -> tuple[Floats, Floats]:
+    """Mean and half width of the two-way clustered interval of gain - theta gap, at each theta."""
+    seeds, rows = gain_SN.shape
+    levels: list[list[Hashable]] = [[(s, g) for s in range(seeds) for g in groups]]
+    levels += [[g for _ in range(seeds) for g in groups], [s for s in range(seeds) for _ in groups]]
+    variances, sizes = [], []
+    for keys in levels:
+        sums = clusters(gain_SN, keys)[:, None] - thetas * clusters(gap_SN, keys)[:, None]
+        sizes.append(len(sums))
+        variances.append(len(sums) / (len(sums) - 1) * (sums**2).sum(axis=0) / (seeds * rows) ** 2 if len(sums) > 1 else 0 * thetas)
+    cell, group, seed = variances
+    if seeds == 1:
+        variance, df = group, np.full(len(thetas), sizes[1] - 1.0)
+    else:
+        variance = np.maximum(np.maximum(seed, group), seed + group - cell)
+        df = variance**2 / sum(v**2 / (n - 1) for v, n in zip(variances, sizes, strict=True))
+    return gain_SN.mean() - thetas * gap_SN.mean(), scipy.stats.t.ppf(0.975, df) * np.sqrt(variance)
+
+
+@pytest.mark.parametrize(
+    ("weak", "student", "ceiling", "expected"),
+    [(0.6, 0.7, 0.8, 0.5), (0.6, 0.6, 0.8, 0.0), (0.6, 0.8, 0.8, 1.0), (0.6, 0.5, 0.8, -0.5), (0.6, 0.9, 0.8, 1.5), (0.8, 0.75, 0.6, 0.25)],
+)
+def test_pgr_by_hand(weak: float, student: float, ceiling: float, expected: float) -> None:
+    assert stats.pgr(weak, student, ceiling) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("student", [0.5, 0.7, 0.9])
+def test_pgr_without_a_gap_is_undefined(student: float) -> None:
+    assert math.isnan(stats.pgr(0.7, student, 0.7))
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+@pytest.mark.parametrize("groups", [6, 40, 120])
+def test_clustered_mean_is_its_definition(seeds: int, groups: int) -> None:
+    data = draw(1, seeds=seeds, groups=groups)
+    gap_SN = data.ceiling - data.weak
+    names = sorted(set(data.groups.tolist()))
+    cells_SG = np.array([[gap_SN[s, data.groups == g].sum() for g in names] for s in range(seeds)])
+    found = stats.clustered_mean(cells_SG, [(data.groups == g).sum() for g in names])
+    mean, half = grid_interval(gap_SN, gap_SN, data.groups, np.zeros(1))
+    assert (found.mean, found.low, found.high) == pytest.approx((mean[0], mean[0] - half[0], mean[0] + half[0]))
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_pgr_interval_is_every_theta_that_the_data_allow(seeds: int, seed: int) -> None:
+    data = draw(seed, seeds=seeds, rows=400, groups=130, means=(0.55, 0.7, 0.85))
+    thetas = np.arange(-4, 6, 0.001)
+    mean, half = grid_interval(data.student - data.weak, data.ceiling - data.weak, data.groups, thetas)
+    inside = thetas[np.abs(mean) <= half]
+    found = data.interval()
+    assert found.status == stats.OK and (found.seeds, found.groups) == (seeds, len(set(data.groups.tolist())))
+    assert found.point == pytest.approx(stats.pgr(data.weak.mean(), data.student.mean(), data.ceiling.mean()))
+    assert inside.size == round((inside[-1] - inside[0]) / 0.001) + 1  # one piece, away from the ends of the grid
+    assert found.low == pytest.approx(inside[0], abs=0.0011) and found.high == pytest.approx(inside[-1], abs=0.0011)
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_undetermined_exactly_where_the_gap_could_be_zero(seeds: int) -> None:
+    statuses = []
+    for seed in range(40):
+        data = draw(seed, seeds=seeds, rows=60, groups=20, means=(0.6, 0.65, 0.6 + seed / 200))
+        gap_SN = data.ceiling - data.weak
+        mean, half = grid_interval(gap_SN, gap_SN, data.groups, np.zeros(1))
+        found = data.interval()
+        assert (found.status == stats.UNDETERMINED) == bool(abs(mean[0]) <= half[0])
+        assert (found.status == stats.OK) == math.isfinite(found.low) == math.isfinite(found.high)
+        statuses.append(found.status)
+    assert set(statuses) == {stats.OK, stats.UNDETERMINED}
+
+
+@pytest.mark.parametrize("means", [(0.5, 0.6, 0.9), (0.7, 0.7, 0.7)])
+def test_status_does_not_look_at_the_student(means: tuple[float, float, float]) -> None:
+    data = draw(3, means=means)
+    statuses = {data._replace(student=student).interval().status for student in (data.weak, data.ceiling, 1 - data.student)}
+    assert len(statuses) == 1
+
+
+def test_an_undetermined_interval_keeps_its_point() -> None:
+    data = draw(0, means=(0.7, 0.7, 0.7))
+    found = data.interval()
+    assert found.status == stats.UNDETERMINED and (found.low, found.high) == (-math.inf, math.inf)
+    assert found.point == stats.pgr(data.weak.mean(), data.student.mean(), data.ceiling.mean())
+
+
+def test_a_ceiling_below_its_floor_is_determined_too() -> None:
+    data = draw(2, means=(0.85, 0.7, 0.55), rows=400, groups=130)
+    found = data.interval()
+    assert found.status == stats.OK and found.low < found.point < found.high
+
+
+def test_interval_covers_the_truth_about_95_times_in_100_at_five_seeds() -> None:
+    draws = [draw(seed, rows=150, groups=150, means=(0.6, 0.72, 0.84), spread=0.03).interval() for seed in range(300)]
+    covered = np.mean([found.low <= 0.5 <= found.high for found in draws])
+    assert 0.91 <= covered <= 0.99
+    assert np.mean([found.status == stats.OK for found in draws]) > 0.95
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_interval_does_not_depend_on_the_order_of_rows_seeds_or_on_names_of_groups(seeds: int) -> None:
+    data = draw(5, seeds=seeds)
+    expected = data.interval()
+    within = sorted(range(120), key=lambda row: (data.groups[row], -row))
+    rng = np.random.default_rng(0)
+    back = data._replace(weak=data.weak[::-1], student=data.student[::-1], ceiling=data.ceiling[::-1])
+    renamed = data._replace(groups=1000 - data.groups)
+    for other in (data.rows(within), data.rows(rng.permutation(120)), back, renamed):
+        assert other.interval()[:3] == pytest.approx(expected[:3], abs=1e-9)
+
+
+def test_groups_may_be_names() -> None:
+    data = draw(6)
+    names = [f"game {group}" for group in data.groups]
+    found = stats.pgr_interval(list(data.weak), list(data.student), list(data.ceiling), names)
+    assert found[:3] == pytest.approx(data.interval()[:3], abs=1e-9)
+
+
+def test_identical_gain_and_gap_give_one_without_width() -> None:
+    data = draw(7, means=(0.55, 0.7, 0.9))
+    assert data._replace(student=data.ceiling).interval()[:4] == pytest.approx((1, 1, 1, stats.OK))
+    assert data._replace(student=data.weak).interval()[:4] == pytest.approx((0, 0, 0, stats.OK))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_single_test_group_cannot_determine_anything(seeds: int) -> None:
+    data = draw(8, seeds=seeds, groups=1)
+    assert data.interval().status == stats.UNDETERMINED
+
+
+def test_paired_t_test_by_hand() -> None:
+    found = stats.paired_t_test(BASELINE, METHOD)
+    assert found.n == 5
+    assert found.mean_difference == pytest.approx(0.03)
+    assert found.t == pytest.approx(6.7082039325)
+    assert found.p == pytest.approx(0.0025702608, rel=1e-6)
+    assert (found.low, found.high) == pytest.approx((0.0175833632, 0.0424166368))
+    assert found.effect_size == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_paired_t_test_is_scipy_s(n: int, level: float) -> None:
+    rng = np.random.default_rng(n)
+    baseline, method = rng.normal(size=n), rng.normal(0.3, size=n)
+    expected, found = scipy.stats.ttest_rel(method, baseline), stats.paired_t_test(baseline, method, level)
+    bounds = expected.confidence_interval(level)
+    assert found[:3] == pytest.approx((expected.statistic, expected.pvalue, n))
+    assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high))
+    assert found.t == pytest.approx(found.effect_size * math.sqrt(n))
+
+
+def test_exchanging_the_two_turns_the_sign() -> None:
+    there, back = stats.paired_t_test(BASELINE, METHOD), stats.paired_t_test(METHOD, BASELINE)
+    assert back.p == there.p
+    assert back[3:] == pytest.approx((-there.mean_difference, -there.high, -there.low, -there.effect_size))
+
+
+def test_pairs_that_do_not_differ() -> None:
+    assert stats.paired_t_test(BASELINE, BASELINE) == (0, 1, 5, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("shift", [0.25, -0.25])
+def test_a_constant_difference(shift: float) -> None:
+    t = math.copysign(math.inf, shift)
+    assert stats.paired_t_test([0.0, 0.5, 1.0], [shift, 0.5 + shift, 1.0 + shift]) == (t, 0, 3, shift, shift, shift, t)
+
+
+def test_a_difference_that_is_constant_but_for_rounding() -> None:
+    found = stats.paired_t_test([0.6, 0.7, 0.8], [0.7, 0.8, 0.9])
+    assert (found.t, found.p) == (math.inf, 0)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1))
+
+
+@pytest.mark.parametrize(("baseline", "method"), [([1.0], [2.0]), ([], []), ([1.0, 2.0], [1.0, 2.0, 3.0]), ([[1.0, 2.0]], [[1.0, 2.0]])])
+def test_too_few_or_unequal_pairs_are_refused(baseline: list[float], method: list[float]) -> None:
+    with pytest.raises(ValueError, match="a paired test needs two equally long lists of at least 2, got"):
+        stats.paired_t_test(baseline, method)
+
+
+def test_wilcoxon_at_five_pairs_ends_at_one_sixteenth() -> None:
+    assert stats.wilcoxon_p(BASELINE, np.array(BASELINE) + [0.01, 0.02, 0.03, 0.04, 0.05]) == 0.0625
+    assert stats.wilcoxon_p(np.array(BASELINE) + [0.01, 0.02, 0.03, 0.04, 0.05], BASELINE) == 0.0625
+
+
+def test_wilcoxon_by_hand() -> None:
+    # ranks 1, 2, 3 with signs - + +: W = 1 or less on either side in 2 of the 8 sign patterns each
+    assert stats.wilcoxon_p([0.0, 0.0, 0.0], [-1.0, 2.0, 3.0]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("method", [BASELINE, [0.70, 0.72, 0.70, 0.73, 0.68]])
+def test_wilcoxon_takes_pairs_that_do_not_differ(method: list[float]) -> None:
+    assert 0.0625 <= stats.wilcoxon_p(BASELINE, method) <= 1
+    assert stats.wilcoxon_p(BASELINE, BASELINE) == 1
+
+
+def test_holm_by_hand() -> None:
+    # .005 x 4, .01 x 3, .03 x 2, and .04 x 1 lifted to the one before
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_does_not_count_what_was_not_tested() -> None:
+    found = stats.holm([0.01, math.nan, 0.04, 0.3, math.nan])
+    assert found == pytest.approx([0.03, math.nan, 0.08, 0.3, math.nan], nan_ok=True)
+    assert stats.holm([]).size == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1) | st.just(math.nan), max_size=20))
+def test_holm_keeps_the_order_and_never_lowers(raw: list[float]) -> None:
+    adjusted = stats.holm(raw)
+    tested = sorted((p, a) for p, a in zip(raw, adjusted, strict=True) if not math.isnan(p))
+    assert [math.isnan(p) for p in raw] == [math.isnan(a) for a in adjusted]
+    assert all(p <= a <= 1 for p, a in tested)
+    assert all(a <= b for (_, a), (_, b) in zip(tested, tested[1:], strict=False))
+    assert not tested or tested[0][1] == min(1.0, len(tested) * tested[0][0])
+
+
+def test_seed_interval_by_hand() -> None:
+    # mean 3, deviation sqrt 2.5, half width 2.7764451 sqrt(.5)
+    assert stats.seed_interval([1, 2, 3, 4, 5]) == pytest.approx((3, 1.0367568385, 4.9632431615, 4))
+
+
+def test_one_seed_has_a_mean_and_no_interval() -> None:
+    assert stats.seed_interval([0.7]) == pytest.approx((0.7, math.nan, math.nan, 0), nan_ok=True)
+
+
+def test_equal_seeds_have_an_interval_without_width() -> None:
+    assert stats.seed_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5, 2)

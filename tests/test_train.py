@@ -1,0 +1,119 @@
+"""fit(): order, schedule, early stopping, seeds."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from w2s_mlflow import models, train
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.heads import Encoded, Head, build
+from w2s_mlflow.losses import cross_entropy
+from w2s_mlflow.records import Example, Floats
+
+OPTIONS = train.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=3)
+WORDS = ("Ke1", "kf8", "Qd4", "rb7", "Nf3")
+
+
+def examples(count: int) -> list[Example]:
+    """Positions of different lengths, two moves to choose from."""
+    return [Example(f"i{n}", f"g{n}", (" ".join(WORDS[: 2 + n % 4]),), ("Qd5", "Nf5")) for n in range(count)]
+
+
+def loss(logits: torch.Tensor, labels: torch.Tensor, progress: float) -> torch.Tensor:
+    return cross_entropy.loss(logits, labels, progress, cross_entropy.Options())
+
+
+@pytest.fixture
+def head() -> Head:
+    """A small head from random weights."""
+    train.seed_everything(0)
+    return build("choose", *models.load(models.find("chess-38k", "weak"), pretrained=False), 2)
+
+
+@pytest.fixture
+def data(head: Head) -> tuple[Encoded, Floats]:
+    """20 encoded examples and their soft labels."""
+    labels = np.random.default_rng(0).dirichlet((1, 1), 20).astype(np.float32)
+    return head.encode(examples(20)), labels
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=300), st.integers(1, 33))
+def test_an_epoch_holds_every_example_once_and_sorts_by_length(lengths: list[int], batch_size: int) -> None:
+    lengths_N = np.array(lengths)
+    found = list(train.batches(lengths_N, batch_size, np.random.default_rng(0)))
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
+    assert sum(len(batch) < batch_size for batch in found) <= 1 + len(lengths) // (train.POOL * batch_size)
+    spread = sum(int(lengths_N[batch].max() - lengths_N[batch].min()) for batch in found)
+    assert len(lengths) > train.POOL * batch_size or spread <= max(lengths) - min(lengths)
+
+
+def test_batches_differ_from_epoch_to_epoch_and_with_the_seed() -> None:
+    order = np.random.default_rng(0)
+    epochs = [np.concatenate(list(train.batches(np.ones(50, dtype=np.int64), 8, order))).tolist() for _ in range(2)]
+    other = np.concatenate(list(train.batches(np.ones(50, dtype=np.int64), 8, np.random.default_rng(1)))).tolist()
+    assert epochs[0] != epochs[1] and other not in epochs
+
+
+def test_the_rate_grows_over_a_tenth_and_falls_to_zero() -> None:
+    rates = [train.warmup_then_linear(step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    assert rates[10] == 1 and rates[-1] == pytest.approx(1 / 90)
+    assert np.diff(rates[10:]) == pytest.approx(-1 / 90)
+
+
+def test_the_same_seed_gives_the_same_bits(head: Head, data: tuple[Encoded, Floats]) -> None:
+    twin = copy.deepcopy(head)
+    for one in (head, twin):
+        train.fit(one, *data, loss, OPTIONS)
+    assert all(torch.equal(a, b) for a, b in zip(head.state_dict().values(), twin.state_dict().values(), strict=True))
+
+
+def test_training_lowers_the_loss_and_reports_every_step(head: Head, data: tuple[Encoded, Floats]) -> None:
+    seen: list[tuple[int, int, float]] = []
+    labels = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (20, 1))
+    options = train.Options(epochs=6, batch_size=8, learning_rate=1e-2, seed=0)
+    found = train.fit(
+        head, data[0], labels, loss, options, report=lambda step, steps, m: seen.append((step, steps, m["train/loss"]))
+    )
+    assert [step for step, _, _ in seen] == list(range(1, 19)) and {steps for _, steps, _ in seen} == {18}
+    assert found.steps == 18 and seen[-1][2] < 0.3 * seen[0][2]
+
+
+def test_it_stops_at_the_first_epoch_that_is_no_better_and_restores_the_best(head: Head, data: tuple[Encoded, Floats]) -> None:
+    weights: list[dict[str, torch.Tensor]] = []
+    scores = iter([0.5, 0.7, 0.7, 0.9])
+
+    def validate() -> float:
+        weights.append(copy.deepcopy(head.state_dict()))
+        return next(scores)
+
+    found = train.fit(head, *data, loss, train.Options(epochs=4, batch_size=8, learning_rate=1e-2, seed=0), validate=validate)
+    assert found.scores == [0.5, 0.7, 0.7] and found.best_epoch == 1
+    kept = head.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in weights[1].items())
+    assert any(not torch.equal(kept[name], value) for name, value in weights[2].items())
+
+
+def test_the_loss_sees_the_whole_batch_and_growing_progress(head: Head, data: tuple[Encoded, Floats]) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def spy(logits: torch.Tensor, labels: torch.Tensor, progress: float) -> torch.Tensor:
+        seen.append((len(logits), progress))
+        return loss(logits, labels, progress)
+
+    train.fit(head, *data, spy, OPTIONS)
+    assert sorted(size for size, _ in seen[:3]) == [4, 8, 8]
+    assert [progress for _, progress in seen] == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("batch_size", 0), ("learning_rate", float("nan"))])
+def test_impossible_options_are_named(name: str, value: float) -> None:
+    values = {"epochs": 1, "batch_size": 1, "learning_rate": 1.0, "seed": 0} | {name: value}
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be .*got {value}"):
+        train.Options(**values)  # type: ignore[arg-type]
