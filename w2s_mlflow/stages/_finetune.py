@@ -298,7 +298,7 @@ def _rows(task: str) -> tasks.Rows:
     return tasks.find(task).load()
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def _cut(task: str, seed: int, train_size: int, test_size: int) -> tuple[split.Split, dict[str, int]]:
     rows = _rows(task)
     found = split.cut(task, rows, seed=seed, train_size=train_size, test_size=test_size)

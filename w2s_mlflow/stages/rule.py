@@ -42,13 +42,19 @@ class Config:
             if (size := getattr(self, name)) is not None and size < 1:
                 raise must(name, "at least 1", size)
 
+    def resolved(self) -> Config:
+        """The same with every `none` replaced by what the task says."""
+        task = tasks.find(self.task)
+        sizes = {"train_size": self.train_size or task.train_size, "test_size": self.test_size or task.test_size}
+        return replace(self, **sizes)
+
 
 def run(config: Config) -> Result:
     """The rule's run, found or made. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint
 
     task = tasks.find(config.task)
-    config = replace(config, train_size=config.train_size or task.train_size, test_size=config.test_size or task.test_size)
+    config = config.resolved()
     cut = _finetune.cut(config)
     parts = fingerprint.Parts(
         stage="rule",

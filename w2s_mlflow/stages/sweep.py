@@ -6,16 +6,17 @@ seed (once, where its stage has none). The parent run carries tables, figures an
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError, must, unknown
-from w2s_mlflow.stages import analyze
+from w2s_mlflow.stages import _finetune, analyze
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.store import Result
@@ -71,6 +72,7 @@ def plan(config: Config) -> list[Job]:
     for seed in parse_seeds(config.seeds):
         for setting in settings(config.sweep):
             job = _job(dict(setting) | sizes, seed)
+            _finetune.cut(job.config.resolved())  # sizes that a task does not have end here, before any run starts
             jobs.setdefault(options.canonical_json([job.stage, options.as_dict(job.config)]), job)
     return list(jobs.values())
 
@@ -80,12 +82,23 @@ def drain(jobs: Sequence[Job]) -> list[Result]:
     from tqdm import tqdm
 
     results: list[Result] = []
-    with tqdm(jobs, unit="run", dynamic_ncols=True) as bar:
+    with _quiet(), tqdm(jobs, unit="run", dynamic_ncols=True) as bar:
         for job in bar:
             bar.set_description(job.stage)
             results.append(options.plugin("stages", job.stage, "stage").run(job.config))
             bar.set_postfix_str(results[-1].name, refresh=False)
     return results
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The bar speaks for the stages while it moves."""
+    level = LOG.level
+    LOG.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOG.setLevel(level)
 
 
 def settings(name: str) -> Sequence[Mapping[str, Any]]:

@@ -1,0 +1,44 @@
+"""Time and memory of the default experiment, twice on one empty database: the second time must train nothing.
+
+    python benchmarks/default_experiment.py [--seeds 0..4]
+
+Prints one JSON object: seconds and peak resident memory of both runs, and of `--help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def timed(arguments: list[str], directory: str) -> dict[str, float]:
+    """Wall seconds of one command, and the largest resident set of any child so far, in GB."""
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db"}
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "w2s_mlflow", *arguments], check=True, cwd=directory, env=environment, stdout=2)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    return {"seconds": round(time.perf_counter() - started, 2), "peak_gb": round(peak, 2)}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="0..4")
+    seeds = ["--seeds", parser.parse_args().seeds]
+    with tempfile.TemporaryDirectory() as directory:
+        found = {
+            "help": timed(["student", "--help"], directory),
+            "first": timed(["main", *seeds], directory),
+            "second": timed(["main", *seeds], directory),
+        }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Tables and figures from a hand-made frame: every column against its definition."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+
+from w2s_mlflow import stats
+from w2s_mlflow.figures import pgr_by_size
+from w2s_mlflow.tables import LABEL, paired_tests, pgr
+
+ROWS, SEEDS = 400, 5
+
+
+def student(seed: int, method: str, accuracy: float, weak: float = 0.6, ceiling: float = 0.8) -> dict[str, Any]:
+    """One student of the frame, each row right with the given probability."""
+    rng = np.random.default_rng([seed, len(method)])
+    correct = {name: (rng.random(ROWS) < p).astype(float) for name, p in (("weak", weak), ("own", accuracy), ("top", ceiling))}
+    return {
+        "run_id": f"{method}{seed}",
+        "task": "t",
+        "weak": "w",
+        "strong": "s",
+        "head": "choose",
+        "method": method,
+        "variant": "",
+        "seed": str(seed),
+        "train_size": 10,
+        "test_size": ROWS,
+        "parameters": 1000,
+        "groups": tuple(str(n) for n in range(ROWS)),
+        "correct": correct["own"],
+        "weak_correct": correct["weak"],
+        "ceiling_correct": correct["top"],
+        "accuracy": correct["own"].mean(),
+        "weak_accuracy": correct["weak"].mean(),
+        "ceiling_accuracy": correct["top"].mean(),
+        "agreement": 0.5,
+    }
+
+
+def rule() -> dict[str, Any]:
+    """A rule of the frame: no models, no seed."""
+    blank = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy", "parameters"), math.nan)
+    models = {"weak": "-", "strong": "-", "head": "-", "seed": "-", "weak_correct": None, "ceiling_correct": None}
+    return student(0, "rule:random", 0.5) | models | blank
+
+
+@pytest.fixture
+def outcomes() -> pd.DataFrame:
+    """Two methods of five seeds, and a rule."""
+    rows = [student(seed, method, p) for method, p in (("baseline", 0.7), ("confidence", 0.75)) for seed in range(SEEDS)]
+    return pd.DataFrame([*rows, rule()])
+
+
+def test_the_pgr_table_has_a_row_per_label_with_the_interval_of_stats(outcomes: pd.DataFrame) -> None:
+    found = pgr.table(outcomes).set_index("method")
+    assert list(found.index) == ["baseline", "confidence", "rule:random"]
+    own = outcomes[outcomes["method"] == "confidence"]
+    expected = stats.pgr_interval(
+        list(own["weak_correct"]), list(own["correct"]), list(own["ceiling_correct"]), own["groups"].iloc[0]
+    )
+    row = found.loc["confidence"]
+    assert (row["pgr"], row["pgr_low"], row["pgr_high"], row["pgr_status"]) == expected[:4]
+    assert row["n"] == SEEDS and row["accuracy"] == pytest.approx(own["accuracy"].mean())
+    half = scipy_stats.t.ppf(0.975, SEEDS - 1) * own["accuracy"].std() / math.sqrt(SEEDS)
+    assert row["accuracy_high"] - row["accuracy"] == pytest.approx(half)
+    assert found.loc["rule:random", "n"] == 1 and math.isnan(found.loc["rule:random", "pgr"])
+
+
+def test_paired_tests_match_by_seed_and_agree_with_scipy(outcomes: pd.DataFrame) -> None:
+    shuffled = outcomes.sample(frac=1, random_state=0)
+    for frame in (outcomes, shuffled):
+        found = paired_tests.table(frame).set_index(["metric", "baseline", "method"])
+        base, own = (outcomes[outcomes["method"] == name] for name in ("baseline", "confidence"))
+        expected = scipy_stats.ttest_rel(own["accuracy"].to_numpy(), base["accuracy"].to_numpy())
+        row = found.loc[("accuracy", "baseline", "confidence")]
+        assert (row["t"], row["p"]) == pytest.approx((expected.statistic, expected.pvalue))
+        assert row["n"] == SEEDS and row["unit"] == "seed"
+
+
+def test_holm_is_taken_over_the_rows_of_one_metric(outcomes: pd.DataFrame) -> None:
+    found = paired_tests.table(outcomes)
+    for _, rows in found.groupby("metric"):
+        assert rows["p_holm"].to_numpy() == pytest.approx(stats.holm(rows["p"].to_numpy()))
+    assert set(found["metric"]) == {"accuracy", "pgr"}
+
+
+def test_a_pair_without_a_gap_is_undetermined_and_out_of_the_pgr_tests() -> None:
+    frame = pd.DataFrame(
+        [student(seed, method, 0.6, 0.6, 0.6) for method in ("baseline", "confidence") for seed in range(SEEDS)]
+    )
+    assert set(pgr.table(frame)["pgr_status"]) == {"undetermined"}
+    assert set(paired_tests.table(frame)["metric"]) == {"accuracy"}
+
+
+def test_one_seed_has_no_test_and_no_interval_over_seeds() -> None:
+    frame = pd.DataFrame([student(0, "baseline", 0.7)])
+    assert paired_tests.table(frame).empty
+    row = pgr.table(frame).iloc[0]
+    assert row["n"] == 1 and math.isnan(row["accuracy_low"]) and row["pgr_low"] < row["pgr"] < row["pgr_high"]
+
+
+def test_tables_do_not_change_their_input(outcomes: pd.DataFrame) -> None:
+    before = outcomes.copy(deep=True)
+    pgr.table(outcomes), paired_tests.table(outcomes), pgr_by_size.figure(outcomes)
+    pd.testing.assert_frame_equal(outcomes, before)
+    assert set(LABEL) <= set(outcomes.columns)
+
+
+def test_the_figure_draws_one_line_per_method_at_the_table_s_points(outcomes: pd.DataFrame) -> None:
+    axes = pgr_by_size.figure(outcomes).axes[0]
+    legend = axes.get_legend()
+    assert legend is not None and [text.get_text() for text in legend.get_texts()] == ["baseline", "confidence"]
+    drawn = [line[0].get_ydata()[0] for line in axes.containers]
+    assert drawn == pytest.approx(pgr.table(outcomes)["pgr"].dropna().tolist())
+    assert axes.get_xlabel() and axes.get_ylabel()
+
+
+def test_an_undetermined_panel_says_so() -> None:
+    axes = pgr_by_size.figure(pd.DataFrame([student(seed, "baseline", 0.6, 0.6, 0.6) for seed in range(SEEDS)])).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["PGR undetermined"]
