@@ -8,8 +8,9 @@ import torch
 
 from w2s_mlflow import models, predict, train
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.heads import HEADS, Head, Language, build
+from w2s_mlflow.heads import Head, Language, build
 from w2s_mlflow.records import Example
+from w2s_mlflow.tasks import HEADS
 
 LONG = "Ke1 Qd1 Pa2 kf8 rb7 nc6"
 SHORT = "Ke1 kf8"

@@ -89,7 +89,7 @@ def test_it_stops_at_the_first_epoch_that_is_no_better_and_restores_the_best(hea
     weights: list[dict[str, torch.Tensor]] = []
     scores = iter([0.5, 0.7, 0.7, 0.9])
 
-    def validate() -> float:
+    def validate(step: int) -> float:
         weights.append(copy.deepcopy(head.state_dict()))
         return next(scores)
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from w2s_mlflow.config import ConfigError, unknown
 from w2s_mlflow.records import Example, Ints
+from w2s_mlflow.tasks import HEADS
 
 Batch = dict[str, Tensor]
 
@@ -202,9 +203,6 @@ class Language(Head):
     def _scored(self, batch: Batch) -> Tensor:
         columns = torch.arange(1, batch["input_ids"].shape[1], device=batch["input_ids"].device)
         return (columns >= batch["scored_from"][:, None]) & batch["attention_mask"][:, 1:].bool()
-
-
-HEADS = ("choose", "classify", "compare")
 
 
 def build(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, classes: int) -> Head:

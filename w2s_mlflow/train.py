@@ -76,13 +76,13 @@ def fit(
     loss: Loss,
     options: Options,
     *,
-    validate: Callable[[], float] | None = None,
+    validate: Callable[[int], float] | None = None,
     report: Report = lambda step, steps, metrics: None,
 ) -> Fit:
     """Train `head` in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
 
-    After each epoch `validate` scores the head; training stops at the first epoch that is no better and the best weights
-    come back. Without it the last weights stay.
+    After each epoch `validate(step)` scores the head, higher is better; training stops at the first epoch that is no
+    better and the best weights come back. Without it the last weights stay.
 
     Args:
         data: the encoded training examples, N of them.
@@ -113,7 +113,7 @@ def fit(
             report(fitted.steps, steps, {"train/loss": value.item(), "train/gradient_norm": float(norm)})
         if validate is None:
             continue
-        fitted.scores.append(validate())
+        fitted.scores.append(validate(fitted.steps))
         if fitted.scores[-1] <= max(fitted.scores[:-1], default=-math.inf):
             break
         best, fitted.best_epoch = copy.deepcopy(head.state_dict()), epoch

@@ -1,4 +1,4 @@
-"""What supervisor, ceiling and student share: their options, a split, a fitted head, and the run that records them.
+"""What supervisor, ceiling and student share: a split, a fitted head, and the run that records them.
 
 Students are given examples without labels and soft labels by id; gold is read here only through `split.gold`, which counts.
 """
@@ -9,14 +9,14 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from w2s_mlflow import config as options
 from w2s_mlflow import losses, models, split, tasks
-from w2s_mlflow.config import must, unknown
 from w2s_mlflow.records import Example, Floats, Gold, Predictions
+from w2s_mlflow.stages._options import NONE, Cutting, GoldTraining, Training
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Head
@@ -26,96 +26,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("w2s_mlflow")
 MODULES = ("heads", "train", "predict", "split", "records")
 """The roots of every trained result's source digest, beside its task, its model family and its loss."""
-NONE = "-"
-"""The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
-
-
-class Cutting(Protocol):
-    """The options that cut a task."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def train_size(self) -> int | None: ...
-    @property
-    def test_size(self) -> int | None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """The options of every stage that trains."""
-
-    task: str = "chess"
-    """What is learned: a task of tasks/, such as chess or chess_preference."""
-    seed: int = 0
-    """Seeds the cut of the training part, new weights, the order of batches and dropout."""
-    train_size: int | None = None
-    """Rows of the training part drawn by the seed, supervision and transfer together; none takes the task's own."""
-    test_size: int | None = None
-    """At most so many test rows, the same for every seed; none takes the task's own."""
-    head: str | None = None
-    """How the model answers: choose, classify or compare; none takes the task's own."""
-    epochs: int = 2
-    """Passes over the training half."""
-    batch_size: int = 32
-    """Examples in one optimizer step."""
-    learning_rate: float | None = None
-    """Peak learning rate of AdamW; none takes the model's own."""
-
-    MODEL: ClassVar[str]
-    """The field that names the model which is trained."""
-
-    def __post_init__(self) -> None:
-        task = tasks.find(self.task)
-        models.find(getattr(self, self.MODEL), self.MODEL)
-        if self.head is not None and self.head not in ("choose", "classify", "compare"):
-            raise unknown("--head", self.head, ("choose", "classify", "compare"))
-        if self.head is not None and self.head != task.head and "compare" in (self.head, task.head):
-            raise must("head", f"{task.head} for the task {task.name}", self.head)
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise must(name, "at least 1", getattr(self, name))
-        for name in ("train_size", "test_size"):
-            if (size := getattr(self, name)) is not None and size < 1:
-                raise must(name, "at least 1", size)
-        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
-            raise must("learning_rate", "a positive, finite number", self.learning_rate)
-        if not 0 <= self.seed < 2**32:
-            raise must("seed", "in [0, 2^32)", self.seed)
-
-    def resolved(self) -> Self:
-        """The same with every `none` replaced by what the task and the model say."""
-        task, rung = tasks.find(self.task), self.rung()
-        return replace(
-            self,
-            train_size=self.train_size or task.train_size,
-            test_size=self.test_size or task.test_size,
-            head=self.head or task.head,
-            learning_rate=self.learning_rate or rung.learning_rate,
-        )
-
-    def rung(self) -> models.Rung:
-        """The model that is trained."""
-        return models.find(getattr(self, self.MODEL), self.MODEL)
-
-    def shared(self) -> dict[str, Any]:
-        """What a stage hands on to the stages it needs: the same task, seed, sizes and head, nothing of its method."""
-        return {name: getattr(self, name) for name in ("task", "seed", "train_size", "test_size", "head")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoldTraining(Training):
-    """The options of the stages that train on ground truth: supervisor and ceiling."""
-
-    early_stopping: str = "gold"
-    """gold: stop at the first epoch that is no better on the validation slice, best weights back; none: all epochs."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.early_stopping not in ("gold", "none"):
-            raise unknown("--early-stopping", self.early_stopping, ("gold", "none"))
 
 
 @dataclass(frozen=True)
@@ -175,17 +85,11 @@ def fit_head(
     chosen = losses.resolve(plugin.Options(**(loss_options or {})), large=config.rung().large)
     watched = head.encode(validation.examples) if validation else None
 
-    def validate() -> float:
+    def validate(step: int) -> float:
         assert validation is not None and watched is not None
         score = metrics.agreement_score(predict.probabilities(head, watched), validation.labels_NC)
-        recorder.metrics({"validation/agreement": score}, step=done[0])
+        recorder.metrics({"validation/agreement": score}, step)
         return score
-
-    done = [0]
-
-    def report(step: int, steps: int, values: dict[str, float]) -> None:
-        done[0] = step
-        recorder.metrics(values, step)
 
     fitted = train.fit(
         head,
@@ -194,7 +98,7 @@ def fit_head(
         lambda logits, labels, progress: plugin.loss(logits, labels, progress, chosen),
         train.Options(epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed),
         validate=validate if validation else None,
-        report=report,
+        report=lambda step, steps, values: recorder.metrics(values, step),
     )
     recorder.metrics({"train/steps": fitted.steps, "train/tokens": fitted.tokens, "train/best_epoch": fitted.best_epoch + 1})
 
@@ -284,7 +188,8 @@ def run_name(stage: str, identity: Mapping[str, str]) -> str:
     """`student sst2 gpt2->gpt2-large confidence seed 0`."""
     models_ = "->".join(name for name in (identity["weak"], identity["strong"]) if name != NONE)
     method = "" if identity["method"] in (stage, NONE) else identity["method"]
-    return " ".join(word for word in (stage, identity["task"], models_, method, f"seed {identity['seed']}") if word)
+    seed = "" if identity["seed"] == NONE else f"seed {identity['seed']}"
+    return " ".join(word for word in (stage, identity["task"], models_, method, seed) if word)
 
 
 def sizes(cut: split.Split) -> dict[str, int]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.stages._finetune import NONE
+from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune
-from w2s_mlflow.stages._finetune import NONE, GoldTraining
+from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.store import Recorder, Result

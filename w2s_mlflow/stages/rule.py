@@ -12,7 +12,7 @@ from w2s_mlflow import tasks
 from w2s_mlflow.config import must, unknown
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune
-from w2s_mlflow.stages._finetune import NONE
+from w2s_mlflow.stages._options import NONE
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.store import Recorder, Result
@@ -45,8 +45,8 @@ class Config:
     def resolved(self) -> Config:
         """The same with every `none` replaced by what the task says."""
         task = tasks.find(self.task)
-        sizes = {"train_size": self.train_size or task.train_size, "test_size": self.test_size or task.test_size}
-        return replace(self, **sizes)
+        train_size, test_size = self.train_size or task.train_size, self.test_size or task.test_size
+        return replace(self, train_size=train_size, test_size=test_size)
 
 
 def run(config: Config) -> Result:

@@ -22,7 +22,8 @@ from w2s_mlflow.config import ConfigError, must, unknown
 from w2s_mlflow.records import SoftLabels
 from w2s_mlflow.split import Examples, Split
 from w2s_mlflow.stages import _finetune, ceiling, supervisor
-from w2s_mlflow.stages._finetune import Labelled, Training
+from w2s_mlflow.stages._finetune import Labelled
+from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.store import Recorder, Result

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from w2s_mlflow import config
 from w2s_mlflow.records import Example, Row, Rows
 
-__all__ = ["Row", "Rows", "Task", "find"]
+__all__ = ["HEADS", "Row", "Rows", "Task", "find"]
+
+HEADS = ("choose", "classify", "compare")
+"""How a model may answer a task (heads.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from w2s_mlflow import __version__
-from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.config import ConfigError, canonical_json, must
 from w2s_mlflow.records import Predictions, SoftLabels, read_predictions
 from w2s_mlflow.tracking.fingerprint import Parts
 
@@ -142,7 +142,7 @@ def finished(filter_string: str = "") -> list[Result]:
         try:
             page = _client().search_runs([experiment().experiment_id], text, max_results=PAGE, page_token=token)
         except MlflowException as error:
-            raise ConfigError(f"--filter must be one of MLflow's filter strings, got {filter_string!r}: {_line(error)}") from error
+            raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {_line(error)}") from error
         found += [_result(run, reused=True) for run in page]
         token = page.token
         if not token:

@@ -1,0 +1,100 @@
+"""The options that supervisor, ceiling and student share, and how `none` is filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, Self
+
+from w2s_mlflow import models, tasks
+from w2s_mlflow.config import must, unknown
+
+NONE = "-"
+"""The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
+
+
+class Cutting(Protocol):
+    """The options that cut a task."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def train_size(self) -> int | None: ...
+    @property
+    def test_size(self) -> int | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The options of every stage that trains."""
+
+    task: str = "chess"
+    """What is learned: a task of tasks/, such as chess or chess_preference."""
+    seed: int = 0
+    """Seeds the cut of the training part, new weights, the order of batches and dropout."""
+    train_size: int | None = None
+    """Rows of the training part drawn by the seed, supervision and transfer together; none takes the task's own."""
+    test_size: int | None = None
+    """At most so many test rows, the same for every seed; none takes the task's own."""
+    head: str | None = None
+    """How the model answers: choose, classify or compare; none takes the task's own."""
+    epochs: int = 2
+    """Passes over the training half."""
+    batch_size: int = 32
+    """Examples in one optimizer step."""
+    learning_rate: float | None = None
+    """Peak learning rate of AdamW; none takes the model's own."""
+
+    MODEL: ClassVar[str]
+    """The field that names the model which is trained."""
+
+    def __post_init__(self) -> None:
+        task = tasks.find(self.task)
+        models.find(getattr(self, self.MODEL), self.MODEL)
+        if self.head is not None and self.head not in tasks.HEADS:
+            raise unknown("--head", self.head, tasks.HEADS)
+        if self.head is not None and self.head != task.head and "compare" in (self.head, task.head):
+            raise must("head", f"{task.head} for the task {task.name}", self.head)
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise must(name, "at least 1", getattr(self, name))
+        for name in ("train_size", "test_size"):
+            if (size := getattr(self, name)) is not None and size < 1:
+                raise must(name, "at least 1", size)
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise must("learning_rate", "a positive, finite number", self.learning_rate)
+        if not 0 <= self.seed < 2**32:
+            raise must("seed", "in [0, 2^32)", self.seed)
+
+    def resolved(self) -> Self:
+        """The same with every `none` replaced by what the task and the model say."""
+        task, rung = tasks.find(self.task), self.rung()
+        return replace(
+            self,
+            train_size=self.train_size or task.train_size,
+            test_size=self.test_size or task.test_size,
+            head=self.head or task.head,
+            learning_rate=self.learning_rate or rung.learning_rate,
+        )
+
+    def rung(self) -> models.Rung:
+        """The model that is trained."""
+        return models.find(getattr(self, self.MODEL), self.MODEL)
+
+    def shared(self) -> dict[str, Any]:
+        """What a stage hands on to the stages it needs: the same task, seed, sizes and head, nothing of its method."""
+        return {name: getattr(self, name) for name in ("task", "seed", "train_size", "test_size", "head")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldTraining(Training):
+    """The options of the stages that train on ground truth: supervisor and ceiling."""
+
+    early_stopping: str = "gold"
+    """gold: stop at the first epoch that is no better on the validation slice, best weights back; none: all epochs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.early_stopping not in ("gold", "none"):
+            raise unknown("--early-stopping", self.early_stopping, ("gold", "none"))
