@@ -1,3 +1,19 @@
-"""The default experiment: one supervisor, three student sizes, two methods, and the controls."""
+"""The default experiment: one supervisor, students in three sizes, two methods, and the controls, on two tasks of chess.
 
-SETTINGS = [{"stage": "student", "strong": "chess-93k"}]
+Controls: the untuned strong model, a student from random weights, a student of its supervisor's size, the paper's linear
+head, and the one-line rules of the task. Each student brings its supervisor and its ceiling; equal ones are trained once.
+"""
+
+WEAK = "chess-28k"
+STRONGS = ["chess-70k", "chess-121k", "chess-427k"]
+LARGEST = STRONGS[-1]
+RULES = ["most_valuable_capture", "least_valuable_piece", "most_gained", "first_check", "random"]
+
+LADDER = [{"strong": strong, "method": method} for strong in STRONGS for method in ("baseline", "confidence", "untuned")]
+CONTROLS = [{"strong": LARGEST, "method": "random_weights"}, {"strong": WEAK}, {"strong": LARGEST, "head": "classify"}]
+PREFERENCE = [{"task": "chess_preference", "strong": LARGEST, "method": method} for method in ("baseline", "confidence")]
+
+SETTINGS = [
+    *({"stage": "rule", "rule": rule} for rule in RULES),
+    *({"stage": "student", "weak": WEAK} | setting for setting in LADDER + CONTROLS + PREFERENCE),
+]

@@ -32,8 +32,9 @@ HEADLINE = ("test/accuracy", "test/weak_accuracy", "test/ceiling_accuracy", "tes
 def main() -> None:
     """Run the command line and exit: 0, or 2 with one sentence for wrong input."""
     try:
-        _check_stage(sys.argv[1:])
-        app()(standalone_mode=False)
+        arguments = [_dashed(argument) for argument in sys.argv[1:]]
+        _check_stage(arguments)
+        app()(arguments, standalone_mode=False)
     except (ConfigError, typer.TyperException) as error:
         print(f"w2s_mlflow: {error}", file=sys.stderr)
         sys.exit(2)
@@ -54,6 +55,12 @@ def app() -> typer.Typer:
         stage = options.plugin("stages", name, "the stage")
         found.command(name, help=inspect.getdoc(stage), context_settings=EXTRA_ARGUMENTS)(_command(stage))
     return found
+
+
+def _dashed(argument: str) -> str:
+    """`--train_size` is `--train-size`: so `mlflow run -P train_size=...` passes on what MLproject does not declare."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
 def _check_stage(arguments: list[str]) -> None:

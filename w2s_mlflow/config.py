@@ -18,7 +18,7 @@ import math
 import pkgutil
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 C = TypeVar("C")
@@ -82,16 +82,31 @@ def parse(cls: type[C], values: Mapping[str, Any]) -> C:
     nested = next((name for name, field in fields.items() if field.metadata.get("loss_options")), None)
     hints = typing.get_type_hints(cls)
     known: dict[str, Any] = {}
-    for key, value in values.items():
-        name = key.replace("-", "_")
+    of_loss: dict[str, Any] = {}
+    for name, value in _spread(values, nested):
         if name in fields:
             known[name] = convert(name, value, hints[name])
         elif nested and name in loss_option_types():
-            known.setdefault(nested, {})[name] = convert(name, value, loss_option_types()[name])
+            of_loss[name] = convert(name, value, loss_option_types()[name])
         else:
-            legal = [flag(n) for n in fields if n != nested] + ([flag(n) for n in loss_option_types()] if nested else [])
-            raise unknown("the option", flag(name), legal)
-    return cls(**known)
+            raise unknown("the option", flag(name), map(flag, _legal(fields, nested)))
+    return cls(**known, **({nested: of_loss} if nested else {}))
+
+
+def _spread(values: Mapping[str, Any], nested: str | None) -> Iterator[tuple[str, Any]]:
+    """Names and values one by one, those of a loss also where they were given together as a mapping."""
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name != nested:
+            yield name, value
+        elif isinstance(value, Mapping):
+            yield from value.items()
+        else:
+            raise must(name, "a mapping of the loss's options", repr(value))
+
+
+def _legal(fields: Iterable[str], nested: str | None) -> list[str]:
+    return [name for name in fields if name != nested] + (list(loss_option_types()) if nested else [])
 
 
 def convert(name: str, value: Any, kind: Any) -> Any:

@@ -114,8 +114,8 @@ class Predictions(SoftLabels):
             JoinError: the two do not hold exactly the same ids.
         """
         rows = positions(self.ids, ids)
-        if len(rows) != len(self.ids):
-            raise JoinError(f"a join of {len(ids)} ids would lose rows of a table of {len(self.ids)}")
+        if not len(set(ids)) == len(ids) == len(self.ids):
+            raise JoinError(f"a join of {len(ids)} ids would lose or double rows of a table of {len(self.ids)}")
         gold_N = None if self.gold_N is None else self.gold_N[rows]
         groups = tuple(self.groups[row] for row in rows)
         return Predictions(tuple(ids), groups, self.probabilities_NC[rows], gold_N)

@@ -7,12 +7,13 @@ training row whose group also stands in the held-out part is left out.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from w2s_mlflow.config import canonical_json, must
-from w2s_mlflow.records import Example, Gold, Row, Rows
+from w2s_mlflow.records import Example, Gold, JoinError, Row, Rows
 
 VALIDATION = 0.1
 """The slice of each half that only early stopping sees."""
@@ -20,6 +21,7 @@ SELECTION = 0.25
 """The share of the held-out groups that searches may look at; the rest is `test`."""
 
 Examples = tuple[Example, ...]
+Groups = list[list[Row]]
 
 
 @dataclass(frozen=True)
@@ -38,22 +40,26 @@ class Split:
 
 
 def cut(task: str, rows: Rows, *, seed: int, train_size: int, test_size: int) -> Split:
-    """Cut `rows` for one seed: halves of about `train_size` / 2 rows each, and at most `test_size` test rows.
+    """Cut `rows` for one seed: halves of at most `train_size` / 2 rows each, and at most `test_size` test rows.
 
     Raises:
-        ConfigError: the task has fewer training or held-out rows than asked for.
+        ConfigError: the task has fewer training or held-out rows than asked for, or too few groups to fill every part.
+        JoinError: an id stands twice.
     """
+    _check_ids(rows)
     heldout = _in_groups(rows.heldout, ("heldout", task))
-    selection, test = _share(heldout, SELECTION)
+    selection, test = _share(heldout, SELECTION, "test_size", test_size)
     used = {row.example.group for row in rows.heldout}
     ordered = _in_groups([row for row in rows.train if row.example.group not in used], ("train", task, str(seed)))
     _check_sizes(train_size, sum(map(len, ordered)), test_size, sum(map(len, test)))
     supervision, rest = _take(ordered, train_size // 2)
     transfer, _ = _take(rest, train_size // 2)
     test, _ = _take(test, test_size)
+    if not test:
+        raise must("test_size", "at least the size of a group of rows", test_size)
     # The validation slice of each half is its last tenth: drawn by the same hash as everything else.
-    d1, d1_validation = _share(supervision, 1 - VALIDATION)
-    d2, d2_validation = _share(transfer, 1 - VALIDATION)
+    d1, d1_validation = _share(supervision, 1 - VALIDATION, "train_size", train_size)
+    d2, d2_validation = _share(transfer, 1 - VALIDATION, "train_size", train_size)
     in_use = [row for part in (d1, d1_validation, d2, d2_validation, selection, test) for group in part for row in group]
     return Split(
         supervision=_examples(d1),
@@ -73,7 +79,7 @@ def digest(rows: Iterable[Row]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> list[list[Row]]:
+def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> Groups:
     """The rows by group, the groups in the order of their hash under `key`, the rows of a group in that of their ids."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.example.id):
@@ -85,22 +91,30 @@ def _hash(*parts: str) -> bytes:
     return hashlib.sha256("\x1f".join(parts).encode()).digest()
 
 
-def _take(groups: list[list[Row]], size: int) -> tuple[list[list[Row]], list[list[Row]]]:
-    """The first groups that together hold at least `size` rows, and the rest."""
-    taken = 0
-    for count, group in enumerate(groups):
-        if taken >= size:
-            return groups[:count], groups[count:]
-        taken += len(group)
-    return groups, []
+def _take(groups: Groups, size: int) -> tuple[Groups, Groups]:
+    """The first groups that together hold at most `size` rows, and the rest."""
+    held = itertools.accumulate(len(group) for group in groups)
+    count = sum(rows <= size for rows in held)
+    return groups[:count], groups[count:]
 
 
-def _share(groups: list[list[Row]], share: float) -> tuple[list[list[Row]], list[list[Row]]]:
-    return _take(groups, round(share * sum(map(len, groups))))
+def _share(groups: Groups, share: float, option: str, size: int) -> tuple[Groups, Groups]:
+    """Groups of at most `share` of the rows, but one on each side at least. Raises ConfigError for less than two groups."""
+    if len(groups) < 2:
+        raise must(option, "large enough for two groups of rows in each part", size)
+    count = len(_take(groups, round(share * sum(map(len, groups))))[0])
+    count = min(max(count, 1), len(groups) - 1)
+    return groups[:count], groups[count:]
 
 
-def _examples(groups: list[list[Row]]) -> Examples:
+def _examples(groups: Groups) -> Examples:
     return tuple(row.example for group in groups for row in group)
+
+
+def _check_ids(rows: Rows) -> None:
+    ids = [row.example.id for row in (*rows.train, *rows.heldout)]
+    if len(set(ids)) != len(ids):
+        raise JoinError(f"{len(ids) - len(set(ids))} of a task's {len(ids)} ids stand twice")
 
 
 def _check_sizes(train_size: int, train_rows: int, test_size: int, test_rows: int) -> None:

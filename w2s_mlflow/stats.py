@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 LEVEL = 0.95
+ROUNDING = 1e-12
+"""Differences of accuracies below this are the noise of floating point."""
 OK, UNDETERMINED = "ok", "undetermined"
 
 Floats = NDArray[np.float64]
@@ -84,12 +86,14 @@ def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL
     """The mean over rows of sums per (seed, group) cell, with its two-way clustered t interval.
 
     Var = V_seeds + V_groups - V_cells (Cameron, Gelbach & Miller 2011, eq. 2.9), not below either of the first two; degrees
-    of freedom by Satterthwaite. One seed: V_groups alone.
+    of freedom by Satterthwaite. One seed: V_groups alone. One group: nothing can be said, the bounds are infinite.
     """
     cells, sizes = np.asarray(cells_SG, dtype=np.float64), np.asarray(sizes_G, dtype=np.float64)
     seeds, groups = cells.shape
     rows = seeds * sizes.sum()
     mean = float(cells.sum() / rows)
+    if groups == 1:
+        return Interval(mean, -math.inf, math.inf, 0)
     residual = cells - mean * sizes
     by_group = _cluster_variance(residual.sum(axis=0)) / rows**2
     if seeds == 1:
@@ -97,7 +101,7 @@ def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL
     by_seed = _cluster_variance(residual.sum(axis=1)) / rows**2
     by_cell = _cluster_variance(residual.reshape(-1)) / rows**2
     variance = max(by_seed + by_group - by_cell, by_seed, by_group)
-    spread = by_seed**2 / (seeds - 1) + by_group**2 / max(1, groups - 1) + by_cell**2 / max(1, seeds * groups - 1)
+    spread = by_seed**2 / (seeds - 1) + by_group**2 / (groups - 1) + by_cell**2 / (seeds * groups - 1)
     return _t_interval(mean, variance, variance**2 / spread if spread else math.inf, level)
 
 
@@ -134,7 +138,8 @@ def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) 
         raise ValueError(f"a paired test needs two equally long lists of at least 2, got {before.shape} and {after.shape}")
     difference = after - before
     mean, deviation, n = float(difference.mean()), float(difference.std(ddof=1)), len(difference)
-    if np.ptp(difference) == 0:
+    if np.ptp(difference) <= ROUNDING:
+        mean = 0.0 if abs(mean) <= ROUNDING else mean
         t = math.copysign(math.inf, mean) if mean else 0.0
         return PairedTest(t, 0.0 if mean else 1.0, n, mean, mean, mean, t)
     found = stats.ttest_rel(after, before)
@@ -169,7 +174,7 @@ def _by_group(values_SN: Floats, groups: ArrayLike) -> tuple[Floats, Floats]:
 
 def _cluster_variance(sums: Floats) -> float:
     n = len(sums)
-    return float((sums**2).sum() * n / (n - 1)) if n > 1 else math.inf
+    return float((sums**2).sum() * n / (n - 1))
 
 
 def _t_interval(mean: float, variance: float, df: float, level: float) -> Interval:

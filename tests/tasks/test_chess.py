@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import random
 from itertools import islice
-from pathlib import Path
 
 import chess
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import _chess_play as chess_play
 from w2s_mlflow.tasks import chess as chess_task
 from w2s_mlflow.tasks._chess_play import Position

@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ def load(results: Iterable[Result]) -> pd.DataFrame:
 
     from w2s_mlflow.tracking import store
 
-    newest = {result.fingerprint: result for result in results if result.stage in ("student", "rule")}
+    scored = [result for result in results if result.stage in ("student", "rule")]
+    newest = {result.fingerprint: result for result in scored}  # the oldest comes first
     if not newest:
         raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
     test = functools.cache(lambda run_id: _test_predictions(store.get(run_id)))
@@ -88,7 +90,7 @@ def aggregates(outcomes: pd.DataFrame) -> dict[str, float]:
     table = options.plugin("tables", "pgr", "table").table(outcomes)
     found = {}
     for row in table.to_dict("records"):
-        label = " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)).replace("->", " ").replace(":", " ")
+        label = re.sub(r"[^\w./ -]", " ", " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)))
         for name in ("accuracy", "pgr", "pgr_low", "pgr_high", "n"):
             if math.isfinite(row.get(name, math.nan)):
                 found[f"{label}/{name}"] = row[name]

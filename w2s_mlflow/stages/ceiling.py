@@ -23,7 +23,7 @@ VERSION = 1
 class Config(GoldTraining):
     """A strong ceiling."""
 
-    strong: str = "chess-517k"
+    strong: str = "chess-427k"
     """The strong model."""
 
     MODEL: ClassVar[str] = "strong"

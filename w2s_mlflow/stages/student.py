@@ -34,7 +34,7 @@ PRIMITIVES = {"loss": "cross_entropy", "labels": "weak", "weights": "pretrained"
 METHODS: dict[str, dict[str, str]] = {
     "baseline": {},
     "confidence": {"loss": "confidence"},
-    "untuned": {"labels": "none"},
+    "untuned": {"labels": "nothing"},
     "random_weights": {"weights": "random"},
 }
 """Presets over the primitives: Algorithms 3 and 4, and the controls."""
@@ -45,9 +45,9 @@ AUTO, CUSTOM = "auto", "custom"
 class Config(Training):
     """A student: the strong model, trained on weak labels."""
 
-    weak: str = "chess-52k"
+    weak: str = "chess-28k"
     """The weak model that supervises."""
-    strong: str = "chess-517k"
+    strong: str = "chess-427k"
     """The strong model that learns."""
     method: str = AUTO
     """A preset: baseline, confidence, untuned or random_weights; auto is whatever --loss, --labels and --weights make."""
@@ -56,9 +56,9 @@ class Config(Training):
     loss_options: Mapping[str, Any] = options.option(None, loss_options=True)
     """The options of the loss (`--alpha`, `--warmup`)."""
     labels: str | None = None
-    """What it is trained on: weak, or none (scored as it comes, where its head allows)."""
+    """What it is trained on: weak, or nothing (scored as it comes, where its head allows); none takes the method's."""
     weights: str | None = None
-    """Where it starts: pretrained or random."""
+    """Where it starts: pretrained or random; none takes the method's."""
     early_stopping: str = "weak"
     """weak: stop at the first epoch that agrees no better with the weak labels of the validation slice, best weights
     back; none: all epochs."""
@@ -70,7 +70,7 @@ class Config(Training):
         models.find(self.weak, "weak")
         if self.method not in (*METHODS, AUTO, CUSTOM):
             raise unknown("--method", self.method, (*METHODS, AUTO))
-        legal = {"early_stopping": ("weak", "none"), "labels": ("weak", "none"), "weights": ("pretrained", "random")}
+        legal = {"early_stopping": ("weak", "none"), "labels": ("weak", "nothing"), "weights": ("pretrained", "random")}
         for name, values in legal.items():
             if getattr(self, name) not in (*values, None):
                 raise unknown(options.flag(name), getattr(self, name), values)
@@ -105,7 +105,7 @@ class Config(Training):
         values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": names[0] if names else CUSTOM}
         filled = replace(self, **values)
         resolved: Config = super(Config, filled).resolved()
-        if resolved.labels == "none" and resolved.head != "choose":
+        if resolved.labels == "nothing" and resolved.head != "choose":
             raise must("head", "choose for an untuned model (another head starts from random weights)", resolved.head)
         return resolved
 
@@ -116,7 +116,7 @@ def run(config: Config) -> Result:
     cut = _finetune.cut(config)
     weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared()))
     top = ceiling.run(ceiling.Config(strong=config.strong, **config.shared()))
-    trained = config.labels != "none"
+    trained = config.labels != "nothing"
     roots = [f"losses.{config.loss}"] if trained else []
     parts = _finetune.parts("student", VERSION, config, cut, {"weak": weak} if trained else {}, roots)
     labels = {"weak": config.weak, "strong": config.strong, "method": config.method}

@@ -24,6 +24,10 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.entities import InputTag as DatasetTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from w2s_mlflow import __version__
@@ -50,6 +54,7 @@ class Result:
     name: str
     stage: str
     fingerprint: str
+    artifact_uri: str
     params: Mapping[str, str]
     metrics: dict[str, float]
     tags: Mapping[str, str]
@@ -58,10 +63,15 @@ class Result:
 
     def artifact(self, path: str) -> Path:
         """A local path of one artifact. Raises ConfigError when it is not there."""
+        repository = get_artifact_repository(self.artifact_uri)
+        # A local artifact is read where it lies; anything else is fetched once into a directory that ends with the process.
+        local = isinstance(repository, LocalArtifactRepository)
         try:
-            return Path(_client().download_artifacts(self.run_id, path))
+            found = Path(_fetch(repository, path, None if local else _downloads(self.run_id)))
+            found.stat()
         except (MlflowException, OSError) as error:
             raise ConfigError(f"run {self.run_id} ({self.name}) has lost its artifact {path}: {_line(error)}") from error
+        return found
 
     def predictions(self, split: str) -> Predictions:
         """The stored predictions on `validation`, `selection` or `test`."""
@@ -78,7 +88,6 @@ class Recorder:
 
     run_id: str
     directory: Path
-    started: float = field(default_factory=time.time)
     _metrics: list[Metric] = field(default_factory=list)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
@@ -134,13 +143,18 @@ def find(fingerprint: str) -> Result | None:
 
 
 def finished(filter_string: str = "") -> list[Result]:
-    """Every finished result of the experiment (launcher's runs have no fingerprint), all pages."""
+    """Every finished result of the experiment (launcher's runs have no fingerprint), all pages, the oldest first.
+
+    Raises:
+        ConfigError: `filter_string` is none of MLflow's.
+    """
     clause = "attributes.status = 'FINISHED' and tags.`w2s.fingerprint` LIKE '%'"
     text = f"{clause} and {filter_string}" if filter_string else clause
+    experiments, order = [experiment().experiment_id], ["attributes.start_time ASC"]
     found, token = [], None
     while True:
         try:
-            page = _client().search_runs([experiment().experiment_id], text, max_results=PAGE, page_token=token)
+            page = _client().search_runs(experiments, text, max_results=PAGE, order_by=order, page_token=token)
         except MlflowException as error:
             raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {_line(error)}") from error
         found += [_result(run, reused=True) for run in page]
@@ -151,35 +165,23 @@ def finished(filter_string: str = "") -> list[Result]:
 
 @contextlib.contextmanager
 def recording(name: str, parts: Parts, params: Mapping[str, Any], tags: Mapping[str, str], note: str) -> Iterator[Recorder]:
-    """A run that is finished only when its last artifact is written; an error ends it as FAILED, Ctrl-C as KILLED."""
-    marks = {"w2s.stage": parts.stage, "w2s.fingerprint": parts.digest(), "w2s.version": __version__, MLFLOW_RUN_NOTE: note}
-    run_id = _create(name, marks | dict(tags), params)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
-        recorder = Recorder(run_id, Path(directory))
+    """A run for one result, which its fingerprint then finds."""
+    marks = {"w2s.stage": parts.stage, "w2s.fingerprint": parts.digest(), **tags}
+    with _running(name, marks, params, note) as recorder:
         recorder.json("config.json", params)
         recorder.json("fingerprint.json", asdict(parts))
-        with _closing(recorder):
-            yield recorder
-            recorder.flush()
-            _client().log_artifacts(run_id, directory)
-    _client().set_terminated(run_id, "FINISHED")
+        yield recorder
 
 
 @contextlib.contextmanager
 def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
     """A run under which the results made inside are filed: a grid or a search. It has no fingerprint and is never reused."""
-    run_id = _create(name, {"w2s.stage": stage, "w2s.version": __version__, MLFLOW_RUN_NOTE: note}, params)
-    outer = _parent.set(run_id)
-    try:
-        with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
-            recorder = Recorder(run_id, Path(directory))
-            with _closing(recorder):
-                yield recorder
-                recorder.flush()
-                _client().log_artifacts(run_id, directory)
-        _client().set_terminated(run_id, "FINISHED")
-    finally:
-        _parent.reset(outer)
+    with _running(name, {"w2s.stage": stage}, params, note) as recorder:
+        outer = _parent.set(recorder.run_id)
+        try:
+            yield recorder
+        finally:
+            _parent.reset(outer)
 
 
 def get(run_id: str) -> Result:
@@ -250,9 +252,30 @@ def _client() -> mlflow.MlflowClient:
     except Exception as error:  # whatever the driver raises: the user's sentence is the same
         raise ConfigError(f"the tracking server {uri} cannot be used: {_line(error)}") from error
     if uri.startswith("sqlite:///"):
-        with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
-            database.execute("PRAGMA journal_mode=WAL")  # readers do not block the writer; kept in the file
+        _write_ahead(uri.removeprefix("sqlite:///"))
     return client
+
+
+def _fetch(repository: ArtifactRepository, path: str, directory: str | None) -> str:
+    return str(repository.download_artifacts(path, directory))  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="w2s-artifacts-", ignore_cleanup_errors=True)
+
+
+def _downloads(run_id: str) -> str:
+    directory = Path(_scratch().name) / run_id
+    directory.mkdir(exist_ok=True)
+    return str(directory)
+
+
+def _write_ahead(path: str) -> None:
+    """Switch a new database to a write-ahead log, once for all: readers then do not block the writer."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            database.execute("PRAGMA journal_mode=WAL")
 
 
 @functools.cache
@@ -265,25 +288,37 @@ def _launch_run_id() -> str | None:
     return run_id
 
 
+@functools.cache
+def _origin() -> dict[str, str]:
+    """Who runs what, from which commit: the tags that MLflow's fluent API would set."""
+    return dict(resolve_tags())
+
+
 def _create(name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
     above = _parent.get() or _launch_run_id()
     family = {MLFLOW_PARENT_RUN_ID: above} if above else {}
-    run = _client().create_run(experiment().experiment_id, tags=dict(tags) | family, run_name=name)
+    run = _client().create_run(experiment().experiment_id, tags=_origin() | dict(tags) | family, run_name=name)
     logged = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in params.items()]
     _client().log_batch(run.info.run_id, params=logged)
     return str(run.info.run_id)
 
 
 @contextlib.contextmanager
-def _closing(recorder: Recorder) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        with contextlib.suppress(Exception):
+def _running(name: str, tags: Mapping[str, str], params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
+    """A run that is finished only when its last artifact is written; an error ends it as FAILED, Ctrl-C as KILLED."""
+    run_id = _create(name, {"w2s.version": __version__, MLFLOW_RUN_NOTE: note, **tags}, params)
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
+        recorder = Recorder(run_id, Path(directory))
+        try:
+            yield recorder
             recorder.flush()
-        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        _client().set_terminated(recorder.run_id, status)
-        raise
+            _client().log_artifacts(run_id, directory)
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                recorder.flush()
+            _client().set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+    _client().set_terminated(run_id, "FINISHED")
 
 
 def _result(run: Run, *, reused: bool) -> Result:
@@ -291,7 +326,8 @@ def _result(run: Run, *, reused: bool) -> Result:
     seconds = ((info.end_time or info.start_time) - info.start_time) / 1000
     stage, fingerprint = data.tags.get("w2s.stage", ""), data.tags.get("w2s.fingerprint", "")
     metrics = dict(data.metrics)
-    return Result(info.run_id, info.run_name, stage, fingerprint, data.params, metrics, data.tags, seconds, reused)
+    names = info.run_id, info.run_name, stage, fingerprint, info.artifact_uri
+    return Result(*names, data.params, metrics, data.tags, seconds, reused)
 
 
 def _line(error: Exception) -> str:

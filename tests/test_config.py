@@ -1,0 +1,369 @@
+"""Configs from strings and back, the wording of errors, and what each stage's Config refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+from w2s_mlflow import config
+from w2s_mlflow.config import ConfigError, option, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """What a Config extends."""
+
+    seed: int = 0
+    """Seeds everything,
+    twice."""
+    train_size: int | None = None
+    """Rows."""
+
+    KIND: ClassVar[str] = "parent"
+    """No field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Parent):
+    """A Config of every type."""
+
+    learning_rate: float = 1e-3
+    """How fast."""
+    quick: bool = False
+    """Whether to hurry."""
+    name: str = "one"
+    """What it is called."""
+    note: str | None = None
+    """What is said of it."""
+    verbose: int = option(1, result=False)
+    """How much is printed."""
+    loss_options: Mapping[str, Any] = option(None, loss_options=True)
+    """Options of the loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bare:
+    """A Config without a loss."""
+
+    epochs: int = 2
+    """Passes."""
+
+
+def refused(message: str) -> Any:
+    """The whole sentence, as it is printed."""
+    return pytest.raises(ConfigError, match=f"^{re.escape(message)}$")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("seed", "3", 3),
+        ("seed", "-3", -3),
+        ("seed", 3, 3),
+        ("train_size", "40", 40),
+        ("train_size", "none", None),
+        ("train_size", "None", None),
+        ("train_size", "", None),
+        ("train_size", None, None),
+        ("learning_rate", "5e-5", 5e-5),
+        ("learning_rate", "1", 1.0),
+        ("learning_rate", 1, 1.0),
+        ("quick", "true", True),
+        ("quick", "False", False),
+        ("quick", "1", True),
+        ("quick", "no", False),
+        ("quick", True, True),
+        ("name", "none", "none"),
+        ("name", "12", "12"),
+        ("note", "text", "text"),
+        ("note", None, None),
+    ],
+)
+def test_values_take_the_type_of_their_field(name: str, given: object, expected: object) -> None:
+    found = getattr(parse(Plain, {name: given}), name)
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("seed", "x", "--seed must be a whole number, got 'x'"),
+        ("seed", "1.5", "--seed must be a whole number, got '1.5'"),
+        ("seed", "", "--seed must be a whole number, got ''"),
+        ("seed", "none", "--seed must be a whole number, got 'none'"),
+        ("seed", 1.5, "--seed must be of type int, got 1.5"),
+        ("seed", True, "--seed must be of type int, got True"),
+        ("seed", None, "--seed must be of type int, got None"),
+        ("train_size", "many", "--train-size must be a whole number, got 'many'"),
+        ("train_size", 2.0, "--train-size must be of type int, got 2.0"),
+        ("learning_rate", "fast", "--learning-rate must be a number, got 'fast'"),
+        ("learning_rate", True, "--learning-rate must be of type float, got True"),
+        ("learning_rate", "nan", "--learning-rate must be finite, got nan"),
+        ("learning_rate", "inf", "--learning-rate must be finite, got inf"),
+        ("learning_rate", "1e999", "--learning-rate must be finite, got inf"),
+        ("learning_rate", -math.inf, "--learning-rate must be finite, got -inf"),
+        ("quick", "maybe", "--quick must be true or false, got 'maybe'"),
+        ("quick", 1, "--quick must be of type bool, got 1"),
+        ("name", 3, "--name must be of type str, got 3"),
+    ],
+)
+def test_values_of_another_type_are_refused(name: str, given: object, message: str) -> None:
+    with refused(message):
+        parse(Plain, {name: given})
+
+
+def test_names_may_be_written_with_hyphens() -> None:
+    assert parse(Plain, {"learning-rate": "0.1", "train-size": "50"}) == Plain(learning_rate=0.1, train_size=50)
+
+
+def test_nothing_given_is_the_default() -> None:
+    assert parse(Plain, {}) == Plain()
+
+
+def test_an_unknown_option_names_the_nearest_and_the_list() -> None:
+    with refused("the option must be one of --epochs, got '--epoch' (did you mean --epochs?)"):
+        parse(Bare, {"epoch": "3"})
+    with refused("the option must be one of --epochs, got '--zzz'"):
+        parse(Bare, {"zzz": "3"})
+
+
+def test_options_of_losses_are_listed_where_there_is_a_loss_and_their_field_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"--alpha.*--seed.*--warmup, got '--alfa' \(did you mean --alpha\?\)$") as error:
+        parse(Plain, {"alfa": "0.5"})
+    assert "--loss-options" not in str(error.value)
+
+
+def test_an_option_of_a_loss_goes_to_its_field() -> None:
+    assert parse(Plain, {"alpha": "0.5", "warmup": 0}).loss_options == {"alpha": 0.5, "warmup": 0.0}
+    assert parse(Plain, {"alpha": "none"}).loss_options == {"alpha": None}
+
+
+def test_an_option_of_a_loss_is_unknown_without_a_loss() -> None:
+    with pytest.raises(ConfigError, match=r"^the option must be one of --epochs, got '--alpha'"):
+        parse(Bare, {"alpha": "0.5"})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("alpha", "x", "--alpha must be a number, got 'x'"),
+        ("alpha", "nan", "--alpha must be finite, got nan"),
+        ("warmup", "none", "--warmup must be a number, got 'none'"),
+    ],
+)
+def test_options_of_losses_are_checked_like_any_other(name: str, given: str, message: str) -> None:
+    with refused(message):
+        parse(Plain, {name: given})
+
+
+def test_parsing_leaves_what_it_was_given_alone() -> None:
+    given = {"loss_options": {"warmup": 0.1}, "alpha": 0.5}
+    assert parse(Plain, given).loss_options == {"warmup": 0.1, "alpha": 0.5}
+    assert given == {"loss_options": {"warmup": 0.1}, "alpha": 0.5}
+
+
+def test_options_of_a_loss_given_together_or_alone_are_both_kept() -> None:
+    assert parse(Plain, {"alpha": 0.5, "loss_options": {"warmup": 0.1}}).loss_options == {"warmup": 0.1, "alpha": 0.5}
+
+
+@pytest.mark.parametrize("given", ["alpha=1", {"alpha": "much"}])
+def test_options_of_a_loss_given_together_are_checked_too(given: object) -> None:
+    with pytest.raises(ConfigError):
+        parse(Plain, {"loss_options": given})
+
+
+def test_flat_puts_the_options_of_the_loss_beside_the_others() -> None:
+    found = config.flat(Plain(seed=3, loss_options={"alpha": 0.5}))
+    assert found == {
+        "seed": 3,
+        "train_size": None,
+        "learning_rate": 1e-3,
+        "quick": False,
+        "name": "one",
+        "note": None,
+        "verbose": 1,
+        "alpha": 0.5,
+    }
+
+
+def test_result_options_leave_out_what_only_reports() -> None:
+    quiet, loud = Plain(verbose=0), Plain(verbose=2)
+    assert config.result_options(quiet) == config.result_options(loud)
+    assert set(config.as_dict(quiet)) - set(config.result_options(quiet)) == {"verbose"}
+    assert config.result_options(Plain(loss_options={"alpha": 0.5}))["loss_options"] == {"alpha": 0.5}
+
+
+def test_a_resolved_config_survives_parsing() -> None:
+    given = Plain(seed=4, train_size=None, quick=True, note="x", loss_options={"alpha": 0.25})
+    assert parse(Plain, config.flat(given)) == given
+
+
+def test_canonical_json_is_one_text_per_value() -> None:
+    assert config.canonical_json({"b": [1, 0.1], "a": {"d": None, "c": True}}) == '{"a":{"c":true,"d":null},"b":[1,0.1]}'
+    assert config.canonical_json({"a": 1, "b": 2}) == config.canonical_json({"b": 2, "a": 1})
+    assert config.canonical_json(("x", 1)) == config.canonical_json(["x", 1])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_canonical_json_refuses_what_json_has_not(value: float) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        config.canonical_json({"a": value})
+
+
+def test_sentences_are_those_under_the_fields_inherited_ones_too() -> None:
+    found = config.sentences(Plain)
+    assert found["seed"] == "Seeds everything,\ntwice."
+    assert found["learning_rate"] == "How fast." and found["loss_options"] == "Options of the loss."
+    assert {field.name for field in dataclasses.fields(Plain)} <= set(found)
+
+
+def test_wordings() -> None:
+    assert str(config.must("train_size", "at least 1", -2)) == "--train-size must be at least 1, got -2"
+    error = config.unknown("--task", "ches", ["sst2", "chess"])
+    assert str(error) == "--task must be one of chess, sst2, got 'ches' (did you mean chess?)"
+    assert config.flag("early_stopping") == "--early-stopping"
+
+
+def test_files_are_the_registry_of_plug_ins() -> None:
+    assert {"cross_entropy", "confidence"} <= set(config.plugins("losses"))
+    assert {"supervisor", "ceiling", "student", "sweep", "analyze", "main"} <= set(config.plugins("stages"))
+    assert config.plugins("losses") == tuple(sorted(config.plugins("losses")))
+    assert not [name for name in config.plugins("stages") if name.startswith("_")]
+    assert config.plugin("losses", "confidence", "--loss").__name__ == "w2s_mlflow.losses.confidence"
+
+
+@pytest.mark.parametrize("name", ["confidense", "_private", "__init__", "../stats"])
+def test_a_plug_in_without_a_file_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--loss must be one of .*confidence.*, got "):
+        config.plugin("losses", name, "--loss")
+
+
+# --- what the stages refuse -------------------------------------------------------------------------------------------
+
+TRAINED = ("supervisor", "ceiling", "student")
+
+
+def stage(name: str, **values: Any) -> Any:
+    """The Config of a stage, built as from Python."""
+    return config.plugin("stages", name, "the stage").Config(**values)
+
+
+@pytest.mark.parametrize("name", config.plugins("stages"))
+def test_the_defaults_of_a_stage_are_legal(name: str) -> None:
+    assert parse(config.plugin("stages", name, "the stage").Config, {}) == stage(name)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"task": "ches"}, r"^--task must be one of .*chess.*, got 'ches' \(did you mean chess\?\)$"),
+        ({"head": "choice"}, r"^--head must be one of choose, classify, compare, got 'choice'"),
+        ({"head": "compare"}, r"^--head must be choose for the task chess, got compare$"),
+        ({"epochs": 0}, r"^--epochs must be at least 1, got 0$"),
+        ({"batch_size": 0}, r"^--batch-size must be at least 1, got 0$"),
+        ({"batch_size": -32}, r"^--batch-size must be at least 1, got -32$"),
+        ({"train_size": -1}, r"^--train-size must be at least 1, got -1$"),
+        ({"test_size": 0}, r"^--test-size must be at least 1, got 0$"),
+        ({"learning_rate": 0.0}, r"^--learning-rate must be a positive, finite number, got 0.0$"),
+        ({"learning_rate": -1e-3}, r"^--learning-rate must be a positive, finite number, got -0.001$"),
+        ({"learning_rate": math.nan}, r"^--learning-rate must be a positive, finite number, got nan$"),
+        ({"learning_rate": math.inf}, r"^--learning-rate must be a positive, finite number, got inf$"),
+        ({"seed": -1}, r"^--seed must be in \[0, 2\^32\), got -1$"),
+        ({"seed": 2**32}, r"^--seed must be in \[0, 2\^32\), got 4294967296$"),
+    ],
+)
+def test_every_training_stage_refuses(name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stage(name, **values)
+
+
+RUNG = config.plugin("models", "chess", "--model").RUNGS[0].name
+NEAR_RUNG = rf"must be one of .*{RUNG}.*, got '{RUNG}x' \(did you mean {RUNG}\?\)$"
+NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you mean confidence\?\)$"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("supervisor", {"weak": f"{RUNG}x"}, rf"^--weak {NEAR_RUNG}"),
+        ("ceiling", {"strong": f"{RUNG}x"}, rf"^--strong {NEAR_RUNG}"),
+        ("student", {"weak": f"{RUNG}x"}, rf"^--weak {NEAR_RUNG}"),
+        ("student", {"strong": f"{RUNG}x"}, rf"^--strong {NEAR_RUNG}"),
+        ("student", {"strong": "gpt5"}, r"^--strong must be one of .*, got 'gpt5'"),
+        ("supervisor", {"early_stopping": "weak"}, r"^--early-stopping must be one of gold, none, got 'weak'"),
+        ("ceiling", {"early_stopping": "oracle"}, r"^--early-stopping must be one of gold, none, got 'oracle'"),
+        ("student", {"early_stopping": "gold"}, r"^--early-stopping must be one of .*weak.*, got 'gold'"),
+        ("student", {"method": "confidense"}, rf"^--method {NEAR_CONFIDENCE}"),
+        ("student", {"loss": "confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
+        ("student", {"labels": "gold"}, r"^--labels must be one of .*weak.*, got 'gold'"),
+        ("student", {"weights": "pretraind"}, r"^--weights must be one of pretrained, random, got 'pretraind'"),
+        ("student", {"method": "confidence", "loss_options": {"alpha": 2.0}}, r"^--alpha must be in \[0, 1\], got 2.0$"),
+        ("student", {"loss": "confidence", "loss_options": {"warmup": -1.0}}, r"^--warmup must be in \[0, 1\], got -1.0$"),
+        ("student", {"method": "baseline", "loss_options": {"alpha": 0.5}}, r"^--alpha .*confidence.*cross_entropy"),
+        ("student", {"method": "baseline", "loss": "confidence"}, r"^--loss must be cross_entropy under .*, got confidence$"),
+        ("student", {"method": "untuned", "labels": "weak"}, r"^--labels must be none under --method untuned.*, got weak$"),
+        ("rule", {"rule": "randon"}, r"^--rule must be one of .*random.*, got 'randon' \(did you mean random\?\)$"),
+        ("rule", {"task": "ches"}, r"^--task must be one of .*chess.*, got 'ches'"),
+        ("rule", {"test_size": -1}, r"^--test-size must be at least 1, got -1$"),
+        ("sweep", {"sweep": "defualt"}, r"^--sweep must be one of .*default.*, got 'defualt' \(did you mean default\?\)$"),
+        ("sweep", {"sweep": "missing.py"}, r"^--sweep must be the path of a file that exists, got 'missing.py'$"),
+        ("sweep", {"seeds": "0-4"}, r"^--seeds must be a range such as 0..4 or a list such as 0,3,7 .*, got '0-4'$"),
+        ("main", {"seeds": "4..0"}, r"^--seeds must be a range .*, got '4..0'$"),
+        ("main", {"seeds": "1,1"}, r"^--seeds must be a range .* different whole numbers, got '1,1'$"),
+    ],
+)
+def test_a_stage_refuses(name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stage(name, **values)
+
+
+@pytest.mark.parametrize("name", ["train_size", "test_size"])
+def test_a_grid_refuses_sizes_that_its_jobs_refuse(name: str) -> None:
+    sweep = config.plugin("stages", "sweep", "the stage")
+    with refused(f"{config.flag(name)} must be at least 1, got -4"):
+        sweep.plan(stage("sweep", **{name: -4}))
+
+
+@pytest.mark.parametrize("text", ["0..4", "0,1,2,3,4", " 0,1, 2,3,4"])
+def test_seeds_are_a_range_or_a_list(text: str) -> None:
+    assert config.plugin("stages", "sweep", "the stage").parse_seeds(text) == [0, 1, 2, 3, 4]
+
+
+def test_alpha_of_a_student_goes_to_the_options_of_its_loss() -> None:
+    student = config.plugin("stages", "student", "the stage").Config
+    found = parse(student, {"method": "confidence", "alpha": "0.25"})
+    assert found.loss_options == {"alpha": 0.25}
+    assert found.resolved().loss_options == {"alpha": 0.25, "warmup": 0.2}
+    assert parse(student, {"method": "confidence"}).resolved().loss_options["alpha"] in (0.5, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("values", "method"),
+    [
+        ({}, "baseline"),
+        ({"loss": "confidence"}, "confidence"),
+        ({"labels": "none"}, "untuned"),
+        ({"weights": "random"}, "random_weights"),
+        ({"loss": "confidence", "weights": "random"}, "custom"),
+    ],
+)
+def test_primitives_on_the_command_line_make_a_method(values: dict[str, str], method: str) -> None:
+    found = parse(config.plugin("stages", "student", "the stage").Config, values)
+    assert found.resolved().method == method
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    once = stage("student", method="confidence").resolved()
+    assert once.resolved() == once
+
+
+def test_a_preset_and_its_primitives_are_one_student() -> None:
+    by_name, by_part = (stage("student", **values).resolved() for values in ({"method": "confidence"}, {"loss": "confidence"}))
+    assert config.result_options(by_name) == config.result_options(by_part)

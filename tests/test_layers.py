@@ -1,0 +1,196 @@
+"""The house: imports point one way, heavy or unsafe libraries stay in their rooms, and `--help` loads none of them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import w2s_mlflow
+from w2s_mlflow import config
+
+PACKAGE = Path(w2s_mlflow.__file__).parent
+
+LAYERS = (
+    {"config", "records"},
+    {"metrics", "stats", "split", "losses"},
+    {"tasks", "models", "judges", "tables", "figures"},
+    {"heads"},
+    {"train", "predict"},
+    {"explainers"},
+    {"tracking"},
+    {"stages"},
+    {"cli"},
+    {"__main__"},
+)
+"""Each line may import the lines before it; what is imported within one room is no matter of layers."""
+PLUGIN_ROOMS = {"losses", "tasks", "models", "judges", "tables", "figures", "explainers"}
+EXCEPTIONS = {("figures", "tables")}
+"""Figures draw what tables compute."""
+LAZY = ("torch", "mlflow", "transformers", "pandas", "scipy", "matplotlib", "accelerate", "datasets", "optuna")
+UNSAFE = {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
+
+
+class Import(NamedTuple):
+    """One name that a module of the package imports."""
+
+    module: str
+    """The importer, without the package's name: `stages.student`."""
+    target: str
+    """The whole dotted name that is imported."""
+    line: int
+    level: int
+    """The dots of a relative import."""
+    plain: bool
+    """Whether it is an `import x` and not a `from x import y`."""
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} imports {self.target}"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """Every import of one file, at module level, under TYPE_CHECKING and inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module_name(path), alias.name, node.lineno, 0, True)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield Import(module_name(path), f"{node.module or ''}.{alias.name}", node.lineno, node.level, False)
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {module_name(path) for path in FILES}
+IMPORTS = [found for path in FILES for found in imports_of(path)]
+
+
+def inner(found: Import) -> str | None:
+    """The module of this package that is imported ("" for a name of the package itself), or None."""
+    if found.target.split(".")[0] != "w2s_mlflow":
+        return None
+    inside = found.target.split(".")[1:]
+    while ".".join(inside) not in MODULES:
+        inside.pop()
+    return ".".join(inside)
+
+
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def layer(module: str) -> int:
+    return next(height for height, rooms in enumerate(LAYERS) if room(module) in rooms)
+
+
+EDGES = [(found, target) for found in IMPORTS if (target := inner(found))]
+
+
+def test_the_walk_sees_imports_at_every_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "x.py").write_text("import a.b\nif TYPE_CHECKING:\n    from c import d\ndef f():\n    from . import e\n")
+    assert [(found.target, found.level) for found in imports_of(tmp_path / "x.py")] == [("a.b", 0), ("c.d", 0), (".e", 1)]
+    assert ("stages.student", "tracking.store") in {(found.module, target) for found, target in EDGES}
+
+
+def test_every_file_stands_in_a_layer() -> None:
+    assert {room(module) for module in MODULES - {""}} <= set().union(*LAYERS)
+
+
+def test_imports_point_one_way() -> None:
+    wrong = [
+        str(found)
+        for found, target in EDGES
+        if room(found.module) != room(target)
+        and layer(found.module) <= layer(target)
+        and (room(found.module), room(target)) not in EXCEPTIONS
+    ]
+    assert wrong == []
+
+
+def test_exceptions_are_needed() -> None:
+    assert {(room(found.module), room(target)) for found, target in EDGES} >= EXCEPTIONS
+
+
+def test_no_module_imports_itself_by_a_circle() -> None:
+    waiting = {module: {target for found, target in EDGES if found.module == module} for module in MODULES}
+    while free := {module for module, targets in waiting.items() if not targets}:
+        waiting = {module: targets - free for module, targets in waiting.items() if module not in free}
+    assert waiting == {}
+
+
+def test_plug_in_rooms_do_not_import_each_other() -> None:
+    wrong = [
+        str(found)
+        for found, target in EDGES
+        if {room(found.module), room(target)} <= PLUGIN_ROOMS
+        and room(found.module) != room(target)
+        and (room(found.module), room(target)) not in EXCEPTIONS
+    ]
+    assert wrong == []
+
+
+def test_private_files_are_imported_in_their_own_room_or_by_stages() -> None:
+    private = [(found, target) for found, target in EDGES if target.split(".")[-1].startswith("_") and target != "__main__"]
+    assert [str(found) for found, target in private if room(found.module) not in (room(target), "stages")] == []
+
+
+def test_the_fingerprint_can_follow_every_import() -> None:
+    """It reads `from w2s_mlflow... import name`; a relative or plain import of the package would escape it."""
+    assert [str(found) for found in IMPORTS if found.level or (found.plain and room(found.target) == "w2s_mlflow")] == []
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [("optuna", {"stages.sweep"}), ("accelerate", {"train"}), ("typer", {"cli"}), ("click", {"cli"})],
+)
+def test_a_library_is_imported_in_its_room_only(library: str, allowed: set[str]) -> None:
+    assert {found.module for found in IMPORTS if room(found.target) == library} <= allowed
+
+
+def test_only_the_store_imports_mlflow_and_it_does() -> None:
+    assert {found.module for found in IMPORTS if room(found.target) == "mlflow"} == {"tracking.store"}
+
+
+def test_nothing_is_pickled() -> None:
+    assert [str(found) for found in IMPORTS if room(found.target) in UNSAFE] == []
+
+
+def test_no_code_of_others_is_trusted() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert isinstance(node.value, ast.Constant) and node.value.value is False, f"{path.name}:{node.value.lineno}"
+            if isinstance(node, ast.keyword) and node.arg == "weights_only":
+                assert isinstance(node.value, ast.Constant) and node.value.value is True, f"{path.name}:{node.value.lineno}"
+
+
+def test_the_pure_rooms_import_no_tracking_and_no_torch() -> None:
+    pure, barred = {"config", "records", "metrics", "stats", "split"}, {"torch", "mlflow", "pandas"}
+    assert [str(found) for found in IMPORTS if found.module in pure and room(found.target) in barred] == []
+
+
+def test_help_of_every_stage_loads_nothing_heavy() -> None:
+    code = """
+import contextlib, io, json, sys
+from w2s_mlflow import cli, config
+app = cli.app()
+with contextlib.redirect_stdout(io.StringIO()) as shown:
+    for arguments in ([], *([name] for name in config.plugins("stages"))):
+        app([*arguments, "--help"], standalone_mode=False)
+print(json.dumps([sorted(name for name in sys.modules if "." not in name), shown.getvalue().count("Usage")]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    loaded, helps = json.loads(done.stdout)
+    assert "typer" in loaded and helps == 1 + len(config.plugins("stages"))
+    assert [name for name in LAZY if name in loaded] == []

@@ -1,0 +1,129 @@
+"""Metrics against hand-worked values, scikit-learn and an independent statement; properties over all that are reported."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn import metrics as sklearn_metrics
+
+from w2s_mlflow import metrics
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+P1 = np.array([0.1, 0.6, 0.5, 0.5, 0.7])
+EXAMPLE, GOLD = np.stack([1 - P1, P1], axis=1), np.array([0, 1, 1, 0, 1])
+
+each_metric = pytest.mark.parametrize("name", metrics.REPORTED)
+each_seed = pytest.mark.parametrize("seed", range(5))
+
+
+def table(rows: int, classes: int, seed: int, decimals: int = 12) -> tuple[Floats, Ints]:
+    """Random probabilities and gold; few decimals make ties."""
+    rng = np.random.default_rng(seed)
+    found_NC = rng.dirichlet(np.ones(classes), size=rows)
+    found_NC[:, :-1] = found_NC[:, :-1].round(decimals)
+    found_NC[:, -1] = 1 - found_NC[:, :-1].sum(axis=1)
+    return found_NC.clip(0, 1), rng.integers(classes, size=rows)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("accuracy", 0.8), ("auroc", 5.5 / 6), ("brier", 0.152), ("ece", 0.16)])
+def test_by_hand(name: str, expected: float) -> None:
+    assert metrics.REPORTED[name](EXAMPLE, GOLD) == pytest.approx(expected)
+
+
+def test_a_tie_goes_to_the_lower_class() -> None:
+    assert metrics.accuracy_score([[0.5, 0.5]], [0]) == 1
+    assert metrics.accuracy_score([[0.2, 0.4, 0.4]], [2]) == 0
+
+
+@each_seed
+@pytest.mark.parametrize("decimals", [1, 12])
+def test_binary_metrics_agree_with_scikit_learn(seed: int, decimals: int) -> None:
+    found_NC, gold_N = table(60, 2, seed, decimals)
+    assert metrics.accuracy_score(found_NC, gold_N) == sklearn_metrics.accuracy_score(gold_N, found_NC.argmax(axis=1))
+    assert metrics.roc_auc_score(found_NC, gold_N) == pytest.approx(sklearn_metrics.roc_auc_score(gold_N, found_NC[:, 1]))
+    assert metrics.brier_score_loss(found_NC, gold_N) == pytest.approx(sklearn_metrics.brier_score_loss(gold_N, found_NC[:, 1]))
+
+
+@each_seed
+def test_multi_class_brier_agrees_with_scikit_learn(seed: int) -> None:
+    found_NC, gold_N = table(60, 5, seed)
+    expected = sklearn_metrics.brier_score_loss(gold_N, found_NC, labels=range(5), scale_by_half=True)
+    assert metrics.brier_score_loss(found_NC, gold_N) == pytest.approx(expected)
+
+
+@each_seed
+@pytest.mark.parametrize("classes", [2, 4])
+def test_calibration_error_is_its_definition(seed: int, classes: int) -> None:
+    found_NC, gold_N = table(80, classes, seed)
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for row, gold in zip(found_NC, gold_N, strict=True):
+        inside = next(b for b in range(10) if max(row) < (b + 1) / 10 or b == 9)
+        bins.setdefault(inside, []).append((max(row), list(row).index(max(row)) == gold))
+    gaps = [len(rows) / 80 * abs(np.mean([c for c, _ in rows]) - np.mean([ok for _, ok in rows])) for rows in bins.values()]
+    assert metrics.expected_calibration_error(found_NC, gold_N) == pytest.approx(sum(gaps))
+
+
+def test_certainty_belongs_to_the_last_bin() -> None:
+    # 1.0 wrong and .95 right share a bin: |1.95 - 1| / 2
+    assert metrics.expected_calibration_error([[1.0, 0.0], [0.95, 0.05]], [1, 0]) == pytest.approx(0.475)
+
+
+@each_metric
+@each_seed
+@pytest.mark.parametrize("classes", [2, 5])
+def test_order_of_rows_does_not_matter(name: str, seed: int, classes: int) -> None:
+    found_NC, gold_N = table(40, classes, seed, decimals=1)
+    order = np.random.default_rng(seed + 100).permutation(40)
+    metric = metrics.REPORTED[name]
+    assert metric(found_NC[order], gold_N[order]) == pytest.approx(metric(found_NC, gold_N), nan_ok=True)
+
+
+@each_metric
+def test_lists_and_float32_are_taken(name: str) -> None:
+    metric = metrics.REPORTED[name]
+    expected = metric(EXAMPLE, GOLD)
+    assert metric(EXAMPLE.tolist(), GOLD.tolist()) == expected
+    assert metric(EXAMPLE.astype(np.float32), GOLD) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "best"), [("accuracy", 1.0), ("auroc", 1.0), ("brier", 0.0), ("ece", 0.0)])
+def test_a_certain_and_right_model(name: str, best: float) -> None:
+    gold_N = np.array([0, 1, 1, 0])
+    assert metrics.REPORTED[name](np.eye(2)[gold_N], gold_N) == best
+
+
+@pytest.mark.parametrize(("name", "worst"), [("accuracy", 0.0), ("auroc", 0.0), ("brier", 1.0), ("ece", 1.0)])
+def test_a_certain_and_wrong_model(name: str, worst: float) -> None:
+    gold_N = np.array([0, 1, 1, 0])
+    assert metrics.REPORTED[name](np.eye(2)[1 - gold_N], gold_N) == worst
+
+
+@pytest.mark.parametrize("gold", [[0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+def test_auroc_of_one_class_is_undefined(gold: list[int]) -> None:
+    assert math.isnan(metrics.roc_auc_score(EXAMPLE, gold))
+
+
+def test_auroc_of_many_classes_is_undefined_and_not_reported() -> None:
+    found_NC, gold_N = table(20, 3, 0)
+    assert math.isnan(metrics.roc_auc_score(found_NC, gold_N))
+    assert set(metrics.report(found_NC, gold_N)) == set(metrics.REPORTED) - {"auroc"}
+
+
+@each_metric
+def test_a_model_that_diverged_has_no_score(name: str) -> None:
+    assert math.isnan(metrics.REPORTED[name](np.full((5, 2), np.nan), GOLD))
+
+
+def test_report_has_every_metric() -> None:
+    assert metrics.report(EXAMPLE, GOLD) == {name: metric(EXAMPLE, GOLD) for name, metric in metrics.REPORTED.items()}
+
+
+def test_agreement_counts_equal_choices() -> None:
+    others_NC = np.array([[0.6, 0.4], [0.6, 0.4], [0.1, 0.9], [0.9, 0.1], [0.0, 1.0]])
+    assert metrics.agreement_score(EXAMPLE, others_NC) == metrics.agreement_score(others_NC, EXAMPLE) == 0.6
+    assert metrics.agreement_score(EXAMPLE, EXAMPLE) == 1

@@ -1,0 +1,207 @@
+"""One suite per folder of plug-ins, run over every file in it; a folder without a suite fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+import w2s_mlflow
+from w2s_mlflow import config, losses, models, tables, tasks
+from w2s_mlflow.models import Rung
+from w2s_mlflow.tasks import Task
+
+PACKAGE = Path(w2s_mlflow.__file__).parent
+NO_PLUGINS = {"tracking"}
+"""Folders whose files are parts of one thing."""
+FOLDERS = sorted(init.parent.name for init in PACKAGE.glob("*/__init__.py") if init.parent.name not in NO_PLUGINS)
+PLUGINS = [(folder, name) for folder in FOLDERS for name in config.plugins(folder)]
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def is_options(cls: type) -> bool:
+    """Whether it is a frozen, keyword-only dataclass with a sentence under each field."""
+    assert dataclasses.is_dataclass(cls)
+    fields = dataclasses.fields(cls)
+    sentences = config.sentences(cls)
+    silent = [field.name for field in fields if not sentences.get(field.name, "").rstrip().endswith(".")]
+    assert silent == [], f"fields of {cls.__qualname__} without a sentence"
+    frozen = cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    return bool(frozen) and all(field.kw_only for field in fields)
+
+
+def check_loss(plugin: ModuleType) -> None:
+    assert is_options(plugin.Options)
+    assert parameters(plugin.loss) == ["logits_NC", "labels_NC", "progress", "options"]
+    for large, classes in itertools.product((True, False), (2, 5)):
+        options = losses.resolve(plugin.Options(), large=large)
+        logits_NC = torch.randn(6, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        labels_NC = torch.full((6, classes), 1 / classes, dtype=torch.float64)
+        for progress in (0.0, 0.5, 1.0):
+            leaf_NC = logits_NC.clone().requires_grad_()
+            value = plugin.loss(leaf_NC, labels_NC, progress, options)
+            assert value.shape == () and torch.isfinite(value)
+            value.backward()
+            assert leaf_NC.grad is not None and torch.isfinite(leaf_NC.grad).all() and leaf_NC.grad.abs().sum() > 0
+            assert torch.equal(leaf_NC, logits_NC)
+
+
+def check_tasks(plugin: ModuleType) -> None:
+    assert isinstance(plugin.TASKS, tuple) and plugin.TASKS
+    for task in plugin.TASKS:
+        assert isinstance(task, Task) and task.family == plugin.__name__.split(".")[-1]
+        assert tasks.find(task.name) is task
+        assert task.head in tasks.HEADS and task.classes >= 2 and (task.head != "compare" or task.classes == 2)
+        assert callable(task.load) and task.train_size >= 40 and task.test_size >= 1
+        assert task.source and task.license
+        assert all(callable(rule) and name == name.strip() and name for name, rule in task.rules.items())
+        assert task.human_score is None or 0 <= task.human_score <= 1
+
+
+def check_model(plugin: ModuleType) -> None:
+    assert isinstance(plugin.RUNGS, tuple) and plugin.RUNGS
+    sizes = [rung.parameters for rung in plugin.RUNGS]
+    assert sizes == sorted(sizes) and sizes[0] > 0
+    for rung in plugin.RUNGS:
+        assert isinstance(rung, Rung) and rung.family == plugin.__name__.split(".")[-1]
+        assert models.find(rung.name, "weak") is rung
+        assert math.isfinite(rung.learning_rate) and rung.learning_rate > 0
+        assert models.revision(rung) and models.revision(rung) == models.revision(rung)
+    assert parameters(plugin.load) == ["name", "pretrained"]
+    assert inspect.signature(plugin.load).parameters["pretrained"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert parameters(plugin.revision) == ["name"]
+
+
+def check_table(plugin: ModuleType) -> None:
+    assert plugin.CAPTION.endswith(".") and parameters(plugin.table) == ["outcomes"]
+    given = outcomes()
+    found = plugin.table(given)
+    assert isinstance(found, pd.DataFrame) and len(found) and found.columns.is_unique
+    pd.testing.assert_frame_equal(given, outcomes())
+    shuffled = plugin.table(outcomes().sample(frac=1, random_state=1))
+    assert set(shuffled.columns) == set(found.columns) and len(shuffled) == len(found)
+    assert sums(shuffled) == pytest.approx(sums(found), nan_ok=True)
+
+
+def check_figure(plugin: ModuleType) -> None:
+    assert plugin.CAPTION.endswith(".") and parameters(plugin.figure) == ["outcomes"]
+    given = outcomes()
+    found = plugin.figure(given)
+    assert isinstance(found, Figure) and found.axes
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in found.axes)
+    found.canvas.draw()
+    pd.testing.assert_frame_equal(given, outcomes())
+
+
+def check_stage(plugin: ModuleType) -> None:
+    assert inspect.getdoc(plugin)
+    assert is_options(plugin.Config)
+    assert parameters(plugin.run) == ["config"]
+    hints = get_type_hints(plugin.Config)
+    assert {field.name for field in dataclasses.fields(plugin.Config)} <= set(hints)
+    for field in dataclasses.fields(plugin.Config):
+        assert field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    assert isinstance(getattr(plugin, "VERSION", 1), int)
+
+
+SUITES: dict[str, Callable[[ModuleType], None]] = {
+    "losses": check_loss,
+    "tasks": check_tasks,
+    "models": check_model,
+    "tables": check_table,
+    "figures": check_figure,
+    "stages": check_stage,
+}
+
+
+def outcomes() -> pd.DataFrame:
+    """Two tasks, two sizes of student, two methods, three seeds and a rule, as tables/__init__.py describes them."""
+    rng = np.random.default_rng(0)
+    groups = tuple(f"g{row // 2}" for row in range(60))
+    rows = []
+    for task, seed in itertools.product(("one", "two"), range(3)):
+        weak_N, top_N = ((rng.uniform(size=60) < share).astype(float) for share in (0.5, 0.95))
+        for (strong, size), method in itertools.product({"mid": 1e5, "big": 1e6}.items(), ("baseline", "confidence")):
+            correct_N = (rng.uniform(size=60) < 0.75).astype(float)
+            rows.append(_row(task, seed, strong, method, groups, correct_N) | _beside(weak_N, top_N, size))
+    rows += [_row(task, "-", "-", "rule:random", groups, np.eye(60)[0]) for task in ("one", "two")]
+    return pd.DataFrame(rows)
+
+
+def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...], correct_N: Any) -> dict[str, Any]:
+    names = {"task": task, "weak": "-" if strong == "-" else "small", "strong": strong, "head": "choose", "method": method}
+    numbers = {"train_size": 100, "test_size": 60, "parameters": math.nan, "accuracy": correct_N.mean()}
+    missing = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
+    arrays = {"groups": groups, "correct": correct_N, "weak_correct": None, "ceiling_correct": None}
+    run_id = f"{task}-{strong}-{method}-{seed}"
+    return names | {"run_id": run_id, "variant": "", "seed": str(seed)} | numbers | missing | arrays
+
+
+def _beside(weak_N: Any, top_N: Any, size: float) -> dict[str, Any]:
+    accuracies = {"weak_accuracy": weak_N.mean(), "ceiling_accuracy": top_N.mean(), "agreement": 0.8}
+    return accuracies | {"weak_correct": weak_N, "ceiling_correct": top_N, "parameters": size}
+
+
+def sums(table: pd.DataFrame) -> dict[str, float]:
+    """The sum of each column of numbers, what a change of row order leaves alone."""
+    return {str(name): float(column.sum()) for name, column in table.select_dtypes("number").items()}
+
+
+def test_every_folder_of_plug_ins_has_a_suite() -> None:
+    assert set(FOLDERS) == set(SUITES)
+
+
+def test_folders_without_plug_ins_exist() -> None:
+    assert all((PACKAGE / name / "__init__.py").exists() for name in NO_PLUGINS)
+
+
+@pytest.mark.parametrize(("folder", "name"), PLUGINS, ids=["/".join(plugin) for plugin in PLUGINS])
+def test_plug_in_keeps_its_contract(folder: str, name: str) -> None:
+    assert folder in SUITES, f"no suite covers {folder}/{name}.py: write one in {Path(__file__).name}"
+    plugin = config.plugin(folder, name, folder)
+    assert inspect.getdoc(plugin), "a plug-in says in its first line what it is"
+    SUITES[folder](plugin)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_holds_plug_ins(folder: str) -> None:
+    assert config.plugins(folder)
+
+
+def test_names_of_tasks_and_models_are_used_once() -> None:
+    names = [task.name for family in config.plugins("tasks") for task in config.plugin("tasks", family, "--task").TASKS]
+    rungs = [rung.name for family in config.plugins("models") for rung in config.plugin("models", family, "--model").RUNGS]
+    assert len(set(names)) == len(names) and len(set(rungs)) == len(rungs)
+
+
+def test_an_option_of_two_losses_has_one_type() -> None:
+    kinds: dict[str, set[str]] = {}
+    for name in config.plugins("losses"):
+        for option, kind in get_type_hints(config.plugin("losses", name, "--loss").Options).items():
+            kinds.setdefault(option, set()).add(str(kind))
+    assert {option: found for option, found in kinds.items() if len(found) > 1} == {}
+
+
+def test_options_of_losses_do_not_hide_those_of_a_stage() -> None:
+    taken = {field.name for field in dataclasses.fields(config.plugin("stages", "student", "the stage").Config)}
+    assert taken.isdisjoint(config.loss_option_types())
+
+
+def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> None:
+    promised = {*tables.LABEL, *tables.PAIR, "run_id", "seed", "parameters", "accuracy", "agreement", "groups", "correct"}
+    beside = {"weak_accuracy", "ceiling_accuracy", "weak_correct", "ceiling_correct"}
+    assert set(outcomes().columns) == promised | beside
