@@ -308,7 +308,7 @@ NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you me
         ("student", {"loss": "confidence", "loss_options": {"warmup": -1.0}}, r"^--warmup must be in \[0, 1\], got -1.0$"),
         ("student", {"method": "baseline", "loss_options": {"alpha": 0.5}}, r"^--alpha .*confidence.*cross_entropy"),
         ("student", {"method": "baseline", "loss": "confidence"}, r"^--loss must be cross_entropy under .*, got confidence$"),
-        ("student", {"method": "untuned", "labels": "weak"}, r"^--labels must be none under --method untuned.*, got weak$"),
+        ("student", {"method": "untuned", "labels": "weak"}, r"^--labels must be nothing under --method untuned.*, got weak$"),
         ("rule", {"rule": "randon"}, r"^--rule must be one of .*random.*, got 'randon' \(did you mean random\?\)$"),
         ("rule", {"task": "ches"}, r"^--task must be one of .*chess.*, got 'ches'"),
         ("rule", {"test_size": -1}, r"^--test-size must be at least 1, got -1$"),
@@ -349,7 +349,7 @@ def test_alpha_of_a_student_goes_to_the_options_of_its_loss() -> None:
     [
         ({}, "baseline"),
         ({"loss": "confidence"}, "confidence"),
-        ({"labels": "none"}, "untuned"),
+        ({"labels": "nothing"}, "untuned"),
         ({"weights": "random"}, "random_weights"),
         ({"loss": "confidence", "weights": "random"}, "custom"),
     ],
