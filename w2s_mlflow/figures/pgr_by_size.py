@@ -49,12 +49,13 @@ def _panel(axes: Axes, rows: pd.DataFrame) -> None:
         line = line.sort_values("size")
         shifted = line["size"] * math.exp(0.03 * (index - len(lines) / 2))  # so that bars of one size do not overlap
         bars = [line["pgr"] - line["pgr_low"], line["pgr_high"] - line["pgr"]]
-        label = " ".join(word for word in (method, "" if head == "choose" else f"({head})", variant) if word)
+        label = " ".join(word for word in (method, f"({head})" if rows["head"].nunique() > 1 else "", variant) if word)
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         axes.errorbar(
             shifted, line["pgr"], bars, label=label, color=colour, marker=marker, capsize=2, markersize=4, linewidth=1.2
         )
     axes.set_xscale("log")
+    axes.set_xlim(rows["size"].min() / 1.5, rows["size"].max() * 1.5)
     axes.set_xticks(sorted(rows["size"].unique()), [_short(size) for size in sorted(rows["size"].unique())])
     axes.minorticks_off()
     axes.legend(fontsize=7)

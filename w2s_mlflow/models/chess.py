@@ -5,6 +5,7 @@ Words are pieces on squares (see VOCABULARY); the weights stand in weights/<rung
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,20 @@ from w2s_mlflow.config import unknown
 from w2s_mlflow.models import Rung
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = Path(__file__).parent / "weights"
-SPECIAL = ("<pad>", "<bos>", "<unk>", ">")
-PLAYERS = ("expert", "hunter", "humble", "careful")
-VOCABULARY = (*SPECIAL, *PLAYERS, *(f"{piece}{file}{rank}" for piece in "KQRBNPkqrbnp" for rank in "12345678" for file in "abcdefgh"))
+_SQUARES = tuple(file + rank for rank in "12345678" for file in "abcdefgh")
+VOCABULARY = (
+    "<pad>",
+    "<bos>",
+    "<unk>",
+    ">",
+    "-",
+    "expert",
+    *(piece + square for piece in "KQRBNPkqrbnp" for square in _SQUARES),
+)
+"""Every word: the marks, then a piece on a square; white in upper case."""
 CONTEXT = 32
 """Tokens that a text may have: a position of ten pieces, its mark and a few moves."""
 
@@ -33,28 +42,54 @@ class Shape:
 
 
 SHAPES = {
-    "chess-38k": Shape(1, 32, 2),
+    "chess-28k": Shape(1, 16, 1),
+    "chess-60k": Shape(1, 32, 2),
+    "chess-70k": Shape(2, 32, 2),
+    "chess-121k": Shape(2, 48, 3),
+    "chess-223k": Shape(3, 64, 4),
+    "chess-427k": Shape(3, 96, 6),
 }
 
 RUNGS = (
-    Rung(name="chess-38k", family="chess", parameters=38_000, learning_rate=1e-3),
+    Rung(name="chess-28k", family="chess", parameters=27_376, learning_rate=3e-3),
+    Rung(name="chess-60k", family="chess", parameters=59_872, learning_rate=3e-3),
+    Rung(name="chess-70k", family="chess", parameters=70_176, learning_rate=2e-3),
+    Rung(name="chess-121k", family="chess", parameters=120_624, learning_rate=1e-3, large=True),
+    Rung(name="chess-223k", family="chess", parameters=222_400, learning_rate=1e-3, large=True),
+    Rung(name="chess-427k", family="chess", parameters=425_760, learning_rate=7e-4, large=True),
 )
 
 
 def load(name: str, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The rung's model in float32 and its tokenizer; `pretrained=False` draws weights from the current random state."""
+    from safetensors.torch import load_file
     from transformers import LlamaForCausalLM
 
     if name not in SHAPES:
         raise unknown("--model", name, SHAPES)
-    if not pretrained:
-        return LlamaForCausalLM(_config(SHAPES[name])), tokenizer()
-    return LlamaForCausalLM.from_pretrained(WEIGHTS / name, dtype="float32"), tokenizer()
+    model = LlamaForCausalLM(_config(SHAPES[name]))
+    if pretrained:  # not by from_pretrained, which takes ten times as long and prints a progress bar for each model
+        model.load_state_dict(load_file(WEIGHTS / name / "model.safetensors"))
+    return model, tokenizer()
 
 
 def save(model: PreTrainedModel, directory: Path) -> None:
-    """Write config.json and model.safetensors in float16; the caller's model becomes float16, too."""
-    model.half().save_pretrained(directory)
+    """Write config.json and model.safetensors, in float16, as Hugging Face lays them out."""
+    import torch
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    model.config.dtype = torch.float16
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(directory)
+    weights = {key: tensor.half().contiguous() for key, tensor in model.state_dict().items()}
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def revision(name: str) -> str:
+    """The digest of the shipped weights, for fingerprints; "" for a rung without weights."""
+    file = WEIGHTS / name / "model.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
@@ -65,9 +100,10 @@ def tokenizer() -> PreTrainedTokenizerBase:
     words = Tokenizer(models.WordLevel({word: id_ for id_, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.post_processor = processors.TemplateProcessing(single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 1)])
-    return PreTrainedTokenizerFast(
+    found: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>", model_max_length=CONTEXT
     )
+    return found
 
 
 def _config(shape: Shape) -> LlamaConfig:
