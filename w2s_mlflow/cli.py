@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.store import Result
 
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that the sentence about them is ours
+WIDTH = 140
+"""Columns where standard error is no terminal, such as under `mlflow run`."""
 HEADLINE = ("test/accuracy", "test/weak_accuracy", "test/ceiling_accuracy", "test/pgr", "test/pgr_low", "test/pgr_high")
 
 
@@ -159,7 +161,7 @@ def _show(result: Result, seconds: float) -> None:
 
     from w2s_mlflow.tracking import store
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
     if result.stage in ("sweep", "analyze"):
         _show_table(console, result)
     for name in HEADLINE:
@@ -176,7 +178,7 @@ def _show_table(console: Any, result: Result) -> None:
 
     with result.artifact("tables/pgr.csv").open(newline="", encoding="utf-8") as file:
         rows = [_compact(row) for row in csv.DictReader(file)]
-    table = Table(*rows[0], box=None, header_style="bold")
+    table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*row.values())
     console.print(table)

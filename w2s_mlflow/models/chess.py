@@ -44,7 +44,6 @@ class Shape:
 SHAPES = {
     "chess-28k": Shape(1, 16, 1),
     "chess-60k": Shape(1, 32, 2),
-    "chess-70k": Shape(2, 32, 2),
     "chess-121k": Shape(2, 48, 3),
     "chess-223k": Shape(3, 64, 4),
     "chess-427k": Shape(3, 96, 6),
@@ -53,7 +52,6 @@ SHAPES = {
 RUNGS = (
     Rung(name="chess-28k", family="chess", parameters=27_376, learning_rate=3e-3),
     Rung(name="chess-60k", family="chess", parameters=59_872, learning_rate=3e-3),
-    Rung(name="chess-70k", family="chess", parameters=70_176, learning_rate=2e-3),
     Rung(name="chess-121k", family="chess", parameters=120_624, learning_rate=1e-3, large=True),
     Rung(name="chess-223k", family="chess", parameters=222_400, learning_rate=1e-3, large=True),
     Rung(name="chess-427k", family="chess", parameters=425_760, learning_rate=7e-4, large=True),

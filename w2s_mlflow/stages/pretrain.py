@@ -1,0 +1,212 @@
+"""The embedded ladder, from nothing: a small language model learns to continue play (tasks/_chess_play.py).
+
+Each position comes twice, once mirrored, with players drawn anew. Only what follows the position is scored, next token by
+next token. Metrics: `train/loss` by step in nats per token, each the mean of CURVE steps; `validation/loss` after training,
+on positions of their own. Written to `out`/<rung>: config.json, model.safetensors (float16), and pretraining.json, the
+curve with the options that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from w2s_mlflow import config as options
+from w2s_mlflow import models
+from w2s_mlflow.config import must
+from w2s_mlflow.records import Example
+from w2s_mlflow.tasks import _chess_play as chess_play
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from w2s_mlflow.heads import Language
+    from w2s_mlflow.tracking.store import Recorder, Result
+
+VERSION = 1
+FAMILY = "chess"
+LOG = logging.getLogger("w2s_mlflow")
+VALIDATION = 1_000
+"""Positions kept for `validation/loss`."""
+CHUNK = 5_000
+"""Positions that a worker draws at a time, each chunk from a seed of its own."""
+CURVE = 100
+"""Steps that one point of the curve averages."""
+
+Play = list[tuple[str, str]]
+"""Pretraining texts: a position, and what is played and named there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A rung pretrained from random weights."""
+
+    rung: str = "chess-28k"
+    """The embedded model to make."""
+    positions: int = 300_000
+    """Random positions to play from; each is learned with its mirror image."""
+    epochs: int = 3
+    """Passes over all of them."""
+    batch_size: int = 64
+    """Sequences in one optimizer step."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of AdamW."""
+    seed: int = 0
+    """Seeds the play, the first weights and the order of batches."""
+    out: str = "weights"
+    """The directory under which a directory of the rung's name is written."""
+    play: str = options.option("", result=False)
+    """A file to keep the play in, read instead of drawing it again; empty keeps none."""
+    workers: int = options.option(2, result=False)
+    """Processes that draw the play."""
+    threads: int = options.option(1, result=False)
+    """Threads that torch may use."""
+
+    def __post_init__(self) -> None:
+        rung = models.find(self.rung, "rung")
+        if rung.family != FAMILY:
+            raise must("rung", f"of the family {FAMILY}", self.rung)
+        for name in ("positions", "epochs", "batch_size", "workers", "threads"):
+            if getattr(self, name) < 1:
+                raise must(name, "at least 1", getattr(self, name))
+        if not 0 < self.learning_rate < float("inf"):
+            raise must("learning_rate", "a positive, finite number", self.learning_rate)
+
+
+def run(config: Config) -> Result:
+    """The rung's weights, found among the finished runs or trained, and written to `out`."""
+    from w2s_mlflow.tracking import fingerprint, store
+
+    parts = fingerprint.Parts(
+        stage="pretrain",
+        version=VERSION,
+        options=options.result_options(config),
+        data="",
+        inputs={},
+        libraries=fingerprint.libraries(),
+        source=fingerprint.source(["heads", "train", "tasks._chess_play", f"models.{FAMILY}"]),
+    )
+    found = store.find(parts.digest())
+    if not found:
+        labels = {"task": FAMILY, "weak": "-", "strong": config.rung, "method": "pretrain", "seed": str(config.seed)}
+        note = f"`{config.rung}` from random weights: next-token loss on the play at {config.positions} positions."
+        marks = {f"w2s.{key}": value for key, value in labels.items()}
+        name = f"pretrain {config.rung} seed {config.seed}"
+        with store.recording(name, parts, options.flat(config) | labels, marks, note) as recorder:
+            make(config, recorder)
+        found = store.get(recorder.run_id)
+    shutil.copytree(found.artifact("model"), Path(config.out) / config.rung, dirs_exist_ok=True)
+    return found
+
+
+def make(config: Config, recorder: Recorder) -> None:
+    """Draw the play, train, and stage the model with its curve under `model` in the run."""
+    import torch
+
+    from w2s_mlflow import heads, train
+
+    began = time.time()
+    play = read_play(config)
+    LOG.info("play at %d positions ready in %.0f s", config.positions, time.time() - began)
+    train.seed_everything(config.seed)
+    torch.set_num_threads(config.threads)
+    family = options.plugin("models", FAMILY, "--rung")
+    head = heads.Language(*family.load(config.rung, pretrained=False))
+    curve = _fit(head, play[2 * VALIDATION :], config, recorder)
+    held = held_out_loss(head, play[: 2 * VALIDATION])
+    recorder.metrics({"validation/loss": held}, step=curve[-1][0])
+    family.save(head.model, recorder.directory / "model")
+    story = {"options": options.as_dict(config), "validation_loss": held, "seconds": time.time() - began, "curve": curve}
+    recorder.text("model/pretraining.json", json.dumps(story) + "\n")
+
+
+def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list[tuple[int, float]]:
+    """Train; the curve as (step, mean loss of the CURVE steps before it)."""
+    from torch.nn.functional import cross_entropy
+
+    from w2s_mlflow import train
+
+    curve: list[tuple[int, float]] = []
+    recent: list[float] = []
+    began = time.time()
+
+    def report(step: int, steps: int, values: dict[str, float]) -> None:
+        recent.append(values["train/loss"])
+        if step % CURVE and step != steps:
+            return
+        curve.append((step, round(sum(recent) / len(recent), 4)))
+        recorder.metrics({"train/loss": curve[-1][1]}, step)
+        recent.clear()
+        if len(curve) % 10 == 0:
+            LOG.info("step %d of %d, loss %.3f, %.0f s", step, steps, curve[-1][1], time.time() - began)
+
+    def loss(logits_MV: Tensor, words_M: Tensor, progress: float) -> Tensor:
+        return cross_entropy(logits_MV, words_M)
+
+    training = train.Options(
+        epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed
+    )
+    train.fit(head, head.encode(_examples(play)), None, loss, training, report=report)
+    return curve
+
+
+def held_out_loss(head: Language, play: Play, batch_size: int = 256) -> float:
+    """Mean next-token loss in nats over texts that were not trained on."""
+    import numpy as np
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    data, total, words = head.encode(_examples(play)), 0.0, 0
+    head.eval()
+    with torch.inference_mode():
+        for start in range(0, len(data), batch_size):
+            batch = data.batch(np.arange(start, min(start + batch_size, len(data))))
+            targets_M = head.targets(batch)
+            total += cross_entropy(head(batch), targets_M, reduction="sum").item()
+            words += len(targets_M)
+    return total / words
+
+
+def _examples(play: Play) -> list[Example]:
+    return [Example(str(number), str(number), (position,), (line,)) for number, (position, line) in enumerate(play)]
+
+
+def read_play(config: Config) -> Play:
+    """The play at VALIDATION + `positions` positions, two texts each: read from the file `play` if there, else drawn."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(config.play) if config.play else None
+    if path and path.exists():
+        table = pq.read_table(path)
+        return list(zip(table["position"].to_pylist(), table["line"].to_pylist(), strict=True))[
+            : 2 * (VALIDATION + config.positions)
+        ]
+    play = draw_play(VALIDATION + config.positions, config.seed, config.workers)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        positions, lines = zip(*play, strict=True)
+        pq.write_table(pa.table({"position": positions, "line": lines}), path, compression="zstd")
+    return play
+
+
+def draw_play(positions: int, seed: int, workers: int) -> Play:
+    """Two texts for each of `positions` positions, the second of its mirror image; the same for any number of workers."""
+    counts = [min(CHUNK, positions - start) for start in range(0, positions, CHUNK)]
+    seeds = [f"{seed}/{chunk}" for chunk in range(len(counts))]
+    with ProcessPoolExecutor(workers) as pool:
+        return [text for chunk in pool.map(_draw_chunk, counts, seeds) for text in chunk]
+
+
+def _draw_chunk(count: int, seed: str) -> Play:
+    rng = random.Random(seed)
+    drawn = islice(chess_play.positions(rng, task=False), count)
+    return [chess_play.sequence(seen, rng) for position in drawn for seen in (position, position.mirrored())]

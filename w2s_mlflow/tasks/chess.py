@@ -1,0 +1,232 @@
+"""`chess`: which of two captures wins more material; `chess_preference`: the same question as a comparison of two responses.
+
+The truth is exact: the value captured less the value of the capturing piece if it can be retaken. In `chess` one of the two
+is the position's unique best move. One-line rules on the values of the pieces are held near chance by the composition: SHARES
+says how often the better capture takes more, as much, or less than the other, with a cheaper, an equal, or a dearer piece.
+What is left to know is what the other side can retake.
+
+The rows are drawn by our own generator and shipped beside this file; they were made by
+
+    python -m w2s_mlflow.tasks.chess --seed 20261123
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import random
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import permutations
+from pathlib import Path
+
+import chess
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from w2s_mlflow.records import Example
+from w2s_mlflow.tasks import Row, Rows, Task
+from w2s_mlflow.tasks import _chess_play as chess_play
+from w2s_mlflow.tasks._chess_play import Move, Position
+
+POSITIONS = Path(__file__).with_name("chess_positions.parquet")
+TRAIN, HELDOUT = 8_000, 3_200
+"""Rows of each task in the shipped file; every seed draws its own from the training part."""
+
+MORE = CHEAPER = 1
+EQUAL = 0
+LESS = DEARER = -1
+SHARES = {
+    (MORE, DEARER): 0.35,
+    (MORE, EQUAL): 0.15,
+    (LESS, EQUAL): 0.15,
+    (EQUAL, EQUAL): 0.15,
+    (LESS, CHEAPER): 0.10,
+    (EQUAL, CHEAPER): 0.05,
+    (EQUAL, DEARER): 0.05,
+}
+"""How often the better capture takes MORE, as much or LESS, and with a CHEAPER, an equal or a DEARER piece."""
+
+Drawn = tuple[str, str, str, str]
+"""Task, position, better and worse capture."""
+Pair = tuple[Move, Move]
+"""The better and the worse capture."""
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def load(task: str) -> Rows:
+    """The shipped rows of one task."""
+    columns = pq.read_table(POSITIONS, filters=[("task", "==", task)]).to_pydict()
+    names = ("group", "position", "better", "worse")
+    rows = [_row(task, *values) for values in zip(*(columns[name] for name in names), strict=True)]
+    parts = columns["heldout"]
+    train, heldout = (tuple(row for row, held in zip(rows, parts, strict=True) if held is part) for part in (False, True))
+    return Rows(train, heldout)
+
+
+def _row(task: str, group: str, position: str, better: str, worse: str) -> Row:
+    """One example; which capture comes first hangs on the hash of its id alone."""
+    id_ = f"{task}-{group}"
+    label = _bit("order", id_)
+    candidates = (better, worse) if label == 0 else (worse, better)
+    return Row(Example(id_, group, (chess_play.prompt(position),), candidates), label)
+
+
+def _bit(purpose: str, id_: str) -> int:
+    return hashlib.sha256(f"{purpose}\x1f{id_}".encode()).digest()[0] % 2
+
+
+# --- one-line rules ---------------------------------------------------------------------------------------------------
+
+
+def most_valuable_capture(example: Example) -> int:
+    """Take the most valuable piece; the first of two equals."""
+    return _larger(_taken(example, word) for word in example.candidates)
+
+
+def least_valuable_piece(example: Example) -> int:
+    """Capture with the least valuable piece, the king before all, as he is never retaken; the first of two equals."""
+    return _larger(-_value(word) for word in example.candidates)
+
+
+def most_gained(example: Example) -> int:
+    """The value taken less the value of the capturing piece, as if everything were protected; the first of two equals."""
+    return _larger(_taken(example, word) - _value(word) for word in example.candidates)
+
+
+def first_check(example: Example) -> int:
+    """The first capture that gives check, else the first."""
+    board = chess_play.parse(example.segments[0])
+    checks = {chess_play.move_word(board, move) for move in board.legal_moves if board.gives_check(move)}
+    return _larger(word in checks for word in example.candidates)
+
+
+def at_random(example: Example) -> int:
+    """By the hash of the id."""
+    return _bit("random", example.id)
+
+
+def _larger(values: Iterable[float]) -> int:
+    first, second = values
+    return int(second > first)
+
+
+def _taken(example: Example, word: str) -> int:
+    standing = {other[1:]: other for other in example.segments[0].split()}
+    return _value(standing[word[1:]])
+
+
+def _value(word: str) -> int:
+    return chess_play.VALUES[chess.Piece.from_symbol(word[0]).piece_type]
+
+
+RULES = {
+    "most_valuable_capture": most_valuable_capture,
+    "least_valuable_piece": least_valuable_piece,
+    "most_gained": most_gained,
+    "first_check": first_check,
+    "random": at_random,
+}
+
+
+def _task(name: str, head: str) -> Task:
+    return Task(
+        name=name,
+        family="chess",
+        head=head,
+        classes=2,
+        load=functools.partial(load, name),
+        rules=RULES,
+        train_size=2_000,
+        test_size=1_500,
+        source="generated by python -m w2s_mlflow.tasks.chess",
+        license="Apache-2.0",
+    )
+
+
+TASKS = (_task("chess", "choose"), _task("chess_preference", "compare"))
+
+
+# --- making the shipped file ------------------------------------------------------------------------------------------
+
+
+def best_and_others(position: Position) -> list[Pair]:
+    """`chess`: the unique best move of the position, if it is a capture with a word of its own, with each other capture."""
+    exchanges = sorted(move.exchange for move in position.moves)
+    pairs = better_and_worse(position) if exchanges[-1] > exchanges[-2] else []
+    return [pair for pair in pairs if pair[0].exchange == exchanges[-1]]
+
+
+def better_and_worse(position: Position) -> list[Pair]:
+    """`chess_preference`: any two captures of unequal worth, the better one first."""
+    return [pair for pair in permutations(position.captures(), 2) if pair[0].exchange > pair[1].exchange]
+
+
+PAIRS = {"chess": best_and_others, "chess_preference": better_and_worse}
+
+
+def draw(task: str, count: int, seed: int) -> list[Drawn]:
+    """`count` rows of the task's part, no two with one position or its mirror image, composed as SHARES says."""
+    rng = random.Random(seed)
+    room = {cell: round(share * count) for cell, share in SHARES.items()}
+    drawn: dict[str, Drawn] = {}
+    for position in chess_play.positions(rng, task=True):
+        key = chess_play.position_hash(position.text)
+        pairs = [pair for pair in PAIRS[task](position) if room.get(_cell(pair), 0) > 0]
+        if not pairs or key in drawn:
+            continue
+        # The cell with most room left: scarce ones fill slowly, and take every position that has a pair for them.
+        better, worse = pair = max(rng.sample(pairs, len(pairs)), key=lambda pair: room[_cell(pair)])
+        room[_cell(pair)] -= 1
+        drawn[key] = (task, position.text, better.word, worse.word)
+        if not any(room.values()):
+            break
+    return list(drawn.values())
+
+
+def _cell(pair: Pair) -> tuple[int, int]:
+    better, worse = pair
+    return _sign(better.captured - worse.captured), _sign(worse.piece - better.piece)
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)
+
+
+def overlap(task_texts: Iterable[str], pretraining_texts: Iterable[str]) -> int:
+    """How many pretraining texts (positions or prompts) show a position of the task, or its mirror image."""
+    kept = {chess_play.position_hash(chess_play.shown(text)) for text in task_texts}
+    return sum(chess_play.position_hash(chess_play.shown(text)) in kept for text in pretraining_texts)
+
+
+def write(drawn: Iterable[Drawn], path: Path) -> None:
+    """The rows as zstd parquet. A row is held out by the hash of its position, so the file's order does not matter."""
+    rows = sorted((task, chess_play.position_hash(position)[:16], position, *pair) for task, position, *pair in drawn)
+    names = ("task", "group", "position", "better", "worse")
+    columns: dict[str, list[str] | list[bool]] = {name: [row[column] for row in rows] for column, name in enumerate(names)}
+    share = HELDOUT / (TRAIN + HELDOUT)
+    columns["heldout"] = [_is_held_out(row[1]) for row in rows]
+    pq.write_table(pa.table(columns), path, compression="zstd", compression_level=19)
+
+
+def _is_held_out(group: str) -> bool:
+    return int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32 < HELDOUT / (TRAIN + HELDOUT)
+
+
+def main() -> None:
+    """Draw both tasks' rows, one process each, and write the shipped file."""
+    parser = argparse.ArgumentParser(description="Draw the positions of the tasks chess and chess_preference.")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the draw")
+    parser.add_argument("--out", type=Path, default=POSITIONS, help="the file to write")
+    options = parser.parse_args()
+    seeds = range(options.seed, options.seed + len(PAIRS))
+    with ProcessPoolExecutor(len(PAIRS)) as workers:
+        parts = list(workers.map(draw, PAIRS, [TRAIN + HELDOUT] * len(PAIRS), seeds))
+    write((row for part in parts for row in part), options.out)
+
+
+if __name__ == "__main__":
+    main()
