@@ -4,8 +4,8 @@ Controls: the untuned strong model, a student from random weights, a student of 
 head, and the one-line rules of the task. Each student brings its supervisor and its ceiling; equal ones are trained once.
 """
 
-WEAK = "chess-28k"
-STRONGS = ["chess-70k", "chess-121k", "chess-427k"]
+WEAK = "chess-60k"
+STRONGS = ["chess-121k", "chess-222k", "chess-426k"]
 LARGEST = STRONGS[-1]
 RULES = ["most_valuable_capture", "least_valuable_piece", "most_gained", "first_check", "random"]
 

@@ -81,9 +81,9 @@ def test_a_deleted_experiment_is_one_sentence(
 def test_json_is_all_that_standard_output_holds(
     experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(monkeypatch, "student", "--method", "confidence", "--strong", "chess-60k", *SIZES, "--json")
+    run(monkeypatch, "student", "--method", "confidence", "--strong", "chess-121k", *SIZES, "--json")
     first = json.loads(capsys.readouterr().out)
-    run(monkeypatch, "student", "--method", "confidence", "--strong", "chess-60k", *SIZES, "--json")
+    run(monkeypatch, "student", "--method", "confidence", "--strong", "chess-121k", *SIZES, "--json")
     second = json.loads(capsys.readouterr().out)
     assert set(first) == {"run_id", "inputs", "metrics", "seconds", "reused"}
     assert set(first["inputs"]) == {"weak", "ceiling"}

@@ -26,7 +26,7 @@ EXAMPLES = [example(text, "Qd5", "Kf1") for text in (LONG, SHORT, "Ke1 Nf3 kf8")
 def head(name: str) -> Head:
     """A head on the smallest rung's weights."""
     train.seed_everything(0)
-    return build(name, *models.load(models.find("chess-28k", "weak"), pretrained=True), 2).eval()
+    return build(name, *models.load(models.find("chess-27k", "weak"), pretrained=True), 2).eval()
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -85,7 +85,7 @@ def test_compare_swapped_responses_swap_their_scores() -> None:
 
 
 def test_language_scores_each_next_token_of_the_continuation() -> None:
-    one = Language(*models.load(models.find("chess-28k", "weak"), pretrained=True))
+    one = Language(*models.load(models.find("chess-27k", "weak"), pretrained=True))
     data = one.encode([example(LONG, "Qd5 kf7"), example(SHORT, "Kf1")])
     batch = data.batch(np.arange(2))
     words = one.tokenizer("Qd5 kf7 Kf1", add_special_tokens=False)["input_ids"]

@@ -33,7 +33,7 @@ def loss(logits: torch.Tensor, labels: torch.Tensor, progress: float) -> torch.T
 def head() -> Head:
     """A small head from random weights."""
     train.seed_everything(0)
-    return build("choose", *models.load(models.find("chess-28k", "weak"), pretrained=False), 2)
+    return build("choose", *models.load(models.find("chess-27k", "weak"), pretrained=False), 2)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_shipped_weights_are_small() -> None:
 
 
 def test_a_shipped_rung_is_a_hugging_face_directory() -> None:
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     found = AutoModelForCausalLM.from_pretrained(chess.WEIGHTS / NAMES[0], dtype="float32")
     model, _ = chess.load(NAMES[0], pretrained=True)
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in found.state_dict().items())

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("experiment")
 
 
 def config(**options: Any) -> student.Config:
-    return student.Config(strong="chess-60k", **SMALL | options)
+    return student.Config(strong="chess-121k", **SMALL | options)
 
 
 def frame(result: Result, path: str) -> dict[str, Any]:
@@ -121,7 +121,7 @@ ALLOWED = {
 def test_a_student_reads_no_gold_but_that_of_the_report(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = config(method=method)
     weak = supervisor.run(supervisor.Config(**SMALL))
-    top = ceiling.run(ceiling.Config(strong="chess-60k", **SMALL))
+    top = ceiling.run(ceiling.Config(strong="chess-121k", **SMALL))
     monkeypatch.setattr(Guarded, "allowed", ALLOWED["student"])
     monkeypatch.setattr(_finetune, "Gold", Guarded)
     result = student.run(options)
@@ -161,8 +161,8 @@ def test_a_lost_artifact_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_says_what_it_is() -> None:
     result = student.run(config(method="confidence", seed=2))
-    assert result.name == "student chess chess-28k->chess-60k confidence seed 2"
-    identity = {"task": "chess", "weak": "chess-28k", "strong": "chess-60k", "method": "confidence", "seed": "2"}
+    assert result.name == "student chess chess-60k->chess-121k confidence seed 2"
+    identity = {"task": "chess", "weak": "chess-60k", "strong": "chess-121k", "method": "confidence", "seed": "2"}
     assert identity.items() <= dict(result.params).items()
     assert {f"w2s.{name}": value for name, value in identity.items()}.items() <= dict(result.tags).items()
     assert result.params["alpha"] == "0.5" and result.params["warmup"] == "0.2"

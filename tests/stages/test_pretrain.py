@@ -21,7 +21,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> pretrain.Config:
     monkeypatch.setattr(pretrain, "VALIDATION", 40)
     monkeypatch.setattr(pretrain, "CHUNK", 60)
     monkeypatch.setattr(pretrain, "CURVE", 5)
-    return pretrain.Config(rung="chess-28k", positions=200, epochs=3, batch_size=16, learning_rate=1e-2, workers=1)
+    return pretrain.Config(rung="chess-27k", positions=200, epochs=3, batch_size=16, learning_rate=1e-2, workers=1)
 
 
 def test_play_does_not_depend_on_the_number_of_workers(config: pretrain.Config) -> None:
@@ -57,14 +57,14 @@ def test_the_loss_falls_and_the_weights_load(config: pretrain.Config, tmp_path: 
     assert story["validation_loss"] < math.log(len(chess.VOCABULARY)) - 1
     assert story["options"]["learning_rate"] == 1e-2
     monkeypatch.setattr(chess, "WEIGHTS", tmp_path)
-    (tmp_path / "model").rename(tmp_path / "chess-28k")
-    assert chess.load("chess-28k", pretrained=True)[0].num_parameters() == 27_376
+    (tmp_path / "model").rename(tmp_path / "chess-27k")
+    assert chess.load("chess-27k", pretrained=True)[0].num_parameters() == 27_376
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rung": "chess-27k"}, "--rung must be one of .*chess-28k"),
+        ({"rung": "chess-1k"}, "--rung must be one of .*chess-27k"),
         ({"positions": 0}, "--positions must be at least 1, got 0"),
         ({"workers": 0}, "--workers must be at least 1"),
         ({"learning_rate": float("nan")}, "--learning-rate must be"),

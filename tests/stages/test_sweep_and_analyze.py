@@ -15,8 +15,8 @@ from w2s_mlflow.tracking import store
 GRID = """
 SETTINGS = [
     {"stage": "rule", "rule": "random"},
-    {"strong": "chess-60k", "method": "baseline"},
-    {"strong": "chess-60k", "method": "confidence", "alpha": 0.6},
+    {"strong": "chess-121k", "method": "baseline"},
+    {"strong": "chess-121k", "method": "confidence", "alpha": 0.6},
 ]
 """
 
@@ -43,7 +43,7 @@ def test_a_grid_builds_shared_inputs_once_and_carries_the_aggregates(grid: sweep
     table = {row["method"]: row for row in rows(parent, "pgr")}
     assert set(table) == {"rule:random", "baseline", "confidence"}
     assert [table[name]["n"] for name in table] == ["1", "2", "2"]
-    label = "chess chess-28k chess-60k choose confidence"
+    label = "chess chess-60k chess-121k choose confidence"
     assert parent.metrics[f"{label}/accuracy"] == pytest.approx(float(table["confidence"]["accuracy"]))
     assert parent.artifact("figures/pgr_by_size.png").stat().st_size > 5000
 
@@ -77,7 +77,7 @@ def test_a_number_that_the_predictions_do_not_give_is_refused(grid: sweep.Config
 
 def test_settings_of_one_label_are_told_apart(grid: sweep.Config, tmp_path: Path) -> None:
     path = tmp_path / "alphas.py"
-    path.write_text("SETTINGS = [{'strong': 'chess-60k', 'loss': 'confidence', 'alpha': a} for a in (0.2, 0.8)]")
+    path.write_text("SETTINGS = [{'strong': 'chess-121k', 'loss': 'confidence', 'alpha': a} for a in (0.2, 0.8)]")
     parent = sweep.run(sweep.Config(sweep=str(path), seeds="0", **SMALL))
     assert sorted(row["variant"] for row in rows(parent, "pgr")) == ["alpha=0.2", "alpha=0.8"]
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 from itertools import islice
+from pathlib import Path
 
 import chess
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2s_mlflow.records import Example
+from w2s_mlflow.tasks import Rows
 from w2s_mlflow.tasks import _chess_play as chess_play
 from w2s_mlflow.tasks import chess as chess_task
 from w2s_mlflow.tasks._chess_play import Position
@@ -96,3 +100,71 @@ def test_overlap_finds_a_planted_position_and_its_mirror_image() -> None:
     assert chess_task.overlap(task, other) == 0
     assert chess_task.overlap(task, [*other, chess_play.prompt(task[2])]) == 1
     assert chess_task.overlap(task, [*other, chess_play.mirror(task[2]), task[3]]) == 2
+
+
+# --- the shipped rows -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["chess", "chess_preference"])
+def rows(request: pytest.FixtureRequest) -> Rows:
+    return chess_task.load(request.param)
+
+
+def test_shipped_file_is_small_and_enough() -> None:
+    assert chess_task.POSITIONS.stat().st_size < 1_000_000
+    for task in chess_task.TASKS:
+        found = task.load()
+        assert len(found.train) > 7_500
+        assert len(found.heldout) * 0.75 > task.test_size
+
+
+def test_shipped_positions_belong_to_the_task_and_stand_once(rows: Rows) -> None:
+    shown = [chess_play.shown(row.example.segments[0]) for row in (*rows.train, *rows.heldout)]
+    hashes = [chess_play.position_hash(position) for position in shown]
+    assert all(chess_play.belongs_to_task(position) for position in shown)
+    assert len(set(hashes)) == len(hashes)
+    assert [hash_[:16] for hash_ in hashes] == [row.example.group for row in (*rows.train, *rows.heldout)]
+
+
+def test_shipped_labels_are_the_literal_truth(rows: Rows) -> None:
+    for row in random.Random(0).sample(rows.heldout, 100):
+        board = chess_play.parse(row.example.segments[0])
+        worth = {chess_play.move_word(board, move): literal_exchange(board, move) for move in board.legal_moves}
+        better, worse = row.example.candidates[row.label], row.example.candidates[1 - row.label]
+        assert worth[better] > worth[worse]
+        if row.example.id.startswith("chess-"):
+            assert sum(value >= worth[better] for value in worth.values()) == 1  # the unique best of all its moves
+
+
+def test_rules_do_not_solve_the_task(rows: Rows) -> None:
+    for name, rule in chess_task.RULES.items():
+        right = [rule(row.example) == row.label for row in rows.heldout]
+        assert sum(right) / len(right) < 0.65, name
+
+
+def test_rules_by_hand() -> None:
+    # Bxd7 takes a rook with check; Qxc5 takes a knight with the queen.
+    example = Example("x", "x", ("Kc2 Qc4 Bb5 ke8 rd7 nc5 >",), ("Qc5", "Bd7"))
+    names = ("most_valuable_capture", "least_valuable_piece", "most_gained", "first_check")
+    assert {name: chess_task.RULES[name](example) for name in names} == dict.fromkeys(names, 1)
+    swapped = Example("x", "x", example.segments, ("Bd7", "Qc5"))
+    assert {name: chess_task.RULES[name](swapped) for name in names} == dict.fromkeys(names, 0)
+
+
+def test_shares_are_a_distribution() -> None:
+    assert sum(chess_task.SHARES.values()) == pytest.approx(1)
+
+
+def test_draw_is_reproducible_and_composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        chess_task, "SHARES", {(chess_task.MORE, chess_task.DEARER): 0.5, (chess_task.MORE, chess_task.EQUAL): 0.5}
+    )
+    drawn = chess_task.draw("chess", 6, seed=3)
+    assert drawn == chess_task.draw("chess", 6, seed=3)
+    assert len(drawn) == 6
+    chess_task.write(drawn, tmp_path / "some.parquet")
+    monkeypatch.setattr(chess_task, "POSITIONS", tmp_path / "some.parquet")
+    found = chess_task.load("chess")
+    assert {row.example.candidates[row.label] for row in (*found.train, *found.heldout)} == {
+        better for _, _, better, _ in drawn
+    }

@@ -42,19 +42,21 @@ class Shape:
 
 
 SHAPES = {
-    "chess-28k": Shape(1, 16, 1),
+    "chess-27k": Shape(1, 16, 1),
+    "chess-43k": Shape(1, 24, 2),
     "chess-60k": Shape(1, 32, 2),
     "chess-121k": Shape(2, 48, 3),
-    "chess-223k": Shape(3, 64, 4),
-    "chess-427k": Shape(3, 96, 6),
+    "chess-222k": Shape(3, 64, 4),
+    "chess-426k": Shape(3, 96, 6),
 }
 
 RUNGS = (
-    Rung(name="chess-28k", family="chess", parameters=27_376, learning_rate=3e-3),
+    Rung(name="chess-27k", family="chess", parameters=27_376, learning_rate=3e-3),
+    Rung(name="chess-43k", family="chess", parameters=42_984, learning_rate=3e-3),
     Rung(name="chess-60k", family="chess", parameters=59_872, learning_rate=3e-3),
-    Rung(name="chess-121k", family="chess", parameters=120_624, learning_rate=1e-3, large=True),
-    Rung(name="chess-223k", family="chess", parameters=222_400, learning_rate=1e-3, large=True),
-    Rung(name="chess-427k", family="chess", parameters=425_760, learning_rate=7e-4, large=True),
+    Rung(name="chess-121k", family="chess", parameters=120_624, learning_rate=5e-4),
+    Rung(name="chess-222k", family="chess", parameters=222_400, learning_rate=3e-4),
+    Rung(name="chess-426k", family="chess", parameters=425_760, learning_rate=3e-4, large=True),
 )
 
 

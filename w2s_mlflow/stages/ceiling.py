@@ -23,7 +23,7 @@ VERSION = 1
 class Config(GoldTraining):
     """A strong ceiling."""
 
-    strong: str = "chess-427k"
+    strong: str = "chess-426k"
     """The strong model."""
 
     MODEL: ClassVar[str] = "strong"

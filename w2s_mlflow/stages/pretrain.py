@@ -49,7 +49,7 @@ Play = list[tuple[str, str]]
 class Config:
     """A rung pretrained from random weights."""
 
-    rung: str = "chess-28k"
+    rung: str = "chess-27k"
     """The embedded model to make."""
     positions: int = 300_000
     """Random positions to play from; each is learned with its mirror image."""

@@ -45,9 +45,9 @@ AUTO, CUSTOM = "auto", "custom"
 class Config(Training):
     """A student: the strong model, trained on weak labels."""
 
-    weak: str = "chess-28k"
+    weak: str = "chess-60k"
     """The weak model that supervises."""
-    strong: str = "chess-427k"
+    strong: str = "chess-426k"
     """The strong model that learns."""
     method: str = AUTO
     """A preset: baseline, confidence, untuned or random_weights; auto is whatever --loss, --labels and --weights make."""

@@ -24,7 +24,7 @@ VERSION = 1
 class Config(GoldTraining):
     """A weak supervisor."""
 
-    weak: str = "chess-28k"
+    weak: str = "chess-60k"
     """The weak model."""
 
     MODEL: ClassVar[str] = "weak"
