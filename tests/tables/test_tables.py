@@ -71,7 +71,7 @@ def test_the_pgr_table_has_a_row_per_label_with_the_interval_of_stats(outcomes: 
     half = scipy_stats.t.ppf(0.975, SEEDS - 1) * own["accuracy"].std() / math.sqrt(SEEDS)
     assert row["accuracy_high"] - row["accuracy"] == pytest.approx(half)
     random = found.loc["rule:random"]
-    assert random["n"] == 1 and math.isnan(float(random["pgr"]))
+    assert random["n"] == 1 and pd.isna(random["pgr"])
 
 
 def test_paired_tests_match_by_seed_and_agree_with_scipy(outcomes: pd.DataFrame) -> None:
