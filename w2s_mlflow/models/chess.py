@@ -56,7 +56,7 @@ RUNGS = (
     Rung(name="chess-60k", family="chess", parameters=59_872, learning_rate=3e-3),
     Rung(name="chess-121k", family="chess", parameters=120_624, learning_rate=5e-4),
     Rung(name="chess-222k", family="chess", parameters=222_400, learning_rate=3e-4),
-    Rung(name="chess-426k", family="chess", parameters=425_760, learning_rate=3e-4, large=True),
+    Rung(name="chess-426k", family="chess", parameters=425_760, learning_rate=3e-4),
 )
 
 

@@ -7,7 +7,7 @@ What is left to know is what the other side can retake.
 
 The rows are drawn by our own generator and shipped beside this file; they were made by
 
-    python -m w2s_mlflow.tasks.chess --seed 20261123
+    python -m w2s_mlflow.tasks.chess --seed 20261130
 """
 
 from __future__ import annotations
