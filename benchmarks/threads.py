@@ -1,16 +1,22 @@
 """One CPU thread against all of them: seconds of one epoch per rung, as the ratio all / one, measured in one run.
 
-    python benchmarks/threads.py
+    python benchmarks/threads.py           # on an idle machine
+    python benchmarks/threads.py --busy    # beside one busy process for each core
 
-Above 1, one thread is faster. This is why train.SMALL exists. Measure on an idle machine: beside other work the ratio is
-far larger, since threads that wait for each other wait for the others' time slices too.
+Above 1, one thread is faster. This is why train.SMALL exists: threads that wait for each other wait for the time slices of
+others, too.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
+import multiprocessing
+import os
 import statistics
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -19,11 +25,11 @@ from w2s_mlflow import heads, models, tasks, train
 from w2s_mlflow.config import plugin
 from w2s_mlflow.losses import cross_entropy
 
-EXAMPLES, REPEATS = 512, 5
+EXAMPLES, REPEATS = 256, 5
 
 
 def epoch_seconds(rung: models.Rung, threads: int) -> float:
-    """Median wall seconds of one epoch over 512 examples at batch 32."""
+    """Median wall seconds of one epoch over 256 examples at batch 32."""
     torch.set_num_threads(threads)
     train.seed_everything(0)
     head = heads.build("choose", *models.load(rung, pretrained=False), 2)
@@ -38,11 +44,34 @@ def epoch_seconds(rung: models.Rung, threads: int) -> float:
     return statistics.median(seconds)
 
 
+def spin() -> None:
+    """Keep one core busy."""
+    while True:
+        pass
+
+
+@contextlib.contextmanager
+def load(busy: bool) -> Iterator[None]:
+    """One busy process for each core, or none."""
+    processes = [multiprocessing.Process(target=spin, daemon=True) for _ in range(os.cpu_count() or 1) if busy]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+
+
 def main() -> None:
     """Measure and print one JSON object: ratio by rung."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--busy", action="store_true")
     every = train.THREADS
     rungs: tuple[models.Rung, ...] = plugin("models", "chess", "--model").RUNGS
-    print(json.dumps({rung.name: round(epoch_seconds(rung, every) / epoch_seconds(rung, 1), 2) for rung in rungs}))
+    with load(parser.parse_args().busy):
+        ratios = {rung.name: round(epoch_seconds(rung, every) / epoch_seconds(rung, 1), 2) for rung in rungs}
+    print(json.dumps(ratios))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.store import Result
 
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that the sentence about them is ours
-WIDTH = 140
+WIDTH = 150
 """Columns where standard error is no terminal, such as under `mlflow run`."""
 HEADLINE = ("test/accuracy", "test/weak_accuracy", "test/ceiling_accuracy", "test/pgr", "test/pgr_low", "test/pgr_high")
 
@@ -178,7 +178,9 @@ def _show_table(console: Any, result: Result) -> None:
 
     with result.artifact("tables/pgr.csv").open(newline="", encoding="utf-8") as file:
         rows = [_compact(row) for row in csv.DictReader(file)]
-    table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*row.values())
     console.print(table)

@@ -26,7 +26,8 @@ WARMUP = 0.1
 CLIP = 1.0
 THREADS = torch.get_num_threads()
 SMALL = 5_000_000
-"""Parameters below which one thread is faster (benchmarks/LOG.md)."""
+"""Parameters below which one thread is taken: it costs up to a fifth on an idle machine and halves the time on a shared one
+(benchmarks/LOG.md)."""
 POOL = 50
 """Batches that are shuffled together and then sorted by length, so that little is padded and much is random."""
 
@@ -65,7 +66,7 @@ def seed_everything(seed: int) -> None:
 
 
 def use_threads(parameters: int) -> None:
-    """One CPU thread for a small model, which loses more by waiting for a second than it gains; else all that torch takes."""
+    """One CPU thread for a small model, whose threads would mostly wait for each other; else all that torch takes."""
     torch.set_num_threads(1 if parameters < SMALL else THREADS)
 
 

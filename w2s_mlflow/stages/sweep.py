@@ -84,7 +84,7 @@ def drain(jobs: Sequence[Job]) -> list[Result]:
     results: list[Result] = []
     with _quiet(), tqdm(jobs, unit="run", dynamic_ncols=True) as bar:
         for job in bar:
-            bar.set_description(job.stage)
+            bar.set_description(job.stage, refresh=False)
             results.append(options.plugin("stages", job.stage, "stage").run(job.config))
             bar.set_postfix_str(results[-1].name, refresh=False)
     return results

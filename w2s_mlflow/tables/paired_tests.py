@@ -43,7 +43,7 @@ def _comparisons(pair: pd.DataFrame) -> Iterator[dict[str, Any]]:
         yield from _test("accuracy", "supervisor", name, rows["weak_accuracy"], rows["accuracy"])
         yield from _test("accuracy", name, "ceiling", rows["accuracy"], rows["ceiling_accuracy"])
         for reference in REFERENCES:
-            if reference in methods and reference != name:
+            if reference in methods and name not in (reference, "untuned"):  # each pair of methods once
                 yield from _test("accuracy", reference, name, methods[reference]["accuracy"], rows["accuracy"])
     if "baseline" in methods and pgr.interval(methods["baseline"]).status == stats.OK:
         for name, rows in methods.items():
