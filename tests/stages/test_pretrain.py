@@ -13,6 +13,7 @@ from w2s_mlflow.config import ConfigError
 from w2s_mlflow.models import chess
 from w2s_mlflow.stages import pretrain
 from w2s_mlflow.tasks import _chess_play as chess_play
+from w2s_mlflow.tasks import chess as chess_task
 from w2s_mlflow.tracking.store import Recorder
 
 
@@ -73,3 +74,11 @@ def test_the_loss_falls_and_the_weights_load(config: pretrain.Config, tmp_path: 
 def test_wrong_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         pretrain.Config(**options)  # type: ignore[arg-type]
+
+
+def test_play_that_shows_a_task_position_is_refused(config: pretrain.Config, tmp_path: Path) -> None:
+    planted = chess_play.mirror(chess_task.shipped()[7])
+    play = [*pretrain.draw_play(5, seed=0, workers=1), (chess_play.prompt(planted), "Qd5 -")]
+    with pytest.raises(ConfigError, match=r"--play must be without positions of the task, got 1 texts"):
+        pretrain.refuse_task_positions(play)
+    pretrain.refuse_task_positions(play[:-1])

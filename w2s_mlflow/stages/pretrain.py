@@ -24,6 +24,7 @@ from w2s_mlflow import models
 from w2s_mlflow.config import must
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import _chess_play as chess_play
+from w2s_mlflow.tasks import chess
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ class Config:
     """Peak learning rate of AdamW."""
     seed: int = 0
     """Seeds the play, the first weights and the order of batches."""
-    out: str = "weights"
+    out: str = options.option("weights", result=False)
     """The directory under which a directory of the rung's name is written."""
     play: str = options.option("", result=False)
     """A file to keep the play in, read instead of drawing it again; empty keeps none."""
@@ -115,6 +116,7 @@ def make(config: Config, recorder: Recorder) -> None:
 
     began = time.time()
     play = read_play(config)
+    refuse_task_positions(play)
     LOG.info("play at %d positions ready in %.0f s", config.positions, time.time() - began)
     train.seed_everything(config.seed)
     torch.set_num_threads(config.threads)
@@ -124,7 +126,7 @@ def make(config: Config, recorder: Recorder) -> None:
     held = held_out_loss(head, play[: 2 * VALIDATION])
     recorder.metrics({"validation/loss": held}, step=curve[-1][0])
     family.save(head.model, recorder.directory / "model")
-    story = {"options": options.as_dict(config), "validation_loss": held, "seconds": time.time() - began, "curve": curve}
+    story = {"options": options.result_options(config), "validation_loss": held, "seconds": time.time() - began, "curve": curve}
     recorder.text("model/pretraining.json", json.dumps(story) + "\n")
 
 
@@ -196,6 +198,13 @@ def read_play(config: Config) -> Play:
         positions, lines = zip(*play, strict=True)
         pq.write_table(pa.table({"position": positions, "line": lines}), path, compression="zstd")
     return play
+
+
+def refuse_task_positions(play: Play) -> None:
+    """Raise ConfigError if a text shows a position of the shipped tasks, or its mirror image: a file may hold anything."""
+    found = chess.overlap(chess.shipped(), (position for position, _ in play))
+    if found:
+        raise must("play", "without positions of the task", f"{found} texts that show one")
 
 
 def draw_play(positions: int, seed: int, workers: int) -> Play:

@@ -122,7 +122,7 @@ def run(config: Config) -> Result:
     labels = {"weak": config.weak, "strong": config.strong, "method": config.method}
     tags = {"w2s.weak_run_id": weak.run_id, "w2s.ceiling_run_id": top.run_id}
     found = _finetune.produce(
-        parts, config, cut, labels, _note(config), lambda recorder: _make(config, cut, weak, recorder), tags
+        parts, config, cut, labels, _note(config, weak, top), lambda recorder: _make(config, cut, weak, recorder), tags
     )
     return report(found, weak, top)
 
@@ -168,6 +168,11 @@ def report(student: Result, weak: Result, top: Result) -> Result:
     return replace(student, metrics=student.metrics | values, tags=dict(student.tags) | tags)
 
 
-def _note(config: Config) -> str:
-    how = f"`{config.strong}` finetuned on the labels of `{config.weak}`" if config.labels == "weak" else "untuned"
-    return f"{how}, method `{config.method}`, seed {config.seed}. The PGR interval here is over test groups only."
+def _note(config: Config, weak: Result, top: Result) -> str:
+    from w2s_mlflow.tracking import store
+
+    how = "finetuned on the labels of" if config.labels == "weak" else "untuned, beside"
+    return (
+        f"`{config.strong}` {how} {store.link(weak)}, method `{config.method}`; its ceiling is {store.link(top)}. "
+        "The PGR interval here is over test groups only."
+    )

@@ -67,6 +67,12 @@ def load(task: str) -> Rows:
     return Rows(train, heldout)
 
 
+def shipped() -> list[str]:
+    """The positions of all shipped rows."""
+    positions: list[str] = pq.read_table(POSITIONS, columns=["position"])["position"].to_pylist()
+    return positions
+
+
 def _row(task: str, group: str, position: str, better: str, worse: str) -> Row:
     """One example; which capture comes first hangs on the hash of its id alone."""
     id_ = f"{task}-{group}"

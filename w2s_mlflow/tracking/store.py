@@ -121,10 +121,6 @@ class Recorder:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
-    def tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags on the run."""
-        _client().log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         """Link the data the run used, by its digest, with the number of rows in each part."""
         data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
@@ -197,6 +193,11 @@ def log(run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> N
         metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
+
+
+def link(result: Result) -> str:
+    """A Markdown link to the run, for the notes of others."""
+    return f"[{result.name}](#/experiments/{experiment().experiment_id}/runs/{result.run_id})"
 
 
 def close_launch(result_run_id: str) -> None:
