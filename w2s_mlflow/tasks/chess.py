@@ -22,8 +22,6 @@ from itertools import permutations
 from pathlib import Path
 
 import chess
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import Row, Rows, Task
@@ -59,6 +57,8 @@ Pair = tuple[Move, Move]
 
 def load(task: str) -> Rows:
     """The shipped rows of one task."""
+    import pyarrow.parquet as pq
+
     columns = pq.read_table(POSITIONS, filters=[("task", "==", task)]).to_pydict()
     names = ("group", "position", "better", "worse")
     rows = [_row(task, *values) for values in zip(*(columns[name] for name in names), strict=True)]
@@ -69,6 +69,8 @@ def load(task: str) -> Rows:
 
 def shipped() -> list[str]:
     """The positions of all shipped rows."""
+    import pyarrow.parquet as pq
+
     positions: list[str] = pq.read_table(POSITIONS, columns=["position"])["position"].to_pylist()
     return positions
 
@@ -210,6 +212,9 @@ def overlap(task_texts: Iterable[str], pretraining_texts: Iterable[str]) -> int:
 
 def write(drawn: Iterable[Drawn], path: Path) -> None:
     """The rows as zstd parquet. A row is held out by the hash of its position, so the file's order does not matter."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     rows = sorted((task, chess_play.position_hash(position)[:16], position, *pair) for task, position, *pair in drawn)
     names = ("task", "group", "position", "better", "worse")
     columns: dict[str, list[str] | list[bool]] = {name: [row[column] for row in rows] for column, name in enumerate(names)}
