@@ -116,14 +116,15 @@ def cell(column: str, value: Any) -> str:
 
 def _outcome(result: Result, test: TestPredictions) -> dict[str, Any]:
     """One row of the frame: what the run says of itself and what its predictions give."""
-    from w2s_mlflow import stats
+    from w2s_mlflow import metrics, stats
 
     found = test(result.run_id)
+    assert found.gold_N is not None, "predictions on test are stored with their gold"
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
     row |= {"run_id": result.run_id, "settings": _settings(result), "groups": found.groups}
     row |= {"correct": found.correct_N(), "accuracy": float(found.correct_N().mean())}
-    recomputed = {"accuracy": row["accuracy"]}
+    recomputed = metrics.report(found.probabilities_NC, found.gold_N)
     if result.stage == "student":
         row |= _beside(result, found, test)
         recomputed |= {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
