@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import inspect
 import json
 import logging
+import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,7 +24,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError, unknown
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
     from w2s_mlflow.tracking.store import Result
 
@@ -33,10 +36,13 @@ HEADLINE = ("test/accuracy", "test/weak_accuracy", "test/ceiling_accuracy", "tes
 
 def main() -> None:
     """Run the command line and exit: 0, or 2 with one sentence for wrong input."""
+    signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's stop ends a run as Ctrl-C does: closed, not left running
     try:
         arguments = [_dashed(argument) for argument in sys.argv[1:]]
         _check_stage(arguments)
-        app()(arguments, standalone_mode=False)
+        job = app()(arguments, standalone_mode=False)
+        if callable(job):  # run out here, as Typer would turn Ctrl-C into a silent exit; after --help there is none
+            job()
     except (ConfigError, typer.TyperException) as error:
         print(f"w2s_mlflow: {error}", file=sys.stderr)
         sys.exit(2)
@@ -59,6 +65,10 @@ def app() -> typer.Typer:
     return found
 
 
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def _dashed(argument: str) -> str:
     """`--train_size` is `--train-size`: so `mlflow run -P train_size=...` passes on what MLproject does not declare."""
     name, equals, value = argument.partition("=")
@@ -72,13 +82,13 @@ def _check_stage(arguments: list[str]) -> None:
 
 
 def _command(stage: ModuleType) -> Any:
-    """A function with one option per field of the stage's Config, for Typer to read."""
+    """A function with one option per field of the stage's Config, for Typer to read; it gives back the job to run."""
 
-    def command(context: typer.Context, json: bool, **given: str | None) -> None:
+    def command(context: typer.Context, json: bool, **given: str | None) -> Callable[[], None]:
         if context.args:
             _refuse(context.args[0], given)
         values = {name: value for name, value in given.items() if value is not None}
-        _run(stage, values, as_json=json)
+        return functools.partial(_run, stage, values, as_json=json)
 
     parameters = [
         inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
