@@ -30,20 +30,20 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def experiment(tracking_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """A new experiment, the current one for stages called in process; its name."""
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import server
 
     name = f"test-{uuid4().hex[:8]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
     monkeypatch.chdir(tmp_path)
-    store.forget()
+    server.forget()
     yield name
-    store.forget()
+    server.forget()
 
 
 def runs() -> list[Run]:
     """Every run of the current experiment, whatever its status."""
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import server
 
-    found: list[Run] = mlflow.MlflowClient().search_runs([store.experiment().experiment_id])
+    found: list[Run] = mlflow.MlflowClient().search_runs([server.experiment().experiment_id])
     return found

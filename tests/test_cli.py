@@ -68,10 +68,10 @@ def test_wrong_input_is_one_sentence_and_status_two(
 def test_a_deleted_experiment_is_one_sentence(
     experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import server
 
-    mlflow.delete_experiment(store.experiment().experiment_id)
-    store.forget()
+    mlflow.delete_experiment(server.experiment().experiment_id)
+    server.forget()
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "supervisor", *SIZES)
     assert stop.value.code == 2

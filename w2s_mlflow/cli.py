@@ -142,9 +142,9 @@ def _run(stage: ModuleType, values: dict[str, str], *, as_json: bool) -> None:
     started = time.perf_counter()
     result = stage.run(config)
     seconds = time.perf_counter() - started
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import server
 
-    store.close_launch(result.run_id)
+    server.close_launch(result.run_id)
     if as_json:
         print(json.dumps(_summary(result, seconds), allow_nan=False))
     _show(result, seconds)
@@ -169,7 +169,7 @@ def _show(result: Result, seconds: float) -> None:
     """What a person wants to know at the end: the numbers, where the run is, how to open the UI."""
     from rich.console import Console
 
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import server
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
     if result.stage in ("sweep", "analyze"):
@@ -179,7 +179,7 @@ def _show(result: Result, seconds: float) -> None:
             console.print(f"{name:24s} {result.metrics[name]:.3f}", highlight=False)
     how = "reused" if result.reused else "done"
     console.print(f"{how} in {seconds:.1f} s: {result.name}, run {result.run_id}", highlight=False, soft_wrap=True)
-    console.print(f"open the UI:  mlflow ui --backend-store-uri {store.where()}", highlight=False, soft_wrap=True)
+    console.print(f"open the UI:  mlflow ui --backend-store-uri {server.where()}", highlight=False, soft_wrap=True)
 
 
 def _show_table(console: Any, result: Result) -> None:

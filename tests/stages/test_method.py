@@ -90,10 +90,10 @@ def test_a_result_does_not_depend_on_what_ran_before() -> None:
     student.run(config(seed=5, method="confidence"))
     again = student.Config(**vars(config(seed=5)) | {"epochs": 1})
     student.run(again)
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import server
 
     for run in runs():
-        store._client().delete_run(run.info.run_id)
+        server.client().delete_run(run.info.run_id)
     repeated = student.run(config(seed=5)).predictions("test")
     assert np.array_equal(alone.probabilities_NC, repeated.probabilities_NC)
 

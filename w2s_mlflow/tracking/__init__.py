@@ -1,1 +1,4 @@
-"""Runs: what made a result (fingerprint.py), and where results are kept (store.py, the only file that imports mlflow)."""
+"""Runs: what made a result (fingerprint.py), the server in use (server.py), its runs (store.py).
+
+Only here is mlflow imported.
+"""

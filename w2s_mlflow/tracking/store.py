@@ -1,17 +1,9 @@
-"""Where results are kept: one MLflow experiment, found by fingerprint, written in batches. The only file that imports mlflow.
-
-The experiment and the server are MLflow's own settings: MLFLOW_TRACKING_URI (default: mlflow.db in this directory),
-MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID (default: MLflow's default experiment), as `mlflow run` sets them.
-"""
+"""Where results are kept: runs of one MLflow experiment, found by fingerprint, written in batches."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import logging
-import os
-import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -20,8 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mlflow
-from mlflow.entities import Dataset, DatasetInput, Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.entities import InputTag as DatasetTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -34,6 +25,7 @@ from w2s_mlflow import __version__
 from w2s_mlflow.config import ConfigError, canonical_json, must
 from w2s_mlflow.records import Predictions, SoftLabels, read_predictions
 from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.server import client, experiment, launch_run_id, sentence
 
 PARAM_LIMIT = 6000
 PAGE = 1000
@@ -70,7 +62,7 @@ class Result:
             found = Path(_fetch(repository, path, None if local else _downloads(self.run_id)))
             found.stat()
         except (MlflowException, OSError) as error:
-            raise ConfigError(f"run {self.run_id} ({self.name}) has lost its artifact {path}: {_line(error)}") from error
+            raise ConfigError(f"run {self.run_id} ({self.name}) has lost its artifact {path}: {sentence(error)}") from error
         return found
 
     def predictions(self, split: str) -> Predictions:
@@ -100,7 +92,7 @@ class Recorder:
     def flush(self) -> None:
         """Send what is buffered."""
         for start in range(0, len(self._metrics), BATCH):
-            _client().log_batch(self.run_id, metrics=self._metrics[start : start + BATCH])
+            client().log_batch(self.run_id, metrics=self._metrics[start : start + BATCH])
         self._metrics = []
 
     def predictions(self, split: str, predictions: Predictions) -> None:
@@ -124,12 +116,12 @@ class Recorder:
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         """Link the data the run used, by its digest, with the number of rows in each part."""
         data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
-        _client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
+        client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
 
 
 def find(fingerprint: str) -> Result | None:
     """The newest finished run with this fingerprint, or None."""
-    found = _client().search_runs(
+    found = client().search_runs(
         [experiment().experiment_id],
         f"tags.`w2s.fingerprint` = '{fingerprint}' and attributes.status = 'FINISHED'",
         max_results=1,
@@ -150,9 +142,9 @@ def finished(filter_string: str = "") -> list[Result]:
     found, token = [], None
     while True:
         try:
-            page = _client().search_runs(experiments, text, max_results=PAGE, order_by=order, page_token=token)
+            page = client().search_runs(experiments, text, max_results=PAGE, order_by=order, page_token=token)
         except MlflowException as error:
-            raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {_line(error)}") from error
+            raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {sentence(error)}") from error
         found += [_result(run, reused=True) for run in page]
         token = page.token
         if not token:
@@ -182,13 +174,13 @@ def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Itera
 
 def get(run_id: str) -> Result:
     """A run by its id."""
-    return _result(_client().get_run(run_id), reused=False)
+    return _result(client().get_run(run_id), reused=False)
 
 
 def log(run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
     """Add a report to a run: metrics and tags, in one request."""
     now = int(time.time() * 1000)
-    _client().log_batch(
+    client().log_batch(
         run_id,
         metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
@@ -198,63 +190,6 @@ def log(run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> N
 def link(result: Result) -> str:
     """A Markdown link to the run, for the notes of others."""
     return f"[{result.name}](#/experiments/{experiment().experiment_id}/runs/{result.run_id})"
-
-
-def close_launch(result_run_id: str) -> None:
-    """Point the launcher's own run, if `mlflow run` made one, at the result."""
-    if launch := _launch_run_id():
-        _client().set_tag(launch, "w2s.result_run_id", result_run_id)
-
-
-def forget() -> None:
-    """Read the environment anew: for a process that changes its tracking server or its experiment."""
-    for cached in (_client, experiment, _launch_run_id):
-        cached.cache_clear()
-
-
-def where() -> str:
-    """The tracking URI in use, for people."""
-    return mlflow.get_tracking_uri()
-
-
-@functools.cache
-def experiment() -> Experiment:
-    """The experiment in use, made and marked as model training on first use.
-
-    Raises:
-        ConfigError: it was deleted, or the server cannot be used.
-    """
-    id_, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    try:
-        found = _client().get_experiment(id_) if id_ else _client().get_experiment_by_name(name or "Default")
-        if found is None:
-            found = _client().get_experiment(_client().create_experiment(name or "Default"))
-    except MlflowException as error:
-        raise ConfigError(f"the experiment {name or id_ or 'Default'} cannot be used at {where()}: {_line(error)}") from error
-    if found.lifecycle_stage != "active":
-        raise ConfigError(
-            f"the experiment {found.name!r} was deleted: restore it with `mlflow experiments restore "
-            f"-x {found.experiment_id}`, or name another in MLFLOW_EXPERIMENT_NAME"
-        )
-    if "mlflow.experimentKind" not in found.tags:
-        _client().set_experiment_tag(found.experiment_id, "mlflow.experimentKind", "custom_model_development")
-    return found
-
-
-@functools.cache
-def _client() -> mlflow.MlflowClient:
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would tear our own progress line
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    uri = mlflow.get_tracking_uri()
-    try:
-        client = mlflow.MlflowClient(uri)
-        client.search_experiments(ViewType.ALL, max_results=1)
-    except Exception as error:  # whatever the driver raises: the user's sentence is the same
-        raise ConfigError(f"the tracking server {uri} cannot be used: {_line(error)}") from error
-    if uri.startswith("sqlite:///"):
-        _write_ahead(uri.removeprefix("sqlite:///"))
-    return client
 
 
 def _fetch(repository: ArtifactRepository, path: str, directory: str | None) -> str:
@@ -272,23 +207,6 @@ def _downloads(run_id: str) -> str:
     return str(directory)
 
 
-def _write_ahead(path: str) -> None:
-    """Switch a new database to a write-ahead log, once for all: readers then do not block the writer."""
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            database.execute("PRAGMA journal_mode=WAL")
-
-
-@functools.cache
-def _launch_run_id() -> str | None:
-    """The run that `mlflow run` made, adopted once as the parent of what is made here."""
-    # Left in the environment, MLFLOW_RUN_ID would make any child process write into the launcher's run.
-    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
-    if run_id:
-        _client().set_tag(run_id, "w2s.stage", "launch")
-    return run_id
-
-
 @functools.cache
 def _origin() -> dict[str, str]:
     """Who runs what, from which commit: the tags that MLflow's fluent API would set."""
@@ -296,11 +214,11 @@ def _origin() -> dict[str, str]:
 
 
 def _create(name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
-    above = _parent.get() or _launch_run_id()
+    above = _parent.get() or launch_run_id()
     family = {MLFLOW_PARENT_RUN_ID: above} if above else {}
-    run = _client().create_run(experiment().experiment_id, tags=_origin() | dict(tags) | family, run_name=name)
+    run = client().create_run(experiment().experiment_id, tags=_origin() | dict(tags) | family, run_name=name)
     logged = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in params.items()]
-    _client().log_batch(run.info.run_id, params=logged)
+    client().log_batch(run.info.run_id, params=logged)
     return str(run.info.run_id)
 
 
@@ -313,13 +231,13 @@ def _running(name: str, tags: Mapping[str, str], params: Mapping[str, Any], note
         try:
             yield recorder
             recorder.flush()
-            _client().log_artifacts(run_id, directory)
+            client().log_artifacts(run_id, directory)
         except BaseException as error:
             with contextlib.suppress(Exception):
                 recorder.flush()
-            _client().set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            client().set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
-    _client().set_terminated(run_id, "FINISHED")
+    client().set_terminated(run_id, "FINISHED")
 
 
 def _result(run: Run, *, reused: bool) -> Result:
@@ -329,10 +247,3 @@ def _result(run: Run, *, reused: bool) -> Result:
     metrics = dict(data.metrics)
     names = info.run_id, info.run_name, stage, fingerprint, info.artifact_uri
     return Result(*names, data.params, metrics, data.tags, seconds, reused)
-
-
-def _line(error: Exception) -> str:
-    text = str(error.args[0] if error.args else error)
-    with contextlib.suppress(ValueError, AttributeError):
-        text = json.loads(text)["message"]
-    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
