@@ -106,16 +106,21 @@ def _fields(cls: type) -> list[tuple[str, str, str]]:
     found = []
     for field in dataclasses.fields(cls):
         if field.metadata.get("loss_options"):
-            found += [option for name in options.plugins("losses") for option in _loss_fields(name)]
+            found += _loss_fields()
         else:
             found.append((field.name, str(field.default).lower(), sentences[field.name]))
     return found
 
 
-def _loss_fields(loss: str) -> list[tuple[str, str, str]]:
-    kind = options.plugin("losses", loss, "--loss").Options
-    sentences = options.sentences(kind)
-    return [(field.name, str(field.default).lower(), f"({loss}) {sentences[field.name]}") for field in dataclasses.fields(kind)]
+def _loss_fields() -> list[tuple[str, str, str]]:
+    """The options of all losses; one that several share stands once, with what each says of it."""
+    found: dict[str, str] = {}
+    for loss in options.plugins("losses"):
+        kind = options.plugin("losses", loss, "--loss").Options
+        for field in dataclasses.fields(kind):
+            said = f"({loss}, default {str(field.default).lower()}) {options.sentences(kind)[field.name]}"
+            found[field.name] = " ".join(text for text in (found.get(field.name), said) if text)
+    return [(name, "the loss's own", text) for name, text in found.items()]
 
 
 def _parameter(name: str, default: str, help_: str) -> inspect.Parameter:

@@ -86,6 +86,8 @@ def test_settings_of_one_label_are_told_apart(grid: sweep.Config, tmp_path: Path
     ("text", "message"),
     [
         ("SETTINGS = []", "must define SETTINGS"),
+        ("SETTINGS = [", "cannot be read: SyntaxError"),
+        ("import nothing_of_the_kind", "cannot be read: ModuleNotFoundError"),
         ("SETTINGS = [{'stage': 'studnet'}]", "stage must be one of .* got 'studnet'"),
         ("SETTINGS = [{'method': 'confidence', 'alpha': 3.0}]", r"--alpha must be in \[0, 1\], got 3.0"),
         ("SETTINGS = [{'metod': 'confidence'}]", "the option must be one of .*did you mean --method"),
@@ -97,3 +99,12 @@ def test_a_wrong_grid_starts_nothing(text: str, message: str, tmp_path: Path, ex
     with pytest.raises(ConfigError, match=message):
         sweep.run(sweep.Config(sweep=str(path)))
     assert runs() == []
+
+
+def test_a_grid_of_this_directory_stands_before_the_project_s(tmp_path: Path, experiment: str) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.py").write_text("SETTINGS = [{'method': 'confidence'}]")
+    assert sweep.settings("mine") == [{"method": "confidence"}]
+    assert len(sweep.settings("default")) > 1
+    (tmp_path / "sweeps" / "default.py").write_text("SETTINGS = [{'method': 'untuned'}]")
+    assert sweep.settings("default") == [{"method": "untuned"}]

@@ -107,7 +107,10 @@ def settings(name: str) -> Sequence[Mapping[str, Any]]:
     spec = importlib.util.spec_from_file_location("sweep_settings", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is the user's: whatever is wrong with it is one sentence
+        raise ConfigError(f"--sweep {name}: {path.name} cannot be read: {type(error).__name__}: {error}") from error
     if not getattr(module, "SETTINGS", None):
         raise ConfigError(f"--sweep {name}: {path.name} must define SETTINGS, a list of dictionaries")
     found: Sequence[Mapping[str, Any]] = module.SETTINGS
@@ -131,11 +134,10 @@ def _path(name: str) -> Path:
         if Path(name).is_file():
             return Path(name)
         raise ConfigError(f"--sweep must be the path of a file that exists, got {name!r}")
-    folder = Path("sweeps") if Path("sweeps").is_dir() else FOLDER
-    known = [path.stem for path in folder.glob("*.py")]
+    known = {path.stem: path for folder in (FOLDER, Path("sweeps")) for path in sorted(folder.glob("*.py"))}
     if name not in known:
         raise unknown("--sweep", name, known)
-    return folder / f"{name}.py"
+    return known[name]
 
 
 def _job(setting: dict[str, Any], seed: int) -> Job:
