@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import SMALL, runs
+from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Example, Gold, Ints
 from w2s_mlflow.stages import _finetune, ceiling, rule, student, supervisor
@@ -145,11 +146,20 @@ def test_examples_carry_no_label() -> None:
 
 
 def test_a_failed_training_leaves_a_failed_run_and_is_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_finetune, "record_test", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr(_finetune, "record_test", lambda *_: 1 / 0)
         supervisor.run(supervisor.Config(**SMALL))
     assert [run.info.status for run in runs()] == ["FAILED"]
-    monkeypatch.undo()
+    assert not supervisor.run(supervisor.Config(**SMALL)).reused
+    assert sorted(run.info.status for run in runs()) == ["FAILED", "FINISHED"]
+
+
+def test_the_stored_config_makes_the_same_run_again() -> None:
+    result = student.run(config(method="confidence", epochs=1))
+    stored = json.loads(result.artifact("config.json").read_text())
+    again = options.parse(student.Config, stored)
+    assert options.as_dict(again) == stored
+    assert student.run(again).run_id == result.run_id
 
 
 def test_a_lost_artifact_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

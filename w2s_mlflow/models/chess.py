@@ -1,4 +1,4 @@
-"""The embedded ladder: five small decoder language models, pretrained by stages/pretrain.py on play that our code generates.
+"""The embedded ladder: six small decoder language models, pretrained by stages/pretrain.py on play that our code generates.
 
 Words are pieces on squares (see VOCABULARY); the weights stand in weights/<rung>, a Hugging Face directory each, in float16.
 """

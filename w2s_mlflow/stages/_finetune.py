@@ -174,9 +174,8 @@ def produce(
         LOG.debug("reused  %s", found.name)
         return found
     identity = {"task": config.task, "seed": str(config.seed), **labels}
-    marks = {f"w2s.{key}": value for key, value in identity.items()} | dict(tags or {})
     name = run_name(parts.stage, identity)
-    with store.recording(name, parts, options.flat(config) | identity, marks, note) as recorder:
+    with store.recording(name, parts, config, identity, tags or {}, note) as recorder:
         recorder.dataset(config.task, cut.digest, tasks.find(config.task).source, sizes(cut))
         make(recorder)
     found = store.get(recorder.run_id)

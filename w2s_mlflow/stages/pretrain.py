@@ -99,9 +99,8 @@ def run(config: Config) -> Result:
     if not found:
         labels = {"task": FAMILY, "weak": "-", "strong": config.rung, "method": "pretrain", "seed": str(config.seed)}
         note = f"`{config.rung}` from random weights: next-token loss on the play at {config.positions} positions."
-        marks = {f"w2s.{key}": value for key, value in labels.items()}
         name = f"pretrain {config.rung} seed {config.seed}"
-        with store.recording(name, parts, options.flat(config) | labels, marks, note) as recorder:
+        with store.recording(name, parts, config, labels, {}, note) as recorder:
             make(config, recorder)
         found = store.get(recorder.run_id)
     shutil.copytree(found.artifact("model"), Path(config.out) / config.rung, dirs_exist_ok=True)

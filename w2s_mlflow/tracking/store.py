@@ -22,7 +22,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from w2s_mlflow import __version__
-from w2s_mlflow.config import ConfigError, canonical_json, must
+from w2s_mlflow.config import ConfigError, as_dict, canonical_json, flat, must
 from w2s_mlflow.records import Predictions, SoftLabels, read_predictions
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.server import client, experiment, launch_run_id, sentence
@@ -152,11 +152,20 @@ def finished(filter_string: str = "") -> list[Result]:
 
 
 @contextlib.contextmanager
-def recording(name: str, parts: Parts, params: Mapping[str, Any], tags: Mapping[str, str], note: str) -> Iterator[Recorder]:
-    """A run for one result, which its fingerprint then finds."""
-    marks = {"w2s.stage": parts.stage, "w2s.fingerprint": parts.digest(), **tags}
-    with _running(name, marks, params, note) as recorder:
-        recorder.json("config.json", params)
+def recording(
+    name: str, parts: Parts, config: Any, identity: Mapping[str, str], tags: Mapping[str, str], note: str
+) -> Iterator[Recorder]:
+    """A run for one result, which its fingerprint then finds.
+
+    Args:
+        config: the resolved Config, kept as `config.json` and, flat, as parameters.
+        identity: task, weak, strong, method and seed as the UI groups by them: parameters and `w2s.` tags.
+        tags: more tags, such as the run ids of the inputs.
+    """
+    marks = {"w2s.stage": parts.stage, "w2s.fingerprint": parts.digest()}
+    marks |= {f"w2s.{key}": value for key, value in identity.items()} | dict(tags)
+    with _running(name, marks, flat(config) | dict(identity), note) as recorder:
+        recorder.json("config.json", as_dict(config))
         recorder.json("fingerprint.json", asdict(parts))
         yield recorder
 
