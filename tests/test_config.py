@@ -187,7 +187,6 @@ def test_flat_puts_the_options_of_the_loss_beside_the_others() -> None:
         "quick": False,
         "name": "one",
         "note": None,
-        "verbose": 1,
         "alpha": 0.5,
     }
 
@@ -328,7 +327,7 @@ def test_a_stage_refuses(name: str, values: dict[str, Any], message: str) -> Non
 def test_a_grid_refuses_sizes_that_its_jobs_refuse(name: str) -> None:
     sweep = config.plugin("stages", "sweep", "the stage")
     with refused(f"{config.flag(name)} must be at least 1, got -4"):
-        sweep.plan(stage("sweep", **{name: -4}))
+        sweep.jobs(stage("sweep", **{name: -4}))
 
 
 @pytest.mark.parametrize("text", ["0..4", "0,1,2,3,4", " 0,1, 2,3,4"])

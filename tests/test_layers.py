@@ -21,7 +21,7 @@ LAYERS = (
     {"config", "records"},
     {"metrics", "stats", "split", "losses"},
     {"tasks", "models", "judges", "tables", "figures"},
-    {"heads"},
+    {"heads", "checkpoint"},
     {"train", "predict"},
     {"explainers"},
     {"tracking"},

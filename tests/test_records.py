@@ -8,7 +8,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from w2s_mlflow.records import Example, Gold, JoinError, Predictions, SoftLabels, positions, read_predictions
+from w2s_mlflow.records import (
+    Example,
+    Gold,
+    JoinError,
+    Predictions,
+    SoftLabels,
+    positions,
+    read_gold,
+    read_predictions,
+    write_gold,
+)
 
 IDS, GROUPS = ("b", "a", "c"), ("g1", "g1", "é 2")
 PROBABILITIES = np.array([[0.1, 0.9], [1 / 3, 2 / 3], [1e-38, 1.0]], dtype=np.float32)
@@ -34,11 +44,10 @@ def assert_equal(found: Predictions, expected: Predictions) -> None:
         assert found.gold_N.tolist() == expected.gold_N.tolist()
 
 
-@pytest.mark.parametrize("gold", [True, False])
-def test_predictions_survive_parquet_to_the_last_bit(tmp_path: Path, gold: bool) -> None:
+def test_predictions_survive_parquet_to_the_last_bit(tmp_path: Path) -> None:
     path = tmp_path / "predictions" / "test.parquet"
-    predictions(gold=gold).write(path)
-    assert_equal(read_predictions(path), predictions(gold=gold))
+    predictions(gold=False).write(path)
+    assert_equal(read_predictions(path), predictions(gold=False))
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (5000, 3), (4, 768)])
@@ -51,18 +60,21 @@ def test_any_shape_survives_parquet(tmp_path: Path, shape: tuple[int, int]) -> N
     assert found.ids == ids and np.array_equal(found.probabilities_NC, probabilities_NC)
 
 
-def test_weak_labels_have_no_gold_column(tmp_path: Path) -> None:
-    SoftLabels(IDS, GROUPS, PROBABILITIES).write(tmp_path / "weak.parquet")
-    table = pq.read_table(tmp_path / "weak.parquet")
-    assert table.column_names == ["id", "group", "probabilities"]
-    assert str(table.schema.field("probabilities").type).startswith("fixed_size_list<") and table.num_rows == 3
-    assert_equal(read_predictions(tmp_path / "weak.parquet"), predictions(gold=False))
+@pytest.mark.parametrize("table", [SoftLabels(IDS, GROUPS, PROBABILITIES), predictions()])
+def test_gold_is_never_written_beside_probabilities(table: SoftLabels, tmp_path: Path) -> None:
+    table.write(tmp_path / "table.parquet")
+    found = pq.read_table(tmp_path / "table.parquet")
+    assert found.column_names == ["id", "group", "probabilities"]
+    assert str(found.schema.field("probabilities").type).startswith("fixed_size_list<") and found.num_rows == 3
+    assert_equal(read_predictions(tmp_path / "table.parquet"), predictions(gold=False))
 
 
-def test_gold_is_a_column_of_the_evaluator_s_tables(tmp_path: Path) -> None:
-    predictions().write(tmp_path / "test.parquet")
-    table = pq.read_table(tmp_path / "test.parquet").to_pydict()
-    assert table["gold"] == [1, 0, 1] and table["id"] == ["b", "a", "c"]
+def test_gold_is_joined_by_id(tmp_path: Path) -> None:
+    write_gold(tmp_path / "gold" / "test.parquet", IDS, GOLD)
+    assert pq.read_table(tmp_path / "gold" / "test.parquet").to_pydict() == {"id": list(IDS), "gold": GOLD.tolist()}
+    assert read_gold(tmp_path / "gold" / "test.parquet", ["a", "b"]).tolist() == [0, 1]
+    with pytest.raises(JoinError, match="'x'"):
+        read_gold(tmp_path / "gold" / "test.parquet", ["a", "x"])
 
 
 def test_positions_follow_the_ids_that_are_wanted() -> None:
@@ -121,7 +133,7 @@ def test_correct_is_the_most_probable_class_and_a_tie_the_lower() -> None:
 
 
 def test_correctness_without_gold_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(AssertionError, match="without gold"):
+    with pytest.raises(AssertionError, match="not been scored"):
         predictions(gold=False).correct_N()
 
 

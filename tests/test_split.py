@@ -134,9 +134,11 @@ def test_tasks_are_cut_differently() -> None:
 
 
 def test_neither_half_is_chosen_by_id_or_label() -> None:
-    made = cut(plain(4000, 1000), train_size=4000, test_size=700)
+    found = plain(4000, 1000)
+    truth = {row.example.id: row.label for row in found.train}
+    made = cut(found, train_size=4000, test_size=700)
     for half in (made.supervision, made.transfer):
-        assert made.gold.read(half, split="half", reason="control").mean() == pytest.approx(1 / 3, abs=0.05)
+        assert np.mean([truth[example.id] for example in half]) == pytest.approx(1 / 3, abs=0.05)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -157,17 +159,18 @@ def test_training_rows_whose_group_is_held_out_are_left_out() -> None:
         cut(Rows(found.train + leaked, found.heldout), train_size=402)
 
 
-def test_gold_is_that_of_the_rows_in_use_and_starts_unread() -> None:
-    found = plain()
-    truth = {row.example.id: row.label for row in (*found.train, *found.heldout)}
-    made = cut(found)
-    assert made.gold.ledger() == {}
-    for part in PARTS:
-        labels_N = made.gold.read(getattr(made, part), split=part, reason="report")
-        assert labels_N.dtype == np.int64 and labels_N.tolist() == [truth[id_] for id_ in ids(made, part)]
-    unused = next(row.example for row in found.train if row.example.id not in ids(made, *PARTS))
-    with pytest.raises(KeyError):
-        made.gold.read([unused], split="transfer", reason="control")
+def test_a_split_holds_no_label() -> None:
+    made = cut(plain())
+    assert set(vars(made)) == {*PARTS, "digest"} and list(made.parts()) == list(PARTS)
+    assert {type(example) for part in made.parts().values() for example in part} == {Example}
+
+
+def test_the_digest_of_a_row_is_that_of_its_whole_content() -> None:
+    row = Row(Example("1", "g", ("a", "b")), 1)
+    others = [Row(Example("2", "g", ("a", "b")), 1), Row(Example("1", "g", ("a b",)), 1), Row(Example("1", "g", ("a", "b")), 0)]
+    digests = {split.row_digest(other) for other in (row, *others)}
+    assert len(digests) == 4 and {len(digest) for digest in digests} == {16}
+    assert split.row_digest(Row(Example("1", "g", ("a", "b")), 1)) == split.row_digest(row)
 
 
 @settings(slow_machine, max_examples=20)

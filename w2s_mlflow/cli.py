@@ -6,7 +6,7 @@ ends in one sentence and exit status 2.
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -15,37 +15,42 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from w2s_mlflow import config as options
+from w2s_mlflow import terminal
 from w2s_mlflow.config import ConfigError, unknown
 
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
-    from w2s_mlflow.tracking.store import Result
+    from w2s_mlflow.tracking.results import Result
 
+SWITCHES = {
+    "json": "Print one JSON object on standard output when the command ends.",
+    "plan": "Say what would be reused and what trained, and how long that would take; start nothing.",
+}
+REUSE = """exact: a finished run with the same fingerprint is the result; never: nothing that was there before this command is.
+[default: exact]"""
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that the sentence about them is ours
-WIDTH = 150
-"""Columns where standard error is no terminal, such as under `mlflow run`."""
-HEADLINE = ("test/accuracy", "test/weak_accuracy", "test/ceiling_accuracy", "test/pgr", "test/pgr_low", "test/pgr_high")
 
 
 def main() -> None:
     """Run the command line and exit: 0, or 2 with one sentence for wrong input."""
     signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's stop ends a run as Ctrl-C does: closed, not left running
     try:
-        arguments = [_dashed(argument) for argument in sys.argv[1:]]
+        arguments = _switched([_dashed(argument) for argument in sys.argv[1:]])
         _check_stage(arguments)
         job = app()(arguments, standalone_mode=False)
         if callable(job):  # run out here, as Typer would turn Ctrl-C into a silent exit; after --help there is none
             job()
     except (ConfigError, typer.TyperException) as error:
-        print(f"w2s_mlflow: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refused(str(error))
+    except Exception as error:  # the server, the disk: what went wrong outside is a sentence, a fault of ours a traceback
+        _refused(_failure(error))
     except (KeyboardInterrupt, typer.Abort):
         print("w2s_mlflow: stopped; what was finished is kept and will be reused", file=sys.stderr)
         sys.exit(130)
@@ -62,7 +67,30 @@ def app() -> typer.Typer:
     for name in options.plugins("stages"):
         stage = options.plugin("stages", name, "the stage")
         found.command(name, help=inspect.getdoc(stage), context_settings=EXTRA_ARGUMENTS)(_command(stage))
+    found.command("why")(why)
     return found
+
+
+def why(
+    run: str = typer.Argument(help="A run's id or its name; of several of one name the newest."),
+    json: bool = typer.Option(False, "--json", help=SWITCHES["json"]),
+) -> Callable[[], None]:
+    """In what does RUN differ from its nearest match, the finished run of its stage with the fewest parts of another kind?"""
+    return functools.partial(_why, run, as_json=json)
+
+
+def _refused(sentence: str) -> None:
+    print(f"w2s_mlflow: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _failure(error: Exception) -> str:
+    from w2s_mlflow.tracking import server
+
+    said = server.failure(error)
+    if said is None:
+        raise error
+    return said
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:
@@ -75,8 +103,20 @@ def _dashed(argument: str) -> str:
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
+def _switched(arguments: list[str]) -> list[str]:
+    """`--plan true` is `--plan`: `mlflow run -P plan=true` can only pass values."""
+    found: list[str] = []
+    for argument in arguments:
+        if found and found[-1].removeprefix("--") in SWITCHES and argument in ("true", "false"):
+            if argument == "false":
+                found.pop()
+        else:
+            found.append(argument)
+    return found
+
+
 def _check_stage(arguments: list[str]) -> None:
-    names = options.plugins("stages")
+    names = (*options.plugins("stages"), "why")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
         raise unknown("the stage", arguments[0], names)
 
@@ -84,16 +124,17 @@ def _check_stage(arguments: list[str]) -> None:
 def _command(stage: ModuleType) -> Any:
     """A function with one option per field of the stage's Config, for Typer to read; it gives back the job to run."""
 
-    def command(context: typer.Context, json: bool, **given: str | None) -> Callable[[], None]:
+    def command(context: typer.Context, reuse: str, json: bool, plan: bool, **given: str | None) -> Callable[[], None]:
         if context.args:
             _refuse(context.args[0], given)
         values = {name: value for name, value in given.items() if value is not None}
-        return functools.partial(_run, stage, values, as_json=json)
+        return functools.partial(_plan if plan else _run, stage, values, reuse, as_json=json)
 
     parameters = [
         inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
         *(_parameter(name, default, help_) for name, default, help_ in _fields(stage.Config)),
-        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=_json_option()),
+        inspect.Parameter("reuse", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=typer.Option("exact", help=REUSE)),
+        *(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=_switch(name)) for name in SWITCHES),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -130,29 +171,60 @@ def _parameter(name: str, default: str, help_: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
 
 
-def _json_option() -> Any:
-    return typer.Option(False, "--json", help="Print one JSON object on standard output when the stage ends.")
+def _switch(name: str) -> Any:
+    return typer.Option(False, options.flag(name), help=SWITCHES[name])
 
 
 def _refuse(argument: str, given: dict[str, Any]) -> None:
     if argument.startswith("-"):
-        raise unknown("the option", argument.split("=")[0], [options.flag(name) for name in given] + ["--json"])
+        raise unknown("the option", argument.split("=")[0], map(options.flag, (*given, *SWITCHES, "reuse")))
     raise ConfigError(f"options are written --name value, got the lone word {argument!r}")
 
 
-def _run(stage: ModuleType, values: dict[str, str], *, as_json: bool) -> None:
+@contextlib.contextmanager
+def _asked(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[Any]:
+    """The stage's Config, with what is for people on standard error and the reuse policy in force."""
     config = options.parse(stage.Config, values)
+    if reuse not in ("exact", "never"):
+        raise unknown("--reuse", reuse, ("exact", "never"))
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("w2s_mlflow").setLevel(logging.INFO)
-    started = time.perf_counter()
-    result = stage.run(config)
-    seconds = time.perf_counter() - started
+    from w2s_mlflow.tracking import store
+
+    with store.reuse(reuse):
+        yield config
+
+
+def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool) -> None:
     from w2s_mlflow.tracking import server
 
-    server.close_launch(result.run_id)
+    with _asked(stage, values, reuse) as config:
+        started = time.perf_counter()
+        result = stage.run(config)
+        seconds = time.perf_counter() - started
+        server.close_launch(result.run_id)
     if as_json:
         print(json.dumps(_summary(result, seconds), allow_nan=False))
-    _show(result, seconds)
+    terminal.show_result(result, seconds)
+
+
+def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool) -> None:
+    from w2s_mlflow.tracking import planned
+
+    with _asked(stage, values, reuse) as config, planned.planning() as plan:
+        stage.run(config)
+    if as_json:
+        print(json.dumps(plan.summary(), allow_nan=False))
+    terminal.show_plan(plan)
+
+
+def _why(run: str, *, as_json: bool) -> None:
+    from w2s_mlflow.tracking import why as explaining
+
+    found = explaining.explain(run)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
+    terminal.show_why(found)
 
 
 def _summary(result: Result, seconds: float) -> dict[str, Any]:
@@ -168,59 +240,3 @@ def _summary(result: Result, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "reused": result.reused,
     }
-
-
-def _show(result: Result, seconds: float) -> None:
-    """What a person wants to know at the end: the numbers, where the run is, how to open the UI."""
-    from rich.console import Console
-
-    from w2s_mlflow.tracking import server
-
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
-    if result.stage in ("sweep", "analyze"):
-        _show_table(console, result)
-    for name in HEADLINE:
-        if name in result.metrics:
-            console.print(f"{name:24s} {result.metrics[name]:.3f}", highlight=False)
-    how = "reused" if result.reused else "done"
-    console.print(f"{how} in {seconds:.1f} s: {result.name}, run {result.run_id}", highlight=False, soft_wrap=True)
-    console.print(f"open the UI:  mlflow ui --backend-store-uri {server.where()}", highlight=False, soft_wrap=True)
-
-
-def _show_table(console: Any, result: Result) -> None:
-    """The PGR table, narrow enough for a terminal; the artifacts hold every column and the paired tests."""
-    from rich.table import Table
-
-    with result.artifact("tables/pgr.csv").open(newline="", encoding="utf-8") as file:
-        rows = [_compact(row) for row in csv.DictReader(file)]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in rows[0]:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
-    console.print("intervals at 95%; the paired tests are in tables/paired_tests.md of the run", highlight=False)
-
-
-def _compact(row: dict[str, str]) -> dict[str, str]:
-    pgr = {"": "", "undetermined": "undetermined"}.get(row["pgr_status"])
-    return {
-        "task": row["task"],
-        "weak -> strong": "" if row["weak"] == "-" else f"{row['weak']} -> {row['strong']}",
-        "head": row["head"],
-        "method": f"{row['method']} {row['variant']}".strip(),
-        "n": row["n"],
-        "weak": _number(row["weak_accuracy"]),
-        "accuracy": _interval(row, "accuracy"),
-        "ceiling": _number(row["ceiling_accuracy"]),
-        "PGR": _interval(row, "pgr") if pgr is None else pgr,
-    }
-
-
-def _interval(row: dict[str, str], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return _number(row[name]) + (f" [{_number(low)}, {_number(high)}]" if low and high else "")
-
-
-def _number(text: str) -> str:
-    return f"{float(text):.3f}" if text else ""

@@ -159,8 +159,8 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def flat(config: Any) -> dict[str, Any]:
-    """The resolved Config as MLflow parameters: one level, the loss's options under their own names."""
-    values = as_dict(config)
+    """What changes the result, as MLflow parameters: one level, the loss's options under their own names."""
+    values = result_options(config)
     for field in dataclasses.fields(config):
         if field.metadata.get("loss_options"):
             values |= values.pop(field.name)

@@ -2,18 +2,25 @@
 
 A head wraps a Hugging Face model: `encode` tokenises examples once, `forward` turns a batch into logits_NC. Positions of
 tokens come from the attention mask alone, never from token values. Shape legend: N examples, R token rows (2N for
-`compare`, else N), L tokens, D hidden units, C classes, V words, M scored tokens.
+`compare`, else N), L tokens, D hidden units, C classes, V words, M scored tokens. `save` and `load` keep a fitted head as
+a Hugging Face directory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from w2s_mlflow.config import ConfigError, unknown
 from w2s_mlflow.records import Example, Ints
@@ -214,3 +221,82 @@ def build(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     if name == "classify":
         return Classify(model, tokenizer, classes)
     raise unknown("--head", name, HEADS)
+
+
+# --- a fitted head on disk --------------------------------------------------------------------------------------------
+
+NAMES: dict[type[Head], str] = {Choose: "choose", Classify: "classify", Compare: "compare"}
+HEAD = "head.json"
+LINEAR = "head.safetensors"
+
+
+def classes_of(head: Head) -> int | None:
+    """How many classes a head answers with; None for `choose`, which has as many as an example has candidates."""
+    if isinstance(head, Compare):
+        return 2
+    return head.linear.out_features if isinstance(head, Classify) else None
+
+
+def save(head: Head, directory: Path) -> None:
+    """Write a fitted head: a Hugging Face directory, `head.json`, and `head.safetensors` where the head has its own weights.
+
+    The precision is that of the head, float32.
+    """
+    with _without_progress_bars():
+        head.model.save_pretrained(directory)
+    head.tokenizer.save_pretrained(directory)
+    content = {"head": NAMES[type(head)], "classes": classes_of(head)}
+    (directory / HEAD).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    if isinstance(head, Classify):
+        safetensors.torch.save_file(head.linear.state_dict(), directory / LINEAR)
+
+
+def load(directory: Path) -> Head:
+    """The head that `save` wrote, in float32 on the CPU, ready to answer; no random number is drawn.
+
+    Raises:
+        ConfigError: config.json names no model of transformers, or the weights are not that model's.
+    """
+    content = json.loads((directory / HEAD).read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    model = _load_model(directory)
+    with torch.device("meta"):  # the weights that are read below replace those that would be drawn
+        head = build(content["head"], model, tokenizer, content["classes"])
+    if isinstance(head, Classify):
+        weights = safetensors.torch.load((directory / LINEAR).read_bytes())
+        head.linear.load_state_dict(weights, assign=True)
+    return head.eval()
+
+
+def _load_model(directory: Path) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    name = next(iter(config.architectures or ()), "")
+    architecture = getattr(transformers, name, None)
+    if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
+        raise ConfigError(f"{directory / 'config.json'} must name a model of transformers as its architecture, got {name!r}")
+    with _without_progress_bars():
+        read: tuple[PreTrainedModel, dict[str, Collection[object]]] = architecture.from_pretrained(  # type: ignore[assignment]
+            directory,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            disable_mmap=True,  # else the weights are views of the file, and change with it
+            output_loading_info=True,
+        )
+    model, report = read
+    if wrong := sorted(str(key) for keys in report.values() for key in keys):
+        raise ConfigError(f"the weights in {directory} are not those of {name}: {wrong[0]} is missing or does not belong there")
+    return model
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Hold back the progress bars of transformers, which would tear our own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

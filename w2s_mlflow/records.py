@@ -85,7 +85,7 @@ class SoftLabels:
         return self.probabilities_NC[positions(self.ids, ids)]
 
     def write(self, path: Path) -> None:
-        """Write the table as parquet: id, group, probabilities list<float32>[C], and gold where there is one."""
+        """Write the table as parquet: id, group, probabilities list<float32>[C]. Gold is never in it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -93,17 +93,13 @@ class SoftLabels:
         flat = pa.array(np.ascontiguousarray(self.probabilities_NC, dtype=np.float32).reshape(-1))
         columns = {"id": pa.array(self.ids), "group": pa.array(self.groups)}
         columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, classes)
-        columns |= {name: pa.array(values) for name, values in self._extra_columns().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), path)
-
-    def _extra_columns(self) -> dict[str, Ints]:
-        return {}
 
 
 @dataclass(frozen=True)
 class Predictions(SoftLabels):
-    """A model's probabilities on one split, with the gold where the evaluator owns it. `gold_N` is int64."""
+    """A model's probabilities on one split, with the gold beside it where the evaluator has read it. `gold_N` is int64."""
 
     gold_N: Ints | None = None
 
@@ -122,15 +118,12 @@ class Predictions(SoftLabels):
 
     def correct_N(self) -> NDArray[np.float64]:
         """1.0 where the most probable class is the gold one, else 0.0, (N,)."""
-        assert self.gold_N is not None, "these predictions were stored without gold"
+        assert self.gold_N is not None, "these predictions have not been scored"
         return np.asarray(self.probabilities_NC.argmax(axis=1) == self.gold_N, dtype=np.float64)
 
     def with_gold(self, gold_N: Ints) -> Predictions:
-        """The same table with the evaluator's gold beside it."""
+        """The same table with the evaluator's gold beside it, row for row."""
         return replace(self, gold_N=gold_N)
-
-    def _extra_columns(self) -> dict[str, Ints]:
-        return {} if self.gold_N is None else {"gold": self.gold_N}
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -141,15 +134,32 @@ def read_predictions(path: Path) -> Predictions:
     probabilities = table.column("probabilities").combine_chunks()
     classes = probabilities.type.list_size
     flat = probabilities.flatten().to_numpy()
-    gold_N = table.column("gold").to_numpy() if "gold" in table.column_names else None
     ids, groups = (tuple(table.column(name).to_pylist()) for name in ("id", "group"))
-    return Predictions(ids, groups, flat.reshape(-1, classes), gold_N)
+    return Predictions(ids, groups, flat.reshape(-1, classes))
+
+
+def write_gold(path: Path, ids: Sequence[str], gold_N: Ints) -> None:
+    """Write the gold of one split as parquet: id, gold."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"id": pa.array(ids), "gold": pa.array(gold_N)}), path)
+
+
+def read_gold(path: Path, ids: Sequence[str]) -> Ints:
+    """The gold of `ids`, in their order, (N,) int64, from what `write_gold` wrote. Raises JoinError for one without."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    gold_N: Ints = table.column("gold").to_numpy()[positions(table.column("id").to_pylist(), ids)]
+    return gold_N
 
 
 class Gold:
     """Ground truth by id, held by the evaluator; each read is counted under its split and its reason.
 
-    Reasons: `supervision` (a supervisor's own training), `ceiling`, `report`, `selection`, `control`, `oracle`, `proxy`.
+    Reasons: `supervision` (a supervisor's own training), `ceiling`, `report`, `control`, `oracle`, `proxy`.
     """
 
     def __init__(self, labels: Mapping[str, int]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from w2s_mlflow.config import canonical_json, must
-from w2s_mlflow.records import Example, Gold, JoinError, Row, Rows
+from w2s_mlflow.records import Example, JoinError, Row, Rows
 
 VALIDATION = 0.1
 """The slice of each half that only early stopping sees."""
@@ -26,7 +26,7 @@ Groups = list[list[Row]]
 
 @dataclass(frozen=True)
 class Split:
-    """One seed's cut of a task: examples without labels, and the gold that the evaluator keeps."""
+    """One seed's cut of a task, without labels: what every stage may see."""
 
     supervision: Examples
     supervision_validation: Examples
@@ -34,9 +34,12 @@ class Split:
     transfer_validation: Examples
     selection: Examples
     test: Examples
-    gold: Gold
     digest: str
     """sha256 over the sorted (id, segments, candidates, label) of the rows in use."""
+
+    def parts(self) -> dict[str, Examples]:
+        """Its six parts by name."""
+        return {name: value for name, value in vars(self).items() if name != "digest"}
 
 
 def cut(task: str, rows: Rows, *, seed: int, train_size: int, test_size: int) -> Split:
@@ -68,15 +71,22 @@ def cut(task: str, rows: Rows, *, seed: int, train_size: int, test_size: int) ->
         transfer_validation=_examples(d2_validation),
         selection=_examples(selection),
         test=_examples(test),
-        gold=Gold({row.example.id: row.label for row in in_use}),
         digest=digest(in_use),
     )
 
 
 def digest(rows: Iterable[Row]) -> str:
     """sha256 over the content of rows, whatever their order."""
-    lines = sorted(canonical_json([row.example.id, row.example.segments, row.example.candidates, row.label]) for row in rows)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(map(_line, rows))).encode()).hexdigest()
+
+
+def row_digest(row: Row) -> str:
+    """sha256 over the content of one row, cut at 16 digits."""
+    return hashlib.sha256(_line(row).encode()).hexdigest()[:16]
+
+
+def _line(row: Row) -> str:
+    return canonical_json([row.example.id, row.example.segments, row.example.candidates, row.label])
 
 
 def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> Groups:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
+from w2s_mlflow import checkpoint as checkpoints
+from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
 from w2s_mlflow.config import must
 from w2s_mlflow.heads import Batch, Encoded, Head
 from w2s_mlflow.records import Floats, Ints
@@ -79,6 +85,7 @@ def fit(
     *,
     validate: Callable[[int], float] | None = None,
     report: Report = lambda step, steps, metrics: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train `head` in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
 
@@ -90,37 +97,148 @@ def fit(
         labels_NC: their soft labels, joined by id before; None where the text is its own label (head `language`).
         loss: (logits, targets, progress in [0, 1]) -> scalar, over the whole optimizer batch.
         report: called after each step with (step, steps, {"train/loss": ...}).
+        checkpoint: where training goes on from, to the same bits on a CPU, and is kept after every few steps and at a stop.
+
+    Raises:
+        KeyboardInterrupt: with `checkpoint`, SIGINT or SIGTERM came; the step in progress is ended and kept, unless it
+            takes longer than `checkpoint.GRACE`.
+        ConfigError: the checkpoint cannot be written.
     """
     accelerator = Accelerator()
     optimizer = torch.optim.AdamW(head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     learner, optimizer = accelerator.prepare(head, optimizer)
     steps = options.epochs * math.ceil(len(data) / options.batch_size)
     schedule = LambdaLR(optimizer, lambda step: warmup_then_linear(step, steps))
-    order = np.random.default_rng(options.seed)
-    fitted, best = Fit(), None
+    training = _Training(head, optimizer, schedule, np.random.default_rng(options.seed), accelerator.is_main_process)
 
-    for epoch in range(options.epochs):
-        learner.train()
-        for examples in batches(data.lengths_N(), options.batch_size, order):
-            batch = _to(data.batch(examples), labels_NC, examples, accelerator.device)
-            value = loss(learner(batch), head.targets(batch), fitted.steps / steps)
-            accelerator.backward(value)
-            norm = accelerator.clip_grad_norm_(head.parameters(), CLIP)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            fitted.steps += 1
-            fitted.tokens += int(batch["attention_mask"].sum())
-            report(fitted.steps, steps, {"train/loss": value.item(), "train/gradient_norm": float(norm)})
-        if validate is None:
-            continue
-        fitted.scores.append(validate(fitted.steps))
-        if fitted.scores[-1] <= max(fitted.scores[:-1], default=-math.inf):
-            break
-        best, fitted.best_epoch = copy.deepcopy(head.state_dict()), epoch
-    if best is not None:
-        head.load_state_dict(best)
-    return fitted
+    with _kept(training, checkpoint) as keep:
+        while not training.over(options.epochs):
+            learner.train()
+            for examples in training.batches(data.lengths_N(), options.batch_size):
+                batch = _to(data.batch(examples), labels_NC, examples, accelerator.device)
+                value = loss(learner(batch), head.targets(batch), training.fit.steps / steps)
+                accelerator.backward(value)
+                norm = accelerator.clip_grad_norm_(head.parameters(), CLIP)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad(set_to_none=True)
+                training.count(batch)
+                report(training.fit.steps, steps, {"train/loss": value.item(), "train/gradient_norm": float(norm)})
+                keep()
+            if validate is not None:
+                training.score(validate(training.fit.steps))
+            training.next_epoch()
+            keep()
+    if training.best is not None:
+        head.load_state_dict(training.best)
+    return training.fit
+
+
+@dataclass
+class _Training:
+    """All that changes while a head is trained; a checkpoint holds it, with the random states."""
+
+    head: Head
+    optimizer: Optimizer
+    schedule: LambdaLR
+    order: np.random.Generator
+    writes: bool
+    """Whether this process writes the checkpoints: of several, the main one."""
+    fit: Fit = field(default_factory=Fit)
+    best: dict[str, Tensor] | None = None
+    """The weights at the best score."""
+    epoch: int = 0
+    batch: int = 0
+    """The batches of this epoch that are done."""
+    shuffle: Any = None
+    """The state of `order` from which this epoch's batches are drawn."""
+    kept: tuple[int, int] | None = None
+    """The step and the epoch of the checkpoint that was written last."""
+
+    def __post_init__(self) -> None:
+        self.shuffle = self.order.bit_generator.state
+
+    def batches(self, lengths_N: Ints, batch_size: int) -> Iterator[Ints]:
+        """What is left of this epoch's batches."""
+        return itertools.islice(batches(lengths_N, batch_size, self.order), self.batch, None)
+
+    def count(self, batch: Batch) -> None:
+        """A step is done."""
+        self.batch += 1
+        self.fit.steps += 1
+        self.fit.tokens += int(batch["attention_mask"].sum())
+
+    def score(self, value: float) -> None:
+        """An epoch has its validation score."""
+        self.fit.scores.append(float(value))
+        if not self._no_better():
+            self.best, self.fit.best_epoch = copy.deepcopy(self.head.state_dict()), self.epoch
+
+    def next_epoch(self) -> None:
+        """An epoch is done."""
+        self.epoch, self.batch, self.shuffle = self.epoch + 1, 0, self.order.bit_generator.state
+
+    def over(self, epochs: int) -> bool:
+        """Whether all epochs are done, or the last one was no better than those before it."""
+        return self.epoch == epochs or self._no_better()
+
+    def _no_better(self) -> bool:
+        scores = self.fit.scores
+        return bool(scores) and scores[-1] <= max(scores[:-1], default=-math.inf)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, unless the last one is of this very moment."""
+        if not self.writes or self.kept == (self.fit.steps, self.epoch):
+            return
+        optimizer, (random, states) = self.optimizer.state_dict(), checkpoints.random_state()
+        slots = {f"{index}.{slot}": tensor for index, slots in optimizer["state"].items() for slot, tensor in slots.items()}
+        state = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "shuffle": self.shuffle,
+            "fit": asdict(self.fit),
+            "optimizer": optimizer["param_groups"],
+            "schedule": self.schedule.state_dict(),
+            "random": random,
+        }
+        tensors = {"model": self.head.state_dict(), "optimizer": slots, "best": self.best or {}, "random": states}
+        checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
+        self.kept = self.fit.steps, self.epoch
+
+    def restore(self, saved: Saved) -> None:
+        """Go back to a checkpoint; the random states come last, as nothing may draw between them and the next step."""
+        state, tensors = saved.state, checkpoints.tensors(saved)
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors["optimizer"].items():
+            index, _, slot = name.partition(".")
+            slots.setdefault(int(index), {})[slot] = tensor
+        self.head.load_state_dict(tensors["model"])
+        self.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
+        self.schedule.load_state_dict(state["schedule"])
+        self.fit, self.best = Fit(**state["fit"]), tensors["best"] or None
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.order.bit_generator.state = self.shuffle = state["shuffle"]
+        checkpoints.restore_random_state(state["random"], tensors["random"])
+
+
+@contextlib.contextmanager
+def _kept(training: _Training, checkpoint: Checkpoint | None) -> Iterator[Callable[[], None]]:
+    """Go on from the checkpoint, if there is one; what is yielded is called after each step and epoch, to save and to stop."""
+    if checkpoint is None:
+        yield lambda: None
+        return
+    if saved := checkpoints.read(checkpoint.directory):
+        training.restore(saved)
+    with Stop() as stop:
+
+        def keep() -> None:
+            if checkpoint.due(training.fit.steps):
+                training.save(checkpoint)
+            if stop.asked:
+                training.save(checkpoint)
+                raise KeyboardInterrupt
+
+        yield keep
 
 
 def warmup_then_linear(step: int, steps: int) -> float:

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.stages import analyze, sweep
-from w2s_mlflow.tracking import store
+from w2s_mlflow.tracking import results, server
 
 GRID = """
 SETTINGS = [
@@ -29,7 +29,7 @@ def grid(tmp_path: Path, experiment: str) -> sweep.Config:
     return sweep.Config(sweep=str(path), seeds="0..1", **SMALL)
 
 
-def rows(result: store.Result, name: str) -> list[dict[str, str]]:
+def rows(result: results.Result, name: str) -> list[dict[str, str]]:
     with result.artifact(f"tables/{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -68,7 +68,7 @@ def test_analyze_says_of_the_experiment_what_the_grid_said(grid: sweep.Config) -
 def test_a_number_that_the_predictions_do_not_give_is_refused(grid: sweep.Config) -> None:
     sweep.run(grid)
     victim = next(run for run in runs() if run.data.tags["w2s.stage"] == "student")
-    store.log(victim.info.run_id, {"test/accuracy": 0.99}, {})
+    server.client().log_metric(victim.info.run_id, "test/accuracy", 0.99)
     made = len(runs())
     with pytest.raises(ConfigError, match=r"reports test/accuracy = 0\.99, but its stored predictions give"):
         analyze.run(analyze.Config())

@@ -1,31 +1,30 @@
-"""What supervisor, ceiling and student share: a split, a fitted head, and the run that records them.
+"""What supervisor, ceiling and student share: a fitted head, its stored predictions, and the run that records them.
 
-Students are given examples without labels and soft labels by id; gold is read here only through `split.gold`, which counts.
+Nothing here sees ground truth: examples have no label, and the labels to train on are handed in.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from w2s_mlflow import config as options
 from w2s_mlflow import losses, models, split, tasks
-from w2s_mlflow.records import Example, Floats, Gold, Predictions
-from w2s_mlflow.stages._options import NONE, Cutting, GoldTraining, Training
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
+from w2s_mlflow.stages._options import NONE, Cutting, Training
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Head
     from w2s_mlflow.tracking.fingerprint import Parts
-    from w2s_mlflow.tracking.store import Recorder, Result
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
 
-LOG = logging.getLogger("w2s_mlflow")
 MODULES = ("heads", "train", "predict", "split", "records")
 """The roots of every trained result's source digest, beside its task, its model family and its loss."""
+GOLD = "w2s.gold"
+"""The tag of a run with a gold-trained ancestor on `transfer`: its labels are no weak labels."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,6 @@ class Labelled:
     labels_NC: Floats
 
 
-def cut(config: Cutting) -> split.Split:
-    """The split of one stage's run, with a ledger of its own. Raises ConfigError for sizes the task does not have."""
-    assert config.train_size is not None and config.test_size is not None
-    found, labels = _cut(config.task, config.seed, config.train_size, config.test_size)
-    return replace(found, gold=Gold(labels))
-
-
 def build_head(config: Training, *, pretrained: bool = True) -> Head:
     """The seeded model with its head; the seed is set first, so new weights are covered by it."""
     from w2s_mlflow import heads, train
@@ -51,21 +43,6 @@ def build_head(config: Training, *, pretrained: bool = True) -> Head:
     train.use_threads(config.rung().parameters)
     model, tokenizer = models.load(config.rung(), pretrained=pretrained)
     return heads.build(str(config.head), model, tokenizer, tasks.find(config.task).classes)
-
-
-def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, recorder: Recorder) -> Head:
-    """A head fitted on the ground truth of one half, `supervision` or `transfer`; each label read is counted."""
-
-    def gold(examples: Sequence[Example]) -> Labelled:
-        labels_N = cut.gold.read(examples, split=half, reason=reason)
-        return Labelled(examples, np.eye(tasks.find(config.task).classes, dtype=np.float32)[labels_N])
-
-    head = build_head(config)
-    slice_ = getattr(cut, f"{half}_validation")
-    validation = gold(slice_) if config.early_stopping == "gold" else None
-    fit_head(head, config, gold(getattr(cut, half)), validation, recorder)
-    recorder.predictions("validation", predictions(head, slice_))
-    return head
 
 
 def fit_head(
@@ -99,12 +76,13 @@ def fit_head(
         train.Options(epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed),
         validate=validate if validation else None,
         report=lambda step, steps, values: recorder.metrics(values, step),
+        checkpoint=recorder.checkpoint(config.checkpoint_every),
     )
     recorder.metrics({"train/steps": fitted.steps, "train/tokens": fitted.tokens, "train/best_epoch": fitted.best_epoch + 1})
 
 
 def predictions(head: Head, examples: Sequence[Example]) -> Predictions:
-    """The head's probabilities on `examples`, without gold."""
+    """The head's probabilities on `examples`."""
     from w2s_mlflow import predict
 
     return predict_table(examples, predict.probabilities(head, head.encode(examples)))
@@ -116,21 +94,24 @@ def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Pred
     return Predictions(ids, groups, probabilities_NC)
 
 
-def record_test(head: Head, cut: split.Split, recorder: Recorder) -> None:
-    """The evaluator's step after fitting: store predictions on `selection`, and on `test` with its gold, and score them."""
-    recorder.predictions("selection", predictions(head, cut.selection))
-    score_test(predictions(head, cut.test), cut, recorder)
+def record_heldout(head: Head, cut: split.Split, recorder: Recorder) -> None:
+    """Store predictions on `selection` and `test`, so that they can be scored, now or later, without the model."""
+    for part in ("selection", "test"):
+        recorder.predictions(part, predictions(head, cut.parts()[part]))
 
 
-def score_test(found: Predictions, cut: split.Split, recorder: Recorder) -> None:
-    """Store predictions on `test` with its gold, with the ledger of gold reads, and log their metrics."""
-    from w2s_mlflow import metrics
+def weak_labels(found: Result) -> SoftLabels:
+    """The labels that a run gave `transfer`, for a student to train on.
 
-    gold_N = cut.gold.read(cut.test, split="test", reason="report")
-    recorder.predictions("test", found.with_gold(gold_N))
-    values = metrics.report(found.probabilities_NC, gold_N)
-    recorder.metrics({f"test/{name}": value for name, value in values.items()})
-    recorder.json("gold_reads.json", cut.gold.ledger())
+    Raises:
+        ConfigError: ground truth of `transfer` went into them.
+    """
+    if GOLD in found.tags:
+        raise ConfigError(
+            f"run {found.run_id} ({found.name}) has learned the ground truth of {found.tags[GOLD]}: a student on its labels "
+            "would not be weak-to-strong"
+        )
+    return found.weak_labels()
 
 
 def parts(
@@ -160,27 +141,30 @@ def produce(
     labels: Mapping[str, str],
     note: str,
     make: Callable[[Recorder], None],
+    inputs: Mapping[str, Result] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Result:
-    """The result with this fingerprint: a finished run if there is one, else a new run made by `make`.
+    """The result with this fingerprint: a finished run if there is one, else made by `make`.
 
     Args:
         labels: `weak`, `strong` and `method` as the UI shows and groups them; NONE where a stage has no such thing.
-        tags: more tags, such as the run ids of the inputs.
+        inputs: the training inputs by role; what one has learned of gold, its result has learned, too.
+        tags: more tags.
     """
     from w2s_mlflow.tracking import store
 
-    if found := store.find(parts.digest()):
-        LOG.debug("reused  %s", found.name)
-        return found
     identity = {"task": config.task, "seed": str(config.seed), **labels}
-    name = run_name(parts.stage, identity)
-    with store.recording(name, parts, config, identity, tags or {}, note) as recorder:
-        recorder.dataset(config.task, cut.digest, tasks.find(config.task).source, sizes(cut))
+    marks = {f"w2s.{role}_run_id": found.run_id for role, found in (inputs or {}).items()} | dict(tags or {})
+    if learned := [found.tags[GOLD] for found in (inputs or {}).values() if GOLD in found.tags]:
+        marks[GOLD] = learned[0]
+    order = store.Order(run_name(parts.stage, identity), parts, config, identity, marks, note)
+
+    def make_with_data(recorder: Recorder) -> None:
+        rows = {name: len(examples) for name, examples in cut.parts().items()}
+        recorder.dataset(config.task, cut.digest, tasks.find(config.task).source, rows)
         make(recorder)
-    found = store.get(recorder.run_id)
-    LOG.info("trained %s in %.1f s: test accuracy %.3f", name, found.seconds, found.metrics["test/accuracy"])
-    return found
+
+    return store.produce(order, make_with_data)
 
 
 def run_name(stage: str, identity: Mapping[str, str]) -> str:
@@ -189,21 +173,3 @@ def run_name(stage: str, identity: Mapping[str, str]) -> str:
     method = "" if identity["method"] in (stage, NONE) else identity["method"]
     seed = "" if identity["seed"] == NONE else f"seed {identity['seed']}"
     return " ".join(word for word in (stage, identity["task"], models_, method, seed) if word)
-
-
-def sizes(cut: split.Split) -> dict[str, int]:
-    """The rows in each part of a split."""
-    names = ("supervision", "supervision_validation", "transfer", "transfer_validation", "selection", "test")
-    return {name: len(getattr(cut, name)) for name in names}
-
-
-@functools.lru_cache(maxsize=8)
-def _rows(task: str) -> tasks.Rows:
-    return tasks.find(task).load()
-
-
-@functools.lru_cache(maxsize=32)
-def _cut(task: str, seed: int, train_size: int, test_size: int) -> tuple[split.Split, dict[str, int]]:
-    rows = _rows(task)
-    found = split.cut(task, rows, seed=seed, train_size=train_size, test_size=test_size)
-    return found, {row.example.id: row.label for row in (*rows.train, *rows.heldout)}

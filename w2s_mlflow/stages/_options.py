@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, Self
 
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import must, unknown
+from w2s_mlflow.config import must, option, unknown
 
+REPORTS = ("none", "selection", "test")
 NONE = "-"
 """The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
 
@@ -25,8 +26,27 @@ class Cutting(Protocol):
     def test_size(self) -> int | None: ...
 
 
+class Scoring(Cutting, Protocol):
+    """The options that cut a task and say what is scored."""
+
+    @property
+    def report(self) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Reported:
+    """The option of every stage with predictions."""
+
+    report: str = option("test", result=False)
+    """What is scored, as a step after fitting that needs no model: test, selection (what searches may look at) or none."""
+
+    def __post_init__(self) -> None:
+        if self.report not in REPORTS:
+            raise unknown("--report", self.report, REPORTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Reported):
     """The options of every stage that trains."""
 
     task: str = "chess"
@@ -45,11 +65,14 @@ class Training:
     """Examples in one optimizer step."""
     learning_rate: float | None = None
     """Peak learning rate of AdamW; none takes the model's own."""
+    checkpoint_every: int = option(200, result=False)
+    """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
 
     MODEL: ClassVar[str]
     """The field that names the model which is trained."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         task = tasks.find(self.task)
         models.find(getattr(self, self.MODEL), self.MODEL)
         if self.head is not None and self.head not in tasks.HEADS:
@@ -62,6 +85,8 @@ class Training:
         for name in ("train_size", "test_size"):
             if (size := getattr(self, name)) is not None and size < 1:
                 raise must(name, "at least 1", size)
+        if self.checkpoint_every < 0:
+            raise must("checkpoint_every", "at least 0", self.checkpoint_every)
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise must("learning_rate", "a positive, finite number", self.learning_rate)
         if not 0 <= self.seed < 2**32:
@@ -83,8 +108,9 @@ class Training:
         return models.find(getattr(self, self.MODEL), self.MODEL)
 
     def shared(self) -> dict[str, Any]:
-        """What a stage hands on to the stages it needs: the same task, seed, sizes and head, nothing of its method."""
-        return {name: getattr(self, name) for name in ("task", "seed", "train_size", "test_size", "head")}
+        """What a stage hands on to the stages it needs: the same data and head, nothing of its method."""
+        names = ("task", "seed", "train_size", "test_size", "head", "report", "checkpoint_every")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

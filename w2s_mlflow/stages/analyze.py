@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from w2s_mlflow.records import Predictions
-    from w2s_mlflow.tracking.store import Recorder, Result
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
 
     TestPredictions = Callable[[str], Predictions]  # of a run, by its id
 
@@ -43,16 +44,19 @@ class Config:
 
 def run(config: Config) -> Result:
     """Analyse the finished runs of the experiment into a run of its own. Raises ConfigError where there are none."""
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import planned, recorder, results
 
-    outcomes = load(store.finished(config.filter))
+    found = results.finished(config.filter)
+    if plan := planned.current():
+        return plan.placeholder("analyze", "analyze")
+    outcomes = load(found)
     note = "Tables and figures recomputed from stored predictions."
-    with store.parent("analyze", "analyze", options.flat(config), note) as recorder:
-        record(outcomes, recorder)
-    return store.get(recorder.run_id)
+    with recorder.parent("analyze", "analyze", options.flat(config), note) as recording:
+        record(outcomes, recording)
+    return results.get(recording.run_id)
 
 
-def load(results: Iterable[Result]) -> pd.DataFrame:
+def load(found: Iterable[Result]) -> pd.DataFrame:
     """The frame that tables and figures are made from (columns: see tables/__init__.py), from students and rules.
 
     Raises:
@@ -60,13 +64,13 @@ def load(results: Iterable[Result]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import results
 
-    scored = [result for result in results if result.stage in ("student", "rule")]
+    scored = [result for result in found if result.stage in ("student", "rule") and "test/accuracy" in result.metrics]
     newest = {result.fingerprint: result for result in scored}  # the oldest comes first
     if not newest:
         raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
-    test = functools.cache(lambda run_id: _test_predictions(store.get(run_id)))
+    test = functools.cache(lambda run_id: _test_predictions(results.get(run_id)))
     outcomes = pd.DataFrame([_outcome(result, test) for result in newest.values()])
     return outcomes.assign(variant=_variants(outcomes)).drop(columns="settings")
 
@@ -119,7 +123,7 @@ def _outcome(result: Result, test: TestPredictions) -> dict[str, Any]:
     from w2s_mlflow import metrics, stats
 
     found = test(result.run_id)
-    assert found.gold_N is not None, "predictions on test are stored with their gold"
+    assert found.gold_N is not None, "a run with test metrics keeps the gold they were scored against"
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
     row |= {"run_id": result.run_id, "settings": _settings(result), "groups": found.groups}
@@ -140,7 +144,10 @@ def _beside(result: Result, found: Predictions, test: TestPredictions) -> dict[s
     """What the student's supervisor and ceiling say of the same test rows."""
     from w2s_mlflow import metrics, models
 
-    weak, top = (test(result.tags[f"w2s.{role}_run_id"]).aligned(found.ids) for role in ("weak", "ceiling"))
+    assert found.gold_N is not None
+    weak, top = (
+        test(result.tags[f"w2s.{role}_run_id"]).aligned(found.ids).with_gold(found.gold_N) for role in ("weak", "ceiling")
+    )
     return {
         "agreement": metrics.agreement_score(found.probabilities_NC, weak.probabilities_NC),
         "weak_correct": weak.correct_N(),

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune
+from w2s_mlflow.stages import _finetune, _gold
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.store import Recorder, Result
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
 
 VERSION = 1
 
@@ -32,14 +33,15 @@ class Config(GoldTraining):
 def run(config: Config) -> Result:
     """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
     config = config.resolved()
-    cut = _finetune.cut(config)
+    cut = _gold.cut(config)
     parts = _finetune.parts("ceiling", VERSION, config, cut, {}, ["losses.cross_entropy"])
     labels = {"weak": NONE, "strong": config.strong, "method": "ceiling"}
     note = f"`{config.strong}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
-    tags = {"w2s.gold": "transfer"}
-    return _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags)
+    tags = {_finetune.GOLD: "transfer"}
+    found = _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags=tags)
+    return _gold.report(found, config, cut)
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> None:
-    head = _finetune.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
-    _finetune.record_test(head, cut, recorder)
+    head = _gold.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
+    _finetune.record_heldout(head, cut, recorder)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from w2s_mlflow.stages import sweep
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.store import Result
+    from w2s_mlflow.tracking.results import Result
 
 
 @dataclass(frozen=True, kw_only=True)

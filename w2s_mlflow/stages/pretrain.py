@@ -23,6 +23,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import models
 from w2s_mlflow.config import must
 from w2s_mlflow.records import Example
+from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tasks import _chess_play as chess_play
 from w2s_mlflow.tasks import chess
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from w2s_mlflow.heads import Language
-    from w2s_mlflow.tracking.store import Recorder, Result
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
 
 VERSION = 1
 FAMILY = "chess"
@@ -70,6 +72,8 @@ class Config:
     """Processes that draw the play."""
     threads: int = options.option(1, result=False)
     """Threads that torch may use."""
+    checkpoint_every: int = options.option(2000, result=False)
+    """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
 
     def __post_init__(self) -> None:
         rung = models.find(self.rung, "rung")
@@ -78,6 +82,8 @@ class Config:
         for name in ("positions", "epochs", "batch_size", "workers", "threads"):
             if getattr(self, name) < 1:
                 raise must(name, "at least 1", getattr(self, name))
+        if self.checkpoint_every < 0:
+            raise must("checkpoint_every", "at least 0", self.checkpoint_every)
         if not 0 < self.learning_rate < float("inf"):
             raise must("learning_rate", "a positive, finite number", self.learning_rate)
 
@@ -95,15 +101,12 @@ def run(config: Config) -> Result:
         libraries=fingerprint.libraries(),
         source=fingerprint.source(["heads", "train", "tasks._chess_play", f"models.{FAMILY}"]),
     )
-    found = store.find(parts.digest())
-    if not found:
-        labels = {"task": FAMILY, "weak": "-", "strong": config.rung, "method": "pretrain", "seed": str(config.seed)}
-        note = f"`{config.rung}` from random weights: next-token loss on the play at {config.positions} positions."
-        name = f"pretrain {config.rung} seed {config.seed}"
-        with store.recording(name, parts, config, labels, {}, note) as recorder:
-            make(config, recorder)
-        found = store.get(recorder.run_id)
-    shutil.copytree(found.artifact("model"), Path(config.out) / config.rung, dirs_exist_ok=True)
+    identity = {"task": FAMILY, "weak": NONE, "strong": config.rung, "method": "pretrain", "seed": str(config.seed)}
+    note = f"`{config.rung}` from random weights: next-token loss on the play at {config.positions} positions."
+    name = f"pretrain {config.rung} seed {config.seed}"
+    found = store.produce(store.Order(name, parts, config, identity, {}, note), lambda recorder: make(config, recorder))
+    if found.run_id:
+        shutil.copytree(found.artifact("model"), Path(config.out) / config.rung, dirs_exist_ok=True)
     return found
 
 
@@ -135,8 +138,8 @@ def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list
 
     from w2s_mlflow import train
 
-    curve: list[tuple[int, float]] = []
-    recent: list[float] = []
+    curve: list[tuple[int, float]] = recorder.kept.setdefault("curve", [])
+    recent: list[float] = recorder.kept.setdefault("recent", [])
     began = time.time()
 
     def report(step: int, steps: int, values: dict[str, float]) -> None:
@@ -155,7 +158,8 @@ def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list
     training = train.Options(
         epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed
     )
-    train.fit(head, head.encode(_examples(play)), None, loss, training, report=report)
+    checkpoint = recorder.checkpoint(config.checkpoint_every)
+    train.fit(head, head.encode(_examples(play)), None, loss, training, report=report, checkpoint=checkpoint)
     return curve
 
 

@@ -1,4 +1,4 @@
-"""A control: a one-line rule of the task, scored on `test` like a student. It sees examples and no model."""
+"""A control: a one-line rule of the task, scored like a student. It sees examples and no model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from w2s_mlflow import config as options
 from w2s_mlflow import tasks
 from w2s_mlflow.config import must, unknown
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune
-from w2s_mlflow.stages._options import NONE
+from w2s_mlflow.stages import _finetune, _gold
+from w2s_mlflow.stages._options import NONE, Reported
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.store import Recorder, Result
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
 
 VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Reported):
     """One rule on one task."""
 
     task: str = "chess"
@@ -36,6 +37,7 @@ class Config:
     seed: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.rule not in tasks.find(self.task).rules:
             raise unknown("--rule", self.rule, tasks.find(self.task).rules)
         for name in ("train_size", "test_size"):
@@ -55,7 +57,7 @@ def run(config: Config) -> Result:
 
     task = tasks.find(config.task)
     config = config.resolved()
-    cut = _finetune.cut(config)
+    cut = _gold.cut(config)
     parts = fingerprint.Parts(
         stage="rule",
         version=VERSION,
@@ -67,11 +69,13 @@ def run(config: Config) -> Result:
     )
     labels = {"weak": NONE, "strong": NONE, "method": f"rule:{config.rule}", "seed": NONE}
     note = f"The one-line rule `{config.rule}` on `{config.task}`: what a student must beat to have learned more."
-    return _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
+    found = _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
+    return _gold.report(found, config, cut)
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> None:
-    task = tasks.find(config.task)
-    chosen_N = np.array([task.rules[config.rule](example) for example in cut.test], dtype=np.int64)
-    certain_NC = np.eye(task.classes, dtype=np.float32)[chosen_N]
-    _finetune.score_test(_finetune.predict_table(cut.test, certain_NC), cut, recorder)
+    rule, classes = tasks.find(config.task).rules[config.rule], tasks.find(config.task).classes
+    for part in ("selection", "test"):
+        examples = cut.parts()[part]
+        chosen_N = np.array([rule(example) for example in examples], dtype=np.int64)
+        recorder.predictions(part, _finetune.predict_table(examples, np.eye(classes, dtype=np.float32)[chosen_N]))

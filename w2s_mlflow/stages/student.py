@@ -11,7 +11,6 @@ test groups only; over seeds it is that of `analyze`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,12 +20,13 @@ from w2s_mlflow import losses, models
 from w2s_mlflow.config import ConfigError, must, unknown
 from w2s_mlflow.records import SoftLabels
 from w2s_mlflow.split import Examples, Split
-from w2s_mlflow.stages import _finetune, ceiling, supervisor
+from w2s_mlflow.stages import _finetune, _gold, ceiling, supervisor
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.store import Recorder, Result
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
 
 VERSION = 1
 
@@ -113,66 +113,45 @@ class Config(Training):
 def run(config: Config) -> Result:
     """The student's run, found or trained, with its inputs. Raises ConfigError before anything is written."""
     config = config.resolved()
-    cut = _finetune.cut(config)
-    weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared()))
-    top = ceiling.run(ceiling.Config(strong=config.strong, **config.shared()))
-    trained = config.labels != "nothing"
-    roots = [f"losses.{config.loss}"] if trained else []
-    parts = _finetune.parts("student", VERSION, config, cut, {"weak": weak} if trained else {}, roots)
-    labels = {"weak": config.weak, "strong": config.strong, "method": config.method}
-    tags = {"w2s.weak_run_id": weak.run_id, "w2s.ceiling_run_id": top.run_id}
-    found = _finetune.produce(
-        parts, config, cut, labels, _note(config, weak, top), lambda recorder: _make(config, cut, weak, recorder), tags
-    )
-    return report(found, weak, top)
-
-
-def _make(config: Config, cut: Split, weak: Result, recorder: Recorder) -> None:
-    head = _finetune.build_head(config, pretrained=config.weights == "pretrained")
+    cut = _gold.cut(config)
+    inputs, roots = {}, []
     if config.labels == "weak":
-        labels = weak.weak_labels()
+        inputs, roots = {"weak": _supervisor(config)}, [f"losses.{config.loss}"]
+    parts = _finetune.parts("student", VERSION, config, cut, inputs, roots)
+    identity = {"weak": config.weak, "strong": config.strong, "method": config.method}
+
+    def make(recorder: Recorder) -> None:
+        labels = {role: _finetune.weak_labels(found) for role, found in inputs.items()}
+        _make(config, cut, labels.get("weak"), recorder)
+
+    found = _finetune.produce(parts, config, cut, identity, _note(config, inputs), make, inputs)
+    if config.report == "none":
+        return found
+    beside = {"weak": _supervisor(config), "ceiling": ceiling.run(ceiling.Config(strong=config.strong, **config.shared()))}
+    return _gold.report(found, config, cut, beside)
+
+
+def _supervisor(config: Config) -> Result:
+    return supervisor.run(supervisor.Config(weak=config.weak, **config.shared()))
+
+
+def _make(config: Config, cut: Split, labels: SoftLabels | None, recorder: Recorder) -> None:
+    head = _finetune.build_head(config, pretrained=config.weights == "pretrained")
+    if labels is not None:
         training, validation = _join(cut.transfer, labels), _join(cut.transfer_validation, labels)
         watched = validation if config.early_stopping == "weak" else None
         assert config.loss is not None
         _finetune.fit_head(head, config, training, watched, recorder, config.loss, config.loss_options)
     recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation))
-    _finetune.record_test(head, cut, recorder)
+    _finetune.record_heldout(head, cut, recorder)
 
 
 def _join(examples: Examples, labels: SoftLabels) -> Labelled:
     return Labelled(examples, labels.of([example.id for example in examples]))
 
 
-def report(student: Result, weak: Result, top: Result) -> Result:
-    """Log what the student's stored predictions say beside those of its supervisor and its ceiling, once."""
-    from w2s_mlflow import metrics, stats
-    from w2s_mlflow.tracking import store
+def _note(config: Config, inputs: Mapping[str, Result]) -> str:
+    from w2s_mlflow.tracking import results
 
-    inputs = {"w2s.weak_run_id": weak.run_id, "w2s.ceiling_run_id": top.run_id}
-    if "test/agreement" in student.metrics and inputs.items() <= student.tags.items():
-        return student
-    found = student.predictions("test")
-    floor, roof = (run.predictions("test").aligned(found.ids) for run in (weak, top))
-    interval = stats.pgr_interval([floor.correct_N()], [found.correct_N()], [roof.correct_N()], found.groups)
-    values = {
-        "test/agreement": metrics.agreement_score(found.probabilities_NC, floor.probabilities_NC),
-        "test/weak_accuracy": float(floor.correct_N().mean()),
-        "test/ceiling_accuracy": float(roof.correct_N().mean()),
-        "test/pgr": interval.point,
-        "test/pgr_low": interval.low,
-        "test/pgr_high": interval.high,
-    }
-    values = {name: value for name, value in values.items() if math.isfinite(value)}
-    tags = inputs | {"w2s.pgr_status": interval.status}
-    store.log(student.run_id, values, tags)
-    return replace(student, metrics=student.metrics | values, tags=dict(student.tags) | tags)
-
-
-def _note(config: Config, weak: Result, top: Result) -> str:
-    from w2s_mlflow.tracking import store
-
-    how = "finetuned on the labels of" if config.labels == "weak" else "untuned, beside"
-    return (
-        f"`{config.strong}` {how} {store.link(weak)}, method `{config.method}`; its ceiling is {store.link(top)}. "
-        "The PGR interval here is over test groups only."
-    )
+    how = f"finetuned on the labels of {results.link(inputs['weak'])}" if inputs else "untuned"
+    return f"`{config.strong}` {how}, method `{config.method}`. The PGR interval here is over test groups only."

@@ -2,7 +2,8 @@
 
 Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the gold of its own validation slice;
 `test/accuracy`, `test/auroc`, `test/brier`, `test/ece`.
-Artifacts: `labels/weak_labels.parquet`, the probabilities on `transfer` and its validation slice; `predictions/*.parquet`.
+Artifacts: `labels/weak_labels.parquet`, the probabilities on `transfer` and its validation slice; `predictions/*.parquet`;
+`rows.parquet`, the digest of each row of the cut.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune
+from w2s_mlflow.stages import _finetune, _gold
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.store import Recorder, Result
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
 
 VERSION = 1
 
@@ -33,14 +35,16 @@ class Config(GoldTraining):
 def run(config: Config) -> Result:
     """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
     config = config.resolved()
-    cut = _finetune.cut(config)
+    cut = _gold.cut(config)
     parts = _finetune.parts("supervisor", VERSION, config, cut, {}, ["losses.cross_entropy"])
     labels = {"weak": config.weak, "strong": NONE, "method": "supervisor"}
     note = f"`{config.weak}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
-    return _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
+    found = _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
+    return _gold.report(found, config, cut)
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> None:
-    head = _finetune.fit_on_gold(config, cut, "supervision", "supervision", recorder)
+    _gold.record_rows(config, cut, recorder)
+    head = _gold.fit_on_gold(config, cut, "supervision", "supervision", recorder)
     recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation))
-    _finetune.record_test(head, cut, recorder)
+    _finetune.record_heldout(head, cut, recorder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError, must, unknown
-from w2s_mlflow.stages import _finetune, analyze
+from w2s_mlflow.stages import _gold, analyze
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.store import Result
+    from w2s_mlflow.tracking.results import Result
 
 LOG = logging.getLogger("w2s_mlflow")
 FOLDER = Path(__file__).parents[2] / "sweeps"
@@ -49,45 +50,70 @@ class Job(NamedTuple):
     stage: str
     config: Any
 
+    def run(self) -> Result:
+        """Its result."""
+        found: Result = options.plugin("stages", self.stage, "stage").run(self.config)
+        return found
+
 
 def run(config: Config) -> Result:
     """Drain the grid under a parent run, then analyse what it made. Raises ConfigError before the first job starts."""
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import planned, recorder, results
 
-    jobs = plan(config)
+    waiting, name = jobs(config), f"sweep {config.sweep}"
+    if plan := planned.current():
+        for job in waiting:
+            job.run()
+        return plan.placeholder(name, "sweep")
     note = f"The grid `{config.sweep}` over seeds {config.seeds}: its runs are below, its tables among the artifacts."
-    with store.parent(f"sweep {config.sweep}", "sweep", options.flat(config), note) as recorder:
-        results = drain(jobs)
-        recorder.json("runs.json", sorted({result.run_id for result in results}))
-        analyze.record(analyze.load(results), recorder)
-    reused = sum(result.reused for result in results)
-    LOG.info("%d results, %d of them reused", len(results), reused)
-    return store.get(recorder.run_id)
+    with recorder.parent(name, "sweep", options.flat(config), note) as recording:
+        found = drain(waiting)
+        recording.json("runs.json", sorted({result.run_id for result in found}))
+        analyze.record(analyze.load(found), recording)
+    reused = sum(result.reused for result in found)
+    LOG.info("%d results, %d of them reused", len(found), reused)
+    return results.get(recording.run_id)
 
 
-def plan(config: Config) -> list[Job]:
+def jobs(config: Config) -> list[Job]:
     """Every job of the grid, seed by seed, each Config checked."""
     sizes = {name: size for name in ("train_size", "test_size") if (size := getattr(config, name)) is not None}
-    jobs: dict[str, Job] = {}
+    found: dict[str, Job] = {}
     for seed in parse_seeds(config.seeds):
         for setting in settings(config.sweep):
             job = _job(dict(setting) | sizes, seed)
-            _finetune.cut(job.config.resolved())  # sizes that a task does not have end here, before any run starts
-            jobs.setdefault(options.canonical_json([job.stage, options.as_dict(job.config)]), job)
-    return list(jobs.values())
+            _gold.cut(job.config.resolved())  # sizes that a task does not have end here, before any run starts
+            found.setdefault(options.canonical_json([job.stage, options.as_dict(job.config)]), job)
+    return list(found.values())
 
 
-def drain(jobs: Sequence[Job]) -> list[Result]:
-    """Run the jobs one after the other, with a progress bar that shows the time left."""
+def drain(waiting: Sequence[Job]) -> list[Result]:
+    """Run the jobs one after the other, with a progress bar that shows the time left.
+
+    A job that needs what another process is making is put off; only when all that are left need such is one waited for.
+    """
     from tqdm import tqdm
 
-    results: list[Result] = []
-    with _quiet(), tqdm(jobs, unit="run", dynamic_ncols=True) as bar:
-        for job in bar:
-            bar.set_description(job.stage, refresh=False)
-            results.append(options.plugin("stages", job.stage, "stage").run(job.config))
-            bar.set_postfix_str(results[-1].name, refresh=False)
-    return results
+    from w2s_mlflow.tracking import store
+
+    found: list[Result] = []
+    queue, put_off = deque(waiting), 0
+    with _quiet(), tqdm(total=len(queue), unit="run", dynamic_ncols=True) as bar:
+        while queue:
+            job = queue.popleft()
+            bar.set_description_str(job.stage)
+            all_busy = put_off > len(queue)
+            try:
+                with store.waiting(bar.set_description_str) if all_busy else store.deferring():
+                    found.append(job.run())
+            except store.BusyError:
+                queue.append(job)
+                put_off += 1
+                continue
+            put_off = 0
+            bar.update()
+            bar.set_postfix_str(found[-1].name, refresh=False)
+    return found
 
 
 @contextlib.contextmanager

@@ -1,258 +1,236 @@
-"""Where results are kept: runs of one MLflow experiment, found by fingerprint, written in batches."""
+"""Results by their fingerprint: a finished run is reused, an unfinished one continued, a missing one made, by one process.
+
+Whatever else wants the same result meanwhile waits for it (claims.py), or turns to other work (`Busy`).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import tempfile
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
-from mlflow.entities import InputTag as DatasetTag
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.entities import Run
 
-from w2s_mlflow import __version__
-from w2s_mlflow.config import ConfigError, as_dict, canonical_json, flat, must
-from w2s_mlflow.records import Predictions, SoftLabels, read_predictions
+from w2s_mlflow import checkpoint
+from w2s_mlflow.config import as_dict, flat
+from w2s_mlflow.tracking import claims, planned, worker
 from w2s_mlflow.tracking.fingerprint import Parts
-from w2s_mlflow.tracking.server import client, experiment, launch_run_id, sentence
+from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording, scratch
+from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, get, result, runs_of
+from w2s_mlflow.tracking.server import client
 
-PARAM_LIMIT = 6000
-PAGE = 1000
-BATCH = 1000
-"""Metrics in one request, the most that MLflow takes."""
-DIGEST_LIMIT = 36
-"""MLflow cuts the digest of a data set here."""
-WEAK_LABELS = "labels/weak_labels.parquet"
+LOG = logging.getLogger("w2s_mlflow")
+ATTEMPT, TORN = "w2s.attempt", "w2s.torn"
+POLL = 0.5
+"""Seconds between two looks at a run that another process makes."""
+PATIENCE = 10.0
+"""Seconds in which whoever has a claim shows a run, or is taken for dead."""
 
-_parent: ContextVar[str | None] = ContextVar("parent", default=None)
+_since: ContextVar[int] = ContextVar("since", default=0)
+_defer: ContextVar[bool] = ContextVar("defer", default=False)
+_progress: ContextVar[Callable[[str], None]] = ContextVar("progress", default=LOG.info)
+
+
+class BusyError(Exception):
+    """Another process makes a result that is needed first."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """A finished run, reused or new."""
+class Order:
+    """A result that is asked for.
 
-    run_id: str
-    name: str
-    stage: str
-    fingerprint: str
-    artifact_uri: str
-    params: Mapping[str, str]
-    metrics: dict[str, float]
-    tags: Mapping[str, str]
-    seconds: float
-    reused: bool
-
-    def artifact(self, path: str) -> Path:
-        """A local path of one artifact. Raises ConfigError when it is not there."""
-        repository = get_artifact_repository(self.artifact_uri)
-        # A local artifact is read where it lies; anything else is fetched once into a directory that ends with the process.
-        local = isinstance(repository, LocalArtifactRepository)
-        try:
-            found = Path(_fetch(repository, path, None if local else _downloads(self.run_id)))
-            found.stat()
-        except (MlflowException, OSError) as error:
-            raise ConfigError(f"run {self.run_id} ({self.name}) has lost its artifact {path}: {sentence(error)}") from error
-        return found
-
-    def predictions(self, split: str) -> Predictions:
-        """The stored predictions on `validation`, `selection` or `test`."""
-        return read_predictions(self.artifact(f"predictions/{split}.parquet"))
-
-    def weak_labels(self) -> SoftLabels:
-        """The labels a supervisor gave `transfer`."""
-        return read_predictions(self.artifact(WEAK_LABELS))
-
-
-@dataclass
-class Recorder:
-    """A run being made: metrics are buffered, artifacts staged in a directory; both are sent in few requests."""
-
-    run_id: str
-    directory: Path
-    _metrics: list[Metric] = field(default_factory=list)
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffer metrics of one step; a full buffer is sent."""
-        now = int(time.time() * 1000)
-        self._metrics += [Metric(name, float(value), now, step) for name, value in values.items()]
-        if len(self._metrics) >= BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is buffered."""
-        for start in range(0, len(self._metrics), BATCH):
-            client().log_batch(self.run_id, metrics=self._metrics[start : start + BATCH])
-        self._metrics = []
-
-    def predictions(self, split: str, predictions: Predictions) -> None:
-        """Stage the predictions on a split."""
-        predictions.write(self.directory / "predictions" / f"{split}.parquet")
-
-    def weak_labels(self, labels: SoftLabels) -> None:
-        """Stage a supervisor's labels of `transfer`."""
-        labels.write(self.directory / WEAK_LABELS)
-
-    def json(self, path: str, value: Any) -> None:
-        """Stage a small JSON artifact."""
-        self.text(path, canonical_json(value) + "\n")
-
-    def text(self, path: str, text: str) -> None:
-        """Stage a text artifact."""
-        target = self.directory / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
-
-    def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
-        """Link the data the run used, by its digest, with the number of rows in each part."""
-        data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
-        client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
-
-
-def find(fingerprint: str) -> Result | None:
-    """The newest finished run with this fingerprint, or None."""
-    found = client().search_runs(
-        [experiment().experiment_id],
-        f"tags.`w2s.fingerprint` = '{fingerprint}' and attributes.status = 'FINISHED'",
-        max_results=1,
-        order_by=["attributes.start_time DESC"],
-    )
-    return _result(found[0], reused=True) if found else None
-
-
-def finished(filter_string: str = "") -> list[Result]:
-    """Every finished result of the experiment (launcher's runs have no fingerprint), all pages, the oldest first.
-
-    Raises:
-        ConfigError: `filter_string` is none of MLflow's.
-    """
-    clause = "attributes.status = 'FINISHED' and tags.`w2s.fingerprint` LIKE '%'"
-    text = f"{clause} and {filter_string}" if filter_string else clause
-    experiments, order = [experiment().experiment_id], ["attributes.start_time ASC"]
-    found, token = [], None
-    while True:
-        try:
-            page = client().search_runs(experiments, text, max_results=PAGE, order_by=order, page_token=token)
-        except MlflowException as error:
-            raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {sentence(error)}") from error
-        found += [_result(run, reused=True) for run in page]
-        token = page.token
-        if not token:
-            return found
-
-
-@contextlib.contextmanager
-def recording(
-    name: str, parts: Parts, config: Any, identity: Mapping[str, str], tags: Mapping[str, str], note: str
-) -> Iterator[Recorder]:
-    """A run for one result, which its fingerprint then finds.
-
-    Args:
+    Attributes:
         config: the resolved Config, kept as `config.json` and, flat, as parameters.
         identity: task, weak, strong, method and seed as the UI groups by them: parameters and `w2s.` tags.
         tags: more tags, such as the run ids of the inputs.
     """
-    marks = {"w2s.stage": parts.stage, "w2s.fingerprint": parts.digest()}
-    marks |= {f"w2s.{key}": value for key, value in identity.items()} | dict(tags)
-    with _running(name, marks, flat(config) | dict(identity), note) as recorder:
-        recorder.json("config.json", as_dict(config))
-        recorder.json("fingerprint.json", asdict(parts))
-        yield recorder
+
+    name: str
+    parts: Parts
+    config: Any
+    identity: Mapping[str, str]
+    tags: Mapping[str, str]
+    note: str
+
+    def header(self, attempt: int) -> Header:
+        """What its run says of itself."""
+        marks = {"w2s.stage": self.parts.stage, FINGERPRINT: self.parts.digest(), "w2s.data": self.parts.data}
+        marks |= {f"w2s.{key}": value for key, value in self.identity.items()} | dict(self.tags)
+        return Header(self.name, marks | {ATTEMPT: str(attempt)}, flat(self.config) | dict(self.identity), self.note)
+
+
+def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
+    """The result that is ordered, found or made by `make`; under `planning` only noted.
+
+    Raises:
+        BusyError: under `deferring`, where another process is making it.
+    """
+    if plan := planned.current():
+        runs = [run for run in runs_of(order.parts.digest()) if run.info.start_time >= _since.get()]
+        return plan.add(order.name, order.parts, order.identity, flat(order.config), runs)
+    worker.settle()
+    search = _Search(order.parts.digest())
+    while True:
+        found = search.step()
+        if isinstance(found, Result):
+            return found
+        if found is not None:
+            with contextlib.suppress(SupersededError):  # asleep for too long: what the other has made is found next
+                return _made(order, found, make)
+
+
+def _made(order: Order, turn: _Turn, make: Callable[[Recorder], None]) -> Result:
+    header, continued = order.header(turn.claim.attempt), turn.continued
+    with recording(header, turn.claim.seal, continued.info.run_id if continued else None) as recorder:
+        recorder.json("config.json", as_dict(order.config))
+        recorder.json("fingerprint.json", asdict(order.parts))
+        make(recorder)
+    found = get(recorder.run_id)
+    LOG.info("trained %s in %.1f s%s", order.name, found.seconds, ", continued from a checkpoint" if continued else "")
+    return found
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """The right to make a result, and the unfinished run to go on with, if there is one."""
+
+    claim: claims.Claim
+    continued: Run | None
+
+
+@dataclass
+class _Search:
+    """The way to one result, step by step: reuse, wait, or take the next claim."""
+
+    fingerprint: str
+    _watch: worker.Watch = field(default_factory=worker.Watch)
+    _began: float = field(default_factory=time.monotonic)
+    _refused: tuple[int, float] = (-1, 0.0)
+    """The last attempt that another process had claimed, and when that was seen."""
+    _told: float = 0.0
+
+    def step(self) -> Result | _Turn | None:
+        """The result, or the turn to make it, or None after a while of waiting. Raises BusyError under `deferring`."""
+        runs = runs_of(self.fingerprint)
+        for run in runs:
+            if run.info.status == "FINISHED" and run.info.start_time >= _since.get() and (found := _whole(run)):
+                LOG.debug("reused  %s", found.name)
+                return found
+        running = [run for run in runs if run.info.status == "RUNNING"]
+        if alive := next((run for run in running if not self._watch.dead(run)), None):
+            self._wait(f"{alive.info.run_name}, made by {_owner(alive)}")
+            return None
+        if any(_finish(run) for run in runs):
+            return None
+        if taken := self._claim(max([0, *(_next_attempt(run) for run in runs)])):
+            return _Turn(taken, _settled(runs))
+        self._wait("a result that another process has just claimed")
+        return None
+
+    def _claim(self, attempt: int) -> claims.Claim | None:
+        """The next claim, if it is free. One that was refused is not asked for again, but after PATIENCE the one behind it."""
+        refused, when = self._refused
+        if attempt <= refused:
+            if time.monotonic() - when < PATIENCE:
+                return None
+            attempt = refused + 1  # whoever has the claim died before it had a run
+        taken = claims.claim(self.fingerprint, attempt)
+        if not taken:
+            self._refused = attempt, time.monotonic()
+        return taken
+
+    def _wait(self, what: str) -> None:
+        if _defer.get():
+            raise BusyError(what)
+        waited = time.monotonic() - self._began
+        if waited - self._told >= worker.BEAT or not self._told:
+            self._told = waited + 1e-9
+            _progress.get()(f"waiting {waited:.0f} s for {what}")
+        time.sleep(POLL)
+
+
+def _whole(run: Run) -> Result | None:
+    """A finished run, undamaged; a damaged one is named, marked and never used again."""
+    found = result(run, reused=True)
+    try:
+        found.check()
+    except TornError as error:
+        LOG.warning("%s; it is made again", error)
+        client().set_tag(run.info.run_id, TORN, str(error))
+        client().set_terminated(run.info.run_id, "FAILED")
+        return None
+    return found
+
+
+def _finish(run: Run) -> bool:
+    """Whether a dead owner's run, which had written its last artifact, is now finished in its place."""
+    tags = run.data.tags
+    if run.info.status == "FINISHED" or ARTIFACTS not in tags or TORN in tags:
+        return False
+    sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # the same words twice are no error
+    if sealed:
+        client().set_terminated(run.info.run_id, "FINISHED")
+    return sealed
+
+
+def _next_attempt(run: Run) -> int:
+    """The first attempt that this run leaves free: a sealed one has taken two."""
+    sealed = run.info.status == "FINISHED" or TORN in run.data.tags
+    return int(run.data.tags.get(ATTEMPT, "0")) + (2 if sealed else 1)
+
+
+def _settled(runs: list[Run]) -> Run | None:
+    """The unfinished run to go on with, of those without a living owner; the others are ended.
+
+    One whose owner may only be asleep, on another machine or stopped on this one, is never written to by a second.
+    """
+    continued = None
+    for run in runs:
+        if run.info.status == "FINISHED" or run.info.start_time < _since.get():
+            continue
+        owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
+        over = run.info.status != "RUNNING" or (owner is not None and owner.gone())
+        if continued is None and over and checkpoint.read(scratch() / run.info.run_id):
+            continued = run
+        elif run.info.status == "RUNNING":
+            client().set_terminated(run.info.run_id, "KILLED")
+    return continued
+
+
+def _owner(run: Run) -> str:
+    owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
+    return f"process {owner.pid} on {owner.machine.rpartition('-')[0]}" if owner else "another process"
 
 
 @contextlib.contextmanager
-def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """A run under which the results made inside are filed: a grid or a search. It has no fingerprint and is never reused."""
-    with _running(name, {"w2s.stage": stage}, params, note) as recorder:
-        outer = _parent.set(recorder.run_id)
-        try:
-            yield recorder
-        finally:
-            _parent.reset(outer)
-
-
-def get(run_id: str) -> Result:
-    """A run by its id."""
-    return _result(client().get_run(run_id), reused=False)
-
-
-def log(run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-    """Add a report to a run: metrics and tags, in one request."""
-    now = int(time.time() * 1000)
-    client().log_batch(
-        run_id,
-        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
-    )
-
-
-def link(result: Result) -> str:
-    """A Markdown link to the run, for the notes of others."""
-    return f"[{result.name}](#/experiments/{experiment().experiment_id}/runs/{result.run_id})"
-
-
-def _fetch(repository: ArtifactRepository, path: str, directory: str | None) -> str:
-    return str(repository.download_artifacts(path, directory))  # type: ignore[no-untyped-call]
-
-
-@functools.cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="w2s-artifacts-", ignore_cleanup_errors=True)
-
-
-def _downloads(run_id: str) -> str:
-    directory = Path(_scratch().name) / run_id
-    directory.mkdir(exist_ok=True)
-    return str(directory)
-
-
-@functools.cache
-def _origin() -> dict[str, str]:
-    """Who runs what, from which commit: the tags that MLflow's fluent API would set."""
-    return dict(resolve_tags())
-
-
-def _create(name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
-    above = _parent.get() or launch_run_id()
-    family = {MLFLOW_PARENT_RUN_ID: above} if above else {}
-    run = client().create_run(experiment().experiment_id, tags=_origin() | dict(tags) | family, run_name=name)
-    logged = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in params.items()]
-    client().log_batch(run.info.run_id, params=logged)
-    return str(run.info.run_id)
+def reuse(policy: str) -> Iterator[None]:
+    """`exact`: a finished run with the same fingerprint is reused; `never`: only one that was made inside this block."""
+    token = _since.set(0 if policy == "exact" else int(time.time() * 1000))
+    try:
+        yield
+    finally:
+        _since.reset(token)
 
 
 @contextlib.contextmanager
-def _running(name: str, tags: Mapping[str, str], params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """A run that is finished only when its last artifact is written; an error ends it as FAILED, Ctrl-C as KILLED."""
-    run_id = _create(name, {"w2s.version": __version__, MLFLOW_RUN_NOTE: note, **tags}, params)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
-        recorder = Recorder(run_id, Path(directory))
-        try:
-            yield recorder
-            recorder.flush()
-            client().log_artifacts(run_id, directory)
-        except BaseException as error:
-            with contextlib.suppress(Exception):
-                recorder.flush()
-            client().set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            raise
-    client().set_terminated(run_id, "FINISHED")
+def deferring() -> Iterator[None]:
+    """Inside, a result that another process is making raises BusyError instead of being waited for."""
+    token = _defer.set(True)
+    try:
+        yield
+    finally:
+        _defer.reset(token)
 
 
-def _result(run: Run, *, reused: bool) -> Result:
-    info, data = run.info, run.data
-    seconds = ((info.end_time or info.start_time) - info.start_time) / 1000
-    stage, fingerprint = data.tags.get("w2s.stage", ""), data.tags.get("w2s.fingerprint", "")
-    metrics = dict(data.metrics)
-    names = info.run_id, info.run_name, stage, fingerprint, info.artifact_uri
-    return Result(*names, data.params, metrics, data.tags, seconds, reused)
+@contextlib.contextmanager
+def waiting(progress: Callable[[str], None]) -> Iterator[None]:
+    """Inside, what is waited for is said to `progress`, such as a progress bar, instead of being logged."""
+    token = _progress.set(progress)
+    try:
+        yield
+    finally:
+        _progress.reset(token)

@@ -1,0 +1,221 @@
+"""Ground truth never reaches a student: not by type, not at run time, not through an ancestor."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import SMALL
+from w2s_mlflow import config as options
+from w2s_mlflow import heads, predict, split, train
+from w2s_mlflow.config import ConfigError, plugin, plugins
+from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows
+from w2s_mlflow.stages import _finetune, _gold, analyze, ceiling, rule, student, supervisor, sweep
+from w2s_mlflow.tracking import results, server
+from w2s_mlflow.tracking.results import Result
+
+pytestmark = pytest.mark.usefixtures("experiment")
+
+LABELS = (Gold, Row, Rows)
+"""The types through which ground truth can be had."""
+
+
+class Guarded(Gold):
+    """Gold that raises when it is read for anything but what the test allows."""
+
+    allowed: set[tuple[str, str]] = set()
+
+    def read(self, examples: Iterable[Example], *, split: str, reason: str) -> Ints:
+        if (split, reason) not in self.allowed:
+            raise AssertionError(f"gold of {split} was read for {reason}")
+        return super().read(examples, split=split, reason=reason)
+
+
+@pytest.fixture
+def guard(monkeypatch: pytest.MonkeyPatch) -> type[Guarded]:
+    monkeypatch.setattr(_gold, "Gold", Guarded)
+    monkeypatch.setattr(Guarded, "allowed", set())
+    return Guarded
+
+
+REPORT = {("test", "report")}
+ALLOWED: dict[str, set[tuple[str, str]]] = {
+    "supervisor": {("supervision", "supervision"), *REPORT},
+    "ceiling": {("transfer", "ceiling"), *REPORT},
+    "student": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
+    "rule": REPORT,
+    "sweep": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
+    "main": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
+    "analyze": set(),
+    "pretrain": set(),
+}
+"""What each stage may read, its inputs included."""
+
+
+def asked(stage: str, directory: Path) -> Any:
+    """A small Config of a stage."""
+    if stage == "pretrain":
+        return plugin("stages", stage, "x").Config(positions=20, epochs=1, workers=1, out=str(directory))
+    if stage == "analyze":
+        rule.run(rule.Config(**SMALL))
+        return analyze.Config()
+    if stage == "sweep":
+        (directory / "grid.py").write_text("SETTINGS = [{'strong': 'chess-121k'}]")
+        return sweep.Config(sweep=str(directory / "grid.py"), seeds="0", **SMALL)
+    return plugin("stages", stage, "x").Config(**SMALL)
+
+
+def test_every_stage_is_covered() -> None:
+    assert set(ALLOWED) == set(plugins("stages"))
+
+
+@pytest.mark.parametrize("stage", [name for name in ALLOWED if name != "main"])  # main is the grid of sweep
+def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp_path: Path) -> None:
+    guard.allowed = REPORT
+    config = asked(stage, tmp_path)
+    guard.allowed = ALLOWED[stage]
+    plugin("stages", stage, "x").run(config)
+    read = {
+        tuple(name.split("/")[1:])
+        for run in server.client().search_runs([server.experiment().experiment_id])
+        for name in run.data.metrics
+        if name.startswith("gold/")
+    }
+    assert read - REPORT == ALLOWED[stage] - REPORT
+
+
+@pytest.mark.parametrize("method", list(student.METHODS))
+def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> None:
+    sizes = {**SMALL, "report": "none"}
+    guard.allowed = {("supervision", "supervision")}
+    weak = supervisor.run(supervisor.Config(**sizes))
+    guard.allowed = set()
+    found = student.run(student.Config(strong="chess-121k", method=method, **sizes))
+    assert not [name for name in found.metrics if name.startswith(("gold/", "test/", "selection/"))]
+    assert found.tags.get("w2s.weak_run_id", weak.run_id) == weak.run_id
+
+
+def test_each_read_is_counted_and_logged_with_its_reason() -> None:
+    found = student.run(student.Config(strong="chess-121k", **SMALL))
+    weak, top = (results.get(found.tags[f"w2s.{role}_run_id"]) for role in ("weak", "ceiling"))
+    cut = _gold.cut(supervisor.Config(**SMALL).resolved())
+    half = len(cut.supervision) + len(cut.supervision_validation)
+    other = len(cut.transfer) + len(cut.transfer_validation)
+    read = [{name: value for name, value in run.metrics.items() if name.startswith("gold/")} for run in (weak, top, found)]
+    assert read == [
+        {"gold/supervision/supervision": half, "gold/test/report": 150},
+        {"gold/transfer/ceiling": other, "gold/test/report": 150},
+        {"gold/test/report": 150},
+    ]
+
+
+def test_a_search_may_look_at_selection_and_not_at_test() -> None:
+    found = student.run(student.Config(strong="chess-121k", report="selection", **SMALL))
+    assert "selection/pgr" in found.metrics or found.tags["w2s.pgr_status"] == "undetermined"
+    assert not [name for name in found.metrics if name.startswith("test/")]
+    assert found.predictions("test").gold_N is None and found.predictions("selection").gold_N is not None
+    later = student.run(student.Config(strong="chess-121k", **SMALL))
+    assert later.run_id == found.run_id and "test/accuracy" in later.metrics
+    assert "selection/accuracy" in later.metrics
+
+
+# --- by type ----------------------------------------------------------------------------------------------------------
+
+
+def functions(module: ModuleType) -> list[Any]:
+    """Every function and method that a module defines."""
+    found: list[Any] = []
+    for value in vars(module).values():
+        if inspect.isfunction(value) and value.__module__ == module.__name__:
+            found.append(value)
+        elif inspect.isclass(value) and value.__module__ == module.__name__:
+            found += [method for method in vars(value).values() if inspect.isfunction(method)]
+    return found
+
+
+def types_of(function: Any) -> set[Any]:
+    """Every type in a signature, however deep."""
+    late = dict.fromkeys(("Recorder", "Result", "Head", "Parts", "Tensor"), object)  # imported for type checkers only
+    waiting, found = list(typing.get_type_hints(function, localns=late).values()), set()
+    while waiting:
+        kind = waiting.pop()
+        if isinstance(kind, list):  # the arguments of a Callable
+            waiting += kind
+            continue
+        waiting += typing.get_args(kind)
+        if isinstance(origin := typing.get_origin(kind) or kind, type):
+            found.add(origin)
+    return found
+
+
+BLIND = (student, _finetune, train, predict, heads, *(plugin("losses", name, "x") for name in plugins("losses")))
+
+
+@pytest.mark.parametrize("module", BLIND, ids=lambda module: module.__name__)
+def test_the_code_that_trains_students_takes_and_gives_no_label(module: ModuleType) -> None:
+    assert functions(module)
+    assert {function.__name__ for function in functions(module) if types_of(function) & set(LABELS)} == set()
+
+
+def test_the_walk_over_types_sees_labels() -> None:
+    seen = {function.__name__ for function in functions(_gold) if types_of(function) & set(LABELS)}
+    assert {"_gold", "_reads", "_rows"} <= seen
+    assert "cut" in {function.__name__ for function in functions(split) if types_of(function) & set(LABELS)}
+
+
+def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
+    hints = inspect.get_annotations(student._make)
+    assert hints == {
+        "config": "Config",
+        "cut": "Split",
+        "labels": "SoftLabels | None",
+        "recorder": "Recorder",
+        "return": "None",
+    }
+    assert not {"gold", "label"} & {*vars(split.Split)["__dataclass_fields__"], *Example.__slots__}
+
+
+def test_a_student_takes_two_things_from_the_evaluator() -> None:
+    source = inspect.getsource(student)
+    assert source.count("_gold.") == source.count("_gold.cut(") + source.count("_gold.report(")
+    assert "_gold" not in inspect.getsource(_finetune)
+
+
+# --- through an ancestor ----------------------------------------------------------------------------------------------
+
+
+def of_gold(found: Result) -> Result:
+    """A run that is made from another one, as a chain's link would be."""
+    config = supervisor.Config(epochs=1, **SMALL).resolved()
+    cut = _gold.cut(config)
+    parts = _finetune.parts("link", 1, config, cut, {"above": found}, [])
+
+    def make(recorder: Any) -> None:
+        recorder.weak_labels(Predictions(("a",), ("a",), np.array([[0.5, 0.5]], dtype=np.float32)))
+
+    labels = {"weak": "a", "strong": "-", "method": "link"}
+    return _finetune.produce(parts, config, cut, labels, "a link", make, {"above": found})
+
+
+def test_gold_is_inherited_and_refused() -> None:
+    top = ceiling.run(ceiling.Config(strong="chess-121k", **SMALL))
+    weak = supervisor.run(supervisor.Config(**SMALL))
+    child = of_gold(top)
+    grandchild = of_gold(child)
+    assert [run.tags.get("w2s.gold") for run in (top, child, grandchild)] == ["transfer"] * 3
+    assert "w2s.gold" not in weak.tags and "w2s.gold" not in of_gold(weak).tags
+    assert _finetune.weak_labels(weak).probabilities_NC.shape[1] == 2
+    for run in (child, grandchild):
+        with pytest.raises(ConfigError, match="has learned the ground truth of transfer"):
+            _finetune.weak_labels(run)
+
+
+def test_the_options_of_a_student_name_no_gold() -> None:
+    assert "gold" not in options.sentences(student.Config)["early_stopping"]

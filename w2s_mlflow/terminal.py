@@ -1,0 +1,133 @@
+"""What a person reads when a command ends: the numbers of a result, a plan, or why a run is not another."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.planned import Plan
+    from w2s_mlflow.tracking.results import Result
+    from w2s_mlflow.tracking.why import Explanation
+
+WIDTH = 150
+"""Columns where standard error is no terminal, such as under `mlflow run`."""
+LINES = 40
+"""A plan with more results to train is summed up by stage."""
+HEADLINE = ("accuracy", "weak_accuracy", "ceiling_accuracy", "pgr", "pgr_low", "pgr_high")
+
+
+def show_result(result: Result, seconds: float) -> None:
+    """The numbers, where the run is, how to open the UI."""
+    from w2s_mlflow.tracking import server
+
+    if result.stage in ("sweep", "analyze"):
+        _show_table(result)
+    for split in ("selection", "test"):
+        for name in (f"{split}/{name}" for name in HEADLINE):
+            if name in result.metrics:
+                _line(f"{name:24s} {result.metrics[name]:.3f}")
+    how = "reused" if result.reused else "done"
+    _line(f"{how} in {seconds:.1f} s: {result.name}, run {result.run_id}")
+    _line(f"open the UI:  mlflow ui --backend-store-uri {server.where()}")
+
+
+def show_plan(plan: Plan) -> None:
+    """What is to be trained, one line each or by stage, and the sum."""
+    from w2s_mlflow.tracking import planned
+
+    waiting = [step for step in plan.steps.values() if step.state != planned.REUSED]
+    if len(waiting) <= LINES:
+        for step in waiting:
+            _line(f"{_words(step.state):14s} {_duration(step.seconds):>9s}  {step.name}")
+    else:
+        for stage in dict.fromkeys(step.name.split()[0] for step in waiting):
+            of_stage = [step for step in waiting if step.name.split()[0] == stage]
+            _line(f"{'to be trained':14s} {_duration(_sum(step.seconds for step in of_stage)):>9s}  {len(of_stage)} x {stage}")
+    reused, trained, running = (plan.count(state) for state in (planned.REUSED, planned.TRAINED, planned.RUNNING))
+    unknown = f", and {plan.unknown()} never timed here" if plan.unknown() else ""
+    _line(
+        f"{reused} reused, {trained} to be trained, {running} being trained by others; "
+        f"about {_duration(plan.seconds())}{unknown}. Nothing was started."
+    )
+
+
+def show_why(found: Explanation) -> None:
+    """The nearest match and the parts in which the two differ."""
+    _line(f"{found.name}, run {found.run_id}")
+    if found.nearest_run_id is None:
+        _line("has no other finished run of its stage to be compared with")
+        return
+    _line(f"differs from its nearest match, {found.nearest_name}, run {found.nearest_run_id}, in")
+    for difference in found.differences:
+        _line(f"  {difference}")
+
+
+def _words(state: str) -> str:
+    return {"trained": "to be trained", "running": "being trained"}[state]
+
+
+def _sum(seconds: Iterable[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) if known else None
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _line(text: str) -> None:
+    _console().print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+@functools.cache
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
+
+
+def _show_table(result: Result) -> None:
+    """The PGR table, narrow enough for a terminal; the artifacts hold every column and the paired tests."""
+    from rich.table import Table
+
+    with result.artifact("tables/pgr.csv").open(newline="", encoding="utf-8") as file:
+        rows = [_compact(row) for row in csv.DictReader(file)]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
+    _console().print(table)
+    _line("intervals at 95%; the paired tests are in tables/paired_tests.md of the run")
+
+
+def _compact(row: Mapping[str, str]) -> dict[str, str]:
+    pgr = {"": "", "undetermined": "undetermined"}.get(row["pgr_status"])
+    return {
+        "task": row["task"],
+        "weak -> strong": "" if row["weak"] == "-" else f"{row['weak']} -> {row['strong']}",
+        "head": row["head"],
+        "method": f"{row['method']} {row['variant']}".strip(),
+        "n": row["n"],
+        "weak": _number(row["weak_accuracy"]),
+        "accuracy": _interval(row, "accuracy"),
+        "ceiling": _number(row["ceiling_accuracy"]),
+        "PGR": _interval(row, "pgr") if pgr is None else pgr,
+    }
+
+
+def _interval(row: Mapping[str, str], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return _number(row[name]) + (f" [{_number(low)}, {_number(high)}]" if low and high else "")
+
+
+def _number(text: str) -> str:
+    return f"{float(text):.3f}" if text else ""

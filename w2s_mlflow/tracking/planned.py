@@ -1,0 +1,112 @@
+"""What a command would do: the results it would reuse and those it would train, with the time they took before."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow.entities import Run
+
+from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.results import PAGE, Result, result
+from w2s_mlflow.tracking.server import client, experiment
+
+REUSED, TRAINED, RUNNING = "reused", "trained", "running"
+ALIKE = ("task", "weak", "strong", "head")
+"""What two results must share for one to tell the time of the other."""
+
+_current: ContextVar[Plan | None] = ContextVar("current", default=None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One result of a plan."""
+
+    name: str
+    state: str
+    """`reused`, to be `trained`, or `running` in another process."""
+    seconds: float | None
+    """Estimated from past runs of its kind; None where there are none."""
+
+
+@dataclass
+class Plan:
+    """The results that a command needs, each once."""
+
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    def add(
+        self, name: str, parts: Parts, identity: Mapping[str, str], options: Mapping[str, Any], runs: Sequence[Run]
+    ) -> Result:
+        """Note one result, of which there are `runs`; what stands in for it has its fingerprint, and an id if it exists."""
+        fingerprint = parts.digest()
+        by_status = {run.info.status: run for run in reversed(runs)}  # the newest comes first in `runs`
+        if found := by_status.get("FINISHED"):
+            self.steps[fingerprint] = Step(name, REUSED, 0.0)
+            return result(found, reused=True)
+        state = RUNNING if "RUNNING" in by_status else TRAINED
+        self.steps.setdefault(fingerprint, Step(name, state, _estimate(parts.stage, dict(options) | dict(identity))))
+        return self.placeholder(name, parts.stage, fingerprint)
+
+    def placeholder(self, name: str, stage: str, fingerprint: str = "") -> Result:
+        """What stands in for a result that is not there."""
+        return Result("", name, stage, fingerprint, "", {}, {}, {}, 0.0, reused=False)
+
+    def count(self, state: str) -> int:
+        """How many results are in this state."""
+        return sum(step.state == state for step in self.steps.values())
+
+    def seconds(self) -> float:
+        """The estimated time of what is to be trained, as far as it is known."""
+        return sum(step.seconds or 0.0 for step in self.steps.values() if step.state == TRAINED)
+
+    def summary(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        counts = {state: self.count(state) for state in (REUSED, TRAINED, RUNNING)}
+        steps = [vars(step) | {"fingerprint": fingerprint} for fingerprint, step in self.steps.items()]
+        return counts | {"seconds": round(self.seconds(), 1), "steps": steps}
+
+    def unknown(self) -> int:
+        """How many of the results to be trained have no estimate."""
+        return sum(step.state == TRAINED and step.seconds is None for step in self.steps.values())
+
+
+def current() -> Plan | None:
+    """The plan being made, or None where results are."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def planning() -> Iterator[Plan]:
+    """Inside, stages only note what they would do: nothing is trained or written."""
+    plan = Plan()
+    token = _current.set(plan)
+    _past.cache_clear()
+    try:
+        yield plan
+    finally:
+        _current.reset(token)
+
+
+def _estimate(stage: str, params: Mapping[str, Any]) -> float | None:
+    """Median time of the finished runs of the same stage, task and models, in proportion to rows and epochs."""
+    alike = [run for run in _past(stage) if all(run.params.get(name) == str(params.get(name)) for name in ALIKE)]
+    rates = [run.seconds / _work(run.params) for run in alike]
+    return statistics.median(rates) * _work(params) if rates else None
+
+
+def _work(params: Mapping[str, Any]) -> float:
+    return float(params.get("train_size") or 1) * float(params.get("epochs") or 1)
+
+
+@functools.cache
+def _past(stage: str) -> list[Result]:
+    found = client().search_runs(
+        [experiment().experiment_id], f"tags.`w2s.stage` = '{stage}' and attributes.status = 'FINISHED'", max_results=PAGE
+    )
+    return [result(run, reused=True) for run in found]

@@ -1,0 +1,244 @@
+"""A run being made: metrics are buffered, artifacts staged in a directory, both sent in few requests.
+
+It is finished only when its last artifact is written. A stop keeps its checkpoint in the scratch directory, W2S_SCRATCH
+(default: `w2s_mlflow` in the user's cache directory), one directory for each run, from which the same run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.entities import InputTag as DatasetTag
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+
+from w2s_mlflow import __version__, checkpoint
+from w2s_mlflow.checkpoint import Checkpoint
+from w2s_mlflow.config import canonical_json
+from w2s_mlflow.records import Predictions, SoftLabels
+from w2s_mlflow.tracking import worker
+from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
+from w2s_mlflow.tracking.server import client, experiment, launch_run_id
+
+PARAM_LIMIT = 6000
+BATCH = 1000
+"""Metrics in one request, the most that MLflow takes."""
+DIGEST_LIMIT = 36
+"""MLflow cuts the digest of a data set here."""
+OLD = 30 * 24 * 3600.0
+"""Seconds after which a checkpoint that nobody has gone on from is removed."""
+
+_parent: ContextVar[str | None] = ContextVar("parent", default=None)
+
+
+class SupersededError(Exception):
+    """Another process has taken this one's place: what was made here does not count."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a run says of itself before it starts."""
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, Any]
+    note: str
+
+
+@dataclass
+class Recorder:
+    """The run in the making, handed to the code that makes it."""
+
+    run_id: str
+    directory: Path
+    """Where artifacts are staged."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """Plain values of the code that makes the run, kept with its checkpoints and there again when it goes on."""
+    began: float = field(default_factory=time.monotonic)
+    _metrics: list[Metric] = field(default_factory=list)
+    _held: bool = False
+    """Metrics wait for the next checkpoint, so that one that is gone back to has none of its future in the run."""
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Buffer metrics of one step; a full buffer is sent."""
+        now = int(time.time() * 1000)
+        self._metrics += [Metric(name, float(value), now, step) for name, value in values.items()]
+        if len(self._metrics) >= BATCH and not self._held:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+        for start in range(0, len(self._metrics), BATCH):
+            client().log_batch(self.run_id, metrics=self._metrics[start : start + BATCH])
+        self._metrics = []
+
+    def checkpoint(self, every: int) -> Checkpoint:
+        """Where the training of this run keeps its state every `every` steps, with the metrics that are not sent yet."""
+        self._held = every > 0
+        return Checkpoint(scratch() / self.run_id, every, notes=self._notes, saved=self.flush)
+
+    def _notes(self) -> dict[str, Any]:
+        waiting = [[metric.key, metric.value, metric.timestamp, metric.step] for metric in self._metrics]
+        return {"metrics": waiting, "kept": self.kept, "seconds": time.monotonic() - self.began}
+
+    def restore(self, notes: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint. A metric that was sent after all is the same to the time stamp, and stays one to MLflow."""
+        self._metrics = [Metric(*values) for values in notes["metrics"]]
+        self.kept = dict(notes["kept"])
+        self.began -= notes["seconds"]
+
+    def predictions(self, split: str, predictions: Predictions) -> None:
+        """Stage the predictions on a split."""
+        predictions.write(self.directory / "predictions" / f"{split}.parquet")
+
+    def weak_labels(self, labels: SoftLabels) -> None:
+        """Stage a supervisor's labels of `transfer`."""
+        labels.write(self.directory / WEAK_LABELS)
+
+    def json(self, path: str, value: Any) -> None:
+        """Stage a small JSON artifact."""
+        self.text(path, canonical_json(value) + "\n")
+
+    def text(self, path: str, text: str) -> None:
+        """Stage a text artifact."""
+        target = self.directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+
+    def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
+        """Link the data the run used, by its digest, with the number of rows in each part."""
+        data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
+        client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
+
+    def send(self) -> None:
+        """Send all there is: metrics, artifacts, and last the digests that say the artifacts are whole."""
+        self.metrics({"seconds": time.monotonic() - self.began})
+        self.flush()
+        client().log_artifacts(self.run_id, str(self.directory))
+        client().set_tag(self.run_id, ARTIFACTS, canonical_json(digests_of(self.directory)))
+
+
+@contextlib.contextmanager
+def recording(header: Header, seal: Callable[[str], bool], continued: str | None = None) -> Iterator[Recorder]:
+    """A run that is RUNNING, with a heartbeat, while the block makes it.
+
+    It ends FINISHED once `seal` says that it counts, KILLED after Ctrl-C or where it does not count, FAILED after an error.
+
+    Args:
+        seal: called with the run's id when its last artifact is written.
+        continued: the unfinished run to go on with, which has a checkpoint; else a new one is made.
+
+    Raises:
+        SupersededError: `seal` said no.
+    """
+    run_id = continued or _create(header)
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory, worker.beating(run_id):
+        recorder = Recorder(run_id, Path(directory))
+        try:
+            if continued:
+                _reopen(continued, header, recorder)
+            yield recorder
+            recorder.send()
+            if not seal(run_id):
+                raise SupersededError
+        except BaseException as error:
+            _give_up(recorder, error)
+            raise
+        client().set_terminated(run_id, "FINISHED")
+    checkpoint.clear(scratch() / run_id)
+
+
+@contextlib.contextmanager
+def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
+    """A run under which the results made inside are filed: a grid or a search. It has no fingerprint and is never reused."""
+    worker.settle()
+    with recording(Header(name, {"w2s.stage": stage}, params, note), seal=lambda run_id: True) as recorder:
+        outer = _parent.set(recorder.run_id)
+        try:
+            yield recorder
+        finally:
+            _parent.reset(outer)
+
+
+def attach(
+    found: Result, name: str, stage: Callable[[Path], None], metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> Result:
+    """A finished run with a report added: artifacts, then in one request what makes them count, metrics, tags and digests.
+
+    Args:
+        name: of the report; one of the same name takes its place.
+        stage: writes the artifacts into the directory it is given.
+    """
+    now = int(time.time() * 1000)
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
+        stage(Path(directory))
+        tags = {**tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
+        client().log_artifacts(found.run_id, directory)
+    client().log_batch(
+        found.run_id,
+        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    return replace(found, metrics={**found.metrics, **metrics}, tags={**found.tags, **tags})
+
+
+def scratch() -> Path:
+    """The directory of checkpoints."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("W2S_SCRATCH") or cache / "w2s_mlflow")
+
+
+def sweep_scratch() -> None:
+    """Remove the checkpoints of runs that nobody went on with."""
+    for directory in scratch().glob("*/"):
+        with contextlib.suppress(OSError):
+            if time.time() - directory.stat().st_mtime > OLD:
+                shutil.rmtree(directory)
+
+
+@functools.cache
+def _origin() -> dict[str, str]:
+    """Who runs what, from which commit: the tags that MLflow's fluent API would set."""
+    return dict(resolve_tags())
+
+
+def _tags(header: Header) -> dict[str, str]:
+    above = _parent.get() or launch_run_id()
+    family = {MLFLOW_PARENT_RUN_ID: above} if above else {}
+    own = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
+    return _origin() | own | dict(header.tags) | family | worker.marks()
+
+
+def _create(header: Header) -> str:
+    run = client().create_run(experiment().experiment_id, tags=_tags(header), run_name=header.name)
+    logged = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in header.params.items()]
+    client().log_batch(run.info.run_id, params=logged)
+    return str(run.info.run_id)
+
+
+def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
+    """Make an unfinished run this process's own: what a new one would say, and what its checkpoint had not sent."""
+    saved = checkpoint.read(scratch() / run_id)
+    assert saved is not None, "a run is continued only from a checkpoint"
+    client().update_run(run_id, status="RUNNING")
+    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(header).items()])
+    recorder.restore(saved.notes)
+
+
+def _give_up(recorder: Recorder, error: BaseException) -> None:
+    stopped = isinstance(error, KeyboardInterrupt | SupersededError)
+    with contextlib.suppress(Exception):  # the server may be what went wrong; the next start closes the run
+        if not stopped:  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
+            recorder.flush()
+        client().set_terminated(recorder.run_id, "KILLED" if stopped else "FAILED")

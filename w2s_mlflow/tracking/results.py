@@ -1,0 +1,167 @@
+"""Finished runs: found by fingerprint, read artifact by artifact, each held against the digest it was written with."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.records import Predictions, SoftLabels, read_gold, read_predictions
+from w2s_mlflow.tracking.server import client, experiment, sentence
+
+PAGE = 1000
+FINGERPRINT, ARTIFACTS = "w2s.fingerprint", "w2s.artifacts"
+WEAK_LABELS = "labels/weak_labels.parquet"
+
+
+class TornError(ConfigError):
+    """An artifact is gone, or is not what was written."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, reused or new; under `--plan` a run that may not be there yet, without an id."""
+
+    run_id: str
+    name: str
+    stage: str
+    fingerprint: str
+    artifact_uri: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    seconds: float
+    reused: bool
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256, cut at 32 digits, of each artifact by its path: those of the run, and of each report added to it."""
+        found: dict[str, str] = {}
+        for tag, value in self.tags.items():
+            if tag == ARTIFACTS or tag.startswith(f"{ARTIFACTS}."):
+                found |= json.loads(value)
+        return found
+
+    def artifact(self, path: str) -> Path:
+        """A local path of one artifact, a file or a directory, undamaged.
+
+        Raises:
+            TornError: it is not there, or its digest is not the one it was written with.
+        """
+        repository = get_artifact_repository(self.artifact_uri)
+        try:
+            found = _local(repository, self.run_id, path)
+            self._check(path, found)
+        except (MlflowException, OSError) as error:
+            raise TornError(f"run {self.run_id} ({self.name}) has lost its artifact {path}: {sentence(error)}") from error
+        return found
+
+    def check(self) -> None:
+        """Read every artifact once. Raises TornError for the first that is damaged."""
+        for path in self.digests:
+            self.artifact(path)
+
+    def _check(self, path: str, found: Path) -> None:
+        found.stat()
+        for name, expected in self.digests.items():
+            file = found if name == path else found / name.removeprefix(f"{path}/")
+            if (name == path or name.startswith(f"{path}/")) and digest(file) != expected:
+                raise TornError(f"run {self.run_id} ({self.name}) has a damaged artifact {name}: it is not what was written")
+
+    def predictions(self, split: str) -> Predictions:
+        """The stored predictions on `validation`, `selection` or `test`, with gold where the evaluator has scored them."""
+        found = read_predictions(self.artifact(f"predictions/{split}.parquet"))
+        gold = f"gold/{split}.parquet"
+        return found.with_gold(read_gold(self.artifact(gold), found.ids)) if gold in self.digests else found
+
+    def weak_labels(self) -> SoftLabels:
+        """The labels a supervisor gave `transfer`."""
+        return read_predictions(self.artifact(WEAK_LABELS))
+
+
+def digest(file: Path) -> str:
+    """sha256 of a file, cut at 32 digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
+
+
+def digests_of(directory: Path) -> dict[str, str]:
+    """The digest of every file in a directory, by its path there."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): digest(path) for path in files}
+
+
+def runs_of(fingerprint: str) -> list[Run]:
+    """All runs with this fingerprint, whatever their status, the newest first."""
+    found = client().search_runs([experiment().experiment_id], f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+    return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id), reverse=True)
+
+
+def finished(filter_string: str = "") -> list[Result]:
+    """Every finished result of the experiment, all pages, the oldest first.
+
+    Raises:
+        ConfigError: `filter_string` is none of MLflow's.
+    """
+    clause = f"attributes.status = 'FINISHED' and tags.`{FINGERPRINT}` LIKE '%'"  # a launcher's run has no fingerprint
+    text = f"{clause} and {filter_string}" if filter_string else clause
+    return [result(run, reused=True) for run in _pages(text, filter_string)]
+
+
+def _pages(text: str, filter_string: str) -> Iterator[Run]:
+    experiments, order, token = [experiment().experiment_id], ["attributes.start_time ASC"], None
+    while True:
+        try:
+            page = client().search_runs(experiments, text, max_results=PAGE, order_by=order, page_token=token)
+        except MlflowException as error:
+            raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {sentence(error)}") from error
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def get(run_id: str) -> Result:
+    """A run by its id."""
+    return result(client().get_run(run_id), reused=False)
+
+
+def link(found: Result) -> str:
+    """A Markdown link to the run, for the notes of others."""
+    return f"[{found.name}](#/experiments/{experiment().experiment_id}/runs/{found.run_id})"
+
+
+def result(run: Run, *, reused: bool) -> Result:
+    """What MLflow says of a run."""
+    info, data = run.info, run.data
+    lasted = ((info.end_time or info.start_time) - info.start_time) / 1000
+    stage, fingerprint = data.tags.get("w2s.stage", ""), data.tags.get(FINGERPRINT, "")
+    names = info.run_id, info.run_name, stage, fingerprint, info.artifact_uri
+    return Result(*names, data.params, data.metrics, data.tags, data.metrics.get("seconds", lasted), reused)
+
+
+def _local(repository: ArtifactRepository, run_id: str, path: str) -> Path:
+    """Where an artifact lies: a local one in its place, another fetched once into a directory that ends with the process."""
+    if isinstance(repository, LocalArtifactRepository):
+        return Path(str(repository.download_artifacts(path)))  # type: ignore[no-untyped-call]
+    directory = Path(_scratch().name) / run_id
+    directory.mkdir(exist_ok=True)
+    if not (directory / path).exists():
+        repository.download_artifacts(path, str(directory))  # type: ignore[no-untyped-call]
+    return directory / path
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="w2s-artifacts-", ignore_cleanup_errors=True)

@@ -1,0 +1,172 @@
+"""Why a run was not another one: the parts of its fingerprint that differ from those of its nearest match."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking.results import Result, TornError
+from w2s_mlflow.tracking.server import client, experiment
+
+READ = 50
+"""The runs, nearest by parameters, whose fingerprints are read part by part."""
+ROWS = "rows.parquet"
+NESTED = ("options", "libraries", "source", "inputs")
+Parts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A run, the finished run of its stage that is nearest to it, and the parts in which they differ, nearest -> run."""
+
+    run_id: str
+    name: str
+    nearest_run_id: str | None
+    nearest_name: str | None
+    differences: tuple[str, ...]
+
+
+def explain(run: str) -> Explanation:
+    """The parts in which a run, by its id or its name, differs from its nearest match.
+
+    Raises:
+        ConfigError: there is no such run, or it has no fingerprint.
+    """
+    found = _result(run)
+    own = _parts(found)
+    if own is None:
+        raise ConfigError(f"run {found.run_id} ({found.name}) has no fingerprint: only results of a stage have one")
+    near = _nearest(found, own)
+    if near is None:
+        return Explanation(found.run_id, found.name, None, None, ())
+    other = _parts(near)
+    assert other is not None
+    return Explanation(found.run_id, found.name, near.run_id, near.name, tuple(differences(other, own)))
+
+
+def differences(old: Parts, new: Parts) -> Iterator[str]:
+    """One line for each part that differs, those of an input under the input's name."""
+    for name, before, after in _leaves(old, new):
+        kind, _, key = name.partition(" ")
+        if kind == "source":
+            yield f"source {key} {_edited(before, after)}"
+        elif kind == "data":
+            yield f"data: {_changed_rows(before, after)}"
+        elif kind == "input" and before and after:
+            yield from (f"input {key}: {line}" for line in _of_inputs(before, after))
+        else:
+            yield f"{name}: {_shown(before)} -> {_shown(after)}"
+
+
+def _edited(before: str | None, after: str | None) -> str:
+    if before and after:
+        return "was edited (every character counts, comments too)"
+    return "is used now" if after else "is no longer used"
+
+
+def _leaves(old: Parts, new: Parts) -> list[tuple[str, Any, Any]]:
+    """(name, before, after) of each part that differs, options and the like one by one."""
+    before, after = _flat(old), _flat(new)
+    names = dict.fromkeys((*before, *after))
+    return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+
+
+def _flat(parts: Parts) -> dict[str, Any]:
+    found: dict[str, Any] = {name: value for name, value in parts.items() if name not in NESTED}
+    singular = dict(zip(NESTED, ("option", "library", "source", "input"), strict=True))
+    for kind, word in singular.items():
+        for key, value in parts[kind].items():
+            if isinstance(value, Mapping):  # the options of a loss
+                found |= {f"{word} {inner}": value[inner] for inner in value}
+            else:
+                found[f"{word} {key}"] = value
+    return found
+
+
+def _of_inputs(before: str, after: str) -> Iterator[str]:
+    old, new = (_by_fingerprint(fingerprint) for fingerprint in (before, after))
+    if old is None or new is None:
+        yield "its run is gone, so its parts cannot be compared"
+    else:
+        yield from differences(old, new)
+
+
+def _by_fingerprint(fingerprint: str) -> Parts | None:
+    for run in results.runs_of(fingerprint):
+        if parts := _parts(results.result(run, reused=True)):
+            return parts
+    return None
+
+
+def _changed_rows(before: str, after: str) -> str:
+    """How the rows in use differ, from the tables that the supervisors of the two cuts keep."""
+    old, new = _rows(before), _rows(after)
+    if old is None or new is None:
+        return f"the rows in use differ, digest {before[:12]} -> {after[:12]}"
+    edited = sorted(id_ for id_ in old.keys() & new.keys() if old[id_][1] != new[id_][1])
+    moved = sum(old[id_][0] != new[id_][0] for id_ in old.keys() & new.keys())
+    counts = {"gone": len(old.keys() - new.keys()), "new": len(new.keys() - old.keys()), "in another part": moved}
+    said = [f"{count} {what}" for what, count in counts.items() if count]
+    if edited:
+        parts = Counter(new[id_][0] for id_ in edited)
+        where = ", ".join(f"{count} of {part}" for part, count in parts.items())
+        said.insert(0, f"{len(edited)} edited ({where}; the first is {edited[0]!r})")
+    return f"of {len(new)} rows in use {', '.join(said)}"
+
+
+def _rows(data: str) -> dict[str, tuple[str, str]] | None:
+    """(part, digest) of each row by its id, for the cut with this digest; None where no run has kept them."""
+    import pyarrow.parquet as pq
+
+    clause = f"tags.`w2s.data` = '{data}' and tags.`w2s.stage` = 'supervisor' and attributes.status = 'FINISHED'"
+    for run in client().search_runs([experiment().experiment_id], clause, max_results=1):
+        table = pq.read_table(results.result(run, reused=True).artifact(ROWS)).to_pydict()
+        return dict(zip(table["id"], zip(table["part"], table["digest"], strict=True), strict=True))
+    return None
+
+
+def _result(run: str) -> Result:
+    """The run of this id or name; the launcher's run stands for its result."""
+    try:
+        found = results.get(run)
+    except MlflowException:
+        clause = "attributes.run_name = '{}'".format(run.replace("'", ""))
+        named = client().search_runs([experiment().experiment_id], clause, max_results=1)
+        if not named:
+            raise ConfigError(
+                f"RUN must be the id or the name of a run of experiment {experiment().name!r}, got {run!r}"
+            ) from None
+        found = results.result(named[0], reused=True)
+    target = found.tags.get("w2s.result_run_id")
+    return results.get(target) if target else found
+
+
+def _nearest(found: Result, own: Parts) -> Result | None:
+    """The finished run of the stage with the fewest parts that differ; of several the last one before the run."""
+    others = [
+        other for other in results.finished(f"tags.`w2s.stage` = '{found.stage}'") if other.fingerprint != found.fingerprint
+    ]
+    others.sort(key=lambda other: sum(other.params.get(name) != value for name, value in found.params.items()))
+    ranked = [(len(_leaves(parts, own)), place, other) for place, other in enumerate(others[:READ]) if (parts := _parts(other))]
+    return min(ranked, key=lambda entry: entry[:2])[2] if ranked else None
+
+
+def _parts(found: Result) -> Parts | None:
+    """The parts of a run's fingerprint as it keeps them; None where it has none."""
+    try:
+        parts: Parts = json.loads(found.artifact("fingerprint.json").read_text())
+    except TornError:
+        return None
+    return parts
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value in (None, "") else str(value)
+    return text[:12] if len(text) > 40 else text
