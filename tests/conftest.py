@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,14 @@ SMALL: dict[str, Any] = {"train_size": 200, "test_size": 150}
 
 
 def pytest_configure() -> None:
-    """Keep torch on one thread here and in every child process: tests run beside each other."""
+    """For this and every child process: torch on one thread, as tests run beside each other, and a scratch directory."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["W2S_SCRATCH"] = tempfile.mkdtemp(prefix="w2s-scratch-")
+
+
+def pytest_unconfigure() -> None:
+    """Remove the scratch directory."""
+    shutil.rmtree(os.environ["W2S_SCRATCH"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

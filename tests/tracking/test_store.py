@@ -1,0 +1,418 @@
+"""One result, one run: reused, waited for, taken over, continued, or made; a damaged one is never used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from mlflow.entities import Metric
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow import checkpoint
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.stages import _gold, student, supervisor
+from w2s_mlflow.tracking import claims, results, server, store, worker
+from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.recorder import Recorder, scratch
+from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result
+
+pytestmark = pytest.mark.usefixtures("experiment")
+
+IDENTITY = {"task": "none", "weak": "-", "strong": "-", "method": "test", "seed": "0"}
+DEAD = "gone-0123:1:0.00"
+"""A worker of another machine."""
+
+
+def order(seed: int = 0) -> store.Order:
+    """A result that needs no model."""
+    parts = Parts("test", 1, {"seed": seed}, "", {}, {}, {})
+    return store.Order(f"test {seed}", parts, supervisor.Config(seed=seed), IDENTITY, {}, "a note")
+
+
+def text(words: str = "whole") -> Callable[[Recorder], None]:
+    """What makes a result of one small file."""
+    return lambda recorder: recorder.text("words.txt", words)
+
+
+def left(status: str, attempt: int = 0, **tags: str) -> str:
+    """A run of the result that some process has left behind; its id."""
+    assert claims.claim(order().parts.digest(), attempt)
+    run = server.client().create_run(
+        server.experiment().experiment_id,
+        tags={FINGERPRINT: order().parts.digest(), "w2s.stage": "test", store.ATTEMPT: str(attempt), **tags},
+        run_name="left",
+    )
+    if status != "RUNNING":
+        server.client().set_terminated(run.info.run_id, status)
+    return str(run.info.run_id)
+
+
+def gone() -> str:
+    """A process of this machine that has ended."""
+    return f"{worker.me().machine}:{os.getpid()}:1.00"
+
+
+def beat(seconds_ago: float = 0.0) -> str:
+    return str(time.time() - seconds_ago)
+
+
+def status_of(run_id: str) -> str:
+    return str(server.client().get_run(run_id).info.status)
+
+
+def test_the_second_asks_and_does_not_make() -> None:
+    first = store.produce(order(), text())
+    second = store.produce(order(), lambda recorder: pytest.fail("made twice"))
+    assert (first.run_id, first.reused, second.run_id, second.reused) == (second.run_id, False, first.run_id, True)
+    assert second.artifact("words.txt").read_text() == "whole"
+
+
+def test_another_fingerprint_is_another_result() -> None:
+    assert store.produce(order(0), text()).run_id != store.produce(order(1), text()).run_id
+
+
+def test_an_error_fails_the_run_and_the_next_makes_it() -> None:
+    with pytest.raises(ZeroDivisionError):
+        store.produce(order(), lambda recorder: [][1 // 0])
+    assert [run.info.status for run in runs()] == ["FAILED"]
+    assert not store.produce(order(), text()).reused
+    assert sorted(run.info.status for run in runs()) == ["FAILED", "FINISHED"]
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_given_once_and_sealed_once() -> None:
+    first = claims.claim("f", 0)
+    assert first is not None and claims.claim("f", 0) is None
+    assert first.seal("r")
+    assert first.seal("r"), "the same words again are no error: an answer may have been lost on the way"
+    assert not first.seal("other")
+    assert claims.claim("f", 1) is None and claims.claim("f", 2) is not None
+
+
+def test_who_was_replaced_cannot_seal() -> None:
+    first, second = claims.claim("f", 0), claims.claim("f", 1)
+    assert first and second
+    assert not first.seal("r") and second.seal("s")
+
+
+def test_the_lock_run_is_one_and_out_of_sight() -> None:
+    lock = claims.lock_run_id()
+    assert lock not in {run.info.run_id for run in runs()}
+    claims._lock_run_id.cache_clear()
+    assert claims.lock_run_id() == lock
+    server.client().delete_experiment_tag(server.experiment().experiment_id, claims.LOCK)
+    claims._lock_run_id.cache_clear()
+    assert claims.lock_run_id() == lock, "who comes too late for the election takes the one that was elected"
+
+
+def test_a_deleted_lock_run_is_one_sentence() -> None:
+    server.client().delete_run(claims.lock_run_id())
+    with pytest.raises(ConfigError, match=r"holds the claims of .* was deleted: restore it with `mlflow runs restore"):
+        store.produce(order(), text())
+    server.client().restore_run(claims.lock_run_id())
+
+
+def test_what_a_sleeper_made_does_not_count() -> None:
+    """Another process takes the place of this one while it makes the result, and is first."""
+    others = []
+
+    def make(recorder: Recorder) -> None:
+        recorder.text("words.txt", "late")
+        assert claims.claim(order().parts.digest(), 1)
+        others.append(finished_by_other(attempt=1))
+
+    found = store.produce(order(), make)
+    assert (found.run_id, found.reused) == (others[0], True)
+    assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]
+
+
+def finished_by_other(attempt: int) -> str:
+    run = server.client().create_run(
+        server.experiment().experiment_id, tags={FINGERPRINT: order().parts.digest(), store.ATTEMPT: str(attempt)}
+    )
+    server.client().set_terminated(run.info.run_id)
+    return str(run.info.run_id)
+
+
+# --- owners -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = left("RUNNING", **{worker.WORKER: DEAD, worker.HEARTBEAT: beat()})
+    said: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        if len(said) == 1:
+            server.client().set_terminated(other)
+
+    monkeypatch.setattr(store.time, "sleep", sleep)
+    with store.waiting(said.append):
+        found = store.produce(order(), lambda recorder: pytest.fail("made twice"))
+    assert found.run_id == other and found.reused
+    assert said == ["waiting 0 s for left, made by process 1 on gone"]
+
+
+def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
+    left("RUNNING", **{worker.WORKER: str(worker.me()), worker.HEARTBEAT: beat()})
+    with store.deferring(), pytest.raises(store.BusyError, match=f"made by process {os.getpid()} on {socket.gethostname()}"):
+        store.produce(order(), text())
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {worker.WORKER: "HERE", worker.HEARTBEAT: beat()},
+        {worker.WORKER: DEAD, worker.HEARTBEAT: beat(2 * worker.SKEW)},
+        {worker.WORKER: "ME", worker.HEARTBEAT: beat(2 * worker.STALE)},
+        {},
+    ],
+    ids=["process gone", "silent elsewhere", "asleep here", "no owner"],
+)
+def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
+    names = {"HERE": gone(), "ME": str(worker.me())}
+    other = left("RUNNING", **{key: names.get(value, value) for key, value in tags.items()})
+    worker._settle.cache_clear()
+    worker.settle()
+    found = store.produce(order(), text())
+    assert found.run_id != other and not found.reused
+    assert status_of(other) == "KILLED"
+
+
+def test_the_heart_of_another_machine_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock may be wrong by minutes: only a heartbeat that does not change over our own time is silent."""
+    other = left("RUNNING", **{worker.WORKER: DEAD, worker.HEARTBEAT: beat(200)})
+    monkeypatch.setattr(worker, "STALE", 0.3)
+    monkeypatch.setattr(store, "POLL", 0.05)
+    looks: list[str] = []
+    with store.waiting(looks.append):
+        found = store.produce(order(), text())
+    assert looks and found.run_id != other and status_of(other) == "KILLED"
+
+
+def test_a_heart_that_beats_is_never_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "STALE", 0.2)
+    other, watch = left("RUNNING", **{worker.WORKER: DEAD, worker.HEARTBEAT: beat(300)}), worker.Watch()
+    for second in range(4):
+        server.client().set_tag(other, worker.HEARTBEAT, beat(300 - second))
+        assert not watch.dead(server.client().get_run(other))
+        time.sleep(0.1)
+    time.sleep(0.25)
+    assert watch.dead(server.client().get_run(other))
+
+
+def test_a_run_in_the_making_has_an_owner_and_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "BEAT", 0.05)
+    seen: list[dict[str, str]] = []
+
+    def make(recorder: Recorder) -> None:
+        for _ in range(2):
+            seen.append(dict(server.client().get_run(recorder.run_id).data.tags))
+            time.sleep(0.4)
+
+    store.produce(order(), make)
+    owner = worker.Worker.parse(seen[0][worker.WORKER])
+    assert owner is not None and owner.pid == os.getpid() and not owner.gone()
+    assert float(seen[1][worker.HEARTBEAT]) > float(seen[0][worker.HEARTBEAT])
+
+
+def test_a_process_id_that_was_given_again_is_another_process() -> None:
+    me = worker.me()
+    assert worker.Worker(me.machine, me.pid, "1.00").gone() and not me.gone()
+    unused = max(psutil.pids()) + 100_000
+    assert worker.Worker(me.machine, unused, me.born).gone()
+    assert not worker.Worker("elsewhere", unused, me.born).gone(), "a process of another machine cannot be looked up"
+    assert worker.Worker.parse(str(me)) == me and worker.Worker.parse("") is None
+
+
+def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PATIENCE", 0.2)
+    monkeypatch.setattr(store, "POLL", 0.05)
+    assert claims.claim(order().parts.digest(), 0) and claims.claim(order().parts.digest(), 1)
+    assert not store.produce(order(), text()).reused
+
+
+def test_a_dead_owner_s_run_that_was_whole_is_finished_in_its_place() -> None:
+    """Killed between its last artifact and its last status."""
+    other = left("RUNNING", **{worker.WORKER: gone(), worker.HEARTBEAT: beat(), ARTIFACTS: "{}"})
+    found = store.produce(order(), lambda recorder: pytest.fail("what was finished is lost"))
+    assert found.run_id == other and status_of(other) == "FINISHED"
+
+
+def test_orphans_are_closed_by_the_next_start() -> None:
+    dead = left("RUNNING", **{worker.WORKER: gone(), worker.HEARTBEAT: beat()})
+    alive = left("RUNNING", 1, **{worker.WORKER: DEAD, worker.HEARTBEAT: beat()})
+    foreign = server.client().create_run(server.experiment().experiment_id).info.run_id
+    client, experiment = server.client(), server.experiment().experiment_id
+    long_ago = int((time.time() - 2 * worker.LAUNCH) * 1000)
+    launched = {"mlflow.project.entryPoint": "student"}
+    launch = client.create_run(experiment, start_time=long_ago, tags=launched).info.run_id
+    building = client.create_run(experiment, tags=launched).info.run_id
+    worker._settle.cache_clear()
+    worker.settle()
+    assert [status_of(run) for run in (dead, launch)] == ["KILLED", "KILLED"]
+    assert [status_of(run) for run in (alive, foreign, building)] == ["RUNNING"] * 3
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+
+
+def test_reuse_never_makes_it_again_but_once() -> None:
+    first = store.produce(order(), text())
+    time.sleep(0.002)
+    with store.reuse("never"):
+        second, third = store.produce(order(), text()), store.produce(order(), text())
+    assert first.run_id != second.run_id == third.run_id and third.reused
+    assert store.produce(order(), text()).run_id == second.run_id, "the newest is the one that is found"
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def cut_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [cut_file, flip_byte, Path.unlink])
+@pytest.mark.parametrize("path", ["labels/weak_labels.parquet", "predictions/test.parquet", "config.json", "gold/test.parquet"])
+def test_a_damaged_artifact_is_named_and_made_again(
+    path: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = supervisor.Config(epochs=1, **SMALL)
+    first = supervisor.run(config)
+    labels = first.weak_labels().probabilities_NC
+    damage(first.artifact(path))
+    second = supervisor.run(config)
+    assert not second.reused and second.run_id != first.run_id
+    assert path in caplog.text and first.run_id in caplog.text and "it is made again" in caplog.text
+    assert status_of(first.run_id) == "FAILED" and path in server.client().get_run(first.run_id).data.tags[store.TORN]
+    assert np.array_equal(second.weak_labels().probabilities_NC, labels)
+    assert supervisor.run(config).run_id == second.run_id
+
+
+def test_a_student_never_learns_from_damaged_labels() -> None:
+    weak = supervisor.run(supervisor.Config(**SMALL))
+    flip_byte(weak.artifact(results.WEAK_LABELS))
+    found = student.run(student.Config(strong="chess-121k", **SMALL))
+    assert found.tags["w2s.weak_run_id"] != weak.run_id
+
+
+def test_reading_a_damaged_artifact_is_refused() -> None:
+    found = supervisor.run(supervisor.Config(**SMALL))
+    cut_file(found.artifact("predictions/selection.parquet"))
+    with pytest.raises(results.TornError, match=r"damaged artifact predictions/selection\.parquet"):
+        found.predictions("selection")
+
+
+def test_every_file_of_a_directory_is_checked() -> None:
+    def make(recorder: Recorder) -> None:
+        recorder.text("model/a.txt", "a")
+        recorder.text("model/b/c.txt", "c")
+        recorder.text("models.txt", "another")
+
+    found = store.produce(order(), make)
+    assert (found.artifact("model") / "b" / "c.txt").read_text() == "c"
+    flip_byte(found.artifact("model") / "b" / "c.txt")
+    assert found.artifact("models.txt").read_text() == "another" and found.artifact("model/a.txt").read_text() == "a"
+    with pytest.raises(results.TornError, match=r"model/b/c\.txt"):
+        found.artifact("model")
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+LONG: dict[str, Any] = {"epochs": 4, "early_stopping": "none", "checkpoint_every": 4, **SMALL}
+
+
+class Dead(BaseException):
+    """What ends a training here: no handler of ours knows it, so that nothing is tidied up."""
+
+
+@contextlib.contextmanager
+def dying(step: int, error: type[BaseException]) -> Iterator[None]:
+    """Inside, a training ends with `error` after `step` steps."""
+    metrics = Recorder.metrics
+
+    def report(self: Recorder, values: dict[str, float], at: int = 0) -> None:
+        metrics(self, values, at)
+        if at == step and "train/loss" in values:
+            raise error
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(error):
+        patch.setattr(Recorder, "metrics", report)
+        yield
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Dead])
+@pytest.mark.parametrize("step", [4, 6, 11])
+def test_a_training_goes_on_in_the_same_run_with_the_same_bits(step: int, error: type[BaseException]) -> None:
+    whole = supervisor.run(supervisor.Config(seed=1, **LONG))
+    with store.reuse("never"):
+        with dying(step, error):
+            supervisor.run(supervisor.Config(seed=1, **LONG))
+        stopped = next(run for run in runs() if run.info.status in ("KILLED", "FAILED"))
+        kept = checkpoint.read(scratch() / stopped.info.run_id)
+        assert (kept is None) == (step == 4), "a death at step 4 comes before the checkpoint of step 4 is written"
+        again = supervisor.run(supervisor.Config(seed=1, **LONG))
+    assert (again.run_id == stopped.info.run_id) == (kept is not None)
+    for part in ("validation", "selection", "test"):
+        assert np.array_equal(again.predictions(part).probabilities_NC, whole.predictions(part).probabilities_NC)
+    assert status_of(again.run_id) == "FINISHED" and not (scratch() / again.run_id).exists()
+    if error is KeyboardInterrupt:
+        history = [metric.step for metric in history_of(again, "train/loss")]
+        assert history == list(range(1, len(history) + 1)), "every step is in the curve once"
+    assert [metric.value for metric in history_of(whole, "train/loss")] == sorted_values(again)
+
+
+def history_of(found: Result, name: str) -> list[Metric]:
+    points = server.client().get_metric_history(found.run_id, name)
+    return sorted(points, key=lambda point: point.step)
+
+
+def sorted_values(found: Result) -> list[float]:
+    return list({point.step: point.value for point in history_of(found, "train/loss")}.values())
+
+
+def test_a_damaged_checkpoint_is_named_and_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    whole = supervisor.run(supervisor.Config(seed=2, **LONG))
+    with store.reuse("never"):
+        with dying(9, KeyboardInterrupt):
+            supervisor.run(supervisor.Config(seed=2, **LONG))
+        stopped = next(run.info.run_id for run in runs() if run.info.status == "KILLED")
+        file = next((scratch() / stopped).glob("*.safetensors"))
+        flip_byte(file)
+        again = supervisor.run(supervisor.Config(seed=2, **LONG))
+    assert again.run_id != stopped and file.name in caplog.text
+    assert np.array_equal(again.weak_labels().probabilities_NC, whole.weak_labels().probabilities_NC)
+
+
+def test_parameters_and_tags_of_a_continued_run_are_those_of_a_new_one() -> None:
+    with dying(9, KeyboardInterrupt):
+        supervisor.run(supervisor.Config(seed=3, **LONG))
+    found = supervisor.run(supervisor.Config(seed=3, **LONG))
+    assert found.tags[store.ATTEMPT] == "1" and found.params["epochs"] == "4"
+    assert json.loads(found.artifact("fingerprint.json").read_text())["stage"] == "supervisor"
+    assert len(runs()) == 1
+
+
+def test_the_parts_are_stored_one_by_one() -> None:
+    found = supervisor.run(supervisor.Config(**SMALL))
+    parts = json.loads(found.artifact("fingerprint.json").read_text())
+    assert Parts(**parts).digest() == found.fingerprint
+    assert {"losses.cross_entropy", "train", "tasks.chess", "models.chess"} <= set(parts["source"])
+    assert found.tags["w2s.data"] == parts["data"] == _gold.cut(supervisor.Config(**SMALL).resolved()).digest
