@@ -1,9 +1,10 @@
-"""The tracking store at 10,000 runs: milliseconds of each request, on SQLite with a write-ahead log.
+"""The tracking store at 10,000 runs: milliseconds of each request and of a whole stage, on SQLite with a write-ahead log.
 
     python benchmarks/store.py
 
 The database lies in a temporary directory. Its runs have the shape of ours (25 parameters, 15 metrics, 15 tags) and are written
-by SQL into the tables that MLflow made; what is measured goes through MLflow's client, warm.
+by SQL into the tables that MLflow made; what is measured goes through MLflow's client, warm. The stage is a supervisor of the
+default experiment whose training takes no time: all that is left is finding, claiming, recording, sealing and reporting.
 """
 
 from __future__ import annotations
@@ -17,13 +18,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
+import numpy as np
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
+from w2s_mlflow.records import Predictions
+from w2s_mlflow.split import Examples
+from w2s_mlflow.stages import _finetune, _gold, supervisor
 from w2s_mlflow.tracking import results, server
+from w2s_mlflow.tracking.recorder import Recorder
 
 RUNS, PARAMS, METRICS, TAGS, REPEATS = 10_000, 25, 15, 15, 50
 CLAIMS = 100, 1_000, 20_000
@@ -127,6 +134,31 @@ def contested(client: mlflow.MlflowClient, number: int, run: str) -> Iterator[Re
     yield f"get_run, {number} params", lambda repeat: client.get_run(run)
 
 
+def stages() -> Iterator[Request]:
+    """A whole stage but for its training, and the same when it is reused: lookup, digests of all artifacts, no report."""
+    config = supervisor.Config().resolved()
+    cut = _gold.cut(config)
+    parts = _finetune.parts("supervisor", 1, config, cut, {}, ["losses.cross_entropy"])
+
+    def even(examples: Examples) -> Predictions:
+        return _finetune.predict_table(examples, np.full((len(examples), 2), 0.5, dtype=np.float32))
+
+    def make(recorder: Recorder) -> None:
+        _gold.record_rows(config, cut, recorder)
+        for step in range(90):
+            recorder.metrics({"train/loss": 0.5, "train/gradient_norm": 1.0}, step)
+        recorder.weak_labels(even(cut.transfer))
+        for part in ("selection", "test"):
+            recorder.predictions(part, even(cut.parts()[part]))
+
+    def stage(version: int) -> None:
+        labels = {"weak": config.weak, "strong": "-", "method": "supervisor"}
+        _gold.report(_finetune.produce(replace(parts, version=version), config, cut, labels, "a note", make), config, cut)
+
+    yield "whole stage but its training", stage
+    yield "whole stage, reused", stage
+
+
 def created(client: mlflow.MlflowClient) -> str:
     """The id of a new run, which is over: none is RUNNING at first."""
     run = client.create_run(EXPERIMENT).info.run_id
@@ -154,7 +186,7 @@ def main() -> None:
         client = server.client()
         claims = {number: created(client) for number in CLAIMS}
         fill(path, claims)
-        every = itertools.chain(requests(client), *(contested(client, number, run) for number, run in claims.items()))
+        every = itertools.chain(requests(client), stages(), *(contested(client, number, run) for number, run in claims.items()))
         print(json.dumps({name: milliseconds(call) for name, call in every}))
 
 

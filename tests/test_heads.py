@@ -1,14 +1,22 @@
-"""Heads: what is padded does not count, positions come from the mask, candidates are single words."""
+"""Heads: what is padded does not count, positions come from the mask, candidates are single words, disk changes nothing."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers.utils import logging
 
-from w2s_mlflow import models, predict, train
+from w2s_mlflow import heads, models, predict, train
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.heads import Head, Language, build
+from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS
 
@@ -97,3 +105,107 @@ def test_language_scores_each_next_token_of_the_continuation() -> None:
 def test_an_unknown_head_is_named() -> None:
     with pytest.raises(ConfigError, match="--head must be one of choose, classify, compare, got 'chose'"):
         head("chose")
+
+
+# --- on disk ----------------------------------------------------------------------------------------------------------
+
+
+def fitted(name: str) -> Head:
+    """A head whose weights are no longer those of the rung, nor exact in half the precision."""
+    return moved(head(name))
+
+
+def moved(one: Head) -> Head:
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    return one
+
+
+def encoder() -> PreTrainedModel:
+    """A bidirectional trunk without output words."""
+    words, context = len(chess.VOCABULARY), chess.CONTEXT
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertModel(BertConfig.from_dict({"vocab_size": words, "max_position_embeddings": context, **sizes}))
+
+
+def tied() -> PreTrainedModel:
+    """A language model whose output words are its input words."""
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(chess.VOCABULARY), n_positions=chess.CONTEXT, n_embd=16, n_layer=1, n_head=2)
+    )
+
+
+MAKERS: dict[str, Callable[[], Head]] = {
+    "choose": lambda: fitted("choose"),
+    "classify": lambda: fitted("classify"),
+    "compare": lambda: fitted("compare"),
+    "encoder": lambda: moved(build("classify", encoder(), chess.tokenizer(), 3)),
+    "tied": lambda: moved(build("choose", tied(), chess.tokenizer(), 2)),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_head_read_from_disk_answers_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    one = MAKERS[name]()
+    heads.save(one, tmp_path)
+    other = heads.load(tmp_path)
+    expected = predict.probabilities(one, one.encode(EXAMPLES))
+    np.testing.assert_array_equal(predict.probabilities(other, other.encode(EXAMPLES)), expected)
+    assert (type(other), heads.classes_of(other), type(other.model)) == (type(one), heads.classes_of(one), type(one.model))
+    assert {parameter.dtype for parameter in other.parameters()} == {torch.float32}
+    assert not any(module.training for module in other.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("choose", ["choose", None]), ("classify", ["classify", 2]), ("compare", ["compare", 2])]
+)
+def test_a_saved_head_is_a_hugging_face_directory_and_what_the_head_adds(
+    name: str, content: list[object], tmp_path: Path
+) -> None:
+    one = fitted(name)
+    heads.save(one, tmp_path)
+    assert list(json.loads((tmp_path / "head.json").read_text()).values()) == content
+    own = {"head.safetensors"} if name != "choose" else set()
+    theirs = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {file.name for file in tmp_path.iterdir()} == {"head.json"} | own | theirs
+    model = type(one.model).from_pretrained(tmp_path)
+    assert all(torch.equal(one.model.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_a_loaded_head_no_longer_hangs_on_its_files(tmp_path: Path) -> None:
+    one = fitted("classify")
+    heads.save(one, tmp_path)
+    other = heads.load(tmp_path)
+    for file in tmp_path.glob("*.safetensors"):
+        with file.open("r+b") as opened:
+            opened.write(bytes(file.stat().st_size))
+    assert all(torch.equal(one.state_dict()[key], tensor) for key, tensor in other.state_dict().items())
+
+
+def test_saving_and_loading_print_nothing_and_draw_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    one = fitted("classify")
+    logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    before = torch.get_rng_state()
+    heads.save(one, tmp_path)
+    heads.load(tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert logging.is_progress_bar_enabled()
+
+
+def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
+    heads.save(fitted("choose"), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({key: tensor for key, tensor in weights.items() if key != "model.norm.weight"}, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"not those of LlamaForCausalLM: model\.norm\.weight is missing"):
+        heads.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Llama9ForCausalLM", "AutoTokenizer", None])
+def test_an_architecture_that_transformers_does_not_have_is_refused(name: str | None, tmp_path: Path) -> None:
+    heads.save(fitted("choose"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": name and [name]}))
+    with pytest.raises(ConfigError, match=f"must name a model of transformers as its architecture, got '{name or ''}'"):
+        heads.load(tmp_path)

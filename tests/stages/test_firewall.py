@@ -177,7 +177,7 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
         "cut": "Split",
         "labels": "SoftLabels | None",
         "recorder": "Recorder",
-        "return": "None",
+        "return": "Head",
     }
     assert not {"gold", "label"} & {*vars(split.Split)["__dataclass_fields__"], *Example.__slots__}
 

@@ -14,7 +14,7 @@ from w2s_mlflow.models import chess
 from w2s_mlflow.stages import pretrain
 from w2s_mlflow.tasks import _chess_play as chess_play
 from w2s_mlflow.tasks import chess as chess_task
-from w2s_mlflow.tracking.store import Recorder
+from w2s_mlflow.tracking.recorder import Recorder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def text(words: str = "whole") -> Callable[[Recorder], None]:
     return lambda recorder: recorder.text("words.txt", words)
 
 
-def left(status: str, attempt: int = 0, **tags: str) -> str:
+def left(status: str, tags: Mapping[str, str], attempt: int = 0) -> str:
     """A run of the result that some process has left behind; its id."""
     assert claims.claim(order().parts.digest(), attempt)
     run = server.client().create_run(
@@ -149,14 +149,14 @@ def finished_by_other(attempt: int) -> str:
 
 
 def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = left("RUNNING", **{worker.WORKER: DEAD, worker.HEARTBEAT: beat()})
+    other = left("RUNNING", {worker.WORKER: DEAD, worker.HEARTBEAT: beat()})
     said: list[str] = []
 
     def sleep(seconds: float) -> None:
         if len(said) == 1:
             server.client().set_terminated(other)
 
-    monkeypatch.setattr(store.time, "sleep", sleep)
+    monkeypatch.setattr("w2s_mlflow.tracking.store.time.sleep", sleep)
     with store.waiting(said.append):
         found = store.produce(order(), lambda recorder: pytest.fail("made twice"))
     assert found.run_id == other and found.reused
@@ -164,7 +164,7 @@ def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
-    left("RUNNING", **{worker.WORKER: str(worker.me()), worker.HEARTBEAT: beat()})
+    left("RUNNING", {worker.WORKER: str(worker.me()), worker.HEARTBEAT: beat()})
     with store.deferring(), pytest.raises(store.BusyError, match=f"made by process {os.getpid()} on {socket.gethostname()}"):
         store.produce(order(), text())
 
@@ -181,7 +181,7 @@ def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
 )
 def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
     names = {"HERE": gone(), "ME": str(worker.me())}
-    other = left("RUNNING", **{key: names.get(value, value) for key, value in tags.items()})
+    other = left("RUNNING", {key: names.get(value, value) for key, value in tags.items()})
     worker._settle.cache_clear()
     worker.settle()
     found = store.produce(order(), text())
@@ -191,7 +191,7 @@ def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
 
 def test_the_heart_of_another_machine_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its clock may be wrong by minutes: only a heartbeat that does not change over our own time is silent."""
-    other = left("RUNNING", **{worker.WORKER: DEAD, worker.HEARTBEAT: beat(200)})
+    other = left("RUNNING", {worker.WORKER: DEAD, worker.HEARTBEAT: beat(200)})
     monkeypatch.setattr(worker, "STALE", 0.3)
     monkeypatch.setattr(store, "POLL", 0.05)
     looks: list[str] = []
@@ -202,7 +202,7 @@ def test_the_heart_of_another_machine_is_watched(monkeypatch: pytest.MonkeyPatch
 
 def test_a_heart_that_beats_is_never_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "STALE", 0.2)
-    other, watch = left("RUNNING", **{worker.WORKER: DEAD, worker.HEARTBEAT: beat(300)}), worker.Watch()
+    other, watch = left("RUNNING", {worker.WORKER: DEAD, worker.HEARTBEAT: beat(300)}), worker.Watch()
     for second in range(4):
         server.client().set_tag(other, worker.HEARTBEAT, beat(300 - second))
         assert not watch.dead(server.client().get_run(other))
@@ -244,14 +244,14 @@ def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.Mo
 
 def test_a_dead_owner_s_run_that_was_whole_is_finished_in_its_place() -> None:
     """Killed between its last artifact and its last status."""
-    other = left("RUNNING", **{worker.WORKER: gone(), worker.HEARTBEAT: beat(), ARTIFACTS: "{}"})
+    other = left("RUNNING", {worker.WORKER: gone(), worker.HEARTBEAT: beat(), ARTIFACTS: "{}"})
     found = store.produce(order(), lambda recorder: pytest.fail("what was finished is lost"))
     assert found.run_id == other and status_of(other) == "FINISHED"
 
 
 def test_orphans_are_closed_by_the_next_start() -> None:
-    dead = left("RUNNING", **{worker.WORKER: gone(), worker.HEARTBEAT: beat()})
-    alive = left("RUNNING", 1, **{worker.WORKER: DEAD, worker.HEARTBEAT: beat()})
+    dead = left("RUNNING", {worker.WORKER: gone(), worker.HEARTBEAT: beat()})
+    alive = left("RUNNING", {worker.WORKER: DEAD, worker.HEARTBEAT: beat()}, attempt=1)
     foreign = server.client().create_run(server.experiment().experiment_id).info.run_id
     client, experiment = server.client(), server.experiment().experiment_id
     long_ago = int((time.time() - 2 * worker.LAUNCH) * 1000)

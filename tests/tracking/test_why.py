@@ -95,7 +95,7 @@ def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def _clear() -> None:
-    for cached in (_gold._cut, _gold._load, _gold._labels):
+    for cached in (_gold._cut, _gold._load, _gold._labels, _gold._row_digests):
         cached.cache_clear()
 
 

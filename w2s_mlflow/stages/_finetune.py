@@ -5,8 +5,11 @@ Nothing here sees ground truth: examples have no label, and the labels to train 
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
+LOG = logging.getLogger("w2s_mlflow")
+MODEL = "w2s.model_id"
+"""The tag with the id of a run's logged model."""
 MODULES = ("heads", "train", "predict", "split", "records")
 """The roots of every trained result's source digest, beside its task, its model family and its loss."""
 GOLD = "w2s.gold"
@@ -140,7 +146,7 @@ def produce(
     cut: split.Split,
     labels: Mapping[str, str],
     note: str,
-    make: Callable[[Recorder], None],
+    make: Callable[[Recorder], Head | None],
     inputs: Mapping[str, Result] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Result:
@@ -159,12 +165,49 @@ def produce(
         marks[GOLD] = learned[0]
     order = store.Order(run_name(parts.stage, identity), parts, config, identity, marks, note)
 
+    heads: list[Head | None] = [None]
+
     def make_with_data(recorder: Recorder) -> None:
         rows = {name: len(examples) for name, examples in cut.parts().items()}
         recorder.dataset(config.task, cut.digest, tasks.find(config.task).source, rows)
-        make(recorder)
+        heads[0] = make(recorder)
 
-    return store.produce(order, make_with_data)
+    found = store.produce(order, make_with_data)
+    return _with_model(found, heads[0], make) if getattr(config, "keep_model", "never") == "always" else found
+
+
+def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
+    """A finished run with its model logged, whole. Without a head at hand the model is fitted once more, to the same bits."""
+    from w2s_mlflow.tracking import logged_model, planned, recorder
+
+    if MODEL in found.tags and logged_model.is_whole(found.tags[MODEL]):
+        return found
+    if plan := planned.current():
+        return plan.again(found)
+    reads: dict[str, float] = {}
+    if head is None:
+        LOG.info("%s was made without keeping its model: it is fitted once more", found.name)
+        head, reads = _fitted_again(found, make)
+    return recorder.attach(found, "model", lambda directory: None, reads, {MODEL: logged_model.log(found.run_id, head)})
+
+
+def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
+    """The head of a finished run, and the ledger of its gold reads counted up. Raises ConfigError for other predictions."""
+    from w2s_mlflow.tracking import recorder, results
+
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
+        rehearsal = recorder.Rehearsal(found.run_id, Path(directory))
+        head = make(rehearsal)
+        made = results.digests_of(Path(directory))
+    assert head is not None
+    for path in made:
+        if made[path] != found.digests[path]:
+            raise ConfigError(
+                f"run {found.run_id} ({found.name}) cannot be given its model: fitted again here it has another {path}; "
+                "make both anew with --reuse never"
+            )
+    reads = {name: value for name, value in rehearsal.last.items() if name.startswith("gold/")}
+    return head, {name: value + found.metrics.get(name, 0) for name, value in reads.items()}
 
 
 def run_name(stage: str, identity: Mapping[str, str]) -> str:

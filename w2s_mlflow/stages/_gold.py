@@ -56,10 +56,10 @@ def record_rows(config: Cutting, cut: split.Split, recorder: Recorder) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = {row.example.id: row for row in _rows(config.task)}
+    digests = _row_digests(config.task)
     used = [(example.id, part) for part, examples in cut.parts().items() for example in examples]
     columns = {"id": [id_ for id_, _ in used], "part": [part for _, part in used]}
-    columns["digest"] = [split.row_digest(rows[id_]) for id_, _ in used]
+    columns["digest"] = [digests[id_] for id_, _ in used]
     pq.write_table(pa.table(columns), recorder.directory / ROWS)
 
 
@@ -128,6 +128,12 @@ def _gold(task: str) -> Gold:
 @functools.lru_cache(maxsize=8)
 def _labels(task: str) -> dict[str, int]:
     return {row.example.id: row.label for row in _rows(task)}
+
+
+@functools.lru_cache(maxsize=8)
+def _row_digests(task: str) -> dict[str, str]:
+    # Not a field of Split: a digest covers the label, and two labels are soon tried.
+    return {row.example.id: split.row_digest(row) for row in _rows(task)}
 
 
 def _rows(task: str) -> tuple[Row, ...]:

@@ -9,6 +9,7 @@ from w2s_mlflow import models, tasks
 from w2s_mlflow.config import must, option, unknown
 
 REPORTS = ("none", "selection", "test")
+KEEP = ("never", "always")
 NONE = "-"
 """The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
 
@@ -68,6 +69,9 @@ class Training(Reported):
     checkpoint_every: int = option(200, result=False)
     """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
 
+    keep_model: str = option("never", result=False)
+    """always: log the fitted model, to be loaded by mlflow.pyfunc or served by MLflow; never: its predictions are enough."""
+
     MODEL: ClassVar[str]
     """The field that names the model which is trained."""
 
@@ -79,6 +83,11 @@ class Training(Reported):
             raise unknown("--head", self.head, tasks.HEADS)
         if self.head is not None and self.head != task.head and "compare" in (self.head, task.head):
             raise must("head", f"{task.head} for the task {task.name}", self.head)
+        if self.keep_model not in KEEP:
+            raise unknown("--keep-model", self.keep_model, KEEP)
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise must(name, "at least 1", getattr(self, name))

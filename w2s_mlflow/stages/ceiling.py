@@ -14,6 +14,7 @@ from w2s_mlflow.stages import _finetune, _gold
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
+    from w2s_mlflow.heads import Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -42,6 +43,7 @@ def run(config: Config) -> Result:
     return _gold.report(found, config, cut)
 
 
-def _make(config: Config, cut: Split, recorder: Recorder) -> None:
+def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
     head = _gold.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
     _finetune.record_heldout(head, cut, recorder)
+    return head

@@ -25,6 +25,7 @@ from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
+    from w2s_mlflow.heads import Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -120,9 +121,9 @@ def run(config: Config) -> Result:
     parts = _finetune.parts("student", VERSION, config, cut, inputs, roots)
     identity = {"weak": config.weak, "strong": config.strong, "method": config.method}
 
-    def make(recorder: Recorder) -> None:
+    def make(recorder: Recorder) -> Head:
         labels = {role: _finetune.weak_labels(found) for role, found in inputs.items()}
-        _make(config, cut, labels.get("weak"), recorder)
+        return _make(config, cut, labels.get("weak"), recorder)
 
     found = _finetune.produce(parts, config, cut, identity, _note(config, inputs), make, inputs)
     if config.report == "none":
@@ -135,7 +136,7 @@ def _supervisor(config: Config) -> Result:
     return supervisor.run(supervisor.Config(weak=config.weak, **config.shared()))
 
 
-def _make(config: Config, cut: Split, labels: SoftLabels | None, recorder: Recorder) -> None:
+def _make(config: Config, cut: Split, labels: SoftLabels | None, recorder: Recorder) -> Head:
     head = _finetune.build_head(config, pretrained=config.weights == "pretrained")
     if labels is not None:
         training, validation = _join(cut.transfer, labels), _join(cut.transfer_validation, labels)
@@ -144,6 +145,7 @@ def _make(config: Config, cut: Split, labels: SoftLabels | None, recorder: Recor
         _finetune.fit_head(head, config, training, watched, recorder, config.loss, config.loss_options)
     recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation))
     _finetune.record_heldout(head, cut, recorder)
+    return head
 
 
 def _join(examples: Examples, labels: SoftLabels) -> Labelled:

@@ -53,6 +53,12 @@ class Plan:
         self.steps.setdefault(fingerprint, Step(name, state, _estimate(parts.stage, dict(options) | dict(identity))))
         return self.placeholder(name, parts.stage, fingerprint)
 
+    def again(self, found: Result) -> Result:
+        """Note that a finished result is to be fitted once more, for its model."""
+        if found.run_id:
+            self.steps[found.fingerprint] = Step(found.name, TRAINED, found.seconds)
+        return found
+
     def placeholder(self, name: str, stage: str, fingerprint: str = "") -> Result:
         """What stands in for a result that is not there."""
         return Result("", name, stage, fingerprint, "", {}, {}, {}, 0.0, reused=False)

@@ -83,7 +83,7 @@ class Recorder:
             client().log_batch(self.run_id, metrics=self._metrics[start : start + BATCH])
         self._metrics = []
 
-    def checkpoint(self, every: int) -> Checkpoint:
+    def checkpoint(self, every: int) -> Checkpoint | None:
         """Where the training of this run keeps its state every `every` steps, with the metrics that are not sent yet."""
         self._held = every > 0
         return Checkpoint(scratch() / self.run_id, every, notes=self._notes, saved=self.flush)
@@ -127,6 +127,23 @@ class Recorder:
         self.flush()
         client().log_artifacts(self.run_id, str(self.directory))
         client().set_tag(self.run_id, ARTIFACTS, canonical_json(digests_of(self.directory)))
+
+
+@dataclass
+class Rehearsal(Recorder):
+    """A result made once more, for its model: nothing of it is sent."""
+
+    last: dict[str, float] = field(default_factory=dict)
+    """The last value of each metric."""
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        self.last.update(values)
+
+    def checkpoint(self, every: int) -> None:
+        return None
+
+    def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
+        pass
 
 
 @contextlib.contextmanager

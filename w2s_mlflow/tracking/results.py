@@ -64,7 +64,7 @@ class Result:
             found = _local(repository, self.run_id, path)
             self._check(path, found)
         except (MlflowException, OSError) as error:
-            raise TornError(f"run {self.run_id} ({self.name}) has lost its artifact {path}: {sentence(error)}") from error
+            raise TornError(f"run {self.run_id} ({self.name}) has lost its artifact {path}") from error
         return found
 
     def check(self) -> None:

@@ -1,0 +1,100 @@
+"""--keep-model: the logged model gives the stored predictions, whenever it was asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.stages import _finetune, _gold, ceiling, student, supervisor
+from w2s_mlflow.tracking import logged_model, planned, server
+from w2s_mlflow.tracking.results import Result
+
+pytestmark = pytest.mark.usefixtures("experiment")
+
+STAGES: dict[str, Any] = {
+    "supervisor": (supervisor.run, supervisor.Config(**SMALL)),
+    "ceiling": (ceiling.run, ceiling.Config(strong="chess-121k", head="classify", **SMALL)),
+    "student": (student.run, student.Config(strong="chess-121k", method="confidence", **SMALL)),
+    "untuned": (student.run, student.Config(strong="chess-121k", method="untuned", **SMALL)),
+}
+
+
+def keeping(stage: str) -> Result:
+    run, config = STAGES[stage]
+    found: Result = run(type(config)(**vars(config) | {"keep_model": "always"}))
+    return found
+
+
+def served(found: Result, stage: str) -> np.ndarray[Any, Any]:
+    """What MLflow's own loader makes of the test examples."""
+    examples = _gold.cut(STAGES[stage][1].resolved()).test
+    model = mlflow.pyfunc.load_model(f"models:/{found.tags[_finetune.MODEL]}")
+    frame = pd.DataFrame(
+        {"segments": [list(e.segments) for e in examples], "candidates": [list(e.candidates) for e in examples]}
+    )
+    order = found.predictions("test").aligned([example.id for example in examples])
+    assert order.ids == tuple(example.id for example in examples)
+    return np.asarray(model.predict(frame))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+def test_the_model_gives_the_stored_predictions(stage: str, later: bool) -> None:
+    if later:
+        run, config = STAGES[stage]
+        assert _finetune.MODEL not in run(config).tags
+    made = len(runs())
+    found = keeping(stage)
+    assert found.reused == later and (len(runs()) == made) == later
+    assert np.array_equal(served(found, stage), found.predictions("test").probabilities_NC)
+    again = keeping(stage)
+    assert again.tags[_finetune.MODEL] == found.tags[_finetune.MODEL]
+
+
+def test_fitting_once_more_is_planned_and_its_reads_are_counted() -> None:
+    first = supervisor.run(supervisor.Config(**SMALL))
+    with planned.planning() as plan:
+        keeping("supervisor")
+    assert [step.state for step in plan.steps.values()] == ["trained"]
+    found = keeping("supervisor")
+    name = "gold/supervision/supervision"
+    assert server.client().get_run(found.run_id).data.metrics[name] == 2 * first.metrics[name]
+    assert found.metrics["gold/test/report"] == first.metrics["gold/test/report"]
+
+
+def test_a_damaged_model_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
+    found = keeping("supervisor")
+    model = found.tags[_finetune.MODEL]
+    location = server.client().get_logged_model(model).artifact_location.removeprefix("file://")
+    weights = next(Path(location).rglob("model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    again = keeping("supervisor")
+    assert again.run_id == found.run_id and again.tags[_finetune.MODEL] != model
+    assert "model.safetensors" in caplog.text and logged_model.is_whole(again.tags[_finetune.MODEL])
+
+
+def test_a_model_that_gives_other_predictions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor.run(supervisor.Config(**SMALL))
+    build = _finetune.build_head
+    monkeypatch.setattr(_finetune, "build_head", lambda config, **how: build(config, pretrained=False))
+    with pytest.raises(ConfigError, match=r"cannot be given its model: .* make both anew with --reuse never"):
+        keeping("supervisor")
+
+
+def test_a_wrong_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--keep-model must be one of always, never, got 'best'"):
+        supervisor.Config(keep_model="best")
+
+
+def test_keeping_it_is_no_part_of_the_result() -> None:
+    found = keeping("supervisor")
+    assert supervisor.run(supervisor.Config(**SMALL)).run_id == found.run_id
+    assert "keep_model" not in json.loads(found.artifact("fingerprint.json").read_text())["options"]

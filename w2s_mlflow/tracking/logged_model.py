@@ -1,0 +1,182 @@
+"""Fitted heads as MLflow's logged models: made from code and safetensors, checked by digests, ready only when whole.
+
+`mlflow.pyfunc.load_model("models:/<id>")` and `mlflow models serve -m models:/<id> --env-manager local` load one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+
+from w2s_mlflow import heads
+from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.heads import Head
+from w2s_mlflow.tracking.results import ARTIFACTS, TornError, digest, digests_of
+from w2s_mlflow.tracking.server import client, sentence
+
+LOG = logging.getLogger("w2s_mlflow")
+SCRIPT = Path(__file__).with_name("serving.py")
+HEAD = "head"
+"""The name of the artifact that is the head's directory."""
+NEEDS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
+"""What the script and what it imports need, pinned as installed; the script imports this package, too."""
+ORIGIN = ("mlflow.user", "mlflow.source.")
+"""The tags of a run that its model takes over: who made it, from which commit."""
+
+
+def log(run_id: str, head: Head, name: str = "model") -> str:
+    """Log a fitted head as a model of a run, among the run's outputs and with its parameters; the model's id.
+
+    The model is PENDING until its last file is written, and FAILED after an error.
+    """
+    run = client().get_run(run_id)
+    model = _create(run, name)
+    try:
+        with tempfile.TemporaryDirectory(prefix="w2s-model-") as directory:
+            _write(model, head, Path(directory))
+            _send(model, Path(directory, "model"))
+        client().log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    except BaseException:
+        with contextlib.suppress(Exception):  # the server may be what went wrong; the model then stays PENDING
+            client().finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        raise
+    client().finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return str(model.model_id)
+
+
+def load(model_id: str) -> Head:
+    """The head of a logged model, in float32 on the CPU, with the probabilities it had, to the bit.
+
+    Raises:
+        TornError: as `verify`.
+        ConfigError: as `verify`.
+    """
+    with _whole(model_id) as directory:
+        return heads.load(directory / "artifacts" / HEAD)
+
+
+def verify(model_id: str) -> None:
+    """Read every file of a logged model once.
+
+    Raises:
+        TornError: one is gone, or is not what was written; it is named.
+        ConfigError: there is no such model, or it was never finished.
+    """
+    with _whole(model_id):
+        pass
+
+
+def is_whole(model_id: str) -> bool:
+    """Whether the model can be used; what is wrong with one that cannot is said."""
+    try:
+        verify(model_id)
+    except ConfigError as error:
+        LOG.warning("%s; it is made again", error)
+        return False
+    return True
+
+
+def digests(model_id: str) -> dict[str, str]:
+    """sha256, cut at 32 digits, of each file of a logged model by its path there. Raises ConfigError as `verify`."""
+    return _digests(_ready(model_id))
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _create(run: Run, name: str) -> LoggedModel:
+    origin = {key: value for key, value in run.data.tags.items() if key.startswith(ORIGIN)}
+    return client().create_logged_model(
+        run.info.experiment_id, name, source_run_id=run.info.run_id, tags=origin, params=run.data.params
+    )
+
+
+def _write(model: LoggedModel, head: Head, directory: Path) -> None:
+    """Write the head and, in `directory / "model"`, MLflow's model of it."""
+    heads.save(head, directory / HEAD)
+    described = Model(
+        artifact_path=model.artifact_location,
+        run_id=model.source_run_id,
+        model_uuid=model.model_id,
+        model_id=model.model_id,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # its advice on type hints and examples
+        mlflow.pyfunc.save_model(
+            path=directory / "model",
+            python_model=SCRIPT,
+            artifacts={HEAD: str(directory / HEAD)},
+            signature=_signature(head),
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in NEEDS],
+            mlflow_model=described,
+        )
+
+
+def _signature(head: Head) -> ModelSignature:
+    texts = Schema([ColSpec(Array(DataType.string), name) for name in ("segments", "candidates")])
+    probabilities_NC = TensorSpec(np.dtype(np.float32), (-1, heads.classes_of(head) or -1))
+    return ModelSignature(texts, Schema([probabilities_NC]))
+
+
+def _send(model: LoggedModel, directory: Path) -> None:
+    client().log_model_artifacts(model.model_id, str(directory))
+    client().set_logged_model_tags(model.model_id, {ARTIFACTS: canonical_json(digests_of(directory))})
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _whole(model_id: str) -> Iterator[Path]:
+    """The directory of a logged model, every file of it undamaged."""
+    model = _ready(model_id)
+    with tempfile.TemporaryDirectory(prefix="w2s-model-") as scratch:
+        directory = _fetched(model, scratch)
+        for name, expected in _digests(model).items():
+            file = directory / name
+            if not file.is_file():
+                raise TornError(f"the logged model {model_id} has lost its file {name}")
+            if digest(file) != expected:
+                raise TornError(f"the logged model {model_id} has a damaged file {name}: it is not what was written")
+        yield directory
+
+
+def _ready(model_id: str) -> LoggedModel:
+    try:
+        model = client().get_logged_model(model_id)
+    except MlflowException as error:
+        raise ConfigError(f"the logged model {model_id} cannot be read: {sentence(error)}") from error
+    if model.status != LoggedModelStatus.READY:
+        raise ConfigError(f"the logged model {model_id} must be READY to be used, got {model.status}: it was never finished")
+    return model
+
+
+def _digests(model: LoggedModel) -> dict[str, str]:
+    found: dict[str, str] = json.loads(model.tags[ARTIFACTS])
+    return found
+
+
+def _fetched(model: LoggedModel, scratch: str) -> Path:
+    """Where the files lie: local ones in their place, others fetched into `scratch`."""
+    repository = get_artifact_repository(model.artifact_location)
+    place = None if isinstance(repository, LocalArtifactRepository) else scratch
+    try:
+        return Path(str(repository.download_artifacts("", place)))  # type: ignore[no-untyped-call]
+    except (MlflowException, OSError) as error:
+        location = model.artifact_location
+        raise TornError(f"the logged model {model.model_id} has lost its files in {location}: {sentence(error)}") from error

@@ -1,0 +1,54 @@
+"""The pyfunc of a logged model: MLflow copies this file into the model and runs it to load or serve it; nothing is pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from w2s_mlflow import heads, predict
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.heads import Choose, Compare, Head
+from w2s_mlflow.records import Example, Floats
+
+
+class Answers(PythonModel):
+    """A fitted head that answers tables of examples."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the head from the model's artifacts."""
+        self.head = heads.load(Path(context.artifacts["head"]))
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Floats:
+        """Class probabilities, (N, C) float32, of the N rows, each with `segments` and `candidates`, lists of strings.
+
+        Raises:
+            MlflowException: the head cannot answer one of them; the server says so with status 400.
+        """
+        try:
+            examples = examples_of(self.head, model_input)
+            return predict.probabilities(self.head, self.head.encode(examples))
+        except ConfigError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def examples_of(head: Head, table: pd.DataFrame) -> Sequence[Example]:
+    """The rows of a table as examples. Raises ConfigError where `head` needs more, or fewer, segments or candidates."""
+    rows = zip(table["segments"], table["candidates"], strict=True)
+    examples = [Example(str(row), str(row), tuple(texts), tuple(words)) for row, (texts, words) in enumerate(rows)]
+    if not examples or not all(example.segments for example in examples):
+        raise ConfigError("segments must hold at least one text in each of one or more rows")
+    counts = sorted({len(example.candidates) for example in examples})
+    if isinstance(head, Compare) and counts != [2]:
+        raise ConfigError(f"candidates must hold two responses in each row, got {counts}")
+    if isinstance(head, Choose) and (len(counts) > 1 or counts[0] == 0):
+        raise ConfigError(f"candidates must hold equally many words, one or more, in each row, got {counts}")
+    return examples
+
+
+mlflow.models.set_model(Answers())
