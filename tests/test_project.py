@@ -28,6 +28,11 @@ def requirements() -> set[str]:
     return {_plain(re.split(r"[><=]", line)[0]) for line in found}
 
 
+def _lowest_python() -> str:
+    lowest: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    return lowest.removeprefix(">=")
+
+
 def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
 
@@ -51,10 +56,12 @@ def test_what_names_a_run_is_declared(name: str) -> None:
 
 
 def test_conda_and_pyproject_name_the_same_packages_at_the_pinned_versions() -> None:
-    dependencies = yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"]
-    conda = dict(line.split("==") for line in dependencies[-1]["pip"])
+    python, pip, dependencies = yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"]
+    constraints, *lines = dependencies["pip"]
+    conda = dict(line.split("==") for line in lines)
     assert {_plain(name) for name in conda} == requirements()
     assert {name: pins()[_plain(name)] for name in conda} == conda
+    assert (python, pip, constraints) == (f"python={_lowest_python()}", "pip", "-c constraints.txt")
 
 
 def test_the_readme_has_exactly_two_commands() -> None:

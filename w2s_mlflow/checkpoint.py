@@ -201,7 +201,7 @@ def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
     legacy: dict[str, Any] = dict(np.random.get_state(legacy=False))
     legacy["state"] = {"key": legacy["state"]["key"].tolist(), "pos": legacy["state"]["pos"]}
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states |= {f"cuda{device}": state for device, state in enumerate(torch.cuda.get_rng_state_all())}
     return {"python": random.getstate(), "numpy": legacy}, states
 

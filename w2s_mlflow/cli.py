@@ -209,9 +209,10 @@ def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool
 
 
 def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool) -> None:
-    from w2s_mlflow.tracking import planned
+    from w2s_mlflow.tracking import planned, server
 
     with _asked(stage, values, reuse) as config, planned.planning() as plan:
+        server.launch_run_id()  # the launcher's run is called one also where nothing comes of it
         stage.run(config)
     if as_json:
         print(json.dumps(plan.summary(), allow_nan=False))

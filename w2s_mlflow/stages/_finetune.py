@@ -163,7 +163,7 @@ def produce(
     marks = {f"w2s.{role}_run_id": found.run_id for role, found in (inputs or {}).items()} | dict(tags or {})
     if learned := [found.tags[GOLD] for found in (inputs or {}).values() if GOLD in found.tags]:
         marks[GOLD] = learned[0]
-    order = store.Order(run_name(parts.stage, identity), parts, config, identity, marks, note)
+    order = store.Order(run_name(parts.stage, identity, _other_head(config)), parts, config, identity, marks, note)
 
     heads: list[Head | None] = [None]
 
@@ -210,9 +210,15 @@ def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tup
     return head, {name: value + found.metrics.get(name, 0) for name, value in reads.items()}
 
 
-def run_name(stage: str, identity: Mapping[str, str]) -> str:
+def _other_head(config: Cutting) -> str:
+    """The head, where it is not the task's own."""
+    head = getattr(config, "head", None)
+    return f"{head} head" if head not in (None, tasks.find(config.task).head) else ""
+
+
+def run_name(stage: str, identity: Mapping[str, str], head: str = "") -> str:
     """`student sst2 gpt2->gpt2-large confidence seed 0`."""
     models_ = "->".join(name for name in (identity["weak"], identity["strong"]) if name != NONE)
     method = "" if identity["method"] in (stage, NONE) else identity["method"]
     seed = "" if identity["seed"] == NONE else f"seed {identity['seed']}"
-    return " ".join(word for word in (stage, identity["task"], models_, method, seed) if word)
+    return " ".join(word for word in (stage, identity["task"], models_, head, method, seed) if word)
