@@ -16,6 +16,7 @@ import random
 import shutil
 import signal
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,8 +36,27 @@ Tensors = Mapping[str, Mapping[str, "Tensor"]]
 
 LOG = logging.getLogger("w2s_mlflow")
 STATE = "state.json"
+OLD = 30 * 24 * 3600.0
 GRACE = 4.0
 """Seconds that what is in progress may go on after a stop: the process has ended before a scheduler's five are over."""
+
+
+def place(training: str) -> Path:
+    """The directory of one training's checkpoint: in W2S_SCRATCH, else in `w2s_mlflow` in the user's cache directory."""
+    return _scratch() / training
+
+
+def sweep() -> None:
+    """Remove the checkpoints that nobody has gone on from for OLD seconds."""
+    for directory in _scratch().glob("*/"):
+        with contextlib.suppress(OSError):
+            if time.time() - directory.stat().st_mtime > OLD:
+                shutil.rmtree(directory)
+
+
+def _scratch() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("W2S_SCRATCH") or cache / "w2s_mlflow")
 
 
 @dataclass(frozen=True)

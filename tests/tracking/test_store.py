@@ -22,7 +22,7 @@ from w2s_mlflow.config import ConfigError
 from w2s_mlflow.stages import _gold, student, supervisor
 from w2s_mlflow.tracking import claims, results, server, store, worker
 from w2s_mlflow.tracking.fingerprint import Parts
-from w2s_mlflow.tracking.recorder import Recorder, scratch
+from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -366,13 +366,13 @@ def test_a_training_goes_on_in_the_same_run_with_the_same_bits(step: int, error:
         with dying(step, error):
             supervisor.run(supervisor.Config(seed=1, **LONG))
         stopped = next(run for run in runs() if run.info.status in ("KILLED", "FAILED"))
-        kept = checkpoint.read(scratch() / stopped.info.run_id)
+        kept = checkpoint.read(checkpoint.place(stopped.info.run_id))
         assert (kept is None) == (step == 4), "a death at step 4 comes before the checkpoint of step 4 is written"
         again = supervisor.run(supervisor.Config(seed=1, **LONG))
     assert (again.run_id == stopped.info.run_id) == (kept is not None)
     for part in ("validation", "selection", "test"):
         assert np.array_equal(again.predictions(part).probabilities_NC, whole.predictions(part).probabilities_NC)
-    assert status_of(again.run_id) == "FINISHED" and not (scratch() / again.run_id).exists()
+    assert status_of(again.run_id) == "FINISHED" and not checkpoint.place(again.run_id).exists()
     if error is KeyboardInterrupt:
         history = [metric.step for metric in history_of(again, "train/loss")]
         assert history == list(range(1, len(history) + 1)), "every step is in the curve once"
@@ -394,7 +394,7 @@ def test_a_damaged_checkpoint_is_named_and_not_used(caplog: pytest.LogCaptureFix
         with dying(9, KeyboardInterrupt):
             supervisor.run(supervisor.Config(seed=2, **LONG))
         stopped = next(run.info.run_id for run in runs() if run.info.status == "KILLED")
-        file = next((scratch() / stopped).glob("*.safetensors"))
+        file = next(checkpoint.place(stopped).glob("*.safetensors"))
         flip_byte(file)
         again = supervisor.run(supervisor.Config(seed=2, **LONG))
     assert again.run_id != stopped and file.name in caplog.text
@@ -416,3 +416,16 @@ def test_the_parts_are_stored_one_by_one() -> None:
     assert Parts(**parts).digest() == found.fingerprint
     assert {"losses.cross_entropy", "train", "tasks.chess", "models.chess"} <= set(parts["source"])
     assert found.tags["w2s.data"] == parts["data"] == _gold.cut(supervisor.Config(**SMALL).resolved()).digest
+
+
+def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
+    old, new = checkpoint.place("old"), checkpoint.place("new")
+    for directory in (old, new):
+        directory.mkdir(parents=True)
+        (directory / "state.json").write_text("{}")
+    long_ago = time.time() - checkpoint.OLD - 60
+    os.utime(old, (long_ago, long_ago))
+    worker._settle.cache_clear()
+    worker.settle()
+    assert (old.exists(), new.exists()) == (False, True)

@@ -1,15 +1,12 @@
 """A run being made: metrics are buffered, artifacts staged in a directory, both sent in few requests.
 
-It is finished only when its last artifact is written. A stop keeps its checkpoint in the scratch directory, W2S_SCRATCH
-(default: `w2s_mlflow` in the user's cache directory), one directory for each run, from which the same run goes on.
+It is finished only when its last artifact is written. What is stopped before goes on from its checkpoint, in the same run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,8 +33,6 @@ BATCH = 1000
 """Metrics in one request, the most that MLflow takes."""
 DIGEST_LIMIT = 36
 """MLflow cuts the digest of a data set here."""
-OLD = 30 * 24 * 3600.0
-"""Seconds after which a checkpoint that nobody has gone on from is removed."""
 
 _parent: ContextVar[str | None] = ContextVar("parent", default=None)
 
@@ -86,7 +81,7 @@ class Recorder:
     def checkpoint(self, every: int) -> Checkpoint | None:
         """Where the training of this run keeps its state every `every` steps, with the metrics that are not sent yet."""
         self._held = every > 0
-        return Checkpoint(scratch() / self.run_id, every, notes=self._notes, saved=self.flush)
+        return Checkpoint(checkpoint.place(self.run_id), every, notes=self._notes, saved=self.flush)
 
     def _notes(self) -> dict[str, Any]:
         waiting = [[metric.key, metric.value, metric.timestamp, metric.step] for metric in self._metrics]
@@ -173,7 +168,7 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
             _give_up(recorder, error)
             raise
         client().set_terminated(run_id, "FINISHED")
-    checkpoint.clear(scratch() / run_id)
+    checkpoint.clear(checkpoint.place(run_id))
 
 
 @contextlib.contextmanager
@@ -210,20 +205,6 @@ def attach(
     return replace(found, metrics={**found.metrics, **metrics}, tags={**found.tags, **tags})
 
 
-def scratch() -> Path:
-    """The directory of checkpoints."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("W2S_SCRATCH") or cache / "w2s_mlflow")
-
-
-def sweep_scratch() -> None:
-    """Remove the checkpoints of runs that nobody went on with."""
-    for directory in scratch().glob("*/"):
-        with contextlib.suppress(OSError):
-            if time.time() - directory.stat().st_mtime > OLD:
-                shutil.rmtree(directory)
-
-
 @functools.cache
 def _origin() -> dict[str, str]:
     """Who runs what, from which commit: the tags that MLflow's fluent API would set."""
@@ -246,7 +227,7 @@ def _create(header: Header) -> str:
 
 def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
     """Make an unfinished run this process's own: what a new one would say, and what its checkpoint had not sent."""
-    saved = checkpoint.read(scratch() / run_id)
+    saved = checkpoint.read(checkpoint.place(run_id))
     assert saved is not None, "a run is continued only from a checkpoint"
     client().update_run(run_id, status="RUNNING")
     client().log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(header).items()])

@@ -19,7 +19,7 @@ from w2s_mlflow import checkpoint
 from w2s_mlflow.config import as_dict, flat
 from w2s_mlflow.tracking import claims, planned, worker
 from w2s_mlflow.tracking.fingerprint import Parts
-from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording, scratch
+from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, get, result, runs_of
 from w2s_mlflow.tracking.server import client
 
@@ -194,7 +194,7 @@ def _settled(runs: list[Run]) -> Run | None:
             continue
         owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
         over = run.info.status != "RUNNING" or (owner is not None and owner.gone())
-        if continued is None and over and checkpoint.read(scratch() / run.info.run_id):
+        if continued is None and over and checkpoint.read(checkpoint.place(run.info.run_id)):
             continued = run
         elif run.info.status == "RUNNING":
             client().set_terminated(run.info.run_id, "KILLED")

@@ -20,6 +20,7 @@ import mlflow
 import psutil
 from mlflow.entities import Run
 
+from w2s_mlflow import checkpoint
 from w2s_mlflow.tracking.server import client, experiment, launch_run_id
 
 BEAT = 10.0
@@ -116,12 +117,14 @@ class Watch:
 
 
 def settle() -> None:
-    """Once in a process and experiment: end the runs of dead owners as KILLED, and give the launcher's run a heartbeat."""
+    """Once in a process and experiment: end the runs of dead owners as KILLED, give the launcher's run a heartbeat, and
+    remove checkpoints that are too old."""
     _settle(mlflow.get_tracking_uri(), experiment().experiment_id)
 
 
 @functools.cache
 def _settle(uri: str, experiment_id: str) -> None:
+    checkpoint.sweep()
     watch, launch = Watch(), launch_run_id()
     for run in client().search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         if run.info.run_id != launch and _orphan(run, watch):
