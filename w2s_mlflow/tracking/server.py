@@ -6,19 +6,34 @@ MLFLOW_EXPERIMENT_ID (default: MLflow's default experiment), as `mlflow run` set
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import logging
 import os
-import re
-import sqlite3
+from pathlib import Path
 
 import mlflow
-from mlflow.entities import Experiment, ViewType
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow import __version__
+from w2s_mlflow.config import ConfigError, unknown
+from w2s_mlflow.tracking import preflight
+from w2s_mlflow.tracking.failures import failure as failure
+from w2s_mlflow.tracking.failures import masked
+from w2s_mlflow.tracking.failures import sentence as sentence
+
+LAYOUT = 1
+"""What runs of an experiment hold and how they are tagged; raised by a version that earlier ones cannot go on with."""
+MARKS = {
+    "mlflow.experimentKind": "custom_model_development",  # model training, to the UI
+    "w2s.layout": str(LAYOUT),
+    "w2s.version": __version__,
+}
+"""The tags of an experiment, set when it is first used."""
 
 
 @functools.cache
@@ -26,16 +41,16 @@ def client() -> mlflow.MlflowClient:
     """The client of the server in use. Raises ConfigError where it cannot be used."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would tear our own progress line
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it would log the traceback of an error it raises
     uri = mlflow.get_tracking_uri()
     try:
-        found = mlflow.MlflowClient(uri)
-        found.search_experiments(ViewType.ALL, max_results=1)
+        _look(uri)
+        return mlflow.MlflowClient(uri)
+    except UnsupportedModelRegistryStoreURIException as error:
+        legal = set(error.supported_uri_schemes) - {"", "file"}
+        raise _unusable(str(unknown("the scheme of MLFLOW_TRACKING_URI", preflight.scheme(uri), legal))) from error
     except Exception as error:  # whatever the driver raises: the user's sentence is the same
-        raise ConfigError(f"the tracking server {where()} cannot be used: {sentence(error)}") from error
-    if uri.startswith("sqlite:///"):
-        _write_ahead(uri.removeprefix("sqlite:///"))
-    return found
+        raise _unusable(sentence(error)) from error
 
 
 @functools.cache
@@ -43,25 +58,18 @@ def experiment() -> Experiment:
     """The experiment in use, made and marked as model training on first use.
 
     Raises:
-        ConfigError: it was deleted, or the server cannot be used.
+        ConfigError: it does not exist, was deleted, is a newer version's, or its artifacts cannot be written; or the server
+            cannot be used.
     """
-    id_, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    try:
-        found = client().get_experiment(id_) if id_ else client().get_experiment_by_name(name or "Default")
-        if found is None:
-            found = client().get_experiment(client().create_experiment(name or "Default"))
-    except MlflowException as error:
-        raise ConfigError(
-            f"the experiment {name or id_ or 'Default'} cannot be used at {where()}: {sentence(error)}"
-        ) from error
+    found = _found()
     if found.lifecycle_stage != "active":
         raise ConfigError(
             f"the experiment {found.name!r} was deleted: restore it with `mlflow experiments restore "
             f"-x {found.experiment_id}`, or name another in MLFLOW_EXPERIMENT_NAME"
         )
-    if "mlflow.experimentKind" not in found.tags:
-        client().set_experiment_tag(found.experiment_id, "mlflow.experimentKind", "custom_model_development")
-    return found
+    _check_layout(found)
+    _check_artifacts(found)
+    return _marked(found)
 
 
 def forget() -> None:
@@ -72,16 +80,27 @@ def forget() -> None:
 
 def where() -> str:
     """The tracking URI in use, for people: without its password."""
-    return re.sub(r"(//[^/:@]*):[^@/]*@", r"\1:***@", mlflow.get_tracking_uri())
+    return masked(mlflow.get_tracking_uri())
 
 
 @functools.cache
 def launch_run_id() -> str | None:
-    """The run that `mlflow run` made, adopted once as the parent of what is made here."""
-    # Left in the environment, MLFLOW_RUN_ID would make any child process write into the launcher's run.
-    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
-    if run_id:
+    """The run that `mlflow run` made, adopted once as the parent of what is made here.
+
+    Raises:
+        ConfigError: MLFLOW_RUN_ID is no run of the server in use, or the server cannot be used.
+    """
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return None
+    try:
         client().set_tag(run_id, "w2s.stage", "launch")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise _unusable(str(preflight.lost_run(mlflow.get_tracking_uri(), run_id))) from error
+        raise ConfigError(f"the run {run_id} in MLFLOW_RUN_ID cannot be used at {where()}: {sentence(error)}") from error
+    # Left in the environment, MLFLOW_RUN_ID would make any child process write into the launcher's run.
+    del os.environ["MLFLOW_RUN_ID"]
     return run_id
 
 
@@ -91,16 +110,73 @@ def close_launch(result_run_id: str) -> None:
         client().set_tag(launch, "w2s.result_run_id", result_run_id)
 
 
-def _write_ahead(path: str) -> None:
-    """Switch a new database to a write-ahead log, once for all: readers then do not block the writer."""
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            database.execute("PRAGMA journal_mode=WAL")
+def _look(uri: str) -> None:
+    """See that `uri` can be used, and fill an empty database, before MLflow gets at it."""
+    if preflight.scheme(uri) in DATABASE_ENGINES:
+        from w2s_mlflow.tracking import database  # with SQLAlchemy, which an HTTP server's client does without
+
+        database.prepare(uri)
+    else:
+        preflight.check(uri)
 
 
-def sentence(error: Exception) -> str:
-    """The first line of what went wrong, out of the JSON that servers wrap it in."""
-    text = str(error.args[0] if error.args else error)
-    with contextlib.suppress(ValueError, AttributeError):
-        text = json.loads(text)["message"]
-    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+def _unusable(why: str) -> ConfigError:
+    return ConfigError(f"the tracking server {where()} cannot be used: {why}")
+
+
+def _found() -> Experiment:
+    id_, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default"
+    try:
+        if id_:
+            return client().get_experiment(id_)
+        return client().get_experiment_by_name(name) or _made(name)
+    except MlflowException as error:
+        launch_run_id()  # not there either where `mlflow run` meant another server: then that is what to say
+        hint = " (MLFLOW_EXPERIMENT_ID; `mlflow experiments search` lists those there are)" if id_ else ""
+        raise ConfigError(f"the experiment {id_ or name} cannot be used at {where()}: {sentence(error)}{hint}") from error
+
+
+def _made(name: str) -> Experiment:
+    """The new experiment, or the one that another process has made in the meantime."""
+    if preflight.scheme(mlflow.get_tracking_uri()) in DATABASE_ENGINES:
+        preflight.check_new_artifacts()
+    try:
+        client().create_experiment(name, tags=MARKS)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client().get_experiment_by_name(name)
+    assert found is not None
+    return found
+
+
+def _check_layout(found: Experiment) -> None:
+    layout = found.tags.get("w2s.layout", str(LAYOUT))
+    if not layout.isdecimal() or int(layout) > LAYOUT:
+        writer = found.tags.get("w2s.version", "of a later version")
+        raise ConfigError(
+            f"the experiment {found.name!r} at {where()} needs w2s_mlflow {writer} (layout {layout}), this is {__version__} "
+            f"(layout {LAYOUT}): upgrade w2s_mlflow, or name another experiment in MLFLOW_EXPERIMENT_NAME"
+        )
+
+
+def _check_artifacts(found: Experiment) -> None:
+    location = found.artifact_location
+    if not is_local_uri(location):  # type: ignore[no-untyped-call]
+        return
+    if why := preflight.unwritable(Path(local_file_uri_to_path(location))):  # type: ignore[no-untyped-call]
+        raise ConfigError(
+            f"the experiment {found.name!r} at {where()} keeps its artifacts in {location}, which cannot be written ({why}): "
+            "change that directory's permissions, or name another experiment in MLFLOW_EXPERIMENT_NAME"
+        )
+
+
+def _marked(found: Experiment) -> Experiment:
+    missing = {key: value for key, value in MARKS.items() if key not in found.tags}
+    for key, value in missing.items():
+        try:
+            client().set_experiment_tag(found.experiment_id, key, value)
+        except MlflowException:  # two processes cannot set a new tag at the same time: then the other one has
+            if key not in client().get_experiment(found.experiment_id).tags:
+                raise
+    return client().get_experiment(found.experiment_id) if missing else found

@@ -1,0 +1,209 @@
+"""The database behind a tracking URI, looked at before MLflow uses it.
+
+MLflow makes what it misses of its tables in any database, also in a stranger's and in an older MLflow's, step by step and
+unprotected against a second process. Here only an empty database is filled, by one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import mlflow
+import sqlalchemy
+from alembic.script import ScriptDirectory
+from mlflow.store.db.base_sql_model import Base
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.store.tracking.dbmodels import initial_models
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.tracking.failures import masked
+from w2s_mlflow.tracking.preflight import TIMEOUT, check_new_artifacts, lost_run, unwritable
+
+PATIENCE = 20
+"""Seconds to wait for another process that has locked the database, as MLflow does."""
+ANOTHER = "name another database in MLFLOW_TRACKING_URI"
+PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+"""Packages whose name is not the module's."""
+TIMEOUTS = {
+    "psycopg": {"connect_timeout": TIMEOUT},
+    "psycopg2": {"connect_timeout": TIMEOUT},
+    "mysqldb": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT},
+    "pymysql": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT},
+}
+"""By driver: what it calls the time that a server may take to answer."""
+LOCKS = {"postgresql": "SELECT pg_advisory_xact_lock(8239471)", "mysql": "SELECT GET_LOCK('w2s_mlflow', 120)"}
+"""By dialect: a lock that ends with the connection, for which all who find the database empty wait."""
+
+VERSIONS = "SELECT version_num FROM alembic_version"
+
+State = Literal["ready", "empty", "incomplete"]
+
+
+def prepare(uri: str) -> None:
+    """Make sure that `uri` is a database of this MLflow's; an empty one is filled.
+
+    Raises:
+        ConfigError: it is damaged, out of reach, somebody else's or of another version of MLflow; nothing was written.
+    """
+    url = sqlalchemy.make_url(uri)
+    if url.get_backend_name() == "sqlite":
+        _prepare_file(uri, url)
+    else:
+        _prepare_server(uri, url)
+
+
+def _prepare_file(uri: str, url: sqlalchemy.URL) -> None:
+    if url.host or url.database in (None, "", ":memory:"):
+        raise ConfigError("it names no file: write sqlite:/// and a path, such as sqlite:////data/mlflow.db")
+    path = Path(str(url.database))
+    _check_place(path)
+    while (state := _state_of_file(path)) == "empty":  # again where the process that filled it was stopped and took it away
+        _check_filling(uri)
+        _fill_file(path)
+    _check_complete(state)
+
+
+def _check_place(path: Path) -> None:
+    folder = path.resolve().parent  # SQLite writes beside the file itself, not beside a link to it
+    if not folder.is_dir():
+        raise ConfigError(f"there is no directory {folder}: make it, or {ANOTHER}")
+    if why := unwritable(folder):
+        raise ConfigError(f"its directory cannot be written ({why}): {ANOTHER}")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file: {ANOTHER}")
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise ConfigError(f"the file {path} may not be read and written by this user: change its permissions, or {ANOTHER}")
+
+
+def _state_of_file(path: Path) -> State:
+    if not path.exists():
+        return "empty"
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
+            state = _state(_tables(database), lambda: [row[0] for row in database.execute(VERSIONS)])
+            if state == "ready":
+                _write_ahead(database)
+            return state
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise ConfigError(
+                f"the file {path} is damaged or no database ({error}): restore a copy of it, or {ANOTHER}"
+            ) from error
+        raise
+
+
+def _tables(database: sqlite3.Connection) -> set[str]:
+    found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'")
+    return {row[0] for row in found}
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log, once for all: readers then do not block the writer."""
+    if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        with contextlib.suppress(sqlite3.OperationalError):  # in use by others: the next start will do it
+            database.execute("PRAGMA journal_mode=WAL")
+
+
+def _fill_file(path: Path) -> None:
+    """Make MLflow's tables in an empty database: by one process, all of them or none."""
+    new, statements = not path.exists(), _statements()
+    with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        try:
+            if not _tables(database):
+                for statement in statements:
+                    database.execute(statement)
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            if new and path.stat().st_size == 0:
+                path.unlink()
+            raise
+
+
+def _statements() -> list[str]:
+    """The SQL of a new database of MLflow's, which it makes in memory."""
+    store = SqlAlchemyStore("sqlite://", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
+    with contextlib.closing(store.engine.raw_connection()) as connection:
+        database = connection.driver_connection
+        assert isinstance(database, sqlite3.Connection)
+        found = [line for line in database.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
+    store.engine.dispose()  # MLflow keeps the engine: the next one starts empty
+    return found
+
+
+def _prepare_server(uri: str, url: sqlalchemy.URL) -> None:
+    try:
+        driver = url.get_driver_name()
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=TIMEOUTS.get(driver, {}))
+    except ImportError as error:
+        package = PACKAGES.get(str(error.name), error.name)
+        raise ConfigError(f"the Python package {package} is missing: install it with `pip install '{package}'`") from error
+    with engine.connect() as connection:
+        if _state_of_server(connection) == "ready":
+            return
+        connection.rollback()  # what the lock lets in must be seen
+        if lock := LOCKS.get(url.get_backend_name()):
+            connection.execute(sqlalchemy.text(lock))
+        state = _state_of_server(connection)
+        if state == "empty":
+            _check_filling(uri)
+            mlflow.MlflowClient(uri)
+        else:
+            _check_complete(state)
+
+
+def _state_of_server(connection: sqlalchemy.Connection) -> State:
+    tables = set(sqlalchemy.inspect(connection).get_table_names())
+    return _state(tables, lambda: list(connection.execute(sqlalchemy.text(VERSIONS)).scalars()))
+
+
+def _state(tables: set[str], versions: Callable[[], list[str]]) -> State:
+    """What a database with these tables is to MLflow; `versions` reads its alembic_version."""
+    found = set(versions()) if "alembic_version" in tables else set()
+    others = tables - {"alembic_version"}
+    known, newest = _revisions()
+    if found == {newest}:
+        return "ready"
+    if not tables:
+        return "empty"
+    if found and found <= known:
+        upgrade = f"mlflow db upgrade {masked(mlflow.get_tracking_uri())}"
+        raise ConfigError(f"its tables are an older MLflow's ({', '.join(found)}): copy it and run `{upgrade}`, or {ANOTHER}")
+    if found and others >= set(initial_models.Base.metadata.tables):
+        raise ConfigError(
+            f"its tables are a newer MLflow's ({', '.join(found)}) than this one's, {mlflow.__version__}: "
+            f"`pip install --upgrade mlflow`, or {ANOTHER}"
+        )
+    if not found and others <= set(Base.metadata.tables):
+        return "incomplete"
+    raise ConfigError(f"it is another program's database (it has a table {min(others, default='alembic_version')}): {ANOTHER}")
+
+
+@functools.cache
+def _revisions() -> tuple[set[str], str | None]:
+    """The versions of MLflow's tables that the MLflow installed knows, and the newest."""
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    return {script.revision for script in scripts.walk_revisions()}, scripts.get_current_head()
+
+
+def _check_filling(uri: str) -> None:
+    """Raise ConfigError where an empty database is not the place for what is to be done."""
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        raise lost_run(uri, run_id)
+    check_new_artifacts()
+
+
+def _check_complete(state: State) -> None:
+    if state == "incomplete":
+        raise ConfigError(
+            f"its tables are incomplete: try again if another program is making them; if one was stopped as it did, {ANOTHER}"
+        )

@@ -1,0 +1,119 @@
+"""What a tracking URI leads to, looked at before MLflow uses it, which would ask a silent server for minutes.
+
+The errors of this file and of database.py say why a URI cannot be used and what to do; server.py adds which URI.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from mlflow.utils.uri import get_uri_scheme
+
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.tracking.failures import sentence
+
+TIMEOUT = 5
+"""Seconds that a server may take for its first answer; after that MLflow's own settings hold."""
+BUSY = 429
+"""The status of a server that lives and wants to be asked less often: MLflow's own retries see to that."""
+
+
+def check(uri: str) -> None:
+    """Look at a URI that is no database's: ask a server for an experiment. Other schemes are left to MLflow.
+
+    Raises:
+        ConfigError: the server does not answer, or not as MLflow does; or `uri` is a directory.
+    """
+    kind = scheme(uri)
+    if kind in ("http", "https"):
+        _check_server(uri)
+    elif kind == "file" or (not kind and uri != "databricks"):
+        raise ConfigError(
+            "MLflow no longer keeps runs in a directory: set MLFLOW_TRACKING_URI to a database such as "
+            "sqlite:////data/mlflow.db (`mlflow migrate-filestore` copies old runs into it)"
+        )
+
+
+def scheme(uri: str) -> str:
+    """The scheme of a URI without the driver: `postgresql` of `postgresql+psycopg2://host/name`; "" of a path."""
+    return str(get_uri_scheme(uri))  # type: ignore[no-untyped-call]
+
+
+def unwritable(directory: Path) -> str | None:
+    """Why no file can be made in `directory`, or in the nearest one above it while it does not exist; None where one can."""
+    try:
+        nearest = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            return None
+    except OSError as error:
+        return error.strerror
+
+
+def check_new_artifacts() -> None:
+    """Raise ConfigError where MLflow could not write the artifacts of an experiment that is made in a database from here."""
+    directory = Path(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).absolute()
+    if why := unwritable(directory):
+        raise ConfigError(f"its artifacts would go to {directory}, which cannot be written ({why}): start in another directory")
+
+
+def lost_run(uri: str, run_id: str) -> ConfigError:
+    """The error for a launcher's run that is not where `uri` leads."""
+    database = re.fullmatch(r"sqlite[^:]*:///([^/].*)", uri)
+    if not database:
+        advice = "unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to where the run is"
+    else:
+        advice = (
+            f"it is {Path(database[1]).absolute()} here, as `mlflow run` starts a project in another directory: give an "
+            f"absolute path, MLFLOW_TRACKING_URI=sqlite:////.../{Path(database[1]).name}"
+        )
+    return ConfigError(f"the run {run_id} in MLFLOW_RUN_ID is not in it: {advice}")
+
+
+def _check_server(uri: str) -> None:
+    if not urlsplit(uri).hostname:
+        raise ConfigError("it names no host: write http:// and one, such as http://127.0.0.1:5000")
+    try:
+        response = http_request(  # type: ignore[no-untyped-call]
+            get_default_host_creds(uri),  # type: ignore[no-untyped-call]
+            "/api/2.0/mlflow/experiments/search",
+            "GET",
+            params={"max_results": 1},
+            max_retries=0,
+            timeout=TIMEOUT,
+            raise_on_status=False,
+        )
+    except MlflowException as error:
+        raise ConfigError(f"{sentence(error)} (start it, or correct MLFLOW_TRACKING_URI)") from error
+    if response.status_code not in (200, BUSY):
+        raise ConfigError(f"it answers HTTP {response.status_code} {response.reason}: {_advice(response.status_code)}")
+    if response.status_code == 200 and not _is_answer(response.text):
+        kind = response.headers.get("Content-Type", "something else")
+        raise ConfigError(f"it answers {kind} and not as MLflow does: check the address and the path in MLFLOW_TRACKING_URI")
+
+
+def _advice(status: int) -> str:
+    if status in (401, 403):
+        return (
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it accepts, and "
+            "check that it accepts the host name in MLFLOW_TRACKING_URI"
+        )
+    if status < 500:
+        return "check the address and the path in MLFLOW_TRACKING_URI"
+    return "see its own log, or try again later"
+
+
+def _is_answer(text: str) -> bool:
+    """Whether it is the JSON object of MLflow's experiments; one without experiments is empty."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and (not found or "experiments" in found)
