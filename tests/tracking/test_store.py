@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import time
@@ -45,7 +46,7 @@ def text(words: str = "whole") -> Callable[[Recorder], None]:
 
 def left(status: str, tags: Mapping[str, str], attempt: int = 0) -> str:
     """A run of the result that some process has left behind; its id."""
-    assert claims.claim(order().parts.digest(), attempt)
+    assert isinstance(claims.claim(order().parts.digest(), attempt), claims.Claim)
     run = server.client().create_run(
         server.experiment().experiment_id,
         tags={FINGERPRINT: order().parts.digest(), "w2s.stage": "test", store.ATTEMPT: str(attempt), **tags},
@@ -91,19 +92,41 @@ def test_an_error_fails_the_run_and_the_next_makes_it() -> None:
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 
+def claim(attempt: int) -> claims.Claim:
+    found = claims.claim("f", attempt)
+    assert isinstance(found, claims.Claim)
+    return found
+
+
 def test_a_claim_is_given_once_and_sealed_once() -> None:
-    first = claims.claim("f", 0)
-    assert first is not None and claims.claim("f", 0) is None
+    first = claim(0)
+    other = claims.claim("f", 0)
+    assert isinstance(other, str) and other.startswith(str(worker.me())) and not claims.is_over(other)
     assert first.seal("r")
     assert first.seal("r"), "the same words again are no error: an answer may have been lost on the way"
     assert not first.seal("other")
-    assert claims.claim("f", 1) is None and claims.claim("f", 2) is not None
+    sealed = claims.claim("f", 1)
+    assert sealed == "sealed r" and claims.is_over(sealed)
+    assert claim(2)
 
 
 def test_who_was_replaced_cannot_seal() -> None:
-    first, second = claims.claim("f", 0), claims.claim("f", 1)
-    assert first and second
+    first, second = claim(0), claim(1)
     assert not first.seal("r") and second.seal("s")
+
+
+@pytest.mark.parametrize("forever", [False, True])
+def test_what_was_deleted_is_made_again_at_once(forever: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = store.produce(order(), text())
+    if forever:  # as `mlflow gc` does
+        monkeypatch.setattr(store, "runs_of", lambda fingerprint: [])
+        monkeypatch.setattr(worker.Worker, "gone", lambda self: True)
+    else:
+        server.client().delete_run(first.run_id)
+    monkeypatch.setattr(store, "PATIENCE", math.inf)
+    with store.deferring():
+        second = store.produce(order(), text())
+    assert not second.reused and second.run_id != first.run_id
 
 
 def test_the_lock_run_is_one_and_out_of_sight() -> None:
@@ -129,7 +152,7 @@ def test_what_a_sleeper_made_does_not_count() -> None:
 
     def make(recorder: Recorder) -> None:
         recorder.text("words.txt", "late")
-        assert claims.claim(order().parts.digest(), 1)
+        assert isinstance(claims.claim(order().parts.digest(), 1), claims.Claim)
         others.append(finished_by_other(attempt=1))
 
     found = store.produce(order(), make)
@@ -238,7 +261,8 @@ def test_a_process_id_that_was_given_again_is_another_process() -> None:
 def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PATIENCE", 0.2)
     monkeypatch.setattr(store, "POLL", 0.05)
-    assert claims.claim(order().parts.digest(), 0) and claims.claim(order().parts.digest(), 1)
+    for attempt in (0, 1):
+        assert isinstance(claims.claim(order().parts.digest(), attempt), claims.Claim)
     assert not store.produce(order(), text()).reused
 
 

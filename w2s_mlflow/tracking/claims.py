@@ -11,6 +11,7 @@ write it, one can. Attempts count up from 0 and every number is written once:
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from w2s_mlflow.tracking import worker
 from w2s_mlflow.tracking.server import client, experiment
 
 LOCK, HOME = "w2s.lock_run_id", "w2s claims"
+SEALED = "sealed"
 NOTE = "Who made which result: `fingerprint:attempt`. Keep this run: without it two processes may train the same thing."
 
 
@@ -36,29 +38,40 @@ class Claim:
 
     def seal(self, run_id: str) -> bool:
         """Whether the result made in `run_id` counts: True once, and only if nobody took this claim's place."""
-        return _write(f"{self.fingerprint}:{self.attempt + 1}", f"sealed {run_id}")
+        return _write(f"{self.fingerprint}:{self.attempt + 1}", f"{SEALED} {run_id}") is None
 
 
-def claim(fingerprint: str, attempt: int) -> Claim | None:
-    """The claim, or None where another process has it."""
+def claim(fingerprint: str, attempt: int) -> Claim | str:
+    """The claim, or what another process has written in its place ("" where MLflow does not say)."""
     mine = f"{worker.me()} {uuid4().hex}"  # one value, one claim: writing the same value twice is no error to MLflow
-    return Claim(fingerprint, attempt) if _write(f"{fingerprint}:{attempt}", mine) else None
+    other = _write(f"{fingerprint}:{attempt}", mine)
+    return Claim(fingerprint, attempt) if other is None else other
 
 
-def _write(key: str, value: str) -> bool:
-    """Whether this value now stands, and ever will, under `key`."""
+def is_over(other: str) -> bool:
+    """Whether what another process has written is known to be past: a seal, or the claim of a process that has ended.
+
+    Asked only where no run shows it: the run was deleted for ever, or its owner died before it had one.
+    """
+    owner = worker.Worker.parse(other.partition(" ")[0])
+    return other.startswith(SEALED) or (owner is not None and owner.gone())
+
+
+def _write(key: str, value: str) -> str | None:
+    """None if this value now stands, and ever will, under `key`; else the other that does."""
     try:
         client().log_param(lock_run_id(), key, value)
     except MlflowException as error:
         if "Changing param" in str(error):
-            return False
+            other = re.search(r"logged with value='([^']*)'", str(error))
+            return other[1] if other else ""
         if "'active' state" in str(error) or error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise ConfigError(
                 f"the run {lock_run_id()}, which holds the claims of experiment {experiment().name!r}, was deleted: restore it "
                 f"with `mlflow runs restore --run-id {lock_run_id()}`, or name another experiment in MLFLOW_EXPERIMENT_NAME"
             ) from error
         raise
-    return True
+    return None
 
 
 def lock_run_id() -> str:

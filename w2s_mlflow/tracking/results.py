@@ -6,11 +6,11 @@ import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -103,9 +103,15 @@ def digests_of(directory: Path) -> dict[str, str]:
 
 
 def runs_of(fingerprint: str) -> list[Run]:
-    """All runs with this fingerprint, whatever their status, the newest first."""
-    found = client().search_runs([experiment().experiment_id], f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+    """All runs with this fingerprint, whatever their status, deleted ones too, the newest first."""
+    clause = f"tags.`{FINGERPRINT}` = '{fingerprint}'"
+    found = client().search_runs([experiment().experiment_id], clause, run_view_type=ViewType.ALL)
     return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id), reverse=True)
+
+
+def active(runs: Iterable[Run]) -> list[Run]:
+    """Those that are not deleted."""
+    return [run for run in runs if run.info.lifecycle_stage == LifecycleStage.ACTIVE]
 
 
 def finished(filter_string: str = "") -> list[Result]:

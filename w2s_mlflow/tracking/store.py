@@ -20,7 +20,7 @@ from w2s_mlflow.config import as_dict, flat
 from w2s_mlflow.tracking import claims, planned, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
-from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, get, result, runs_of
+from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, active, get, result, runs_of
 from w2s_mlflow.tracking.server import client
 
 LOG = logging.getLogger("w2s_mlflow")
@@ -70,7 +70,7 @@ def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
         BusyError: under `deferring`, where another process is making it.
     """
     if plan := planned.current():
-        runs = [run for run in runs_of(order.parts.digest()) if run.info.start_time >= _since.get()]
+        runs = [run for run in active(runs_of(order.parts.digest())) if run.info.start_time >= _since.get()]
         return plan.add(order.name, order.parts, order.identity, flat(order.config), runs)
     worker.settle()
     search = _Search(order.parts.digest())
@@ -115,7 +115,8 @@ class _Search:
 
     def step(self) -> Result | _Turn | None:
         """The result, or the turn to make it, or None after a while of waiting. Raises BusyError under `deferring`."""
-        runs = runs_of(self.fingerprint)
+        every = runs_of(self.fingerprint)
+        runs = active(every)
         for run in runs:
             if run.info.status == "FINISHED" and run.info.start_time >= _since.get() and (found := _whole(run)):
                 LOG.debug("reused  %s", found.name)
@@ -126,7 +127,11 @@ class _Search:
             return None
         if any(_finish(run) for run in runs):
             return None
-        if taken := self._claim(max([0, *(_next_attempt(run) for run in runs)])):
+        attempt = max([0, *(_next_attempt(run) for run in every)])
+        taken = self._claim(attempt)
+        if taken and taken.attempt > attempt and len(runs_of(self.fingerprint)) > len(every):
+            return None  # those who had the claims before were not dead but done, just after the first look
+        if taken:
             return _Turn(taken, _settled(runs))
         self._wait("a result that another process has just claimed")
         return None
@@ -138,10 +143,12 @@ class _Search:
             if time.monotonic() - when < PATIENCE:
                 return None
             attempt = refused + 1  # whoever has the claim died before it had a run
-        taken = claims.claim(self.fingerprint, attempt)
-        if not taken:
-            self._refused = attempt, time.monotonic()
-        return taken
+        while isinstance(taken := claims.claim(self.fingerprint, attempt), str) and claims.is_over(taken):
+            attempt += 1
+        if isinstance(taken, claims.Claim):
+            return taken
+        self._refused = attempt, time.monotonic()
+        return None
 
     def _wait(self, what: str) -> None:
         if _defer.get():

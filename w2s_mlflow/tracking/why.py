@@ -99,7 +99,7 @@ def _of_inputs(before: str, after: str) -> Iterator[str]:
 
 
 def _by_fingerprint(fingerprint: str) -> Parts | None:
-    for run in results.runs_of(fingerprint):
+    for run in results.active(results.runs_of(fingerprint)):
         if parts := _parts(results.result(run, reused=True)):
             return parts
     return None
