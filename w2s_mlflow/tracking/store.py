@@ -181,6 +181,7 @@ def _finish(run: Run) -> bool:
     sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # the same words twice are no error
     if sealed:
         client().set_terminated(run.info.run_id, "FINISHED")
+        checkpoint.clear(checkpoint.place(run.info.run_id))
     return sealed
 
 
@@ -203,8 +204,11 @@ def _settled(runs: list[Run]) -> Run | None:
         over = run.info.status != "RUNNING" or (owner is not None and owner.gone())
         if continued is None and over and checkpoint.read(checkpoint.place(run.info.run_id)):
             continued = run
-        elif run.info.status == "RUNNING":
+            continue
+        if run.info.status == "RUNNING":
             client().set_terminated(run.info.run_id, "KILLED")
+        if over:
+            checkpoint.clear(checkpoint.place(run.info.run_id))
     return continued
 
 

@@ -1,0 +1,116 @@
+"""`kill -9` at named points of an experiment, started again after each: nothing finished is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mlflow.entities import Run
+
+from tests._dying import POINTS
+
+DRIVER = Path(__file__).with_name("_dying.py")
+SIZES = ["--seeds", "0", "--train-size", "200", "--test-size", "150"]
+GRID = """
+SETTINGS = [
+    {"stage": "rule", "rule": "random"},
+    {"strong": "chess-121k", "epochs": 4, "early_stopping": "none", "checkpoint_every": 4},
+    {"strong": "chess-121k", "method": "confidence", "epochs": 4, "early_stopping": "none", "checkpoint_every": 4},
+]
+"""
+
+
+def environment(directory: Path) -> dict[str, str]:
+    found = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return found | {"MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db", "W2S_SCRATCH": str(directory / "scratch")}
+
+
+def started(directory: Path, line: list[str]) -> subprocess.CompletedProcess[str]:
+    directory.mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, *line], cwd=directory, env=environment(directory), capture_output=True, text=True, timeout=300
+    )
+
+
+def runs_in(directory: Path) -> list[Run]:
+    client = mlflow.MlflowClient(f"sqlite:///{directory}/mlflow.db")
+    found: list[Run] = client.search_runs(["0"], max_results=1000)
+    return found
+
+
+def predictions_in(directory: Path) -> dict[tuple[str, str], np.ndarray]:
+    """Every stored table of probabilities, by its run's fingerprint and its path."""
+    found = {}
+    for run in runs_in(directory):
+        if run.info.status == "FINISHED" and "w2s.fingerprint" in run.data.tags:
+            place = Path(run.info.artifact_uri.removeprefix("file://"))
+            for path in sorted((*place.glob("predictions/*.parquet"), *place.glob("labels/*.parquet"))):
+                table = pq.read_table(path)
+                values = np.array(table["probabilities"].to_pylist(), dtype=np.float32)
+                order = np.argsort(np.array(table["id"].to_pylist()))
+                found[run.data.tags["w2s.fingerprint"], path.name] = values[order]
+    return found
+
+
+def check_whole(directory: Path, whole: Path) -> None:
+    """What a store must be at the end, however often its makers were killed."""
+    runs = runs_in(directory)
+    assert "RUNNING" not in {run.info.status for run in runs}
+    finished = Counter(run.data.tags.get("w2s.fingerprint") for run in runs if run.info.status == "FINISHED")
+    del finished[None]
+    assert set(finished.values()) == {1}
+    expected, found = predictions_in(whole), predictions_in(directory)
+    assert found.keys() == expected.keys() and len(found) > 5
+    assert all(np.array_equal(found[key], expected[key]) for key in expected)
+    assert list((directory / "scratch").glob("*")) == []
+
+
+@pytest.mark.slow
+def test_a_grid_that_is_killed_at_every_point_ends_as_one_that_is_not(tmp_path: Path) -> None:
+    (tmp_path / "grid.py").write_text(GRID)
+    line = ["sweep", "--sweep", str(tmp_path / "grid.py"), *SIZES]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = started(whole, ["-m", "w2s_mlflow", *line])
+    assert done.returncode == 0, done.stderr
+    for point in POINTS:
+        died = started(killed, [str(DRIVER), point, *line])
+        assert died.returncode == -signal.SIGKILL, f"{point}: {died.returncode} {died.stderr}"
+    done = started(killed, ["-m", "w2s_mlflow", *line])
+    assert done.returncode == 0, done.stderr
+    check_whole(killed, whole)
+    continued = [
+        run for run in runs_in(killed) if run.info.status == "FINISHED" and run.data.tags.get("w2s.attempt", "0") > "0"
+    ]
+    assert continued, "some run went on after its maker was killed"
+    client = mlflow.MlflowClient(f"sqlite:///{killed}/mlflow.db")
+    for run in continued:
+        steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss"))
+        assert steps == list(range(1, len(steps) + 1)), run.info.run_name
+
+
+@pytest.mark.slow
+def test_the_default_experiment_goes_on_after_kills_at_any_time(tmp_path: Path) -> None:
+    """At its smallest setting, ten times, each a little later: wherever that happens to be."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    line = ["-m", "w2s_mlflow", "main", *SIZES]
+    done = started(whole, line)
+    assert done.returncode == 0, done.stderr
+    killed.mkdir()
+    for tenths in range(10):
+        process = subprocess.Popen([sys.executable, *line], cwd=killed, env=environment(killed), stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=4 + tenths * 0.45)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.wait()
+    done = started(killed, line)
+    assert done.returncode == 0, done.stderr
+    check_whole(killed, whole)
