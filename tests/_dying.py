@@ -13,7 +13,7 @@ import mlflow
 
 from w2s_mlflow import checkpoint, cli, train
 from w2s_mlflow.stages import analyze
-from w2s_mlflow.tracking import claims, recorder, worker
+from w2s_mlflow.tracking import claims, results, worker
 
 CLIENT = mlflow.MlflowClient
 
@@ -87,7 +87,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after a checkpoint's metrics": lambda: after(train._Training, "save", at_step(8)),
     "before artifacts": lambda: before(CLIENT, "log_artifacts"),
     "in the middle of artifacts": lambda: after(CLIENT, "log_artifacts", half_sent),
-    "before the digests": lambda: before(CLIENT, "set_tag", lambda client, run, key, value: key == recorder.ARTIFACTS),
+    "before the digests": lambda: before(CLIENT, "set_tag", lambda client, run, key, value: key == results.ARTIFACTS),
     "before the seal": lambda: before(claims.Claim, "seal"),
     "after the seal": lambda: before(CLIENT, "set_terminated", is_status("FINISHED")),
     "in a report": lambda: before(CLIENT, "log_batch", is_report),

@@ -42,21 +42,17 @@ GRACE = 4.0
 
 
 def place(training: str) -> Path:
-    """The directory of one training's checkpoint: in W2S_SCRATCH, else in `w2s_mlflow` in the user's cache directory."""
-    return _scratch() / training
+    """The directory of one training's checkpoint, in `w2s_mlflow` in W2S_SCRATCH, else in the user's cache directory."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("W2S_SCRATCH") or cache) / "w2s_mlflow" / training
 
 
 def sweep() -> None:
-    """Remove the checkpoints that nobody has gone on from for OLD seconds."""
-    for directory in _scratch().glob("*/"):
+    """Remove the checkpoints that nobody has gone on from for OLD seconds: of runs, by their ids, and nothing else."""
+    for directory in place("").glob("[0-9a-f]" * 32):
         with contextlib.suppress(OSError):
             if time.time() - directory.stat().st_mtime > OLD:
                 shutil.rmtree(directory)
-
-
-def _scratch() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("W2S_SCRATCH") or cache / "w2s_mlflow")
 
 
 @dataclass(frozen=True)

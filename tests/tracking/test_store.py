@@ -444,12 +444,31 @@ def test_the_parts_are_stored_one_by_one() -> None:
 
 def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
-    old, new = checkpoint.place("old"), checkpoint.place("new")
-    for directory in (old, new):
+    old, new, foreign = checkpoint.place("0" * 32), checkpoint.place("f" * 32), tmp_path / "scratch" / "data set"
+    for directory in (old, new, foreign):
         directory.mkdir(parents=True)
         (directory / "state.json").write_text("{}")
     long_ago = time.time() - checkpoint.OLD - 60
-    os.utime(old, (long_ago, long_ago))
+    for directory in (old, foreign):
+        os.utime(directory, (long_ago, long_ago))
     worker._settle.cache_clear()
     worker.settle()
-    assert (old.exists(), new.exists()) == (False, True)
+    assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True)
+
+
+def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for dead, its run ended by a stranger, its checkpoint there: it may wake up and go on."""
+    with dying(9, KeyboardInterrupt):
+        supervisor.run(supervisor.Config(seed=4, **LONG))
+    asleep = runs()[0].info.run_id
+    kept = checkpoint.place(asleep)
+    server.client().set_tag(asleep, worker.WORKER, str(worker.me()))
+    server.client().set_tag(asleep, worker.HEARTBEAT, beat(2 * worker.STALE))
+    found = supervisor.run(supervisor.Config(seed=4, **LONG))
+    assert found.run_id != asleep and checkpoint.read(kept) is not None
+
+
+def test_an_owner_that_has_woken_up_is_waited_for_though_its_run_was_ended() -> None:
+    left("KILLED", {worker.WORKER: str(worker.me()), worker.HEARTBEAT: beat()})
+    with store.deferring(), pytest.raises(store.BusyError):
+        store.produce(order(), text())

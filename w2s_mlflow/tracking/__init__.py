@@ -1,4 +1,4 @@
-"""Runs: what made a result (fingerprint.py), the server in use (server.py), its runs (store.py).
+"""The store: what made a result (fingerprint.py), who makes it (claims.py), where it is kept. docs/design.md lists the rooms.
 
 Only here is mlflow imported.
 """

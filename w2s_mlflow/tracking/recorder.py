@@ -240,3 +240,4 @@ def _give_up(recorder: Recorder, error: BaseException) -> None:
         if not stopped:  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
             recorder.flush()
         client().set_terminated(recorder.run_id, "KILLED" if stopped else "FAILED")
+        client().set_tag(recorder.run_id, worker.WORKER, "")  # only its owner can say that it will not write here again

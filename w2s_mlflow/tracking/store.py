@@ -121,8 +121,9 @@ class _Search:
             if run.info.status == "FINISHED" and run.info.start_time >= _since.get() and (found := _whole(run)):
                 LOG.debug("reused  %s", found.name)
                 return found
-        running = [run for run in runs if run.info.status == "RUNNING"]
-        if alive := next((run for run in running if not self._watch.dead(run)), None):
+        # Whatever its status: a stranger may have taken an owner for dead that was only asleep, and is now awake.
+        owned = [run for run in runs if run.info.status != "FINISHED" and run.data.tags.get(worker.WORKER)]
+        if alive := next((run for run in owned if not self._watch.dead(run)), None):
             self._wait(f"{alive.info.run_name}, made by {_owner(alive)}")
             return None
         if any(_finish(run) for run in runs):
@@ -201,7 +202,7 @@ def _settled(runs: list[Run]) -> Run | None:
         if run.info.status == "FINISHED" or run.info.start_time < _since.get():
             continue
         owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
-        over = run.info.status != "RUNNING" or (owner is not None and owner.gone())
+        over = owner.gone() if owner else run.info.status != "RUNNING"
         if continued is None and over and checkpoint.read(checkpoint.place(run.info.run_id)):
             continued = run
             continue
