@@ -49,11 +49,11 @@ def main() -> None:
             job()
     except (ConfigError, typer.TyperException) as error:
         _refused(str(error))
-    except Exception as error:  # the server, the disk: what went wrong outside is a sentence, a fault of ours a traceback
-        _refused(_failure(error))
     except (KeyboardInterrupt, typer.Abort):
         print("w2s_mlflow: stopped; what was finished is kept and will be reused", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:  # the server, the disk: what went wrong outside is a sentence, a fault of ours a traceback
+        _refused(_failure(error))
 
 
 def app() -> typer.Typer:
@@ -72,10 +72,10 @@ def app() -> typer.Typer:
 
 
 def why(
-    run: str = typer.Argument(help="A run's id or its name; of several of one name the newest."),
+    run: str = typer.Argument(metavar="RUN", help="A run's id or its name; of several of one name the newest."),
     json: bool = typer.Option(False, "--json", help=SWITCHES["json"]),
 ) -> Callable[[], None]:
-    """In what does RUN differ from its nearest match, the finished run of its stage with the fewest parts of another kind?"""
+    """Say in which parts RUN differs from its nearest match, the finished run of its stage that shares most parts with it."""
     return functools.partial(_why, run, as_json=json)
 
 

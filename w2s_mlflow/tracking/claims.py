@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.tracking import worker
-from w2s_mlflow.tracking.server import client, experiment
+from w2s_mlflow.tracking.server import client, experiment, mark
 
 LOCK, HOME = "w2s.lock_run_id", "w2s claims"
 SEALED = "sealed"
@@ -84,7 +84,7 @@ def _lock_run_id(uri: str, experiment_id: str) -> str:
     found = client().get_experiment(experiment_id).tags.get(LOCK)
     if not found:
         found = _elect(experiment_id)
-        client().set_experiment_tag(experiment_id, LOCK, found)
+        mark(experiment_id, LOCK, found)
     return str(found)
 
 

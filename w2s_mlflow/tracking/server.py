@@ -110,6 +110,15 @@ def close_launch(result_run_id: str) -> None:
         client().set_tag(launch, "w2s.result_run_id", result_run_id)
 
 
+def mark(experiment_id: str, key: str, value: str) -> None:
+    """Set a new tag of an experiment, which another process may be setting to the same value."""
+    try:
+        client().set_experiment_tag(experiment_id, key, value)
+    except MlflowException:  # two processes cannot set a new tag at the same time: then the other one has
+        if key not in client().get_experiment(experiment_id).tags:
+            raise
+
+
 def _look(uri: str) -> None:
     """See that `uri` can be used, and fill an empty database, before MLflow gets at it."""
     if preflight.scheme(uri) in DATABASE_ENGINES:
@@ -174,9 +183,5 @@ def _check_artifacts(found: Experiment) -> None:
 def _marked(found: Experiment) -> Experiment:
     missing = {key: value for key, value in MARKS.items() if key not in found.tags}
     for key, value in missing.items():
-        try:
-            client().set_experiment_tag(found.experiment_id, key, value)
-        except MlflowException:  # two processes cannot set a new tag at the same time: then the other one has
-            if key not in client().get_experiment(found.experiment_id).tags:
-                raise
+        mark(found.experiment_id, key, value)
     return client().get_experiment(found.experiment_id) if missing else found
