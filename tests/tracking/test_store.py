@@ -101,7 +101,8 @@ def claim(attempt: int) -> claims.Claim:
 def test_a_claim_is_given_once_and_sealed_once() -> None:
     first = claim(0)
     other = claims.claim("f", 0)
-    assert isinstance(other, str) and other.startswith(str(worker.me())) and not claims.is_over(other)
+    assert isinstance(other, str) and other.startswith(str(worker.me())) and claims.is_over(other)
+    assert not claims.is_over(f"{DEAD} 0") and not claims.is_over("")
     assert first.seal("r")
     assert first.seal("r"), "the same words again are no error: an answer may have been lost on the way"
     assert not first.seal("other")
@@ -261,9 +262,25 @@ def test_a_process_id_that_was_given_again_is_another_process() -> None:
 def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PATIENCE", 0.2)
     monkeypatch.setattr(store, "POLL", 0.05)
-    for attempt in (0, 1):
-        assert isinstance(claims.claim(order().parts.digest(), attempt), claims.Claim)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(worker, "me", lambda: worker.Worker.parse(DEAD))
+        for attempt in (0, 1):
+            assert isinstance(claims.claim(order().parts.digest(), attempt), claims.Claim)
+    with store.deferring(), pytest.raises(store.BusyError, match="has just claimed"):
+        store.produce(order(), text())
     assert not store.produce(order(), text()).reused
+
+
+def test_a_claim_of_our_own_that_came_to_nothing_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as failing, pytest.raises(ConnectionError):
+        failing.setattr("w2s_mlflow.tracking.recorder._create", _no_connection)
+        store.produce(order(), text())
+    with store.deferring():
+        assert not store.produce(order(), text()).reused
+
+
+def _no_connection(header: object) -> str:
+    raise ConnectionError
 
 
 def test_a_dead_owner_s_run_that_was_whole_is_finished_in_its_place() -> None:
@@ -313,6 +330,13 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look again at once."""
+    monkeypatch.setattr(store, "POLL", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("damage", [cut_file, flip_byte, Path.unlink])
 @pytest.mark.parametrize("path", ["labels/weak_labels.parquet", "predictions/test.parquet", "config.json", "gold/test.parquet"])
 def test_a_damaged_artifact_is_named_and_made_again(
@@ -335,6 +359,26 @@ def test_a_student_never_learns_from_damaged_labels() -> None:
     flip_byte(weak.artifact(results.WEAK_LABELS))
     found = student.run(student.Config(strong="chess-121k", **SMALL))
     assert found.tags["w2s.weak_run_id"] != weak.run_id
+
+
+def test_a_report_that_is_just_written_anew_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process copies the same gold over, and is seen in the middle of it."""
+    config = supervisor.Config(epochs=1, **SMALL)
+    first = supervisor.run(config)
+    path = first.artifact("gold/test.parquet")
+    content = path.read_bytes()
+    path.write_bytes(content[:10])
+    monkeypatch.setattr("w2s_mlflow.tracking.store.time.sleep", lambda seconds: path.write_bytes(content))
+    assert supervisor.run(config).run_id == first.run_id
+
+
+def test_a_report_whose_digests_are_missing_is_made_again() -> None:
+    """Killed between the metrics and the tags of a report, which are two requests inside MLflow."""
+    config = supervisor.Config(epochs=1, **SMALL)
+    first = supervisor.run(config)
+    server.client().delete_tag(first.run_id, f"{ARTIFACTS}.test")
+    again = supervisor.run(config)
+    assert again.run_id == first.run_id and again.predictions("test").gold_N is not None
 
 
 def test_reading_a_damaged_artifact_is_refused() -> None:
@@ -397,19 +441,14 @@ def test_a_training_goes_on_in_the_same_run_with_the_same_bits(step: int, error:
     for part in ("validation", "selection", "test"):
         assert np.array_equal(again.predictions(part).probabilities_NC, whole.predictions(part).probabilities_NC)
     assert status_of(again.run_id) == "FINISHED" and not checkpoint.place(again.run_id).exists()
-    if error is KeyboardInterrupt:
-        history = [metric.step for metric in history_of(again, "train/loss")]
-        assert history == list(range(1, len(history) + 1)), "every step is in the curve once"
-    assert [metric.value for metric in history_of(whole, "train/loss")] == sorted_values(again)
+    for name in ("train/loss", "train/gradient_norm"):
+        curve = [(point.step, point.value) for point in history_of(again, name)]
+        assert curve == [(point.step, point.value) for point in history_of(whole, name)], "every step is there once"
 
 
 def history_of(found: Result, name: str) -> list[Metric]:
     points = server.client().get_metric_history(found.run_id, name)
     return sorted(points, key=lambda point: point.step)
-
-
-def sorted_values(found: Result) -> list[float]:
-    return list({point.step: point.value for point in history_of(found, "train/loss")}.values())
 
 
 def test_a_damaged_checkpoint_is_named_and_not_used(caplog: pytest.LogCaptureFixture) -> None:

@@ -66,7 +66,7 @@ def load(found: Iterable[Result]) -> pd.DataFrame:
 
     from w2s_mlflow.tracking import results
 
-    scored = [result for result in found if result.stage in ("student", "rule") and "test/accuracy" in result.metrics]
+    scored = [result for result in found if result.stage in ("student", "rule") and f"{results.ARTIFACTS}.test" in result.tags]
     newest = {result.fingerprint: result for result in scored}  # the oldest comes first
     if not newest:
         raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")

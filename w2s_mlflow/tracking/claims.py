@@ -49,12 +49,12 @@ def claim(fingerprint: str, attempt: int) -> Claim | str:
 
 
 def is_over(other: str) -> bool:
-    """Whether what another process has written is known to be past: a seal, or the claim of a process that has ended.
+    """Whether what stands in a claim's place is known to be past: a seal, or a process that has ended, or this one.
 
-    Asked only where no run shows it: the run was deleted for ever, or its owner died before it had one.
+    Asked only where no run shows it: the run was deleted for ever, or the claim's owner failed before it had one.
     """
     owner = worker.Worker.parse(other.partition(" ")[0])
-    return other.startswith(SEALED) or (owner is not None and owner.gone())
+    return other.startswith(SEALED) or (owner is not None and (owner.gone() or owner == worker.me()))
 
 
 def _write(key: str, value: str) -> str | None:

@@ -62,13 +62,16 @@ class Recorder:
     """Plain values of the code that makes the run, kept with its checkpoints and there again when it goes on."""
     began: float = field(default_factory=time.monotonic)
     _metrics: list[Metric] = field(default_factory=list)
+    _sent: dict[str, int] = field(default_factory=dict)
+    """The last step of each metric that is in the run already, though its checkpoint is of an earlier one: an error came."""
     _held: bool = False
     """Metrics wait for the next checkpoint, so that one that is gone back to has none of its future in the run."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Buffer metrics of one step; a full buffer is sent."""
         now = int(time.time() * 1000)
-        self._metrics += [Metric(name, float(value), now, step) for name, value in values.items()]
+        new = {name: value for name, value in values.items() if not 0 < step <= self._sent.get(name, 0)}
+        self._metrics += [Metric(name, float(value), now, step) for name, value in new.items()]
         if len(self._metrics) >= BATCH and not self._held:
             self.flush()
 
@@ -87,8 +90,13 @@ class Recorder:
         waiting = [[metric.key, metric.value, metric.timestamp, metric.step] for metric in self._metrics]
         return {"metrics": waiting, "kept": self.kept, "seconds": time.monotonic() - self.began}
 
-    def restore(self, notes: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint. A metric that was sent after all is the same to the time stamp, and stays one to MLflow."""
+    def restore(self, notes: Mapping[str, Any], sent: Mapping[str, int]) -> None:
+        """Go on from a checkpoint. A metric that was sent after all is the same to the time stamp, and stays one to MLflow.
+
+        Args:
+            sent: the last step of each metric that the run has.
+        """
+        self._sent = dict(sent)
         self._metrics = [Metric(*values) for values in notes["metrics"]]
         self.kept = dict(notes["kept"])
         self.began -= notes["seconds"]
@@ -167,8 +175,8 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
         except BaseException as error:
             _give_up(recorder, error)
             raise
+        checkpoint.clear(checkpoint.place(run_id))
         client().set_terminated(run_id, "FINISHED")
-    checkpoint.clear(checkpoint.place(run_id))
 
 
 @contextlib.contextmanager
@@ -186,7 +194,7 @@ def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Itera
 def attach(
     found: Result, name: str, stage: Callable[[Path], None], metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> Result:
-    """A finished run with a report added: artifacts, then in one request what makes them count, metrics, tags and digests.
+    """A finished run with a report added: artifacts, then metrics, and last the tags, with the digests that make it count.
 
     Args:
         name: of the report; one of the same name takes its place.
@@ -196,13 +204,20 @@ def attach(
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
         stage(Path(directory))
         tags = {**tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
-        client().log_artifacts(found.run_id, directory)
+        _upload(found.run_id, directory)
     client().log_batch(
         found.run_id,
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
     return replace(found, metrics={**found.metrics, **metrics}, tags={**found.tags, **tags})
+
+
+def _upload(run_id: str, directory: str) -> None:
+    try:
+        client().log_artifacts(run_id, directory)
+    except FileExistsError:  # another process has just made a directory of the same report
+        client().log_artifacts(run_id, directory)
 
 
 @functools.cache
@@ -227,15 +242,19 @@ def _create(header: Header) -> str:
 
 def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
     """Make an unfinished run this process's own: what a new one would say, and what its checkpoint had not sent."""
+    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(header).items()])
+    client().update_run(run_id, status="RUNNING")
     saved = checkpoint.read(checkpoint.place(run_id))
     assert saved is not None, "a run is continued only from a checkpoint"
-    client().update_run(run_id, status="RUNNING")
-    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(header).items()])
-    recorder.restore(saved.notes)
+    names = client().get_run(run_id).data.metrics
+    sent = {name: max(point.step for point in client().get_metric_history(run_id, name)) for name in names}
+    recorder.restore(saved.notes, sent)
 
 
 def _give_up(recorder: Recorder, error: BaseException) -> None:
     stopped = isinstance(error, KeyboardInterrupt | SupersededError)
+    if isinstance(error, SupersededError):
+        checkpoint.clear(checkpoint.place(recorder.run_id))
     with contextlib.suppress(Exception):  # the server may be what went wrong; the next start closes the run
         if not stopped:  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
             recorder.flush()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -27,8 +27,10 @@ LOG = logging.getLogger("w2s_mlflow")
 ATTEMPT, TORN = "w2s.attempt", "w2s.torn"
 POLL = 0.5
 """Seconds between two looks at a run that another process makes."""
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds in which whoever has a claim shows a run, or is taken for dead."""
+LOOKS = 3
+"""How often an artifact is found damaged before that is believed."""
 
 _since: ContextVar[int] = ContextVar("since", default=0)
 _defer: ContextVar[bool] = ContextVar("defer", default=False)
@@ -130,8 +132,8 @@ class _Search:
             return None
         attempt = max([0, *(_next_attempt(run) for run in every)])
         taken = self._claim(attempt)
-        if taken and taken.attempt > attempt and len(runs_of(self.fingerprint)) > len(every):
-            return None  # those who had the claims before were not dead but done, just after the first look
+        if taken and taken.attempt > attempt and _seen(runs_of(self.fingerprint)) != _seen(every):
+            return None  # who had the claims before was not dead but done, just after the first look
         if taken:
             return _Turn(taken, _settled(runs))
         self._wait("a result that another process has just claimed")
@@ -140,10 +142,9 @@ class _Search:
     def _claim(self, attempt: int) -> claims.Claim | None:
         """The next claim, if it is free. One that was refused is not asked for again, but after PATIENCE the one behind it."""
         refused, when = self._refused
-        if attempt <= refused:
-            if time.monotonic() - when < PATIENCE:
-                return None
-            attempt = refused + 1  # whoever has the claim died before it had a run
+        if attempt <= refused and time.monotonic() - when < PATIENCE:
+            return None
+        attempt = max(attempt, refused + 1)  # whoever has the claim died before it had a run
         while isinstance(taken := claims.claim(self.fingerprint, attempt), str) and claims.is_over(taken):
             attempt += 1
         if isinstance(taken, claims.Claim):
@@ -163,15 +164,26 @@ class _Search:
 
 def _whole(run: Run) -> Result | None:
     """A finished run, undamaged; a damaged one is named, marked and never used again."""
-    found = result(run, reused=True)
-    try:
-        found.check()
-    except TornError as error:
-        LOG.warning("%s; it is made again", error)
-        client().log_batch(run.info.run_id, tags=[RunTag(TORN, str(error))])  # unlike set_tag it lets two write at once
-        client().set_terminated(run.info.run_id, "FAILED")
-        return None
-    return found
+    for look in range(LOOKS):
+        found = result(run, reused=True)
+        try:
+            found.check()
+        except TornError as error:
+            torn = error
+        else:
+            return found
+        if look < LOOKS - 1:  # another process may just be writing the same report anew
+            time.sleep(POLL)
+            run = client().get_run(run.info.run_id)
+    LOG.warning("%s; it is made again", torn)
+    client().log_batch(run.info.run_id, tags=[RunTag(TORN, str(torn))])  # unlike set_tag it lets two write at once
+    client().set_terminated(run.info.run_id, "FAILED")
+    return None
+
+
+def _seen(runs: Iterable[Run]) -> set[tuple[str, str, str, bool]]:
+    """What of runs tells whether their makers have gone on since."""
+    return {(run.info.run_id, run.info.status, run.data.tags.get(ATTEMPT, ""), ARTIFACTS in run.data.tags) for run in runs}
 
 
 def _finish(run: Run) -> bool:
