@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from tests import servers
 from tests.conftest import SMALL, runs
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import server
+from w2s_mlflow.tracking import results, server, store
 
 PROCESSES, ROUNDS = 8, 20
 
@@ -62,6 +62,17 @@ def test_a_result_is_trained_once_and_read_by_who_trained_it_and_who_found_it(ex
     for first, second in (trained.weak_labels(), found.weak_labels()), (trained.predictions("test"), found.predictions("test")):
         assert first.ids == second.ids and len(first.ids) > 0
         np.testing.assert_array_equal(first.probabilities_NC, second.probabilities_NC)
+
+
+@pytest.mark.server
+def test_damage_is_seen_where_artifacts_are_fetched_too(experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "POLL", 0.01)
+    first = supervisor.run(supervisor.Config(**SMALL))
+    server.client().log_text(first.run_id, "something else", results.WEAK_LABELS)
+    results.forget(first.run_id)
+    again = supervisor.run(supervisor.Config(**SMALL))
+    assert again.run_id != first.run_id
+    assert again.weak_labels().probabilities_NC.shape[1] == 2
 
 
 @pytest.mark.server

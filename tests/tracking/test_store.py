@@ -7,6 +7,8 @@ import json
 import math
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -198,13 +200,12 @@ def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
     [
         {worker.WORKER: "HERE", worker.HEARTBEAT: beat()},
         {worker.WORKER: DEAD, worker.HEARTBEAT: beat(2 * worker.SKEW)},
-        {worker.WORKER: "ME", worker.HEARTBEAT: beat(2 * worker.STALE)},
         {},
     ],
-    ids=["process gone", "silent elsewhere", "asleep here", "no owner"],
+    ids=["process gone", "silent elsewhere", "no owner"],
 )
 def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
-    names = {"HERE": gone(), "ME": str(worker.me())}
+    names = {"HERE": gone()}
     other = left("RUNNING", {key: names.get(value, value) for key, value in tags.items()})
     worker._settle.cache_clear()
     worker.settle()
@@ -213,9 +214,10 @@ def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
     assert status_of(other) == "KILLED"
 
 
-def test_the_heart_of_another_machine_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its clock may be wrong by minutes: only a heartbeat that does not change over our own time is silent."""
-    other = left("RUNNING", {worker.WORKER: DEAD, worker.HEARTBEAT: beat(200)})
+@pytest.mark.parametrize("owner", [DEAD, str(worker.me())], ids=["elsewhere", "here"])
+def test_a_heart_is_watched_on_our_own_clock(owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another's may be wrong, and a machine may have slept: only a heartbeat that does not change over our time is silent."""
+    other = left("RUNNING", {worker.WORKER: owner, worker.HEARTBEAT: beat(200)})
     monkeypatch.setattr(worker, "STALE", 0.3)
     monkeypatch.setattr(store, "POLL", 0.05)
     looks: list[str] = []
@@ -257,6 +259,18 @@ def test_a_process_id_that_was_given_again_is_another_process() -> None:
     assert worker.Worker(me.machine, unused, me.born).gone()
     assert not worker.Worker("elsewhere", unused, me.born).gone(), "a process of another machine cannot be looked up"
     assert worker.Worker.parse(str(me)) == me and worker.Worker.parse("") is None
+
+
+def test_a_process_that_ended_and_was_not_waited_for_is_gone() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    other = worker.Worker(worker.me().machine, process.pid, worker._born(process.pid))
+    assert not other.gone()
+    process.kill()
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert other.gone()
+    process.communicate()
+    assert other.gone()
 
 
 def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,6 +515,8 @@ def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: 
         supervisor.run(supervisor.Config(seed=4, **LONG))
     asleep = runs()[0].info.run_id
     kept = checkpoint.place(asleep)
+    monkeypatch.setattr(worker, "STALE", 0.2)
+    monkeypatch.setattr(store, "POLL", 0.05)
     server.client().set_tag(asleep, worker.WORKER, str(worker.me()))
     server.client().set_tag(asleep, worker.HEARTBEAT, beat(2 * worker.STALE))
     found = supervisor.run(supervisor.Config(seed=4, **LONG))

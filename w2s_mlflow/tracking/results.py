@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -155,6 +156,11 @@ def result(run: Run, *, reused: bool) -> Result:
     stage, fingerprint = data.tags.get("w2s.stage", ""), data.tags.get(FINGERPRINT, "")
     names = info.run_id, info.run_name, stage, fingerprint, info.artifact_uri
     return Result(*names, data.params, data.metrics, data.tags, data.metrics.get("seconds", lasted), reused)
+
+
+def forget(run_id: str) -> None:
+    """Fetch a run's artifacts anew when they are asked for next; local ones are never fetched."""
+    shutil.rmtree(Path(_scratch().name) / run_id, ignore_errors=True)
 
 
 def _local(repository: ArtifactRepository, run_id: str, path: str) -> Path:

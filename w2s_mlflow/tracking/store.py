@@ -1,6 +1,6 @@
 """Results by their fingerprint: a finished run is reused, an unfinished one continued, a missing one made, by one process.
 
-Whatever else wants the same result meanwhile waits for it (claims.py), or turns to other work (`Busy`).
+Whatever else wants the same result meanwhile waits for it (claims.py), or turns to other work (BusyError).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlflow.entities import Run, RunTag
 
 from w2s_mlflow import checkpoint
 from w2s_mlflow.config import as_dict, flat
-from w2s_mlflow.tracking import claims, planned, worker
+from w2s_mlflow.tracking import claims, planned, results, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, active, get, result, runs_of
@@ -174,6 +174,7 @@ def _whole(run: Run) -> Result | None:
             return found
         if look < LOOKS - 1:  # another process may just be writing the same report anew
             time.sleep(POLL)
+            results.forget(run.info.run_id)
             run = client().get_run(run.info.run_id)
     LOG.warning("%s; it is made again", torn)
     client().log_batch(run.info.run_id, tags=[RunTag(TORN, str(torn))])  # unlike set_tag it lets two write at once

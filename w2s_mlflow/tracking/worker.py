@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -57,8 +58,8 @@ class Worker:
         if self.machine != _machine():
             return False
         try:
-            return _born(self.pid) != self.born
-        except psutil.NoSuchProcess:
+            return _born(self.pid) != self.born or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             return True
 
 
@@ -99,21 +100,19 @@ class Watch:
     """By run: the last heartbeat seen, and when it was first seen, on this process's own clock."""
 
     def dead(self, run: Run) -> bool:
-        """Whether the owner of a RUNNING run has ended or is silent.
+        """Whether the owner of a run has ended, or is silent.
 
-        On this machine the process is looked up and clocks agree; the heart of another machine's is watched, so that its
-        clock does not matter, unless it is silent for longer than clocks may differ.
+        A process of this machine is looked up. A heart is watched on this process's own clock, which stands still while the
+        machine sleeps, so that no other clock matters; unless another machine's is silent for longer than clocks may differ.
         """
         owner, beat = Worker.parse(run.data.tags.get(WORKER, "")), run.data.tags.get(HEARTBEAT, "0")
-        if owner and owner.gone():
+        here = owner is not None and owner.machine == _machine()
+        if (owner and owner.gone()) or (not here and time.time() - float(beat) > SKEW):
             return True
-        silent = time.time() - float(beat)
-        if owner and owner.machine == _machine():
-            return silent > STALE
         last, since = self._seen.get(run.info.run_id, ("", 0.0))
         if last != beat:
             self._seen[run.info.run_id] = beat, since = beat, time.monotonic()
-        return silent > SKEW or time.monotonic() - since > STALE
+        return time.monotonic() - since > STALE
 
 
 def settle() -> None:
@@ -144,6 +143,9 @@ def _orphan(run: Run, watch: Watch) -> bool:
 
 
 def _born(pid: int) -> str:
+    """When a process began, by a clock that nobody sets: on Linux in ticks since the boot, which the machine's name holds."""
+    if sys.platform == "linux":
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return f"{psutil.Process(pid).create_time():.2f}"
 
 
