@@ -91,11 +91,6 @@ def is_whole(model_id: str) -> bool:
     return True
 
 
-def digests(model_id: str) -> dict[str, str]:
-    """sha256, cut at 32 digits, of each file of a logged model by its path there. Raises ConfigError as `verify`."""
-    return _digests(_ready(model_id))
-
-
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
