@@ -47,6 +47,11 @@ def place(training: str) -> Path:
     return Path(os.environ.get("W2S_SCRATCH") or cache) / "w2s_mlflow" / training
 
 
+def exists(directory: Path) -> bool:
+    """Whether a checkpoint lies in a directory, whole or not: at once, however large it is."""
+    return (directory / STATE).exists()
+
+
 def sweep() -> None:
     """Remove the checkpoints that nobody has gone on from for OLD seconds: of runs, by their ids, and nothing else."""
     for directory in place("").glob("[0-9a-f]" * 32):
@@ -93,7 +98,7 @@ def read(directory: Path) -> Saved | None:
     Raises:
         ConfigError: there is one that the file system does not let us read.
     """
-    if not (directory / STATE).exists():
+    if not exists(directory):
         return None
     try:
         return _checked(directory)

@@ -62,15 +62,15 @@ class Recorder:
     """Plain values of the code that makes the run, kept with its checkpoints and there again when it goes on."""
     began: float = field(default_factory=time.monotonic)
     _metrics: list[Metric] = field(default_factory=list)
-    _sent: dict[str, int] = field(default_factory=dict)
-    """The last step of each metric that is in the run already, though its checkpoint is of an earlier one: an error came."""
+    sent: dict[str, int] = field(default_factory=dict)
+    """The last step of each metric that a run which goes on has already, though its checkpoint may be of an earlier one."""
     _held: bool = False
     """Metrics wait for the next checkpoint, so that one that is gone back to has none of its future in the run."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Buffer metrics of one step; a full buffer is sent."""
         now = int(time.time() * 1000)
-        new = {name: value for name, value in values.items() if not 0 < step <= self._sent.get(name, 0)}
+        new = {name: value for name, value in values.items() if not 0 < step <= self.sent.get(name, 0)}
         self._metrics += [Metric(name, float(value), now, step) for name, value in new.items()]
         if len(self._metrics) >= BATCH and not self._held:
             self.flush()
@@ -90,13 +90,8 @@ class Recorder:
         waiting = [[metric.key, metric.value, metric.timestamp, metric.step] for metric in self._metrics]
         return {"metrics": waiting, "kept": self.kept, "seconds": time.monotonic() - self.began}
 
-    def restore(self, notes: Mapping[str, Any], sent: Mapping[str, int]) -> None:
-        """Go on from a checkpoint. A metric that was sent after all is the same to the time stamp, and stays one to MLflow.
-
-        Args:
-            sent: the last step of each metric that the run has.
-        """
-        self._sent = dict(sent)
+    def restore(self, notes: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint. A metric that was sent after all is the same to the time stamp, and stays one to MLflow."""
         self._metrics = [Metric(*values) for values in notes["metrics"]]
         self.kept = dict(notes["kept"])
         self.began -= notes["seconds"]
@@ -157,7 +152,7 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
 
     Args:
         seal: called with the run's id when its last artifact is written.
-        continued: the unfinished run to go on with, which has a checkpoint; else a new one is made.
+        continued: the unfinished run to go on with, from its checkpoint; else a new one is made.
 
     Raises:
         SupersededError: `seal` said no.
@@ -241,14 +236,19 @@ def _create(header: Header) -> str:
 
 
 def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
-    """Make an unfinished run this process's own: what a new one would say, and what its checkpoint had not sent."""
+    """Make an unfinished run this process's own: what a new one would say, and what its checkpoint had not sent.
+
+    The owner comes first, since a large checkpoint is long read. A damaged one is removed: the run then starts anew, and
+    the metrics that it has stay as they are.
+    """
     client().log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(header).items()])
     client().update_run(run_id, status="RUNNING")
-    saved = checkpoint.read(checkpoint.place(run_id))
-    assert saved is not None, "a run is continued only from a checkpoint"
     names = client().get_run(run_id).data.metrics
-    sent = {name: max(point.step for point in client().get_metric_history(run_id, name)) for name in names}
-    recorder.restore(saved.notes, sent)
+    recorder.sent = {name: max(point.step for point in client().get_metric_history(run_id, name)) for name in names}
+    if saved := checkpoint.read(checkpoint.place(run_id)):
+        recorder.restore(saved.notes)
+    else:
+        checkpoint.clear(checkpoint.place(run_id))
 
 
 def _give_up(recorder: Recorder, error: BaseException) -> None:

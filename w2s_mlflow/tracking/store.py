@@ -216,7 +216,7 @@ def _settled(runs: list[Run]) -> Run | None:
             continue
         owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
         over = owner.gone() if owner else run.info.status != "RUNNING"
-        if continued is None and over and checkpoint.read(checkpoint.place(run.info.run_id)):
+        if continued is None and over and checkpoint.exists(checkpoint.place(run.info.run_id)):
             continued = run
             continue
         if run.info.status == "RUNNING":
