@@ -1,4 +1,4 @@
-"""A command that kills itself, as `kill -9` would, at a named point: `python tests/_dying.py POINT ARGUMENTS...`."""
+"""A command that kills itself, as `kill -9` would, at a named point."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from w2s_mlflow import checkpoint, cli, train
 from w2s_mlflow.stages import analyze
-from w2s_mlflow.tracking import claims, results, worker
+from w2s_mlflow.tracking import claims, database, logged_model, results, worker
 
 CLIENT = mlflow.MlflowClient
 
@@ -48,6 +49,18 @@ def after(owner: Any, name: str, when: Callable[..., bool] = lambda *_, **__: Tr
     setattr(owner, name, patched)
 
 
+def half_of_the_tables() -> None:
+    """Die when half of the database's tables are made."""
+    statements = database._statements
+
+    def patched() -> Any:
+        found = statements()
+        yield from found[: len(found) // 2]
+        die()
+
+    database._statements = patched
+
+
 def is_result(client: Any, experiment: str, tags: dict[str, str], **_: object) -> bool:
     return "w2s.fingerprint" in tags
 
@@ -56,9 +69,18 @@ def is_report(client: Any, run_id: str, metrics: Any = (), params: Any = (), tag
     return any(metric.key.startswith("test/") for metric in metrics)
 
 
-def is_status(status: str) -> Callable[..., bool]:
+def is_report_tags(store: Any, run_id: str, tags: Any) -> bool:
+    """MLflow writes the metrics and the tags of one request in two transactions, in this order."""
+    return any(tag.key == f"{results.ARTIFACTS}.test" for tag in tags)
+
+
+def is_finished(trained: bool) -> Callable[..., bool]:
+    """Whether the run of a result is called finished, or only one that was `trained`."""
+    needed = "train/loss" if trained else "seconds"
+
     def of_result(client: Any, run_id: str, given: str = "FINISHED", **_: object) -> bool:
-        return given == status and "w2s.fingerprint" in client.get_run(run_id).data.tags
+        data = client.get_run(run_id).data
+        return given == "FINISHED" and "w2s.fingerprint" in data.tags and needed in data.metrics
 
     return of_result
 
@@ -76,25 +98,41 @@ def at_step(number: int) -> Callable[..., bool]:
 
 
 POINTS: dict[str, Callable[[], None]] = {
+    "in the middle of the database": half_of_the_tables,
     "the experiment is made": lambda: after(CLIENT, "set_experiment_tag"),
     "before the election": lambda: before(claims, "_elect"),
     "in the election": lambda: before(CLIENT, "delete_experiment"),
     "a claim without a run": lambda: after(claims, "_write"),
     "a run without parameters": lambda: after(CLIENT, "create_run", is_result),
-    "in a training": lambda: after(train._Training, "count", at_step(5)),
-    "while a checkpoint is written": lambda: before(checkpoint, "_write_state"),
+    "in a report of a rule": lambda: before(SqlAlchemyStore, "_set_tags", is_report_tags),
+    "in a training": lambda: after(train._Training, "count", at_step(3)),
+    "while the first checkpoint is written": lambda: before(checkpoint, "_write_state"),
     "after a checkpoint": lambda: after(checkpoint, "_write_state"),
+    "a run goes on without a name": lambda: after(CLIENT, "update_run"),
+    "while the next checkpoint is written": lambda: before(checkpoint, "_write_state"),
+    "in a training that goes on": lambda: after(train._Training, "count", at_step(7)),
     "after a checkpoint's metrics": lambda: after(train._Training, "save", at_step(8)),
     "before artifacts": lambda: before(CLIENT, "log_artifacts"),
     "in the middle of artifacts": lambda: after(CLIENT, "log_artifacts", half_sent),
     "before the digests": lambda: before(CLIENT, "set_tag", lambda client, run, key, value: key == results.ARTIFACTS),
     "before the seal": lambda: before(claims.Claim, "seal"),
-    "after the seal": lambda: before(CLIENT, "set_terminated", is_status("FINISHED")),
+    "after the seal": lambda: before(CLIENT, "set_terminated", is_finished(trained=False)),
+    "after the seal, by the one who comes later": lambda: before(CLIENT, "set_terminated", is_finished(trained=False)),
+    "after a training is finished": lambda: after(CLIENT, "set_terminated", is_finished(trained=True)),
+    "in the middle of a model": lambda: before(logged_model, "_send"),
     "in a report": lambda: before(CLIENT, "log_batch", is_report),
     "before the tables": lambda: before(analyze, "record"),
 }
 
-if __name__ == "__main__":
+
+def command(point: str, arguments: list[str], directory: Path, environment: dict[str, str], log: Path) -> None:
+    """Run the command line until it dies; to be called in a process of its own. What it says goes to `log`."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.argv = ["w2s_mlflow", *arguments]
     worker.BEAT = 1.0
-    POINTS[sys.argv.pop(1)]()
+    POINTS[point]()
     cli.main()

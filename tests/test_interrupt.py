@@ -1,4 +1,4 @@
-"""A stop from outside closes every run and keeps what was finished."""
+"""A stop from outside closes every run, keeps what was finished, and what was being trained goes on from there."""
 
 from __future__ import annotations
 
@@ -9,51 +9,111 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.entities import Run
 
-LINE = [sys.executable, "-m", "w2s_mlflow", "main", "--seeds", "0", "--train-size", "1000", "--test-size", "200"]
+from tests.servers import DEADLINE
+from w2s_mlflow import checkpoint
+
+GRID = ["main", "--seeds", "0", "--train-size", "1000", "--test-size", "200"]
+TRAINING = [
+    "supervisor",
+    "--train-size",
+    "200",
+    "--test-size",
+    "150",
+    "--epochs",
+    "500",
+    "--early-stopping",
+    "none",
+    "--checkpoint-every",
+    "0",
+]
+"""Nothing is kept of it but at a stop; its first metrics are seen after a third of its steps."""
+STEPS = 1500
+LIMIT, SLACK = 5.0, 5.0
+"""Seconds from a stop to the end of the process: what is promised, and what a busy machine may add."""
+STOPS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
-def stopped(directory: Path, number: signal.Signals) -> tuple[int, str, dict[str, list[str]]]:
-    """Stop the default experiment at its third finished run: exit status, standard error, and stages by run status."""
-    uri = f"sqlite:///{directory}/mlflow.db"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    process = subprocess.Popen(
-        LINE, cwd=directory, env=environment | {"MLFLOW_TRACKING_URI": uri}, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.2)
-            if _finished(directory / "mlflow.db") >= 3:
-                process.send_signal(number)
-                break
-        _, printed = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    found: dict[str, list[str]] = {}
-    for run in mlflow.MlflowClient(uri).search_runs(["0"]):
-        found.setdefault(run.info.status, []).append(run.data.tags["w2s.stage"])
-    return process.returncode, printed, found
+@dataclass(frozen=True)
+class Place:
+    """Where one experiment is made, stopped and made on."""
+
+    directory: Path
+
+    def start(self, line: list[str]) -> subprocess.Popen[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        new = {"MLFLOW_TRACKING_URI": f"sqlite:///{self.directory}/mlflow.db", "W2S_SCRATCH": str(self.directory / "scratch")}
+        line = [sys.executable, "-m", "w2s_mlflow", *line]
+        return subprocess.Popen(line, cwd=self.directory, env=kept | new, stderr=subprocess.PIPE, text=True)
+
+    def count(self, query: str) -> int:
+        """A number from the database, read without MLflow, whose client would make the tables in the experiment's place."""
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{self.directory}/mlflow.db?mode=ro", uri=True)) as database:
+                return int(database.execute(query).fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0  # not there yet
+
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(f"sqlite:///{self.directory}/mlflow.db")
+
+    def runs(self) -> list[Run]:
+        return list(self.client().search_runs(["0"]))
+
+    def checkpoints(self) -> list[str]:
+        """The ids of the runs that have one."""
+        return [path.parent.name for path in (self.directory / "scratch").glob(f"*/*/{checkpoint.STATE}")]
 
 
-def _finished(database: Path) -> int:
-    """Finished runs, read without MLflow, whose client would make the tables in the experiment's place."""
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            return int(connection.execute("SELECT COUNT(*) FROM runs WHERE status = 'FINISHED'").fetchone()[0])
-    except sqlite3.OperationalError:
-        return 0  # not there yet
+def stop(process: subprocess.Popen[str], number: signal.Signals, place: Place, query: str) -> float:
+    """Send a signal once the query's count is more than zero; the seconds until the process has ended as after a stop."""
+    with process:
+        try:
+            while process.poll() is None and not place.count(query):
+                time.sleep(0.1)
+            sent = time.monotonic()
+            process.send_signal(number)
+            _, printed = process.communicate(timeout=DEADLINE)
+            took = time.monotonic() - sent
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "stopped; what was finished is kept" in printed and "Traceback" not in printed
+    return took
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@STOPS
 def test_a_stopped_experiment_leaves_no_run_running(number: signal.Signals, tmp_path: Path) -> None:
-    status, printed, found = stopped(tmp_path, number)
-    assert status == 130
-    assert "stopped; what was finished is kept" in printed and "Traceback" not in printed
-    assert set(found) == {"FINISHED", "KILLED"}
-    assert "sweep" in found["KILLED"] and len(found["FINISHED"]) >= 3
+    place = Place(tmp_path)
+    stop(place.start(GRID), number, place, "SELECT COUNT(*) > 6 FROM runs WHERE experiment_id = 0 AND status = 'FINISHED'")
+    stages: dict[str, list[str]] = {}
+    for run in place.runs():
+        stages.setdefault(run.info.status, []).append(run.data.tags["w2s.stage"])
+    assert set(stages) == {"FINISHED", "KILLED"}
+    assert "sweep" in stages["KILLED"] and len(stages["FINISHED"]) > 6
+
+
+@pytest.mark.slow
+@STOPS
+def test_a_stopped_training_ends_within_seconds_and_the_next_start_goes_on(number: signal.Signals, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    took = stop(place.start(TRAINING), number, place, "SELECT COUNT(*) FROM metrics WHERE key = 'train/loss'")
+    assert took < LIMIT + SLACK
+    [killed] = place.runs()
+    assert killed.info.status == "KILLED"
+    assert place.checkpoints() == [killed.info.run_id]
+    with place.start(TRAINING) as process:
+        _, printed = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0 and "continued from a checkpoint" in printed
+    [finished] = place.runs()
+    assert (finished.info.run_id, finished.info.status) == (killed.info.run_id, "FINISHED")
+    history = place.client().get_metric_history(finished.info.run_id, "train/loss")
+    assert sorted(metric.step for metric in history) == list(range(1, STEPS + 1))
+    assert place.checkpoints() == []
