@@ -41,6 +41,7 @@ def client() -> mlflow.MlflowClient:
     """The client of the server in use. Raises ConfigError where it cannot be used."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would tear our own progress line
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a stop in the middle of a request is no traceback
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it would log the traceback of an error it raises
     uri = mlflow.get_tracking_uri()
     try:

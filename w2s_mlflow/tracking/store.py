@@ -194,8 +194,8 @@ def _finish(run: Run) -> bool:
         return False
     sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # the same words twice are no error
     if sealed:
-        client().set_terminated(run.info.run_id, "FINISHED")
         checkpoint.clear(checkpoint.place(run.info.run_id))
+        client().set_terminated(run.info.run_id, "FINISHED")
     return sealed
 
 
