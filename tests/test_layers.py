@@ -18,7 +18,7 @@ from w2s_mlflow import config
 PACKAGE = Path(w2s_mlflow.__file__).parent
 
 LAYERS = (
-    {"config", "records"},
+    {"config", "records", "hub"},
     {"metrics", "stats", "split", "losses"},
     {"tasks", "models", "judges", "tables", "figures"},
     {"heads", "checkpoint"},

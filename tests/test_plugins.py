@@ -61,15 +61,15 @@ def check_loss(plugin: ModuleType) -> None:
 
 
 def check_tasks(plugin: ModuleType) -> None:
-    assert isinstance(plugin.TASKS, tuple) and plugin.TASKS
+    assert isinstance(plugin.TASKS, tuple) and (plugin.TASKS or plugin.FILES)
     for task in plugin.TASKS:
         assert isinstance(task, Task) and task.family == plugin.__name__.split(".")[-1]
         assert tasks.find(task.name) is task
         assert task.head in tasks.HEADS and task.classes >= 2 and (task.head != "compare" or task.classes == 2)
         assert callable(task.load) and task.train_size >= 40 and task.test_size >= 1
-        assert task.source and task.license
+        assert task.source and task.license and task.positive and task.key == task.name
         assert all(callable(rule) and name == name.strip() and name for name, rule in task.rules.items())
-        assert task.human_score is None or 0 <= task.human_score <= 1
+        assert task.human is None or (0 <= task.human.score <= 1 and task.human.metric and task.human.source)
 
 
 def check_model(plugin: ModuleType) -> None:

@@ -34,14 +34,14 @@ def _rows(path: Path, part: str) -> tuple[Row, ...]:
 
 
 def test_no_paragraph_stands_on_two_sides(rows: Rows) -> None:
-    cut = split.cut("multirc", rows, seed=0, train_size=1000, test_size=200)
+    cut = split.cut(split.pool("multirc", rows), seed=0, train_size=1000, test_size=200)
     parts = (cut.supervision, cut.supervision_validation, cut.transfer, cut.transfer_validation, cut.selection, cut.test)
     groups = [{example.group for example in part} for part in parts]
     assert all(groups) and sum(map(len, groups)) == len(set.union(*groups))
 
 
 def test_halves_are_as_large_as_whole_paragraphs_allow(rows: Rows) -> None:
-    cut = split.cut("multirc", rows, seed=1, train_size=1000, test_size=200)
+    cut = split.cut(split.pool("multirc", rows), seed=1, train_size=1000, test_size=200)
     largest = max(sum(row.example.group == group for row in rows.train) for group in {row.example.group for row in rows.train})
     for half in (cut.supervision + cut.supervision_validation, cut.transfer + cut.transfer_validation):
         assert 500 - largest < len(half) <= 500

@@ -36,7 +36,7 @@ def plain(train: int = 400, heldout: int = 100) -> Rows:
 
 
 def cut(found: Rows, *, seed: int = 0, train_size: int = 200, test_size: int = 60, task: str = "t") -> split.Split:
-    return split.cut(task, found, seed=seed, train_size=train_size, test_size=test_size)
+    return split.cut(split.pool(task, found), seed=seed, train_size=train_size, test_size=test_size)
 
 
 def ids(found: split.Split, *parts: str) -> list[str]:
@@ -48,7 +48,8 @@ def groups(found: split.Split, *parts: str) -> set[str]:
 
 
 def shuffled(found: Rows, seed: int) -> Rows:
-    return Rows(*(tuple(random.Random(seed).sample(part, len(part))) for part in (found.train, found.heldout)))
+    train, heldout = (tuple(random.Random(seed).sample(part, len(part))) for part in (found.train, found.heldout))
+    return Rows(train, heldout)
 
 
 grouped = st.builds(

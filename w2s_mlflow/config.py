@@ -42,8 +42,8 @@ def unknown(option: str, value: str, legal: Iterable[str]) -> ConfigError:
 
 
 def flag(name: str) -> str:
-    """`train_size` -> `--train-size`."""
-    return "--" + name.replace("_", "-")
+    """`train_size` -> `--train-size`; the name of an environment variable stays."""
+    return name if name.isupper() else "--" + name.replace("_", "-")
 
 
 # --- plug-ins: the file name is the registry -------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,13 @@ class Example:
     candidates: tuple[str, ...] = ()
 
 
+NO_LABEL = -1
+"""The label of a row whose truth nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An example and its gold label, an index into the classes. Only `split.cut` sees rows."""
+    """An example and its gold label, an index into the classes or NO_LABEL. Only `split.pool` sees rows."""
 
     example: Example
     label: int
@@ -46,10 +50,16 @@ class Rows:
 
     train: tuple[Row, ...]
     heldout: tuple[Row, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many rows of the source are not here, by the reason why (an illegal move, a text with two labels, ...)."""
 
 
 class JoinError(ValueError):
     """Two tables that should hold the same ids do not."""
+
+
+class NoLabelError(ValueError):
+    """Ground truth was asked for where there is none."""
 
 
 def positions(ids: Sequence[str], wanted: Sequence[str]) -> Ints:
@@ -167,8 +177,14 @@ class Gold:
         self.reads: Counter[tuple[str, str]] = Counter()
 
     def read(self, examples: Iterable[Example], *, split: str, reason: str) -> Ints:
-        """The labels of `examples`, (N,) int64, counted as N reads of `split` for `reason`."""
+        """The labels of `examples`, (N,) int64, counted as N reads of `split` for `reason`.
+
+        Raises:
+            NoLabelError: one of them has none.
+        """
         labels_N = np.array([self._labels[example.id] for example in examples], dtype=np.int64)
+        if missing := int((labels_N == NO_LABEL).sum()):
+            raise NoLabelError(f"{missing} of {len(labels_N)} rows of {split} have no label, which {reason} needs")
         self.reads[split, reason] += len(labels_N)
         return labels_N
 

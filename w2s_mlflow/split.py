@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from w2s_mlflow.config import canonical_json, must
-from w2s_mlflow.records import Example, JoinError, Row, Rows
+from w2s_mlflow.config import ConfigError, canonical_json, must
+from w2s_mlflow.records import NO_LABEL, Example, JoinError, Row, Rows
 
 VALIDATION = 0.1
 """The slice of each half that only early stopping sees."""
@@ -35,44 +35,119 @@ class Split:
     selection: Examples
     test: Examples
     digest: str
-    """sha256 over the sorted (id, segments, candidates, label) of the rows in use."""
+    """sha256 over the sorted (id, group, segments, candidates, label) of the rows in use."""
 
     def parts(self) -> dict[str, Examples]:
         """Its six parts by name."""
         return {name: value for name, value in vars(self).items() if name != "digest"}
 
 
-def cut(task: str, rows: Rows, *, seed: int, train_size: int, test_size: int) -> Split:
-    """Cut `rows` for one seed: halves of at most `train_size` / 2 rows each, and at most `test_size` test rows.
+@dataclass(frozen=True)
+class Pool:
+    """A task's rows in groups, what is the same for every seed."""
+
+    key: str
+    """What the order of groups hangs on, beside their own names: the task's."""
+    train: Groups
+    selection: Groups
+    test: Groups
+    classes: int
+
+    def train_rows(self) -> int:
+        """The rows that a seed can draw from."""
+        return _size(self.train)
+
+    def test_rows(self) -> int:
+        """The rows that `test` can hold."""
+        return _size(self.test)
+
+
+def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Pool:
+    """The rows of a task in groups, `selection` and `test` apart; training rows whose group is held out are left out.
+
+    Args:
+        balance: whether `selection` and `test` hold as many rows of each class.
 
     Raises:
-        ConfigError: the task has fewer training or held-out rows than asked for, or too few groups to fill every part.
+        ConfigError: there are less than two groups to hold out, or no row of one of two classes.
         JoinError: an id stands twice.
     """
     _check_ids(rows)
-    heldout = _in_groups(rows.heldout, ("heldout", task))
-    selection, test = _share(heldout, SELECTION, "test_size", test_size)
+    heldout = _in_groups(rows.heldout, ("heldout", key))
+    selection, test = _share(heldout, SELECTION, "test_size", _size(heldout))
     used = {row.example.group for row in rows.heldout}
-    ordered = _in_groups([row for row in rows.train if row.example.group not in used], ("train", task, str(seed)))
-    _check_sizes(train_size, sum(map(len, ordered)), test_size, sum(map(len, test)))
+    train = _in_groups([row for row in rows.train if row.example.group not in used], ("train", key))
+    if balance:
+        selection, test = balanced(selection), balanced(test)
+    for part, groups in {"training": train, "test": test}.items():
+        if classes == 2 and (only := _only_label(groups)) is not None:
+            raise ConfigError(f"the task {key} must have rows of both classes, every label of its {part} part is {only}")
+    return Pool(key, train, selection, test, classes)
+
+
+def cut(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool = False) -> Split:
+    """Cut a task for one seed: halves of at most `train_size` / 2 rows each, and at most `test_size` test rows.
+
+    Args:
+        balance: whether `supervision` and its validation slice hold as many rows of each class; `transfer` never is, as
+            that takes its labels.
+
+    Raises:
+        ConfigError: the task has fewer training or held-out rows than asked for, too few groups to fill every part, or no
+            row of one of two classes where it is needed.
+    """
+    _check_sizes(train_size, pool.train_rows(), test_size, pool.test_rows())
+    ordered = _by_hash(pool.train, ("train", pool.key, str(seed)))
     supervision, rest = _take(ordered, train_size // 2)
     transfer, _ = _take(rest, train_size // 2)
-    test, _ = _take(test, test_size)
+    test, _ = _take(pool.test, test_size)
     if not test:
         raise must("test_size", "at least the size of a group of rows", test_size)
     # The validation slice of each half is its last tenth: drawn by the same hash as everything else.
     d1, d1_validation = _share(supervision, 1 - VALIDATION, "train_size", train_size)
     d2, d2_validation = _share(transfer, 1 - VALIDATION, "train_size", train_size)
-    in_use = [row for part in (d1, d1_validation, d2, d2_validation, selection, test) for group in part for row in group]
+    if balance:
+        d1, d1_validation = balanced(d1), balanced(d1_validation)
+    if pool.classes == 2 and (only := _only_label(d1)) is not None:
+        raise must("train_size", f"large enough for both classes in supervision, where every label is {only}", train_size)
+    in_use = [row for part in (d1, d1_validation, d2, d2_validation, pool.selection, test) for group in part for row in group]
     return Split(
         supervision=_examples(d1),
         supervision_validation=_examples(d1_validation),
         transfer=_examples(d2),
         transfer_validation=_examples(d2_validation),
-        selection=_examples(selection),
+        selection=_examples(pool.selection),
         test=_examples(test),
         digest=digest(in_use),
     )
+
+
+def balanced(groups: Groups) -> Groups:
+    """The same groups with as many rows of each class: of the larger classes, every group gives up rows before any loses all.
+
+    Which rows stay hangs on their place within the group (by id) and on the groups' order, so on hashes alone.
+    """
+    by_class: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for number, group in enumerate(groups):
+        seen: Counter[int] = Counter()
+        for row in group:
+            by_class[row.label].append((seen[row.label], number))
+            seen[row.label] += 1
+    fewest = min(map(len, by_class.values()), default=0)
+    kept = {label: Counter(number for _, number in sorted(places)[:fewest]) for label, places in by_class.items()}
+    thinned = [
+        _first_of_each_class(group, {label: kept[label][number] for label in kept}) for number, group in enumerate(groups)
+    ]
+    return [group for group in thinned if group]
+
+
+def _first_of_each_class(group: list[Row], room: dict[int, int]) -> list[Row]:
+    found = []
+    for row in group:
+        if room[row.label] > 0:
+            room[row.label] -= 1
+            found.append(row)
+    return found
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -86,7 +161,8 @@ def row_digest(row: Row) -> str:
 
 
 def _line(row: Row) -> str:
-    return canonical_json([row.example.id, row.example.segments, row.example.candidates, row.label])
+    example = row.example
+    return canonical_json([example.id, example.group, example.segments, example.candidates, row.label])
 
 
 def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> Groups:
@@ -94,7 +170,15 @@ def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> Groups:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.example.id):
         groups[row.example.group].append(row)
-    return [groups[group] for group in sorted(groups, key=lambda group: _hash(*key, group))]
+    return _by_hash(list(groups.values()), key)
+
+
+def _by_hash(groups: Groups, key: Sequence[str]) -> Groups:
+    return sorted(groups, key=lambda rows: _hash(*key, rows[0].example.group))
+
+
+def _size(groups: Groups) -> int:
+    return sum(map(len, groups))
 
 
 def _hash(*parts: str) -> bytes:
@@ -112,7 +196,7 @@ def _share(groups: Groups, share: float, option: str, size: int) -> tuple[Groups
     """Groups of at most `share` of the rows, but one on each side at least. Raises ConfigError for less than two groups."""
     if len(groups) < 2:
         raise must(option, "large enough for two groups of rows in each part", size)
-    count = len(_take(groups, round(share * sum(map(len, groups))))[0])
+    count = len(_take(groups, round(share * _size(groups)))[0])
     count = min(max(count, 1), len(groups) - 1)
     return groups[:count], groups[count:]
 
@@ -125,6 +209,12 @@ def _check_ids(rows: Rows) -> None:
     ids = [row.example.id for row in (*rows.train, *rows.heldout)]
     if len(set(ids)) != len(ids):
         raise JoinError(f"{len(ids) - len(set(ids))} of a task's {len(ids)} ids stand twice")
+
+
+def _only_label(groups: Groups) -> int | None:
+    """The label of all labelled rows, if there is but one."""
+    labels = {row.label for group in groups for row in group} - {NO_LABEL}
+    return labels.pop() if len(labels) == 1 else None
 
 
 def _check_sizes(train_size: int, train_rows: int, test_size: int, test_rows: int) -> None:

@@ -23,7 +23,7 @@ from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
-LABELS = (Gold, Row, Rows)
+LABELS = (Gold, Row, Rows, split.Pool)
 """The types through which ground truth can be had."""
 
 
@@ -105,7 +105,7 @@ def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> Non
 def test_each_read_is_counted_and_logged_with_its_reason() -> None:
     found = student.run(student.Config(strong="chess-121k", **SMALL))
     weak, top = (results.get(found.tags[f"w2s.{role}_run_id"]) for role in ("weak", "ceiling"))
-    cut = _gold.cut(supervisor.Config(**SMALL).resolved())
+    cut = _gold.cut(supervisor.Config(**SMALL).resolved())[1]
     half = len(cut.supervision) + len(cut.supervision_validation)
     other = len(cut.transfer) + len(cut.transfer_validation)
     read = [{name: value for name, value in run.metrics.items() if name.startswith("gold/")} for run in (weak, top, found)]
@@ -194,7 +194,7 @@ def test_a_student_takes_two_things_from_the_evaluator() -> None:
 def of_gold(found: Result) -> Result:
     """A run that is made from another one, as a chain's link would be."""
     config = supervisor.Config(epochs=1, **SMALL).resolved()
-    cut = _gold.cut(config)
+    cut = _gold.cut(config)[1]
     parts = _finetune.parts("link", 1, config, cut, {"above": found}, [])
 
     def make(recorder: Any) -> None:

@@ -113,7 +113,7 @@ def rows(request: pytest.FixtureRequest) -> Rows:
 def test_shipped_file_is_small_and_enough() -> None:
     assert chess_task.POSITIONS.stat().st_size < 1_000_000
     for task in chess_task.TASKS:
-        found = task.load()
+        found = task.load(None)
         assert len(found.train) > 7_500
         assert len(found.heldout) * 0.75 > task.test_size
 

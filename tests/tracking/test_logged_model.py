@@ -45,7 +45,7 @@ def fitted(name: str) -> Head:
 
 
 def examples(name: str, count: int = 300) -> list[Example]:
-    return [row.example for row in tasks.find(TASKS[name]).load().heldout[:count]]
+    return [row.example for row in tasks.find(TASKS[name]).load(None).heldout[:count]]
 
 
 def answers(head: Head, asked: Sequence[Example]) -> Floats:

@@ -493,7 +493,7 @@ def test_the_parts_are_stored_one_by_one() -> None:
     parts = json.loads(found.artifact("fingerprint.json").read_text())
     assert Parts(**parts).digest() == found.fingerprint
     assert {"losses.cross_entropy", "train", "tasks.chess", "models.chess"} <= set(parts["source"])
-    assert found.tags["w2s.data"] == parts["data"] == _gold.cut(supervisor.Config(**SMALL).resolved()).digest
+    assert found.tags["w2s.data"] == parts["data"] == _gold.cut(supervisor.Config(**SMALL).resolved())[1].digest
 
 
 def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,9 +85,9 @@ def test_a_newer_library(first: Result, monkeypatch: pytest.MonkeyPatch) -> None
 def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """From here on one row of the test part has the other label; its id."""
     task = tasks.find("chess")
-    rows, victim = task.load(), _gold.cut(config().resolved()).test[0].id
+    rows, victim = task.load(None), _gold.cut(config().resolved())[1].test[0].id
     heldout = tuple(dataclasses.replace(row, label=1 - row.label) if row.example.id == victim else row for row in rows.heldout)
-    edited = dataclasses.replace(task, load=lambda: Rows(rows.train, heldout))
+    edited = dataclasses.replace(task, load=lambda data_dir: Rows(rows.train, heldout))
     monkeypatch.setattr(tasks, "find", lambda name: edited)
     _clear()
     yield victim
@@ -95,7 +95,7 @@ def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def _clear() -> None:
-    for cached in (_gold._cut, _gold._load, _gold._labels, _gold._row_digests):
+    for cached in (_gold._cut, _gold._pool, _gold._load, _gold._labels, _gold._row_digests):
         cached.cache_clear()
 
 

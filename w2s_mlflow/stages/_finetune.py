@@ -131,13 +131,18 @@ def parts(
     return fingerprint.Parts(
         stage=stage,
         version=version,
-        options=options.result_options(config),
+        options=result_options(config),
         data=cut.digest,
         inputs={role: result.fingerprint for role, result in inputs.items()},
         libraries=fingerprint.libraries(),
         source=fingerprint.source(modules),
         weights=models.revision(rung),
     )
+
+
+def result_options(config: Cutting) -> dict[str, Any]:
+    """The options that enter a fingerprint; a file's task by its stem, so that the file may be moved."""
+    return options.result_options(config) | {"task": tasks.find(config.task).key}
 
 
 def produce(

@@ -6,11 +6,12 @@ What trains on weak labels is given a `Split`, which has none. `Gold` stays here
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -25,19 +26,32 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
+LOG = logging.getLogger("w2s_mlflow")
 ROWS = "rows.parquet"
 """The rows of a cut, each with its digest, kept by the supervisor: by them `why` names a row that has changed."""
 
 
-def cut(config: Cutting) -> split.Split:
-    """The split of one stage's run. Raises ConfigError for sizes the task does not have."""
-    assert config.train_size is not None and config.test_size is not None
-    return _cut(config.task, config.seed, config.train_size, config.test_size)
+Cut = TypeVar("Cut", bound=Cutting)
+
+
+def cut(config: Cut) -> tuple[Cut, split.Split]:
+    """A stage's options with the sizes filled in, and its cut.
+
+    Raises:
+        ConfigError: the task is found nowhere, or does not have the sizes asked for.
+    """
+    task, pool = tasks.find(config.task), _pool(config.task, config.data_dir, config.balance)
+    sized = replace(  # type: ignore[type-var]
+        config,
+        train_size=config.train_size or min(task.train_size, pool.train_rows()),
+        test_size=config.test_size or min(task.test_size, pool.test_rows()),
+    )
+    return sized, _cut(config.task, config.data_dir, config.balance, config.seed, sized.train_size, sized.test_size)
 
 
 def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, recorder: Recorder) -> Head:
     """A head fitted on the ground truth of one half, `supervision` or `transfer`; each label read is counted."""
-    gold = _gold(config.task)
+    gold = _gold(config)
 
     def labelled(examples: Sequence[Example]) -> Labelled:
         labels_N = gold.read(examples, split=half, reason=reason)
@@ -57,7 +71,7 @@ def record_rows(config: Cutting, cut: split.Split, recorder: Recorder) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    digests = _row_digests(config.task)
+    digests = _row_digests(config.task, config.data_dir)
     used = [(example.id, part) for part, examples in cut.parts().items() for example in examples]
     columns = {"id": [id_ for id_, _ in used], "part": [part for _, part in used]}
     columns["digest"] = [digests[id_] for id_, _ in used]
@@ -78,7 +92,7 @@ def report(found: Result, config: Scoring, cut: split.Split, beside: Mapping[str
     latest = replace(results.get(found.run_id), reused=found.reused)
     if _reported(latest, config.report, inputs):  # by another process that found this run
         return latest
-    gold, examples = _gold(config.task), cut.parts()[config.report]
+    gold, examples = _gold(config), cut.parts()[config.report]
     predicted = found.predictions(config.report).aligned([example.id for example in examples])
     scored = predicted.with_gold(gold.read(examples, split=config.report, reason="report"))
     values, status = _scores(scored, beside or {}, config.report)
@@ -126,31 +140,41 @@ def _reads(gold: Gold) -> dict[str, float]:
     return {f"gold/{name}": count for name, count in gold.ledger().items()}
 
 
-def _gold(task: str) -> Gold:
+def _gold(config: Cutting) -> Gold:
     """The task's ground truth, with a ledger of its own."""
-    return Gold(_labels(task))
+    return Gold(_labels(config.task, config.data_dir))
 
 
 @functools.lru_cache(maxsize=8)
-def _labels(task: str) -> dict[str, int]:
-    return {row.example.id: row.label for row in _rows(task)}
+def _labels(task: str, data_dir: str | None) -> dict[str, int]:
+    return {row.example.id: row.label for row in _rows(task, data_dir)}
 
 
 @functools.lru_cache(maxsize=8)
-def _row_digests(task: str) -> dict[str, str]:
+def _row_digests(task: str, data_dir: str | None) -> dict[str, str]:
     # Not a field of Split: a digest covers the label, and two labels are soon tried.
-    return {row.example.id: split.row_digest(row) for row in _rows(task)}
+    return {row.example.id: split.row_digest(row) for row in _rows(task, data_dir)}
 
 
-def _rows(task: str) -> tuple[Row, ...]:
-    return _load(task).train + _load(task).heldout
+def _rows(task: str, data_dir: str | None) -> tuple[Row, ...]:
+    return _load(task, data_dir).train + _load(task, data_dir).heldout
 
 
 @functools.lru_cache(maxsize=8)
-def _load(task: str) -> tasks.Rows:
-    return tasks.find(task).load()
+def _load(task: str, data_dir: str | None) -> tasks.Rows:
+    rows = tasks.find(task).load(Path(data_dir).expanduser() if data_dir else None)
+    for reason, count in rows.left_out.items():
+        LOG.info("%s: %d rows left out, each %s", task, count, reason)
+    return rows
+
+
+@functools.lru_cache(maxsize=8)
+def _pool(task: str, data_dir: str | None, balance: bool) -> split.Pool:
+    found = tasks.find(task)
+    return split.pool(found.key, _load(task, data_dir), classes=found.classes, balance=balance)
 
 
 @functools.lru_cache(maxsize=32)
-def _cut(task: str, seed: int, train_size: int, test_size: int) -> split.Split:
-    return split.cut(task, _load(task), seed=seed, train_size=train_size, test_size=test_size)
+def _cut(task: str, data_dir: str | None, balance: bool, seed: int, train_size: int, test_size: int) -> split.Split:
+    pool = _pool(task, data_dir, balance)
+    return split.cut(pool, seed=seed, train_size=train_size, test_size=test_size, balance=balance)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 from w2s_mlflow import models, tasks
@@ -12,6 +14,14 @@ REPORTS = ("none", "selection", "test")
 KEEP = ("never", "always")
 NONE = "-"
 """The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
+
+
+def mirror(data_dir: str | None) -> str | None:
+    """The directory of the mirror of public data sets in use, if there is one. Raises ConfigError for one that is not there."""
+    chosen = data_dir or os.environ.get("W2S_DATA_DIR")
+    if chosen and not Path(chosen).expanduser().is_dir():
+        raise must("data_dir" if data_dir else "W2S_DATA_DIR", "a directory", chosen)
+    return chosen or None
 
 
 class Cutting(Protocol):
@@ -25,6 +35,10 @@ class Cutting(Protocol):
     def train_size(self) -> int | None: ...
     @property
     def test_size(self) -> int | None: ...
+    @property
+    def balance(self) -> bool: ...
+    @property
+    def data_dir(self) -> str | None: ...
 
 
 class Scoring(Cutting, Protocol):
@@ -58,6 +72,10 @@ class Training(Reported):
     """Rows of the training part drawn by the seed, supervision and transfer together; none takes the task's own."""
     test_size: int | None = None
     """At most so many test rows, the same for every seed; none takes the task's own."""
+    balance: bool = False
+    """Whether supervision, selection and test hold as many rows of each class; transfer never does: it has no labels."""
+    data_dir: str | None = option(None, result=False)
+    """A mirror of public data sets, <owner>/<name>/<configuration>/<split>.parquet; none takes W2S_DATA_DIR, then the hub."""
     head: str | None = None
     """How the model answers: choose, classify or compare; none takes the task's own."""
     epochs: int = 2
@@ -102,12 +120,11 @@ class Training(Reported):
             raise must("seed", "in [0, 2^32)", self.seed)
 
     def resolved(self) -> Self:
-        """The same with every `none` replaced by what the task and the model say."""
+        """The same with every `none` but the sizes replaced by what the task and the model say; the sizes come from the cut."""
         task, rung = tasks.find(self.task), self.rung()
         return replace(
             self,
-            train_size=self.train_size or task.train_size,
-            test_size=self.test_size or task.test_size,
+            data_dir=mirror(self.data_dir),
             head=self.head or task.head,
             learning_rate=self.learning_rate or rung.learning_rate,
         )
@@ -118,7 +135,7 @@ class Training(Reported):
 
     def shared(self) -> dict[str, Any]:
         """What a stage hands on to the stages it needs: the same data and head, nothing of its method."""
-        names = ("task", "seed", "train_size", "test_size", "head", "report", "checkpoint_every")
+        names = ("task", "seed", "train_size", "test_size", "balance", "data_dir", "head", "report", "checkpoint_every")
         return {name: getattr(self, name) for name in names}
 
 

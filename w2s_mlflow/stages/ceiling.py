@@ -33,8 +33,7 @@ class Config(GoldTraining):
 
 def run(config: Config) -> Result:
     """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
-    config = config.resolved()
-    cut = _gold.cut(config)
+    config, cut = _gold.cut(config.resolved())
     parts = _finetune.parts("ceiling", VERSION, config, cut, {}, ["losses.cross_entropy"])
     labels = {"weak": NONE, "strong": config.strong, "method": "ceiling"}
     note = f"`{config.strong}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."

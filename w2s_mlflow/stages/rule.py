@@ -12,7 +12,7 @@ from w2s_mlflow import tasks
 from w2s_mlflow.config import must, unknown
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold
-from w2s_mlflow.stages._options import NONE, Reported
+from w2s_mlflow.stages._options import NONE, Reported, mirror
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
@@ -33,6 +33,10 @@ class Config(Reported):
     """Rows of the training part that the split sets aside; a rule looks at none of them. none takes the task's own."""
     test_size: int | None = None
     """At most so many test rows; none takes the task's own."""
+    balance: bool = False
+    """Whether selection and test hold as many rows of each class."""
+    data_dir: str | None = options.option(None, result=False)
+    """A mirror of public data sets; none takes W2S_DATA_DIR, then the hub."""
 
     seed: ClassVar[int] = 0
 
@@ -45,10 +49,8 @@ class Config(Reported):
                 raise must(name, "at least 1", size)
 
     def resolved(self) -> Config:
-        """The same with every `none` replaced by what the task says."""
-        task = tasks.find(self.task)
-        train_size, test_size = self.train_size or task.train_size, self.test_size or task.test_size
-        return replace(self, train_size=train_size, test_size=test_size)
+        """The same with the mirror that is in use."""
+        return replace(self, data_dir=mirror(self.data_dir))
 
 
 def run(config: Config) -> Result:
@@ -56,12 +58,11 @@ def run(config: Config) -> Result:
     from w2s_mlflow.tracking import fingerprint
 
     task = tasks.find(config.task)
-    config = config.resolved()
-    cut = _gold.cut(config)
+    config, cut = _gold.cut(config.resolved())
     parts = fingerprint.Parts(
         stage="rule",
         version=VERSION,
-        options=options.result_options(config),
+        options=_finetune.result_options(config),
         data=cut.digest,
         inputs={},
         libraries={},

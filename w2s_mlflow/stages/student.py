@@ -113,8 +113,7 @@ class Config(Training):
 
 def run(config: Config) -> Result:
     """The student's run, found or trained, with its inputs. Raises ConfigError before anything is written."""
-    config = config.resolved()
-    cut = _gold.cut(config)
+    config, cut = _gold.cut(config.resolved())
     inputs, roots = {}, []
     if config.labels == "weak":
         inputs, roots = {"weak": _supervisor(config)}, [f"losses.{config.loss}"]

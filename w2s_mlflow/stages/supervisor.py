@@ -35,8 +35,7 @@ class Config(GoldTraining):
 
 def run(config: Config) -> Result:
     """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
-    config = config.resolved()
-    cut = _gold.cut(config)
+    config, cut = _gold.cut(config.resolved())
     parts = _finetune.parts("supervisor", VERSION, config, cut, {}, ["losses.cross_entropy"])
     labels = {"weak": config.weak, "strong": NONE, "method": "supervisor"}
     note = f"`{config.weak}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."

@@ -1,17 +1,30 @@
-"""What is learned: one family of tasks per file, each exporting `TASKS`. Tasks emit text; tokenizers travel with models."""
+"""What is learned: one family of tasks per file, each exporting `TASKS`. Tasks emit text; tokenizers travel with models.
+
+A family may also export `FILES`, from a prefix to a function of a path: `file:PATH` is a task of the user's own rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from w2s_mlflow import config
 from w2s_mlflow.records import Example, Row, Rows
 
-__all__ = ["HEADS", "Row", "Rows", "Task", "find"]
+__all__ = ["HEADS", "Human", "Row", "Rows", "Task", "every", "find"]
 
 HEADS = ("choose", "classify", "compare")
 """How a model may answer a task (heads.py)."""
+
+
+@dataclass(frozen=True)
+class Human:
+    """The published human score S_H (Definitions 1-2): a fraction of 1, on the source's own metric, and where it stands."""
+
+    score: float
+    metric: str
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,26 +37,50 @@ class Task:
     head: str
     """How a model answers by default: choose, classify or compare (see heads.py)."""
     classes: int
-    load: Callable[[], Rows]
+    load: Callable[[Path | None], Rows]
+    """The rows, from the hub or from the mirror whose directory is given."""
     rules: Mapping[str, Callable[[Example], int]] = field(default_factory=dict)
     """One-line rules that need no model, each from an example to the class it chooses: rows of the controls."""
     train_size: int
-    """Rows of D that a seed draws, supervision and transfer together."""
+    """Rows of D that a seed draws, supervision and transfer together; fewer where the source has fewer."""
     test_size: int
+    """Test rows; fewer where the source has fewer."""
+    positive: str
+    """What label 1 means."""
     source: str
+    """Where the rows come from: a hub id with its configuration and revision, or a file."""
     license: str
-    human_score: float | None = None
-    """The published human accuracy S_H (Definitions 1-2), where there is one."""
+    human: Human | None = None
+    """The published human score, where there is one."""
+    key: str = ""
+    """What the cut hangs on beside ids and groups: the name, but of a file its stem, so that it may be moved."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.key or self.name)
 
 
 def find(name: str) -> Task:
-    """The task called `name`. Raises ConfigError with the nearest name and the list."""
-    known = {task.name: task for family in config.plugins("tasks") for task in _family(family)}
+    """The task called `name`, or the one of the user's own file, `PREFIX:PATH`.
+
+    Raises:
+        ConfigError: there is none; with the nearest name and the list.
+    """
+    prefix, colon, path = name.partition(":")
+    files = {prefix: make for family in config.plugins("tasks") for prefix, make in _by_prefix(family).items()}
+    if colon and prefix in files:
+        return files[prefix](path)
+    known = {task.name: task for task in every()}
     if name not in known:
-        raise config.unknown("--task", name, known)
+        raise config.unknown("--task", name, (*known, *(f"{prefix}:PATH" for prefix in files)))
     return known[name]
 
 
-def _family(name: str) -> tuple[Task, ...]:
-    tasks: tuple[Task, ...] = config.plugin("tasks", name, "--task").TASKS
-    return tasks
+def every() -> Iterator[Task]:
+    """All tasks that have a name, family by family."""
+    for family in config.plugins("tasks"):
+        yield from config.plugin("tasks", family, "--task").TASKS
+
+
+def _by_prefix(family: str) -> Mapping[str, Callable[[str], Task]]:
+    files: Mapping[str, Callable[[str], Task]] = getattr(config.plugin("tasks", family, "--task"), "FILES", {})
+    return files

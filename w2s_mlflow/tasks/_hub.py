@@ -1,0 +1,163 @@
+"""Tables of the Hugging Face hub: from a mirror in the hub's layout where one is named, else through `datasets` and its cache.
+
+A mirror holds `<owner>/<name>/<configuration>/<split>.parquet`, `default` where a data set has one configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from w2s_mlflow import hub
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import Rows
+from w2s_mlflow.tasks import Human, Task
+from w2s_mlflow.tasks._rows import Reader, Source, assemble
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH = 10_000
+"""Rows that are Python objects at once."""
+KINDS = {
+    "text": "string",
+    "integer": "int",
+    "number": "float, double or int",
+    "boolean": "bool",
+    "list": "list",
+    "struct": "struct",
+}
+TRAIN_SIZE, TEST_SIZE = 20_000, 5_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of the hub: where it lies and the columns that a task reads."""
+
+    path: str
+    """The hub id, such as `nyu-mll/glue`."""
+    config: str = "default"
+    revision: str
+    """A commit of the data set's repository, or a branch where none is known to us."""
+    columns: Mapping[str, str]
+    """The kind of each column that is read: text, integer, number, boolean, list or struct."""
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.config})" if self.config != "default" else self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Which splits of which tables are a task's training part and its labelled held-out part."""
+
+    table: Table
+    train: str = "train"
+    heldout: str | None = "validation"
+    """None holds out groups of the training part, by hash."""
+    heldout_table: Table | None = None
+    """Where the held-out split is that of another table."""
+
+    def load(self, task: str, read: Reader, data_dir: Path | None) -> Rows:
+        """The rows that `read` makes of the two. Raises ConfigError where one is found nowhere."""
+        heldout = None if self.heldout is None else rows(self.heldout_table or self.table, self.heldout, task, data_dir)
+        return assemble(read, rows(self.table, self.train, task, data_dir), heldout)
+
+
+def task(
+    name: str,
+    family: str,
+    parts: Parts,
+    read: Reader,
+    *,
+    positive: str,
+    license: str,
+    human: Human | None = None,
+    head: str = "classify",
+) -> Task:
+    """A binary task whose rows are those of tables of the hub."""
+    return Task(
+        name=name,
+        family=family,
+        head=head,
+        classes=2,
+        load=lambda data_dir: parts.load(name, read, data_dir),
+        train_size=TRAIN_SIZE,
+        test_size=TEST_SIZE,
+        positive=positive,
+        source=f"{parts.table} at {parts.table.revision[:8]}",
+        license=license,
+        human=human,
+    )
+
+
+def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator[Source]:
+    """The rows of one split, a batch of them in memory at a time.
+
+    Raises:
+        ConfigError: it is found nowhere (what was tried is listed), or a column is missing or of another kind.
+    """
+    found = arrow(table, split, task, data_dir)
+    check_columns(found.schema, table.columns, f"{table}, split {split}")
+    for batch in found.select(list(table.columns)).to_batches(max_chunksize=BATCH):
+        yield from batch.to_pylist()
+
+
+def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Table:
+    """One split as an Arrow table. Raises ConfigError where it is found nowhere."""
+    import pyarrow.parquet as pq
+
+    tried = []
+    if data_dir is not None:
+        file = data_dir / table.path / table.config / f"{split}.parquet"
+        if file.is_file():
+            return pq.read_table(file, columns=None)
+        tried.append(f"no file {file}")
+    try:
+        return _from_hub(table, split)
+    except Exception as error:  # the hub raises a dozen kinds: absent, gated, offline, no such split
+        lines = str(error).strip().splitlines()
+        tried.append(f"the hub and its cache: {lines[0] if lines else type(error).__name__}")
+    raise ConfigError(f"--task {task} needs {table}, split {split}, which was found nowhere ({'; '.join(tried)})")
+
+
+def _from_hub(table: Table, split: str) -> pa.Table:
+    hub.look()
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        name = None if table.config == "default" else table.config
+        found = datasets.load_dataset(table.path, name, split=split, revision=table.revision)
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    return found.with_format("arrow")[:]
+
+
+def check_columns(schema: pa.Schema, columns: Mapping[str, str], where: str) -> None:
+    """Raise ConfigError unless the schema has each column, and of the kind that the task reads."""
+    missing = [name for name in columns if name not in schema.names]
+    if missing:
+        raise ConfigError(f"{where} must have the column {missing[0]}, it has {', '.join(schema.names)}")
+    for name, kind in columns.items():
+        if not _is(schema.field(name).type, kind):
+            raise ConfigError(f"{where} must have the kind {kind} in the column {name}, got {schema.field(name).type}")
+
+
+def _is(found: Any, kind: str) -> bool:
+    import pyarrow.types as types
+
+    tests: dict[str, Sequence[Any]] = {
+        "text": (types.is_string, types.is_large_string, types.is_string_view),
+        "integer": (types.is_integer,),
+        "number": (types.is_floating, types.is_integer),
+        "boolean": (types.is_boolean,),
+        "list": (types.is_list, types.is_large_list),
+        "struct": (types.is_struct,),
+    }
+    if types.is_dictionary(found):
+        found = found.value_type
+    return any(test(found) for test in tests[kind])
