@@ -21,15 +21,9 @@ if TYPE_CHECKING:
 
 BATCH = 10_000
 """Rows that are Python objects at once."""
-KINDS = {
-    "text": "string",
-    "integer": "int",
-    "number": "float, double or int",
-    "boolean": "bool",
-    "list": "list",
-    "struct": "struct",
-}
 TRAIN_SIZE, TEST_SIZE = 20_000, 5_000
+COMMIT = 40
+"""Digits of a commit; what is shorter is a branch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +37,8 @@ class Table:
     """A commit of the data set's repository, or a branch where none is known to us."""
     columns: Mapping[str, str]
     """The kind of each column that is read: text, integer, number, boolean, list or struct."""
+    by_hand: str = ""
+    """Where its file comes from if the hub does not serve it: then it is looked for in the mirror alone."""
 
     def __str__(self) -> str:
         return f"{self.path} ({self.config})" if self.config != "default" else self.path
@@ -58,6 +54,11 @@ class Parts:
     """None holds out groups of the training part, by hash."""
     heldout_table: Table | None = None
     """Where the held-out split is that of another table."""
+
+    def __str__(self) -> str:
+        revision = self.table.revision
+        short = revision[:8] if len(revision) == COMMIT else revision
+        return f"{self.table} at {short}" + (f", held out {self.heldout_table}" if self.heldout_table else "")
 
     def load(self, task: str, read: Reader, data_dir: Path | None) -> Rows:
         """The rows that `read` makes of the two. Raises ConfigError where one is found nowhere."""
@@ -86,34 +87,35 @@ def task(
         train_size=TRAIN_SIZE,
         test_size=TEST_SIZE,
         positive=positive,
-        source=f"{parts.table} at {parts.table.revision[:8]}",
+        source=str(parts),
         license=license,
         human=human,
     )
 
 
 def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator[Source]:
-    """The rows of one split, a batch of them in memory at a time.
+    """The rows of one split, a batch of them in memory at a time; the table itself is found before the first is asked for.
 
     Raises:
         ConfigError: it is found nowhere (what was tried is listed), or a column is missing or of another kind.
     """
     found = arrow(table, split, task, data_dir)
     check_columns(found.schema, table.columns, f"{table}, split {split}")
-    for batch in found.select(list(table.columns)).to_batches(max_chunksize=BATCH):
-        yield from batch.to_pylist()
+    batches = found.select(list(table.columns)).to_batches(max_chunksize=BATCH)
+    return (row for batch in batches for row in batch.to_pylist())
 
 
 def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Table:
     """One split as an Arrow table. Raises ConfigError where it is found nowhere."""
     import pyarrow.parquet as pq
 
-    tried = []
-    if data_dir is not None:
-        file = data_dir / table.path / table.config / f"{split}.parquet"
-        if file.is_file():
-            return pq.read_table(file, columns=None)
-        tried.append(f"no file {file}")
+    place = f"{table.path}/{table.config}/{split}.parquet"
+    if data_dir is not None and (data_dir / place).is_file():
+        return pq.read_table(data_dir / place)
+    tried = [] if data_dir is None else [f"no file {data_dir / place}"]
+    if table.by_hand:
+        missing = tried[0] if tried else f"no --data-dir with a file {place}"
+        raise ConfigError(f"--task {task} needs {table}, split {split}, and there is {missing} ({table.by_hand})")
     try:
         return _from_hub(table, split)
     except Exception as error:  # the hub raises a dozen kinds: absent, gated, offline, no such split

@@ -55,6 +55,13 @@ def digest(*texts: str) -> str:
     return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:16]
 
 
+def of_class(classes: Mapping[Any, int], label: object) -> int:
+    """The class that a source's label stands for. Raises LeftOut where it stands for none."""
+    if label not in classes:
+        raise LeftOut("has no legal label")
+    return classes[label]
+
+
 def draw(purpose: str, id_: str, count: int) -> int:
     """A number in [0, count) that hangs on the id alone; another purpose, another draw."""
     return int.from_bytes(hashlib.sha256(f"{purpose}\x1f{id_}".encode()).digest()[:8]) % count
@@ -109,7 +116,7 @@ def _drafts(read: Reader, source: Iterable[Source], part: str, left_out: Counter
 
 
 def _check(draft: Draft) -> None:
-    if not all(text.strip() for text in draft.segments + draft.candidates):
+    if not all(text and text.strip() for text in draft.segments + draft.candidates):
         raise LeftOut("has an empty text")
     if draft.label < NO_LABEL:
         raise LeftOut("has no legal label")

@@ -1,0 +1,186 @@
+"""GLUE, each task as one binary question.
+
+Entailment (MNLI, QNLI, RTE, WNLI, AX): 1 is entailment, 0 the rest. STS-B: 1 from 3.0 of 5 on. MRPC, QQP: 1 is a paraphrase.
+Rows that share a premise, or for symmetric pairs either sentence, are one group. WNLI comes from Winograd schemas, whose twins
+differ in a word or two near one end: a premise that opens or closes with the same words as another is of its schema.
+
+AX has no training part, and on the hub no labels: it trains as MNLI and is scored on the authors' labelled diagnostic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from w2s_mlflow.tasks import Human, Task
+from w2s_mlflow.tasks._hub import Parts, Table, task
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Reader, Source, normalised, of_class, same
+
+ENTAILS = "the premise entails the hypothesis"
+SIMILAR = 3.0
+"""Of 5: "roughly equivalent, but some important information differs/missing" in the guidelines of STS-B."""
+SCHEMA_WORDS = 4
+"""Words at either end of a WNLI premise that name its schema: read through, they join all twins and no two unlike schemas."""
+
+LICENSE = "other (the hub card: that of each source corpus)"
+MUPPET = "Nangia and Bowman 2019, Human vs. Muppet, arXiv:1905.10425: GLUE leaderboard, test part"
+PREMISE = ("premise", "hypothesis")
+SENTENCES = ("sentence1", "sentence2")
+QUESTIONS = ("question1", "question2")
+
+Texts = tuple[str, ...]
+Groups = Callable[[Source], tuple[str, ...]]
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def _as_on_the_hub(label: object) -> int:
+    return of_class({0: 0, 1: 1}, label)
+
+
+def _entails_of_2(label: object) -> int:
+    """QNLI, RTE: the hub's 0 is entailment. (WNLI is the other way round.)"""
+    return of_class({0: 1, 1: 0}, label)
+
+
+def _entails_of_3(label: object) -> int:
+    """MNLI, AX: entailment, neutral, contradiction."""
+    return of_class({0: 1, 1: 0, 2: 0}, label)
+
+
+def _similar(label: float | None) -> int:
+    if label is None or not 0 <= label <= 5:
+        raise LeftOut("has no legal label")
+    return int(label >= SIMILAR)
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def _alone(row: Source) -> tuple[str, ...]:
+    return ()
+
+
+def _by(*columns: str) -> Groups:
+    """Rows with the same text in the same column."""
+    return lambda row: tuple(same(column, row[column]) for column in columns)
+
+
+def _either(*columns: str) -> Groups:
+    """Rows with the same text in any of the columns."""
+    return lambda row: tuple(same("either", row[column]) for column in columns)
+
+
+def _schema(row: Source) -> tuple[str, ...]:
+    words = normalised(row["sentence1"]).split()
+    return same("opening", *words[:SCHEMA_WORDS]), same("closing", *words[-SCHEMA_WORDS:])
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def _table(config: str, texts: Texts, label: str = "integer") -> Table:
+    return Table(
+        path="nyu-mll/glue",
+        config=config,
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        columns={**dict.fromkeys(texts, "text"), "label": label, "idx": "integer"},
+    )
+
+
+def _reader(texts: Texts, label: Callable[..., int], groups: Groups) -> Reader:
+    def read(row: Source, part: str) -> Draft:
+        return Draft(f"{part}-{row['idx']}", tuple(row[name] for name in texts), label(row["label"]), groups(row))
+
+    return read
+
+
+def _task(
+    name: str,
+    texts: Texts,
+    positive: str,
+    human: tuple[float, str],
+    *,
+    groups: Groups,
+    label: Callable[..., int] = _as_on_the_hub,
+    kind: str = "integer",
+    heldout: str = "validation",
+) -> Task:
+    """A task of one GLUE configuration; `human` is the score of MUPPET and its metric."""
+    parts = Parts(table=_table(name, texts, kind), heldout=heldout)
+    read = _reader(texts, label, groups)
+    return task(name, "glue", parts, read, positive=positive, license=LICENSE, human=Human(*human, MUPPET))
+
+
+def _diagnostic(row: Source, part: str) -> Draft:
+    """A training row is MNLI's, grouped by its premise; the diagnostic has each pair in both directions."""
+    groups = _either(*PREMISE if part == "heldout" else PREMISE[:1])
+    return _reader(PREMISE, _entails_of_3, groups)(row, part)
+
+
+DIAGNOSTIC = replace(
+    _table("ax", PREMISE),
+    by_hand="the hub has the pairs without labels; the labelled ones are the GLUE authors' diagnostic-full.tsv, from "
+    "gluebenchmark.com/diagnostics, to be written with the hub's columns and classes",
+)
+AX = task(
+    "ax",
+    "glue",
+    Parts(table=_table("mnli", PREMISE), heldout="diagnostic_full", heldout_table=DIAGNOSTIC),
+    _diagnostic,
+    positive=ENTAILS,
+    license=LICENSE,
+    human=Human(
+        0.80,
+        "Matthews correlation over three classes (R3), six annotators on 50 pairs",
+        "Wang et al. 2019, GLUE, arXiv:1804.07461",
+    ),
+)
+
+TASKS = (
+    _task("cola", ("sentence",), "the sentence is acceptable English", (0.664, "Matthews correlation"), groups=_alone),
+    _task("sst2", ("sentence",), "the review is positive", (0.978, "accuracy"), groups=_alone),
+    _task(
+        "mrpc",
+        SENTENCES,
+        "the sentences are paraphrases",
+        (0.808, "accuracy (F1 is 0.863)"),
+        groups=_either(*SENTENCES),
+    ),
+    _task(
+        "stsb",
+        SENTENCES,
+        "the similarity of the sentences is rated 3 of 5 or more",
+        (0.927, "Pearson correlation with the ratings (Spearman's is 0.926)"),
+        groups=_either(*SENTENCES),
+        label=_similar,
+        kind="number",
+    ),
+    _task(
+        "qqp",
+        QUESTIONS,
+        "the questions are duplicates",
+        (0.804, "accuracy (F1 is 0.595)"),
+        groups=_either(*QUESTIONS),
+    ),
+    _task(
+        "mnli",
+        PREMISE,
+        ENTAILS,
+        (0.920, "accuracy over three classes, matched genres"),
+        groups=_by("premise"),
+        label=_entails_of_3,
+        heldout="validation_matched",
+    ),
+    _task(
+        "qnli",
+        ("question", "sentence"),
+        "the sentence answers the question",
+        (0.912, "accuracy"),
+        groups=_by("question", "sentence"),  # the paragraph is not in the table
+        label=_entails_of_2,
+    ),
+    _task("rte", SENTENCES, ENTAILS, (0.936, "accuracy"), groups=_by("sentence1"), label=_entails_of_2),
+    _task("wnli", SENTENCES, ENTAILS, (0.959, "accuracy"), groups=_schema),
+    AX,
+)

@@ -1,0 +1,69 @@
+"""Natural language inference beside GLUE's: 1 is entailment, 0 the rest. Rows of one premise are one group.
+
+SNLI pairs without a gold label (-1 on the hub) are left out. Neither table has keys: an id is the hash of the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from w2s_mlflow.tasks import Human
+from w2s_mlflow.tasks._hub import Parts, Table, task
+from w2s_mlflow.tasks._rows import Draft, Reader, Source, digest, of_class, same
+
+ENTAILS = "the premise entails the hypothesis"
+SCITAIL = {"entails": 1, "neutral": 0}
+SNLI = {0: 1, 1: 0, 2: 0}
+"""Entailment, neutral, contradiction."""
+
+
+def _columns(label: str) -> dict[str, str]:
+    return {"premise": "text", "hypothesis": "text", "label": label}
+
+
+def _reader(classes: Mapping[Any, int]) -> Reader:
+    def read(row: Source, part: str) -> Draft:
+        texts = (row["premise"], row["hypothesis"])
+        return Draft(f"{part}-{digest(*texts)}", texts, of_class(classes, row["label"]), (same("premise", row["premise"]),))
+
+    return read
+
+
+TASKS = (
+    task(
+        "scitail",
+        "inference",
+        Parts(
+            table=Table(
+                path="allenai/scitail",
+                config="tsv_format",
+                revision="0cc4353235b289165dfde1c7c5d1be983f99ce44",
+                columns=_columns("text"),
+            )
+        ),
+        _reader(SCITAIL),
+        positive=ENTAILS,
+        license="Apache-2.0",
+    ),
+    task(
+        "snli",
+        "inference",
+        Parts(
+            table=Table(
+                path="stanfordnlp/snli",
+                config="plain_text",
+                revision="cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
+                columns=_columns("integer"),
+            )
+        ),
+        _reader(SNLI),
+        positive=ENTAILS,
+        license="CC-BY-SA-4.0",
+        human=Human(
+            0.890,
+            "agreement of one annotator with the gold label, three classes",
+            "Bowman et al. 2015, A large annotated corpus for learning natural language inference, Table 2",
+        ),
+    ),
+)
