@@ -1,0 +1,171 @@
+"""Drafts to rows: groups against a slow restatement, what is left out, draws by hash."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from w2s_mlflow.records import NO_LABEL, Rows
+from w2s_mlflow.tasks import _rows
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, draw, groups_of, same
+
+drafts = st.lists(
+    st.builds(
+        lambda text, names: Draft("", (text,), 0, tuple(same("name", name) for name in names)),
+        st.sampled_from(["one", "two", "Three", "three", "four ", "five", "six", "seven"]),
+        st.lists(st.integers(0, 7), max_size=2),
+    ),
+    max_size=14,
+)
+
+
+def read(row: Source, part: str) -> Draft:
+    """A row as it stands: `(id, text, label, groups)` by column."""
+    return Draft(f"{part}-{row['id']}", (row["text"],), row["label"], tuple(row.get("groups", ())))
+
+
+def row(id_: str, text: str, label: int = 0, *groups: str) -> dict[str, Any]:
+    return {"id": id_, "text": text, "label": label, "groups": groups}
+
+
+def group_by_id(rows: Rows) -> dict[str, str]:
+    return {row.example.id: row.example.group for row in (*rows.train, *rows.heldout)}
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def slow_groups(drafts: Sequence[Draft]) -> list[str]:
+    """Let names flow along shared ones until nothing moves; a group is called by its smallest name."""
+    names = [{*draft.groups, same("text", *draft.segments, *draft.candidates)} for draft in drafts]
+    moved = True
+    while moved:
+        joined = [set().union(*(other for other in names if other & own)) for own in names]
+        moved, names = joined != names, joined
+    return [min(own) for own in names]
+
+
+@settings(deadline=None)
+@given(drafts)
+def test_groups_are_those_of_the_slow_restatement(found: list[Draft]) -> None:
+    assert groups_of(found) == slow_groups(found)
+
+
+@settings(deadline=None)
+@given(drafts, st.randoms(use_true_random=False))
+def test_groups_do_not_hang_on_row_order(found: list[Draft], rng: random.Random) -> None:
+    order = rng.sample(range(len(found)), len(found))
+    groups = groups_of(found)
+    assert groups_of([found[place] for place in order]) == [groups[place] for place in order]
+
+
+def test_groups_join_through_others() -> None:
+    chain = [Draft(str(n), (f"text {n}",), 0, (f"name {n}", f"name {n + 1}")) for n in range(4)]
+    assert len(set(groups_of(chain))) == 1
+    assert len(set(groups_of([chain[0], chain[1], chain[3]]))) == 2
+
+
+def test_equal_texts_are_one_group_whatever_their_cut() -> None:
+    whole, spaced, other = (
+        Draft("1", ("A cat.", "It sat."), 0),
+        Draft("2", ("a  CAT.", "It sat."), 1),
+        Draft("3", ("A cat.",), 0),
+    )
+    groups = groups_of([whole, spaced, other])
+    assert groups[0] == groups[1] != groups[2]
+
+
+def test_candidates_are_part_of_the_text() -> None:
+    one, other = (Draft(str(n), ("Which?",), 0, candidates=("this", word)) for n, word in enumerate(("that", "none")))
+    assert len(set(groups_of([one, other]))) == 2
+
+
+# --- names and draws --------------------------------------------------------------------------------------------------
+
+
+def test_same_is_blind_to_how_a_text_is_written() -> None:
+    assert same("premise", "Caf\u00e9\u00a0au lait ") == same("premise", "CAFE\u0301 au\tlait")
+    assert same("premise", "a") != same("question", "a") != same("question", "a", "")
+    assert same("text", "a b", "c") != same("text", "a", "b c")
+    assert same("number", 7) == same("number", "7")
+
+
+def test_digest_is_the_same_on_every_machine() -> None:
+    # sha256("a\x1fb"), by another program.
+    assert _rows.digest("a", "b") == "f04cdced9736a69d"
+    assert _rows.digest("ab") != _rows.digest("a", "b") != _rows.digest("b", "a")
+
+
+def test_draws_are_even_and_differ_by_purpose() -> None:
+    first = [draw("order", str(number), 4) for number in range(4000)]
+    other = [draw("distractor", str(number), 4) for number in range(4000)]
+    for drawn in (first, other):
+        assert set(drawn) == set(range(4)) and all(abs(count - 1000) < 4 * 27.4 for count in Counter(drawn).values())
+    assert abs(sum(one == two for one, two in zip(first, other, strict=True)) - 1000) < 4 * 27.4
+    assert first == [draw("order", str(number), 4) for number in range(4000)]
+
+
+@pytest.mark.parametrize("label", [2, -1, None, "1", float("nan")])
+def test_label_that_is_no_class_leaves_the_row_out(label: object) -> None:
+    assert _rows.of_class({0: 1, 1: 0}, 0) == 1
+    with pytest.raises(LeftOut, match="has no legal label"):
+        _rows.of_class({0: 1, 1: 0}, label)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_stands_twice_is_one_row_and_two_labels_are_none() -> None:
+    train = [row("a", "A."), row("b", "B.", 1), row("a", "A."), row("b", "B.", 0), row("b", "B.", 1), row("c", "C.", 1)]
+    rows = assemble(read, train, [row("a", "A.", 1)])
+    assert [(row.example.id, row.label) for row in rows.train] == [("train-a", 0), ("train-c", 1)]
+    # The other part has ids of its own, and one text is one group across both.
+    assert [(row.example.id, row.label) for row in rows.heldout] == [("heldout-a", 1)]
+    assert rows.heldout[0].example.group == rows.train[0].example.group
+    assert rows.left_out == {"stands twice": 3, "has two labels": 1}
+
+
+def test_what_a_reader_leaves_out_is_counted_by_reason() -> None:
+    def picky(source: Source, part: str) -> Draft:
+        if source["text"].startswith("-"):
+            raise LeftOut("starts with a dash")
+        return read(source, part)
+
+    train = [row("a", "A."), row("b", "- B."), row("c", " \n"), row("d", "D.", -2), row("e", "E.", NO_LABEL)]
+    rows = assemble(picky, train, [row("a", "- A."), row("b", "B.")])
+    assert group_by_id(rows).keys() == {"train-a", "train-e", "heldout-b"}
+    assert rows.left_out == {"starts with a dash": 2, "has an empty text": 1, "has no legal label": 1}
+
+
+@pytest.mark.parametrize("missing", ["segments", "candidates"])
+def test_text_that_is_null_is_empty(missing: str) -> None:
+    def with_null(source: Source, part: str) -> Draft:
+        texts: Mapping[str, Any] = {"segments": ("A.",), "candidates": ("this", "that"), missing: ("A.", None)}
+        return Draft(source["id"], label=0, **texts)
+
+    assert assemble(with_null, [row("a", "A.")], []).left_out == {"has an empty text": 1}
+
+
+def test_one_part_is_cut_by_group() -> None:
+    source = [row(str(number), f"text {number}", number % 2, f"group {number // 3}") for number in range(3000)]
+    rows = assemble(read, source, None)
+    train, heldout = ({row.example.group for row in part} for part in (rows.train, rows.heldout))
+    assert not train & heldout and len(rows.train) + len(rows.heldout) == 3000
+    assert abs(len(heldout) - 200) < 4 * 12.7
+    assert all(row.example.id.startswith("train-") for row in rows.heldout)
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_rows_do_not_hang_on_row_order(rng: random.Random, one_part: bool) -> None:
+    source = [row(str(n), f"text {n % 25}", n % 2, f"group {n // 4}") for n in range(40)]
+    heldout = None if one_part else [row(str(n), f"text {n}", 0) for n in range(20, 30)]
+    found = assemble(read, source, heldout)
+    mixed = assemble(read, rng.sample(source, 40), heldout and rng.sample(heldout, 10))
+    assert set(found.train) == set(mixed.train) and set(found.heldout) == set(mixed.heldout)
