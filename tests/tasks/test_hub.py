@@ -181,3 +181,16 @@ def test_one_part_is_cut(tmp_path: Path) -> None:
     file = mirror.write(tmp_path, "owner/name/default", "train", SCHEMA, [{**ROWS[0], "text": str(n)} for n in range(100)])
     rows = Parts(table=table(), heldout=None).load("t", read, tmp_path)
     assert len(rows.train) + len(rows.heldout) == pq.read_metadata(file).num_rows and 5 <= len(rows.heldout) <= 40
+
+
+def test_group_larger_than_the_test_part_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_hub, "TEST_SIZE", 3)
+    mirror.write(tmp_path, "owner/name/default", "train", SCHEMA, ROWS)
+
+    def by_half(row: Source, part: str) -> Draft:
+        return Draft(row["text"], (row["text"],), row["label"], ("first four" if row["text"] < "text 4" else "last three",))
+
+    mirror.write(tmp_path, "owner/name/default", "validation", SCHEMA, [])
+    rows = Parts(table=table()).load("t", by_half, tmp_path)
+    assert [row.example.id for row in rows.train] == ["text 4", "text 5", "text 6"]
+    assert rows.left_out == {"is one of more than 3 rows of a group": 4}

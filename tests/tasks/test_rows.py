@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from w2s_mlflow.records import NO_LABEL, Rows
 from w2s_mlflow.tasks import _rows
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, draw, groups_of, same
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, draw, groups_of, same, without_large_groups
 
 drafts = st.lists(
     st.builds(
@@ -169,3 +169,14 @@ def test_rows_do_not_hang_on_row_order(rng: random.Random, one_part: bool) -> No
     found = assemble(read, source, heldout)
     mixed = assemble(read, rng.sample(source, 40), heldout and rng.sample(heldout, 10))
     assert set(found.train) == set(mixed.train) and set(found.heldout) == set(mixed.heldout)
+
+
+def test_group_that_no_part_could_hold_is_left_out() -> None:
+    # Four pairs, each with a question of the one before: a chain over both parts. And a group of three.
+    chain = [row(str(n), f"pair {n}", n % 2, f"question {n}", f"question {n + 1}") for n in range(4)]
+    three = [row(str(n), f"pair {n}", n % 2, "other") for n in range(4, 7)]
+    rows = assemble(read, [*chain[:3], *three, row("7", " ")], [chain[3]])
+    assert without_large_groups(rows, 4) == rows
+    fewer = without_large_groups(rows, 3)
+    assert [found.example.id for found in fewer.train] == ["train-4", "train-5", "train-6"] and fewer.heldout == ()
+    assert fewer.left_out == {"has an empty text": 1, "is one of more than 3 rows of a group": 4}

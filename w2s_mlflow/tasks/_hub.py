@@ -14,7 +14,7 @@ from w2s_mlflow import hub
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Human, Task
-from w2s_mlflow.tasks._rows import Reader, Source, assemble
+from w2s_mlflow.tasks._rows import Reader, Source, assemble, without_large_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +63,8 @@ class Parts:
     def load(self, task: str, read: Reader, data_dir: Path | None) -> Rows:
         """The rows that `read` makes of the two. Raises ConfigError where one is found nowhere."""
         heldout = None if self.heldout is None else rows(self.heldout_table or self.table, self.heldout, task, data_dir)
-        return assemble(read, rows(self.table, self.train, task, data_dir), heldout)
+        found = assemble(read, rows(self.table, self.train, task, data_dir), heldout)
+        return without_large_groups(found, TEST_SIZE)
 
 
 def task(

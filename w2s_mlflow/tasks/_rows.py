@@ -95,6 +95,15 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
     return Rows(train_rows, heldout_rows, dict(left_out))
 
 
+def without_large_groups(rows: Rows, largest: int) -> Rows:
+    """Without the groups of more than `largest` rows, which no test part could hold: chains of pairs can grow that long."""
+    sizes = Counter(row.example.group for row in (*rows.train, *rows.heldout))
+    train, heldout = (tuple(row for row in part if sizes[row.example.group] <= largest) for part in (rows.train, rows.heldout))
+    fewer = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
+    counted = {f"is one of more than {largest} rows of a group": fewer} if fewer else {}
+    return Rows(train, heldout, {**rows.left_out, **counted})
+
+
 def _drafts(read: Reader, source: Iterable[Source], part: str, left_out: Counter[str]) -> list[Draft]:
     found: dict[str, Draft] = {}
     two_labels = set()
