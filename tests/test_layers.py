@@ -26,7 +26,8 @@ LAYERS = (
     {"explainers"},
     {"tracking"},
     {"stages"},
-    {"terminal"},
+    {"terminal", "listing"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 )

@@ -221,3 +221,55 @@ def test_digest_of_a_cut_is_that_of_its_rows() -> None:
 def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cut(plain(), **sizes)
+
+
+def labelled(sizes: Sequence[tuple[int, int]]) -> list[list[Row]]:
+    """Groups of so many rows of class 0 and of class 1."""
+    return [
+        [Row(Example(f"{group}-{n}", f"group {group}", ("text",)), int(n >= zeros)) for n in range(zeros + ones)]
+        for group, (zeros, ones) in enumerate(sizes)
+    ]
+
+
+def test_balance_takes_rows_from_every_group_before_any_loses_all() -> None:
+    thinned = split.balanced(labelled([(3, 1), (2, 1), (1, 0)]))
+    assert [[row.label for row in group] for group in thinned] == [[0, 1], [0, 1]] and thinned[0][0].example.id == "0-0"
+
+
+@slow_machine
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=20))
+def test_balanced_rows_are_some_of_the_old_ones_with_as_many_of_each_class(sizes: list[tuple[int, int]]) -> None:
+    given_groups = [group for group in labelled(sizes) if group]
+    found = [row for group in split.balanced(given_groups) for row in group]
+    counts = [sum(row.label == label for row in found) for label in (0, 1)]
+    before = [sum(pair[label] for pair in sizes) for label in (0, 1)]
+    assert counts == ([min(before)] * 2 if min(before) else before)
+    assert {row.example.id for row in found} <= {row.example.id for group in given_groups for row in group}
+
+
+def test_balance_leaves_transfer_alone_and_balances_what_may_read_labels() -> None:
+    train, heldout = (tuple(Row(row.example, int(n % 4 == 0)) for n, row in enumerate(part)) for part in plain_parts())
+    labels = {row.example.id: row.label for row in (*train, *heldout)}
+    pool = split.pool("t", Rows(train, heldout), balance=True)
+    found = split.cut(pool, seed=0, train_size=400, test_size=30, balance=True)
+    unbalanced = split.cut(split.pool("t", Rows(train, heldout)), seed=0, train_size=400, test_size=30)
+    for part in ("supervision", "supervision_validation", "selection"):
+        assert np.mean([labels[id_] for id_ in ids(found, part)]) == 0.5
+    assert found.transfer == unbalanced.transfer and found.transfer_validation == unbalanced.transfer_validation
+    assert found.digest != unbalanced.digest
+
+
+def plain_parts() -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    found = plain()
+    return found.train, found.heldout
+
+
+def test_a_group_enters_the_digest() -> None:
+    one, other = (Row(Example("a", group, ("text",)), 0) for group in ("g", "h"))
+    assert split.digest([one]) != split.digest([other])
+
+
+def test_a_half_of_one_class_is_refused() -> None:
+    train = tuple(Row(row.example, int(row.example.id == "train-0")) for row in plain().train)
+    with pytest.raises(ConfigError, match="large enough for both classes in supervision, where every label is 0"):
+        cut(Rows(train, plain().heldout), seed=3, train_size=40)

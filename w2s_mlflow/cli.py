@@ -15,13 +15,13 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from w2s_mlflow import commands, listing, terminal
 from w2s_mlflow import config as options
-from w2s_mlflow import terminal
 from w2s_mlflow.config import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 SWITCHES = {
-    "json": "Print one JSON object on standard output when the command ends.",
+    "json": commands.JSON,
     "plan": "Say what would be reused and what trained, and how long that would take; start nothing.",
 }
 REUSE = """exact: a finished run with the same fingerprint is the result; never: nothing that was there before this command is.
 [default: exact]"""
+ROWS = "Write the rows of a cut without their labels, for people or an API model to label (`student --labels FILE`)."
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that the sentence about them is ours
 
 
@@ -67,16 +68,10 @@ def app() -> typer.Typer:
     for name in options.plugins("stages"):
         stage = options.plugin("stages", name, "the stage")
         found.command(name, help=inspect.getdoc(stage), context_settings=EXTRA_ARGUMENTS)(_command(stage))
-    found.command("why")(why)
+    for name, command in commands.COMMANDS.items():
+        found.command(name)(command)
+    found.command("rows", help=ROWS, context_settings=EXTRA_ARGUMENTS)(_rows_command())
     return found
-
-
-def why(
-    run: str = typer.Argument(metavar="RUN", help="A run's id or its name; of several of one name the newest."),
-    json: bool = typer.Option(False, "--json", help=SWITCHES["json"]),
-) -> Callable[[], None]:
-    """Say in which parts RUN differs from its nearest match, the finished run of its stage that shares most parts with it."""
-    return functools.partial(_why, run, as_json=json)
 
 
 def _refused(sentence: str) -> None:
@@ -116,7 +111,7 @@ def _switched(arguments: list[str]) -> list[str]:
 
 
 def _check_stage(arguments: list[str]) -> None:
-    names = (*options.plugins("stages"), "why")
+    names = (*options.plugins("stages"), *commands.COMMANDS, "rows")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
         raise unknown("the stage", arguments[0], names)
 
@@ -126,18 +121,34 @@ def _command(stage: ModuleType) -> Any:
 
     def command(context: typer.Context, reuse: str, json: bool, plan: bool, **given: str | None) -> Callable[[], None]:
         if context.args:
-            _refuse(context.args[0], given)
-        values = {name: value for name, value in given.items() if value is not None}
-        return functools.partial(_plan if plan else _run, stage, values, reuse, as_json=json)
+            _refuse(context.args[0], (*given, *SWITCHES, "reuse"))
+        return functools.partial(_plan if plan else _run, stage, _given(given), reuse, as_json=json)
 
-    parameters = [
-        inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
-        *(_parameter(name, default, help_) for name, default, help_ in _fields(stage.Config)),
-        inspect.Parameter("reuse", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=typer.Option("exact", help=REUSE)),
-        *(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=_switch(name)) for name in SWITCHES),
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    reuse = inspect.Parameter(
+        "reuse", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=typer.Option("exact", help=REUSE)
+    )
+    return _signed(command, stage.Config, [reuse, *map(_switch, SWITCHES)])
+
+
+def _rows_command() -> Any:
+    def command(context: typer.Context, json: bool, **given: str | None) -> Callable[[], None]:
+        if context.args:
+            _refuse(context.args[0], (*given, "json"))
+        return functools.partial(commands.rows, _given(given), as_json=json)
+
+    return _signed(command, listing.Config, [_switch("json")])
+
+
+def _given(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _signed(command: Any, cls: type, more: Iterable[inspect.Parameter]) -> Any:
+    """The function with the signature that Typer reads: one option per field of a Config, and those of `more`."""
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    fields = [_parameter(name, default, help_) for name, default, help_ in _fields(cls)]
+    command.__signature__ = inspect.Signature([context, *fields, *more])
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()}
     return command
 
 
@@ -171,13 +182,14 @@ def _parameter(name: str, default: str, help_: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
 
 
-def _switch(name: str) -> Any:
-    return typer.Option(False, options.flag(name), help=SWITCHES[name])
+def _switch(name: str) -> inspect.Parameter:
+    option = typer.Option(False, options.flag(name), help=SWITCHES[name])
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=option)
 
 
-def _refuse(argument: str, given: dict[str, Any]) -> None:
+def _refuse(argument: str, legal: Iterable[str]) -> None:
     if argument.startswith("-"):
-        raise unknown("the option", argument.split("=")[0], map(options.flag, (*given, *SWITCHES, "reuse")))
+        raise unknown("the option", argument.split("=")[0], map(options.flag, legal))
     raise ConfigError(f"options are written --name value, got the lone word {argument!r}")
 
 
@@ -217,15 +229,6 @@ def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: boo
     if as_json:
         print(json.dumps(plan.summary(), allow_nan=False))
     terminal.show_plan(plan)
-
-
-def _why(run: str, *, as_json: bool) -> None:
-    from w2s_mlflow.tracking import why as explaining
-
-    found = explaining.explain(run)
-    if as_json:
-        print(json.dumps(dataclasses.asdict(found)))
-    terminal.show_why(found)
 
 
 def _summary(result: Result, seconds: float) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class Example:
     candidates: tuple[str, ...] = ()
 
 
+GIVEN = "labels/given.parquet"
+"""The artifact with the labels from outside that a student was trained on."""
 NO_LABEL = -1
 """The label of a row whose truth nobody knows."""
 
@@ -187,6 +189,10 @@ class Gold:
             raise NoLabelError(f"{missing} of {len(labels_N)} rows of {split} have no label, which {reason} needs")
         self.reads[split, reason] += len(labels_N)
         return labels_N
+
+    def known(self, examples: Iterable[Example]) -> bool:
+        """Whether any of `examples` has a label; none is read."""
+        return any(self._labels[example.id] != NO_LABEL for example in examples)
 
     def ledger(self) -> dict[str, int]:
         """The counts so far, as {"split/reason": rows read}."""

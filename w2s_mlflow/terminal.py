@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def show_result(result: Result, seconds: float) -> None:
         for name in (f"{split}/{name}" for name in HEADLINE):
             if name in result.metrics:
                 _line(f"{name:24s} {result.metrics[name]:.3f}")
+    if (status := result.tags.get("w2s.pgr_status", "")).startswith("no "):
+        _line(f"there is no PGR: the student has {status}")
     how = "reused" if result.reused else "done"
     _line(f"{how} in {seconds:.1f} s: {result.name}, run {result.run_id}")
     _line(f"open the UI:  mlflow ui --backend-store-uri {server.where()}")
@@ -64,6 +66,32 @@ def show_why(found: Explanation) -> None:
     _line(f"differs from its nearest match, {found.nearest_name}, run {found.nearest_run_id}, in")
     for difference in found.differences:
         _line(f"  {difference}")
+
+
+def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of named values, a line each; a value that a row lacks is left blank."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for column in names:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_value(row.get(name)) for name in names))
+    _console().print(table, markup=False)
+
+
+def show_checked(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The tasks that were found, and the names of those that were not."""
+    show_table([row for row in rows if row["rows"] is not None])
+    missing = [row["task"] for row in rows if row["rows"] is None]
+    _line(f"{len(rows) - len(missing)} of {len(rows)} tasks found" + (f"; not found: {', '.join(missing)}" if missing else ""))
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _words(state: str) -> str:

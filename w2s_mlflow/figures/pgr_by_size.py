@@ -20,7 +20,7 @@ MARKERS = "osD^vP"
 def figure(outcomes: pd.DataFrame) -> Figure:
     """The figure; a task without a determined PGR has an empty panel that says so."""
     found = pgr.table(outcomes)
-    found = found[found["weak_accuracy"].notna()]
+    found = found[found[["weak_accuracy", "ceiling_accuracy"]].notna().all(axis=1)]
     sizes = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]
     panels = list(found.groupby(["task", "weak"], sort=False))
     drawn = Figure(figsize=(4.2 * max(1, len(panels)), 3.4), layout="constrained")

@@ -175,7 +175,9 @@ def produce(
     def make_with_data(recorder: Recorder) -> None:
         rows = {name: len(examples) for name, examples in cut.parts().items()}
         recorder.dataset(config.task, cut.digest, tasks.find(config.task).source, rows)
-        heads[0] = make(recorder)
+        heads[0] = head = make(recorder)
+        if head is not None:
+            recorder.metrics({"model/parameters": head.model.num_parameters()})
 
     found = store.produce(order, make_with_data)
     return _with_model(found, heads[0], make) if getattr(config, "keep_model", "never") == "always" else found

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from w2s_mlflow import split, tasks
-from w2s_mlflow.records import Example, Gold, Predictions, Row, write_gold
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import Example, Gold, Ints, NoLabelError, Predictions, Row, SoftLabels, write_gold
 from w2s_mlflow.stages import _finetune
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import Cutting, GoldTraining, Scoring
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 LOG = logging.getLogger("w2s_mlflow")
+PGR_STATUS = "w2s.pgr_status"
+"""ok, undetermined, or what is missing for a PGR."""
 ROWS = "rows.parquet"
 """The rows of a cut, each with its digest, kept by the supervisor: by them `why` names a row that has changed."""
 
@@ -54,7 +57,7 @@ def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, 
     gold = _gold(config)
 
     def labelled(examples: Sequence[Example]) -> Labelled:
-        labels_N = gold.read(examples, split=half, reason=reason)
+        labels_N = _read(gold, examples, half, reason)
         return Labelled(examples, np.eye(tasks.find(config.task).classes, dtype=np.float32)[labels_N])
 
     head = _finetune.build_head(config)
@@ -78,11 +81,20 @@ def record_rows(config: Cutting, cut: split.Split, recorder: Recorder) -> None:
     pq.write_table(pa.table(columns), recorder.directory / ROWS)
 
 
-def report(found: Result, config: Scoring, cut: split.Split, beside: Mapping[str, Result] | None = None) -> Result:
+def report(
+    found: Result,
+    config: Scoring,
+    cut: split.Split,
+    beside: Mapping[str, Result] | None = None,
+    given: SoftLabels | None = None,
+) -> Result:
     """The step after a fit: score the stored predictions on `--report`'s split, once, and keep their gold beside them.
 
+    Where nobody knows the truth of the split, agreement is all that is reported.
+
     Args:
-        beside: a student's supervisor `weak` and its `ceiling`, which it is reported against.
+        beside: a student's supervisor `weak` and its `ceiling`, which it is reported against, where it has them.
+        given: in place of a supervisor's, labels from outside; they are its floor where they cover the split.
     """
     from w2s_mlflow.tracking import planned, recorder, results
 
@@ -93,39 +105,45 @@ def report(found: Result, config: Scoring, cut: split.Split, beside: Mapping[str
     if _reported(latest, config.report, inputs):  # by another process that found this run
         return latest
     gold, examples = _gold(config), cut.parts()[config.report]
-    predicted = found.predictions(config.report).aligned([example.id for example in examples])
-    scored = predicted.with_gold(gold.read(examples, split=config.report, reason="report"))
-    values, status = _scores(scored, beside or {}, config.report)
+    scored = found.predictions(config.report).aligned([example.id for example in examples])
+    if gold.known(examples):
+        scored = scored.with_gold(_read(gold, examples, config.report, "report"))
+    others = {role: other.predictions(config.report).aligned(scored.ids) for role, other in (beside or {}).items()}
+    if given and set(scored.ids) <= set(given.ids):
+        others["weak"] = Predictions(scored.ids, scored.groups, given.of(scored.ids))
+    values, status = _scores(scored, others, config.report)
     for name, count in _reads(gold).items():
         values[name] = count + found.metrics.get(name, 0)
+    tags = {PGR_STATUS: status} if found.stage == "student" else {}
 
     def stage(directory: Path) -> None:
-        assert scored.gold_N is not None
-        write_gold(directory / "gold" / f"{config.report}.parquet", scored.ids, scored.gold_N)
+        if scored.gold_N is not None:
+            write_gold(directory / "gold" / f"{config.report}.parquet", scored.ids, scored.gold_N)
 
-    return recorder.attach(found, config.report, stage, values, inputs | status)
+    return recorder.attach(found, config.report, stage, values, inputs | tags)
 
 
-def _scores(scored: Predictions, beside: Mapping[str, Result], part: str) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics of one split, and of a student's the tag that says whether its PGR is determined."""
+def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:
+    """The metrics of one split beside those of `weak` and `ceiling`, where there are such; and whether PGR is determined."""
     from w2s_mlflow import metrics, stats
 
-    assert scored.gold_N is not None
-    values = {f"{part}/{name}": value for name, value in metrics.report(scored.probabilities_NC, scored.gold_N).items()}
-    if not beside:
-        return values, {}
-    floor, roof = (beside[role].predictions(part).aligned(scored.ids).with_gold(scored.gold_N) for role in ("weak", "ceiling"))
-    interval = stats.pgr_interval([floor.correct_N()], [scored.correct_N()], [roof.correct_N()], scored.groups)
-    compared = {
-        "agreement": metrics.agreement_score(scored.probabilities_NC, floor.probabilities_NC),
-        "weak_accuracy": float(floor.correct_N().mean()),
-        "ceiling_accuracy": float(roof.correct_N().mean()),
-        "pgr": interval.point,
-        "pgr_low": interval.low,
-        "pgr_high": interval.high,
-    }
-    values |= {f"{part}/{name}": value for name, value in compared.items() if math.isfinite(value)}
-    return values, {"w2s.pgr_status": interval.status}
+    values = {}
+    if "weak" in others:
+        values["agreement"] = metrics.agreement_score(scored.probabilities_NC, others["weak"].probabilities_NC)
+    if scored.gold_N is None:
+        return _named(values, part), "no ground truth"
+    values |= metrics.report(scored.probabilities_NC, scored.gold_N)
+    correct = {role: other.with_gold(scored.gold_N).correct_N() for role, other in others.items()}
+    values |= {f"{role}_accuracy": float(correct_N.mean()) for role, correct_N in correct.items()}
+    if missing := [role for role in ("weak", "ceiling") if role not in correct]:
+        return _named(values, part), f"no {missing[0]}"
+    interval = stats.pgr_interval([correct["weak"]], [scored.correct_N()], [correct["ceiling"]], scored.groups)
+    values |= {"pgr": interval.point, "pgr_low": interval.low, "pgr_high": interval.high}
+    return _named(values, part), interval.status
+
+
+def _named(values: Mapping[str, float], part: str) -> dict[str, float]:
+    return {f"{part}/{name}": value for name, value in values.items() if math.isfinite(value)}
 
 
 def _reported(found: Result, part: str, inputs: Mapping[str, str]) -> bool:
@@ -133,6 +151,13 @@ def _reported(found: Result, part: str, inputs: Mapping[str, str]) -> bool:
     from w2s_mlflow.tracking import results
 
     return f"{results.ARTIFACTS}.{part}" in found.tags and inputs.items() <= found.tags.items()
+
+
+def _read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Ints:
+    try:
+        return gold.read(examples, split=part, reason=reason)
+    except NoLabelError as error:
+        raise ConfigError(f"the task must have the ground truth that is asked for: {error}") from error
 
 
 def _reads(gold: Gold) -> dict[str, float]:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import GIVEN, Predictions, read_predictions
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from w2s_mlflow.records import Predictions
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -66,7 +66,7 @@ def load(found: Iterable[Result]) -> pd.DataFrame:
 
     from w2s_mlflow.tracking import results
 
-    scored = [result for result in found if result.stage in ("student", "rule") and f"{results.ARTIFACTS}.test" in result.tags]
+    scored = [result for result in found if result.stage in ("student", "rule") and "test/accuracy" in result.metrics]
     newest = {result.fingerprint: result for result in scored}  # the oldest comes first
     if not newest:
         raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
@@ -130,32 +130,40 @@ def _outcome(result: Result, test: TestPredictions) -> dict[str, Any]:
     row |= {"correct": found.correct_N(), "accuracy": float(found.correct_N().mean())}
     recomputed = metrics.report(found.probabilities_NC, found.gold_N)
     if result.stage == "student":
-        row |= _beside(result, found, test)
-        recomputed |= {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
-        recomputed["pgr"] = stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])
+        others = _others(result, found, test)
+        row["parameters"] = result.metrics.get("model/parameters", math.nan)
     else:
-        row |= {"weak_correct": None, "ceiling_correct": None}
-        row |= dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy", "parameters"), math.nan)
+        others, row["parameters"] = {}, math.nan
+    row |= _beside(found, others)
+    recomputed |= {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
+    recomputed["pgr"] = stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])
     _refuse_other(result, recomputed)
     return row
 
 
-def _beside(result: Result, found: Predictions, test: TestPredictions) -> dict[str, Any]:
-    """What the student's supervisor and ceiling say of the same test rows."""
-    from w2s_mlflow import metrics, models
+def _others(result: Result, found: Predictions, test: TestPredictions) -> dict[str, Predictions]:
+    """What the student's supervisor (or labels from outside, where they cover these rows) and ceiling say of its test rows."""
+    tags = {role: f"w2s.{role}_run_id" for role in ("weak", "ceiling")}
+    others = {role: test(result.tags[tag]).aligned(found.ids) for role, tag in tags.items() if tag in result.tags}
+    if GIVEN in result.digests:
+        given = read_predictions(result.artifact(GIVEN))
+        if set(found.ids) <= set(given.ids):
+            others["weak"] = Predictions(found.ids, found.groups, given.of(found.ids))
+    return others
+
+
+def _beside(found: Predictions, others: Mapping[str, Predictions]) -> dict[str, Any]:
+    """The columns of a frame that compare with the supervisor and the ceiling; None or not a number without one."""
+    from w2s_mlflow import metrics
 
     assert found.gold_N is not None
-    weak, top = (
-        test(result.tags[f"w2s.{role}_run_id"]).aligned(found.ids).with_gold(found.gold_N) for role in ("weak", "ceiling")
-    )
-    return {
-        "agreement": metrics.agreement_score(found.probabilities_NC, weak.probabilities_NC),
-        "weak_correct": weak.correct_N(),
-        "ceiling_correct": top.correct_N(),
-        "weak_accuracy": float(weak.correct_N().mean()),
-        "ceiling_accuracy": float(top.correct_N().mean()),
-        "parameters": models.find(result.params["strong"], "strong").parameters,
-    }
+    row: dict[str, Any] = {"agreement": math.nan}
+    if "weak" in others:
+        row["agreement"] = metrics.agreement_score(found.probabilities_NC, others["weak"].probabilities_NC)
+    for role in ("weak", "ceiling"):
+        correct_N = others[role].with_gold(found.gold_N).correct_N() if role in others else None
+        row |= {f"{role}_correct": correct_N, f"{role}_accuracy": math.nan if correct_N is None else float(correct_N.mean())}
+    return row
 
 
 def _test_predictions(result: Result) -> Predictions:

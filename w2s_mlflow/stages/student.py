@@ -3,6 +3,9 @@
 Asked for by its result: the supervisor whose labels it needs and the ceiling it is reported against are found among the
 finished runs, or trained. The ceiling is a reporting input: it has no part in the student's fingerprint.
 
+Labels may also come from outside (`--labels FILE`, of people or an API model), and where nobody knows the truth there is no
+ceiling and no PGR (`--ceiling none`).
+
 Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the labels it trains on;
 `test/accuracy`, `test/auroc`, `test/brier`, `test/ece`; `test/agreement` with the supervisor; `test/weak_accuracy`,
 `test/ceiling_accuracy`, and `test/pgr` with `test/pgr_low` and `test/pgr_high`. The interval of a single student is over
@@ -13,16 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2s_mlflow import config as options
-from w2s_mlflow import losses, models
+from w2s_mlflow import losses, models, tasks
 from w2s_mlflow.config import ConfigError, must, unknown
-from w2s_mlflow.records import SoftLabels
+from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.split import Examples, Split
-from w2s_mlflow.stages import _finetune, _gold, ceiling, supervisor
+from w2s_mlflow.stages import _finetune, _given, _gold, ceiling, supervisor
 from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._options import Training
+from w2s_mlflow.stages._options import NONE, Training
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Head
@@ -40,6 +44,8 @@ METHODS: dict[str, dict[str, str]] = {
 }
 """Presets over the primitives: Algorithms 3 and 4, and the controls."""
 AUTO, CUSTOM = "auto", "custom"
+LABELS = ("weak", "nothing")
+CEILINGS = ("gold", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +63,10 @@ class Config(Training):
     loss_options: Mapping[str, Any] = options.option(None, loss_options=True)
     """The options of the loss (`--alpha`, `--warmup`)."""
     labels: str | None = None
-    """What it is trained on: weak, or nothing (scored as it comes, where its head allows); none takes the method's."""
+    """What it is trained on: weak, nothing (scored as it comes, where its head allows), or a parquet file of labels from
+    outside, with the columns id and probabilities, in place of a supervisor's; none takes the method's."""
+    ceiling: str = options.option("gold", result=False)
+    """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
     weights: str | None = None
     """Where it starts: pretrained or random; none takes the method's."""
     early_stopping: str = "weak"
@@ -68,14 +77,19 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        models.find(self.weak, "weak")
+        if not self._given():
+            models.find(self.weak, "weak")
         if self.method not in (*METHODS, AUTO, CUSTOM):
             raise unknown("--method", self.method, (*METHODS, AUTO))
-        legal = {"early_stopping": ("weak", "none"), "labels": ("weak", "nothing"), "weights": ("pretrained", "random")}
+        legal = {"early_stopping": ("weak", "none"), "weights": ("pretrained", "random"), "ceiling": CEILINGS}
         for name, values in legal.items():
             if getattr(self, name) not in (*values, None):
                 raise unknown(options.flag(name), getattr(self, name), values)
         self._check_loss()
+
+    def _given(self) -> str | None:
+        """The file of labels from outside, if that is what `labels` is."""
+        return None if self.labels in (None, *LABELS) else self.labels
 
     def _check_loss(self) -> None:
         loss = self._primitives()["loss"]
@@ -92,7 +106,8 @@ class Config(Training):
         found = PRIMITIVES | (preset or {})
         for name, value in found.items():
             given = getattr(self, name)
-            if given is not None and preset is not None and given != value:
+            kind = "weak" if name == "labels" and self._given() else given
+            if kind is not None and preset is not None and kind != value:
                 raise must(name, f"{value} under --method {self.method} (or leave --method out)", given)
             found[name] = given or value
         return found
@@ -100,10 +115,13 @@ class Config(Training):
     def resolved(self) -> Config:
         """The same with the primitives, the loss's options and the method's name filled in."""
         primitives = self._primitives()
-        names = [name for name, preset in METHODS.items() if PRIMITIVES | preset == primitives]
+        kinds = primitives | ({"labels": "weak"} if self._given() else {})
+        names = [name for name, preset in METHODS.items() if PRIMITIVES | preset == kinds]
         plugin = options.plugin("losses", primitives["loss"], "--loss")
         chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.rung().large)
         values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": names[0] if names else CUSTOM}
+        if path := self._given():
+            values["weak"] = f"labels:{Path(path).stem}"
         filled = replace(self, **values)
         resolved: Config = super(Config, filled).resolved()
         if resolved.labels == "nothing" and resolved.head != "choose":
@@ -114,21 +132,40 @@ class Config(Training):
 def run(config: Config) -> Result:
     """The student's run, found or trained, with its inputs. Raises ConfigError before anything is written."""
     config, cut = _gold.cut(config.resolved())
-    inputs, roots = {}, []
-    if config.labels == "weak":
-        inputs, roots = {"weak": _supervisor(config)}, [f"losses.{config.loss}"]
-    parts = _finetune.parts("student", VERSION, config, cut, inputs, roots)
+    given = _labels_given(config, cut)
+    inputs = {"weak": _supervisor(config)} if config.labels == "weak" else {}
+    parts = _finetune.parts("student", VERSION, config, cut, inputs, [f"losses.{config.loss}"] if inputs or given else [])
+    if given:
+        parts = replace(
+            parts, inputs={"labels": _given.digest(given)}, options={**parts.options, "labels": "file", "weak": NONE}
+        )
     identity = {"weak": config.weak, "strong": config.strong, "method": config.method}
 
     def make(recorder: Recorder) -> Head:
         labels = {role: _finetune.weak_labels(found) for role, found in inputs.items()}
-        return _make(config, cut, labels.get("weak"), recorder)
+        if given:
+            given.write(recorder.directory / GIVEN)
+        return _make(config, cut, given or labels.get("weak"), recorder)
 
     found = _finetune.produce(parts, config, cut, identity, _note(config, inputs), make, inputs)
-    if config.report == "none":
-        return found
-    beside = {"weak": _supervisor(config), "ceiling": ceiling.run(ceiling.Config(strong=config.strong, **config.shared()))}
-    return _gold.report(found, config, cut, beside)
+    return found if config.report == "none" else _gold.report(found, config, cut, _beside(config), given)
+
+
+def _labels_given(config: Config, cut: Split) -> SoftLabels | None:
+    """The labels from outside, if that is what the student is trained on."""
+    if config.labels is None or config.labels in LABELS:
+        return None
+    labels = _given.read(config.labels, tasks.find(config.task).classes)
+    _given.check(labels, cut.transfer + cut.transfer_validation, config.labels)
+    return labels
+
+
+def _beside(config: Config) -> dict[str, Result]:
+    """What the student is reported against: its supervisor, where it has one, and its ceiling, where one is wanted."""
+    found = {"weak": _supervisor(config)} if config.labels in LABELS else {}
+    if config.ceiling == "gold":
+        found["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, **config.shared()))
+    return found
 
 
 def _supervisor(config: Config) -> Result:
@@ -154,5 +191,7 @@ def _join(examples: Examples, labels: SoftLabels) -> Labelled:
 def _note(config: Config, inputs: Mapping[str, Result]) -> str:
     from w2s_mlflow.tracking import results
 
-    how = f"finetuned on the labels of {results.link(inputs['weak'])}" if inputs else "untuned"
+    how = "untuned" if config.labels == "nothing" else f"finetuned on {config.weak}"
+    if inputs:
+        how = f"finetuned on the labels of {results.link(inputs['weak'])}"
     return f"`{config.strong}` {how}, method `{config.method}`. The PGR interval here is over test groups only."

@@ -45,7 +45,8 @@ def _comparisons(pair: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for reference in REFERENCES:
             if reference in methods and name not in (reference, "untuned"):  # each pair of methods once
                 yield from _test("accuracy", reference, name, methods[reference]["accuracy"], rows["accuracy"])
-    if "baseline" in methods and pgr.interval(methods["baseline"]).status == stats.OK:
+    whole = pair["ceiling_correct"].notna().all()
+    if whole and "baseline" in methods and pgr.interval(methods["baseline"]).status == stats.OK:
         for name, rows in methods.items():
             if name not in REFERENCES:
                 yield from _test("pgr", "baseline", name, _pgr(methods["baseline"]), _pgr(rows))

@@ -17,7 +17,8 @@ CAPTION = (
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """One row per label. `n` is the number of seeds; a rule has no supervisor, no ceiling and no seed."""
+    """One row per label. `n` is the number of seeds; a rule has no supervisor, no ceiling and no seed, a student may lack
+    either of the two."""
     keys = list(dict.fromkeys(LABEL + PAIR))
     rows = [dict(zip(keys, key, strict=True)) | _row(found) for key, found in outcomes.groupby(keys, sort=False)]
     return pd.DataFrame(rows).drop(columns=["train_size", "test_size"])
@@ -35,7 +36,7 @@ def _row(found: pd.DataFrame) -> dict[str, Any]:
         "ceiling_accuracy": found["ceiling_accuracy"].mean(),
         "agreement": found["agreement"].mean(),
     }
-    if found["weak_correct"].isna().any():
+    if found[["weak_correct", "ceiling_correct"]].isna().any(axis=None):
         return row
     pgr = interval(found)
     return row | {"pgr": pgr.point, "pgr_low": pgr.low, "pgr_high": pgr.high, "pgr_status": pgr.status}

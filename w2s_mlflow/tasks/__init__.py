@@ -12,10 +12,14 @@ from pathlib import Path
 from w2s_mlflow import config
 from w2s_mlflow.records import Example, Row, Rows
 
-__all__ = ["HEADS", "Human", "Row", "Rows", "Task", "every", "find"]
+__all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "every", "find", "prefixes"]
 
 HEADS = ("choose", "classify", "compare")
 """How a model may answer a task (heads.py)."""
+
+
+class NotFoundError(config.ConfigError):
+    """The rows of a task are neither in the mirror nor on the hub or in its cache."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,11 @@ def find(name: str) -> Task:
         ConfigError: there is none; with the nearest name and the list.
     """
     prefix, colon, path = name.partition(":")
-    files = {prefix: make for family in config.plugins("tasks") for prefix, make in _by_prefix(family).items()}
-    if colon and prefix in files:
-        return files[prefix](path)
+    if colon and prefix in prefixes():
+        return prefixes()[prefix](path)
     known = {task.name: task for task in every()}
     if name not in known:
-        raise config.unknown("--task", name, (*known, *(f"{prefix}:PATH" for prefix in files)))
+        raise config.unknown("--task", name, (*known, *(f"{prefix}:PATH" for prefix in prefixes())))
     return known[name]
 
 
@@ -81,6 +84,7 @@ def every() -> Iterator[Task]:
         yield from config.plugin("tasks", family, "--task").TASKS
 
 
-def _by_prefix(family: str) -> Mapping[str, Callable[[str], Task]]:
-    files: Mapping[str, Callable[[str], Task]] = getattr(config.plugin("tasks", family, "--task"), "FILES", {})
-    return files
+def prefixes() -> dict[str, Callable[[str], Task]]:
+    """What makes a task of a user's file, by the prefix of its name."""
+    families = (config.plugin("tasks", family, "--task") for family in config.plugins("tasks"))
+    return {prefix: make for family in families for prefix, make in getattr(family, "FILES", {}).items()}

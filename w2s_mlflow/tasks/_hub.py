@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import hub
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Rows
-from w2s_mlflow.tasks import Human, Task
+from w2s_mlflow.tasks import Human, NotFoundError, Task
 from w2s_mlflow.tasks._rows import Reader, Source, assemble, without_large_groups
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator
 
 
 def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Table:
-    """One split as an Arrow table. Raises ConfigError where it is found nowhere."""
+    """One split as an Arrow table. Raises NotFoundError where it is found nowhere."""
     import pyarrow.parquet as pq
 
     place = f"{table.path}/{table.config}/{split}.parquet"
@@ -116,13 +116,13 @@ def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Tabl
     tried = [] if data_dir is None else [f"no file {data_dir / place}"]
     if table.by_hand:
         missing = tried[0] if tried else f"no --data-dir with a file {place}"
-        raise ConfigError(f"--task {task} needs {table}, split {split}, and there is {missing} ({table.by_hand})")
+        raise NotFoundError(f"--task {task} needs {table}, split {split}, and there is {missing} ({table.by_hand})")
     try:
         return _from_hub(table, split)
     except Exception as error:  # the hub raises a dozen kinds: absent, gated, offline, no such split
         lines = str(error).strip().splitlines()
         tried.append(f"the hub and its cache: {lines[0] if lines else type(error).__name__}")
-    raise ConfigError(f"--task {task} needs {table}, split {split}, which was found nowhere ({'; '.join(tried)})")
+    raise NotFoundError(f"--task {task} needs {table}, split {split}, which was found nowhere ({'; '.join(tried)})")
 
 
 def _from_hub(table: Table, split: str) -> pa.Table:

@@ -1,0 +1,90 @@
+"""The commands that are no stages: what there is, the rows to label, and why a run is not another."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json as json_
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+
+from w2s_mlflow import config as options
+from w2s_mlflow import terminal
+
+JSON = "Print one JSON object on standard output when the command ends."
+Job = Callable[[], None]
+
+
+def why(
+    run: str = typer.Argument(metavar="RUN", help="A run's id or its name; of several of one name the newest."),
+    json: bool = typer.Option(False, "--json", help=JSON),
+) -> Job:
+    """Say in which parts RUN differs from its nearest match, the finished run of its stage that shares most parts with it."""
+    return functools.partial(_why, run, as_json=json)
+
+
+def tasks(
+    check: bool = typer.Option(False, "--check", help="Load each task that is found here, and say what it holds."),
+    data_dir: str = typer.Option(
+        "", "--data-dir", help="A mirror of public data sets; without one W2S_DATA_DIR, then the hub."
+    ),
+    json: bool = typer.Option(False, "--json", help=JSON),
+) -> Job:
+    """List the tasks; with --check, what of them is found here."""
+    return functools.partial(_check, data_dir or None, as_json=json) if check else functools.partial(_tasks, as_json=json)
+
+
+def models(json: bool = typer.Option(False, "--json", help=JSON)) -> Job:
+    """List the models of the ladders."""
+    return functools.partial(_models, as_json=json)
+
+
+COMMANDS: Mapping[str, Callable[..., Job]] = {"tasks": tasks, "models": models, "why": why}
+"""By name; `rows` has the options of a Config, and is made as the stages' commands are."""
+
+
+def rows(values: Mapping[str, str], *, as_json: bool) -> None:
+    """Write the rows of a cut."""
+    from w2s_mlflow import listing
+
+    config = options.parse(listing.Config, values)
+    counts = listing.write_rows(config)
+    if as_json:
+        print(json_.dumps({"out": config.out, "rows": counts}))
+    terminal.show_table([{"part": part, "rows": count} for part, count in counts.items()])
+
+
+def _why(run: str, *, as_json: bool) -> None:
+    from w2s_mlflow.tracking import why as explaining
+
+    found = explaining.explain(run)
+    if as_json:
+        print(json_.dumps(dataclasses.asdict(found)))
+    terminal.show_why(found)
+
+
+def _tasks(*, as_json: bool) -> None:
+    from w2s_mlflow import listing
+
+    _show(listing.of_tasks(), terminal.show_table, as_json=as_json)
+
+
+def _check(data_dir: str | None, *, as_json: bool) -> None:
+    from w2s_mlflow import listing
+
+    _show(list(listing.checked(data_dir)), terminal.show_checked, as_json=as_json)
+
+
+def _models(*, as_json: bool) -> None:
+    from w2s_mlflow import listing
+
+    _show(listing.of_models(), terminal.show_table, as_json=as_json)
+
+
+def _show(table: list[dict[str, Any]], show: Callable[[list[dict[str, Any]]], None], *, as_json: bool) -> None:
+    if as_json:
+        print(json_.dumps(table))
+    else:
+        show(table)

@@ -1,0 +1,123 @@
+"""What there is: the tasks, and what of them is found here; the models; and the rows of a cut, for others to label."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from w2s_mlflow import models, split, tasks
+from w2s_mlflow.config import option
+from w2s_mlflow.stages import _gold
+from w2s_mlflow.stages._options import mirror
+from w2s_mlflow.tasks import NotFoundError, Task
+
+Table = list[dict[str, Any]]
+
+
+def of_tasks() -> Table:
+    """One row per task that has a name, and one per prefix of a user's own file."""
+    files = [{"task": f"{prefix}:PATH", "source": "your own file"} for prefix in tasks.prefixes()]
+    named = [
+        {
+            "task": task.name,
+            "head": task.head,
+            "classes": task.classes,
+            "label 1": task.positive,
+            "human": "" if task.human is None else f"{task.human.score:.3f} {task.human.metric}",
+            "source": task.source,
+            "licence": task.license,
+        }
+        for task in tasks.every()
+    ]
+    return named + files
+
+
+def of_models() -> Table:
+    """One row per rung of the ladders."""
+    return [
+        {
+            "model": rung.name,
+            "family": rung.family,
+            "parameters": rung.parameters,
+            "non-embedding": rung.non_embedding,
+            "tier": rung.tier,
+            "learning rate": rung.learning_rate,
+            "pooling": rung.pooling,
+            "source": rung.source or "shipped",
+        }
+        for rung in models.every()
+    ]
+
+
+def checked(data_dir: str | None) -> Iterator[dict[str, Any]]:
+    """Load every task, one after the other: what is found, in rows; what is not, with the sentence that says why.
+
+    Raises:
+        ConfigError: a table is found, but is not what the task reads.
+    """
+    chosen = mirror(data_dir)
+    directory = Path(chosen).expanduser() if chosen else None
+    for task in tasks.every():
+        with contextlib.suppress(NotFoundError):
+            yield _described(task, task.load(directory))
+            continue
+        yield {"task": task.name, "rows": None}
+
+
+def _described(task: Task, rows: tasks.Rows) -> dict[str, Any]:
+    pool = split.pool(task.key, rows, classes=task.classes)
+    every = [row for part in (rows.train, rows.heldout) for row in part]
+    half = min(task.train_size, pool.train_rows()) // 2
+    texts = (sum(map(len, row.example.segments + row.example.candidates)) for row in every)
+    return {
+        "task": task.name,
+        "rows": len(every),
+        "label 1": sum(row.label == 1 for row in every),
+        "groups": len({row.example.group for row in every}),
+        "train": pool.train_rows(),
+        "halves": half,
+        "selection": sum(map(len, pool.selection)),
+        "test": min(task.test_size, pool.test_rows()),
+        "longest text": max(texts),
+        "left out": "; ".join(f"{count} {reason}" for reason, count in rows.left_out.items()),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The rows of a cut, without labels."""
+
+    task: str = "chess"
+    """The task: one that `tasks` lists, or PREFIX:PATH."""
+    seed: int = 0
+    """The seed of the cut."""
+    train_size: int | None = None
+    """As the student's that is to be trained on the labels."""
+    test_size: int | None = None
+    """As the student's."""
+    balance: bool = False
+    """As the student's."""
+    data_dir: str | None = option(None)
+    """A mirror of public data sets; none takes W2S_DATA_DIR, then the hub."""
+    out: str = "rows.parquet"
+    """The file to write: id, part, segments, candidates. Label `transfer`, `transfer_validation`, and `test` for a floor."""
+
+
+def write_rows(config: Config) -> dict[str, int]:
+    """Write the rows of a cut, and count those of each part. Raises ConfigError for a cut that cannot be."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _, cut = _gold.cut(replace(config, data_dir=mirror(config.data_dir)))
+    rows = [{"part": part, **asdict(example)} for part, examples in cut.parts().items() for example in examples]
+    names = ("id", "part", "segments", "candidates")
+    table = pa.table({name: [row[name] for row in rows] for name in names})
+    written = Path(f"{config.out}.{os.getpid()}")
+    pq.write_table(table, written)
+    written.replace(config.out)
+    return dict(Counter(row["part"] for row in rows))

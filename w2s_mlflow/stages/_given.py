@@ -1,0 +1,75 @@
+"""Weak labels from outside, of people or of an API model: a parquet file with the columns `id` and `probabilities`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.records import Example, Floats, SoftLabels
+
+TOLERANCE = 1e-3
+"""How far from 1 the probabilities of a row may sum."""
+
+
+def read(path: str, classes: int) -> SoftLabels:
+    """The labels of a file, their rows sorted by id.
+
+    Raises:
+        ConfigError: it is no such file, or a row is not `classes` probabilities that sum to 1.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise must("labels", "weak, nothing, or a parquet file with the columns id and probabilities", path)
+    columns = _columns(file)
+    ids = [str(id_) for id_ in columns["id"]]
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"--labels must have each id once, {path} has {len(ids) - len(set(ids))} twice")
+    probabilities_NC = _probabilities(columns["probabilities"], ids, classes)
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return SoftLabels(tuple(ids[row] for row in order), ("",) * len(ids), probabilities_NC[order])
+
+
+def _columns(file: Path) -> dict[str, list[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise must("labels", "a parquet file", f"{file}, which cannot be read as one") from error
+    for name in ("id", "probabilities"):
+        if name not in table.column_names:
+            raise ConfigError(f"--labels must have the column {name}, {file} has {', '.join(table.column_names)}")
+    columns: dict[str, list[Any]] = table.select(["id", "probabilities"]).to_pydict()
+    return columns
+
+
+def _probabilities(values: Sequence[Any], ids: Sequence[str], classes: int) -> Floats:
+    for id_, row in zip(ids, values, strict=True):
+        if not isinstance(row, list) or len(row) != classes or not all(isinstance(value, float) for value in row):
+            raise ConfigError(f"--labels must have {classes} probabilities in each row, the row {id_} has {row}")
+        if not (min(row) >= 0 and abs(sum(row) - 1) <= TOLERANCE):
+            raise ConfigError(f"--labels must have probabilities that sum to 1, those of the row {id_} are {row}")
+    return np.array(values, dtype=np.float32).reshape(-1, classes)
+
+
+def check(labels: SoftLabels, examples: Sequence[Example], path: str) -> None:
+    """Raise ConfigError unless each example has its labels."""
+    known = set(labels.ids)
+    if missing := [example.id for example in examples if example.id not in known]:
+        raise ConfigError(
+            f"--labels must have every row of transfer and of its validation slice, {path} lacks {len(missing)} of "
+            f"{len(examples)}, the first is {missing[0]} (`python -m w2s_mlflow rows` writes the rows to label)"
+        )
+
+
+def digest(labels: SoftLabels) -> str:
+    """What identifies the labels: sha256 over ids and probabilities, cut at 32 digits."""
+    found = hashlib.sha256("\n".join(labels.ids).encode())
+    found.update(np.ascontiguousarray(labels.probabilities_NC).tobytes())
+    return found.hexdigest()[:32]
