@@ -73,17 +73,19 @@ def check_tasks(plugin: ModuleType) -> None:
 
 
 def check_model(plugin: ModuleType) -> None:
-    assert isinstance(plugin.RUNGS, tuple) and plugin.RUNGS
+    assert isinstance(plugin.RUNGS, tuple) and (plugin.RUNGS or plugin.find)
     sizes = [rung.parameters for rung in plugin.RUNGS]
-    assert sizes == sorted(sizes) and sizes[0] > 0
+    assert sizes == sorted(sizes) and all(size > 0 for size in sizes)
     for rung in plugin.RUNGS:
         assert isinstance(rung, Rung) and rung.family == plugin.__name__.split(".")[-1]
         assert models.find(rung.name, "weak") is rung
         assert math.isfinite(rung.learning_rate) and rung.learning_rate > 0
-        assert models.revision(rung) and models.revision(rung) == models.revision(rung)
-    assert parameters(plugin.load) == ["name", "pretrained"]
+        assert 0 < rung.non_embedding < rung.parameters and rung.tier == models.tier_of(rung.non_embedding)
+        assert rung.pooling in ("last", "first", "mean") and rung.layers is None
+        assert rung.source or (models.revision(rung) and models.revision(rung) == models.revision(rung))
+    assert parameters(plugin.load) == ["rung", "pretrained"]
     assert inspect.signature(plugin.load).parameters["pretrained"].kind is inspect.Parameter.KEYWORD_ONLY
-    assert parameters(plugin.revision) == ["name"]
+    assert parameters(plugin.revision) == ["rung"]
 
 
 def check_table(plugin: ModuleType) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import socket
 import urllib.request
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 LOG = logging.getLogger("w2s_mlflow")
@@ -24,6 +26,22 @@ def look() -> None:
     LOG.info("%s does not answer: only what is in its cache can be had", constants.ENDPOINT)
     os.environ["HF_HUB_OFFLINE"] = "1"  # for `datasets`, which reads it when it is imported, and for child processes
     constants.HF_HUB_OFFLINE = True
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the progress bars of transformers, which would tear our own, and its reports on weights, which we read."""
+    from transformers.utils import logging as theirs
+
+    shown, level = theirs.is_progress_bar_enabled(), theirs.get_verbosity()
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    theirs.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(level)
+        if shown:
+            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _answers(endpoint: str) -> bool:

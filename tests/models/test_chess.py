@@ -11,17 +11,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow import models
 from w2s_mlflow.models import chess
+from w2s_mlflow.models._loading import counted
 
 NAMES = [rung.name for rung in chess.RUNGS]
+SMALLEST = chess.RUNGS[0]
 
 
 def test_every_rung_has_a_shape_and_is_named_by_its_size() -> None:
     assert list(chess.SHAPES) == NAMES
     for rung in chess.RUNGS:
-        model, _ = chess.load(rung.name, pretrained=False)
-        assert model.num_parameters() == rung.parameters
+        model, _ = chess.load(rung, pretrained=False)
+        assert counted(model) == rung.size and not rung.large
         assert rung.name == f"chess-{round(rung.parameters / 1000)}k"
 
 
@@ -29,10 +31,11 @@ def test_every_rung_has_a_shape_and_is_named_by_its_size() -> None:
 def test_shipped_weights_are_float16_and_loaded_as_float32(name: str) -> None:
     stored = load_file(chess.WEIGHTS / name / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    model, _ = chess.load(name, pretrained=True)
+    rung = models.find(name, "weak")
+    model, _ = chess.load(rung, pretrained=True)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert all(torch.equal(stored[key].float(), tensor) for key, tensor in model.state_dict().items())
-    assert len(chess.revision(name)) == 64
+    assert len(chess.revision(rung)) == 64
 
 
 def test_shipped_weights_are_small() -> None:
@@ -42,16 +45,16 @@ def test_shipped_weights_are_small() -> None:
 def test_a_shipped_rung_is_a_hugging_face_directory() -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     found = AutoModelForCausalLM.from_pretrained(chess.WEIGHTS / NAMES[0], dtype="float32")
-    model, _ = chess.load(NAMES[0], pretrained=True)
+    model, _ = chess.load(SMALLEST, pretrained=True)
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in found.state_dict().items())
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
-    model, _ = chess.load(NAMES[0], pretrained=False)
+    model, _ = chess.load(SMALLEST, pretrained=False)
     chess.save(model, tmp_path / NAMES[0])
     monkeypatch.setattr(chess, "WEIGHTS", tmp_path)
-    again, _ = chess.load(NAMES[0], pretrained=True)
+    again, _ = chess.load(SMALLEST, pretrained=True)
     assert all(torch.equal(tensor.half().float(), again.state_dict()[key]) for key, tensor in model.state_dict().items())
     assert model.dtype == torch.float32  # saving leaves the model as it was
 
@@ -59,7 +62,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_random_weights_come_from_the_seed() -> None:
     def first(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return next(chess.load(NAMES[0], pretrained=False)[0].parameters())
+        return next(chess.load(SMALLEST, pretrained=False)[0].parameters())
 
     assert torch.equal(first(1), first(1))
     assert not torch.equal(first(1), first(2))
@@ -80,8 +83,3 @@ def test_curves_and_commands_stand_beside_the_weights() -> None:
         story = json.loads((chess.WEIGHTS / name / "pretraining.json").read_text(encoding="utf-8"))
         assert story["options"]["rung"] == name
         assert story["curve"][-1][1] < story["curve"][0][1]
-
-
-def test_unknown_rung() -> None:
-    with pytest.raises(ConfigError, match="chess-1k"):
-        chess.load("chess-1k", pretrained=True)

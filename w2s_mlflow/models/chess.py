@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2s_mlflow.config import unknown
-from w2s_mlflow.models import Rung
+from w2s_mlflow.models import Rung, Size
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -51,25 +50,23 @@ SHAPES = {
 }
 
 RUNGS = (
-    Rung(name="chess-27k", family="chess", parameters=27_376, learning_rate=3e-3),
-    Rung(name="chess-43k", family="chess", parameters=42_984, learning_rate=3e-3),
-    Rung(name="chess-60k", family="chess", parameters=59_872, learning_rate=3e-3),
-    Rung(name="chess-121k", family="chess", parameters=120_624, learning_rate=5e-4),
-    Rung(name="chess-222k", family="chess", parameters=222_400, learning_rate=3e-4),
-    Rung(name="chess-426k", family="chess", parameters=425_760, learning_rate=3e-4),
+    Rung(name="chess-27k", family="chess", size=Size(27_376, 2_608), learning_rate=3e-3),
+    Rung(name="chess-43k", family="chess", size=Size(42_984, 5_832), learning_rate=3e-3),
+    Rung(name="chess-60k", family="chess", size=Size(59_872, 10_336), learning_rate=3e-3),
+    Rung(name="chess-121k", family="chess", size=Size(120_624, 46_320), learning_rate=5e-4),
+    Rung(name="chess-222k", family="chess", size=Size(222_400, 123_328), learning_rate=3e-4),
+    Rung(name="chess-426k", family="chess", size=Size(425_760, 277_152), learning_rate=3e-4),
 )
 
 
-def load(name: str, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(rung: Rung, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The rung's model in float32 and its tokenizer; `pretrained=False` draws weights from the current random state."""
     from safetensors.torch import load_file
     from transformers import LlamaForCausalLM
 
-    if name not in SHAPES:
-        raise unknown("--model", name, SHAPES)
-    model = LlamaForCausalLM(_config(SHAPES[name]))
+    model = LlamaForCausalLM(_config(SHAPES[rung.name]))
     if pretrained:  # not by from_pretrained, which takes ten times as long and prints a progress bar for each model
-        model.load_state_dict(load_file(WEIGHTS / name / "model.safetensors"))
+        model.load_state_dict(load_file(WEIGHTS / rung.name / "model.safetensors"))
     return model, tokenizer()
 
 
@@ -86,9 +83,9 @@ def save(model: PreTrainedModel, directory: Path) -> None:
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
 
 
-def revision(name: str) -> str:
+def revision(rung: Rung) -> str:
     """The digest of the shipped weights, for fingerprints; "" for a rung without weights."""
-    file = WEIGHTS / name / "model.safetensors"
+    file = WEIGHTS / rung.name / "model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 
 

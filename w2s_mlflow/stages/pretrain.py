@@ -123,7 +123,7 @@ def make(config: Config, recorder: Recorder) -> None:
     train.seed_everything(config.seed)
     torch.set_num_threads(config.threads)
     family = options.plugin("models", FAMILY, "--rung")
-    head = heads.Language(*family.load(config.rung, pretrained=False))
+    head = heads.Language(*models.load(models.find(config.rung, "rung"), pretrained=False))
     curve = _fit(head, play[2 * VALIDATION :], config, recorder)
     held = held_out_loss(head, play[: 2 * VALIDATION])
     recorder.metrics({"validation/loss": held}, step=curve[-1][0])

@@ -1,0 +1,575 @@
+"""Any model: what a name may be, what is refused before anything is loaded, and what the weights become."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import models as of_words
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.utils import logging
+
+from w2s_mlflow import heads, hub, models, predict
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.models import _checkpoint, _digest, _loading
+from w2s_mlflow.models._loading import counted
+from w2s_mlflow.records import Example
+
+WORDS = ["[UNK]", "[END]", *["the", "film", "was", "good", "bad", "long", "dull", "and", "not"]]
+SHAPE: dict[str, Any] = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+WIDE: dict[str, Any] = {**SHAPE, "intermediate_size": 24, "max_position_embeddings": 32}
+LLAMA: dict[str, Any] = {**WIDE, "num_key_value_heads": 1, "head_dim": 8}
+KINDS: dict[str, Callable[[], PreTrainedModel]] = {
+    "bert": lambda: BertForMaskedLM(BertConfig(**WIDE)),
+    "bert_trunk": lambda: BertModel(BertConfig(**WIDE)),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=32)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**LLAMA)),
+    "llama_trunk": lambda: LlamaModel(LlamaConfig(**LLAMA)),
+    "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**WIDE)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**LLAMA, tie_word_embeddings=True)),
+}
+TEXTS = ("the film was good", "dull", "the film was not long and not bad")
+EXAMPLES = [Example(text, text, (text,), ()) for text in TEXTS]
+
+
+def made(kind: str) -> PreTrainedModel:
+    """The model that lies on the shelf, as exact as float16."""
+    torch.manual_seed(0)
+    model: Any = KINDS[kind]()
+    found: PreTrainedModel = model.to(torch.float16)
+    return found
+
+
+def write(model: PreTrainedModel, directory: Path) -> Path:
+    """A checkpoint as Hugging Face lays it out, in float16, with a tokenizer that has no pad token."""
+    words = Tokenizer(of_words.WordLevel({word: id_ for id_, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    with hub.quiet():
+        model.save_pretrained(directory)
+        PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer_object=words, unk_token="[UNK]", eos_token="[END]"
+        ).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of each kind."""
+    shelf = tmp_path_factory.mktemp("shelf")
+    for kind in KINDS:
+        write(made(kind), shelf / kind)
+    return shelf
+
+
+@pytest.fixture
+def copied(shelf: Path, tmp_path: Path) -> Path:
+    """A checkpoint to damage."""
+    return Path(shutil.copytree(shelf / "llama", tmp_path / "llama"))
+
+
+def find(value: object) -> models.Rung:
+    return models.find(str(value), "weak")
+
+
+def refused(value: object) -> str:
+    """The sentence that a model is refused with."""
+    with pytest.raises(ConfigError) as caught:
+        find(value)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and sentence.startswith("--weak must be ")
+    return sentence
+
+
+def change(directory: Path, **values: object) -> None:
+    file = directory / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def answers(rung: models.Rung) -> np.ndarray[Any, Any]:
+    model, tokenizer = models.load(rung, pretrained=True)
+    torch.manual_seed(1)
+    head = heads.build("classify", model, tokenizer, 2).eval()
+    return predict.probabilities(head, head.encode(EXAMPLES))
+
+
+# --- directories ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_directory_is_loaded_as_it_was_saved(kind: str, shelf: Path) -> None:
+    rung, expected = find(shelf / kind), made(kind).state_dict()
+    before = torch.get_rng_state()
+    model, tokenizer = models.load(rung, pretrained=True)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert type(model) is type(made(kind)) and rung.size is None
+    assert model.state_dict().keys() == expected.keys()
+    assert all(
+        tensor.dtype == torch.float32 and torch.equal(tensor, expected[name].float())
+        for name, tensor in model.named_parameters()
+    )
+    assert (rung.name, rung.family, rung.layers) == (kind, "hub", None)
+    assert rung.pooling == ("mean" if kind.startswith("bert") else "last")
+    assert models.Size(rung.parameters, rung.non_embedding) == counted(model)
+    assert tokenizer.pad_token == "[END]" and not model.config.use_cache
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_keeps_the_first_layers(kind: str, shelf: Path) -> None:
+    whole, cut = find(shelf / kind), find(f"{shelf / kind}:1")
+    assert (cut.name, cut.layers) == (f"{kind}:1", 1)
+    model, full = (models.load(rung, pretrained=True)[0] for rung in (cut, whole))
+    kept = model.state_dict()
+    assert all(torch.equal(full.state_dict()[name], tensor) for name, tensor in kept.items())
+    assert model.config.num_hidden_layers == 1 and len(kept) < len(full.state_dict())
+    assert cut.parameters == sum(parameter.numel() for parameter in model.parameters()) < whole.parameters
+    assert models.revision(cut) == f"{models.revision(whole)}:1"
+    assert not np.array_equal(answers(cut), answers(whole))
+
+
+def test_the_first_layer_alone_gives_the_hidden_states_after_it(shelf: Path) -> None:
+    tokens = torch.tensor([[2, 3, 4, 5]])
+    cut, whole = (models.load(find(f"{shelf / 'bert'}{end}"), pretrained=True)[0].train(False) for end in (":1", ""))
+    expected = whole.base_model(tokens, output_hidden_states=True).hidden_states[1]
+    assert torch.equal(cut.base_model(tokens).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("kind", ["bert_trunk:1", "gpt2:1", "qwen3"])
+def test_a_fitted_head_comes_back_from_disk(kind: str, shelf: Path, tmp_path: Path) -> None:
+    head = heads.build("classify", *models.load(find(shelf / kind), pretrained=True), 2).eval()
+    heads.save(head, tmp_path / "head")
+    other = heads.load(tmp_path / "head")
+    expected = predict.probabilities(head, head.encode(EXAMPLES))
+    np.testing.assert_array_equal(predict.probabilities(other, other.encode(EXAMPLES)), expected)
+
+
+def test_random_weights_come_from_the_seed_and_not_from_the_checkpoint(shelf: Path) -> None:
+    def first(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        model, _ = models.load(find(shelf / "gpt2"), pretrained=False)
+        assert model.dtype == torch.float32
+        return next(model.parameters())
+
+    stored = next(models.load(find(shelf / "gpt2"), pretrained=True)[0].parameters())
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2)) and not torch.equal(first(1), stored)
+
+
+def test_a_pooler_that_is_not_there_is_the_same_for_all(shelf: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(shelf / "bert_trunk", tmp_path / "bert"))
+    weights = load_file(directory / "model.safetensors")
+    save_file({name: tensor for name, tensor in weights.items() if "pooler" not in name}, directory / "model.safetensors")
+    one, two = (models.load(find(directory), pretrained=True)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_weight_that_is_missing_is_named(copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, copied / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"not those of its config.json: .*layers\.1\.mlp\.up_proj\.weight is missing"):
+        models.load(find(copied), pretrained=True)
+
+
+def test_weights_of_another_shape_and_broken_weights_are_one_sentence(copied: Path) -> None:
+    change(copied, intermediate_size=32)
+    with pytest.raises(ConfigError, match=f"the weights in {copied} cannot be read: ") as caught:
+        models.load(find(copied), pretrained=True)
+    assert "\n" not in str(caught.value)
+    (copied / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match=f"the weights in {copied} cannot be read: "):
+        models.load(find(copied), pretrained=True)
+
+
+def test_a_broken_tokenizer_is_one_sentence(copied: Path) -> None:
+    (copied / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match=f"the tokenizer in {copied} cannot be read: ") as caught:
+        models.load(find(copied), pretrained=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_loading_is_quiet(shelf: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    models.load(find(f"{shelf / 'llama'}:1"), pretrained=True)
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_near_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sentence = refused("gpt2-lrge")
+    assert sentence.endswith("got 'gpt2-lrge' (did you mean gpt2-large?)")
+    assert "bert-tiny" in sentence and "OWNER/NAME" in sentence
+
+
+@pytest.mark.parametrize("path", ["/no/such/place", "./nowhere", "~/nowhere", "a/b/c", "weights.gguf"])
+def test_a_path_that_does_not_exist(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refused(path) == f"--weak must be a path that exists, got {path}"
+
+
+@pytest.mark.parametrize(
+    ("gone", "sentence"),
+    [
+        (["config.json"], "--weak must be a checkpoint with config.json, got {}"),
+        (["model.safetensors"], "--weak must be a checkpoint with weights in safetensors, got {}, which has none"),
+        (["tokenizer.json"], "--weak must be a checkpoint with a tokenizer, got {}, a checkpoint without a tokenizer"),
+    ],
+)
+def test_a_directory_that_lacks_a_file(gone: list[str], sentence: str, copied: Path) -> None:
+    for name in gone:
+        (copied / name).unlink()
+    assert refused(copied) == sentence.format(copied)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt"])
+def test_pickled_weights_are_refused_before_they_are_opened(name: str, copied: Path) -> None:
+    (copied / "model.safetensors").rename(copied / name)
+    assert refused(copied) == (
+        f"--weak must be a checkpoint with weights in safetensors, got {copied}, "
+        f"which has its weights only in pickle form ({name})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"model_type": "mine", "auto_map": {}}, "needs code of its own, which is never run (mine)"),
+        ({"model_type": "mine"}, "names a type it does not have (mine)"),
+        ({"model_type": "../llama"}, "names a type it does not have (../llama)"),
+        ({"model_type": None}, "names a type it does not have (None)"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "which is both (t5)"),
+    ],
+)
+def test_a_model_of_another_kind(values: dict[str, object], sentence: str, copied: Path) -> None:
+    change(copied, **values)
+    assert refused(copied).endswith(sentence)
+
+
+def test_a_config_that_is_no_config(copied: Path) -> None:
+    for content in ("{", "[]"):
+        (copied / "config.json").write_text(content)
+        assert refused(copied) == f"--weak must be a checkpoint whose config.json can be read, got {copied}"
+
+
+def test_an_adapter_is_no_model(copied: Path) -> None:
+    (copied / "adapter_config.json").write_text("{}")
+    assert refused(copied) == f"--weak must be a whole model, got {copied}, which holds an adapter"
+
+
+@pytest.mark.parametrize("cut", [0, -1, 3])
+def test_a_cut_that_the_model_does_not_have(cut: int, shelf: Path) -> None:
+    value = f"{shelf / 'gpt2'}:{cut}"
+    assert refused(value) == f"--weak must be cut to 1 to 2 layers, got {value}"
+
+
+def test_what_cannot_be_cut_or_pinned(shelf: Path) -> None:
+    assert refused("chess-27k:1").endswith("which shipped models do not take, got chess-27k:1")
+    assert refused(f"{shelf / 'gpt2'}:x").startswith("--weak must be SOURCE:N with a whole number of layers")
+    assert refused(f"{shelf / 'gpt2'}@main").startswith("--weak must be a path without @REVISION")
+    (shelf / "gpt2:x").symlink_to(shelf / "gpt2")
+    assert find(shelf / "gpt2:x").name == "gpt2"  # a path that exists is taken as it stands
+
+
+def test_no_pickle_is_read_even_where_it_lies_beside(copied: Path) -> None:
+    (copied / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    models.load(find(copied), pretrained=True)
+
+
+# --- GGUF -------------------------------------------------------------------------------------------------------------
+
+
+def test_without_its_extra_a_gguf_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights.gguf").write_bytes(b"GGUF")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gguf" else found(name))
+    assert 'pip install "w2s_mlflow[gguf]"' in refused(tmp_path / "weights.gguf")
+
+
+def test_a_file_that_is_no_gguf(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    for name, sentence in {"weights.gguf": "a GGUF file that can be read", "weights.bin": "a directory or a GGUF file"}.items():
+        (tmp_path / name).write_bytes(b"none of that")
+        assert refused(tmp_path / name) == f"--weak must be {sentence}, got {tmp_path / name}"
+
+
+SETTINGS: dict[str, Any] = {
+    **{"block_count": 2, "embedding_length": 16, "feed_forward_length": 24, "context_length": 32},
+    **{"head_count": 2, "head_count_kv": 2, "layer_norm_rms_eps": 1e-5, "tokenizer_model": "gpt2"},
+    **{"token_list": ["a", "b", "Ġ", "Ġb", "<e>"], "token_types": [1, 1, 1, 1, 3], "token_merges": ["Ġ b"]},
+    **{"bos_token_id": 4, "eos_token_id": 4},
+}
+BLOCK: dict[str, tuple[int, ...]] = {
+    **{f"attn_{name}": (16, 16) for name in ("q", "k", "v", "output")},
+    **{"ffn_gate": (24, 16), "ffn_up": (24, 16), "ffn_down": (16, 24), "attn_norm": (16,), "ffn_norm": (16,)},
+}
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers of ones, with five words."""
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path_factory.mktemp("gguf") / "small.q.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, value in SETTINGS.items():
+        getattr(writer, f"add_{name}")(value)
+    for name, shape in {f"blk.{layer}.{name}": shape for layer in range(2) for name, shape in BLOCK.items()}.items():
+        writer.add_tensor(f"{name}.weight", np.ones(shape, np.float32))
+    writer.add_tensor("token_embd.weight", np.arange(80, dtype=np.float32).reshape(5, 16))
+    writer.add_tensor("output_norm.weight", np.ones(16, np.float32))
+    for step in ("write_header_to_file", "write_kv_data_to_file", "write_tensors_to_file", "close"):
+        getattr(writer, step)()
+    return path
+
+
+def test_a_gguf_file_is_a_model_that_can_be_cut_and_saved(
+    gguf_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rung = find(f"{gguf_file}:1")
+    assert (rung.name, rung.pooling, rung.tier) == ("small.q:1", "last", "small")
+    assert refused(f"{gguf_file}:3").startswith("--weak must be cut to 1 to 2 layers")
+    head = heads.build("classify", *models.load(rung, pretrained=True), 2).eval()
+    assert isinstance(head.model, LlamaForCausalLM) and head.model.config.num_hidden_layers == 1
+    heads.save(head, tmp_path)
+    assert load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"].flatten().tolist() == list(range(80))
+    loaded, asked = heads.load(tmp_path), [Example("b", "b", ("b b",), ())]
+    np.testing.assert_array_equal(
+        predict.probabilities(loaded, loaded.encode(asked)), predict.probabilities(head, head.encode(asked))
+    )
+    assert capfd.readouterr() == ("", "")
+    assert models.revision(rung) == models.revision(find(gguf_file)) + ":1"
+
+
+# --- revisions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_revision_changes_with_a_byte_of_what_makes_the_model(name: str, copied: Path) -> None:
+    before = models.revision(find(copied))
+    content = (copied / name).read_bytes()
+    (copied / name).write_bytes(content[:-1] + b" " + content[-1:])
+    assert models.revision(find(copied)) != before
+    (copied / name).write_bytes(content)
+    assert models.revision(find(copied)) == before
+
+
+def test_a_revision_does_not_hang_on_the_place_or_on_what_lies_beside(copied: Path) -> None:
+    before = models.revision(find(copied))
+    (copied / "README.md").write_text("beside")
+    moved = copied.rename(copied.parent / "elsewhere")
+    assert models.revision(find(moved)) == before
+
+
+def test_large_files_are_read_once_for_all_processes(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = models.revision(find(copied))
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert models.revision(find(copied)) == before
+    os.utime(copied / "model.safetensors", ns=(1, 1))
+    with pytest.raises(TypeError):
+        models.revision(find(copied))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"state": 3, "sha256": "x"}'])
+def test_a_kept_digest_that_is_damaged_is_made_again(content: str, copied: Path) -> None:
+    before = models.revision(find(copied))
+    _digest._kept(str((copied / "model.safetensors").resolve())).write_text(content)
+    assert models.revision(find(copied)) == before
+
+
+def test_without_a_place_to_keep_digests_they_are_made_each_time(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "file"))
+    assert models.revision(find(copied)) == models.revision(find(copied))
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+@pytest.fixture
+def cache(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache with one repository, owner/gpt2, and no network."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    _checkpoint._repository.cache_clear()
+    _loading._fetched.cache_clear()
+    repository = tmp_path / "cache" / "models--owner--gpt2"
+    shutil.copytree(shelf / "gpt2", repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    return repository
+
+
+def test_a_hub_id_is_loaded_from_the_cache(cache: Path) -> None:
+    rung = find("owner/gpt2:1")
+    assert (rung.name, rung.source, rung.layers) == ("gpt2:1", "owner/gpt2", 1)
+    assert models.revision(rung) == f"{COMMIT}:1"
+    model, _ = models.load(rung, pretrained=True)
+    assert isinstance(model, GPT2LMHeadModel) and model.config.num_hidden_layers == 1
+    pinned = find(f"owner/gpt2@{COMMIT}")
+    assert (pinned.name, pinned.commit, models.revision(pinned)) == (f"gpt2@{COMMIT}", COMMIT, COMMIT)
+
+
+def test_a_hub_id_that_cannot_be_had_says_what_was_tried(cache: Path) -> None:
+    sentence = refused("owner/other")
+    assert sentence.startswith(
+        "--weak must be a model that is there, got owner/other, found nowhere (no directory owner/other; "
+    )
+    assert sentence.endswith(f"; not in the cache {constants.HF_HUB_CACHE})")
+    assert "found nowhere" in refused("owner/gpt2@v2")
+    with pytest.raises(ConfigError, match="--model must be a model that is there, got openai-community/gpt2, found nowhere"):
+        models.revision(models.find("gpt2", "weak"))
+
+
+def test_pickled_weights_on_the_hub_are_refused(cache: Path) -> None:
+    snapshot = cache / "snapshots" / COMMIT
+    (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
+    assert refused("owner/gpt2").endswith("got owner/gpt2, which has its weights only in pickle form (pytorch_model.bin)")
+
+
+def test_the_hub_is_asked_for_the_commit_and_only_for_what_is_needed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def info(source: str, revision: str | None, timeout: float) -> Any:
+        asked["revision"] = revision
+        files = [huggingface_hub.hf_api.RepoSibling(rfilename=file.name) for file in snapshot.iterdir()]
+        return type("Info", (), {"sha": COMMIT, "siblings": files})
+
+    snapshot = cache / "snapshots" / COMMIT
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "look", lambda: None)
+    monkeypatch.setattr(huggingface_hub, "model_info", info)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda source, name, revision: str(snapshot / name))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda source, **given: asked.update(given) or str(snapshot))
+    rung = find("owner/gpt2@v1")
+    assert models.revision(rung) == COMMIT and models.load(rung, pretrained=True)
+    assert asked["revision"] == COMMIT and not [name for name in asked["allow_patterns"] if "bin" in name]
+
+
+# --- the ladders ------------------------------------------------------------------------------------------------------
+
+
+def test_a_ladders_rung_may_be_cut(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.rename(cache.with_name("models--openai-community--gpt2"))
+    rung = models.find("gpt2:1", "weak")
+    assert (rung.name, rung.family, rung.source, rung.pooling) == ("gpt2:1", "gpt2", "openai-community/gpt2", "last")
+    assert rung.parameters == sum(tensor.numel() for tensor in models.load(rung, pretrained=True)[0].parameters())
+
+
+QWEN3: dict[str, Any] = {"vocab_size": 151_936, "head_dim": 128, "num_key_value_heads": 8}
+PUBLISHED: dict[str, PreTrainedConfig] = {
+    "bert-tiny": BertConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512),
+    "bert-medium": BertConfig(hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=2048),
+    "bert-base": BertConfig(),
+    "gpt2": GPT2Config(),
+    "gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25),
+    "pythia-14m": GPTNeoXConfig(
+        vocab_size=50304, hidden_size=128, num_hidden_layers=6, num_attention_heads=4, intermediate_size=512
+    ),
+    "pythia-12b": GPTNeoXConfig(
+        vocab_size=50688, hidden_size=5120, num_hidden_layers=36, num_attention_heads=40, intermediate_size=20480
+    ),
+    "qwen3-0.6b": Qwen3Config(
+        **QWEN3,
+        hidden_size=1024,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        intermediate_size=3072,
+        tie_word_embeddings=True,
+    ),
+    "qwen3-14b": Qwen3Config(**QWEN3, hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=17408),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_are_those_of_the_published_configs(name: str) -> None:
+    rung = models.find(name, "weak")
+    head: Any = AutoModelForMaskedLM if name.startswith("bert") else AutoModelForCausalLM
+    with torch.device("meta"), hub.quiet():
+        assert counted(head.from_config(PUBLISHED[name])) == rung.size
+
+
+def test_tiers_and_rates_follow_from_the_size() -> None:
+    tiers = {name: models.find(name, "weak").tier for name in ("bert-base", "gpt2-medium", "gpt2-large", "gpt2-xl")}
+    assert tiers == {"bert-base": "small", "gpt2-medium": "medium", "gpt2-large": "medium", "gpt2-xl": "large"}
+    assert [rung.large for rung in map(find, ("gpt2-large", "gpt2-xl"))] == [False, True]
+    rates = [rung.learning_rate for rung in models.every() if rung.family == "pythia"]
+    assert rates == sorted(rates, reverse=True) and (rates[0], rates[-1]) == (1e-4, 1e-5)
+
+
+def test_the_table_in_the_documentation_is_that_of_the_code() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    written = [line.strip("| \n").split(" | ") for line in text.splitlines() if line.count("|") == 8][2:]
+    assert written == [
+        [
+            rung.name,
+            rung.source,
+            f"{rung.parameters:,}",
+            f"{rung.non_embedding:,}",
+            rung.tier,
+            f"{rung.learning_rate:g}",
+            rung.pooling,
+        ]
+        for rung in models.every()
+        if rung.source
+    ]
+
+
+def test_the_rule_for_other_models_gives_the_ladders_tiers() -> None:
+    """12 L D^2 for GPT-2 and Pythia, by the sizes that were published."""
+    for name, (layers, width) in {"gpt2": (12, 768), "gpt2-large": (36, 1280), "gpt2-xl": (48, 1600)}.items():
+        config = {"model_type": "gpt2", "n_layer": layers, "n_embd": width}
+        about = _checkpoint.Checkpoint("", None, None, config).non_embedding(None)
+        rung = models.find(name, "weak")
+        assert about == pytest.approx(rung.non_embedding, rel=0.01)
+        assert (models.tier_of(about), models.rate_of(about)) == (rung.tier, rung.learning_rate)
+
+
+def test_finding_a_model_loads_nothing_heavy(shelf: Path) -> None:
+    code = f"""
+import sys
+from w2s_mlflow import models
+assert models.find({str(shelf / "bert_trunk:1")!r}, "weak").layers == 1 and len(list(models.every())) > 20
+models.revision(models.find({str(shelf / "llama")!r}, "weak"))
+print([name for name in ("torch", "transformers", "huggingface_hub") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,204 @@
+"""What lies in a checkpoint, before any weight is read: a directory, a GGUF file, or a repository of the hub and its cache.
+
+Neither torch nor transformers is imported for a model of a common type: `look` is asked whenever options are read.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from w2s_mlflow import hub
+from w2s_mlflow.config import ConfigError, must
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+"""A checkpoint with none of these files has no tokenizer."""
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
+ENCODERS = frozenset({"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"})
+ENCODERS |= {"roberta", "xlm-roberta"}
+"""Types that are encoders whatever their architecture is called; of others the architecture, then transformers is asked."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that can be loaded."""
+
+    source: str
+    """A hub id or a directory."""
+    commit: str | None
+    """The commit of the hub id; None for a directory."""
+    gguf: str | None
+    """The file in the directory that holds everything; None for a Hugging Face directory."""
+    config: Mapping[str, Any]
+
+    @property
+    def layers(self) -> int:
+        """Its number of layers."""
+        return next((int(self.config[name]) for name in LAYERS if name in self.config), 0)
+
+    def non_embedding(self, layers: int | None) -> int:
+        """About so many parameters without embeddings: 12 L D^2, exact for GPT-2 but for biases and norms."""
+        width = next((int(self.config[name]) for name in WIDTH if name in self.config), 0)
+        return 12 * (layers or self.layers) * width**2
+
+    @property
+    def architecture(self) -> str:
+        """The class of transformers that it was saved from, or ""."""
+        return str((self.config.get("architectures") or [""])[0])
+
+    def is_encoder(self) -> bool:
+        """Whether it reads in both directions."""
+        name, kind = self.architecture, self.config.get("model_type")
+        if name.endswith(("ForCausalLM", "LMHeadModel")):
+            return False
+        if name.endswith("ForMaskedLM") or kind in ENCODERS:
+            return True
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+        return kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def look(source: str, commit: str, option: str, value: str) -> Checkpoint:
+    """The checkpoint at a path or of a hub id, checked.
+
+    Args:
+        commit: the revision asked for; "" for the newest.
+        option: named in errors, beside the `value` that it was given.
+
+    Raises:
+        ConfigError: it is not there, or it is not one that can be used.
+    """
+    path = Path(source)
+    if not path.is_absolute():
+        return _of_hub(source, commit, option, value)
+    if commit:
+        raise must(option, "a path without @REVISION, which only a hub id has", value)
+    if path.is_file():
+        return _of_gguf(path, option, value)
+    if not path.is_dir():
+        raise must(option, "a path that exists", value)
+    files = tuple(file.name for file in path.iterdir())
+    _check_files(files, option, value)
+    return Checkpoint(source, None, None, _checked(_read(path / "config.json", option, value), option, value))
+
+
+def _of_hub(source: str, commit: str, option: str, value: str) -> Checkpoint:
+    try:
+        sha, files, folder = _repository(source, commit)
+    except LookupError as error:
+        raise ConfigError(f"{must(option, 'a model that is there', value)}, found nowhere ({error})") from None
+    _check_files(files, option, value)
+    return Checkpoint(source, sha, None, _checked(_read(folder / "config.json", option, value), option, value))
+
+
+@functools.cache
+def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
+    """The commit of a repository, its files, and where its config.json lies. Raises LookupError that says what was tried."""
+    hub.look()
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    tried = [f"no directory {source}"]
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            found = huggingface_hub.model_info(source, revision=commit or None, timeout=10)
+            config = huggingface_hub.hf_hub_download(source, "config.json", revision=found.sha)
+            return str(found.sha), tuple(file.rfilename for file in found.siblings or ()), Path(config).parent
+        except Exception as error:  # the hub raises a dozen kinds: absent, gated, no such revision, no answer
+            tried.append(f"the hub: {first_line(error)}")
+    else:
+        tried.append("the hub does not answer or is switched off")
+    try:
+        folder = Path(huggingface_hub.snapshot_download(source, revision=commit or None, local_files_only=True))
+    except Exception:
+        tried.append(f"not in the cache {constants.HF_HUB_CACHE}")
+        raise LookupError("; ".join(tried)) from None
+    return folder.name, tuple(file.name for file in folder.iterdir()), folder
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, for one sentence."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _check_files(files: tuple[str, ...], option: str, value: str) -> None:
+    if "config.json" not in files:
+        raise must(option, "a checkpoint with config.json", value)
+    if "adapter_config.json" in files:
+        raise must(option, "a whole model", f"{value}, which holds an adapter")
+    if not set(WEIGHTS) & set(files):
+        pickled = sorted(name for name in files if name.endswith(PICKLED))
+        why = f"{value}, which has its weights only in pickle form ({pickled[0]})" if pickled else f"{value}, which has none"
+        raise must(option, "a checkpoint with weights in safetensors", why)
+    if not set(TOKENIZERS) & set(files):
+        raise must(option, "a checkpoint with a tokenizer", f"{value}, a checkpoint without a tokenizer")
+
+
+def _read(file: Path, option: str, value: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise must(option, "a checkpoint whose config.json can be read", value)
+    return found
+
+
+def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str, Any]:
+    """The config. Raises ConfigError where it needs code of its own, or is of a kind that has no place here."""
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or not _is_known(kind):
+        what = "needs code of its own, which is never run" if "auto_map" in config else "names a type it does not have"
+        raise must(option, "a model of a type that transformers has", f"{value}, whose config.json {what} ({kind})")
+    if config.get("is_encoder_decoder"):
+        raise must(option, "a decoder or an encoder", f"{value}, which is both ({kind})")
+    if not any(name in config for name in LAYERS) or not any(name in config for name in WIDTH):
+        raise must(option, "a model of text, with layers and a width in its config.json", f"{value} ({kind})")
+    return config
+
+
+def _is_known(kind: str) -> bool:
+    """Whether transformers has a model type: most have a directory of their own, else its table is asked, at length."""
+    package = importlib.util.find_spec("transformers")
+    assert package is not None and package.origin is not None
+    if kind.isidentifier() and Path(package.origin).parent.joinpath("models", kind).is_dir():
+        return True
+    from transformers import CONFIG_MAPPING
+
+    return kind in CONFIG_MAPPING
+
+
+def _of_gguf(path: Path, option: str, value: str) -> Checkpoint:
+    if path.suffix != ".gguf":
+        raise must(option, "a directory or a GGUF file", value)
+    if importlib.util.find_spec("gguf") is None:
+        raise must(option, 'a directory, unless the extra is there that reads GGUF (pip install "w2s_mlflow[gguf]")', value)
+    try:
+        seen = path.stat()
+        config = _gguf_config(path, seen.st_size, seen.st_mtime_ns)
+    except Exception:  # the reader raises what its first wrong byte leads it to
+        raise must(option, "a GGUF file that can be read", value) from None
+    if "tokens" not in config:
+        raise must(option, "a checkpoint with a tokenizer", f"{value}, a checkpoint without a tokenizer")
+    return Checkpoint(str(path.parent), None, path.name, config)
+
+
+@functools.cache
+def _gguf_config(path: Path, size: int, changed: int) -> dict[str, Any]:
+    """Of a GGUF file's own words, those that config.json has, too; a second's work, so each state of a file is read once."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(path).fields
+    kind = str(fields["general.architecture"].contents())
+    config: dict[str, Any] = {"model_type": kind, "architectures": ["ForCausalLM"]}
+    config["num_hidden_layers"] = int(fields[f"{kind}.block_count"].contents())
+    config["hidden_size"] = int(fields[f"{kind}.embedding_length"].contents())
+    return config | ({"tokens": True} if "tokenizer.ggml.tokens" in fields else {})

@@ -1,0 +1,57 @@
+"""What identifies a checkpoint on disk: sha256 over the files that make the model, each file read once for all processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from w2s_mlflow.models._checkpoint import TOKENIZERS, Checkpoint
+
+BESIDE = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
+"""What moves tokens or the model beside the weights; a generation's settings and a template of chats do not."""
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """sha256 over the names and the contents of a local checkpoint's files; where they lie does not matter."""
+    files = [Path(checkpoint.source, checkpoint.gguf)] if checkpoint.gguf else _files(Path(checkpoint.source))
+    lines = [f"{'' if checkpoint.gguf else file.name} {_of_file(file)}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(
+        file for file in directory.iterdir() if file.is_file() and (file.name in BESIDE or file.suffix == ".safetensors")
+    )
+
+
+def _of_file(file: Path) -> str:
+    """sha256 of one file, kept under its path, its size and the time of its last change."""
+    path, seen = str(file.resolve()), file.stat()
+    state, kept = [path, seen.st_size, seen.st_mtime_ns], _kept(path)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        held = json.loads(kept.read_text(encoding="utf-8"))
+        if held["state"] == state:
+            return str(held["sha256"])
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    with contextlib.suppress(OSError):  # without a place to keep it, the file is read again the next time
+        _keep(kept, json.dumps({"state": state, "sha256": found}))
+    return found
+
+
+def _kept(path: str) -> Path:
+    """Where a digest is kept, beside the checkpoints of trainings."""
+    cache = os.environ.get("W2S_SCRATCH") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache, "w2s_mlflow", "digests", f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json")
+
+
+def _keep(kept: Path, text: str) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=kept.parent)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(partial).replace(kept)

@@ -1,0 +1,167 @@
+"""A rung's model and tokenizer through transformers: float32, safetensors only, no code of others, no random number drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from w2s_mlflow import hub
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.models import Rung, Size
+from w2s_mlflow.models._checkpoint import Checkpoint, first_line, look
+from w2s_mlflow.models._digest import digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+OPTION = "model"
+"""What errors name, once it is no longer known which option the model came from."""
+NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt", "*.model")
+"""What is fetched of a repository."""
+
+
+def load(rung: Rung, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The rung's model in float32 and its tokenizer; `pretrained=False` draws weights from the current random state.
+
+    Raises:
+        ConfigError: the weights are not there, or are not those of the model that config.json describes.
+    """
+    import torch
+
+    checkpoint = _look(rung)
+    with hub.quiet():
+        config = _config(checkpoint, rung.layers)
+        if pretrained:
+            with torch.random.fork_rng():  # a pooler that nobody reads may be drawn: the same for all, and nothing else moves
+                torch.manual_seed(0)
+                model = _pretrained(rung, checkpoint, config)
+        else:
+            model = _classes(checkpoint, config)[0].from_config(config, dtype=torch.float32)
+        model.config.use_cache = False
+        return model, _tokenizer(checkpoint)
+
+
+def revision(rung: Rung) -> str:
+    """The commit on the hub, or the digest of the files, with the layers that are kept. Raises ConfigError where it is gone."""
+    checkpoint = _look(rung)
+    cut = "" if rung.layers is None else f":{rung.layers}"
+    return (checkpoint.commit or digest(checkpoint)) + cut
+
+
+@functools.cache
+def size(rung: Rung) -> Size:
+    """The parameters of the rung's model, counted without their memory."""
+    import torch
+
+    checkpoint = _look(rung)
+    with hub.quiet(), torch.device("meta"):
+        config = _config(checkpoint, rung.layers)
+        return counted(_classes(checkpoint, config)[0].from_config(config))
+
+
+def counted(model: PreTrainedModel) -> Size:
+    """All parameters, and those that are neither a table of embeddings nor the output words."""
+    from torch import nn
+
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    output: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    words = {id(parameter) for module in (*tables, *([output] if output else [])) for parameter in module.parameters()}
+    counts = [(parameter.numel(), id(parameter) not in words) for parameter in model.parameters()]
+    return Size(sum(count for count, _ in counts), sum(count for count, other in counts if other))
+
+
+def _look(rung: Rung) -> Checkpoint:
+    return look(rung.source, rung.commit, OPTION, rung.source)
+
+
+def _where(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The arguments that every from_pretrained takes: files on this machine, and no code from among them."""
+    file = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
+    return {"pretrained_model_name_or_path": _folder(checkpoint), "local_files_only": True, "trust_remote_code": False, **file}
+
+
+def _folder(checkpoint: Checkpoint) -> str:
+    return checkpoint.source if checkpoint.commit is None else _fetched(checkpoint.source, checkpoint.commit)
+
+
+@functools.cache
+def _fetched(source: str, commit: str) -> str:
+    """The directory in the hub's cache where a commit's files lie, fetched where they are not there yet."""
+    import huggingface_hub
+
+    hub.look()
+    try:
+        return str(huggingface_hub.snapshot_download(source, revision=commit, allow_patterns=list(NEEDED)))
+    except Exception as error:  # the hub raises a dozen kinds: gated, no answer, no space on the disk
+        raise ConfigError(f"{source} cannot be fetched from the hub: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _reading(what: str, source: str) -> Iterator[None]:
+    """Whatever transformers and tokenizers raise at files that are not what they should be, as one sentence."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # OSError, ValueError, RuntimeError, KeyError, and of tokenizers plain Exception
+        raise ConfigError(f"the {what} in {source} cannot be read: {first_line(error)}") from error
+
+
+def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    cut: dict[str, Any] = {} if layers is None else {"num_hidden_layers": layers}
+    if kinds := checkpoint.config.get("layer_types"):
+        cut["layer_types"] = kinds[:layers]
+    with _reading("config.json", checkpoint.source):
+        found: PreTrainedConfig = AutoConfig.from_pretrained(**_where(checkpoint), **cut)
+    return found
+
+
+def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...]:
+    """What the weights may be read as: with a language-model head, then without; most saved as a trunk have none."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    name, encoder = checkpoint.architecture, checkpoint.is_encoder()
+    trunk = name.endswith("Model") and not name.endswith("LMHeadModel")
+    if trunk and (encoder or not config.tie_word_embeddings):  # a decoder's tied words are in its trunk
+        return (AutoModel,)
+    return AutoModelForMaskedLM if encoder else AutoModelForCausalLM, AutoModel
+
+
+def _pretrained(rung: Rung, checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
+    """The model with its language-model head if the weights have one, else its trunk."""
+    missing: list[str] = []
+    for architecture in _classes(checkpoint, config):
+        model, missing = _read(architecture, rung, checkpoint, config)
+        if all("pooler" in name for name in missing):
+            return model
+    raise ConfigError(f"the weights in {rung.source} are not those of its config.json: {missing[0]} is missing")
+
+
+def _read(architecture: Any, rung: Rung, checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
+    """The model and the names of the weights that were not there."""
+    import torch
+
+    options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+    bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()  # GGUF has one of its own
+    with _reading("weights", rung.source), bar:
+        model, report = architecture.from_pretrained(**_where(checkpoint), **options)
+    if checkpoint.gguf:  # it is float32 now, and may be saved as such
+        del model.hf_quantizer, model.config.quantization_config
+    missing: Iterable[str] = report["missing_keys"]
+    return model, sorted(missing)
+
+
+def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The tokenizer; without a pad token it takes the one that ends a text: what is padded is told by the mask alone."""
+    from transformers import AutoTokenizer
+
+    with _reading("tokenizer", checkpoint.source):
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**_where(checkpoint))
+    if found.pad_token is None and found.eos_token is not None:
+        found.pad_token = found.eos_token
+    return found

@@ -1,0 +1,83 @@
+"""Any model: a hub id, a directory or a GGUF file; each, and a rung of a hub family, may be cut: SOURCE[@REVISION][:N].
+
+`:N` keeps the first N layers, so that one download is a ladder. Tier and rate follow from about 12 N D^2 parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from w2s_mlflow.config import flag, must, unknown
+from w2s_mlflow.models import ANY, Rung, rate_of, tier_of
+from w2s_mlflow.models._checkpoint import look
+from w2s_mlflow.models._loading import load, revision, size
+
+__all__ = ["RUNGS", "find", "load", "revision", "size"]
+
+RUNGS: tuple[Rung, ...] = ()
+FORMS = ("OWNER/NAME", "DIRECTORY", "FILE.gguf")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find(value: str, option: str, known: Mapping[str, Rung]) -> Rung:
+    """The rung of any model.
+
+    Args:
+        known: the rungs that have a name, which may be cut or pinned.
+
+    Raises:
+        ConfigError: there is no such model, it has no so many layers, or it is one that cannot be used.
+    """
+    source, commit, layers = _split(value, option)
+    base = known.get(source)
+    if base is not None and not base.source:
+        raise must(option, f"{source} without @REVISION and :N, which shipped models do not take", value)
+    place = base.source if base else _place(source, option, value, known)
+    found = look(place, commit, option, value)
+    if layers is not None and not 1 <= layers <= found.layers:
+        raise must(option, f"cut to 1 to {found.layers} layers", value)
+    name = f"{source if base else _short(place)}{f'@{commit}' if commit else ''}{f':{layers}' if layers else ''}"
+    about = found.non_embedding(layers)
+    return Rung(
+        name=name,
+        family=base.family if base else ANY,
+        learning_rate=rate_of(about),
+        tier=tier_of(about),
+        pooling=base.pooling if base else "mean" if found.is_encoder() else "last",
+        source=place,
+        commit=commit,
+        layers=layers,
+        size=base.size if base and layers is None else None,
+    )
+
+
+def _split(value: str, option: str) -> tuple[str, str, int | None]:
+    """Source, revision and layers. A path that exists is taken as it stands."""
+    if Path(value).expanduser().exists():
+        return value, "", None
+    rest, colon, cut = value.rpartition(":")
+    if not colon or "/" in cut:
+        rest, cut = value, ""
+    elif not re.fullmatch(r"-?\d+", cut):
+        raise must(option, "SOURCE:N with a whole number of layers", value)
+    source, _, commit = rest.partition("@") if not Path(rest).expanduser().exists() else (rest, "", "")
+    return source, commit, int(cut) if cut else None
+
+
+def _place(source: str, option: str, value: str, known: Mapping[str, Rung]) -> str:
+    """A hub id, or an absolute path: an existing one, or what begins like one."""
+    path = Path(source).expanduser()
+    if path.exists() or source.startswith(("/", ".", "~")) or path.suffix == ".gguf":
+        return str(path.resolve())
+    if HUB_ID.fullmatch(source):
+        return source
+    if "/" in source:
+        raise must(option, "a path that exists", value)
+    raise unknown(flag(option), value, (*known, *FORMS))
+
+
+def _short(place: str) -> str:
+    path = Path(place)
+    return path.stem if path.suffix == ".gguf" else path.name
