@@ -1,0 +1,84 @@
+"""What is listed: every task and model, what a mirror holds of them, and in what words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.tasks import mirror
+from w2s_mlflow import listing, models, tasks
+from w2s_mlflow.config import ConfigError
+
+SST2 = {"sentence": pa.string(), "label": pa.int64(), "idx": pa.int32()}
+
+
+@pytest.fixture
+def sst2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mirror that holds one task, where the hub cannot be reached."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("W2S_DATA_DIR", raising=False)
+    for split, count in (("train", 60), ("validation", 20)):
+        rows = [{"sentence": f"a film {n} of {split}", "label": int(n % 3 == 0), "idx": n} for n in range(count)]
+        mirror.write(tmp_path, "nyu-mll/glue/sst2", split, SST2, rows)
+    return tmp_path
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "w2s_mlflow", *arguments], capture_output=True, text=True, env=os.environ.copy()
+    )
+
+
+def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None:
+    found = {row["task"]: row for row in listing.checked(str(sst2))}
+    assert {name for name, row in found.items() if row["rows"] is not None} == {"chess", "chess_preference", "sst2"}
+    assert set(found) == {task.name for task in tasks.every()}
+    one = found["sst2"]
+    assert {name: one[name] for name in ("rows", "label 1", "groups", "train", "halves", "left out")} == {
+        "rows": 80,
+        "label 1": 20 + 7,
+        "groups": 80,
+        "train": 60,
+        "halves": 30,
+        "left out": "",
+    }
+    assert one["selection"] + one["test"] == 20 and one["longest text"] == len("a film 10 of validation")
+
+
+def test_a_table_that_is_not_what_the_task_reads_is_an_error(sst2: Path) -> None:
+    mirror.write(sst2, "nyu-mll/glue/sst2", "validation", {"text": pa.string()}, [{"text": "a"}])
+    with pytest.raises(ConfigError, match="split validation must have the column sentence, it has text"):
+        list(listing.checked(str(sst2)))
+
+
+def test_every_task_prefix_and_rung_is_listed() -> None:
+    names = [row["task"] for row in listing.of_tasks()]
+    assert names == [task.name for task in tasks.every()] + [f"{prefix}:PATH" for prefix in tasks.prefixes()]
+    assert [row["model"] for row in listing.of_models()] == [rung.name for rung in models.every()]
+
+
+def test_the_commands_print_for_people_or_json(sst2: Path) -> None:
+    shown = command("tasks", "--check", "--data-dir", str(sst2))
+    assert shown.returncode == 0 and shown.stdout == "" and "not found: " in shown.stderr and "sst2" in shown.stderr
+    for name in ("tasks", "models"):
+        assert json.loads(command(name, "--json").stdout)
+
+
+def test_a_mirror_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    shown = command("tasks", "--check", "--data-dir", str(tmp_path / "nowhere"))
+    assert shown.returncode == 2 and shown.stderr.count("\n") == 1
+    assert f"--data-dir must be a directory, got {tmp_path / 'nowhere'}" in shown.stderr
+
+
+def test_rows_are_written_and_a_wrong_option_named(tmp_path: Path) -> None:
+    out = tmp_path / "rows.parquet"
+    shown = command("rows", "--train-size", "100", "--test-size", "20", "--out", str(out), "--json")
+    assert json.loads(shown.stdout)["rows"]["transfer"] == 45 and out.exists()
+    wrong = command("rows", "--sed", "1")
+    assert wrong.returncode == 2 and "--seed" in wrong.stderr
