@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import hub
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.models import Rung, Size
+from w2s_mlflow.models import ANY, Rung, Size
 from w2s_mlflow.models._checkpoint import Checkpoint, first_line, look
 from w2s_mlflow.models._digest import digest
 
@@ -74,7 +74,7 @@ def counted(model: PreTrainedModel) -> Size:
 
 
 def _look(rung: Rung) -> Checkpoint:
-    return look(rung.source, rung.commit, OPTION, rung.source)
+    return look(rung.source, rung.commit, OPTION, rung.source if rung.family == ANY else rung.name)
 
 
 def _where(checkpoint: Checkpoint) -> dict[str, Any]:
