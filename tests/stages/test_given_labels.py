@@ -90,7 +90,7 @@ def test_a_task_without_truth_reports_agreement_alone(tmp_path: Path) -> None:
     words = [f"white king on {file}{rank}" for file in "abcdefgh" for rank in "12345678"]
     texts = [{"text": f"{word} {n}"} for word in words for n in range(3)]
     pq.write_table(pa.Table.from_pylist(texts), tmp_path / "mine.parquet")
-    sizes = {"task": f"file:{tmp_path / 'mine.parquet'}", "train_size": 100, "test_size": 15}
+    sizes: dict[str, Any] = {"task": f"file:{tmp_path / 'mine.parquet'}", "train_size": 100, "test_size": 15}
     listing.write_rows(listing.Config(**sizes, out=str(tmp_path / "rows.parquet")))
     rows = pq.read_table(tmp_path / "rows.parquet").to_pydict()
     path = write(tmp_path / "people.parquet", rows["id"], [(0.3, 0.7)] * len(rows["id"]))
