@@ -49,9 +49,9 @@ def test_hub_that_answers_is_used(port: int, monkeypatch: pytest.MonkeyPatch) ->
     assert not offline()
 
 
-@pytest.mark.parametrize("endpoint", [f"http://127.0.0.1:{closed_port()}", "https://no-such-host.invalid"])
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:{port}", "https://no-such-host.invalid"])
 def test_hub_that_does_not_answer_is_left_alone(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint.format(port=closed_port()))
     hub.look()
     assert offline()
 

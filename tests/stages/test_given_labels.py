@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import listing
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.config import ConfigError, plugin
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import _gold, analyze, student, supervisor
 from w2s_mlflow.tracking.results import Result
@@ -80,7 +80,7 @@ def test_a_student_without_a_ceiling_has_a_supervisor_s_accuracy_and_can_have_it
     options = student.Config(**SIZES, weak="chess-27k", ceiling="none")
     without = student.run(options)
     assert without.tags["w2s.pgr_status"] == "no ceiling" and "test/weak_accuracy" in without.metrics
-    table = analyze.options.plugin("tables", "pgr", "").table(analyze.load([without]))
+    table = plugin("tables", "pgr", "").table(analyze.load([without]))
     assert len(table) == 1 and "pgr" not in table.columns
     later = student.run(student.Config(**SIZES, weak="chess-27k"))
     assert later.run_id == without.run_id and "test/ceiling_accuracy" in later.metrics
