@@ -10,12 +10,25 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaModel,
+)
 from transformers.utils import logging
 
-from w2s_mlflow import heads, models, predict, train
+from tests import trunks
+from w2s_mlflow import fitted, heads, models, predict, train
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.heads import Head, Language, build
+from w2s_mlflow.heads import Classify, Head, Language, build
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS
@@ -102,6 +115,120 @@ def test_language_scores_each_next_token_of_the_continuation() -> None:
     assert torch.allclose(one(batch)[:2], full[-2:], atol=1e-5)
 
 
+def hidden_of(one: Head, text: str) -> torch.Tensor:
+    """The trunk's last hidden states of one text, without padding, (L, D)."""
+    batch = one.encode([example(text)]).batch(np.arange(1))
+    found: torch.Tensor = one.model.base_model(**batch).last_hidden_state[0]
+    return found
+
+
+@pytest.mark.parametrize("pooling", heads.POOLINGS)
+@pytest.mark.parametrize("make", [trunks.bert, trunks.gpt2])
+def test_what_is_pooled_is_of_real_tokens_only(pooling: str, make: trunks.Maker) -> None:
+    one = build("classify", *make(), 2, pooling).eval()
+    assert isinstance(one, Classify)
+    texts = ["a b c d", "a", "b a"]
+    found = one.pooled_RD(one.encode([example(text) for text in texts]).batch(np.arange(3)))
+    rules: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "first": lambda h: h[0],
+        "last": lambda h: h[-1],
+        "mean": lambda h: h.mean(dim=0),
+    }
+    expected = torch.stack([rules[pooling](hidden_of(one, text)) for text in texts])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_last_token_of_id_zero_is_the_last_token() -> None:
+    """GPT-2's "!" is 0, as is the padding of many others."""
+    one = build("classify", *trunks.gpt2(), 2).eval()
+    assert isinstance(one, Classify)
+    data = one.encode([example("a b!"), example("a b a b a b")])
+    assert data.flat[2] == 0 and data.lengths_R.tolist() == [3, 6]
+    found = one.pooled_RD(data.batch(np.arange(2)))[0]
+    torch.testing.assert_close(found, hidden_of(one, "a b!")[-1])
+    assert not torch.allclose(found, hidden_of(one, "a b!")[-2])
+
+
+def trunk_of(model: PreTrainedModel) -> PreTrainedModel:
+    """A language model without its output words."""
+    trunk = model.base_model
+    assert isinstance(trunk, PreTrainedModel)
+    return trunk
+
+
+POOLED: dict[str, tuple[Callable[[], PreTrainedModel], str]] = {
+    "bert": (lambda: trunks.bert()[0], "mean"),
+    "roberta": (lambda: RobertaModel(RobertaConfig.from_dict({**trunks.SIZES, "vocab_size": 20})), "mean"),
+    "gpt2": (lambda: trunks.gpt2()[0], "last"),
+    "gpt2 trunk": (lambda: trunk_of(trunks.gpt2()[0]), "last"),
+    "llama trunk": (lambda: trunk_of(trunks.llama()[0]), "last"),
+    "neox": (lambda: GPTNeoXForCausalLM(GPTNeoXConfig.from_dict({**trunks.SIZES, "vocab_size": 20})), "last"),
+    "qwen3": (
+        lambda: Qwen3ForCausalLM(
+            Qwen3Config.from_dict({**trunks.SIZES, "vocab_size": 20, "head_dim": 8, "num_key_value_heads": 1})
+        ),
+        "last",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_a_trunk_of_any_kind_answers_and_learns(name: str) -> None:
+    """In float32, under autocast, and with gradient checkpointing; its pooling follows its attention."""
+    make, pooling = POOLED[name]
+    one = build("classify", make(), trunks.bert()[1], 3)
+    assert isinstance(one, Classify) and one.pooling == pooling
+    batch = one.encode([example("a b", "c"), example("d")]).batch(np.arange(2))
+    plain = one.eval()(batch)
+    assert plain.shape == (2, 3) and plain.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = one(batch)
+    assert mixed.dtype == torch.float32 and torch.allclose(mixed, plain, atol=0.1) and not torch.equal(mixed, plain)
+    plain.sum().backward()
+    expected = [parameter.grad.clone() for parameter in one.parameters() if parameter.grad is not None]
+    one.zero_grad()
+    one.model.activation_checkpointing_enable()
+    one.model.train()
+    for module in one.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    one(batch).sum().backward()
+    found = [parameter.grad for parameter in one.parameters() if parameter.grad is not None]
+    assert len(found) == len(expected) > 5
+    for one_, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one_, other, atol=1e-5, rtol=1e-4)
+
+
+def test_the_second_text_of_a_pair_is_told_from_the_first() -> None:
+    one = build("classify", *trunks.bert(), 2).eval()
+    batch = one.encode([example("a b", "c d")]).batch(np.arange(1))
+    typed = one(batch)
+    del batch["token_type_ids"]
+    assert not torch.allclose(one(batch), typed)
+
+
+def test_choose_refuses_a_model_that_reads_both_ways() -> None:
+    with pytest.raises(ConfigError, match="--head choose needs a model that reads left to right, got BertModel"):
+        build("choose", *trunks.bert(), 2)
+
+
+def test_an_unknown_pooling_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"--pooling must be one of first, last, mean, got 'men' \(did you mean mean\?\)"):
+        build("classify", *trunks.bert(), 2, "men")
+
+
+def test_pooling_and_limit_come_back_from_disk(tmp_path: Path) -> None:
+    one = build("classify", *trunks.bert(), 2, "first", 7).eval()
+    fitted.save(one, tmp_path)
+    other = fitted.load(tmp_path)
+    assert isinstance(other, Classify) and (other.pooling, other.reader.limit) == ("first", 7)
+    asked = [example("a b c d e", "f g h a b"), example("c")]
+    np.testing.assert_array_equal(
+        predict.probabilities(other, other.encode(asked)), predict.probabilities(one, one.encode(asked))
+    )
+    assert other.encode(asked).lengths_R.tolist() == [7, 3]
+
+
 def test_an_unknown_head_is_named() -> None:
     with pytest.raises(ConfigError, match="--head must be one of choose, classify, compare, got 'chose'"):
         head("chose")
@@ -110,7 +237,7 @@ def test_an_unknown_head_is_named() -> None:
 # --- on disk ----------------------------------------------------------------------------------------------------------
 
 
-def fitted(name: str) -> Head:
+def finetuned(name: str) -> Head:
     """A head whose weights are no longer those of the rung, nor exact in half the precision."""
     return moved(head(name))
 
@@ -137,9 +264,9 @@ def tied() -> PreTrainedModel:
 
 
 MAKERS: dict[str, Callable[[], Head]] = {
-    "choose": lambda: fitted("choose"),
-    "classify": lambda: fitted("classify"),
-    "compare": lambda: fitted("compare"),
+    "choose": lambda: finetuned("choose"),
+    "classify": lambda: finetuned("classify"),
+    "compare": lambda: finetuned("compare"),
     "encoder": lambda: moved(build("classify", encoder(), chess.tokenizer(), 3)),
     "tied": lambda: moved(build("choose", tied(), chess.tokenizer(), 2)),
 }
@@ -148,8 +275,8 @@ MAKERS: dict[str, Callable[[], Head]] = {
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_head_read_from_disk_answers_with_the_same_bits(name: str, tmp_path: Path) -> None:
     one = MAKERS[name]()
-    heads.save(one, tmp_path)
-    other = heads.load(tmp_path)
+    fitted.save(one, tmp_path)
+    other = fitted.load(tmp_path)
     expected = predict.probabilities(one, one.encode(EXAMPLES))
     np.testing.assert_array_equal(predict.probabilities(other, other.encode(EXAMPLES)), expected)
     assert (type(other), heads.classes_of(other), type(other.model)) == (type(one), heads.classes_of(one), type(one.model))
@@ -158,13 +285,18 @@ def test_a_head_read_from_disk_answers_with_the_same_bits(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("choose", ["choose", None]), ("classify", ["classify", 2]), ("compare", ["compare", 2])]
+    ("name", "content"),
+    [
+        ("choose", ["choose", None, None, 32]),
+        ("classify", ["classify", 2, "last", 32]),
+        ("compare", ["compare", 2, "last", 32]),
+    ],
 )
 def test_a_saved_head_is_a_hugging_face_directory_and_what_the_head_adds(
     name: str, content: list[object], tmp_path: Path
 ) -> None:
-    one = fitted(name)
-    heads.save(one, tmp_path)
+    one = finetuned(name)
+    fitted.save(one, tmp_path)
     assert list(json.loads((tmp_path / "head.json").read_text()).values()) == content
     own = {"head.safetensors"} if name != "choose" else set()
     theirs = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -174,9 +306,9 @@ def test_a_saved_head_is_a_hugging_face_directory_and_what_the_head_adds(
 
 
 def test_a_loaded_head_no_longer_hangs_on_its_files(tmp_path: Path) -> None:
-    one = fitted("classify")
-    heads.save(one, tmp_path)
-    other = heads.load(tmp_path)
+    one = finetuned("classify")
+    fitted.save(one, tmp_path)
+    other = fitted.load(tmp_path)
     for file in tmp_path.glob("*.safetensors"):
         with file.open("r+b") as opened:
             opened.write(bytes(file.stat().st_size))
@@ -184,28 +316,28 @@ def test_a_loaded_head_no_longer_hangs_on_its_files(tmp_path: Path) -> None:
 
 
 def test_saving_and_loading_print_nothing_and_draw_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    one = fitted("classify")
+    one = finetuned("classify")
     logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     before = torch.get_rng_state()
-    heads.save(one, tmp_path)
-    heads.load(tmp_path)
+    fitted.save(one, tmp_path)
+    fitted.load(tmp_path)
     assert capfd.readouterr() == ("", "")
     assert torch.equal(torch.get_rng_state(), before)
     assert logging.is_progress_bar_enabled()
 
 
 def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
-    heads.save(fitted("choose"), tmp_path)
+    fitted.save(finetuned("choose"), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({key: tensor for key, tensor in weights.items() if key != "model.norm.weight"}, tmp_path / "model.safetensors")
     with pytest.raises(ConfigError, match=r"not those of LlamaForCausalLM: model\.norm\.weight is missing"):
-        heads.load(tmp_path)
+        fitted.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["Llama9ForCausalLM", "AutoTokenizer", None])
 def test_an_architecture_that_transformers_does_not_have_is_refused(name: str | None, tmp_path: Path) -> None:
-    heads.save(fitted("choose"), tmp_path)
+    fitted.save(finetuned("choose"), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": name and [name]}))
     with pytest.raises(ConfigError, match=f"must name a model of transformers as its architecture, got '{name or ''}'"):
-        heads.load(tmp_path)
+        fitted.load(tmp_path)

@@ -42,7 +42,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from w2s_mlflow import heads, hub, models, predict
+from w2s_mlflow import fitted, heads, hub, models, predict
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.models import _checkpoint, _digest, _loading
 from w2s_mlflow.models._loading import counted
@@ -169,8 +169,8 @@ def test_the_first_layer_alone_gives_the_hidden_states_after_it(shelf: Path) -> 
 @pytest.mark.parametrize("kind", ["bert_trunk:1", "gpt2:1", "qwen3"])
 def test_a_fitted_head_comes_back_from_disk(kind: str, shelf: Path, tmp_path: Path) -> None:
     head = heads.build("classify", *models.load(find(shelf / kind), pretrained=True), 2).eval()
-    heads.save(head, tmp_path / "head")
-    other = heads.load(tmp_path / "head")
+    fitted.save(head, tmp_path / "head")
+    other = fitted.load(tmp_path / "head")
     expected = predict.probabilities(head, head.encode(EXAMPLES))
     np.testing.assert_array_equal(predict.probabilities(other, other.encode(EXAMPLES)), expected)
 
@@ -380,9 +380,9 @@ def test_a_gguf_file_is_a_model_that_can_be_cut_and_saved(
     assert refused(f"{gguf_file}:3").startswith("--weak must be cut to 1 to 2 layers")
     head = heads.build("classify", *models.load(rung, pretrained=True), 2).eval()
     assert isinstance(head.model, LlamaForCausalLM) and head.model.config.num_hidden_layers == 1
-    heads.save(head, tmp_path)
+    fitted.save(head, tmp_path)
     assert load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"].flatten().tolist() == list(range(80))
-    loaded, asked = heads.load(tmp_path), [Example("b", "b", ("b b",), ())]
+    loaded, asked = fitted.load(tmp_path), [Example("b", "b", ("b b",), ())]
     np.testing.assert_array_equal(
         predict.probabilities(loaded, loaded.encode(asked)), predict.probabilities(head, head.encode(asked))
     )

@@ -22,7 +22,7 @@ import torch
 import yaml
 from mlflow.exceptions import MlflowException
 
-from tests import servers
+from tests import servers, trunks
 from w2s_mlflow import models, predict, tasks, train
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.heads import Head, build
@@ -84,6 +84,18 @@ def test_the_pyfunc_answers_as_the_head_did(name: str, experiment: str) -> None:
     few = [7, 299, 8]
     alone = loaded.predict(pd.DataFrame(columns([asked[row] for row in few])))
     assert alone.shape == (3, 2) and alone == pytest.approx(expected[few], abs=1e-6)
+
+
+def test_the_pyfunc_reads_pairs_as_the_head_did(experiment: str) -> None:
+    train.seed_everything(0)
+    head = build("classify", *trunks.bert(), 2, "first", 8).eval()
+    asked = [
+        Example(text, text, texts) for texts in (("a b", "c d"), ("c d", "a b"), ("a b c d e f", "g")) for text in texts[:1]
+    ]
+    expected = answers(head, asked)
+    assert not np.allclose(expected[0], expected[1])
+    loaded = mlflow.pyfunc.load_model(f"models:/{logged_model.log(new_run(), head)}")
+    np.testing.assert_array_equal(loaded.predict(pd.DataFrame(columns(asked))), expected)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -11,7 +11,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from w2s_mlflow import heads, predict
+from w2s_mlflow import fitted, predict
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.heads import Choose, Compare, Head
 from w2s_mlflow.records import Example, Floats
@@ -22,7 +22,7 @@ class Answers(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the head from the model's artifacts."""
-        self.head = heads.load(Path(context.artifacts["head"]))
+        self.head = fitted.load(Path(context.artifacts["head"]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Floats:
         """Class probabilities, (N, C) float32, of the N rows, each with `segments` and `candidates`, lists of strings.

@@ -1,0 +1,64 @@
+"""Arrays that take long to make, kept on disk by a key that names all they hang on.
+
+A file holds a sha256 and, behind it, safetensors: one that is damaged is made again. It is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from w2s_mlflow.checkpoint import OLD, place
+from w2s_mlflow.records import Ints
+
+Arrays = Mapping[str, Ints]
+FOLDER = "tokens"
+
+
+def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
+    """The arrays kept under `key` in the scratch directory, of numbers below 2**31; what is not there, or damaged, is made."""
+    file = place(FOLDER) / f"{key}.safetensors"
+    if (found := _read(file)) is None:
+        found = make()
+        with contextlib.suppress(OSError):  # a full disk costs time only
+            _write(file, found)
+    return found
+
+
+def _read(file: Path) -> Arrays | None:
+    """The arrays of a file, which is marked as used, or None where there is none or a damaged one."""
+    from safetensors.numpy import load
+
+    try:
+        digest, content = file.read_bytes().split(b"\n", 1)
+        if _digest(content) != digest:
+            return None
+        os.utime(file)
+    except (OSError, ValueError):  # not there, or not two parts
+        return None
+    return {name: array.astype(np.int64) for name, array in load(content).items()}
+
+
+def _write(file: Path, found: Arrays) -> None:
+    """Write the arrays, and remove the files that nobody has used for OLD seconds."""
+    from safetensors.numpy import save
+
+    content = save({name: array.astype(np.int32) for name, array in found.items()})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for other in file.parent.iterdir():
+        if time.time() - other.stat().st_mtime > OLD:
+            other.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
+        partial.write(_digest(content) + b"\n" + content)
+    Path(partial.name).replace(file)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

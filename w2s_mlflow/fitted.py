@@ -1,0 +1,87 @@
+"""A fitted head on disk: `save` and `load` keep it as a Hugging Face directory in safetensors, beside what the head adds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
+
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.heads import Choose, Classify, Compare, Head, build, classes_of
+
+NAMES: dict[type[Head], str] = {Choose: "choose", Classify: "classify", Compare: "compare"}
+HEAD = "head.json"
+LINEAR = "head.safetensors"
+
+
+def save(head: Head, directory: Path) -> None:
+    """Write a fitted head: a Hugging Face directory, `head.json`, and `head.safetensors` where the head has its own weights.
+
+    The precision is that of the head, float32.
+    """
+    with _without_progress_bars():
+        head.model.save_pretrained(directory)
+    head.tokenizer.save_pretrained(directory)
+    pooling = head.pooling if isinstance(head, Classify) else None
+    content = {"head": NAMES[type(head)], "classes": classes_of(head), "pooling": pooling, "max_length": head.reader.limit}
+    (directory / HEAD).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    if isinstance(head, Classify):
+        safetensors.torch.save_file(head.linear.state_dict(), directory / LINEAR)
+
+
+def load(directory: Path) -> Head:
+    """The head that `save` wrote, in float32 on the CPU, ready to answer; no random number is drawn.
+
+    Raises:
+        ConfigError: config.json names no model of transformers, or the weights are not that model's.
+    """
+    content = json.loads((directory / HEAD).read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    model = _load_model(directory)
+    with torch.device("meta"):  # the weights that are read below replace those that would be drawn
+        head = build(content["head"], model, tokenizer, content["classes"], content["pooling"], content["max_length"])
+    if isinstance(head, Classify):
+        weights = safetensors.torch.load((directory / LINEAR).read_bytes())
+        head.linear.load_state_dict(weights, assign=True)
+    return head.eval()
+
+
+def _load_model(directory: Path) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    name = next(iter(config.architectures or ()), "")
+    architecture = getattr(transformers, name, None)
+    if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
+        raise ConfigError(f"{directory / 'config.json'} must name a model of transformers as its architecture, got {name!r}")
+    with _without_progress_bars():
+        read: tuple[PreTrainedModel, dict[str, Collection[object]]] = architecture.from_pretrained(  # type: ignore[assignment]
+            directory,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            disable_mmap=True,  # else the weights are views of the file, and change with it
+            output_loading_info=True,
+        )
+    model, report = read
+    if wrong := sorted(str(key) for keys in report.values() for key in keys):
+        raise ConfigError(f"the weights in {directory} are not those of {name}: {wrong[0]} is missing or does not belong there")
+    return model
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Hold back the progress bars of transformers, which would tear our own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

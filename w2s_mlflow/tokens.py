@@ -1,0 +1,299 @@
+"""Text -> tensors: rows of one or two texts, cut to what a model can read, tokenised once and kept on disk.
+
+A row's special tokens stand where the tokenizer's own template sets them, once. Two texts stay a pair where that template
+separates them (BERT: `[CLS] A [SEP] B [SEP]`); else they are one text, joined by a newline (GPT-2, Llama). What looks like a
+special token in a text is text. Shape legend: N examples, R token rows (2N for head `compare`, else N), L tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from w2s_mlflow import cache
+from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.records import Ints
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Batch = dict[str, Tensor]
+Texts = tuple[str, ...]
+"""What one row holds: a text, or two."""
+SEPARATOR = "\n"
+"""Between texts that become one, so that words do not run together."""
+UNLIMITED = 10**9
+"""A tokenizer's limit from which on it has none: it is then a very large number, 1e30."""
+KEPT = 200_000
+"""Characters from which on rows are kept on disk: fewer take a fraction of a second (benchmarks/LOG.md)."""
+
+
+# --- token rows -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokenised examples, ragged: all token rows one after the other, so that a batch is cut out without Python loops."""
+
+    flat: Ints
+    """The tokens of all R rows, (sum of lengths,)."""
+    offsets_R: Ints
+    lengths_R: Ints
+    rows_per_example: int
+    pad_id: int
+    types: Ints | None = None
+    """The token type of each token, 1 in the second text of a pair, (sum of lengths,); None for a model without types."""
+    candidates_NC: Ints | None = None
+    """Head `choose`: the token of each candidate answer."""
+    scored_from_R: Ints | None = None
+    """Head `language`: the first token of the row that counts in the loss."""
+
+    def __len__(self) -> int:
+        return len(self.lengths_R) // self.rows_per_example
+
+    def lengths_N(self) -> Ints:
+        """The longest token row of each example, (N,): what batches are sorted by."""
+        longest_N: Ints = self.lengths_R.reshape(-1, self.rows_per_example).max(axis=1)
+        return longest_N
+
+    def batch(self, examples: Ints) -> Batch:
+        """The given examples as tensors, right-padded to the longest among them: input_ids_RL, attention_mask_RL, ..."""
+        k = self.rows_per_example
+        rows = (examples[:, None] * k + np.arange(k)).reshape(-1)
+        columns = np.arange(int(self.lengths_R[rows].max()))
+        mask_RL = columns < self.lengths_R[rows, None]
+        where_RL = np.minimum(self.offsets_R[rows, None] + columns, len(self.flat) - 1)
+        input_ids_RL = np.where(mask_RL, self.flat[where_RL], self.pad_id)
+        batch = {"input_ids": torch.from_numpy(input_ids_RL), "attention_mask": torch.from_numpy(mask_RL.astype(np.int64))}
+        if self.types is not None:
+            batch["token_type_ids"] = torch.from_numpy(np.where(mask_RL, self.types[where_RL], 0))
+        if self.candidates_NC is not None:
+            batch["candidates"] = torch.from_numpy(self.candidates_NC[examples])
+        if self.scored_from_R is not None:
+            batch["scored_from"] = torch.from_numpy(self.scored_from_R[rows])
+        return batch
+
+
+def ragged(
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    rows_per_example: int = 1,
+    types: Sequence[Sequence[int]] | None = None,
+) -> Encoded:
+    """`Encoded` from lists of tokens, and of their types."""
+    lengths_R = np.array([len(row) for row in rows], dtype=np.int64)
+    return Encoded(
+        _flat(rows), _starts(lengths_R), lengths_R, rows_per_example, pad_id, None if types is None else _flat(types)
+    )
+
+
+def _flat(rows: Sequence[Sequence[int]]) -> Ints:
+    return np.fromiter((token for row in rows for token in row), dtype=np.int64)
+
+
+def _starts(lengths_R: Ints) -> Ints:
+    starts_R: Ints = np.cumsum(lengths_R) - lengths_R
+    return starts_R
+
+
+# --- what a tokenizer adds, and what a model can read -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a tokenizer sets around one text, or two: the special tokens before, between and after them, with their types."""
+
+    marks: tuple[tuple[int, ...], ...]
+    mark_types: tuple[tuple[int, ...], ...]
+    text_types: tuple[int, ...]
+
+    def size(self, closed: bool = True) -> int:
+        """How many special tokens there are; an open row has none after its last text, as it is to be continued."""
+        return sum(map(len, self.marks if closed else self.marks[:-1]))
+
+    def row(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
+        """The tokens of the texts, and the special ones around them."""
+        return _alternating(self.marks, texts, closed)
+
+    def types(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
+        """The token types of `row(texts)`."""
+        of_texts = [[type_] * len(text) for type_, text in zip(self.text_types, texts, strict=True)]
+        return _alternating(self.mark_types, of_texts, closed)
+
+
+def _alternating(marks: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], closed: bool) -> list[int]:
+    """Marks and texts in turn, a mark first and, where the row is closed, last."""
+    found = list(marks[0])
+    for text, mark in zip(texts, (*marks[1:-1], marks[-1] if closed else ()), strict=True):
+        found += text
+        found += mark
+    return found
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, texts: int) -> Template:
+    """Read off what the tokenizer makes of `texts` texts of one token, which is a special one: every tokenizer knows it."""
+    marks: list[list[tuple[int, int]]] = [[] for _ in range(texts + 1)]
+    types = [0] * texts
+    if words := tokenizer.all_special_tokens:
+        text = backend.encode(words[0], add_special_tokens=False)
+        found = backend.post_process(text, text if texts == 2 else None)
+        seen = 0
+        for id_, type_, special in zip(found.ids, found.type_ids, found.special_tokens_mask, strict=True):
+            if special:
+                marks[seen].append((id_, type_))
+            else:
+                types[seen] = type_
+                seen += 1
+    ids_, types_ = (tuple(tuple(pair[part] for pair in mark) for mark in marks) for part in (0, 1))
+    return Template(ids_, types_, tuple(types))
+
+
+def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | None:
+    """The tokens that a row may have, special ones included, or None without a limit.
+
+    It is the tokenizer's limit or the model's number of positions, whichever is less. RoBERTa and its like begin to count
+    positions behind the padding's, so that fewer are left.
+    """
+    found = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or UNLIMITED]
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None and "position" in name:
+            found.append(module.num_embeddings - module.padding_idx - 1)
+    tokens = min(int(tokens) for tokens in found if tokens > 0)
+    return tokens if tokens < UNLIMITED else None
+
+
+def cut(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice]:
+    """Which tokens of a row's texts stay, so that all fit into `room`.
+
+    With `keep_end` the row loses its beginning: of two texts the second is left as it is as long as it fits. Else the longer
+    text loses its end first, so that of two texts both stay.
+    """
+    if sum(lengths) <= room:
+        return [slice(None)] * len(lengths)
+    *first, last = lengths
+    if keep_end:
+        kept = [max(0, room - last)] * len(first) + [min(last, room)]
+        return [slice(length - tokens, length) for length, tokens in zip(lengths, kept, strict=True)]
+    kept = [min(length, max(room - last, room - room // 2)) for length in first]
+    return [slice(0, tokens) for tokens in (*kept, room - sum(kept))]
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """A tokenizer, as one model reads through it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int | None = None) -> None:
+        """Take `tokenizer` for `model`.
+
+        Args:
+            max_length: tokens that a row may have; None: as many as the model can read.
+
+        Raises:
+            ConfigError: the model cannot read so many; or too few to hold two words; or the tokenizer is not a fast one.
+        """
+        backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ConfigError(f"the model's tokenizer must be one of the tokenizers library, got {type(tokenizer).__name__}")
+        backend.no_truncation()  # of the file: what was cut or padded for others is neither here
+        backend.no_padding()
+        self.backend = backend
+        self.one, pair = (_template(tokenizer, backend, texts) for texts in (1, 2))
+        self.two = pair if tokenizer.sep_token_id in pair.marks[1] else None
+        types = "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
+        self.typed = self.two is not None and types
+        ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self.pad_id = next(id_ for id_ in ids if isinstance(id_, int))
+        self.limit = self._limit(limit(tokenizer, model), max_length)
+
+    def _limit(self, readable: int | None, max_length: int | None) -> int | None:
+        least = (self.two or self.one).size() + 2
+        if max_length is not None and not least <= max_length <= (readable or max_length):
+            most = f"at least {least}" if readable is None else f"in [{least}, {readable}]"
+            raise must("max_length", f"{most}, what this model can read", max_length)
+        return max_length or readable
+
+    def read(self, rows: Sequence[Texts], *, rows_per_example: int = 1, keep_end: bool = False, closed: bool = True) -> Encoded:
+        """The token rows of one or two texts each.
+
+        Args:
+            keep_end: a row that is too long loses its beginning, and not the end of its longer text.
+            closed: whether special tokens follow the last text.
+
+        Raises:
+            ConfigError: a row has no token: a model cannot answer nothing.
+        """
+        make = functools.partial(self._read, rows, keep_end, closed)
+        large = sum(len(text) for row in rows for text in row) >= KEPT
+        arrays = cache.arrays(self._key(rows, keep_end, closed), make) if large else make()
+        lengths_R = arrays["lengths"]
+        return Encoded(arrays["flat"], _starts(lengths_R), lengths_R, rows_per_example, self.pad_id, arrays.get("types"))
+
+    def continuation(self, word: str) -> list[int]:
+        """The tokens of `word` after another: with the space before it, however the tokenizer writes one."""
+        before, both = self._tokens(["a", f"a {word}"])
+        return both[len(before) :]
+
+    def _read(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> dict[str, Ints]:
+        texts_R = self._pairs(rows) if self.two else self._joined(rows, self._room(self.one, closed))
+        if not all(any(map(str.strip, row)) and any(texts) for row, texts in zip(rows, texts_R, strict=True)):
+            raise ConfigError(f"a text of {len(rows)} has no tokens: every example must hold at least one word")
+        ids: list[list[int]] = []
+        types: list[list[int]] = []
+        for texts in texts_R:
+            template = self.two if self.two and len(texts) == 2 else self.one
+            where = cut([len(text) for text in texts], self._room(template, closed), keep_end=keep_end)
+            left = [text[part] for text, part in zip(texts, where, strict=True)]
+            left = left if self.two else [list(itertools.chain.from_iterable(left))]
+            ids.append(template.row(left, closed))
+            types.append(template.types(left, closed) if self.typed else [])
+        found = {"flat": _flat(ids), "lengths": np.array([len(row) for row in ids], dtype=np.int64)}
+        return found | ({"types": _flat(types)} if self.typed else {})
+
+    def _room(self, template: Template, closed: bool) -> int:
+        """The tokens that are left for texts."""
+        return (self.limit or UNLIMITED) - template.size(closed)
+
+    def _pairs(self, rows: Sequence[Texts]) -> list[list[list[int]]]:
+        tokens = iter(self._tokens([text for row in rows for text in row]))
+        return [[next(tokens) for _ in row] for row in rows]
+
+    def _joined(self, rows: Sequence[Texts], room: int) -> list[list[list[int]]]:
+        """Rows as one text; one of two texts that is too long stays in two, the separator before the second."""
+        found = [[tokens] for tokens in self._tokens([SEPARATOR.join(row) for row in rows])]
+        for index, row in enumerate(rows):
+            if len(row) == 2 and len(found[index][0]) > room:
+                found[index] = self._tokens([row[0], SEPARATOR + row[1]])
+        return found
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, without special ones."""
+        before = self.backend.encode_special_tokens
+        self.backend.encode_special_tokens = True  # as text
+        try:
+            return [found.ids for found in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        except TypeError:
+            raise ConfigError("a text must be Unicode, got one that holds half a character (a lone surrogate)") from None
+        finally:
+            self.backend.encode_special_tokens = before
+
+    def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
+        """sha256 over all that makes the token rows: the tokenizer, its library, this file, the limit and the texts."""
+        how = (version("tokenizers"), self.limit, keep_end, closed, self.typed, self.two, self.one)
+        content = hashlib.sha256(Path(__file__).read_bytes())
+        for part in (repr(how), self.backend.to_str(), json.dumps(rows)):
+            content.update(f"{len(part)} {part}".encode())
+        return content.hexdigest()
