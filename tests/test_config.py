@@ -301,7 +301,7 @@ NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you me
         ("student", {"early_stopping": "gold"}, r"^--early-stopping must be one of .*weak.*, got 'gold'"),
         ("student", {"method": "confidense"}, rf"^--method {NEAR_CONFIDENCE}"),
         ("student", {"loss": "confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
-        ("student", {"labels": "gold"}, r"^--labels must be one of .*weak.*, got 'gold'"),
+        ("student", {"labels": "gold"}, r"^--labels must be weak, nothing, or a parquet file .*, got gold"),
         ("student", {"weights": "pretraind"}, r"^--weights must be one of pretrained, random, got 'pretraind'"),
         ("student", {"method": "confidence", "loss_options": {"alpha": 2.0}}, r"^--alpha must be in \[0, 1\], got 2.0$"),
         ("student", {"loss": "confidence", "loss_options": {"warmup": -1.0}}, r"^--warmup must be in \[0, 1\], got -1.0$"),

@@ -22,10 +22,7 @@ def read(path: str, classes: int) -> SoftLabels:
     Raises:
         ConfigError: it is no such file, or a row is not `classes` probabilities that sum to 1.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise must("labels", "weak, nothing, or a parquet file with the columns id and probabilities", path)
-    columns = _columns(file)
+    columns = _columns(Path(path).expanduser())
     ids = [str(id_) for id_ in columns["id"]]
     if len(set(ids)) != len(ids):
         raise ConfigError(f"--labels must have each id once, {path} has {len(ids) - len(set(ids))} twice")

@@ -77,8 +77,10 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self._given():
+        if (path := self._given()) is None:
             models.find(self.weak, "weak")
+        elif not Path(path).expanduser().is_file():
+            raise must("labels", "weak, nothing, or a parquet file with the columns id and probabilities", path)
         if self.method not in (*METHODS, AUTO, CUSTOM):
             raise unknown("--method", self.method, (*METHODS, AUTO))
         legal = {"early_stopping": ("weak", "none"), "weights": ("pretrained", "random"), "ceiling": CEILINGS}
