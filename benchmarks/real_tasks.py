@@ -14,7 +14,8 @@ from w2s_mlflow.config import plugin
 from w2s_mlflow.stages import analyze, student
 from w2s_mlflow.stages.sweep import parse_seeds
 
-TASKS = ("sst2", "cola", "qnli", "wic", "hh_rlhf", "puzzles")
+SIZES = {"sst2": 3000, "cola": 3000, "qnli": 3000, "wic": 3000, "hh_rlhf": 1600, "puzzles": 3000}
+"""Training rows of each task, both halves together; all test rows there are."""
 COLUMNS = ["task", "method", "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "agreement"]
 PGR = ["pgr", "pgr_low", "pgr_high", "pgr_status"]
 
@@ -24,17 +25,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weak", required=True)
     parser.add_argument("--strong", required=True)
-    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--tasks", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--methods", nargs="+", default=["baseline"])
     parser.add_argument("--seeds", default="0..2")
-    parser.add_argument("--train-size", type=int, default=2000)
-    parser.add_argument("--test-size", type=int, default=600)
     parser.add_argument("--max-length", type=int, default=128)
     given = parser.parse_args()
     found = []
     for task, method, seed in itertools.product(given.tasks, given.methods, parse_seeds(given.seeds)):
-        shared = {"train_size": given.train_size, "test_size": given.test_size, "max_length": given.max_length}
-        config = student.Config(task=task, weak=given.weak, strong=given.strong, method=method, seed=seed, **shared)
+        models = {"weak": given.weak, "strong": given.strong, "max_length": given.max_length}
+        config = student.Config(task=task, method=method, seed=seed, train_size=SIZES[task], **models)
         found.append(student.run(config))
         print(found[-1].name, {name: round(value, 3) for name, value in found[-1].metrics.items() if name.startswith("test/")})
     table = plugin("tables", "pgr", "table").table(analyze.load(found))

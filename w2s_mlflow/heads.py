@@ -16,17 +16,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from w2s_mlflow.config import ConfigError, unknown
+from w2s_mlflow.models import POOLINGS
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS
 from w2s_mlflow.tokens import SEPARATOR, Batch, Encoded, Reader
 
-__all__ = ["Batch", "Encoded", "Head", "build"]
+__all__ = ["POOLINGS", "Batch", "Encoded", "Head", "build"]
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What a batch holds for the trunk."""
-
-POOLINGS = ("first", "last", "mean")
-"""What a linear head reads of a row: its first token, its last real one, or the mean over the real ones."""
 
 
 class Head(nn.Module):
@@ -124,6 +122,8 @@ class Classify(Head):
 
     def pooled_RD(self, batch: Batch) -> Tensor:
         """One vector a row, by `pooling`; where attention is causal, only the last token has seen the whole text."""
+        if "pooled" in batch:  # by a frozen trunk, once
+            return batch["pooled"]
         if self.pooling == "last":
             return self.last_RD(batch)
         hidden_RLD = self.hidden_RLD(batch)

@@ -16,6 +16,8 @@ from w2s_mlflow import config
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+POOLINGS = ("first", "last", "mean")
+"""What a linear head reads of a row: its first token, its last real one, or the mean over the real ones."""
 ANY = "hub"
 """The family of every model that stands on no ladder."""
 MEDIUM, LARGE = 100_000_000, 1_000_000_000

@@ -48,7 +48,8 @@ def build_head(config: Training, *, pretrained: bool = True) -> Head:
     train.seed_everything(config.seed)
     train.use_threads(config.rung().parameters)
     model, tokenizer = models.load(config.rung(), pretrained=pretrained)
-    return heads.build(str(config.head), model, tokenizer, tasks.find(config.task).classes)
+    classes = tasks.find(config.task).classes
+    return heads.build(str(config.head), model, tokenizer, classes, config.pooling, config.max_length)
 
 
 def fit_head(

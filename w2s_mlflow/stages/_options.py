@@ -78,6 +78,10 @@ class Training(Reported):
     """A mirror of public data sets, <owner>/<name>/<configuration>/<split>.parquet; none takes W2S_DATA_DIR, then the hub."""
     head: str | None = None
     """How the model answers: choose, classify or compare; none takes the task's own."""
+    pooling: str | None = None
+    """What a linear head reads of the text: the last token, the first, or the mean; none takes the model family's own."""
+    max_length: int | None = None
+    """Tokens that a text is cut to; none takes all that the model can read."""
     epochs: int = 2
     """Passes over the training half."""
     batch_size: int = 32
@@ -101,6 +105,8 @@ class Training(Reported):
             raise unknown("--head", self.head, tasks.HEADS)
         if self.head is not None and self.head != task.head and "compare" in (self.head, task.head):
             raise must("head", f"{task.head} for the task {task.name}", self.head)
+        if self.pooling not in (None, *models.POOLINGS):
+            raise unknown("--pooling", self.pooling, models.POOLINGS)
         if self.keep_model not in KEEP:
             raise unknown("--keep-model", self.keep_model, KEEP)
         self._check_numbers()
@@ -126,6 +132,7 @@ class Training(Reported):
             self,
             data_dir=mirror(self.data_dir),
             head=self.head or task.head,
+            pooling=self.pooling or rung.pooling,
             learning_rate=self.learning_rate or rung.learning_rate,
         )
 
@@ -135,7 +142,18 @@ class Training(Reported):
 
     def shared(self) -> dict[str, Any]:
         """What a stage hands on to the stages it needs: the same data and head, nothing of its method."""
-        names = ("task", "seed", "train_size", "test_size", "balance", "data_dir", "head", "report", "checkpoint_every")
+        names = (
+            "task",
+            "seed",
+            "train_size",
+            "test_size",
+            "balance",
+            "data_dir",
+            "head",
+            "max_length",
+            "report",
+            "checkpoint_every",
+        )
         return {name: getattr(self, name) for name in names}
 
 
