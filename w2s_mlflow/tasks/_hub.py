@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 BATCH = 10_000
 """Rows that are Python objects at once."""
 TRAIN_SIZE, TEST_SIZE = 20_000, 5_000
+CONVERTED = "refs/convert/parquet"
+"""The branch on which the hub keeps the tables of data sets whose own are behind a loading script, a directory for each
+configuration."""
 COMMIT = 40
 """Digits of a commit; what is shorter is a branch."""
 
@@ -132,8 +135,8 @@ def _from_hub(table: Table, split: str) -> pa.Table:
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        name = None if table.config == "default" else table.config
-        found = datasets.load_dataset(table.path, name, split=split, revision=table.revision)
+        where = {"data_dir" if table.revision == CONVERTED else "name": None if table.config == "default" else table.config}
+        found = datasets.load_dataset(table.path, split=split, revision=table.revision, **where)
     finally:
         if shown:
             datasets.enable_progress_bars()

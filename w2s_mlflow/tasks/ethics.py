@@ -1,0 +1,62 @@
+"""Three parts of ETHICS: justice, deontology, utilitarianism (Hendrycks et al. 2021, arXiv:2008.02275).
+
+No table has keys: an id is the hash of the texts. Justice comes in sets that differ in the claim or in the reason alone: rows
+with the same words before, or after, their last "because" are one group; deontology's share their scenario.
+"""
+
+from __future__ import annotations
+
+from w2s_mlflow.tasks import Task
+from w2s_mlflow.tasks._hub import CONVERTED, Parts, Table, task
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Reader, Source, digest, draw, normalised, of_class, same
+
+CLASSES = {0: 0, 1: 1}
+WHICH = "Which of the two is more pleasant?"
+OPENING = 6
+"""Words that name the set of a justice row without a reason."""
+
+
+def _justice(row: Source, part: str) -> Draft:
+    text = row["scenario"]
+    return Draft(f"{part}-{digest(text)}", (text,), of_class(CLASSES, row["label"]), _set(text))
+
+
+def _set(text: str) -> tuple[str, ...]:
+    claim, because, reason = normalised(text).rpartition(" because ")
+    if not because:
+        return (same("opening", *reason.split()[:OPENING]),)
+    return same("claim", claim), same("reason", reason.rstrip(" ."))
+
+
+def _deontology(row: Source, part: str) -> Draft:
+    texts = (row["scenario"], row["excuse"])
+    return Draft(f"{part}-{digest(*texts)}", texts, of_class(CLASSES, row["label"]), (same("scenario", row["scenario"]),))
+
+
+def _utilitarianism(row: Source, part: str) -> Draft:
+    """A comparison of two scenarios, in an order drawn by an id that does not know which is the more pleasant."""
+    better, worse = row["baseline"], row["less_pleasant"]
+    if normalised(better) == normalised(worse):
+        raise LeftOut("compares equal texts")
+    id_ = f"{part}-{digest(*sorted((better, worse)))}"
+    label = draw("order", id_, 2)
+    candidates = (better, worse) if label == 0 else (worse, better)
+    return Draft(id_, (WHICH,), label, (same("scenario", better), same("scenario", worse)), candidates)
+
+
+def _task(name: str, columns: dict[str, str], read: Reader, positive: str, head: str = "classify") -> Task:
+    table = Table(path="hendrycks/ethics", config=name, revision=CONVERTED, columns=columns)
+    return task(f"ethics_{name}", "ethics", Parts(table=table), read, positive=positive, license="MIT", head=head)
+
+
+TASKS = (
+    _task("justice", {"scenario": "text", "label": "integer"}, _justice, "the claim or reason is reasonable"),
+    _task("deontology", {"scenario": "text", "excuse": "text", "label": "integer"}, _deontology, "the excuse is reasonable"),
+    _task(
+        "utilitarianism",
+        {"baseline": "text", "less_pleasant": "text"},
+        _utilitarianism,
+        "the second scenario is more pleasant",
+        head="compare",
+    ),
+)

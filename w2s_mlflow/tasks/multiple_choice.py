@@ -1,0 +1,113 @@
+"""Multiple choice as one binary question: the question with its right option (1) or with one wrong option (0).
+
+Which of the two, and which wrong one, hangs on the hash of the row's id, which knows nothing of the right one. Rows of one
+article, video, source or question are one group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from w2s_mlflow.tasks import Human, Task
+from w2s_mlflow.tasks._hub import CONVERTED, Parts, Table, task
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, digest, draw, normalised, of_class, same
+
+LETTERS = {letter: number for number, letter in enumerate("ABCD")}
+DIGITS = {str(number): number for number in range(4)}
+NUMBERS = {number: number for number in range(4)}
+RIGHT = "the option is the right one"
+RACE_PAPER = "Lai et al. 2017, RACE, arXiv:1704.04683, Table 5"
+
+
+def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> Draft:
+    """The context with the option that the id draws. Raises LeftOut where the right option stands among the wrong ones."""
+    if not 0 <= right < len(options):
+        raise LeftOut("has no legal label")
+    wrong = sorted(option for number, option in enumerate(options) if number != right)
+    if normalised(options[right]) in map(normalised, wrong):
+        raise LeftOut("has its right option twice")
+    label = draw("option", id_, 2)
+    shown = options[right] if label else wrong[draw("wrong", id_, len(wrong))]
+    return Draft(id_, (*context, shown), label, tuple(groups))
+
+
+def _race(row: Source, part: str) -> Draft:
+    id_ = f"{part}-{digest(row['article'], row['question'], *row['options'])}"
+    right = of_class(LETTERS, row["answer"])
+    return _draft(id_, (row["article"], row["question"]), row["options"], right, [same("article", row["article"])])
+
+
+def _swag(row: Source, part: str) -> Draft:
+    endings = [row[f"ending{number}"] for number in range(4)]
+    id_ = f"{part}-{digest(row['video-id'], row['startphrase'], *endings)}"
+    groups = [same("video", row["video-id"]), same("start", row["startphrase"])]
+    return _draft(id_, (row["startphrase"],), endings, of_class(NUMBERS, row["label"]), groups)
+
+
+def _hellaswag(row: Source, part: str) -> Draft:
+    groups = [same("source", row["source_id"]), same("context", row["ctx"])]
+    return _draft(f"{part}-{row['ind']}", (row["ctx"],), row["endings"], of_class(DIGITS, row["label"]), groups)
+
+
+def _sciq(row: Source, part: str) -> Draft:
+    options = sorted(row[name] for name in ("correct_answer", "distractor1", "distractor2", "distractor3"))
+    id_ = f"{part}-{digest(row['question'], *options)}"
+    support = row["support"].strip()
+    context = (support, row["question"]) if support else (row["question"],)
+    groups = [same("question", row["question"]), *([same("support", support)] if support else [])]
+    return _draft(id_, context, options, options.index(row["correct_answer"]), groups)
+
+
+def _of_race(name: str, config: str, human: float) -> Task:
+    columns = {"article": "text", "question": "text", "answer": "text", "options": "list"}
+    table = Table(path="ehovy/race", config=config, revision="2fec9fd81f1dc971569a9b729c43f2f0e6436637", columns=columns)
+    said = Human(human, "accuracy over four options, workers of Amazon Mechanical Turk", RACE_PAPER)
+    return task(
+        name, "multiple_choice", Parts(table=table), _race, positive=RIGHT, license="other (non-commercial)", human=said
+    )
+
+
+SWAG = Table(
+    path="allenai/swag",
+    config="regular",
+    revision=CONVERTED,
+    columns={
+        **dict.fromkeys(("video-id", "startphrase", "ending0", "ending1", "ending2", "ending3"), "text"),
+        "label": "integer",
+    },
+)
+HELLASWAG = Table(
+    path="Rowan/hellaswag",
+    revision="218ec52e09a7e7462a5400043bb9a69a41d06b76",
+    columns={"ind": "integer", "ctx": "text", "endings": "list", "source_id": "text", "label": "text"},
+)
+SCIQ = Table(
+    path="allenai/sciq",
+    revision="2c94ad3e1aafab77146f384e23536f97a4849815",
+    columns=dict.fromkeys(("question", "correct_answer", "distractor1", "distractor2", "distractor3", "support"), "text"),
+)
+
+TASKS = (
+    _of_race("race", "all", 0.733),
+    _of_race("race_high", "high", 0.694),
+    _of_race("race_middle", "middle", 0.851),
+    task(
+        "swag",
+        "multiple_choice",
+        Parts(table=SWAG),
+        _swag,
+        positive=RIGHT,
+        license="not stated on the hub card",
+        human=Human(0.850, "accuracy over four endings, one expert on 100 questions", "Zellers et al. 2018, arXiv:1808.05326"),
+    ),
+    task(
+        "hellaswag",
+        "multiple_choice",
+        Parts(table=HELLASWAG),
+        _hellaswag,
+        positive=RIGHT,
+        license="MIT",
+        human=Human(0.956, "accuracy over four endings, majority of workers", "Zellers et al. 2019, arXiv:1905.07830"),
+    ),
+    task("sciq", "multiple_choice", Parts(table=SCIQ), _sciq, positive=RIGHT, license="CC-BY-NC-3.0"),
+)

@@ -1,0 +1,150 @@
+"""Reward modelling: which of two responses to a prompt is preferred. Scored as r_A, r_B (head `compare`).
+
+Which response is A hangs on the hash of an id that is that of the texts in alphabetical order: it does not know the preferred
+one. Rows of one prompt, dialogue or post are one group. A pair that several people judged otherwise is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import Rows
+from w2s_mlflow.tasks import Human, Task, _files
+from w2s_mlflow.tasks._hub import CONVERTED, TEST_SIZE, TRAIN_SIZE, Parts, Table, task
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, digest, draw, normalised, of_class, same
+
+POSITIVE = "the second response is preferred"
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+PARTS = ("train", "heldout")
+CHOICES = {0: 0, 1: 1}
+
+
+def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[str], id_: str | None = None) -> Draft:
+    """Two responses in the order that the id draws. Raises LeftOut for equal ones."""
+    if normalised(chosen) == normalised(rejected):
+        raise LeftOut("has two equal responses")
+    id_ = id_ or f"{part}-{digest(prompt, *sorted((chosen, rejected)))}"
+    label = draw("order", id_, 2)
+    candidates = (chosen, rejected) if label == 0 else (rejected, chosen)
+    return Draft(id_, (prompt,), label, (same("prompt", prompt), *groups), candidates)
+
+
+def _hh(row: Source, part: str) -> Draft:
+    """Two dialogues that part at their last answer; turns of one dialogue share its first question."""
+    common = _common(row["chosen"], row["rejected"])
+    end = common.rfind(ASSISTANT)
+    if end < 0:
+        raise LeftOut("has no prompt in common")
+    end += len(ASSISTANT)
+    prompt, chosen, rejected = (text.strip() for text in (common[:end], row["chosen"][end:], row["rejected"][end:]))
+    first = row["chosen"].partition(ASSISTANT)[0].removeprefix(HUMAN)
+    return _pair(part, prompt, chosen, rejected, [same("first question", first)])
+
+
+def _common(one: str, other: str) -> str:
+    """What both texts begin with."""
+    length = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
+
+
+def _summarize(row: Source, part: str) -> Draft:
+    info, summaries = row["info"], [summary["text"] for summary in row["summaries"]]
+    if len(summaries) != 2:
+        raise LeftOut("has not two summaries")
+    post = info.get("post") or info.get("article")
+    if not post:
+        raise LeftOut("has neither post nor article")
+    better = of_class(CHOICES, row["choice"])
+    prompt = f"{info['title']}\n{post}\nTL;DR:" if info.get("title") else f"{post}\nTL;DR:"
+    return _pair(part, prompt, summaries[better], summaries[1 - better], [same("post", info["id"]), same("text", post)])
+
+
+def _ultrafeedback(row: Source, part: str) -> Draft:
+    if row["score_chosen"] == row["score_rejected"]:
+        raise LeftOut("has equal scores")
+    chosen, rejected = (_answer(row[name]) for name in ("chosen", "rejected"))
+    return _pair(part, row["prompt"], chosen, rejected, [])
+
+
+def _answer(messages: Sequence[dict[str, str]]) -> str:
+    if not messages or messages[-1]["role"] != "assistant":
+        raise LeftOut("does not end with an answer")
+    return messages[-1]["content"].strip()
+
+
+# --- a user's own pairs -----------------------------------------------------------------------------------------------
+
+
+def file_task(path: str) -> Task:
+    """The task of a file of prompt, chosen, rejected. Raises ConfigError where there is no such file."""
+    file, option = Path(path).expanduser(), f"--task preferences:{path}"
+    next(iter(_files.rows(option, file, ())), None)
+    return Task(
+        name=f"preferences:{path}",
+        family="preferences",
+        head="compare",
+        classes=2,
+        load=lambda data_dir: _load(option, file),
+        train_size=TRAIN_SIZE,
+        test_size=TEST_SIZE,
+        positive=POSITIVE,
+        source=file.name,
+        license="the file's own",
+        key=file.stem,
+    )
+
+
+FILES = {"preferences": file_task}
+
+
+def _load(option: str, file: Path) -> Rows:
+    needed = ("prompt", "chosen", "rejected")
+    parts: dict[str, list[Source]] = {part: [] for part in PARTS}
+    for number, row in enumerate(_files.rows(option, file, needed), start=1):
+        for name in needed:
+            if not isinstance(row[name], str) or not row[name].strip():
+                raise ConfigError(f"{option} must have text in the column {name}, row {number} has {row[name]!r}")
+        part = row.get("part", PARTS[0])
+        if part not in PARTS:
+            raise ConfigError(f"{option} must have {' or '.join(PARTS)} in the column part, row {number} has {part!r}")
+        parts[part].append(row)
+    return assemble(_own, parts["train"], parts["heldout"] or None)
+
+
+def _own(row: Source, part: str) -> Draft:
+    groups = [str(row["group"])] if row.get("group") is not None else []
+    id_ = None if row.get("id") is None else str(row["id"])
+    return _pair(part, row["prompt"], row["chosen"], row["rejected"], groups, id_)
+
+
+def _task(name: str, table: Table, read: Any, splits: tuple[str, str], license: str, human: Human | None = None) -> Task:
+    parts = Parts(table=table, train=splits[0], heldout=splits[1])
+    return task(name, "preferences", parts, read, positive=POSITIVE, license=license, head="compare", human=human)
+
+
+HH = Table(
+    path="Anthropic/hh-rlhf",
+    revision="09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa",
+    columns={"chosen": "text", "rejected": "text"},
+)
+SUMMARIZE = Table(
+    path="openai/summarize_from_feedback",
+    config="comparisons",
+    revision=CONVERTED,
+    columns={"info": "struct", "summaries": "list", "choice": "integer"},
+)
+ULTRAFEEDBACK = Table(
+    path="HuggingFaceH4/ultrafeedback_binarized",
+    revision="3949bf5f8c17c394422ccfab0c31ea9c20bdeb85",
+    columns={"prompt": "text", "chosen": "list", "rejected": "list", "score_chosen": "number", "score_rejected": "number"},
+)
+STIENNON = Human(0.77, "agreement of one labeller with the researchers", "Stiennon et al. 2020, arXiv:2009.01325, Section 3.3")
+
+TASKS = (
+    _task("hh_rlhf", HH, _hh, ("train", "test"), "MIT"),
+    _task("summarize", SUMMARIZE, _summarize, ("train", "validation"), "MIT (modified)", STIENNON),
+    _task("ultrafeedback", ULTRAFEEDBACK, _ultrafeedback, ("train_prefs", "test_prefs"), "MIT"),
+)

@@ -1,0 +1,170 @@
+"""SuperGLUE, each task as one binary question.
+
+CB: 1 is entailment. COPA: the premise with its right alternative (1) or the other (0), by the hash of the id. MultiRC: each
+answer of a question is right or wrong. ReCoRD: the placeholder is filled with one of the right entities (1) or with one that
+is not among them (0), by the hash of the id. WiC, WSC: the two spans stand between asterisks. WSC is the hub's `wsc.fixed`,
+whose span indices were corrected. Rows of one premise, passage or sentence are one group.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from w2s_mlflow.tasks import Human, Task
+from w2s_mlflow.tasks._hub import Parts, Table, task
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Reader, Source, draw, normalised, of_class, same
+
+PLACEHOLDER = "@placeholder"
+MARK = "*"
+HIGHLIGHT = "@highlight"
+"""What ReCoRD sets before the summary's sentences."""
+LICENSE = "other (the hub card: that of each source)"
+PAPER = "Wang et al. 2019, SuperGLUE, arXiv:1905.00537, Table 3"
+AS_ON_THE_HUB = {0: 0, 1: 1}
+CB = {0: 1, 1: 0, 2: 0}
+"""Entailment, contradiction, neutral."""
+ASKS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
+
+
+def _cb(row: Source, part: str) -> Draft:
+    texts = (row["premise"], row["hypothesis"])
+    return Draft(f"{part}-{row['idx']}", texts, of_class(CB, row["label"]), (same("premise", row["premise"]),))
+
+
+def _copa(row: Source, part: str) -> Draft:
+    id_ = f"{part}-{row['idx']}"
+    right = of_class(AS_ON_THE_HUB, row["label"])
+    if row["question"] not in ASKS:
+        raise LeftOut("asks for neither cause nor effect")
+    label = draw("copa", id_, 2)
+    shown = row["choice1"] if (right == 0) == (label == 1) else row["choice2"]
+    return Draft(id_, (f"{row['premise']} {ASKS[row['question']]}", shown), label, (same("premise", row["premise"]),))
+
+
+def _multirc(row: Source, part: str) -> Draft:
+    idx = row["idx"]
+    id_ = f"{part}-{idx['paragraph']}-{idx['question']}-{idx['answer']}"
+    texts = (row["paragraph"], f"{row['question']} {row['answer']}")
+    return Draft(id_, texts, of_class(AS_ON_THE_HUB, row["label"]), (same("passage", row["paragraph"]),))
+
+
+def _record(row: Source, part: str) -> Draft:
+    id_ = f"{part}-{row['idx']['passage']}-{row['idx']['query']}"
+    right = {normalised(answer) for answer in row["answers"]}
+    of_passage = {normalised(entity): entity for entity in sorted(row["entities"], reverse=True)}
+    choices = {
+        1: sorted(set(row["answers"])),
+        0: sorted(entity for name, entity in of_passage.items() if name not in right),
+    }
+    if PLACEHOLDER not in row["query"]:
+        raise LeftOut("has no placeholder")
+    if not all(choices.values()):
+        raise LeftOut("has no right or no wrong entity")
+    label = draw("record", id_, 2)
+    entity = choices[label][draw("entity", id_, len(choices[label]))]
+    passage = " ".join(row["passage"].replace(HIGHLIGHT, " ").split())
+    return Draft(id_, (passage, row["query"].replace(PLACEHOLDER, entity)), label, (same("passage", row["passage"]),))
+
+
+def _wic(row: Source, part: str) -> Draft:
+    texts = [_marked(row[f"sentence{n}"], row[f"start{n}"], row[f"end{n}"]) for n in (1, 2)]
+    groups = tuple(same("sentence", row[name]) for name in ("sentence1", "sentence2"))
+    segments = (f"{row['word']}: {texts[0]}", texts[1])
+    return Draft(f"{part}-{row['idx']}", segments, of_class(AS_ON_THE_HUB, row["label"]), groups)
+
+
+def _wsc(row: Source, part: str) -> Draft:
+    """Spans are given as the index of their first word, counted by spaces, and their text."""
+    spans = [_span(row["text"], row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2)]
+    text = functools.reduce(lambda text, span: _marked(text, *span), sorted(spans, reverse=True), row["text"])
+    question = f"{row['span2_text']}: {row['span1_text']}"
+    groups = (same("text", row["text"]), same("opening", *row["text"].split()[:4]))
+    return Draft(f"{part}-{row['idx']}", (text, question), of_class(AS_ON_THE_HUB, row["label"]), groups)
+
+
+def _marked(text: str, start: int, end: int) -> str:
+    if not 0 <= start < end <= len(text):
+        raise LeftOut("has a span outside its text")
+    return f"{text[:start]}{MARK}{text[start:end]}{MARK}{text[end:]}"
+
+
+def _span(text: str, word: int, span: str) -> tuple[int, int]:
+    """Start and end of `span` in `text`, at or after its word of that index; quotes and brackets may stick to the word."""
+    starts = [found.start() for found in re.finditer(r"\S+", text)]
+    start = text.lower().find(span.lower().strip(), starts[word]) if 0 <= word < len(starts) else -1
+    if not span.strip() or start < 0 or start - starts[word] > 1:
+        raise LeftOut("has a span that is not in its text")
+    return start, start + len(span.strip())
+
+
+def _boolq(row: Source, part: str) -> Draft:
+    texts = (row["passage"], row["question"])
+    groups = (same("passage", row["passage"]), same("question", row["question"]))
+    return Draft(f"{part}-{row['idx']}", texts, of_class(AS_ON_THE_HUB, row["label"]), groups)
+
+
+def _task(
+    name: str, columns: dict[str, str], read: Reader, positive: str, human: tuple[float, str], config: str | None = None
+) -> Task:
+    table = Table(
+        path="aps/super_glue",
+        config=config or name,
+        revision="3de24cf8022e94f4ee4b9d55a6f539891524d646",
+        columns=columns,
+    )
+    return task(
+        name, "superglue", Parts(table=table), read, positive=positive, license=LICENSE, human=Human(*human, source=PAPER)
+    )
+
+
+def _columns(*texts: str, **others: str) -> dict[str, str]:
+    return {**dict.fromkeys(texts, "text"), "label": "integer", "idx": "integer", **others}
+
+
+WIC_SPANS = dict.fromkeys(("start1", "end1", "start2", "end2"), "integer")
+WSC_SPANS = dict.fromkeys(("span1_index", "span2_index"), "integer")
+RECORD = {"passage": "text", "query": "text", "entities": "list", "answers": "list", "idx": "struct"}
+
+TASKS = (
+    _task(
+        "cb",
+        _columns("premise", "hypothesis"),
+        _cb,
+        "the premise entails the hypothesis",
+        (0.989, "accuracy over three classes (average F1 is 0.958)"),
+    ),
+    _task(
+        "copa",
+        _columns("premise", "choice1", "choice2", "question"),
+        _copa,
+        "the alternative is the cause or effect that is asked for",
+        (1.0, "accuracy over two alternatives"),
+    ),
+    _task(
+        "multirc",
+        _columns("paragraph", "question", "answer", idx="struct"),
+        _multirc,
+        "the answer is right by the passage",
+        (0.818, "F1 over all answers (exact match of a question's answers is 0.519)"),
+    ),
+    _task(
+        "record", RECORD, _record, "the entity belongs in the place", (0.917, "F1 of the entity named (exact match is 0.913)")
+    ),
+    _task(
+        "wic",
+        _columns("word", "sentence1", "sentence2", **WIC_SPANS),
+        _wic,
+        "the word has one sense in both sentences",
+        (0.800, "accuracy"),
+    ),
+    _task(
+        "wsc",
+        _columns("text", "span1_text", "span2_text", **WSC_SPANS),
+        _wsc,
+        "the pronoun refers to the noun",
+        (1.0, "accuracy"),
+        config="wsc.fixed",
+    ),
+    _task("boolq", _columns("passage", "question"), _boolq, "the answer is yes", (0.890, "accuracy")),
+)
