@@ -25,6 +25,7 @@ LAYERS = (
     {"cache"},
     {"tokens"},
     {"heads"},
+    {"learned", "gradients"},
     {"train", "predict", "fitted"},
     {"explainers"},
     {"tracking"},

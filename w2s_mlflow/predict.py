@@ -1,37 +1,56 @@
-"""Probabilities of a fitted head: sorted by length, never padded to the maximum, in the order that was asked for."""
+"""What a head says of examples: sorted by length, never padded to the maximum, in the order that was asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.heads import Encoded, Head
+from w2s_mlflow.heads import Batch, Classify, Encoded, Head
 from w2s_mlflow.records import Floats
 
 BATCH = 256
 
 
-def probabilities(head: Head, data: Encoded, batch_size: int = BATCH) -> Floats:
+def probabilities(head: Head, data: Encoded, batch_size: int = BATCH, dtype: str = "float32") -> Floats:
     """softmax(logits) of every example in `data`, (N, C) float32, in their order; no loss is touched.
+
+    Args:
+        dtype: what the model computes in, float32 or bfloat16.
 
     Raises:
         ConfigError: a probability is not finite: the training diverged.
     """
+    found_NC = _each(head, lambda batch: head(batch).float().softmax(dim=-1), data, batch_size, dtype)
+    if not np.isfinite(found_NC).all():
+        raise ConfigError("the model's probabilities are not finite: its training diverged, lower --learning-rate")
+    return found_NC
+
+
+def pooled(head: Classify, data: Encoded, batch_size: int = BATCH, dtype: str = "float32") -> Encoded:
+    """`data` with what the trunk makes of each row, so that a linear head on a frozen trunk needs the trunk no more."""
+    k = data.rows_per_example
+    found_NKD = _each(head, lambda batch: torch.unflatten(head.pooled_RD(batch).float(), 0, (-1, k)), data, batch_size, dtype)
+    return replace(data, pooled_RD=found_NKD.reshape(-1, found_NKD.shape[-1]))
+
+
+def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, batch_size: int, dtype: str) -> Floats:
+    """What `answer` gives for every example, with dropout off."""
     order = np.argsort(data.lengths_N(), kind="stable")
     device = next(head.parameters()).device
     training = head.training
     head.eval()
     parts = []
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for start in range(0, len(order), batch_size):
             batch = data.batch(order[start : start + batch_size])
-            logits_NC = head({name: tensor.to(device) for name, tensor in batch.items()})
-            parts.append(logits_NC.float().softmax(dim=-1).cpu().numpy())
+            parts.append(answer({name: tensor.to(device) for name, tensor in batch.items()}).cpu().numpy())
     head.train(training)
-    sorted_NC = np.concatenate(parts)
-    found_NC = np.empty_like(sorted_NC)
-    found_NC[order] = sorted_NC
-    if not np.isfinite(found_NC).all():
-        raise ConfigError("the model's probabilities are not finite: its training diverged, lower --learning-rate")
-    return found_NC
+    sorted_N = np.concatenate(parts)
+    found_N = np.empty_like(sorted_N)
+    found_N[order] = sorted_N
+    return found_N

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from w2s_mlflow import cache
 from w2s_mlflow.config import ConfigError, must
-from w2s_mlflow.records import Ints
+from w2s_mlflow.records import Floats, Ints
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -59,6 +59,8 @@ class Encoded:
     """Head `choose`: the token of each candidate answer."""
     scored_from_R: Ints | None = None
     """Head `language`: the first token of the row that counts in the loss."""
+    pooled_RD: Floats | None = None
+    """Heads `classify` and `compare`: what a frozen trunk has made of each row."""
 
     def __len__(self) -> int:
         return len(self.lengths_R) // self.rows_per_example
@@ -83,6 +85,8 @@ class Encoded:
             batch["candidates"] = torch.from_numpy(self.candidates_NC[examples])
         if self.scored_from_R is not None:
             batch["scored_from"] = torch.from_numpy(self.scored_from_R[rows])
+        if self.pooled_RD is not None:
+            batch["pooled"] = torch.from_numpy(self.pooled_RD[rows])
         return batch
 
 

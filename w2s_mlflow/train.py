@@ -6,25 +6,26 @@ import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
 from w2s_mlflow import checkpoint as checkpoints
+from w2s_mlflow import gradients, learned
 from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
 from w2s_mlflow.config import must
+from w2s_mlflow.gradients import Loss
 from w2s_mlflow.heads import Batch, Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 
-Loss = Callable[[Tensor, Tensor, float], Tensor]
 Report = Callable[[int, int, dict[str, float]], None]
 
 WARMUP = 0.1
@@ -47,11 +48,15 @@ class Options:
     learning_rate: float
     seed: int
     weight_decay: float = 0.01
+    micro_batch: int | None = None
+    """Examples that go through the model at once; None: the whole batch."""
+    dtype: str = "float32"
+    """What the model computes in, float32 or bfloat16; weights, optimizer and loss are float32."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise must(name, "at least 1", getattr(self, name))
+        for name in ("epochs", "batch_size", "micro_batch"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise must(name, "at least 1", value)
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise must("learning_rate", "a positive, finite number", self.learning_rate)
 
@@ -76,6 +81,11 @@ def use_threads(parameters: int) -> None:
     torch.set_num_threads(1 if parameters < SMALL else THREADS)
 
 
+def place(head: Head) -> None:
+    """Move a head to where it is trained: an accelerator, where there is one."""
+    head.to(PartialState().device)
+
+
 def fit(
     head: Head,
     data: Encoded,
@@ -87,7 +97,7 @@ def fit(
     report: Report = lambda step, steps, metrics: None,
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
-    """Train `head` in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
+    """Train what of `head` requires a gradient, in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
 
     After each epoch `validate(step)` scores the head, higher is better; training stops at the first epoch that is no
     better and the best weights come back. Without it the last weights stay.
@@ -104,9 +114,11 @@ def fit(
             takes longer than `checkpoint.GRACE`.
         ConfigError: the checkpoint cannot be written.
     """
-    accelerator = Accelerator()
-    optimizer = torch.optim.AdamW(head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    accelerator = Accelerator(mixed_precision="no")  # its own is one for all trainings of a process
+    weights = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
     learner, optimizer = accelerator.prepare(head, optimizer)
+    answer = gradients.computing(learner, options.dtype)
     steps = options.epochs * math.ceil(len(data) / options.batch_size)
     schedule = LambdaLR(optimizer, lambda step: warmup_then_linear(step, steps))
     training = _Training(head, optimizer, schedule, np.random.default_rng(options.seed), accelerator.is_main_process)
@@ -115,9 +127,8 @@ def fit(
         while not training.over(options.epochs):
             learner.train()
             for examples in training.batches(data.lengths_N(), options.batch_size):
-                batch = _to(data.batch(examples), labels_NC, examples, accelerator.device)
-                value = loss(learner(batch), head.targets(batch), training.fit.steps / steps)
-                accelerator.backward(value)
+                batch = [_to(data, part, labels_NC, accelerator.device) for part in _parts(examples, options.micro_batch)]
+                value = gradients.of_batch(answer, head, batch, loss, training.fit.steps / steps, accelerator.backward)
                 norm = accelerator.clip_grad_norm_(head.parameters(), CLIP)
                 optimizer.step()
                 schedule.step()
@@ -130,7 +141,7 @@ def fit(
             training.next_epoch()
             keep()
     if training.best is not None:
-        head.load_state_dict(training.best)
+        learned.load_state(head, training.best)
     return training.fit
 
 
@@ -146,7 +157,7 @@ class _Training:
     """Whether this process writes the checkpoints: of several, the main one."""
     fit: Fit = field(default_factory=Fit)
     best: dict[str, Tensor] | None = None
-    """The weights at the best score."""
+    """The learned weights at the best score."""
     epoch: int = 0
     batch: int = 0
     """The batches of this epoch that are done."""
@@ -162,17 +173,17 @@ class _Training:
         """What is left of this epoch's batches."""
         return itertools.islice(batches(lengths_N, batch_size, self.order), self.batch, None)
 
-    def count(self, batch: Batch) -> None:
+    def count(self, batch: Sequence[Batch]) -> None:
         """A step is done."""
         self.batch += 1
         self.fit.steps += 1
-        self.fit.tokens += int(batch["attention_mask"].sum())
+        self.fit.tokens += sum(int(part["attention_mask"].sum()) for part in batch)
 
     def score(self, value: float) -> None:
         """An epoch has its validation score."""
         self.fit.scores.append(float(value))
         if not self._no_better():
-            self.best, self.fit.best_epoch = copy.deepcopy(self.head.state_dict()), self.epoch
+            self.best, self.fit.best_epoch = copy.deepcopy(learned.state(self.head)), self.epoch
 
     def next_epoch(self) -> None:
         """An epoch is done."""
@@ -201,7 +212,7 @@ class _Training:
             "schedule": self.schedule.state_dict(),
             "random": random,
         }
-        tensors = {"model": self.head.state_dict(), "optimizer": slots, "best": self.best or {}, "random": states}
+        tensors = {"model": learned.state(self.head), "optimizer": slots, "best": self.best or {}, "random": states}
         checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
         self.kept = self.fit.steps, self.epoch
 
@@ -212,7 +223,7 @@ class _Training:
         for name, tensor in tensors["optimizer"].items():
             index, _, slot = name.partition(".")
             slots.setdefault(int(index), {})[slot] = tensor
-        self.head.load_state_dict(tensors["model"])
+        learned.load_state(self.head, tensors["model"])
         self.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
         self.schedule.load_state_dict(state["schedule"])
         self.fit, self.best = Fit(**state["fit"]), tensors["best"] or None
@@ -259,7 +270,14 @@ def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Ite
         yield found[index]
 
 
-def _to(batch: Batch, labels_NC: Floats | None, examples: Ints, device: torch.device) -> Batch:
+def _parts(examples: Ints, micro_batch: int | None) -> list[Ints]:
+    """A batch's examples in parts that go through the model at once."""
+    size = micro_batch or len(examples)
+    return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
+def _to(data: Encoded, examples: Ints, labels_NC: Floats | None, device: torch.device) -> Batch:
+    batch = data.batch(examples)
     if labels_NC is not None:
         batch["labels"] = torch.from_numpy(labels_NC[examples])
     return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -142,7 +142,9 @@ def functions(module: ModuleType) -> list[Any]:
 
 def types_of(function: Any) -> set[Any]:
     """Every type in a signature, however deep."""
-    late = dict.fromkeys(("Recorder", "Result", "Head", "Parts", "Tensor"), object)  # imported for type checkers only
+    late = dict.fromkeys(
+        ("Recorder", "Result", "Head", "Parts", "Tensor", "Encoded", "Options"), object
+    )  # imported for type checkers only
     waiting, found = list(typing.get_type_hints(function, localns=late).values()), set()
     while waiting:
         kind = waiting.pop()

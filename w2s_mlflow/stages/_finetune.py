@@ -16,13 +16,14 @@ from w2s_mlflow import config as options
 from w2s_mlflow import losses, models, split, tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
-from w2s_mlflow.stages._options import NONE, Cutting, Training
+from w2s_mlflow.stages._options import NONE, Cutting, Training, model_name
 
 if TYPE_CHECKING:
-    from w2s_mlflow.heads import Head
+    from w2s_mlflow.heads import Encoded, Head
     from w2s_mlflow.tracking.fingerprint import Parts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
+    from w2s_mlflow.train import Options
 
 LOG = logging.getLogger("w2s_mlflow")
 MODEL = "w2s.model_id"
@@ -49,7 +50,9 @@ def build_head(config: Training, *, pretrained: bool = True) -> Head:
     train.use_threads(config.rung().parameters)
     model, tokenizer = models.load(config.rung(), pretrained=pretrained)
     classes = tasks.find(config.task).classes
-    return heads.build(str(config.head), model, tokenizer, classes, config.pooling, config.max_length)
+    head = heads.build(str(config.head), model, tokenizer, classes, config.pooling, config.max_length)
+    train.place(head)
+    return head
 
 
 def fit_head(
@@ -62,37 +65,66 @@ def fit_head(
     loss_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Train `head` on `training`; stop early by agreement with the labels of `validation`, if given. Logs the curve."""
-    from w2s_mlflow import metrics, predict, train
+    from w2s_mlflow import learned, metrics, train
 
-    assert config.learning_rate is not None
     plugin = options.plugin("losses", loss, "--loss")
     chosen = losses.resolve(plugin.Options(**(loss_options or {})), large=config.rung().large)
-    watched = head.encode(validation.examples) if validation else None
+    watched = _encoded(head, validation.examples, config) if validation else None
 
     def validate(step: int) -> float:
         assert validation is not None and watched is not None
-        score = metrics.agreement_score(predict.probabilities(head, watched), validation.labels_NC)
+        score = metrics.agreement_score(_probabilities(head, watched, config), validation.labels_NC)
         recorder.metrics({"validation/agreement": score}, step)
         return score
 
-    fitted = train.fit(
-        head,
-        head.encode(training.examples),
-        training.labels_NC,
-        lambda logits, labels, progress: plugin.loss(logits, labels, progress, chosen),
-        train.Options(epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed),
-        validate=validate if validation else None,
-        report=lambda step, steps, values: recorder.metrics(values, step),
-        checkpoint=recorder.checkpoint(config.checkpoint_every),
-    )
+    with learned.learning(head, lora=config.lora, freeze=config.freeze, gradient_checkpointing=config.gradient_checkpointing):
+        fitted = train.fit(
+            head,
+            _encoded(head, training.examples, config),
+            training.labels_NC,
+            lambda logits, labels, progress: plugin.loss(logits, labels, progress, chosen),
+            _how(config),
+            validate=validate if validation else None,
+            report=lambda step, steps, values: recorder.metrics(values, step),
+            checkpoint=recorder.checkpoint(config.checkpoint_every),
+        )
     recorder.metrics({"train/steps": fitted.steps, "train/tokens": fitted.tokens, "train/best_epoch": fitted.best_epoch + 1})
 
 
-def predictions(head: Head, examples: Sequence[Example]) -> Predictions:
-    """The head's probabilities on `examples`."""
+def _how(config: Training) -> Options:
+    from w2s_mlflow import train
+
+    assert config.learning_rate is not None
+    return train.Options(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        micro_batch=config.micro_batch,
+        dtype=config.dtype,
+    )
+
+
+def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encoded:
+    """Tokens to train on; where the trunk is frozen, with what it makes of them, once for all epochs."""
+    from w2s_mlflow import heads, predict
+
+    data = head.encode(examples)
+    if config.freeze is None:
+        return data
+    assert isinstance(head, heads.Classify)
+    return predict.pooled(head, data, config.micro_batch or predict.BATCH, config.dtype)
+
+
+def _probabilities(head: Head, data: Encoded, config: Training) -> Floats:
     from w2s_mlflow import predict
 
-    return predict_table(examples, predict.probabilities(head, head.encode(examples)))
+    return predict.probabilities(head, data, config.micro_batch or predict.BATCH, config.dtype)
+
+
+def predictions(head: Head, examples: Sequence[Example], config: Training) -> Predictions:
+    """The head's probabilities on `examples`."""
+    return predict_table(examples, _probabilities(head, head.encode(examples), config))
 
 
 def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Predictions:
@@ -101,10 +133,10 @@ def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Pred
     return Predictions(ids, groups, probabilities_NC)
 
 
-def record_heldout(head: Head, cut: split.Split, recorder: Recorder) -> None:
+def record_heldout(head: Head, config: Training, cut: split.Split, recorder: Recorder) -> None:
     """Store predictions on `selection` and `test`, so that they can be scored, now or later, without the model."""
     for part in ("selection", "test"):
-        recorder.predictions(part, predictions(head, cut.parts()[part]))
+        recorder.predictions(part, predictions(head, cut.parts()[part], config))
 
 
 def weak_labels(found: Result) -> SoftLabels:
@@ -142,8 +174,13 @@ def parts(
 
 
 def result_options(config: Cutting) -> dict[str, Any]:
-    """The options that enter a fingerprint; a file's task by its stem, so that the file may be moved."""
-    return options.result_options(config) | {"task": tasks.find(config.task).key}
+    """The options that enter a fingerprint; a file's task by its stem and a model by its name, so that files may be moved.
+
+    What lies in the files enters by digests: the rows by the data's, a model by its weights' or its supervisor's fingerprint.
+    """
+    found = options.result_options(config)
+    named = {name: model_name(found[name], name) for name in ("weak", "strong") if name in found}
+    return found | named | {"task": tasks.find(config.task).key}
 
 
 def produce(

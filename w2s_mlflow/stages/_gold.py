@@ -64,7 +64,7 @@ def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, 
     slice_ = cut.parts()[f"{half}_validation"]
     validation = labelled(slice_) if config.early_stopping == "gold" else None
     _finetune.fit_head(head, config, labelled(cut.parts()[half]), validation, recorder)
-    recorder.predictions("validation", _finetune.predictions(head, slice_))
+    recorder.predictions("validation", _finetune.predictions(head, slice_, config))
     recorder.metrics(_reads(gold))
     return head
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import must, option, unknown
+from w2s_mlflow.config import flag, must, option, unknown
 
 REPORTS = ("none", "selection", "test")
 KEEP = ("never", "always")
+DTYPES = ("float32", "bfloat16")
+FREEZE = ("trunk",)
 NONE = "-"
 """The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
+GIVEN = "labels:"
+"""What begins the name of labels from outside, in the place of a weak model's."""
 
 
 def mirror(data_dir: str | None) -> str | None:
@@ -22,6 +27,11 @@ def mirror(data_dir: str | None) -> str | None:
     if chosen and not Path(chosen).expanduser().is_dir():
         raise must("data_dir" if data_dir else "W2S_DATA_DIR", "a directory", chosen)
     return chosen or None
+
+
+def model_name(value: str, option: str) -> str:
+    """A model as runs and the UI call it, wherever its files lie; what stands in the place of one is its own name."""
+    return value if value == NONE or value.startswith(GIVEN) else models.find(value, option).name
 
 
 class Cutting(Protocol):
@@ -46,6 +56,13 @@ class Scoring(Cutting, Protocol):
 
     @property
     def report(self) -> str: ...
+
+
+SHARED = (
+    *("task", "seed", "train_size", "test_size", "balance", "data_dir", "head", "max_length", "report", "checkpoint_every"),
+    *("micro_batch", "dtype", "gradient_checkpointing", "lora", "freeze"),
+)
+"""What supervisor, ceiling and student have in common; not the pooling, which a supervisor takes from its own family."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +105,18 @@ class Training(Reported):
     """Examples in one optimizer step."""
     learning_rate: float | None = None
     """Peak learning rate of AdamW; none takes the model's own."""
+    micro_batch: int | None = None
+    """Examples that go through the model at once, in training and in predictions; none takes whole batches. A loss sees the
+    whole batch all the same, so the result differs in the last bits alone (with dropout, in what is drawn)."""
+    dtype: str = "float32"
+    """What the model computes in: float32 or bfloat16; weights, optimizer and loss are float32 in both."""
+    gradient_checkpointing: bool = option(False, result=False)
+    """Whether activations are computed again when the gradient needs them, instead of being held: less memory, more time."""
+    lora: int | None = None
+    """The rank of low-rank adapters, which are trained in place of the trunk, on all its linear layers, and then merged into
+    it; a head's own weights are trained in full. They want about ten times the learning rate. none trains all weights."""
+    freeze: str | None = None
+    """trunk: only the own weights of a head classify or compare are trained, on what the trunk says once; none: all."""
     checkpoint_every: int = option(200, result=False)
     """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
 
@@ -105,19 +134,15 @@ class Training(Reported):
             raise unknown("--head", self.head, tasks.HEADS)
         if self.head is not None and self.head != task.head and "compare" in (self.head, task.head):
             raise must("head", f"{task.head} for the task {task.name}", self.head)
-        if self.pooling not in (None, *models.POOLINGS):
-            raise unknown("--pooling", self.pooling, models.POOLINGS)
         if self.keep_model not in KEEP:
             raise unknown("--keep-model", self.keep_model, KEEP)
         self._check_numbers()
+        self._check_learning(self.head or task.head)
 
     def _check_numbers(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise must(name, "at least 1", getattr(self, name))
-        for name in ("train_size", "test_size"):
-            if (size := getattr(self, name)) is not None and size < 1:
-                raise must(name, "at least 1", size)
+        for name in ("epochs", "batch_size", "train_size", "test_size", "micro_batch", "lora", "max_length"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise must(name, "at least 1", value)
         if self.checkpoint_every < 0:
             raise must("checkpoint_every", "at least 0", self.checkpoint_every)
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
@@ -125,14 +150,28 @@ class Training(Reported):
         if not 0 <= self.seed < 2**32:
             raise must("seed", "in [0, 2^32)", self.seed)
 
+    def _check_learning(self, head: str) -> None:
+        """What is computed and learned, and whether the head has what is asked for."""
+        legal = {"dtype": DTYPES, "freeze": (*FREEZE, None), "pooling": (*models.POOLINGS, None)}
+        for name, values in legal.items():
+            if getattr(self, name) not in values:
+                raise unknown(flag(name), getattr(self, name), [value or "none" for value in values])
+        for name in ("freeze", "pooling"):
+            if getattr(self, name) is not None and head == "choose":
+                raise must(name, "none for the head choose, which has no linear layer of its own", getattr(self, name))
+        if self.lora is not None and self.freeze is not None:
+            raise must("lora", f"none under --freeze {self.freeze}", self.lora)
+        if self.lora is not None and importlib.util.find_spec("peft") is None:
+            raise must("lora", 'none, unless the extra is there that has adapters (pip install "w2s_mlflow[lora]")', self.lora)
+
     def resolved(self) -> Self:
         """The same with every `none` but the sizes replaced by what the task and the model say; the sizes come from the cut."""
-        task, rung = tasks.find(self.task), self.rung()
+        rung, head = self.rung(), self.head or tasks.find(self.task).head
         return replace(
             self,
             data_dir=mirror(self.data_dir),
-            head=self.head or task.head,
-            pooling=self.pooling or rung.pooling,
+            head=head,
+            pooling=None if head == "choose" else self.pooling or rung.pooling,
             learning_rate=self.learning_rate or rung.learning_rate,
         )
 
@@ -141,20 +180,8 @@ class Training(Reported):
         return models.find(getattr(self, self.MODEL), self.MODEL)
 
     def shared(self) -> dict[str, Any]:
-        """What a stage hands on to the stages it needs: the same data and head, nothing of its method."""
-        names = (
-            "task",
-            "seed",
-            "train_size",
-            "test_size",
-            "balance",
-            "data_dir",
-            "head",
-            "max_length",
-            "report",
-            "checkpoint_every",
-        )
-        return {name: getattr(self, name) for name in names}
+        """What a stage hands on to the stages it needs: the same data, head and way to compute, nothing of its method."""
+        return {name: getattr(self, name) for name in SHARED}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,8 +35,8 @@ def run(config: Config) -> Result:
     """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
     config, cut = _gold.cut(config.resolved())
     parts = _finetune.parts("ceiling", VERSION, config, cut, {}, ["losses.cross_entropy"])
-    labels = {"weak": NONE, "strong": config.strong, "method": "ceiling"}
-    note = f"`{config.strong}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
+    labels = {"weak": NONE, "strong": config.rung().name, "method": "ceiling"}
+    note = f"`{config.rung().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
     tags = {_finetune.GOLD: "transfer"}
     found = _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags=tags)
     return _gold.report(found, config, cut)
@@ -44,5 +44,5 @@ def run(config: Config) -> Result:
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
     head = _gold.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
-    _finetune.record_heldout(head, cut, recorder)
+    _finetune.record_heldout(head, config, cut, recorder)
     return head

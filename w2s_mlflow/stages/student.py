@@ -26,7 +26,8 @@ from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.split import Examples, Split
 from w2s_mlflow.stages import _finetune, _given, _gold, ceiling, supervisor
 from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._options import NONE, Training
+from w2s_mlflow.stages._options import GIVEN as GIVEN_LABELS
+from w2s_mlflow.stages._options import NONE, Training, model_name
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Head
@@ -123,7 +124,7 @@ class Config(Training):
         chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.rung().large)
         values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": names[0] if names else CUSTOM}
         if path := self._given():
-            values["weak"] = f"labels:{Path(path).stem}"
+            values["weak"] = f"{GIVEN_LABELS}{Path(path).stem}"
         filled = replace(self, **values)
         resolved: Config = super(Config, filled).resolved()
         if resolved.labels == "nothing" and resolved.head != "choose":
@@ -141,7 +142,7 @@ def run(config: Config) -> Result:
         parts = replace(
             parts, inputs={"labels": _given.digest(given)}, options={**parts.options, "labels": "file", "weak": NONE}
         )
-    identity = {"weak": config.weak, "strong": config.strong, "method": config.method}
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
 
     def make(recorder: Recorder) -> Head:
         labels = {role: _finetune.weak_labels(found) for role, found in inputs.items()}
@@ -166,7 +167,7 @@ def _beside(config: Config) -> dict[str, Result]:
     """What the student is reported against: its supervisor, where it has one, and its ceiling, where one is wanted."""
     found = {"weak": _supervisor(config)} if config.labels in LABELS else {}
     if config.ceiling == "gold":
-        found["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, **config.shared()))
+        found["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
     return found
 
 
@@ -181,8 +182,8 @@ def _make(config: Config, cut: Split, labels: SoftLabels | None, recorder: Recor
         watched = validation if config.early_stopping == "weak" else None
         assert config.loss is not None
         _finetune.fit_head(head, config, training, watched, recorder, config.loss, config.loss_options)
-    recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation))
-    _finetune.record_heldout(head, cut, recorder)
+    recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation, config))
+    _finetune.record_heldout(head, config, cut, recorder)
     return head
 
 
@@ -193,7 +194,7 @@ def _join(examples: Examples, labels: SoftLabels) -> Labelled:
 def _note(config: Config, inputs: Mapping[str, Result]) -> str:
     from w2s_mlflow.tracking import results
 
-    how = "untuned" if config.labels == "nothing" else f"finetuned on {config.weak}"
+    how = "untuned" if config.labels == "nothing" else f"finetuned on {model_name(config.weak, 'weak')}"
     if inputs:
         how = f"finetuned on the labels of {results.link(inputs['weak'])}"
-    return f"`{config.strong}` {how}, method `{config.method}`. The PGR interval here is over test groups only."
+    return f"`{config.rung().name}` {how}, method `{config.method}`. The PGR interval here is over test groups only."

@@ -37,8 +37,8 @@ def run(config: Config) -> Result:
     """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
     config, cut = _gold.cut(config.resolved())
     parts = _finetune.parts("supervisor", VERSION, config, cut, {}, ["losses.cross_entropy"])
-    labels = {"weak": config.weak, "strong": NONE, "method": "supervisor"}
-    note = f"`{config.weak}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
+    labels = {"weak": config.rung().name, "strong": NONE, "method": "supervisor"}
+    note = f"`{config.rung().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
     found = _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
     return _gold.report(found, config, cut)
 
@@ -46,6 +46,6 @@ def run(config: Config) -> Result:
 def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
     _gold.record_rows(config, cut, recorder)
     head = _gold.fit_on_gold(config, cut, "supervision", "supervision", recorder)
-    recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation))
-    _finetune.record_heldout(head, cut, recorder)
+    recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation, config))
+    _finetune.record_heldout(head, config, cut, recorder)
     return head

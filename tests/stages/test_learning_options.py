@@ -1,0 +1,152 @@
+"""The options of a large model on a small machine: what is refused, what three stages share, and what is another result."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import SMALL, runs
+from tests.models.test_hub import made, write
+from w2s_mlflow import models, predict
+from w2s_mlflow.config import ConfigError, parse
+from w2s_mlflow.stages import _finetune, _gold, ceiling, student, supervisor
+from w2s_mlflow.tracking import logged_model, results
+from w2s_mlflow.tracking.results import Result
+
+TINY: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-27k", "epochs": 1, "head": "classify"}
+LINEAR = "which has no linear layer of its own"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"micro_batch": "0"}, "--micro-batch must be at least 1, got 0"),
+        ({"micro_batch": "few"}, "--micro-batch must be a whole number, got 'few'"),
+        ({"lora": "0"}, "--lora must be at least 1, got 0"),
+        ({"max_length": "0"}, "--max-length must be at least 1, got 0"),
+        ({"dtype": "bfloat"}, "--dtype must be one of bfloat16, float32, got 'bfloat' (did you mean bfloat16?)"),
+        ({"freeze": "trunc"}, "--freeze must be one of none, trunk, got 'trunc' (did you mean trunk?)"),
+        ({"pooling": "max"}, "--pooling must be one of first, last, mean, none, got 'max'"),
+        ({"freeze": "trunk", "head": "choose"}, f"--freeze must be none for the head choose, {LINEAR}, got trunk"),
+        ({"pooling": "mean"}, f"--pooling must be none for the head choose, {LINEAR}, got mean"),
+        ({"freeze": "trunk", "head": "classify", "lora": "4"}, "--lora must be none under --freeze trunk, got 4"),
+    ],
+)
+def test_wrong_values_are_one_sentence(given: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(student.Config, given)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_without_its_extra_adapters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else found(name))
+    with pytest.raises(ConfigError, match=r'--lora must be none, .*pip install "w2s_mlflow\[lora\]"\), got 4'):
+        student.Config(lora=4)
+    assert student.Config(lora=None).lora is None
+
+
+def test_what_a_model_cannot_read_is_refused() -> None:
+    config = supervisor.Config(weak="chess-27k", max_length=33, **SMALL).resolved()
+    with pytest.raises(ConfigError, match=r"--max-length must be in \[3, 32\], what this model can read, got 33"):
+        _finetune.build_head(config)
+
+
+def test_a_linear_head_pools_as_its_family_does_and_another_not_at_all() -> None:
+    assert supervisor.Config(head="classify").resolved().pooling == "last"
+    assert supervisor.Config(head="classify", pooling="mean").resolved().pooling == "mean"
+    assert supervisor.Config().resolved().pooling is None
+
+
+def parts_of(**given: Any) -> str:
+    config, cut = _gold.cut(supervisor.Config(head="classify", **SMALL | given).resolved())
+    return _finetune.parts("supervisor", 1, config, cut, {}, []).digest()
+
+
+def test_what_changes_a_result_is_another_result() -> None:
+    changes: list[dict[str, Any]] = [{"micro_batch": 4}, {"dtype": "bfloat16"}, {"lora": 2}, {"lora": 3}, {"freeze": "trunk"}]
+    changes += [{"pooling": "mean"}, {"max_length": 12}]
+    assert len({parts_of(), *(parts_of(**change) for change in changes)}) == 1 + len(changes)
+    assert parts_of(gradient_checkpointing=True) == parts_of() == parts_of(pooling="last")
+
+
+# --- supervisor, ceiling and student ----------------------------------------------------------------------------------
+
+
+def said(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(result.artifact("config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def beside(result: Result) -> dict[str, Result]:
+    return {role: results.get(result.tags[f"w2s.{role}_run_id"]) for role in ("weak", "ceiling")}
+
+
+@pytest.mark.usefixtures("experiment")
+@pytest.mark.parametrize("learned", [{"lora": 2}, {"freeze": "trunk"}])
+def test_all_three_are_trained_and_computed_alike(learned: dict[str, Any]) -> None:
+    shared = {**learned, "micro_batch": 16, "dtype": "bfloat16", "max_length": 20}
+    result = student.run(student.Config(**TINY | shared, gradient_checkpointing="lora" in learned, pooling="mean"))
+    weak, top = beside(result).values()
+    for found in (result, weak, top):
+        assert shared.items() <= said(found).items()
+        assert said(found)["gradient_checkpointing"] is ("lora" in learned)
+    assert [said(found)["pooling"] for found in (result, weak, top)] == ["mean", "last", "mean"]
+    assert len(runs()) == 3 and np.isfinite(result.metrics["test/accuracy"])
+
+
+@pytest.mark.usefixtures("experiment")
+@pytest.mark.parametrize("given", [{"lora": 2}, {"freeze": "trunk"}, {"gradient_checkpointing": True}])
+def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(given: dict[str, Any]) -> None:
+    config = supervisor.Config(weak="chess-27k", head="classify", keep_model="always", **SMALL, **given)
+    result = supervisor.run(config)
+    head = logged_model.load(result.tags[_finetune.MODEL])
+    cut = _gold.cut(config.resolved())[1]
+    stored = result.predictions("test").aligned([example.id for example in cut.test])
+    np.testing.assert_array_equal(predict.probabilities(head, head.encode(cut.test)), stored.probabilities_NC)
+    assert result.metrics["model/parameters"] == models.find("chess-27k", "weak").parameters
+
+
+@pytest.mark.usefixtures("experiment")
+def test_a_batch_in_parts_changes_next_to_nothing() -> None:
+    whole, parts = (supervisor.run(supervisor.Config(weak="chess-27k", **SMALL, micro_batch=size)) for size in (None, 8))
+    assert whole.run_id != parts.run_id
+    one, other = whole.predictions("test"), parts.predictions("test")
+    np.testing.assert_allclose(other.aligned(one.ids).probabilities_NC, one.probabilities_NC, atol=1e-4)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("experiment")
+def test_a_moved_checkpoint_is_the_same_result(tmp_path: Path) -> None:
+    place = write(made("llama"), tmp_path / "here" / "mini")
+    given = TINY | {"weak": f"{place}:1", "strong": str(place), "ceiling": "none"}
+    first = student.run(student.Config(**given))
+    moved = place.rename(tmp_path / "mini")
+    again = student.run(student.Config(**given | {"weak": f"{moved}:1", "strong": str(moved)}))
+    assert again.run_id == first.run_id and len(runs()) == 2
+    assert first.name == "student chess mini:1->mini classify head baseline seed 0"
+    named = {"weak": "mini:1", "strong": "mini"}
+    assert named.items() <= dict(first.params).items()
+    assert {f"w2s.{role}": name for role, name in named.items()}.items() <= dict(first.tags).items()
+    assert said(first)["strong"] == str(place)
+
+
+@pytest.mark.usefixtures("experiment")
+def test_another_model_of_the_same_name_is_another_result(tmp_path: Path) -> None:
+    one, other = (write(made(kind), tmp_path / kind / "mini") for kind in ("llama", "neox"))
+    given = TINY | {"ceiling": "none"}
+    del given["weak"], given["strong"]
+    first = student.run(student.Config(weak=str(one), strong="chess-27k", **given))
+    second = student.run(student.Config(weak=str(other), strong="chess-27k", **given))
+    assert first.name == second.name and first.run_id != second.run_id
+    config = ceiling.Config(strong=str(one), **SMALL)
+    digests = {_finetune.parts("ceiling", 1, *_gold.cut(config.resolved()), {}, []).digest()}
+    config = ceiling.Config(strong=str(other), **SMALL)
+    assert _finetune.parts("ceiling", 1, *_gold.cut(config.resolved()), {}, []).digest() not in digests

@@ -1,0 +1,73 @@
+"""What of a head is learned: all of it, low-rank adapters of its trunk, or its own weights alone; and at what price."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from w2s_mlflow.config import must
+from w2s_mlflow.heads import Head
+
+if TYPE_CHECKING:
+    from peft import LoraModel
+
+SCALE = 2
+"""An adapter's product is added SCALE times, whatever its rank (alpha = SCALE * rank)."""
+
+
+@contextlib.contextmanager
+def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_checkpointing: bool) -> Iterator[None]:
+    """Inside, only what is to be learned requires a gradient; afterwards the head is whole again, adapters merged.
+
+    Args:
+        lora: the rank of adapters on all linear layers of the trunk, beside which the head's own weights are learned;
+            drawn from the current random state. None: no adapters.
+        freeze: "trunk": the head's own weights alone are learned. None: nothing is frozen.
+        gradient_checkpointing: whether activations are computed again where they are needed, instead of being held.
+
+    Raises:
+        ConfigError: the model cannot have its activations computed again.
+    """
+    adapters = _adapters(head, lora) if lora else None
+    if freeze == "trunk":
+        head.model.requires_grad_(False)
+    if gradient_checkpointing:
+        _hold_no_activations(head)
+    yield
+    if gradient_checkpointing:
+        head.model.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
+    if adapters is not None:
+        adapters.merge_and_unload(progressbar=False)
+    head.requires_grad_(True)
+
+
+def state(head: Head) -> dict[str, Tensor]:
+    """The head's state without what is frozen, which stays as it was loaded: that of adapters is small."""
+    frozen = {name for name, weight in head.named_parameters(remove_duplicate=False) if not weight.requires_grad}
+    return {name: tensor for name, tensor in head.state_dict().items() if name not in frozen}
+
+
+def load_state(head: Head, learned: Mapping[str, Tensor]) -> None:
+    """Put back what `state` gave, all of it."""
+    head.load_state_dict({**head.state_dict(), **learned})
+
+
+def _adapters(head: Head, rank: int) -> LoraModel:
+    """Adapters in the place of the trunk's linear layers; every other weight of the model is frozen."""
+    from peft import LoraConfig, LoraModel
+    from transformers.pytorch_utils import Conv1D
+
+    head.model.requires_grad_(False)
+    trunk: Any = head.model.base_model
+    transposed = any(isinstance(module, Conv1D) for module in trunk.modules())  # GPT-2's
+    settings = LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules="all-linear", fan_in_fan_out=transposed)
+    return LoraModel(trunk, settings, "default")
+
+
+def _hold_no_activations(head: Head) -> None:
+    if not head.model.supports_gradient_checkpointing:
+        raise must("gradient_checkpointing", "false for a model that does not have it", type(head.model).__name__)
+    head.model.activation_checkpointing_enable()
