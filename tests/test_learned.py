@@ -188,6 +188,7 @@ def test_activations_computed_again_give_the_same_bits(kind: str, options: dict[
     assert not changed(again, weights(held))
     assert len(calls) == 2 * steps.steps
     assert not again.model.is_activation_checkpointing
+    assert not [module for module in again.modules() if module._forward_hooks]
 
 
 def test_a_model_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

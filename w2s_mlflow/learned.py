@@ -39,6 +39,7 @@ def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_check
     yield
     if gradient_checkpointing:
         head.model.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
+        head.model.disable_input_require_grads()  # type: ignore[no-untyped-call]
     if adapters is not None:
         adapters.merge_and_unload(progressbar=False)
     head.requires_grad_(True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.models.test_hub import made, write
 from w2s_mlflow import models, predict
 from w2s_mlflow.config import ConfigError, parse
 from w2s_mlflow.stages import _finetune, _gold, ceiling, student, supervisor
-from w2s_mlflow.tracking import logged_model, results
+from w2s_mlflow.tracking import fingerprint, logged_model, results
 from w2s_mlflow.tracking.results import Result
 
 TINY: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-27k", "epochs": 1, "head": "classify"}
@@ -73,6 +74,12 @@ def test_what_changes_a_result_is_another_result() -> None:
     changes += [{"pooling": "mean"}, {"max_length": 12}]
     assert len({parts_of(), *(parts_of(**change) for change in changes)}) == 1 + len(changes)
     assert parts_of(gradient_checkpointing=True) == parts_of() == parts_of(pooling="last")
+
+
+def test_adapters_are_those_of_a_version_of_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, adapted = parts_of(), parts_of(lora=2)
+    monkeypatch.setattr(f"{fingerprint.__name__}.version", lambda name: "9.9.1" if name == "peft" else version(name))
+    assert parts_of() == plain and parts_of(lora=2) != adapted
 
 
 # --- supervisor, ceiling and student ----------------------------------------------------------------------------------

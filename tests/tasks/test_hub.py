@@ -150,10 +150,13 @@ def test_hub_is_asked_for_the_pinned_configuration(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(hub, "look", lambda: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    for config in ("default", "small"):
-        assert len(list(_hub.rows(table(config, revision="abc"), "test", "t", None))) == 7
-    of = {"split": "test", "revision": "abc"}
-    assert asked == [(("owner/name", None), of), (("owner/name", "small"), of)]
+    for config, revision in (("default", "abc"), ("small", "abc"), ("small", _hub.CONVERTED)):
+        assert len(list(_hub.rows(table(config, revision=revision), "test", "t", None))) == 7
+    assert asked == [
+        (("owner/name",), {"split": "test", "revision": "abc", "name": None}),
+        (("owner/name",), {"split": "test", "revision": "abc", "name": "small"}),
+        (("owner/name",), {"split": "test", "revision": "refs/convert/parquet", "data_dir": "small"}),
+    ]
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

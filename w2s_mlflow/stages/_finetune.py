@@ -167,7 +167,7 @@ def parts(
         options=result_options(config),
         data=cut.digest,
         inputs={role: result.fingerprint for role, result in inputs.items()},
-        libraries=fingerprint.libraries(),
+        libraries=fingerprint.libraries(*(["peft"] if config.lora else [])),
         source=fingerprint.source(modules),
         weights=models.revision(rung),
     )

@@ -109,7 +109,8 @@ class Training(Reported):
     """Examples that go through the model at once, in training and in predictions; none takes whole batches. A loss sees the
     whole batch all the same, so the result differs in the last bits alone (with dropout, in what is drawn)."""
     dtype: str = "float32"
-    """What the model computes in: float32 or bfloat16; weights, optimizer and loss are float32 in both."""
+    """What the model computes in, in training and in stored predictions: float32 or bfloat16; weights, optimizer and loss are
+    float32 in both, and so is a model that was kept when it answers."""
     gradient_checkpointing: bool = option(False, result=False)
     """Whether activations are computed again when the gradient needs them, instead of being held: less memory, more time."""
     lora: int | None = None

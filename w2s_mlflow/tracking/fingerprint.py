@@ -45,9 +45,9 @@ class Parts:
         return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()[:LENGTH]
 
 
-def libraries() -> dict[str, str]:
-    """major.minor of the libraries that move numbers."""
-    return {name: ".".join(version(name).split(".")[:2]) for name in LIBRARIES}
+def libraries(*more: str) -> dict[str, str]:
+    """major.minor of the libraries that move numbers, and of `more` that this result is made with."""
+    return {name: ".".join(version(name).split(".")[:2]) for name in (*LIBRARIES, *more)}
 
 
 def source(roots: Iterable[str]) -> dict[str, str]:
