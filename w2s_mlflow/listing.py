@@ -77,7 +77,7 @@ def _described(task: Task, rows: tasks.Rows) -> dict[str, Any]:
     return {
         "task": task.name,
         "rows": len(every),
-        "label 1": sum(row.label == 1 for row in every),
+        "label 1": sum(row.label == 1 for row in every) if task.classes == 2 else None,
         "groups": len({row.example.group for row in every}),
         "train": pool.train_rows(),
         "halves": half,

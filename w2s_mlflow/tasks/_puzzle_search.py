@@ -1,0 +1,137 @@
+"""Puzzles cut from games: positions with exactly one best move, by exact search for mate or by a UCI engine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import chess
+import chess.engine
+
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.tasks._rows import LeftOut, Source, draw
+
+PLIES = 4
+"""Positions before the end of a game in which mate is looked for."""
+TRIES = 5
+"""Positions of a game that an engine looks at, drawn by the hash of the game's id, until one has a best move."""
+OPENING = 10
+"""Plies that an engine leaves out: they are theory."""
+HASH_MB = 16
+
+Best = Callable[[chess.Board], chess.Move | None]
+"""The one best move of a position, if there is exactly one."""
+Game = tuple[str, list[chess.Move]]
+"""A game's id and moves."""
+
+
+def games(rows: Iterable[Source]) -> Iterator[Game | LeftOut]:
+    """The games of Kaggle's Lichess table (columns `id` and `moves`, in SAN); in place of one that cannot be played, why."""
+    for row in rows:
+        board = chess.Board()
+        try:
+            yield str(row["id"]), [board.push_san(word) for word in (row["moves"] or "").split()]
+        except ValueError:
+            yield LeftOut("has an illegal move")
+
+
+def cut(games: Iterable[Game | LeftOut], best: Best, *, by_engine: bool) -> Iterator[Source | LeftOut]:
+    """At most one puzzle a game, in the columns of Lichess's puzzle table, with the moves that led there in `Game`."""
+    for game in games:
+        yield game if isinstance(game, LeftOut) else _puzzle(*game, best, _drawn(*game) if by_engine else _last(*game))
+
+
+def _last(id_: str, moves: list[chess.Move]) -> list[int]:
+    return list(range(max(1, len(moves) - PLIES), len(moves)))
+
+
+def _drawn(id_: str, moves: list[chess.Move]) -> list[int]:
+    return sorted(range(OPENING, len(moves)), key=lambda ply: draw("ply", f"{id_}-{ply}", 2**62))[:TRIES]
+
+
+def _puzzle(id_: str, moves: list[chess.Move], best: Best, plies: Iterable[int]) -> Source | LeftOut:
+    for ply in plies:
+        before, game = chess.Board(), []
+        for move in moves[: ply - 1]:
+            game.append(before.san_and_push(move))
+        board = before.copy(stack=False)
+        game.append(board.san_and_push(moves[ply - 1]))
+        if solution := best(board):
+            return {
+                "PuzzleId": f"{id_}-{ply}",
+                "FEN": before.fen(),
+                "Moves": f"{moves[ply - 1].uci()} {solution.uci()}",
+                "GameUrl": f"https://lichess.org/{id_}#{ply}",
+                "Game": " ".join(game),
+            }
+    return LeftOut("has no position with exactly one best move")
+
+
+# --- exact search -----------------------------------------------------------------------------------------------------
+
+
+def only_mate(board: chess.Board) -> chess.Move | None:
+    """The move that mates, if exactly one does; where none does, the move that forces mate in two, if exactly one does.
+
+    Exact: every move and every reply is looked at.
+    """
+    at_once = mating_moves(board)
+    found = at_once or [move for move in board.legal_moves if forces_mate(board, move)]
+    return found[0] if len(found) == 1 else None
+
+
+def mating_moves(board: chess.Board) -> list[chess.Move]:
+    """The moves that mate at once."""
+    return [move for move in board.legal_moves if mates(board, move)]
+
+
+def mates(board: chess.Board, move: chess.Move) -> bool:
+    """Whether a legal move mates at once; one that gives no check is not tried, as it cannot."""
+    return board.gives_check(move) and _after(board, move).is_checkmate()
+
+
+def forces_mate(board: chess.Board, move: chess.Move) -> bool:
+    """Whether after `move` every reply allows mate at once, and there is a reply."""
+    after = _after(board, move)
+    replies = list(after.legal_moves)
+    return bool(replies) and all(mating_moves(_after(after, reply)) for reply in replies)
+
+
+def _after(board: chess.Board, move: chess.Move) -> chess.Board:
+    after = board.copy(stack=False)
+    after.push(move)
+    return after
+
+
+# --- an engine --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
+    """A UCI engine's best move of a position, where its second-best is worth less by `margin` centipawns or more.
+
+    One thread, a fixed number of nodes and an empty hash for each position: the same answer every time.
+
+    Raises:
+        ConfigError: the program does not start, speaks no UCI, or ends.
+    """
+    try:
+        with chess.engine.SimpleEngine.popen_uci(str(path)) as running:
+            running.configure(
+                {name: value for name, value in {"Threads": 1, "Hash": HASH_MB}.items() if name in running.options}
+            )
+            yield lambda board: _best(running, board, nodes, margin)
+    except (OSError, TimeoutError, chess.engine.EngineError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"--engine must be a program that speaks UCI, got {path}: {said}") from error
+
+
+def _best(running: chess.engine.SimpleEngine, board: chess.Board, nodes: int, margin: int) -> chess.Move | None:
+    if board.legal_moves.count() < 2:
+        return None
+    found = running.analyse(board, chess.engine.Limit(nodes=nodes), multipv=2, game=object())
+    scores = [line["score"].relative.score(mate_score=100_000) for line in found if "score" in line and line.get("pv")]
+    if len(scores) < 2 or scores[0] is None or scores[1] is None or scores[0] - scores[1] < margin:
+        return None
+    return found[0]["pv"][0]

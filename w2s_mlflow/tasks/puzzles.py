@@ -1,0 +1,274 @@
+"""Real chess: puzzles of Lichess, of a file in its columns, or cut from a table of games.
+
+`puzzles`: is the move the solution? (1: it is; 0: another legal move, drawn by the hash of the id); `puzzles_best`: which of
+the 1,968 moves of UCI is it? What is shown is the board, or (`puzzles_moves`, `puzzles_moves_best`) the moves that led there.
+The same words before `:PATH` take a file in Lichess's columns (PuzzleId, FEN, Moves, GameUrl); `games:PATH` and so on take
+Kaggle's table of games (id, moves), whose puzzles are the positions near a game's end with exactly one mating move, or
+exactly one that forces mate in two. An engine finds others, once:
+
+    python -m w2s_mlflow.tasks.puzzles --games games.csv --engine /usr/games/stockfish --out puzzles.csv
+
+Rows of one game or position are one group. Rating and themes stay in the source, under the example's id (PuzzleId). A board is
+written as a list of pieces on their squares: tokenizers cut FEN's runs of letters and digits at odd places.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import chess
+import numpy as np
+
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import Rows
+from w2s_mlflow.tasks import Task, _files, _hub
+from w2s_mlflow.tasks import _puzzle_search as search
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, draw, same
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LIMIT = 50_000
+"""Puzzles that are read of a source that has more: those with the smallest hash of their id. Lichess has millions."""
+COLUMNS = ("PuzzleId", "FEN", "Moves", "GameUrl", "Game")
+"""What the command writes."""
+NEEDED = COLUMNS[:3]
+GAMES = ("id", "moves")
+TABLE = _hub.Table(path="Lichess/chess-puzzles", revision="main", columns=dict.fromkeys(COLUMNS[:4], "text"))
+PIECES = "KQRBNP"
+
+
+def _moves() -> Iterator[str]:
+    for start in chess.SQUARES:
+        ends = chess.BB_KNIGHT_ATTACKS[start] | chess.BB_RANK_ATTACKS[start][0] | chess.BB_FILE_ATTACKS[start][0]
+        ends |= chess.BB_DIAG_ATTACKS[start][0]
+        for end in chess.scan_forward(ends):
+            yield chess.Move(start, end).uci()
+            ranks = (chess.square_rank(start), chess.square_rank(end))
+            if ranks in ((6, 7), (1, 0)) and abs(chess.square_file(start) - chess.square_file(end)) <= 1:
+                yield from (chess.Move(start, end, promotion=piece).uci() for piece in range(chess.KNIGHT, chess.KING))
+
+
+UCI_MOVES = tuple(sorted(_moves()))
+"""The classes of the `_best` forms: where a queen or a knight can go from any square, and the promotions."""
+NUMBER = {move: number for number, move in enumerate(UCI_MOVES)}
+
+
+# --- one puzzle -------------------------------------------------------------------------------------------------------
+
+
+def read(row: Source, part: str, *, moves: bool, best: bool) -> Draft:
+    """The example of one puzzle.
+
+    Args:
+        moves: whether it shows the moves that led there, instead of the board.
+        best: whether it asks for the best of all moves, instead of one move's being it.
+    """
+    before, board, solution = _position(row)
+    id_ = str(row["PuzzleId"])
+    shown = _led(row, before) if moves else text(board)
+    groups = (same("position", board.board_fen(), board.turn), *_game(row))
+    if best:
+        return Draft(id_, (shown,), NUMBER[solution.uci()], groups)
+    label = draw("candidate", id_, 2)
+    others = sorted(move.uci() for move in board.legal_moves if move != solution)
+    candidate = solution.uci() if label else others[draw("wrong", id_, len(others))]
+    return Draft(id_, (shown, candidate), label, groups)
+
+
+def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
+    """The board before the opponent's move, the board of the question, and the answer. Raises LeftOut."""
+    try:
+        before = chess.Board(row["FEN"])
+        if not before.is_valid():
+            raise ValueError
+    except (ValueError, TypeError):
+        raise LeftOut("has an illegal position") from None
+    board = before.copy(stack=False)
+    try:
+        opponent, solution = [chess.Move.from_uci(word) for word in str(row["Moves"]).split()[:2]]
+        board.push(_legal(board, opponent))
+        _legal(board, solution)
+    except ValueError:
+        raise LeftOut("has an illegal move") from None
+    if board.legal_moves.count() < 2:
+        raise LeftOut("has one legal move only")
+    if search.mates(board, solution) and len(search.mating_moves(board)) > 1:
+        raise LeftOut("has several mating moves")
+    return before, board, solution
+
+
+def _legal(board: chess.Board, move: chess.Move) -> chess.Move:
+    if move not in board.legal_moves:
+        raise ValueError(move)
+    return move
+
+
+def text(board: chess.Board) -> str:
+    """`White: Kg1 Qd3 Pa2. Black: Kg8. White to move.`, with castling rights and the en passant square where there are such."""
+    sides = (f"{name}: {' '.join(_pieces(board, color))}." for name, color in (("White", True), ("Black", False)))
+    castling = [] if board.castling_xfen() == "-" else [f"Castling: {board.castling_xfen()}."]
+    passing = [f"En passant: {chess.square_name(board.ep_square)}."] if board.has_legal_en_passant() and board.ep_square else []
+    return " ".join([*sides, *castling, *passing, f"{'White' if board.turn else 'Black'} to move."])
+
+
+def _pieces(board: chess.Board, color: chess.Color) -> Iterator[str]:
+    for symbol in PIECES:
+        for square in board.pieces(chess.Piece.from_symbol(symbol).piece_type, color):
+            yield symbol + chess.square_name(square)
+
+
+def _led(row: Source, before: chess.Board) -> str:
+    if row.get("Game"):
+        return str(row["Game"])
+    return f"{text(before)} Then {str(row['Moves']).split()[0]}."
+
+
+def _game(row: Source) -> tuple[str, ...]:
+    """The game's name: its address without the ply and the side it is seen from."""
+    address = str(row.get("GameUrl") or "").partition("#")[0].removesuffix("/black").removesuffix("/white")
+    return (same("game", address),) if address else ()
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+def _of_hub(name: str, reader: Callable[[Source, str], Draft], data_dir: Path | None) -> Rows:
+    table = _hub.arrow(TABLE, "train", name, data_dir)
+    _hub.check_columns(table.schema, TABLE.columns, f"{TABLE}, split train")
+    kept = _kept(table.select(list(TABLE.columns)))
+    rows = (row for batch in kept.to_batches(max_chunksize=_hub.BATCH) for row in batch.to_pylist())
+    return _counted(assemble(reader, rows, None), {"is beyond the rows that are read": table.num_rows - kept.num_rows})
+
+
+def _kept(table: pa.Table) -> pa.Table:
+    """The LIMIT rows with the smallest hash of their id; no other becomes a Python object."""
+    if table.num_rows <= LIMIT:
+        return table
+    ids = (id_ for chunk in table["PuzzleId"].chunks for id_ in chunk.to_pylist())
+    hashes = np.fromiter((draw("kept", str(id_), 2**62) for id_ in ids), dtype=np.int64, count=table.num_rows)
+    return table.take(np.sort(np.argpartition(hashes, LIMIT)[:LIMIT]))
+
+
+def _of_puzzles(option: str, file: Path, reader: Callable[[Source, str], Draft]) -> Rows:
+    rows = list(_files.rows(option, file, NEEDED))
+    if len(rows) > LIMIT:
+        rows = sorted(rows, key=lambda row: draw("kept", str(row["PuzzleId"]), 2**62))[:LIMIT]
+    return assemble(reader, rows, None)
+
+
+def _of_games(option: str, file: Path, reader: Callable[[Source, str], Draft]) -> Rows:
+    games = search.games(_files.rows(option, file, GAMES))
+    puzzles, left_out = _sorted_out(search.cut(games, search.only_mate, by_engine=False))
+    return _counted(assemble(reader, puzzles, None), left_out)
+
+
+def _sorted_out(found: Iterable[Source | LeftOut]) -> tuple[list[Source], Counter[str]]:
+    puzzles, left_out = [], Counter[str]()
+    for puzzle in found:
+        if isinstance(puzzle, LeftOut):
+            left_out[str(puzzle)] += 1
+        else:
+            puzzles.append(puzzle)
+    return puzzles, left_out
+
+
+def _counted(rows: Rows, left_out: Mapping[str, int]) -> Rows:
+    more = {reason: count for reason, count in left_out.items() if count}
+    return Rows(rows.train, rows.heldout, dict(Counter(rows.left_out) + Counter(more)))
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def _task(name: str, suffix: str, load: Callable[[Path | None], Rows], source: str, key: str = "") -> Task:
+    best = suffix.endswith("_best")
+    return Task(
+        name=name,
+        family="puzzles",
+        head="classify",
+        classes=len(UCI_MOVES) if best else 2,
+        load=load,
+        train_size=_hub.TRAIN_SIZE,
+        test_size=_hub.TEST_SIZE,
+        positive="(a class is a move)" if best else "the move is the puzzle's solution",
+        source=source,
+        license="CC0-1.0" if source == str(TABLE) else "the file's own",
+        key=key,
+    )
+
+
+def _reader(suffix: str) -> Callable[[Source, str], Draft]:
+    return functools.partial(read, moves="_moves" in suffix, best=suffix.endswith("_best"))
+
+
+def _hub_task(suffix: str) -> Task:
+    name = f"puzzles{suffix}"
+    return _task(name, suffix, lambda data_dir: _of_hub(name, _reader(suffix), data_dir), str(TABLE))
+
+
+def _file_task(kind: str, suffix: str, path: str) -> Task:
+    name, file = f"{kind}{suffix}:{path}", Path(path).expanduser()
+    option, of_kind = f"--task {name}", {"puzzles": _of_puzzles, "games": _of_games}[kind]
+    next(iter(_files.rows(option, file, ())), None)
+    return _task(name, suffix, lambda data_dir: of_kind(option, file, _reader(suffix)), file.name, file.stem)
+
+
+FORMS = ("", "_moves", "_best", "_moves_best")
+TASKS = tuple(_hub_task(suffix) for suffix in FORMS)
+FILES = {f"{kind}{suffix}": functools.partial(_file_task, kind, suffix) for kind in ("puzzles", "games") for suffix in FORMS}
+
+
+# --- cutting puzzles into a file --------------------------------------------------------------------------------------
+
+
+def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) -> Counter[str]:
+    """Cut puzzles from a table of games into a CSV, written whole or not at all; how many, and what was left out.
+
+    Raises:
+        ConfigError: there is no such table, or no such engine.
+    """
+    found = search.games(_files.rows("--games", games, GAMES))
+    if engine is None:
+        puzzles, counts = _sorted_out(search.cut(found, search.only_mate, by_engine=False))
+    else:
+        with search.engine(engine, nodes, margin) as best:
+            puzzles, counts = _sorted_out(search.cut(found, best, by_engine=True))
+    written = out.with_name(f"{out.name}.{os.getpid()}")
+    with written.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(puzzles)
+    written.replace(out)
+    counts["puzzles"] = len(puzzles)
+    return counts
+
+
+def main() -> None:
+    """Read the options, cut and count; 2 with one sentence for wrong input."""
+    parser = argparse.ArgumentParser(description="Cut chess puzzles from a table of games.")
+    parser.add_argument("--games", type=Path, required=True, help="the table: columns id and moves, in SAN")
+    parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
+    parser.add_argument("--engine", type=Path, help="a UCI engine; without one, positions with exactly one mate are cut")
+    parser.add_argument("--nodes", type=int, default=20_000, help="what the engine may look at in a position")
+    parser.add_argument("--margin", type=int, default=200, help="centipawns by which the best move must be better")
+    given = parser.parse_args()
+    try:
+        counts = write(given.games, given.out, given.engine, given.nodes, given.margin)
+    except (ConfigError, OSError) as error:
+        print(f"w2s_mlflow: {error}", file=sys.stderr)
+        sys.exit(2)
+    for reason, count in counts.items():
+        print(f"{count} {reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
