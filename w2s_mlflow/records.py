@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,8 @@ class Row:
 
     example: Example
     label: int
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What else the source says of it, such as a puzzle's rating; no model is shown it, and no digest has it."""
 
 
 @dataclass(frozen=True, slots=True)

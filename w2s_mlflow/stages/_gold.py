@@ -6,6 +6,7 @@ What trains on weak labels is given a `Split`, which has none. `Gold` stays here
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -70,14 +71,16 @@ def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, 
 
 
 def record_rows(config: Cutting, cut: split.Split, recorder: Recorder) -> None:
-    """Stage `rows.parquet`: id, part and digest of every row of the cut."""
+    """Stage `rows.parquet`: id, part and digest of every row of the cut, and what else its source says of it, as JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     digests = _row_digests(config.task, config.data_dir)
+    about = {row.example.id: row.about for row in _rows(config.task, config.data_dir)}
     used = [(example.id, part) for part, examples in cut.parts().items() for example in examples]
     columns = {"id": [id_ for id_, _ in used], "part": [part for _, part in used]}
     columns["digest"] = [digests[id_] for id_, _ in used]
+    columns["about"] = [json.dumps(about[id_]) for id_, _ in used]
     pq.write_table(pa.table(columns), recorder.directory / ROWS)
 
 

@@ -19,6 +19,8 @@ TRIES = 5
 OPENING = 10
 """Plies that an engine leaves out: they are theory."""
 HASH_MB = 16
+ANSWER_S = 60.0
+"""Seconds in which an engine answers; one that does not has gone astray."""
 
 Best = Callable[[chess.Board], chess.Move | None]
 """The one best move of a position, if there is exactly one."""
@@ -114,23 +116,23 @@ def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
     One thread, a fixed number of nodes and an empty hash for each position: the same answer every time.
 
     Raises:
-        ConfigError: the program does not start, speaks no UCI, or ends.
+        ConfigError: the program does not start, speaks no UCI, ends, or does not answer.
     """
     try:
-        with chess.engine.SimpleEngine.popen_uci(str(path)) as running:
+        with chess.engine.SimpleEngine.popen_uci(str(path), timeout=ANSWER_S) as running:
             running.configure(
                 {name: value for name, value in {"Threads": 1, "Hash": HASH_MB}.items() if name in running.options}
             )
             yield lambda board: _best(running, board, nodes, margin)
     except (OSError, TimeoutError, chess.engine.EngineError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = (str(error).strip().splitlines() or ["it does not answer"])[0]
         raise ConfigError(f"--engine must be a program that speaks UCI, got {path}: {said}") from error
 
 
 def _best(running: chess.engine.SimpleEngine, board: chess.Board, nodes: int, margin: int) -> chess.Move | None:
     if board.legal_moves.count() < 2:
         return None
-    found = running.analyse(board, chess.engine.Limit(nodes=nodes), multipv=2, game=object())
+    found = running.analyse(board, chess.engine.Limit(nodes=nodes, time=ANSWER_S), multipv=2, game=object())
     scores = [line["score"].relative.score(mate_score=100_000) for line in found if "score" in line and line.get("pv")]
     if len(scores) < 2 or scores[0] is None or scores[1] is None or scores[0] - scores[1] < margin:
         return None

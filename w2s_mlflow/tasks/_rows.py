@@ -6,7 +6,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Draft:
     groups: tuple[str, ...] = ()
     """What keeps rows together, as `same(...)` makes them: rows with one in common are one group. Equal texts always are."""
     candidates: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What else the source says of it, for an analysis."""
 
 
 Reader = Callable[[Source, str], Draft]
@@ -67,6 +69,11 @@ def draw(purpose: str, id_: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{purpose}\x1f{id_}".encode()).digest()[:8]) % count
 
 
+def ordered(id_: str, *pair: str) -> tuple[str, ...]:
+    """Two texts that are compared, in an order that hangs on themselves and the id: it does not tell which is the better."""
+    return tuple(sorted(pair, reverse=draw("order", id_, 2) == 1))
+
+
 def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | None) -> Rows:
     """The rows of a task. What a reader leaves out is counted; so is what stands twice, and what has two labels.
 
@@ -82,7 +89,7 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
         parts["heldout"] = _drafts(read, heldout, "heldout", left_out)
     drafts = [draft for part in parts.values() for draft in part]
     rows = [
-        Row(Example(draft.id, group, draft.segments, draft.candidates), draft.label)
+        Row(Example(draft.id, group, draft.segments, draft.candidates), draft.label, draft.about)
         for draft, group in zip(drafts, groups_of(drafts), strict=True)
     ]
     if heldout is None:

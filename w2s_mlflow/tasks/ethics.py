@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from w2s_mlflow.tasks import Task
 from w2s_mlflow.tasks._hub import CONVERTED, Parts, Table, task
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Reader, Source, digest, draw, normalised, of_class, same
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Reader, Source, digest, normalised, of_class, ordered, same
 
 CLASSES = {0: 0, 1: 1}
 WHICH = "Which of the two is more pleasant?"
@@ -39,9 +39,8 @@ def _utilitarianism(row: Source, part: str) -> Draft:
     if normalised(better) == normalised(worse):
         raise LeftOut("compares equal texts")
     id_ = f"{part}-{digest(*sorted((better, worse)))}"
-    label = draw("order", id_, 2)
-    candidates = (better, worse) if label == 0 else (worse, better)
-    return Draft(id_, (WHICH,), label, (same("scenario", better), same("scenario", worse)), candidates)
+    pair = ordered(id_, better, worse)
+    return Draft(id_, (WHICH,), pair.index(better), (same("scenario", better), same("scenario", worse)), pair)
 
 
 def _task(name: str, columns: dict[str, str], read: Reader, positive: str, head: str = "classify") -> Task:

@@ -1,7 +1,7 @@
 """Reward modelling: which of two responses to a prompt is preferred. Scored as r_A, r_B (head `compare`).
 
-Which response is A hangs on the hash of an id that is that of the texts in alphabetical order: it does not know the preferred
-one. Rows of one prompt, dialogue or post are one group. A pair that several people judged otherwise is left out.
+Which response is A hangs on the texts and on the hash of an id, itself made of the texts: it does not know the preferred one.
+Rows of one prompt, dialogue or post are one group. A pair that several people judged otherwise is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Human, Task, _files
 from w2s_mlflow.tasks._hub import CONVERTED, TEST_SIZE, TRAIN_SIZE, Parts, Table, task
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, digest, draw, normalised, of_class, same
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, digest, normalised, of_class, ordered, same
 
 POSITIVE = "the second response is preferred"
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
@@ -27,9 +27,8 @@ def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[s
     if normalised(chosen) == normalised(rejected):
         raise LeftOut("has two equal responses")
     id_ = id_ or f"{part}-{digest(prompt, *sorted((chosen, rejected)))}"
-    label = draw("order", id_, 2)
-    candidates = (chosen, rejected) if label == 0 else (rejected, chosen)
-    return Draft(id_, (prompt,), label, (same("prompt", prompt), *groups), candidates)
+    pair = ordered(id_, chosen, rejected)
+    return Draft(id_, (prompt,), pair.index(chosen), (same("prompt", prompt), *groups), pair)
 
 
 def _hh(row: Source, part: str) -> Draft:

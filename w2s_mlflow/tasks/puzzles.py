@@ -8,8 +8,8 @@ exactly one that forces mate in two. An engine finds others, once:
 
     python -m w2s_mlflow.tasks.puzzles --games games.csv --engine /usr/games/stockfish --out puzzles.csv
 
-Rows of one game or position are one group. Rating and themes stay in the source, under the example's id (PuzzleId). A board is
-written as a list of pieces on their squares: tokenizers cut FEN's runs of letters and digits at odd places.
+Rows of one game or position are one group. Rating and themes are kept beside a row, in a run's rows.parquet. A board is written
+as a list of pieces on their squares: tokenizers cut FEN's runs of letters and digits at odd places.
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ if TYPE_CHECKING:
 
 LIMIT = 50_000
 """Puzzles that are read of a source that has more: those with the smallest hash of their id. Lichess has millions."""
+BEYOND = "is beyond the rows that are read"
 COLUMNS = ("PuzzleId", "FEN", "Moves", "GameUrl", "Game")
 """What the command writes."""
 NEEDED = COLUMNS[:3]
+ABOUT = ("Rating", "Themes")
+"""What a puzzle is known to be like: how hard for people, and of what kind."""
 GAMES = ("id", "moves")
 TABLE = _hub.Table(path="Lichess/chess-puzzles", revision="main", columns=dict.fromkeys(COLUMNS[:4], "text"))
 PIECES = "KQRBNP"
@@ -76,12 +79,13 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> Draft:
     id_ = str(row["PuzzleId"])
     shown = _led(row, before) if moves else text(board)
     groups = (same("position", board.board_fen(), board.turn), *_game(row))
+    about = {name: row[name] for name in ABOUT if row.get(name) is not None}
     if best:
-        return Draft(id_, (shown,), NUMBER[solution.uci()], groups)
+        return Draft(id_, (shown,), NUMBER[solution.uci()], groups, about=about)
     label = draw("candidate", id_, 2)
     others = sorted(move.uci() for move in board.legal_moves if move != solution)
     candidate = solution.uci() if label else others[draw("wrong", id_, len(others))]
-    return Draft(id_, (shown, candidate), label, groups)
+    return Draft(id_, (shown, candidate), label, groups, about=about)
 
 
 def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
@@ -144,25 +148,28 @@ def _game(row: Source) -> tuple[str, ...]:
 def _of_hub(name: str, reader: Callable[[Source, str], Draft], data_dir: Path | None) -> Rows:
     table = _hub.arrow(TABLE, "train", name, data_dir)
     _hub.check_columns(table.schema, TABLE.columns, f"{TABLE}, split train")
-    kept = _kept(table.select(list(TABLE.columns)))
+    kept = _kept(table.select([*TABLE.columns, *(name for name in ABOUT if name in table.column_names)]))
     rows = (row for batch in kept.to_batches(max_chunksize=_hub.BATCH) for row in batch.to_pylist())
-    return _counted(assemble(reader, rows, None), {"is beyond the rows that are read": table.num_rows - kept.num_rows})
+    return _counted(assemble(reader, rows, None), {BEYOND: table.num_rows - kept.num_rows})
 
 
 def _kept(table: pa.Table) -> pa.Table:
-    """The LIMIT rows with the smallest hash of their id; no other becomes a Python object."""
+    """The LIMIT rows with the smallest hash of their id; of the others, only their ids become Python objects."""
     if table.num_rows <= LIMIT:
         return table
-    ids = (id_ for chunk in table["PuzzleId"].chunks for id_ in chunk.to_pylist())
-    hashes = np.fromiter((draw("kept", str(id_), 2**62) for id_ in ids), dtype=np.int64, count=table.num_rows)
+    batches = table.select(["PuzzleId"]).to_batches(max_chunksize=_hub.BATCH)
+    hashes = np.fromiter((_place(row) for batch in batches for row in batch.to_pylist()), np.int64, table.num_rows)
     return table.take(np.sort(np.argpartition(hashes, LIMIT)[:LIMIT]))
+
+
+def _place(row: Source) -> int:
+    return draw("kept", str(row["PuzzleId"]), 2**62)
 
 
 def _of_puzzles(option: str, file: Path, reader: Callable[[Source, str], Draft]) -> Rows:
     rows = list(_files.rows(option, file, NEEDED))
-    if len(rows) > LIMIT:
-        rows = sorted(rows, key=lambda row: draw("kept", str(row["PuzzleId"]), 2**62))[:LIMIT]
-    return assemble(reader, rows, None)
+    kept = rows if len(rows) <= LIMIT else sorted(rows, key=_place)[:LIMIT]
+    return _counted(assemble(reader, kept, None), {BEYOND: len(rows) - len(kept)})
 
 
 def _of_games(option: str, file: Path, reader: Callable[[Source, str], Draft]) -> Rows:
