@@ -45,7 +45,7 @@ class Row:
 
     example: Example
     label: int
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What else the source says of it, such as a puzzle's rating; no model is shown it, and no digest has it."""
 
 

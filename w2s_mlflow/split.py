@@ -35,7 +35,7 @@ class Split:
     selection: Examples
     test: Examples
     digest: str
-    """sha256 over the sorted (id, group, segments, candidates, label) of the rows in use."""
+    """sha256 over each part's sorted (id, group, segments, candidates, label)."""
 
     def parts(self) -> dict[str, Examples]:
         """Its six parts by name."""
@@ -110,15 +110,19 @@ def cut(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool
         d1, d1_validation = balanced(d1), balanced(d1_validation)
     if pool.classes == 2 and (only := _only_label(d1)) is not None:
         raise must("train_size", f"large enough for both classes in supervision, where every label is {only}", train_size)
-    in_use = [row for part in (d1, d1_validation, d2, d2_validation, pool.selection, test) for group in part for row in group]
+    parts = {
+        "supervision": d1,
+        "supervision_validation": d1_validation,
+        "transfer": d2,
+        "transfer_validation": d2_validation,
+        "selection": pool.selection,
+        "test": test,
+    }
+    rows = {name: [row for group in groups for row in group] for name, groups in parts.items()}
+    digests = canonical_json({name: digest(found) for name, found in rows.items()})
     return Split(
-        supervision=_examples(d1),
-        supervision_validation=_examples(d1_validation),
-        transfer=_examples(d2),
-        transfer_validation=_examples(d2_validation),
-        selection=_examples(pool.selection),
-        test=_examples(test),
-        digest=digest(in_use),
+        **{name: tuple(row.example for row in found) for name, found in rows.items()},
+        digest=hashlib.sha256(digests.encode()).hexdigest(),
     )
 
 
@@ -199,10 +203,6 @@ def _share(groups: Groups, share: float, option: str, size: int) -> tuple[Groups
     count = len(_take(groups, round(share * _size(groups)))[0])
     count = min(max(count, 1), len(groups) - 1)
     return groups[:count], groups[count:]
-
-
-def _examples(groups: Groups) -> Examples:
-    return tuple(row.example for group in groups for row in group)
 
 
 def _check_ids(rows: Rows) -> None:

@@ -492,7 +492,7 @@ def test_the_parts_are_stored_one_by_one() -> None:
     found = supervisor.run(supervisor.Config(**SMALL))
     parts = json.loads(found.artifact("fingerprint.json").read_text())
     assert Parts(**parts).digest() == found.fingerprint
-    assert {"losses.cross_entropy", "train", "tasks.chess", "models.chess"} <= set(parts["source"])
+    assert {"losses.cross_entropy", "train", "split", "models.chess"} <= set(parts["source"])
     assert found.tags["w2s.data"] == parts["data"] == _gold.cut(supervisor.Config(**SMALL).resolved())[1].digest
 
 

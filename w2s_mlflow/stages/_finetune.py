@@ -29,7 +29,8 @@ LOG = logging.getLogger("w2s_mlflow")
 MODEL = "w2s.model_id"
 """The tag with the id of a run's logged model."""
 MODULES = ("heads", "train", "predict", "split", "records")
-"""The roots of every trained result's source digest, beside its task, its model family and its loss."""
+"""The roots of every trained result's source digest, beside its model family and its loss. Not its task: all that a task
+says is in the rows, and these are in the data's digest, so that the same rows from another source are the same result."""
 GOLD = "w2s.gold"
 """The tag of a run with a gold-trained ancestor on `transfer`: its labels are no weak labels."""
 
@@ -160,7 +161,7 @@ def parts(
     from w2s_mlflow.tracking import fingerprint
 
     rung = config.rung()
-    modules = (*MODULES, f"tasks.{tasks.find(config.task).family}", f"models.{rung.family}", *roots)
+    modules = (*MODULES, f"models.{rung.family}", *roots)
     return fingerprint.Parts(
         stage=stage,
         version=version,
