@@ -227,6 +227,19 @@ def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> No
         cut(plain(), **sizes)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ([20] * 3, "4 groups of rows in its training part, it has 3 with 60 rows"),
+        ([], "4 groups of rows in its training part, it has 0 with 0 rows"),
+        ([20] * 4, "2 groups of rows in its held-out part, it has 1 with 20 rows"),
+    ],
+)
+def test_too_few_groups_are_named_with_their_part(sizes: list[int], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^the task t must have at least {said}$"):
+        split.pool("t", Rows(tuple(rows(sizes, "train")), tuple(rows([20], "heldout"))))
+
+
 def labelled(sizes: Sequence[tuple[int, int]]) -> list[list[Row]]:
     """Groups of so many rows of class 0 and of class 1."""
     return [

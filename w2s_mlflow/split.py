@@ -69,14 +69,18 @@ def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Po
         balance: whether `selection` and `test` hold as many rows of each class.
 
     Raises:
-        ConfigError: there are less than two groups to hold out, or no row of one of two classes.
+        ConfigError: there are too few groups to fill every part of a cut, or no row of one of two classes.
         JoinError: an id stands twice.
     """
     _check_ids(rows)
     heldout = _in_groups(rows.heldout, ("heldout", key))
-    selection, test = _share(heldout, SELECTION, "test_size", _size(heldout))
     used = {row.example.group for row in rows.heldout}
     train = _in_groups([row for row in rows.train if row.example.group not in used], ("train", key))
+    for part, groups, fewest in (("training", train, 4), ("held-out", heldout, 2)):
+        if len(groups) < fewest:
+            few = f"{len(groups)} with {_size(groups)} rows"
+            raise ConfigError(f"the task {key} must have at least {fewest} groups of rows in its {part} part, it has {few}")
+    selection, test = _share(heldout, SELECTION, "test_size", _size(heldout))
     if balance:
         selection, test = balanced(selection), balanced(test)
     for part, groups in {"training": train, "test": test}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 import shutil
 import stat
@@ -10,18 +11,21 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import chess
-import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.tasks import mirror
-from w2s_mlflow import split, tasks
+from w2s_mlflow import tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Row, Rows
+from w2s_mlflow.stages import student
 from w2s_mlflow.tasks import _puzzle_search as search
 from w2s_mlflow.tasks import puzzles
+from w2s_mlflow.tracking import results
 
 TEXTS = ("PuzzleId", "FEN", "Moves", "Themes", "GameUrl", "OpeningTags")
 NUMBERS = ("Rating", "RatingDeviation", "Popularity", "NbPlays")
@@ -372,9 +376,9 @@ def test_stockfish_cuts_the_same_puzzles_every_time(tmp_path: Path) -> None:
 # --- 1,968 classes ----------------------------------------------------------------------------------------------------
 
 
-def test_the_cut_of_many_classes(tmp_path: Path) -> None:
-    """No class is asked to be in every part."""
-    boards = [board.fen() for board in playouts(40, 60) if board.ply() > 8]
+@pytest.mark.usefixtures("experiment")
+def test_a_student_of_1968_classes_and_what_is_kept_beside_its_rows(tmp_path: Path) -> None:
+    boards = [board.fen() for board in playouts(20, 60) if board.ply() > 8]
     rows = []
     for number, fen in enumerate(boards):
         board = chess.Board(fen)
@@ -382,10 +386,13 @@ def test_the_cut_of_many_classes(tmp_path: Path) -> None:
         board.push(opponent)
         solution = next(iter(board.legal_moves), None)
         row = {"PuzzleId": f"p{number}", "FEN": fen, "Moves": f"{opponent} {solution}", "GameUrl": f"l/{number // 5}"}
-        rows.append({**SAMPLE, **row})
-    found = hub(tmp_path, rows, "puzzles_best")
-    cut = split.cut(split.pool("puzzles_best", found, classes=1968), seed=0, train_size=400, test_size=100)
-    groups = [{example.group for example in part} for part in cut.parts().values()]
-    assert not any(one & other for number, one in enumerate(groups) for other in groups[:number])
-    labels = np.array([row.label for row in every(found)])
-    assert labels.max() < 1968 and len(set(labels)) > 20
+        rows.append({**SAMPLE, **row, "Rating": 1000 + number})
+    hub(tmp_path, rows, "puzzles_best")
+    given: dict[str, Any] = {"task": "puzzles_best", "data_dir": str(tmp_path), "weak": "chess-27k", "strong": "chess-43k"}
+    found = student.run(student.Config(**given, method="confidence", train_size=200, test_size=60, epochs=1))
+    predicted = found.predictions("test")
+    assert predicted.probabilities_NC.shape == (len(predicted.ids), 1968)
+    assert all(0 <= found.metrics[f"test/{name}"] <= 1 for name in ("accuracy", "agreement", "ceiling_accuracy"))
+    kept = pq.read_table(results.get(found.tags["w2s.weak_run_id"]).artifact("rows.parquet")).to_pylist()
+    assert len(kept) > 200
+    assert all(json.loads(row["about"]) == {"Rating": 1000 + int(row["id"].removeprefix("p"))} for row in kept)
