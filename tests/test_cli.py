@@ -25,7 +25,7 @@ WRONG = {
     "student --method confidense": r"--method must be one of .*, got 'confidense' \(did you mean confidence\?\)",
     "student --method confidence --alpha 2": r"--alpha must be in \[0, 1\], got 2.0",
     "student --method confidence --alpha nan": r"--alpha must be finite, got nan",
-    "student --alpha 0.5": r"--alpha is an option of --loss confidence, not of cross_entropy",
+    "student --alpha 0.5": r"--alpha is an option of --loss confidence or entropy, not of cross_entropy",
     "student --loss confidence --method baseline": r"--loss must be cross_entropy under --method baseline.*got confidence",
     "student --epochs 0": r"--epochs must be at least 1, got 0",
     "student --epochs 1.5": r"--epochs must be a whole number, got '1.5'",

@@ -161,16 +161,16 @@ def test_cross_entropy_is_the_mean_of_its_rows_whatever_the_progress() -> None:
 def test_ramp_is_continuous_and_ends_at_alpha(alpha: float, warmup: float) -> None:
     options = confidence.Options(alpha=alpha, warmup=warmup)
     step = 1e-4
-    weights = [confidence.weight(progress, options) for progress in np.arange(0.0, 1.0 + step / 2, step)]
+    weights = [losses.weight(progress, options) for progress in np.arange(0.0, 1.0 + step / 2, step)]
     jumps = np.diff(weights)
     assert jumps.min() >= 0 and jumps.max() <= alpha * step / warmup + 1e-12
-    assert weights[0] == 0 and weights[-1] == alpha and confidence.weight(warmup, options) == alpha
-    assert confidence.weight(warmup / 2, options) == pytest.approx(alpha / 2)
+    assert weights[0] == 0 and weights[-1] == alpha and losses.weight(warmup, options) == alpha
+    assert losses.weight(warmup / 2, options) == pytest.approx(alpha / 2)
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.1, 0.5, 1.0])
 def test_without_warmup_the_weight_is_constant(progress: float) -> None:
-    assert confidence.weight(progress, confidence.Options(alpha=0.6, warmup=0.0)) == 0.6
+    assert losses.weight(progress, confidence.Options(alpha=0.6, warmup=0.0)) == 0.6
 
 
 @settings(slow_machine, max_examples=100)

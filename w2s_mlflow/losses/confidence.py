@@ -10,26 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from w2s_mlflow.config import must
+from w2s_mlflow.losses import Auxiliary, weight
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Auxiliary):
     """How much the student's own confident predictions count."""
-
-    alpha: float | None = None
-    """Weight of the confidence term in [0, 1]; none takes .75 for a large student, .5 otherwise."""
-    warmup: float = 0.2
-    """Fraction of training in [0, 1] over which the weight grows linearly from 0; 0 means constant."""
-
-    def __post_init__(self) -> None:
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise must("alpha", "in [0, 1]", self.alpha)
-        if not 0 <= self.warmup <= 1:
-            raise must("warmup", "in [0, 1]", self.warmup)
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
@@ -38,12 +27,6 @@ def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options
     log_f_NC = logits_NC.log_softmax(dim=-1)
     mixed_NC = (1 - a) * labels_NC + a * hardened(logits_NC.detach(), labels_NC)
     return -(mixed_NC * log_f_NC).sum(dim=-1).mean()  # CE is linear in its labels
-
-
-def weight(progress: float, options: Options) -> float:
-    """a = alpha * min(1, progress / warmup), continuous, alpha from `warmup` on."""
-    assert options.alpha is not None, "alpha is resolved from the model's tier before training"
-    return options.alpha * (min(1.0, progress / options.warmup) if options.warmup else 1.0)
 
 
 def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class Config(Training):
         found = options.plugin("losses", loss, "--loss").Options
         for name in self.loss_options:
             if name not in found.__dataclass_fields__:
-                having = ", ".join(options.losses_with(name))
+                having = " or ".join(options.losses_with(name))
                 raise ConfigError(f"{options.flag(name)} is an option of --loss {having}, not of {loss}")
         found(**self.loss_options)
 

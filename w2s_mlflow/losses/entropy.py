@@ -1,0 +1,29 @@
+"""Weak labels and sure answers: L = (1 - a) CE(f, f_w) + a H(f), H(f) = -sum_c f_c log f_c, a as in the confidence loss.
+
+The confidence loss with the student's answer not hardened, which is the entropy minimisation of Grandvalet & Bengio 2004. The
+gradient goes through both factors of H: with f held constant in the first, as github.com/EleutherAI/w2s has it (w2s/loss.py),
+the gradient of H at the logits is f - f = 0, and the term does nothing but weaken the labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from w2s_mlflow.losses import Auxiliary, weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Auxiliary):
+    """How much the entropy counts."""
+
+
+def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
+    """(1 - a) CE(f, f_w) + a H(f), the mean over rows, a scalar."""
+    a = weight(progress, options)
+    log_f_NC = logits_NC.log_softmax(dim=-1)
+    mixed_NC = (1 - a) * labels_NC + a * log_f_NC.exp()
+    return -(mixed_NC * log_f_NC).sum(dim=-1).mean()

@@ -1,0 +1,34 @@
+"""Weak labels for the unsure only: L = 1/N sum_n [max_c f_nc < .5 + radius] CE(f_n, f_w,n).
+
+A row of which the student is sure is left as it is, whatever its label says. The formula is that of `confidence_window_loss` in
+github.com/EleutherAI/w2s, w2s/loss.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from w2s_mlflow.config import must
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Who is unsure."""
+
+    radius: float = 0.15
+    """A row counts while the student's largest probability is below .5 + radius, radius in (0, .5]."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.radius <= 0.5:
+            raise must("radius", "in (0, 0.5]", self.radius)
+
+
+def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
+    """The sum over rows that count by the number of all rows, a scalar. `progress` is not used."""
+    log_f_NC = logits_NC.log_softmax(dim=-1)
+    unsure_N = log_f_NC.detach().exp().amax(dim=-1) < 0.5 + options.radius
+    return -((labels_NC * log_f_NC).sum(dim=-1) * unsure_N).mean()
