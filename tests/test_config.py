@@ -134,7 +134,7 @@ def test_an_unknown_option_names_the_nearest_and_the_list() -> None:
 
 
 def test_options_of_losses_are_listed_where_there_is_a_loss_and_their_field_is_not() -> None:
-    with pytest.raises(ConfigError, match=r"--alpha.*--seed.*--warmup, got '--alfa' \(did you mean --alpha\?\)$") as error:
+    with pytest.raises(ConfigError, match=r"--alpha.*--seed.*--warmup.*, got '--alfa' \(did you mean --alpha\?\)$") as error:
         parse(Plain, {"alfa": "0.5"})
     assert "--loss-options" not in str(error.value)
 
@@ -301,7 +301,7 @@ NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you me
         ("student", {"early_stopping": "gold"}, r"^--early-stopping must be one of .*weak.*, got 'gold'"),
         ("student", {"method": "confidense"}, rf"^--method {NEAR_CONFIDENCE}"),
         ("student", {"loss": "confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
-        ("student", {"labels": "gold"}, r"^--labels must be weak, nothing, or a parquet file .*, got gold"),
+        ("student", {"labels": "gold"}, r"^--labels must be weak, hard, .*, nothing, or a parquet file .*, got gold"),
         ("student", {"weights": "pretraind"}, r"^--weights must be one of pretrained, random, got 'pretraind'"),
         ("student", {"method": "confidence", "loss_options": {"alpha": 2.0}}, r"^--alpha must be in \[0, 1\], got 2.0$"),
         ("student", {"loss": "confidence", "loss_options": {"warmup": -1.0}}, r"^--warmup must be in \[0, 1\], got -1.0$"),

@@ -99,6 +99,13 @@ class SoftLabels:
         """The probabilities of `ids`, in their order, (len(ids), C). Raises JoinError for an id without a label."""
         return self.probabilities_NC[positions(self.ids, ids)]
 
+    def hardened(self) -> SoftLabels:
+        """The same rows with all probability on the most probable class, the first of equal ones."""
+        return replace(
+            self,
+            probabilities_NC=np.eye(self.probabilities_NC.shape[1], dtype=np.float32)[self.probabilities_NC.argmax(axis=1)],
+        )
+
     def write(self, path: Path) -> None:
         """Write the table as parquet: id, group, probabilities list<float32>[C]. Gold is never in it."""
         import pyarrow as pa

@@ -59,6 +59,10 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
 """What each stage may read, its inputs included."""
 
 
+CONTROLS = {"random_labels": {("transfer", "control")}, "oracle": {("transfer", "oracle")}}
+"""The presets that learn from ground truth, which their runs say; all others learn from none."""
+
+
 def asked(stage: str, directory: Path) -> Any:
     """A small Config of a stage."""
     if stage == "pretrain":
@@ -96,9 +100,11 @@ def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> Non
     sizes = {**SMALL, "report": "none"}
     guard.allowed = {("supervision", "supervision")}
     weak = supervisor.run(supervisor.Config(**sizes))
-    guard.allowed = set()
+    guard.allowed = CONTROLS.get(method, set())
     found = student.run(student.Config(strong="chess-121k", method=method, **sizes))
-    assert not [name for name in found.metrics if name.startswith(("gold/", "test/", "selection/"))]
+    read = {tuple(name.split("/")[1:]) for name in found.metrics if name.startswith("gold/")}
+    assert read == guard.allowed and ("w2s.gold" in found.tags) is bool(read)
+    assert not [name for name in found.metrics if name.startswith(("test/", "selection/"))]
     assert found.tags.get("w2s.weak_run_id", weak.run_id) == weak.run_id
 
 
@@ -184,9 +190,10 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
     assert not {"gold", "label"} & {*vars(split.Split)["__dataclass_fields__"], *Example.__slots__}
 
 
-def test_a_student_takes_two_things_from_the_evaluator() -> None:
+def test_a_student_takes_a_cut_a_report_and_the_labels_of_its_controls_from_the_evaluator() -> None:
     source = inspect.getsource(student)
-    assert source.count("_gold.") == source.count("_gold.cut(") + source.count("_gold.report(")
+    taken = ("cut", "report", "oracle_labels", "random_labels")
+    assert source.count("_gold.") == sum(source.count(f"_gold.{name}(") for name in taken) == len(taken)
     assert "_gold" not in inspect.getsource(_finetune)
 
 

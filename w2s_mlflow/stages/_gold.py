@@ -59,7 +59,7 @@ def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, 
 
     def labelled(examples: Sequence[Example]) -> Labelled:
         labels_N = _read(gold, examples, half, reason)
-        return Labelled(examples, np.eye(tasks.find(config.task).classes, dtype=np.float32)[labels_N])
+        return Labelled(examples, _one_hot(examples, labels_N, tasks.find(config.task).classes).probabilities_NC)
 
     head = _finetune.build_head(config)
     slice_ = cut.parts()[f"{half}_validation"]
@@ -68,6 +68,37 @@ def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, 
     recorder.predictions("validation", _finetune.predictions(head, slice_, config))
     recorder.metrics(_reads(gold))
     return head
+
+
+def oracle_labels(config: Cutting, cut: split.Split, recorder: Recorder) -> SoftLabels:
+    """The ground truth of `transfer` and its validation slice, one-hot, in the place of weak labels; its reads are counted."""
+    examples, gold = cut.transfer + cut.transfer_validation, _gold(config)
+    labels_N = _read(gold, examples, "transfer", "oracle")
+    recorder.metrics(_reads(gold))
+    return _one_hot(examples, labels_N, tasks.find(config.task).classes)
+
+
+def random_labels(config: Cutting, cut: split.Split, weak: SoftLabels, recorder: Recorder) -> SoftLabels:
+    """Labels as often right as the weak ones, but wrong at random, one-hot: what a student can do against noise alone.
+
+    As many rows of `transfer`, and of its validation slice, have a wrong label as the supervisor got wrong; which ones, and
+    which wrong class, is drawn by the seed. The reads of ground truth are counted as `control`.
+    """
+    gold, classes, drawn = _gold(config), tasks.find(config.task).classes, np.random.default_rng(config.seed)
+    parts = []
+    for examples in (cut.transfer, cut.transfer_validation):
+        labels_N = _read(gold, examples, "transfer", "control")
+        wrong = int((weak.of([example.id for example in examples]).argmax(axis=1) != labels_N).sum())
+        rows = drawn.permutation(len(examples))[:wrong]
+        labels_N[rows] = (labels_N[rows] + drawn.integers(1, classes, size=wrong)) % classes
+        parts.append(labels_N)
+    recorder.metrics(_reads(gold))
+    return _one_hot(cut.transfer + cut.transfer_validation, np.concatenate(parts), classes)
+
+
+def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftLabels:
+    ids, groups = (tuple(getattr(example, name) for example in examples) for name in ("id", "group"))
+    return SoftLabels(ids, groups, np.eye(classes, dtype=np.float32)[labels_N])
 
 
 def record_rows(config: Cutting, cut: split.Split, recorder: Recorder) -> None:

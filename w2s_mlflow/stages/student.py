@@ -42,11 +42,26 @@ METHODS: dict[str, dict[str, str]] = {
     "confidence": {"loss": "confidence"},
     "untuned": {"labels": "nothing"},
     "random_weights": {"weights": "random"},
+    "hard_labels": {"labels": "hard"},
+    "random_labels": {"labels": "random"},
+    "oracle": {"labels": "oracle"},
 }
 """Presets over the primitives: Algorithms 3 and 4, and the controls."""
 AUTO, CUSTOM = "auto", "custom"
-LABELS = ("weak", "nothing")
+WEAK = ("weak", "hard")
+"""Labels that are a supervisor's."""
+GOLD = ("random", "oracle")
+"""Labels that ground truth goes into: controls, whose runs are tagged."""
+LABELS = (*WEAK, *GOLD, "nothing")
 CEILINGS = ("gold", "none")
+HOW = {
+    "weak": "finetuned on",
+    "hard": "finetuned on the most probable classes of",
+    "random": "finetuned on noise, as often right as",
+    "oracle": "finetuned on the ground truth",
+    "nothing": "untuned",
+}
+"""What the note of a run says of its labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +73,16 @@ class Config(Training):
     strong: str = "chess-426k"
     """The strong model that learns."""
     method: str = AUTO
-    """A preset: baseline, confidence, untuned or random_weights; auto is whatever --loss, --labels and --weights make."""
+    """A preset: baseline, confidence, or a control: untuned, random_weights, hard_labels, random_labels or oracle; auto is
+    whatever --loss, --labels and --weights make."""
     loss: str | None = None
     """What is minimised: a file of losses/; none takes the method's."""
     loss_options: Mapping[str, Any] = options.option(None, loss_options=True)
     """The options of the loss (`--alpha`, `--warmup`)."""
     labels: str | None = None
-    """What it is trained on: weak, nothing (scored as it comes, where its head allows), or a parquet file of labels from
-    outside, with the columns id and probabilities, in place of a supervisor's; none takes the method's."""
+    """What it is trained on: weak; hard, the weak labels' most probable classes; random, as often right as the weak ones but
+    wrong at random; oracle, ground truth; nothing (scored as it comes, where its head allows); or a parquet file of labels
+    from outside, with the columns id and probabilities, in place of a supervisor's; none takes the method's."""
     ceiling: str = options.option("gold", result=False)
     """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
     weights: str | None = None
@@ -81,11 +98,12 @@ class Config(Training):
         if (path := self._given()) is None:
             models.find(self.weak, "weak")
         elif not Path(path).expanduser().is_file():
-            raise must("labels", "weak, nothing, or a parquet file with the columns id and probabilities", path)
+            legal = f"{', '.join(LABELS)}, or a parquet file with the columns id and probabilities"
+            raise must("labels", legal, path)
         if self.method not in (*METHODS, AUTO, CUSTOM):
             raise unknown("--method", self.method, (*METHODS, AUTO))
-        legal = {"early_stopping": ("weak", "none"), "weights": ("pretrained", "random"), "ceiling": CEILINGS}
-        for name, values in legal.items():
+        choices = {"early_stopping": ("weak", "none"), "weights": ("pretrained", "random"), "ceiling": CEILINGS}
+        for name, values in choices.items():
             if getattr(self, name) not in (*values, None):
                 raise unknown(options.flag(name), getattr(self, name), values)
         self._check_loss()
@@ -136,8 +154,9 @@ def run(config: Config) -> Result:
     """The student's run, found or trained, with its inputs. Raises ConfigError before anything is written."""
     config, cut = _gold.cut(config.resolved())
     given = _labels_given(config, cut)
-    inputs = {"weak": _supervisor(config)} if config.labels == "weak" else {}
-    parts = _finetune.parts("student", VERSION, config, cut, inputs, [f"losses.{config.loss}"] if inputs or given else [])
+    inputs = {"weak": _supervisor(config)} if config.labels in (*WEAK, "random") else {}
+    roots = [f"losses.{config.loss}"] if config.labels != "nothing" else []
+    parts = _finetune.parts("student", VERSION, config, cut, inputs, roots)
     if given:
         parts = replace(
             parts, inputs={"labels": _given.digest(given)}, options={**parts.options, "labels": "file", "weak": NONE}
@@ -145,13 +164,25 @@ def run(config: Config) -> Result:
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
 
     def make(recorder: Recorder) -> Head:
-        labels = {role: _finetune.weak_labels(found) for role, found in inputs.items()}
         if given:
             given.write(recorder.directory / GIVEN)
-        return _make(config, cut, given or labels.get("weak"), recorder)
+        return _make(config, cut, given or _labels(config, cut, inputs, recorder), recorder)
 
-    found = _finetune.produce(parts, config, cut, identity, _note(config, inputs), make, inputs)
+    tags = {_finetune.GOLD: "transfer"} if config.labels in GOLD else {}
+    found = _finetune.produce(parts, config, cut, identity, _note(config, inputs), make, inputs, tags)
     return found if config.report == "none" else _gold.report(found, config, cut, _beside(config), given)
+
+
+def _labels(config: Config, cut: Split, inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
+    """What the student is trained on, where it is not given from outside; None for nothing."""
+    if config.labels == "oracle":
+        return _gold.oracle_labels(config, cut, recorder)
+    if "weak" not in inputs:
+        return None
+    weak = _finetune.weak_labels(inputs["weak"])
+    if config.labels == "random":
+        return _gold.random_labels(config, cut, weak, recorder)
+    return weak.hardened() if config.labels == "hard" else weak
 
 
 def _labels_given(config: Config, cut: Split) -> SoftLabels | None:
@@ -194,7 +225,7 @@ def _join(examples: Examples, labels: SoftLabels) -> Labelled:
 def _note(config: Config, inputs: Mapping[str, Result]) -> str:
     from w2s_mlflow.tracking import results
 
-    how = "untuned" if config.labels == "nothing" else f"finetuned on {model_name(config.weak, 'weak')}"
+    how = HOW.get(str(config.labels), f"finetuned on {model_name(config.weak, 'weak')}")
     if inputs:
-        how = f"finetuned on the labels of {results.link(inputs['weak'])}"
+        how = f"{how} the labels of {results.link(inputs['weak'])}"
     return f"`{config.rung().name}` {how}, method `{config.method}`. The PGR interval here is over test groups only."
