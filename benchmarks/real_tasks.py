@@ -14,7 +14,7 @@ from w2s_mlflow.config import plugin
 from w2s_mlflow.stages import analyze, student
 from w2s_mlflow.stages.sweep import parse_seeds
 
-SIZES = {"sst2": 3000, "cola": 7600, "qnli": 3000, "wic": 3000, "hh_rlhf": 1600, "puzzles": 3000}
+SIZES = {"sst2": 3000, "cola": 3000, "qnli": 3000, "wic": 3000, "hh_rlhf": 1600, "puzzles": 3000}
 """Training rows of each task, both halves together; all test rows there are."""
 COLUMNS = ["task", "method", "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "agreement"]
 PGR = ["pgr", "pgr_low", "pgr_high", "pgr_status"]
