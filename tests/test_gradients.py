@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import trunks
-from w2s_mlflow import gradients, heads, predict, train
+from w2s_mlflow import gradients, heads, language, predict, train
 from w2s_mlflow.heads import Batch, Encoded, Head
 from w2s_mlflow.losses import confidence, cross_entropy
 from w2s_mlflow.records import Example, Floats
@@ -38,7 +38,7 @@ def made(kind: str, name: str, dropout: float = 0.0) -> Head:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-    return heads.Language(model, tokenizer) if name == "language" else heads.build(name, model, tokenizer, 2)
+    return language.Language(model, tokenizer) if name == "language" else heads.build(name, model, tokenizer, 2)
 
 
 def labels(count: int) -> Floats:
@@ -47,7 +47,7 @@ def labels(count: int) -> Floats:
 
 def of_batch(head: Head, loss: gradients.Loss, micro_batch: int, dtype: str = "float32") -> tuple[float, list[Tensor]]:
     """The loss and the gradients of one batch of 32, which goes through the model in parts."""
-    data, labels_NC = head.encode(examples(32)), None if isinstance(head, heads.Language) else labels(32)
+    data, labels_NC = head.encode(examples(32)), None if isinstance(head, language.Language) else labels(32)
     answer = gradients.computing(head, dtype)
     parts = [
         train._to(data, part, labels_NC, torch.device("cpu"))

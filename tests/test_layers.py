@@ -25,7 +25,7 @@ LAYERS = (
     {"cache"},
     {"tokens"},
     {"heads"},
-    {"learned", "gradients"},
+    {"language", "learned", "gradients"},
     {"train", "predict", "fitted"},
     {"explainers"},
     {"tracking"},

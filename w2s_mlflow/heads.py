@@ -1,8 +1,8 @@
-"""Logits -> answers: the heads `choose`, `classify` and `compare`, and `language` for pretraining.
+"""Logits -> answers: the heads `choose`, `classify` and `compare` (language modelling stands in language.py).
 
 A head wraps a Hugging Face model: `encode` says what the text of an example is and tokenises once, `forward` turns a batch
 into logits_NC, in float32. Positions of tokens come from the attention mask alone, never from token values. Shape legend: N
-examples, R token rows (2N for `compare`, else N), L tokens, D hidden units, C classes, V words, M scored tokens.
+examples, R token rows (2N for `compare`, else N), L tokens, D hidden units, C classes, V words.
 """
 
 from __future__ import annotations
@@ -156,32 +156,6 @@ class Compare(Classify):
     def forward(self, batch: Batch) -> Tensor:
         reward_R: Tensor = self.linear(self.pooled_RD(batch)).squeeze(-1)
         return reward_R.view(-1, 2).float()
-
-
-class Language(Head):
-    """Next-token prediction: each example's candidate (or, without one, its whole text) is what is scored."""
-
-    def encode(self, examples: Sequence[Example]) -> Encoded:
-        """One text, which loses its end where it is too long."""
-        data = self.reader.read([(SEPARATOR.join(example.segments + example.candidates),) for example in examples])
-        starts = np.ones(len(examples), dtype=np.int64)
-        continued = [index for index, example in enumerate(examples) if example.candidates]
-        prompts = [(SEPARATOR.join(examples[index].segments),) for index in continued]
-        starts[continued] = self.reader.read(prompts, closed=False).lengths_R
-        return replace(data, scored_from_R=starts)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """logits_MV of the M scored tokens, each from the hidden state of the token before it."""
-        logits_MV: Tensor = self.unembedding()(self.hidden_RLD(batch)[:, :-1][self._scored(batch)])
-        return logits_MV.float()
-
-    def targets(self, batch: Batch) -> Tensor:
-        """The scored tokens themselves, (M,)."""
-        return batch["input_ids"][:, 1:][self._scored(batch)]
-
-    def _scored(self, batch: Batch) -> Tensor:
-        columns = torch.arange(1, batch["input_ids"].shape[1], device=batch["input_ids"].device)
-        return (columns >= batch["scored_from"][:, None]) & batch["attention_mask"][:, 1:].bool()
 
 
 def _first_and_rest(texts: Sequence[str]) -> tuple[str, ...]:

@@ -34,6 +34,8 @@ Texts = tuple[str, ...]
 """What one row holds: a text, or two."""
 SEPARATOR = "\n"
 """Between texts that become one, so that words do not run together."""
+NOT_ASKED = -1
+"""In the place of the token that is asked for, where none is."""
 UNLIMITED = 10**9
 """A tokenizer's limit from which on it has none: it is then a very large number, 1e30."""
 KEPT = 200_000
@@ -59,6 +61,8 @@ class Encoded:
     """Head `choose`: the token of each candidate answer."""
     scored_from_R: Ints | None = None
     """Head `language`: the first token of the row that counts in the loss."""
+    asked: Ints | None = None
+    """Language modelling by hidden tokens: the token under each hidden one, (sum of lengths,), NOT_ASKED elsewhere."""
     pooled_RD: Floats | None = None
     """Heads `classify` and `compare`: what a frozen trunk has made of each row."""
 
@@ -85,9 +89,18 @@ class Encoded:
             batch["candidates"] = torch.from_numpy(self.candidates_NC[examples])
         if self.scored_from_R is not None:
             batch["scored_from"] = torch.from_numpy(self.scored_from_R[rows])
+        if self.asked is not None:
+            batch["asked"] = torch.from_numpy(np.where(mask_RL, self.asked[where_RL], NOT_ASKED))
         if self.pooled_RD is not None:
             batch["pooled"] = torch.from_numpy(self.pooled_RD[rows])
         return batch
+
+
+def packed(data: Encoded, length: int) -> Encoded:
+    """The same tokens in rows of equal length, to one, and at most `length`: one text runs on into the next."""
+    tokens = len(data.flat)
+    ends_R = np.linspace(0, tokens, -(-tokens // length) + 1).round().astype(np.int64)
+    return Encoded(data.flat, ends_R[:-1], np.diff(ends_R), 1, data.pad_id)
 
 
 def ragged(

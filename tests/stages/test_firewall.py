@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
     "supervisor": {("supervision", "supervision"), *REPORT},
     "ceiling": {("transfer", "ceiling"), *REPORT},
     "student": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
+    "generative": set(),
     "rule": REPORT,
     "sweep": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "main": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
@@ -184,6 +185,7 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
         "config": "Config",
         "cut": "Split",
         "labels": "SoftLabels | None",
+        "start": "Path | None",
         "recorder": "Recorder",
         "return": "Head",
     }

@@ -43,13 +43,21 @@ class Labelled:
     labels_NC: Floats
 
 
-def build_head(config: Training, *, pretrained: bool = True) -> Head:
-    """The seeded model with its head; the seed is set first, so new weights are covered by it."""
+def build_head(config: Training, *, pretrained: bool = True, start: Path | None = None) -> Head:
+    """The seeded model with its head; the seed is set first, so new weights are covered by it.
+
+    Args:
+        start: a file of the model's weights, in the place of its own.
+    """
+    import safetensors.torch
+
     from w2s_mlflow import heads, train
 
     train.seed_everything(config.seed)
     train.use_threads(config.rung().parameters)
     model, tokenizer = models.load(config.rung(), pretrained=pretrained)
+    if start is not None:
+        safetensors.torch.load_model(model, str(start))
     classes = tasks.find(config.task).classes
     head = heads.build(str(config.head), model, tokenizer, classes, config.pooling, config.max_length)
     train.place(head)
@@ -95,7 +103,7 @@ def fit_head(
 def _how(config: Training) -> Options:
     from w2s_mlflow import train
 
-    assert config.learning_rate is not None
+    assert config.learning_rate is not None and config.batch_size is not None
     return train.Options(
         epochs=config.epochs,
         batch_size=config.batch_size,

@@ -15,6 +15,7 @@ REPORTS = ("none", "selection", "test")
 KEEP = ("never", "always")
 DTYPES = ("float32", "bfloat16")
 FREEZE = ("trunk",)
+BATCH_SIZE = 32
 NONE = "-"
 """The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
 GIVEN = "labels:"
@@ -101,8 +102,8 @@ class Training(Reported):
     """Tokens that a text is cut to; none takes all that the model can read."""
     epochs: int = 2
     """Passes over the training half."""
-    batch_size: int = 32
-    """Examples in one optimizer step."""
+    batch_size: int | None = None
+    """Examples in one optimizer step; none takes 32, or 16 after generative finetuning."""
     learning_rate: float | None = None
     """Peak learning rate of AdamW; none takes the model's own."""
     micro_batch: int | None = None
@@ -173,6 +174,7 @@ class Training(Reported):
             data_dir=mirror(self.data_dir),
             head=head,
             pooling=None if head == "choose" else self.pooling or rung.pooling,
+            batch_size=self.batch_size or BATCH_SIZE,
             learning_rate=self.learning_rate or rung.learning_rate,
         )
 

@@ -28,9 +28,7 @@ from w2s_mlflow.tasks import _chess_play as chess_play
 from w2s_mlflow.tasks import chess
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from w2s_mlflow.heads import Language
+    from w2s_mlflow.language import Language
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -99,7 +97,7 @@ def run(config: Config) -> Result:
         data="",
         inputs={},
         libraries=fingerprint.libraries(),
-        source=fingerprint.source(["heads", "train", "tasks._chess_play", f"models.{FAMILY}"]),
+        source=fingerprint.source(["language", "train", "tasks._chess_play", f"models.{FAMILY}"]),
     )
     identity = {"task": FAMILY, "weak": NONE, "strong": config.rung, "method": "pretrain", "seed": str(config.seed)}
     note = f"`{config.rung}` from random weights: next-token loss on the play at {config.positions} positions."
@@ -114,7 +112,7 @@ def make(config: Config, recorder: Recorder) -> None:
     """Draw the play, train, and stage the model with its curve under `model` in the run."""
     import torch
 
-    from w2s_mlflow import heads, train
+    from w2s_mlflow import language, train
 
     began = time.time()
     play = read_play(config)
@@ -123,9 +121,9 @@ def make(config: Config, recorder: Recorder) -> None:
     train.seed_everything(config.seed)
     torch.set_num_threads(config.threads)
     family = options.plugin("models", FAMILY, "--rung")
-    head = heads.Language(*models.load(models.find(config.rung, "rung"), pretrained=False))
+    head = language.Language(*models.load(models.find(config.rung, "rung"), pretrained=False))
     curve = _fit(head, play[2 * VALIDATION :], config, recorder)
-    held = held_out_loss(head, play[: 2 * VALIDATION])
+    held = language.mean_loss(head, head.encode(_examples(play[: 2 * VALIDATION])))
     recorder.metrics({"validation/loss": held}, step=curve[-1][0])
     family.save(head.model, recorder.directory / "model")
     story = {"options": options.result_options(config), "validation_loss": held, "seconds": time.time() - began, "curve": curve}
@@ -134,9 +132,7 @@ def make(config: Config, recorder: Recorder) -> None:
 
 def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list[tuple[int, float]]:
     """Train; the curve as (step, mean loss of the CURVE steps before it)."""
-    from torch.nn.functional import cross_entropy
-
-    from w2s_mlflow import train
+    from w2s_mlflow import language, train
 
     curve: list[tuple[int, float]] = recorder.kept.setdefault("curve", [])
     recent: list[float] = recorder.kept.setdefault("recent", [])
@@ -152,32 +148,12 @@ def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list
         if len(curve) % 10 == 0:
             LOG.info("step %d of %d, loss %.3f, %.0f s", step, steps, curve[-1][1], time.time() - began)
 
-    def loss(logits_MV: Tensor, words_M: Tensor, progress: float) -> Tensor:
-        return cross_entropy(logits_MV, words_M)
-
     training = train.Options(
         epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed
     )
     checkpoint = recorder.checkpoint(config.checkpoint_every)
-    train.fit(head, head.encode(_examples(play)), None, loss, training, report=report, checkpoint=checkpoint)
+    train.fit(head, head.encode(_examples(play)), None, language.loss, training, report=report, checkpoint=checkpoint)
     return curve
-
-
-def held_out_loss(head: Language, play: Play, batch_size: int = 256) -> float:
-    """Mean next-token loss in nats over texts that were not trained on."""
-    import numpy as np
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    data, total, words = head.encode(_examples(play)), 0.0, 0
-    head.eval()
-    with torch.inference_mode():
-        for start in range(0, len(data), batch_size):
-            batch = data.batch(np.arange(start, min(start + batch_size, len(data))))
-            targets_M = head.targets(batch)
-            total += cross_entropy(head(batch), targets_M, reduction="sum").item()
-            words += len(targets_M)
-    return total / words
 
 
 def _examples(play: Play) -> list[Example]:

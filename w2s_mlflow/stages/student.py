@@ -1,4 +1,4 @@
-"""Algorithms 3 and 4: the strong model finetuned on the weak supervisor's labels of `transfer`.
+"""Algorithms 3, 4 and 6: the strong model finetuned on the weak supervisor's labels of `transfer`.
 
 Asked for by its result: the supervisor whose labels it needs and the ceiling it is reported against are found among the
 finished runs, or trained. The ceiling is a reporting input: it has no part in the student's fingerprint.
@@ -24,7 +24,7 @@ from w2s_mlflow import losses, models, tasks
 from w2s_mlflow.config import ConfigError, must, unknown
 from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.split import Examples, Split
-from w2s_mlflow.stages import _finetune, _given, _gold, ceiling, supervisor
+from w2s_mlflow.stages import _finetune, _given, _gold, ceiling, generative, supervisor
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import GIVEN as GIVEN_LABELS
 from w2s_mlflow.stages._options import NONE, Training, model_name
@@ -36,17 +36,20 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-PRIMITIVES = {"loss": "cross_entropy", "labels": "weak", "weights": "pretrained"}
-METHODS: dict[str, dict[str, str]] = {
+PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "labels": "weak", "weights": "pretrained", "generative_epochs": 0}
+METHODS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "confidence": {"loss": "confidence"},
+    "generative": {"generative_epochs": 1},
     "untuned": {"labels": "nothing"},
     "random_weights": {"weights": "random"},
     "hard_labels": {"labels": "hard"},
     "random_labels": {"labels": "random"},
     "oracle": {"labels": "oracle"},
 }
-"""Presets over the primitives: Algorithms 3 and 4, and the controls."""
+"""Presets over the primitives: Algorithms 3, 4 and 6, and the controls."""
+AFTER_READING = {"learning_rate": 0.5, "batch_size": 16}
+"""The paper's rate after generative finetuning is half of its own, 5e-5 of 1e-4; and its batch."""
 AUTO, CUSTOM = "auto", "custom"
 WEAK = ("weak", "hard")
 """Labels that are a supervisor's."""
@@ -73,8 +76,8 @@ class Config(Training):
     strong: str = "chess-426k"
     """The strong model that learns."""
     method: str = AUTO
-    """A preset: baseline, confidence, or a control: untuned, random_weights, hard_labels, random_labels or oracle; auto is
-    whatever --loss, --labels and --weights make."""
+    """A preset: baseline, confidence, generative, or a control: untuned, random_weights, hard_labels, random_labels or oracle;
+    auto is whatever --loss, --labels, --weights and --generative-epochs make."""
     loss: str | None = None
     """What is minimised: a file of losses/; none takes the method's."""
     loss_options: Mapping[str, Any] = options.option(None, loss_options=True)
@@ -87,6 +90,9 @@ class Config(Training):
     """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
     weights: str | None = None
     """Where it starts: pretrained or random; none takes the method's."""
+    generative_epochs: int | None = None
+    """Passes of language modelling over the task's unlabelled text before the weak labels (Algorithm 6), which are then learned
+    at half the rate in batches of 16, unless given; 0 for none; none takes the method's."""
     early_stopping: str = "weak"
     """weak: stop at the first epoch that agrees no better with the weak labels of the validation slice, best weights
     back; none: all epochs."""
@@ -106,6 +112,10 @@ class Config(Training):
         for name, values in choices.items():
             if getattr(self, name) not in (*values, None):
                 raise unknown(options.flag(name), getattr(self, name), values)
+        if self.generative_epochs is not None and self.generative_epochs < 0:
+            raise must("generative_epochs", "at least 0", self.generative_epochs)
+        if self._primitives()["generative_epochs"] and self._primitives()["weights"] == "random":
+            raise must("generative_epochs", "0 with --weights random", self._primitives()["generative_epochs"])
         self._check_loss()
 
     def _given(self) -> str | None:
@@ -121,28 +131,37 @@ class Config(Training):
                 raise ConfigError(f"{options.flag(name)} is an option of --loss {having}, not of {loss}")
         found(**self.loss_options)
 
-    def _primitives(self) -> dict[str, str]:
-        """loss, labels and weights: the method's, unless given; one given against its method is an error."""
+    def _primitives(self) -> dict[str, Any]:
+        """loss, labels, weights and generative epochs: the method's, unless given; one given against its method is an error."""
         preset = METHODS.get(self.method)
         found = PRIMITIVES | (preset or {})
         for name, value in found.items():
             given = getattr(self, name)
-            kind = "weak" if name == "labels" and self._given() else given
-            if kind is not None and preset is not None and kind != value:
+            if given is not None and preset is not None and self._kind(name, given) != self._kind(name, value):
                 raise must(name, f"{value} under --method {self.method} (or leave --method out)", given)
-            found[name] = given or value
+            found[name] = value if given is None else given
         return found
+
+    def _kind(self, name: str, value: Any) -> Any:
+        """What a method says of a primitive: labels from a file are weak labels, and reading twice is reading."""
+        if name == "labels" and self._given():
+            return "weak"
+        return value > 0 if name == "generative_epochs" else value
 
     def resolved(self) -> Config:
         """The same with the primitives, the loss's options and the method's name filled in."""
         primitives = self._primitives()
-        kinds = primitives | ({"labels": "weak"} if self._given() else {})
-        names = [name for name, preset in METHODS.items() if PRIMITIVES | preset == kinds]
+        kinds = {name: self._kind(name, value) for name, value in primitives.items()}
+        presets = {name: PRIMITIVES | preset for name, preset in METHODS.items()}
+        names = [name for name, preset in presets.items() if kinds == {key: self._kind(key, preset[key]) for key in preset}]
         plugin = options.plugin("losses", primitives["loss"], "--loss")
         chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.rung().large)
         values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": names[0] if names else CUSTOM}
         if path := self._given():
             values["weak"] = f"{GIVEN_LABELS}{Path(path).stem}"
+        if primitives["generative_epochs"]:
+            values["learning_rate"] = self.learning_rate or AFTER_READING["learning_rate"] * self.rung().learning_rate
+            values["batch_size"] = self.batch_size or AFTER_READING["batch_size"]
         filled = replace(self, **values)
         resolved: Config = super(Config, filled).resolved()
         if resolved.labels == "nothing" and resolved.head != "choose":
@@ -155,18 +174,23 @@ def run(config: Config) -> Result:
     config, cut = _gold.cut(config.resolved())
     given = _labels_given(config, cut)
     inputs = {"weak": _supervisor(config)} if config.labels in (*WEAK, "random") else {}
+    if config.generative_epochs:
+        inputs["generative"] = _reader(config)
     roots = [f"losses.{config.loss}"] if config.labels != "nothing" else []
     parts = _finetune.parts("student", VERSION, config, cut, inputs, roots)
     if given:
         parts = replace(
-            parts, inputs={"labels": _given.digest(given)}, options={**parts.options, "labels": "file", "weak": NONE}
+            parts,
+            inputs={**parts.inputs, "labels": _given.digest(given)},
+            options={**parts.options, "labels": "file", "weak": NONE},
         )
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
 
     def make(recorder: Recorder) -> Head:
         if given:
             given.write(recorder.directory / GIVEN)
-        return _make(config, cut, given or _labels(config, cut, inputs, recorder), recorder)
+        start = inputs["generative"].artifact(generative.WEIGHTS) if config.generative_epochs else None
+        return _make(config, cut, given or _labels(config, cut, inputs, recorder), start, recorder)
 
     tags = {_finetune.GOLD: "transfer"} if config.labels in GOLD else {}
     found = _finetune.produce(parts, config, cut, identity, _note(config, inputs), make, inputs, tags)
@@ -202,12 +226,17 @@ def _beside(config: Config) -> dict[str, Result]:
     return found
 
 
+def _reader(config: Config) -> Result:
+    shared = {name: getattr(config, name) for name in generative.SHARED}
+    return generative.run(generative.Config(**shared, epochs=int(config.generative_epochs or 0)))
+
+
 def _supervisor(config: Config) -> Result:
     return supervisor.run(supervisor.Config(weak=config.weak, **config.shared()))
 
 
-def _make(config: Config, cut: Split, labels: SoftLabels | None, recorder: Recorder) -> Head:
-    head = _finetune.build_head(config, pretrained=config.weights == "pretrained")
+def _make(config: Config, cut: Split, labels: SoftLabels | None, start: Path | None, recorder: Recorder) -> Head:
+    head = _finetune.build_head(config, pretrained=config.weights == "pretrained", start=start)
     if labels is not None:
         training, validation = _join(cut.transfer, labels), _join(cut.transfer_validation, labels)
         watched = validation if config.early_stopping == "weak" else None
@@ -226,6 +255,8 @@ def _note(config: Config, inputs: Mapping[str, Result]) -> str:
     from w2s_mlflow.tracking import results
 
     how = HOW.get(str(config.labels), f"finetuned on {model_name(config.weak, 'weak')}")
-    if inputs:
+    if "weak" in inputs:
         how = f"{how} the labels of {results.link(inputs['weak'])}"
+    if "generative" in inputs:
+        how = f"{how}, after {results.link(inputs['generative'])}"
     return f"`{config.rung().name}` {how}, method `{config.method}`. The PGR interval here is over test groups only."

@@ -1,0 +1,143 @@
+"""Language modelling, which needs no labels: the next token, or tokens that are hidden; for pretraining and Algorithm 6.
+
+Shape legend as in heads.py, and M scored tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.heads import INPUTS, Head, causal
+from w2s_mlflow.records import Example
+from w2s_mlflow.tokens import NOT_ASKED, SEPARATOR, Batch, Encoded, Texts, packed
+
+HIDDEN = 0.15
+"""The share of tokens that a masked language model is asked for (Devlin et al. 2018, section 3.1)."""
+MASKED, REPLACED = 0.8, 0.1
+"""Of these, the share that the mask stands for, and that another token stands for; the others are seen."""
+
+
+class Language(Head):
+    """Next-token prediction: each example's candidate (or, without one, its whole text) is what is scored."""
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """One text, which loses its end where it is too long."""
+        data = self.reader.read([(SEPARATOR.join(example.segments + example.candidates),) for example in examples])
+        starts = np.ones(len(examples), dtype=np.int64)
+        continued = [index for index, example in enumerate(examples) if example.candidates]
+        prompts = [(SEPARATOR.join(examples[index].segments),) for index in continued]
+        starts[continued] = self.reader.read(prompts, closed=False).lengths_R
+        return replace(data, scored_from_R=starts)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """logits_MV of the M scored tokens, each from the hidden state of the token before it."""
+        logits_MV: Tensor = self.unembedding()(self.hidden_RLD(batch)[:, :-1][self._scored(batch)])
+        return logits_MV.float()
+
+    def targets(self, batch: Batch) -> Tensor:
+        """The scored tokens themselves, (M,)."""
+        return batch["input_ids"][:, 1:][self._scored(batch)]
+
+    def _scored(self, batch: Batch) -> Tensor:
+        columns = torch.arange(1, batch["input_ids"].shape[1], device=batch["input_ids"].device)
+        return (columns >= batch["scored_from"][:, None]) & batch["attention_mask"][:, 1:].bool()
+
+
+class Packed(Language):
+    """Next-token prediction in packed rows: texts run on into each other, so that nothing is padded."""
+
+    def pack(self, rows: Sequence[Texts], length: int, seed: int) -> Encoded:
+        """Texts in blocks of at most `length` tokens, with the tokenizer's own marks between them. `seed` is not used."""
+        data = packed(self.reader.read([(SEPARATOR.join(texts),) for texts in rows]), length)
+        return replace(data, scored_from_R=np.ones(len(data), dtype=np.int64))
+
+
+class Masked(Head):
+    """Hidden tokens told from what stands on both sides, in packed rows (Devlin et al. 2018)."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
+        super().__init__(model, tokenizer, max_length)
+        if tokenizer.mask_token_id is None:
+            raise ConfigError(f"language modelling needs a tokenizer with a mask, got that of {type(model).__name__} without")
+
+    def pack(self, rows: Sequence[Texts], length: int, seed: int) -> Encoded:
+        """Texts in blocks of at most `length` tokens; what is hidden is drawn once, by `seed`, the same in all epochs."""
+        data = packed(self.reader.read(rows), length)
+        drawn = np.random.default_rng(seed)
+        flat, asked = data.flat.copy(), np.full(len(data.flat), NOT_ASKED, dtype=np.int64)
+        words = ~np.isin(flat, self.tokenizer.all_special_ids)
+        for start, tokens in zip(data.offsets_R, data.lengths_R, strict=True):
+            here = start + np.flatnonzero(words[start : start + tokens])
+            hidden = drawn.permutation(here)[: max(1, round(HIDDEN * len(here)))]
+            asked[hidden] = flat[hidden]
+        hidden = np.flatnonzero(asked != NOT_ASKED)
+        fate = drawn.random(len(hidden))
+        others = hidden[(fate >= MASKED) & (fate < MASKED + REPLACED)]
+        flat[hidden[fate < MASKED]] = self.tokenizer.mask_token_id
+        flat[others] = drawn.integers(len(self.tokenizer), size=len(others))
+        return replace(data, flat=flat, asked=asked)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """logits_MV of the M hidden tokens; a trunk without output words answers with its input embeddings."""
+        where_RL = batch["asked"] != NOT_ASKED
+        if self.model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
+            embedding = self.model.get_input_embeddings()
+            assert isinstance(embedding, nn.Embedding)
+            return functional.linear(self.hidden_RLD(batch)[where_RL], embedding.weight).float()
+        inputs = {name: batch[name] for name in INPUTS if name in batch}
+        logits_MV: Tensor = self.model(**inputs).logits[where_RL]
+        return logits_MV.float()
+
+    def targets(self, batch: Batch) -> Tensor:
+        """The hidden tokens themselves, (M,)."""
+        return batch["asked"][batch["asked"] != NOT_ASKED]
+
+
+def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Packed | Masked:
+    """The language modelling that a model was pretrained with: the next token where attention is causal, else hidden ones.
+
+    Raises:
+        ConfigError: a causal model has no output words, or a tokenizer no mask.
+    """
+    if not causal(model):
+        return Masked(model, tokenizer)
+    found = Packed(model, tokenizer)
+    found.unembedding()
+    return found
+
+
+def loss(logits_MV: Tensor, tokens_M: Tensor, progress: float) -> Tensor:
+    """Cross-entropy in nats, the mean over scored tokens, a scalar. `progress` is not used."""
+    return functional.cross_entropy(logits_MV, tokens_M)
+
+
+def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
+    """The loss in nats over all scored tokens of `data`, with dropout off; its exponential is the perplexity."""
+    total, tokens, device = 0.0, 0, next(head.parameters()).device
+    training = head.training
+    head.eval()
+    with torch.inference_mode():
+        for start in range(0, len(data), batch_size):
+            batch = data.batch(np.arange(start, min(start + batch_size, len(data))))
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            targets_M = head.targets(batch)
+            total += functional.cross_entropy(head(batch), targets_M, reduction="sum").item()
+            tokens += len(targets_M)
+    head.train(training)
+    return total / tokens
+
+
+def block_length(head: Head, asked: int | None, most: int) -> int:
+    """The tokens of a packed row: `asked`, or `most`, at most what the model can read. Raises ConfigError for more."""
+    limit = head.reader.limit
+    if asked is not None and (asked < 2 or (limit is not None and asked > limit)):
+        raise must("block", "at least 2" if limit is None else f"in [2, {limit}], what this model can read", asked)
+    return asked or min(most, limit or most)

@@ -1,0 +1,178 @@
+"""Algorithm 6, its first half: a strong model goes on with language modelling on the task's own text, without labels.
+
+It reads the texts of `supervision` and `transfer`, never one of `selection` or `test`: both halves are packed into rows without
+padding, and what it has learned is measured on their validation slices. A student starts from there (`--generative-epochs`).
+
+Metrics: `train/loss` by step; `validation/perplexity_before` and `validation/perplexity` (of hidden tokens, for an encoder);
+`generative/texts` and `generative/heldout_texts`, how many it has read, and how many of these are held out: none.
+Artifacts: `model/model.safetensors`, the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from w2s_mlflow import config as options
+from w2s_mlflow import models, tasks
+from w2s_mlflow.config import must
+from w2s_mlflow.records import Example
+from w2s_mlflow.split import Split
+from w2s_mlflow.stages import _finetune, _gold
+from w2s_mlflow.stages._options import NONE, mirror
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+    from w2s_mlflow.train import Options
+
+VERSION = 1
+WEIGHTS = "model/model.safetensors"
+BLOCK = 128
+"""Tokens of a packed row, unless the model reads fewer."""
+SHARED = (
+    "task",
+    "seed",
+    "train_size",
+    "test_size",
+    "balance",
+    "data_dir",
+    "strong",
+    "micro_batch",
+    "dtype",
+    "checkpoint_every",
+)
+"""What a student hands on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A strong model that has read the task's text."""
+
+    task: str = "chess"
+    """Whose text is read: a task of tasks/."""
+    strong: str = "chess-426k"
+    """The model that reads."""
+    seed: int = 0
+    """Seeds the cut of the training part, what is hidden, the order of batches and dropout."""
+    train_size: int | None = None
+    """Rows of the training part drawn by the seed, supervision and transfer together; none takes the task's own."""
+    test_size: int | None = None
+    """At most so many test rows; none takes the task's own."""
+    balance: bool = False
+    """Whether supervision holds as many rows of each class."""
+    data_dir: str | None = options.option(None, result=False)
+    """A mirror of public data sets; none takes W2S_DATA_DIR, then the hub."""
+    epochs: int = 1
+    """Passes over the text."""
+    batch_size: int = 32
+    """Packed rows in one optimizer step."""
+    learning_rate: float | None = None
+    """Peak learning rate of AdamW; none takes the model's own."""
+    block: int | None = None
+    """Tokens of a packed row; none takes 128, or what the model reads if that is less."""
+    micro_batch: int | None = None
+    """Packed rows that go through the model at once; none takes whole batches."""
+    dtype: str = "float32"
+    """What the model computes in: float32 or bfloat16."""
+    checkpoint_every: int = options.option(200, result=False)
+    """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
+
+    def __post_init__(self) -> None:
+        tasks.find(self.task)
+        models.find(self.strong, "strong")
+        for name in ("epochs", "batch_size", "train_size", "test_size", "micro_batch"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise must(name, "at least 1", value)
+        if self.block is not None and self.block < 2:
+            raise must("block", "at least 2", self.block)
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise must("learning_rate", "a positive, finite number", self.learning_rate)
+        if self.dtype not in ("float32", "bfloat16"):
+            raise options.unknown("--dtype", self.dtype, ("float32", "bfloat16"))
+        if not 0 <= self.seed < 2**32:
+            raise must("seed", "in [0, 2^32)", self.seed)
+
+    def resolved(self) -> Config:
+        """The same with `none` replaced by what the model says; the sizes come from the cut."""
+        rate = self.learning_rate or models.find(self.strong, "strong").learning_rate
+        return replace(self, data_dir=mirror(self.data_dir), learning_rate=rate)
+
+
+def run(config: Config) -> Result:
+    """The run of the model that has read, found or made. Raises ConfigError before anything is written."""
+    from w2s_mlflow.tracking import fingerprint
+
+    config, cut = _gold.cut(config.resolved())
+    rung = models.find(config.strong, "strong")
+    parts = fingerprint.Parts(
+        stage="generative",
+        version=VERSION,
+        options=_finetune.result_options(config),
+        data=cut.digest,
+        inputs={},
+        libraries=fingerprint.libraries(),
+        source=fingerprint.source(["language", "train", "split", "records", f"models.{rung.family}"]),
+        weights=models.revision(rung),
+    )
+    labels = {"weak": NONE, "strong": rung.name, "method": "generative"}
+    note = f"`{rung.name}` after language modelling on the unlabelled text of `supervision` and `transfer` (Algorithm 6)."
+    return _finetune.produce(parts, config, cut, labels, note, lambda recorder: make(config, cut, recorder))
+
+
+def make(config: Config, cut: Split, recorder: Recorder) -> None:
+    """Train, measure, and stage the weights."""
+    import safetensors.torch
+
+    from w2s_mlflow import language, train
+
+    compare = tasks.find(config.task).head == "compare"
+    train.seed_everything(config.seed)
+    train.use_threads(models.find(config.strong, "strong").parameters)
+    head = language.head_for(*models.load(models.find(config.strong, "strong"), pretrained=True))
+    train.place(head)
+    length = language.block_length(head, config.block, BLOCK)
+    read = head.pack(texts((*cut.supervision, *cut.transfer), compare), length, config.seed)
+    held = head.pack(texts((*cut.supervision_validation, *cut.transfer_validation), compare), length, config.seed)
+    before = language.mean_loss(head, held)
+    train.fit(
+        head,
+        read,
+        None,
+        language.loss,
+        _how(config),
+        report=lambda step, steps, values: recorder.metrics(values, step),
+        checkpoint=recorder.checkpoint(config.checkpoint_every),
+    )
+    recorder.metrics(_counts(cut))
+    after = language.mean_loss(head, held)
+    recorder.metrics({"validation/perplexity_before": math.exp(before), "validation/perplexity": math.exp(after)})
+    file = recorder.directory / WEIGHTS
+    file.parent.mkdir(parents=True)
+    safetensors.torch.save_model(head.model, str(file))
+
+
+def texts(examples: Sequence[Example], compare: bool) -> list[tuple[str, ...]]:
+    """What there is to read: the text of each example; of a comparison, with each of its responses."""
+    if not compare:
+        return [example.segments for example in examples]
+    return [("\n".join(example.segments), response) for example in examples for response in example.candidates]
+
+
+def _how(config: Config) -> Options:
+    from w2s_mlflow import train
+
+    assert config.learning_rate is not None
+    how = {name: getattr(config, name) for name in ("epochs", "batch_size", "seed", "micro_batch", "dtype")}
+    return train.Options(learning_rate=config.learning_rate, **how)
+
+
+def _counts(cut: Split) -> dict[str, float]:
+    """How many texts were read, and how many of them are held out: the cut says none."""
+    read, held = (
+        {(example.segments, example.candidates) for part in parts for example in part}
+        for parts in ((cut.supervision, cut.transfer), (cut.selection, cut.test))
+    )
+    return {"generative/texts": len(read), "generative/heldout_texts": len(read & held)}
