@@ -30,7 +30,7 @@ def made(kind: str) -> Any:
     trunk, tokenizer = bert()
     tokenizer.add_special_tokens({"mask_token": "[MASK]"})
     trunk.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    return language.head_for(trunk if kind == "trunk" else BertForMaskedLM(trunk.config), tokenizer)
+    return language.head_for(trunk if kind == "trunk" else BertForMaskedLM(trunk.config), tokenizer)  # type: ignore[arg-type]
 
 
 @slow_machine

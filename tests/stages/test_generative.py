@@ -98,7 +98,7 @@ def test_the_papers_rate_and_batch_unless_given() -> None:
 
 def test_it_composes_with_a_loss() -> None:
     both = config(generative_epochs=1, loss="confidence").resolved()
-    assert (both.method, both.loss, both.batch_size) == ("custom", "confidence", 16)
+    assert (both.method, both.loss, both.batch_size) == ("full-without-bootstrap", "confidence", 16)
 
 
 def test_one_that_has_read_is_shared() -> None:

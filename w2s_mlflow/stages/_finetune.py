@@ -189,6 +189,8 @@ def result_options(config: Cutting) -> dict[str, Any]:
     """
     found = options.result_options(config)
     named = {name: model_name(found[name], name) for name in ("weak", "strong") if name in found}
+    if found.get("chain"):
+        found["chain"] = ",".join(model_name(name, "chain") for name in found["chain"].split(","))
     return found | named | {"task": tasks.find(config.task).key}
 
 
