@@ -137,7 +137,7 @@ def outcomes() -> pd.DataFrame:
     rows = []
     for task, seed in itertools.product(("one", "two"), range(3)):
         weak_N, top_N = ((rng.uniform(size=60) < share).astype(float) for share in (0.5, 0.95))
-        for (strong, size), method in itertools.product({"mid": 1e5, "big": 1e6}.items(), ("baseline", "confidence")):
+        for (strong, size), method in itertools.product({"mid": 1e5, "big": 1e6}.items(), ("baseline", "full")):
             correct_N = (rng.uniform(size=60) < 0.75).astype(float)
             rows.append(_row(task, seed, strong, method, groups, correct_N) | _beside(weak_N, top_N, size))
     rows += [_row(task, "-", "-", "rule:random", groups, np.eye(60)[0]) for task in ("one", "two")]

@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from w2s_mlflow import stats
 from w2s_mlflow.figures import pgr_by_size
-from w2s_mlflow.tables import LABEL, paired_tests, pgr
+from w2s_mlflow.tables import LABEL, ablation, paired_tests, pgr
 
 ROWS, SEEDS = 400, 5
 
@@ -105,6 +105,22 @@ def test_one_seed_has_no_test_and_no_interval_over_seeds() -> None:
     assert paired_tests.table(frame).empty
     row = pgr.table(frame).iloc[0]
     assert row["n"] == 1 and math.isnan(row["accuracy_low"]) and row["pgr_low"] < row["pgr"] < row["pgr_high"]
+
+
+def test_the_ablation_stands_beside_the_papers_numbers() -> None:
+    methods = ("baseline", "full", "full-without-confidence", "full-without-bootstrap", "full-without-generative")
+    rows = [student(seed, method, 0.7) for method in methods for seed in range(SEEDS)]
+    found = ablation.table(pd.DataFrame([*rows, rule()])).set_index("method")
+    assert list(found.index) == list(methods[1:]) and list(found["n"]) == [SEEDS] * 4
+    assert found["paper_accuracy"].tolist()[1:] == [0.82, 0.80, 0.85] and found["paper_pgr"].tolist()[1:] == [0.60, 0.55, 0.70]
+    assert found.loc["full", ["paper_accuracy", "paper_pgr"]].isna().all()
+    ours = pgr.table(pd.DataFrame(rows)).set_index("method")
+    assert found["pgr"].tolist() == ours["pgr"].tolist()[1:]
+
+
+def test_an_ablation_that_was_not_made_has_no_row(outcomes: pd.DataFrame) -> None:
+    found = ablation.table(outcomes)
+    assert found.empty and list(found.columns) == ablation.COLUMNS
 
 
 def test_tables_do_not_change_their_input(outcomes: pd.DataFrame) -> None:

@@ -76,10 +76,12 @@ def load(found: Iterable[Result]) -> pd.DataFrame:
 
 
 def record(outcomes: pd.DataFrame, recorder: Recorder) -> None:
-    """Write every table and figure as artifacts of a run, and the aggregates as its metrics."""
+    """Write every table with rows and every figure as artifacts of a run, and the aggregates as its metrics."""
     for name in options.plugins("tables"):
         plugin = options.plugin("tables", name, "table")
         table = plugin.table(outcomes)
+        if table.empty:
+            continue
         recorder.text(f"tables/{name}.csv", table.to_csv(index=False))
         recorder.text(f"tables/{name}.md", f"{plugin.CAPTION}\n\n{markdown(table)}")
     for name in options.plugins("figures"):

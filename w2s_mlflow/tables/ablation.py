@@ -1,0 +1,34 @@
+"""The ablation (Table 2): what accuracy and PGR are without each of the three enhancements, beside what the paper prints."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from w2s_mlflow.tables import pgr
+
+CAPTION = (
+    "Accuracy and PGR of the full method and of what is left of it without one enhancement. The paper's numbers (Table 2) are "
+    "of other tasks and models, and it prints none for the full method; they are here to be compared in their order alone."
+)
+PAPER = {
+    "full": (math.nan, math.nan),
+    "full-without-confidence": (0.82, 0.60),
+    "full-without-bootstrap": (0.80, 0.55),
+    "full-without-generative": (0.85, 0.70),
+}
+"""Accuracy and PGR as printed."""
+COLUMNS = ["task", "weak", "strong", "method", "variant", "n", "weak_accuracy", "accuracy", "ceiling_accuracy"]
+COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status", "paper_accuracy", "paper_pgr"]
+
+
+def table(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """One row per label whose method stands in the paper's table; none where there is no such run."""
+    found = outcomes[outcomes["method"].isin(PAPER)]
+    if found.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    rows = pgr.table(found)
+    for place, name in enumerate(("paper_accuracy", "paper_pgr")):
+        rows[name] = [PAPER[method][place] for method in rows["method"]]
+    return rows.reindex(columns=COLUMNS)
