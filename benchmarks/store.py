@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 
 from w2s_mlflow.records import Predictions
 from w2s_mlflow.split import Examples
-from w2s_mlflow.stages import _finetune, _gold, supervisor
+from w2s_mlflow.stages import _finetune, _gold, _runs, supervisor
 from w2s_mlflow.tracking import results, server
 from w2s_mlflow.tracking.recorder import Recorder
 
@@ -138,7 +138,7 @@ def stages() -> Iterator[Request]:
     """A whole stage but for its training, and the same when it is reused: lookup, digests of all artifacts, no report."""
     config = supervisor.Config().resolved()
     cut = _gold.cut(config)[1]
-    parts = _finetune.parts("supervisor", 1, config, cut, {}, ["losses.cross_entropy"])
+    parts = _runs.parts("supervisor", 1, config, cut, {}, ["losses.cross_entropy"])
 
     def even(examples: Examples) -> Predictions:
         return _finetune.predict_table(examples, np.full((len(examples), 2), 0.5, dtype=np.float32))
@@ -153,7 +153,7 @@ def stages() -> Iterator[Request]:
 
     def stage(version: int) -> None:
         labels = {"weak": config.weak, "strong": "-", "method": "supervisor"}
-        _gold.report(_finetune.produce(replace(parts, version=version), config, cut, labels, "a note", make), config, cut)
+        _gold.report(_runs.produce(replace(parts, version=version), config, cut, labels, "a note", make), config, cut)
 
     yield "whole stage but its training", stage
     yield "whole stage, reused", stage

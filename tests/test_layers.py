@@ -19,7 +19,7 @@ PACKAGE = Path(w2s_mlflow.__file__).parent
 
 LAYERS = (
     {"config", "records", "hub"},
-    {"metrics", "stats", "split", "losses"},
+    {"metrics", "stats", "calibration", "split", "losses", "processes"},
     {"tasks", "models", "judges", "tables", "figures"},
     {"checkpoint"},
     {"cache"},
@@ -158,7 +158,7 @@ def test_the_fingerprint_can_follow_every_import() -> None:
 
 @pytest.mark.parametrize(
     ("library", "allowed"),
-    [("optuna", {"stages.sweep"}), ("accelerate", {"train"}), ("typer", {"cli", "commands"}), ("click", {"cli"})],
+    [("optuna", {"stages.sweep"}), ("accelerate", {"train", "processes"}), ("typer", {"cli", "commands"}), ("click", {"cli"})],
 )
 def test_a_library_is_imported_in_its_room_only(library: str, allowed: set[str]) -> None:
     assert {found.module for found in IMPORTS if room(found.target) == library} <= allowed

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from w2s_mlflow.heads import Batch, Head
+from w2s_mlflow.processes import ALONE, Group
 
 Answer = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]
@@ -27,36 +29,75 @@ def computing(learner: Answer, dtype: str) -> Answer:
 
 
 def of_batch(
-    answer: Answer, head: Head, batch: Sequence[Batch], loss: Loss, progress: float, backward: Callable[..., Any]
+    answer: Answer,
+    head: Head,
+    batch: Sequence[Batch],
+    labels_NC: Tensor | None,
+    loss: Loss,
+    progress: float,
+    backward: Callable[..., Any],
+    group: Group = ALONE,
 ) -> Tensor:
     """The loss on a whole optimizer batch, a scalar; its gradients are added to those of the weights.
 
     A loss may need all logits at once. So with several parts each first goes through the model without gradient; the loss on
     all of them gives the gradient at the logits; and each part goes through again, from the random state that it had, to
-    take its own share of that back. Dropout so drops the same twice.
+    take its own share of that back. Dropout so drops the same twice. A batch over several processes is one batch, too: each
+    process has its own rows' part of the gradients, whose sum is the whole (`Group.sum_gradients`).
 
     Args:
-        batch: its parts.
+        batch: its parts; of several processes, those of this one's share.
+        labels_NC: the labels of the whole batch, in its order; None where the text is its own label.
         backward: backpropagates a tensor, from a `gradient` where it is no scalar.
     """
-    if len(batch) == 1:
-        value = loss(answer(batch[0]), head.targets(batch[0]), progress)
+    if labels_NC is None:
+        return _of_tokens(answer, head, batch, loss, progress, backward, group)
+    if len(batch) == 1 and group.size == 1:
+        value = loss(answer(batch[0]), labels_NC, progress)
         backward(value)
         return value
-    states, parts, device = [], [], _device(batch[0])
-    for part in batch:
-        states.append(_random(device))
-        with torch.no_grad():
+    states, parts, device = [], [labels_NC[:0]], labels_NC.device
+    with torch.set_grad_enabled(len(batch) == 1):  # what is held of a single part fits: it goes through once
+        for part in batch:
+            states.append(_random(device))
             parts.append(answer(part))
-    logits = torch.cat(parts).requires_grad_()
-    value = loss(logits, torch.cat([head.targets(part) for part in batch]), progress)
-    (gradient,) = torch.autograd.grad(value, logits)
-    after = _random(device)
-    for part, state, share in zip(batch, states, torch.split(gradient, [len(rows) for rows in parts]), strict=True):
-        _set_random(state, device)
-        backward(answer(part), gradient=share)
+    logits_NC = group.whole(torch.cat(parts), len(labels_NC)).requires_grad_()
+    value = loss(logits_NC, labels_NC, progress)
+    (gradient_NC,) = torch.autograd.grad(value, logits_NC)
+    after, mine_N = _random(device), torch.from_numpy(group.share(np.arange(len(labels_NC))))
+    shares = torch.split(gradient_NC[mine_N], [len(rows) for rows in parts])
+    for part, state, first, share in zip(batch, states, parts[1:], shares[1:], strict=True):
+        if len(batch) > 1:
+            _set_random(state, device)
+            first = answer(part)
+        backward(first, gradient=share)
     _set_random(after, device)  # the loss, too, may have drawn
-    return value
+    return value.detach()
+
+
+def _of_tokens(
+    answer: Answer,
+    head: Head,
+    batch: Sequence[Batch],
+    loss: Loss,
+    progress: float,
+    backward: Callable[..., Any],
+    group: Group,
+) -> Tensor:
+    """The same where the loss is a mean over scored tokens: each part counts as its tokens do, and is held alone.
+
+    The logits of all tokens, each as wide as the vocabulary, are so never in memory at once.
+    """
+    targets = [head.targets(part) for part in batch]
+    device = next(head.parameters()).device
+    tokens = group.total(torch.tensor(float(sum(map(len, targets))), device=device))
+    value = torch.zeros((), device=device)
+    for part, asked_M in zip(batch, targets, strict=True):
+        if len(asked_M):
+            mean = loss(answer(part), asked_M, progress) * (len(asked_M) / tokens)
+            backward(mean)
+            value = value + mean.detach()
+    return group.total(value)
 
 
 def _device(batch: Batch) -> torch.device:

@@ -45,8 +45,8 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> Tensor:
-        """What the loss compares the logits with: soft labels_NC."""
-        return batch["labels"]
+        """What of the text itself is asked for, where there are no other labels (language.py)."""
+        raise NotImplementedError
 
     def hidden_RLD(self, batch: Batch) -> Tensor:
         """The trunk's last hidden states."""

@@ -106,6 +106,14 @@ class SoftLabels:
             probabilities_NC=np.eye(self.probabilities_NC.shape[1], dtype=np.float32)[self.probabilities_NC.argmax(axis=1)],
         )
 
+    def at_temperature(self, temperature: float) -> SoftLabels:
+        """The same rows with softmax(log p / temperature): less sure above 1, surer below; a probability of 0 stays 0."""
+        with np.errstate(divide="ignore"):
+            scaled_NC = np.log(self.probabilities_NC, dtype=np.float64) / temperature
+        scaled_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
+        tempered_NC = (scaled_NC / scaled_NC.sum(axis=1, keepdims=True)).astype(np.float32)
+        return replace(self, probabilities_NC=tempered_NC)
+
     def write(self, path: Path) -> None:
         """Write the table as parquet: id, group, probabilities list<float32>[C]. Gold is never in it."""
         import pyarrow as pa

@@ -26,6 +26,15 @@ def pgr(weak: float, student: float, ceiling: float) -> float:
     return (student - weak) / (ceiling - weak) if ceiling != weak else math.nan
 
 
+def near_chance(accuracy: float, majority: float, rows: int) -> bool:
+    """Whether an accuracy on `rows` rows is within two standard errors of what the most frequent class alone gives, or below.
+
+    Args:
+        majority: the share of the most frequent class, in [0, 1].
+    """
+    return accuracy <= majority + 2 * math.sqrt(majority * (1 - majority) / rows)
+
+
 class PGR(NamedTuple):
     """PGR with its interval. `status` is `undetermined` where the interval of the gap P_s - P_w holds zero."""
 

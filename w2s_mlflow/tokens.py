@@ -74,6 +74,10 @@ class Encoded:
         longest_N: Ints = self.lengths_R.reshape(-1, self.rows_per_example).max(axis=1)
         return longest_N
 
+    def tokens(self, examples: Ints) -> int:
+        """How many tokens the given examples have."""
+        return int(self.lengths_R.reshape(-1, self.rows_per_example)[examples].sum())
+
     def batch(self, examples: Ints) -> Batch:
         """The given examples as tensors, right-padded to the longest among them: input_ids_RL, attention_mask_RL, ..."""
         k = self.rows_per_example

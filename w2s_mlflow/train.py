@@ -6,20 +6,20 @@ import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
 from w2s_mlflow import checkpoint as checkpoints
-from w2s_mlflow import gradients, learned
+from w2s_mlflow import gradients, learned, processes
 from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
 from w2s_mlflow.config import must
 from w2s_mlflow.gradients import Loss
@@ -83,7 +83,7 @@ def use_threads(parameters: int) -> None:
 
 def place(head: Head) -> None:
     """Move a head to where it is trained: an accelerator, where there is one."""
-    head.to(PartialState().device)
+    head.to(processes.state().device)
 
 
 def fit(
@@ -98,6 +98,8 @@ def fit(
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train what of `head` requires a gradient, in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
+
+    Of several processes each trains on its share of every batch, to the same weights (processes.py).
 
     After each epoch `validate(step)` scores the head, higher is better; training stops at the first epoch that is no
     better and the best weights come back. Without it the last weights stay.
@@ -114,26 +116,30 @@ def fit(
             takes longer than `checkpoint.GRACE`.
         ConfigError: the checkpoint cannot be written.
     """
+    group = processes.current()
     accelerator = Accelerator(mixed_precision="no")  # its own is one for all trainings of a process
     weights = [parameter for parameter in head.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
-    learner, optimizer = accelerator.prepare(head, optimizer)
-    answer = gradients.computing(learner, options.dtype)
+    optimizer = accelerator.prepare(optimizer)
+    answer = gradients.computing(head, options.dtype)
     steps = options.epochs * math.ceil(len(data) / options.batch_size)
     schedule = LambdaLR(optimizer, lambda step: warmup_then_linear(step, steps))
     training = _Training(head, optimizer, schedule, np.random.default_rng(options.seed), accelerator.is_main_process)
 
     with _kept(training, checkpoint) as keep:
         while not training.over(options.epochs):
-            learner.train()
+            head.train()
             for examples in training.batches(data.lengths_N(), options.batch_size):
-                batch = [_to(data, part, labels_NC, accelerator.device) for part in _parts(examples, options.micro_batch)]
-                value = gradients.of_batch(answer, head, batch, loss, training.fit.steps / steps, accelerator.backward)
+                labels = None if labels_NC is None else torch.from_numpy(labels_NC[examples]).to(accelerator.device)
+                batch = [_to(data, part, accelerator.device) for part in _parts(group.share(examples), options.micro_batch)]
+                progress = training.fit.steps / steps
+                value = gradients.of_batch(answer, head, batch, labels, loss, progress, accelerator.backward, group)
+                group.sum_gradients(weights)
                 norm = accelerator.clip_grad_norm_(head.parameters(), CLIP)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad(set_to_none=True)
-                training.count(batch)
+                training.count(data.tokens(examples))
                 report(training.fit.steps, steps, {"train/loss": value.item(), "train/gradient_norm": float(norm)})
                 keep()
             if validate is not None:
@@ -173,11 +179,11 @@ class _Training:
         """What is left of this epoch's batches."""
         return itertools.islice(batches(lengths_N, batch_size, self.order), self.batch, None)
 
-    def count(self, batch: Sequence[Batch]) -> None:
+    def count(self, tokens: int) -> None:
         """A step is done."""
         self.batch += 1
         self.fit.steps += 1
-        self.fit.tokens += sum(int(part["attention_mask"].sum()) for part in batch)
+        self.fit.tokens += tokens
 
     def score(self, value: float) -> None:
         """An epoch has its validation score."""
@@ -272,12 +278,9 @@ def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Ite
 
 def _parts(examples: Ints, micro_batch: int | None) -> list[Ints]:
     """A batch's examples in parts that go through the model at once."""
-    size = micro_batch or len(examples)
+    size = micro_batch or max(1, len(examples))
     return [examples[start : start + size] for start in range(0, len(examples), size)]
 
 
-def _to(data: Encoded, examples: Ints, labels_NC: Floats | None, device: torch.device) -> Batch:
-    batch = data.batch(examples)
-    if labels_NC is not None:
-        batch["labels"] = torch.from_numpy(labels_NC[examples])
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+def _to(data: Encoded, examples: Ints, device: torch.device) -> Batch:
+    return {name: tensor.to(device) for name, tensor in data.batch(examples).items()}

@@ -14,7 +14,8 @@ from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
 from w2s_mlflow import models
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.stages import _chain, _finetune, _gold, student
+from w2s_mlflow.figures._chain import figure
+from w2s_mlflow.stages import _chain, _finetune, _gold, _methods, student
 from w2s_mlflow.tracking import planned, results
 from w2s_mlflow.tracking.results import Result
 
@@ -151,6 +152,32 @@ def test_full_is_all_three_and_each_link_has_the_loss_and_has_read() -> None:
 
 
 @pytest.mark.usefixtures("experiment")
+def test_the_chain_is_drawn_as_it_went() -> None:
+    found = student.run(config())
+    links, weak = chain_of(found), results.get(found.tags["w2s.weak_run_id"])
+    nodes = _chain._nodes(found, links, weak, "test")
+    assert [(node.name, node.column, node.round) for node in nodes] == [
+        ("chess-27k", 0, 0),
+        ("chess-43k", 1, 0),
+        ("chess-60k", 2, 0),
+        ("chess-43k", 1, 1),
+        ("chess-60k", 2, 1),
+        ("chess-121k", 3, 1),
+    ]
+    by_run = [weak.run_id, *(link.run_id for link in links)]
+    assert [by_run[node.learned] for node in nodes if node.learned is not None] == [
+        *(link.tags["w2s.labels_run_id"] for link in links),
+        found.tags["w2s.labels_run_id"],
+    ]
+    assert [node.accuracy for node in nodes[1:]] == [fit.metrics["test/accuracy"] for fit in (*links, found)]
+    assert [node.agreement for node in nodes[1:]] == [fit.metrics["test/agreement"] for fit in (*links, found)]
+    drawn = figure(nodes, "test").axes[0]
+    texts = [text.get_text() for text in drawn.texts]
+    assert f"chess-27k\naccuracy {weak.metrics['test/accuracy']:.3f}" in texts and "round 2" in texts
+    assert found.artifact("figures/chain_test.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("experiment")
 def test_a_plan_counts_every_link_and_starts_none() -> None:
     with planned.planning() as plan:
         student.run(config())
@@ -196,7 +223,7 @@ def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str
 
 def test_presets_are_told_from_what_they_are_made_of() -> None:
     plain: dict[str, Any] = {"weak": "chess-60k", "strong": "chess-426k"}
-    for method in student.METHODS:
+    for method in _methods.METHODS:
         resolved = student.Config(**plain, method=method).resolved()
         assert resolved.method == method and student.Config(**vars(resolved) | {"method": "auto"}).resolved().method == method
     assert student.Config(**plain, method="bootstrap").resolved().chain == "chess-121k,chess-222k"

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import SMALL
+from w2s_mlflow import stats
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Ints, SoftLabels
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, student, supervisor
+from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, student, supervisor
 from w2s_mlflow.tracking import recorder, results
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -28,8 +29,8 @@ def rehearsal(directory: Path) -> recorder.Rehearsal:
 
 def weak_and_truth(directory: Path, seed: int = 0) -> tuple[supervisor.Config, Split, SoftLabels, SoftLabels]:
     given, cut = _gold.cut(supervisor.Config(**SMALL, seed=seed).resolved())
-    weak = _finetune.weak_labels(supervisor.run(given))
-    return given, cut, weak, _gold.oracle_labels(given, cut, rehearsal(directory))
+    weak = _runs.weak_labels(supervisor.run(given))
+    return given, cut, weak, _gold.oracle_labels(given, cut.transfer + cut.transfer_validation, rehearsal(directory))
 
 
 def classes(labels: SoftLabels, ids: tuple[str, ...]) -> Ints:
@@ -95,8 +96,95 @@ def test_each_kind_of_labels_is_another_result_with_the_same_supervisor() -> Non
     assert "noise" in found[2].tags["mlflow.note.content"] and "ground truth" in found[3].tags["mlflow.note.content"]
 
 
+def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    fit_head = _finetune.fit_head
+
+    def spy(*given: Any) -> None:
+        seen.append(given[2])
+        fit_head(*given)
+
+    monkeypatch.setattr(_finetune, "fit_head", spy)
+    found = student.run(config(calibrate=True, ceiling="none"))
+    weak = results.get(found.tags["w2s.weak_run_id"])
+    slice_ = weak.predictions("validation")
+    cut = _gold.cut(config().resolved())[1]
+    assert set(slice_.ids) == {example.id for example in cut.supervision_validation}
+    given_ids = [example.id for example in seen[-1].examples]
+    temperature = weak.metrics["validation/temperature"]
+    odds = [np.log(labels[:, 1] / labels[:, 0]) for labels in (weak.weak_labels().of(given_ids), seen[-1].labels_NC)]
+    np.testing.assert_allclose(odds[1], odds[0] / temperature, rtol=1e-3)
+    assert temperature != pytest.approx(1, abs=1e-3)
+    plain = student.run(config(ceiling="none"))
+    assert plain.fingerprint != found.fingerprint and plain.tags["w2s.weak_run_id"] == weak.run_id
+
+
+def test_stopping_by_the_truth_is_counted_said_and_another_result() -> None:
+    found, plain = (student.run(config(early_stopping=stop, epochs=4)) for stop in ("oracle", "weak"))
+    cut = _gold.cut(config().resolved())[1]
+    assert found.metrics["gold/transfer/oracle"] == len(cut.transfer_validation)
+    assert found.tags["w2s.gold"] == "transfer" and "w2s.gold" not in plain.tags
+    assert "validation/oracle_accuracy" in found.metrics and "validation/agreement" not in found.metrics
+    assert "gold/transfer/oracle" not in plain.metrics and "validation/agreement" in plain.metrics
+
+
+def test_the_models_of_a_chain_stop_by_weak_labels_even_then() -> None:
+    chained = config(early_stopping="oracle", chain="chess-43k", weak="chess-27k", rounds=1, ceiling="none")
+    found = student.run(chained)
+    link = results.get(found.tags[student.CHAIN])
+    assert link.params["early_stopping"] == "weak" and "w2s.gold" not in link.tags and "w2s.gold" in found.tags
+
+
+def test_a_supervisor_says_how_sure_and_how_right_it_is() -> None:
+    found = supervisor.run(supervisor.Config(**SMALL))
+    for part in ("validation", "test"):
+        assert {f"{part}/{name}" for name in ("accuracy", "ece", "brier")} <= set(found.metrics)
+    assert found.artifact("figures/confidence_test.png").read_bytes().startswith(b"\x89PNG")
+    assert 0.5 <= found.metrics["train/majority"] <= 1 and 0 <= found.metrics["train/accuracy"] <= 1
+
+
+# --- ceilings that do not learn ---------------------------------------------------------------------------------------
+
+
+def test_a_ceiling_that_did_not_learn_is_tagged_there_and_on_its_student() -> None:
+    found = student.run(config(learning_rate=1e-3, epochs=1))
+    top = results.get(found.tags["w2s.ceiling_run_id"])
+    accuracy, majority = (top.metrics[f"train/{name}"] for name in ("accuracy", "majority"))
+    assert (top.tags["w2s.ceiling_failed"] == "near chance") is stats.near_chance(accuracy, majority, 90)
+    below = found.metrics["test/ceiling_accuracy"] < found.metrics["test/weak_accuracy"]
+    assert ("below the floor" in found.tags["w2s.ceiling_failed"]) is below
+
+
+@pytest.mark.parametrize(
+    ("tag", "floor", "top", "said"),
+    [
+        ("no", 0.6, 0.8, "no"),
+        ("no", 0.6, 0.6, "no"),
+        ("near chance", 0.6, 0.8, "near chance"),
+        ("no", 0.6, 0.59, "below the floor"),
+        ("near chance", 0.6, 0.5, "near chance, below the floor"),
+    ],
+)
+def test_the_two_rules(tag: str, floor: float, top: float, said: str) -> None:
+    failed = results.Result("r", "n", "ceiling", "", "", {}, {}, {_gold.CEILING_FAILED: tag}, 0.0, False)
+    values = {"test/weak_accuracy": floor, "test/ceiling_accuracy": top}
+    assert _gold._ceiling_failed(failed, values, "test") == said
+    assert _gold._ceiling_failed(failed, {}, "test") == tag
+
+
+def test_a_ceiling_that_never_trained_is_near_chance() -> None:
+    """A rate so small that a new linear head stays what it was drawn as."""
+    top = ceiling.run(ceiling.Config(strong="chess-121k", head="classify", learning_rate=1e-9, epochs=1, **SMALL))
+    assert top.tags["w2s.ceiling_failed"] == "near chance"
+    assert top.metrics["train/accuracy"] < 0.65
+
+
 def test_labels_against_the_method_are_refused() -> None:
     with pytest.raises(ConfigError, match="--labels must be weak under --method confidence"):
         config(method="confidence", labels="oracle").resolved()
+    with pytest.raises(ConfigError, match=r"^--calibrate must be left out unless --labels is weak, got hard$"):
+        config(labels="hard", calibrate=True)
+    with pytest.raises(ConfigError, match=r"^--early-stopping must be weak or none for an untuned model, got oracle$"):
+        config(method="untuned", early_stopping="oracle")
     with pytest.raises(ConfigError, match="--labels must be weak, hard, random, oracle, nothing, or a parquet file"):
         config(labels="gold")

@@ -17,7 +17,19 @@ from w2s_mlflow import config as options
 from w2s_mlflow import heads, predict, split, train
 from w2s_mlflow.config import ConfigError, plugin, plugins
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows
-from w2s_mlflow.stages import _finetune, _gold, analyze, ceiling, rule, student, supervisor, sweep
+from w2s_mlflow.stages import (
+    _finetune,
+    _gold,
+    _methods,
+    _runs,
+    _student_options,
+    analyze,
+    ceiling,
+    rule,
+    student,
+    supervisor,
+    sweep,
+)
 from w2s_mlflow.tracking import results, server
 from w2s_mlflow.tracking.results import Result
 
@@ -96,7 +108,7 @@ def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp
     assert read - REPORT == ALLOWED[stage] - REPORT
 
 
-@pytest.mark.parametrize("method", list(student.METHODS))
+@pytest.mark.parametrize("method", list(_methods.METHODS))
 def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> None:
     sizes = {**SMALL, "report": "none"}
     guard.allowed = {("supervision", "supervision")}
@@ -164,7 +176,9 @@ def types_of(function: Any) -> set[Any]:
     return found
 
 
-BLIND = (student, _finetune, train, predict, heads, *(plugin("losses", name, "x") for name in plugins("losses")))
+LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
+LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
+BLIND = (student, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES)
 
 
 @pytest.mark.parametrize("module", BLIND, ids=lambda module: module.__name__)
@@ -185,6 +199,7 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
         "config": "Config",
         "cut": "Split",
         "labels": "SoftLabels | None",
+        "watched": "SoftLabels | None",
         "start": "Path | None",
         "recorder": "Recorder",
         "return": "Head",
@@ -206,13 +221,13 @@ def of_gold(found: Result) -> Result:
     """A run that is made from another one, as a chain's link would be."""
     config = supervisor.Config(epochs=1, **SMALL).resolved()
     cut = _gold.cut(config)[1]
-    parts = _finetune.parts("link", 1, config, cut, {"above": found}, [])
+    parts = _runs.parts("link", 1, config, cut, {"above": found}, [])
 
     def make(recorder: Any) -> None:
         recorder.weak_labels(Predictions(("a",), ("a",), np.array([[0.5, 0.5]], dtype=np.float32)))
 
     labels = {"weak": "a", "strong": "-", "method": "link"}
-    return _finetune.produce(parts, config, cut, labels, "a link", make, {"above": found})
+    return _runs.produce(parts, config, cut, labels, "a link", make, {"above": found})
 
 
 def test_gold_is_inherited_and_refused() -> None:
@@ -222,10 +237,10 @@ def test_gold_is_inherited_and_refused() -> None:
     grandchild = of_gold(child)
     assert [run.tags.get("w2s.gold") for run in (top, child, grandchild)] == ["transfer"] * 3
     assert "w2s.gold" not in weak.tags and "w2s.gold" not in of_gold(weak).tags
-    assert _finetune.weak_labels(weak).probabilities_NC.shape[1] == 2
+    assert _runs.weak_labels(weak).probabilities_NC.shape[1] == 2
     for run in (child, grandchild):
         with pytest.raises(ConfigError, match="has learned the ground truth of transfer"):
-            _finetune.weak_labels(run)
+            _runs.weak_labels(run)
 
 
 def test_the_options_of_a_student_name_no_gold() -> None:

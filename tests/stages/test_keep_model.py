@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.stages import _finetune, _gold, ceiling, student, supervisor
+from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, student, supervisor
 from w2s_mlflow.tracking import logged_model, planned, server
 from w2s_mlflow.tracking.results import Result
 
@@ -36,7 +36,7 @@ def keeping(stage: str) -> Result:
 def served(found: Result, stage: str) -> np.ndarray[Any, Any]:
     """What MLflow's own loader makes of the test examples."""
     examples = _gold.cut(STAGES[stage][1].resolved())[1].test
-    model = mlflow.pyfunc.load_model(f"models:/{found.tags[_finetune.MODEL]}")
+    model = mlflow.pyfunc.load_model(f"models:/{found.tags[_runs.MODEL]}")
     frame = pd.DataFrame(
         {"segments": [list(e.segments) for e in examples], "candidates": [list(e.candidates) for e in examples]}
     )
@@ -50,13 +50,13 @@ def served(found: Result, stage: str) -> np.ndarray[Any, Any]:
 def test_the_model_gives_the_stored_predictions(stage: str, later: bool) -> None:
     if later:
         run, config = STAGES[stage]
-        assert _finetune.MODEL not in run(config).tags
+        assert _runs.MODEL not in run(config).tags
     made = len(runs())
     found = keeping(stage)
     assert found.reused == later and (len(runs()) == made) == later
     assert np.array_equal(served(found, stage), found.predictions("test").probabilities_NC)
     again = keeping(stage)
-    assert again.tags[_finetune.MODEL] == found.tags[_finetune.MODEL]
+    assert again.tags[_runs.MODEL] == found.tags[_runs.MODEL]
 
 
 def test_fitting_once_more_is_planned_and_its_reads_are_counted() -> None:
@@ -72,13 +72,13 @@ def test_fitting_once_more_is_planned_and_its_reads_are_counted() -> None:
 
 def test_a_damaged_model_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
     found = keeping("supervisor")
-    model = found.tags[_finetune.MODEL]
+    model = found.tags[_runs.MODEL]
     location = server.client().get_logged_model(model).artifact_location.removeprefix("file://")
     weights = next(Path(location).rglob("model.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
     again = keeping("supervisor")
-    assert again.run_id == found.run_id and again.tags[_finetune.MODEL] != model
-    assert "model.safetensors" in caplog.text and logged_model.is_whole(again.tags[_finetune.MODEL])
+    assert again.run_id == found.run_id and again.tags[_runs.MODEL] != model
+    assert "model.safetensors" in caplog.text and logged_model.is_whole(again.tags[_runs.MODEL])
 
 
 def test_a_model_that_gives_other_predictions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
 from w2s_mlflow import models, predict
 from w2s_mlflow.config import ConfigError, parse
-from w2s_mlflow.stages import _finetune, _gold, ceiling, student, supervisor
+from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, student, supervisor
 from w2s_mlflow.tracking import fingerprint, logged_model, results
 from w2s_mlflow.tracking.results import Result
 
@@ -66,7 +66,7 @@ def test_a_linear_head_pools_as_its_family_does_and_another_not_at_all() -> None
 
 def parts_of(**given: Any) -> str:
     config, cut = _gold.cut(supervisor.Config(head="classify", **SMALL | given).resolved())
-    return _finetune.parts("supervisor", 1, config, cut, {}, []).digest()
+    return _runs.parts("supervisor", 1, config, cut, {}, []).digest()
 
 
 def test_what_changes_a_result_is_another_result() -> None:
@@ -112,7 +112,7 @@ def test_all_three_are_trained_and_computed_alike(learned: dict[str, Any]) -> No
 def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(given: dict[str, Any]) -> None:
     config = supervisor.Config(weak="chess-27k", head="classify", keep_model="always", **SMALL, **given)
     result = supervisor.run(config)
-    head = logged_model.load(result.tags[_finetune.MODEL])
+    head = logged_model.load(result.tags[_runs.MODEL])
     cut = _gold.cut(config.resolved())[1]
     stored = result.predictions("test").aligned([example.id for example in cut.test])
     np.testing.assert_array_equal(predict.probabilities(head, head.encode(cut.test)), stored.probabilities_NC)
@@ -154,6 +154,6 @@ def test_another_model_of_the_same_name_is_another_result(tmp_path: Path) -> Non
     second = student.run(student.Config(weak=str(other), strong="chess-27k", **given))
     assert first.name == second.name and first.run_id != second.run_id
     config = ceiling.Config(strong=str(one), **SMALL)
-    digests = {_finetune.parts("ceiling", 1, *_gold.cut(config.resolved()), {}, []).digest()}
+    digests = {_runs.parts("ceiling", 1, *_gold.cut(config.resolved()), {}, []).digest()}
     config = ceiling.Config(strong=str(other), **SMALL)
-    assert _finetune.parts("ceiling", 1, *_gold.cut(config.resolved()), {}, []).digest() not in digests
+    assert _runs.parts("ceiling", 1, *_gold.cut(config.resolved()), {}, []).digest() not in digests

@@ -41,6 +41,7 @@ def student(seed: int, method: str, accuracy: float, weak: float = 0.6, ceiling:
         "weak_accuracy": correct["weak"].mean(),
         "ceiling_accuracy": correct["top"].mean(),
         "agreement": 0.5,
+        "ceiling_failed": False,
     }
 
 
@@ -90,6 +91,13 @@ def test_holm_is_taken_over_the_rows_of_one_metric(outcomes: pd.DataFrame) -> No
     for _, rows in found.groupby("metric"):
         assert rows["p_holm"].to_numpy() == pytest.approx(stats.holm(rows["p"].to_numpy()))
     assert set(found["metric"]) == {"accuracy", "pgr"}
+
+
+def test_failed_ceilings_are_counted_in_every_table() -> None:
+    rows = [student(seed, method, 0.7) for method in ("baseline", "full") for seed in range(SEEDS)]
+    frame = pd.DataFrame(rows).assign(ceiling_failed=lambda frame: frame["seed"].isin(["1", "3"]))
+    for plugin in (pgr, paired_tests, ablation):
+        assert set(plugin.table(frame)["failed_ceilings"]) == {2}
 
 
 def test_a_pair_without_a_gap_is_undetermined_and_out_of_the_pgr_tests() -> None:

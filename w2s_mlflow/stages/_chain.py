@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from w2s_mlflow import models
 from w2s_mlflow.config import ConfigError, must
 from w2s_mlflow.models import Rung
 
+if TYPE_CHECKING:
+    from w2s_mlflow.figures._chain import Node
+    from w2s_mlflow.tracking.results import Result
+
 AUTO = "auto"
+LABELLER = "w2s.labels_run_id"
+"""The tag with the run whose labels a link, or the student at the end, has learned."""
 INTERMEDIATES = 2
 """As in the paper: M_S1 and M_S2."""
 
@@ -52,6 +59,41 @@ def walk(
             start = fit(each_round, len(names), start)
             links.append(start)
     return links, start
+
+
+def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
+    """A student's run with its chain as `figures/chain_<part>.png`: who labelled for whom, and what the evaluator says."""
+    from w2s_mlflow.figures import _chain
+    from w2s_mlflow.tracking import planned, recorder, results
+
+    name = f"chain_{part}"
+    if planned.current() or f"{results.ARTIFACTS}.{name}" in found.tags:
+        return found
+    drawn = _chain.figure(_nodes(found, links, weak, part), part)
+
+    def stage(directory: Path) -> None:
+        file = directory / "figures" / f"{name}.png"
+        file.parent.mkdir()
+        drawn.savefig(file, dpi=150)
+
+    return recorder.attach(found, name, stage, {}, {})
+
+
+def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:
+    """Every fit in its order, the supervisor first and the student last; a round begins where the first model comes again."""
+    from w2s_mlflow.figures._chain import Node
+
+    fits = [*links, found]
+    models_ = [*dict.fromkeys(fit.params["strong"] for fit in links if fit.params["strong"] != found.params["strong"])]
+    columns = {name: column for column, name in enumerate([*models_, found.params["strong"]], start=1)}
+    numbers = {fit.run_id: number for number, fit in enumerate([weak, *fits])}
+    nodes, round_ = [Node(weak.params["weak"], 0, 0, None, None, weak.metrics.get(f"{part}/accuracy"))], -1
+    for fit in fits:
+        column = columns[fit.params["strong"]]
+        round_ += column == 1
+        values = [fit.metrics.get(f"{part}/{name}") for name in ("agreement", "accuracy")]
+        nodes.append(Node(fit.params["strong"], column, round_, numbers[fit.tags[LABELLER]], *values))
+    return nodes
 
 
 def between(weak: Rung, strong: Rung) -> list[str]:

@@ -1,38 +1,24 @@
-"""What supervisor, ceiling and student share: a fitted head, its stored predictions, and the run that records them.
+"""What supervisor, ceiling and student share: a fitted head and its stored predictions.
 
 Nothing here sees ground truth: examples have no label, and the labels to train on are handed in.
 """
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
 from w2s_mlflow import losses, models, split, tasks
-from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
-from w2s_mlflow.stages._options import NONE, Cutting, Training, model_name
+from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Encoded, Head
-    from w2s_mlflow.tracking.fingerprint import Parts
     from w2s_mlflow.tracking.recorder import Recorder
-    from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.train import Options
-
-LOG = logging.getLogger("w2s_mlflow")
-MODEL = "w2s.model_id"
-"""The tag with the id of a run's logged model."""
-MODULES = ("heads", "train", "predict", "split", "records")
-"""The roots of every trained result's source digest, beside its model family and its loss. Not its task: all that a task
-says is in the rows, and these are in the data's digest, so that the same rows from another source are the same result."""
-GOLD = "w2s.gold"
-"""The tag of a run with a gold-trained ancestor on `transfer`: its labels are no weak labels."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +27,11 @@ class Labelled:
 
     examples: Sequence[Example]
     labels_NC: Floats
+
+    @classmethod
+    def joined(cls, examples: Sequence[Example], labels: SoftLabels) -> Labelled:
+        """The examples with their labels, joined by id. Raises JoinError for an example without."""
+        return cls(examples, labels.of([example.id for example in examples]))
 
 
 def build_head(config: Training, *, pretrained: bool = True, start: Path | None = None) -> Head:
@@ -72,8 +63,13 @@ def fit_head(
     recorder: Recorder,
     loss: str = "cross_entropy",
     loss_options: Mapping[str, Any] | None = None,
+    score_name: str = "agreement",
 ) -> None:
-    """Train `head` on `training`; stop early by agreement with the labels of `validation`, if given. Logs the curve."""
+    """Train `head` on `training`; stop early by agreement with the labels of `validation`, if given. Logs the curve.
+
+    Args:
+        score_name: the agreement is logged as `validation/<score_name>`.
+    """
     from w2s_mlflow import learned, metrics, train
 
     plugin = options.plugin("losses", loss, "--loss")
@@ -83,7 +79,7 @@ def fit_head(
     def validate(step: int) -> float:
         assert validation is not None and watched is not None
         score = metrics.agreement_score(_probabilities(head, watched, config), validation.labels_NC)
-        recorder.metrics({"validation/agreement": score}, step)
+        recorder.metrics({f"validation/{score_name}": score}, step)
         return score
 
     with learned.learning(head, lora=config.lora, freeze=config.freeze, gradient_checkpointing=config.gradient_checkpointing):
@@ -146,135 +142,3 @@ def record_heldout(head: Head, config: Training, cut: split.Split, recorder: Rec
     """Store predictions on `selection` and `test`, so that they can be scored, now or later, without the model."""
     for part in ("selection", "test"):
         recorder.predictions(part, predictions(head, cut.parts()[part], config))
-
-
-def weak_labels(found: Result) -> SoftLabels:
-    """The labels that a run gave `transfer`, for a student to train on.
-
-    Raises:
-        ConfigError: ground truth of `transfer` went into them.
-    """
-    if GOLD in found.tags:
-        raise ConfigError(
-            f"run {found.run_id} ({found.name}) has learned the ground truth of {found.tags[GOLD]}: a student on its labels "
-            "would not be weak-to-strong"
-        )
-    return found.weak_labels()
-
-
-def parts(
-    stage: str, version: int, config: Training, cut: split.Split, inputs: Mapping[str, Result], roots: Sequence[str]
-) -> Parts:
-    """The parts of this result's fingerprint."""
-    from w2s_mlflow.tracking import fingerprint
-
-    rung = config.rung()
-    modules = (*MODULES, f"models.{rung.family}", *roots)
-    return fingerprint.Parts(
-        stage=stage,
-        version=version,
-        options=result_options(config),
-        data=cut.digest,
-        inputs={role: result.fingerprint for role, result in inputs.items()},
-        libraries=fingerprint.libraries(*(["peft"] if config.lora else [])),
-        source=fingerprint.source(modules),
-        weights=models.revision(rung),
-    )
-
-
-def result_options(config: Cutting) -> dict[str, Any]:
-    """The options that enter a fingerprint; a file's task by its stem and a model by its name, so that files may be moved.
-
-    What lies in the files enters by digests: the rows by the data's, a model by its weights' or its supervisor's fingerprint.
-    """
-    found = options.result_options(config)
-    named = {name: model_name(found[name], name) for name in ("weak", "strong") if name in found}
-    if found.get("chain"):
-        found["chain"] = ",".join(model_name(name, "chain") for name in found["chain"].split(","))
-    return found | named | {"task": tasks.find(config.task).key}
-
-
-def produce(
-    parts: Parts,
-    config: Cutting,
-    cut: split.Split,
-    labels: Mapping[str, str],
-    note: str,
-    make: Callable[[Recorder], Head | None],
-    inputs: Mapping[str, Result] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> Result:
-    """The result with this fingerprint: a finished run if there is one, else made by `make`.
-
-    Args:
-        labels: `weak`, `strong` and `method` as the UI shows and groups them; NONE where a stage has no such thing.
-        inputs: the training inputs by role; what one has learned of gold, its result has learned, too.
-        tags: more tags.
-    """
-    from w2s_mlflow.tracking import store
-
-    identity = {"task": config.task, "seed": str(config.seed), **labels}
-    marks = {f"w2s.{role}_run_id": found.run_id for role, found in (inputs or {}).items()} | dict(tags or {})
-    if learned := [found.tags[GOLD] for found in (inputs or {}).values() if GOLD in found.tags]:
-        marks[GOLD] = learned[0]
-    order = store.Order(run_name(parts.stage, identity, _other_head(config)), parts, config, identity, marks, note)
-
-    heads: list[Head | None] = [None]
-
-    def make_with_data(recorder: Recorder) -> None:
-        rows = {name: len(examples) for name, examples in cut.parts().items()}
-        recorder.dataset(config.task, cut.digest, tasks.find(config.task).source, rows)
-        heads[0] = head = make(recorder)
-        if head is not None:
-            recorder.metrics({"model/parameters": head.model.num_parameters()})
-
-    found = store.produce(order, make_with_data)
-    return _with_model(found, heads[0], make) if getattr(config, "keep_model", "never") == "always" else found
-
-
-def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
-    """A finished run with its model logged, whole. Without a head at hand the model is fitted once more, to the same bits."""
-    from w2s_mlflow.tracking import logged_model, planned, recorder
-
-    if MODEL in found.tags and logged_model.is_whole(found.tags[MODEL]):
-        return found
-    if plan := planned.current():
-        return plan.again(found)
-    reads: dict[str, float] = {}
-    if head is None:
-        LOG.info("%s was made without keeping its model: it is fitted once more", found.name)
-        head, reads = _fitted_again(found, make)
-    return recorder.attach(found, "model", lambda directory: None, reads, {MODEL: logged_model.log(found.run_id, head)})
-
-
-def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
-    """The head of a finished run, and the ledger of its gold reads counted up. Raises ConfigError for other predictions."""
-    from w2s_mlflow.tracking import recorder, results
-
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
-        rehearsal = recorder.Rehearsal(found.run_id, Path(directory))
-        head = make(rehearsal)
-        made = results.digests_of(Path(directory))
-    assert head is not None
-    for path in made:
-        if made[path] != found.digests[path]:
-            raise ConfigError(
-                f"run {found.run_id} ({found.name}) cannot be given its model: fitted again here it has another {path}; "
-                "make both anew with --reuse never"
-            )
-    reads = {name: value for name, value in rehearsal.last.items() if name.startswith("gold/")}
-    return head, {name: value + found.metrics.get(name, 0) for name, value in reads.items()}
-
-
-def _other_head(config: Cutting) -> str:
-    """The head, where it is not the task's own."""
-    head = getattr(config, "head", None)
-    return f"{head} head" if head not in (None, tasks.find(config.task).head) else ""
-
-
-def run_name(stage: str, identity: Mapping[str, str], head: str = "") -> str:
-    """`student sst2 gpt2->gpt2-large confidence seed 0`."""
-    models_ = "->".join(name for name in (identity["weak"], identity["strong"]) if name != NONE)
-    method = "" if identity["method"] in (stage, NONE) else identity["method"]
-    seed = "" if identity["seed"] == NONE else f"seed {identity['seed']}"
-    return " ".join(word for word in (stage, identity["task"], models_, head, method, seed) if word)

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("w2s_mlflow")
 PGR_STATUS = "w2s.pgr_status"
 """ok, undetermined, or what is missing for a PGR."""
+CEILING_FAILED = "w2s.ceiling_failed"
+"""On a ceiling and on each student reported against it: no, or by which of two rules it did not learn. Its training accuracy is
+near chance (`stats.near_chance`), or on the reported split it is below the supervisor."""
+NEAR_CHANCE, BELOW_FLOOR = "near chance", "below the floor"
+LOOKED_AT = 1000
+"""Training rows, at most, on which it is seen whether a fit on ground truth has learned."""
 ROWS = "rows.parquet"
 """The rows of a cut, each with its digest, kept by the supervisor: by them `why` names a row that has changed."""
 
@@ -54,25 +60,49 @@ def cut(config: Cut) -> tuple[Cut, split.Split]:
 
 
 def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, recorder: Recorder) -> Head:
-    """A head fitted on the ground truth of one half, `supervision` or `transfer`; each label read is counted."""
-    gold = _gold(config)
+    """A head fitted on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
 
-    def labelled(examples: Sequence[Example]) -> Labelled:
-        labels_N = _read(gold, examples, half, reason)
-        return Labelled(examples, _one_hot(examples, labels_N, tasks.find(config.task).classes).probabilities_NC)
-
+    Metrics beside the curve: `train/accuracy` and `train/majority` on LOOKED_AT training rows; on the validation slice all of
+    `metrics.report`, and the `temperature` that fits it best.
+    """
+    gold, classes = _gold(config), tasks.find(config.task).classes
+    training, validation = (
+        Labelled.joined(examples, _one_hot(examples, _read(gold, examples, half, reason), classes))
+        for examples in (cut.parts()[half], cut.parts()[f"{half}_validation"])
+    )
     head = _finetune.build_head(config)
-    slice_ = cut.parts()[f"{half}_validation"]
-    validation = labelled(slice_) if config.early_stopping == "gold" else None
-    _finetune.fit_head(head, config, labelled(cut.parts()[half]), validation, recorder)
-    recorder.predictions("validation", _finetune.predictions(head, slice_, config))
-    recorder.metrics(_reads(gold))
+    _finetune.fit_head(head, config, training, validation if config.early_stopping == "gold" else None, recorder)
+    found = _finetune.predictions(head, validation.examples, config)
+    recorder.predictions("validation", found)
+    recorder.metrics(_reads(gold) | _calibration(found, validation))
+    near_chance = _near_chance(head, config, training, recorder)
+    if reason == "ceiling":
+        recorder.tags[CEILING_FAILED] = NEAR_CHANCE if near_chance else "no"
     return head
 
 
-def oracle_labels(config: Cutting, cut: split.Split, recorder: Recorder) -> SoftLabels:
-    """The ground truth of `transfer` and its validation slice, one-hot, in the place of weak labels; its reads are counted."""
-    examples, gold = cut.transfer + cut.transfer_validation, _gold(config)
+def _near_chance(head: Head, config: GoldTraining, training: Labelled, recorder: Recorder) -> bool:
+    """Whether the training rows are known no better than by their most frequent class alone; both shares are metrics."""
+    from w2s_mlflow import stats
+
+    answers_N = _finetune.predictions(head, training.examples[:LOOKED_AT], config).probabilities_NC.argmax(axis=1)
+    labels_N = training.labels_NC[:LOOKED_AT].argmax(axis=1)
+    accuracy, majority = float((answers_N == labels_N).mean()), float(np.bincount(labels_N).max() / len(labels_N))
+    recorder.metrics({"train/accuracy": accuracy, "train/majority": majority})
+    return stats.near_chance(accuracy, majority, len(labels_N))
+
+
+def _calibration(found: Predictions, validation: Labelled) -> dict[str, float]:
+    from w2s_mlflow import calibration, metrics
+
+    gold_N = validation.labels_NC.argmax(axis=1)
+    values = metrics.report(found.probabilities_NC, gold_N)
+    return _named(values | {"temperature": calibration.temperature(found.probabilities_NC, gold_N)}, "validation")
+
+
+def oracle_labels(config: Cutting, examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
+    """The ground truth of `transfer`'s examples, one-hot, in the place of weak labels; its reads are counted."""
+    gold = _gold(config)
     labels_N = _read(gold, examples, "transfer", "oracle")
     recorder.metrics(_reads(gold))
     return _one_hot(examples, labels_N, tasks.find(config.task).classes)
@@ -146,15 +176,36 @@ def report(
     if given and set(scored.ids) <= set(given.ids):
         others["weak"] = Predictions(scored.ids, scored.groups, given.of(scored.ids))
     values, status = _scores(scored, others, config.report)
+    tags = {PGR_STATUS: status} if found.stage == "student" else {}
+    if beside and "ceiling" in beside:
+        tags[CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.report)
     for name, count in _reads(gold).items():
         values[name] = count + found.metrics.get(name, 0)
-    tags = {PGR_STATUS: status} if found.stage == "student" else {}
 
     def stage(directory: Path) -> None:
-        if scored.gold_N is not None:
-            write_gold(directory / "gold" / f"{config.report}.parquet", scored.ids, scored.gold_N)
+        if scored.gold_N is None:
+            return
+        write_gold(directory / "gold" / f"{config.report}.parquet", scored.ids, scored.gold_N)
+        if found.stage == "supervisor":
+            _draw_confidence(scored, directory / "figures" / f"confidence_{config.report}.png")
 
     return recorder.attach(found, config.report, stage, values, inputs | tags)
+
+
+def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> str:
+    """By which rules a student's ceiling has not learned, or no. A value that is missing breaks none."""
+    floor, top = (values.get(f"{part}/{role}_accuracy", math.nan) for role in ("weak", "ceiling"))
+    rules = {NEAR_CHANCE: ceiling.tags.get(CEILING_FAILED) == NEAR_CHANCE, BELOW_FLOOR: top < floor}
+    return ", ".join(rule for rule, broken in rules.items() if broken) or "no"
+
+
+def _draw_confidence(scored: Predictions, file: Path) -> None:
+    """Draw how sure a supervisor is, and how right: what its labels are worth as probabilities."""
+    from w2s_mlflow.figures import _confidence
+
+    file.parent.mkdir()
+    assert scored.gold_N is not None
+    _confidence.figure(scored.probabilities_NC, scored.gold_N).savefig(file, dpi=150)
 
 
 def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:

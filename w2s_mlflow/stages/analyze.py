@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import GIVEN, Predictions, read_predictions
+from w2s_mlflow.stages import _gold
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL
 
@@ -136,7 +137,9 @@ def _outcome(result: Result, test: TestPredictions) -> dict[str, Any]:
         row["parameters"] = result.metrics.get("model/parameters", math.nan)
     else:
         others, row["parameters"] = {}, math.nan
-    row |= _beside(found, others)
+    row |= _beside(found, others) | {"ceiling_failed": False}
+    if "ceiling" in others:
+        row["ceiling_failed"] = _ceiling_failed(result, row)
     recomputed |= {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
     recomputed["pgr"] = stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])
     _refuse_other(result, recomputed)
@@ -166,6 +169,12 @@ def _beside(found: Predictions, others: Mapping[str, Predictions]) -> dict[str, 
         correct_N = others[role].with_gold(found.gold_N).correct_N() if role in others else None
         row |= {f"{role}_correct": correct_N, f"{role}_accuracy": math.nan if correct_N is None else float(correct_N.mean())}
     return row
+
+
+def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
+    """By the two rules of `w2s.ceiling_failed`, of which the one on the reported split is computed anew."""
+    tag = result.tags.get(_gold.CEILING_FAILED, "no")
+    return _gold.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 
 
 def _test_predictions(result: Result) -> Predictions:

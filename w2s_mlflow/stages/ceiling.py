@@ -1,7 +1,8 @@
 """The ceiling: the strong model finetuned on the ground truth of the same `transfer` rows that students get weak labels for.
 
 One per (task, strong, seed, size), plain settings, shared by all methods. Its run is tagged `w2s.gold`: no student may
-train on its labels. Metrics as for the supervisor.
+train on its labels. One that is not much better on its training rows than their most frequent class is tagged
+`w2s.ceiling_failed`. Metrics as for the supervisor.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold
+from w2s_mlflow.stages import _finetune, _gold, _runs
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,11 @@ class Config(GoldTraining):
 def run(config: Config) -> Result:
     """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
     config, cut = _gold.cut(config.resolved())
-    parts = _finetune.parts("ceiling", VERSION, config, cut, {}, ["losses.cross_entropy"])
+    parts = _runs.parts("ceiling", VERSION, config, cut, {}, ["losses.cross_entropy"])
     labels = {"weak": NONE, "strong": config.rung().name, "method": "ceiling"}
     note = f"`{config.rung().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
-    tags = {_finetune.GOLD: "transfer"}
-    found = _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags=tags)
+    tags = {_runs.GOLD: "transfer"}
+    found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags=tags)
     return _gold.report(found, config, cut)
 
 

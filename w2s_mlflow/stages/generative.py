@@ -20,7 +20,7 @@ from w2s_mlflow import models, tasks
 from w2s_mlflow.config import must
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold
+from w2s_mlflow.stages import _gold, _runs
 from w2s_mlflow.stages._options import NONE, mirror
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def run(config: Config) -> Result:
     parts = fingerprint.Parts(
         stage="generative",
         version=VERSION,
-        options=_finetune.result_options(config),
+        options=_runs.result_options(config),
         data=cut.digest,
         inputs={},
         libraries=fingerprint.libraries(),
@@ -119,7 +119,7 @@ def run(config: Config) -> Result:
     )
     labels = {"weak": NONE, "strong": rung.name, "method": "generative"}
     note = f"`{rung.name}` after language modelling on the unlabelled text of `supervision` and `transfer` (Algorithm 6)."
-    return _finetune.produce(parts, config, cut, labels, note, lambda recorder: make(config, cut, recorder))
+    return _runs.produce(parts, config, cut, labels, note, lambda recorder: make(config, cut, recorder))
 
 
 def make(config: Config, cut: Split, recorder: Recorder) -> None:

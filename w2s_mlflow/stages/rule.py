@@ -11,7 +11,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import tasks
 from w2s_mlflow.config import must, unknown
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold
+from w2s_mlflow.stages import _finetune, _gold, _runs
 from w2s_mlflow.stages._options import NONE, Reported, mirror
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run(config: Config) -> Result:
     parts = fingerprint.Parts(
         stage="rule",
         version=VERSION,
-        options=_finetune.result_options(config),
+        options=_runs.result_options(config),
         data=cut.digest,
         inputs={},
         libraries={},
@@ -70,7 +70,7 @@ def run(config: Config) -> Result:
     )
     labels = {"weak": NONE, "strong": NONE, "method": f"rule:{config.rule}", "seed": NONE}
     note = f"The one-line rule `{config.rule}` on `{config.task}`: what a student must beat to have learned more."
-    found = _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
+    found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
     return _gold.report(found, config, cut)
 
 

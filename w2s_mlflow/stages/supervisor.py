@@ -1,9 +1,10 @@
 """Algorithm 2: finetune the weak model on the ground truth of `supervision`, then let it label `transfer`.
 
 Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the gold of its own validation slice;
-`test/accuracy`, `test/auroc`, `test/brier`, `test/ece`.
+`train/accuracy` beside `train/majority`; `validation/temperature`, which fits that slice best (`student --calibrate`);
+`test/accuracy`, `test/auroc`, `test/brier`, `test/ece`, and the first four on `validation`.
 Artifacts: `labels/weak_labels.parquet`, the probabilities on `transfer` and its validation slice; `predictions/*.parquet`;
-`rows.parquet`, the digest of each row of the cut.
+`rows.parquet`, the digest of each row of the cut; `figures/confidence_test.png`, how sure it is and how right.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold
+from w2s_mlflow.stages import _finetune, _gold, _runs
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,10 @@ class Config(GoldTraining):
 def run(config: Config) -> Result:
     """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
     config, cut = _gold.cut(config.resolved())
-    parts = _finetune.parts("supervisor", VERSION, config, cut, {}, ["losses.cross_entropy"])
+    parts = _runs.parts("supervisor", VERSION, config, cut, {}, ["losses.cross_entropy"])
     labels = {"weak": config.rung().name, "strong": NONE, "method": "supervisor"}
     note = f"`{config.rung().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
-    found = _finetune.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
+    found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
     return _gold.report(found, config, cut)
 
 

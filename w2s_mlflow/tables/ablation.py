@@ -20,6 +20,7 @@ PAPER = {
 }
 """Accuracy and PGR as printed."""
 COLUMNS = ["task", "weak", "strong", "method", "variant", "n", "weak_accuracy", "accuracy", "ceiling_accuracy"]
+COLUMNS += ["failed_ceilings"]
 COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status", "paper_accuracy", "paper_pgr"]
 
 

@@ -18,17 +18,18 @@ from w2s_mlflow.tables import PAIR, pgr
 CAPTION = (
     "Paired t-tests over seeds (unit: the seed; n seeds): mean difference with its 95% interval, effect size d_z, p, Holm's p "
     "within one metric of this table, and the Wilcoxon signed-rank p, which cannot be below .0625 at n = 5. PGR is compared "
-    "only where it is determined for the pair."
+    "only where it is determined for the pair. `failed_ceilings` counts the seeds whose ceiling did not learn."
 )
 REFERENCES = ("baseline", "untuned")
 COLUMNS = [*PAIR[:4], "metric", "baseline", "method", "unit", "n", "mean_difference", "low", "high", "effect_size", "t", "p"]
+COLUMNS += ["failed_ceilings"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """One row per comparison of two columns of accuracies (or PGRs), matched by seed."""
     students = outcomes[outcomes["weak_correct"].notna()]
     rows = [
-        dict(zip(PAIR, key, strict=True)) | row
+        dict(zip(PAIR, key, strict=True)) | row | {"failed_ceilings": int(found.groupby("seed")["ceiling_failed"].any().sum())}
         for key, found in students.groupby(PAIR, sort=False)
         for row in _comparisons(found)
     ]

@@ -12,7 +12,8 @@ from w2s_mlflow.tables import LABEL, PAIR
 CAPTION = (
     "Test accuracy of supervisor, student and ceiling (means over seeds, the student's with its 95% t interval), and PGR with "
     "Fieller's 95% interval over seeds and test groups. PGR is undetermined where the interval of ceiling minus supervisor "
-    "holds zero."
+    "holds zero. `failed_ceilings` counts seeds whose ceiling did not learn: near chance on its training rows, or below its "
+    "supervisor."
 )
 
 
@@ -34,6 +35,7 @@ def _row(found: pd.DataFrame) -> dict[str, Any]:
         "accuracy_low": accuracy.low,
         "accuracy_high": accuracy.high,
         "ceiling_accuracy": found["ceiling_accuracy"].mean(),
+        "failed_ceilings": int(found["ceiling_failed"].sum()),
         "agreement": found["agreement"].mean(),
     }
     if found[["weak_correct", "ceiling_correct"]].isna().any(axis=None):

@@ -62,6 +62,8 @@ class Recorder:
     """Plain values of the code that makes the run, kept with its checkpoints and there again when it goes on."""
     began: float = field(default_factory=time.monotonic)
     _metrics: list[Metric] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    """What the code that makes the run finds out about it, sent at its end."""
     sent: dict[str, int] = field(default_factory=dict)
     """The last step of each metric that a run which goes on has already, though its checkpoint may be of an earlier one."""
     _held: bool = False
@@ -124,7 +126,8 @@ class Recorder:
         self.metrics({"seconds": time.monotonic() - self.began})
         self.flush()
         client().log_artifacts(self.run_id, str(self.directory))
-        client().set_tag(self.run_id, ARTIFACTS, canonical_json(digests_of(self.directory)))
+        last = self.tags | {ARTIFACTS: canonical_json(digests_of(self.directory))}
+        client().log_batch(self.run_id, tags=[RunTag(name, value) for name, value in last.items()])
 
 
 @dataclass

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -16,7 +17,7 @@ from typing import Any
 from mlflow.entities import Run, RunTag
 
 from w2s_mlflow import checkpoint
-from w2s_mlflow.config import as_dict, flat
+from w2s_mlflow.config import as_dict, flat, must
 from w2s_mlflow.tracking import claims, planned, results, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
@@ -70,7 +71,10 @@ def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
 
     Raises:
         BusyError: under `deferring`, where another process is making it.
+        ConfigError: this is one of several processes that were launched together.
     """
+    if (launched := os.environ.get("WORLD_SIZE", "1")) != "1":  # they would wait for each other, each for the other's claim
+        raise must("WORLD_SIZE", "1: a stage is made by one process", launched)
     if plan := planned.current():
         runs = [run for run in active(runs_of(order.parts.digest())) if run.info.start_time >= _since.get()]
         return plan.add(order.name, order.parts, order.identity, flat(order.config), runs)

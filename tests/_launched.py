@@ -1,0 +1,78 @@
+"""What `torchrun` runs in tests: the gradients of one batch, and a whole training, on this process's share.
+
+    torchrun --nproc_per_node 2 -m tests._launched DIRECTORY
+
+Process K writes DIRECTORY/K.safetensors, each tensor named `<head>/<loss>/<micro-batch>/<number>`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tests.test_gradients import LOSSES, examples, labels, made
+from w2s_mlflow import gradients, language, processes, train
+
+ROWS = 33
+"""Not to be shared out evenly."""
+HEADS = (("bert", "classify"), ("gpt2", "compare"), ("llama", "language"))
+
+
+def results() -> dict[str, Tensor]:
+    """By its name every gradient, and every weight after a training, of this process; alone, those of the whole batch."""
+    found = {f"gradient/{name}": tensor for name, tensor in _gradients()}
+    return found | {f"trained/{name}": tensor for name, tensor in _trained()}
+
+
+def _losses(name: str) -> dict[str, gradients.Loss]:
+    return {"next": language.loss} if name == "language" else LOSSES
+
+
+def _gradients() -> Iterator[tuple[str, Tensor]]:
+    group = processes.current()
+    for kind, name in HEADS:
+        head = made(kind, name).train()
+        data, weights = head.encode(examples(ROWS)), list(head.parameters())
+        labels_NC = None if name == "language" else torch.from_numpy(labels(ROWS))
+        for loss, function in _losses(name).items():
+            for micro_batch in (1, 4, 32):
+                parts = [data.batch(part) for part in train._parts(group.share(np.arange(ROWS)), micro_batch)]
+                value = gradients.of_batch(head, head, parts, labels_NC, function, 0.5, _backward, group)
+                group.sum_gradients(weights)
+                place = f"{kind}-{name}/{loss}/{micro_batch}"
+                yield f"{place}/loss", value.reshape(1)
+                for number, weight in enumerate(weights):
+                    if weight.grad is not None:
+                        yield f"{place}/{number}", weight.grad.clone()
+                head.zero_grad()
+
+
+def _trained() -> Iterator[tuple[str, Tensor]]:
+    """Batches of 8 of 33 rows: the last has a single row, and one process none.
+
+    Not by `compare`: a shift of both rewards has no gradient but rounding, which AdamW makes steps of.
+    """
+    for kind, name in (("bert", "classify"), ("gpt2", "classify"), ("llama", "language")):
+        head = made(kind, name)
+        data, labels_NC = head.encode(examples(ROWS)), None if name == "language" else labels(ROWS)
+        options = train.Options(epochs=2, batch_size=8, learning_rate=1e-3, seed=0, micro_batch=2)
+        fitted = train.fit(head, data, labels_NC, _losses(name).get("confidence", language.loss), options)
+        yield f"{kind}-{name}/steps", torch.tensor([fitted.steps, fitted.tokens])
+        for weight_name, weight in head.state_dict().items():
+            yield f"{kind}-{name}/{weight_name}", weight.clone()
+
+
+def _backward(tensor: Tensor, **given: Tensor) -> None:
+    tensor.backward(**given)  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    rank = processes.current().rank
+    safetensors.torch.save_file(results(), Path(sys.argv[1]) / f"{rank}.safetensors")
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,67 @@
+"""A chain's models, round by round, and whose labels each has learned (Algorithm 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One fit of a chain.
+
+    Attributes:
+        column: 0 is the weak supervisor, then the position in the chain, the strong model last.
+        learned: the number of the node whose labels it was fitted on; None for the supervisor.
+        agreement: with the supervisor, on the reported split; None for the supervisor.
+        accuracy: on the same split, as the evaluator sees it; None where nobody knows the truth.
+    """
+
+    name: str
+    column: int
+    round: int
+    learned: int | None
+    agreement: float | None
+    accuracy: float | None
+
+
+def figure(nodes: Sequence[Node], part: str) -> Figure:
+    """Boxes for fits, arrows for labels; the labels that a next round or the strong model starts from are drawn thick."""
+    columns, rounds = (max(getattr(node, name) for node in nodes) + 1 for name in ("column", "round"))
+    drawn = Figure(figsize=(1.9 * columns, 0.5 + 1.15 * rounds), layout="constrained")
+    axes = drawn.subplots()
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(rounds - 0.5, -0.5)
+    axes.set_axis_off()
+    for node in nodes:
+        if node.learned is not None:
+            _arrow(axes, nodes[node.learned], node, onward=node.round > nodes[node.learned].round or node.column == columns - 1)
+        _box(axes, node)
+    for row in range(rounds):
+        axes.text(-0.48, row - 0.42, f"round {row + 1}", fontsize=7, color="0.4")
+    drawn.suptitle(f"Labels from model to model; agreement with the supervisor and accuracy on {part}", fontsize=8)
+    return drawn
+
+
+def _box(axes: Axes, node: Node) -> None:
+    said = [node.name]
+    said += [f"agrees {node.agreement:.3f}"] if node.agreement is not None else []
+    said += [f"accuracy {node.accuracy:.3f}"] if node.accuracy is not None else []
+    style = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": ORANGE if node.learned is None else BLUE}
+    axes.text(node.column, node.round, "\n".join(said), ha="center", va="center", fontsize=7, bbox=style)
+
+
+def _arrow(axes: Axes, start: Node, end: Node, onward: bool) -> None:
+    """An arrow; one that skips a model goes over it."""
+    skips = end.column > start.column + 1 and end.round == start.round
+    style: dict[str, object] = {"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.8 if onward else 0.9}
+    gap = 18 if end.column == start.column else 33
+    if skips:
+        style["connectionstyle"] = "arc3,rad=-0.3"
+    style |= {"shrinkA": gap, "shrinkB": gap}
+    axes.annotate("", (end.column, end.round), (start.column, start.round), arrowprops=style)
