@@ -1,22 +1,37 @@
 """Weak-to-strong on real text with two sizes of one pretrained encoder: floor, ceiling, student and PGR per task.
 
     W2S_DATA_DIR=MIRROR python benchmarks/real_tasks.py --weak MODEL:1 --strong MODEL:6 [--tasks sst2 cola] [--seeds 0..2]
+    W2S_DATA_DIR=MIRROR python benchmarks/real_tasks.py --weak MODEL:1 --strong MODEL:6 --chain MODEL:2,MODEL:4 --tasks sst2 \
+        --methods baseline bootstrap full [--lr-decays 10 1] [--train-size 1600]
 
-MODEL is a directory or a hub id. Runs go where MLflow's settings say; what is there already is reused. Prints the table of PGR.
+MODEL is a directory or a hub id. Each method that has a chain is trained once for each --lr-decays. Runs go where MLflow's settings say; what is there already is reused. Prints the table of PGR.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 from w2s_mlflow.config import plugin
-from w2s_mlflow.stages import analyze, student
+from w2s_mlflow.stages import _methods, analyze, student
 from w2s_mlflow.stages.sweep import parse_seeds
 
 SIZES = {"sst2": 3000, "cola": 3000, "qnli": 3000, "wic": 3000, "hh_rlhf": 1600, "puzzles": 3000}
 """Training rows of each task, both halves together; all test rows there are."""
-COLUMNS = ["task", "method", "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "agreement"]
+COLUMNS = [
+    "task",
+    "method",
+    "variant",
+    "n",
+    "weak_accuracy",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "ceiling_accuracy",
+    "agreement",
+]
 PGR = ["pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
@@ -29,15 +44,28 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["baseline"])
     parser.add_argument("--seeds", default="0..2")
     parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--train-size", type=int)
+    parser.add_argument("--chain", help="models between weak and strong, with commas")
+    parser.add_argument("--lr-decays", type=float, nargs="+", default=[10.0])
     given = parser.parse_args()
     found = []
-    for task, method, seed in itertools.product(given.tasks, given.methods, parse_seeds(given.seeds)):
-        models = {"weak": given.weak, "strong": given.strong, "max_length": given.max_length}
-        config = student.Config(task=task, method=method, seed=seed, train_size=SIZES[task], **models)
+    for seed, task, method in itertools.product(parse_seeds(given.seeds), given.tasks, methods(given)):
+        shared = {"weak": given.weak, "strong": given.strong, "max_length": given.max_length}
+        config = student.Config(task=task, seed=seed, train_size=given.train_size or SIZES[task], **shared, **method)
         found.append(student.run(config))
         print(found[-1].name, {name: round(value, 3) for name, value in found[-1].metrics.items() if name.startswith("test/")})
     table = plugin("tables", "pgr", "table").table(analyze.load(found))
     print(analyze.markdown(table[COLUMNS + PGR]))
+
+
+def methods(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The options of each method; one with a chain comes once for each decay."""
+    for name in given.methods:
+        if not _methods.METHODS[name].get("chain"):
+            yield {"method": name}
+            continue
+        for decay in given.lr_decays:
+            yield {"method": name, "chain": given.chain, "lr_decay": decay}
 
 
 if __name__ == "__main__":
