@@ -4,7 +4,8 @@
     W2S_DATA_DIR=MIRROR python benchmarks/real_tasks.py --weak MODEL:1 --strong MODEL:6 --chain MODEL:2,MODEL:4 --tasks sst2 \
         --methods baseline bootstrap full [--lr-decays 10 1] [--train-size 1600]
 
-MODEL is a directory or a hub id. Each method that has a chain is trained once for each --lr-decays. Runs go where MLflow's settings say; what is there already is reused. Prints the table of PGR.
+MODEL is a directory or a hub id. Each method that has a chain is trained once for each of --lr-decays. Runs go where MLflow's
+settings say; what is there already is reused. Prints the table of PGR.
 """
 
 from __future__ import annotations
