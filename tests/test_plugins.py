@@ -89,14 +89,16 @@ def check_model(plugin: ModuleType) -> None:
 
 
 def check_table(plugin: ModuleType) -> None:
-    assert plugin.CAPTION.endswith(".") and parameters(plugin.table) == ["outcomes"]
-    given = outcomes()
+    assert plugin.CAPTION.endswith(".") and parameters(plugin.table) == [plugin.FRAME]
+    given = FRAMES[plugin.FRAME]()
     found = plugin.table(given)
-    assert isinstance(found, pd.DataFrame) and len(found) and found.columns.is_unique
-    pd.testing.assert_frame_equal(given, outcomes())
-    shuffled = plugin.table(outcomes().sample(frac=1, random_state=1))
-    assert set(shuffled.columns) == set(found.columns) and len(shuffled) == len(found)
+    assert isinstance(found, pd.DataFrame) and len(found) and list(found.columns) == plugin.COLUMNS and found.columns.is_unique
+    pd.testing.assert_frame_equal(given, FRAMES[plugin.FRAME]())
+    shuffled = plugin.table(given.sample(frac=1, random_state=1))
+    assert list(shuffled.columns) == plugin.COLUMNS and len(shuffled) == len(found)
     assert sums(shuffled) == pytest.approx(sums(found), nan_ok=True)
+    nothing = plugin.table(given[:0])
+    assert nothing.empty and list(nothing.columns) == plugin.COLUMNS
 
 
 def check_figure(plugin: ModuleType) -> None:
@@ -131,31 +133,64 @@ SUITES: dict[str, Callable[[ModuleType], None]] = {
 
 
 def outcomes() -> pd.DataFrame:
-    """Two tasks, two sizes of student, two methods, three seeds and a rule, as tables/__init__.py describes them."""
+    """Two tasks, two supervisors, two sizes of student, three methods, three seeds and a rule (see tables/__init__.py)."""
     rng = np.random.default_rng(0)
     groups = tuple(f"g{row // 2}" for row in range(60))
     rows = []
-    for task, seed in itertools.product(("one", "two"), range(3)):
-        weak_N, top_N = ((rng.uniform(size=60) < share).astype(float) for share in (0.5, 0.95))
-        for (strong, size), method in itertools.product({"mid": 1e5, "big": 1e6}.items(), ("baseline", "full")):
-            correct_N = (rng.uniform(size=60) < 0.75).astype(float)
-            rows.append(_row(task, seed, strong, method, groups, correct_N) | _beside(weak_N, top_N, size))
-    rows += [_row(task, "-", "-", "rule:random", groups, np.eye(60)[0]) for task in ("one", "two")]
+    for task, weak, seed in itertools.product(("one", "two"), ("small", "tiny"), range(3)):
+        weak_N, top_N = (rng.uniform(size=60) < share for share in (0.5, 0.95))
+        for (strong, size), method in itertools.product({"mid": 1e5, "big": 1e6}.items(), ("baseline", "confidence", "full")):
+            own = _row(task, seed, strong, method, groups, rng.uniform(size=60) < 0.75)
+            rows.append(own | _beside(weak_N, top_N, size) | {"weak": weak})
+    rows += [_row(task, "-", "-", "rule:random", groups, rng.uniform(size=60) < 0.5) for task in ("one", "two")]
     return pd.DataFrame(rows)
 
 
 def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...], correct_N: Any) -> dict[str, Any]:
-    names = {"task": task, "weak": "-" if strong == "-" else "small", "strong": strong, "head": "choose", "method": method}
+    names = {"task": task, "weak": "-", "strong": strong, "head": "choose", "method": method, "domain": "NLP"}
+    names |= {"variant": "", "setting": "", "settings": "{}", "data": "d", "run_id": f"{task}-{strong}-{method}-{seed}"}
     numbers = {"train_size": 100, "test_size": 60, "parameters": math.nan, "accuracy": correct_N.mean()}
-    missing = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
-    arrays = {"groups": groups, "correct": correct_N, "weak_correct": None, "ceiling_correct": None}
-    run_id = f"{task}-{strong}-{method}-{seed}"
-    return names | {"run_id": run_id, "variant": "", "seed": str(seed)} | numbers | missing | arrays
+    numbers |= {"auroc": 0.7, "brier": 0.2, "ece": 0.1}
+    missing: dict[str, Any] = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
+    missing |= dict.fromkeys(("weak_correct", "ceiling_correct", "weak_answer", "ceiling_answer")) | {"ceiling_failed": False}
+    gold_N = np.arange(60) % 2
+    arrays = {"groups": groups, "gold": gold_N, "correct": correct_N, "answer": np.where(correct_N, gold_N, 1 - gold_N)}
+    return names | {"seed": str(seed)} | numbers | missing | arrays
 
 
 def _beside(weak_N: Any, top_N: Any, size: float) -> dict[str, Any]:
-    accuracies = {"ceiling_failed": False, "weak_accuracy": weak_N.mean(), "ceiling_accuracy": top_N.mean(), "agreement": 0.8}
-    return accuracies | {"weak_correct": weak_N, "ceiling_correct": top_N, "parameters": size}
+    gold_N = np.arange(60) % 2
+    answers = {"weak_answer": np.where(weak_N, gold_N, 1 - gold_N), "ceiling_answer": np.where(top_N, gold_N, 1 - gold_N)}
+    accuracies = {"weak_accuracy": weak_N.mean(), "ceiling_accuracy": top_N.mean(), "agreement": 0.8}
+    return accuracies | answers | {"weak_correct": weak_N, "ceiling_correct": top_N, "parameters": size}
+
+
+def runs() -> pd.DataFrame:
+    """A supervisor and two students of three seeds, as tables/__init__.py describes them."""
+    rows = []
+    for seed, (stage, method) in itertools.product(
+        range(3), (("supervisor", "supervisor"), ("student", "baseline"), ("student", "full"))
+    ):
+        row: dict[str, Any] = dict.fromkeys(tables.RUNS, "") | {
+            "stage": stage,
+            "method": method,
+            "seed": str(seed),
+            "task": "one",
+        }
+        row |= {"run_id": f"{method}{seed}", "pgr_status": "ok", "reads": {"test/report": 60, "supervision/supervision": 50}}
+        row |= dict.fromkeys(("accuracy", "auroc", "brier", "ece", "pgr"), 0.5 + 0.1 * seed)
+        rows.append(row | {name: 10.0 * (1 + seed) for name in tables.RUNS if name.endswith(("seconds", "tokens", "flops"))})
+    return pd.DataFrame(rows)
+
+
+def left_out() -> pd.DataFrame:
+    """Two runs that do not count."""
+    return pd.DataFrame(
+        [(str(n), f"student {n}", "damaged", "its file is gone") for n in range(2)], columns=list(tables.LEFT_OUT)
+    )
+
+
+FRAMES = {"outcomes": outcomes, "runs": runs, "left_out": left_out}
 
 
 def sums(table: pd.DataFrame) -> dict[str, float]:
@@ -204,7 +239,6 @@ def test_options_of_losses_do_not_hide_those_of_a_stage() -> None:
 
 
 def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> None:
-    promised = {*tables.LABEL, *tables.PAIR, "run_id", "seed", "parameters", "accuracy", "agreement", "groups", "correct"}
-    promised.add("ceiling_failed")
-    beside = {"weak_accuracy", "ceiling_accuracy", "weak_correct", "ceiling_correct"}
-    assert set(outcomes().columns) == promised | beside
+    assert set(outcomes().columns) == {*tables.OUTCOMES, "variant", "setting"}
+    assert set(runs().columns) == set(tables.RUNS)
+    assert set(FRAMES) == set(tables.Frames.__dataclass_fields__)

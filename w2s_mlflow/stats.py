@@ -122,6 +122,18 @@ def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     return _t_interval(float(found.mean()), float(found.var(ddof=1)) / len(found), len(found) - 1, level)
 
 
+def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
+    """The median, and the narrowest pair of order statistics that covers it at `level` whatever the distribution.
+
+    Below 6 values there is none at 95%, and the bounds are NaN (Conover 1999, section 3.2).
+    """
+    found = np.sort(np.asarray(values, dtype=np.float64))
+    rank = int(stats.binom.ppf((1 - level) / 2, len(found), 0.5))
+    if rank < 1:
+        return float(np.median(found)), math.nan, math.nan
+    return float(np.median(found)), float(found[rank - 1]), float(found[-rank])
+
+
 class PairedTest(NamedTuple):
     """A paired t-test of method minus baseline, with the interval of the difference and Cohen's d_z."""
 

@@ -128,13 +128,19 @@ def _show_table(result: Result) -> None:
 
     with result.artifact("tables/pgr.csv").open(newline="", encoding="utf-8") as file:
         rows = [_compact(row) for row in csv.DictReader(file)]
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    shared = {name: value for name, value in rows[0].items() if name not in NUMBERS and all(row[name] == value for row in rows)}
+    table = Table(box=None, header_style="bold", pad_edge=False, title=", ".join(filter(None, shared.values())) or None)
     for column in rows[0]:
-        table.add_column(column, no_wrap=True)
+        if column not in shared:
+            table.add_column(column, no_wrap=column != "method", overflow="fold")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(value for name, value in row.items() if name not in shared))
     _console().print(table)
     _line("intervals at 95%; the paired tests are in tables/paired_tests.md of the run")
+
+
+NUMBERS = ("n", "weak", "accuracy", "ceiling", "PGR")
+"""The columns of the PGR table that are shown even where all rows are alike."""
 
 
 def _compact(row: Mapping[str, str]) -> dict[str, str]:
@@ -143,7 +149,7 @@ def _compact(row: Mapping[str, str]) -> dict[str, str]:
         "task": row["task"],
         "weak -> strong": "" if row["weak"] == "-" else f"{row['weak']} -> {row['strong']}",
         "head": row["head"],
-        "method": f"{row['method']} {row['variant']}".strip(),
+        "method": " ".join(f"{row['method']} {row['variant']} {row['setting']}".split()),
         "n": row["n"],
         "weak": _number(row["weak_accuracy"]),
         "accuracy": _interval(row, "accuracy"),

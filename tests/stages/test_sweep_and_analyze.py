@@ -65,14 +65,17 @@ def test_analyze_says_of_the_experiment_what_the_grid_said(grid: sweep.Config) -
     assert [row["method"] for row in rows(only, "pgr")] == ["baseline"]
 
 
-def test_a_number_that_the_predictions_do_not_give_is_refused(grid: sweep.Config) -> None:
+def test_a_number_that_the_predictions_do_not_give_is_left_out_and_named(grid: sweep.Config) -> None:
     sweep.run(grid)
     victim = next(run for run in runs() if run.data.tags["w2s.stage"] == "student")
     server.client().log_metric(victim.info.run_id, "test/accuracy", 0.99)
-    made = len(runs())
-    with pytest.raises(ConfigError, match=r"reports test/accuracy = 0\.99, but its stored predictions give"):
-        analyze.run(analyze.Config())
-    assert len(runs()) == made
+    found = analyze.run(analyze.Config())
+    (row,) = rows(found, "left_out")
+    assert (row["rule"], row["run_id"]) == ("contradicted", victim.info.run_id)
+    assert "reports test/accuracy = 0.99, but its stored predictions give" in row["reason"]
+    assert victim.info.run_id[:8] in found.artifact("report.html").read_text()
+    n = {row["method"]: row["n"] for row in rows(found, "pgr")}
+    assert n[victim.data.params["method"]] == "1" and sum(map(int, n.values())) == 4
 
 
 def test_settings_of_one_label_are_told_apart(grid: sweep.Config, tmp_path: Path) -> None:

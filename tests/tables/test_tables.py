@@ -29,6 +29,12 @@ def student(seed: int, method: str, accuracy: float, weak: float = 0.6, ceiling:
         "head": "choose",
         "method": method,
         "variant": "",
+        "setting": "",
+        "domain": "NLP",
+        "gold": np.zeros(ROWS, dtype=int),
+        "answer": 1 - correct["own"].astype(int),
+        "weak_answer": 1 - correct["weak"].astype(int),
+        "ceiling_answer": 1 - correct["top"].astype(int),
         "seed": str(seed),
         "train_size": 10,
         "test_size": ROWS,
@@ -49,6 +55,7 @@ def rule() -> dict[str, Any]:
     """A rule of the frame: no models, no seed."""
     blank = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy", "parameters"), math.nan)
     models = {"weak": "-", "strong": "-", "head": "-", "seed": "-", "weak_correct": None, "ceiling_correct": None}
+    models |= {"weak_answer": None, "ceiling_answer": None}
     return student(0, "rule:random", 0.5) | models | blank
 
 
@@ -139,9 +146,9 @@ def test_tables_do_not_change_their_input(outcomes: pd.DataFrame) -> None:
 
 
 def test_the_figure_draws_one_line_per_method_at_the_table_s_points(outcomes: pd.DataFrame) -> None:
-    axes = pgr_by_size.figure(outcomes).axes[0]
-    legend = axes.get_legend()
-    assert legend is not None and [text.get_text() for text in legend.get_texts()] == ["baseline", "confidence"]
+    found = pgr_by_size.figure(outcomes)
+    (axes,), (legend,) = found.axes, found.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["baseline", "confidence"]
     drawn = [line[0].get_ydata()[0] for line in axes.containers]
     assert drawn == pytest.approx(pgr.table(outcomes)["pgr"].dropna().tolist())
     assert axes.get_xlabel() and axes.get_ylabel()

@@ -1,21 +1,58 @@
-"""One analysis table per file: `CAPTION` and `table(outcomes) -> DataFrame`, pure frame -> frame.
+"""One analysis table per file: `CAPTION`, `FRAME`, `COLUMNS` and `table(frame)`, a frame with those columns; pure functions.
 
-`outcomes` has one row per student (or rule) and seed:
+`FRAME` names one of `Frames`. `outcomes` has one row per student (or rule) and seed:
 
 | column | what |
 |---|---|
-| run_id, task, weak, strong, head, method, variant, seed | which run; `variant`: options that differ within a label |
-| train_size, test_size, parameters | rows drawn, test rows, parameters of the strong model |
-| accuracy, agreement, weak_accuracy, ceiling_accuracy | on `test`; agreement is with the supervisor |
+| run_id, task, domain, weak, strong, head, method, seed | which run |
+| variant, setting | the options, where they differ, that make the method; and those that runs must share to be compared |
+| train_size, test_size, parameters, data | rows drawn, test rows, parameters of the strong model, the data's digest |
+| settings | all other options, as JSON |
+| accuracy, auroc, brier, ece | on `test`, from stored probabilities |
+| agreement, weak_accuracy, ceiling_accuracy | on `test`; agreement is with the supervisor |
 | ceiling_failed | whether the ceiling did not learn: near chance on its training rows, or below the supervisor |
-| groups, correct, weak_correct, ceiling_correct | per test row, in the same order for all runs of a task and test size |
+| groups, gold, answer, weak_answer, ceiling_answer | per test row, in the same order for all runs of a task and test size |
+| correct, weak_correct, ceiling_correct | whether these answers are the gold ones |
 
 What a run has none of (a rule any supervisor, a student its ceiling) is None or not a number.
+
+`runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was trained from), `left_out` one
+per run that does not count (run_id, name, rule, reason).
 """
 
 from __future__ import annotations
 
-LABEL = ["task", "weak", "strong", "head", "method", "variant"]
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL = ["task", "weak", "strong", "head", "method", "variant", "setting"]
 """What rows of different seeds share."""
-PAIR = ["task", "weak", "strong", "head", "train_size", "test_size"]
+PAIR = ["task", "weak", "strong", "head", "setting", "train_size", "test_size"]
 """What runs that may be compared share."""
+OUTCOMES = (
+    *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
+    *("train_size", "test_size", "parameters", "data", "settings"),
+    *("accuracy", "auroc", "brier", "ece", "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
+    *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
+)
+"""The columns of `outcomes` but `variant` and `setting`."""
+RUNS = (
+    *("run_id", "name", "stage", "task", "domain", "weak", "strong", "head", "method", "seed"),
+    *("accuracy", "auroc", "brier", "ece", "pgr", "pgr_status", "ceiling_failed", "human", "gold", "reads"),
+    *("seconds", "tokens", "flops", "parameters", "all_seconds", "all_tokens", "all_flops", "fingerprint", "data"),
+)
+
+
+LEFT_OUT = ("run_id", "name", "rule", "reason")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What tables and figures are made from."""
+
+    outcomes: pd.DataFrame
+    runs: pd.DataFrame
+    left_out: pd.DataFrame

@@ -9,9 +9,11 @@ import pandas as pd
 from w2s_mlflow.tables import pgr
 
 CAPTION = (
-    "Accuracy and PGR of the full method and of what is left of it without one enhancement. The paper's numbers (Table 2) are "
-    "of other tasks and models, and it prints none for the full method; they are here to be compared in their order alone."
+    "Accuracy and PGR of the full method and of what is left of it without one enhancement. The paper's numbers (Table 2) "
+    "are of other tasks and models, and it prints none for the full method; they are here to be compared in their order "
+    "alone."
 )
+FRAME = "outcomes"
 PAPER = {
     "full": (math.nan, math.nan),
     "full-without-confidence": (0.82, 0.60),
@@ -19,7 +21,7 @@ PAPER = {
     "full-without-generative": (0.85, 0.70),
 }
 """Accuracy and PGR as printed."""
-COLUMNS = ["task", "weak", "strong", "method", "variant", "n", "weak_accuracy", "accuracy", "ceiling_accuracy"]
+COLUMNS = ["task", "weak", "strong", "method", "variant", "setting", "n", "weak_accuracy", "accuracy", "ceiling_accuracy"]
 COLUMNS += ["failed_ceilings"]
 COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status", "paper_accuracy", "paper_pgr"]
 

@@ -1,7 +1,7 @@
 """Paired tests (Table 3): each method against its supervisor, its ceiling, the baseline and the untuned model.
 
 Within a task the unit is the seed: supervisor, student and ceiling of one seed share their data, so their difference is one
-observation.
+observation. Across tasks, from five of them, the unit is the task, averaged over its pairs of models and seeds.
 """
 
 from __future__ import annotations
@@ -9,64 +9,81 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from w2s_mlflow import stats
 from w2s_mlflow.tables import PAIR, pgr
 
 CAPTION = (
-    "Paired t-tests over seeds (unit: the seed; n seeds): mean difference with its 95% interval, effect size d_z, p, Holm's p "
-    "within one metric of this table, and the Wilcoxon signed-rank p, which cannot be below .0625 at n = 5. PGR is compared "
-    "only where it is determined for the pair. `failed_ceilings` counts the seeds whose ceiling did not learn."
+    "Paired t-tests (unit: the seed within a task; the task, averaged over pairs and seeds, across five or more): mean "
+    "difference with its 95% interval, effect size d_z, p, Holm's p within one metric of this table, and the Wilcoxon "
+    "signed-rank p, which cannot be below .0625 at n = 5. PGR is compared only where it is determined for the pair. "
+    "`failed_ceilings` counts the seeds whose ceiling did not learn."
 )
+FRAME = "outcomes"
 REFERENCES = ("baseline", "untuned")
-COLUMNS = [*PAIR[:4], "metric", "baseline", "method", "unit", "n", "mean_difference", "low", "high", "effect_size", "t", "p"]
-COLUMNS += ["failed_ceilings"]
+TASKS = 5
+"""From so many tasks on a test across tasks is made."""
+ALL = "(all)"
+COLUMNS = [*PAIR[:5], "metric", "baseline", "method", "unit", "n", "mean_difference", "low", "high", "effect_size", "t", "p"]
+COLUMNS += ["p_holm", "p_wilcoxon", "failed_ceilings"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """One row per comparison of two columns of accuracies (or PGRs), matched by seed."""
+    """One row per comparison of two columns of accuracies (or PGRs), matched by seed, or by task."""
     students = outcomes[outcomes["weak_correct"].notna()]
     rows = [
         dict(zip(PAIR, key, strict=True)) | row | {"failed_ceilings": int(found.groupby("seed")["ceiling_failed"].any().sum())}
         for key, found in students.groupby(PAIR, sort=False)
         for row in _comparisons(found)
     ]
-    found = pd.DataFrame(rows, columns=[*COLUMNS, "p_wilcoxon"])
+    found = pd.DataFrame([*rows, *_across(students)], columns=COLUMNS)
     found["p_holm"] = found.groupby("metric")["p"].transform(lambda p: stats.holm(p.to_numpy()))
     return found
 
 
+def name(rows: pd.DataFrame) -> pd.Series:
+    """The method of each row with the options in which it differs from others of that name."""
+    return (rows["method"] + " " + rows["variant"]).str.strip()
+
+
 def _comparisons(pair: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    methods = {name: rows.set_index("seed").sort_index() for name, rows in pair.groupby(_name(pair), sort=False)}
-    for name, rows in methods.items():
-        yield from _test("accuracy", "supervisor", name, rows["weak_accuracy"], rows["accuracy"])
-        yield from _test("accuracy", name, "ceiling", rows["accuracy"], rows["ceiling_accuracy"])
+    methods = {key: rows.set_index("seed").sort_index() for key, rows in pair.groupby(name(pair), sort=False)}
+    for key, rows in methods.items():
+        yield from _test("accuracy", "supervisor", key, rows["weak_accuracy"], rows["accuracy"])
+        yield from _test("accuracy", key, "ceiling", rows["accuracy"], rows["ceiling_accuracy"])
         for reference in REFERENCES:
-            if reference in methods and name not in (reference, "untuned"):  # each pair of methods once
-                yield from _test("accuracy", reference, name, methods[reference]["accuracy"], rows["accuracy"])
-    whole = pair["ceiling_correct"].notna().all()
-    if whole and "baseline" in methods and pgr.interval(methods["baseline"]).status == stats.OK:
-        for name, rows in methods.items():
-            if name not in REFERENCES:
-                yield from _test("pgr", "baseline", name, _pgr(methods["baseline"]), _pgr(rows))
+            if reference in methods and key not in (reference, "untuned"):  # each pair of methods once
+                yield from _test("accuracy", reference, key, methods[reference]["accuracy"], rows["accuracy"])
+    if "baseline" in methods and pgr.comparable(pair) and pgr.interval(methods["baseline"]).status == stats.OK:
+        for key, rows in methods.items():
+            if key not in REFERENCES:
+                yield from _test("pgr", "baseline", key, pgr.by_seed(methods["baseline"]), pgr.by_seed(rows))
 
 
-def _name(pair: pd.DataFrame) -> pd.Series:
-    return (pair["method"] + " " + pair["variant"]).str.strip()
+def _across(students: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Each method against the supervisor and the baseline, one observation a task."""
+    cells = students.assign(name=name(students)).set_index([*PAIR, "seed"])
+    baseline = cells.loc[cells["name"] == "baseline", "accuracy"]
+    blank = dict.fromkeys(PAIR[1:5], "-") | {"task": ALL}
+    for key, rows in cells.groupby("name", sort=False):
+        matched = {"supervisor": rows["weak_accuracy"]}
+        if key != "baseline" and not baseline.index.has_duplicates and not rows.index.has_duplicates:
+            matched["baseline"] = baseline
+        for reference, before in matched.items():
+            both = pd.concat([before, rows["accuracy"]], axis=1, join="inner", keys=["before", "after"])
+            tasks = both.groupby("task").mean()
+            if len(tasks) >= TASKS:
+                for row in _test("accuracy", reference, str(key), tasks["before"], tasks["after"], "task"):
+                    yield blank | row | {"failed_ceilings": int(rows["ceiling_failed"].sum())}
 
 
-def _test(metric: str, baseline: str, method: str, before: pd.Series, after: pd.Series) -> Iterator[dict[str, Any]]:
+def _test(
+    metric: str, baseline: str, method: str, before: pd.Series, after: pd.Series, unit: str = "seed"
+) -> Iterator[dict[str, Any]]:
     matched = pd.concat([before, after], axis=1, join="inner", keys=["before", "after"]).dropna()
     if len(matched) < 2:
         return
     test = stats.paired_t_test(matched["before"], matched["after"])
     wilcoxon = stats.wilcoxon_p(matched["before"], matched["after"])
-    yield {"metric": metric, "baseline": baseline, "method": method, "unit": "seed", **test._asdict(), "p_wilcoxon": wilcoxon}
-
-
-def _pgr(rows: pd.DataFrame) -> pd.Series:
-    columns = rows[["weak_accuracy", "accuracy", "ceiling_accuracy"]]
-    values = [stats.pgr(*row) for row in columns.itertuples(index=False, name=None)]
-    return pd.Series(np.array(values, dtype=float), index=rows.index)
+    yield {"metric": metric, "baseline": baseline, "method": method, "unit": unit, **test._asdict(), "p_wilcoxon": wilcoxon}

@@ -10,11 +10,14 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import LABEL, PAIR
 
 CAPTION = (
-    "Test accuracy of supervisor, student and ceiling (means over seeds, the student's with its 95% t interval), and PGR with "
-    "Fieller's 95% interval over seeds and test groups. PGR is undetermined where the interval of ceiling minus supervisor "
-    "holds zero. `failed_ceilings` counts seeds whose ceiling did not learn: near chance on its training rows, or below its "
-    "supervisor."
+    "Test accuracy of supervisor, student and ceiling (means over seeds, the student's with its 95% t interval), and PGR "
+    "with Fieller's 95% interval over seeds and test groups. PGR is undetermined where the interval of ceiling minus "
+    "supervisor holds zero. `failed_ceilings` counts seeds whose ceiling did not learn: near chance on its training rows, "
+    "or below its supervisor."
 )
+FRAME = "outcomes"
+COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
+COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -22,14 +25,13 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     either of the two."""
     keys = list(dict.fromkeys(LABEL + PAIR))
     rows = [dict(zip(keys, key, strict=True)) | _row(found) for key, found in outcomes.groupby(keys, sort=False)]
-    return pd.DataFrame(rows).drop(columns=["train_size", "test_size"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _row(found: pd.DataFrame) -> dict[str, Any]:
     accuracy = stats.seed_interval(found["accuracy"])
     row: dict[str, Any] = {
         "n": len(found),
-        "weak": found["weak"].iloc[0],
         "weak_accuracy": found["weak_accuracy"].mean(),
         "accuracy": accuracy.mean,
         "accuracy_low": accuracy.low,
@@ -38,13 +40,25 @@ def _row(found: pd.DataFrame) -> dict[str, Any]:
         "failed_ceilings": int(found["ceiling_failed"].sum()),
         "agreement": found["agreement"].mean(),
     }
-    if found[["weak_correct", "ceiling_correct"]].isna().any(axis=None):
+    if not comparable(found):
         return row
     pgr = interval(found)
     return row | {"pgr": pgr.point, "pgr_low": pgr.low, "pgr_high": pgr.high, "pgr_status": pgr.status}
+
+
+def comparable(found: pd.DataFrame) -> bool:
+    """Whether every run has its supervisor and its ceiling on the same test rows."""
+    return not found[["weak_correct", "ceiling_correct"]].isna().any(axis=None)
 
 
 def interval(found: pd.DataFrame) -> stats.PGR:
     """PGR over the seeds of one label, with its interval and status."""
     weak, student, ceiling = (list(found[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
     return stats.pgr_interval(weak, student, ceiling, found["groups"].iloc[0])
+
+
+def by_seed(found: pd.DataFrame) -> pd.Series:
+    """The PGR of each run, not a number where floor and ceiling are equal."""
+    columns = found[["weak_accuracy", "accuracy", "ceiling_accuracy"]]
+    values = [stats.pgr(*row) for row in columns.itertuples(index=False, name=None)]
+    return pd.Series(values, index=found.index, dtype=float)

@@ -208,6 +208,7 @@ def attach(
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
+    client().set_terminated(found.run_id, "FINISHED")  # its end is now: what has ended since is what is new (index.py)
     return replace(found, metrics={**found.metrics, **metrics}, tags={**found.tags, **tags})
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,24 +115,25 @@ def active(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if run.info.lifecycle_stage == LifecycleStage.ACTIVE]
 
 
-def finished(filter_string: str = "") -> list[Result]:
-    """Every finished result of the experiment, all pages, the oldest first.
+def finished(filter_string: str, experiment_ids: Sequence[str] | None = None) -> list[Result]:
+    """Every finished result that the filter selects, of the experiments or of the one in use, the oldest first.
 
     Raises:
         ConfigError: `filter_string` is none of MLflow's.
     """
     clause = f"attributes.status = 'FINISHED' and tags.`{FINGERPRINT}` LIKE '%'"  # a launcher's run has no fingerprint
     text = f"{clause} and {filter_string}" if filter_string else clause
-    return [result(run, reused=True) for run in _pages(text, filter_string)]
+    try:
+        return [result(run, reused=True) for run in pages(text, experiment_ids or [experiment().experiment_id])]
+    except MlflowException as error:
+        raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {sentence(error)}") from error
 
 
-def _pages(text: str, filter_string: str) -> Iterator[Run]:
-    experiments, order, token = [experiment().experiment_id], ["attributes.start_time ASC"], None
+def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
+    """Every run that a filter string selects, all pages, the oldest first. Raises MlflowException for one that is none."""
+    order, token = ["attributes.start_time ASC"], None
     while True:
-        try:
-            page = client().search_runs(experiments, text, max_results=PAGE, order_by=order, page_token=token)
-        except MlflowException as error:
-            raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {sentence(error)}") from error
+        page = client().search_runs(list(experiment_ids), text, view, PAGE, order, token)
         yield from page
         token = page.token
         if not token:

@@ -73,6 +73,21 @@ def experiment() -> Experiment:
     return _marked(found)
 
 
+def experiment_ids(names: str) -> list[str]:
+    """The ids of experiments by their names, with commas between them; nothing is the one in use.
+
+    Raises:
+        ConfigError: there is none of a name.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        return [experiment().experiment_id]
+    every = {found.name: found.experiment_id for found in client().search_experiments()}
+    if missing := [name for name in wanted if name not in every]:
+        raise unknown("--experiments", missing[0], every)
+    return [every[name] for name in wanted]
+
+
 def forget() -> None:
     """Read the environment anew: for a process that changes its tracking server or its experiment."""
     for cached in (client, experiment, launch_run_id):

@@ -1,0 +1,146 @@
+"""What figures share: colours that the colour-blind tell apart, panels in rows, points with bars that say what they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+"""Okabe & Ito's palette, black and grey; the markers differ as well."""
+MARKERS = "osD^vPX*"
+COLUMNS = 3
+MOST = len(COLOURS)
+TIP, SERIES, LEGEND = "tip|", "series|", "legend|"
+"""What gids begin with: a point that says something, what belongs to a method, and the method's name in the legend."""
+
+
+def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in rows of at most COLUMNS; of 0, one without axes."""
+    columns = min(count, COLUMNS)
+    rows = math.ceil(count / COLUMNS)
+    drawn = Figure(figsize=(width * max(1, columns), height * max(1, rows)), layout="constrained")
+    if not count:
+        return drawn, []
+    every = list(drawn.subplots(rows, columns, squeeze=False).reshape(-1))
+    for empty in every[count:]:
+        empty.remove()
+    for axes in every[:count]:
+        _small(axes)
+    return drawn, every[:count]
+
+
+def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
+    """A figure of panels one below the other, each with one named line per label, the first on top."""
+    widest = max((len(label) for panel in labels for label in panel), default=0)
+    heights = [0.9 + 0.22 * len(panel) for panel in labels]
+    drawn = Figure(figsize=(3.6 + 0.062 * widest, 0.4 + sum(heights)), layout="constrained")
+    if not labels:
+        return drawn, []
+    every = list(drawn.subplots(len(labels), 1, squeeze=False, height_ratios=heights)[:, 0])
+    for axes, panel in zip(every, labels, strict=True):
+        _small(axes)
+        axes.set_yticks(range(len(panel)), panel, fontsize=7)
+        axes.set_ylim(len(panel) - 0.5, -0.5)
+        axes.set_ylabel("method")
+    return drawn, every
+
+
+def _small(axes: Axes) -> None:
+    """Letters for half a column."""
+    axes.tick_params(labelsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_size(9)
+
+
+def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, every: Sequence[str]) -> None:
+    """One method's line over the size of the student, with bars from `<y>_low` to `<y>_high` and a tip on each point.
+
+    Args:
+        rows: with the columns size, n, y, and its bounds.
+        every: the labels of all methods of the figure: each has its own colour and marker, and stands a little aside.
+    """
+    rows = rows.sort_values("size")
+    index = list(every).index(label)
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    shifted = rows["size"] * math.exp(0.03 * (index - len(every) / 2))
+    bars = [(rows[y] - rows[f"{y}_low"]).fillna(0), (rows[f"{y}_high"] - rows[y]).fillna(0)]
+    look: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2, "markersize": 4, "linewidth": 1.2}
+    drawn = axes.errorbar(shifted, rows[y], bars, label=label, **look)
+    for part in (drawn[0], *drawn[1], *drawn[2]):
+        part.set_gid(f"{SERIES}{label}")
+    for x, row in zip(shifted, rows.to_dict("records"), strict=True):
+        interval = f" [{row[f'{y}_low']:.3f}, {row[f'{y}_high']:.3f}]" if math.isfinite(row[f"{y}_low"]) else ""
+        tip(axes, x, row[y], f"{label}, {short(row['size'])} parameters: {row[y]:.3f}{interval}, n = {row['n']}")
+
+
+def tip(axes: Axes, x: float, y: float, text: str) -> None:
+    """Say `text` where the mouse rests at a point."""
+    axes.plot([x], [y], marker="o", markersize=10, alpha=0, linestyle="none", label="_", gid=f"{TIP}{text}")
+
+
+def sizes(axes: Axes, found: pd.Series) -> None:
+    """A logarithmic axis of the sizes of students."""
+    axes.set_xlabel("parameters of the student")
+    if found.dropna().empty:
+        return
+    axes.set_xscale("log")
+    axes.set_xlim(found.min() / 1.5, found.max() * 1.5)
+    ticks = sorted(found.dropna().unique())
+    axes.set_xticks(ticks, [short(size) for size in ticks], fontsize=8 if len(ticks) < 6 else 6)
+    axes.minorticks_off()
+
+
+def legend(drawn: Figure) -> None:
+    """One legend below all panels, each method once."""
+    labels: dict[str, Any] = {}
+    for axes in drawn.axes:
+        handles, names_ = axes.get_legend_handles_labels()
+        labels |= {name: handle for handle, name in zip(handles, names_, strict=True) if name not in labels}
+    if labels:
+        columns = max(1, int(drawn.get_figwidth() / (0.5 + 0.075 * max(map(len, labels)))))
+        rows = math.ceil(len(labels) / min(columns, len(labels)))
+        drawn.set_figheight(drawn.get_figheight() + 0.2 + 0.17 * rows)
+        found = drawn.legend(labels.values(), labels, fontsize=7, loc="outside lower center", ncols=min(columns, len(labels)))
+        for text in found.get_texts():
+            text.set_gid(f"{LEGEND}{text.get_text()}")
+
+
+def short(size: float) -> str:
+    """1.2M, 60k."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if size >= unit:
+            return f"{size / unit:.3g}{name}"
+    return f"{size:.3g}"
+
+
+def names(rows: pd.DataFrame) -> pd.Series:
+    """What each row's line is called: the method, the head where there are several, and the options in which it differs."""
+    words = [rows["method"]]
+    words += ["(" + rows["head"] + ")"] if rows["head"].nunique() > 1 else []
+    words += [rows["variant"]] + ([rows["setting"]] if rows["setting"].nunique() > 1 else [])
+    return pd.concat(words, axis=1).agg(" ".join, axis=1).str.split().str.join(" ")
+
+
+def lines(rows: pd.DataFrame) -> pd.DataFrame:
+    """What a figure over sizes has room for, its names in the column `line`: the setting of most runs, then at most MOST lines.
+
+    Methods without options of their own come first, and of these the ones that were tried at most sizes.
+    """
+    if rows.empty:
+        return rows.assign(line="")
+    rows = rows[rows["setting"] == rows.groupby("setting")["n"].sum().idxmax()]
+    rows = rows.assign(line=names(rows))
+    order = rows.groupby("line", sort=False).agg(own=("variant", "max"), sizes=("size", "nunique")).reset_index()
+    order = order.sort_values(["own", "sizes"], key=lambda found: found != "" if found.name == "own" else -found, kind="stable")
+    kept = order["line"].head(MOST)
+    return rows[rows["line"].isin(kept)].sort_values("line", key=lambda line: line.map(list(rows["line"]).index), kind="stable")
+
+
+def title(axes: Axes, *words: object) -> None:
+    """What a panel shows."""
+    axes.set_title(", ".join(map(str, words)), fontsize=9)

@@ -1,0 +1,44 @@
+"""Test accuracy against the size of the student, with its floor and its ceiling, task by task (the paper's Figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from w2s_mlflow.figures import _drawing
+from w2s_mlflow.tables import pgr
+
+CAPTION = (
+    "Test accuracy of students, mean over n seeds with its 95% t interval; the supervisor (dashed) and the ceiling of each "
+    "size (grey squares), means over seeds. Of several settings the one of most runs is shown."
+)
+
+
+def figure(outcomes: pd.DataFrame) -> Figure:
+    """The figure: one panel per task and supervisor."""
+    found = pgr.table(outcomes)
+    found = found[found["weak_accuracy"].notna()]
+    sizes = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]
+    found = _drawing.lines(found.assign(size=found["strong"].map(sizes)))
+    every, cells = list(found["line"].unique()), list(found.groupby(["task", "weak"], sort=False))
+    drawn, panels = _drawing.panels(len(cells))
+    for axes, ((task, weak), rows) in zip(panels, cells, strict=True):
+        _panel(axes, rows, every)
+        _drawing.title(axes, task, f"supervisor {weak}")
+    _drawing.legend(drawn)
+    return drawn
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, every: Sequence[str]) -> None:
+    axes.set_ylabel("test accuracy")
+    _drawing.sizes(axes, rows["size"])
+    main = rows[rows["head"] == rows["head"].mode().iloc[0]]
+    axes.axhline(main["weak_accuracy"].mean(), color="0.4", linewidth=1, linestyle="--", label="supervisor")
+    ceiling = main.dropna(subset=["ceiling_accuracy"]).groupby("size")["ceiling_accuracy"].mean()
+    if len(ceiling):
+        axes.plot(ceiling.index, ceiling, "s-", color="0.6", markersize=5, linewidth=1, label="ceiling")
+    for name, line in rows.groupby("line", sort=False):
+        _drawing.series(axes, line, "accuracy", str(name), every)

@@ -1,0 +1,29 @@
+"""Agreement with the supervisor against the size of the student, one line per method (the paper's Figure 3)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from w2s_mlflow.figures import _drawing
+from w2s_mlflow.tables import agreement
+
+CAPTION = (
+    "Share of test rows on which student and supervisor answer alike, mean over n seeds with its 95% t interval. Of several"
+    " settings the one of most runs is shown."
+)
+
+
+def figure(outcomes: pd.DataFrame) -> Figure:
+    """The figure: one panel per task and supervisor."""
+    found = _drawing.lines(agreement.table(outcomes).rename(columns={"parameters": "size"}))
+    every, cells = list(found["line"].unique()), list(found.groupby(["task", "weak"], sort=False))
+    drawn, panels = _drawing.panels(len(cells))
+    for axes, ((task, weak), rows) in zip(panels, cells, strict=True):
+        axes.set_ylabel("agreement with the supervisor")
+        _drawing.sizes(axes, rows["size"])
+        for name, line in rows.groupby("line", sort=False):
+            _drawing.series(axes, line, "agreement", str(name), every)
+        _drawing.title(axes, task, f"supervisor {weak}")
+    _drawing.legend(drawn)
+    return drawn

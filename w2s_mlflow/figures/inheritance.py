@@ -1,0 +1,33 @@
+"""What becomes of the supervisor's errors, method by method: copied, corrected, or joined by new ones."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from w2s_mlflow.figures import _drawing
+from w2s_mlflow.tables import inheritance
+
+CAPTION = (
+    "Test rows on which supervisor or student err, as shares of all rows (means over n seeds): corrected by the student "
+    "alone, broken by it, copied from the supervisor, and wrong in two ways."
+)
+PARTS = {"corrected": "#009E73", "copied": "#D55E00", "broken": "#E69F00", "both_wrong": "#999999"}
+
+
+def figure(outcomes: pd.DataFrame) -> Figure:
+    """The figure: one panel per task and models, one bar per method."""
+    cells = list(inheritance.table(outcomes).groupby(["task", "weak", "strong"], sort=False))
+    labels = [list(_drawing.names(rows)) for _, rows in cells]
+    drawn, panels = _drawing.bars(labels)
+    for axes, names, ((task, weak, strong), rows) in zip(panels, labels, cells, strict=True):
+        left = pd.Series(0.0, index=rows.index)
+        for part, colour in PARTS.items():
+            axes.barh(range(len(rows)), rows[part], left=left, color=colour, label=part.replace("_", " "), height=0.75)
+            for place, (value, start) in enumerate(zip(rows[part], left, strict=True)):
+                _drawing.tip(axes, start + value / 2, place, f"{names[place]}: {part} {value:.3f}, n = {rows['n'].iloc[place]}")
+            left = left + rows[part]
+        axes.set_xlabel("share of test rows")
+        _drawing.title(axes, task, f"{weak} → {strong}")
+    _drawing.legend(drawn)
+    return drawn

@@ -1,0 +1,245 @@
+"""Runs -> the frames that tables and figures are made from; what does not count is named with the rule that says so."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from w2s_mlflow import config as options
+from w2s_mlflow import tasks
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import GIVEN, JoinError, read_predictions
+from w2s_mlflow.stages import _gold, _methods, _scores, student
+from w2s_mlflow.stages._options import NONE
+from w2s_mlflow.stages._scores import Scores
+from w2s_mlflow.tables import LABEL, LEFT_OUT, OUTCOMES, RUNS, Frames
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from w2s_mlflow.tracking.results import Result
+
+IDENTITY = ("task", "weak", "strong", "method", "seed", "head")
+ANSWERS = ("student", "rule")
+"""Stages whose runs are outcomes: answers to be compared with a supervisor's and a ceiling's."""
+METHOD_OPTIONS = {*_methods.PRIMITIVES, *options.loss_option_types(), "rounds", "lr_decay", "strong_each_round", "calibrate"}
+METHOD_OPTIONS |= {"learning_rate", "batch_size"}
+"""What makes a method; runs that differ in any other option are not compared."""
+TOLERANCE = 1e-9
+DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
+"""The paper's three domains, by a task's family; every other one is NLP."""
+FORWARD_AND_BACK = 6
+"""Floating-point operations per parameter and token of a training step (Kaplan et al. 2020, section 2.1)."""
+
+
+@dataclass
+class _Pulled:
+    """The runs that are looked at, what their predictions say, and what was left out so far."""
+
+    runs: Mapping[str, Result]
+    scores: Mapping[str, Scores | str]
+    left_out: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By run id the rule and its reason."""
+
+    def leave_out(self, result: Result, rule: str, reason: str) -> None:
+        """The first rule that applies is the one that is named."""
+        self.left_out.setdefault(result.run_id, (rule, reason))
+
+    def counted(self) -> list[Result]:
+        """What is not left out."""
+        return [result for result in self.runs.values() if result.run_id not in self.left_out]
+
+
+def frames(found: Iterable[Result]) -> Frames:
+    """Every frame of `Frames`, from finished runs, the oldest first."""
+    import pandas as pd
+
+    every = {result.run_id: result for result in found}
+    pulled = _Pulled(every, _scores.of(every.values()))
+    _leave_out_older(pulled)
+    rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
+    outcomes = pd.DataFrame(_one_per_seed(rows, pulled), columns=list(OUTCOMES))
+    variants, settings = _options(outcomes, LABEL[:5], own=True), _options(outcomes, ["task"], own=False)
+    outcomes = outcomes.assign(variant=variants, setting=settings)
+    runs = pd.DataFrame([_run(result, pulled) for result in pulled.counted()], columns=list(RUNS))
+    left_out = [(run_id, every[run_id].name, *why) for run_id, why in pulled.left_out.items()]
+    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)))
+
+
+def _leave_out_older(pulled: _Pulled) -> None:
+    """Of several runs of one fingerprint the newest counts."""
+    newest = {result.fingerprint: result for result in pulled.runs.values()}
+    for result in pulled.runs.values():
+        if newest[result.fingerprint] is not result:
+            pulled.leave_out(result, "made again", f"run {newest[result.fingerprint].run_id} has the same fingerprint")
+
+
+# --- outcomes ---------------------------------------------------------------------------------------------------------
+
+
+def _outcome(result: Result, pulled: _Pulled) -> dict[str, Any] | None:
+    """One row of `outcomes`: what the run says of itself and what its predictions give; None for one that is left out."""
+    if "test/accuracy" not in result.metrics:
+        pulled.leave_out(result, "not reported", "it has no test report (--report none or selection)")
+        return None
+    own = pulled.scores.get(result.run_id, "it has lost its test predictions")
+    if isinstance(own, str):
+        pulled.leave_out(result, "damaged", own)
+        return None
+    row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
+    row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
+    row |= {"run_id": result.run_id, "settings": _settings(result), "groups": own.rows.groups, "domain": _domain(row["task"])}
+    row |= {"correct": own.correct_N(), "answer": own.answer_N, "gold": own.rows.gold_N, **own.metrics}
+    row |= {"parameters": result.metrics.get("model/parameters", math.nan), "data": result.tags.get("w2s.data", "")}
+    row |= _beside(result, own, pulled) | {"ceiling_failed": False}
+    if row["ceiling_correct"] is not None:
+        row["ceiling_failed"] = _ceiling_failed(result, row)
+    if wrong := _contradiction(result, own, row):
+        pulled.leave_out(result, "contradicted", wrong)
+        return None
+    return row
+
+
+def _beside(result: Result, own: Scores, pulled: _Pulled) -> dict[str, Any]:
+    """The columns that compare with the supervisor and the ceiling; None, or not a number, without one on the same rows."""
+    row: dict[str, Any] = {"agreement": math.nan}
+    for role in ("weak", "ceiling"):
+        answer_N = _answers(result, role, own, pulled)
+        correct_N = None if answer_N is None else answer_N == own.rows.gold_N
+        row |= {f"{role}_answer": answer_N, f"{role}_correct": correct_N}
+        row[f"{role}_accuracy"] = math.nan if correct_N is None else float(correct_N.mean())
+    if row["weak_answer"] is not None:
+        row["agreement"] = float((own.answer_N == row["weak_answer"]).mean())
+    return row
+
+
+def _answers(result: Result, role: str, own: Scores, pulled: _Pulled) -> Any:
+    """The answers of a student's supervisor (or of labels from outside, where they cover its test rows), or of its ceiling."""
+    if role == "weak" and GIVEN in result.digests:
+        try:
+            return read_predictions(result.artifact(GIVEN)).of(own.rows.ids).argmax(axis=1)
+        except (ConfigError, JoinError):
+            return None
+    other = pulled.scores.get(result.tags.get(f"w2s.{role}_run_id", ""))
+    return other.answer_N if isinstance(other, Scores) and other.rows.ids == own.rows.ids else None
+
+
+def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
+    """By the two rules of `w2s.ceiling_failed`, of which the one on the reported split is computed anew."""
+    tag = result.tags.get(_gold.CEILING_FAILED, "no")
+    return _gold.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
+
+
+def _contradiction(result: Result, own: Scores, row: Mapping[str, Any]) -> str:
+    """A number that the run reports and its stored predictions do not give, or nothing."""
+    from w2s_mlflow import stats
+
+    recomputed = dict(own.metrics) | {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
+    recomputed["pgr"] = stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])
+    for name, value in recomputed.items():
+        logged = result.metrics.get(f"test/{name}", math.nan)
+        if math.isfinite(value) and not abs(logged - value) <= TOLERANCE:
+            return f"it reports test/{name} = {logged}, but its stored predictions give {value}"
+    return ""
+
+
+def _one_per_seed(rows: Sequence[dict[str, Any]], pulled: _Pulled) -> list[dict[str, Any]]:
+    """Of runs that differ in nothing but their code, version or data, the newest; and of one cut the newest data."""
+    newest_data = {(row["task"], row["seed"], row["train_size"], row["test_size"]): row["data"] for row in rows}
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        cut = (row["task"], row["seed"], row["train_size"], row["test_size"])
+        if row["data"] != newest_data[cut]:
+            reason = f"its data has the digest {row['data'][:12]}, newer runs of this cut have {newest_data[cut][:12]}"
+            pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
+            continue
+        key = (*(row[name] for name in IDENTITY), row["settings"])
+        if before := kept.pop(key, None):
+            reason = f"run {row['run_id']} has the same options and seed and is newer"
+            pulled.leave_out(pulled.runs[before["run_id"]], "duplicated seed", reason)
+        kept[key] = row
+    return list(kept.values())
+
+
+def _settings(result: Result) -> str:
+    """All options but those that name the run, as JSON."""
+    return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in IDENTITY})
+
+
+def _options(outcomes: pd.DataFrame, keys: Sequence[str], own: bool) -> list[str]:
+    """For each row the options in which rows of the same `keys` differ, but those that are as a student has them by default.
+
+    Args:
+        own: the options that make a method; else all others, which runs must share to be compared.
+    """
+    settings, plain = outcomes["settings"].map(json.loads), defaults()
+    differing: dict[Any, list[str]] = {}
+    for key, rows in settings.groupby([outcomes[name] for name in keys], sort=False):
+        names = sorted({name for row in rows for name in row if (name in METHOD_OPTIONS) is own})
+        differing[key] = [name for name in names if len({row.get(name, plain.get(name)) for row in rows}) > 1]
+    places = outcomes[list(keys)].itertuples(index=False, name=None)
+    return [
+        " ".join(f"{name}={row[name]}" for name in differing[key] if name in row and row[name] != plain.get(name))
+        for key, row in zip(places, settings, strict=True)
+    ]
+
+
+@functools.cache
+def defaults() -> dict[str, str]:
+    """A student's options where none is given, as its runs log them."""
+    return {name: str(value) for name, value in options.flat(student.Config()).items()}
+
+
+def _domain(task: str) -> str:
+    try:
+        found = tasks.find(task)
+    except ConfigError:  # a file that has moved since
+        return "NLP"
+    return "reward modelling" if found.head == "compare" else DOMAINS.get(found.family, "NLP")
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def _run(result: Result, pulled: _Pulled) -> dict[str, Any]:
+    """One row of `runs`, of any stage."""
+    scores = pulled.scores.get(result.run_id)
+    found = scores.metrics if isinstance(scores, Scores) else {}
+    row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
+    row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": _domain(row["task"])}
+    row |= {name: found.get(name, math.nan) for name in ("accuracy", "auroc", "brier", "ece")}
+    row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(_gold.PGR_STATUS, "")}
+    row |= {name: result.tags.get(f"w2s.{name}", "") for name in ("ceiling_failed", "human", "gold", "fingerprint", "data")}
+    row |= {"reads": {name.removeprefix("gold/"): n for name, n in result.metrics.items() if name.startswith("gold/")}}
+    return row | _used(result) | _with_inputs(result, pulled)
+
+
+def _used(result: Result) -> dict[str, float]:
+    tokens, parameters = result.metrics.get("train/tokens", 0.0), result.metrics.get("model/parameters", 0.0)
+    flops = FORWARD_AND_BACK * parameters * tokens
+    return {"seconds": result.seconds, "tokens": tokens, "parameters": parameters, "flops": flops}
+
+
+def _with_inputs(result: Result, pulled: _Pulled) -> dict[str, float]:
+    """What the run and all that it was trained from have used, each counted once."""
+    needed = {result.run_id: result}
+    waiting = [result]
+    while waiting:
+        for run_id in _inputs(waiting.pop()):
+            if run_id not in needed and run_id in pulled.runs:
+                needed[run_id] = pulled.runs[run_id]
+                waiting.append(pulled.runs[run_id])
+    used = [_used(other) for other in needed.values()]
+    return {f"all_{name}": sum(other[name] for other in used) for name in ("seconds", "tokens", "flops")}
+
+
+def _inputs(result: Result) -> Iterator[str]:
+    """The runs whose labels or weights this one was trained on; a ceiling is what it is reported against."""
+    for role in ("weak", "labels", "generative"):
+        if run_id := result.tags.get(f"w2s.{role}_run_id"):
+            yield run_id
+    yield from filter(None, result.tags.get("w2s.chain_run_ids", "").split(","))

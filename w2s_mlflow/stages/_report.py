@@ -1,0 +1,160 @@
+"""report.html: question, setup, headline, caveats, figures, tests and commands on one page that needs no network."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from w2s_mlflow import __version__, config
+from w2s_mlflow.stages import _frames
+from w2s_mlflow.stages._options import NONE
+from w2s_mlflow.tables import LABEL, PAIR, Frames
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS = 200
+"""Rows that a table shows on the page; its CSV has all."""
+SETUP = ["task", "domain", "weak", "strong", "head", "train_size", "test_size", "seeds", "parameters"]
+LATER = ("setup", "pgr", "claims", "runs")
+"""Tables that stand in a place of their own, or are too long for the page."""
+IN_PASSING = ("data_dir", "report", "keep_model", "checkpoint_every", "gradient_checkpointing")
+"""Options that change no result."""
+FINGERPRINT = 12
+"""Digits that tell fingerprints apart for a reader."""
+
+
+def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures: Iterable[Mapping[str, str]]) -> str:
+    """The page.
+
+    Args:
+        tables: by name a table and its caption.
+        figures: name, svg and caption of each.
+    """
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    from w2s_mlflow.figures import _interactive
+
+    page = Environment(autoescape=True).from_string(files("w2s_mlflow.stages").joinpath("report.html").read_text("utf-8"))
+    stages = frames.runs["stage"].value_counts()
+    counts = {name: int(stages.get(name.rstrip("s"), 0)) for name in ("supervisors", "ceilings", "students", "rules")}
+    return page.render(
+        counts={**counts, "runs": len(frames.runs), "tasks": frames.outcomes["task"].nunique()},
+        version=__version__,
+        when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        setup=Markup(element(setup(frames.outcomes))),
+        caveats=list(caveats(frames, tables["pgr"][0])),
+        tables={name: Markup(element(table)) for name, (table, _) in tables.items()},
+        captions={name: caption for name, (_, caption) in tables.items()},
+        others=[name for name, (table, _) in tables.items() if name not in LATER and len(table)],
+        figures=[{**figure, "svg": Markup(figure["svg"])} for figure in figures],
+        commands=list(commands(frames)),
+        script=Markup(_interactive.SCRIPT),
+    )
+
+
+def setup(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """What was tried: one row per pair of models on a task."""
+    students = outcomes[outcomes["strong"] != NONE]
+    grouped = students.groupby(PAIR, sort=False, as_index=False)
+    return grouped.agg(domain=("domain", "first"), seeds=("seed", "nunique"), parameters=("parameters", "first"))[SETUP]
+
+
+def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
+    """What a reader must know before believing a number, a sentence each."""
+    for rule, rows in frames.left_out.groupby("rule", sort=False):
+        some = "; ".join(f"{row['name']} ({row['run_id'][:8]}): {row['reason']}" for row in rows.head(3).to_dict("records"))
+        yield f"Left out, {rule}: {len(rows)} run(s). {some}{'; ...' if len(rows) > 3 else ''}"
+    students = frames.outcomes[frames.outcomes["strong"] != NONE]
+    if failed := int(students["ceiling_failed"].sum()):
+        yield f"The ceiling of {failed} of {len(students)} students did not learn (w2s.ceiling_failed); none is left out."
+    undetermined = pgr[pgr["pgr_status"] == "undetermined"]
+    if len(undetermined):
+        pairs = undetermined.drop_duplicates(["task", "weak", "strong"])
+        names = ", ".join(f"{row['task']} {row['weak']}->{row['strong']}" for row in pairs.head(5).to_dict("records"))
+        yield f"PGR is undetermined in {len(undetermined)} row(s), where floor and ceiling are not told apart: {names}."
+    for role, what in (("weak", "supervisor"), ("ceiling", "ceiling")):
+        if missing := int(students[f"{role}_correct"].isna().sum()):
+            yield f"{missing} student(s) have no {what} on the same test rows: no PGR."
+    if single := int((students.groupby(LABEL)["seed"].nunique() == 1).sum()):
+        yield f"{single} setting(s) ran with one seed: their intervals are over test groups only, not over seeds."
+    if not_finite := int(students["accuracy"].isna().sum()):
+        yield f"{not_finite} student(s) have no finite accuracy."
+
+
+def commands(frames: Frames) -> Iterator[str]:
+    """The command of each label, with its seeds and the fingerprint of one of its runs."""
+    fingerprints = frames.runs.set_index("run_id")["fingerprint"]
+    for key, rows in frames.outcomes.groupby(LABEL, sort=False):
+        named = dict(zip(LABEL, key, strict=True))
+        seeds = sorted(rows["seed"], key=lambda seed: (len(seed), seed))
+        mark = f"  # seeds {','.join(seeds)}, {fingerprints[rows['run_id'].iloc[0]][:FINGERPRINT]}"
+        if named["strong"] == NONE:
+            rule = str(named["method"]).removeprefix("rule:")
+            yield f"python -m w2s_mlflow rule --task {shlex.quote(str(named['task']))} --rule {rule}{mark}"
+            continue
+        chosen = {name: str(named[name]) for name in ("task", "weak", "strong", "head")} | json.loads(rows["settings"].iloc[0])
+        plain = _frames.defaults()
+        options = {name: value for name, value in chosen.items() if name not in IN_PASSING and plain.get(name) != value}
+        said = " ".join(f"{config.flag(name)} {shlex.quote(value)}" for name, value in options.items())
+        yield f"python -m w2s_mlflow student {said} --seed {seeds[0]}{mark}"
+
+
+def element(table: pd.DataFrame) -> str:
+    """A table as HTML: words that all rows share stand above it, numbers to the right, what is not defined is a dash."""
+    from markupsafe import escape
+
+    if table.empty:
+        return ""
+    words = [name for name in table.columns if table[name].map(lambda value: isinstance(value, str)).all()]
+    shared = {name: table[name].iloc[0] for name in words if len(table) > 1 and table[name].nunique() == 1}
+    above = ", ".join(f"{name} {value}" for name, value in shared.items() if value not in ("", NONE))
+    table = table.drop(columns=list(shared))
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
+    rows = ("".join(_cell(name, value) for name, value in row.items()) for row in table.head(ROWS).to_dict("records"))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    more = f"<p>{len(table) - ROWS} more rows are in the CSV.</p>" if len(table) > ROWS else ""
+    said = f"<p>All rows: {escape(above)}.</p>" if above else ""
+    return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _cell(name: object, value: Any) -> str:
+    from markupsafe import escape
+
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f'<td class="number">{cell(str(name), value)}</td>' if number else f"<td>{escape(cell(str(name), value))}</td>"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A Markdown table: numbers at three decimals, p-values at two digits, what is not defined as a dash."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    for row in table.to_dict("records"):
+        lines.append("| " + " | ".join(cell(str(name), value) for name, value in row.items()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A LaTeX tabular with booktabs' rules, of the same cells."""
+    cells = table.astype(object).apply(lambda column: [cell(str(column.name), value) for value in column])
+    return str(cells.to_latex(index=False, escape=True))
+
+
+def cell(column: str, value: Any) -> str:
+    """One value as a person reads it."""
+    if value is None:
+        return NONE
+    if isinstance(value, float):
+        if math.isnan(value):
+            return NONE
+        if column.startswith("p_") or column == "p":
+            return f"{value:.2g}"
+        if abs(value) >= 1e9:
+            return f"{value:.2e}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+    return str(value)

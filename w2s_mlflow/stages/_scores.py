@@ -1,0 +1,150 @@
+"""What stored test predictions say, read once: answers and metrics recomputed, kept on this machine by the run's digests."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2s_mlflow import checkpoint
+from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.records import Ints, JoinError
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.results import Result
+
+READERS = 8
+"""Threads that read predictions, which may lie on a server."""
+PREDICTIONS, GOLD = "predictions/test.parquet", "gold/test.parquet"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Test rows that many runs share, sorted by id.
+
+    Attributes:
+        key: the digest of the file that their gold stands in.
+    """
+
+    key: str
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    gold_N: Ints
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One run's answers on its test rows, and every metric of `metrics.report` computed from its stored probabilities."""
+
+    rows: Rows
+    answer_N: NDArray[np.int16]
+    metrics: Mapping[str, float]
+
+    def correct_N(self) -> NDArray[np.bool_]:
+        """Whether each answer is the gold one."""
+        return np.asarray(self.answer_N == self.rows.gold_N)
+
+
+def of(found: Iterable[Result]) -> dict[str, Scores | str]:
+    """By run id the scores of each run with a test report, or a sentence that says why they cannot be had."""
+    reported = [result for result in found if GOLD in result.digests and PREDICTIONS in result.digests]
+    file = checkpoint.place("scores") / f"{_name(reported)}.parquet"
+    kept = _read(file)
+    scores: dict[str, Scores | str] = {run.run_id: kept[_mark(run)] for run in reported if _mark(run) in kept}
+    if missing := [run for run in reported if run.run_id not in scores]:
+        rows = {own.rows.key: own.rows for own in kept.values()}
+        with ThreadPoolExecutor(READERS) as readers:
+            scores |= zip([run.run_id for run in missing], readers.map(lambda run: _scored(run, rows), missing), strict=True)
+        _write(file, {_mark(run): own for run in reported if isinstance(own := scores[run.run_id], Scores)})
+    return scores
+
+
+def _name(reported: Iterable[Result]) -> str:
+    """One file for each place that runs' artifacts lie in, which is one for each experiment."""
+    places = sorted({result.artifact_uri.rsplit("/", 2)[0] for result in reported})
+    return hashlib.sha256(canonical_json(places).encode()).hexdigest()[:32]
+
+
+def _mark(result: Result) -> str:
+    """What the scores of a run hang on: the digests of its predictions and their gold."""
+    return f"{result.digests[PREDICTIONS]}{result.digests[GOLD]}"
+
+
+def _scored(result: Result, rows: dict[str, Rows]) -> Scores | str:
+    """The scores of a run; gold that another run has, too, is read once and stays in `rows`."""
+    from w2s_mlflow import metrics
+    from w2s_mlflow.records import read_gold, read_predictions
+
+    key = result.digests[GOLD]
+    try:
+        found = read_predictions(result.artifact(PREDICTIONS))
+        if key not in rows:
+            order = found.aligned(sorted(found.ids))
+            rows[key] = Rows(key, order.ids, order.groups, read_gold(result.artifact(GOLD), order.ids))
+        found = found.aligned(rows[key].ids)
+    except (ConfigError, JoinError) as error:
+        return str(error)
+    answer_N = found.probabilities_NC.argmax(axis=1).astype(np.int16)
+    return Scores(rows[key], answer_N, metrics.report(found.probabilities_NC, rows[key].gold_N))
+
+
+def _read(file: Path) -> dict[str, Scores]:
+    """The scores of a file by their marks; none where it is not there or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        shared, own = (pq.read_table(path).to_pylist() for path in (_beside(file), file))
+    except (OSError, pa.ArrowException):
+        return {}
+    rows = {
+        row["key"]: Rows(row["key"], tuple(row["ids"]), tuple(row["groups"]), np.array(row["gold"], dtype=np.int64))
+        for row in shared
+    }
+    return {
+        row["mark"]: Scores(rows[row["key"]], np.frombuffer(row["answers"], dtype=np.int16), json.loads(row["metrics"]))
+        for row in own
+        if row["key"] in rows
+    }
+
+
+def _write(file: Path, found: Mapping[str, Scores]) -> None:
+    rows = {scores.rows.key: scores.rows for scores in found.values()}
+    shared = [
+        {"key": row.key, "ids": list(row.ids), "groups": list(row.groups), "gold": row.gold_N.tolist()} for row in rows.values()
+    ]
+    own = [
+        {
+            "mark": mark,
+            "key": scores.rows.key,
+            "answers": scores.answer_N.tobytes(),
+            "metrics": canonical_json(dict(scores.metrics)),
+        }
+        for mark, scores in found.items()
+    ]
+    with contextlib.suppress(OSError):  # a full disk costs time only
+        _replace(_beside(file), shared)
+        _replace(file, own)
+
+
+def _beside(file: Path) -> Path:
+    return file.with_suffix(".rows.parquet")
+
+
+def _replace(file: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
+        pq.write_table(pa.Table.from_pylist(list(table)), partial)
+    Path(partial.name).replace(file)

@@ -1,0 +1,28 @@
+"""How often a student answers as its supervisor does, by its size and method (Figure 3)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from w2s_mlflow import stats
+from w2s_mlflow.tables import LABEL
+
+CAPTION = (
+    "Agreement with the supervisor on test, mean over n seeds with its 95% t interval, beside the share that the "
+    "supervisor's accuracy and the student's would give if they erred independently (two classes)."
+)
+FRAME = "outcomes"
+COLUMNS = [*LABEL, "parameters", "n", "agreement", "agreement_low", "agreement_high", "independent"]
+
+
+def table(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """One row per label of students, the smallest student first."""
+    students = outcomes[outcomes["agreement"].notna()]
+    rows = []
+    for key, found in students.groupby(LABEL, sort=False):
+        agreement = stats.seed_interval(found["agreement"])
+        weak, own = found["weak_accuracy"], found["accuracy"]
+        row = dict(zip(LABEL, key, strict=True)) | {"n": len(found), "parameters": found["parameters"].iloc[0]}
+        row |= {"agreement": agreement.mean, "agreement_low": agreement.low, "agreement_high": agreement.high}
+        rows.append(row | {"independent": float((weak * own + (1 - weak) * (1 - own)).mean())})
+    return pd.DataFrame(rows, columns=COLUMNS).sort_values(["task", "weak", "parameters"], kind="stable")

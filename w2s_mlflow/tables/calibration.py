@@ -1,0 +1,26 @@
+"""How good probabilities are, of supervisors, ceilings and students."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from w2s_mlflow import stats
+
+CAPTION = (
+    "On test, means over n seeds: accuracy, area under the ROC curve, Brier score, and expected calibration error (ten "
+    "equal bins of confidence) with its 95% t interval over seeds."
+)
+FRAME = "runs"
+KEYS = ["task", "stage", "weak", "strong", "head", "method"]
+COLUMNS = [*KEYS, "n", "accuracy", "auroc", "brier", "ece", "ece_low", "ece_high"]
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per stage and models that answer with probabilities; a rule does not."""
+    rows = []
+    for key, found in runs[runs["ece"].notna() & (runs["stage"] != "rule")].groupby(KEYS, sort=False):
+        ece = stats.seed_interval(found["ece"])
+        means = {name: found[name].mean() for name in ("accuracy", "auroc", "brier")}
+        row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)} | means
+        rows.append(row | {"ece": ece.mean, "ece_low": ece.low, "ece_high": ece.high})
+    return pd.DataFrame(rows, columns=COLUMNS)

@@ -1,0 +1,188 @@
+"""What the paper says, held against these runs: supported, contradicted or undetermined, task by task."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from w2s_mlflow import stats
+from w2s_mlflow.tables import pgr
+
+CAPTION = (
+    "The paper's statements about each task (sections 5.1 to 5.3). Supported: the 95% interval lies wholly where the "
+    "statement puts the quantity; contradicted: wholly elsewhere; undetermined: neither, or PGR is undetermined for the "
+    "pair. Differences are paired over n seeds (t), a single PGR has Fieller's interval. The methods are those of the names"
+    " alone: runs with other options are not looked at. Nothing is corrected for the number of statements."
+)
+FRAME = "outcomes"
+COLUMNS = [
+    "claim",
+    "task",
+    "weak",
+    "strong",
+    "head",
+    "setting",
+    "quantity",
+    "n",
+    "estimate",
+    "low",
+    "high",
+    "expected",
+    "verdict",
+]
+SUPPORTED, CONTRADICTED, UNDETERMINED = "supported", "contradicted", "undetermined"
+INFINITY = float("inf")
+REWARD = 0.2
+HALF = 0.5
+
+
+class Finding(NamedTuple):
+    """A quantity with its interval."""
+
+    quantity: str
+    strong: str
+    n: int
+    estimate: float
+    low: float
+    high: float
+
+
+Found = Iterator[Finding]
+
+
+class Claim(NamedTuple):
+    """One statement: where it is made, how it is measured on the students of one supervisor, and where it puts the quantity."""
+
+    text: str
+    domains: tuple[str, ...]
+    measure: Callable[[pd.DataFrame], Found]
+    low: float
+    high: float
+
+    def verdict(self, found: Finding) -> str:
+        """Whether the interval lies in the range, outside it, or neither."""
+        if found.low >= self.low and found.high <= self.high:
+            return SUPPORTED
+        return CONTRADICTED if found.low > self.high or found.high < self.low else UNDETERMINED
+
+    def expected(self) -> str:
+        """The range in words."""
+        return f"above {self.low:g}" if self.high == INFINITY else f"below {self.high:g}"
+
+
+def table(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """One row per statement and task, supervisor and head for which there are runs to measure it on."""
+    students = outcomes[outcomes["weak_correct"].notna() & (outcomes["variant"] == "")]
+    keys = ["task", "weak", "head", "setting", "train_size", "test_size"]
+    rows: list[dict[str, Any]] = []
+    for claim in CLAIMS:
+        for key, found in students[students["domain"].isin(claim.domains)].groupby(keys, sort=False):
+            said = {"claim": claim.text, "expected": claim.expected(), **dict(zip(keys, key, strict=True))}
+            rows += [said | finding._asdict() | {"verdict": claim.verdict(finding)} for finding in claim.measure(found)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+# --- quantities -------------------------------------------------------------------------------------------------------
+
+
+def _of(students: pd.DataFrame, method: str) -> list[pd.DataFrame]:
+    """The students of one method by size, the smallest first, each with its seeds as the index."""
+    sizes = students[students["method"] == method].groupby(["parameters", "strong"])
+    return [rows.set_index("seed").sort_index() for _, rows in sizes]
+
+
+def _largest_pgr(students: pd.DataFrame) -> Found:
+    """The plain PGR of the largest student."""
+    for rows in _of(students, "baseline")[-1:]:
+        if pgr.comparable(rows):
+            found = pgr.interval(rows)
+            yield Finding("PGR of the largest student", rows["strong"].iloc[0], len(rows), found.point, found.low, found.high)
+
+
+def _gain_of(method: str) -> Callable[[pd.DataFrame], Found]:
+    """What a method adds to the plain PGR of the largest student that both were tried on."""
+
+    def measure(students: pd.DataFrame) -> Found:
+        plain = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
+        for rows in _of(students, method)[-1:]:
+            strong = rows["strong"].iloc[0]
+            if strong in plain:
+                yield from _difference(f"PGR, {method} minus baseline", strong, plain[strong], rows, pgr_per_seed)
+
+    return measure
+
+
+def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], Found]:
+    """The largest student against the smallest."""
+
+    def measure(students: pd.DataFrame) -> Found:
+        sizes = _of(students, method)
+        if len(sizes) > 1:
+            pair = f"{sizes[0]['strong'].iloc[0]}, {sizes[-1]['strong'].iloc[0]}"
+            yield from _difference(f"{quantity}, {method}, largest minus smallest", pair, sizes[0], sizes[-1], values)
+
+    return measure
+
+
+def _least_step(students: pd.DataFrame) -> Found:
+    """From size to size of bootstrapped students, the step in accuracy that is the lowest by its lower bound."""
+    sizes = _of(students, "bootstrap")
+    steps = [
+        finding
+        for small, large in itertools.pairwise(sizes)
+        for finding in _difference("accuracy, bootstrap, least step in size", large["strong"].iloc[0], small, large, _accuracy)
+    ]
+    if steps:
+        yield min(steps, key=lambda step: step.low)
+
+
+def _difference(
+    quantity: str, strong: str, before: pd.DataFrame, after: pd.DataFrame, values: Callable[[pd.DataFrame], pd.Series]
+) -> Found:
+    both = pd.concat([values(before), values(after)], axis=1, join="inner", keys=["before", "after"]).dropna()
+    if len(both) > 1:
+        test = stats.paired_t_test(both["before"], both["after"])
+        yield Finding(quantity, strong, test.n, test.mean_difference, test.low, test.high)
+
+
+def pgr_per_seed(rows: pd.DataFrame) -> pd.Series:
+    """The PGR of each seed, or none where it is undetermined for the pair of models."""
+    determined = pgr.comparable(rows) and pgr.interval(rows).status == stats.OK
+    return pgr.by_seed(rows) if determined else pd.Series(dtype=float)
+
+
+def _accuracy(rows: pd.DataFrame) -> pd.Series:
+    return rows["accuracy"]
+
+
+def _agreement(rows: pd.DataFrame) -> pd.Series:
+    return rows["agreement"]
+
+
+def _agreement_against_baseline(students: pd.DataFrame) -> Found:
+    plain = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
+    for method in ("confidence", "bootstrap", "generative"):
+        for rows in _of(students, method)[-1:]:
+            if (strong := rows["strong"].iloc[0]) in plain:
+                yield from _difference(f"agreement, {method} minus baseline", strong, plain[strong], rows, _agreement)
+
+
+EVERY = ("NLP", "chess", "reward modelling")
+CLAIMS: tuple[Claim, ...] = (
+    Claim("plain PGR exceeds 50% for the largest students", ("NLP",), _largest_pgr, HALF, INFINITY),
+    Claim("plain PGR rarely exceeds 20% in reward modelling", ("reward modelling",), _largest_pgr, -INFINITY, REWARD),
+    Claim("PGR grows with student size", ("NLP",), _growth("baseline", "PGR", pgr_per_seed), 0, INFINITY),
+    Claim("PGR falls with student size", ("chess",), _growth("baseline", "PGR", pgr_per_seed), -INFINITY, 0),
+    Claim("the confidence loss raises PGR", EVERY, _gain_of("confidence"), 0, INFINITY),
+    Claim("bootstrapping raises PGR", EVERY, _gain_of("bootstrap"), 0, INFINITY),
+    Claim("generative finetuning raises PGR", EVERY, _gain_of("generative"), 0, INFINITY),
+    Claim("bootstrapped accuracy grows monotonically with size", EVERY, _least_step, 0, INFINITY),
+    *(
+        Claim("agreement falls with student size", EVERY, _growth(method, "agreement", _agreement), -INFINITY, 0)
+        for method in ("baseline", "confidence", "bootstrap", "generative")
+    ),
+    Claim("enhanced methods agree less than the baseline", EVERY, _agreement_against_baseline, -INFINITY, 0),
+)

@@ -1,0 +1,30 @@
+"""What students cost: their own training, all they were trained from, and a point of PGR."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+CAPTION = (
+    "Means over n runs of one label: seconds from start to end (on whatever machine), training tokens, and an estimate of "
+    "training operations, 6 x parameters x tokens; `all_*` counts supervisor, chain and generative finetuning as well, each"
+    " once for a run, though runs share them. `flops_per_point` is all_flops for each hundredth of PGR, where its mean is "
+    "positive and the gap is determined for every run."
+)
+FRAME = "runs"
+KEYS = ["task", "weak", "strong", "head", "method"]
+USED = ["seconds", "all_seconds", "tokens", "all_tokens", "flops", "all_flops"]
+COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per task, models and method of students."""
+    rows = []
+    for key, found in runs[runs["stage"] == "student"].groupby(KEYS, sort=False):
+        means = {name: float(found[name].mean()) for name in (*USED, "pgr")}
+        if not (found["pgr_status"] == "ok").all():
+            means["pgr"] = math.nan
+        means["flops_per_point"] = means["all_flops"] / (100 * means["pgr"]) if means["pgr"] > 0 else math.nan
+        rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(found)} | means)
+    return pd.DataFrame(rows, columns=COLUMNS)

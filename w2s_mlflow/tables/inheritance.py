@@ -1,0 +1,44 @@
+"""What becomes of the supervisor's errors: copied, corrected, or joined by new ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from w2s_mlflow import stats
+from w2s_mlflow.tables import LABEL
+
+CAPTION = (
+    "Test rows by who is right, shares that sum to 1 (means over n seeds): both; corrected, the student alone; broken, the "
+    "supervisor alone; copied, both with the same wrong answer; both_wrong, with different ones (more than two classes). "
+    "`of_errors_corrected` is corrected / (corrected + copied + both_wrong), with its 95% t interval over seeds."
+)
+FRAME = "outcomes"
+SHARES = ["both_right", "corrected", "broken", "copied", "both_wrong"]
+COLUMNS = [*LABEL, "n", *SHARES, "of_errors_corrected", "of_errors_corrected_low", "of_errors_corrected_high"]
+
+
+def table(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """One row per label of students that have a supervisor."""
+    students = outcomes[outcomes["weak_answer"].notna()]
+    rows = []
+    for key, found in students.groupby(LABEL, sort=False):
+        each = pd.DataFrame([shares(row.gold, row.weak_answer, row.answer) for row in found.itertuples()])
+        errors = 1 - each["both_right"] - each["broken"]
+        corrected = stats.seed_interval(each["corrected"] / errors.where(errors > 0))
+        means = {name: float(each[name].mean()) for name in SHARES}
+        row = dict(zip(LABEL, key, strict=True)) | {"n": len(found), **means, "of_errors_corrected": corrected.mean}
+        rows.append(row | {"of_errors_corrected_low": corrected.low, "of_errors_corrected_high": corrected.high})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def shares(gold_N: Any, weak_N: Any, student_N: Any) -> dict[str, float]:
+    """The five shares of one run's test rows, from classes."""
+    gold_N, weak_N, student_N = (np.asarray(classes) for classes in (gold_N, weak_N, student_N))
+    weak_right, right = weak_N == gold_N, student_N == gold_N
+    same = weak_N == student_N
+    parts = (weak_right & right, ~weak_right & right, weak_right & ~right, ~weak_right & ~right & same)
+    found = {name: float(part.mean()) for name, part in zip(SHARES, parts, strict=False)}
+    return found | {"both_wrong": float((~weak_right & ~right & ~same).mean())}

@@ -1,0 +1,19 @@
+"""Runs that do not count, each with the rule that says so."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+CAPTION = (
+    "Runs left out: made again (a newer run has the same fingerprint), not reported (no test report), damaged (predictions "
+    "lost or not what was written), contradicted (a reported number that predictions do not give), other data (of one cut, "
+    "not the newest digest), duplicated seed (the same options and seed in a newer run). No rule looks at a student's "
+    "outcome."
+)
+FRAME = "left_out"
+COLUMNS = ["rule", "name", "run_id", "reason"]
+
+
+def table(left_out: pd.DataFrame) -> pd.DataFrame:
+    """One row per run, rule by rule."""
+    return left_out.sort_values(["rule", "name"], kind="stable")[COLUMNS]

@@ -1,0 +1,18 @@
+"""Every finished run that counts, of any stage."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+CAPTION = (
+    "Finished runs. `human` is weak or strong against the task's published human score (Definitions 1 and 2), where there "
+    "is one on accuracy; `gold` names the part whose ground truth a run or its ancestors have learned."
+)
+FRAME = "runs"
+COLUMNS = ["stage", "task", "weak", "strong", "head", "method", "seed", "accuracy", "pgr", "pgr_status", "ceiling_failed"]
+COLUMNS += ["human", "gold", "seconds", "run_id", "fingerprint"]
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per run, stage by stage."""
+    return runs.sort_values(["stage", "task", "weak", "strong", "method", "seed"], kind="stable")[COLUMNS]

@@ -1,0 +1,24 @@
+"""Which supervisor brings which student how far: weak against strong, for tasks with several pairs of models."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from w2s_mlflow.tables import pgr
+
+CAPTION = (
+    "The transfer matrix, cell by cell: what each student gains over each supervisor (accuracy, mean over n seeds), and PGR"
+    " with its 95% interval."
+)
+FRAME = "outcomes"
+KEYS = ["task", "head", "method", "variant", "setting"]
+COLUMNS = [*KEYS, "weak", "strong", "n", "weak_accuracy", "accuracy", "gain"]
+COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status"]
+
+
+def table(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell; none for a method that was tried on a single pair."""
+    cells = pgr.table(outcomes[outcomes["weak_correct"].notna()])
+    cells["gain"] = cells["accuracy"] - cells["weak_accuracy"]
+    several = cells.groupby(KEYS)["weak"].transform("size") > 1
+    return cells[several].sort_values([*KEYS, "weak", "strong"], kind="stable")[COLUMNS]
