@@ -30,7 +30,7 @@ LAYERS = (
     {"explainers"},
     {"tracking"},
     {"stages"},
-    {"terminal", "listing"},
+    {"terminal", "listing", "leaderboard"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -41,7 +41,25 @@ def models(json: bool = typer.Option(False, "--json", help=JSON)) -> Job:
     return functools.partial(_models, as_json=json)
 
 
-COMMANDS: Mapping[str, Callable[..., Job]] = {"tasks": tasks, "models": models, "why": why}
+def runs(
+    filter: str = typer.Option("", "--filter", help="One of MLflow's filter strings; nothing takes every finished run."),
+    experiments: str = typer.Option("", "--experiments", help="Experiments by name, with commas; nothing: the one in use."),
+    json: bool = typer.Option(False, "--json", help=JSON),
+) -> Job:
+    """List finished students and rules, seeds together: mean, interval and n, the best accuracy of each task first."""
+    return functools.partial(_runs, filter, experiments, as_json=json)
+
+
+def compare(
+    first: str = typer.Argument(metavar="RUN", help="A run's id or its name; of several of one name the newest."),
+    second: str = typer.Argument(metavar="RUN", help="Another, scored on the same test rows."),
+    json: bool = typer.Option(False, "--json", help=JSON),
+) -> Job:
+    """Compare two runs on the same test rows: the difference in accuracy with its interval over groups, and who errs where."""
+    return functools.partial(_compare, first, second, as_json=json)
+
+
+COMMANDS: Mapping[str, Callable[..., Job]] = {"tasks": tasks, "models": models, "runs": runs, "compare": compare, "why": why}
 """By name; `rows` has the options of a Config, and is made as the stages' commands are."""
 
 
@@ -63,6 +81,24 @@ def _why(run: str, *, as_json: bool) -> None:
     if as_json:
         print(json_.dumps(dataclasses.asdict(found)))
     terminal.show_why(found)
+
+
+def _runs(filter_: str, experiments: str, *, as_json: bool) -> None:
+    from w2s_mlflow import leaderboard
+
+    rows = leaderboard.board(filter_, experiments)
+    if as_json:
+        print(json_.dumps(rows))
+    terminal.show_pgr([{name: "" if value is None else str(value) for name, value in row.items()} for row in rows])
+
+
+def _compare(first: str, second: str, *, as_json: bool) -> None:
+    from w2s_mlflow import leaderboard
+
+    found = leaderboard.compare(first, second)
+    if as_json:
+        print(json_.dumps(dataclasses.asdict(found)))
+    terminal.show_table(leaderboard.said(found))
 
 
 def _tasks(*, as_json: bool) -> None:

@@ -114,6 +114,12 @@ def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL
     return _t_interval(mean, variance, variance**2 / spread if spread else math.inf, level)
 
 
+def group_interval(values_N: ArrayLike, groups: ArrayLike, level: float = LEVEL) -> Interval:
+    """The mean of one value per row with its t interval, rows of one group taken together."""
+    cells_SG, sizes_G = _by_group(np.asarray(values_N, dtype=np.float64)[None], groups)
+    return clustered_mean(cells_SG, sizes_G, level)
+
+
 def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     """The mean of one value per seed with its t interval; bounds are NaN for a single value."""
     found = np.asarray(values, dtype=np.float64)

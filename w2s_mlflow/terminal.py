@@ -123,20 +123,25 @@ def _console() -> Any:
 
 
 def _show_table(result: Result) -> None:
-    """The PGR table, narrow enough for a terminal; the artifacts hold every column and the paired tests."""
+    """The PGR table; the artifacts hold every column and the paired tests."""
+    with result.artifact("tables/pgr.csv").open(newline="", encoding="utf-8") as file:
+        show_pgr(list(csv.DictReader(file)))
+    _line("intervals at 95%; the paired tests are in tables/paired_tests.md of the run")
+
+
+def show_pgr(table: Sequence[Mapping[str, str]]) -> None:
+    """The table of PGR, narrow enough for a terminal: what all rows share stands above it."""
     from rich.table import Table
 
-    with result.artifact("tables/pgr.csv").open(newline="", encoding="utf-8") as file:
-        rows = [_compact(row) for row in csv.DictReader(file)]
+    rows = [_compact(row) for row in table]
     shared = {name: value for name, value in rows[0].items() if name not in NUMBERS and all(row[name] == value for row in rows)}
-    table = Table(box=None, header_style="bold", pad_edge=False, title=", ".join(filter(None, shared.values())) or None)
+    drawn = Table(box=None, header_style="bold", pad_edge=False, title=", ".join(filter(None, shared.values())) or None)
     for column in rows[0]:
         if column not in shared:
-            table.add_column(column, no_wrap=column != "method", overflow="fold")
+            drawn.add_column(column, no_wrap=column != "method", overflow="fold")
     for row in rows:
-        table.add_row(*(value for name, value in row.items() if name not in shared))
-    _console().print(table)
-    _line("intervals at 95%; the paired tests are in tables/paired_tests.md of the run")
+        drawn.add_row(*(value for name, value in row.items() if name not in shared))
+    _console().print(drawn)
 
 
 NUMBERS = ("n", "weak", "accuracy", "ceiling", "PGR")

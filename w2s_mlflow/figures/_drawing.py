@@ -54,7 +54,7 @@ def _small(axes: Axes) -> None:
     """Letters for half a column."""
     axes.tick_params(labelsize=8)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_size(9)
+        axis.label.set_fontsize(9)
 
 
 def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, every: Sequence[str]) -> None:

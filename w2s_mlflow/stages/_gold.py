@@ -35,6 +35,8 @@ CEILING_FAILED = "w2s.ceiling_failed"
 """On a ceiling and on each student reported against it: no, or by which of two rules it did not learn. Its training accuracy is
 near chance (`stats.near_chance`), or on the reported split it is below the supervisor."""
 NEAR_CHANCE, BELOW_FLOOR = "near chance", "below the floor"
+HUMAN = "w2s.human"
+"""weak or strong against the task's published human score, where there is one on accuracy."""
 LOOKED_AT = 1000
 """Training rows, at most, on which it is seen whether a fit on ground truth has learned."""
 ROWS = "rows.parquet"
@@ -176,7 +178,7 @@ def report(
     if given and set(scored.ids) <= set(given.ids):
         others["weak"] = Predictions(scored.ids, scored.groups, given.of(scored.ids))
     values, status = _scores(scored, others, config.report)
-    tags = {PGR_STATUS: status} if found.stage == "student" else {}
+    tags = _against_human(config, values) | ({PGR_STATUS: status} if found.stage == "student" else {})
     if beside and "ceiling" in beside:
         tags[CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.report)
     for name, count in _reads(gold).items():
@@ -190,6 +192,14 @@ def report(
             _draw_confidence(scored, directory / "figures" / f"confidence_{config.report}.png")
 
     return recorder.attach(found, config.report, stage, values, inputs | tags)
+
+
+def _against_human(config: Scoring, values: Mapping[str, float]) -> dict[str, str]:
+    """A tag that says whether a model is weak or strong: below the published human score, or not; none without one."""
+    human, accuracy = tasks.find(config.task).human, values.get(f"{config.report}/accuracy")
+    if human is None or accuracy is None or not human.metric.startswith("accuracy"):
+        return {}
+    return {HUMAN: "strong" if accuracy >= human.score else "weak"}
 
 
 def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> str:

@@ -64,7 +64,7 @@ def of(found: Iterable[Result]) -> dict[str, Scores | str]:
         rows = {own.rows.key: own.rows for own in kept.values()}
         with ThreadPoolExecutor(READERS) as readers:
             scores |= zip([run.run_id for run in missing], readers.map(lambda run: _scored(run, rows), missing), strict=True)
-        _write(file, {_mark(run): own for run in reported if isinstance(own := scores[run.run_id], Scores)})
+        _write(file, kept | {_mark(run): own for run in missing if isinstance(own := scores[run.run_id], Scores)})
     return scores
 
 

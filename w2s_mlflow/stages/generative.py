@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.train import Options
 
-VERSION = 1
+VERSION = 2
 WEIGHTS = "model/model.safetensors"
 BLOCK = 128
 """Tokens of a packed row, unless the model reads fewer."""
@@ -137,7 +137,7 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
     read = head.pack(texts((*cut.supervision, *cut.transfer), compare), length, config.seed)
     held = head.pack(texts((*cut.supervision_validation, *cut.transfer_validation), compare), length, config.seed)
     before = language.mean_loss(head, held)
-    train.fit(
+    fitted = train.fit(
         head,
         read,
         None,
@@ -146,7 +146,8 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
         report=lambda step, steps, values: recorder.metrics(values, step),
         checkpoint=recorder.checkpoint(config.checkpoint_every),
     )
-    recorder.metrics(_counts(cut))
+    size = {"model/parameters": head.model.num_parameters()}
+    recorder.metrics(_counts(cut) | size | {"train/steps": fitted.steps, "train/tokens": fitted.tokens})
     after = language.mean_loss(head, held)
     recorder.metrics({"validation/perplexity_before": math.exp(before), "validation/perplexity": math.exp(after)})
     file = recorder.directory / WEIGHTS

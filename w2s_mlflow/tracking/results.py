@@ -145,6 +145,25 @@ def get(run_id: str) -> Result:
     return result(client().get_run(run_id), reused=False)
 
 
+def find(run: str) -> Result:
+    """The run of this id or name, of several of one name the newest; the launcher's run stands for its result.
+
+    Raises:
+        ConfigError: there is none in the experiment in use.
+    """
+    try:
+        found = get(run)
+    except MlflowException:
+        clause = "attributes.run_name = '{}'".format(run.replace("'", ""))
+        named = client().search_runs([experiment().experiment_id], clause, max_results=1)
+        if not named:
+            name = experiment().name
+            raise ConfigError(f"RUN must be the id or the name of a run of experiment {name!r}, got {run!r}") from None
+        found = result(named[0], reused=True)
+    target = found.tags.get("w2s.result_run_id")
+    return get(target) if target else found
+
+
 def link(found: Result) -> str:
     """A Markdown link to the run, for the notes of others."""
     return f"[{found.name}](#/experiments/{experiment().experiment_id}/runs/{found.run_id})"

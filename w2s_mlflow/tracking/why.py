@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow.exceptions import MlflowException
-
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.results import Result, TornError
@@ -39,7 +37,7 @@ def explain(run: str) -> Explanation:
     Raises:
         ConfigError: there is no such run, or it has no fingerprint.
     """
-    found = _result(run)
+    found = results.find(run)
     own = _parts(found)
     if own is None:
         raise ConfigError(f"run {found.run_id} ({found.name}) has no fingerprint: only results of a stage have one")
@@ -130,22 +128,6 @@ def _rows(data: str) -> dict[str, tuple[str, str]] | None:
         table = pq.read_table(results.result(run, reused=True).artifact(ROWS)).to_pydict()
         return dict(zip(table["id"], zip(table["part"], table["digest"], strict=True), strict=True))
     return None
-
-
-def _result(run: str) -> Result:
-    """The run of this id or name; the launcher's run stands for its result."""
-    try:
-        found = results.get(run)
-    except MlflowException:
-        clause = "attributes.run_name = '{}'".format(run.replace("'", ""))
-        named = client().search_runs([experiment().experiment_id], clause, max_results=1)
-        if not named:
-            raise ConfigError(
-                f"RUN must be the id or the name of a run of experiment {experiment().name!r}, got {run!r}"
-            ) from None
-        found = results.result(named[0], reused=True)
-    target = found.tags.get("w2s.result_run_id")
-    return results.get(target) if target else found
 
 
 def _nearest(found: Result, own: Parts) -> Result | None:

@@ -1,0 +1,281 @@
+"""What an analysis counts and what it leaves out, and that it reads nothing twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow import leaderboard
+from w2s_mlflow.config import ConfigError, parse
+from w2s_mlflow.stages import _frames, _gold, _scores, analyze, rule, student
+from w2s_mlflow.tables import Frames
+from w2s_mlflow.tracking import index, results, server
+from w2s_mlflow.tracking.results import Result
+
+pytestmark = pytest.mark.usefixtures("experiment")
+
+
+def made(**options: Any) -> Result:
+    return student.run(parse(student.Config, {"strong": "chess-121k", "weak": "chess-27k"} | SMALL | options))
+
+
+def frames() -> Frames:
+    return analyze.load(analyze.pull(analyze.Config()))
+
+
+def left_out() -> dict[str, tuple[str, str]]:
+    """(rule, reason) by run id."""
+    return {row["run_id"]: (row["rule"], row["reason"]) for row in frames().left_out.to_dict("records")}
+
+
+def table(found: Result, name: str) -> list[dict[str, str]]:
+    with found.artifact(f"tables/{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- what is left out -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_analyse_is_one_sentence_and_no_run() -> None:
+    with pytest.raises(ConfigError, match=r"^there is no finished student to analyse"):
+        analyze.run(analyze.Config())
+    assert runs() == []
+
+
+def test_a_damaged_file_is_named_and_the_others_count() -> None:
+    found = [made(seed=seed) for seed in (0, 1)]
+    path = found[0].artifact("predictions/test.parquet")
+    path.write_bytes(path.read_bytes()[:-1])
+    rule_, reason = left_out()[found[0].run_id]
+    assert rule_ == "damaged" and "damaged artifact predictions/test.parquet" in reason
+    assert list(frames().outcomes["run_id"]) == [found[1].run_id]
+    page = analyze.run(analyze.Config()).artifact("report.html").read_text()
+    assert "Left out, damaged: 1 run(s)" in page and found[0].run_id[:8] in page
+
+
+def test_a_lost_file_is_named() -> None:
+    found = made()
+    found.artifact("predictions/test.parquet").unlink()
+    said = f"run {found.run_id} ({found.name}) has lost its artifact predictions/test.parquet"
+    assert left_out()[found.run_id] == ("damaged", said)
+
+
+def test_everything_left_out_is_a_report_of_that() -> None:
+    found = made()
+    found.artifact("predictions/test.parquet").unlink()
+    analysis = analyze.run(analyze.Config())
+    assert "0 students and 0 rules" in analysis.artifact("report.html").read_text()
+    assert [row["rule"] for row in table(analysis, "left_out")] == ["damaged"]
+
+
+def test_a_student_that_was_not_reported_is_named() -> None:
+    found, other = made(report="none"), made(seed=1)
+    assert left_out() == {found.run_id: ("not reported", "it has no test report (--report none or selection)")}
+    assert list(frames().outcomes["run_id"]) == [other.run_id]
+
+
+def test_of_runs_that_differ_in_their_code_alone_the_newest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = made()
+    monkeypatch.setattr(student, "VERSION", student.VERSION + 1)
+    second = made()
+    assert second.run_id != first.run_id
+    assert left_out()[first.run_id] == ("duplicated seed", f"run {second.run_id} has the same options and seed and is newer")
+    assert list(frames().outcomes["run_id"]) == [second.run_id]
+
+
+def test_older_data_of_the_same_cut_is_not_mixed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = made()
+    server.client().set_tag(first.run_id, "w2s.data", "f" * 32)
+    server.client().set_terminated(first.run_id, "FINISHED")
+    second = made(method="confidence")
+    rule_, reason = left_out()[first.run_id]
+    assert rule_ == "other data" and "ffffffffffff" in reason
+    assert list(frames().outcomes["run_id"]) == [second.run_id]
+
+
+def test_without_a_ceiling_there_is_accuracy_and_no_pgr_and_the_report_says_so() -> None:
+    made(ceiling="none")
+    found = analyze.run(analyze.Config())
+    (row,) = table(found, "pgr")
+    assert float(row["accuracy"]) > 0 and row["pgr"] == row["pgr_status"] == ""
+    page = found.artifact("report.html").read_text()
+    assert "1 student(s) have no ceiling on the same test rows: no PGR." in page and "one seed" in page
+
+
+def test_a_failed_ceiling_is_counted_and_said() -> None:
+    found = made(seed=3)
+    server.client().set_tag(found.run_id, _gold.CEILING_FAILED, _gold.NEAR_CHANCE)
+    server.client().set_terminated(found.run_id, "FINISHED")
+    analysis = analyze.run(analyze.Config())
+    assert table(analysis, "pgr")[0]["failed_ceilings"] == "1"
+    assert "The ceiling of 1 of 1 students did not learn" in analysis.artifact("report.html").read_text()
+
+
+# --- what is compared -------------------------------------------------------------------------------------------------
+
+
+def test_methods_are_told_from_the_settings_they_ran_in() -> None:
+    options: list[dict[str, Any]] = [{}, {"method": "confidence"}, {"epochs": 1}, {"method": "confidence", "epochs": 1}]
+    for seed in (0, 1):
+        for option in [*options, {"loss": "confidence", "alpha": 0.2}]:
+            made(seed=seed, ceiling="none", **option)
+    found = frames().outcomes
+    assert set(zip(found["method"], found["variant"], found["setting"], strict=True)) == {
+        ("baseline", "", ""),
+        ("confidence", "alpha=0.5", ""),
+        ("confidence", "alpha=0.2", ""),
+        ("baseline", "", "epochs=1"),
+        ("confidence", "alpha=0.5", "epochs=1"),
+    }
+    tests = table(analyze.run(analyze.Config()), "paired_tests")
+    pairs = {(row["baseline"], row["method"], row["setting"]) for row in tests if row["baseline"] != "supervisor"}
+    assert pairs == {
+        ("baseline", "confidence alpha=0.5", ""),
+        ("baseline", "confidence alpha=0.2", ""),
+        ("baseline", "confidence alpha=0.5", "epochs=1"),
+    }
+
+
+def test_the_command_of_a_report_makes_the_same_run() -> None:
+    found = made(loss="confidence", epochs=1, seed=1)
+    page = analyze.run(analyze.Config()).artifact("report.html").read_text()
+    line = next(line for line in page.splitlines() if "w2s_mlflow student" in line)
+    words = line.replace("&#39;", "'").split("#")[0].split()
+    options = dict(zip((word.lstrip("-").replace("-", "_") for word in words[4::2]), words[5::2], strict=True))
+    assert student.run(parse(student.Config, options)).run_id == found.run_id
+
+
+def test_cost_counts_every_ancestor_once() -> None:
+    found = made(chain="chess-43k,chess-60k", rounds=1, ceiling="none")
+    row = frames().runs.set_index("run_id").loc[found.run_id]
+    links = [results.get(run_id) for run_id in found.tags[student.CHAIN].split(",")]
+    parents = [*links, results.get(links[0].tags["w2s.labels_run_id"])]
+    tokens = [run.metrics["train/tokens"] for run in (found, *parents)]
+    assert (row["tokens"], row["all_tokens"]) == (tokens[0], sum(tokens))
+    assert row["flops"] == 6 * found.metrics["model/parameters"] * tokens[0]
+
+
+# --- nothing twice ----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_runs_are_analysed_once_and_a_new_one_is_seen() -> None:
+    made()
+    first = analyze.run(analyze.Config())
+    again = analyze.run(analyze.Config())
+    assert again.reused and again.run_id == first.run_id
+    made(seed=1)
+    later = analyze.run(analyze.Config())
+    assert later.run_id != first.run_id and table(later, "pgr")[0]["n"] == "2"
+
+
+def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (0, 1):
+        made(seed=seed)
+    experiment_id = server.experiment().experiment_id
+    before = {run.run_id: run for run in index.finished(experiment_id)}
+    monkeypatch.setattr(index, "MARGIN", 0)
+    asked: list[str] = []
+    pages = results.pages
+
+    def spy(text: str, *given: Any, **named: Any) -> Any:
+        found = list(pages(text, *given, **named))
+        asked.extend(run.info.run_id for run in found)
+        return found
+
+    monkeypatch.setattr(results, "pages", spy)
+    again = {run.run_id: run for run in index.finished(experiment_id)}
+    assert again == before and asked == []
+    once = frames()
+    monkeypatch.setattr(_scores, "_scored", lambda *_: pytest.fail("predictions were read again"))
+    pd.testing.assert_frame_equal(frames().outcomes, once.outcomes)
+
+
+def test_a_report_added_later_and_a_deleted_run_are_seen() -> None:
+    quiet, other = made(report="none"), made(seed=1)
+    assert list(frames().outcomes["run_id"]) == [other.run_id]
+    made()  # the same student, now with its report
+    assert set(frames().outcomes["run_id"]) == {quiet.run_id, other.run_id}
+    server.client().delete_run(other.run_id)
+    assert list(frames().outcomes["run_id"]) == [quiet.run_id]
+
+
+def test_a_damaged_index_is_made_again() -> None:
+    found = made()
+    file = index._file(server.experiment().experiment_id)
+    frames()
+    file.write_bytes(b"no parquet")
+    assert list(frames().outcomes["run_id"]) == [found.run_id]
+
+
+def test_another_experiment_is_analysed_by_its_name(monkeypatch: pytest.MonkeyPatch, experiment: str) -> None:
+    found = made()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"{experiment}-analysis")
+    server.forget()
+    rows = analyze.load(analyze.pull(analyze.Config(experiments=experiment))).outcomes
+    assert list(rows["run_id"]) == [found.run_id]
+    with pytest.raises(ConfigError, match=r"^--experiments must be one of .* got 'nowhere'"):
+        analyze.pull(analyze.Config(experiments="nowhere"))
+
+
+# --- the terminal's own -----------------------------------------------------------------------------------------------
+
+
+def test_the_leaderboard_has_seeds_together_and_the_best_first() -> None:
+    for seed in (0, 1):
+        made(seed=seed)
+    rule.run(rule.Config(**SMALL))
+    rows = leaderboard.board()
+    assert {row["method"]: row["n"] for row in rows} == {"baseline": 2, "rule:random": 1}
+    assert [row["accuracy"] for row in rows] == sorted((row["accuracy"] for row in rows), reverse=True)
+    json.dumps(rows, allow_nan=False)
+
+
+def test_two_runs_are_compared_row_by_row() -> None:
+    first, second = made(), made(loss="product")
+    found = leaderboard.compare(first.run_id, second.name)
+    tables = [run.predictions("test") for run in (first, second)]
+    right = [table.aligned(sorted(table.ids)).correct_N() for table in tables]
+    assert found.difference == pytest.approx(right[1].mean() - right[0].mean())
+    assert (found.only_first, found.only_second) == ((right[0] > right[1]).sum(), (right[1] > right[0]).sum())
+    assert found.low <= found.difference <= found.high and found.rows == SMALL["test_size"]
+    same = leaderboard.compare(first.run_id, first.run_id)
+    assert (same.difference, same.agreement, same.p_mcnemar) == (0, 1, 1)
+
+
+def test_runs_on_other_rows_are_not_compared() -> None:
+    first, second = made(), made(test_size=100)
+    with pytest.raises(ConfigError, match=r"^RUN RUN must be scored on the same test rows, got .* on 150 and 100 rows$"):
+        leaderboard.compare(first.run_id, second.run_id)
+    quiet = made(report="none", seed=5)
+    with pytest.raises(ConfigError, match="it has no test report"):
+        leaderboard.compare(first.run_id, quiet.run_id)
+
+
+# --- the files --------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_needs_no_network_and_every_table_has_three_forms() -> None:
+    made()
+    found = analyze.run(analyze.Config())
+    page = found.artifact("report.html").read_text()
+    assert not re.findall(r"(?:src|href)=[\"']https?:", page) and "@import" not in page
+    names = {Path(path) for path in found.digests if path.startswith("tables/")}
+    assert {path.suffix for path in names} == {".csv", ".md", ".tex"} and len(names) % 3 == 0
+    assert "\\begin{tabular}" in found.artifact("tables/pgr.tex").read_text()
+    figures = {Path(path).suffix for path in found.digests if path.startswith("figures/")}
+    assert figures == {".png", ".svg", ".html"}
+    assert mlflow.get_run(found.run_id).data.metrics["chess chess-27k chess-121k choose baseline/accuracy"] > 0
+
+
+def test_domains_are_the_papers() -> None:
+    domains = {"chess": "chess", "chess_preference": "reward modelling", "hh_rlhf": "reward modelling", "sst2": "NLP"}
+    assert {task: _frames._domain(task) for task in domains} == domains
+    assert _frames._domain("file:/nowhere/at/all.csv") == "NLP"

@@ -1,0 +1,103 @@
+"""What finished runs say side by side: the leaderboard with its seeds together, and two runs on the same test rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from w2s_mlflow import stats
+from w2s_mlflow.config import ConfigError, plugin
+from w2s_mlflow.stages import _scores, analyze
+from w2s_mlflow.stages._scores import Scores
+from w2s_mlflow.tracking import results
+
+
+def board(filter_string: str = "", experiments: str = "") -> list[dict[str, Any]]:
+    """The table of PGR, task by task, the highest accuracy first; None where something is not defined.
+
+    Raises:
+        ConfigError: there is no finished student or rule, or an option names nothing.
+    """
+    found = analyze.load(analyze.pull(analyze.Config(filter=filter_string, experiments=experiments)))
+    table = plugin("tables", "pgr", "table").table(found.outcomes)
+    table = table.sort_values(["task", "accuracy"], ascending=[True, False], kind="stable")
+    return [{name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the same `rows` test rows in `groups` groups; the difference is second minus first, in accuracy.
+
+    `low` and `high` are its 95% t interval over test groups, which says nothing of other seeds. `only_first` and `only_second`
+    count rows that one of the two alone gets right; `p_mcnemar` is the exact test of these two counts, which takes rows for
+    independent.
+    """
+
+    first: str
+    second: str
+    rows: int
+    groups: int
+    first_accuracy: float
+    second_accuracy: float
+    difference: float
+    low: float
+    high: float
+    agreement: float
+    only_first: int
+    only_second: int
+    p_mcnemar: float
+
+
+def compare(first: str, second: str) -> Comparison:
+    """Two runs by id or name.
+
+    Raises:
+        ConfigError: there is no such run, one has no test report, or they were scored on other rows.
+    """
+    from scipy.stats import binomtest
+
+    runs = [results.find(name) for name in (first, second)]
+    before, after = (_scores_of(run) for run in runs)
+    if before.rows.ids != after.rows.ids:
+        sizes = f"{len(before.rows.ids)} and {len(after.rows.ids)}"
+        raise ConfigError(
+            f"RUN RUN must be scored on the same test rows, got {runs[0].name} and {runs[1].name} on {sizes} rows"
+        )
+    difference_N = after.correct_N().astype(float) - before.correct_N()
+    interval = stats.group_interval(difference_N, before.rows.groups)
+    only_first, only_second = int((difference_N < 0).sum()), int((difference_N > 0).sum())
+    either = only_first + only_second
+    return Comparison(
+        first=f"{runs[0].name}, run {runs[0].run_id}",
+        second=f"{runs[1].name}, run {runs[1].run_id}",
+        rows=len(difference_N),
+        groups=len(set(before.rows.groups)),
+        first_accuracy=float(before.correct_N().mean()),
+        second_accuracy=float(after.correct_N().mean()),
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        agreement=float((before.answer_N == after.answer_N).mean()),
+        only_first=only_first,
+        only_second=only_second,
+        p_mcnemar=float(binomtest(only_first, either).pvalue) if either else 1.0,
+    )
+
+
+def said(found: Comparison) -> list[dict[str, str]]:
+    """A comparison for people, a row each."""
+    words = ((name.replace("_", " "), value) for name, value in asdict(found).items())
+    return [{"what": what, "value": f"{value:.3g}" if isinstance(value, float) else str(value)} for what, value in words]
+
+
+def _scores_of(run: results.Result) -> Scores:
+    found = _scores.of([run]).get(run.run_id)
+    if not isinstance(found, Scores):
+        reason = found or "it has no test report"
+        raise ConfigError(f"RUN must be a finished run with test predictions, got {run.name}: {reason}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
