@@ -14,6 +14,7 @@ import scipy.stats
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from statsmodels.stats.multitest import multipletests
 
 from w2s_mlflow import stats
 
@@ -281,6 +282,32 @@ def test_wilcoxon_takes_pairs_that_do_not_differ(method: list[float]) -> None:
 def test_holm_by_hand() -> None:
     # .005 x 4, .01 x 3, .03 x 2, and .04 x 1 lifted to the one before
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_is_that_of_statsmodels_on_a_hundred_families() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        p = rng.random(rng.integers(1, 30)) ** 3
+        np.testing.assert_allclose(stats.holm(p), multipletests(p, method="holm")[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_median_of_few_has_no_interval(n: int) -> None:
+    median, low, high = stats.median_interval(range(n))
+    assert median == (n - 1) / 2 and math.isnan(low) and math.isnan(high)
+
+
+def test_the_interval_of_a_median_is_by_hand() -> None:
+    """Of 6, 1 - 2 / 64 = .969 for the whole range; of 9, .961 for the 2nd to the 8th; of 17, .951 for the 5th to the 13th."""
+    assert stats.median_interval([4, 1, 6, 2, 5, 3]) == (3.5, 1, 6)
+    assert stats.median_interval(range(1, 10)) == (5, 2, 8)
+    assert stats.median_interval(range(1, 18)) == (9, 5, 13)
+
+
+def test_rows_of_one_group_count_once() -> None:
+    alone = stats.group_interval([0.0, 1.0, 1.0, 0.0], ["a", "b", "c", "d"])
+    twice = stats.group_interval([0.0, 1.0, 1.0, 0.0] * 2, ["a", "b", "c", "d"] * 2)
+    assert alone == twice and alone.mean == 0.5
 
 
 def test_holm_does_not_count_what_was_not_tested() -> None:

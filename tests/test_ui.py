@@ -5,12 +5,15 @@ from __future__ import annotations
 import html
 import re
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from docs import screenshots
 from tests.conftest import SMALL
-from w2s_mlflow.stages import student
-from w2s_mlflow.tracking import server
+from w2s_mlflow.stages import analyze, student
+from w2s_mlflow.tracking import results, server
+from w2s_mlflow.tracking.results import Result
 
 pytestmark = [
     pytest.mark.server,
@@ -38,3 +41,37 @@ def test_the_ui_shows_students_in_groups_over_seeds(experiment: str, tracking_ur
     assert all(result.name in page for result in found)
     assert "test/accuracy" in page and "test/pgr" in page
     assert str(found[2].metrics["test/accuracy"])[:6] in page
+
+
+def test_the_report_says_in_a_browser_what_the_stored_files_say(experiment: str) -> None:
+    found = [student.run(student.Config(seed=seed, weak="chess-27k", strong="chess-222k")) for seed in (0, 1)]
+    report = analyze.run(analyze.Config()).artifact("report.html")
+    page = screenshots.browse(report.as_uri(), "--dump-dom")
+    (table,) = re.findall(r'<div class="scroll" id="headline-table">(.*?)</div>', page, flags=re.DOTALL)
+    names = re.findall(r"<th>(.*?)</th>", table)
+    (cells,) = (re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(<td.*?)</tr>", table))
+    shown = dict(zip(names, cells, strict=True))
+    weak, own, top = np.mean([accuracies(run) for run in found], axis=0)
+    assert shown["accuracy"] == f"{own:.3f}" and shown["weak_accuracy"] == f"{weak:.3f}"
+    assert shown["pgr"] == f"{(own - weak) / (top - weak):.3f}" and shown["n"] == "2"
+    assert page.count("<svg") >= 4 and page.count("<title>") > 5  # the script has given each point its words
+
+
+def accuracies(run: Result) -> list[float]:
+    """Of a student's supervisor, of itself and of its ceiling, from the parquet files alone."""
+    gold = pq.read_table(run.artifact("gold/test.parquet")).to_pydict()
+    truth, found = dict(zip(gold["id"], gold["gold"], strict=True)), []
+    for other in (run.tags["w2s.weak_run_id"], run.run_id, run.tags["w2s.ceiling_run_id"]):
+        table = pq.read_table(results.get(other).artifact("predictions/test.parquet")).to_pydict()
+        right = [int(np.argmax(p)) == truth[id_] for id_, p in zip(table["id"], table["probabilities"], strict=True)]
+        found.append(float(np.mean(right)))
+    return found
+
+
+def test_the_ui_opens_a_report_from_the_artifact_pane(experiment: str, tracking_uri: str) -> None:
+    student.run(student.Config(**SMALL))
+    analysis = analyze.run(analyze.Config())
+    path = f"/experiments/{server.experiment().experiment_id}/runs/{analysis.run_id}/artifacts/report.html"
+    with screenshots.serving(tracking_uri) as served:
+        page = seen(served.pages + path)
+    assert ("report.html" in page and "paired_tests.csv" in page) or "tables" in page

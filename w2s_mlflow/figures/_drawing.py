@@ -120,8 +120,8 @@ def short(size: float) -> str:
 
 def names(rows: pd.DataFrame) -> pd.Series:
     """What each row's line is called: the method, the head where there are several, and the options in which it differs."""
-    words = [rows["method"]]
-    words += ["(" + rows["head"] + ")"] if rows["head"].nunique() > 1 else []
+    several = rows.groupby("task")["head"].transform("nunique") > 1
+    words = [rows["method"], ("(" + rows["head"] + ")").where(several, "")]
     words += [rows["variant"]] + ([rows["setting"]] if rows["setting"].nunique() > 1 else [])
     return pd.concat(words, axis=1).agg(" ".join, axis=1).str.split().str.join(" ")
 
@@ -133,7 +133,8 @@ def lines(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if rows.empty:
         return rows.assign(line="")
-    rows = rows[rows["setting"] == rows.groupby("setting")["n"].sum().idxmax()]
+    runs = rows.groupby(["task", "head", "setting"])["n"].sum().sort_values(ascending=False).reset_index()
+    rows = rows.merge(runs.drop_duplicates(["task", "head"])[["task", "head", "setting"]])
     rows = rows.assign(line=names(rows))
     order = rows.groupby("line", sort=False).agg(own=("variant", "max"), sizes=("size", "nunique")).reset_index()
     order = order.sort_values(["own", "sizes"], key=lambda found: found != "" if found.name == "own" else -found, kind="stable")

@@ -63,7 +63,7 @@ def frames(found: Iterable[Result]) -> Frames:
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
     outcomes = pd.DataFrame(_one_per_seed(rows, pulled), columns=list(OUTCOMES))
-    variants, settings = _options(outcomes, LABEL[:5], own=True), _options(outcomes, ["task"], own=False)
+    variants, settings = _options(outcomes, LABEL[:5], own=True), _options(outcomes, ["task", "head"], own=False)
     outcomes = outcomes.assign(variant=variants, setting=settings)
     runs = pd.DataFrame([_run(result, pulled) for result in pulled.counted()], columns=list(RUNS))
     left_out = [(run_id, every[run_id].name, *why) for run_id, why in pulled.left_out.items()]
@@ -167,7 +167,7 @@ def _one_per_seed(rows: Sequence[dict[str, Any]], pulled: _Pulled) -> list[dict[
 
 def _settings(result: Result) -> str:
     """All options but those that name the run, as JSON."""
-    return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in IDENTITY})
+    return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in (*IDENTITY, "rule")})
 
 
 def _options(outcomes: pd.DataFrame, keys: Sequence[str], own: bool) -> list[str]:
@@ -180,7 +180,7 @@ def _options(outcomes: pd.DataFrame, keys: Sequence[str], own: bool) -> list[str
     differing: dict[Any, list[str]] = {}
     for key, rows in settings.groupby([outcomes[name] for name in keys], sort=False):
         names = sorted({name for row in rows for name in row if (name in METHOD_OPTIONS) is own})
-        differing[key] = [name for name in names if len({row.get(name, plain.get(name)) for row in rows}) > 1]
+        differing[key] = [name for name in names if len({row[name] for row in rows if name in row}) > 1]
     places = outcomes[list(keys)].itertuples(index=False, name=None)
     return [
         " ".join(f"{name}={row[name]}" for name in differing[key] if name in row and row[name] != plain.get(name))

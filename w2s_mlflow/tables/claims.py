@@ -119,7 +119,7 @@ def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Seri
     """The largest student against the smallest."""
 
     def measure(students: pd.DataFrame) -> Found:
-        sizes = _of(students, method)
+        sizes = [rows for rows in _of(students, method) if len(values(rows))]
         if len(sizes) > 1:
             pair = f"{sizes[0]['strong'].iloc[0]}, {sizes[-1]['strong'].iloc[0]}"
             yield from _difference(f"{quantity}, {method}, largest minus smallest", pair, sizes[0], sizes[-1], values)
