@@ -89,26 +89,29 @@ def check_model(plugin: ModuleType) -> None:
 
 
 def check_table(plugin: ModuleType) -> None:
-    assert plugin.CAPTION.endswith(".") and parameters(plugin.table) == [plugin.FRAME]
-    given = FRAMES[plugin.FRAME]()
-    found = plugin.table(given)
+    assert plugin.CAPTION.endswith(".") and parameters(plugin.table) == list(plugin.FRAMES)
+    given = [FRAMES[name]() for name in plugin.FRAMES]
+    found = plugin.table(*given)
     assert isinstance(found, pd.DataFrame) and len(found) and list(found.columns) == plugin.COLUMNS and found.columns.is_unique
-    pd.testing.assert_frame_equal(given, FRAMES[plugin.FRAME]())
-    shuffled = plugin.table(given.sample(frac=1, random_state=1))
+    for name, frame in zip(plugin.FRAMES, given, strict=True):
+        pd.testing.assert_frame_equal(frame, FRAMES[name]())
+    shuffled = plugin.table(*(frame.sample(frac=1, random_state=1) for frame in given))
     assert list(shuffled.columns) == plugin.COLUMNS and len(shuffled) == len(found)
     assert sums(shuffled) == pytest.approx(sums(found), nan_ok=True)
-    nothing = plugin.table(given[:0])
+    nothing = plugin.table(*(frame[:0] for frame in given))
     assert nothing.empty and list(nothing.columns) == plugin.COLUMNS
 
 
 def check_figure(plugin: ModuleType) -> None:
-    assert plugin.CAPTION.endswith(".") and parameters(plugin.figure) == ["outcomes"]
-    given = outcomes()
-    found = plugin.figure(given)
+    assert plugin.CAPTION.endswith(".") and parameters(plugin.figure) == list(plugin.FRAMES)
+    given = [FRAMES[name]() for name in plugin.FRAMES]
+    found = plugin.figure(*given)
     assert isinstance(found, Figure) and found.axes
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in found.axes)
     found.canvas.draw()
-    pd.testing.assert_frame_equal(given, outcomes())
+    for name, frame in zip(plugin.FRAMES, given, strict=True):
+        pd.testing.assert_frame_equal(frame, FRAMES[name]())
+    assert not plugin.figure(*(frame[:0] for frame in given)).axes
 
 
 def check_stage(plugin: ModuleType) -> None:
@@ -190,7 +193,19 @@ def left_out() -> pd.DataFrame:
     )
 
 
-FRAMES = {"outcomes": outcomes, "runs": runs, "left_out": left_out}
+def probes() -> pd.DataFrame:
+    """Probes of two concepts and two layers before and after, three seeds."""
+    rows = []
+    for seed, concept, model, layer in itertools.product(range(3), ("one", "two"), ("before", "after"), range(2)):
+        row: dict[str, Any] = dict.fromkeys(tables.PROBES, "") | {"run_id": f"{seed}", "seed": str(seed), "concept": concept}
+        row |= {"model": model, "layer": layer, "chosen": layer == 1, "control": 0.5, "rows": 100, "selectivity": 0.2}
+        accuracy = 0.6 + 0.05 * (model == "after") + 0.01 * seed * layer
+        row |= dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), accuracy)
+        rows.append(row | {"task": "one", "weak": "small", "strong": "big", "method": "baseline"})
+    return pd.DataFrame(rows)
+
+
+FRAMES = {"outcomes": outcomes, "runs": runs, "left_out": left_out, "probes": probes}
 
 
 def sums(table: pd.DataFrame) -> dict[str, float]:
@@ -240,5 +255,5 @@ def test_options_of_losses_do_not_hide_those_of_a_stage() -> None:
 
 def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> None:
     assert set(outcomes().columns) == {*tables.OUTCOMES, "variant", "setting"}
-    assert set(runs().columns) == set(tables.RUNS)
+    assert set(runs().columns) == set(tables.RUNS) and set(probes().columns) == set(tables.PROBES)
     assert set(FRAMES) == set(tables.Frames.__dataclass_fields__)

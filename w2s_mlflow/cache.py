@@ -12,18 +12,19 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2s_mlflow.checkpoint import OLD, place
-from w2s_mlflow.records import Ints
 
-Arrays = Mapping[str, Ints]
+Arrays = Mapping[str, NDArray[Any]]
 FOLDER = "tokens"
 
 
 def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
-    """The arrays kept under `key` in the scratch directory, of numbers below 2**31; what is not there, or damaged, is made."""
+    """The arrays kept under `key` in the scratch directory, int64 below 2**31 or float32; what is not there is made."""
     file = place(FOLDER) / f"{key}.safetensors"
     if (found := _read(file)) is None:
         found = make()
@@ -43,14 +44,14 @@ def _read(file: Path) -> Arrays | None:
         os.utime(file)
     except (OSError, ValueError):  # not there, or not two parts
         return None
-    return {name: array.astype(np.int64) for name, array in load(content).items()}
+    return {name: array.astype(np.int64) if array.dtype == np.int32 else array for name, array in load(content).items()}
 
 
 def _write(file: Path, found: Arrays) -> None:
     """Write the arrays, and remove the files that nobody has used for OLD seconds."""
     from safetensors.numpy import save
 
-    content = save({name: array.astype(np.int32) for name, array in found.items()})
+    content = save({name: array.astype(np.int32) if array.dtype == np.int64 else array for name, array in found.items()})
     file.parent.mkdir(parents=True, exist_ok=True)
     for other in file.parent.iterdir():
         if time.time() - other.stat().st_mtime > OLD:

@@ -50,17 +50,23 @@ class Head(nn.Module):
 
     def hidden_RLD(self, batch: Batch) -> Tensor:
         """The trunk's last hidden states."""
+        hidden: Tensor = self.model.base_model(**self._inputs(batch)).last_hidden_state
+        return hidden
+
+    def layers_RKD(self, batch: Batch, pooling: str) -> Tensor:
+        """One vector a row from each of K layers, the token embeddings first, by `pooling`."""
+        every = self.model.base_model(**self._inputs(batch), output_hidden_states=True).hidden_states
+        return torch.stack([pooled(hidden_RLD, batch["attention_mask"], pooling) for hidden_RLD in every], dim=1)
+
+    def _inputs(self, batch: Batch) -> dict[str, Tensor | bool]:
         inputs: dict[str, Tensor | bool] = {name: batch[name] for name in INPUTS if name in batch}
         if hasattr(self.model.config, "use_cache"):  # for generating only, and at odds with gradient checkpointing
             inputs["use_cache"] = False
-        hidden: Tensor = self.model.base_model(**inputs).last_hidden_state
-        return hidden
+        return inputs
 
     def last_RD(self, batch: Batch) -> Tensor:
         """The hidden state of the last real token of each row, found by the mask (rows are right-padded)."""
-        last_R = batch["attention_mask"].sum(dim=1) - 1
-        hidden_RLD = self.hidden_RLD(batch)
-        return hidden_RLD[torch.arange(len(last_R), device=last_R.device), last_R]
+        return pooled(self.hidden_RLD(batch), batch["attention_mask"], "last")
 
     def unembedding(self) -> nn.Module:
         """The language-model head. Raises ConfigError for a model without one."""
@@ -114,7 +120,7 @@ class Classify(Head):
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """The first text and all others, a pair where the tokenizer has such; the longer one loses its end first."""
-        return self.reader.read([_first_and_rest(example.segments + example.candidates) for example in examples])
+        return whole(self.reader, examples)
 
     def forward(self, batch: Batch) -> Tensor:
         logits_NC: Tensor = self.linear(self.pooled_RD(batch))
@@ -124,13 +130,7 @@ class Classify(Head):
         """One vector a row, by `pooling`; where attention is causal, only the last token has seen the whole text."""
         if "pooled" in batch:  # by a frozen trunk, once
             return batch["pooled"]
-        if self.pooling == "last":
-            return self.last_RD(batch)
-        hidden_RLD = self.hidden_RLD(batch)
-        if self.pooling == "first":
-            return hidden_RLD[:, 0]
-        mask_RL1 = batch["attention_mask"].unsqueeze(-1).to(torch.float32)
-        return (hidden_RLD * mask_RL1).sum(dim=1) / mask_RL1.sum(dim=1)
+        return pooled(self.hidden_RLD(batch), batch["attention_mask"], self.pooling)
 
 
 class Compare(Classify):
@@ -150,12 +150,33 @@ class Compare(Classify):
 
         The end of a response stays: answers to one prompt often begin alike, and the reward is read where they end.
         """
-        rows = [_first_and_rest((SEPARATOR.join(e.segments), response)) for e in examples for response in e.candidates]
-        return self.reader.read(rows, rows_per_example=2, keep_end=True)
+        return responses(self.reader, examples)
 
     def forward(self, batch: Batch) -> Tensor:
         reward_R: Tensor = self.linear(self.pooled_RD(batch)).squeeze(-1)
         return reward_R.view(-1, 2).float()
+
+
+def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
+    """One vector a row: of its first token, of its last real one, or their mean, by the mask (rows are right-padded)."""
+    if pooling == "first":
+        return hidden_RLD[:, 0]
+    if pooling == "last":
+        last_R = mask_RL.sum(dim=1) - 1
+        return hidden_RLD[torch.arange(len(last_R), device=last_R.device), last_R]
+    mask_RL1 = mask_RL.unsqueeze(-1).to(torch.float32)
+    return (hidden_RLD * mask_RL1).sum(dim=1) / mask_RL1.sum(dim=1)
+
+
+def whole(reader: Reader, examples: Sequence[Example]) -> Encoded:
+    """One row an example, its candidates among its texts: what `classify` reads."""
+    return reader.read([_first_and_rest(example.segments + example.candidates) for example in examples])
+
+
+def responses(reader: Reader, examples: Sequence[Example]) -> Encoded:
+    """Two rows an example, the prompt with each response: what `compare` reads."""
+    rows = [_first_and_rest((SEPARATOR.join(e.segments), response)) for e in examples for response in e.candidates]
+    return reader.read(rows, rows_per_example=2, keep_end=True)
 
 
 def _first_and_rest(texts: Sequence[str]) -> tuple[str, ...]:

@@ -38,6 +38,17 @@ def pooled(head: Classify, data: Encoded, batch_size: int = BATCH, dtype: str = 
     return replace(data, pooled_RD=found_NKD.reshape(-1, found_NKD.shape[-1]))
 
 
+def layers(head: Head, data: Encoded, pooling: str, batch_size: int = BATCH, dtype: str = "float32") -> Floats:
+    """One vector a layer for every example in `data`, all layers in one pass, (N, K, D); of two rows, their difference."""
+    k = data.rows_per_example
+
+    def answer(batch: Batch) -> Tensor:
+        rows_NRKD = torch.unflatten(head.layers_RKD(batch, pooling).float(), 0, (-1, k))
+        return rows_NRKD[:, 0] - rows_NRKD[:, 1] if k == 2 else rows_NRKD[:, 0]
+
+    return _each(head, answer, data, batch_size, dtype)
+
+
 def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, batch_size: int, dtype: str) -> Floats:
     """What `answer` gives for every example, with dropout off."""
     order = np.argsort(data.lengths_N(), kind="stable")

@@ -64,6 +64,7 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
     "student": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "generative": set(),
     "rule": REPORT,
+    "probe": {("supervision", "supervision"), ("supervision", "probe"), ("test", "probe"), ("transfer", "ceiling"), *REPORT},
     "sweep": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "main": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "analyze": set(),

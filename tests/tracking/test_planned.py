@@ -84,7 +84,7 @@ def test_what_another_process_is_making_is_said() -> None:
 def arguments(tmp_path: Path) -> Iterator[dict[str, dict[str, Any]]]:
     (tmp_path / "grid.py").write_text("SETTINGS = [{'strong': 'chess-121k'}, {'stage': 'rule'}]")
     found: dict[str, dict[str, Any]] = {
-        name: dict(SMALL) for name in ("supervisor", "ceiling", "student", "generative", "rule", "main")
+        name: dict(SMALL) for name in ("supervisor", "ceiling", "student", "generative", "rule", "probe", "main")
     }
     found |= {"sweep": {"sweep": str(tmp_path / "grid.py"), **SMALL}, "pretrain": {}, "analyze": {}}
     yield found

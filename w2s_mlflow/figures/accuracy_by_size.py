@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from w2s_mlflow.figures import _drawing
 from w2s_mlflow.tables import pgr
 
+FRAMES = ("outcomes",)
 CAPTION = (
     "Test accuracy of students, mean over n seeds with its 95% t interval; the supervisor (dashed) and the ceiling of each "
     "size (grey squares), means over seeds. Of several settings the one of most runs is shown."

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from w2s_mlflow.figures import _drawing
 from w2s_mlflow.tables import agreement
 
+FRAMES = ("outcomes",)
 CAPTION = (
     "Share of test rows on which student and supervisor answer alike, mean over n seeds with its 95% t interval. Of several"
     " settings the one of most runs is shown."

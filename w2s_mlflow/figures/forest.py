@@ -9,6 +9,7 @@ from w2s_mlflow import stats
 from w2s_mlflow.figures import _drawing
 from w2s_mlflow.tables import PAIR, paired_tests
 
+FRAMES = ("outcomes",)
 CAPTION = (
     "Test accuracy of each method minus the baseline's with the same seed (dots), and their mean with its 95% t interval "
     "over n seeds."

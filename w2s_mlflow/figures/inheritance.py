@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from w2s_mlflow.figures import _drawing
 from w2s_mlflow.tables import inheritance
 
+FRAMES = ("outcomes",)
 CAPTION = (
     "Test rows on which supervisor or student err, as shares of all rows (means over n seeds): corrected by the student "
     "alone, broken by it, copied from the supervisor, and wrong in two ways."

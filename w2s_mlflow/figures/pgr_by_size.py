@@ -13,6 +13,7 @@ from w2s_mlflow import stats
 from w2s_mlflow.figures import _drawing
 from w2s_mlflow.tables import pgr
 
+FRAMES = ("outcomes",)
 CAPTION = (
     "PGR against student size. Of one task: Fieller's 95% interval over n seeds and test groups. Of several (n tasks, "
     "dots): their median with its 95% interval, where n is 6 or more. Undetermined pairs are left out; of several settings "

@@ -16,7 +16,7 @@ from w2s_mlflow.records import GIVEN, JoinError, read_predictions
 from w2s_mlflow.stages import _gold, _methods, _scores, student
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.stages._scores import Scores
-from w2s_mlflow.tables import LABEL, LEFT_OUT, OUTCOMES, RUNS, Frames
+from w2s_mlflow.tables import LABEL, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,8 +66,25 @@ def frames(found: Iterable[Result]) -> Frames:
     variants, settings = _options(outcomes, LABEL[:5], own=True), _options(outcomes, ["task", "head"], own=False)
     outcomes = outcomes.assign(variant=variants, setting=settings)
     runs = pd.DataFrame([_run(result, pulled) for result in pulled.counted()], columns=list(RUNS))
+    probes = pd.DataFrame(_probes(pulled), columns=list(PROBES))
     left_out = [(run_id, every[run_id].name, *why) for run_id, why in pulled.left_out.items()]
-    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)))
+    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes)
+
+
+def _probes(pulled: _Pulled) -> list[dict[str, Any]]:
+    """The rows of every probe run's own table."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for result in [result for result in pulled.counted() if result.stage == "probe"]:
+        said = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
+        said |= {"run_id": result.run_id, "student_run_id": result.tags["w2s.student_run_id"]}
+        try:
+            table = pd.read_csv(result.artifact("probes.csv"))
+            rows += [said | {str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+        except ConfigError as error:
+            pulled.leave_out(result, "damaged", str(error))
+    return rows
 
 
 def _leave_out_older(pulled: _Pulled) -> None:

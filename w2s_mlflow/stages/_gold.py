@@ -10,11 +10,12 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2s_mlflow import split, tasks
 from w2s_mlflow.config import ConfigError
@@ -145,6 +146,55 @@ def record_rows(config: Cutting, cut: split.Split, recorder: Recorder) -> None:
     columns["digest"] = [digests[id_] for id_, _ in used]
     columns["about"] = [json.dumps(about[id_]) for id_, _ in used]
     pq.write_table(pa.table(columns), recorder.directory / ROWS)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """The ground truth of a task, for a probe: rows to fit on, to choose a layer by, and to be scored on, in this order.
+
+    The first two are of `supervision` and its validation slice, the last of `test`. `reads` is the ledger of what was read.
+    """
+
+    task: str
+    digest: str
+    examples: tuple[Example, ...]
+    fit_N: Ints
+    choose_N: Ints
+    test_N: Ints
+    test_groups: tuple[str, ...]
+    reads: dict[str, float]
+
+    def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
+        """What belongs to the rows of each of the three, of an array with one entry for each of `examples`."""
+        return np.split(rows, np.cumsum([len(self.fit_N), len(self.choose_N)]))
+
+
+def concept(config: Cutting, task: str, rows: int) -> Concept:
+    """A concept by its task's name, cut with the student's seed; at most so many rows to fit on, and to be scored on.
+
+    Raises:
+        ConfigError: the task is found nowhere, or is too small to be cut.
+    """
+    sizes = (config.train_size, config.test_size) if task == config.task else (None, None)
+    own = _Cut(task, config.seed, *sizes, balance=False, data_dir=config.data_dir)
+    sized, found = cut(own)
+    gold, parts = _gold(sized), (found.supervision[:rows], found.supervision_validation, found.test[:rows])
+    fit_N, choose_N = (_read(gold, part, "supervision", "probe") for part in parts[:2])
+    test_N = _read(gold, parts[2], "test", "probe")
+    examples, groups = sum(parts, ()), tuple(example.group for example in parts[2])
+    return Concept(task, found.digest, examples, fit_N, choose_N, test_N, groups, _reads(gold))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How a concept's task is cut."""
+
+    task: str
+    seed: int
+    train_size: int | None
+    test_size: int | None
+    balance: bool
+    data_dir: str | None
 
 
 def report(

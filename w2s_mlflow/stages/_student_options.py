@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from w2s_mlflow import config as options
 from w2s_mlflow import losses, models
@@ -119,7 +119,7 @@ class Config(Training):
     def _primitives(self) -> dict[str, Any]:
         return _methods.primitives(self.method, {name: getattr(self, name) for name in _methods.PRIMITIVES})
 
-    def resolved(self) -> Config:
+    def resolved(self) -> Self:
         """The same with the primitives, the loss's options and the method's name filled in."""
         primitives = self._primitives()
         plugin = options.plugin("losses", primitives["loss"], "--loss")
@@ -135,7 +135,7 @@ class Config(Training):
         if primitives["chain"] == _chain.AUTO:
             values["chain"] = ",".join(_chain.between(models.find(self.weak, "weak"), self.rung()))
         filled = replace(self, **values)
-        resolved: Config = super(Config, filled).resolved()
+        resolved = super(Config, filled).resolved()
         if resolved.labels == "nothing" and resolved.head != "choose":
             raise must("head", "choose for an untuned model (another head starts from random weights)", resolved.head)
         return resolved

@@ -24,6 +24,8 @@ from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, Frames
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import pandas as pd
 
     from w2s_mlflow.tracking.fingerprint import Parts
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("w2s_mlflow")
 VERSION = 1
-STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule")
+STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe")
 """Whose runs are looked at."""
 
 
@@ -94,7 +96,7 @@ def record(frames: Frames, recorder: Recorder) -> None:
     tables = {}
     for name in options.plugins("tables"):
         plugin = options.plugin("tables", name, "table")
-        tables[name] = table, _ = plugin.table(getattr(frames, plugin.FRAME)), plugin.CAPTION
+        tables[name] = table, _ = plugin.table(*_given(frames, plugin)), plugin.CAPTION
         if len(table):
             recorder.text(f"tables/{name}.csv", table.to_csv(index=False))
             recorder.text(f"tables/{name}.md", f"{plugin.CAPTION}\n\n{_report.markdown(table)}")
@@ -110,7 +112,7 @@ def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
     found = []
     for name in options.plugins("figures"):
         plugin = options.plugin("figures", name, "figure")
-        drawn = plugin.figure(frames.outcomes)
+        drawn = plugin.figure(*_given(frames, plugin))
         if not drawn.axes:
             continue
         svg = _interactive.svg(drawn, name)
@@ -119,6 +121,11 @@ def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
         drawn.savefig(recorder.directory / "figures" / f"{name}.png", dpi=150)
         found.append({"name": name, "svg": svg, "caption": plugin.CAPTION})
     return found
+
+
+def _given(frames: Frames, plugin: ModuleType) -> list[pd.DataFrame]:
+    """The frames that a table or a figure takes."""
+    return [getattr(frames, name) for name in plugin.FRAMES]
 
 
 def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
@@ -133,7 +140,7 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
 
 
 def _needed(result: Result) -> list[str]:
-    roles = ("weak", "ceiling", "labels", "generative")
+    roles = ("weak", "ceiling", "labels", "generative", "student")
     tags = [result.tags.get(f"w2s.{role}_run_id", "") for role in roles]
     return [run_id for run_id in (*tags, *result.tags.get("w2s.chain_run_ids", "").split(",")) if run_id]
 

@@ -1,6 +1,6 @@
-"""One analysis table per file: `CAPTION`, `FRAME`, `COLUMNS` and `table(frame)`, a frame with those columns; pure functions.
+"""One analysis table per file: `CAPTION`, `FRAMES`, `COLUMNS` and `table(*frames)`, a frame with those columns; pure functions.
 
-`FRAME` names one of `Frames`. `outcomes` has one row per student (or rule) and seed:
+`FRAMES` names those of `Frames` that it takes. `outcomes` has one row per student (or rule) and seed:
 
 | column | what |
 |---|---|
@@ -15,6 +15,8 @@
 | correct, weak_correct, ceiling_correct | whether these answers are the gold ones |
 
 What a run has none of (a rule any supervisor, a student its ceiling) is None or not a number.
+
+`probes` has one row per probe run, concept, layer and model (before, after): PROBES.
 
 `runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was trained from), `left_out` one
 per run that does not count (run_id, name, rule, reason).
@@ -46,6 +48,10 @@ RUNS = (
 )
 
 
+PROBES = (
+    *("run_id", "student_run_id", "task", "weak", "strong", "method", "seed", "concept", "model", "layer", "chosen"),
+    *("accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows"),
+)
 LEFT_OUT = ("run_id", "name", "rule", "reason")
 
 
@@ -56,3 +62,4 @@ class Frames:
     outcomes: pd.DataFrame
     runs: pd.DataFrame
     left_out: pd.DataFrame
+    probes: pd.DataFrame

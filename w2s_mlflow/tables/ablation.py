@@ -13,7 +13,7 @@ CAPTION = (
     "are of other tasks and models, and it prints none for the full method; they are here to be compared in their order "
     "alone."
 )
-FRAME = "outcomes"
+FRAMES = ("outcomes",)
 PAPER = {
     "full": (math.nan, math.nan),
     "full-without-confidence": (0.82, 0.60),

@@ -11,7 +11,7 @@ CAPTION = (
     "Agreement with the supervisor on test, mean over n seeds with its 95% t interval, beside the share that the "
     "supervisor's accuracy and the student's would give if they erred independently (two classes)."
 )
-FRAME = "outcomes"
+FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "parameters", "n", "agreement", "agreement_low", "agreement_high", "independent"]
 
 

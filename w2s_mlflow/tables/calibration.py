@@ -10,7 +10,7 @@ CAPTION = (
     "On test, means over n seeds: accuracy, area under the ROC curve, Brier score, and expected calibration error (ten "
     "equal bins of confidence) with its 95% t interval over seeds."
 )
-FRAME = "runs"
+FRAMES = ("runs",)
 KEYS = ["task", "stage", "weak", "strong", "head", "method"]
 COLUMNS = [*KEYS, "n", "accuracy", "auroc", "brier", "ece", "ece_low", "ece_high"]
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from w2s_mlflow import stats
 from w2s_mlflow.tables import pgr
+from w2s_mlflow.tables import probes as salience
 
 CAPTION = (
     "The paper's statements about each task (sections 5.1 to 5.3). Supported: the 95% interval lies wholly where the "
@@ -17,7 +18,7 @@ CAPTION = (
     "pair. Differences are paired over n seeds (t), a single PGR has Fieller's interval. The methods are those of the names"
     " alone: runs with other options are not looked at. Nothing is corrected for the number of statements."
 )
-FRAME = "outcomes"
+FRAMES = ("outcomes", "probes")
 COLUMNS = [
     "claim",
     "task",
@@ -73,7 +74,7 @@ class Claim(NamedTuple):
         return f"above {self.low:g}" if self.high == INFINITY else f"below {self.high:g}"
 
 
-def table(outcomes: pd.DataFrame) -> pd.DataFrame:
+def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     """One row per statement and task, supervisor and head for which there are runs to measure it on."""
     students = outcomes[outcomes["weak_correct"].notna() & (outcomes["variant"] == "")]
     keys = ["task", "weak", "head", "setting", "train_size", "test_size"]
@@ -82,7 +83,18 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
         for key, found in students[students["domain"].isin(claim.domains)].groupby(keys, sort=False):
             said = {"claim": claim.text, "expected": claim.expected(), **dict(zip(keys, key, strict=True))}
             rows += [said | finding._asdict() | {"verdict": claim.verdict(finding)} for finding in claim.measure(found)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame([*rows, *_salient(probes)], columns=COLUMNS)
+
+
+def _salient(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Whether concepts are more salient after training, by their probes' gains."""
+    claim = Claim("weak-to-strong training makes concepts more salient", EVERY, _largest_pgr, 0, INFINITY)
+    for row in salience.table(found).to_dict("records"):
+        if row["n"] > 1:
+            what = f"probe of {row['concept']}, after minus before, {row['method']}"
+            finding = Finding(what, str(row["strong"]), row["n"], row["gain"], row["gain_low"], row["gain_high"])
+            said = {"claim": claim.text, "expected": claim.expected(), "verdict": claim.verdict(finding)}
+            yield said | {"task": row["task"], "weak": row["weak"], "head": "-", "setting": ""} | finding._asdict()
 
 
 # --- quantities -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ CAPTION = (
     " once for a run, though runs share them. `flops_per_point` is all_flops for each hundredth of PGR, where its mean is "
     "positive and the gap is determined for every run."
 )
-FRAME = "runs"
+FRAMES = ("runs",)
 KEYS = ["task", "weak", "strong", "head", "method"]
 USED = ["seconds", "all_seconds", "tokens", "all_tokens", "flops", "all_flops"]
 COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]

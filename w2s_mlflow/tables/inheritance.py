@@ -15,7 +15,7 @@ CAPTION = (
     "supervisor alone; copied, both with the same wrong answer; both_wrong, with different ones (more than two classes). "
     "`of_errors_corrected` is corrected / (corrected + copied + both_wrong), with its 95% t interval over seeds."
 )
-FRAME = "outcomes"
+FRAMES = ("outcomes",)
 SHARES = ["both_right", "corrected", "broken", "copied", "both_wrong"]
 COLUMNS = [*LABEL, "n", *SHARES, "of_errors_corrected", "of_errors_corrected_low", "of_errors_corrected_high"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 CAPTION = "Rows of ground truth read, by stage, part of the task and reason, summed over the runs that count."
-FRAME = "runs"
+FRAMES = ("runs",)
 COLUMNS = ["task", "stage", "part", "reason", "runs", "rows"]
 
 

@@ -10,7 +10,7 @@ CAPTION = (
     "not the newest digest), duplicated seed (the same options and seed in a newer run). No rule looks at a student's "
     "outcome."
 )
-FRAME = "left_out"
+FRAMES = ("left_out",)
 COLUMNS = ["rule", "name", "run_id", "reason"]
 
 

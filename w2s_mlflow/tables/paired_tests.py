@@ -20,7 +20,7 @@ CAPTION = (
     "signed-rank p, which cannot be below .0625 at n = 5. PGR is compared only where it is determined for the pair. "
     "`failed_ceilings` counts the seeds whose ceiling did not learn."
 )
-FRAME = "outcomes"
+FRAMES = ("outcomes",)
 REFERENCES = ("baseline", "untuned")
 TASKS = 5
 """From so many tasks on a test across tasks is made."""

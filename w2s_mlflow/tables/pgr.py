@@ -15,7 +15,7 @@ CAPTION = (
     "supervisor holds zero. `failed_ceilings` counts seeds whose ceiling did not learn: near chance on its training rows, "
     "or below its supervisor."
 )
-FRAME = "outcomes"
+FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
 COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
 

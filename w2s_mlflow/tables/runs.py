@@ -8,7 +8,7 @@ CAPTION = (
     "Finished runs. `human` is weak or strong against the task's published human score (Definitions 1 and 2), where there "
     "is one on accuracy; `gold` names the part whose ground truth a run or its ancestors have learned."
 )
-FRAME = "runs"
+FRAMES = ("runs",)
 COLUMNS = ["stage", "task", "weak", "strong", "head", "method", "seed", "accuracy", "pgr", "pgr_status", "ceiling_failed"]
 COLUMNS += ["human", "gold", "seconds", "run_id", "fingerprint"]
 

@@ -10,7 +10,7 @@ CAPTION = (
     "The transfer matrix, cell by cell: what each student gains over each supervisor (accuracy, mean over n seeds), and PGR"
     " with its 95% interval."
 )
-FRAME = "outcomes"
+FRAMES = ("outcomes",)
 KEYS = ["task", "head", "method", "variant", "setting"]
 COLUMNS = [*KEYS, "weak", "strong", "n", "weak_accuracy", "accuracy", "gain"]
 COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status"]

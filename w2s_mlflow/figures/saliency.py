@@ -1,0 +1,42 @@
+"""Concept saliency: linear probes before and after weak-to-strong training (the paper's Figure 4)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from w2s_mlflow.figures import _drawing
+from w2s_mlflow.tables import probes as table
+
+CAPTION = (
+    "Test accuracy of linear probes on the activations of the pretrained model (hollow) and of the student (full), at the "
+    "layer that the validation slice chose; lines join the two of one seed, the mean gain over n seeds stands beside them."
+)
+FRAMES = ("probes",)
+
+
+def figure(probes: pd.DataFrame) -> Figure:
+    """The figure: one panel per models, one line per concept and method."""
+    cells = [(key, list(rows.groupby(["concept", "method"], sort=False))) for key, rows in _cells(probes)]
+    labels = [[f"{concept}, {method}" for (concept, method), _ in lines] for _, lines in cells]
+    drawn, panels = _drawing.bars(labels)
+    for axes, names, ((task, weak, strong), lines) in zip(panels, labels, cells, strict=True):
+        for place, (name, (_, rows)) in enumerate(zip(names, lines, strict=True)):
+            for before, after in zip(rows["before"], rows["after"], strict=True):
+                axes.plot([before, after], [place, place], color="0.7", linewidth=0.8, zorder=1)
+            axes.plot(rows["before"], [place] * len(rows), "o", color=_drawing.COLOURS[0], fillstyle="none", markersize=5)
+            axes.plot(rows["after"], [place] * len(rows), "o", color=_drawing.COLOURS[1], markersize=5)
+            gain = (rows["after"] - rows["before"]).mean()
+            before, after = rows["before"].mean(), rows["after"].mean()
+            said = f"{name}: {before:.3f} before, {after:.3f} after, gain {gain:+.3f}, n = {len(rows)}"
+            _drawing.tip(axes, after, place, said)
+            axes.annotate(f"{gain:+.3f}", (1.02, place), xycoords=("axes fraction", "data"), fontsize=7, va="center")
+        axes.set_xlabel("test accuracy of the probe")
+        axes.set_ylabel("concept, method")
+        _drawing.title(axes, f"student of {task}", f"{weak} → {strong}")
+    return drawn
+
+
+def _cells(probes: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    found = table.gains(probes)
+    return [(tuple(map(str, key)), rows) for key, rows in found.groupby(["task", "weak", "strong"], sort=False)]

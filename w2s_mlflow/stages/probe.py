@@ -1,0 +1,196 @@
+"""Linear probes on frozen activations, before and after weak-to-strong training: is a concept more salient (Figure 4)?
+
+The activations of the strong model as it was pretrained, and of the student, on the same examples: every layer in one pass,
+pooled as the model's own head reads them. For each concept, which is a task's ground truth, a logistic regression is fitted
+on `supervision` and scored on `test`; the layer is chosen on `supervision`'s validation slice. Control: the same probe fitted
+on shuffled labels; selectivity is what is left above it (Hewitt & Liang 2019).
+
+Metrics: `probe/<concept>/before` and `/after`, test accuracy at the chosen layer; `/gain` with `/gain_low` and `/gain_high`
+over test groups; `/selectivity`. `probe/<concept>/before_by_layer` and `/after_by_layer` with the layer as the step.
+Artifacts: `probes.csv`, a row for each concept, layer and model.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from w2s_mlflow import cache, models, tasks
+from w2s_mlflow.config import canonical_json, must
+from w2s_mlflow.records import Floats, Ints
+from w2s_mlflow.stages import _finetune, _gold, _runs, student
+from w2s_mlflow.stages._options import model_name
+
+if TYPE_CHECKING:
+    from w2s_mlflow.heads import Head
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+VERSION = 1
+PROBES = "probes.csv"
+BEFORE, AFTER = "before", "after"
+COLUMNS = ("concept", "model", "layer", "chosen", "accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows")
+ITERATIONS = 1000
+"""Steps of L-BFGS, at most, for one probe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(student.Config):
+    """A student, and what its activations are probed for."""
+
+    concepts: str = ""
+    """Tasks whose ground truth is probed for, with commas between them; nothing takes the student's own."""
+    probe_size: int = 1000
+    """Rows that a probe is fitted on, and rows that it is scored on, at most."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.probe_size < 20:
+            raise must("probe_size", "at least 20", self.probe_size)
+        for name in self.named():
+            tasks.find(name)
+
+    def named(self) -> list[str]:
+        """The concepts by name."""
+        return [name.strip() for name in self.concepts.split(",") if name.strip()] or [self.task]
+
+
+class Probe(NamedTuple):
+    """One logistic regression on one layer.
+
+    Attributes:
+        correct_N: whether it is right on each test row.
+        chosen_by: its accuracy on the validation slice.
+        control: the test accuracy of the same fitted on shuffled labels.
+    """
+
+    layer: int
+    correct_N: Floats
+    chosen_by: float
+    control: float
+
+
+def run(config: Config) -> Result:
+    """The probes' run, found or made, with the student that they need. Raises ConfigError before anything is written."""
+    from w2s_mlflow.tracking import fingerprint, store
+
+    own = {field.name: getattr(config, field.name) for field in fields(student.Config)}
+    found = student.run(student.Config(**own | {"keep_model": "always"}))
+    config, _ = _gold.cut(config.resolved())
+    concepts = {name: _gold.concept(config, name, config.probe_size) for name in config.named()}
+    rung = config.rung()
+    parts = fingerprint.Parts(
+        stage="probe",
+        version=VERSION,
+        options={"concepts": sorted(concepts), "probe_size": config.probe_size, "seed": config.seed},
+        data=hashlib.sha256(canonical_json([concept.digest for concept in concepts.values()]).encode()).hexdigest()[:32],
+        inputs={"student": found.fingerprint},
+        libraries=fingerprint.libraries(),
+        source=fingerprint.source(["heads", "predict", "split", "records", f"models.{rung.family}"]),
+        weights=models.revision(rung),
+    )
+    identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": rung.name, "method": config.method}
+    identity["seed"] = str(config.seed)
+    note = f"Linear probes for {', '.join(concepts)} on `{rung.name}` before and after it became {found.name}."
+    order = store.Order(_runs.run_name("probe", identity), parts, config, identity, {"w2s.student_run_id": found.run_id}, note)
+    return store.produce(order, lambda recorder: _make(config, found, concepts, recorder))
+
+
+def _make(config: Config, found: Result, concepts: dict[str, _gold.Concept], recorder: Recorder) -> None:
+    from w2s_mlflow.tracking import logged_model
+
+    models_ = {BEFORE: _finetune.build_head(config), AFTER: logged_model.load(found.tags[_runs.MODEL])}
+    weights = {BEFORE: models.revision(config.rung()), AFTER: found.fingerprint}
+    rows: list[dict[str, Any]] = []
+    for name, concept in concepts.items():
+        activations = {when: _activations(models_[when], weights[when], concept, config) for when in models_}
+        probes = {when: [*_probes(found_NLD, concept, config.seed)] for when, found_NLD in activations.items()}
+        rows += [row for when, every in probes.items() for row in _rows(name, when, every, concept)]
+        recorder.metrics(_gained(name, probes, concept) | concept.reads)
+        for when, every in probes.items():
+            for probe in every:
+                recorder.metrics({f"probe/{name}/{when}_by_layer": float(probe.correct_N.mean())}, probe.layer)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    recorder.text(PROBES, table.getvalue())
+
+
+def _activations(head: Head, weights: str, concept: _gold.Concept, config: Config) -> Floats:
+    """(N, layers, D) of all rows of a concept, kept on this machine by weights and rows."""
+    from w2s_mlflow import heads, predict
+
+    examples = concept.examples
+    pooling = config.pooling or config.rung().pooling
+    key = [weights, concept.digest, pooling, config.max_length, config.dtype, [example.segments for example in examples]]
+    name = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:32]
+
+    def made() -> cache.Arrays:
+        read = heads.responses if tasks.find(concept.task).head == "compare" else heads.whole
+        return {"hidden": predict.layers(head, read(head.reader, examples), pooling, dtype=config.dtype)}
+
+    found_NLD: Floats = cache.arrays(f"probe-{name}", made)["hidden"]
+    return found_NLD
+
+
+def _probes(activations_NLD: Floats, concept: _gold.Concept, seed: int) -> Iterator[Probe]:
+    """A probe of each layer."""
+    fit, choose, test = concept.parts(activations_NLD)
+    shuffled_N = np.random.default_rng(seed).permutation(concept.fit_N)
+    for layer in range(activations_NLD.shape[1]):
+        found = fitted(fit[:, layer], concept.fit_N)
+        control = fitted(fit[:, layer], shuffled_N).score(test[:, layer], concept.test_N)
+        correct_N = np.asarray(found.predict(test[:, layer]) == concept.test_N, dtype=np.float32)
+        yield Probe(layer, correct_N, float(found.score(choose[:, layer], concept.choose_N)), float(control))
+
+
+def fitted(activations_ND: Floats, labels_N: Ints) -> Any:
+    """A logistic regression on standardised activations, with scikit-learn's own penalty."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS)).fit(activations_ND, labels_N)
+
+
+def best(probes: Sequence[Probe]) -> Probe:
+    """The layer that is best on the validation slice, of equal ones the first."""
+    return max(probes, key=lambda probe: probe.chosen_by)
+
+
+def _gained(name: str, probes: Mapping[str, Sequence[Probe]], concept: _gold.Concept) -> dict[str, float]:
+    from w2s_mlflow import stats
+
+    before, after = (best(probes[when]) for when in (BEFORE, AFTER))
+    gain = stats.group_interval(after.correct_N - before.correct_N, concept.test_groups)
+    values = {BEFORE: float(before.correct_N.mean()), AFTER: float(after.correct_N.mean())}
+    values |= {"selectivity": values[AFTER] - after.control, "gain": gain.mean}
+    values |= {"gain_low": gain.low, "gain_high": gain.high}
+    return {f"probe/{name}/{key}": value for key, value in values.items()}
+
+
+def _rows(name: str, when: str, probes: Sequence[Probe], concept: _gold.Concept) -> Iterator[dict[str, Any]]:
+    from w2s_mlflow import stats
+
+    chosen = best(probes).layer
+    for probe in probes:
+        accuracy = stats.group_interval(probe.correct_N, concept.test_groups)
+        yield {
+            "concept": name,
+            "model": when,
+            "layer": probe.layer,
+            "chosen": probe.layer == chosen,
+            "accuracy": accuracy.mean,
+            "accuracy_low": accuracy.low,
+            "accuracy_high": accuracy.high,
+            "control": probe.control,
+            "selectivity": accuracy.mean - probe.control,
+            "rows": len(probe.correct_N),
+        }

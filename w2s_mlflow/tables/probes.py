@@ -1,0 +1,38 @@
+"""Linear probes before and after weak-to-strong training: how salient a concept is in the activations (Figure 4)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from w2s_mlflow import stats
+
+CAPTION = (
+    "Test accuracy of a logistic regression on frozen activations, at the layer that its validation slice chose, of the "
+    "pretrained model (before) and of the student (after), means over n seeds; the gain with its 95% t interval over seeds "
+    "and the paired p; the layer after training (median), and selectivity: the accuracy above that of the same probe fitted"
+    " on shuffled labels."
+)
+FRAMES = ("probes",)
+KEYS = ["concept", "task", "weak", "strong", "method"]
+COLUMNS = [*KEYS, "n", "before", "after", "gain", "gain_low", "gain_high", "p", "layer", "selectivity"]
+
+
+def table(probes: pd.DataFrame) -> pd.DataFrame:
+    """One row per concept, models and method."""
+    rows = []
+    for key, found in gains(probes).groupby(KEYS, sort=False):
+        gain = stats.seed_interval(found["after"] - found["before"])
+        means = {name: float(found[name].mean()) for name in ("before", "after", "selectivity")}
+        means |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "layer": float(found["layer"].median())}
+        p = stats.paired_t_test(found["before"], found["after"]).p if len(found) > 1 else float("nan")
+        rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(found), "p": p} | means)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def gains(probes: pd.DataFrame) -> pd.DataFrame:
+    """One row per probe run and concept: before and after at their chosen layers, the layer and the selectivity after."""
+    chosen = probes[probes["chosen"].astype(bool)]
+    index = ["run_id", *KEYS, "seed"]
+    before, after = (chosen[chosen["model"] == model].set_index(index) for model in ("before", "after"))
+    found = after[["accuracy", "layer", "selectivity"]].rename(columns={"accuracy": "after"})
+    return found.assign(before=before["accuracy"]).dropna().reset_index()
