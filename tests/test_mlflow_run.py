@@ -83,7 +83,8 @@ def test_mlflow_run_trains_what_it_needs_and_then_reuses_it(tmp_path: Path) -> N
     assert "test/accuracy" in student.data.metrics
 
 
-@pytest.mark.parametrize("store", ["default", pytest.param("named", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["default", "named"])
 def test_a_git_repository_runs_its_own_code_into_the_caller_s_store(store: str, tmp_path: Path) -> None:
     repository, clones, caller = tmp_path / "repository", tmp_path / "clones", tmp_path / "caller"
     clones.mkdir()

@@ -14,7 +14,6 @@ import scipy.stats
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from statsmodels.stats.multitest import multipletests
 
 from w2s_mlflow import stats
 
@@ -284,7 +283,10 @@ def test_holm_by_hand() -> None:
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+@pytest.mark.slow
 def test_holm_is_that_of_statsmodels_on_a_hundred_families() -> None:
+    from statsmodels.stats.multitest import multipletests  # seconds to import
+
     rng = np.random.default_rng(0)
     for _ in range(100):
         p = rng.random(rng.integers(1, 30)) ** 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ def grid(tmp_path: Path, experiment: str) -> sweep.Config:
     path = tmp_path / "grid.py"
     path.write_text(GRID)
     return sweep.Config(sweep=str(path), seeds="0..1", **SMALL)
+
+
+@pytest.fixture(autouse=True)
+def few_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of an analysis is the drawing of its figures: only tests that look at them wait for it."""
+    if "figure" not in inspect.getsource(request.function):
+        monkeypatch.setattr(analyze, "_figures", lambda *_: [])
 
 
 def rows(result: results.Result, name: str) -> list[dict[str, str]]:

@@ -115,10 +115,13 @@ def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
         drawn = plugin.figure(*_given(frames, plugin))
         if not drawn.axes:
             continue
+        file = recorder.directory / "figures" / f"{name}.png"
+        file.parent.mkdir(exist_ok=True)
+        drawn.savefig(file, dpi=150)
+        drawn.set_layout_engine("none")  # it is laid out: not once more for the SVG
         svg = _interactive.svg(drawn, name)
         recorder.text(f"figures/{name}.svg", svg)
         recorder.text(f"figures/{name}.html", _interactive.page(svg, name, plugin.CAPTION))
-        drawn.savefig(recorder.directory / "figures" / f"{name}.png", dpi=150)
         found.append({"name": name, "svg": svg, "caption": plugin.CAPTION})
     return found
 
