@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 
 from w2s_mlflow.records import Predictions
 from w2s_mlflow.split import Examples
-from w2s_mlflow.stages import _finetune, _gold, _runs, supervisor
+from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, supervisor
 from w2s_mlflow.tracking import results, server
 from w2s_mlflow.tracking.recorder import Recorder
 
@@ -153,7 +153,7 @@ def stages() -> Iterator[Request]:
 
     def stage(version: int) -> None:
         labels = {"weak": config.weak, "strong": "-", "method": "supervisor"}
-        _gold.report(_runs.produce(replace(parts, version=version), config, cut, labels, "a note", make), config, cut)
+        _scoring.report(_runs.produce(replace(parts, version=version), config, cut, labels, "a note", make), config, cut)
 
     yield "whole stage but its training", stage
     yield "whole stage, reused", stage

@@ -13,7 +13,7 @@ from w2s_mlflow import stats
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Ints, SoftLabels
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, student, supervisor
+from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, ceiling, student, supervisor
 from w2s_mlflow.tracking import recorder, results
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -168,8 +168,8 @@ def test_a_ceiling_that_did_not_learn_is_tagged_there_and_on_its_student() -> No
 def test_the_two_rules(tag: str, floor: float, top: float, said: str) -> None:
     failed = results.Result("r", "n", "ceiling", "", "", {}, {}, {_gold.CEILING_FAILED: tag}, 0.0, False)
     values = {"test/weak_accuracy": floor, "test/ceiling_accuracy": top}
-    assert _gold._ceiling_failed(failed, values, "test") == said
-    assert _gold._ceiling_failed(failed, {}, "test") == tag
+    assert _scoring._ceiling_failed(failed, values, "test") == said
+    assert _scoring._ceiling_failed(failed, {}, "test") == tag
 
 
 def test_a_ceiling_that_never_trained_is_near_chance() -> None:

@@ -192,7 +192,7 @@ def test_the_code_that_trains_students_takes_and_gives_no_label(module: ModuleTy
 
 def test_the_walk_over_types_sees_labels() -> None:
     seen = {function.__name__ for function in functions(_gold) if types_of(function) & set(LABELS)}
-    assert {"_gold", "_reads", "_rows"} <= seen
+    assert {"gold_of", "reads", "_rows"} <= seen
     assert "cut" in {function.__name__ for function in functions(split) if types_of(function) & set(LABELS)}
 
 
@@ -210,9 +210,9 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
     assert not {"gold", "label"} & {*vars(split.Split)["__dataclass_fields__"], *Example.__slots__}
 
 
-def test_a_student_takes_a_cut_a_report_and_the_labels_of_its_controls_from_the_evaluator() -> None:
+def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator() -> None:
     source = inspect.getsource(student)
-    taken = ("cut", "report", "oracle_labels", "random_labels")
+    taken = ("cut", "oracle_labels", "random_labels")
     assert source.count("_gold.") == sum(source.count(f"_gold.{name}(") for name in taken)
     assert "_gold" not in inspect.getsource(_finetune)
 

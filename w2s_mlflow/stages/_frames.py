@@ -13,7 +13,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
-from w2s_mlflow.stages import _gold, _methods, _scores, student
+from w2s_mlflow.stages import _gold, _methods, _scores, _scoring, student
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.stages._scores import Scores
 from w2s_mlflow.tables import LABEL, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
@@ -229,7 +229,7 @@ def _run(result: Result, pulled: _Pulled) -> dict[str, Any]:
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
     row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": _domain(row["task"])}
     row |= {name: found.get(name, math.nan) for name in ("accuracy", "auroc", "brier", "ece")}
-    row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(_gold.PGR_STATUS, "")}
+    row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(_scoring.PGR_STATUS, "")}
     row |= {name: result.tags.get(f"w2s.{name}", "") for name in ("ceiling_failed", "human", "gold", "fingerprint", "data")}
     row |= {"reads": {name.removeprefix("gold/"): n for name, n in result.metrics.items() if name.startswith("gold/")}}
     return row | _used(result) | _with_inputs(result, pulled)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, _runs
+from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(config: Config) -> Result:
     note = f"`{config.rung().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
     tags = {_runs.GOLD: "transfer"}
     found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags=tags)
-    return _gold.report(found, config, cut)
+    return _scoring.report(found, config, cut)
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> Head:

@@ -11,7 +11,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import tasks
 from w2s_mlflow.config import must, unknown
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, _runs
+from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, Reported, mirror
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run(config: Config) -> Result:
     labels = {"weak": NONE, "strong": NONE, "method": f"rule:{config.rule}", "seed": NONE}
     note = f"The one-line rule `{config.rule}` on `{config.task}`: what a student must beat to have learned more."
     found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
-    return _gold.report(found, config, cut)
+    return _scoring.report(found, config, cut)
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import tasks
 from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _chain, _finetune, _given, _gold, _methods, _runs, ceiling, generative, supervisor
+from w2s_mlflow.stages import _chain, _finetune, _given, _gold, _methods, _runs, _scoring, ceiling, generative, supervisor
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._methods import AUTO, labels_file
 from w2s_mlflow.stages._options import NONE, model_name
@@ -75,7 +75,7 @@ def run(config: Config) -> Result:
     found = _runs.produce(parts, config, cut, identity, _note(config, inputs, links), make, inputs, tags)
     if config.report == "none":
         return found
-    found = _gold.report(found, config, cut, _beside(config), given)
+    found = _scoring.report(found, config, cut, _beside(config), given)
     return _chain.draw(found, links, _supervisor(config), config.report) if links else found
 
 
@@ -142,7 +142,7 @@ def _link(config: Config, cut: Split, position: int, decay: float, before: Resul
 
     note = f"`{config.rung().name}` at position {position} of a chain, finetuned on the labels of {results.link(before)}."
     found = _runs.produce(parts, config, cut, identity, note, make, inputs)
-    return found if config.report == "none" else _gold.report(found, config, cut, {"weak": weak})
+    return found if config.report == "none" else _scoring.report(found, config, cut, {"weak": weak})
 
 
 def _at_end(config: Config) -> Config:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, _runs
+from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run(config: Config) -> Result:
     labels = {"weak": config.rung().name, "strong": NONE, "method": "supervisor"}
     note = f"`{config.rung().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
     found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
-    return _gold.report(found, config, cut)
+    return _scoring.report(found, config, cut)
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
