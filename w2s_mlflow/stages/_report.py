@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROWS = 200
 """Rows that a table shows on the page; its CSV has all."""
-SETUP = ["task", "domain", "weak", "strong", "head", "train_size", "test_size", "seeds", "parameters"]
+SETUP = ["task", "domain", "weak", "strong", "head", "setting", "train_size", "test_size", "seeds", "parameters"]
 LATER = ("setup", "pgr", "claims", "runs")
 """Tables that stand in a place of their own, or are too long for the page."""
 IN_PASSING = ("data_dir", "report", "keep_model", "checkpoint_every", "gradient_checkpointing")

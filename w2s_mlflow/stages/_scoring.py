@@ -74,7 +74,7 @@ def report(
 def _against_human(config: Scoring, values: Mapping[str, float]) -> dict[str, str]:
     """A tag that says whether a model is weak or strong: below the published human score, or not; none without one."""
     human, accuracy = tasks.find(config.task).human, values.get(f"{config.report}/accuracy")
-    if human is None or accuracy is None or not human.metric.startswith("accuracy"):
+    if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # of more options it is another thing
         return {}
     return {HUMAN: "strong" if accuracy >= human.score else "weak"}
 

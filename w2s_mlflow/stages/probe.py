@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from w2s_mlflow import cache, models, tasks
-from w2s_mlflow.config import canonical_json, must
+from w2s_mlflow.config import ConfigError, canonical_json, must
 from w2s_mlflow.records import Floats, Ints
 from w2s_mlflow.stages import _finetune, _gold, _runs, student
 from w2s_mlflow.stages._options import model_name
@@ -84,6 +84,11 @@ def run(config: Config) -> Result:
     found = student.run(student.Config(**own | {"keep_model": "always"}))
     config, _ = _gold.cut(config.resolved())
     concepts = {name: _gold.concept(config, name, config.probe_size) for name in config.named()}
+    for name, concept in concepts.items():
+        if len(set(concept.fit_N)) < 2:
+            raise ConfigError(
+                f"--concepts must have two classes among {len(concept.fit_N)} rows of supervision, {name} has one"
+            )
     rung = config.rung()
     parts = fingerprint.Parts(
         stage="probe",
