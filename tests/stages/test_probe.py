@@ -125,7 +125,7 @@ def test_an_analysis_shows_probes() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"concepts": "chess,ches"}, "--task must be one of .*did you mean chess"),
+        ({"concepts": "chess,ches"}, "--concepts must be one of .*did you mean chess"),
         ({"probe_size": 3}, "--probe-size must be at least 20, got 3"),
     ],
 )

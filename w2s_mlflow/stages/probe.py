@@ -54,7 +54,7 @@ class Config(student.Config):
         if self.probe_size < 20:
             raise must("probe_size", "at least 20", self.probe_size)
         for name in self.named():
-            tasks.find(name)
+            tasks.find(name, "--concepts")
 
     def named(self) -> list[str]:
         """The concepts by name."""

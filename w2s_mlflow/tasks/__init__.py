@@ -63,7 +63,7 @@ class Task:
         object.__setattr__(self, "key", self.key or self.name)
 
 
-def find(name: str) -> Task:
+def find(name: str, option: str = "--task") -> Task:
     """The task called `name`, or the one of the user's own file, `PREFIX:PATH`.
 
     Raises:
@@ -74,7 +74,7 @@ def find(name: str) -> Task:
         return prefixes()[prefix](path)
     known = {task.name: task for task in every()}
     if name not in known:
-        raise config.unknown("--task", name, (*known, *(f"{prefix}:PATH" for prefix in prefixes())))
+        raise config.unknown(option, name, (*known, *(f"{prefix}:PATH" for prefix in prefixes())))
     return known[name]
 
 
