@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from w2s_mlflow.tables import LABEL, PAIR, Frames
 
 if TYPE_CHECKING:
     import pandas as pd
+    from markupsafe import Markup
 
 ROWS = 200
 """Rows that a table shows on the page; its CSV has all."""
@@ -51,12 +53,19 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
         setup=Markup(element(setup(frames.outcomes))),
         caveats=list(caveats(frames, tables["pgr"][0])),
         tables={name: Markup(element(table)) for name, (table, _) in tables.items()},
-        captions={name: caption for name, (_, caption) in tables.items()},
+        captions={name: _coded(caption) for name, (_, caption) in tables.items()},
         others=[name for name, (table, _) in tables.items() if name not in LATER and len(table)],
         figures=[{**figure, "svg": Markup(figure["svg"])} for figure in figures],
         commands=list(commands(frames)),
         script=Markup(_interactive.SCRIPT),
     )
+
+
+def _coded(caption: str) -> Markup:
+    """A caption as HTML, its `names` in type of their own."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(caption))))
 
 
 def setup(outcomes: pd.DataFrame) -> pd.DataFrame:
