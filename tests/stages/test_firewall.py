@@ -110,7 +110,7 @@ def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=pytest.mark.slow if "-without-" in name else ()) for name in _methods.METHODS]
+    "method", [pytest.param(name, marks=pytest.mark.slow if name.startswith("full") else ()) for name in _methods.METHODS]
 )
 def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> None:
     sizes = {**SMALL, "report": "none"}
