@@ -211,6 +211,7 @@ def defaults() -> dict[str, str]:
     return {name: str(value) for name, value in options.flat(student.Config()).items()}
 
 
+@functools.cache
 def _domain(task: str) -> str:
     try:
         found = tasks.find(task)

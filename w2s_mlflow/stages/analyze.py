@@ -100,7 +100,8 @@ def record(frames: Frames, recorder: Recorder) -> None:
         if len(table):
             recorder.text(f"tables/{name}.csv", table.to_csv(index=False))
             recorder.text(f"tables/{name}.md", f"{plugin.CAPTION}\n\n{_report.markdown(table)}")
-            recorder.text(f"tables/{name}.tex", _report.latex(table))
+            if len(table) <= _report.ROWS:  # longer ones are not for print
+                recorder.text(f"tables/{name}.tex", _report.latex(table))
     recorder.text("report.html", _report.html(frames, tables, _figures(frames, recorder)))
     recorder.metrics(aggregates(tables["pgr"][0]))
 
