@@ -119,9 +119,9 @@ def short(size: float) -> str:
 
 
 def names(rows: pd.DataFrame) -> pd.Series:
-    """What each row's line is called: the method, the head where there are several, and the options in which it differs."""
-    several = rows.groupby("task")["head"].transform("nunique") > 1
-    words = [rows["method"], ("(" + rows["head"] + ")").where(several, "")]
+    """What each row's line is called: the method, a head other than its task's usual one, the options in which it differs."""
+    usual = rows.groupby("task")["head"].transform(lambda head: head.mode().iloc[0])
+    words = [rows["method"], ("(" + rows["head"] + ")").where(rows["head"] != usual, "")]
     words += [rows["variant"]] + ([rows["setting"]] if rows["setting"].nunique() > 1 else [])
     return pd.concat(words, axis=1).agg(" ".join, axis=1).str.split().str.join(" ")
 
