@@ -16,24 +16,12 @@ CAPTION = (
     "The paper's statements about each task (sections 5.1 to 5.3). Supported: the 95% interval lies wholly where the "
     "statement puts the quantity; contradicted: wholly elsewhere; undetermined: neither, or PGR is undetermined for the "
     "pair. Differences are paired over n seeds (t), a single PGR has Fieller's interval. The methods are those of the names"
-    " alone: runs with other options are not looked at. Nothing is corrected for the number of statements."
+    " alone: runs with other options are not looked at. `failed_ceilings` counts, over all sizes and seeds of a supervisor's "
+    "students, ceilings that did not learn. Nothing is corrected for the number of statements."
 )
 FRAMES = ("outcomes", "probes")
-COLUMNS = [
-    "claim",
-    "task",
-    "weak",
-    "strong",
-    "head",
-    "setting",
-    "quantity",
-    "n",
-    "estimate",
-    "low",
-    "high",
-    "expected",
-    "verdict",
-]
+COLUMNS = ["claim", "task", "weak", "strong", "head", "setting", "quantity", "n", "estimate", "low", "high"]
+COLUMNS += ["expected", "verdict", "failed_ceilings"]
 SUPPORTED, CONTRADICTED, UNDETERMINED = "supported", "contradicted", "undetermined"
 INFINITY = float("inf")
 REWARD = 0.2
@@ -82,6 +70,7 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     for claim in CLAIMS:
         for key, found in students[students["domain"].isin(claim.domains)].groupby(keys, sort=False):
             said = {"claim": claim.text, "expected": claim.expected(), **dict(zip(keys, key, strict=True))}
+            said["failed_ceilings"] = int(found.groupby(["strong", "seed"])["ceiling_failed"].any().sum())
             rows += [said | finding._asdict() | {"verdict": claim.verdict(finding)} for finding in claim.measure(found)]
     return pd.DataFrame([*rows, *_salient(probes)], columns=COLUMNS)
 

@@ -12,7 +12,7 @@ CAPTION = (
 )
 FRAMES = ("outcomes",)
 KEYS = ["task", "head", "method", "variant", "setting"]
-COLUMNS = [*KEYS, "weak", "strong", "n", "weak_accuracy", "accuracy", "gain"]
+COLUMNS = [*KEYS, "weak", "strong", "n", "weak_accuracy", "accuracy", "gain", "failed_ceilings"]
 COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
