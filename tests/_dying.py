@@ -74,6 +74,10 @@ def is_report_tags(store: Any, run_id: str, tags: Any) -> bool:
     return any(tag.key == f"{results.ARTIFACTS}.test" for tag in tags)
 
 
+def has_digests(client: Any, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> bool:
+    return any(tag.key == results.ARTIFACTS for tag in tags)
+
+
 def is_finished(trained: bool) -> Callable[..., bool]:
     """Whether the run of a result is called finished, or only one that was `trained`."""
     needed = "train/loss" if trained else "seconds"
@@ -114,7 +118,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after a checkpoint's metrics": lambda: after(train._Training, "save", at_step(8)),
     "before artifacts": lambda: before(CLIENT, "log_artifacts"),
     "in the middle of artifacts": lambda: after(CLIENT, "log_artifacts", half_sent),
-    "before the digests": lambda: before(CLIENT, "set_tag", lambda client, run, key, value: key == results.ARTIFACTS),
+    "before the digests": lambda: before(CLIENT, "log_batch", has_digests),
     "before the seal": lambda: before(claims.Claim, "seal"),
     "after the seal": lambda: before(CLIENT, "set_terminated", is_finished(trained=False)),
     "after the seal, by the one who comes later": lambda: before(CLIENT, "set_terminated", is_finished(trained=False)),

@@ -80,7 +80,7 @@ def check_whole(directory: Path, whole: Path) -> None:
     expected, found = predictions_in(whole), predictions_in(directory)
     assert found.keys() == expected.keys() and len(found) > 5
     assert all(np.array_equal(found[key], expected[key]) for key in expected)
-    assert list((directory / "scratch" / "w2s_mlflow").glob("*")) == []
+    assert {path.name for path in (directory / "scratch" / "w2s_mlflow").glob("*")} <= {"scores", "index"}  # no checkpoint
 
 
 def checkpoints_in(directory: Path) -> set[str]:
