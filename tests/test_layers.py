@@ -26,7 +26,7 @@ LAYERS = (
     {"tokens"},
     {"heads"},
     {"language", "learned", "gradients"},
-    {"train", "predict", "fitted"},
+    {"train", "predict", "fitted", "evidence"},
     {"explainers"},
     {"tracking"},
     {"stages"},

@@ -205,7 +205,22 @@ def probes() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-FRAMES = {"outcomes": outcomes, "runs": runs, "left_out": left_out, "probes": probes}
+def errors() -> pd.DataFrame:
+    """Errors of two methods and three seeds, one in two coded."""
+    rows = []
+    for seed, method, number in itertools.product(range(3), ("baseline", "confidence"), range(8)):
+        row: dict[str, Any] = dict.fromkeys(tables.ERRORS, "") | {
+            "run_id": f"{method}{seed}",
+            "seed": str(seed),
+            "method": method,
+        }
+        row |= {"gold": 0, "answer": 1, "weak_answer": number % 2, "ceiling_answer": number // 2 % 2, "id": str(number)}
+        row |= {"on_own_evidence": (number + seed) % 2, "on_ceiling_evidence": number % 3 % 2, "on_random": 1}
+        rows.append(row | {"task": "one", "weak": "small", "strong": "big", "coded": "other" if number % 2 else ""})
+    return pd.DataFrame(rows)
+
+
+FRAMES = {"outcomes": outcomes, "runs": runs, "left_out": left_out, "probes": probes, "errors": errors}
 
 
 def sums(table: pd.DataFrame) -> dict[str, float]:
@@ -256,4 +271,5 @@ def test_options_of_losses_do_not_hide_those_of_a_stage() -> None:
 def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> None:
     assert set(outcomes().columns) == {*tables.OUTCOMES, "variant", "setting"}
     assert set(runs().columns) == set(tables.RUNS) and set(probes().columns) == set(tables.PROBES)
+    assert set(errors().columns) == set(tables.ERRORS)
     assert set(FRAMES) == set(tables.Frames.__dataclass_fields__)

@@ -65,6 +65,7 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
     "generative": set(),
     "rule": REPORT,
     "probe": {("supervision", "supervision"), ("supervision", "probe"), ("test", "probe"), ("transfer", "ceiling"), *REPORT},
+    "errors": {("supervision", "supervision"), ("test", "errors"), ("transfer", "ceiling"), *REPORT},
     "sweep": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "main": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "analyze": set(),

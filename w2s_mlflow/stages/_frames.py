@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ from w2s_mlflow import config as options
 from w2s_mlflow import tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
-from w2s_mlflow.stages import _gold, _methods, _scores, _scoring, student
+from w2s_mlflow.stages import _gold, _methods, _scores, _scoring, errors, probe, student
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.stages._scores import Scores
-from w2s_mlflow.tables import LABEL, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
+from w2s_mlflow.tables import ERRORS, LABEL, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +54,12 @@ class _Pulled:
         return [result for result in self.runs.values() if result.run_id not in self.left_out]
 
 
-def frames(found: Iterable[Result]) -> Frames:
-    """Every frame of `Frames`, from finished runs, the oldest first."""
+def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
+    """Every frame of `Frames`, from finished runs, the oldest first.
+
+    Args:
+        codes: by run and id the type that a person gave an error.
+    """
     import pandas as pd
 
     every = {result.run_id: result for result in found}
@@ -67,21 +71,35 @@ def frames(found: Iterable[Result]) -> Frames:
     outcomes = outcomes.assign(variant=variants, setting=settings)
     runs = pd.DataFrame([_run(result, pulled) for result in pulled.counted()], columns=list(RUNS))
     probes = pd.DataFrame(_probes(pulled), columns=list(PROBES))
+    wrong = pd.DataFrame(_errors(pulled, codes or {}), columns=list(ERRORS))
     left_out = [(run_id, every[run_id].name, *why) for run_id, why in pulled.left_out.items()]
-    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes)
+    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, wrong)
 
 
 def _probes(pulled: _Pulled) -> list[dict[str, Any]]:
     """The rows of every probe run's own table."""
     import pandas as pd
 
+    return _own_rows("probe", lambda result: pd.read_csv(result.artifact(probe.PROBES)), pulled)
+
+
+def _errors(pulled: _Pulled, codes: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
+    """The rows of every run of errors, each with what a person says of it. Raises ConfigError for a code of no such row."""
+    rows = _own_rows("errors", errors.read, pulled)
+    if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
+        run_id, id_ = min(unknown)
+        raise ConfigError(f"--coded must name errors of the runs that are analysed, got id {id_!r} of run {run_id!r}")
+    return [row | {"coded": codes.get((row["run_id"], row["id"]), "")} for row in rows]
+
+
+def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: _Pulled) -> list[dict[str, Any]]:
+    """The rows of the tables that the runs of a stage have made, with the run and its student."""
     rows: list[dict[str, Any]] = []
-    for result in [result for result in pulled.counted() if result.stage == "probe"]:
+    for result in [result for result in pulled.counted() if result.stage == stage]:
         said = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
         said |= {"run_id": result.run_id, "student_run_id": result.tags["w2s.student_run_id"]}
         try:
-            table = pd.read_csv(result.artifact("probes.csv"))
-            rows += [said | {str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+            rows += [said | {str(name): value for name, value in row.items()} for row in read(result).to_dict("records")]
         except ConfigError as error:
             pulled.leave_out(result, "damaged", str(error))
     return rows

@@ -13,13 +13,13 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError, canonical_json
-from w2s_mlflow.stages import _frames, _report
+from w2s_mlflow.stages import _codes, _frames, _report
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, Frames
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("w2s_mlflow")
 VERSION = 1
-STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe")
+STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe", "errors")
 """Whose runs are looked at."""
 
 
@@ -46,15 +46,19 @@ class Config:
     """MLflow's own filter string, such as "tags.`w2s.task` = 'chess'"; nothing takes every finished run."""
     experiments: str = ""
     """Experiments by name, with commas between them; nothing takes the one in use."""
+    coded: str | None = None
+    """The CSV of the table error_examples with its column `coded` filled in by a person, where it is."""
 
 
 def run(config: Config) -> Result:
     """Analyse finished runs into a run of its own. Raises ConfigError where there is no student or rule among them."""
     from w2s_mlflow.tracking import store
 
-    found = pull(config)
-    order = store.Order("analyze", _parts(config, found), config, {}, {}, "Tables, figures and a report of finished runs.")
-    return store.produce(order, lambda recorder: record(load(found), recorder))
+    codes, found = _codes.read(config.coded) if config.coded else {}, pull(config)
+    order = store.Order(
+        "analyze", _parts(config, found, codes), config, {}, {}, "Tables, figures and a report of finished runs."
+    )
+    return store.produce(order, lambda recorder: record(load(found, codes), recorder))
 
 
 def pull(config: Config) -> list[Result]:
@@ -86,9 +90,9 @@ def whole(found: Iterable[Result]) -> list[Result]:
     return list(chosen.values())
 
 
-def load(found: Iterable[Result]) -> Frames:
-    """The frames that tables and figures are made from."""
-    return _frames.frames(whole(found))
+def load(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
+    """The frames that tables and figures are made from, with what a person says of errors (_codes.py)."""
+    return _frames.frames(whole(found), codes)
 
 
 def record(frames: Frames, recorder: Recorder) -> None:
@@ -149,17 +153,18 @@ def _needed(result: Result) -> list[str]:
     return [run_id for run_id in (*tags, *result.tags.get("w2s.chain_run_ids", "").split(",")) if run_id]
 
 
-def _parts(config: Config, found: Sequence[Result]) -> Parts:
+def _parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> Parts:
     """What the analysis hangs on: which runs with which artifacts and numbers, and the code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint
 
     marks = sorted([result.run_id, sorted(result.digests.items()), sorted(result.metrics.items())] for result in found)
+    said = [[*key, code] for key, code in sorted(codes.items())]
     roots = [f"{folder}.{name}" for folder in ("tables", "figures") for name in options.plugins(folder)]
     return fingerprint.Parts(
         stage="analyze",
         version=VERSION,
-        options=options.as_dict(config),
-        data=hashlib.sha256(canonical_json(marks).encode()).hexdigest()[:32],
+        options={"filter": config.filter, "experiments": config.experiments},
+        data=hashlib.sha256(canonical_json([marks, said]).encode()).hexdigest()[:32],
         inputs={},
         libraries={},
         source=fingerprint.source([*roots, "stages._report", "stages._frames", "metrics"]),

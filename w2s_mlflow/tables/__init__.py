@@ -16,7 +16,8 @@
 
 What a run has none of (a rule any supervisor, a student its ceiling) is None or not a number.
 
-`probes` has one row per probe run, concept, layer and model (before, after): PROBES.
+`probes` has one row per probe run, concept, layer and model (before, after): PROBES. `errors` has one row per test error of
+a run of the stage `errors`: ERRORS.
 
 `runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was trained from), `left_out` one
 per run that does not count (run_id, name, rule, reason).
@@ -52,6 +53,12 @@ PROBES = (
     *("run_id", "student_run_id", "task", "weak", "strong", "method", "seed", "concept", "model", "layer", "chosen"),
     *("accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows"),
 )
+ERRORS = (
+    *("run_id", "student_run_id", "task", "weak", "strong", "method", "seed", "id", "text", "gold"),
+    *("answer", "weak_answer", "ceiling_answer", "on_own_evidence", "on_ceiling_evidence", "on_random"),
+    *("own_evidence", "ceiling_evidence", "coded"),
+)
+"""`coded` is the type that a person gave it, or nothing."""
 LEFT_OUT = ("run_id", "name", "rule", "reason")
 
 
@@ -63,3 +70,4 @@ class Frames:
     runs: pd.DataFrame
     left_out: pd.DataFrame
     probes: pd.DataFrame
+    errors: pd.DataFrame

@@ -1,0 +1,113 @@
+"""Evidence: the tokens that a head's answer rests on, by gradient times input, and what it answers where they stand alone.
+
+Kept alone, a part of a text is what ERASER calls sufficient when the answer stays (DeYoung et al. 2020, section 4.2). Shape
+legend: N examples, R token rows, T tokens of all rows one after the other (`Encoded.flat`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from w2s_mlflow.heads import Encoded, Head
+from w2s_mlflow.records import Floats, Ints
+
+BATCH = 64
+GAP = " … "
+"""Between pieces of a text that do not stand side by side in it."""
+Mask = NDArray[np.bool_]
+
+
+def scores(head: Head, data: Encoded, answers_N: Ints, batch_size: int = BATCH) -> Floats:
+    """How much each token speaks for the answers, (T,): the gradient of the answer's margin over all others, times input.
+
+    The margin is logit_a - log sum_{c != a} exp(logit_c); the input is the token's embedding (Shrikumar et al. 2017).
+    """
+    found_T = np.zeros(len(data.flat), dtype=np.float32)
+    order, k = np.argsort(data.lengths_N(), kind="stable"), data.rows_per_example
+    device = next(head.parameters()).device
+    training = head.training
+    head.eval()
+    for start in range(0, len(order), batch_size):
+        examples = order[start : start + batch_size]
+        batch = {name: tensor.to(device) for name, tensor in data.batch(examples).items()}
+        with torch.enable_grad(), _embedded(head.model) as embedded:
+            margin = _margin(head(batch), torch.from_numpy(answers_N[examples]).to(device)).sum()
+            (gradient_RLD,) = torch.autograd.grad(margin, embedded)
+        score_RL = (gradient_RLD * embedded[0]).sum(dim=-1).detach().float().cpu().numpy()
+        rows = (examples[:, None] * k + np.arange(k)).reshape(-1)
+        mask_RL = np.arange(score_RL.shape[1]) < data.lengths_R[rows, None]
+        where_RL = data.offsets_R[rows, None] + np.arange(score_RL.shape[1])
+        found_T[where_RL[mask_RL]] = score_RL[mask_RL]
+    head.train(training)
+    return found_T
+
+
+def _margin(logits_NC: Tensor, answers_N: Tensor) -> Tensor:
+    own_NC = nn.functional.one_hot(answers_N, logits_NC.shape[1]).bool()
+    return logits_NC[own_NC] - logits_NC.masked_fill(own_NC, -torch.inf).logsumexp(dim=1)
+
+
+@contextmanager
+def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, what the model makes of token ids is a leaf of the graph, and stands in the list."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, given: object, made: Tensor) -> Tensor:
+        seen.append(made.detach().requires_grad_())
+        return seen[-1]
+
+    hook = model.get_input_embeddings().register_forward_hook(keep)  # type: ignore[operator]
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def top(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
+    """The given share of each row's tokens, rounded up, those with the highest scores; of equal ones the first. (T,).
+
+    A tokenizer's own marks are never counted and always kept.
+    """
+    tokenizer = head.tokenizer
+    marks_T = np.isin(data.flat, [id_ for id_ in tokenizer.all_special_ids if id_ != tokenizer.unk_token_id])
+    row_T = _rows(data)
+    order = np.lexsort((-scores_T, marks_T, row_T))  # row by row: text before marks, the highest first
+    rank_T = np.empty(len(order), dtype=np.int64)
+    rank_T[order] = np.arange(len(order)) - data.offsets_R[row_T]
+    wanted_R = np.ceil(share * np.bincount(row_T[~marks_T], minlength=len(data.lengths_R)))
+    kept_T: Mask = marks_T | (rank_T < wanted_R[row_T])
+    return kept_T
+
+
+def alone(data: Encoded, kept_T: Mask) -> Encoded:
+    """`data` without the tokens that are not kept; those that are close up."""
+    lengths_R = np.bincount(_rows(data)[kept_T], minlength=len(data.lengths_R))
+    types = None if data.types is None else data.types[kept_T]
+    return replace(data, flat=data.flat[kept_T], offsets_R=np.cumsum(lengths_R) - lengths_R, lengths_R=lengths_R, types=types)
+
+
+def quotes(head: Head, data: Encoded, kept_T: Mask) -> list[str]:
+    """What is kept of each example, as text, a line for each of its rows."""
+    k = data.rows_per_example
+    lines = [_quote(head, data, kept_T, row) for row in range(len(data.lengths_R))]
+    return ["\n".join(lines[n * k : (n + 1) * k]) for n in range(len(data))]
+
+
+def _quote(head: Head, data: Encoded, kept_T: Mask, row: int) -> str:
+    start, end = data.offsets_R[row], data.offsets_R[row] + data.lengths_R[row]
+    places = start + np.flatnonzero(kept_T[start:end])
+    pieces: Sequence[Ints] = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    said = (head.tokenizer.decode(data.flat[piece], skip_special_tokens=True) for piece in pieces)
+    return GAP.join(text.strip() for text in said if isinstance(text, str) and text.strip())
+
+
+def _rows(data: Encoded) -> Ints:
+    """The row of each token, (T,)."""
+    return np.repeat(np.arange(len(data.lengths_R)), data.lengths_R)

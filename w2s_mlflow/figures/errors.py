@@ -1,0 +1,36 @@
+"""What kind of errors students make (the paper's Figure 5)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from w2s_mlflow.figures import _drawing
+from w2s_mlflow.tables import errors as table
+
+CAPTION = (
+    "Test errors of students by type, shares of all errors (means over n seeds; their intervals, and what tokens drawn at "
+    "random would give, are in the table `errors`). The paper has 70% for quote selection and evidence extraction together, "
+    "and 20% for overfitting."
+)
+FRAMES = ("errors",)
+COLOURS = dict(zip(table.TYPES, ("#D55E00", "#0072B2", "#56B4E9", "#999999"), strict=True))
+
+
+def figure(errors: pd.DataFrame) -> Figure:
+    """The figure: one panel per task and models, one bar per method."""
+    cells = list(table.table(errors).groupby(["task", "weak", "strong"], sort=False))
+    labels = [[f"{row.method}, n = {row.n}" for row in rows.itertuples()] for _, rows in cells]
+    drawn, panels = _drawing.bars(labels)
+    for axes, names, ((task, weak, strong), rows) in zip(panels, labels, cells, strict=True):
+        left = pd.Series(0.0, index=rows.index)
+        for name, colour in COLOURS.items():
+            axes.barh(range(len(rows)), rows[name], left=left, color=colour, label=name.replace("_", " "), height=0.75)
+            for place, (value, start) in enumerate(zip(rows[name], left, strict=True)):
+                _drawing.tip(axes, start + value / 2, place, f"{names[place]}: {name.replace('_', ' ')} {value:.3f}")
+            left = left + rows[name]
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("share of test errors")
+        _drawing.title(axes, task, f"{weak} → {strong}")
+    _drawing.legend(drawn)
+    return drawn

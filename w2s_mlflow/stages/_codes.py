@@ -1,0 +1,38 @@
+"""What a person says of errors: the CSV of the table `error_examples`, with its column `coded` filled in."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from w2s_mlflow.config import must, unknown
+
+NEEDED = ("run_id", "id", "coded")
+
+
+def read(path: str) -> dict[tuple[str, str], str]:
+    """By run and id the type of each error that is coded; rows that are not yet are left alone.
+
+    Raises:
+        ConfigError: there is no such file, it lacks a column, has a type that does not exist, or codes a row twice.
+    """
+    from w2s_mlflow.tables import errors
+
+    try:
+        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a mark
+            table = csv.DictReader(file)
+            rows = list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise must("coded", "a CSV file that can be read", f"{path} ({error})") from error
+    if missing := [name for name in NEEDED if name not in (table.fieldnames or ())]:
+        raise must("coded", f"a CSV file with the columns {', '.join(NEEDED)}", f"{path} without {', '.join(missing)}")
+    found: dict[tuple[str, str], str] = {}
+    for line, row in enumerate(rows, start=2):
+        code, key = (row["coded"] or "").strip(), (row["run_id"], row["id"])
+        if not code:
+            continue
+        if code not in errors.TYPES:
+            raise unknown(f"--coded, row {line} of {path},", code, errors.TYPES)
+        if found.setdefault(key, code) != code:
+            raise must("coded", "a CSV file with one code for each error", f"{found[key]} and {code} for id {row['id']}")
+    return found

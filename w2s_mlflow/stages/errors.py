@@ -1,0 +1,161 @@
+"""The kind of errors a student makes (the paper's Figure 5): what it answers where only the evidence is left of a text.
+
+For each test row that the student answers wrongly, the tokens that its own answer rests on, and those that the ceiling's
+does (evidence.py), stand alone, and the student answers anew; as a control, so do as many tokens drawn at random.
+`tables/errors.py` has the rules that make types of this. A chess game cut to some of its moves is another game: there is no
+evidence in chess.
+
+Metrics: `errors/count`, and `errors/<type>`, shares of the errors. Artifacts: `errors.csv`, a row for each error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from w2s_mlflow import models, tasks
+from w2s_mlflow.config import must
+from w2s_mlflow.records import Example, Ints
+from w2s_mlflow.split import Split
+from w2s_mlflow.stages import _gold, _methods, _runs, ceiling, student
+from w2s_mlflow.stages._options import model_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from w2s_mlflow.evidence import Mask
+    from w2s_mlflow.heads import Encoded, Head
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+VERSION = 1
+ERRORS = "errors.csv"
+ANSWERS = ("answer", "weak_answer", "ceiling_answer")
+ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
+COLUMNS = ("id", "text", "gold", *ANSWERS, *ON_EVIDENCE, "own_evidence", "ceiling_evidence")
+GAMES = ("chess", "puzzles")
+"""The families of tasks whose texts are moves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(student.Config):
+    """A student, and how much of a text its evidence is."""
+
+    evidence: float = 0.2
+    """The share of a text's tokens that is evidence, those with the highest scores."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.evidence < 1:
+            raise must("evidence", "between 0 and 1", self.evidence)
+        for name, value in (("ceiling", "gold"), ("report", "test")):
+            if getattr(self, name) != value:
+                raise must(name, f"{value} for a comparison of errors", getattr(self, name))
+        if _methods.labels_file(self.labels):
+            raise must("labels", "those of a supervisor for a comparison of errors", self.labels)
+
+    def reads_text(self) -> bool:
+        """Whether the task's texts have evidence."""
+        return tasks.find(self.task).family not in GAMES
+
+
+def run(config: Config) -> Result:
+    """The run of errors, found or made, with the student and the ceiling. Raises ConfigError before anything is written."""
+    from w2s_mlflow.tracking import fingerprint, store
+
+    own: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(student.Config)}
+    if config.reads_text():
+        own["keep_model"] = "always"
+    found = student.run(student.Config(**own))
+    config, cut = _gold.cut(config.resolved())
+    kept = {"keep_model": own["keep_model"]}
+    top = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | kept))
+    rung = config.rung()
+    parts = fingerprint.Parts(
+        stage="errors",
+        version=VERSION,
+        options={"evidence": config.evidence, "seed": config.seed},
+        data=cut.digest,
+        inputs={"student": found.fingerprint, "ceiling": top.fingerprint},
+        libraries=fingerprint.libraries(),
+        source=fingerprint.source(["heads", "predict", "evidence", "split", "records", f"models.{rung.family}"]),
+        weights=models.revision(rung),
+    )
+    identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": rung.name, "method": config.method}
+    identity["seed"] = str(config.seed)
+    tags = {"w2s.student_run_id": found.run_id, "w2s.ceiling_run_id": top.run_id}
+    note = f"The test errors of {found.name}, beside its supervisor's and its ceiling's answers."
+    order = store.Order(_runs.run_name("errors", identity), parts, config, identity, tags, note)
+    return store.produce(order, lambda recorder: _make(config, cut, found, top, recorder))
+
+
+def _make(config: Config, cut: Split, found: Result, top: Result, recorder: Recorder) -> None:
+    import pandas as pd
+
+    from w2s_mlflow.tables import errors as table
+    from w2s_mlflow.tracking import results
+
+    weak, gold = results.get(found.tags["w2s.weak_run_id"]), _gold.gold_of(config)
+    ids = [example.id for example in cut.test]
+    gold_N = _gold.read(gold, cut.test, "test", "errors")
+    answers = [run.predictions("test").of(ids).argmax(axis=1) for run in (found, weak, top)]
+    wrong = np.flatnonzero(answers[0] != gold_N)
+    examples = [cut.test[row] for row in wrong]
+    columns: dict[str, Any] = {"id": [example.id for example in examples], "text": [_text(example) for example in examples]}
+    columns |= {"gold": gold_N[wrong]} | {name: answer_N[wrong] for name, answer_N in zip(ANSWERS, answers, strict=True)}
+    if config.reads_text() and examples:
+        columns |= _on_evidence(config, examples, columns, found, top)
+    errors = pd.DataFrame(columns).reindex(columns=list(COLUMNS))
+    recorder.text(ERRORS, errors.to_csv(index=False))
+    shares = {name: value for name, value in table.shares(errors).items() if math.isfinite(value)} if examples else {}
+    recorder.metrics({f"errors/{name}": value for name, value in shares.items()})
+    recorder.metrics({"errors/count": float(len(examples)), **_gold.reads(gold)})
+
+
+def _text(example: Example) -> str:
+    return "\n".join(example.segments + example.candidates)
+
+
+def _on_evidence(
+    config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], found: Result, top: Result
+) -> dict[str, Any]:
+    """The student's answers where its own evidence, the ceiling's, or random tokens stand alone; and the first two as text."""
+    from w2s_mlflow import evidence, train
+    from w2s_mlflow.tracking import logged_model
+
+    head, other = (logged_model.load(run.tags[_runs.MODEL]) for run in (found, top))
+    for each in (head, other):
+        train.place(each)
+    data = head.encode(examples)
+    scored = {
+        "own": evidence.scores(head, data, answers["answer"]),
+        "ceiling": evidence.scores(other, data, answers["ceiling_answer"]),
+        "random": np.random.default_rng(config.seed).random(len(data.flat), dtype=np.float32),
+    }
+    kept = {name: evidence.top(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}
+    answered = [_answers(config, head, data, kept[name]) for name in ("own", "ceiling", "random")]
+    said = {f"{name}_evidence": evidence.quotes(head, data, kept[name]) for name in ("own", "ceiling")}
+    return dict(zip(ON_EVIDENCE, answered, strict=True)) | said
+
+
+def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
+    """The student's classes where only what is kept is left."""
+    from w2s_mlflow import evidence, predict
+
+    found_N: Ints = predict.probabilities(head, evidence.alone(data, kept_T), config.micro_batch or predict.BATCH).argmax(
+        axis=1
+    )
+    return found_N
+
+
+def read(found: Result) -> pd.DataFrame:
+    """The rows of a finished run; a text that says nan is a text. Raises ConfigError where they are lost."""
+    import pandas as pd
+
+    missing: Any = {name: [""] for name in ON_EVIDENCE}
+    texts: Any = dict.fromkeys(("id", "text", "own_evidence", "ceiling_evidence"), str)
+    return pd.read_csv(found.artifact(ERRORS), dtype=texts, keep_default_na=False, na_values=missing)

@@ -1,0 +1,29 @@
+"""What a person says of the errors that were read, beside the rules."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from w2s_mlflow.tables import errors as by_rule
+
+CAPTION = (
+    "Errors coded by a person (`analyze --coded FILE`), n of them over all seeds: the share of each type as it was coded, how "
+    "often the rules say the same, and Cohen's kappa."
+)
+FRAMES = ("errors",)
+COLUMNS = [*by_rule.KEYS, "n", *by_rule.TYPES, "agreement", "kappa"]
+
+
+def table(errors: pd.DataFrame) -> pd.DataFrame:
+    """One row per models and method of which some error is coded."""
+    from sklearn.metrics import cohen_kappa_score
+
+    coded = errors[errors["coded"] != ""]
+    rows = []
+    for key, found in coded.groupby(by_rule.KEYS, sort=False):
+        said, ruled = found["coded"], by_rule.types(found)
+        row = dict(zip(by_rule.KEYS, key, strict=True)) | {"n": len(found), "agreement": float((said == ruled).mean())}
+        several = said.nunique() > 1 or ruled.nunique() > 1  # of one type alone there is no agreement beyond chance
+        row |= {"kappa": float(cohen_kappa_score(said, ruled)) if several else float("nan")}
+        rows.append(row | {name: float((said == name).mean()) for name in by_rule.TYPES})
+    return pd.DataFrame(rows, columns=COLUMNS)

@@ -1,0 +1,38 @@
+"""A sample of errors to be read and coded by a person."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pandas as pd
+
+from w2s_mlflow.tables import errors as by_rule
+
+CAPTION = (
+    "Errors of each run to be read, at most 50, a sample by the hash of the id whatever their type. Fill the column `coded` "
+    f"with one of {', '.join(by_rule.TYPES)} and hand the CSV to `analyze --coded FILE`."
+)
+FRAMES = ("errors",)
+SIZE = 50
+COLUMNS = [
+    "run_id",
+    "task",
+    "weak",
+    "strong",
+    "method",
+    "seed",
+    "id",
+    "text",
+    "gold",
+    "answer",
+    "weak_answer",
+    "ceiling_answer",
+]
+COLUMNS += ["own_evidence", "ceiling_evidence", "type", "coded"]
+
+
+def table(errors: pd.DataFrame) -> pd.DataFrame:
+    """The sample, run by run."""
+    mark = errors["id"].map(lambda id_: hashlib.sha256(str(id_).encode()).hexdigest())
+    ordered = errors.assign(mark=mark, type=by_rule.types(errors)).sort_values(["run_id", "mark"])
+    return ordered.groupby("run_id").head(SIZE)[COLUMNS].reset_index(drop=True)

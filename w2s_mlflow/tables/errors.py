@@ -1,0 +1,59 @@
+"""What kind of errors students make (the paper's Figure 5), by rules on stored answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from w2s_mlflow import stats
+
+CAPTION = (
+    "The test errors of students by type, shares that sum to 1, means over n seeds with 95% t intervals; `errors` is how many "
+    "a run has. The first that holds: overfitting, the supervisor's wrong answer where the ceiling is right; "
+    "evidence_extraction, supervisor or ceiling is right and so is the student once it sees only the ceiling's evidence; "
+    "quote_selection, the student's own evidence alone does not give its answer; other. The last two columns: the shares "
+    "where as many tokens drawn at random stand for evidence. Chess has no evidence: overfitting and other only."
+)
+FRAMES = ("errors",)
+OVERFITTING, EXTRACTION, QUOTE, OTHER = TYPES = ("overfitting", "evidence_extraction", "quote_selection", "other")
+BY_CHANCE = [f"{name}_by_chance" for name in (EXTRACTION, QUOTE)]
+KEYS = ["task", "weak", "strong", "method"]
+COLUMNS = [*KEYS, "n", "errors", *(f"{name}{bound}" for name in TYPES for bound in ("", "_low", "_high")), *BY_CHANCE]
+
+
+def table(errors: pd.DataFrame) -> pd.DataFrame:
+    """One row per models and method."""
+    rows = []
+    for key, found in errors.groupby(KEYS, sort=False):
+        runs = [run for _, run in found.groupby("run_id", sort=False)]
+        row = dict(zip(KEYS, key, strict=True)) | {"n": len(runs), "errors": float(np.mean([len(run) for run in runs]))}
+        each = pd.DataFrame([shares(run) for run in runs])
+        for name in TYPES:
+            interval = stats.seed_interval(each[name])
+            row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        rows.append(row | {name: float(each[name].mean()) for name in BY_CHANCE})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def shares(errors: pd.DataFrame) -> dict[str, float]:
+    """The share of each type among one run's errors, and by chance; not a number where there is no evidence, or no error."""
+    found = {name: float((types(errors) == name).mean()) for name in TYPES}
+    drawn = errors.assign(on_ceiling_evidence=errors["on_random"], on_own_evidence=errors["on_random"])
+    chance = types(drawn).where(errors["on_random"].notna())
+    values = {name: float((chance == name).sum() / chance.notna().sum()) if chance.notna().any() else np.nan for name in TYPES}
+    return found | {name: values[name.removesuffix("_by_chance")] for name in BY_CHANCE}
+
+
+def types(errors: pd.DataFrame) -> pd.Series:
+    """The type of each error, the first of TYPES whose rule holds.
+
+    Args:
+        errors: one row per wrong answer of a student, with the classes gold, answer, weak_answer and ceiling_answer, and the
+            student's answers on_ceiling_evidence, on_own_evidence and on_random, missing where a text has no evidence.
+    """
+    overfitted = (errors["answer"] == errors["weak_answer"]) & (errors["ceiling_answer"] == errors["gold"])
+    known = (errors["weak_answer"] == errors["gold"]) | (errors["ceiling_answer"] == errors["gold"])
+    extraction = known & (errors["on_ceiling_evidence"] == errors["gold"])
+    quote = errors["on_own_evidence"].notna() & (errors["on_own_evidence"] != errors["answer"])
+    found = np.select([overfitted, extraction, quote], [OVERFITTING, EXTRACTION, QUOTE], OTHER)
+    return pd.Series(found, index=errors.index, dtype=object)
