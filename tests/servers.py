@@ -25,12 +25,18 @@ DEADLINE = 120
 
 
 @contextlib.contextmanager
-def mlflow_server(directory: Path) -> Iterator[str]:
-    """`mlflow server` with an SQLite database and proxied artifacts, both in `directory`; its URI."""
+def mlflow_server(directory: Path, artifacts: str | None = None) -> Iterator[str]:
+    """`mlflow server` with an SQLite database in `directory`; its URI.
+
+    Args:
+        artifacts: where clients keep artifacts themselves, such as s3://bucket; None: through the server, in `directory`.
+    """
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     line = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    line += ["--backend-store-uri", f"sqlite:///{directory}/mlflow.db", "--artifacts-destination", str(directory / "artifacts")]
+    line += ["--backend-store-uri", f"sqlite:///{directory}/mlflow.db"]
+    proxied = ["--artifacts-destination", str(directory / "artifacts")]
+    line += ["--no-serve-artifacts", "--default-artifact-root", artifacts] if artifacts else proxied
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runners are processes that no experiment needs
     log = directory / "server.log"

@@ -18,17 +18,23 @@ from w2s_mlflow.config import ConfigError
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 """Errors of files that the machine is the cause of, not the program."""
+STORES = ("boto3", "botocore", "azure", "google")
+"""The packages by which MLflow reaches object stores; each has errors of its own."""
 GO_ON = "what was finished is kept, so run the same command again once this is mended"
 
 
 def failure(error: BaseException) -> str | None:
-    """The sentence for an error that the tracking server, the network or the disk is the cause of; None for any other."""
+    """The sentence for an error that a server, an object store, the network or the disk is the cause of; None for any other."""
     import sqlalchemy.exc  # a program that talks to an HTTP server loads it only here
 
     if isinstance(error, requests.RequestException):
         return f"{_party(error)} failed: {sentence(error)}; {GO_ON}"
     if isinstance(error, (MlflowException, sqlalchemy.exc.DatabaseError)):
         return f"the tracking server {masked(mlflow.get_tracking_uri())} failed: {sentence(error)}; {GO_ON}"
+    if type(error).__module__.split(".")[0] in STORES:
+        return f"the artifact store failed: {sentence(error)}; {GO_ON}"
+    if isinstance(error, ModuleNotFoundError) and error.name in STORES:  # MLflow loads it when it is needed
+        return f"the artifact store needs the package {error.name}, which is not installed; {GO_ON}"
     if code := _refused(error):
         place = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of a copy: the second is written
         place = place or f"a file (temporary ones are in {tempfile.gettempdir()})"
