@@ -41,6 +41,18 @@ COLUMNS = {
 """Columns of the run list, and their widths in pixels."""
 
 
+CHARTS: tuple[dict[str, Any], ...] = (
+    {"type": "BAR", "metricKey": "test/pgr", "runsCountToCompare": 20},
+    {
+        "type": "SCATTER",
+        "xaxis": {"key": "model/parameters", "type": "METRIC"},
+        "yaxis": {"key": "test/pgr", "type": "METRIC"},
+        "runsCountToCompare": 20,
+    },
+)
+"""Charts of the view, as the UI keeps them: PGR of each group, and over the size of the student."""
+
+
 class Addresses(NamedTuple):
     """Where a server is: for programs, and for the browser."""
 
@@ -49,12 +61,13 @@ class Addresses(NamedTuple):
 
 
 def main(uri: str, directory: str) -> None:
-    """Write ui_runs.png, ui_compare.png and ui_student.png into `directory`."""
+    """Write ui_runs.png, ui_charts.png, ui_compare.png and ui_student.png into `directory`."""
     with serving(uri) as server:
         keep_view(server, "0")
         plain, confident = (student(server, method) for method in ("baseline", "confidence"))
         for name, path, height in (
             ("ui_runs", runs_page("0"), 1050),
+            ("ui_charts", charts_page("0"), 760),
             ("ui_compare", f'/compare-runs?runs=["{plain}","{confident}"]&experiments=["0"]&{TRAINING}', 2030),
             ("ui_student", f"/experiments/0/runs/{confident}?{TRAINING}", 1490),
         ):
@@ -108,6 +121,9 @@ def keep_view(server: Addresses, experiment_id: str) -> None:
         "columnOrder": list(COLUMNS),
         "columnWidths": COLUMNS,
         "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
+        "compareRunCharts": [chart | {"uuid": str(number), "metricSectionId": "w2s"} for number, chart in enumerate(CHARTS)],
+        "compareRunSections": [{"uuid": "w2s", "name": "PGR", "display": True, "isReordered": True}],
+        "isAccordionReordered": True,
     }
     view = {"name": "Students over seeds", "createdAt": int(time.time() * 1000), "state": json.dumps(state)}
     tag = {"experiment_id": experiment_id, "key": f"mlflow.sharedViewState.{VIEW}", "value": json.dumps(view)}
@@ -117,6 +133,11 @@ def keep_view(server: Addresses, experiment_id: str) -> None:
 def runs_page(experiment_id: str) -> str:
     """The path of the run list in the view that `keep_view` kept."""
     return f"/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}&{TRAINING}"
+
+
+def charts_page(experiment_id: str) -> str:
+    """The path of the charts in that view."""
+    return f"{runs_page(experiment_id)}&compareRunsMode=CHART"
 
 
 def student(server: Addresses, method: str) -> str:

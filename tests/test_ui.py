@@ -36,10 +36,14 @@ def test_the_ui_shows_students_in_groups_over_seeds(experiment: str, tracking_ur
     with screenshots.serving(tracking_uri) as served:
         screenshots.keep_view(served, experiment_id)
         page = seen(served.pages + screenshots.runs_page(experiment_id))
+        charts = seen(served.pages + screenshots.charts_page(experiment_id))
     assert "Group: strong: chess-426k, method: baseline 2" in page
     assert "Group: strong: chess-426k, method: confidence 1" in page
     assert all(result.name in page for result in found)
     assert "test/accuracy" in page and "test/pgr" in page
+    assert "PGR (2)" in charts and "model/parameters vs. test/pgr" in charts
+    mean = np.mean([run.metrics["test/pgr"] for run in found[:2]])
+    assert f"{mean:.2f}" in charts.replace("−", "-")  # the bar of baseline, over its seeds
     assert str(found[2].metrics["test/accuracy"])[:6] in page
 
 
