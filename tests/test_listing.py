@@ -63,6 +63,7 @@ def test_every_task_prefix_and_rung_is_listed() -> None:
     assert [row["model"] for row in listing.of_models()] == [rung.name for rung in models.every()]
 
 
+@pytest.mark.slow
 def test_the_commands_print_for_people_or_json(sst2: Path) -> None:
     shown = command("tasks", "--check", "--data-dir", str(sst2))
     assert shown.returncode == 0 and shown.stdout == "" and "not found: " in shown.stderr and "sst2" in shown.stderr

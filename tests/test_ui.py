@@ -43,7 +43,7 @@ def test_the_ui_shows_students_in_groups_over_seeds(experiment: str, tracking_ur
     assert "test/accuracy" in page and "test/pgr" in page
     assert "PGR (2)" in charts and "model/parameters vs. test/pgr" in charts
     mean = np.mean([run.metrics["test/pgr"] for run in found[:2]])
-    assert f"{mean:.2f}" in charts.replace("−", "-")  # the bar of baseline, over its seeds
+    assert f"{mean:.2f}" in charts.replace("\N{MINUS SIGN}", "-")  # the bar of baseline, over its seeds
     assert str(found[2].metrics["test/accuracy"])[:6] in page
 
 

@@ -133,6 +133,7 @@ def test_a_failed_ceiling_is_counted_and_said() -> None:
 # --- what is compared -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_methods_are_told_from_the_settings_they_ran_in() -> None:
     options: list[dict[str, Any]] = [{}, {"method": "confidence"}, {"epochs": 2}, {"method": "confidence", "epochs": 2}]
     for seed in (0, 1):

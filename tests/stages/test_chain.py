@@ -107,6 +107,7 @@ def answers(result: Result, like: Result) -> Any:
 
 
 @pytest.mark.usefixtures("experiment")
+@pytest.mark.slow
 def test_each_fit_starts_from_pretrained_weights_at_its_models_rate_by_ten_to_its_position(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

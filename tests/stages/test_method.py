@@ -88,6 +88,7 @@ def test_the_labels_cover_transfer_and_its_validation_slice_and_nothing_else() -
     assert labels.probabilities_NC.sum(axis=1) == pytest.approx(np.ones(len(labels.ids)), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_result_does_not_depend_on_what_ran_before() -> None:
     alone = student.run(config(seed=5)).predictions("test")
     student.run(config(seed=5, method="confidence"))

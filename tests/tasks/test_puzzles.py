@@ -259,6 +259,7 @@ def test_morphys_problem_is_solved() -> None:
     assert search.only_mate(chess.Board(MATES[2])) == chess.Move.from_uci("a1a6")
 
 
+@pytest.mark.slow
 def test_mating_moves_are_those_of_a_plain_search_in_many_positions() -> None:
     found = 0
     for board in playouts(60, 120):

@@ -84,7 +84,7 @@ def test_what_another_process_is_making_is_said() -> None:
 def arguments(tmp_path: Path) -> Iterator[dict[str, dict[str, Any]]]:
     (tmp_path / "grid.py").write_text("SETTINGS = [{'strong': 'chess-121k'}, {'stage': 'rule'}]")
     found: dict[str, dict[str, Any]] = {
-        name: dict(SMALL) for name in ("supervisor", "ceiling", "student", "generative", "rule", "probe", "main")
+        name: dict(SMALL) for name in ("supervisor", "ceiling", "student", "generative", "rule", "probe", "errors", "main")
     }
     found |= {"sweep": {"sweep": str(tmp_path / "grid.py"), **SMALL}, "pretrain": {}, "analyze": {}}
     yield found
@@ -103,6 +103,7 @@ def test_an_analysis_can_be_planned_once_there_is_a_run() -> None:
     assert len(plan_of("analyze").steps) == 1 and len(runs()) == 1
 
 
+@pytest.mark.slow
 def test_a_grid_is_summed_up_by_stage(capsys: pytest.CaptureFixture[str]) -> None:
     with planned.planning() as plan:
         sweep.run(sweep.Config(seeds="0..3", **SMALL))
@@ -113,6 +114,7 @@ def test_a_grid_is_summed_up_by_stage(capsys: pytest.CaptureFixture[str]) -> Non
     assert plan.summary()["trained"] == len(plan.steps) == len(plan.summary()["steps"])
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_plan_and_nothing_runs(tmp_path: Path) -> None:
     line = [
         sys.executable,

@@ -142,6 +142,7 @@ def test_what_is_no_result_is_one_sentence(first: Result) -> None:
         explain(plain)
 
 
+@pytest.mark.slow
 def test_the_command_says_it(first: Result) -> None:
     student.run(config(loss_options={"alpha": 0.6}))
     line = [sys.executable, "-m", "w2s_mlflow", "why", first.run_id, "--json"]
