@@ -17,7 +17,7 @@ from tests import servers
 from tests.conftest import SMALL, runs
 from w2s_mlflow import leaderboard
 from w2s_mlflow.config import ConfigError, parse
-from w2s_mlflow.stages import _frames, _gold, _scores, analyze, rule, student
+from w2s_mlflow.stages import _frames, _gold, _report, _scores, analyze, rule, student
 from w2s_mlflow.tables import Frames
 from w2s_mlflow.tracking import index, results, server
 from w2s_mlflow.tracking.results import Result
@@ -285,6 +285,11 @@ def test_a_report_needs_no_network_and_every_table_has_three_forms() -> None:
     figures = {Path(path).suffix for path in found.digests if path.startswith("figures/")}
     assert figures == {".png", ".svg", ".html"}
     assert mlflow.get_run(found.run_id).data.metrics["chess chess-27k chess-43k choose baseline/accuracy"] > 0
+
+
+def test_a_text_of_several_lines_stays_in_its_cell() -> None:
+    lines = _report.markdown(pd.DataFrame({"text": ["one | two\nthree"], "n": [1]})).splitlines()
+    assert lines[2:] == [r"| one \| two three | 1 |"]
 
 
 def test_domains_are_the_papers() -> None:

@@ -10,7 +10,7 @@ from w2s_mlflow.tables import errors as table
 
 CAPTION = (
     "Test errors of students by type, shares of all errors (means over n seeds; their intervals, and what tokens drawn at "
-    "random would give, are in the table `errors`). The paper has 70% for quote selection and evidence extraction together, "
+    "random would give, are in the table of errors). The paper has 70% for quote selection and evidence extraction together, "
     "and 20% for overfitting."
 )
 FRAMES = ("errors",)

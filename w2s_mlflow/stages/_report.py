@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROWS = 200
 """Rows that a table shows on the page; its CSV has all."""
 SETUP = ["task", "domain", "weak", "strong", "head", "setting", "train_size", "test_size", "seeds", "parameters"]
-LATER = ("setup", "pgr", "claims", "runs")
+LATER = ("setup", "pgr", "claims", "runs", "error_examples")
 """Tables that stand in a place of their own, or are too long for the page."""
 IN_PASSING = ("data_dir", "report", "keep_model", "checkpoint_every", "gradient_checkpointing")
 """Options that change no result."""
@@ -144,7 +144,8 @@ def markdown(table: pd.DataFrame) -> str:
     """A Markdown table: numbers at three decimals, p-values at two digits, what is not defined as a dash."""
     lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
     for row in table.to_dict("records"):
-        lines.append("| " + " | ".join(cell(str(name), value) for name, value in row.items()) + " |")
+        cells = (cell(str(name), value).replace("|", r"\|").replace("\n", " ") for name, value in row.items())
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
