@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -76,6 +76,17 @@ def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, every: Sequence[s
     for x, row in zip(shifted, rows.to_dict("records"), strict=True):
         interval = f" [{row[f'{y}_low']:.3f}, {row[f'{y}_high']:.3f}]" if math.isfinite(row[f"{y}_low"]) else ""
         tip(axes, x, row[y], f"{label}, {short(row['size'])} parameters: {row[y]:.3f}{interval}, n = {row['n']}")
+
+
+def stacked(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str], labels: Sequence[str]) -> None:
+    """One bar for each row, of the columns in `colours` one after the other, each with a tip that says what it is."""
+    left = pd.Series(0.0, index=rows.index)
+    for name, colour in colours.items():
+        word = name.replace("_", " ")
+        axes.barh(range(len(rows)), rows[name], left=left, color=colour, label=word, height=0.75)
+        for place, (value, start) in enumerate(zip(rows[name], left, strict=True)):
+            tip(axes, start + value / 2, place, f"{labels[place]}: {word} {value:.3f}")
+        left = left + rows[name]
 
 
 def tip(axes: Axes, x: float, y: float, text: str) -> None:

@@ -23,12 +23,7 @@ def figure(errors: pd.DataFrame) -> Figure:
     labels = [[f"{row.method}, n = {row.n}" for row in rows.itertuples()] for _, rows in cells]
     drawn, panels = _drawing.bars(labels)
     for axes, names, ((task, weak, strong), rows) in zip(panels, labels, cells, strict=True):
-        left = pd.Series(0.0, index=rows.index)
-        for name, colour in COLOURS.items():
-            axes.barh(range(len(rows)), rows[name], left=left, color=colour, label=name.replace("_", " "), height=0.75)
-            for place, (value, start) in enumerate(zip(rows[name], left, strict=True)):
-                _drawing.tip(axes, start + value / 2, place, f"{names[place]}: {name.replace('_', ' ')} {value:.3f}")
-            left = left + rows[name]
+        _drawing.stacked(axes, rows, COLOURS, names)
         axes.set_xlim(0, 1)
         axes.set_xlabel("share of test errors")
         _drawing.title(axes, task, f"{weak} → {strong}")

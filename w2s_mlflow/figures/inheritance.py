@@ -19,15 +19,10 @@ PARTS = {"corrected": "#009E73", "copied": "#D55E00", "broken": "#E69F00", "both
 def figure(outcomes: pd.DataFrame) -> Figure:
     """The figure: one panel per task and models, one bar per method."""
     cells = list(inheritance.table(outcomes).groupby(["task", "weak", "strong"], sort=False))
-    labels = [list(_drawing.names(rows)) for _, rows in cells]
+    labels = [[f"{name}, n = {n}" for name, n in zip(_drawing.names(rows), rows["n"], strict=True)] for _, rows in cells]
     drawn, panels = _drawing.bars(labels)
     for axes, names, ((task, weak, strong), rows) in zip(panels, labels, cells, strict=True):
-        left = pd.Series(0.0, index=rows.index)
-        for part, colour in PARTS.items():
-            axes.barh(range(len(rows)), rows[part], left=left, color=colour, label=part.replace("_", " "), height=0.75)
-            for place, (value, start) in enumerate(zip(rows[part], left, strict=True)):
-                _drawing.tip(axes, start + value / 2, place, f"{names[place]}: {part} {value:.3f}, n = {rows['n'].iloc[place]}")
-            left = left + rows[part]
+        _drawing.stacked(axes, rows, PARTS, names)
         axes.set_xlabel("share of test rows")
         _drawing.title(axes, task, f"{weak} → {strong}")
     _drawing.legend(drawn)
