@@ -1,7 +1,8 @@
 """Searches: Optuna proposes options, students are made with them, and an objective says how good they are.
 
-A search file has STAGE, SETTING (options that all trials share), OBJECTIVE, `space(trial)`, which gives the options of one trial,
-and, for the objective `proxy`, PROXY, the settings that stand in for the one that is tuned. Objectives, each a mean over seeds:
+A search file has STAGE, SETTING (options that all trials share), OBJECTIVE, `space(trial)`, which gives the options of one
+trial, and, for the objective `proxy`, PROXY, the settings that stand in for the one that is tuned. Objectives, each a mean over
+seeds:
 
 | objective | what a trial sees | what it may tune |
 |---|---|---|

@@ -1,0 +1,20 @@
+"""The confidence loss: its weight, its warm-up and the rate.
+
+The objective sees ground truth of `selection` of a smaller pair of models (proxy), never of the pair that is tuned.
+"""
+
+from typing import Any
+
+STAGE = "student"
+OBJECTIVE = "proxy"
+SETTING = {"weak": "chess-60k", "strong": "chess-426k", "method": "confidence", "early_stopping": "none"}
+PROXY = [{"weak": "chess-27k", "strong": "chess-121k"}]
+
+
+def space(trial: Any) -> dict[str, Any]:
+    """The options of one trial."""
+    return {
+        "alpha": trial.suggest_float("alpha", 0.0, 1.0),
+        "warmup": trial.suggest_float("warmup", 0.0, 0.5),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
+    }
