@@ -6,7 +6,7 @@ The objective sees ground truth of `selection` of a smaller pair of models (prox
 from typing import Any
 
 STAGE = "student"
-OBJECTIVE = "proxy"
+OBJECTIVE, METRIC, DIRECTION = "proxy", "accuracy", "maximize"
 SETTING = {"weak": "chess-60k", "strong": "chess-426k", "method": "confidence", "early_stopping": "none"}
 PROXY = [{"weak": "chess-27k", "strong": "chess-121k"}]
 
@@ -15,6 +15,6 @@ def space(trial: Any) -> dict[str, Any]:
     """The options of one trial."""
     return {
         "alpha": trial.suggest_float("alpha", 0.0, 1.0),
-        "warmup": trial.suggest_float("warmup", 0.0, 0.5),
+        "warmup": trial.suggest_float("warmup", 0.0, 1.0),
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
     }

@@ -1,14 +1,14 @@
 """Searches: Optuna proposes options, students are made with them, and an objective says how good they are.
 
-A search file has STAGE, SETTING (options that all trials share), OBJECTIVE, `space(trial)`, which gives the options of one
-trial, and, for the objective `proxy`, PROXY, the settings that stand in for the one that is tuned. Objectives, each a mean over
-seeds:
+A search file has STAGE, METRIC and DIRECTION (accuracy, maximize), SETTING, the options that are tuned around, `space(trial)`, which
+gives the options of one trial, OBJECTIVE, and, for the objective `proxy`, PROXY, the settings that stand in for the one that is
+tuned. Objectives, each a mean over seeds:
 
 | objective | what a trial sees | what it may tune |
 |---|---|---|
 | agreement | `validation/agreement`, with the weak labels: it rewards imitation | rates and epochs only |
-| proxy | `selection/accuracy` of other tasks, or of a smaller pair of models | anything |
-| oracle | `selection/accuracy` of this task and pair: ground truth that nobody has | anything |
+| proxy | `selection/METRIC` of other tasks, or of a smaller pair of models | anything |
+| oracle | `selection/METRIC` of this task and pair: ground truth that nobody has | anything |
 
 Trials are never scored on `test`.
 """
@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-OBJECTIVES = {"agreement": "validation/agreement", "proxy": "selection/accuracy", "oracle": "selection/accuracy"}
+OBJECTIVES = ("agreement", "proxy", "oracle")
+DIRECTIONS = ("maximize", "minimize")
 IMITATION_SAFE = {"learning_rate", "epochs", "batch_size", "generative_epochs"}
 """What may be tuned by agreement with weak labels: nothing that says how closely they are to be followed."""
 
@@ -41,20 +42,33 @@ class Search:
     """What a search file says, checked.
 
     Attributes:
-        settings: what each trial is run on, once per seed: PROXY's, or SETTING alone.
+        metric: what a trial's value is the mean of.
+        tuned: the setting that the search is for.
+        settings: what each trial is run on, once per seed: PROXY's, or `tuned` alone.
+        source: the file's text.
     """
 
     name: str
     stage: str
     objective: str
-    direction: str
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    tuned: Mapping[str, Any]
     settings: Sequence[Mapping[str, Any]]
     space: Callable[[optuna.Trial], Mapping[str, Any]]
     source: str = field(repr=False, default="")
 
     def study(self, more: Mapping[str, Any]) -> str:
         """The study's name: that of the file, and a digest of all that its trials hang on."""
-        parts = [self.source, self.stage, self.objective, self.direction, [dict(s) for s in self.settings], dict(more)]
+        parts = [
+            self.source,
+            self.stage,
+            self.objective,
+            self.metric,
+            self.direction,
+            [dict(s) for s in self.settings],
+            dict(more),
+        ]
         return f"{self.name}-{hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:12]}"
 
 
@@ -64,25 +78,29 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
     Raises:
         ConfigError: it names a stage, an objective or a direction that does not exist, or lacks what its objective needs.
     """
-    chosen = objective or getattr(module, "OBJECTIVE", "proxy")
+    chosen = str(objective or getattr(module, "OBJECTIVE", "proxy"))
     if chosen not in OBJECTIVES:
         raise unknown("--objective", chosen, OBJECTIVES)
     setting, proxies = dict(getattr(module, "SETTING", {})), list(getattr(module, "PROXY", []))
     if chosen == "proxy" and not proxies:
         raise ConfigError(f"--sweep {name}: --objective proxy needs PROXY, a list of settings that stand in for this one")
     direction = getattr(module, "DIRECTION", "maximize")
-    if direction not in ("maximize", "minimize"):
-        raise unknown(f"--sweep {name}: DIRECTION", direction, ("maximize", "minimize"))
+    if direction not in DIRECTIONS:
+        raise unknown(f"--sweep {name}: DIRECTION", direction, DIRECTIONS)
     settings = [setting | proxy for proxy in proxies] if chosen == "proxy" else [setting]
-    return Search(name, getattr(module, "STAGE", "student"), chosen, direction, settings, module.space, source)
+    stage = getattr(module, "STAGE", "student")
+    if "report" not in options.sentences(options.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
+        raise ConfigError(f"--sweep {name}: STAGE must be a stage with predictions, got {stage!r}")
+    metric = "validation/agreement" if chosen == "agreement" else f"selection/{getattr(module, 'METRIC', 'accuracy')}"
+    return Search(name, stage, chosen, metric, direction, setting, settings, module.space, source)
 
 
 def proposed(search: Search, trial: optuna.Trial) -> dict[str, Any]:
     """The options of a trial. Raises ConfigError where the objective may not tune one of them, or its range is none."""
     try:
         found = dict(search.space(trial))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"--sweep {search.name}: its space cannot be drawn from: {error}") from error
+    except Exception as error:  # the file is the user's: whatever is wrong with it is one sentence
+        raise ConfigError(f"--sweep {search.name}: its space cannot be drawn from: {type(error).__name__}: {error}") from error
     if search.objective == "agreement" and (tuned := sorted(set(found) - IMITATION_SAFE)):
         raise must(
             "objective", f"proxy or oracle for a space with {', '.join(tuned)}, as agreement rewards imitation", "agreement"
@@ -92,17 +110,28 @@ def proposed(search: Search, trial: optuna.Trial) -> dict[str, Any]:
 
 def value(search: Search, results: Sequence[Result]) -> float:
     """The objective of one trial, the mean over its runs. Raises ConfigError where a run does not log it."""
-    metric = OBJECTIVES[search.objective]
-    if missing := next((result for result in results if metric not in result.metrics), None):
+    if missing := next((result for result in results if search.metric not in result.metrics), None):
         raise ConfigError(
-            f"--objective {search.objective} needs {metric}, which run {missing.run_id} ({missing.name}) does not log"
+            f"--objective {search.objective} needs {search.metric}, which run {missing.run_id} ({missing.name}) does not log"
         )
-    return float(np.mean([result.metrics[metric] for result in results]))
+    return float(np.mean([result.metrics[search.metric] for result in results]))
 
 
 def configs(search: Search, given: Mapping[str, Any], seeds: Sequence[int], sizes: Mapping[str, Any]) -> list[Any]:
-    """The Configs of one trial, for each setting and seed; they report what the objective looks at, and never `test`."""
+    """The Configs of one trial, for each setting and seed; they report what the objective looks at, and never `test`.
+
+    Raises:
+        ConfigError: the stage has no such option, or not with this value.
+    """
     kind = options.plugin("stages", search.stage, "stage").Config
     report = "none" if search.objective == "agreement" else "selection"
     every = [dict(setting) | dict(given) | dict(sizes) for setting in search.settings]
     return [options.parse(kind, one | {"seed": seed, "report": report}) for one in every for seed in seeds]
+
+
+def command(search: Search, given: Mapping[str, Any]) -> str:
+    """What to type for one setting of what is tuned."""
+    chosen = {**search.tuned, **given}
+    return " ".join(
+        ["python -m w2s_mlflow", search.stage, *(f"{options.flag(name)} {value}" for name, value in chosen.items())]
+    )

@@ -77,6 +77,14 @@ class Recorder:
         if len(self._metrics) >= BATCH and not self._held:
             self.flush()
 
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Send what the code that makes the run has chosen, at once."""
+        client().log_batch(self.run_id, params=_params(values))
+
+    def note(self, text: str) -> None:
+        """Replace the run's Markdown note, at its end."""
+        self.tags[MLFLOW_RUN_NOTE] = text
+
     def flush(self) -> None:
         """Send what is buffered."""
         for start in range(0, len(self._metrics), BATCH):
@@ -178,10 +186,17 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
 
 
 @contextlib.contextmanager
-def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """A run under which the results made inside are filed: a grid or a search. It has no fingerprint and is never reused."""
+def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
+    """A run that has no fingerprint and is never reused, such as a trial."""
     worker.settle()
     with recording(Header(name, {"w2s.stage": stage}, params, note), seal=lambda run_id: True) as recorder:
+        yield recorder
+
+
+@contextlib.contextmanager
+def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
+    """A plain run under which the results made inside are filed: a grid or a search."""
+    with plain(name, stage, params, note) as recorder:
         outer = _parent.set(recorder.run_id)
         try:
             yield recorder
@@ -232,10 +247,13 @@ def _tags(header: Header) -> dict[str, str]:
     return _origin() | own | dict(header.tags) | family | worker.marks()
 
 
+def _params(values: Mapping[str, Any]) -> list[Param]:
+    return [Param(key, str(value)[:PARAM_LIMIT]) for key, value in values.items()]
+
+
 def _create(header: Header) -> str:
     run = client().create_run(experiment().experiment_id, tags=_tags(header), run_name=header.name)
-    logged = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in header.params.items()]
-    client().log_batch(run.info.run_id, params=logged)
+    client().log_batch(run.info.run_id, params=_params(header.params))
     return str(run.info.run_id)
 
 
