@@ -1,8 +1,8 @@
 """Searches: Optuna proposes options, students are made with them, and an objective says how good they are.
 
-A search file has STAGE, METRIC and DIRECTION (accuracy, maximize), SETTING, the options that are tuned around, `space(trial)`, which
-gives the options of one trial, OBJECTIVE, and, for the objective `proxy`, PROXY, the settings that stand in for the one that is
-tuned. Objectives, each a mean over seeds:
+A search file has STAGE, METRIC and DIRECTION (accuracy, maximize), SETTING, the options that are tuned around, `space(trial)`,
+which gives the options of one trial, OBJECTIVE, and, for the objective `proxy`, PROXY, the settings that stand in for the one
+that is tuned. Objectives, each a mean over seeds:
 
 | objective | what a trial sees | what it may tune |
 |---|---|---|
@@ -84,7 +84,7 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
     setting, proxies = dict(getattr(module, "SETTING", {})), list(getattr(module, "PROXY", []))
     if chosen == "proxy" and not proxies:
         raise ConfigError(f"--sweep {name}: --objective proxy needs PROXY, a list of settings that stand in for this one")
-    direction = getattr(module, "DIRECTION", "maximize")
+    direction: Any = getattr(module, "DIRECTION", "maximize")
     if direction not in DIRECTIONS:
         raise unknown(f"--sweep {name}: DIRECTION", direction, DIRECTIONS)
     settings = [setting | proxy for proxy in proxies] if chosen == "proxy" else [setting]

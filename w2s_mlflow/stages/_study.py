@@ -33,18 +33,13 @@ PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "sl
 
 def opened(search: Search, name: str) -> optuna.Study:
     """The study of this name, made where there is none, its dead trials called failed and waiting to be tried again."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
 
     from w2s_mlflow.tracking import worker
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = checkpoint.place("studies") / f"{name}.log"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(file)))
-    study = optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+    _file(name).parent.mkdir(parents=True, exist_ok=True)
+    study = _loaded(search, name)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         owner = worker.Worker.parse(trial.user_attrs.get(OWNER, ""))
         if owner is None or owner.gone():
             _give_up(study, trial.number, trial.params)
@@ -72,7 +67,7 @@ def run_trials(
     done = len(_finished(study))
     with tqdm(total=max(trials, done), initial=done, unit="trial", dynamic_ncols=True) as bar:
         for _ in range(trials - done):
-            study.sampler = drawing(sampler, seed, len(study.get_trials(deepcopy=False)))
+            study.sampler = drawing(sampler, seed, len(_finished(study)))
             trial = study.ask()
             with _owned(study, trial):
                 study.tell(trial, _made(search, trial, configs))
@@ -81,7 +76,7 @@ def run_trials(
 
 
 def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by its number, so that a study which was stopped draws what one that was not does.
+    """The sampler of one trial, seeded by how many are finished: a study that was stopped draws what one that was not does.
 
     Raises:
         ConfigError: there is none of this name.
@@ -94,13 +89,14 @@ def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
     return optuna.samplers.RandomSampler(own) if sampler == "random" else optuna.samplers.TPESampler(seed=own)
 
 
-def rehearsed(search: Search, trials: int, seed: int) -> list[dict[str, Any]]:
-    """The options of so many trials drawn at random, as a plan needs them: how many, and of which kind."""
+def rehearsed(search: Search, name: str, trials: int) -> list[dict[str, Any]]:
+    """As many options drawn at random as the study lacks trials, and for the best one: how many there are, of which kind."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=drawing("random", seed, 0))
-    return [_search.proposed(search, study.ask()) for _ in range(trials)]
+    done = len(_finished(_loaded(search, name))) if _file(name).exists() else 0
+    drawn = optuna.create_study(sampler=drawing("random", 0, 0))
+    return [_search.proposed(search, drawn.ask()) for _ in range(max(trials - done, 0) + 1)]
 
 
 def looks(study: optuna.Study, search: Search) -> int:
@@ -115,21 +111,34 @@ def best(study: optuna.Study) -> dict[str, Any]:
     return dict(study.best_trial.user_attrs[GIVEN])
 
 
-def draw(study: optuna.Study, directory: Path) -> None:
+def draw(study: optuna.Study, search: Search, directory: Path) -> None:
     """Write the table of trials, and Optuna's plots as far as there are trials enough for them."""
     import matplotlib.pyplot as plt
-    import optuna
     from optuna.visualization import matplotlib as plots
 
     directory.mkdir(parents=True, exist_ok=True)
     study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
     for name in PLOTS:
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # one trial, or one value only
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            getattr(plots, f"plot_{name}")(study)
-            plt.gcf().set_size_inches(9, 5)
+            warnings.simplefilter("ignore")  # these plots are new, and there are few trials for them: both are known
+            getattr(plots, f"plot_{name}")(study, target_name=search.metric)
+            plt.gcf().set_size_inches(12, 5)
             plt.gcf().savefig(directory / f"{name}.png", dpi=120, bbox_inches="tight")
         plt.close("all")
+
+
+def _file(name: str) -> Path:
+    return checkpoint.place("studies") / f"{name}.log"
+
+
+def _loaded(search: Search, name: str) -> optuna.Study:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(_file(name))))
+    return optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
 
 
 def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from w2s_mlflow import config as options
 from w2s_mlflow.config import must, unknown
 from w2s_mlflow.stages import _gold, _search, _study, _sweep_file, analyze
-from w2s_mlflow.stages._sweep_file import parse_seeds
+from w2s_mlflow.stages._sweep_file import parse_seeds as parse_seeds
 
 if TYPE_CHECKING:
     from w2s_mlflow.stages._search import Search
@@ -133,12 +133,13 @@ def _searched(config: Config, search: Search) -> Result:
     for one in configs({}):
         _gold.cut(one.resolved())  # what cannot be cut ends here, before any run starts
     name, trials, seed = f"sweep {config.sweep}", config.trials or TRIALS, config.trial_seeds()[0]
+    study_name = _study_name(config, search)
+    *waiting, best = _study.rehearsed(search, study_name, trials)
+    of_trials = [Job(search.stage, one) for given in waiting for one in configs(given)]  # what cannot be run ends here, too
     if plan := planned.current():
-        waiting = [one for given in _study.rehearsed(search, trials, seed) for one in configs(given)]
-        for job in [*(Job(search.stage, one) for one in waiting), *_chosen(config, search, {})]:
+        for job in [*of_trials, *_chosen(config, search, {}), *_chosen(config, search, best)]:
             job.run()
         return plan.placeholder(name, "sweep")
-    study_name = _study_name(config, search)
     note = f"The search `{search.name}`, objective `{search.objective}`: its trials and their runs are below."
     with recorder.parent(name, "sweep", options.flat(config) | {"study": study_name}, note) as recording:
         study = _study.opened(search, study_name)
@@ -146,7 +147,7 @@ def _searched(config: Config, search: Search) -> Result:
             _study.run_trials(study, search, configs, trials, config.sampler or _study.SAMPLERS[0], seed)
         best = _study.best(study)
         command = _search.command(search, best)
-        _study.draw(study, recording.directory / "search")
+        _study.draw(study, search, recording.directory / "search")
         recording.metrics({"search/objective": study.best_value, "search/looks": _study.looks(study, search)})
         recording.params({f"best_{name}": value for name, value in best.items()})
         recording.text("search/best.txt", command + "\n")

@@ -1,0 +1,249 @@
+"""A search: its objectives, what its study keeps and goes on from, and what it reads of ground truth."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow import config
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.records import Gold
+from w2s_mlflow.stages import _gold, _search, _study, _sweep_file, analyze, student, sweep
+from w2s_mlflow.tracking import planned, results, worker
+
+SPACE = """
+SETTING = {"weak": "chess-43k", "strong": "chess-121k", "method": "confidence", "early_stopping": "none"}
+PROXY = [{"weak": "chess-27k", "strong": "chess-60k"}]
+
+def space(trial):
+    return {"alpha": trial.suggest_float("a", 0.0, 1.0) / 2, "warmup": trial.suggest_categorical("warmup", [0.0, 0.2])}
+"""
+RATES = """
+SETTING = {"weak": "chess-43k", "strong": "chess-60k", "method": "baseline"}
+
+def space(trial):
+    return {"learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True)}
+"""
+SPLITS = ("test", "selection")
+SEARCHES = [name for name in ("bootstrap", "confidence", "generative", "learning_rate") if sweep.Config(sweep=name).search()]
+
+
+@pytest.fixture(autouse=True)
+def here(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An experiment, two search files, studies of this test alone; most of an analysis is the drawing of its figures."""
+    monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(analyze, "_figures", lambda *_: [])
+    (tmp_path / "space.py").write_text(SPACE)
+    (tmp_path / "rates.py").write_text(RATES)
+
+
+def asked(**given: Any) -> sweep.Config:
+    return sweep.Config(**{"sweep": "space.py", "trials": 3, "search_seeds": "7,8", "seeds": "0..1", **SMALL, **given})
+
+
+def study_of(asked: sweep.Config) -> optuna.Study:
+    search = asked.search()
+    assert search is not None
+    return _study.opened(search, sweep._study_name(asked, search))
+
+
+def drawn(study: optuna.Study) -> list[tuple[Any, Any]]:
+    return [(trial.params, trial.value) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
+
+
+def test_a_search_is_a_run_with_its_trials_below_and_trains_inputs_once() -> None:
+    parent = sweep.run(asked())
+    below = [run for run in runs() if run.data.tags.get("mlflow.parentRunId") == parent.run_id]
+    trials = [run for run in below if run.data.tags["w2s.stage"] == "trial"]
+    assert len(trials) == 3 and len(below) == len(runs()) - 1
+    by_stage = [run.data.tags["w2s.stage"] for run in below]
+    # Two seeds of the proxy and two fresh ones of the pair that is tuned; of this pair the best setting and the default.
+    assert (by_stage.count("supervisor"), by_stage.count("ceiling"), by_stage.count("student")) == (4, 4, 3 * 2 + 2 * 2)
+    for trial in trials:
+        used = [results.get(run_id) for run_id in trial.data.tags["w2s.used_run_ids"].split(",")]
+        assert [run.params["seed"] for run in used] == ["7", "8"] and {run.params["strong"] for run in used} == {"chess-60k"}
+        assert {run.params["alpha"] for run in used} == {trial.data.params["alpha"]}
+        mean = sum(run.metrics["selection/accuracy"] for run in used) / 2
+        assert trial.data.metrics["objective"] == pytest.approx(mean) and trial.data.tags["w2s.objective"] == "proxy"
+    best = max(trials, key=lambda run: run.data.metrics["objective"])
+    assert parent.metrics["search/objective"] == best.data.metrics["objective"] and parent.metrics["search/looks"] == 6
+    assert parent.params["best_alpha"] == best.data.params["alpha"]
+    assert f"--alpha {best.data.params['alpha']}" in parent.artifact("search/best.txt").read_text()
+
+
+def test_test_is_read_only_for_the_best_setting_and_the_default_over_fresh_seeds() -> None:
+    parent = sweep.run(asked())
+    students = [run for run in runs() if run.data.tags["w2s.stage"] == "student"]
+    seen = {split: {run.data.params["seed"] for run in students if f"{split}/accuracy" in run.data.metrics} for split in SPLITS}
+    assert seen == {"test": {"0", "1"}, "selection": {"7", "8"}}
+    scores: dict[bool, float] = {True: 0.0, False: 0.0}
+    for run in students:
+        if run.data.params["seed"] in "01":
+            scores[run.data.params["alpha"] == parent.params["best_alpha"]] += run.data.metrics["test/accuracy"] / 2
+    assert parent.metrics["test/best_accuracy"] == pytest.approx(scores[True])
+    assert parent.metrics["test/default_accuracy"] == pytest.approx(scores[False])
+    assert parent.metrics["test/difference"] == pytest.approx(scores[True] - scores[False]) and parent.metrics["test/n"] == 2
+    with parent.artifact("tables/pgr.csv").open(newline="") as file:
+        assert [row["n"] for row in csv.DictReader(file)] == ["2", "2"]
+
+
+def test_the_second_time_nothing_is_trained_and_more_trials_go_on() -> None:
+    first, made = sweep.run(asked(trials=2)), len(runs())
+    second = sweep.run(asked(trials=2))
+    assert len(runs()) == made + 1 and second.params["best_alpha"] == first.params["best_alpha"]
+    sweep.run(asked(trials=3))
+    assert len([run for run in runs() if run.data.tags["w2s.stage"] == "trial"]) == 3
+
+
+def test_a_study_that_was_stopped_comes_to_what_one_that_was_not_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, calls = student.run, []
+
+    def stopped(given: student.Config) -> results.Result:
+        calls.append(given)
+        if len(calls) == 4:  # the second run of the second trial
+            raise KeyboardInterrupt
+        return run(given)
+
+    monkeypatch.setattr(student, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(asked())
+    states = [trial.state for trial in study_of(asked()).get_trials()]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING]
+    assert {run.info.status for run in runs() if run.data.tags["w2s.stage"] in ("trial", "sweep")} == {"FINISHED", "KILLED"}
+    sweep.run(asked())
+    after = drawn(study_of(asked()))
+    monkeypatch.setenv("W2S_SCRATCH", "another")
+    sweep.run(asked())
+    assert drawn(study_of(asked())) == after and len(after) == 3
+
+
+def test_a_trial_whose_process_is_gone_is_tried_again() -> None:
+    study = study_of(asked())
+    for owner in (f"{worker._machine()}:{2**22 + 1}:1", str(worker.me())):
+        trial = study.ask()
+        trial.suggest_float("a", 0.0, 1.0)
+        trial.set_user_attr(_study.OWNER, owner)
+    again = study_of(asked())
+    assert [trial.state for trial in again.get_trials()] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
+    assert again.ask().suggest_float("a", 0.0, 1.0) == study.get_trials()[0].params["a"]
+
+
+def test_agreement_reads_no_ground_truth_of_what_is_tuned() -> None:
+    parent = sweep.run(asked(sweep="rates.py", objective="agreement", trials=2))
+    trials = [run for run in runs() if run.data.tags["w2s.stage"] == "trial"]
+    for run_id in ",".join(run.data.tags["w2s.used_run_ids"] for run in trials).split(","):
+        used = results.get(run_id)
+        assert not [name for name in used.metrics if name.startswith(("gold/", "test/", "selection/"))]
+    assert parent.metrics["search/looks"] == 0
+
+
+def test_a_plan_counts_what_is_left_and_writes_nothing() -> None:
+    def states(given: sweep.Config) -> dict[str, int]:
+        with planned.planning() as plan:
+            sweep.run(given)
+        return {state: plan.count(state) for state in (planned.REUSED, planned.TRAINED)}
+
+    whole = 4 + 4 + 3 * 2 + 2 * 2
+    assert states(asked()) == {"reused": 0, "trained": whole}
+    assert runs() == [] and not Path("scratch").exists()
+    sweep.run(asked())
+    assert states(asked())["trained"] == 2  # what the best setting is, a plan does not know
+    assert states(asked(trials=5))["trained"] == 2 + 2 * 2
+
+
+def test_another_space_size_or_objective_is_another_study(tmp_path: Path) -> None:
+    kinds = [asked(), asked(train_size=100), asked(objective="oracle"), asked(search_seeds="9"), asked(sampler="random")]
+    names = {sweep._study_name(one, search) for one in kinds if (search := one.search())}
+    (tmp_path / "space.py").write_text(SPACE.replace("/ 2", "/ 3"))
+    names.add(study_of(asked()).study_name)
+    assert len(names) == 6
+
+
+def test_a_sampler_draws_the_same_for_the_same_number() -> None:
+    def draws(name: str, number: int) -> float:
+        study = optuna.create_study(sampler=_study.drawing(name, 5, number))
+        return study.ask().suggest_float("x", 0, 1)
+
+    for name in _study.SAMPLERS:
+        assert draws(name, 0) == draws(name, 0) != draws(name, 1)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_shipped_search_draws_settings_that_can_be_run(name: str) -> None:
+    search = sweep.Config(sweep=name).search()
+    assert search is not None and "ground truth" in str(_sweep_file.read(name).__doc__)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    for _ in range(30):
+        given = _search.proposed(search, study.ask())
+        for one in _search.configs(search, given, [0], SMALL):
+            one.resolved()
+        kind = config.plugin("stages", search.stage, "stage").Config
+        assert config.parse(kind, {**search.tuned, **given}).resolved().report == "test"
+
+
+def test_every_shipped_file_is_a_grid_or_a_search() -> None:
+    names = {path.stem for path in _sweep_file.FOLDER.glob("*.py")}
+    assert {name for name in names if sweep.Config(sweep=name).search()} == set(SEARCHES)
+    for name in sorted(names - set(SEARCHES)):
+        assert sweep.settings(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "message"),
+    [
+        (
+            SPACE,
+            {"objective": "agreement"},
+            "--objective must be proxy or oracle for a space with alpha, warmup",
+        ),
+        (SPACE, {"objective": "gold"}, "--objective must be one of agreement, oracle, proxy, got 'gold'"),
+        (RATES, {}, "--objective proxy needs PROXY"),
+        (SPACE, {"sampler": "grid"}, "--sampler must be one of random, tpe, got 'grid'"),
+        (SPACE, {"trials": 0}, "--trials must be at least 1, got 0"),
+        (SPACE, {"search_seeds": "1,2"}, "--search-seeds must be seeds that are not in --seeds.*, got 1"),
+        (SPACE, {"search_seeds": "x"}, "--search-seeds must be a range"),
+        (SPACE + "STAGE = 'studnet'", {}, "STAGE must be one of .*studnet"),
+        (SPACE + "STAGE = 'analyze'", {}, "STAGE must be a stage with predictions, got 'analyze'"),
+        (SPACE + "DIRECTION = 'up'", {}, "DIRECTION must be one of maximize, minimize, got 'up'"),
+        (SPACE + "SETTINGS = [{}]", {}, "must define SETTINGS, a list of dictionaries, or space"),
+        (SPACE.replace('"alpha"', '"alhpa"'), {}, "the option must be one of .*did you mean --alpha"),
+        (SPACE.replace("0.0, 1.0)", "2.0, 1.0)"), {}, "its space cannot be drawn from: ValueError"),
+        (SPACE.replace("0.0, 1.0)", "7.0, 9.0)"), {}, r"--alpha must be in \[0, 1\]"),
+        ("SETTINGS = [{}]", {"trials": 3}, "--trials must be left out for space.py, which is a grid, got 3"),
+    ],
+)
+def test_a_wrong_search_is_refused_before_anything_starts(
+    text: str, given: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "space.py").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        sweep.run(asked(**given))
+    assert runs() == []
+
+
+def test_an_objective_that_nobody_logs_ends_the_search_and_the_study_stays_usable(tmp_path: Path) -> None:
+    (tmp_path / "space.py").write_text(SPACE + "METRIC = 'acuracy'")
+    with pytest.raises(ConfigError, match="--objective proxy needs selection/acuracy, which run"):
+        sweep.run(asked())
+    assert [trial.state for trial in study_of(asked()).get_trials()] == [TrialState.FAIL]
+    assert {run.info.status for run in runs() if run.data.tags["w2s.stage"] in ("trial", "sweep")} == {"FAILED"}
+
+
+def test_gold_of_test_is_not_read_by_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, str]] = []
+
+    class Listening(Gold):
+        def read(self, examples: Any, *, split: str, reason: str) -> Any:
+            read.append((split, reason))
+            return super().read(examples, split=split, reason=reason)
+
+    monkeypatch.setattr(_gold, "Gold", Listening)
+    monkeypatch.setattr(sweep, "_compare", lambda *_: None)
+    sweep.run(asked())
+    assert set(read) == {("supervision", "supervision"), ("transfer", "ceiling"), ("selection", "report")}
