@@ -18,6 +18,7 @@ WIDTH = 150
 LINES = 40
 """A plan with more results to train is summed up by stage."""
 HEADLINE = ("accuracy", "weak_accuracy", "ceiling_accuracy", "pgr", "pgr_low", "pgr_high")
+HEADLINE += ("default_accuracy", "best_accuracy", "difference", "difference_low", "difference_high", "p")
 
 
 def show_result(result: Result, seconds: float) -> None:

@@ -31,7 +31,7 @@ def space(trial):
     return {"learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True)}
 """
 SPLITS = ("test", "selection")
-SEARCHES = [name for name in ("bootstrap", "confidence", "generative", "learning_rate") if sweep.Config(sweep=name).search()]
+SEARCHES = ("bootstrap", "confidence", "full", "generative", "learning_rate")
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +93,7 @@ def test_test_is_read_only_for_the_best_setting_and_the_default_over_fresh_seeds
         assert [row["n"] for row in csv.DictReader(file)] == ["2", "2"]
 
 
+@pytest.mark.slow
 def test_the_second_time_nothing_is_trained_and_more_trials_go_on() -> None:
     first, made = sweep.run(asked(trials=2)), len(runs())
     second = sweep.run(asked(trials=2))
@@ -101,6 +102,7 @@ def test_the_second_time_nothing_is_trained_and_more_trials_go_on() -> None:
     assert len([run for run in runs() if run.data.tags["w2s.stage"] == "trial"]) == 3
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_comes_to_what_one_that_was_not_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     run, calls = student.run, []
 
@@ -143,6 +145,7 @@ def test_agreement_reads_no_ground_truth_of_what_is_tuned() -> None:
     assert parent.metrics["search/looks"] == 0
 
 
+@pytest.mark.slow
 def test_a_plan_counts_what_is_left_and_writes_nothing() -> None:
     def states(given: sweep.Config) -> dict[str, int]:
         with planned.planning() as plan:
