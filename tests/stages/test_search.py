@@ -44,7 +44,7 @@ def here(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def asked(**given: Any) -> sweep.Config:
-    return sweep.Config(**{"sweep": "space.py", "trials": 3, "search_seeds": "7,8", "seeds": "0..1", **SMALL, **given})
+    return sweep.Config(**{"sweep": "space.py", "trials": 2, "search_seeds": "7,8", "seeds": "0..1", **SMALL, **given})
 
 
 def study_of(asked: sweep.Config) -> optuna.Study:
@@ -61,10 +61,10 @@ def test_a_search_is_a_run_with_its_trials_below_and_trains_inputs_once() -> Non
     parent = sweep.run(asked())
     below = [run for run in runs() if run.data.tags.get("mlflow.parentRunId") == parent.run_id]
     trials = [run for run in below if run.data.tags["w2s.stage"] == "trial"]
-    assert len(trials) == 3 and len(below) == len(runs()) - 1
+    assert len(trials) == 2 and len(below) == len(runs()) - 1
     by_stage = [run.data.tags["w2s.stage"] for run in below]
     # Two seeds of the proxy and two fresh ones of the pair that is tuned; of this pair the best setting and the default.
-    assert (by_stage.count("supervisor"), by_stage.count("ceiling"), by_stage.count("student")) == (4, 4, 3 * 2 + 2 * 2)
+    assert (by_stage.count("supervisor"), by_stage.count("ceiling"), by_stage.count("student")) == (4, 4, 2 * 2 + 2 * 2)
     for trial in trials:
         used = [results.get(run_id) for run_id in trial.data.tags["w2s.used_run_ids"].split(",")]
         assert [run.params["seed"] for run in used] == ["7", "8"] and {run.params["strong"] for run in used} == {"chess-60k"}
@@ -72,7 +72,7 @@ def test_a_search_is_a_run_with_its_trials_below_and_trains_inputs_once() -> Non
         mean = sum(run.metrics["selection/accuracy"] for run in used) / 2
         assert trial.data.metrics["objective"] == pytest.approx(mean) and trial.data.tags["w2s.objective"] == "proxy"
     best = max(trials, key=lambda run: run.data.metrics["objective"])
-    assert parent.metrics["search/objective"] == best.data.metrics["objective"] and parent.metrics["search/looks"] == 6
+    assert parent.metrics["search/objective"] == best.data.metrics["objective"] and parent.metrics["search/looks"] == 4
     assert parent.params["best_alpha"] == best.data.params["alpha"]
     assert f"--alpha {best.data.params['alpha']}" in parent.artifact("search/best.txt").read_text()
 
@@ -114,14 +114,14 @@ def test_a_study_that_was_stopped_comes_to_what_one_that_was_not_comes_to(monkey
 
     monkeypatch.setattr(student, "run", stopped)
     with pytest.raises(KeyboardInterrupt):
-        sweep.run(asked())
+        sweep.run(asked(trials=3))
     states = [trial.state for trial in study_of(asked()).get_trials()]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING]
     assert {run.info.status for run in runs() if run.data.tags["w2s.stage"] in ("trial", "sweep")} == {"FINISHED", "KILLED"}
-    sweep.run(asked())
+    sweep.run(asked(trials=3))
     after = drawn(study_of(asked()))
     monkeypatch.setenv("W2S_SCRATCH", "another")
-    sweep.run(asked())
+    sweep.run(asked(trials=3))
     assert drawn(study_of(asked())) == after and len(after) == 3
 
 
@@ -152,12 +152,12 @@ def test_a_plan_counts_what_is_left_and_writes_nothing() -> None:
             sweep.run(given)
         return {state: plan.count(state) for state in (planned.REUSED, planned.TRAINED)}
 
-    whole = 4 + 4 + 3 * 2 + 2 * 2
+    whole = 4 + 4 + 2 * 2 + 2 * 2
     assert states(asked()) == {"reused": 0, "trained": whole}
     assert runs() == [] and not Path("scratch").exists()
     sweep.run(asked())
     assert states(asked())["trained"] == 2  # what the best setting is, a plan does not know
-    assert states(asked(trials=5))["trained"] == 2 + 2 * 2
+    assert states(asked(trials=4))["trained"] == 2 + 2 * 2
 
 
 def test_another_space_size_or_objective_is_another_study(tmp_path: Path) -> None:
