@@ -107,9 +107,10 @@ def test_a_study_that_was_stopped_comes_to_what_one_that_was_not_comes_to(monkey
     run, calls = student.run, []
 
     def stopped(given: student.Config) -> results.Result:
-        calls.append(given)
-        if len(calls) == 4:  # the second run of the second trial
-            raise KeyboardInterrupt
+        if planned.current() is None:
+            calls.append(given)
+            if len(calls) == 4:  # the second run of the second trial
+                raise KeyboardInterrupt
         return run(given)
 
     monkeypatch.setattr(student, "run", stopped)
@@ -166,6 +167,13 @@ def test_another_space_size_or_objective_is_another_study(tmp_path: Path) -> Non
     (tmp_path / "space.py").write_text(SPACE.replace("/ 2", "/ 3"))
     names.add(study_of(asked()).study_name)
     assert len(names) == 6
+
+
+def test_a_study_is_not_gone_on_with_after_its_code_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = study_of(asked()).study_name
+    assert study_of(asked()).study_name == before
+    monkeypatch.setattr(student, "VERSION", student.VERSION + 1)
+    assert study_of(asked()).study_name != before
 
 
 def test_a_sampler_draws_the_same_for_the_same_number() -> None:

@@ -58,18 +58,10 @@ class Search:
     space: Callable[[optuna.Trial], Mapping[str, Any]]
     source: str = field(repr=False, default="")
 
-    def study(self, more: Mapping[str, Any]) -> str:
-        """The study's name: that of the file, and a digest of all that its trials hang on."""
-        parts = [
-            self.source,
-            self.stage,
-            self.objective,
-            self.metric,
-            self.direction,
-            [dict(s) for s in self.settings],
-            dict(more),
-        ]
-        return f"{self.name}-{hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:12]}"
+    def study(self, hangs_on: Mapping[str, Any]) -> str:
+        """The study's name: that of the file, and a digest of all that a trial's value hangs on."""
+        said = [self.source, self.stage, self.objective, self.metric, self.direction, dict(hangs_on)]
+        return f"{self.name}-{hashlib.sha256(canonical_json(said).encode()).hexdigest()[:12]}"
 
 
 def of(name: str, module: ModuleType, source: str, objective: str | None) -> Search:

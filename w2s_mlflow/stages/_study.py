@@ -66,8 +66,8 @@ def run_trials(
 
     done = len(_finished(study))
     with tqdm(total=max(trials, done), initial=done, unit="trial", dynamic_ncols=True) as bar:
-        for _ in range(trials - done):
-            study.sampler = drawing(sampler, seed, len(_finished(study)))
+        while len(_finished(study)) < trials:
+            study.sampler = drawing(sampler, seed, len(_started(study)))
             trial = study.ask()
             with _owned(study, trial):
                 study.tell(trial, _made(search, trial, configs))
@@ -76,7 +76,7 @@ def run_trials(
 
 
 def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by how many are finished: a study that was stopped draws what one that was not does.
+    """The sampler of one trial, seeded by how many have not failed: a study that was stopped draws what one that was not does.
 
     Raises:
         ConfigError: there is none of this name.
@@ -145,6 +145,13 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     from optuna.trial import TrialState
 
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _started(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that are finished or, in other processes, under way: those do not draw the same."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
 
 
 def _give_up(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:

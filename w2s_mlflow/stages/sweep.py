@@ -159,11 +159,15 @@ def _searched(config: Config, search: Search) -> Result:
 
 
 def _study_name(config: Config, search: Search) -> str:
-    """A study's name holds all that its trials hang on: another space, objective, size, seed or store is another study."""
-    from w2s_mlflow.tracking import server
+    """A study's name holds all that its values hang on: the space, the objective, the store, and the fingerprints of what a
+    trial with the default options is made of, so that other data, code or libraries are another study, too."""
+    from w2s_mlflow.tracking import planned, server
 
+    with planned.planning() as plan:
+        for one in _search.configs(search, {}, config.trial_seeds(), config.sizes()):
+            Job(search.stage, one).run()
     store = {"uri": server.where(), "experiment": server.experiment().experiment_id}
-    return search.study(store | config.sizes() | {"seeds": config.trial_seeds(), "sampler": config.sampler})
+    return search.study(store | {"sampler": config.sampler, "fingerprints": sorted(plan.steps)})
 
 
 def _chosen(config: Config, search: Search, given: Mapping[str, Any]) -> list[Job]:
