@@ -282,18 +282,21 @@ def _again(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def settle(study: optuna.Study) -> None:
-    """Call the trials of dead processes failed, and have their options tried again."""
+    """Call the trials of dead processes failed, end their runs, and have their options tried again."""
     import optuna
 
     from w2s_mlflow.tracking import worker
 
-    for trial in under_way(study):
+    running = under_way(study)
+    for trial in running:
         owner = worker.Worker.parse(trial.user_attrs.get(OWNER, ""))
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if owner.gone() if owner else time.time() - began > YOUNG:
             give_up(study, trial.number, trial.params)
     with quietly():
         optuna.storages.fail_stale_trials(study)
+    if len(under_way(study)) < len(running):
+        worker.bury()
 
 
 @contextlib.contextmanager
