@@ -53,6 +53,7 @@ def flag(name: str) -> str:
 # --- plug-ins: the file name is the registry -------------------------------------------------------------------------
 
 
+@functools.cache
 def plugins(package: str) -> tuple[str, ...]:
     """The names of the plug-in files in `w2s_mlflow/<package>`; files with a leading underscore are their private rooms."""
     folder = importlib.import_module(f"w2s_mlflow.{package}")

@@ -30,8 +30,17 @@ SETTING = {"weak": "chess-43k", "strong": "chess-60k", "method": "baseline"}
 def space(trial):
     return {"learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True)}
 """
+SETTING_OF_RATES = 'SETTING = {"weak": "chess-43k", "strong": "chess-60k", "method": "baseline"}'
 SPLITS = ("test", "selection")
-SEARCHES = ("bootstrap", "confidence", "full", "generative", "learning_rate")
+SEARCHES = (
+    "bootstrap",
+    "confidence",
+    "full",
+    "generative",
+    "learning_rate",
+    "learning_rate_ceiling",
+    "learning_rate_supervisor",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +212,15 @@ def test_every_shipped_file_is_a_grid_or_a_search() -> None:
     names = {path.stem for path in _sweep_file.FOLDER.glob("*.py")}
     assert {name for name in names if sweep.Config(sweep=name).search()} == set(SEARCHES)
     for name in sorted(names - set(SEARCHES)):
-        assert sweep.settings(name)
+        assert [sweep._job(dict(setting), 0) for setting in sweep.settings(name)]
+
+
+def test_the_papers_grid_has_all_its_tasks_and_every_setting_can_be_run_where_the_data_is() -> None:
+    every = [sweep._job(dict(setting), 0).config.resolved() for setting in sweep.settings("paper")]
+    assert len({config.task for config in every}) == 22 + 2
+    chained = [config for config in every if config.chain]
+    assert {len(config.chain.split(",")) for config in chained} == {1, 2}
+    assert len(every) == 24 * 2 * (6 * 3 + 3 * 4)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +235,7 @@ def test_every_shipped_file_is_a_grid_or_a_search() -> None:
         (RATES, {}, "--objective proxy needs PROXY"),
         (RATES.replace("learning_rate", "batch_size"), {"objective": "agreement"}, "for a space with batch_size"),
         (SPACE, {"sampler": "cma"}, "--sampler must be one of grid, random, tpe, got 'cma'"),
-        (SPACE, {"sampler": "grid"}, "its space cannot be drawn from: ValueError: "),
+        (SPACE, {"sampler": "grid"}, "its space cannot be drawn from: ValueError: FloatDistribution.step must be given"),
         (SPACE, {"pruner": "none "}, "--pruner must be one of hyperband, median, none, wilcoxon, got 'none '"),
         (SPACE, {"pruner": "median", "search_seeds": "9"}, "--pruner must be none where a trial is a single run"),
         (SPACE, {"timeout": 0.0}, "--timeout must be above 0 minutes, got 0.0"),
@@ -254,6 +271,21 @@ def test_an_objective_that_nobody_logs_ends_the_search_and_the_study_stays_usabl
         sweep.run(asked())
     assert [trial.state for trial in study_of(asked()).get_trials()] == [TrialState.FAIL]
     assert {run.info.status for run in runs() if run.data.tags["w2s.stage"] in ("trial", "sweep")} == {"FAILED"}
+
+
+@pytest.mark.slow
+def test_a_supervisor_is_tuned_by_its_own_validation_slice_alone(tmp_path: Path) -> None:
+    text = RATES.replace(SETTING_OF_RATES, 'SETTING = {"weak": "chess-27k"}') + 'STAGE = "supervisor"\n'
+    (tmp_path / "rates.py").write_text(text)
+    parent = sweep.run(asked(sweep="rates.py", objective="agreement", trials=2))
+    used = [run for run in runs() if run.data.tags["w2s.stage"] == "supervisor" and run.data.params["seed"] in "78"]
+    assert len(used) == 4
+    assert not [name for run in used for name in run.data.metrics if name.startswith(("test/", "selection/"))]
+    by_rate: dict[str, list[float]] = {}
+    for run in used:
+        by_rate.setdefault(run.data.params["learning_rate"], []).append(run.data.metrics["validation/accuracy"])
+    assert parent.metrics["search/objective"] == pytest.approx(max(sum(values) / 2 for values in by_rate.values()))
+    assert parent.metrics["test/n"] == 2
 
 
 def test_gold_of_test_is_not_read_by_trials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ A rung of a hub family may be cut or pinned, NAME[@REVISION][:N]; any other mode
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,11 +105,15 @@ def find(name: str, option: str) -> Rung:
     Raises:
         ConfigError: there is none, or it is one that cannot be used; it names `option` and says what is legal.
     """
-    known = {rung.name: rung for rung in every()}
-    if name in known:
+    if name in (known := _named()):
         return known[name]
     found: Rung = config.plugin("models", ANY, option).find(name, option, known)
     return found
+
+
+@functools.cache
+def _named() -> dict[str, Rung]:
+    return {rung.name: rung for rung in every()}
 
 
 def every() -> Iterator[Rung]:

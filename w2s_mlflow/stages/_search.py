@@ -6,7 +6,7 @@ that is tuned. Objectives, each a mean over seeds:
 
 | objective | what a trial sees | what it may tune |
 |---|---|---|
-| agreement | `validation/agreement`, with the weak labels: it rewards imitation | rates and epochs only |
+| agreement | that with the labels trained on, on their validation slice: of a student it rewards imitation | rates and epochs |
 | proxy | `selection/METRIC` of other tasks, or of a smaller pair of models | anything |
 | oracle | `selection/METRIC` of this task and pair: ground truth that nobody has | anything |
 
@@ -35,6 +35,8 @@ OBJECTIVES = ("agreement", "proxy", "oracle")
 DIRECTIONS = ("maximize", "minimize")
 IMITATION_SAFE = {"learning_rate", "epochs", "generative_epochs"}
 """What may be tuned by agreement with weak labels: nothing that says how closely they are to be followed."""
+TRUTHFUL = ("supervisor", "ceiling")
+"""The stages whose own labels are ground truth."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
     if "report" not in options.sentences(options.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
         raise ConfigError(f"--sweep {name}: STAGE must be a stage with predictions, got {stage!r}")
     score = str(getattr(module, "METRIC", "accuracy"))
-    metric = "validation/agreement" if chosen == "agreement" else f"selection/{score}"
+    metric = f"selection/{score}"
+    if chosen == "agreement":  # of what ground truth trains, agreement with its labels is accuracy
+        metric = "validation/accuracy" if stage in TRUTHFUL else "validation/agreement"
     return Search(name, stage, chosen, metric, score, direction, setting, settings, module.space, source)
 
 

@@ -235,14 +235,17 @@ def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Tri
 
     with quietly():
         trial = study.ask()
-        trial.set_user_attr(OWNER, str(worker.me()))
-        before = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number and counts(one)]
-        study.sampler = drawing(wanted.sampler, wanted.seed, len(before))
-        given = _proposed(study, search, trial) if len(before) < wanted.limit() else None
-        study.sampler = drawing("random", 0, 0)  # the one for grids would stop a loop of Optuna's that there is not
-    if given is None or (wanted.sampler == "grid" and any(one.params == trial.params for one in before)):
-        if given is not None:
-            study.set_user_attr(EXHAUSTED, True)
+    trial.set_user_attr(OWNER, str(worker.me()))
+    before = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number and counts(one)]
+    try:
+        given = _drawn(study, search, wanted, trial, len(before)) if len(before) < wanted.limit() else None
+    except ConfigError:
+        tell(study, trial.number)
+        raise
+    if given is not None and wanted.sampler == "grid" and any(one.params == trial.params for one in before):
+        study.set_user_attr(EXHAUSTED, True)
+        given = None
+    if given is None:
         trial.set_user_attr(WITHDRAWN, True)
         tell(study, trial.number)
         return None
@@ -250,12 +253,13 @@ def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Tri
     return trial, given
 
 
-def _proposed(study: optuna.Study, search: Search, trial: optuna.Trial) -> dict[str, Any]:
+def _drawn(study: optuna.Study, search: Search, wanted: Wanted, trial: optuna.Trial, number: int) -> dict[str, Any]:
+    study.sampler = drawing(wanted.sampler, wanted.seed, number)
     try:
-        return _search.proposed(search, trial)
-    except ConfigError:
-        tell(study, trial.number)
-        raise
+        with quietly():
+            return _search.proposed(search, trial)
+    finally:
+        study.sampler = drawing("random", 0, 0)  # the one for grids would stop a loop of Optuna's that there is not
 
 
 def give_up(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:

@@ -56,7 +56,7 @@ def run(config: Config) -> Result:
 
     codes, found = _codes.read(config.coded) if config.coded else {}, pull(config)
     order = store.Order(
-        "analyze", _parts(config, found, codes), config, {}, {}, "Tables, figures and a report of finished runs."
+        "analyze", parts(config, found, codes), config, {}, {}, "Tables, figures and a report of finished runs."
     )
     return store.produce(order, lambda recorder: record(load(found, codes), recorder))
 
@@ -153,7 +153,7 @@ def _needed(result: Result) -> list[str]:
     return [run_id for run_id in (*tags, *result.tags.get("w2s.chain_run_ids", "").split(",")) if run_id]
 
 
-def _parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> Parts:
+def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> Parts:
     """What the analysis hangs on: which runs with which artifacts and numbers, and the code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("w2s_mlflow")
 SEARCH_SEEDS = "1000,1001"
 STORAGE = "W2S_STORAGE"
+CONTENTS = "w2s.contents"
+"""The tag of a grid's run by which it is found again when nothing is left to be made."""
 OF_SEARCHES = ("trials", "timeout", "search_seeds", "objective", "sampler", "pruner", "study", "storage")
 
 
@@ -147,6 +149,9 @@ def _drained(config: Config) -> Result:
         for job in waiting:
             job.run()
         return plan.placeholder(name, "sweep")
+    if before := _drained_before(waiting):
+        LOG.info("%d results, all reused, and their tables", len(waiting))
+        return before
     note = f"The grid `{config.sweep}` over seeds {config.seeds}: its runs are below, its tables among the artifacts."
     with recorder.parent(name, "sweep", options.flat(config), note) as recording:
         found, failed = drain(waiting, config.workers)
@@ -155,6 +160,7 @@ def _drained(config: Config) -> Result:
         recording.json("runs.json", sorted({result.run_id for result in found}))
         recording.json("failed.json", [str(error) for error in failed])
         analyze.record(analyze.load(found), recording)
+        recording.tags[CONTENTS] = _contents([result.fingerprint for result in found], _finished())
     reused = sum(result.reused for result in found)
     LOG.info("%d results, %d of them reused", len(found), reused)
     if failed:
@@ -163,6 +169,31 @@ def _drained(config: Config) -> Result:
             f"others are in run {recording.run_id}"
         )
     return results.get(recording.run_id)
+
+
+def _finished() -> dict[str, Result]:
+    """Every finished result of the experiment by its fingerprint, of several the newest, all in one request."""
+    from w2s_mlflow.tracking import index, server
+
+    return {result.fingerprint: result for result in index.finished(server.experiment().experiment_id)}
+
+
+def _contents(fingerprints: Sequence[str], finished: Mapping[str, Result]) -> str:
+    """What the tables of a grid hang on: the numbers and artifacts of its results, and the code of the tables."""
+    return analyze.parts(analyze.Config(), [finished[fingerprint] for fingerprint in fingerprints], {}).digest()
+
+
+def _drained_before(waiting: Sequence[Job]) -> Result | None:
+    """The run of a grid of which nothing is left to be made, no result and no table; none of it damaged."""
+    from w2s_mlflow.tracking import planned, results, store
+
+    if store.since():
+        return None
+    with planned.planning(_finished()) as plan:
+        found = [job.run() for job in waiting]
+    if plan.count(planned.REUSED) < len(plan.steps):
+        return None
+    return results.undamaged(CONTENTS, _contents([result.fingerprint for result in found], plan.known), found)
 
 
 def _searched(config: Config, search: Search) -> Result:

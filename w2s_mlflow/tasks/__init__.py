@@ -5,6 +5,7 @@ A family may also export `FILES`, from a prefix to a function of a path: `file:P
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,10 +73,14 @@ def find(name: str, option: str = "--task") -> Task:
     prefix, colon, path = name.partition(":")
     if colon and prefix in prefixes():
         return prefixes()[prefix](path)
-    known = {task.name: task for task in every()}
-    if name not in known:
+    if name not in (known := _named()):
         raise config.unknown(option, name, (*known, *(f"{prefix}:PATH" for prefix in prefixes())))
     return known[name]
+
+
+@functools.cache
+def _named() -> dict[str, Task]:
+    return {task.name: task for task in every()}
 
 
 def every() -> Iterator[Task]:
@@ -84,6 +89,7 @@ def every() -> Iterator[Task]:
         yield from config.plugin("tasks", family, "--task").TASKS
 
 
+@functools.cache
 def prefixes() -> dict[str, Callable[[str], Task]]:
     """What makes a task of a user's file, by the prefix of its name."""
     families = (config.plugin("tasks", family, "--task") for family in config.plugins("tasks"))

@@ -11,7 +11,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from w2s_mlflow.config import canonical_json
 
 PACKAGE = Path(__file__).parent.parent
 LIBRARIES = ("torch", "transformers")
+version = functools.cache(metadata.version)
+"""The version of a library, whose metadata is long read."""
 LENGTH = 32
 
 

@@ -39,6 +39,14 @@ class Plan:
     """The results that a command needs, each once."""
 
     steps: dict[str, Step] = field(default_factory=dict)
+    known: Mapping[str, Result] = field(default_factory=dict)
+    """Finished results by fingerprint that need not be asked for one by one."""
+
+    def reuse(self, fingerprint: str) -> Result | None:
+        """A result that is known to be finished, noted."""
+        if (found := self.known.get(fingerprint)) is not None:
+            self.steps[fingerprint] = Step(found.name, REUSED, 0.0)
+        return found
 
     def add(
         self, name: str, parts: Parts, identity: Mapping[str, str], options: Mapping[str, Any], runs: Sequence[Run]
@@ -88,9 +96,13 @@ def current() -> Plan | None:
 
 
 @contextlib.contextmanager
-def planning() -> Iterator[Plan]:
-    """Inside, stages only note what they would do: nothing is trained or written."""
-    plan = Plan()
+def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
+    """Inside, stages only note what they would do: nothing is trained or written.
+
+    Args:
+        known: finished results by fingerprint, where many are asked for: they are then not looked up one by one.
+    """
+    plan = Plan(known=known or {})
     token = _current.set(plan)
     _past.cache_clear()
     try:

@@ -140,6 +140,21 @@ def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_
             return
 
 
+def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
+    """The newest finished run with this tag, if neither it nor what is `below` it has a damaged artifact."""
+    clause = f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
+    runs = client().search_runs([experiment().experiment_id], clause, max_results=1)
+    if not runs:
+        return None
+    found = result(runs[0], reused=True)
+    try:
+        for each in (found, *below):
+            each.check()
+    except TornError:
+        return None
+    return found
+
+
 def get(run_id: str) -> Result:
     """A run by its id."""
     return result(client().get_run(run_id), reused=False)

@@ -76,6 +76,8 @@ def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
     if (launched := os.environ.get("WORLD_SIZE", "1")) != "1":  # they would wait for each other, each for the other's claim
         raise must("WORLD_SIZE", "1: a stage is made by one process", launched)
     if plan := planned.current():
+        if known := plan.reuse(order.parts.digest()):
+            return known
         runs = [run for run in active(runs_of(order.parts.digest())) if run.info.start_time >= _since.get()]
         return plan.add(order.name, order.parts, order.identity, flat(order.config), runs)
     worker.settle()
