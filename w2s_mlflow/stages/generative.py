@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from w2s_mlflow.train import Options
 
 VERSION = 2
+LAUNCHED = True
+"""Several processes may be launched to train it together (docs/launch.md)."""
 WEIGHTS = "model/model.safetensors"
 BLOCK = 128
 """Tokens of a packed row, unless the model reads fewer."""

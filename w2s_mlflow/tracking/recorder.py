@@ -20,7 +20,7 @@ from mlflow.entities import InputTag as DatasetTag
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from w2s_mlflow import __version__, checkpoint
+from w2s_mlflow import __version__, checkpoint, launch
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.config import canonical_json
 from w2s_mlflow.records import Predictions, SoftLabels
@@ -33,6 +33,9 @@ BATCH = 1000
 """Metrics in one request, the most that MLflow takes."""
 DIGEST_LIMIT = 36
 """MLflow cuts the digest of a data set here."""
+
+PROCESSES = "w2s.processes"
+"""The tag with the number of processes that make a run together; none for one alone."""
 
 _parent: ContextVar[str | None] = ContextVar("parent", default=None)
 
@@ -148,11 +151,20 @@ class Rehearsal(Recorder):
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         self.last.update(values)
 
-    def checkpoint(self, every: int) -> None:
+    def checkpoint(self, every: int) -> Checkpoint | None:
         return None
 
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         pass
+
+
+@dataclass
+class Follower(Rehearsal):
+    """A result that is made along with the process that leads, which alone sends it and keeps its checkpoints."""
+
+    def checkpoint(self, every: int) -> Checkpoint:
+        """The leader's, to go on from."""
+        return Checkpoint(checkpoint.place(self.run_id), every)
 
 
 @contextlib.contextmanager
@@ -244,6 +256,7 @@ def _tags(header: Header) -> dict[str, str]:
     above = _parent.get() or launch_run_id()
     family = {MLFLOW_PARENT_RUN_ID: above} if above else {}
     own = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
+    own |= {PROCESSES: str(launch.size())} if launch.size() > 1 else {}
     return _origin() | own | dict(header.tags) | family | worker.marks()
 
 
