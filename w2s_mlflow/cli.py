@@ -82,6 +82,8 @@ def _end(status: int, sentence: str) -> NoReturn:
     """Exit; of several processes the first to end says why."""
     if launch.first(status):
         print(f"w2s_mlflow: {sentence}", file=sys.stderr)
+    if launch.size() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, to those that are left: they are ending
     launch.leave(failed=True)
     sys.exit(status)
 
@@ -90,10 +92,13 @@ def _failure(error: Exception) -> str:
     from w2s_mlflow.tracking import server
 
     said = server.failure(error)
-    if said is None:
-        launch.first(1)
+    if said is not None:
+        return said
+    tells = launch.first(1)
+    launch.leave(failed=True)
+    if tells:
         raise error
-    return said
+    sys.exit(1)
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:
@@ -124,8 +129,8 @@ def _check_stage(arguments: list[str]) -> None:
         raise unknown("the stage", arguments[0], names)
     launch.check()
     if launch.size() > 1 and arguments and not _is_launched(arguments[0]):
-        several = " and ".join(name for name in options.plugins("stages") if _is_launched(name))
-        raise must("WORLD_SIZE", f"1 for {arguments[0]}, as only {several} are made by several processes", launch.size())
+        several = ", ".join(name for name in options.plugins("stages") if _is_launched(name))
+        raise must("WORLD_SIZE", f"1 for {arguments[0]}: several processes make one of {several} together", launch.size())
 
 
 def _is_launched(name: str) -> bool:

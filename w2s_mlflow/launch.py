@@ -13,8 +13,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow.config import ConfigError, must
@@ -27,7 +26,7 @@ ENDED, OVER = "w2s/ended", "w2s/over"
 POLL = 0.05
 """Seconds between two looks for what the leader says."""
 PATIENCE = 10.0
-"""Seconds that a process which ends before its time gives the leader to close its run."""
+"""Seconds that a process which ends before its time gives the leader, to close its run or to say the same."""
 STOPPED = 130
 """The exit status after Ctrl-C or SIGTERM."""
 OTHERS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
@@ -113,9 +112,12 @@ def together() -> Iterator[None]:
 
 
 def first(status: int) -> bool:
-    """Whether this process is the first that ends before its time, so that people are to read why; the others hear of it."""
+    """Whether this process is the first that ends before its time, so that people are to read why; the others hear of it.
+
+    Before they have met they end alike, by the same wrong option: then the launcher stops the others once the leader has ended.
+    """
     if size() == 1 or not _met():
-        return leads()
+        return leads() or _stays()
     word = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", word)).decode() == word
@@ -135,7 +137,7 @@ def leave(*, failed: bool = False) -> None:
         if leads():
             _store().set(OVER, "")
         elif failed:
-            _store().wait([OVER], timedelta(seconds=PATIENCE))
+            _waits(lambda: _store().check([OVER]))
 
 
 @functools.cache
@@ -147,6 +149,21 @@ def _store() -> Store:
 
     processes.state()
     return distributed.distributed_c10d._get_default_store()
+
+
+def _stays() -> bool:
+    """Whether this process is still there after a while."""
+    try:
+        _waits(lambda: False)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _waits(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and not done():
+        time.sleep(POLL)
 
 
 def _rank() -> int:

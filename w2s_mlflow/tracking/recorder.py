@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 
 from w2s_mlflow import __version__, checkpoint, launch
 from w2s_mlflow.checkpoint import Checkpoint
-from w2s_mlflow.config import canonical_json
+from w2s_mlflow.config import canonical_json, must
 from w2s_mlflow.records import Predictions, SoftLabels
 from w2s_mlflow.tracking import worker
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
@@ -199,7 +199,9 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
 
 @contextlib.contextmanager
 def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """A run that has no fingerprint and is never reused, such as a trial."""
+    """A run that has no fingerprint and is never reused, such as a trial. Raises ConfigError for one of several processes."""
+    if launch.size() > 1:
+        raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
     worker.settle()
     with recording(Header(name, {"w2s.stage": stage}, params, note), seal=lambda run_id: True) as recorder:
         yield recorder
