@@ -126,8 +126,6 @@ def run(config: Config) -> Result:
 
 def make(config: Config, cut: Split, recorder: Recorder) -> None:
     """Train, measure, and stage the weights."""
-    import safetensors.torch
-
     from w2s_mlflow import language, train
 
     compare = tasks.find(config.task).head == "compare"
@@ -152,9 +150,7 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
     recorder.metrics(_counts(cut) | size | {"train/steps": fitted.steps, "train/tokens": fitted.tokens})
     after = language.mean_loss(head, held)
     recorder.metrics({"validation/perplexity_before": math.exp(before), "validation/perplexity": math.exp(after)})
-    file = recorder.directory / WEIGHTS
-    file.parent.mkdir(parents=True)
-    safetensors.torch.save_model(head.model, str(file))
+    recorder.weights(WEIGHTS, head.model)
 
 
 def texts(examples: Sequence[Example], compare: bool) -> list[tuple[str, ...]]:

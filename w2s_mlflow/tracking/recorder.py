@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from mlflow.entities import InputTag as DatasetTag
@@ -27,6 +27,9 @@ from w2s_mlflow.records import Predictions, SoftLabels
 from w2s_mlflow.tracking import worker
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
 from w2s_mlflow.tracking.server import client, experiment, launch_run_id
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 PARAM_LIMIT = 6000
 BATCH = 1000
@@ -127,6 +130,14 @@ class Recorder:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
+    def weights(self, path: str, model: Module) -> None:
+        """Stage a model's weights as safetensors."""
+        import safetensors.torch
+
+        target = self.directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_model(model, str(target))
+
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         """Link the data the run used, by its digest, with the number of rows in each part."""
         data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
@@ -165,6 +176,9 @@ class Follower(Rehearsal):
     def checkpoint(self, every: int) -> Checkpoint:
         """The leader's, to go on from."""
         return Checkpoint(checkpoint.place(self.run_id), every)
+
+    def weights(self, path: str, model: Module) -> None:
+        pass
 
 
 @contextlib.contextmanager
