@@ -121,8 +121,8 @@ def first(status: int) -> bool:
     word = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", word)).decode() == word
-    except RuntimeError:  # the store has gone with the process that held it
-        return leads()
+    except RuntimeError:  # the store has gone with the process that held it: said twice is better than never
+        return True
 
 
 def leave(*, failed: bool = False) -> None:
@@ -176,10 +176,10 @@ def _met() -> bool:
 
 def _listen() -> None:
     """Raise what another process has ended by, if one has."""
-    if not _met() or not _store().check([ENDED]):
-        return
-    word = json.loads(_store().get(ENDED))
-    if word["rank"] != _rank():
+    word = None
+    with contextlib.suppress(RuntimeError):  # the store has gone with the process that held it
+        word = json.loads(_store().get(ENDED)) if _met() and _store().check([ENDED]) else None
+    if word and word["rank"] != _rank():
         raise KeyboardInterrupt if word["status"] == STOPPED else EndedError(word["status"])
 
 
