@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tests.test_gradients import LOSSES, examples, labels, made
 from w2s_mlflow import gradients, language, predict, processes, train
+from w2s_mlflow.heads import Classify
 
 ROWS = 33
 """Not to be shared out evenly."""
@@ -72,10 +73,13 @@ def _trained() -> Iterator[tuple[str, Tensor]]:
 def _predicted() -> Iterator[tuple[str, Tensor]]:
     """Chunks of 16 rows for two processes, of 8 alone: either way the last row is left over."""
     head = made("bert", "classify")
+    assert isinstance(head, Classify)
     data = head.encode(examples(ROWS))
     for batch_size in (1, 8, 256):
         yield f"probabilities/{batch_size}", torch.from_numpy(predict.probabilities(head, data, batch_size))
-        yield f"pooled/{batch_size}", torch.from_numpy(predict.pooled(head, data, batch_size).pooled_RD)
+        pooled_RD = predict.pooled(head, data, batch_size).pooled_RD
+        assert pooled_RD is not None
+        yield f"pooled/{batch_size}", torch.from_numpy(pooled_RD)
     reader = made("llama", "language")
     yield "mean_loss", torch.tensor([language.mean_loss(reader, reader.encode(examples(ROWS)), 4)])
 
