@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from mlflow.entities import Run
+from torch._C._distributed_c10d import HashStore, Store
 
 from tests.conftest import SMALL, runs
 from tests.servers import DEADLINE
@@ -238,3 +240,58 @@ def test_a_step_of_one_process_is_read_by_the_others(experiment: str, monkeypatc
     hear(monkeypatch, True, False)
     assert following.led(found, lambda: pytest.fail("taken twice")).tags["w2s.report"] == "there"
     assert not following.decided(lambda: pytest.fail("asked twice"))
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, second: None) -> Store:
+    """A store in the place of the launcher's; a test takes the place of each process in turn."""
+    found = HashStore()
+    monkeypatch.setattr(launch, "_store", lambda: found)
+    monkeypatch.setattr(launch, "_met", lambda: True)
+    return found
+
+
+def test_what_the_leader_says_is_heard_in_its_order(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    values = [{"x": [1, None]}, True, "word"]
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setattr(launch, "_turns", itertools.count())
+        own = values if rank == "0" else [None, None, None]
+        assert [launch.agreed(value) for value in own] == values
+
+
+@pytest.mark.parametrize(("status", "raised"), [(2, launch.EndedError), (launch.STOPPED, KeyboardInterrupt)])
+def test_the_first_to_end_is_heard_by_who_waits_and_by_who_breaks(
+    status: int, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    assert launch.first(status) and launch.first(status)
+    monkeypatch.setenv("RANK", "0")
+    assert not launch.first(2)
+    with pytest.raises(raised), launch.together():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    with pytest.raises(raised), launch.together():
+        raise KeyboardInterrupt
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(raised):
+        launch.agreed(None)
+
+
+def test_a_process_that_is_gone_without_a_word_is_missed(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"^one of the 2 processes is gone without a word"), launch.together():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    with pytest.raises(RuntimeError, match=r"^a fault of ours$"), launch.together():
+        raise RuntimeError("a fault of ours")
+
+
+def test_before_they_have_met_the_leader_speaks_and_the_others_wait_for_their_end(
+    monkeypatch: pytest.MonkeyPatch, second: None
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert not launch.first(2)
+    monkeypatch.setattr(launch, "PATIENCE", 0.0)
+    assert launch.first(2)
+    monkeypatch.setenv("RANK", "0")
+    assert launch.first(2)
