@@ -29,8 +29,15 @@ PATIENCE = 10.0
 """Seconds that a process which ends before its time gives the leader, to close its run or to say the same."""
 STOPPED = 130
 """The exit status after Ctrl-C or SIGTERM."""
-OTHERS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
-"""What `accelerate launch` sets for ways of sharing a model out that are not built here."""
+WHOLE = "each process holds the whole model here"
+BUILT = {
+    "ACCELERATE_USE_FSDP": ("false", WHOLE),
+    "ACCELERATE_USE_DEEPSPEED": ("false", WHOLE),
+    "ACCELERATE_USE_MEGATRON_LM": ("false", WHOLE),
+    "ACCELERATE_MIXED_PRECISION": ("no", "what a model computes in is --dtype"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "a batch goes through the model in parts by --micro-batch"),
+}
+"""What `accelerate launch` may set: its only value that is built here, and why."""
 
 _turns = itertools.count()
 
@@ -61,9 +68,9 @@ def check() -> None:
         raise must("WORLD_SIZE", "a number of processes", text)
     if size() > 1 and (missing := sorted({"RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ))):
         raise must("WORLD_SIZE", f"1 without {' and '.join(missing)}, which torchrun and accelerate launch set", text)
-    for name in OTHERS:
-        if os.environ.get(name, "false").lower() in ("1", "true"):
-            raise must(name, "false: each process holds the whole model here", os.environ[name])
+    for name, (legal, why) in BUILT.items():
+        if (given := os.environ.get(name, legal)).lower() != legal:
+            raise must(name, f"{legal}: {why}", given)
 
 
 def join() -> None:
