@@ -160,10 +160,9 @@ def test_alone_everything_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"WORLD_SIZE": "two"}, r"^WORLD_SIZE must be a number of processes, got two$"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, r"^WORLD_SIZE must be 1 without MASTER_ADDR and MASTER_PORT, which torchrun and"),
         ({"ACCELERATE_USE_FSDP": "true"}, r"^ACCELERATE_USE_FSDP must be false: each process holds the whole model here, got"),
-        (
-            {"ACCELERATE_USE_DEEPSPEED": "1"},
-            r"^ACCELERATE_USE_DEEPSPEED must be false: each process holds the whole model here",
-        ),
+        ({"ACCELERATE_USE_DEEPSPEED": "True"}, r"^ACCELERATE_USE_DEEPSPEED must be false: each process holds the whole"),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, r"^ACCELERATE_MIXED_PRECISION must be no: .* is --dtype, got bf16$"),
+        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, r"_STEPS must be 1: .* by --micro-batch, got 4$"),
     ],
 )
 def test_launches_of_another_kind_are_refused(
