@@ -28,6 +28,10 @@ class ConfigError(ValueError):
     """The user asked for something that cannot be: printed as one sentence, exit status 2."""
 
 
+class FailedTrainingError(ConfigError):
+    """A training that comes to no result with these options: it diverged, or does not fit the memory."""
+
+
 def must(option: str, rule: str, value: object) -> ConfigError:
     """The one wording for a value that breaks a rule: "--alpha must be in [0, 1], got 2.0"."""
     return ConfigError(f"{flag(option)} must be {rule}, got {value}")

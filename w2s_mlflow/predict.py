@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from w2s_mlflow import processes
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.config import FailedTrainingError
 from w2s_mlflow.heads import Batch, Classify, Encoded, Head
 from w2s_mlflow.records import Floats
 
@@ -24,11 +24,11 @@ def probabilities(head: Head, data: Encoded, batch_size: int = BATCH, dtype: str
         dtype: what the model computes in, float32 or bfloat16.
 
     Raises:
-        ConfigError: a probability is not finite: the training diverged.
+        FailedTrainingError: a probability is not finite: the training diverged.
     """
     found_NC = _each(head, lambda batch: head(batch).float().softmax(dim=-1), data, batch_size, dtype)
     if not np.isfinite(found_NC).all():
-        raise ConfigError("the model's probabilities are not finite: its training diverged, lower --learning-rate")
+        raise FailedTrainingError("the model's probabilities are not finite: its training diverged, lower --learning-rate")
     return found_NC
 
 

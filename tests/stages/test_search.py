@@ -50,7 +50,7 @@ def asked(**given: Any) -> sweep.Config:
 def study_of(asked: sweep.Config) -> optuna.Study:
     search = asked.search()
     assert search is not None
-    return _study.opened(search, sweep._study_name(asked, search))
+    return _study.opened(search, asked.wanted(), sweep._hangs_on(asked, search), 2)
 
 
 def drawn(study: optuna.Study) -> list[tuple[Any, Any]]:
@@ -133,6 +133,7 @@ def test_a_trial_whose_process_is_gone_is_tried_again() -> None:
         trial.suggest_float("a", 0.0, 1.0)
         trial.set_user_attr(_study.OWNER, owner)
     again = study_of(asked())
+    _study.settle(again)
     assert [trial.state for trial in again.get_trials()] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
     assert again.ask().suggest_float("a", 0.0, 1.0) == study.get_trials()[0].params["a"]
 
@@ -163,7 +164,7 @@ def test_a_plan_counts_what_is_left_and_writes_nothing() -> None:
 
 def test_another_space_size_or_objective_is_another_study(tmp_path: Path) -> None:
     kinds = [asked(), asked(train_size=100), asked(objective="oracle"), asked(search_seeds="9"), asked(sampler="random")]
-    names = {sweep._study_name(one, search) for one in kinds if (search := one.search())}
+    names = {study_of(one).study_name for one in kinds}
     (tmp_path / "space.py").write_text(SPACE.replace("/ 2", "/ 3"))
     names.add(study_of(asked()).study_name)
     assert len(names) == 6
@@ -179,7 +180,7 @@ def test_a_study_is_not_gone_on_with_after_its_code_has_changed(monkeypatch: pyt
 def test_a_sampler_draws_the_same_for_the_same_number() -> None:
     def draws(name: str, number: int) -> float:
         study = optuna.create_study(sampler=_study.drawing(name, 5, number))
-        return study.ask().suggest_float("x", 0, 1)
+        return study.ask().suggest_float("x", 0, 1, step=0.001)
 
     for name in _study.SAMPLERS:
         assert draws(name, 0) == draws(name, 0) != draws(name, 1)
@@ -215,7 +216,16 @@ def test_every_shipped_file_is_a_grid_or_a_search() -> None:
         ),
         (SPACE, {"objective": "gold"}, "--objective must be one of agreement, oracle, proxy, got 'gold'"),
         (RATES, {}, "--objective proxy needs PROXY"),
-        (SPACE, {"sampler": "grid"}, "--sampler must be one of random, tpe, got 'grid'"),
+        (RATES.replace("learning_rate", "batch_size"), {"objective": "agreement"}, "for a space with batch_size"),
+        (SPACE, {"sampler": "cma"}, "--sampler must be one of grid, random, tpe, got 'cma'"),
+        (SPACE, {"sampler": "grid"}, "its space cannot be drawn from: ValueError: "),
+        (SPACE, {"pruner": "none "}, "--pruner must be one of hyperband, median, none, wilcoxon, got 'none '"),
+        (SPACE, {"pruner": "median", "search_seeds": "9"}, "--pruner must be none where a trial is a single run"),
+        (SPACE, {"timeout": 0.0}, "--timeout must be above 0 minutes, got 0.0"),
+        (SPACE, {"workers": 0}, "--workers must be at least 1, got 0"),
+        (SPACE, {"storage": "sqlite:///x.db"}, "--storage must be the URL of a database server"),
+        (SPACE, {"storage": "postgresql://me:secret@here/x"}, r"--storage must be without its password.*me:\*\*\*@here"),
+        (SPACE, {"storage": "postgresql+psycopg2://me@127.0.0.1:9/x"}, "--storage must be a database that can be reached"),
         (SPACE, {"trials": 0}, "--trials must be at least 1, got 0"),
         (SPACE, {"search_seeds": "1,2"}, "--search-seeds must be seeds that are not in --seeds.*, got 1"),
         (SPACE, {"search_seeds": "x"}, "--search-seeds must be a range"),

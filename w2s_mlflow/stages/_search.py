@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OBJECTIVES = ("agreement", "proxy", "oracle")
 DIRECTIONS = ("maximize", "minimize")
-IMITATION_SAFE = {"learning_rate", "epochs", "batch_size", "generative_epochs"}
+IMITATION_SAFE = {"learning_rate", "epochs", "generative_epochs"}
 """What may be tuned by agreement with weak labels: nothing that says how closely they are to be followed."""
 
 
@@ -43,6 +43,7 @@ class Search:
 
     Attributes:
         metric: what a trial's value is the mean of.
+        score: what the best setting is held against the default by, on `test`.
         tuned: the setting that the search is for.
         settings: what each trial is run on, once per seed: PROXY's, or `tuned` alone.
         source: the file's text.
@@ -52,16 +53,17 @@ class Search:
     stage: str
     objective: str
     metric: str
+    score: str
     direction: Literal["maximize", "minimize"]
     tuned: Mapping[str, Any]
     settings: Sequence[Mapping[str, Any]]
     space: Callable[[optuna.Trial], Mapping[str, Any]]
     source: str = field(repr=False, default="")
 
-    def study(self, hangs_on: Mapping[str, Any]) -> str:
-        """The study's name: that of the file, and a digest of all that a trial's value hangs on."""
+    def digest(self, hangs_on: Mapping[str, Any]) -> str:
+        """The digest of all that a trial's value hangs on: what the file says, and what else is given."""
         said = [self.source, self.stage, self.objective, self.metric, self.direction, dict(hangs_on)]
-        return f"{self.name}-{hashlib.sha256(canonical_json(said).encode()).hexdigest()[:12]}"
+        return hashlib.sha256(canonical_json(said).encode()).hexdigest()[:12]
 
 
 def of(name: str, module: ModuleType, source: str, objective: str | None) -> Search:
@@ -83,8 +85,9 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
     stage = getattr(module, "STAGE", "student")
     if "report" not in options.sentences(options.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
         raise ConfigError(f"--sweep {name}: STAGE must be a stage with predictions, got {stage!r}")
-    metric = "validation/agreement" if chosen == "agreement" else f"selection/{getattr(module, 'METRIC', 'accuracy')}"
-    return Search(name, stage, chosen, metric, direction, setting, settings, module.space, source)
+    score = str(getattr(module, "METRIC", "accuracy"))
+    metric = "validation/agreement" if chosen == "agreement" else f"selection/{score}"
+    return Search(name, stage, chosen, metric, score, direction, setting, settings, module.space, source)
 
 
 def proposed(search: Search, trial: optuna.Trial) -> dict[str, Any]:

@@ -1,198 +1,351 @@
-"""A study: trials one after the other, each a run of its own that links to the runs it used; kept where it can be resumed.
+"""A study: Optuna's trials, kept where any number of processes can bring them to an end together.
 
-It lies in a journal file in the scratch directory, so the same command goes on where it was. A trial whose process is gone is
-called failed, and its options are tried again: what was finished of its runs is reused.
+It lies in a journal file in the scratch directory, for the processes of one machine, or in a database, for those of several
+(`--storage`). A trial whose process is gone is called failed, and its options are tried again: what was finished of its runs
+is reused. Which process of this machine lives is looked up; of others Optuna's heartbeats tell, which a database keeps.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
+import threading
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from w2s_mlflow import checkpoint
-from w2s_mlflow import config as options
-from w2s_mlflow.config import unknown
+from w2s_mlflow.config import ConfigError, must, unknown
 from w2s_mlflow.stages import _search
 from w2s_mlflow.stages._search import Search
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import optuna
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
-    from w2s_mlflow.tracking.results import Result
-
-SAMPLERS = ("tpe", "random")
+SAMPLERS = ("tpe", "random", "grid")
+PRUNERS = ("none", "median", "hyperband", "wilcoxon")
+TRIALS = 20
 OWNER, GIVEN, RUN, USED = "worker", "options", "run_id", "used_run_ids"
 """What a trial notes of itself: its process, its options, its run, and the runs that its value is the mean of."""
-PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "slice")
+ERROR, WITHDRAWN = "error", "withdrawn"
+"""Of a failed trial: why its options come to nothing; or that it was one too many, and never began."""
+HANGS_ON, EXHAUSTED = "hangs_on", "exhausted"
+"""What a study notes of itself: the digest of all that its values hang on; that its space holds no other options."""
+BEAT, SILENCE = 30, 120
+"""Seconds between two of Optuna's heartbeats, and without one after which a trial of another machine is taken for dead."""
+YOUNG = 60.0
+"""Seconds that a new trial may have no owner yet."""
 
 
-def opened(search: Search, name: str) -> optuna.Study:
-    """The study of this name, made where there is none, its dead trials called failed and waiting to be tried again."""
-    from optuna.trial import TrialState
+@dataclass(frozen=True)
+class Wanted:
+    """What a study is brought to, and how.
 
-    from w2s_mlflow.tracking import worker
+    Attributes:
+        trials: how many trials are to end; None: all there are, of a space that is searched as a grid.
+        seconds: after which none is begun any more.
+    """
 
-    _file(name).parent.mkdir(parents=True, exist_ok=True)
-    study = _loaded(search, name)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = worker.Worker.parse(trial.user_attrs.get(OWNER, ""))
-        if owner is None or owner.gone():
-            _give_up(study, trial.number, trial.params)
+    study: str | None = None
+    storage: str | None = None
+    sampler: str = SAMPLERS[0]
+    pruner: str = PRUNERS[0]
+    trials: int | None = TRIALS
+    seconds: float | None = None
+    seed: int = 0
+
+    def limit(self) -> int:
+        """The number of trials, as one that can be compared with."""
+        return sys.maxsize if self.trials is None else self.trials
+
+
+def check_storage(url: str | None) -> None:
+    """Raise ConfigError for a storage that no study should lie in. It is not asked whether it is there."""
+    if url is None:
+        return
+    parts = urlsplit(url)
+    if not parts.scheme.startswith(("postgresql", "mysql")):
+        raise must("storage", "the URL of a database server, such as postgresql+psycopg2://user@host/name", _shown(url))
+    if parts.password is not None:  # it would stand in the run that `mlflow run` makes, and in the list of processes
+        raise must("storage", "without its password: set PGPASSWORD, or use ~/.pgpass", _shown(url))
+
+
+def _shown(url: str) -> str:
+    from w2s_mlflow.tracking.failures import masked
+
+    return repr(masked(url))
+
+
+def opened(search: Search, wanted: Wanted, digest: str, runs: int) -> optuna.Study:
+    """The study, made where there is none.
+
+    Args:
+        digest: of all that its values hang on.
+        runs: how many runs a trial is made of.
+
+    Raises:
+        ConfigError: the storage is out of reach, or holds a study of this name whose values hang on something else.
+    """
+    study = _reached(search, wanted, digest, make=True)
+    assert study is not None
+    study.set_user_attr(HANGS_ON, digest)
+    study.pruner = _pruner(wanted.pruner, runs)
     return study
 
 
-def run_trials(
-    study: optuna.Study,
-    search: Search,
-    configs: Callable[[Mapping[str, Any]], list[Any]],
-    trials: int,
-    sampler: str,
-    seed: int,
-) -> None:
-    """Bring the study to so many finished trials. Ctrl-C calls the one in progress failed, to be tried again next time.
+def _reached(search: Search, wanted: Wanted, digest: str, *, make: bool) -> optuna.Study | None:
+    """The study; where there is none, a new one if it is to be made."""
+    import optuna
+    import sqlalchemy.exc
 
-    Args:
-        configs: of the runs that a trial with these options is made of.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name, url = wanted.study or f"{search.name}-{digest}", wanted.storage
+    if not make and url is None and not journal(name).exists():
+        return None
+    try:
+        with quietly():
+            storage = _storage(name, url)
+            if not make and name not in optuna.get_all_study_names(storage):
+                return None
+            study = optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, optuna.exceptions.OptunaError, RuntimeError) as error:
+        from w2s_mlflow.tracking.failures import sentence
 
-    Raises:
-        ConfigError: a trial cannot be made of the space, or does not log its objective; the study stays as it was.
-    """
-    from tqdm import tqdm
+        why = sentence(error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error)
+        raise must("storage", "a database that can be reached and used", f"{_shown(str(url))}: {why}") from error
+    if study.user_attrs.get(HANGS_ON, digest) != digest:
+        rule = "a new name: the space, objective, data or code of the trials in this study is another"
+        raise must("study", rule, repr(name))
+    return study
 
-    done = len(_finished(study))
-    with tqdm(total=max(trials, done), initial=done, unit="trial", dynamic_ncols=True) as bar:
-        while len(_finished(study)) < trials:
-            study.sampler = drawing(sampler, seed, len(_started(study)))
-            trial = study.ask()
-            with _owned(study, trial):
-                study.tell(trial, _made(search, trial, configs))
-            bar.update()
-            bar.set_postfix_str(f"best {study.best_value:.4f} of trial {study.best_trial.number}", refresh=False)
+
+def _storage(name: str, url: str | None) -> BaseStorage:
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if url is None:
+        journal(name).parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(journal(name))))
+    import sqlalchemy.exc
+
+    from w2s_mlflow.tracking.database import TIMEOUTS
+
+    driver = sqlalchemy.make_url(url).get_driver_name()
+    how: dict[str, Any] = {"connect_args": TIMEOUTS.get(driver, {}), "pool_pre_ping": True}
+    beats: dict[str, Any] = {"heartbeat_interval": BEAT, "grace_period": SILENCE, "heartbeat_stale_trial_callback": _again}
+    try:
+        return RDBStorage(url, how, **beats)
+    except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError):  # another process has just made the tables
+        return RDBStorage(url, how, **beats)
+
+
+def journal(name: str) -> Path:
+    """The file of a study on this machine alone."""
+    return checkpoint.place("studies") / f"{name}.log"
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Inside, Optuna does not warn that what is used of it, heartbeats, pruner or sampler, is new."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _pruner(name: str, runs: int) -> BasePruner:
+    import optuna
+
+    if name == "none":
+        return optuna.pruners.NopPruner()
+    if name == "median":
+        return optuna.pruners.MedianPruner()
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(max_resource=runs)
+    with quietly():
+        return optuna.pruners.WilcoxonPruner()
 
 
 def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by how many have not failed: a study that was stopped draws what one that was not does.
+    """The sampler of one trial, seeded by how many before it count: a study that was stopped draws what one that was not does.
 
     Raises:
         ConfigError: there is none of this name.
     """
     import optuna
 
-    if sampler not in SAMPLERS:
-        raise unknown("--sampler", sampler, SAMPLERS)
     own = int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4])
-    return optuna.samplers.RandomSampler(own) if sampler == "random" else optuna.samplers.TPESampler(seed=own)
+    if sampler == "random":
+        return optuna.samplers.RandomSampler(own)
+    with quietly():
+        if sampler == "tpe":
+            return optuna.samplers.TPESampler(seed=own, constant_liar=True)
+        if sampler == "grid":
+            return optuna.samplers.BruteForceSampler(own, avoid_premature_stop=True)
+    raise unknown("--sampler", sampler, SAMPLERS)
 
 
-def rehearsed(search: Search, name: str, trials: int) -> list[dict[str, Any]]:
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that are wanted: not if its options are tried again by another."""
+    from optuna.trial import TrialState
+
+    return trial.state != TrialState.FAIL or ERROR in trial.user_attrs
+
+
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that have come to an end: with a value, pruned, or failed for good."""
+    return [trial for trial in study.get_trials(deepcopy=False) if counts(trial) and trial.state.is_finished()]
+
+
+def under_way(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that some process is at."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def has_room(study: optuna.Study, wanted: Wanted) -> bool:
+    """Whether one more trial may be begun."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in trials):
+        return True
+    return not study.user_attrs.get(EXHAUSTED) and sum(map(counts, trials)) < wanted.limit()
+
+
+def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Trial, dict[str, Any]] | None:
+    """The next trial and its options, owned by this process; None where it would be one too many.
+
+    Whether it is, is only known once it has a number: other processes may ask at the same time.
+
+    Raises:
+        ConfigError: the space cannot be drawn from.
+    """
+    from w2s_mlflow.tracking import worker
+
+    with quietly():
+        trial = study.ask()
+        trial.set_user_attr(OWNER, str(worker.me()))
+        before = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number and counts(one)]
+        study.sampler = drawing(wanted.sampler, wanted.seed, len(before))
+        given = _proposed(study, search, trial) if len(before) < wanted.limit() else None
+        study.sampler = drawing("random", 0, 0)  # the one for grids would stop a loop of Optuna's that there is not
+    if given is None or (wanted.sampler == "grid" and any(one.params == trial.params for one in before)):
+        if given is not None:
+            study.set_user_attr(EXHAUSTED, True)
+        trial.set_user_attr(WITHDRAWN, True)
+        tell(study, trial.number)
+        return None
+    trial.set_user_attr(GIVEN, given)
+    return trial, given
+
+
+def _proposed(study: optuna.Study, search: Search, trial: optuna.Trial) -> dict[str, Any]:
+    try:
+        return _search.proposed(search, trial)
+    except ConfigError:
+        tell(study, trial.number)
+        raise
+
+
+def give_up(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
+    """Call a trial failed, and have its options tried again; nothing where another process has done so."""
+    if tell(study, number) and params:
+        study.enqueue_trial(dict(params))
+
+
+def tell(study: optuna.Study, number: int, value: float | None = None, state: str = "fail") -> bool:
+    """End a trial as complete with a value, pruned or failed; False where another process has taken its owner for dead."""
+    import optuna
+
+    try:
+        study.tell(number, value, optuna.trial.TrialState[state.upper()])
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        return False
+    return True
+
+
+def _again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """What Optuna does with a trial whose heart is silent."""
+    if trial.params:
+        study.enqueue_trial(trial.params)
+
+
+def settle(study: optuna.Study) -> None:
+    """Call the trials of dead processes failed, end their runs, and have their options tried again."""
+    import optuna
+
+    from w2s_mlflow.tracking import worker
+
+    running = under_way(study)
+    for trial in running:
+        owner = worker.Worker.parse(trial.user_attrs.get(OWNER, ""))
+        began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+        if owner.gone() if owner else time.time() - began > YOUNG:
+            give_up(study, trial.number, trial.params)
+    with quietly():
+        optuna.storages.fail_stale_trials(study)
+    if len(under_way(study)) < len(running):
+        worker.bury()
+
+
+@contextlib.contextmanager
+def beating(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
+    """Inside, a thread tells a database that these trials of this process live."""
+    storage, stop = study._storage, threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(BEAT):
+            for trial_id in trial_ids():
+                with contextlib.suppress(Exception):  # a database that does not answer is asked again next time
+                    storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=beat, name="heartbeats of trials", daemon=True)
+    if hasattr(storage, "record_heartbeat"):
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def rehearsed(search: Search, wanted: Wanted, digest: str) -> list[dict[str, Any]]:
     """As many options drawn at random as the study lacks trials, and for the best one: how many there are, of which kind."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    done = len(_finished(_loaded(search, name))) if _file(name).exists() else 0
-    drawn = optuna.create_study(sampler=drawing("random", 0, 0))
-    return [_search.proposed(search, drawn.ask()) for _ in range(max(trials - done, 0) + 1)]
+    study = _reached(search, wanted, digest, make=False)
+    drawn, lacking = optuna.create_study(), wanted.limit() - (len(ended(study)) if study else 0)
+    own = Wanted(sampler="grid" if wanted.sampler == "grid" else "random", trials=None)
+    found: list[dict[str, Any]] = []
+    while len(found) <= max(lacking, 0) and (asked := ask(drawn, search, own)):
+        found.append(asked[1])
+    return found
 
 
 def looks(study: optuna.Study, search: Search) -> int:
-    """How many scores on the ground truth of `selection` the finished trials have seen."""
+    """How many scores on the ground truth of `selection` the trials that ended have seen."""
     if search.objective == "agreement":
         return 0
-    return sum(len(trial.user_attrs[USED]) for trial in _finished(study))
+    return sum(len(trial.user_attrs.get(USED, ())) for trial in ended(study))
 
 
 def best(study: optuna.Study) -> dict[str, Any]:
-    """The options of the best trial."""
+    """The options of the best trial. Raises ConfigError where all have failed."""
+    from optuna.trial import TrialState
+
+    trials = ended(study)
+    if not any(trial.state == TrialState.COMPLETE for trial in trials):
+        why = next((trial.user_attrs[ERROR] for trial in reversed(trials) if ERROR in trial.user_attrs), "none has ended")
+        raise ConfigError(f"all {len(trials)} trials of study {study.study_name} have failed, the last as {why}")
     return dict(study.best_trial.user_attrs[GIVEN])
-
-
-def draw(study: optuna.Study, search: Search, directory: Path) -> None:
-    """Write the table of trials, and Optuna's plots as far as there are trials enough for them."""
-    import matplotlib.pyplot as plt
-    from optuna.visualization import matplotlib as plots
-
-    directory.mkdir(parents=True, exist_ok=True)
-    study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
-    for name in PLOTS:
-        with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # one trial, or one value only
-            warnings.simplefilter("ignore")  # these plots are new, and there are few trials for them: both are known
-            getattr(plots, f"plot_{name}")(study, target_name=search.metric)
-            plt.gcf().set_size_inches(12, 5)
-            plt.gcf().savefig(directory / f"{name}.png", dpi=120, bbox_inches="tight")
-        plt.close("all")
-
-
-def _file(name: str) -> Path:
-    return checkpoint.place("studies") / f"{name}.log"
-
-
-def _loaded(search: Search, name: str) -> optuna.Study:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(_file(name))))
-    return optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
-
-
-def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    from optuna.trial import TrialState
-
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def _started(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that are finished or, in other processes, under way: those do not draw the same."""
-    from optuna.trial import TrialState
-
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
-
-
-def _give_up(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
-    from optuna.trial import TrialState
-
-    study.tell(number, state=TrialState.FAIL)
-    study.enqueue_trial(dict(params))
-
-
-@contextlib.contextmanager
-def _owned(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
-    """A trial of this process, which ends as failed where the block does not."""
-    from optuna.trial import TrialState
-
-    from w2s_mlflow.tracking import worker
-
-    trial.set_user_attr(OWNER, str(worker.me()))
-    try:
-        yield
-    except KeyboardInterrupt:
-        _give_up(study, trial.number, trial.params)
-        raise
-    except BaseException:
-        study.tell(trial, state=TrialState.FAIL)
-        raise
-
-
-def _made(search: Search, trial: optuna.Trial, configs: Callable[[Mapping[str, Any]], list[Any]]) -> float:
-    """The value of one trial, its runs found or made, under a run of its own beside them."""
-    from w2s_mlflow.tracking import recorder, results
-
-    given = _search.proposed(search, trial)
-    trial.set_user_attr(GIVEN, given)
-    every = configs(given)
-    note = f"Trial {trial.number} of the search `{search.name}`, objective `{search.objective}`."
-    with recorder.plain(f"trial {trial.number} {search.name}", "trial", given, note) as recording:
-        found: list[Result] = [options.plugin("stages", search.stage, "stage").run(config) for config in every]
-        value, used = _search.value(search, found), [run.run_id for run in found]
-        recording.metrics({"objective": value})
-        recording.tags |= {"w2s.objective": search.objective, "w2s.used_run_ids": ",".join(used)}
-        recording.note(f"{note} Mean over {', '.join(map(results.link, found))}.")
-    trial.set_user_attr(RUN, recording.run_id)
-    trial.set_user_attr(USED, used)
-    return value

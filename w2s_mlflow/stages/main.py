@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from w2s_mlflow import config as options
 from w2s_mlflow.stages import sweep
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class Config:
     """Rows of the training part for every setting; none takes each task's own."""
     test_size: int | None = None
     """Test rows for every setting; none takes each task's own."""
+    workers: int = options.option(1, result=False)
+    """How many processes of this machine make runs side by side."""
 
     def __post_init__(self) -> None:
         sweep.Config(**vars(self))

@@ -4,31 +4,38 @@
 every seed (once, where its stage has none); or `space(trial)`, from which Optuna draws the options of `--trials` trials; the
 best of them and the default setting are then scored on `test` for every seed. The parent run carries tables, figures and
 aggregates over seeds.
+
+`--workers N` are N processes of this machine. The same command on another machine joins in: two processes never make the
+same run (tracking/claims.py), and those of one search draw from one study (`--storage`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import must, unknown
-from w2s_mlflow.stages import _gold, _search, _study, _sweep_file, analyze
+from w2s_mlflow.config import ConfigError, FailedTrainingError, must, unknown
+from w2s_mlflow.stages import _gold, _search, _study, _sweep_file, _trials, _workers, analyze
+from w2s_mlflow.stages._study import Wanted
 from w2s_mlflow.stages._sweep_file import parse_seeds as parse_seeds
+from w2s_mlflow.stages._workers import Job
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from w2s_mlflow.stages._search import Search
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
 LOG = logging.getLogger("w2s_mlflow")
-TRIALS = 20
 SEARCH_SEEDS = "1000,1001"
-OF_SEARCHES = ("trials", "search_seeds", "objective", "sampler")
+STORAGE = "W2S_STORAGE"
+OF_SEARCHES = ("trials", "timeout", "search_seeds", "objective", "sampler", "pruner", "study", "storage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,32 +50,55 @@ class Config:
     """Rows of the training part for every setting; none takes each task's own."""
     test_size: int | None = None
     """Test rows for every setting; none takes each task's own."""
+    workers: int = options.option(1, result=False)
+    """How many processes of this machine make runs side by side, each with a GPU or a share of the cores of its own."""
     trials: int | None = None
-    """Of a search: how many finished trials its study is brought to; none takes 20."""
+    """Of a search: how many trials its study is brought to; none takes 20, and of the sampler grid all there are."""
+    timeout: float | None = options.option(None, result=False)
+    """Of a search: minutes after which no trial is begun any more; none sets no limit."""
     search_seeds: str | None = None
     """Of a search: the seeds that each trial is the mean of, none of them in --seeds; none takes 1000,1001."""
     objective: str | None = None
     """Of a search: agreement with the weak labels, which may tune rates and epochs only; proxy, the accuracy on the settings
     PROXY of its file; oracle, that on the task itself; none takes the file's."""
     sampler: str | None = None
-    """Of a search: tpe or random; none takes tpe."""
+    """Of a search: tpe, random, or grid, which tries all there is of a space of steps; none takes tpe."""
+    pruner: str | None = None
+    """Of a search: what ends a trial after some of its runs: median, hyperband, or wilcoxon over tasks and seeds; none
+    prunes nothing."""
+    study: str | None = None
+    """Of a search: its study by name; none makes one of the file's name and all that its values hang on."""
+    storage: str | None = options.option(None, result=False)
+    """Of a search: a database for its study, such as postgresql+psycopg2://user@host/name, for several machines; none takes
+    what W2S_STORAGE says, else a file on this machine."""
 
     def __post_init__(self) -> None:
         seeds, module = parse_seeds(self.seeds), _sweep_file.read(self.sweep)
+        if self.workers < 1:
+            raise must("workers", "at least 1", self.workers)
         if hasattr(module, "SETTINGS"):
-            if given := [
-                name for name in ("trials", "search_seeds", "objective", "sampler") if getattr(self, name) is not None
-            ]:
+            if given := [name for name in OF_SEARCHES if getattr(self, name) is not None]:
                 raise must(given[0], f"left out for {self.sweep}, which is a grid", getattr(self, given[0]))
             return
-        self.search()
-        if self.trials is not None and self.trials < 1:
-            raise must("trials", "at least 1", self.trials)
+        search = self.search()
+        assert search is not None
+        self._check_numbers()
         if self.sampler not in (*_study.SAMPLERS, None):
             raise unknown("--sampler", self.sampler, _study.SAMPLERS)
+        if self.pruner not in (*_study.PRUNERS, None):
+            raise unknown("--pruner", self.pruner, _study.PRUNERS)
+        if self.pruner and len(self.trial_seeds()) * len(search.settings) == 1:
+            raise must("pruner", "none where a trial is a single run: nothing is left to be saved", self.pruner)
         if shared := sorted(set(seeds) & set(self.trial_seeds())):
             rule = "seeds that are not in --seeds, on which the best setting is held against the default"
             raise must("search_seeds", rule, shared[0])
+        _study.check_storage(self.wanted().storage)
+
+    def _check_numbers(self) -> None:
+        if self.trials is not None and self.trials < 1:
+            raise must("trials", "at least 1", self.trials)
+        if self.timeout is not None and self.timeout <= 0:
+            raise must("timeout", "above 0 minutes", self.timeout)
 
     def search(self) -> Search | None:
         """The search in the file; None for a grid. Raises ConfigError for one that is incomplete."""
@@ -77,6 +107,18 @@ class Config:
             return None
         file = _sweep_file.path(self.sweep)
         return _search.of(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
+
+    def wanted(self) -> Wanted:
+        """What the study of a search is brought to."""
+        return Wanted(
+            study=self.study,
+            storage=self.storage or os.environ.get(STORAGE) or None,
+            sampler=self.sampler or _study.SAMPLERS[0],
+            pruner=self.pruner or _study.PRUNERS[0],
+            trials=self.trials or (None if self.sampler == "grid" else _study.TRIALS),
+            seconds=None if self.timeout is None else 60 * self.timeout,
+            seed=self.trial_seeds()[0],
+        )
 
     def trial_seeds(self) -> list[int]:
         """The seeds that each trial is the mean of."""
@@ -87,20 +129,12 @@ class Config:
         return {name: size for name in ("train_size", "test_size") if (size := getattr(self, name)) is not None}
 
 
-class Job(NamedTuple):
-    """One stage to run."""
-
-    stage: str
-    config: Any
-
-    def run(self) -> Result:
-        """Its result."""
-        found: Result = options.plugin("stages", self.stage, "stage").run(self.config)
-        return found
-
-
 def run(config: Config) -> Result:
-    """Drain the grid, or search, under a parent run; analyse what it made. Raises ConfigError before the first job starts."""
+    """Drain the grid, or search, under a parent run; analyse what it made.
+
+    Raises:
+        ConfigError: before the first job starts, for what cannot be run; at the end, for runs that came to nothing.
+    """
     search = config.search()
     return _searched(config, search) if search else _drained(config)
 
@@ -115,11 +149,19 @@ def _drained(config: Config) -> Result:
         return plan.placeholder(name, "sweep")
     note = f"The grid `{config.sweep}` over seeds {config.seeds}: its runs are below, its tables among the artifacts."
     with recorder.parent(name, "sweep", options.flat(config), note) as recording:
-        found = drain(waiting)
+        found, failed = drain(waiting, config.workers)
+        if not found:
+            raise failed[0]
         recording.json("runs.json", sorted({result.run_id for result in found}))
+        recording.json("failed.json", [str(error) for error in failed])
         analyze.record(analyze.load(found), recording)
     reused = sum(result.reused for result in found)
     LOG.info("%d results, %d of them reused", len(found), reused)
+    if failed:
+        raise ConfigError(
+            f"{len(failed)} of {len(waiting)} runs of {name} came to nothing, the first as {failed[0]}; the tables of the "
+            f"others are in run {recording.run_id}"
+        )
     return results.get(recording.run_id)
 
 
@@ -127,47 +169,48 @@ def _searched(config: Config, search: Search) -> Result:
     """Bring the study to its trials; then `test` is read once, for the best setting beside the default."""
     from w2s_mlflow.tracking import planned, recorder, results
 
-    def configs(given: Mapping[str, Any]) -> list[Any]:
-        return _search.configs(search, given, config.trial_seeds(), config.sizes())
+    def trial(given: Mapping[str, Any]) -> list[Job]:
+        return [Job(search.stage, one) for one in _search.configs(search, given, config.trial_seeds(), config.sizes())]
 
-    for one in configs({}):
-        _gold.cut(one.resolved())  # what cannot be cut ends here, before any run starts
-    name, trials, seed = f"sweep {config.sweep}", config.trials or TRIALS, config.trial_seeds()[0]
-    study_name = _study_name(config, search)
-    *waiting, best = _study.rehearsed(search, study_name, trials)
-    of_trials = [Job(search.stage, one) for given in waiting for one in configs(given)]  # what cannot be run ends here, too
+    for job in trial({}):
+        _gold.cut(job.config.resolved())  # what cannot be cut ends here, before any run starts
+    name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
+    *waiting, best = _study.rehearsed(search, wanted, digest)
+    of_trials = [job for given in waiting for job in trial(given)]  # what cannot be run ends here, too
     if plan := planned.current():
         for job in [*of_trials, *_chosen(config, search, {}), *_chosen(config, search, best)]:
             job.run()
         return plan.placeholder(name, "sweep")
+    study = _study.opened(search, wanted, digest, len(trial({})))
     note = f"The search `{search.name}`, objective `{search.objective}`: its trials and their runs are below."
-    with recorder.parent(name, "sweep", options.flat(config) | {"study": study_name}, note) as recording:
-        study = _study.opened(search, study_name)
-        with _quiet():
-            _study.run_trials(study, search, configs, trials, config.sampler or _study.SAMPLERS[0], seed)
+    with recorder.parent(name, "sweep", options.flat(config) | {"study": study.study_name}, note) as recording:
+        recording.tags |= {"w2s.objective": search.objective, "w2s.study": study.study_name}
+        with _quiet(), _workers.hired(config.workers) as workers:
+            _trials.run(study, search, wanted, trial, workers)
         best = _study.best(study)
         command = _search.command(search, best)
-        _study.draw(study, search, recording.directory / "search")
+        _trials.draw(study, search, recording.directory / "search")
         recording.metrics({"search/objective": study.best_value, "search/looks": _study.looks(study, search)})
         recording.params({f"best_{name}": value for name, value in best.items()})
         recording.text("search/best.txt", command + "\n")
-        recording.tags["w2s.objective"] = search.objective
         recording.note(f"{note}\n\nThe best setting, by {search.objective}: `{command}`")
         _compare(config, search, best, recording)
     LOG.info("best by %s: %s", search.objective, command)
     return results.get(recording.run_id)
 
 
-def _study_name(config: Config, search: Search) -> str:
-    """A study's name holds all that its values hang on: the space, the objective, the store, and the fingerprints of what a
+def _hangs_on(config: Config, search: Search) -> str:
+    """The digest of all that a study's values hang on: the space, the objective, the store, and the fingerprints of what a
     trial with the default options is made of, so that other data, code or libraries are another study, too."""
     from w2s_mlflow.tracking import planned, server
 
     with planned.planning() as plan:
         for one in _search.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, one).run()
-    store = {"uri": server.where(), "experiment": server.experiment().experiment_id}
-    return search.study(store | {"sampler": config.sampler, "fingerprints": sorted(plan.steps)})
+    experiment = server.experiment()  # not by its address, which another machine may write in another way
+    store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
+    how = {"sampler": config.sampler, "pruner": config.pruner}
+    return search.digest(store | how | {"fingerprints": sorted(plan.steps)})
 
 
 def _chosen(config: Config, search: Search, given: Mapping[str, Any]) -> list[Job]:
@@ -179,10 +222,13 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
     """The best setting beside the default over fresh seeds, on `test`, paired by seed."""
     from w2s_mlflow import stats
 
-    pair = _chosen(config, search, {}), _chosen(config, search, best)
-    found = drain([*pair[0], *pair[1]])
-    default, chosen = ([job.run().metrics["test/accuracy"] for job in side] for side in pair)
-    recording.metrics({"test/default_accuracy": sum(default) / len(default), "test/best_accuracy": sum(chosen) / len(chosen)})
+    pair, score = (_chosen(config, search, {}), _chosen(config, search, best)), f"test/{search.score}"
+    found, failed = drain([*pair[0], *pair[1]], config.workers)
+    if failed:
+        raise failed[0]
+    default, chosen = ([job.run().metrics[score] for job in side] for side in pair)
+    sides = {"default": sum(default) / len(default), "best": sum(chosen) / len(chosen)}
+    recording.metrics({f"test/{side}_{search.score}": value for side, value in sides.items()})
     if len(default) > 1:
         test = stats.paired_t_test(default, chosen)
         recording.metrics({"test/difference": test.mean_difference, "test/difference_low": test.low})
@@ -201,33 +247,28 @@ def jobs(config: Config, chosen: Sequence[Mapping[str, Any]] | None = None) -> l
     return list(found.values())
 
 
-def drain(waiting: Sequence[Job]) -> list[Result]:
-    """Run the jobs one after the other, with a progress bar that shows the time left.
+def drain(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
+    """Run the jobs, with a progress bar that shows the time left: the results in the order of the jobs, and what went wrong.
 
-    A job that needs what another process is making is put off; only when all that are left need such is one waited for.
+    A training that comes to nothing does not stop the others; any other error does.
     """
-    from tqdm import tqdm
-
-    from w2s_mlflow.tracking import store
-
-    found: list[Result] = []
-    queue, put_off = deque(waiting), 0
-    with _quiet(), tqdm(total=len(queue), unit="run", dynamic_ncols=True) as bar:
-        while queue:
-            job = queue.popleft()
-            bar.set_description_str(job.stage)
-            all_busy = put_off > len(queue)
-            try:
-                with store.waiting(bar.set_description_str) if all_busy else store.deferring():
-                    found.append(job.run())
-            except store.BusyError:
-                queue.append(job)
-                put_off += 1
-                continue
-            put_off = 0
-            bar.update()
-            bar.set_postfix_str(found[-1].name, refresh=False)
-    return found
+    found: dict[Any, Result] = {}
+    failed: list[FailedTrainingError] = []
+    with _quiet(), _workers.hired(min(count, len(waiting))) as workers, _bar(len(waiting)) as bar:
+        for place, job in enumerate(waiting):
+            workers.add(place, job)
+        while workers.pending:
+            for place, ended in workers.ended(bar.set_description_str):
+                if isinstance(ended, FailedTrainingError):
+                    failed.append(ended)
+                elif isinstance(ended, Exception):
+                    raise ended
+                else:
+                    found[place] = ended
+                bar.update()
+                reused = sum(result.reused for result in found.values())
+                bar.set_postfix_str(f"{reused} reused, {len(failed)} failed", refresh=False)
+    return [found[place] for place in sorted(found)], failed
 
 
 @contextlib.contextmanager
@@ -239,6 +280,12 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         LOG.setLevel(level)
+
+
+def _bar(total: int) -> tqdm[Any]:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="run", dynamic_ncols=True)
 
 
 def settings(name: str) -> Sequence[Mapping[str, Any]]:

@@ -224,12 +224,23 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
 @contextlib.contextmanager
 def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
     """A plain run under which the results made inside are filed: a grid or a search."""
-    with plain(name, stage, params, note) as recorder:
-        outer = _parent.set(recorder.run_id)
-        try:
-            yield recorder
-        finally:
-            _parent.reset(outer)
+    with plain(name, stage, params, note) as recorder, below(recorder.run_id):
+        yield recorder
+
+
+def above() -> str | None:
+    """The run under which new ones are filed, if there is one."""
+    return _parent.get() or launch_run_id()
+
+
+@contextlib.contextmanager
+def below(run_id: str | None) -> Iterator[None]:
+    """Inside, new runs are filed under this one."""
+    outer = _parent.set(run_id)
+    try:
+        yield
+    finally:
+        _parent.reset(outer)
 
 
 def attach(
@@ -269,8 +280,7 @@ def _origin() -> dict[str, str]:
 
 
 def _tags(header: Header) -> dict[str, str]:
-    above = _parent.get() or launch_run_id()
-    family = {MLFLOW_PARENT_RUN_ID: above} if above else {}
+    family = {MLFLOW_PARENT_RUN_ID: parent_id} if (parent_id := above()) else {}
     own = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
     own |= {PROCESSES: str(launch.size())} if launch.size() > 1 else {}
     return _origin() | own | dict(header.tags) | family | worker.marks()
@@ -309,5 +319,6 @@ def _give_up(recorder: Recorder, error: BaseException) -> None:
     with contextlib.suppress(Exception):  # the server may be what went wrong; the next start closes the run
         if not stopped:  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
             recorder.flush()
+            client().log_batch(recorder.run_id, tags=[RunTag(name, value) for name, value in recorder.tags.items()])
         client().set_terminated(recorder.run_id, "KILLED" if stopped else "FAILED")
         client().set_tag(recorder.run_id, worker.WORKER, "")  # only its owner can say that it will not write here again

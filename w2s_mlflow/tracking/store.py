@@ -242,7 +242,19 @@ def _owner(run: Run) -> str:
 @contextlib.contextmanager
 def reuse(policy: str) -> Iterator[None]:
     """`exact`: a finished run with the same fingerprint is reused; `never`: only one that was made inside this block."""
-    token = _since.set(0 if policy == "exact" else int(time.time() * 1000))
+    with reusing(0 if policy == "exact" else int(time.time() * 1000)):
+        yield
+
+
+def since() -> int:
+    """The moment, in milliseconds, from which a run must be to be reused."""
+    return _since.get()
+
+
+@contextlib.contextmanager
+def reusing(since: int) -> Iterator[None]:
+    """Inside, no run from before this moment is reused."""
+    token = _since.set(since)
     try:
         yield
     finally:

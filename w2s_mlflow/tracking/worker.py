@@ -124,14 +124,19 @@ def settle() -> None:
 @functools.cache
 def _settle(uri: str, experiment_id: str) -> None:
     checkpoint.sweep()
-    watch, launch = Watch(), launch_run_id()
-    for run in client().search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-        if run.info.run_id != launch and _orphan(run, watch):
-            client().set_terminated(run.info.run_id, "KILLED")
-    if launch:
+    bury()
+    if launch := launch_run_id():
         for key, value in marks().items():
             client().set_tag(launch, key, value)
         beating(launch).__enter__()  # until this process ends: the launcher then ends its run itself
+
+
+def bury() -> None:
+    """End the runs of dead owners as KILLED."""
+    watch, launch = Watch(), launch_run_id()
+    for run in client().search_runs([experiment().experiment_id], "attributes.status = 'RUNNING'"):
+        if run.info.run_id != launch and _orphan(run, watch):
+            client().set_terminated(run.info.run_id, "KILLED")
 
 
 def _orphan(run: Run, watch: Watch) -> bool:

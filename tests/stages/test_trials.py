@@ -1,0 +1,226 @@
+"""Trials under way: what is begun, reported, pruned, failed and tried again, with runs that cost nothing."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.conftest import runs
+from w2s_mlflow.config import ConfigError, FailedTrainingError
+from w2s_mlflow.stages import _search, _study, _trials, _workers
+from w2s_mlflow.stages._study import Wanted
+from w2s_mlflow.tracking.results import Result
+
+
+def space(trial: Any) -> dict[str, Any]:
+    return {"x": trial.suggest_float("x", 0.0, 1.0)}
+
+
+def steps(trial: Any) -> dict[str, Any]:
+    """Five settings: with `a` there is `b`."""
+    if trial.suggest_categorical("kind", ["a", "c"]) == "a":
+        return {"b": trial.suggest_int("b", 0, 3)}
+    return {"b": -1}
+
+
+@dataclass
+class Told:
+    """A run that says a number, or raises."""
+
+    say: Callable[[], float]
+    stage: str = "told"
+    config: Any = None
+
+    def run(self) -> Result:
+        metrics = {"selection/accuracy": self.say()}
+        return Result("0" * 32, "told", "told", "", "", {}, metrics, {}, 0.0, reused=False)
+
+
+@pytest.fixture(autouse=True)
+def here(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An experiment, and studies of this test alone."""
+    monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
+
+
+def searching(draws: Callable[[Any], dict[str, Any]] = space) -> _search.Search:
+    module = ModuleType("search")
+    vars(module).update(SETTING={}, PROXY=[{}], space=draws)
+    return _search.of("searching", module, "", None)
+
+
+def brought(
+    wanted: Wanted,
+    say: Callable[[Mapping[str, Any], int], float],
+    draws: Callable[[Any], dict[str, Any]] = space,
+    of: int = 2,
+) -> optuna.Study:
+    """The study after `_trials.run`, a trial being the mean of `say(options, place)` over places."""
+    search = searching(draws)
+    study = _study.opened(search, wanted, "digest", of)
+
+    def jobs(given: Mapping[str, Any]) -> list[Any]:
+        return [Told(lambda place=place: say(given, place)) for place in range(of)]  # type: ignore[misc]
+
+    with _workers.hired(1) as workers:
+        _trials.run(study, search, wanted, jobs, workers)
+    return study
+
+
+def states(study: optuna.Study) -> list[str]:
+    return [trial.state.name for trial in study.get_trials()]
+
+
+def test_a_grid_tries_each_setting_once_and_ends_by_itself() -> None:
+    study = brought(Wanted(sampler="grid", trials=None), lambda given, place: float(given["b"]), steps, of=1)
+    tried = sorted(trial.user_attrs[_study.GIVEN]["b"] for trial in _study.ended(study))
+    assert tried == [-1, 0, 1, 2, 3] and study.best_value == 3
+    assert brought(Wanted(sampler="grid", trials=None), lambda *_: math.nan, steps, of=1).best_value == 3  # nothing is left
+
+
+def test_options_that_come_to_nothing_cost_one_trial_and_are_not_tried_again() -> None:
+    def say(given: Mapping[str, Any], place: int) -> float:
+        if given["x"] < 0.5:
+            raise FailedTrainingError("diverged")
+        return float(given["x"])
+
+    study = brought(Wanted(trials=8, sampler="random"), say)
+    assert sorted(set(states(study))) == ["COMPLETE", "FAIL"] and len(states(study)) == 8
+    assert all((trial.params["x"] < 0.5) == (trial.state == TrialState.FAIL) for trial in study.get_trials())
+    failed = [run for run in runs() if run.data.tags.get(_trials.STATE) == "failed"]
+    assert len(failed) == states(study).count("FAIL") and {run.info.status for run in failed} == {"FAILED"}
+    assert _study.best(study)["x"] == study.best_value
+
+
+def test_where_all_trials_fail_the_sentence_says_as_what_and_the_study_can_be_gone_on_with() -> None:
+    def diverges(*_: object) -> float:
+        raise FailedTrainingError("its training diverged")
+
+    study = brought(Wanted(trials=3), diverges)
+    with pytest.raises(
+        ConfigError, match="all 3 trials of study searching-digest have failed, the last as its training diverged"
+    ):
+        _study.best(study)
+    assert _study.best(brought(Wanted(trials=4), lambda given, place: 1.0))
+
+
+def test_a_pruner_ends_a_trial_before_its_last_run() -> None:
+    asked: list[tuple[float, int]] = []
+
+    def say(given: Mapping[str, Any], place: int) -> float:
+        asked.append((given["x"], place))
+        return float(len({x for x, _ in asked}) <= 6)  # the first five are the median's own; the seventh is hopeless
+
+    study = brought(Wanted(trials=7, pruner="median"), say, of=3)
+    assert states(study) == ["COMPLETE"] * 6 + ["PRUNED"]
+    assert len(asked) == 6 * 3 + 1
+    (pruned,) = [run for run in runs() if run.data.tags.get(_trials.STATE) == "pruned"]
+    assert "objective" not in pruned.data.metrics and pruned.data.metrics["intermediate"] == 0
+    assert pruned.info.status == "FINISHED"
+
+
+def test_wilcoxon_compares_run_by_run() -> None:
+    """Means alone would not tell the trials apart: each run is much harder or easier than the others."""
+    easy = [0.0, 100.0, 200.0, 300.0, 400.0, 500.0]
+    study = brought(
+        Wanted(trials=2, pruner="wilcoxon"), lambda given, place: easy[place] - (0 if place_of(given) else 1), of=len(easy)
+    )
+    assert states(study) == ["COMPLETE", "PRUNED"]
+    assert len(study.get_trials()[1].intermediate_values) < len(easy)
+
+
+FIRST: dict[float, bool] = {}
+
+
+def place_of(given: Mapping[str, Any]) -> bool:
+    """Whether these are the options of the first trial."""
+    if not FIRST:
+        FIRST[given["x"]] = True
+    return FIRST.get(given["x"], False)
+
+
+def test_hyperband_prunes_some_and_finishes_some() -> None:
+    study = brought(Wanted(trials=12, pruner="hyperband"), lambda given, place: given["x"] + place, of=9)
+    assert {"COMPLETE", "PRUNED"} == set(states(study))
+
+
+def test_of_a_pruner_that_has_no_name_nothing_is_made() -> None:
+    with pytest.raises(ConfigError, match="--sampler must be one of grid, random, tpe"):
+        brought(replace(Wanted(), sampler="none"), lambda *_: 0.0)
+
+
+def test_two_that_draw_from_one_study_make_no_trial_too_many_and_none_twice() -> None:
+    """The number of a trial decides whether it is one too many, whoever asks when."""
+    search, wanted, drawn = searching(), Wanted(trials=6), []
+    both = [_study.opened(search, wanted, "digest", 1) for _ in range(2)]
+
+    def draw(study: optuna.Study) -> None:
+        while _study.has_room(study, wanted):
+            if asked := _study.ask(study, search, wanted):
+                drawn.append(asked[1]["x"])
+                _study.tell(study, asked[0].number, asked[1]["x"], "complete")
+
+    threads = [threading.Thread(target=draw, args=(study,)) for study in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(drawn) == len(set(drawn)) == 6 and len(_study.ended(both[0])) == 6
+
+
+def test_a_trial_that_was_given_up_is_tried_again_with_its_options_once() -> None:
+    search, wanted = searching(), Wanted(trials=2)
+    study = _study.opened(search, wanted, "digest", 1)
+    asked = _study.ask(study, search, wanted)
+    assert asked is not None
+    for _ in range(2):  # as two processes would
+        _study.give_up(study, asked[0].number, asked[0].params)
+    assert states(study) == ["FAIL", "WAITING"]
+    again = _study.ask(study, search, wanted)
+    assert again is not None and again[1] == asked[1]
+    assert not _study.tell(study, asked[0].number, 1.0, "complete")  # whoever was only asleep comes too late
+    assert states(study) == ["FAIL", "RUNNING"]
+
+
+def test_a_trial_without_an_owner_is_dead_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = _study.opened(searching(), Wanted(), "digest", 1)
+    study.ask()
+    _study.settle(study)
+    assert states(study) == ["RUNNING"]
+    monkeypatch.setattr(_study, "YOUNG", -1.0)
+    _study.settle(study)
+    assert states(study) == ["FAIL"]
+
+
+def test_a_study_by_name_is_refused_to_another_space() -> None:
+    named = Wanted(study="mine")
+    _study.opened(searching(), named, "one", 1)
+    _study.opened(searching(), named, "one", 1)
+    with pytest.raises(ConfigError, match=r"--study must be a new name: the space, objective, data or code.*got 'mine'"):
+        _study.opened(searching(), named, "another", 1)
+
+
+def test_time_that_is_over_begins_no_trial() -> None:
+    study = brought(Wanted(trials=5, seconds=1e-9), lambda *_: 0.0)
+    assert states(study) == []
+
+
+def test_an_error_of_the_server_leaves_the_trial_to_be_tried_again() -> None:
+    def fails(given: Mapping[str, Any], place: int) -> float:
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError):
+        brought(Wanted(trials=2), fails)
+    study = _study.opened(searching(), Wanted(trials=2), "digest", 1)
+    assert states(study) == ["FAIL", "WAITING"]
+    after = brought(Wanted(trials=2), lambda given, place: given["x"])
+    assert states(after) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert after.get_trials()[0].params == after.get_trials()[1].params

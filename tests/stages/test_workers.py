@@ -1,0 +1,120 @@
+"""Workers: several processes that make runs side by side; what they say, what goes wrong, and one that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.stages import _workers, analyze, rule, student, supervisor, sweep
+from w2s_mlflow.stages._workers import Job
+from w2s_mlflow.tracking import store
+
+GRID = """
+SETTINGS = [
+    {"weak": "chess-27k", "strong": strong, "method": method, "early_stopping": "none", "report": "none"}
+    for strong in ("chess-43k", "chess-60k")
+    for method in ("baseline", "confidence")
+]
+"""
+
+
+def test_cores_are_shared_out_without_one_left_over() -> None:
+    assert [_workers.cores(place, 2, [0, 1, 2, 3, 4]) for place in range(2)] == [[0, 1], [2, 3, 4]]
+    assert [_workers.cores(place, 3, [4, 7]) for place in range(3)] == [[4], [7], [4]]
+
+
+def test_alone_a_job_is_put_off_while_there_are_others() -> None:
+    asked: list[str] = []
+
+    class Told:
+        stage, config = "told", None
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def run(self) -> Any:
+            asked.append(self.name)
+            if self.name == "busy" and store._defer.get():
+                raise store.BusyError("what it needs")
+            return self.name
+
+    with _workers.hired(1) as workers:
+        for name in ("busy", "free"):
+            workers.add(name, Told(name))  # type: ignore[arg-type]
+        ended: list[Any] = [pair for _ in range(3) for pair in workers.ended(lambda text: None)]
+    assert asked == ["busy", "free", "busy"] and ended == [("free", "free"), ("busy", "busy")]
+
+
+@pytest.mark.slow
+def test_a_grid_by_two_processes_is_that_by_one(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analyze, "_figures", lambda *_: [])
+    monkeypatch.setattr(analyze, "record", lambda *_: None)
+    (tmp_path / "grid.py").write_text(GRID)
+    parent = sweep.run(sweep.Config(sweep="grid.py", seeds="0", workers=2, **SMALL))
+    below = [run for run in runs() if run.data.tags.get("mlflow.parentRunId") == parent.run_id]
+    stages = sorted(run.data.tags["w2s.stage"] for run in below)
+    assert stages == ["student"] * 4 + ["supervisor"]  # the supervisor that all four need is trained once
+    owners = {run.data.tags["w2s.worker"] for run in runs() if run.data.tags["w2s.stage"] == "student"}
+    assert len(owners) == 2 and parent.tags["w2s.worker"] not in owners
+    again = [job.run() for job in sweep.jobs(sweep.Config(sweep="grid.py", seeds="0", **SMALL))]
+    assert all(result.reused for result in again) and len(runs()) == 6
+
+
+@pytest.mark.slow
+def test_errors_come_back_as_they_were_and_killed_processes_are_replaced(
+    experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_workers, "LOOK", 0.2)
+    wrong = student.Config(weak="chess-27k", strong="chess-43k", labels="weak", **SMALL | {"train_size": 10**9})
+    with _workers.hired(2) as workers:
+        workers.add("wrong", Job("student", wrong))
+        found = dict(until(workers, 1))
+        assert isinstance(found["wrong"], ConfigError) and "--train-size" in str(found["wrong"])
+        before = {child.pid for child in psutil.Process().children() if alive(child)}
+        workers.add("killed", Job("supervisor", supervisor.Config(weak="chess-426k", epochs=50)))
+        while not [run for run in runs() if run.info.status == "RUNNING"]:
+            workers.ended(lambda text: None)
+        (busy,) = [worker for worker in workers.workers if worker.busy]  # type: ignore[attr-defined]
+        os.kill(busy.process.pid, signal.SIGKILL)
+        while before == {child.pid for child in psutil.Process().children() if alive(child)}:
+            workers.ended(lambda text: None)
+        workers.drop(lambda key: True)
+        workers.add("after", Job("rule", rule.Config(rule="random", **SMALL)))
+        assert dict(until(workers, 1))["after"].name.startswith("rule")
+    assert not [child for child in psutil.Process().children() if alive(child) and "spawn_main" in " ".join(child.cmdline())]
+
+
+def alive(child: psutil.Process) -> bool:
+    return child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+
+
+def until(workers: _workers.Workers, count: int) -> list[Any]:
+    found: list[Any] = []
+    deadline = time.monotonic() + 120
+    while len(found) < count and time.monotonic() < deadline:
+        found += workers.ended(lambda text: None)
+    return found
+
+
+def test_a_job_that_kills_every_process_it_is_given_to_is_called_failed(
+    experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_workers, "LIVES", 1)
+    several = _workers._Several(1)
+    several.add("doomed", Job("rule", rule.Config(rule="random", **SMALL)))
+    pid = several.workers[0].process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    try:
+        ((key, error),) = until(several, 1)
+    finally:
+        several.stop()
+    assert key == "doomed" and "rule: the process that made it was killed, 1 times" in str(error)

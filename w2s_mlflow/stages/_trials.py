@@ -1,0 +1,263 @@
+"""The trials of a study that this process has under way: each a run of its own that links to the runs its value is the mean of.
+
+A trial is made of several runs, one for each setting and seed of its search. They are made in any order, and reported in
+theirs, so that a pruner compares the same runs of two trials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from w2s_mlflow.config import ConfigError, FailedTrainingError
+from w2s_mlflow.stages import _search, _study
+from w2s_mlflow.stages._search import Search
+from w2s_mlflow.stages._study import Wanted
+from w2s_mlflow.stages._workers import Job, Workers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import optuna
+    from tqdm import tqdm
+
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "slice", "intermediate_values")
+STATE = "w2s.trial_state"
+PAUSE, ROUND = 1.0, 10.0
+"""Seconds between two looks at trials that other processes are at, and between two rounds for those of dead ones."""
+
+Jobs = Callable[[Mapping[str, Any]], Sequence[Job]]
+
+
+def run(study: optuna.Study, search: Search, wanted: Wanted, jobs: Jobs, workers: Workers) -> None:
+    """Bring the study to what is wanted, with whoever else is at it. Ctrl-C leaves what is under way to be tried again.
+
+    Args:
+        jobs: the runs that a trial with these options is made of.
+
+    Raises:
+        ConfigError: a trial cannot be made of the space, or does not log its objective; the study stays usable.
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=wanted.trials, unit="trial", dynamic_ncols=True) as bar:
+        going = _Going(study, search, wanted, jobs, workers, bar)
+        with _study.beating(study, going.trial_ids):
+            try:
+                going.on()
+            except BaseException as error:
+                going.abandon(error)
+                raise
+
+
+@dataclass
+class _Trial:
+    """One trial under way."""
+
+    trial: optuna.Trial
+    open: contextlib.ExitStack
+    recording: Recorder
+    note: str
+    runs: int
+    found: dict[int, Result] = field(default_factory=dict)
+    reported: int = 0
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End its run: finished, or as the error says."""
+        self.open.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+
+
+@dataclass
+class _Going:
+    """The loop over trials."""
+
+    study: optuna.Study
+    search: Search
+    wanted: Wanted
+    jobs: Jobs
+    workers: Workers
+    bar: tqdm[Any]
+    mine: dict[int, _Trial] = field(default_factory=dict)
+    reused: int = 0
+    began: float = field(default_factory=time.monotonic)
+    looked: float = -ROUND
+
+    def trial_ids(self) -> list[int]:
+        """As the storage knows the trials that are under way here."""
+        return [each.trial._trial_id for each in list(self.mine.values())]
+
+    def on(self) -> None:
+        """Begin trials and take what comes of their runs, until there are as many as wanted."""
+        while True:
+            self.look_round()
+            while self.workers.pending < self.workers.count and self.begin():
+                pass
+            if self.workers.pending:
+                for (number, place), found in self.workers.ended(self.say):
+                    self.take(number, place, found)
+                self.show()
+            elif not self.others():
+                return
+
+    def look_round(self) -> None:
+        """Once in a while, see to the trials of dead processes."""
+        if time.monotonic() - self.looked > ROUND:
+            self.looked = time.monotonic()
+            _study.settle(self.study)
+            self.show()
+
+    def others(self) -> bool:
+        """Whether there is something to wait for: trials of other processes, unless the time is over."""
+        if self.over() or not (_study.under_way(self.study) or _study.has_room(self.study, self.wanted)):
+            return False
+        self.say("waiting for other processes")
+        time.sleep(PAUSE)
+        return True
+
+    def over(self) -> bool:
+        """Whether the time in which trials are begun is over."""
+        return self.wanted.seconds is not None and time.monotonic() - self.began > self.wanted.seconds
+
+    def begin(self) -> bool:
+        """Whether one more trial was begun."""
+        from w2s_mlflow.tracking import recorder
+
+        if self.over() or not _study.has_room(self.study, self.wanted):
+            return False
+        if (asked := _study.ask(self.study, self.search, self.wanted)) is None:
+            return False
+        trial, given = asked
+        note = f"Trial {trial.number} of the search `{self.search.name}`, objective `{self.search.objective}`."
+        try:
+            waiting = list(self.jobs(given))
+        except ConfigError:
+            _study.tell(self.study, trial.number)
+            raise
+        stack = contextlib.ExitStack()
+        recording = stack.enter_context(recorder.plain(f"trial {trial.number} {self.search.name}", "trial", given, note))
+        recording.tags |= {"w2s.objective": self.search.objective, "w2s.study": self.study.study_name}
+        trial.set_user_attr(_study.RUN, recording.run_id)
+        self.mine[trial.number] = _Trial(trial, stack, recording, note, len(waiting))
+        for place, job in enumerate(waiting):
+            self.workers.add((trial.number, place), job)
+        return True
+
+    def take(self, number: int, place: int, found: Result | Exception) -> None:
+        """What came of one run of a trial."""
+        if (trial := self.mine.get(number)) is None:
+            return  # it was pruned meanwhile
+        if isinstance(found, FailedTrainingError):
+            self.fail(trial, found)
+        elif isinstance(found, Exception):
+            self.lose(trial, found)
+            raise found
+        else:
+            trial.found[place] = found
+            self.reused += found.reused
+            try:
+                self.report(trial)
+            except ConfigError as error:
+                self.lose(trial, error)
+                raise
+
+    def report(self, trial: _Trial) -> None:
+        """Report what is known without a gap; with the last run the trial ends, and before where it is pruned."""
+        while trial.reported in trial.found:
+            mean = _search.value(self.search, [trial.found[place] for place in range(trial.reported + 1)])
+            one = _search.value(self.search, [trial.found[trial.reported]])
+            trial.trial.report(one if self.wanted.pruner == "wilcoxon" else mean, trial.reported)
+            trial.recording.metrics({"intermediate": mean}, trial.reported + 1)
+            trial.reported += 1
+            if trial.reported == trial.runs:
+                return self.end(trial, mean, "complete")
+            if self.prunes(trial):
+                return self.end(trial, mean, "pruned")
+
+    def prunes(self, trial: _Trial) -> bool:
+        """Whether the rest of a trial is not worth its time."""
+        with _study.quietly():
+            return self.wanted.pruner != "none" and trial.trial.should_prune()
+
+    def end(self, trial: _Trial, value: float, state: str) -> None:
+        """A trial is complete or pruned: its run says so, then the study."""
+        from w2s_mlflow.tracking import results
+
+        found = [trial.found[place] for place in range(trial.reported)]
+        used = [each.run_id for each in found]
+        trial.recording.metrics({"objective": value} if state == "complete" else {})
+        trial.recording.tags |= {"w2s.used_run_ids": ",".join(used), STATE: state}
+        trial.recording.note(f"{trial.note} {state.capitalize()}, mean over {', '.join(map(results.link, found))}.")
+        trial.close()
+        trial.trial.set_user_attr(_study.USED, used)
+        self._forget(trial)
+        _study.tell(self.study, trial.trial.number, value if state == "complete" else None, state)
+
+    def fail(self, trial: _Trial, error: FailedTrainingError) -> None:
+        """The options of a trial come to nothing; the search goes on."""
+        trial.recording.tags[STATE] = "failed"
+        trial.recording.note(f"{trial.note} Failed: {error}.")
+        trial.close(error)
+        self._forget(trial)
+        trial.trial.set_user_attr(_study.ERROR, str(error))
+        _study.tell(self.study, trial.trial.number)
+
+    def lose(self, trial: _Trial, error: Exception) -> None:
+        """A trial ends for a reason that will end all others: with what the user asked for it is not tried again."""
+        if isinstance(error, ConfigError):
+            trial.close(error)
+            self._forget(trial)
+            _study.tell(self.study, trial.trial.number)
+
+    def _forget(self, trial: _Trial) -> None:
+        del self.mine[trial.trial.number]
+        self.workers.drop(lambda key: key[0] == trial.trial.number)
+
+    def abandon(self, error: BaseException) -> None:
+        """Leave what is under way to be tried again, by the next process or the next time."""
+        for trial in self.mine.values():
+            with contextlib.suppress(Exception):  # the server or the database may be what went wrong
+                trial.close(error)
+                _study.give_up(self.study, trial.trial.number, trial.trial.params)
+        self.mine.clear()
+
+    def say(self, what: str) -> None:
+        """Show what is being done or waited for."""
+        self.bar.set_description_str(what)
+
+    def show(self) -> None:
+        """Show how far the study is, whoever has brought it there."""
+        import optuna
+
+        trials = self.study.get_trials(deepcopy=False)
+        states = [trial.state for trial in trials]
+        self.bar.n = len(_study.ended(self.study))
+        said = [f"{states.count(optuna.trial.TrialState.RUNNING)} running", f"{self.reused} runs reused"]
+        if failed := sum(_study.ERROR in trial.user_attrs for trial in trials):
+            said.append(f"{failed} failed")
+        if pruned := states.count(optuna.trial.TrialState.PRUNED):
+            said.append(f"{pruned} pruned")
+        if optuna.trial.TrialState.COMPLETE in states:
+            said.insert(0, f"best {self.study.best_value:.4f} of trial {self.study.best_trial.number}")
+        self.bar.set_postfix_str(", ".join(said))
+
+
+def draw(study: optuna.Study, search: Search, directory: Path) -> None:
+    """Write the table of trials, and Optuna's plots as far as there are trials enough for them."""
+    import matplotlib.pyplot as plt
+    from optuna.visualization import matplotlib as plots
+
+    directory.mkdir(parents=True, exist_ok=True)
+    study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
+    for name in PLOTS:
+        with _study.quietly(), contextlib.suppress(ValueError, RuntimeError):  # one trial, or one value only
+            named = {} if name == "intermediate_values" else {"target_name": search.metric}
+            getattr(plots, f"plot_{name}")(study, **named)
+            plt.gcf().set_size_inches(12, 5)
+            plt.gcf().savefig(directory / f"{name}.png", dpi=120, bbox_inches="tight")
+        plt.close("all")

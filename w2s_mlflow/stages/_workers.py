@@ -1,0 +1,290 @@
+"""Who makes the runs of a sweep: this process, or several of this machine, each with its own GPU or its share of the cores.
+
+A job that needs what another process is making is put off once, while there are others, and then waits. One whose process
+is killed is given to a new process, which goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from w2s_mlflow import config as options
+from w2s_mlflow.config import FailedTrainingError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from w2s_mlflow.tracking.results import Result
+
+    Ended = tuple[Any, Result | Exception]
+    Say = Callable[[str], None]
+
+LOOK = 1.0
+"""Seconds after which whoever asks for what has ended is answered at the latest, where other processes do the work."""
+GRACE = 15.0
+"""Seconds in which a process that is told to stop keeps its checkpoint; it is then killed."""
+LIVES = 3
+"""How many processes a job may cost before it is called failed."""
+
+
+class Job(NamedTuple):
+    """One stage to run."""
+
+    stage: str
+    config: Any
+
+    def run(self) -> Result:
+        """Its result. Raises FailedTrainingError where the training diverged or does not fit the memory."""
+        try:
+            found: Result = options.plugin("stages", self.stage, "stage").run(self.config)
+        except RuntimeError as error:
+            if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name alone
+                raise FailedTrainingError(f"{self.stage} does not fit the memory of its device: {error}") from error
+            raise
+        return found
+
+
+class Workers(Protocol):
+    """Those who take jobs, and give back results in the order in which they end."""
+
+    count: int
+
+    @property
+    def pending(self) -> int:
+        """How many jobs are waiting or under way."""
+
+    def add(self, key: Hashable, job: Job) -> None:
+        """Take a job, which `ended` will name by its key."""
+
+    def drop(self, unwanted: Callable[[Any], bool]) -> None:
+        """Forget the jobs that have not begun and whose key is unwanted."""
+
+    def ended(self, say: Say) -> list[Ended]:
+        """What has ended since, perhaps nothing; what is waited for meanwhile is said to `say`."""
+
+
+@contextlib.contextmanager
+def hired(count: int) -> Iterator[Workers]:
+    """This process alone for a count of 1, else so many others, which end with the block."""
+    if count == 1:
+        yield _Alone()
+        return
+    several = _Several(count)
+    try:
+        yield several
+    finally:
+        several.stop()
+
+
+@dataclass
+class _Waiting:
+    """A job in the queue; a patient one waits for what it needs."""
+
+    key: Hashable
+    job: Job
+    patient: bool = False
+    killed: int = 0
+
+
+class _Queue:
+    """The jobs that have not begun."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.queue: deque[_Waiting] = deque()
+
+    def add(self, key: Hashable, job: Job) -> None:
+        self.queue.append(_Waiting(key, job))
+
+    def drop(self, unwanted: Callable[[Any], bool]) -> None:
+        self.queue = deque(waiting for waiting in self.queue if not unwanted(waiting.key))
+
+    def put_off(self, waiting: _Waiting) -> None:
+        waiting.patient = True
+        self.queue.append(waiting)
+
+
+class _Alone(_Queue):
+    """This process, one job after the other."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    @property
+    def pending(self) -> int:
+        return len(self.queue)
+
+    def ended(self, say: Say) -> list[Ended]:
+        waiting = self.queue.popleft()
+        say(waiting.job.stage)
+        found = _made(waiting.job, waiting.patient, say)
+        if found is None:
+            self.put_off(waiting)
+            return []
+        return [(waiting.key, found)]
+
+
+def _made(job: Job, patient: bool, say: Say) -> Result | Exception | None:
+    """The result, or what went wrong, or None where another process is making something that it needs."""
+    from w2s_mlflow.tracking import store
+
+    try:
+        with store.waiting(say) if patient else store.deferring():
+            return job.run()
+    except store.BusyError:
+        return None
+    except Exception as error:
+        return error
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection[Any, Any]
+    busy: _Waiting | None = None
+
+
+class _Several(_Queue):
+    """Processes of this machine; each makes one job at a time."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        from w2s_mlflow.tracking import recorder, store
+
+        self.context = recorder.above(), store.since()
+        self.gpus = _gpus()
+        self.workers = [self._start(place) for place in range(count)]
+
+    def _start(self, place: int) -> _Worker:
+        spawn = multiprocessing.get_context("spawn")  # a fork would share sockets and locks of MLflow and torch
+        here, there = spawn.Pipe()
+        arguments = (there, place, self.count, self.gpus, *self.context)
+        process = spawn.Process(target=_serve, args=arguments, name=f"worker {place}", daemon=True)
+        process.start()
+        there.close()  # so that the end of the process is seen as the end of what it says
+        return _Worker(process, here)
+
+    @property
+    def pending(self) -> int:
+        return len(self.queue) + sum(worker.busy is not None for worker in self.workers)
+
+    def ended(self, say: Say) -> list[Ended]:
+        for worker in self.workers:
+            if worker.busy is None and self.queue:
+                worker.busy = self.queue.popleft()
+                with contextlib.suppress(BrokenPipeError):  # its end is found below
+                    worker.connection.send((worker.busy.job, worker.busy.patient))
+        heard = wait([worker.connection for worker in self.workers], LOOK)
+        places = [place for place, worker in enumerate(self.workers) if worker.connection in heard]
+        return [found for place in places if (found := self._heard(place, say))]
+
+    def _heard(self, place: int, say: Say) -> Ended | None:
+        worker = self.workers[place]
+        try:
+            kind, said = worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return self._died(place)
+        if kind == "says":
+            say(said)
+            return None
+        waiting, worker.busy = worker.busy, None
+        assert waiting is not None
+        if said is None:
+            self.put_off(waiting)
+            return None
+        return waiting.key, said
+
+    def _died(self, place: int) -> Ended | None:
+        """A process that was killed has another in its place; the job is tried again first, up to LIVES times."""
+        worker = self.workers[place]
+        worker.process.join()
+        waiting, self.workers[place] = worker.busy, self._start(place)
+        if waiting is None:
+            return None
+        waiting.killed += 1
+        if waiting.killed < LIVES:
+            self.queue.appendleft(waiting)
+            return None
+        how = f"ended with status {worker.process.exitcode}" if (worker.process.exitcode or 0) >= 0 else "was killed"
+        return waiting.key, FailedTrainingError(f"{waiting.job.stage}: the process that made it {how}, {LIVES} times")
+
+    def stop(self) -> None:
+        """End the processes; those that are at work keep their checkpoints."""
+        for worker in self.workers:
+            worker.connection.close()
+            if worker.process.is_alive():
+                worker.process.terminate()
+        for worker in self.workers:
+            worker.process.join(GRACE)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+
+def _serve(connection: Connection[Any, Any], place: int, count: int, gpus: list[str], parent: str | None, since: int) -> None:
+    """A worker's life: jobs come and what came of them goes through the connection, until its other end is closed."""
+    _settle_down(place, count, gpus)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent says when to stop
+    signal.signal(signal.SIGTERM, _stopped)
+    with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
+        from w2s_mlflow.tracking import recorder, store
+
+        with recorder.below(parent), store.reusing(since):
+            while True:
+                job, patient = connection.recv()
+                found = _made(job, patient, lambda text: connection.send(("says", text)))
+                connection.send(("ended", _portable(found)))
+
+
+def _stopped(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _portable(found: Result | Exception | None) -> Result | Exception | None:
+    """An error with its traceback as a note, which would be lost on the way; as plain text where it would be lost, too."""
+    if not isinstance(found, Exception) or isinstance(found, options.ConfigError):
+        return found
+    found.add_note("".join(traceback.format_exception(found)))
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(found))
+    except Exception:  # whatever an error of a library does when it is taken apart
+        return RuntimeError("\n".join([str(found), *found.__notes__]))
+    return found
+
+
+def _settle_down(place: int, count: int, gpus: list[str]) -> None:
+    """Take one GPU, or a share of the cores. To be called before torch is imported."""
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    if sys.platform == "linux":
+        mine = cores(place, count, sorted(os.sched_getaffinity(0)))
+        os.sched_setaffinity(0, mine)
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(mine)))
+
+
+def cores(place: int, count: int, every: list[int]) -> list[int]:
+    """The cores of one of `count` workers: shares differ by one at most; of more workers than cores several have one."""
+    if count >= len(every):
+        return [every[place % len(every)]]
+    return every[place * len(every) // count : (place + 1) * len(every) // count]
+
+
+def _gpus() -> list[str]:
+    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them."""
+    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in given.split(",") if name]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
