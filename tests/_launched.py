@@ -1,4 +1,4 @@
-"""What `torchrun` runs in tests: the gradients of one batch, and a whole training, on this process's share.
+"""What `torchrun` runs in tests: gradients of a batch, whole trainings and predictions, on this process's share.
 
     torchrun --nproc_per_node 2 -m tests._launched DIRECTORY
 
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from tests.test_gradients import LOSSES, examples, labels, made
-from w2s_mlflow import gradients, language, processes, train
+from w2s_mlflow import gradients, language, predict, processes, train
+from w2s_mlflow.heads import Classify
 
 ROWS = 33
 """Not to be shared out evenly."""
@@ -27,7 +28,8 @@ HEADS = (("bert", "classify"), ("gpt2", "compare"), ("llama", "language"))
 def results() -> dict[str, Tensor]:
     """By its name every gradient, and every weight after a training, of this process; alone, those of the whole batch."""
     found = {f"gradient/{name}": tensor for name, tensor in _gradients()}
-    return found | {f"trained/{name}": tensor for name, tensor in _trained()}
+    found |= {f"trained/{name}": tensor for name, tensor in _trained()}
+    return found | {f"predicted/{name}": tensor for name, tensor in _predicted()}
 
 
 def _losses(name: str) -> dict[str, gradients.Loss]:
@@ -68,11 +70,32 @@ def _trained() -> Iterator[tuple[str, Tensor]]:
             yield f"{kind}-{name}/{weight_name}", weight.clone()
 
 
+def _predicted() -> Iterator[tuple[str, Tensor]]:
+    """Chunks of 16 rows for two processes, of 8 alone: either way the last row is left over."""
+    head = made("bert", "classify")
+    assert isinstance(head, Classify)
+    data = head.encode(examples(ROWS))
+    for batch_size in (1, 8, 256):
+        yield f"probabilities/{batch_size}", torch.from_numpy(predict.probabilities(head, data, batch_size))
+        pooled_RD = predict.pooled(head, data, batch_size).pooled_RD
+        assert pooled_RD is not None
+        yield f"pooled/{batch_size}", torch.from_numpy(pooled_RD)
+    reader = made("llama", "language")
+    yield "mean_loss", torch.tensor([language.mean_loss(reader, reader.encode(examples(ROWS)), 4)])
+
+
+def check_words(group: processes.Group) -> None:
+    """What the processes of a group say to each other."""
+    assert group.any(group.rank == 1) and group.any(True) and not group.any(False)
+    assert group.alike("same") and not group.alike(f"process {group.rank}")
+
+
 def _backward(tensor: Tensor, **given: Tensor) -> None:
     tensor.backward(**given)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
+    check_words(processes.current())
     rank = processes.current().rank
     safetensors.torch.save_file(results(), Path(sys.argv[1]) / f"{rank}.safetensors")
     torch.distributed.destroy_process_group()

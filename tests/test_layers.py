@@ -20,6 +20,7 @@ PACKAGE = Path(w2s_mlflow.__file__).parent
 LAYERS = (
     {"config", "records", "hub"},
     {"metrics", "stats", "calibration", "split", "losses", "processes"},
+    {"launch"},
     {"tasks", "models", "judges", "tables", "figures"},
     {"checkpoint"},
     {"cache"},

@@ -1,4 +1,4 @@
-"""Two processes come to what one comes to: losses, gradients and trained weights, whatever the loss and the micro-batch."""
+"""Two processes come to what one comes to: losses, gradients, weights, predictions, whatever the loss and the micro-batch."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def test_shares_are_all_rows_once_in_their_order() -> None:
 def test_alone_everything_stays_as_it_is() -> None:
     weight = torch.ones(3, requires_grad=True)
     ALONE.sum_gradients([weight])
+    assert ALONE.any(True) and not ALONE.any(False) and ALONE.alike("word")
     assert weight.grad is None and ALONE.total(weight) is weight and torch.equal(ALONE.whole(weight, 3), weight)
 
 

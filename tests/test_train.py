@@ -14,6 +14,7 @@ from w2s_mlflow import models, train
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.heads import Encoded, Head, build
 from w2s_mlflow.losses import cross_entropy
+from w2s_mlflow.processes import Group
 from w2s_mlflow.records import Example, Floats
 
 OPTIONS = train.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=3)
@@ -117,3 +118,14 @@ def test_impossible_options_are_named(name: str, value: float) -> None:
     values = {"epochs": 1, "batch_size": 1, "learning_rate": 1.0, "seed": 0} | {name: value}
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be .*got {value}"):
         train.Options(**values)  # type: ignore[arg-type]
+
+
+def test_processes_drop_out_units_of_their_own_and_the_first_those_of_one_alone() -> None:
+    drawn = []
+    for rank, step in ((0, 0), (1, 0), (1, 0), (2, 0), (1, 8)):
+        torch.manual_seed(3)
+        train._draw_apart(Group(rank, 3), seed=3, step=step)
+        drawn.append(tuple(torch.rand(4).tolist()))
+    torch.manual_seed(3)
+    assert drawn[0] == tuple(torch.rand(4).tolist()) and drawn[1] == drawn[2]
+    assert len(set(drawn)) == 4

@@ -16,13 +16,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from w2s_mlflow import commands, listing, terminal
+from w2s_mlflow import commands, launch, listing, terminal
 from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, unknown
+from w2s_mlflow.config import ConfigError, must, unknown
 
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
@@ -45,16 +45,20 @@ def main() -> None:
     try:
         arguments = _switched([_dashed(argument) for argument in sys.argv[1:]])
         _check_stage(arguments)
-        job = app()(arguments, standalone_mode=False)
+        with contextlib.redirect_stdout(sys.stdout if launch.leads() else None):
+            job = app()(arguments, standalone_mode=False)
         if callable(job):  # run out here, as Typer would turn Ctrl-C into a silent exit; after --help there is none
-            job()
+            with launch.together():
+                job()
     except (ConfigError, typer.TyperException) as error:
-        _refused(str(error))
+        _end(2, str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("w2s_mlflow: stopped; what was finished is kept and will be reused", file=sys.stderr)
-        sys.exit(130)
+        _end(launch.STOPPED, "stopped; what was finished is kept and will be reused")
+    except launch.EndedError as error:
+        _end(error.status, str(error))
     except Exception as error:  # the server, the disk: what went wrong outside is a sentence, a fault of ours a traceback
-        _refused(_failure(error))
+        _end(2, _failure(error))
+    launch.leave()
 
 
 def app() -> typer.Typer:
@@ -74,18 +78,27 @@ def app() -> typer.Typer:
     return found
 
 
-def _refused(sentence: str) -> None:
-    print(f"w2s_mlflow: {sentence}", file=sys.stderr)
-    sys.exit(2)
+def _end(status: int, sentence: str) -> NoReturn:
+    """Exit; of several processes the first to end says why."""
+    if launch.first(status):
+        print(f"w2s_mlflow: {sentence}", file=sys.stderr)
+    if launch.size() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, to those that are left: they are ending
+    launch.leave(failed=True)
+    sys.exit(status)
 
 
 def _failure(error: Exception) -> str:
     from w2s_mlflow.tracking import server
 
     said = server.failure(error)
-    if said is None:
+    if said is not None:
+        return said
+    tells = launch.first(1)
+    launch.leave(failed=True)
+    if tells:
         raise error
-    return said
+    sys.exit(1)
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:
@@ -114,6 +127,14 @@ def _check_stage(arguments: list[str]) -> None:
     names = (*options.plugins("stages"), *commands.COMMANDS, "rows")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
         raise unknown("the stage", arguments[0], names)
+    launch.check()
+    if launch.size() > 1 and arguments and not _is_launched(arguments[0]):
+        several = ", ".join(name for name in options.plugins("stages") if _is_launched(name))
+        raise must("WORLD_SIZE", f"1 for {arguments[0]}: several processes make one of {several} together", launch.size())
+
+
+def _is_launched(name: str) -> bool:
+    return name in options.plugins("stages") and getattr(options.plugin("stages", name, "the stage"), "LAUNCHED", False)
 
 
 def _command(stage: ModuleType) -> Any:
@@ -199,8 +220,9 @@ def _asked(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[An
     config = options.parse(stage.Config, values)
     if reuse not in ("exact", "never"):
         raise unknown("--reuse", reuse, ("exact", "never"))
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
-    logging.getLogger("w2s_mlflow").setLevel(logging.INFO)
+    level = logging.WARNING if launch.leads() else logging.CRITICAL
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=level)
+    logging.getLogger("w2s_mlflow").setLevel(logging.INFO if launch.leads() else level)
     from w2s_mlflow.tracking import store
 
     with store.reuse(reuse):
@@ -211,9 +233,12 @@ def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool
     from w2s_mlflow.tracking import server
 
     with _asked(stage, values, reuse) as config:
+        launch.join()
         started = time.perf_counter()
         result = stage.run(config)
         seconds = time.perf_counter() - started
+        if not launch.leads():
+            return
         server.close_launch(result.run_id)
     if as_json:
         print(json.dumps(_summary(result, seconds), allow_nan=False))
@@ -223,6 +248,8 @@ def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool
 def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool) -> None:
     from w2s_mlflow.tracking import planned, server
 
+    if not launch.leads():
+        return
     with _asked(stage, values, reuse) as config, planned.planning() as plan:
         server.launch_run_id()  # the launcher's run is called one also where nothing comes of it
         stage.run(config)

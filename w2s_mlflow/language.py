@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from w2s_mlflow import processes
 from w2s_mlflow.config import ConfigError, must
 from w2s_mlflow.heads import INPUTS, Head, causal
 from w2s_mlflow.records import Example
@@ -120,19 +121,24 @@ def loss(logits_MV: Tensor, tokens_M: Tensor, progress: float) -> Tensor:
 
 
 def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
-    """The loss in nats over all scored tokens of `data`, with dropout off; its exponential is the perplexity."""
+    """The loss in nats over all scored tokens of `data`, with dropout off; its exponential is the perplexity.
+
+    Each of several processes reads its share of the rows.
+    """
     total, tokens, device = 0.0, 0, next(head.parameters()).device
-    training = head.training
+    training, group = head.training, processes.joined()
+    mine = group.share(np.arange(len(data)))
     head.eval()
     with torch.inference_mode():
-        for start in range(0, len(data), batch_size):
-            batch = data.batch(np.arange(start, min(start + batch_size, len(data))))
+        for start in range(0, len(mine), batch_size):
+            batch = data.batch(mine[start : start + batch_size])
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             targets_M = head.targets(batch)
             total += functional.cross_entropy(head(batch), targets_M, reduction="sum").item()
             tokens += len(targets_M)
     head.train(training)
-    return total / tokens
+    whole = group.total(torch.tensor([total, tokens], dtype=torch.float64, device=device))
+    return float(whole[0] / whole[1])
 
 
 def block_length(head: Head, asked: int | None, most: int) -> int:

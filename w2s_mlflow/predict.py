@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2s_mlflow import processes
 from w2s_mlflow.config import FailedTrainingError
 from w2s_mlflow.heads import Batch, Classify, Encoded, Head
 from w2s_mlflow.records import Floats
@@ -50,16 +51,19 @@ def layers(head: Head, data: Encoded, pooling: str, batch_size: int = BATCH, dty
 
 
 def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, batch_size: int, dtype: str) -> Floats:
-    """What `answer` gives for every example, with dropout off."""
-    order = np.argsort(data.lengths_N(), kind="stable")
+    """What `answer` gives for every example, with dropout off; each of several processes is asked for its share of them."""
+    order, group = np.argsort(data.lengths_N(), kind="stable"), processes.joined()
     device = next(head.parameters()).device
     training = head.training
     head.eval()
     parts = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        for start in range(0, len(order), batch_size):
-            batch = data.batch(order[start : start + batch_size])
-            parts.append(answer({name: tensor.to(device) for name, tensor in batch.items()}).cpu().numpy())
+        for start in range(0, len(order), batch_size * group.size):
+            rows = order[start : start + batch_size * group.size]
+            some = group if len(rows) >= group.size else processes.ALONE  # of no rows nobody knows the shape
+            batch = data.batch(some.share(rows))
+            found = answer({name: tensor.to(device) for name, tensor in batch.items()})
+            parts.append(some.whole(found, len(rows)).cpu().numpy())
     head.train(training)
     sorted_N = np.concatenate(parts)
     found_N = np.empty_like(sorted_N)

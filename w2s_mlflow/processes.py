@@ -5,16 +5,19 @@ All hold the same weights, data and order of batches, and come to the same gradi
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from torch import Tensor, distributed
 
 from w2s_mlflow.records import Ints
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,18 @@ class Group:
         distributed.all_reduce(found)
         return found
 
+    def any(self, mine: bool) -> bool:
+        """Whether it is so on any process."""
+        return mine if self.size == 1 else bool(self.total(torch.tensor(int(mine), device=state().device)))
+
+    def alike(self, word: str) -> bool:
+        """Whether all processes give the same word."""
+        if self.size == 1:
+            return True
+        words = torch.zeros(self.size, dtype=torch.int64, device=state().device)
+        words[self.rank] = zlib.crc32(word.encode())
+        return len(set(self.total(words).tolist())) == 1
+
     def sum_gradients(self, weights: Sequence[Tensor]) -> None:
         """Give every process the sum of all gradients; a weight that has none on any process keeps none."""
         if self.size == 1:
@@ -59,6 +74,9 @@ ALONE = Group()
 
 def state() -> PartialState:
     """accelerate's state of this process: its device and its place among the others, which it joins on the first call."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     return PartialState(cpu=cpu)  # unless it is told, it takes processes without an accelerator for strangers
 
@@ -66,3 +84,10 @@ def state() -> PartialState:
 def current() -> Group:
     """The group that this process was launched in."""
     return Group(state().process_index, state().num_processes)
+
+
+def joined() -> Group:
+    """The group, if this process has joined it; else alone. It needs torch only, as a model does that is served."""
+    if distributed.is_available() and distributed.is_initialized():
+        return Group(distributed.get_rank(), distributed.get_world_size())
+    return ALONE

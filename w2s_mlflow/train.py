@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -24,6 +25,7 @@ from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
 from w2s_mlflow.config import must
 from w2s_mlflow.gradients import Loss
 from w2s_mlflow.heads import Batch, Encoded, Head
+from w2s_mlflow.processes import Group
 from w2s_mlflow.records import Floats, Ints
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -114,10 +116,11 @@ def fit(
     Raises:
         KeyboardInterrupt: with `checkpoint`, SIGINT or SIGTERM came; the step in progress is ended and kept, unless it
             takes longer than `checkpoint.GRACE`.
-        ConfigError: the checkpoint cannot be written.
+        ConfigError: the checkpoint cannot be written, or of several processes one does not find it.
     """
     group = processes.current()
-    accelerator = Accelerator(mixed_precision="no")  # its own is one for all trainings of a process
+    whole = GradientAccumulationPlugin(num_steps=1)  # else the launcher's setting would divide every gradient
+    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=whole)  # its state is one for all trainings
     weights = [parameter for parameter in head.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
     optimizer = accelerator.prepare(optimizer)
@@ -126,7 +129,8 @@ def fit(
     schedule = LambdaLR(optimizer, lambda step: warmup_then_linear(step, steps))
     training = _Training(head, optimizer, schedule, np.random.default_rng(options.seed), accelerator.is_main_process)
 
-    with _kept(training, checkpoint) as keep:
+    with _kept(training, checkpoint, group) as keep:
+        _draw_apart(group, options.seed, training.fit.steps)
         while not training.over(options.epochs):
             head.train()
             for examples in training.batches(data.lengths_N(), options.batch_size):
@@ -239,23 +243,35 @@ class _Training:
 
 
 @contextlib.contextmanager
-def _kept(training: _Training, checkpoint: Checkpoint | None) -> Iterator[Callable[[], None]]:
-    """Go on from the checkpoint, if there is one; what is yielded is called after each step and epoch, to save and to stop."""
+def _kept(training: _Training, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
+    """Go on from the checkpoint, if there is one; what is yielded is called after each step and epoch, to save and to stop.
+
+    Several processes read the same checkpoint, and stop at the same step, whichever of them is told to.
+    """
     if checkpoint is None:
         yield lambda: None
         return
-    if saved := checkpoints.read(checkpoint.directory):
+    saved = checkpoints.read(checkpoint.directory)
+    if not group.alike(saved.file.name if saved else ""):
+        raise must("W2S_SCRATCH", "one directory that all processes read", checkpoint.directory)
+    if saved:
         training.restore(saved)
     with Stop() as stop:
 
         def keep() -> None:
             if checkpoint.due(training.fit.steps):
                 training.save(checkpoint)
-            if stop.asked:
+            if group.any(stop.asked):
                 training.save(checkpoint)
                 raise KeyboardInterrupt
 
         yield keep
+
+
+def _draw_apart(group: Group, seed: int, step: int) -> None:
+    """Let each process drop out units of its own, not those that the first drops of other rows; the first is as one alone."""
+    if group.rank:
+        torch.manual_seed(int(np.random.SeedSequence([seed, group.rank, step]).generate_state(1)[0]))
 
 
 def warmup_then_linear(step: int, steps: int) -> float:

@@ -72,13 +72,6 @@ def status_of(run_id: str) -> str:
     return str(server.client().get_run(run_id).info.status)
 
 
-def test_launched_as_one_of_several_it_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"^WORLD_SIZE must be 1: a stage is made by one process, got 2$"):
-        supervisor.run(supervisor.Config(**SMALL))
-    assert runs() == []
-
-
 def test_the_second_asks_and_does_not_make() -> None:
     first = store.produce(order(), text())
     second = store.produce(order(), lambda recorder: pytest.fail("made twice"))

@@ -63,11 +63,19 @@ def walk(
 
 def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
     """A student's run with its chain as `figures/chain_<part>.png`: who labelled for whom, and what the evaluator says."""
+    from w2s_mlflow.tracking import following, planned
+
+    if planned.current():
+        return found
+    return following.led(found, lambda: _drawn(found, links, weak, part))
+
+
+def _drawn(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
     from w2s_mlflow.figures import _chain
-    from w2s_mlflow.tracking import planned, recorder, results
+    from w2s_mlflow.tracking import recorder, results
 
     name = f"chain_{part}"
-    if planned.current() or f"{results.ARTIFACTS}.{name}" in found.tags:
+    if f"{results.ARTIFACTS}.{name}" in found.tags:
         return found
     drawn = _chain.figure(_nodes(found, links, weak, part), part)
 

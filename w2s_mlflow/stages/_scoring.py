@@ -39,10 +39,20 @@ def report(
         beside: a student's supervisor `weak` and its `ceiling`, which it is reported against, where it has them.
         given: in place of a supervisor's, labels from outside; they are its floor where they cover the split.
     """
-    from w2s_mlflow.tracking import planned, recorder, results
+    from w2s_mlflow.tracking import following, planned
 
-    inputs = {f"w2s.{role}_run_id": other.run_id for role, other in (beside or {}).items()}
-    if planned.current() or config.report == "none" or _reported(found, config.report, inputs):
+    if planned.current() or config.report == "none":
+        return found
+    return following.led(found, lambda: _with_report(found, config, cut, beside or {}, given))
+
+
+def _with_report(
+    found: Result, config: Scoring, cut: split.Split, beside: Mapping[str, Result], given: SoftLabels | None
+) -> Result:
+    from w2s_mlflow.tracking import recorder, results
+
+    inputs = {f"w2s.{role}_run_id": other.run_id for role, other in beside.items()}
+    if _reported(found, config.report, inputs):
         return found
     latest = replace(results.get(found.run_id), reused=found.reused)
     if _reported(latest, config.report, inputs):  # by another process that found this run
@@ -51,12 +61,12 @@ def report(
     scored = found.predictions(config.report).aligned([example.id for example in examples])
     if gold.known(examples):
         scored = scored.with_gold(_gold.read(gold, examples, config.report, "report"))
-    others = {role: other.predictions(config.report).aligned(scored.ids) for role, other in (beside or {}).items()}
+    others = {role: other.predictions(config.report).aligned(scored.ids) for role, other in beside.items()}
     if given and set(scored.ids) <= set(given.ids):
         others["weak"] = Predictions(scored.ids, scored.groups, given.of(scored.ids))
     values, status = _scores(scored, others, config.report)
     tags = _against_human(config, values) | ({PGR_STATUS: status} if found.stage == "student" else {})
-    if beside and "ceiling" in beside:
+    if "ceiling" in beside:
         tags[_gold.CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.report)
     for name, count in _gold.reads(gold).items():
         values[name] = count + found.metrics.get(name, 0)

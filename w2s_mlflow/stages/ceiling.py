@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 VERSION = 2
+LAUNCHED = True
+"""Several processes may be launched to train it together (docs/launch.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

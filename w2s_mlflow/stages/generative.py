@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from w2s_mlflow.train import Options
 
 VERSION = 2
+LAUNCHED = True
+"""Several processes may be launched to train it together (docs/launch.md)."""
 WEIGHTS = "model/model.safetensors"
 BLOCK = 128
 """Tokens of a packed row, unless the model reads fewer."""
@@ -124,8 +126,6 @@ def run(config: Config) -> Result:
 
 def make(config: Config, cut: Split, recorder: Recorder) -> None:
     """Train, measure, and stage the weights."""
-    import safetensors.torch
-
     from w2s_mlflow import language, train
 
     compare = tasks.find(config.task).head == "compare"
@@ -150,9 +150,7 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
     recorder.metrics(_counts(cut) | size | {"train/steps": fitted.steps, "train/tokens": fitted.tokens})
     after = language.mean_loss(head, held)
     recorder.metrics({"validation/perplexity_before": math.exp(before), "validation/perplexity": math.exp(after)})
-    file = recorder.directory / WEIGHTS
-    file.parent.mkdir(parents=True)
-    safetensors.torch.save_model(head.model, str(file))
+    recorder.weights(WEIGHTS, head.model)
 
 
 def texts(examples: Sequence[Example], compare: bool) -> list[tuple[str, ...]]:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "Config", "run"]
 
 VERSION = 1
+LAUNCHED = True
+"""Several processes may be launched to train it together (docs/launch.md)."""
 CHAIN = "w2s.chain_run_ids"
 """The tag with the ids of all links of a student's chain, in the order in which they were made."""
 TEMPERATURE = "validation/temperature"

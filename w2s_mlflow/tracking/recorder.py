@@ -13,26 +13,32 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from mlflow.entities import InputTag as DatasetTag
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from w2s_mlflow import __version__, checkpoint
+from w2s_mlflow import __version__, checkpoint, launch
 from w2s_mlflow.checkpoint import Checkpoint
-from w2s_mlflow.config import canonical_json
+from w2s_mlflow.config import canonical_json, must
 from w2s_mlflow.records import Predictions, SoftLabels
 from w2s_mlflow.tracking import worker
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
 from w2s_mlflow.tracking.server import client, experiment, launch_run_id
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 PARAM_LIMIT = 6000
 BATCH = 1000
 """Metrics in one request, the most that MLflow takes."""
 DIGEST_LIMIT = 36
 """MLflow cuts the digest of a data set here."""
+
+PROCESSES = "w2s.processes"
+"""The tag with the number of processes that make a run together; none for one alone."""
 
 _parent: ContextVar[str | None] = ContextVar("parent", default=None)
 
@@ -124,6 +130,14 @@ class Recorder:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
+    def weights(self, path: str, model: Module) -> None:
+        """Stage a model's weights as safetensors."""
+        import safetensors.torch
+
+        target = self.directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_model(model, str(target))
+
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         """Link the data the run used, by its digest, with the number of rows in each part."""
         data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
@@ -148,10 +162,22 @@ class Rehearsal(Recorder):
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         self.last.update(values)
 
-    def checkpoint(self, every: int) -> None:
+    def checkpoint(self, every: int) -> Checkpoint | None:
         return None
 
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
+        pass
+
+
+@dataclass
+class Follower(Rehearsal):
+    """A result that is made along with the process that leads, which alone sends it and keeps its checkpoints."""
+
+    def checkpoint(self, every: int) -> Checkpoint:
+        """The leader's, to go on from."""
+        return Checkpoint(checkpoint.place(self.run_id), every)
+
+    def weights(self, path: str, model: Module) -> None:
         pass
 
 
@@ -187,7 +213,9 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
 
 @contextlib.contextmanager
 def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """A run that has no fingerprint and is never reused, such as a trial."""
+    """A run that has no fingerprint and is never reused, such as a trial. Raises ConfigError for one of several processes."""
+    if launch.size() > 1:
+        raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
     worker.settle()
     with recording(Header(name, {"w2s.stage": stage}, params, note), seal=lambda run_id: True) as recorder:
         yield recorder
@@ -254,6 +282,7 @@ def _origin() -> dict[str, str]:
 def _tags(header: Header) -> dict[str, str]:
     family = {MLFLOW_PARENT_RUN_ID: parent_id} if (parent_id := above()) else {}
     own = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
+    own |= {PROCESSES: str(launch.size())} if launch.size() > 1 else {}
     return _origin() | own | dict(header.tags) | family | worker.marks()
 
 

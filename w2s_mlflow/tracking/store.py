@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -16,9 +15,9 @@ from typing import Any
 
 from mlflow.entities import Run, RunTag
 
-from w2s_mlflow import checkpoint
-from w2s_mlflow.config import as_dict, flat, must
-from w2s_mlflow.tracking import claims, planned, results, worker
+from w2s_mlflow import checkpoint, launch
+from w2s_mlflow.config import as_dict, flat
+from w2s_mlflow.tracking import claims, following, planned, results, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, active, get, result, runs_of
@@ -69,22 +68,24 @@ class Order:
 def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
     """The result that is ordered, found or made by `make`; under `planning` only noted.
 
+    Of processes that were launched together the leader finds or makes it, and the others follow (following.py).
+
     Raises:
         BusyError: under `deferring`, where another process is making it.
-        ConfigError: this is one of several processes that were launched together.
     """
-    if (launched := os.environ.get("WORLD_SIZE", "1")) != "1":  # they would wait for each other, each for the other's claim
-        raise must("WORLD_SIZE", "1: a stage is made by one process", launched)
     if plan := planned.current():
         if known := plan.reuse(order.parts.digest()):
             return known
         runs = [run for run in active(runs_of(order.parts.digest())) if run.info.start_time >= _since.get()]
         return plan.add(order.name, order.parts, order.identity, flat(order.config), runs)
+    if not launch.leads():
+        return following.follow(order.parts, make)
     worker.settle()
     search = _Search(order.parts.digest())
     while True:
         found = search.step()
         if isinstance(found, Result):
+            following.tell(order.parts, found.run_id, finished=True, reused=True)
             return found
         if found is not None:
             with contextlib.suppress(SupersededError):  # asleep for too long: what the other has made is found next
@@ -96,8 +97,11 @@ def _made(order: Order, turn: _Turn, make: Callable[[Recorder], None]) -> Result
     with recording(header, turn.claim.seal, continued.info.run_id if continued else None) as recorder:
         recorder.json("config.json", as_dict(order.config))
         recorder.json("fingerprint.json", asdict(order.parts))
-        make(recorder)
+        following.tell(order.parts, recorder.run_id, finished=False)
+        with launch.together():
+            make(recorder)
     found = get(recorder.run_id)
+    following.tell(order.parts, found.run_id, finished=True)
     LOG.info("trained %s in %.1f s%s", order.name, found.seconds, ", continued from a checkpoint" if continued else "")
     return found
 

@@ -1,0 +1,58 @@
+"""A result that processes launched together make: the first finds, claims and records it, the others are told what to do."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from w2s_mlflow import launch
+from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.recorder import Follower, Recorder
+from w2s_mlflow.tracking.results import Result, get
+
+
+def tell(parts: Parts, run_id: str, *, finished: bool, reused: bool = False) -> None:
+    """Say, as the leader, which run this result is, and whether it is finished or now to be made by all."""
+    launch.agreed({"parts": _said(parts), "run_id": run_id, "finished": finished, "reused": reused})
+
+
+def follow(parts: Parts, make: Callable[[Recorder], None]) -> Result:
+    """The result as the leader decides: made along with it, as often as it is begun, then read when it is finished.
+
+    Raises:
+        ConfigError: this process would make another result.
+    """
+    while True:
+        said = launch.agreed(None)
+        if differ := [name for name, value in _said(parts).items() if said["parts"].get(name) != value]:
+            raise ConfigError(
+                f"process {os.environ['RANK']} would make another result than process 0, they differ in {', '.join(differ)}: "
+                "code, libraries, data and options must be the same for all"
+            )
+        if said["finished"]:
+            return replace(get(said["run_id"]), reused=said["reused"])
+        with tempfile.TemporaryDirectory(prefix="w2s-") as directory, launch.together():
+            make(Follower(said["run_id"], Path(directory)))
+
+
+def led(found: Result, step: Callable[[], Result]) -> Result:
+    """A finished run after a step that one process takes, such as a report: the leader; the others wait for its end."""
+    if launch.leads():
+        made = step()
+        launch.agreed(True)
+        return made
+    launch.agreed(None)
+    return replace(get(found.run_id), reused=found.reused)
+
+
+def decided(question: Callable[[], bool]) -> bool:
+    """What the leader answers."""
+    return bool(launch.agreed(question() if launch.leads() else None))
+
+
+def _said(parts: Parts) -> dict[str, str]:
+    return {name: canonical_json(value) for name, value in asdict(parts).items()}
