@@ -22,7 +22,7 @@ HEADLINE = (
     *("gain", "gain_low", "gain_high"),
     *("default_accuracy", "best_accuracy", "difference", "difference_low", "difference_high", "p"),
 )
-"""Metrics of a split, as far as a run has them: of a student, of a facilitated weak model, of a search's best setting beside the default."""
+"""Metrics of a split, as far as a run has them: of a student or a facilitated weak model, then of a search's best setting."""
 
 
 def show_result(result: Result, seconds: float) -> None:

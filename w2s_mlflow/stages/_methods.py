@@ -73,7 +73,7 @@ def name_of(chosen: Mapping[str, Any]) -> str:
 
 def labels_file(labels: str | None) -> str | None:
     """The file of labels from outside, if that is what `labels` is. Raises ConfigError for one that is not there."""
-    if labels is None or labels in LABELS or labels_run(labels):
+    if labels is None or labels in LABELS or labels_run(labels) is not None:
         return None
     if not Path(labels).expanduser().is_file():
         rule = f"{', '.join(LABELS)}, {RUN}ID, or a parquet file with the columns id and probabilities"
@@ -87,7 +87,7 @@ def labels_run(labels: str | None) -> str | None:
 
 
 def _kind(name: str, value: Any) -> Any:
-    """What a method says of a primitive: labels from a file or a run are weak labels, any chain is one, reading twice is reading."""
+    """What a method says of a primitive: labels of a file or a run are weak labels, any chain is one, and so on."""
     if name == "labels" and value not in LABELS:
         return "weak"
     return bool(value) if name in ("generative_epochs", "chain") else value

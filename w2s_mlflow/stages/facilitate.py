@@ -1,18 +1,19 @@
 """Facilitation (Definition 3, eq. 1): a strong model teaches the weak one on text without labels.
 
-theta_W' = argmin sum_{q in Q} CE(f_W'(q), f_S(q)): the weak model, M_W, is finetuned on what the strong one, M_S, answers to the
-questions Q, and becomes M'_W. It is compared with the weak supervisor, which ground truth of `supervision` has made of the same
-model. With `--iterations` M'_W labels `transfer`, a new student learns these labels and teaches the weak model again, from where
-it started; each turn's student and weak model are runs of their own.
+theta_W' = argmin sum_{q in Q} CE(f_W'(q), f_S(q)): the weak model M_W is finetuned on what the strong one, M_S, answers to the
+questions Q, and becomes M'_W. It is compared with the weak supervisor, which ground truth of `supervision` has made of the
+same model. With `--iterations` M'_W labels `transfer`, a new student learns these labels and teaches the weak model again, which
+starts as before; each turn's student and weak model are runs of their own.
 
-Q is the text of `supervision`: the strong model was trained on `transfer`, so that its answers there would repeat the labels that
-it was given, and M'_W is to label `transfer` as the supervisor does, without having been trained on it. The rows are as many as
-the supervisor's, and the same: a gain is that of the labels. (docs/facilitation.md)
+Q is the text of `supervision`. The strong model was trained on `transfer`: its answers there would repeat the labels that it
+was given; and M'_W is to label `transfer` as the supervisor does, without having been trained on it. The rows are those that
+the supervisor has learned, so that a gain is that of the labels. (docs/facilitation.md)
 
-Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; of M'_W `test/accuracy`,
-`test/auroc`, `test/brier`, `test/ece`; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with
-M_S, `test/weak_agreement` with M_W; `test/gain`, M'_W's accuracy minus M_W's, with `test/gain_low` and `test/gain_high` over test
-groups. Artifacts: `labels/teacher.parquet`, what M_S answers to Q; `labels/weak_labels.parquet`, what M'_W says of `transfer`;
+Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy`, `test/auroc`,
+`test/brier`, `test/ece` of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
+`test/weak_agreement` with M_W; `test/gain`, the accuracy of M'_W minus that of M_W, `test/gain_low` and `test/gain_high`, its
+interval over test groups.
+Artifacts: `labels/teacher.parquet`, what M_S answers to Q; `labels/weak_labels.parquet`, what M'_W says of `transfer`;
 `predictions/*.parquet`; `tables/trajectory_test.csv` and `figures/trajectory_test.png`, the accuracies turn by turn.
 """
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow import config as options
 from w2s_mlflow.config import must, unknown
@@ -190,7 +191,9 @@ def _facilitated(config: Config, learner: Learner, cut: Split, teacher: Result, 
     by |= {name: teacher.params[name] for name in by if named}
     identity = {"weak": model_name(config.weak, "weak"), **by, "turn": str(number), "teacher": RUN if named else config.teacher}
     tags = {_runs.LABELS: config.labeller(number, by["strong"])}
-    note = f"`{identity['weak']}`, taught by {results.link(teacher)} on the text of `{learner.questions}` without labels (eq. 1)."
+    note = (
+        f"`{identity['weak']}`, taught by {results.link(teacher)} on the text of `{learner.questions}` without labels (eq. 1)."
+    )
 
     def make(recorder: Recorder) -> Head:
         return _make(learner, config, cut, teacher, weak, recorder)
