@@ -1,6 +1,6 @@
-"""Facilitation (eq. 1): on which questions, with which targets, from which weights, by whom, and in three turns.
+"""Facilitation (eq. 1): in three turns, by whom, on which questions, with which targets, and from which weights.
 
-`--teacher ceiling` is a control, taught by a model that has learned ground truth: what a weak model can take in at all.
+`--teacher ceiling` is a control, taught by a model that has learned ground truth: what the weak model can take in at all.
 """
 
 from typing import Any
@@ -9,10 +9,10 @@ FACILITATE: dict[str, Any] = {"stage": "facilitate", "weak": "chess-60k", "stron
 
 SETTINGS = [
     FACILITATE | {"iterations": 3},
+    FACILITATE | {"teacher": "ceiling"},
     FACILITATE | {"method": "confidence"},
     *(FACILITATE | {"questions": questions} for questions in ("transfer", "both")),
-    *(FACILITATE | {"temperature": temperature} for temperature in (0.3, 3.0)),
     FACILITATE | {"targets": "hard"},
+    *(FACILITATE | {"temperature": temperature} for temperature in (0.3, 3.0)),
     FACILITATE | {"start": "supervisor"},
-    *(FACILITATE | {"teacher": "ceiling", "questions": questions} for questions in ("supervision", "both")),
 ]
