@@ -82,6 +82,9 @@ def test_at_a_high_temperature_it_is_training_on_uniform_targets(tmp_path: Path)
 def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_model(questions: str) -> None:
     found, parts = taught(questions=questions), cut().parts()
     halves = ("supervision", "transfer") if questions == "both" else (questions,)
+    if questions == "rest":
+        rest = _gold.questions(_gold.cut(config().resolved())[0], SMALL["train_size"])
+        parts, halves = {"rest": rest.asked, "rest_validation": rest.validation}, ("rest",)
     asked = [example for half in halves for slice_ in ("", "_validation") for example in parts[half + slice_]]
     assert sorted(answers(found).ids) == sorted(example.id for example in asked)
     head = logged_model.load(results.get(found.tags["w2s.strong_run_id"]).tags[_runs.MODEL])
@@ -158,11 +161,12 @@ def test_each_turn_is_a_run_and_its_student_learns_the_labels_of_the_weak_model_
     )
     inputs = [_inputs(run) for run in (student_1, first, student_2, second)]
     weak = results.get(student_1.tags["w2s.weak_run_id"])
+    questions = {"questions": _gold.questions(_gold.cut(config().resolved())[0], SMALL["train_size"]).digest}
     assert inputs == [
         {"weak": weak.fingerprint},
-        {"strong": student_1.fingerprint},
+        {"strong": student_1.fingerprint} | questions,
         {"labels": first.fingerprint},
-        {"strong": student_2.fingerprint},
+        {"strong": student_2.fingerprint} | questions,
     ]
 
 
@@ -264,9 +268,11 @@ def test_an_analysis_recomputes_every_turn_and_leaves_out_what_is_contradicted()
             "--temperature must be 1 with --targets hard, which it does not change, got 2.0",
         ),
         ({"targets": "firm"}, "--targets must be one of hard, soft, got 'firm'"),
-        ({"questions": "test"}, "--questions must be one of both, supervision, transfer, got 'test'"),
+        ({"questions": "x"}, "--questions must be one of both, rest, supervision, transfer, got 'x'"),
         ({"start": "here"}, "--start must be one of pretrained, supervisor, got 'here'"),
         ({"iterations": 0}, "--iterations must be at least 1, got 0"),
+        ({"question_rows": 0}, "--question-rows must be at least 1, got 0"),
+        ({"question_rows": 9, "questions": "both"}, "--question-rows must be left out unless --questions is rest, got 9"),
         ({"weak_epochs": 0}, "--weak-epochs must be at least 1, got 0"),
         ({"weak_learning_rate": -1.0}, "--weak-learning-rate must be a positive, finite number, got -1.0"),
         ({"iterations": 2, "chain": "chess-43k"}, "--iterations must be 1 with --chain chess-43k, got 2"),
@@ -277,6 +283,12 @@ def test_an_analysis_recomputes_every_turn_and_leaves_out_what_is_contradicted()
 def test_wrong_options_are_one_sentence(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^{said}$"):
         config(**options)
+
+
+def test_a_cut_that_leaves_no_rows_to_ask_is_one_sentence_and_nothing_is_written() -> None:
+    with pytest.raises(ConfigError, match=r"^--train-size must be small enough to leave rows in neither half, of the 7943"):
+        taught(train_size=7943)
+    assert runs() == []
 
 
 def test_labels_from_outside_have_no_weak_model_to_teach(tmp_path: Path) -> None:

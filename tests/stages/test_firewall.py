@@ -220,9 +220,9 @@ def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator
     assert "_gold" not in inspect.getsource(_finetune)
 
 
-def test_facilitation_takes_a_cut_from_the_evaluator_and_nothing_else() -> None:
+def test_facilitation_takes_a_cut_and_questions_from_the_evaluator_and_nothing_else() -> None:
     source = inspect.getsource(facilitate)
-    assert source.count("_gold.") == source.count("_gold.cut(") == 1
+    assert source.count("_gold.") == source.count("_gold.cut(") + source.count("_gold.questions(") == 2
 
 
 @pytest.mark.slow

@@ -11,9 +11,11 @@ from w2s_mlflow.stages import _methods, _student_options
 from w2s_mlflow.stages._options import Training
 
 STUDENT, CEILING, RUN = "student", "ceiling", "run"
-QUESTIONS = ("supervision", "transfer", "both")
+REST = "rest"
+QUESTIONS = (REST, "supervision", "transfer", "both")
 TARGETS = ("soft", "hard")
-STARTS = ("pretrained", "supervisor")
+SUPERVISOR = "supervisor"
+STARTS = ("pretrained", SUPERVISOR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +25,11 @@ class Config(_student_options.Config):
     teacher: str = STUDENT
     """Who teaches: student, the one that the other options ask for; ceiling, the strong model finetuned on ground truth; or a
     finished run that has kept its model, by its id or name."""
-    questions: str = "supervision"
-    """The text without labels that the weak model learns on: that of supervision, on which no student was trained; that of
-    transfer; or both."""
+    questions: str = REST
+    """The text without labels that the weak model learns on: rest, rows of the training part that are in neither half;
+    supervision, transfer, or both."""
+    question_rows: int | None = None
+    """At most so many rows of the rest; none takes as many as --train-size."""
     targets: str = "soft"
     """What it learns: soft, the strong model's probabilities; hard, its most probable classes."""
     temperature: float = 1.0
@@ -44,19 +48,24 @@ class Config(_student_options.Config):
         for name, values in (("questions", QUESTIONS), ("targets", TARGETS), ("start", STARTS)):
             if getattr(self, name) not in values:
                 raise unknown(options.flag(name), getattr(self, name), values)
-        if not 0 < self.temperature < float("inf"):
-            raise must("temperature", "a positive, finite number", self.temperature)
-        if self.targets == "hard" and self.temperature != 1:
-            raise must("temperature", "1 with --targets hard, which it does not change", self.temperature)
-        for name in ("weak_epochs", "iterations"):
-            if getattr(self, name) < 1:
-                raise must(name, "at least 1", getattr(self, name))
-        if self.weak_learning_rate is not None and not 0 < self.weak_learning_rate < float("inf"):
-            raise must("weak_learning_rate", "a positive, finite number", self.weak_learning_rate)
-        if _methods.labels_file(self.labels):
-            raise must("labels", "those of a supervisor, the weak model that is taught", self.labels)
+        for name in ("temperature", "weak_learning_rate"):
+            if (rate := getattr(self, name)) is not None and not 0 < rate < float("inf"):
+                raise must(name, "a positive, finite number", rate)
+        for name in ("weak_epochs", "iterations", "question_rows"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise must(name, "at least 1", value)
+        self._check_together()
         if self.iterations > 1:
             self._check_turns()
+
+    def _check_together(self) -> None:
+        """What goes with what."""
+        if self.targets == "hard" and self.temperature != 1:
+            raise must("temperature", "1 with --targets hard, which it does not change", self.temperature)
+        if self.question_rows is not None and self.questions != REST:
+            raise must("question_rows", f"left out unless --questions is {REST}", self.question_rows)
+        if _methods.labels_file(self.labels):
+            raise must("labels", "those of a supervisor, the weak model that is taught", self.labels)
 
     def _check_turns(self) -> None:
         """A student of a later turn learns M'_W's labels as they are, and nothing of gold."""
@@ -81,7 +90,7 @@ class Config(_student_options.Config):
         return " ".join(["facilitated by", strong, *([f"turn {turn}"] if turn > 1 else []), *given])
 
 
-OWN = ("questions", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")
+OWN = ("questions", "question_rows", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +99,7 @@ class Learner(Training):
 
     weak: str = "chess-60k"
     """The weak model."""
-    questions: str = "supervision"
+    questions: str = REST
     """The text it learns on."""
     targets: str = "soft"
     """What of the answers it learns."""

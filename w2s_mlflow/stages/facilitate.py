@@ -5,9 +5,9 @@ questions Q, and becomes M'_W. It is compared with the weak supervisor, which gr
 same model. With `--iterations` M'_W labels `transfer`, a new student learns these labels and teaches the weak model again, from
 the same start; each turn's student and weak model are runs of their own.
 
-Q is the text of `supervision`. The strong model was trained on `transfer`: its answers there would repeat the labels that it
-was given; and M'_W is to label `transfer` as the supervisor does, without having been trained on it. The rows are those that
-the supervisor has learned, so that a gain is that of the labels. (docs/facilitation.md)
+Q is what the cut leaves of the training part, rows of neither half. Of `transfer`'s the strong model has learned the weak
+labels, and M'_W is to label them as the supervisor does, without having been trained on them; of `supervision`'s the supervisor
+has learned the truth, which no teacher can better. `--questions` takes them all the same. (docs/facilitation.md)
 
 Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy`, `test/auroc`,
 `test/brier`, `test/ece` of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
@@ -20,14 +20,14 @@ Artifacts: `labels/teacher.parquet`, what M_S answers to Q; `labels/weak_labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from w2s_mlflow.config import must
 from w2s_mlflow.records import Example, SoftLabels
-from w2s_mlflow.split import Split
+from w2s_mlflow.split import Questions, Split
 from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, _trajectory, ceiling, student, supervisor
-from w2s_mlflow.stages._facilitate_options import CEILING, QUESTIONS, RUN, STUDENT, Config, Learner
+from w2s_mlflow.stages._facilitate_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import model_name
 from w2s_mlflow.stages._trajectory import Turn
@@ -44,37 +44,59 @@ ANSWERS = "labels/teacher.parquet"
 """What the strong model has answered to the questions."""
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """What all turns share."""
+
+    config: Config
+    learner: Learner
+    cut: Split
+    questions: Questions
+    weak: Result
+    """The supervisor, M_W."""
+
+
 def run(config: Config) -> Result:
     """The last turn's weak model, found or trained, with all it needs. Raises ConfigError before anything is written."""
     asked, (config, cut) = config, _gold.cut(config.resolved())
-    learner, turns = config.learner(), list[Turn]()
-    for number in range(1, config.iterations + 1):
-        teacher = _teacher(asked, config, cut, turns[-1].weak if turns else None)
-        weak = supervisor.run(
-            supervisor.Config(
-                weak=config.weak, keep_model="always" if config.start == "supervisor" else "never", **config.shared()
-            )
-        )
-        turns.append(Turn(teacher, _facilitated(config, learner, cut, teacher, weak, number)))
+    learner, questions = config.learner(), _questions(config, cut)
+    teacher = _teacher(asked, config, cut)
+    kept = "always" if config.start == SUPERVISOR else "never"
+    weak = supervisor.run(supervisor.Config(weak=config.weak, keep_model=kept, **config.shared()))
+    lesson = _Lesson(config, learner, cut, questions, weak)
+    turns = [Turn(teacher, _facilitated(lesson, teacher, 1))]
+    for number in range(2, config.iterations + 1):
+        teacher = student.on_labels_of(turns[-1].weak, _student(asked))
+        turns.append(Turn(teacher, _facilitated(lesson, teacher, number)))
     return turns[-1].weak if config.report == "none" else _trajectory.attach(weak, turns, config.report)
 
 
-def _teacher(asked: Config, config: Config, cut: Split, before: Result | None) -> Result:
-    """The strong model of a turn, with its model kept.
+def _questions(config: Config, cut: Split) -> Questions:
+    """Q, and the slice by which the training on it stops."""
+    if config.questions == REST:
+        return _gold.questions(config, config.question_rows or int(config.train_size or 0))
+    halves = ("supervision", "transfer") if config.questions == "both" else (config.questions,)
+    parts = cut.parts()
+    asked, watched = (tuple(row for half in halves for row in parts[f"{half}{part}"]) for part in ("", "_validation"))
+    return Questions(asked, watched, cut.digest)
+
+
+def _teacher(asked: Config, config: Config, cut: Split) -> Result:
+    """The strong model of the first turn, with its model kept.
 
     Args:
         asked: the options as the user gave them.
         config: the same, resolved.
-        before: who labels `transfer` in this turn; None for the supervisor.
     """
     if asked.teacher == CEILING:
         shared = config.shared() | {"keep_model": "always"}
         return ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **shared))
-    if asked.teacher != STUDENT:
-        return _named(asked.teacher, cut)
-    own = {field.name: getattr(asked, field.name) for field in fields(student.Config)} | {"keep_model": "always"}
-    chosen = student.Config(**own)
-    return student.run(chosen) if before is None else student.on_labels_of(before, chosen)
+    return student.run(_student(asked)) if asked.teacher == STUDENT else _named(asked.teacher, cut)
+
+
+def _student(asked: Config) -> student.Config:
+    own = {field.name: getattr(asked, field.name) for field in fields(student.Config)}
+    return student.Config(**own | {"keep_model": "always"})
 
 
 def _named(run: str, cut: Split) -> Result:
@@ -91,51 +113,49 @@ def _named(run: str, cut: Split) -> Result:
     return found
 
 
-def _facilitated(config: Config, learner: Learner, cut: Split, teacher: Result, weak: Result, number: int) -> Result:
+def _facilitated(lesson: _Lesson, teacher: Result, number: int) -> Result:
     """M'_W of one turn, found or trained, and scored."""
     from w2s_mlflow.tracking import results
 
-    inputs = {"strong": teacher} | ({"weak": weak} if learner.start == "supervisor" else {})
+    config, learner, cut = lesson.config, lesson.learner, lesson.cut
+    inputs = {"strong": teacher} | ({"weak": lesson.weak} if learner.start == SUPERVISOR else {})
     parts = _runs.parts("facilitate", VERSION, learner, cut, inputs, ["losses.cross_entropy"])
-    named = config.teacher not in (STUDENT, CEILING)
-    by = {"strong": config.rung().name, "method": CEILING if config.teacher == CEILING else config.method}
-    by |= {name: teacher.params[name] for name in by if named}
-    identity = {"weak": model_name(config.weak, "weak"), **by, "turn": str(number), "teacher": RUN if named else config.teacher}
-    tags = {_runs.LABELS: config.labeller(number, by["strong"])}
-    note = (
-        f"`{identity['weak']}`, taught by {results.link(teacher)} on the text of `{learner.questions}` without labels (eq. 1)."
-    )
+    parts = replace(parts, inputs={**parts.inputs, "questions": lesson.questions.digest})
+    identity = {"weak": model_name(config.weak, "weak"), **_by(config, teacher), "turn": str(number)}
+    tags = {_runs.LABELS: config.labeller(number, identity["strong"])}
+    text = f"taught by {results.link(teacher)} on unlabelled text ({learner.questions}; eq. 1)"
 
     def make(recorder: Recorder) -> Head:
-        return _make(learner, config, cut, teacher, weak, recorder)
+        return _make(lesson, teacher, recorder)
 
-    found = _runs.produce(parts, config, cut, identity, note, make, inputs, tags)
-    return _scoring.report(found, config, cut, {"weak": weak, "strong": teacher})
+    found = _runs.produce(parts, config, cut, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
+    return _scoring.report(found, config, cut, {"weak": lesson.weak, "strong": teacher})
 
 
-def _make(learner: Learner, config: Config, cut: Split, teacher: Result, weak: Result, recorder: Recorder) -> Head:
-    asked, watched = questions(cut, learner.questions)
-    answers = _answers(teacher, config, [*asked, *watched])
+def _by(config: Config, teacher: Result) -> dict[str, str]:
+    """Who teaches, as runs are grouped by it; a run that was named says itself what it is."""
+    if config.teacher in (STUDENT, CEILING):
+        method = CEILING if config.teacher == CEILING else config.method
+        return {"strong": config.rung().name, "method": method, "teacher": config.teacher}
+    return {name: teacher.params[name] for name in ("strong", "method")} | {"teacher": RUN}
+
+
+def _make(lesson: _Lesson, teacher: Result, recorder: Recorder) -> Head:
+    learner, questions, cut = lesson.learner, lesson.questions, lesson.cut
+    answers = _answers(teacher, lesson.config, [*questions.asked, *questions.validation])
     answers.write(recorder.directory / ANSWERS)
-    taught = targets(answers, learner)
-    head = _start(learner, weak)
-    stopping = Labelled.joined(watched, taught) if learner.early_stopping == "weak" else None
-    _finetune.fit_head(head, learner, Labelled.joined(asked, taught), stopping, recorder)
-    recorder.predictions("validation", _finetune.predictions(head, watched, learner))
+    targets = _targets(answers, learner)
+    head = _start(learner, lesson.weak)
+    stopping = Labelled.joined(questions.validation, targets) if learner.early_stopping == "weak" else None
+    _finetune.fit_head(head, learner, Labelled.joined(questions.asked, targets), stopping, recorder)
+    recorder.metrics({"facilitate/questions": len(questions.asked)})
+    recorder.predictions("validation", _finetune.predictions(head, questions.validation, learner))
     recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation, learner))
     _finetune.record_heldout(head, learner, cut, recorder)
     return head
 
 
-def questions(cut: Split, chosen: str) -> tuple[Sequence[Example], Sequence[Example]]:
-    """Q, and the slice by which the training on it stops."""
-    halves = QUESTIONS[:2] if chosen == "both" else (chosen,)
-    parts = cut.parts()
-    asked, watched = (tuple(row for half in halves for row in parts[f"{half}{part}"]) for part in ("", "_validation"))
-    return asked, watched
-
-
-def targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
+def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
     """What the weak model learns of the strong one's answers; at temperature 1 their very bits."""
     if learner.targets == "hard":
         return answers.hardened()
@@ -158,7 +178,7 @@ def _start(learner: Learner, weak: Result) -> Head:
     from w2s_mlflow import train
     from w2s_mlflow.tracking import logged_model
 
-    if learner.start == "pretrained":
+    if learner.start != SUPERVISOR:
         return _finetune.build_head(learner)
     train.seed_everything(learner.seed)
     train.use_threads(learner.rung().parameters)
