@@ -25,7 +25,7 @@ def figure(facilitations: pd.DataFrame) -> Figure:
     cells = list(found.groupby(PANEL, sort=False))
     drawn, panels = _drawing.panels(len(cells))
     for axes, (key, rows) in zip(panels, cells, strict=True):
-        lines = list(rows.groupby("line", sort=False))[: _drawing.MOST]
+        lines = sorted(rows.groupby("line", sort=False), key=lambda line: -len(line[1]))[: _drawing.MOST]  # most turns first
         for number, (label, own) in enumerate(lines):
             _line(axes, own, str(label), _drawing.COLOURS[number], 0.03 * (number - (len(lines) - 1) / 2))
         _trajectory.turns(axes)
