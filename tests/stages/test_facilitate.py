@@ -175,6 +175,13 @@ def _inputs(run: Result) -> dict[str, str]:
     return found
 
 
+def test_labels_say_who_has_taught_whom_and_how() -> None:
+    asked = config(temperature=0.5, questions="both")
+    assert config().labeller({"strong": "s", "method": "baseline", "turn": "1"}) == "facilitated by s"
+    said = asked.labeller({"strong": "s", "method": "confidence", "turn": "2"})
+    assert said == "facilitated by s confidence turn 2 questions=both temperature=0.5"
+
+
 @pytest.mark.slow
 def test_any_student_can_learn_a_facilitated_model_s_labels_by_its_run(tmp_path: Path) -> None:
     first = taught()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -83,11 +84,16 @@ class Config(_student_options.Config):
         how = Learner(epochs=self.weak_epochs, learning_rate=self.weak_learning_rate, early_stopping=stops)
         return Learner(**vars(how) | self.shared() | own).resolved()
 
-    def labeller(self, turn: int, strong: str) -> str:
-        """Whose labels M'_W's are, in words that tell every option of facilitation that is not the default."""
-        plain = {field.name: field.default for field in fields(Config) if field.name not in vars(_student_options.Config)}
+    def labeller(self, by: Mapping[str, str]) -> str:
+        """Whose labels M'_W's are, in words that tell each option of facilitation that is not the default.
+
+        Args:
+            by: the strong model, its method, and the turn.
+        """
+        plain = {field.name: field.default for field in fields(Config)}
+        method, turn = by["method"].replace("baseline", ""), f"turn {by['turn']}" if by["turn"] != "1" else ""
         given = [f"{name}={getattr(self, name)}" for name in OWN if getattr(self, name) != plain[name]]
-        return " ".join(["facilitated by", strong, *([f"turn {turn}"] if turn > 1 else []), *given])
+        return " ".join(word for word in ("facilitated by", by["strong"], method, turn, *given) if word)
 
 
 OWN = ("questions", "question_rows", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")

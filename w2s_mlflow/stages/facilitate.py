@@ -122,7 +122,7 @@ def _facilitated(lesson: _Lesson, teacher: Result, number: int) -> Result:
     parts = _runs.parts("facilitate", VERSION, learner, cut, inputs, ["losses.cross_entropy"])
     parts = replace(parts, inputs={**parts.inputs, "questions": lesson.questions.digest})
     identity = {"weak": model_name(config.weak, "weak"), **_by(config, teacher), "turn": str(number)}
-    tags = {_runs.LABELS: config.labeller(number, identity["strong"])}
+    tags = {_runs.LABELS: config.labeller(identity)}
     text = f"taught by {results.link(teacher)} on unlabelled text ({learner.questions}; eq. 1)"
 
     def make(recorder: Recorder) -> Head:
