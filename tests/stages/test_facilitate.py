@@ -83,7 +83,7 @@ def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_m
     found, parts = taught(questions=questions), cut().parts()
     halves = ("supervision", "transfer") if questions == "both" else (questions,)
     if questions == "rest":
-        rest = _gold.questions(_gold.cut(config().resolved())[0], SMALL["train_size"])
+        rest = _gold.questions(_gold.cut(config().resolved())[0], None)
         parts, halves = {"rest": rest.asked, "rest_validation": rest.validation}, ("rest",)
     asked = [example for half in halves for slice_ in ("", "_validation") for example in parts[half + slice_]]
     assert sorted(answers(found).ids) == sorted(example.id for example in asked)
@@ -161,7 +161,7 @@ def test_each_turn_is_a_run_and_its_student_learns_the_labels_of_the_weak_model_
     )
     inputs = [_inputs(run) for run in (student_1, first, student_2, second)]
     weak = results.get(student_1.tags["w2s.weak_run_id"])
-    questions = {"questions": _gold.questions(_gold.cut(config().resolved())[0], SMALL["train_size"]).digest}
+    questions = {"questions": _gold.questions(_gold.cut(config().resolved())[0], None).digest}
     assert inputs == [
         {"weak": weak.fingerprint},
         {"strong": student_1.fingerprint} | questions,

@@ -74,7 +74,7 @@ def run(config: Config) -> Result:
 def _questions(config: Config, cut: Split) -> Questions:
     """Q, and the slice by which the training on it stops."""
     if config.questions == REST:
-        return _gold.questions(config, config.question_rows or int(config.train_size or 0))
+        return _gold.questions(config, config.question_rows)
     halves = ("supervision", "transfer") if config.questions == "both" else (config.questions,)
     parts = cut.parts()
     asked, watched = (tuple(row for half in halves for row in parts[f"{half}{part}"]) for part in ("", "_validation"))
