@@ -58,6 +58,7 @@ def as_student(labels: SoftLabels, directory: Path) -> Result:
 # --- eq. 1 and its known cases ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_at_temperature_1_it_is_training_on_the_strong_model_s_answers(tmp_path: Path) -> None:
     found = taught(questions="transfer")
     assert bits(found) == bits(as_student(answers(found), tmp_path))

@@ -76,7 +76,7 @@ def labels_file(labels: str | None) -> str | None:
     if labels is None or labels in LABELS or labels_run(labels) is not None:
         return None
     if not Path(labels).expanduser().is_file():
-        rule = f"{', '.join(LABELS)}, {RUN}ID, or a parquet file with the columns id and probabilities"
+        rule = f"{', '.join(LABELS)}, or a parquet file with the columns id and probabilities, or {RUN}ID"
         raise must("labels", rule, labels)
     return labels
 
