@@ -220,7 +220,26 @@ def errors() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def facilitations() -> pd.DataFrame:
+    """Two methods in two turns, three seeds."""
+    rows = []
+    for seed, method, turn in itertools.product(range(3), ("baseline", "confidence"), (1, 2)):
+        row: dict[str, Any] = dict.fromkeys((*tables.FACILITATIONS, "variant", "setting"), "") | {
+            "run_id": f"{method}{turn}{seed}"
+        }
+        row |= {"task": "one", "weak": "small", "strong": "big", "method": method, "seed": str(seed), "turn": turn}
+        row |= {
+            "train_size": 100,
+            "test_size": 60,
+            "accuracy": 0.6 + 0.02 * turn + 0.01 * seed,
+            "weak_accuracy": 0.6 - 0.01 * seed,
+        }
+        rows.append(row | {"strong_accuracy": 0.7, "agreement": 0.8, "weak_agreement": 0.9})
+    return pd.DataFrame(rows)
+
+
 FRAMES = {"outcomes": outcomes, "runs": runs, "left_out": left_out, "probes": probes, "errors": errors}
+FRAMES |= {"facilitations": facilitations}
 
 
 def sums(table: pd.DataFrame) -> dict[str, float]:
@@ -272,4 +291,5 @@ def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> Non
     assert set(outcomes().columns) == {*tables.OUTCOMES, "variant", "setting"}
     assert set(runs().columns) == set(tables.RUNS) and set(probes().columns) == set(tables.PROBES)
     assert set(errors().columns) == set(tables.ERRORS)
+    assert set(facilitations().columns) == {*tables.FACILITATIONS, "variant", "setting"}
     assert set(FRAMES) == set(tables.Frames.__dataclass_fields__)

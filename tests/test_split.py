@@ -152,6 +152,34 @@ def test_order_of_rows_does_not_matter(seed: int) -> None:
     assert first.digest == second.digest
 
 
+def test_the_rest_is_what_neither_half_has_in_groups_of_its_own_and_without_labels() -> None:
+    found = Rows(rows([1, 2, 3] * 60, "train"), rows([1] * 100, "heldout"))
+    pool, parts = split.pool("t", found), cut(found, train_size=200).parts()
+    rest = split.rest(pool, seed=0, train_size=200, size=1000)
+    halves = [example for name in TRAINING for example in parts[name]]
+    asked = [*rest.asked, *rest.validation]
+    assert {example.id for example in asked} | {example.id for example in halves} == {row.example.id for row in found.train}
+    assert len(asked) + len(halves) == len(found.train) and not {e.group for e in asked} & {e.group for e in halves}
+    assert not {e.group for e in rest.asked} & {e.group for e in rest.validation}
+    assert 0.08 < len(rest.validation) / len(asked) < 0.12
+
+
+def test_a_smaller_rest_is_of_the_same_rows_and_its_digest_hangs_on_text_and_not_on_labels() -> None:
+    def rest(found: Rows, size: int) -> split.Questions:
+        return split.rest(split.pool("t", found), seed=0, train_size=200, size=size)
+
+    found = plain()
+    small, large = rest(found, 50), rest(found, 1000)
+    assert len(small.asked) == 45 and len(small.validation) == 5 and len(large.asked) + len(large.validation) == 200
+    assert {*small.asked, *small.validation} < {*large.asked, *large.validation} and small.digest != large.digest
+    turned = Rows(tuple(Row(row.example, 1 - row.label) for row in found.train), found.heldout)
+    assert rest(turned, 50) == small
+    with pytest.raises(
+        ConfigError, match=r"^--train-size must be small enough to leave rows in neither half, of the 400 there"
+    ):
+        split.rest(split.pool("t", found), seed=0, train_size=400, size=50)
+
+
 def test_training_rows_whose_group_is_held_out_are_left_out() -> None:
     found = plain()
     held = {row.example.group for row in found.heldout[:50]}

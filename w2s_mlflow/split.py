@@ -43,6 +43,15 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Questions:
+    """Text without labels: to learn on, and a slice by which the learning stops. The digest is over what is to be read."""
+
+    asked: Examples
+    validation: Examples
+    digest: str
+
+
+@dataclass(frozen=True)
 class Pool:
     """A task's rows in groups, what is the same for every seed."""
 
@@ -101,9 +110,7 @@ def cut(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool
             row of one of two classes where it is needed.
     """
     _check_sizes(train_size, pool.train_rows(), test_size, pool.test_rows())
-    ordered = _by_hash(pool.train, ("train", pool.key, str(seed)))
-    supervision, rest = _take(ordered, train_size // 2)
-    transfer, _ = _take(rest, train_size // 2)
+    supervision, transfer, _ = _halves(pool, seed, train_size)
     test, _ = _take(pool.test, test_size)
     if not test:
         raise must("test_size", "at least the size of a group of rows", test_size)
@@ -128,6 +135,30 @@ def cut(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool
         **{name: tuple(row.example for row in found) for name, found in rows.items()},
         digest=hashlib.sha256(digests.encode()).hexdigest(),
     )
+
+
+def rest(pool: Pool, *, seed: int, train_size: int, size: int) -> Questions:
+    """At most `size` rows of the training part that `cut` puts in neither half, the last tenth of them for validation.
+
+    Raises:
+        ConfigError: less than two groups of rows are left.
+    """
+    left, _ = _take(_halves(pool, seed, train_size)[2], size)
+    if len(left) < 2:
+        rule = f"small enough to leave rows in neither half, of the {pool.train_rows()} there are"
+        raise must("train_size", rule, train_size)
+    shares = _share(left, 1 - VALIDATION, "train_size", train_size)
+    parts = [[row.example for group in part for row in group] for part in shares]
+    digests = canonical_json([digest(Row(example, NO_LABEL) for example in part) for part in parts])
+    return Questions(tuple(parts[0]), tuple(parts[1]), hashlib.sha256(digests.encode()).hexdigest())
+
+
+def _halves(pool: Pool, seed: int, train_size: int) -> tuple[Groups, Groups, Groups]:
+    """The groups of `supervision` and of `transfer`, validation slices included, and what is left."""
+    ordered = _by_hash(pool.train, ("train", pool.key, str(seed)))
+    supervision, others = _take(ordered, train_size // 2)
+    transfer, left = _take(others, train_size // 2)
+    return supervision, transfer, left
 
 
 def balanced(groups: Groups) -> Groups:

@@ -18,10 +18,11 @@ WIDTH = 150
 LINES = 40
 """A plan with more results to train is summed up by stage."""
 HEADLINE = (
-    *("accuracy", "weak_accuracy", "ceiling_accuracy", "pgr", "pgr_low", "pgr_high"),
+    *("accuracy", "weak_accuracy", "strong_accuracy", "ceiling_accuracy", "pgr", "pgr_low", "pgr_high"),
+    *("gain", "gain_low", "gain_high"),
     *("default_accuracy", "best_accuracy", "difference", "difference_low", "difference_high", "p"),
 )
-"""Metrics of a split, as far as a run has them: of a student, then of a search's best setting beside the default."""
+"""Metrics of a split, as far as a run has them: of a student or a facilitated weak model, then of a search's best setting."""
 
 
 def show_result(result: Result, seconds: float) -> None:

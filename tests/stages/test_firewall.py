@@ -25,6 +25,7 @@ from w2s_mlflow.stages import (
     _student_options,
     analyze,
     ceiling,
+    facilitate,
     rule,
     student,
     supervisor,
@@ -66,6 +67,7 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
     "rule": REPORT,
     "probe": {("supervision", "supervision"), ("supervision", "probe"), ("test", "probe"), ("transfer", "ceiling"), *REPORT},
     "errors": {("supervision", "supervision"), ("test", "errors"), ("transfer", "ceiling"), *REPORT},
+    "facilitate": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "sweep": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "main": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "analyze": set(),
@@ -182,7 +184,7 @@ def types_of(function: Any) -> set[Any]:
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-BLIND = (student, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES)
+BLIND = (student, facilitate, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES)
 
 
 @pytest.mark.parametrize("module", BLIND, ids=lambda module: module.__name__)
@@ -216,6 +218,21 @@ def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator
     taken = ("cut", "oracle_labels", "random_labels")
     assert source.count("_gold.") == sum(source.count(f"_gold.{name}(") for name in taken)
     assert "_gold" not in inspect.getsource(_finetune)
+
+
+def test_facilitation_takes_a_cut_and_questions_from_the_evaluator_and_nothing_else() -> None:
+    source = inspect.getsource(facilitate)
+    assert source.count("_gold.") == source.count("_gold.cut(") + source.count("_gold.questions(") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{}, {"questions": "both", "targets": "hard"}, {"start": "supervisor"}, {"iterations": 2}], ids=str
+)
+def test_teaching_the_weak_model_reads_no_gold(options: dict[str, Any], guard: type[Guarded]) -> None:
+    guard.allowed = {("supervision", "supervision")}  # the supervisor's own
+    found = facilitate.run(facilitate.Config(strong="chess-121k", report="none", **SMALL | options))
+    assert not [name for name in found.metrics if name.startswith(("gold/", "test/"))] and "w2s.gold" not in found.tags
 
 
 # --- through an ancestor ----------------------------------------------------------------------------------------------

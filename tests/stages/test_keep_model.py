@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, student, supervisor
+from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, facilitate, student, supervisor
 from w2s_mlflow.tracking import logged_model, planned, server
 from w2s_mlflow.tracking.results import Result
 
@@ -23,6 +23,7 @@ STAGES: dict[str, Any] = {
     "supervisor": (supervisor.run, supervisor.Config(**SMALL)),
     "ceiling": (ceiling.run, ceiling.Config(strong="chess-121k", head="classify", **SMALL)),
     "student": (student.run, student.Config(strong="chess-121k", method="confidence", **SMALL)),
+    "facilitated": (facilitate.run, facilitate.Config(strong="chess-121k", ceiling="none", **SMALL)),
     "untuned": (student.run, student.Config(strong="chess-121k", method="untuned", **SMALL)),
 }
 

@@ -56,12 +56,25 @@ def test_a_grid_builds_shared_inputs_once_and_carries_the_aggregates(grid: sweep
     assert parent.artifact("figures/pgr_by_size.png").stat().st_size > 5000
 
 
-def test_the_second_time_nothing_is_trained(grid: sweep.Config) -> None:
-    first = sweep.run(grid)
-    made = len(runs())
+def test_the_second_time_nothing_is_made_until_something_is_damaged(grid: sweep.Config) -> None:
+    first, made = sweep.run(grid), len(runs())
     second = sweep.run(grid)
-    assert len(runs()) == made + 1  # the second parent
-    assert rows(first, "pgr") == rows(second, "pgr") and rows(first, "paired_tests") == rows(second, "paired_tests")
+    assert (second.run_id, second.reused, len(runs())) == (first.run_id, True, made)
+    victim = next(run for run in runs() if run.data.tags["w2s.stage"] == "student")
+    results.get(victim.info.run_id).artifact("predictions/test.parquet").write_bytes(b"torn")
+    third = sweep.run(grid)
+    assert third.run_id != first.run_id and len(runs()) == made + 2  # the student and the parent
+    assert rows(first, "pgr") == rows(third, "pgr") and rows(first, "paired_tests") == rows(third, "paired_tests")
+
+
+def test_a_training_that_comes_to_nothing_does_not_stop_the_others(tmp_path: Path, experiment: str) -> None:
+    (tmp_path / "grid.py").write_text(GRID.replace('"alpha": 0.6', '"learning_rate": 1e30'))
+    said = "2 of 5 runs of sweep grid.py came to nothing, the first as the model's probabilities are not finite.*are in run"
+    with pytest.raises(ConfigError, match=said):
+        sweep.run(sweep.Config(sweep="grid.py", seeds="0..1", **SMALL))
+    parent = results.result(next(run for run in runs() if run.data.tags["w2s.stage"] == "sweep"), reused=False)
+    assert {row["method"] for row in rows(parent, "pgr")} == {"rule:random", "baseline"}
+    assert "not finite" in parent.artifact("failed.json").read_text()
 
 
 def test_analyze_says_of_the_experiment_what_the_grid_said(grid: sweep.Config) -> None:

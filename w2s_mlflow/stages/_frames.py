@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import config as options
 from w2s_mlflow import tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
-from w2s_mlflow.stages import _gold, _methods, _scores, _scoring, errors, probe, student
+from w2s_mlflow.stages import _gold, _scores, _scoring, _variants, errors, facilitate, probe
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.stages._scores import Scores
-from w2s_mlflow.tables import ERRORS, LABEL, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
+from w2s_mlflow.stages._variants import IDENTITY
+from w2s_mlflow.tables import ERRORS, FACILITATIONS, LABEL, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from w2s_mlflow.tracking.results import Result
 
-IDENTITY = ("task", "weak", "strong", "method", "seed", "head")
 ANSWERS = ("student", "rule")
 """Stages whose runs are outcomes: answers to be compared with a supervisor's and a ceiling's."""
-METHOD_OPTIONS = {*_methods.PRIMITIVES, *options.loss_option_types(), "rounds", "lr_decay", "strong_each_round", "calibrate"}
-METHOD_OPTIONS |= {"learning_rate", "batch_size"}
-"""What makes a method; runs that differ in any other option are not compared."""
 TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
 """The paper's three domains, by a task's family; every other one is NLP."""
@@ -67,13 +62,16 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
     outcomes = pd.DataFrame(_one_per_seed(rows, pulled), columns=list(OUTCOMES))
-    variants, settings = _options(outcomes, LABEL[:5], own=True), _options(outcomes, ["task", "head"], own=False)
+    variants, settings = (
+        _variants.differing(outcomes, keys, own) for keys, own in ((LABEL[:5], True), (["task", "head"], False))
+    )
     outcomes = outcomes.assign(variant=variants, setting=settings)
+    taught = _facilitations(pulled)
     runs = pd.DataFrame([_run(result, pulled) for result in pulled.counted()], columns=list(RUNS))
     probes = pd.DataFrame(_probes(pulled), columns=list(PROBES))
     wrong = pd.DataFrame(_errors(pulled, codes or {}), columns=list(ERRORS))
     left_out = [(run_id, every[run_id].name, *why) for run_id, why in pulled.left_out.items()]
-    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, wrong)
+    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, wrong, taught)
 
 
 def _probes(pulled: _Pulled) -> list[dict[str, Any]]:
@@ -105,6 +103,39 @@ def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: _Pulle
     return rows
 
 
+def _facilitations(pulled: _Pulled) -> pd.DataFrame:
+    """One row per facilitated weak model with a report; of runs that differ in nothing but code or data, the newest."""
+    import pandas as pd
+
+    rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _taught(result, pulled))]
+    found = pd.DataFrame(_one_per_seed(rows, pulled), columns=list(FACILITATIONS))
+    own, shared = (_variants.differing(found, LABEL[:5], own, _variants.defaults(facilitate.Config)) for own in (True, False))
+    return found.assign(variant=own, setting=shared)
+
+
+def _taught(result: Result, pulled: _Pulled) -> dict[str, Any] | None:
+    """One row of `facilitations`, its numbers from stored predictions; None for one that is left out."""
+    beside = [result.run_id, *(result.tags.get(f"w2s.{role}_run_id", "") for role in ("weak", "strong"))]
+    if "test/accuracy" not in result.metrics:
+        pulled.leave_out(result, "not reported", "it has no test report (--report none or selection)")
+        return None
+    scores = [pulled.scores.get(run_id, f"run {run_id} has lost its test predictions") for run_id in beside]
+    if damaged := [said for said in scores if isinstance(said, str)]:
+        pulled.leave_out(result, "damaged", damaged[0])
+        return None
+    own, weak, strong = (found for found in scores if isinstance(found, Scores))
+    numbers = {f"{role}_accuracy": other.metrics["accuracy"] for role, other in (("weak", weak), ("strong", strong))}
+    agreements = {"agreement": strong, "weak_agreement": weak}
+    numbers |= {name: float((own.answer_N == other.answer_N).mean()) for name, other in agreements.items()}
+    if wrong := _contradiction(result, own, numbers):
+        pulled.leave_out(result, "contradicted", wrong)
+        return None
+    row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY} | {"run_id": result.run_id, **numbers}
+    row |= {name: int(result.params[name]) for name in ("train_size", "test_size", "turn")}
+    row |= {"data": result.tags.get("w2s.data", ""), "gold": result.tags.get("w2s.gold", "")}
+    return row | {"settings": _variants.settings(result), "accuracy": own.metrics["accuracy"]}
+
+
 def _leave_out_older(pulled: _Pulled) -> None:
     """Of several runs of one fingerprint the newest counts."""
     newest = {result.fingerprint: result for result in pulled.runs.values()}
@@ -127,13 +158,18 @@ def _outcome(result: Result, pulled: _Pulled) -> dict[str, Any] | None:
         return None
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
-    row |= {"run_id": result.run_id, "settings": _settings(result), "groups": own.rows.groups, "domain": _domain(row["task"])}
+    row |= {
+        "run_id": result.run_id,
+        "settings": _variants.settings(result),
+        "groups": own.rows.groups,
+        "domain": _domain(row["task"]),
+    }
     row |= {"correct": own.correct_N(), "answer": own.answer_N, "gold": own.rows.gold_N, **own.metrics}
     row |= {"parameters": result.metrics.get("model/parameters", math.nan), "data": result.tags.get("w2s.data", "")}
     row |= _beside(result, own, pulled) | {"ceiling_failed": False}
     if row["ceiling_correct"] is not None:
         row["ceiling_failed"] = _ceiling_failed(result, row)
-    if wrong := _contradiction(result, own, row):
+    if wrong := _contradiction(result, own, _reported(row)):
         pulled.leave_out(result, "contradicted", wrong)
         return None
     return row
@@ -169,13 +205,17 @@ def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
     return _gold.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 
 
-def _contradiction(result: Result, own: Scores, row: Mapping[str, Any]) -> str:
-    """A number that the run reports and its stored predictions do not give, or nothing."""
+def _reported(row: Mapping[str, Any]) -> dict[str, float]:
+    """What a student reports beside its own metrics."""
     from w2s_mlflow import stats
 
-    recomputed = dict(own.metrics) | {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
-    recomputed["pgr"] = stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])
-    for name, value in recomputed.items():
+    found = {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
+    return found | {"pgr": stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])}
+
+
+def _contradiction(result: Result, own: Scores, beside: Mapping[str, float]) -> str:
+    """A number that the run reports and its stored predictions do not give, or nothing."""
+    for name, value in {**own.metrics, **beside}.items():
         logged = result.metrics.get(f"test/{name}", math.nan)
         if math.isfinite(value) and not abs(logged - value) <= TOLERANCE:
             return f"it reports test/{name} = {logged}, but its stored predictions give {value}"
@@ -198,35 +238,6 @@ def _one_per_seed(rows: Sequence[dict[str, Any]], pulled: _Pulled) -> list[dict[
             pulled.leave_out(pulled.runs[before["run_id"]], "duplicated seed", reason)
         kept[key] = row
     return list(kept.values())
-
-
-def _settings(result: Result) -> str:
-    """All options but those that name the run, as JSON."""
-    return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in (*IDENTITY, "rule")})
-
-
-def _options(outcomes: pd.DataFrame, keys: Sequence[str], own: bool) -> list[str]:
-    """For each row the options in which rows of the same `keys` differ, but those that are as a student has them by default.
-
-    Args:
-        own: the options that make a method; else all others, which runs must share to be compared.
-    """
-    settings, plain = outcomes["settings"].map(json.loads), defaults()
-    differing: dict[Any, list[str]] = {}
-    for key, rows in settings.groupby([outcomes[name] for name in keys], sort=False):
-        names = sorted({name for row in rows for name in row if (name in METHOD_OPTIONS) is own})
-        differing[key] = [name for name in names if len({row[name] for row in rows if name in row}) > 1]
-    places = outcomes[list(keys)].itertuples(index=False, name=None)
-    return [
-        " ".join(f"{name}={row[name]}" for name in differing[key] if name in row and row[name] != plain.get(name))
-        for key, row in zip(places, settings, strict=True)
-    ]
-
-
-@functools.cache
-def defaults() -> dict[str, str]:
-    """A student's options where none is given, as its runs log them."""
-    return {name: str(value) for name, value in options.flat(student.Config()).items()}
 
 
 @functools.cache
@@ -275,7 +286,7 @@ def _with_inputs(result: Result, pulled: _Pulled) -> dict[str, float]:
 
 def _inputs(result: Result) -> Iterator[str]:
     """The runs whose labels or weights this one was trained on; a ceiling is what it is reported against."""
-    for role in ("weak", "labels", "generative"):
+    for role in ("weak", "labels", "generative", "strong"):
         if run_id := result.tags.get(f"w2s.{role}_run_id"):
             yield run_id
     yield from filter(None, result.tags.get("w2s.chain_run_ids", "").split(","))

@@ -57,6 +57,21 @@ def cut(config: Cut) -> tuple[Cut, split.Split]:
     return sized, _cut(config.task, config.data_dir, config.balance, config.seed, sized.train_size, sized.test_size)
 
 
+def questions(config: Cutting, size: int | None) -> split.Questions:
+    """Rows of the training part that are in neither half of the cut, without labels.
+
+    Args:
+        config: with the sizes filled in.
+        size: at most so many; None: as many as both halves have.
+
+    Raises:
+        ConfigError: the cut leaves none.
+    """
+    assert config.train_size is not None
+    pool = _pool(config.task, config.data_dir, config.balance)
+    return split.rest(pool, seed=config.seed, train_size=config.train_size, size=size or config.train_size)
+
+
 def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, recorder: Recorder) -> Head:
     """A head fitted on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
 

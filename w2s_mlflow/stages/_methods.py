@@ -38,6 +38,8 @@ WEAK = ("weak", "hard")
 GOLD = ("random", "oracle")
 """Labels that ground truth goes into: controls, whose runs are tagged."""
 LABELS = (*WEAK, *GOLD, "nothing")
+RUN = "run:"
+"""What labels begin with that a finished run gave `transfer`, before its id or name."""
 HOW = {
     "weak": "finetuned on",
     "hard": "finetuned on the most probable classes of",
@@ -71,15 +73,21 @@ def name_of(chosen: Mapping[str, Any]) -> str:
 
 def labels_file(labels: str | None) -> str | None:
     """The file of labels from outside, if that is what `labels` is. Raises ConfigError for one that is not there."""
-    if labels in (None, *LABELS):
+    if labels is None or labels in LABELS or labels_run(labels) is not None:
         return None
     if not Path(labels).expanduser().is_file():
-        raise must("labels", f"{', '.join(LABELS)}, or a parquet file with the columns id and probabilities", labels)
+        rule = f"{', '.join(LABELS)}, or a parquet file with the columns id and probabilities, or {RUN}ID"
+        raise must("labels", rule, labels)
     return labels
 
 
+def labels_run(labels: str | None) -> str | None:
+    """The run, by its id or name, that has labelled `transfer`, if that is what `labels` is."""
+    return labels.removeprefix(RUN) if labels is not None and labels.startswith(RUN) else None
+
+
 def _kind(name: str, value: Any) -> Any:
-    """What a method says of a primitive: labels from a file are weak labels, any chain is one, reading twice is reading."""
+    """What a method says of a primitive: labels of a file or a run are weak labels, any chain is one, and so on."""
     if name == "labels" and value not in LABELS:
         return "weak"
     return bool(value) if name in ("generative_epochs", "chain") else value

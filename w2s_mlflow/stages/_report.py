@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import __version__, config
-from w2s_mlflow.stages import _frames
+from w2s_mlflow.stages import _variants
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, PAIR, Frames
 
@@ -109,7 +109,7 @@ def commands(frames: Frames) -> Iterator[str]:
             yield f"python -m w2s_mlflow rule --task {shlex.quote(str(named['task']))} --rule {rule}{mark}"
             continue
         chosen = {name: str(named[name]) for name in ("task", "weak", "strong", "head")} | json.loads(rows["settings"].iloc[0])
-        plain = _frames.defaults()
+        plain = _variants.defaults()
         options = {name: value for name, value in chosen.items() if name not in IN_PASSING and plain.get(name) != value}
         said = " ".join(f"{config.flag(name)} {shlex.quote(value)}" for name, value in options.items())
         yield f"python -m w2s_mlflow student {said} --seed {seeds[0]}{mark}"

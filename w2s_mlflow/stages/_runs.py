@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
 from w2s_mlflow import models, split, tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.config import ConfigError, must
 from w2s_mlflow.records import SoftLabels
 from w2s_mlflow.stages._options import NONE, Cutting, Training, model_name
 
@@ -29,6 +29,8 @@ MODEL = "w2s.model_id"
 MODULES = ("heads", "train", "predict", "split", "records")
 """The roots of every trained result's source digest, beside its model family and its loss. Not its task: all that a task
 says is in the rows, and these are in the data's digest, so that the same rows from another source are the same result."""
+LABELS = "w2s.labels"
+"""The tag that says whose labels a run gives `transfer`, where it is no supervisor, and of a student whose it has learned."""
 GOLD = "w2s.gold"
 """The tag of a run with a gold-trained ancestor on `transfer`: its labels are no weak labels."""
 
@@ -45,6 +47,28 @@ def weak_labels(found: Result) -> SoftLabels:
             "would not be weak-to-strong"
         )
     return found.weak_labels()
+
+
+def labeller(run: str, weak: str, cut: split.Split) -> Result:
+    """The run of this id or name, whose labels of `transfer` a student can learn.
+
+    Args:
+        weak: the weak model that the student is reported against, which must be the one that has labelled.
+
+    Raises:
+        ConfigError: there is none, it has labelled nothing or other rows, its labels are damaged, or it has learned gold.
+    """
+    from w2s_mlflow.tracking import results
+
+    found = results.find(run)
+    if results.WEAK_LABELS not in found.digests:
+        raise must("labels", "of a run that has labelled transfer", f"{found.name} ({found.run_id})")
+    if found.tags.get("w2s.data") != cut.digest:
+        raise must("labels", "of a run on the same rows: task, seed, sizes", f"{found.name} ({found.run_id}), which has others")
+    if found.params.get("weak") != model_name(weak, "weak"):
+        raise must("labels", f"of a run whose weak model is --weak {weak}", f"{found.name} ({found.run_id})")
+    weak_labels(found)
+    return found
 
 
 def parts(
@@ -166,5 +190,7 @@ def run_name(stage: str, identity: Mapping[str, str], head: str = "") -> str:
     """`student sst2 gpt2->gpt2-large confidence seed 0`."""
     models_ = "->".join(name for name in (identity["weak"], identity["strong"]) if name != NONE)
     method = "" if identity["method"] in (stage, NONE) else identity["method"]
+    labels = f"on labels {identity['labels']}" if "labels" in identity else ""
+    turn = f"turn {identity['turn']}" if identity.get("turn", "1") != "1" else ""
     seed = "" if identity["seed"] == NONE else f"seed {identity['seed']}"
-    return " ".join(word for word in (stage, identity["task"], models_, head, method, seed) if word)
+    return " ".join(word for word in (stage, identity["task"], models_, head, method, labels, turn, seed) if word)

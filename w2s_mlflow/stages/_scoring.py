@@ -36,7 +36,8 @@ def report(
     Where nobody knows the truth of the split, agreement is all that is reported.
 
     Args:
-        beside: a student's supervisor `weak` and its `ceiling`, which it is reported against, where it has them.
+        beside: a student's supervisor `weak` and its `ceiling`, which it is reported against, where it has them; of a
+            facilitated weak model the supervisor `weak` and the `strong` one that has taught it.
         given: in place of a supervisor's, labels from outside; they are its floor where they cover the split.
     """
     from w2s_mlflow.tracking import following, planned
@@ -64,7 +65,7 @@ def _with_report(
     others = {role: other.predictions(config.report).aligned(scored.ids) for role, other in beside.items()}
     if given and set(scored.ids) <= set(given.ids):
         others["weak"] = Predictions(scored.ids, scored.groups, given.of(scored.ids))
-    values, status = _scores(scored, others, config.report)
+    values, status = (_facilitated if found.stage == "facilitate" else _scores)(scored, others, config.report)
     tags = _against_human(config, values) | ({PGR_STATUS: status} if found.stage == "student" else {})
     if "ceiling" in beside:
         tags[_gold.CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.report)
@@ -122,6 +123,23 @@ def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -
     interval = stats.pgr_interval([correct["weak"]], [scored.correct_N()], [correct["ceiling"]], scored.groups)
     values |= {"pgr": interval.point, "pgr_low": interval.low, "pgr_high": interval.high}
     return _named(values, part), interval.status
+
+
+def _facilitated(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:
+    """The metrics of M'_W beside M_W, `weak`, and M_S, `strong` (Definition 3); its gain's interval is over groups alone."""
+    from w2s_mlflow import metrics, stats
+
+    agreement = {
+        role: metrics.agreement_score(scored.probabilities_NC, other.probabilities_NC) for role, other in others.items()
+    }
+    values = {"agreement": agreement["strong"], "weak_agreement": agreement["weak"]}
+    if scored.gold_N is None:
+        return _named(values, part), "no ground truth"
+    values |= metrics.report(scored.probabilities_NC, scored.gold_N)
+    correct = {role: other.with_gold(scored.gold_N).correct_N() for role, other in others.items()}
+    values |= {f"{role}_accuracy": float(correct_N.mean()) for role, correct_N in correct.items()}
+    gain = stats.group_interval(scored.correct_N() - correct["weak"], scored.groups)
+    return _named(values | {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}, part), "ok"
 
 
 def _named(values: Mapping[str, float], part: str) -> dict[str, float]:

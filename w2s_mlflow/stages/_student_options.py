@@ -40,8 +40,9 @@ class Config(Training):
     """The options of the loss (`--alpha`, `--warmup`)."""
     labels: str | None = None
     """What it is trained on: weak; hard, the weak labels' most probable classes; random, as often right as the weak ones but
-    wrong at random; oracle, ground truth; nothing (scored as it comes, where its head allows); or a parquet file of labels
-    from outside, with the columns id and probabilities, in place of a supervisor's; none takes the method's."""
+    wrong at random; oracle, ground truth; nothing (scored as it comes, where its head allows); run:ID, those of a finished
+    run, such as a weak model's after facilitation; or a parquet file of labels from outside, with the columns id and
+    probabilities, in place of a supervisor's; none takes the method's."""
     ceiling: str = options.option("gold", result=False)
     """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
     weights: str | None = None

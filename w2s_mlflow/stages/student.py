@@ -25,7 +25,7 @@ from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _chain, _finetune, _given, _gold, _methods, _runs, _scoring, ceiling, generative, supervisor
 from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._methods import AUTO, labels_file
+from w2s_mlflow.stages._methods import AUTO, labels_file, labels_run
 from w2s_mlflow.stages._options import NONE, model_name
 from w2s_mlflow.stages._student_options import ORACLE, Config
 
@@ -47,9 +47,21 @@ TEMPERATURE = "validation/temperature"
 
 def run(config: Config) -> Result:
     """The student's run, found or trained, with its inputs. Raises ConfigError before anything is written."""
+    return _run(config, None)
+
+
+def on_labels_of(labeller: Result, config: Config) -> Result:
+    """The run of a student that learns what another run says of `transfer`, in place of its supervisor's labels."""
+    return _run(replace(config, labels=f"{_methods.RUN}{labeller.run_id}"), labeller)
+
+
+def _run(config: Config, labeller: Result | None) -> Result:
     asked, (config, cut) = config, _gold.cut(config.resolved())
     given = _labels_given(config, cut)
+    if labeller is None and (run_id := labels_run(config.labels)) is not None:
+        labeller = _runs.labeller(run_id, config.weak, cut)
     inputs = {"weak": _supervisor(config)} if config.labels in (*_methods.WEAK, "random") else {}
+    inputs |= {"labels": labeller} if labeller else {}
     links: list[Result] = []
     if config.chain:
         links, inputs["labels"] = _links(asked, config, cut, inputs.pop("weak"))
@@ -64,6 +76,9 @@ def run(config: Config) -> Result:
             options={**parts.options, "labels": "file", "weak": NONE},
         )
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
+    if labeller:  # by its fingerprint, and for readers by what it is: ids differ from store to store, and from seed to seed
+        parts = replace(parts, options={**parts.options, "labels": "run"})
+        identity["labels"] = labeller.tags.get(_runs.LABELS, f"of {labeller.stage}")
 
     def make(recorder: Recorder) -> Head:
         if given:
@@ -234,6 +249,8 @@ def _note(config: Config, inputs: Mapping[str, Result], links: Sequence[Result])
     if "weak" in inputs:
         how = f"{how} the labels of {results.link(inputs['weak'])}"
     if "labels" in inputs:
+        how = f"finetuned on the labels of {results.link(inputs['labels'])}"
+    if links:
         through = ", ".join(results.link(link) for link in links)
         how = f"finetuned on the labels of {results.link(inputs['labels'])}, the best of the last round of {through}"
     if "generative" in inputs:

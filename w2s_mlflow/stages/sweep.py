@@ -160,7 +160,8 @@ def _drained(config: Config) -> Result:
         recording.json("runs.json", sorted({result.run_id for result in found}))
         recording.json("failed.json", [str(error) for error in failed])
         analyze.record(analyze.load(found), recording)
-        recording.tags[CONTENTS] = _contents([result.fingerprint for result in found], _finished())
+        if not failed:
+            recording.tags[CONTENTS] = _contents([result.fingerprint for result in found], _finished())
     reused = sum(result.reused for result in found)
     LOG.info("%d results, %d of them reused", len(found), reused)
     if failed:

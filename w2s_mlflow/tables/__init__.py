@@ -17,7 +17,8 @@
 What a run has none of (a rule any supervisor, a student its ceiling) is None or not a number.
 
 `probes` has one row per probe run, concept, layer and model (before, after): PROBES. `errors` has one row per test error of
-a run of the stage `errors`: ERRORS.
+a run of the stage `errors`: ERRORS. `facilitations` has one row per facilitated weak model: FACILITATIONS; on `test`, with
+`weak_accuracy` and `weak_agreement` of and with the supervisor, `strong_accuracy` and `agreement` of and with its teacher.
 
 `runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was trained from), `left_out` one
 per run that does not count (run_id, name, rule, reason).
@@ -59,6 +60,11 @@ ERRORS = (
     *("own_evidence", "ceiling_evidence", "coded"),
 )
 """`coded` is the type that a person gave it, or nothing."""
+FACILITATIONS = (
+    *("run_id", "task", "weak", "strong", "head", "method", "seed", "turn", "gold", "train_size", "test_size", "data"),
+    *("settings", "accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"),
+)
+"""The columns of `facilitations` but `variant` and `setting`; `gold` is the part whose ground truth the teacher has learned."""
 LEFT_OUT = ("run_id", "name", "rule", "reason")
 
 
@@ -71,3 +77,4 @@ class Frames:
     left_out: pd.DataFrame
     probes: pd.DataFrame
     errors: pd.DataFrame
+    facilitations: pd.DataFrame

@@ -1,0 +1,139 @@
+"""What sweeps cost beside training: a grid's second run, workers on the cores of this machine, trials against PostgreSQL.
+
+    python benchmarks/sweeps.py
+
+Prints one JSON object. `grid`: the default experiment by the command line, twice on one empty store. `workers`: the grid
+sweeps/demo.py by 1, 2 and 4 workers, each on an empty store. `trials`: what a trial costs of which the runs cost nothing, in a
+study with 200 trials; study and runs lie in PostgreSQL, as tests/servers.py starts it. `runs`: the results of a search of the
+confidence loss with 40 trials, by stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tests.servers import postgresql
+from w2s_mlflow.stages import _search, _study, _trials, _workers
+from w2s_mlflow.tracking.results import Result
+
+BEFORE, MEASURED, TRIALS = 200, 30, 40
+
+
+def command(directory: Path, *arguments: str) -> float:
+    """Wall seconds of one command on the store in `directory`."""
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db",
+        "W2S_SCRATCH": str(directory / "scratch"),
+    }
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "w2s_mlflow", *arguments], check=True, cwd=directory, env=environment, stdout=2)
+    return round(time.perf_counter() - started, 2)
+
+
+def grid() -> dict[str, float]:
+    """The default experiment, first and again."""
+    with tempfile.TemporaryDirectory() as name:
+        first, second = (command(Path(name), "main") for _ in range(2))
+    return {"first": first, "second": second, "ratio": round(second / first, 4)}
+
+
+def workers() -> dict[str, float]:
+    """The seconds of one grid by so many workers."""
+    found = {}
+    for count in (1, 2, 4):
+        with tempfile.TemporaryDirectory() as name:
+            found[str(count)] = command(Path(name), "sweep", "--sweep", "demo", "--workers", str(count))
+    return found
+
+
+def runs() -> dict[str, int]:
+    """The finished results of a search, by stage and, of supervisors and ceilings, their number by pair and seed."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as name:
+        command(Path(name), "sweep", "--sweep", "confidence", "--trials", str(TRIALS), "--workers", "2")
+        client = mlflow.MlflowClient(f"sqlite:///{name}/mlflow.db")
+        found = [run.data for run in client.search_runs(["0"], max_results=1000)]
+    kept = [data for data in found if "w2s.fingerprint" in data.tags]
+    stages = Counter(data.tags["w2s.stage"] for data in kept)
+    twice = Counter(data.tags["w2s.fingerprint"] for data in kept)
+    return dict(stages) | {"trials": sum(data.tags.get("w2s.stage") == "trial" for data in found), "most": max(twice.values())}
+
+
+@dataclass
+class Free:
+    """A run that costs nothing."""
+
+    value: float
+    stage: str = "free"
+    config: Any = None
+
+    def run(self) -> Result:
+        """A result that is in no store."""
+        return Result("0" * 32, "free", "free", "", "", {}, {"selection/accuracy": self.value}, {}, 0.0, reused=True)
+
+
+def space(trial: Any) -> dict[str, Any]:
+    """The options of sweeps/confidence.py."""
+    return {
+        "alpha": trial.suggest_float("alpha", 0.0, 1.0),
+        "warmup": trial.suggest_float("warmup", 0.0, 1.0),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
+    }
+
+
+def trials() -> dict[str, float]:
+    """Milliseconds of a trial, of two runs, in a study that has 200 already."""
+    module = ModuleType("search")
+    vars(module).update(SETTING={}, PROXY=[{}], space=space)
+    search = _search.of("free", module, "", None)
+
+    def jobs(given: Mapping[str, Any]) -> list[Any]:
+        return [Free(given["alpha"]), Free(given["warmup"])]
+
+    def bring(study: Any, count: int) -> float:
+        wanted = _study.Wanted(storage=storage, trials=count)
+        with _workers.hired(1) as alone:
+            started = time.perf_counter()
+            _trials.run(study, search, wanted, jobs, alone)
+        return time.perf_counter() - started
+
+    with postgresql() as storage:
+        os.environ["MLFLOW_TRACKING_URI"] = storage.replace("/postgres", "/w2s")
+        database(storage)
+        study = _study.opened(search, _study.Wanted(storage=storage), "measured", 2)
+        bring(study, BEFORE)
+        each = [bring(study, BEFORE + number) for number in range(1, MEASURED + 1)]
+    return {"median_ms": round(1000 * statistics.median(each), 1), "longest_ms": round(1000 * max(each), 1)}
+
+
+def database(uri: str) -> None:
+    """Make the database of the runs, beside that of the study."""
+    import sqlalchemy
+
+    with sqlalchemy.create_engine(uri, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sqlalchemy.text("CREATE DATABASE w2s"))
+
+
+def main() -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)  # where MLflow puts the artifacts of the free trials
+        found = {"trials": trials(), "workers": workers(), "grid": grid(), "runs": runs()}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The accuracies of one facilitation, turn by turn."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from w2s_mlflow.figures import _drawing
+
+LOOKS = {"weak": ("o", "-", 0.0), "strong": ("s", "--", -0.5)}
+"""Marker, line and place of each model: a strong one stands between the turn whose labels it learns and the one it teaches."""
+WORDS = {"weak": "weak model", "strong": "strong model"}
+
+
+def figure(rows: pd.DataFrame, task: str, part: str, ceiling: float) -> Figure:
+    """The figure: turn 0 is the weak supervisor; then each turn's strong model, and the weak one that it has taught.
+
+    Args:
+        rows: with the columns turn, model (weak or strong), name and accuracy.
+        ceiling: the accuracy of the strong model on ground truth, drawn as a line; not a number where there is none.
+    """
+    drawn, (axes,) = _drawing.panels(1, 4.6, 3.2)
+    for (model, own), colour in zip(rows.groupby("model", sort=False), _drawing.COLOURS, strict=False):
+        label = f"{WORDS[str(model)]}, {own['name'].iloc[0]}"
+        line(axes, own["turn"], own["accuracy"], str(model), color=colour, label=label)
+        for turn, accuracy in zip(own["turn"], own["accuracy"], strict=True):
+            place = turn + LOOKS[str(model)][2], accuracy
+            axes.annotate(f"{accuracy:.3f}", place, (0, 5), textcoords="offset points", ha="center", fontsize=7)
+    if math.isfinite(ceiling):
+        axes.axhline(ceiling, color="0.5", linewidth=0.8, linestyle=":", label="ceiling")
+    turns(axes)
+    axes.set_ylabel(f"accuracy on {part}")
+    axes.margins(x=0.08, y=0.15)
+    _drawing.title(axes, task, "who has taught whom")
+    _drawing.legend(drawn)
+    return drawn
+
+
+def line(axes: Axes, turn: pd.Series, accuracy: pd.Series, model: str, **look: object) -> None:
+    """One model's line over turns."""
+    marker, style, place = LOOKS[model]
+    axes.plot(turn + place, accuracy, marker=marker, linestyle=style, linewidth=1.2, markersize=5, **look)  # type: ignore[arg-type]
+
+
+def turns(axes: Axes) -> None:
+    """An axis of whole turns."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("turn (0: the weak supervisor)")

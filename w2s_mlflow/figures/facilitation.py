@@ -1,0 +1,56 @@
+"""What the weak model gains from being taught by the strong one, turn by turn (Definition 3)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from w2s_mlflow.figures import _drawing, _trajectory
+from w2s_mlflow.tables import facilitation as table
+
+CAPTION = (
+    "Test accuracy of the weak model (circles; turn 0 is the supervisor) and of the strong model that teaches it (squares, "
+    "between the turn whose labels it has learned and the one it teaches), means over n seeds with 95% t intervals. A panel "
+    "has room for eight settings; the table has all."
+)
+FRAMES = ("facilitations",)
+PANEL = ["task", "weak", "strong"]
+
+
+def figure(facilitations: pd.DataFrame) -> Figure:
+    """The figure: one panel per task and models, one colour per method and options."""
+    found = table.table(facilitations)
+    found["line"] = [_label(row) for row in found.to_dict("records")]
+    cells = list(found.groupby(PANEL, sort=False))
+    drawn, panels = _drawing.panels(len(cells))
+    for axes, (key, rows) in zip(panels, cells, strict=True):
+        lines = sorted(rows.groupby("line", sort=False), key=lambda line: -len(line[1]))[: _drawing.MOST]  # most turns first
+        for number, (label, own) in enumerate(lines):
+            _line(axes, own, str(label), _drawing.COLOURS[number], 0.03 * (number - (len(lines) - 1) / 2))
+        _trajectory.turns(axes)
+        axes.set_ylabel("test accuracy")
+        _drawing.title(axes, key[0], f"{key[1]} → {key[2]}")
+    _drawing.legend(drawn)
+    return drawn
+
+
+def _label(row: dict[object, object]) -> str:
+    words = [row["method"], row["variant"], row["setting"], "(gold)" if row["gold"] and row["method"] != "ceiling" else ""]
+    return " ".join(f"taught by {' '.join(map(str, words))}".split())
+
+
+def _line(axes: Axes, rows: pd.DataFrame, label: str, colour: str, aside: float) -> None:
+    """The weak model's line, from the supervisor on, and the strong model's."""
+    first = rows[rows["turn"] == rows["turn"].min()]
+    floor = {f"accuracy{bound}": first[f"weak_accuracy{bound}"] for bound in table.BOUNDS}
+    start = first.assign(turn=first["turn"] - 1, **floor)
+    for model, name, own in (("weak", "accuracy", pd.concat([start, rows])), ("strong", "strong_accuracy", rows)):
+        look = {"color": colour, "label": label if model == "weak" else f"_{label}"}
+        _trajectory.line(axes, own["turn"] + aside, own[name], model, **look)
+        places = own["turn"] + aside + _trajectory.LOOKS[model][2]
+        bars = [(own[name] - own[f"{name}_low"]).fillna(0), (own[f"{name}_high"] - own[name]).fillna(0)]
+        axes.errorbar(places, own[name], bars, fmt="none", ecolor=colour, capsize=2, linewidth=0.8)
+        for place, row in zip(places, own.to_dict("records"), strict=True):
+            said = f"{label}: {_trajectory.WORDS[model]} {row[name]:.3f}, turn {row['turn']}, n = {row['n']}"
+            _drawing.tip(axes, place, row[name], said)

@@ -1,0 +1,119 @@
+"""What facilitation is asked for: a student's options, who teaches, on what, and how the weak model learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from w2s_mlflow import config as options
+from w2s_mlflow.config import must, unknown
+from w2s_mlflow.stages import _methods, _student_options
+from w2s_mlflow.stages._options import Training
+
+STUDENT, CEILING, RUN = "student", "ceiling", "run"
+REST = "rest"
+QUESTIONS = (REST, "supervision", "transfer", "both")
+TARGETS = ("soft", "hard")
+SUPERVISOR = "supervisor"
+STARTS = ("pretrained", SUPERVISOR)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(_student_options.Config):
+    """Who teaches (a student, asked for by its own options), on which text, and how often."""
+
+    teacher: str = STUDENT
+    """Who teaches: student, the one that the other options ask for; ceiling, the strong model finetuned on ground truth; or a
+    finished run that has kept its model, by its id or name."""
+    questions: str = REST
+    """The text without labels that the weak model learns on: rest, rows of the training part that are in neither half;
+    supervision, transfer, or both."""
+    question_rows: int | None = None
+    """At most so many rows of the rest; none takes as many as --train-size."""
+    targets: str = "soft"
+    """What it learns: soft, the strong model's probabilities; hard, its most probable classes."""
+    temperature: float = 1.0
+    """What the strong model's log-probabilities are divided by, above 0: surer targets below 1, less sure ones above."""
+    start: str = "pretrained"
+    """Where the weak model starts: pretrained, its own weights; supervisor, those that ground truth of supervision gave it."""
+    weak_epochs: int = 2
+    """Passes of the weak model over the questions; --early-stopping holds for it, too, by its agreement with the targets."""
+    weak_learning_rate: float | None = None
+    """Its peak learning rate; none takes the model's own."""
+    iterations: int = options.option(1, result=False)
+    """Turns: in each a student learns what the weak model of the turn before says of transfer, and teaches the weak model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, values in (("questions", QUESTIONS), ("targets", TARGETS), ("start", STARTS)):
+            if getattr(self, name) not in values:
+                raise unknown(options.flag(name), getattr(self, name), values)
+        for name in ("temperature", "weak_learning_rate"):
+            if (rate := getattr(self, name)) is not None and not 0 < rate < float("inf"):
+                raise must(name, "a positive, finite number", rate)
+        for name in ("weak_epochs", "iterations", "question_rows"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise must(name, "at least 1", value)
+        self._check_together()
+        if self.iterations > 1:
+            self._check_turns()
+
+    def _check_together(self) -> None:
+        """What goes with what."""
+        if self.targets == "hard" and self.temperature != 1:
+            raise must("temperature", "1 with --targets hard, which it does not change", self.temperature)
+        if self.question_rows is not None and self.questions != REST:
+            raise must("question_rows", f"left out unless --questions is {REST}", self.question_rows)
+        if _methods.labels_file(self.labels):
+            raise must("labels", "those of a supervisor, the weak model that is taught", self.labels)
+
+    def _check_turns(self) -> None:
+        """A student of a later turn learns M'_W's labels as they are, and nothing of gold."""
+        labels, chain = (self._primitives()[name] for name in ("labels", "chain"))
+        wrong = {"teacher": self.teacher != STUDENT, "labels": labels != "weak", "chain": bool(chain)}
+        wrong |= {"calibrate": self.calibrate, "early_stopping": self.early_stopping == "oracle"}
+        if name := next((name for name, is_wrong in wrong.items() if is_wrong), None):
+            value = {"labels": labels, "chain": chain}.get(name, getattr(self, name))
+            raise must("iterations", f"1 with {options.flag(name)} {value}", self.iterations)
+
+    def learner(self) -> Learner:
+        """How the weak model learns: the same data, head and way to compute."""
+        own = {name: getattr(self, name) for name in ("weak", "questions", "targets", "temperature", "start")}
+        stops = "none" if self.early_stopping == "none" else "weak"
+        how = Learner(epochs=self.weak_epochs, learning_rate=self.weak_learning_rate, early_stopping=stops)
+        return Learner(**vars(how) | self.shared() | own).resolved()
+
+    def labeller(self, by: Mapping[str, str]) -> str:
+        """Whose labels M'_W's are, in words that tell each option of facilitation that is not the default.
+
+        Args:
+            by: the strong model, its method, and the turn.
+        """
+        plain = {field.name: field.default for field in fields(Config)}
+        method, turn = by["method"].replace("baseline", ""), f"turn {by['turn']}" if by["turn"] != "1" else ""
+        given = [f"{name}={getattr(self, name)}" for name in OWN if getattr(self, name) != plain[name]]
+        return " ".join(word for word in ("facilitated by", by["strong"], method, turn, *given) if word)
+
+
+OWN = ("questions", "question_rows", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner(Training):
+    """All that makes M'_W but who teaches it, whose fingerprint is an input."""
+
+    weak: str = "chess-60k"
+    """The weak model."""
+    questions: str = REST
+    """The text it learns on."""
+    targets: str = "soft"
+    """What of the answers it learns."""
+    temperature: float = 1.0
+    """How sure they are."""
+    start: str = "pretrained"
+    """Where it starts."""
+    early_stopping: str = "weak"
+    """weak: stop at the first epoch that agrees no better with the targets of the validation slice; none: all epochs."""
+
+    MODEL: ClassVar[str] = "weak"

@@ -1,0 +1,67 @@
+"""The accuracies of weak and strong model, turn by turn of a facilitation, on its last run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from w2s_mlflow.stages._runs import GOLD
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.results import Result
+
+
+class Turn(NamedTuple):
+    """Who has taught, and the weak model that was taught."""
+
+    strong: Result
+    weak: Result
+
+
+def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
+    """The last turn's run with `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png`, from reported metrics.
+
+    Args:
+        weak: the supervisor, M_W.
+    """
+    from w2s_mlflow.tracking import planned, recorder, results
+
+    found, name = turns[-1].weak, f"trajectory_{part}"
+    if planned.current() or f"{results.ARTIFACTS}.{name}" in found.tags:
+        return found
+
+    def stage(directory: Path) -> None:
+        import pandas as pd
+
+        from w2s_mlflow.figures import _trajectory
+
+        table, drawn = directory / "tables" / f"{name}.csv", directory / "figures" / f"{name}.png"
+        for file in (table, drawn):
+            file.parent.mkdir()
+        frame = pd.DataFrame(rows(weak, turns, part))
+        frame.to_csv(table, index=False)
+        top = turns[0].strong.metrics.get(f"{part}/ceiling_accuracy", math.nan)
+        _trajectory.figure(frame, found.params["task"], part, top).savefig(drawn, dpi=150)
+
+    return recorder.attach(found, name, stage, {}, {})
+
+
+def rows(weak: Result, turns: Sequence[Turn], part: str) -> list[dict[str, Any]]:
+    """One row per model in the order in which they were made: M_W, then of each turn M_S and M'_W.
+
+    `agreement` is with the supervisor, `gain` the accuracy minus the supervisor's.
+    """
+    found = [_row(weak, 0, "weak", part, weak, "")]
+    for number, (strong, taught) in enumerate(turns, start=1):
+        found += [_row(strong, number, "strong", part, weak, "agreement")]
+        found += [_row(taught, number, "weak", part, weak, "weak_agreement")]
+    return found
+
+
+def _row(run: Result, turn: int, model: str, part: str, weak: Result, agreement: str) -> dict[str, Any]:
+    accuracy, floor = (found.metrics.get(f"{part}/accuracy", math.nan) for found in (run, weak))
+    row: dict[str, Any] = {"turn": turn, "model": model, "name": run.params[model], "accuracy": accuracy}
+    row |= {"agreement": run.metrics.get(f"{part}/{agreement}", math.nan), "gain": accuracy - floor}
+    return row | {"gold": run.tags.get(GOLD, ""), "run_id": run.run_id}

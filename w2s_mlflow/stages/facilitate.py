@@ -1,0 +1,187 @@
+"""Facilitation (Definition 3, eq. 1): a strong model teaches the weak one on text without labels.
+
+theta_W' = argmin sum_{q in Q} CE(f_W'(q), f_S(q)): the weak model M_W is finetuned on what the strong one, M_S, answers to the
+questions Q, and becomes M'_W. It is compared with the weak supervisor, which ground truth of `supervision` has made of the
+same model. With `--iterations` M'_W labels `transfer`, a new student learns these labels and teaches the weak model again, from
+the same start; each turn's student and weak model are runs of their own.
+
+Q is what the cut leaves of the training part, rows of neither half. Of `transfer`'s the strong model has learned the weak
+labels, and M'_W is to label them as the supervisor does, without having been trained on them; of `supervision`'s the supervisor
+has learned the truth, which no teacher can better. `--questions` takes them all the same. (docs/facilitation.md)
+
+Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy`, `test/auroc`,
+`test/brier`, `test/ece` of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
+`test/weak_agreement` with M_W; `test/gain`, the accuracy of M'_W minus that of M_W, `test/gain_low` and `test/gain_high`, its
+interval over test groups.
+Artifacts: `labels/teacher.parquet`, what M_S answers to Q; `labels/weak_labels.parquet`, what M'_W says of `transfer`;
+`predictions/*.parquet`; `tables/trajectory_test.csv` and `figures/trajectory_test.png`, the accuracies turn by turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from w2s_mlflow.config import must
+from w2s_mlflow.records import Example, SoftLabels
+from w2s_mlflow.split import Questions, Split
+from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, _trajectory, ceiling, student, supervisor
+from w2s_mlflow.stages._facilitate_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
+from w2s_mlflow.stages._finetune import Labelled
+from w2s_mlflow.stages._options import model_name
+from w2s_mlflow.stages._trajectory import Turn
+
+if TYPE_CHECKING:
+    from w2s_mlflow.heads import Head
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+__all__ = ["VERSION", "Config", "run"]
+
+VERSION = 1
+ANSWERS = "labels/teacher.parquet"
+"""What the strong model has answered to the questions."""
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What all turns share."""
+
+    config: Config
+    learner: Learner
+    cut: Split
+    questions: Questions
+    weak: Result
+    """The supervisor, M_W."""
+
+
+def run(config: Config) -> Result:
+    """The last turn's weak model, found or trained, with all it needs. Raises ConfigError before anything is written."""
+    asked, (config, cut) = config, _gold.cut(config.resolved())
+    learner, questions = config.learner(), _questions(config, cut)
+    teacher = _teacher(asked, config, cut)
+    kept = "always" if config.start == SUPERVISOR else "never"
+    weak = supervisor.run(supervisor.Config(weak=config.weak, keep_model=kept, **config.shared()))
+    lesson = _Lesson(config, learner, cut, questions, weak)
+    turns = [Turn(teacher, _facilitated(lesson, teacher, 1))]
+    for number in range(2, config.iterations + 1):
+        teacher = student.on_labels_of(turns[-1].weak, _student(asked))
+        turns.append(Turn(teacher, _facilitated(lesson, teacher, number)))
+    return turns[-1].weak if config.report == "none" else _trajectory.attach(weak, turns, config.report)
+
+
+def _questions(config: Config, cut: Split) -> Questions:
+    """Q, and the slice by which the training on it stops."""
+    if config.questions == REST:
+        return _gold.questions(config, config.question_rows)
+    halves = ("supervision", "transfer") if config.questions == "both" else (config.questions,)
+    parts = cut.parts()
+    asked, watched = (tuple(row for half in halves for row in parts[f"{half}{part}"]) for part in ("", "_validation"))
+    return Questions(asked, watched, cut.digest)
+
+
+def _teacher(asked: Config, config: Config, cut: Split) -> Result:
+    """The strong model of the first turn, with its model kept.
+
+    Args:
+        asked: the options as the user gave them.
+        config: the same, resolved.
+    """
+    if asked.teacher == CEILING:
+        shared = config.shared() | {"keep_model": "always"}
+        return ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **shared))
+    return student.run(_student(asked)) if asked.teacher == STUDENT else _named(asked.teacher, cut)
+
+
+def _student(asked: Config) -> student.Config:
+    own = {field.name: getattr(asked, field.name) for field in fields(student.Config)}
+    return student.Config(**own | {"keep_model": "always"})
+
+
+def _named(run: str, cut: Split) -> Result:
+    """A teacher by its id or name. Raises ConfigError unless it is whole, has kept its model, and is of the same rows."""
+    from w2s_mlflow.tracking import logged_model, results
+
+    found = results.find(run)
+    if _runs.MODEL not in found.tags:
+        raise must("teacher", "a run that has kept its model (--keep-model always)", f"{found.name} ({found.run_id})")
+    if found.tags.get("w2s.data") != cut.digest:  # its training rows could be this cut's test rows
+        raise must("teacher", "a run on the same rows: task, seed, sizes", f"{found.name} ({found.run_id}), which has others")
+    found.check()
+    logged_model.verify(found.tags[_runs.MODEL])
+    return found
+
+
+def _facilitated(lesson: _Lesson, teacher: Result, number: int) -> Result:
+    """M'_W of one turn, found or trained, and scored."""
+    from w2s_mlflow.tracking import results
+
+    config, learner, cut = lesson.config, lesson.learner, lesson.cut
+    inputs = {"strong": teacher} | ({"weak": lesson.weak} if learner.start == SUPERVISOR else {})
+    parts = _runs.parts("facilitate", VERSION, learner, cut, inputs, ["losses.cross_entropy"])
+    parts = replace(parts, inputs={**parts.inputs, "questions": lesson.questions.digest})
+    identity = {"weak": model_name(config.weak, "weak"), **_by(config, teacher), "turn": str(number)}
+    tags = {_runs.LABELS: config.labeller(identity)}
+    text = f"taught by {results.link(teacher)} on unlabelled text ({learner.questions}; eq. 1)"
+
+    def make(recorder: Recorder) -> Head:
+        return _make(lesson, teacher, recorder)
+
+    found = _runs.produce(parts, config, cut, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
+    return _scoring.report(found, config, cut, {"weak": lesson.weak, "strong": teacher})
+
+
+def _by(config: Config, teacher: Result) -> dict[str, str]:
+    """Who teaches, as runs are grouped by it; a run that was named says itself what it is."""
+    if config.teacher in (STUDENT, CEILING):
+        method = CEILING if config.teacher == CEILING else config.method
+        return {"strong": config.rung().name, "method": method, "teacher": config.teacher}
+    return {name: teacher.params[name] for name in ("strong", "method")} | {"teacher": RUN}
+
+
+def _make(lesson: _Lesson, teacher: Result, recorder: Recorder) -> Head:
+    learner, questions, cut = lesson.learner, lesson.questions, lesson.cut
+    answers = _answers(teacher, lesson.config, [*questions.asked, *questions.validation])
+    answers.write(recorder.directory / ANSWERS)
+    targets = _targets(answers, learner)
+    head = _start(learner, lesson.weak)
+    stopping = Labelled.joined(questions.validation, targets) if learner.early_stopping == "weak" else None
+    _finetune.fit_head(head, learner, Labelled.joined(questions.asked, targets), stopping, recorder)
+    recorder.metrics({"facilitate/questions": len(questions.asked)})
+    recorder.predictions("validation", _finetune.predictions(head, questions.validation, learner))
+    recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation, learner))
+    _finetune.record_heldout(head, learner, cut, recorder)
+    return head
+
+
+def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
+    """What the weak model learns of the strong one's answers; at temperature 1 their very bits."""
+    if learner.targets == "hard":
+        return answers.hardened()
+    return answers if learner.temperature == 1 else answers.at_temperature(learner.temperature)
+
+
+def _answers(teacher: Result, config: Config, asked: Sequence[Example]) -> SoftLabels:
+    """f_S(q) for each question, computed as the strong model's stored predictions were."""
+    from w2s_mlflow import train
+    from w2s_mlflow.tracking import logged_model
+
+    head = logged_model.load(teacher.tags[_runs.MODEL])
+    train.use_threads(head.model.num_parameters())
+    train.place(head)
+    return _finetune.predictions(head, asked, config)
+
+
+def _start(learner: Learner, weak: Result) -> Head:
+    """The weak model before it is taught."""
+    from w2s_mlflow import train
+    from w2s_mlflow.tracking import logged_model
+
+    if learner.start != SUPERVISOR:
+        return _finetune.build_head(learner)
+    train.seed_everything(learner.seed)
+    train.use_threads(learner.rung().parameters)
+    head = logged_model.load(weak.tags[_runs.MODEL])
+    train.place(head)
+    return head

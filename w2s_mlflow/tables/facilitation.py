@@ -1,0 +1,48 @@
+"""Facilitation (Definition 3): what the weak model gains from being taught by the strong one, turn by turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from w2s_mlflow import stats
+
+CAPTION = (
+    "Test accuracy of the weak supervisor M_W (`weak_accuracy`), of the strong model M_S that teaches (`strong_accuracy`) and "
+    "of the weak model M'_W that it has taught (`accuracy`), means over n seeds with 95% t intervals; `gain`, M'_W minus M_W, "
+    "paired by seed, with its interval, p (two-sided, not corrected) and Holm's p within this table; agreement of M'_W with "
+    "M_S and with M_W. From turn 2 on, M_S has learned the labels of the M'_W before. `gold` names the part whose ground truth "
+    "M_S has learned."
+)
+FRAMES = ("facilitations",)
+KEYS = ["task", "weak", "strong", "head", "method", "variant", "setting", "gold", "train_size", "test_size"]
+"""What rows of different seeds and turns share."""
+MODELS = ("weak_accuracy", "strong_accuracy", "accuracy")
+BOUNDS = ("", "_low", "_high")
+COLUMNS = [*KEYS, "turn", "n", *(f"{name}{bound}" for name in (*MODELS, "gain") for bound in BOUNDS), "p", "p_holm"]
+COLUMNS += ["agreement", "weak_agreement"]
+
+
+def table(facilitations: pd.DataFrame) -> pd.DataFrame:
+    """One row per models, options and turn."""
+    keys = [*KEYS, "turn"]
+    rows = [
+        dict(zip(keys, key, strict=True)) | _row(found)
+        for key, found in facilitations.sort_values("turn", kind="stable").groupby(keys, sort=False)
+    ]
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    found["p_holm"] = stats.holm(found["p"].to_numpy(dtype=float))
+    return found
+
+
+def _row(found: pd.DataFrame) -> dict[str, Any]:
+    """The numbers of one turn over its seeds."""
+    values = {name: found[name] for name in MODELS} | {"gain": found["accuracy"] - found["weak_accuracy"]}
+    row: dict[str, Any] = {"n": len(found), "p": float("nan")}
+    for name, value in values.items():
+        interval = stats.seed_interval(value)
+        row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    if len(found) > 1:
+        row["p"] = stats.paired_t_test(found["weak_accuracy"], found["accuracy"]).p
+    return row | {name: float(found[name].mean()) for name in ("agreement", "weak_agreement")}
