@@ -10,6 +10,7 @@ confidence loss with 40 trials, by stage.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -103,19 +104,14 @@ def trials() -> dict[str, float]:
     def jobs(given: Mapping[str, Any]) -> list[Any]:
         return [Free(given["alpha"]), Free(given["warmup"])]
 
-    def bring(study: Any, count: int) -> float:
-        wanted = _study.Wanted(storage=storage, trials=count)
-        with _workers.hired(1) as alone:
-            started = time.perf_counter()
-            _trials.run(study, search, wanted, jobs, alone)
-        return time.perf_counter() - started
-
-    with postgresql() as storage:
+    with postgresql() as storage, _workers.hired(1) as alone:
         os.environ["MLFLOW_TRACKING_URI"] = storage.replace("/postgres", "/w2s")
         database(storage)
-        study = _study.opened(search, _study.Wanted(storage=storage), "measured", 2)
-        bring(study, BEFORE)
-        each = [bring(study, BEFORE + number) for number in range(1, MEASURED + 1)]
+        wanted = _study.Wanted(storage=storage, trials=BEFORE + MEASURED)
+        study = _study.opened(search, wanted, "measured", 2)
+        _trials.run(study, search, wanted, jobs, alone)
+        ends = [trial.datetime_complete.timestamp() for trial in study.get_trials() if trial.datetime_complete]
+    each = [after - before for before, after in itertools.pairwise(ends[BEFORE - 1 :])]
     return {"median_ms": round(1000 * statistics.median(each), 1), "longest_ms": round(1000 * max(each), 1)}
 
 

@@ -7,6 +7,7 @@ theirs, so that a pruner compares the same runs of two trials.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "slice", "intermediate_values")
 STATE = "w2s.trial_state"
 PAUSE, ROUND = 1.0, 10.0
-"""Seconds between two looks at trials that other processes are at, and between two rounds for those of dead ones."""
+"""Seconds between two looks at what other processes have done, and between two rounds for trials of dead ones."""
 
 Jobs = Callable[[Mapping[str, Any]], Sequence[Job]]
 
@@ -54,6 +55,8 @@ def run(study: optuna.Study, search: Search, wanted: Wanted, jobs: Jobs, workers
             except BaseException as error:
                 going.abandon(error)
                 raise
+            finally:
+                going.show()
 
 
 @dataclass
@@ -86,7 +89,8 @@ class _Going:
     mine: dict[int, _Trial] = field(default_factory=dict)
     reused: int = 0
     began: float = field(default_factory=time.monotonic)
-    looked: float = -ROUND
+    looked: float = -math.inf
+    shown: float = -math.inf
 
     def trial_ids(self) -> list[int]:
         """As the storage knows the trials that are under way here."""
@@ -101,7 +105,8 @@ class _Going:
             if self.workers.pending:
                 for (number, place), found in self.workers.ended(self.say):
                     self.take(number, place, found)
-                self.show()
+                if time.monotonic() - self.shown > PAUSE:
+                    self.show()
             elif not self.others():
                 return
 
@@ -110,7 +115,6 @@ class _Going:
         if time.monotonic() - self.looked > ROUND:
             self.looked = time.monotonic()
             _study.settle(self.study)
-            self.show()
 
     def others(self) -> bool:
         """Whether there is something to wait for: trials of other processes, unless the time is over."""
@@ -234,6 +238,7 @@ class _Going:
         """Show how far the study is, whoever has brought it there."""
         import optuna
 
+        self.shown = time.monotonic()
         trials = self.study.get_trials(deepcopy=False)
         states = [trial.state for trial in trials]
         self.bar.n = len(_study.ended(self.study))
