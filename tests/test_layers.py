@@ -19,7 +19,7 @@ PACKAGE = Path(w2s_mlflow.__file__).parent
 
 LAYERS = (
     {"config", "records", "hub"},
-    {"metrics", "stats", "calibration", "split", "losses", "processes"},
+    {"metrics", "stats", "calibration", "split", "losses", "processes", "pieces"},
     {"tasks", "models", "judges", "tables", "figures"},
     {"checkpoint"},
     {"cache"},
@@ -190,7 +190,7 @@ def test_no_code_of_others_is_trusted() -> None:
 
 
 def test_the_pure_rooms_import_no_tracking_and_no_torch() -> None:
-    pure, barred = {"config", "records", "metrics", "stats", "split"}, {"torch", "mlflow", "pandas"}
+    pure, barred = {"config", "records", "metrics", "stats", "split", "pieces"}, {"torch", "mlflow", "pandas"}
     assert [str(found) for found in IMPORTS if found.module in pure and room(found.target) in barred] == []
 
 

@@ -125,6 +125,15 @@ def check_stage(plugin: ModuleType) -> None:
     assert isinstance(getattr(plugin, "VERSION", 1), int)
 
 
+def check_judge(plugin: ModuleType) -> None:
+    assert is_options(plugin.Options)
+    assert parameters(plugin.make) == ["options", "answer"]
+
+
+def check_explainer(plugin: ModuleType) -> None:
+    assert isinstance(plugin.CHOOSERS, tuple) and plugin.CHOOSERS and callable(plugin.explainer)
+
+
 SUITES: dict[str, Callable[[ModuleType], None]] = {
     "losses": check_loss,
     "tasks": check_tasks,
@@ -132,6 +141,8 @@ SUITES: dict[str, Callable[[ModuleType], None]] = {
     "tables": check_table,
     "figures": check_figure,
     "stages": check_stage,
+    "judges": check_judge,
+    "explainers": check_explainer,
 }
 
 
