@@ -1,0 +1,245 @@
+"""Algorithm 1, steps 1 to 4: student and supervisor argue over unlabelled questions, and a judge decides (Definition 4).
+
+Each side decides, and shows evidence for it, some pieces of the question (`--explainer`). The judge sees both claims with their
+evidence, in both orders. Both models are asked for by their options, and found or trained with their weights kept.
+
+Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups, and `preference`, the mean D;
+`disagreements`; `position_bias`, the mean log-odds that the judge gives to the first place, and `by_position`, how often the
+place decides; `no_verdict`, `cost` in tokens, `strong_words` and `weak_words` of evidence; `agreement/<judge>/<judge>`. The
+evaluator adds, on the split that `--report` names, what needs ground truth: `judge_accuracy` where the sides disagree, with
+`judge_brier` and `judge_ece`; `strong_right`, what an always-strong judge would have there; `decided`, how many these are;
+`strong_accuracy`, `weak_accuracy`, `label_accuracy`.
+Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels that the verdicts make. One
+MLflow trace for each debate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from w2s_mlflow import config as options
+from w2s_mlflow import models, tasks
+from w2s_mlflow.config import must, option, unknown
+from w2s_mlflow.records import Example, Floats
+from w2s_mlflow.split import Split
+from w2s_mlflow.stages import _debates, _gold, _methods, _runs, _transcripts, _verdicts, student, supervisor
+from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
+from w2s_mlflow.stages._options import Training, model_name
+
+if TYPE_CHECKING:
+    from w2s_mlflow.explainers.extractive import Mind
+    from w2s_mlflow.judges import Judge
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+VERSION = 1
+SPLITS = ("test", "selection", "transfer")
+CHOOSERS = ("gradient", "random")
+FORMS = ("debate", "consultancy", "no_explanation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Training):
+    """A debate: who argues, about what, how, and before whom."""
+
+    weak: str = "chess-60k"
+    """The weak side: the supervisor of this model."""
+    strong: str = "chess-426k"
+    """The strong side: this model as a student of that supervisor."""
+    method: str = "baseline"
+    """The student's method, a preset of `student --method`."""
+    split: str = "test"
+    """What is debated: test, selection or transfer (with its validation slice)."""
+    questions: int | None = 200
+    """Questions that are debated, the first of the split; none takes all."""
+    form: str = "debate"
+    """debate: both sides show evidence; consultancy: the strong side alone, and its evidence is all there is for either
+    claim; no_explanation: neither."""
+    explainer: str = "gradient"
+    """How evidence is chosen: gradient, the pieces that speak most for the decision; or random."""
+    pieces: int = 3
+    """Pieces of evidence that a side shows in one round."""
+    rounds: int = 1
+    """How often both sides speak: each knows what was shown before and shows none of it again; the judge sees all a side has
+    shown."""
+    judge: str = "model"
+    """Who decides, a file of judges/; several with commas between them, of whom the first makes the labels."""
+    judge_options: str = ""
+    """Options of the judges, NAME=VALUE with commas between them."""
+    traces: int | None = option(None, result=False)
+    """Debates that are written as MLflow traces, the first; none takes all, 0 writes none."""
+
+    MODEL: ClassVar[str] = "strong"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        models.find(self.weak, "weak")
+        if self.method not in _methods.METHODS or _methods.METHODS[self.method].get("labels") in _methods.DEBATES:
+            legal = [name for name in _methods.METHODS if name not in _methods.DEBATES]
+            raise unknown("--method", self.method, legal)
+        for name, values in {"split": SPLITS, "form": FORMS, "explainer": CHOOSERS}.items():
+            if getattr(self, name) not in values:
+                raise unknown(options.flag(name), getattr(self, name), values)
+        for name in ("questions", "pieces", "rounds"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise must(name, "at least 1", value)
+        if self.traces is not None and self.traces < 0:
+            raise must("traces", "at least 0", self.traces)
+        judges(self)
+
+
+def run(config: Config) -> Result:
+    """The debates, found or held, with the two models they need. Raises ConfigError before anything is written."""
+    weak, strong = sides(config)
+    config, cut = _gold.cut(config.resolved())
+    inputs = {"weak": weak, "student": strong}
+    roots = ["explainers.extractive", *(f"judges.{name}" for name in judges(config))]
+    parts = _runs.parts("debate", VERSION, config, cut, inputs, roots)
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.form}
+
+    def make(recorder: Recorder) -> None:
+        _make(config, cut, weak, strong, parts.digest(), recorder)
+
+    plain = replace(config, keep_model="never")  # what is kept are its inputs' models
+    found = _runs.produce(parts, plain, cut, identity, _note(config, inputs), make, inputs)
+    found = _scored(found, config, questions(config, cut))
+    return _transcripts.traced(found, config.traces)
+
+
+def sides(config: Config) -> tuple[Result, Result]:
+    """The supervisor and the student that argue, found or trained, their weights kept."""
+    kept: dict[str, Any] = {**config.shared(), "report": "none", "keep_model": "always"}
+    own = {name: getattr(config, name) for name in ("strong", "weak", "method", "epochs", "batch_size", "learning_rate")}
+    weak = supervisor.run(supervisor.Config(weak=config.weak, **kept))
+    return weak, student.run(student.Config(pooling=config.pooling, ceiling="none", **own, **kept))
+
+
+def questions(config: Config, cut: Split) -> tuple[Example, ...]:
+    """What is debated, without labels."""
+    found = cut.transfer + cut.transfer_validation if config.split == "transfer" else cut.parts()[config.split]
+    return found[: config.questions]
+
+
+def judges(config: Config) -> dict[str, Any]:
+    """The judges by name, each with its options. Raises ConfigError for one that there is not, or an option of none."""
+    given = dict(_pair(text) for text in config.judge_options.split(",") if text.strip())
+    names = [name.strip() for name in config.judge.split(",")]
+    kinds = {name: options.plugin("judges", name, "--judge").Options for name in names}
+    known = {name for kind in kinds.values() for name in kind.__dataclass_fields__}
+    if strange := set(given) - known:
+        raise unknown("an option of --judge-options", min(strange), known or {"none"})
+    return {
+        name: options.parse(kind, {key: value for key, value in given.items() if key in kind.__dataclass_fields__})
+        for name, kind in kinds.items()
+    }
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.strip().partition("=")
+    if not equals:
+        raise must("judge_options", "NAME=VALUE with commas between them", repr(text))
+    return name.replace("-", "_"), value
+
+
+def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
+    asked = questions(config, cut)
+    minds = {WEAK: mind(weak, asked, config), STRONG: mind(strong, asked, config)}
+    played = _debates.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
+    kept = _verdicts.place(fingerprint)
+    judge = {name: judge_of(name, chosen, config, minds[WEAK]) for name, chosen in judges(config).items()}
+    said = [_verdicts.ask(name, judge[name], played.debates, kept) for name in judge]
+    _debates.write(recorder.directory, played, said)
+    own = weak.weak_labels() if config.split == "transfer" else weak.predictions(config.split)
+    ids = [question.id for question in asked]
+    labelled = replace(own, ids=tuple(ids), groups=tuple(question.group for question in asked), probabilities_NC=own.of(ids))
+    recorder.weak_labels(_debates.labels(labelled, played.debates, said[0].preference_N()))
+    values = _debates.measures(played, said[0]) | _debates.agreements(said)
+    recorder.metrics({f"debate/{name}": value for name, value in values.items()})
+    kept.unlink(missing_ok=True)
+
+
+def mind(found: Result, asked: Sequence[Example], config: Config) -> Mind:
+    """A model that argues, with its decisions."""
+    from w2s_mlflow import predict, train
+    from w2s_mlflow.explainers import extractive
+    from w2s_mlflow.tracking import logged_model
+
+    train.use_threads(config.rung().parameters)
+    head = logged_model.load(found.tags[_runs.MODEL])
+    train.place(head)
+    reading = extractive.read(head, asked)
+    decisions_N = predict.probabilities(head, reading.data, config.micro_batch or predict.BATCH, config.dtype).argmax(axis=1)
+    return extractive.Mind(head, reading, decisions_N)
+
+
+def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debater]:
+    """Both sides, the strong one first; each draws by a seed of its own."""
+    from w2s_mlflow.explainers import extractive
+
+    speak = {STRONG: config.form != "no_explanation", WEAK: config.form == "debate"}
+
+    def debater(side: str, seed: int) -> Debater:
+        own = minds[side]
+        explain = extractive.explainer(config.explainer, own, config.pieces, seed) if speak[side] else None
+        return Debater(side, own.decisions_N, explain)
+
+    return debater(STRONG, 2 * config.seed), debater(WEAK, 2 * config.seed + 1)
+
+
+def judge_of(name: str, chosen: Any, config: Config, weak: Mind) -> Judge:
+    """A judge by its name; the frozen weak model answers where one asks for a model."""
+    made: Judge = options.plugin("judges", name, "--judge").make(chosen, answers(weak, config))
+    return made
+
+
+def answers(weak: Mind, config: Config) -> Callable[[Sequence[Example]], Floats]:
+    """log probabilities of the classes, (N, C), by the frozen weak model."""
+    from w2s_mlflow import predict
+
+    def answer(asked: Sequence[Example]) -> Floats:
+        data = weak.head.encode(asked)
+        found_NC = predict.probabilities(weak.head, data, config.micro_batch or predict.BATCH, config.dtype)
+        log_p_NC: Floats = np.log(np.maximum(found_NC, np.finfo(np.float32).tiny))
+        return log_p_NC
+
+    return answer
+
+
+def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
+    """The evaluator's part: what the judge is worth against ground truth, once, and the gold beside the debates."""
+    from w2s_mlflow.records import write_gold
+    from w2s_mlflow.tracking import planned, recorder, results
+
+    part = config.report
+    if planned.current() or part != config.split or f"{results.ARTIFACTS}.{part}" in found.tags:
+        return found
+    gold = _gold.gold_of(config)
+    if not gold.known(asked):
+        return found
+    gold_N = _gold.read(gold, asked, part, "debate")
+    debates, verdicts = _transcripts.read(found)
+    label_N = found.weak_labels().of(list(debates["id"])).argmax(axis=1)
+    values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), label_N, gold_N)
+    return recorder.attach(
+        found,
+        part,
+        lambda directory: write_gold(directory / "gold" / f"{part}.parquet", [question.id for question in asked], gold_N),
+        {f"debate/{name}": value for name, value in values.items()} | _gold.reads(gold),
+        {},
+    )
+
+
+def _note(config: Config, inputs: Mapping[str, Result]) -> str:
+    from w2s_mlflow.tracking import results
+
+    strong, weak = (results.link(inputs[role]) for role in ("student", "weak"))
+    how = {
+        "debate": "both show evidence",
+        "consultancy": "the strong side alone shows evidence",
+        "no_explanation": "neither shows evidence",
+    }
+    return f"{strong} against {weak} on `{config.split}`, {how[config.form]}, before the judge `{config.judge}` (Algorithm 1)."
