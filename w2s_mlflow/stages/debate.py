@@ -3,7 +3,8 @@
 Each side decides, and shows evidence for it, some pieces of the question (`--explainer`). The judge sees both claims with their
 evidence, in both orders. Both models are asked for by their options, and found or trained with their weights kept.
 
-Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups, and `preference`, the mean D;
+Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups, `apart_win_rate`, the same where the
+sides disagree, and `preference`, the mean D;
 `disagreements`; `position_bias`, the mean log-odds that the judge gives to the first place, and `by_position`, how often the
 place decides; `no_verdict`, `cost` in tokens, `strong_words` and `weak_words` of evidence; `agreement/<judge>/<judge>`. The
 evaluator adds, on the split that `--report` names, what needs ground truth: `judge_accuracy` where the sides disagree, with
@@ -224,6 +225,7 @@ def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
     debates, verdicts = _transcripts.read(found)
     label_N = found.weak_labels().of(list(debates["id"])).argmax(axis=1)
     values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), label_N, gold_N)
+    values = {name: value for name, value in values.items() if np.isfinite(value)}
     return recorder.attach(
         found,
         part,
