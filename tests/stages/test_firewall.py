@@ -21,6 +21,7 @@ from w2s_mlflow.explainers import extractive
 from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows
 from w2s_mlflow.stages import (
+    _arguing,
     _debates,
     _finetune,
     _gold,
@@ -73,6 +74,7 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
     "probe": {("supervision", "supervision"), ("supervision", "probe"), ("test", "probe"), ("transfer", "ceiling"), *REPORT},
     "errors": {("supervision", "supervision"), ("test", "errors"), ("transfer", "ceiling"), *REPORT},
     "debate": {("supervision", "supervision"), ("test", "debate")},
+    "align": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "sweep": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "main": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "analyze": set(),
@@ -189,7 +191,7 @@ def types_of(function: Any) -> set[Any]:
 
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-DEBATING = (_debates, _verdicts, _transcripts, extractive, judge_model)
+DEBATING = (_arguing, _debates, _verdicts, _transcripts, extractive, judge_model)
 BLIND = (student, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES, *DEBATING)
 
 

@@ -14,7 +14,7 @@ from w2s_mlflow.heads import Choose, Classify, Compare, Head, pooled
 from w2s_mlflow.tokens import Batch
 
 UNITS = 64
-SCALE = 10.0
+SCALE = 50.0
 """Of scores: Adam moves each weight by about the trunk's rate a step, which for a policy that starts from nothing is little."""
 LOW = -1e9
 """The score of a piece that cannot be drawn: finite, so that a question without any has a gradient, of zero."""

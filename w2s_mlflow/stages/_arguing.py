@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2s_mlflow import judges, pieces, tasks
 from w2s_mlflow.judges import Judge
@@ -93,16 +94,20 @@ class Arguing:
         found = extractive.explained(every, drawn_NKS.flatten(0, 1))
         return [found[start : start + DRAWS] for start in range(0, len(found), DRAWS)]
 
-    def _judged(self, rows: Ints, decisions: Sequence[int], explained: Sequence[Sequence[Explanation]]) -> Any:
-        """D of each draw, (N, K); one without a verdict gets the mean of its question's others, and so weighs nothing."""
+    def _judged(self, rows: Ints, decisions: Sequence[int], explained: Sequence[Sequence[Explanation]]) -> NDArray[np.float64]:
+        """D of each draw, (N, K)."""
         debates = []
         for row, decision, own in zip(rows, decisions, explained, strict=True):
             question = self.reading.questions[row]
             claim = _debates.claim(self.task, question, decision)
             debates += [Debate(question, Side(_debates.STRONG, decision, claim, one), self.weak[row]) for one in own]
         verdicts = self.judge([order for debate in debates for order in (debate, debate.swapped())])
-        found = [judges.preference(*verdicts[start : start + 2]) for start in range(0, len(verdicts), 2)]
-        found_NK = np.array(found, dtype=np.float64).reshape(-1, DRAWS)
-        known_NK = np.isfinite(found_NK)
-        mean_N = np.where(known_NK, found_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)
-        return np.where(known_NK, found_NK, mean_N[:, None])
+        return rewards([judges.preference(*verdicts[start : start + 2]) for start in range(0, len(verdicts), 2)])
+
+
+def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
+    """D by question and draw, (N, K); one without a verdict gets the mean of its question's others, and so weighs nothing."""
+    found_NK = np.array(preferences, dtype=np.float64).reshape(-1, DRAWS)
+    known_NK = np.isfinite(found_NK)
+    mean_N = np.where(known_NK, found_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)
+    return np.where(known_NK, found_NK, mean_N[:, None])
