@@ -237,7 +237,7 @@ def debates() -> pd.DataFrame:
     for seed, form in itertools.product(range(3), ("debate", "consultancy")):
         row: dict[str, Any] = dict.fromkeys(tables.DEBATES, 0.4 + 0.1 * seed) | {"run_id": f"{form}{seed}", "seed": str(seed)}
         row |= {"task": "one", "weak": "small", "strong": "big", "split": "test", "form": form, "explainer": "gradient"}
-        rows.append(row | {"pieces": "3", "rounds": "1", "judge": "model"})
+        rows.append(row | {"pieces": "3", "rounds": "1", "judge": "model", "setting": ""})
     return pd.DataFrame(rows)
 
 
@@ -247,7 +247,7 @@ def alignments() -> pd.DataFrame:
     for seed, lam in itertools.product(range(3), ("0.0", "0.1")):
         row: dict[str, Any] = dict.fromkeys(tables.ALIGNMENTS, 0.4 + 0.1 * seed) | {"run_id": f"{lam}{seed}", "seed": str(seed)}
         row |= {"task": "one", "weak": "small", "strong": "big", "lam": lam, "kl": "0.05", "opponent": "gradient"}
-        rows.append(row | {"pieces": "3", "judge": "model", "preference_after": 0.9 + 0.2 * seed * float(lam)})
+        rows.append(row | {"pieces": "3", "judge": "model", "setting": "", "preference_after": 0.9 + 0.2 * seed * float(lam)})
     return pd.DataFrame(rows)
 
 

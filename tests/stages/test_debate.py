@@ -18,9 +18,10 @@ from w2s_mlflow.config import ConfigError
 from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
-from w2s_mlflow.stages import _debates, _transcripts, _verdicts, debate, student
+from w2s_mlflow.stages import _debates, _transcripts, _verdicts, analyze, debate, student
 from w2s_mlflow.stages._debates import Debater
 from w2s_mlflow.stages._verdicts import Verdicts
+from w2s_mlflow.tables import debate as table
 from w2s_mlflow.tracking import planned, results, server, traces
 from w2s_mlflow.tracking.results import Result
 
@@ -282,3 +283,19 @@ def test_a_student_of_debates_learns_their_labels_and_nothing_else(labels: str, 
     assert found.predictions("test").probabilities_NC.tobytes() == given.predictions("test").probabilities_NC.tobytes()
     assert json.loads(found.artifact("fingerprint.json").read_text())["inputs"] == {"labels": held.fingerprint}
     assert found.metrics["test/weak_accuracy"] < 1 and "test/ceiling_accuracy" in found.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
+    for options in ({"seed": 0}, {"seed": 1}, {"seed": 1, "questions": 20}):
+        debate.run(config(**options))
+    student.run(student.Config(**MODELS, **SMALL))
+    frames = analyze.load(analyze.pull(analyze.Config()))
+    assert frames.debates["setting"].tolist() == ["questions=30", "questions=30", "questions=20"]
+    found = table.table(frames.debates)
+    assert found["n"].tolist() == [2, 1]
+    first = debate.run(config(seed=0)), debate.run(config(seed=1))
+    for name in ("win_rate", "judge_accuracy", "strong_right", "label_accuracy"):
+        assert found[name][0] == pytest.approx(np.mean([run.metrics[f"debate/{name}"] for run in first]))
+    assert found["judge_accuracy_low"][0] < found["judge_accuracy"][0] < found["judge_accuracy_high"][0]

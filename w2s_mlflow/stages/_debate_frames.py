@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
+UNSAID = ("seed", "method", "traces", "head")
+"""Options that are no setting: the seed, what is result-neutral, and what other columns say."""
 SAID = ("task", "weak", "strong", "seed", "split", "form", "explainer", "pieces", "rounds")
 ALIGNED = ("task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge")
 GOLD = ("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
@@ -27,6 +29,22 @@ def rows(result: Result, scores: Mapping[str, Scores | str]) -> list[dict[str, A
     return [alignment(result, scores)] if result.stage == "align" else list(debates(result))
 
 
+def frame(found: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """The rows as a frame; `setting` is what of their other options differs between rows of one task."""
+    import pandas as pd
+
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in found:  # of runs that differ in nothing but their code the newest
+        kept[tuple(sorted(row["options"].items())), row["judge"]] = row
+    every = list(kept.values())
+    for row in every:
+        alike = [other["options"] for other in every if other["task"] == row["task"]]
+        own = {name: value for name, value in row["options"].items() if name not in (*SAID, *ALIGNED, *UNSAID)}
+        told = [f"{name}={value}" for name, value in own.items() if any(other.get(name) != value for other in alike)]
+        row["setting"] = " ".join(sorted(told))
+    return pd.DataFrame(every, columns=list(columns))
+
+
 def debates(result: Result) -> Iterator[dict[str, Any]]:
     """One row for each judge of a run of debates, as tables/__init__.py describes it. Raises ConfigError for lost tables."""
     held, verdicts = _transcripts.read(result)
@@ -34,6 +52,7 @@ def debates(result: Result) -> Iterator[dict[str, Any]]:
     for judge in dict.fromkeys(verdicts["judge"]):
         preference_N = _transcripts.preference_N(held, verdicts, judge)
         row: dict[str, Any] = {name: result.params[name] for name in SAID} | {"run_id": result.run_id, "judge": judge}
+        row["options"] = dict(result.params)
         row |= {"questions": len(held), "no_verdict": int(np.isnan(preference_N).sum()), "disagreements": apart_N.mean()}
         row |= {"win_rate": _won(preference_N), "apart_win_rate": _won(preference_N[apart_N])}
         own = verdicts[verdicts["judge"] == judge]
@@ -62,6 +81,7 @@ def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, A
     import pandas as pd
 
     row: dict[str, Any] = {name: result.params[name] for name in ALIGNED} | {"run_id": result.run_id}
+    row["options"] = dict(result.params)
     for when, run_id in (("before", result.tags["w2s.before_run_id"]), ("after", result.run_id)):
         own = scores.get(run_id)
         row[f"accuracy_{when}"] = own.metrics["accuracy"] if isinstance(own, Scores) else math.nan

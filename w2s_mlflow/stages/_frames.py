@@ -79,20 +79,13 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
 
 def _argued(pulled: _Pulled) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames of debates and of aligned models."""
-    import pandas as pd
-
     rows: dict[str, list[dict[str, Any]]] = {"debate": [], "align": []}
     for result in [result for result in pulled.counted() if result.stage in rows]:
         try:
-            own = (
-                _debate_frames.debates(result)
-                if result.stage == "debate"
-                else [_debate_frames.alignment(result, pulled.scores)]
-            )
-            rows[result.stage] += own
+            rows[result.stage] += _debate_frames.rows(result, pulled.scores)
         except ConfigError as error:
             pulled.leave_out(result, "damaged", str(error))
-    return pd.DataFrame(rows["debate"], columns=list(DEBATES)), pd.DataFrame(rows["align"], columns=list(ALIGNMENTS))
+    return _debate_frames.frame(rows["debate"], DEBATES), _debate_frames.frame(rows["align"], ALIGNMENTS)
 
 
 def _probes(pulled: _Pulled) -> list[dict[str, Any]]:

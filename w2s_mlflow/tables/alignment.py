@@ -9,11 +9,11 @@ from w2s_mlflow import stats
 CAPTION = (
     "Aligned models beside plain students on held-out questions, means over n seeds: test accuracy, its gain with a 95% t "
     "interval over seeds and the paired p; the mean D (log-odds for the strong side) and its gain likewise; the win rate; and "
-    "the guards against a collapse at the end of the training: entropy (1: anything may be shown, 0: always the same) and words "
-    "of evidence."
+    "the guards against a collapse at the end of the training: entropy (1: anything may be shown, 0: always the same) and "
+    "words of evidence."
 )
 FRAMES = ("alignments",)
-KEYS = ["task", "weak", "strong", "judge", "opponent", "lam", "kl", "pieces"]
+KEYS = ["task", "weak", "strong", "judge", "opponent", "lam", "kl", "pieces", "setting"]
 COMPARED = ("accuracy", "preference")
 COLUMNS = [*KEYS, "n"]
 COLUMNS += [f"{name}_{part}" for name in COMPARED for part in ("before", "after", "gain", "gain_low", "gain_high", "p")]

@@ -9,12 +9,12 @@ from w2s_mlflow import stats
 CAPTION = (
     "Debates by what is shown (form), how it is chosen, and who judges; means over n seeds with 95% t intervals. `win_rate` "
     "of the strong side, of all debates and of those in which the sides disagree (apart); `position_bias`: the mean log-odds "
-    "given to the side that is shown first. Against ground truth, where the sides disagree: `judge_accuracy` beside `strong_right`, "
-    "what a judge has who always believes the strong side, and the judge's calibration error; of all questions, the accuracy "
-    "of both sides and of the labels that the verdicts make."
+    "given to the side that is shown first. Against ground truth, where the sides disagree: `judge_accuracy` beside "
+    "`strong_right`, what a judge has who always believes the strong side, and the judge's calibration error; of all "
+    "questions, the accuracy of both sides and of the labels that the verdicts make."
 )
 FRAMES = ("debates",)
-KEYS = ["task", "weak", "strong", "split", "form", "explainer", "pieces", "rounds", "judge"]
+KEYS = ["task", "weak", "strong", "split", "form", "explainer", "pieces", "rounds", "judge", "setting"]
 BOUNDED = ("win_rate", "apart_win_rate", "judge_accuracy")
 MEANS = (
     *("disagreements", "position_bias", "no_verdict", "cost", "strong_right", "judge_ece"),
