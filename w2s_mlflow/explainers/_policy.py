@@ -14,12 +14,14 @@ from w2s_mlflow.heads import Choose, Classify, Compare, Head, pooled
 from w2s_mlflow.tokens import Batch
 
 UNITS = 64
+SCALE = 50.0
+"""Of scores: Adam moves each weight by about the trunk's rate a step, which for a policy that starts from nothing is little."""
 LOW = -1e9
 """The score of a piece that cannot be drawn: finite, so that a question without any has a gradient, of zero."""
 
 
 class Policy(nn.Module):
-    """score = v . tanh(A h_piece + B h_question + C w_decision); v = 0 at the start: all pieces are equally likely."""
+    """score = SCALE v . tanh(A h_piece + B h_question + C w_decision); v = 0 at the start: all pieces are equally likely."""
 
     def __init__(self, width: int, seed: int) -> None:
         """Draw new weights from a random state of their own: what else is drawn from the global one stays as it was.
@@ -38,7 +40,7 @@ class Policy(nn.Module):
         """scores_NP of pieces for a decision."""
         about_NH = self.question(question_ND) + self.decision(decision_ND)
         scores_NP1: Tensor = self.score(torch.tanh(self.piece(piece_NPD) + about_NH.unsqueeze(1)))
-        return scores_NP1.squeeze(-1)
+        return SCALE * scores_NP1.squeeze(-1)
 
 
 def scores(
@@ -106,6 +108,21 @@ def log_probability(scores_NP: Tensor, open_NP: Tensor, drawn_NKS: Tensor) -> Te
         total_NK = total_NK + torch.where(drawn_NK == NOWHERE, 0.0, step_NK)
         left_NKP = left_NKP & ~nn.functional.one_hot(place_NK1.squeeze(-1), shape[-1]).bool()
     return total_NK
+
+
+def advantage(reward_NK: Tensor) -> Tensor:
+    """Each draw's reward less the mean of the other K - 1 of its question, a baseline that the draw has no part in."""
+    draws = reward_NK.shape[1]
+    return (reward_NK - reward_NK.mean(dim=1, keepdim=True)) * (draws / (draws - 1))
+
+
+def surrogate(log_p_NK: Tensor, reward_NK: Tensor) -> Tensor:
+    """A scalar whose gradient is, in expectation, minus that of the mean expected reward (Williams 1992).
+
+    -mean over n, k of (R_nk - mean_{j != k} R_nj) log p_nk. With R = D - b (log p - log p_0) it is that of
+    E[D] - b KL(p || p_0), since the expectation of grad log p is zero.
+    """
+    return -(advantage(reward_NK.detach()) * log_p_NK).mean()
 
 
 def entropy(scores_NP: Tensor, open_NP: Tensor) -> Tensor:

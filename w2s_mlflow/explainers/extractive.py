@@ -18,11 +18,12 @@ from torch import Tensor
 from w2s_mlflow import evidence, pieces
 from w2s_mlflow.explainers import Explainer, _policy
 from w2s_mlflow.explainers._places import NOWHERE, Read, read
-from w2s_mlflow.explainers._policy import Policy
+from w2s_mlflow.explainers._policy import Policy, draw, entropy, log_probability, scores, surrogate
 from w2s_mlflow.heads import Head
 from w2s_mlflow.records import Example, Explanation, Ints
 
-__all__ = ["CHOOSERS", "Policy", "Read", "explained", "explainer", "read"]
+__all__ = ["CHOOSERS", "Mind", "Policy", "Read", "explained", "explainer", "read"]
+__all__ += ["draw", "entropy", "log_probability", "scores", "surrogate"]
 
 CHOOSERS = ("policy", "gradient", "random")
 BATCH = 64

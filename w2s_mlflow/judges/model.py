@@ -32,7 +32,8 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
         questions = [_question(debate, own) for debate in debates for own in (True, False)]
         if not questions:
             return []
-        log_p_NC = answer(questions)
+        once = {question: row for row, question in enumerate(dict.fromkeys(questions))}  # the orders of a debate share them
+        log_p_NC = answer(list(once))[[once[question] for question in questions]]
         return [_verdict(debate, *log_p_NC[2 * n : 2 * n + 2]) for n, debate in enumerate(debates)]
 
     return judge

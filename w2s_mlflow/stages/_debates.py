@@ -160,20 +160,28 @@ def measures(played: Played, verdicts: Verdicts) -> dict[str, float]:
     from w2s_mlflow import stats
 
     preference_N, bias_N = verdicts.preference_N(), verdicts.bias_N()
-    judged_N = np.isfinite(preference_N)
+    judged_N, apart_N = np.isfinite(preference_N), apart(played.debates)
     found = {"questions": float(len(preference_N)), "no_verdict": float((~judged_N).sum()), "cost": float(verdicts.cost())}
-    found |= {"disagreements": float(np.mean([debate.first.decision != debate.second.decision for debate in played.debates]))}
+    found |= {"disagreements": float(apart_N.mean())}
     for side in (STRONG, WEAK):
         told = [debate.first if side == STRONG else debate.second for debate in played.debates]
         found[f"{side}_words"] = float(np.mean([pieces.words(own.explanation.text) for own in told]))
     if not judged_N.any():
         return found
-    groups = [debate.question.group for debate, judged in zip(played.debates, judged_N, strict=True) if judged]
-    won = stats.group_interval(won_N(preference_N[judged_N]), groups)
-    found |= {"win_rate": won.mean, "win_rate_low": won.low, "win_rate_high": won.high}
+    groups_N = np.array([debate.question.group for debate in played.debates])
+    for name, rows_N in {"win_rate": judged_N, "apart_win_rate": judged_N & apart_N}.items():
+        if rows_N.any():
+            won = stats.group_interval(won_N(preference_N[rows_N]), groups_N[rows_N])
+            found |= {name: won.mean, f"{name}_low": won.low, f"{name}_high": won.high}
     found |= {"preference": float(preference_N[judged_N].mean()), "position_bias": float(bias_N[judged_N].mean())}
     first_N = [abs(bias) > abs(own) for bias, own in zip(bias_N[judged_N], preference_N[judged_N], strict=True)]
-    return found | {"by_position": float(np.mean(first_N))}
+    found["by_position"] = float(np.mean(first_N))
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def apart(debates: Sequence[Debate]) -> NDArray[np.bool_]:
+    """Whether the sides disagree, (N,)."""
+    return np.array([debate.first.decision != debate.second.decision for debate in debates])
 
 
 def won_N(preference_N: Doubles) -> Doubles:

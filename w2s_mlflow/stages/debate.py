@@ -3,7 +3,8 @@
 Each side decides, and shows evidence for it, some pieces of the question (`--explainer`). The judge sees both claims with their
 evidence, in both orders. Both models are asked for by their options, and found or trained with their weights kept.
 
-Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups, and `preference`, the mean D;
+Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups, `apart_win_rate`, the same where the
+sides disagree, and `preference`, the mean D;
 `disagreements`; `position_bias`, the mean log-odds that the judge gives to the first place, and `by_position`, how often the
 place decides; `no_verdict`, `cost` in tokens, `strong_words` and `weak_words` of evidence; `agreement/<judge>/<judge>`. The
 evaluator adds, on the split that `--report` names, what needs ground truth: `judge_accuracy` where the sides disagree, with
@@ -15,7 +16,7 @@ MLflow trace for each debate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,15 +25,14 @@ import numpy as np
 from w2s_mlflow import config as options
 from w2s_mlflow import models, tasks
 from w2s_mlflow.config import must, option, unknown
-from w2s_mlflow.records import Example, Floats
+from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _debates, _gold, _methods, _runs, _transcripts, _verdicts, student, supervisor
+from w2s_mlflow.stages import _debates, _gold, _judging, _methods, _runs, _transcripts, _verdicts, student, supervisor
 from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
 from w2s_mlflow.stages._options import Training, model_name
 
 if TYPE_CHECKING:
     from w2s_mlflow.explainers.extractive import Mind
-    from w2s_mlflow.judges import Judge
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -89,7 +89,7 @@ class Config(Training):
                 raise must(name, "at least 1", value)
         if self.traces is not None and self.traces < 0:
             raise must("traces", "at least 0", self.traces)
-        judges(self)
+        _judging.judges(self.judge, self.judge_options)
 
 
 def run(config: Config) -> Result:
@@ -97,7 +97,7 @@ def run(config: Config) -> Result:
     weak, strong = sides(config)
     config, cut = _gold.cut(config.resolved())
     inputs = {"weak": weak, "student": strong}
-    roots = ["explainers.extractive", *(f"judges.{name}" for name in judges(config))]
+    roots = ["explainers.extractive", *(f"judges.{name}" for name in _judging.judges(config.judge, config.judge_options))]
     parts = _runs.parts("debate", VERSION, config, cut, inputs, roots)
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.form}
 
@@ -124,33 +124,13 @@ def questions(config: Config, cut: Split) -> tuple[Example, ...]:
     return found[: config.questions]
 
 
-def judges(config: Config) -> dict[str, Any]:
-    """The judges by name, each with its options. Raises ConfigError for one that there is not, or an option of none."""
-    given = dict(_pair(text) for text in config.judge_options.split(",") if text.strip())
-    names = [name.strip() for name in config.judge.split(",")]
-    kinds = {name: options.plugin("judges", name, "--judge").Options for name in names}
-    known = {name for kind in kinds.values() for name in kind.__dataclass_fields__}
-    if strange := set(given) - known:
-        raise unknown("an option of --judge-options", min(strange), known or {"none"})
-    return {
-        name: options.parse(kind, {key: value for key, value in given.items() if key in kind.__dataclass_fields__})
-        for name, kind in kinds.items()
-    }
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.strip().partition("=")
-    if not equals:
-        raise must("judge_options", "NAME=VALUE with commas between them", repr(text))
-    return name.replace("-", "_"), value
-
-
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     asked = questions(config, cut)
-    minds = {WEAK: mind(weak, asked, config), STRONG: mind(strong, asked, config)}
+    heads = {side: _judging.kept(found, config) for side, found in ((WEAK, weak), (STRONG, strong))}
+    minds = {side: _judging.mind(head, asked, config) for side, head in heads.items()}
     played = _debates.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
-    kept = _verdicts.place(fingerprint)
-    judge = {name: judge_of(name, chosen, config, minds[WEAK]) for name, chosen in judges(config).items()}
+    kept, chosen = _verdicts.place(fingerprint), _judging.judges(config.judge, config.judge_options)
+    judge = {name: _judging.judge(name, own, config, minds[WEAK]) for name, own in chosen.items()}
     said = [_verdicts.ask(name, judge[name], played.debates, kept) for name in judge]
     _debates.write(recorder.directory, played, said)
     own = weak.weak_labels() if config.split == "transfer" else weak.predictions(config.split)
@@ -160,20 +140,6 @@ def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint:
     values = _debates.measures(played, said[0]) | _debates.agreements(said)
     recorder.metrics({f"debate/{name}": value for name, value in values.items()})
     kept.unlink(missing_ok=True)
-
-
-def mind(found: Result, asked: Sequence[Example], config: Config) -> Mind:
-    """A model that argues, with its decisions."""
-    from w2s_mlflow import predict, train
-    from w2s_mlflow.explainers import extractive
-    from w2s_mlflow.tracking import logged_model
-
-    train.use_threads(config.rung().parameters)
-    head = logged_model.load(found.tags[_runs.MODEL])
-    train.place(head)
-    reading = extractive.read(head, asked)
-    decisions_N = predict.probabilities(head, reading.data, config.micro_batch or predict.BATCH, config.dtype).argmax(axis=1)
-    return extractive.Mind(head, reading, decisions_N)
 
 
 def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debater]:
@@ -188,25 +154,6 @@ def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debate
         return Debater(side, own.decisions_N, explain)
 
     return debater(STRONG, 2 * config.seed), debater(WEAK, 2 * config.seed + 1)
-
-
-def judge_of(name: str, chosen: Any, config: Config, weak: Mind) -> Judge:
-    """A judge by its name; the frozen weak model answers where one asks for a model."""
-    made: Judge = options.plugin("judges", name, "--judge").make(chosen, answers(weak, config))
-    return made
-
-
-def answers(weak: Mind, config: Config) -> Callable[[Sequence[Example]], Floats]:
-    """log probabilities of the classes, (N, C), by the frozen weak model."""
-    from w2s_mlflow import predict
-
-    def answer(asked: Sequence[Example]) -> Floats:
-        data = weak.head.encode(asked)
-        found_NC = predict.probabilities(weak.head, data, config.micro_batch or predict.BATCH, config.dtype)
-        log_p_NC: Floats = np.log(np.maximum(found_NC, np.finfo(np.float32).tiny))
-        return log_p_NC
-
-    return answer
 
 
 def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
@@ -224,6 +171,7 @@ def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
     debates, verdicts = _transcripts.read(found)
     label_N = found.weak_labels().of(list(debates["id"])).argmax(axis=1)
     values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), label_N, gold_N)
+    values = {name: value for name, value in values.items() if np.isfinite(value)}
     return recorder.attach(
         found,
         part,
