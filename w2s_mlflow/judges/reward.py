@@ -41,6 +41,8 @@ class Options:
 
     run: str = ""
     """The run of debates whose verdicts it learns from, by id or name."""
+    of: str = ""
+    """The judge of that run whose verdicts these are; nothing: its first."""
     l2: float = 0.01
     """How strongly its weights are held near 0."""
 
