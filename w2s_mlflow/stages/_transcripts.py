@@ -59,7 +59,7 @@ def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcrip
 
     preferences, by_id = preference_N(debates, verdicts), dict(list(verdicts.groupby("id", sort=False)))
     found = []
-    for preference, debate in zip(preferences, _rows(debates), strict=True):
+    for preference, debate in zip(preferences, rows(debates), strict=True):
         own = by_id[debate["id"]]
         sides = {side: debate[f"{side}_claim"] for side in (STRONG, WEAK)}
         given = {"question": "\n".join(debate["segments"]), "claims": sides}
@@ -68,7 +68,8 @@ def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcrip
     return found
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, by the names of its columns."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
@@ -103,7 +104,7 @@ def _judged(verdicts: pd.DataFrame) -> list[Any]:
     from w2s_mlflow.tracking.traces import Turn
 
     found = []
-    for verdict in _rows(verdicts):
+    for verdict in rows(verdicts):
         said: dict[str, Any] = {"log_odds of the first": verdict["log_odds"], "rationale": verdict["rationale"]}
         if not math.isfinite(verdict["log_odds"] if verdict["log_odds"] is not None else math.nan):
             said["log_odds of the first"] = None
