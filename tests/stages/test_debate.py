@@ -241,13 +241,14 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
         ({"judge": "modle"}, r"--judge must be one of .*model.*, got 'modle' \(did you mean model\?\)"),
         ({"judge_options": "x=1"}, "an option of --judge-options must be one of .*, got 'x'"),
         ({"judge_options": "x"}, "--judge-options must be NAME=VALUE with commas between them, got 'x'"),
-        ({"explainer": "x"}, "--explainer must be one of gradient, random, got 'x'"),
+        ({"explainer": "x"}, "--explainer must be one of gradient, policy, random, got 'x'"),
         ({"form": "x"}, "--form must be one of consultancy, debate, no_explanation, got 'x'"),
         ({"split": "train"}, "--split must be one of selection, test, transfer, got 'train'"),
         ({"pieces": 0}, "--pieces must be at least 1, got 0"),
         ({"rounds": 0}, "--rounds must be at least 1, got 0"),
         ({"questions": 0}, "--questions must be at least 1, got 0"),
         ({"traces": -1}, "--traces must be at least 0, got -1"),
+        ({"explainer": "policy", "method": "confidence"}, "--method must be baseline under --explainer policy, got confidence"),
         ({"method": "debate"}, "--method must be one of .*baseline.*, got 'debate'"),
         ({"weak": "x"}, "--weak must be"),
     ],
@@ -283,6 +284,20 @@ def test_a_student_of_debates_learns_their_labels_and_nothing_else(labels: str, 
     assert found.predictions("test").probabilities_NC.tobytes() == given.predictions("test").probabilities_NC.tobytes()
     assert json.loads(found.artifact("fingerprint.json").read_text())["inputs"] == {"labels": held.fingerprint}
     assert found.metrics["test/weak_accuracy"] < 1 and "test/ceiling_accuracy" in found.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_an_aligned_model_argues_with_its_policy() -> None:
+    found = debate.run(config(explainer="policy", report="none"))
+    aligned = results.get(found.tags["w2s.student_run_id"])
+    assert (aligned.stage, aligned.params["pieces"]) == ("align", "3") and "policy.safetensors" in aligned.digests
+    debates, _ = _transcripts.read(found)
+    other, _ = _transcripts.read(debate.run(config(report="none")))
+    assert debates["weak_explanation"].tolist() == other["weak_explanation"].tolist()
+    assert debates["strong_explanation"].tolist() != other["strong_explanation"].tolist()
+    held = aligned.predictions("test").of(list(debates["id"])).argmax(axis=1)
+    assert debates["strong_decision"].tolist() == held.tolist()
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ from w2s_mlflow.stages import _transcripts
 from w2s_mlflow.stages._debates import STRONG, WEAK
 
 if TYPE_CHECKING:
-
     from w2s_mlflow.tracking.results import Result
 
 LOG = logging.getLogger("w2s_mlflow")
