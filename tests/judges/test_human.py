@@ -88,4 +88,4 @@ def test_wrong_options_are_one_sentence() -> None:
         ({"others": "all"}, "others=... of --judge-options must be one of none, reward, got 'all'"),
     ):
         with pytest.raises(ConfigError, match=expected):
-            human.Options(**options)  # type: ignore[arg-type]
+            human.Options(**options)
