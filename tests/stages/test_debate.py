@@ -18,9 +18,10 @@ from w2s_mlflow.config import ConfigError
 from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
-from w2s_mlflow.stages import _debates, _transcripts, _verdicts, debate, student
+from w2s_mlflow.stages import _debates, _transcripts, _verdicts, analyze, debate, student
 from w2s_mlflow.stages._debates import Debater
 from w2s_mlflow.stages._verdicts import Verdicts
+from w2s_mlflow.tables import debate as table
 from w2s_mlflow.tracking import planned, results, server, traces
 from w2s_mlflow.tracking.results import Result
 
@@ -240,13 +241,14 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
         ({"judge": "modle"}, r"--judge must be one of .*model.*, got 'modle' \(did you mean model\?\)"),
         ({"judge_options": "x=1"}, "an option of --judge-options must be one of .*, got 'x'"),
         ({"judge_options": "x"}, "--judge-options must be NAME=VALUE with commas between them, got 'x'"),
-        ({"explainer": "x"}, "--explainer must be one of gradient, random, got 'x'"),
+        ({"explainer": "x"}, "--explainer must be one of gradient, policy, random, got 'x'"),
         ({"form": "x"}, "--form must be one of consultancy, debate, no_explanation, got 'x'"),
         ({"split": "train"}, "--split must be one of selection, test, transfer, got 'train'"),
         ({"pieces": 0}, "--pieces must be at least 1, got 0"),
         ({"rounds": 0}, "--rounds must be at least 1, got 0"),
         ({"questions": 0}, "--questions must be at least 1, got 0"),
         ({"traces": -1}, "--traces must be at least 0, got -1"),
+        ({"explainer": "policy", "method": "confidence"}, "--method must be baseline under --explainer policy, got confidence"),
         ({"method": "debate"}, "--method must be one of .*baseline.*, got 'debate'"),
         ({"weak": "x"}, "--weak must be"),
     ],
@@ -282,3 +284,33 @@ def test_a_student_of_debates_learns_their_labels_and_nothing_else(labels: str, 
     assert found.predictions("test").probabilities_NC.tobytes() == given.predictions("test").probabilities_NC.tobytes()
     assert json.loads(found.artifact("fingerprint.json").read_text())["inputs"] == {"labels": held.fingerprint}
     assert found.metrics["test/weak_accuracy"] < 1 and "test/ceiling_accuracy" in found.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_an_aligned_model_argues_with_its_policy() -> None:
+    found = debate.run(config(explainer="policy", report="none"))
+    aligned = results.get(found.tags["w2s.student_run_id"])
+    assert (aligned.stage, aligned.params["pieces"]) == ("align", "3") and "policy.safetensors" in aligned.digests
+    debates, _ = _transcripts.read(found)
+    other, _ = _transcripts.read(debate.run(config(report="none")))
+    assert debates["weak_explanation"].tolist() == other["weak_explanation"].tolist()
+    assert debates["strong_explanation"].tolist() != other["strong_explanation"].tolist()
+    held = aligned.predictions("test").of(list(debates["id"])).argmax(axis=1)
+    assert debates["strong_decision"].tolist() == held.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
+    for options in ({"seed": 0}, {"seed": 1}, {"seed": 1, "questions": 20}):
+        debate.run(config(**options))
+    student.run(student.Config(**MODELS, **SMALL))
+    frames = analyze.load(analyze.pull(analyze.Config()))
+    assert frames.debates["setting"].tolist() == ["questions=30", "questions=30", "questions=20"]
+    found = table.table(frames.debates)
+    assert found["n"].tolist() == [2, 1]
+    first = debate.run(config(seed=0)), debate.run(config(seed=1))
+    for name in ("win_rate", "judge_accuracy", "strong_right", "label_accuracy"):
+        assert found[name][0] == pytest.approx(np.mean([run.metrics[f"debate/{name}"] for run in first]))
+    assert found["judge_accuracy_low"][0] < found["judge_accuracy"][0] < found["judge_accuracy_high"][0]

@@ -194,6 +194,19 @@ def _judge(config: Config, weak: Mind) -> Judge:
     return _judging.judge(name, chosen, config, weak)
 
 
+def policy_of(found: Result, head: Head) -> Policy | None:
+    """The policy of an aligned model, on its head's device; None of one with lambda = 0, which has none."""
+    from safetensors.torch import load_file
+
+    from w2s_mlflow.explainers import extractive
+
+    if POLICY not in found.digests:
+        return None
+    policy = extractive.Policy(head.model.config.hidden_size, seed=0)
+    policy.load_state_dict(load_file(found.artifact(POLICY)))
+    return policy.to(next(head.parameters()).device)
+
+
 def _keep(policy: Any, recorder: Recorder) -> None:
     from safetensors.torch import save_file
 

@@ -27,7 +27,7 @@ from w2s_mlflow import models, tasks
 from w2s_mlflow.config import must, option, unknown
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _debates, _gold, _judging, _methods, _runs, _transcripts, _verdicts, student, supervisor
+from w2s_mlflow.stages import _debates, _gold, _judging, _methods, _runs, _transcripts, _verdicts, align, student, supervisor
 from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
 from w2s_mlflow.stages._options import Training, model_name
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SPLITS = ("test", "selection", "transfer")
-CHOOSERS = ("gradient", "random")
+CHOOSERS = ("gradient", "policy", "random")
 FORMS = ("debate", "consultancy", "no_explanation")
 
 
@@ -60,7 +60,8 @@ class Config(Training):
     """debate: both sides show evidence; consultancy: the strong side alone, and its evidence is all there is for either
     claim; no_explanation: neither."""
     explainer: str = "gradient"
-    """How evidence is chosen: gradient, the pieces that speak most for the decision; or random."""
+    """How evidence is chosen: gradient, the pieces that speak most for the decision; random; or policy: the strong side is the
+    model of `align` with these options and its policy, the weak side's evidence is chosen by gradient."""
     pieces: int = 3
     """Pieces of evidence that a side shows in one round."""
     rounds: int = 1
@@ -84,6 +85,8 @@ class Config(Training):
         for name, values in {"split": SPLITS, "form": FORMS, "explainer": CHOOSERS}.items():
             if getattr(self, name) not in values:
                 raise unknown(options.flag(name), getattr(self, name), values)
+        if self.explainer == "policy" and self.method != "baseline":
+            raise must("method", "baseline under --explainer policy", self.method)
         for name in ("questions", "pieces", "rounds"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise must(name, "at least 1", value)
@@ -113,10 +116,12 @@ def run(config: Config) -> Result:
 
 def sides(config: Config) -> tuple[Result, Result]:
     """The supervisor and the student that argue, found or trained, their weights kept."""
-    kept: dict[str, Any] = {**config.shared(), "report": "none", "keep_model": "always"}
-    own = {name: getattr(config, name) for name in ("strong", "weak", "method", "epochs", "batch_size", "learning_rate")}
-    weak = supervisor.run(supervisor.Config(weak=config.weak, **kept))
-    return weak, student.run(student.Config(pooling=config.pooling, ceiling="none", **own, **kept))
+    kept: dict[str, Any] = {**config.shared(), "report": "none", "keep_model": "always", "ceiling": "none"}
+    own = {name: getattr(config, name) for name in ("strong", "weak", "pooling", "epochs", "batch_size", "learning_rate")}
+    weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"report": "none", "keep_model": "always"}))
+    if config.explainer == "policy":
+        return weak, align.run(align.Config(pieces=config.pieces, **own, **kept))
+    return weak, student.run(student.Config(method=config.method, **own, **kept))
 
 
 def questions(config: Config, cut: Split) -> tuple[Example, ...]:
@@ -128,7 +133,8 @@ def questions(config: Config, cut: Split) -> tuple[Example, ...]:
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     asked = questions(config, cut)
     heads = {side: _judging.kept(found, config) for side, found in ((WEAK, weak), (STRONG, strong))}
-    minds = {side: _judging.mind(head, asked, config) for side, head in heads.items()}
+    policy = align.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
+    minds = {WEAK: _judging.mind(heads[WEAK], asked, config), STRONG: _judging.mind(heads[STRONG], asked, config, policy)}
     played = _debates.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
     kept, chosen = _verdicts.place(fingerprint), _judging.judges(config.judge, config.judge_options)
     judge = {name: _judging.judge(name, own, config, minds[WEAK]) for name, own in chosen.items()}
@@ -151,7 +157,8 @@ def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debate
 
     def debater(side: str, seed: int) -> Debater:
         own = minds[side]
-        explain = extractive.explainer(config.explainer, own, config.pieces, seed) if speak[side] else None
+        chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer
+        explain = extractive.explainer(chooser, own, config.pieces, seed) if speak[side] else None
         return Debater(side, own.decisions_N, explain)
 
     return debater(STRONG, 2 * config.seed), debater(WEAK, 2 * config.seed + 1)

@@ -19,6 +19,9 @@ What a run has none of (a rule any supervisor, a student its ceiling) is None or
 `probes` has one row per probe run, concept, layer and model (before, after): PROBES. `errors` has one row per test error of
 a run of the stage `errors`: ERRORS.
 
+`debates` has one row per run of debates and judge (DEBATES; what needs ground truth is not a number where none was read),
+`alignments` one per aligned model (ALIGNMENTS; `before` is the plain student); `setting` has the other options that differ.
+
 `runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was trained from), `left_out` one
 per run that does not count (run_id, name, rule, reason).
 """
@@ -59,6 +62,16 @@ ERRORS = (
     *("own_evidence", "ceiling_evidence", "coded"),
 )
 """`coded` is the type that a person gave it, or nothing."""
+DEBATES = (
+    *("run_id", "task", "weak", "strong", "seed", "split", "form", "explainer", "pieces", "rounds", "judge", "setting"),
+    *("questions", "no_verdict", "disagreements", "win_rate", "apart_win_rate", "cost", "position_bias"),
+    *("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy"),
+)
+ALIGNMENTS = (
+    *("run_id", "task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge", "setting"),
+    *("accuracy_before", "accuracy_after", "preference_before", "preference_after", "win_rate_before", "win_rate_after"),
+    *("entropy", "words"),
+)
 LEFT_OUT = ("run_id", "name", "rule", "reason")
 
 
@@ -71,3 +84,5 @@ class Frames:
     left_out: pd.DataFrame
     probes: pd.DataFrame
     errors: pd.DataFrame
+    debates: pd.DataFrame
+    alignments: pd.DataFrame
