@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,15 +20,18 @@ LOG = logging.getLogger("w2s_mlflow")
 STAGE = "debate"
 
 
-def resolved(judges: Mapping[str, Any]) -> dict[str, Any]:
-    """The judges with their options, those that hear an earlier run with its full id and the digest of what was said there.
+def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
+    """What becomes of the options of judges that hear an earlier run: its full id, and the digest of what people said there.
 
     So a stage that is called again once people have said more makes another result, and else finds the one it has made.
 
     Raises:
         ConfigError: there is no such run, it is none of debates, or half of the verdicts of people are missing.
     """
-    return {name: HEARD[name](chosen) if name in HEARD else chosen for name, chosen in judges.items()}
+    found: dict[str, str] = {}
+    for name in judges:
+        found |= HEARD[name](judges[name]) if name in HEARD else {}
+    return found
 
 
 def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Sequence[Any]]] | None:
@@ -43,17 +45,17 @@ def debates(found: Result) -> list[Debate]:
     return [_debate(row) for row in _transcripts.rows(table)]
 
 
-def _people(chosen: Any) -> Any:
+def _people(chosen: Any) -> dict[str, str]:
     from w2s_mlflow.tracking import assessments
 
     found = assessments.pull(_run(chosen.run).run_id)
     LOG.info("%s", found.said())
     found.check()
-    return replace(chosen, run=found.run_id, heard=found.digest())
+    return {"run": found.run_id, "heard": found.digest()}
 
 
-def _judge(chosen: Any) -> Any:
-    return replace(chosen, run=_run(chosen.run).run_id)
+def _judge(chosen: Any) -> dict[str, str]:
+    return {"run": _run(chosen.run).run_id}
 
 
 def _votes(chosen: Any) -> tuple[list[Debate], list[tuple[str, ...]]]:
@@ -74,7 +76,7 @@ def _verdicts(chosen: Any) -> tuple[list[Debate], list[float]]:
     return debates(found), _transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
 
 
-HEARD: Mapping[str, Callable[[Any], Any]] = {"human": _people, "reward": _judge}
+HEARD: Mapping[str, Callable[[Any], dict[str, str]]] = {"human": _people, "reward": _judge}
 ANSWERS: Mapping[str, Callable[[Any], tuple[Sequence[Debate], Sequence[Any]]]] = {"human": _votes, "reward": _verdicts}
 
 

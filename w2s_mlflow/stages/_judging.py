@@ -10,7 +10,7 @@ import numpy as np
 from w2s_mlflow import config as options
 from w2s_mlflow.config import must, unknown
 from w2s_mlflow.records import Example, Floats
-from w2s_mlflow.stages import _runs
+from w2s_mlflow.stages import _heard, _runs
 from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def judges(names: str, given: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such judge, or an option is none's.
     """
-    pairs = dict(_pair(text) for text in given.split(",") if text.strip())
+    pairs = _pairs(given)
     kinds = {name: options.plugin("judges", name, "--judge").Options for name in map(str.strip, names.split(","))}
     known = {name for kind in kinds.values() for name in kind.__dataclass_fields__}
     if strange := set(pairs) - known:
@@ -41,6 +41,16 @@ def judges(names: str, given: str) -> dict[str, Any]:
     }
 
 
+def resolved(names: str, given: str) -> str:
+    """The options of judges, with what is to be known of the run that one hears. Raises ConfigError as `_heard.resolved`."""
+    changed = _heard.resolved(judges(names, given))
+    return ",".join(f"{name}={value}" for name, value in (_pairs(given) | changed).items()) if changed else given
+
+
+def _pairs(given: str) -> dict[str, str]:
+    return dict(_pair(text) for text in given.split(",") if text.strip())
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.strip().partition("=")
     if not equals:
@@ -49,8 +59,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def judge(name: str, chosen: Any, config: Training, weak: Mind) -> Judge:
-    """A judge by its name; the frozen weak model answers where one asks for a model."""
-    made: Judge = options.plugin("judges", name, "--judge").make(chosen, answers(weak, config))
+    """A judge by its name; one that hears an earlier run is handed that, any other the frozen weak model's answers."""
+    handed = _heard.answer(name, chosen) or answers(weak, config)
+    made: Judge = options.plugin("judges", name, "--judge").make(chosen, handed)
     return made
 
 

@@ -94,6 +94,7 @@ class Config(Training):
 
 def run(config: Config) -> Result:
     """The aligned model's run, found or made, with what it needs. Raises ConfigError before anything is written."""
+    config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options))
     weak, before = _weak(config), _before(config)
     config, cut = _gold.cut(config.resolved())
     roots = ["losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}", "stages._arguing"]

@@ -97,6 +97,7 @@ class Config(Training):
 
 def run(config: Config) -> Result:
     """The debates, found or held, with the two models they need. Raises ConfigError before anything is written."""
+    config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options))
     weak, strong = sides(config)
     config, cut = _gold.cut(config.resolved())
     inputs = {"weak": weak, "student": strong}
