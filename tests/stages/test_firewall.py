@@ -176,7 +176,10 @@ def functions(module: ModuleType) -> list[Any]:
 
 def types_of(function: Any) -> set[Any]:
     """Every type in a signature, however deep."""
-    names = ("Recorder", "Result", "Head", "Parts", "Tensor", "Encoded", "Options", "Explainer", "Transcript", "Also")
+    names = (
+        *("Recorder", "Result", "Head", "Parts", "Tensor", "Encoded", "Options"),
+        *("Explainer", "Transcript", "Also", "Policy", "Read", "Mind"),
+    )
     late: dict[str, Any] = dict.fromkeys(names, object) | {"pd": pd}  # imported for type checkers only
     waiting, found = list(typing.get_type_hints(function, localns=late).values()), set()
     while waiting:

@@ -105,9 +105,11 @@ def run(config: Config) -> Result:
         f"{config.lam:g} (Definition 5); before it is {_link(before)}. The PGR interval here is over test groups only."
     )
     tags = {"w2s.before_run_id": before.run_id}
-    found = _runs.produce(
-        parts, config, cut, identity, note, lambda recorder: _make(config, cut, weak, before, recorder), {"weak": weak}, tags
-    )
+
+    def make(recorder: Recorder) -> Head:
+        return _make(config, cut, (weak, before), parts.digest(), recorder)
+
+    found = _runs.produce(parts, config, cut, identity, note, make, {"weak": weak}, tags)
     return found if config.report == "none" else _reported(found, config, cut, weak, before)
 
 
@@ -137,7 +139,8 @@ def _before(config: Config) -> Result:
     return student.run(student.Config(**own, **config.shared() | kept))
 
 
-def _make(config: Config, cut: Split, weak: Result, before: Result, recorder: Recorder) -> Head:
+def _make(config: Config, cut: Split, others: tuple[Result, Result], fingerprint: str, recorder: Recorder) -> Head:
+    weak = others[0]
     head = _finetune.build_head(config)
     labels = _runs.weak_labels(weak)
     training, validation = (Labelled.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
@@ -149,7 +152,7 @@ def _make(config: Config, cut: Split, weak: Result, before: Result, recorder: Re
     recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation, config))
     _finetune.record_heldout(head, config, cut, recorder)
     _keep(policy, recorder)
-    _compare(config, cut.test[: config.questions], head, policy, weak, before, recorder)
+    _compare(config, cut.test[: config.questions], head, policy, others, fingerprint, recorder)
     return head
 
 
@@ -219,13 +222,19 @@ def _compare(
     asked: Sequence[Example],
     head: Head,
     policy: Policy | None,
-    weak: Result,
-    before: Result,
+    others: tuple[Result, Result],
+    fingerprint: str,
     recorder: Recorder,
 ) -> None:
-    """Debate the held-out questions with the plain student, which draws evidence at random, and with the aligned one."""
+    """Debate the held-out questions with the plain student, which draws evidence at random, and with the aligned one.
+
+    Args:
+        others: the runs of the weak model and of the plain student.
+        fingerprint: of this run; what its judge has said is kept by it, should the judge fail in the middle.
+    """
     from w2s_mlflow import stats
 
+    weak, before = others
     other = _judging.mind(_judging.kept(weak, config), asked, config)
     sides = {"before": ("random", _judging.mind(_judging.kept(before, config), asked, config))}
     sides["after"] = ("policy" if policy is not None else "random", _judging.mind(head, asked, config, policy))
@@ -233,11 +242,13 @@ def _compare(
     for when, (chooser, mind) in sides.items():
         strong = _debater(config, STRONG, chooser, mind)
         played = _debates.play(tasks.find(config.task), asked, strong, _debater(config, WEAK, config.opponent, other), rounds=1)
-        said[when] = _verdicts.ask(config.judge, _judge(config, other), played.debates, _verdicts.place(recorder.run_id))
+        place = _verdicts.place(f"{fingerprint}-{when}")
+        said[when] = _verdicts.ask(config.judge, _judge(config, other), played.debates, place)
         (recorder.directory / when).mkdir()
         _debates.write(recorder.directory / when, played, [said[when]])
         recorder.metrics({f"{when}/{name}": value for name, value in _debates.measures(played, said[when]).items()})
-    _verdicts.place(recorder.run_id).unlink(missing_ok=True)
+    for when in sides:
+        _verdicts.place(f"{fingerprint}-{when}").unlink(missing_ok=True)
     grown_N = said["after"].preference_N() - said["before"].preference_N()
     known_N = np.isfinite(grown_N)
     if known_N.any():
