@@ -14,7 +14,7 @@ from w2s_mlflow.config import ConfigError
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.records import Debate, Verdict
 from w2s_mlflow.stages import _arguing, align, student
-from w2s_mlflow.tracking import planned, results
+from w2s_mlflow.tracking import planned, results, store
 from w2s_mlflow.tracking.results import Result
 
 MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}
@@ -102,3 +102,26 @@ def test_a_draw_without_a_verdict_weighs_nothing() -> None:
 def test_wrong_options_are_a_sentence(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^{said}"):
         config(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    argue, steps = _arguing.Arguing.__call__, []
+
+    def stopped(self: _arguing.Arguing, step: int, examples: Any, backward: Any) -> dict[str, float]:
+        steps.append(step)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return argue(self, step, examples, backward)
+
+    monkeypatch.setattr(_arguing.Arguing, "__call__", stopped)
+    asked = config(lam=0.5, early_stopping="none", checkpoint_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        align.run(asked)
+    found = align.run(asked)
+    assert steps[:4] == [0, 1, 2, 3] and steps[4] == 2  # it goes on from its checkpoint, not from the start
+    with store.reuse("never"):
+        whole = align.run(asked)
+    assert found.run_id != whole.run_id and probabilities(found) == probabilities(whole)
+    assert found.digests[align.POLICY] == whole.digests[align.POLICY]
