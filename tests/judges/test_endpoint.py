@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tests import servers
 from tests.judges.chat_server import KEY, Reply, said, serving
 from w2s_mlflow import config, judges
 from w2s_mlflow.config import ConfigError
@@ -196,6 +200,7 @@ def test_requests_are_under_way_together_but_never_more_than_allowed() -> None:
         (Reply(429), r"still limits the rate after 2 retries: wait, or lower concurrency=4", 3),
         (Reply(500, {"error": f"broken {KEY}"}), r"failed with status 500 after 2 retries: broken \*\*\*", 3),
         (Reply(400, {"error": {"message": "max_tokens is\nold"}}), r"failed with status 400: max_tokens is old", 1),
+        (Reply(400, {"detail": "pinned to another"}), r"failed with status 400: pinned to another", 1),
         (Reply(307, "", {"Location": "http://127.0.0.1:1/"}), r"failed with status 307", 1),
         (Reply(200, "<html>hello</html>"), r"answers, but not in the form of OpenAI's chat completions", 1),
         (Reply(200, {"choices": []}), r"answers, but not in the form of OpenAI's chat completions", 1),
@@ -285,3 +290,40 @@ def test_wrong_options_are_one_sentence(options: dict[str, str], expected: str) 
     with pytest.raises(ConfigError, match=expected) as failed:
         config.parse(endpoint.Options, options)
     assert "secret" not in str(failed.value)
+
+
+@pytest.mark.server
+def test_a_language_model_served_by_transformers_judges(tmp_path: Path) -> None:
+    """`transformers serve`, as a person would start it, with a model that always lets the first side win: D is 0."""
+    pytest.importorskip("openai", reason="transformers serve needs it")
+    names_the_first(tmp_path / "model")
+    with servers.transformers_serve(tmp_path / "model", tmp_path) as url:
+        own = endpoint.make(endpoint.Options(endpoint=url, endpoint_model=str(tmp_path / "model"), retries=1), None)
+        first, second = own([debate(), debate().swapped()])
+        assert own([debate()])[0].log_odds == first.log_odds
+        other = endpoint.make(endpoint.Options(endpoint=url, endpoint_model="another", retries=1), None)
+        with pytest.raises(ConfigError, match=r"failed with status 400: .*requested 'another'"):
+            other([debate()])
+    assert first.log_odds == second.log_odds == pytest.approx(math.log(4)) and first.cost > 500
+    assert judges.preference(first, second) == 0 and judges.bias(first, second) == pytest.approx(math.log(4))
+
+
+def names_the_first(directory: Path) -> None:
+    """Write a Llama of bytes whose next token hangs on the last one alone: after a line's end the verdict, then the end."""
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|end|>"]
+    words = Tokenizer(models.BPE({letter: id_ for id_, letter in enumerate(letters)}, []))
+    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|end|>", pad_token="<|end|>")  # type: ignore[no-untyped-call]
+    tokenizer.add_tokens(["WINNER: A CONFIDENCE: 80"])
+    tokenizer.chat_template = "{% for one in messages %}{{ one['content'] + '\\n' }}{% endfor %}"
+    line, end, verdict = letters.index("\u010a"), len(letters) - 1, len(letters)
+    sizes = {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
+    own = {"vocab_size": verdict + 1, "max_position_embeddings": 4096, "bos_token_id": None, "eos_token_id": end}
+    model = LlamaForCausalLM(LlamaConfig.from_dict({**sizes, **own, "pad_token_id": end}))
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.ones_(model.model.norm.weight)
+    for place, (before, after) in enumerate(((line, verdict), (verdict, end))):
+        model.model.embed_tokens.weight.data[before, place] = model.lm_head.weight.data[after, place] = 1.0
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)

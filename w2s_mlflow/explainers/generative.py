@@ -105,7 +105,7 @@ Sampler = Callable[[Sequence[str], tuple[int, int]], list[str]]
 
 def _sampler(head: Head, tokens: int) -> Sampler:
     reader = Reader(head.tokenizer, head.model, _room(head, tokens))
-    how = GenerationConfig(
+    how = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=True,
         top_p=TOP_P,
         top_k=0,
@@ -136,7 +136,7 @@ def _generated(head: Head, data: Encoded, rows: np.ndarray, how: GenerationConfi
     head.eval()
     with torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        ids_RL = head.model.generate(**inputs, generation_config=how, use_cache=True)
+        ids_RL = head.model.generate(**inputs, generation_config=how, use_cache=True)  # type: ignore[operator]
     head.train(training)
     said_RL = ids_RL[:, inputs["input_ids"].shape[1] :]
     texts: list[str] = head.tokenizer.batch_decode(said_RL, skip_special_tokens=True)

@@ -179,11 +179,12 @@ def _reason(error: requests.RequestException) -> str:
 
 
 def _words(reply: requests.Response) -> str:
-    """The server's own words, where it has some."""
+    """The server's own words, where it has some: OpenAI's `error`, FastAPI's `detail`."""
     try:
-        said = reply.json()["error"]
+        held = reply.json()
+        said = held.get("error") or held["detail"]
         said = said["message"] if isinstance(said, dict) else said
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return ""
     return f": {_without_key(' '.join(str(said).split()))[:200]}"
 

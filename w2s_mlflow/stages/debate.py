@@ -32,6 +32,7 @@ from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
 from w2s_mlflow.stages._options import Training, model_name
 
 if TYPE_CHECKING:
+    from w2s_mlflow.explainers import Explainer
     from w2s_mlflow.explainers.extractive import Mind
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 VERSION = 1
 SPLITS = ("test", "selection", "transfer")
 CHOOSERS = ("gradient", "policy", "random")
+SAID = {"rationale": 40, "line": 4}
+"""Explanations that a model says in its own words, and the tokens that each may have unless the user says otherwise."""
 FORMS = ("debate", "consultancy", "no_explanation")
 
 
@@ -61,9 +64,12 @@ class Config(Training):
     claim; no_explanation: neither."""
     explainer: str = "gradient"
     """How evidence is chosen: gradient, the pieces that speak most for the decision; random; or policy: the strong side is the
-    model of `align` with these options and its policy, the weak side's evidence is chosen by gradient."""
+    model of `align` with these options and its policy, the weak side's evidence is chosen by gradient. Or what is said, by
+    causal language models: rationale, in words; line, in chess the play that is expected."""
     pieces: int = 3
     """Pieces of evidence that a side shows in one round."""
+    tokens: int | None = None
+    """Tokens of a rationale or a line that a side says in one round, at most; none: 40 and 4."""
     rounds: int = 1
     """How often both sides speak: each knows what was shown before and shows none of it again; the judge sees all a side has
     shown."""
@@ -82,12 +88,12 @@ class Config(Training):
         if self.method not in _methods.METHODS or _methods.METHODS[self.method].get("labels") in _methods.DEBATES:
             legal = [name for name in _methods.METHODS if name not in _methods.DEBATES]
             raise unknown("--method", self.method, legal)
-        for name, values in {"split": SPLITS, "form": FORMS, "explainer": CHOOSERS}.items():
+        for name, values in {"split": SPLITS, "form": FORMS, "explainer": CHOOSERS + tuple(SAID)}.items():
             if getattr(self, name) not in values:
                 raise unknown(options.flag(name), getattr(self, name), values)
         if self.explainer == "policy" and self.method != "baseline":
             raise must("method", "baseline under --explainer policy", self.method)
-        for name in ("questions", "pieces", "rounds"):
+        for name in ("questions", "pieces", "tokens", "rounds"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise must(name, "at least 1", value)
         if self.traces is not None and self.traces < 0:
@@ -102,6 +108,7 @@ def run(config: Config) -> Result:
     config, cut = _gold.cut(config.resolved())
     inputs = {"weak": weak, "student": strong}
     roots = ["explainers.extractive", *(f"judges.{name}" for name in _judging.judges(config.judge, config.judge_options))]
+    roots += ["explainers.generative"] if config.explainer in SAID else []
     parts = _runs.parts("debate", VERSION, config, cut, inputs, roots)
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.form}
 
@@ -151,17 +158,24 @@ def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint:
 
 def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debater]:
     """Both sides, the strong one first; each draws by a seed of its own."""
-    from w2s_mlflow.explainers import extractive
-
     speak = {STRONG: config.form != "no_explanation", WEAK: config.form == "debate"}
 
     def debater(side: str, seed: int) -> Debater:
-        own = minds[side]
-        chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer
-        explain = extractive.explainer(chooser, own, config.pieces, seed) if speak[side] else None
-        return Debater(side, own.decisions_N, explain)
+        explain = _explainer(config, side, minds[side], seed) if speak[side] else None
+        return Debater(side, minds[side].decisions_N, explain)
 
     return debater(STRONG, 2 * config.seed), debater(WEAK, 2 * config.seed + 1)
+
+
+def _explainer(config: Config, side: str, mind: Mind, seed: int) -> Explainer:
+    from w2s_mlflow.explainers import extractive, generative
+
+    if config.explainer in SAID:
+        task, asked = tasks.find(config.task), mind.reading.questions
+        claims = [_debates.claim(task, *one) for one in zip(asked, mind.decisions_N.tolist(), strict=True)]
+        return generative.explainer(config.explainer, mind, config.tokens or SAID[config.explainer], seed, claims)
+    chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer
+    return extractive.explainer(chooser, mind, config.pieces, seed)
 
 
 def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
