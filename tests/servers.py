@@ -50,6 +50,23 @@ def mlflow_server(directory: Path, artifacts: str | None = None) -> Iterator[str
 
 
 @contextlib.contextmanager
+def transformers_serve(model: Path, directory: Path) -> Iterator[str]:
+    """`transformers serve` with one model from a directory, on the CPU, without a network; its URI."""
+    port = free_port()
+    start = "from transformers.cli.transformers import main; main()"
+    line = [sys.executable, "-c", start, "serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    log = directory / "serve.log"
+    with log.open("wb") as out:
+        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+        process = subprocess.Popen(line, cwd=directory, env=environment, stdout=out, stderr=out, start_new_session=True)
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        end(process)
+
+
+@contextlib.contextmanager
 def postgresql() -> Iterator[str]:
     """An empty PostgreSQL database in a directory of its own, on a port of the loopback interface; its SQLAlchemy URI."""
     programs, port = postgresql_programs(), free_port()

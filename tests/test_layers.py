@@ -19,10 +19,9 @@ PACKAGE = Path(w2s_mlflow.__file__).parent
 
 LAYERS = (
     {"config", "records", "hub"},
-    {"metrics", "stats", "calibration", "split", "losses", "processes"},
+    {"metrics", "stats", "calibration", "split", "losses", "processes", "pieces", "checkpoint"},
     {"launch"},
     {"tasks", "models", "judges", "tables", "figures"},
-    {"checkpoint"},
     {"cache"},
     {"tokens"},
     {"heads"},
@@ -167,6 +166,7 @@ def test_the_fingerprint_can_follow_every_import() -> None:
         ("accelerate", {"train", "processes"}),
         ("typer", {"cli", "commands"}),
         ("click", {"cli"}),
+        ("requests", {"tracking.failures", "judges._chat"}),
     ],
 )
 def test_a_library_is_imported_in_its_room_only(library: str, allowed: set[str]) -> None:
@@ -191,7 +191,7 @@ def test_no_code_of_others_is_trusted() -> None:
 
 
 def test_the_pure_rooms_import_no_tracking_and_no_torch() -> None:
-    pure, barred = {"config", "records", "metrics", "stats", "split"}, {"torch", "mlflow", "pandas"}
+    pure, barred = {"config", "records", "metrics", "stats", "split", "pieces"}, {"torch", "mlflow", "pandas"}
     assert [str(found) for found in IMPORTS if found.module in pure and room(found.target) in barred] == []
 
 

@@ -125,6 +125,15 @@ def check_stage(plugin: ModuleType) -> None:
     assert isinstance(getattr(plugin, "VERSION", 1), int)
 
 
+def check_judge(plugin: ModuleType) -> None:
+    assert is_options(plugin.Options)
+    assert parameters(plugin.make) == ["options", "answer"]
+
+
+def check_explainer(plugin: ModuleType) -> None:
+    assert isinstance(plugin.CHOOSERS, tuple) and plugin.CHOOSERS and callable(plugin.explainer)
+
+
 SUITES: dict[str, Callable[[ModuleType], None]] = {
     "losses": check_loss,
     "tasks": check_tasks,
@@ -132,6 +141,8 @@ SUITES: dict[str, Callable[[ModuleType], None]] = {
     "tables": check_table,
     "figures": check_figure,
     "stages": check_stage,
+    "judges": check_judge,
+    "explainers": check_explainer,
 }
 
 
@@ -238,8 +249,29 @@ def facilitations() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def debates() -> pd.DataFrame:
+    """Debates in two forms over three seeds, one of them without ground truth."""
+    rows = []
+    for seed, form in itertools.product(range(3), ("debate", "consultancy")):
+        row: dict[str, Any] = dict.fromkeys(tables.DEBATES, 0.4 + 0.1 * seed) | {"run_id": f"{form}{seed}", "seed": str(seed)}
+        row |= {"task": "one", "weak": "small", "strong": "big", "split": "test", "form": form, "explainer": "gradient"}
+        rows.append(row | {"pieces": "3", "rounds": "1", "judge": "model", "setting": ""})
+    return pd.DataFrame(rows)
+
+
+def alignments() -> pd.DataFrame:
+    """Aligned models at two weights over three seeds."""
+    rows = []
+    for seed, lam in itertools.product(range(3), ("0.0", "0.1")):
+        row: dict[str, Any] = dict.fromkeys(tables.ALIGNMENTS, 0.4 + 0.1 * seed) | {"run_id": f"{lam}{seed}", "seed": str(seed)}
+        row |= {"task": "one", "weak": "small", "strong": "big", "lam": lam, "kl": "0.05", "opponent": "gradient"}
+        rows.append(row | {"pieces": "3", "judge": "model", "setting": "", "preference_after": 0.9 + 0.2 * seed * float(lam)})
+    return pd.DataFrame(rows)
+
+
 FRAMES = {"outcomes": outcomes, "runs": runs, "left_out": left_out, "probes": probes, "errors": errors}
 FRAMES |= {"facilitations": facilitations}
+FRAMES |= {"debates": debates, "alignments": alignments}
 
 
 def sums(table: pd.DataFrame) -> dict[str, float]:
@@ -292,4 +324,5 @@ def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> Non
     assert set(runs().columns) == set(tables.RUNS) and set(probes().columns) == set(tables.PROBES)
     assert set(errors().columns) == set(tables.ERRORS)
     assert set(facilitations().columns) == {*tables.FACILITATIONS, "variant", "setting"}
+    assert set(debates().columns) == set(tables.DEBATES) and set(alignments().columns) == set(tables.ALIGNMENTS)
     assert set(FRAMES) == set(tables.Frames.__dataclass_fields__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_mlflow.records import (
+    Debate,
     Example,
+    Explanation,
     Gold,
     JoinError,
     Predictions,
+    Side,
     SoftLabels,
+    Verdict,
     positions,
     read_gold,
     read_predictions,
@@ -161,3 +166,13 @@ def test_gold_that_is_not_held_is_not_counted() -> None:
 def test_gold_of_nothing_is_empty_and_typed() -> None:
     labels_N = Gold({}).read([], split="test", reason="report")
     assert labels_N.shape == (0,) and labels_N.dtype == np.int64
+
+
+def test_a_debate_swapped_twice_is_the_same_and_has_no_place_for_gold() -> None:
+    strong, weak = (Side(name, 1, "yes", Explanation("a piece", (2,))) for name in ("strong", "weak"))
+    debate = Debate(examples("a")[0], strong, weak)
+    assert debate.order() == "strong,weak"
+    assert debate.swapped().order() == "weak,strong"
+    assert debate.swapped() == Debate(debate.question, weak, strong) and debate.swapped().swapped() == debate
+    fields = {field.name for record in (Debate, Side, Explanation, Verdict, Example) for field in dataclasses.fields(record)}
+    assert not {"gold", "label", "labels"} & fields

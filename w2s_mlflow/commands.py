@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import getpass
 import json as json_
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -59,7 +60,28 @@ def compare(
     return functools.partial(_compare, first, second, as_json=json)
 
 
-COMMANDS: Mapping[str, Callable[..., Job]] = {"tasks": tasks, "models": models, "runs": runs, "compare": compare, "why": why}
+def judge(
+    run: str = typer.Argument(metavar="RUN", help="A run of debates, by its id or its name."),
+    name: str = typer.Option("", "--name", help="Who judges; nothing: the user of this machine."),
+    blind: bool = typer.Option(False, "--blind", help="Call the sides A and B, so that nobody knows which is the strong one."),
+    review: bool = typer.Option(
+        False, "--review", help="Ask nothing here: put the debates into a review queue of the MLflow UI."
+    ),
+    json: bool = typer.Option(False, "--json", help=JSON),
+) -> Job:
+    """Judge the debates of RUN that you have not judged: each is shown, and your word is written to its trace as the MLflow UI
+    would write it. A stop loses nothing."""
+    return functools.partial(_judge, run, name, blind=blind, review=review, as_json=json)
+
+
+COMMANDS: Mapping[str, Callable[..., Job]] = {
+    "tasks": tasks,
+    "models": models,
+    "runs": runs,
+    "compare": compare,
+    "why": why,
+    "judge": judge,
+}
 """By name; `rows` has the options of a Config, and is made as the stages' commands are."""
 
 
@@ -99,6 +121,26 @@ def _compare(first: str, second: str, *, as_json: bool) -> None:
     if as_json:
         print(json_.dumps(dataclasses.asdict(found)))
     terminal.show_table(leaderboard.said(found))
+
+
+def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> None:
+    from w2s_mlflow.tracking import assessments
+
+    if review:
+        terminal.show_line(
+            f"the debates are in the review queue {assessments.review(run)!r} of the experiment in the MLflow UI"
+        )
+    else:
+        who = name or getpass.getuser()
+        for shown in assessments.waiting(run, who):
+            winner = terminal.ask_winner(shown, blind=blind)
+            if winner is None:
+                break
+            assessments.log(shown, winner, who)
+    found = assessments.pull(run)
+    if as_json:
+        print(json_.dumps({"run_id": found.run_id, "debates": len(found.votes), "judged": found.judged, "votes": found.votes}))
+    terminal.show_line(found.said())
 
 
 def _tasks(*, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The records that stages exchange: examples, soft labels, predictions, and the gold that only evaluators read.
+"""The records that stages exchange: examples, soft labels, predictions, debates, and the gold that only evaluators read.
 
 Tables are joined by id, never by row order; a join that loses or doubles a row is an error. Shape legend: N rows, C classes.
 """
@@ -57,6 +57,68 @@ class Rows:
     heldout: tuple[Row, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many rows of the source are not here, by the reason why (an illegal move, a text with two labels, ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a side decides as it does: what its judge, model or person, is shown.
+
+    Attributes:
+        text: the evidence or the rationale in words.
+        pieces: of an extractive one, which pieces of the question, in the order drawn; of a generative one none.
+    """
+
+    text: str
+    pieces: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a debate.
+
+    Attributes:
+        name: `strong` or `weak`.
+        decision: the class it argues for.
+        claim: the decision in words.
+    """
+
+    name: str
+    decision: int
+    claim: str
+    explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Debate:
+    """One question with its two sides in one order, as a judge sees it; there is no ground truth in it."""
+
+    question: Example
+    first: Side
+    second: Side
+
+    def swapped(self) -> Debate:
+        """The same debate in the other order."""
+        return Debate(self.question, self.second, self.first)
+
+    def order(self) -> str:
+        """`strong,weak` or `weak,strong`."""
+        return f"{self.first.name},{self.second.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge says of one debate in one order.
+
+    Attributes:
+        log_odds: that the side shown first wins; None where there is no verdict.
+        order: that of `Debate.order`.
+        cost: tokens paid for, 0 where nothing is.
+    """
+
+    log_odds: float | None
+    rationale: str
+    order: str
+    cost: int
 
 
 class JoinError(ValueError):

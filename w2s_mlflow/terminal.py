@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from w2s_mlflow.tracking.assessments import Shown
     from w2s_mlflow.tracking.planned import Plan
     from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.tracking.why import Explanation
@@ -71,6 +72,30 @@ def show_why(found: Explanation) -> None:
     _line(f"differs from its nearest match, {found.nearest_name}, run {found.nearest_run_id}, in")
     for difference in found.differences:
         _line(f"  {difference}")
+
+
+def show_line(text: str) -> None:
+    """One line."""
+    _line(text)
+
+
+def ask_winner(shown: Shown, *, blind: bool) -> str | None:
+    """Show a debate and read who argues better: strong, weak or tie; None for a stop, also at the end of the input."""
+    sides = tuple(dict.fromkeys(turn.side for turn in shown.turns))[:: -1 if shown.swapped() else 1]
+    named = dict(zip(sides, "AB", strict=False)) if blind else {side: side for side in sides}
+    _line(f"\n{shown.question}\n")
+    turns = sorted(enumerate(shown.turns), key=lambda turn: (turn[0] // len(sides), sides.index(turn[1].side)))
+    for _, turn in turns:
+        _line(f"{named[turn.side]} claims: {turn.claim}\n  shows: {turn.evidence or 'nothing'}")
+    answers = {named[side].lower()[0]: side for side in sides} | {"t": "tie"}
+    choice = " or ".join(f"{key} ({named.get(side, side)})" for key, side in answers.items())
+    while True:
+        _line(f"Who argues better: {choice}? q stops.")
+        said = sys.stdin.readline()
+        if not said or said.strip().lower() in ("q", "quit"):
+            return None
+        if said.strip().lower() in answers:
+            return answers[said.strip().lower()]
 
 
 def show_table(rows: Sequence[Mapping[str, Any]]) -> None:

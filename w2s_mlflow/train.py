@@ -29,6 +29,8 @@ from w2s_mlflow.processes import Group
 from w2s_mlflow.records import Floats, Ints
 
 Report = Callable[[int, int, dict[str, float]], None]
+Also = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
+"""(step, the batch's examples, what backpropagates a tensor) -> metrics."""
 
 WARMUP = 0.1
 """Fraction of the steps over which the learning rate grows; it then falls linearly to zero."""
@@ -54,6 +56,8 @@ class Options:
     """Examples that go through the model at once; None: the whole batch."""
     dtype: str = "float32"
     """What the model computes in, float32 or bfloat16; weights, optimizer and loss are float32."""
+    also: Also | None = None
+    """What is learned beside the labels, on the same batches: it adds its gradients, and gives metrics to report."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch"):
@@ -138,13 +142,15 @@ def fit(
                 batch = [_to(data, part, accelerator.device) for part in _parts(group.share(examples), options.micro_batch)]
                 progress = training.fit.steps / steps
                 value = gradients.of_batch(answer, head, batch, labels, loss, progress, accelerator.backward, group)
+                beside = options.also(training.fit.steps, examples, accelerator.backward) if options.also else {}
                 group.sum_gradients(weights)
                 norm = accelerator.clip_grad_norm_(head.parameters(), CLIP)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad(set_to_none=True)
                 training.count(data.tokens(examples))
-                report(training.fit.steps, steps, {"train/loss": value.item(), "train/gradient_norm": float(norm)})
+                values = {"train/loss": value.item(), "train/gradient_norm": float(norm)}
+                report(training.fit.steps, steps, values | beside)
                 keep()
             if validate is not None:
                 training.score(validate(training.fit.steps))

@@ -10,19 +10,26 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.conftest import SMALL
 from w2s_mlflow import config as options
 from w2s_mlflow import heads, predict, split, train
 from w2s_mlflow.config import ConfigError, plugin, plugins
+from w2s_mlflow.explainers import extractive
+from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows
 from w2s_mlflow.stages import (
+    _arguing,
+    _debates,
     _finetune,
     _gold,
     _methods,
     _runs,
     _student_options,
+    _transcripts,
+    _verdicts,
     analyze,
     ceiling,
     facilitate,
@@ -68,6 +75,8 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
     "probe": {("supervision", "supervision"), ("supervision", "probe"), ("test", "probe"), ("transfer", "ceiling"), *REPORT},
     "errors": {("supervision", "supervision"), ("test", "errors"), ("transfer", "ceiling"), *REPORT},
     "facilitate": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
+    "debate": {("supervision", "supervision"), ("test", "debate")},
+    "align": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "sweep": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "main": {("supervision", "supervision"), ("transfer", "ceiling"), *REPORT},
     "analyze": set(),
@@ -76,6 +85,7 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
 """What each stage may read, its inputs included."""
 
 
+SLOW = ("full", "consultancy", "no_explanation")
 CONTROLS = {"random_labels": {("transfer", "control")}, "oracle": {("transfer", "oracle")}}
 """The presets that learn from ground truth, which their runs say; all others learn from none."""
 
@@ -113,12 +123,13 @@ def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=pytest.mark.slow if name.startswith("full") else ()) for name in _methods.METHODS]
+    "method", [pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in _methods.METHODS]
 )
 def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> None:
     sizes = {**SMALL, "report": "none"}
     guard.allowed = {("supervision", "supervision")}
-    weak = supervisor.run(supervisor.Config(**sizes))
+    kept = "always" if method in _methods.DEBATES else "never"
+    weak = supervisor.run(supervisor.Config(keep_model=kept, **sizes))
     guard.allowed = CONTROLS.get(method, set())
     found = student.run(student.Config(strong="chess-222k", method=method, **sizes))
     read = {tuple(name.split("/")[1:]) for name in found.metrics if name.startswith("gold/")}
@@ -167,9 +178,11 @@ def functions(module: ModuleType) -> list[Any]:
 
 def types_of(function: Any) -> set[Any]:
     """Every type in a signature, however deep."""
-    late = dict.fromkeys(
-        ("Recorder", "Result", "Head", "Parts", "Tensor", "Encoded", "Options"), object
-    )  # imported for type checkers only
+    names = (
+        *("Recorder", "Result", "Head", "Parts", "Tensor", "Encoded", "Options"),
+        *("Explainer", "Transcript", "Also", "Policy", "Read", "Mind"),
+    )
+    late: dict[str, Any] = dict.fromkeys(names, object) | {"pd": pd}  # imported for type checkers only
     waiting, found = list(typing.get_type_hints(function, localns=late).values()), set()
     while waiting:
         kind = waiting.pop()
@@ -183,8 +196,8 @@ def types_of(function: Any) -> set[Any]:
 
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-BLIND = (student, facilitate, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES)
+DEBATING = (_arguing, _debates, _verdicts, _transcripts, extractive, judge_model)
+BLIND = (student, facilitate, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES, *DEBATING)
 
 
 @pytest.mark.parametrize("module", BLIND, ids=lambda module: module.__name__)

@@ -18,15 +18,16 @@ from w2s_mlflow.stages._options import Training
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Encoded, Head
     from w2s_mlflow.tracking.recorder import Recorder
-    from w2s_mlflow.train import Options
+    from w2s_mlflow.train import Also, Options
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Examples with the soft labels they are trained on, row for row."""
+    """Examples with the soft labels they are trained on, row for row, and what is learned of them beside (train.py)."""
 
     examples: Sequence[Example]
     labels_NC: Floats
+    also: Also | None = None
 
     @classmethod
     def joined(cls, examples: Sequence[Example], labels: SoftLabels) -> Labelled:
@@ -88,7 +89,7 @@ def fit_head(
             _encoded(head, training.examples, config),
             training.labels_NC,
             lambda logits, labels, progress: plugin.loss(logits, labels, progress, chosen),
-            _how(config),
+            _how(config, training.also),
             validate=validate if validation else None,
             report=lambda step, steps, values: recorder.metrics(values, step),
             checkpoint=recorder.checkpoint(config.checkpoint_every),
@@ -96,7 +97,7 @@ def fit_head(
     recorder.metrics({"train/steps": fitted.steps, "train/tokens": fitted.tokens, "train/best_epoch": fitted.best_epoch + 1})
 
 
-def _how(config: Training) -> Options:
+def _how(config: Training, also: Also | None) -> Options:
     from w2s_mlflow import train
 
     assert config.learning_rate is not None and config.batch_size is not None
@@ -107,6 +108,7 @@ def _how(config: Training) -> Options:
         seed=config.seed,
         micro_batch=config.micro_batch,
         dtype=config.dtype,
+        also=also,
     )
 
 

@@ -30,14 +30,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "hard_labels": {"labels": "hard"},
     "random_labels": {"labels": "random"},
     "oracle": {"labels": "oracle"},
+    "debate": {"labels": "debate"},
+    "consultancy": {"labels": "consultancy"},
+    "no_explanation": {"labels": "no_explanation"},
 }
-"""Presets over the primitives: Algorithms 3 to 6, the ablation of Table 2, and the controls."""
+"""Presets over the primitives: Algorithms 3 to 6, the ablation of Table 2, the controls, and labels that a judge has made."""
 
 WEAK = ("weak", "hard")
 """Labels that are a supervisor's."""
 GOLD = ("random", "oracle")
 """Labels that ground truth goes into: controls, whose runs are tagged."""
-LABELS = (*WEAK, *GOLD, "nothing")
+DEBATES = ("debate", "consultancy", "no_explanation")
+"""Labels that verdicts make of the supervisor's, by the form of the debates (stages/debate.py)."""
+LABELS = (*WEAK, *GOLD, *DEBATES, "nothing")
 RUN = "run:"
 """What labels begin with that a finished run gave `transfer`, before its id or name."""
 HOW = {
@@ -46,6 +51,9 @@ HOW = {
     "random": "finetuned on noise, as often right as",
     "oracle": "finetuned on the ground truth",
     "nothing": "untuned",
+    "debate": "finetuned on the labels that debates make of the supervisor's,",
+    "consultancy": "finetuned on the labels that a consultant's arguments make of the supervisor's,",
+    "no_explanation": "finetuned on the labels that a judge without arguments makes of the supervisor's,",
 }
 """What the note of a run says of its labels."""
 

@@ -32,17 +32,18 @@ class Config(Training):
     """The strong model that learns."""
     method: str = AUTO
     """A preset: baseline, confidence, bootstrap, generative, full (these three together), full-without-confidence and so on, or
-    a control: untuned, random_weights, hard_labels, random_labels or oracle; auto is whatever --loss, --chain,
-    --generative-epochs, --labels and --weights make."""
+    a control: untuned, random_weights, hard_labels, random_labels or oracle; or debate, consultancy, no_explanation; auto is
+    whatever --loss, --chain, --generative-epochs, --labels and --weights make."""
     loss: str | None = None
     """What is minimised: a file of losses/; none takes the method's."""
     loss_options: Mapping[str, Any] = options.option(None, loss_options=True)
     """The options of the loss (`--alpha`, `--warmup`)."""
     labels: str | None = None
     """What it is trained on: weak; hard, the weak labels' most probable classes; random, as often right as the weak ones but
-    wrong at random; oracle, ground truth; nothing (scored as it comes, where its head allows); run:ID, those of a finished
-    run, such as a weak model's after facilitation; or a parquet file of labels from outside, with the columns id and
-    probabilities, in place of a supervisor's; none takes the method's."""
+    wrong at random; oracle, ground truth; nothing (scored as it comes, where its head allows); debate, consultancy or
+    no_explanation: what a judge makes of the weak ones where a plain student disagrees (`debate --split transfer`); run:ID,
+    those of a finished run, such as a weak model's after facilitation; or a parquet file of labels from outside, with the
+    columns id and probabilities, in place of a supervisor's; none takes the method's."""
     ceiling: str = options.option("gold", result=False)
     """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
     weights: str | None = None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("w2s_mlflow")
 VERSION = 1
-STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe", "errors", "facilitate")
+STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe", "errors", "facilitate", "debate", "align")
 """Whose runs are looked at."""
 
 
@@ -148,7 +148,7 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
 
 
 def _needed(result: Result) -> list[str]:
-    roles = ("weak", "ceiling", "labels", "generative", "student", "strong")
+    roles = ("weak", "ceiling", "labels", "generative", "student", "strong", "before")
     tags = [result.tags.get(f"w2s.{role}_run_id", "") for role in roles]
     return [run_id for run_id in (*tags, *result.tags.get("w2s.chain_run_ids", "").split(",")) if run_id]
 
@@ -167,5 +167,5 @@ def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str
         data=hashlib.sha256(canonical_json([marks, said]).encode()).hexdigest()[:32],
         inputs={},
         libraries={},
-        source=fingerprint.source([*roots, "stages._report", "stages._frames", "metrics"]),
+        source=fingerprint.source([*roots, "stages._report", "stages._frames", "stages._debate_frames", "metrics"]),
     )

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from w2s_mlflow import config as options
 from w2s_mlflow import tasks
 from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.split import Split
@@ -65,6 +66,8 @@ def _run(config: Config, labeller: Result | None) -> Result:
     links: list[Result] = []
     if config.chain:
         links, inputs["labels"] = _links(asked, config, cut, inputs.pop("weak"))
+    if config.labels in _methods.DEBATES:
+        inputs["labels"] = _debated(asked)
     if config.generative_epochs:
         inputs["generative"] = _reader(config)
     roots = [f"losses.{config.loss}"] if config.labels != "nothing" else []
@@ -217,6 +220,16 @@ def _reader(config: Config) -> Result:
     return generative.run(generative.Config(**shared, epochs=int(config.generative_epochs or 0)))
 
 
+def _debated(asked: Config) -> Result:
+    """The debates on `transfer` whose verdicts are the labels: a plain student of these options against the supervisor."""
+    stage = options.plugin("stages", "debate", "the stage")  # by its name, as it needs students itself
+    own = {name: getattr(asked, name) for name in ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rate")}
+    form = _methods.primitives(asked.method, {name: getattr(asked, name) for name in _methods.PRIMITIVES})["labels"]
+    how = {"form": form, "split": "transfer", "questions": None, "report": "none", "traces": 0}
+    found: Result = stage.run(stage.Config(**own, **asked.shared() | how))
+    return found
+
+
 def _supervisor(config: Config) -> Result:
     return supervisor.run(supervisor.Config(weak=config.weak, **config.shared()))
 
@@ -248,7 +261,9 @@ def _note(config: Config, inputs: Mapping[str, Result], links: Sequence[Result])
     how = _methods.HOW.get(str(config.labels), f"finetuned on {model_name(config.weak, 'weak')}")
     if "weak" in inputs:
         how = f"{how} the labels of {results.link(inputs['weak'])}"
-    if "labels" in inputs:
+    if config.labels in _methods.DEBATES:
+        how = f"{how} {results.link(inputs['labels'])}"
+    elif "labels" in inputs:
         how = f"finetuned on the labels of {results.link(inputs['labels'])}"
     if links:
         through = ", ".join(results.link(link) for link in links)

@@ -20,6 +20,9 @@ What a run has none of (a rule any supervisor, a student its ceiling) is None or
 a run of the stage `errors`: ERRORS. `facilitations` has one row per facilitated weak model: FACILITATIONS; on `test`, with
 `weak_accuracy` and `weak_agreement` of and with the supervisor, `strong_accuracy` and `agreement` of and with its teacher.
 
+`debates` has one row per run of debates and judge (DEBATES; what needs ground truth is not a number where none was read),
+`alignments` one per aligned model (ALIGNMENTS; `before` is the plain student); `setting` has the other options that differ.
+
 `runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was trained from), `left_out` one
 per run that does not count (run_id, name, rule, reason).
 """
@@ -65,6 +68,16 @@ FACILITATIONS = (
     *("settings", "accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"),
 )
 """The columns of `facilitations` but `variant` and `setting`; `gold` is the part whose ground truth the teacher has learned."""
+DEBATES = (
+    *("run_id", "task", "weak", "strong", "seed", "split", "form", "explainer", "pieces", "rounds", "judge", "setting"),
+    *("questions", "no_verdict", "disagreements", "win_rate", "apart_win_rate", "cost", "position_bias"),
+    *("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy"),
+)
+ALIGNMENTS = (
+    *("run_id", "task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge", "setting"),
+    *("accuracy_before", "accuracy_after", "preference_before", "preference_after", "win_rate_before", "win_rate_after"),
+    *("entropy", "words"),
+)
 LEFT_OUT = ("run_id", "name", "rule", "reason")
 
 
@@ -78,3 +91,5 @@ class Frames:
     probes: pd.DataFrame
     errors: pd.DataFrame
     facilitations: pd.DataFrame
+    debates: pd.DataFrame
+    alignments: pd.DataFrame

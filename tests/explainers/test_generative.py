@@ -1,0 +1,171 @@
+"""Rationales and lines of play: the form that counts, the prompt, the limit, the seed; on real small language models."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from tests import trunks
+from w2s_mlflow import heads, models
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.explainers import generative
+from w2s_mlflow.explainers.extractive import Mind, Read
+from w2s_mlflow.heads import Head
+from w2s_mlflow.records import Example, Explanation
+from w2s_mlflow.tasks import chess
+from w2s_mlflow.tokens import Reader
+
+
+def mind(head: Head, questions: list[Example]) -> Mind:
+    nothing = np.empty(0, dtype=np.int64)
+    reading = Read(questions, head.encode(questions), nothing, nothing)
+    return Mind(head, reading, np.zeros(len(questions), dtype=np.int64))
+
+
+def bytes_head() -> Head:
+    torch.manual_seed(0)
+    return heads.build("classify", *trunks.gpt2(), classes=2)
+
+
+QUESTIONS = [Example(str(number), "g", ("is it so " * (1 + number % 5),)) for number in range(9)]
+CLAIMS = ["it is so"] * 9
+
+
+# --- the forms --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (" it quacks. And it swi", "Because it quacks."),
+        (" it quacks. It swims!\nAnswer: no.", "Because it quacks. It swims!"),
+        ("it is 3.5 feet", ""),
+        (" it is 3.5 feet. So", "Because it is 3.5 feet."),
+        (" it quacks", ""),
+        ("\nit quacks.", ""),
+        (" . . 1.", ""),
+        ("", ""),
+        ("   ", ""),
+    ],
+)
+def test_a_rationale_is_whole_sentences_on_one_line(said: str, expected: str) -> None:
+    assert generative._sentences(said, "") == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("rd4 Kb2 expert Qd4", "Qd4 rd4 Kb2"), ("rd4", "Qd4 rd4"), ("expert rd4", ""), ("- expert", ""), ("rd9", ""), ("", "")],
+)
+def test_a_line_is_moves_up_to_the_first_word_that_is_none(said: str, expected: str) -> None:
+    assert generative._line(said, "Qd4") == expected
+
+
+def test_what_keeps_to_no_form_is_sampled_once_more_and_then_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[str], tuple[int, int]]] = []
+    replies = [["no end", "it is. x"], ["again no end"]]
+
+    def sampler(head: Head, tokens: int) -> generative.Sampler:
+        def sample(prompts: object, seeds: tuple[int, int]) -> list[str]:
+            asked.append((list(prompts), seeds))  # type: ignore[call-overload]
+            return replies[len(asked) - 1]
+
+        return sample
+
+    monkeypatch.setattr(generative, "_sampler", sampler)
+    found = generative.explainer("rationale", mind(bytes_head(), QUESTIONS[:2]), 8, 5, CLAIMS[:2])([(), ()])
+    assert found == [Explanation(""), Explanation("Because it is.")]
+    first = "is it so \nAnswer: it is so\nBecause"
+    assert asked == [([first, "is it so " + first], (5, 0)), ([first], (5, 1))]
+
+
+# --- sampled ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_says_the_same_and_another_round_or_seed_something_else() -> None:
+    head = bytes_head()
+    sample = generative._sampler(head, 12)
+    prompts = [question.segments[0] for question in QUESTIONS]
+    first = sample(prompts, (0, 0))
+    assert sample(prompts, (0, 0)) == first and generative._sampler(head, 12)(prompts, (0, 0)) == first
+    assert sample(prompts, (0, 1)) != first and sample(prompts, (1, 0)) != first
+    assert all(0 < len(text.encode()) <= 3 * 12 for text in first) and len(set(first)) > 5
+
+
+def test_sampling_moves_no_other_random_number_and_leaves_the_mode_alone() -> None:
+    head = bytes_head().train()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    generative._sampler(head, 4)(["is it so"], (0, 0))
+    assert torch.equal(torch.rand(2), expected) and head.training
+
+
+def test_a_batch_says_what_each_says_alone() -> None:
+    """The most probable token each time: with the padding on the right a shorter prompt would go on behind the padding."""
+    head = bytes_head()
+    prompts = ["is it", "is it so is it so is it so", "a"]
+    how = GenerationConfig(do_sample=False, max_new_tokens=6, pad_token_id=head.reader.pad_id)  # type: ignore[no-untyped-call]
+    together = head.reader.read([(prompt,) for prompt in prompts], closed=False)
+    found = generative._generated(head, together, np.arange(3), how, 0)
+    for text, prompt in zip(found, prompts, strict=True):
+        alone = head.reader.read([(prompt,)], closed=False)
+        assert generative._generated(head, alone, np.arange(1), how, 0) == [text]
+
+
+def test_padding_moves_to_the_left_and_tokens_keep_their_order() -> None:
+    data = bytes_head().reader.read([("abc",), ("a",)], closed=False)
+    right, left = data.batch(np.arange(2)), generative.left_padded(data, np.arange(2))
+    assert left["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert left["input_ids"][0].tolist() == right["input_ids"][0].tolist()
+    assert left["input_ids"][1, 2] == right["input_ids"][1, 0]
+
+
+def test_a_long_question_loses_its_beginning_and_the_claim_stays() -> None:
+    head = bytes_head()
+    long = Example("long", "g", ("a " * 4000,))
+    found = generative.explainer("rationale", mind(head, [long]), 20, 0, ["it is so"])([()])
+    assert len(found) == 1
+    data = Reader(head.tokenizer, head.model, 512 - 20).read(
+        [(generative._asked(long, "it is so"),)], keep_end=True, closed=False
+    )
+    assert data.lengths_R[0] == 492 and str(head.tokenizer.decode(data.flat)).endswith("Answer: it is so\nBecause")
+
+
+@pytest.mark.slow
+def test_the_shipped_chess_models_expect_a_recapture_where_one_is_legal() -> None:
+    """A line of the embedded language model: most replies are the one that the rules of the task say."""
+    rung = models.find("chess-426k", "model")
+    head = heads.build("choose", *models.load(rung, pretrained=True), classes=2)
+    rows = chess.load("chess").heldout[:100]
+    questions = [row.example for row in rows]
+    claims = [question.candidates[row.label] for question, row in zip(questions, rows, strict=True)]
+    found = generative.explainer("line", mind(head, questions), 4, 0, claims)([()] * len(questions))
+    lines = [explanation.text for explanation in found if explanation.text]
+    assert all(re.fullmatch(r"[KQRBNP][a-h][1-8]( [kqrbnp][a-h][1-8])+", line.split(" - ")[0]) for line in lines)
+    replies = [line.split()[1][1:] == line.split()[0][1:] for line in lines]
+    assert len(lines) >= 10 and np.mean(replies) > 0.9  # it retakes on the square of the capture
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_cannot_generate_is_refused_in_one_sentence() -> None:
+    model, tokenizer = trunks.bert()
+    head = heads.build("classify", model, tokenizer, classes=2)
+    with pytest.raises(ConfigError, match="--explainer rationale needs a model that can generate text, got BertModel"):
+        generative.explainer("rationale", mind(head, [Example("a", "g", ("a b",))]), 8, 0, ["a"])
+
+
+def test_a_line_of_what_is_no_move_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"--explainer line needs a task whose answers are chess moves.*got 'it is so'"):
+        generative.explainer("line", mind(bytes_head(), QUESTIONS), 8, 0, CLAIMS)
+
+
+@pytest.mark.parametrize("tokens", [0, 505])
+def test_more_tokens_than_a_model_has_room_for_are_refused(tokens: int) -> None:
+    with pytest.raises(ConfigError, match=rf"--tokens must be in \[1, 504\], what this model can say .* got {tokens}"):
+        generative.explainer("rationale", mind(bytes_head(), QUESTIONS), tokens, 0, CLAIMS)

@@ -1,0 +1,127 @@
+"""Alignment: at lambda = 0 a plain student, to the bit; else a policy that shows what its judge prefers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from tests.conftest import SMALL
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.judges import Judge, model
+from w2s_mlflow.records import Debate, Verdict
+from w2s_mlflow.stages import _arguing, align, student
+from w2s_mlflow.tracking import planned, results, store
+from w2s_mlflow.tracking.results import Result
+
+MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}
+
+
+def config(**options: Any) -> align.Config:
+    return align.Config(**{"questions": 60, "ceiling": "none", **MODELS, **SMALL, **options})
+
+
+def probabilities(found: Result) -> list[bytes]:
+    return [found.predictions(part).probabilities_NC.tobytes() for part in ("validation", "selection", "test")]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not() -> None:
+    plain = student.run(student.Config(ceiling="none", **MODELS, **SMALL))
+    found = align.run(config(lam=0.0))
+    assert probabilities(found) == probabilities(plain)
+    assert found.metrics["test/accuracy"] == found.metrics["test/before_accuracy"] == plain.metrics["test/accuracy"]
+    assert found.metrics["align/gain"] == 0 and align.POLICY not in found.digests
+    assert not [name for name in found.metrics if name.startswith("align/re")]
+    other = align.run(config(lam=0.5))
+    assert probabilities(other) != probabilities(plain) and results.get(other.tags["w2s.before_run_id"]).run_id == plain.run_id
+    check_written(other)
+    assert align.run(config(lam=0.5)).run_id == other.run_id
+    with planned.planning() as plan:
+        align.run(config(lam=0.2))
+    assert plan.count(planned.TRAINED) == 1
+
+
+def check_written(found: Result) -> None:
+    policy = load_file(found.artifact(align.POLICY))
+    assert np.abs(policy["score.weight"]).max() > 0
+    for when in ("before", "after"):
+        debates = pd.read_parquet(found.artifact(f"{when}/debates.parquet"))
+        assert len(debates) == 60 == found.metrics[f"{when}/questions"]
+        assert {len(own) for own in debates["strong_pieces"]} == {3}
+    for name in ("reward", "win_rate", "kl", "entropy", "words", "gain", "gain_low", "gain_high"):
+        assert np.isfinite(found.metrics[f"align/{name}"])
+
+
+def planted(debate: Debate) -> float:
+    """The strong side wins if it shows the black king, whatever the other does."""
+    strong = debate.first if debate.first.name == "strong" else debate.second
+    wins = any(word.startswith("k") for word in strong.explanation.text.split())
+    return 2.0 if wins is (strong is debate.first) else -2.0
+
+
+def prefers_the_king(options: Any, answer: Any) -> Judge:
+    return lambda debates: [Verdict(planted(one), "the king", one.order(), 0) for one in debates]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_a_judge_that_prefers_a_planted_piece_drives_the_policy_to_choose_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "make", prefers_the_king)
+    found = align.run(config(train_size=800, epochs=4, early_stopping="none", pieces=2, lam=1.0, kl=0.0))
+    shares = {}
+    for when in ("before", "after"):
+        shown = pd.read_parquet(found.artifact(f"{when}/debates.parquet"))["strong_explanation"]
+        shares[when] = float(np.mean([any(word.startswith("k") for word in text.split()) for text in shown]))
+    assert shares["before"] < 0.5 and shares["after"] > 0.9
+    assert found.metrics["align/gain_low"] > 0 and found.metrics["align/entropy"] < 0.7
+
+
+def test_a_draw_without_a_verdict_weighs_nothing() -> None:
+    own = _arguing.rewards([3.0, 1.0, None, 2.0, None, None, None, None])
+    np.testing.assert_allclose(own, [[3, 1, 2, 2], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lam": -0.1}, "--lam must be finite and at least 0, got -0.1"),
+        ({"kl": float("inf")}, "--kl must be finite and at least 0, got inf"),
+        ({"pieces": 0}, "--pieces must be at least 1, got 0"),
+        ({"questions": 0}, "--questions must be at least 1, got 0"),
+        ({"opponent": "policy"}, "--opponent must be one of gradient, random, got 'policy'"),
+        ({"early_stopping": "oracle"}, "--early-stopping must be one of none, weak, got 'oracle'"),
+        ({"judge": "nobody"}, "--judge must be one of .*model.*, got 'nobody'"),
+        ({"ceiling": "x"}, "--ceiling must be one of gold, none, got 'x'"),
+    ],
+)
+def test_wrong_options_are_a_sentence(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        config(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    argue, steps = _arguing.Arguing.__call__, []
+
+    def stopped(self: _arguing.Arguing, step: int, examples: Any, backward: Any) -> dict[str, float]:
+        steps.append(step)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return argue(self, step, examples, backward)
+
+    monkeypatch.setattr(_arguing.Arguing, "__call__", stopped)
+    asked = config(lam=0.5, early_stopping="none", checkpoint_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        align.run(asked)
+    found = align.run(asked)
+    assert steps[:4] == [0, 1, 2, 3] and steps[4] == 2  # it goes on from its checkpoint, not from the start
+    with store.reuse("never"):
+        whole = align.run(asked)
+    assert found.run_id != whole.run_id and probabilities(found) == probabilities(whole)
+    assert found.digests[align.POLICY] == whole.digests[align.POLICY]

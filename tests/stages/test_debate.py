@@ -1,0 +1,317 @@
+"""Debates: what is shown, judged, kept and written down; labels made of verdicts; and students that learn from them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow import tasks
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.explainers import Explainer
+from w2s_mlflow.judges import Judge, model
+from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
+from w2s_mlflow.stages import _debates, _transcripts, _verdicts, analyze, debate, student
+from w2s_mlflow.stages._debates import Debater
+from w2s_mlflow.stages._verdicts import Verdicts
+from w2s_mlflow.tables import debate as table
+from w2s_mlflow.tracking import planned, results, server, traces
+from w2s_mlflow.tracking.results import Result
+
+MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}
+CHESS = tasks.find("chess")
+
+
+def config(**options: Any) -> debate.Config:
+    return debate.Config(**{"questions": 30, "traces": 0, **MODELS, **SMALL, **options})
+
+
+def questions(count: int) -> list[Example]:
+    return [Example(str(n), str(n // 2), ("Ka1 Qb2 kc3 rd4 ne5 >",), ("Qc3", "Kb1")) for n in range(count)]
+
+
+def says(*chosen: int) -> Explainer:
+    """An explainer that shows what of these pieces has not been shown."""
+
+    def explain(taken: Sequence[Any]) -> list[Explanation]:
+        found = [tuple(piece for piece in chosen if piece not in already)[:1] for already in taken]
+        return [Explanation(" ".join(map(str, own)), own) for own in found]
+
+    return explain
+
+
+def played(count: int, rounds: int = 1, weak: Explainer | None = None) -> _debates.Played:
+    strong = Debater("strong", np.zeros(count, dtype=np.int64), says(0, 1, 2))
+    other = Debater("weak", np.arange(count) % 2, weak or says(3, 0, 1))
+    return _debates.play(CHESS, questions(count), strong, other, rounds)
+
+
+def scripted(log_odds: Callable[[Debate], float | None]) -> Judge:
+    return lambda debates: [Verdict(log_odds(one), "said so", one.order(), 1) for one in debates]
+
+
+def always(value: float) -> Callable[..., Judge]:
+    """A judge, as `make` gives it, for whom the strong side wins by so much."""
+    sign = {"strong": value, "weak": -value}
+    return lambda options, answer: scripted(lambda one: sign[one.first.name])
+
+
+# --- played -----------------------------------------------------------------------------------------------------------
+
+
+def test_sides_speak_at_the_same_time_and_never_repeat_what_was_shown() -> None:
+    found = played(2, rounds=3)
+    assert found.debates[1].first.explanation.pieces == (0, 1, 2)
+    assert found.debates[1].second.explanation.pieces == (3, 1)  # 0 was shown by the other side in round 1, 1 at the same time
+    assert found.strong_said[0] == ("0", "1", "2") and found.weak_said[0] == ("3", "1", "")
+    assert found.debates[1].first.explanation.text == "Ka1 Qb2 kc3"
+    assert [side.claim for side in (found.debates[1].first, found.debates[1].second)] == ["Qc3", "Kb1"]
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [("chess", "Kb1"), ("chess_preference", "response B"), ("rte", "the premise entails the hypothesis")],
+)
+def test_a_claim_is_the_decision_in_words(task: str, expected: str) -> None:
+    assert _debates.claim(tasks.find(task), questions(1)[0], 1) == expected
+
+
+def test_labels_change_only_where_the_sides_disagree_and_there_is_a_verdict() -> None:
+    weak_NC = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.4, 0.6]], dtype=np.float32)
+    weak = SoftLabels(tuple("0123"), tuple("0123"), weak_NC)
+    preference_N = np.array([5.0, math.log(3), -1.0, math.nan])
+    found = _debates.labels(weak, played(4).debates, preference_N)
+    expected = [[0.9, 0.1], [0.75, 0.25], [0.6, 0.4], [0.4, 0.6]]
+    np.testing.assert_allclose(found.probabilities_NC, expected, rtol=1e-6)
+    assert found.ids == weak.ids and np.array_equal(weak.probabilities_NC, weak_NC)
+
+
+def test_of_three_classes_the_third_is_out_of_the_question() -> None:
+    weak = SoftLabels(("a", "b"), ("a", "b"), np.full((2, 3), 1 / 3, dtype=np.float32))
+    found = _debates.labels(weak, played(2).debates, np.array([0.0, -700.0]))
+    np.testing.assert_allclose(found.probabilities_NC[1], [0, 1, 0], atol=1e-12)
+
+
+# --- judged -----------------------------------------------------------------------------------------------------------
+
+
+def test_both_orders_are_asked_and_a_bias_for_the_first_place_is_measured_and_cancels(tmp_path: Path) -> None:
+    seen: list[Debate] = []
+
+    def judge(debates: Sequence[Debate]) -> list[Verdict]:
+        seen.extend(debates)
+        return scripted(lambda one: 2.0 + (1.0 if one.first.name == "strong" else -1.0))(debates)
+
+    given = played(4)
+    found = _verdicts.ask("x", judge, given.debates, tmp_path / "kept")
+    assert [one.order() for one in seen] == ["strong,weak", "weak,strong"] * 4
+    assert found.preference_N().tolist() == [1.0] * 4 and found.bias_N().tolist() == [2.0] * 4
+    values = _debates.measures(given, found)
+    assert (values["win_rate"], values["position_bias"], values["by_position"], values["cost"]) == (1, 2, 1, 8)
+    assert (values["disagreements"], values["strong_words"], values["weak_words"]) == (0.5, 1, 1)
+
+
+def test_what_a_judge_has_said_before_it_failed_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_verdicts, "CHUNK", 2)
+    asked: list[Debate] = []
+
+    def judge(debates: Sequence[Debate]) -> list[Verdict]:
+        if len(asked) >= 8 and failing:
+            raise ConfigError("the judge cannot be reached")
+        asked.extend(debates)
+        return scripted(lambda one: float(one.question.id))(debates)
+
+    failing, given, kept = True, played(7).debates, tmp_path / "deep" / "kept"
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        _verdicts.ask("x", judge, given, kept)
+    assert len(asked) == 8
+    with kept.open("a") as file:
+        file.write('\n["cut in the mid')
+    failing = False
+    found = _verdicts.ask("x", judge, given, kept)
+    assert len(asked) == 14 and len(set(asked)) == 14
+    assert [verdict.log_odds for verdict in found.strong_first] == list(range(7))
+    _verdicts.ask("x", judge, given, kept)
+    assert len(asked) == 14
+    _verdicts.ask("another", judge, given, kept)
+    assert len(asked) == 28
+
+
+def test_no_verdict_is_no_side(tmp_path: Path) -> None:
+    judge = scripted(lambda one: None if one.question.id == "1" and one.first.name == "weak" else 1.0)
+    given = played(3)
+    found = _verdicts.ask("x", judge, given.debates, tmp_path / "kept")
+    assert np.isnan(found.preference_N()).tolist() == [False, True, False]
+    values = _debates.measures(given, found)
+    assert values["no_verdict"] == 1 and values["win_rate"] == 0.5  # of the two others, l(S, W) = l(W, S): a tie
+
+
+def test_judges_agree_where_the_same_side_wins() -> None:
+    def verdicts(name: str, *values: float | None) -> Verdicts:
+        first = tuple(Verdict(value, "", "strong,weak", 0) for value in values)
+        second = tuple(Verdict(None if value is None else -value, "", "weak,strong", 0) for value in values)
+        return Verdicts(name, first, second)
+
+    both = verdicts("a", 1.0, -2.0, 3.0, None), verdicts("b", 0.5, 1.0, 2.0, 1.0)
+    assert _debates.agreements(both) == {"agreement/a/b": pytest.approx(2 / 3)}
+    assert _debates.agreements(both[:1]) == {}
+
+
+# --- the stage --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("experiment")
+def test_a_run_of_debates_says_what_its_tables_say() -> None:
+    found = debate.run(config(traces=None))
+    debates, verdicts = _transcripts.read(found)
+    assert len(debates) == 30 and len(verdicts) == 60 and set(verdicts["judge"]) == {"model"}
+    preference_N = _transcripts.preference_N(debates, verdicts)
+    assert found.metrics["debate/win_rate"] == pytest.approx(_debates.won_N(preference_N).mean())
+    assert found.metrics["debate/position_bias"] == pytest.approx(0, abs=1e-6)
+    gold_N = read_gold(found.artifact("gold/test.parquet"), list(debates["id"]))
+    apart_N = (debates["strong_decision"] != debates["weak_decision"]).to_numpy()
+    right_N = np.where(debates["strong_decision"] == gold_N, preference_N > 0, preference_N < 0)
+    assert found.metrics["debate/judge_accuracy"] == pytest.approx(right_N[apart_N].mean())
+    assert found.metrics["debate/decided"] == apart_N.sum() > 0
+    assert all(len(own) == 3 for own in debates["strong_pieces"])
+    check_traces(found, debates, preference_N)
+    assert debate.run(config(traces=None)).run_id == found.run_id
+
+
+def check_traces(found: Result, debates: Any, preference_N: Any) -> None:
+    """Every debate has its transcript among the run's traces, and writing it again adds none."""
+    place = server.experiment().experiment_id
+    _transcripts.traced(replace(found, tags={**found.tags, _transcripts.TRACES: "25"}), None)
+    seen = server.client().search_traces(locations=[place], max_results=100, run_id=found.run_id)
+    assert len(seen) == 30 == int(results.get(found.run_id).tags[_transcripts.TRACES])
+    by_question = {trace.info.tags[traces.QUESTION]: trace for trace in seen}
+    for row, preference in zip(debates.to_dict("records"), preference_N, strict=True):
+        trace = by_question[row["id"]]
+        assert trace.info.trace_id == traces.trace_id(found.run_id, row["id"])
+        said = {span.name: span for span in trace.data.spans}
+        assert said["strong"].outputs == {"evidence": row["strong_explanation"]} and said["weak"].inputs["claim"]
+        assert said["debate"].outputs["winner"] == _transcripts.winner(preference)
+        assert [span.name for span in trace.data.spans] == ["debate", "strong", "weak", "judge model", "judge model"]
+
+
+@pytest.mark.usefixtures("experiment")
+def test_a_judge_that_fails_in_the_middle_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Debate] = []
+
+    def judge(debates: Sequence[Debate]) -> list[Verdict]:
+        if len(asked) >= 20 and failing:
+            raise ConfigError("WINNER_API_KEY must be set")
+        asked.extend(debates)
+        return scripted(lambda one: 1.0 if one.first.name == "strong" else -1.0)(debates)
+
+    monkeypatch.setattr(_verdicts, "CHUNK", 5)
+    monkeypatch.setattr(model, "make", lambda options, answer: judge)
+    failing = True
+    with pytest.raises(ConfigError, match="must be set"):
+        debate.run(config())
+    assert [run.info.status for run in runs() if run.data.tags["w2s.stage"] == "debate"] == ["FAILED"]
+    failing = False
+    found = debate.run(config())
+    assert len(asked) == len(set(asked)) == 60 and found.metrics["debate/win_rate"] == 1
+    assert not list(_verdicts.place("x").parent.glob("*"))
+
+
+@pytest.mark.usefixtures("experiment")
+def test_forms_of_a_debate_show_what_they_say() -> None:
+    shown = {}
+    for form in debate.FORMS:
+        debates, _ = _transcripts.read(debate.run(config(form=form, report="none")))
+        shown[form] = [sum(map(len, debates[f"{side}_pieces"])) for side in ("strong", "weak")]
+    assert shown == {"debate": [90, 90], "consultancy": [90, 0], "no_explanation": [0, 0]}
+    with planned.planning() as plan:
+        debate.run(config(rounds=2))
+    assert plan.count(planned.TRAINED) == 1 and plan.count(planned.REUSED) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"judge": "modle"}, r"--judge must be one of .*model.*, got 'modle' \(did you mean model\?\)"),
+        ({"judge_options": "x=1"}, "an option of --judge-options must be one of .*, got 'x'"),
+        ({"judge_options": "x"}, "--judge-options must be NAME=VALUE with commas between them, got 'x'"),
+        ({"explainer": "x"}, "--explainer must be one of gradient, line, policy, random, rationale, got 'x'"),
+        ({"form": "x"}, "--form must be one of consultancy, debate, no_explanation, got 'x'"),
+        ({"split": "train"}, "--split must be one of selection, test, transfer, got 'train'"),
+        ({"pieces": 0}, "--pieces must be at least 1, got 0"),
+        ({"tokens": 0}, "--tokens must be at least 1, got 0"),
+        ({"rounds": 0}, "--rounds must be at least 1, got 0"),
+        ({"questions": 0}, "--questions must be at least 1, got 0"),
+        ({"traces": -1}, "--traces must be at least 0, got -1"),
+        ({"explainer": "policy", "method": "confidence"}, "--method must be baseline under --explainer policy, got confidence"),
+        ({"method": "debate"}, "--method must be one of .*baseline.*, got 'debate'"),
+        ({"weak": "x"}, "--weak must be"),
+    ],
+)
+def test_wrong_options_are_a_sentence(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        config(**options)
+
+
+# --- as a supervisor --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+@pytest.mark.parametrize("labels", ["debate", "consultancy", "no_explanation"])
+def test_a_student_of_debates_learns_their_labels_and_nothing_else(labels: str, tmp_path: Path) -> None:
+    found = student.run(student.Config(labels=labels, **MODELS, **SMALL))
+    held = results.get(found.tags["w2s.labels_run_id"])
+    assert (found.params["method"], held.params["form"], held.params["split"]) == (labels, labels, "transfer")
+    assert "w2s.gold" not in held.tags and not [name for name in held.metrics if name.startswith("gold/")]
+    weak = results.get(found.tags["w2s.weak_run_id"]).weak_labels()
+    debates, verdicts = _transcripts.read(held)
+    assert set(debates["id"]) == set(weak.ids)
+    same_N = (debates["strong_decision"] == debates["weak_decision"]).to_numpy()
+    own_NC, weak_NC = (given.of(list(debates["id"])) for given in (held.weak_labels(), weak))
+    assert np.array_equal(own_NC[same_N], weak_NC[same_N])
+    p_strong_N = own_NC[np.arange(len(own_NC)), debates["strong_decision"]][~same_N]
+    expected = 1 / (1 + np.exp(-_transcripts.preference_N(debates, verdicts)[~same_N]))
+    np.testing.assert_allclose(p_strong_N, expected, rtol=1e-5)
+    file = tmp_path / "debated.parquet"
+    file.write_bytes(held.artifact("labels/weak_labels.parquet").read_bytes())
+    given = student.run(student.Config(labels=str(file), ceiling="none", **MODELS, **SMALL))
+    assert found.predictions("test").probabilities_NC.tobytes() == given.predictions("test").probabilities_NC.tobytes()
+    assert json.loads(found.artifact("fingerprint.json").read_text())["inputs"] == {"labels": held.fingerprint}
+    assert found.metrics["test/weak_accuracy"] < 1 and "test/ceiling_accuracy" in found.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_an_aligned_model_argues_with_its_policy() -> None:
+    found = debate.run(config(explainer="policy", report="none"))
+    aligned = results.get(found.tags["w2s.student_run_id"])
+    assert (aligned.stage, aligned.params["pieces"]) == ("align", "3") and "policy.safetensors" in aligned.digests
+    debates, _ = _transcripts.read(found)
+    other, _ = _transcripts.read(debate.run(config(report="none")))
+    assert debates["weak_explanation"].tolist() == other["weak_explanation"].tolist()
+    assert debates["strong_explanation"].tolist() != other["strong_explanation"].tolist()
+    held = aligned.predictions("test").of(list(debates["id"])).argmax(axis=1)
+    assert debates["strong_decision"].tolist() == held.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
+    for options in ({"seed": 0}, {"seed": 1}, {"seed": 1, "questions": 20}):
+        debate.run(config(**options))
+    student.run(student.Config(**MODELS, **SMALL))
+    frames = analyze.load(analyze.pull(analyze.Config()))
+    assert frames.debates["setting"].tolist() == ["questions=30", "questions=30", "questions=20"]
+    found = table.table(frames.debates)
+    assert found["n"].tolist() == [2, 1]
+    first = debate.run(config(seed=0)), debate.run(config(seed=1))
+    for name in ("win_rate", "judge_accuracy", "strong_right", "label_accuracy"):
+        assert found[name][0] == pytest.approx(np.mean([run.metrics[f"debate/{name}"] for run in first]))
+    assert found["judge_accuracy_low"][0] < found["judge_accuracy"][0] < found["judge_accuracy_high"][0]

@@ -1,0 +1,111 @@
+"""What was said of the debates of a run, by people or judges, is what later debates, reward models and alignment learn from."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import AssessmentSource
+
+from tests.conftest import SMALL, runs
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.judges import reward
+from w2s_mlflow.stages import _heard, _transcripts, debate, student
+from w2s_mlflow.tracking import assessments, traces
+from w2s_mlflow.tracking.results import Result
+
+pytestmark = pytest.mark.slow
+
+
+def hold(**options: Any) -> Result:
+    """Thirty debates of small models."""
+    small: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k", "questions": 30, "report": "none", **SMALL}
+    return debate.run(debate.Config(**{"traces": 0, **small, **options}))
+
+
+def vote(run: Result, question: str, value: str, who: str = "ann") -> None:
+    trace, source = traces.trace_id(run.run_id, question), AssessmentSource("HUMAN", who)
+    mlflow.log_feedback(trace_id=trace, name=assessments.NAME, value=value, source=source)
+
+
+@pytest.mark.usefixtures("experiment")
+def test_debates_come_back_as_they_were_held() -> None:
+    found = hold()
+    debates = _heard.debates(found)
+    table, verdicts = _transcripts.read(found)
+    assert [one.question.id for one in debates] == list(table["id"]) and len(debates) == 30
+    assert [one.first.explanation.pieces for one in debates] == [tuple(own) for own in table["strong_pieces"]]
+    assert all(len(one.question.candidates) == 2 and one.first.name == "strong" for one in debates)
+    heard = _heard.answer("reward", reward.Options(run=found.run_id))  # of the run's first judge, as no other is named
+    assert heard is not None and _heard.answer("model", None) is None
+    shown, preference = heard()
+    assert shown == debates
+    np.testing.assert_array_equal(preference, _transcripts.preference_N(table, verdicts))
+
+
+@pytest.mark.usefixtures("experiment")
+def test_a_reward_model_learns_what_the_judge_of_an_earlier_run_prefers() -> None:
+    before = hold(questions=120)
+    found = hold(judge="model,reward", judge_options=f"run={before.name},l2=0.001", split="selection")
+    assert found.params["judge_options"] == f"run={before.run_id},l2=0.001"
+    assert found.metrics["debate/agreement/model/reward"] > 0.5
+    with pytest.raises(ConfigError, match=r"--judge-options must be of=JUDGE, one of model in run .* got of=endpoint"):
+        hold(judge="reward", judge_options=f"run={before.run_id},of=endpoint")
+
+
+@pytest.mark.usefixtures("experiment")
+def test_people_judge_and_their_votes_make_the_verdicts(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "w2s_mlflow")
+    before = hold(traces=None)
+    debates, count = _heard.debates(before), len(runs())
+    for one in debates[:15]:
+        vote(before, one.question.id, "strong")
+    options = {"judge": "human", "judge_options": f"run={before.run_id},others=none"}
+    with pytest.raises(ConfigError, match=f"people have judged 15 of 30 debates of run {before.run_id}, with 15 votes; 15 are"):
+        hold(**options)
+    assert len(runs()) == count  # before anything was made
+    vote(before, debates[15].question.id, "tie")
+    vote(before, debates[16].question.id, "weak")
+    found = hold(**options)
+    assert "people have judged 17 of 30 debates" in caplog.text
+    _, verdicts = _transcripts.read(found)
+    own = verdicts[verdicts["order"] == "strong,weak"].set_index("id")["log_odds"]
+    assert own[debates[0].question.id] == pytest.approx(np.log(3)) and own[debates[15].question.id] == 0
+    assert own[debates[16].question.id] == pytest.approx(-np.log(3)) and own.isna().sum() == 13
+    assert found.metrics["debate/no_verdict"] > 0 and found.metrics["debate/position_bias"] == 0
+    assert hold(**options).run_id == found.run_id
+    vote(before, debates[0].question.id, "weak")  # ann has changed her mind: that is another result
+    assert hold(**options).run_id != found.run_id
+
+
+@pytest.mark.usefixtures("experiment")
+def test_a_line_of_play_is_an_explanation_that_the_judge_reads() -> None:
+    found = hold(explainer="line")
+    debates = _heard.debates(found)
+    lines = [one.first.explanation.text for one in debates if one.first.explanation.text]
+    assert lines and all(
+        one.first.explanation.text.startswith(f"{one.first.claim} ") for one in debates if one.first.explanation.text
+    )
+    assert all(one.first.explanation.pieces == () for one in debates) and hold(explainer="line").reused
+
+
+@pytest.mark.usefixtures("experiment")
+def test_a_run_that_cannot_be_heard_is_one_sentence() -> None:
+    other = student.run(student.Config(strong="chess-121k", weak="chess-27k", report="none", ceiling="none", **SMALL))
+    for options, said in (
+        (
+            "",
+            r"--judge-options must be run=RUN, the run of debates that were judged, for the judges human and reward, got none",
+        ),
+        ("run=nothing", r"RUN must be the id or the name of a run of experiment .*, got 'nothing'"),
+        (
+            f"run={other.run_id}",
+            rf"--judge-options must be run=RUN, a run of the stage debate, got run={other.run_id}, a run of ",
+        ),
+    ):
+        for judge in ("human", "reward"):
+            with pytest.raises(ConfigError, match=said):
+                hold(judge=judge, judge_options=options)

@@ -1,0 +1,126 @@
+"""Which piece of its question each token belongs to, however a model's head and its tokenizer put the texts together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from w2s_mlflow import pieces
+from w2s_mlflow.heads import Choose, Compare, Head
+from w2s_mlflow.records import Example, Ints
+from w2s_mlflow.tokens import SEPARATOR, Batch, Encoded, Reader, Template, Texts
+
+NOWHERE = -1
+"""In the place of a piece, for a token that belongs to none."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Questions as one model reads them.
+
+    Attributes:
+        piece_T: the piece of each token, as `Encoded.flat` has them, or NOWHERE.
+        count_N: how many pieces each question has, those included that the model does not read (its text is cut).
+    """
+
+    questions: Sequence[Example]
+    data: Encoded
+    piece_T: Ints
+    count_N: Ints
+
+    def batch(self, examples: Ints, device: torch.device) -> tuple[Batch, Tensor]:
+        """Some questions as tensors, and the piece of each of their tokens, (rows, L)."""
+        as_tokens = replace(self.data, flat=self.piece_T, pad_id=NOWHERE, types=None, candidates_NC=None)
+        batch = {name: tensor.to(device) for name, tensor in self.data.batch(examples).items()}
+        return batch, as_tokens.batch(examples)["input_ids"].to(device)
+
+
+def read(head: Head, questions: Sequence[Example]) -> Read:
+    """The questions as `head` encodes them, with the pieces that their tokens belong to."""
+    data, cuts = head.encode(questions), [pieces.cut(question) for question in questions]
+    piece_T = np.concatenate([*_pieces(head, questions, cuts), np.empty(0, dtype=np.int64)])
+    assert len(piece_T) == len(data.flat)
+    return Read(questions, data, piece_T, np.array([len(cut) for cut in cuts], dtype=np.int64))
+
+
+def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[pieces.Piece]]) -> Iterator[Ints]:
+    """The piece of each token, row by row."""
+    reader = head.reader
+    head.reader = Places(reader)
+    try:
+        for question, cut in zip(questions, cuts, strict=True):
+            places = head.encode([question])
+            for row, numbers in enumerate(_texts(head, question)):
+                place_L = places.flat[places.offsets_R[row] :][: places.lengths_R[row]]
+                yield _piece_of_character(question, numbers, cut)[place_L]
+    finally:
+        head.reader = reader
+
+
+def _texts(head: Head, question: Example) -> list[list[int]]:
+    """The numbers of the texts (segments, then candidates) that each row of a question is made of."""
+    segments = list(range(len(question.segments)))
+    if isinstance(head, Choose):
+        return [segments]
+    candidates = [len(segments) + number for number in range(len(question.candidates))]
+    return [[*segments, candidate] for candidate in candidates] if isinstance(head, Compare) else [segments + candidates]
+
+
+def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[pieces.Piece]) -> Ints:
+    """The piece of each character of a row's texts, one after the other; the last, which NOWHERE points at, is none."""
+    texts = question.segments + question.candidates
+    lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]
+    starts = dict(zip(numbers, np.cumsum([0, *lengths]), strict=False))
+    found = np.full(sum(lengths), NOWHERE, dtype=np.int64)
+    for number, piece in enumerate(cut):
+        if piece.text in starts:
+            found[starts[piece.text] + piece.start : starts[piece.text] + piece.end] = number
+    return found
+
+
+class Places(Reader):
+    """A reader that gives, in the place of each token, where in its row's joined texts it ends; of a mark NOWHERE."""
+
+    def __init__(self, reader: Reader) -> None:
+        """Read as `reader` does, to the token."""
+        self.__dict__ |= vars(reader)
+        self._reader = reader
+        self.one, self.two = _unmarked(reader.one), reader.two and _unmarked(reader.two)
+        self.typed = False
+        self._row = ""
+
+    def continuation(self, word: str) -> list[int]:
+        """As the reader has it."""
+        return self._reader.continuation(word)
+
+    def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
+        return f"places-{super()._key(rows, keep_end, closed)}"
+
+    def _read(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> dict[str, Ints]:
+        found = []
+        for row in rows:
+            self._row = SEPARATOR.join(row)
+            found.append(super()._read([row], keep_end, closed))
+        return {name: np.concatenate([part[name] for part in found]) for name in ("flat", "lengths")}
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Of texts which together are the row: the first begins where it begins, the last ends where it ends."""
+        before = self.backend.encode_special_tokens
+        self.backend.encode_special_tokens = True  # as text, as the reader has it
+        try:
+            encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        finally:
+            self.backend.encode_special_tokens = before
+        starts = (0, len(self._row) - len(texts[-1]))
+        return [
+            [start + max(first, last - 1) for first, last in found.offsets]
+            for start, found in zip(starts, encoded, strict=False)
+        ]
+
+
+def _unmarked(template: Template) -> Template:
+    return replace(template, marks=tuple((NOWHERE,) * len(mark) for mark in template.marks))

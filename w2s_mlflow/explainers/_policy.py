@@ -1,0 +1,136 @@
+"""A policy over pieces of evidence: scores from a model's own hidden states, and ordered draws without replacement.
+
+Draws follow Plackett and Luce: the next piece is a softmax of the scores of those that are left. Shape legend: N questions, P
+pieces, K draws a question, S pieces a draw, R token rows, L tokens, D hidden units, H units of the policy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from w2s_mlflow.explainers._places import NOWHERE
+from w2s_mlflow.heads import Choose, Classify, Compare, Head, pooled
+from w2s_mlflow.tokens import Batch
+
+UNITS = 64
+SCALE = 50.0
+"""Of scores: Adam moves each weight by about the trunk's rate a step, which for a policy that starts from nothing is little."""
+LOW = -1e9
+"""The score of a piece that cannot be drawn: finite, so that a question without any has a gradient, of zero."""
+
+
+class Policy(nn.Module):
+    """score = SCALE v . tanh(A h_piece + B h_question + C w_decision); v = 0 at the start: all pieces are equally likely."""
+
+    def __init__(self, width: int, seed: int) -> None:
+        """Draw new weights from a random state of their own: what else is drawn from the global one stays as it was.
+
+        Args:
+            width: D of the model whose hidden states are scored.
+        """
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.piece, self.question, self.decision = (nn.Linear(width, UNITS) for _ in range(3))
+            self.score = nn.Linear(UNITS, 1, bias=False)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, piece_NPD: Tensor, question_ND: Tensor, decision_ND: Tensor) -> Tensor:
+        """scores_NP of pieces for a decision."""
+        about_NH = self.question(question_ND) + self.decision(decision_ND)
+        scores_NP1: Tensor = self.score(torch.tanh(self.piece(piece_NPD) + about_NH.unsqueeze(1)))
+        return SCALE * scores_NP1.squeeze(-1)
+
+
+def scores(
+    head: Head, policy: Policy, batch: Batch, piece_RL: Tensor, decisions_N: Tensor, pieces: int
+) -> tuple[Tensor, Tensor]:
+    """(scores_NP, read_NP) of a batch: the policy's scores of pieces for the decisions, and which pieces the model reads.
+
+    Args:
+        piece_RL: the piece of each token, or NOWHERE.
+        pieces: P, at least as many as any question has.
+    """
+    hidden_RLD = head.hidden_RLD(batch).float()
+    piece_NPD, read_NP = _means(hidden_RLD, piece_RL, len(decisions_N), pieces)
+    pooling = head.pooling if isinstance(head, Classify) else "last"
+    question_RD = pooled(hidden_RLD, batch["attention_mask"], pooling)
+    question_ND = question_RD.view(len(decisions_N), -1, question_RD.shape[-1]).mean(dim=1)
+    return policy(piece_NPD, question_ND, _decision_ND(head, batch, decisions_N)), read_NP
+
+
+def _means(hidden_RLD: Tensor, piece_RL: Tensor, questions: int, pieces: int) -> tuple[Tensor, Tensor]:
+    """The mean hidden state of each piece's tokens, in all rows of its question; and whether it has any."""
+    of_NTP = nn.functional.one_hot(piece_RL.reshape(questions, -1) - NOWHERE, pieces + 1)[..., 1:].to(hidden_RLD.dtype)
+    count_NP = of_NTP.sum(dim=1)
+    sum_NPD = torch.einsum("ntp,ntd->npd", of_NTP, hidden_RLD.reshape(questions, -1, hidden_RLD.shape[-1]))
+    return sum_NPD / count_NP.clamp(min=1).unsqueeze(-1), count_NP > 0
+
+
+def _decision_ND(head: Head, batch: Batch, decisions_N: Tensor) -> Tensor:
+    """The weights with which a head reads a decision off its hidden states."""
+    if isinstance(head, Choose):
+        words_N = batch["candidates"].gather(1, decisions_N.unsqueeze(1)).squeeze(1)
+        words_VD: Tensor = head.unembedding().weight  # type: ignore[assignment]
+        return words_VD[words_N]
+    assert isinstance(head, Classify)
+    if isinstance(head, Compare):
+        return head.linear.weight * (1 - 2 * decisions_N).unsqueeze(1)
+    return head.linear.weight[decisions_N]
+
+
+def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torch.Generator) -> Tensor:
+    """K ordered draws of S pieces of each question, (N, K, S); NOWHERE where a question has no more that are open.
+
+    The S highest of the scores with Gumbel noise, in their order, are such a draw (Yellott 1977).
+    """
+    shape = (len(scores_NP), draws, scores_NP.shape[1])
+    noise_NKP = -torch.empty(shape, device="cpu").exponential_(generator=random).log().to(scores_NP.device)
+    return best(scores_NP.detach().unsqueeze(1) + noise_NKP, open_NP.unsqueeze(1).expand(shape), size)
+
+
+def best(scores_NKP: Tensor, open_NKP: Tensor, size: int) -> Tensor:
+    """The S pieces with the highest scores, the highest first, of equal ones the first; NOWHERE as above."""
+    sorted_NKP, order_NKP = scores_NKP.masked_fill(~open_NKP, -torch.inf).sort(dim=-1, descending=True, stable=True)
+    return order_NKP.masked_fill(sorted_NKP == -torch.inf, NOWHERE)[..., :size]
+
+
+def log_probability(scores_NP: Tensor, open_NP: Tensor, drawn_NKS: Tensor) -> Tensor:
+    """log p of ordered draws, (N, K): sum over s of score(s) - log sum_{pieces left} exp(score) (Plackett-Luce)."""
+    shape = (*drawn_NKS.shape[:2], scores_NP.shape[1])
+    scores_NKP, left_NKP = scores_NP.unsqueeze(1).expand(shape), open_NP.unsqueeze(1).expand(shape)
+    total_NK = torch.zeros(shape[:2], dtype=scores_NP.dtype, device=scores_NP.device)
+    for drawn_NK in drawn_NKS.unbind(dim=-1):
+        place_NK1 = drawn_NK.clamp(min=0).unsqueeze(-1)
+        all_NK = scores_NKP.masked_fill(~left_NKP, LOW).logsumexp(dim=-1)
+        step_NK = scores_NKP.gather(-1, place_NK1).squeeze(-1) - all_NK
+        total_NK = total_NK + torch.where(drawn_NK == NOWHERE, 0.0, step_NK)
+        left_NKP = left_NKP & ~nn.functional.one_hot(place_NK1.squeeze(-1), shape[-1]).bool()
+    return total_NK
+
+
+def advantage(reward_NK: Tensor) -> Tensor:
+    """Each draw's reward less the mean of the other K - 1 of its question, a baseline that the draw has no part in."""
+    draws = reward_NK.shape[1]
+    return (reward_NK - reward_NK.mean(dim=1, keepdim=True)) * (draws / (draws - 1))
+
+
+def surrogate(log_p_NK: Tensor, reward_NK: Tensor) -> Tensor:
+    """A scalar whose gradient is, in expectation, minus that of the mean expected reward (Williams 1992).
+
+    -mean over n, k of (R_nk - mean_{j != k} R_nj) log p_nk. With R = D - b (log p - log p_0) it is that of
+    E[D] - b KL(p || p_0), since the expectation of grad log p is zero.
+    """
+    return -(advantage(reward_NK.detach()) * log_p_NK).mean()
+
+
+def entropy(scores_NP: Tensor, open_NP: Tensor) -> Tensor:
+    """The entropy of the first piece that is drawn, by that of a uniform draw: 1 is anything, 0 is always the same, (N,).
+
+    A question with one piece or none has 1.
+    """
+    log_p_NP = scores_NP.masked_fill(~open_NP, LOW).log_softmax(dim=-1)
+    own_N = -(log_p_NP.exp() * log_p_NP).masked_fill(~open_NP, 0.0).sum(dim=-1)
+    count_N = open_NP.sum(dim=-1)
+    return torch.where(count_N > 1, own_N / count_N.clamp(min=2).log(), torch.ones_like(own_N))

@@ -1,0 +1,123 @@
+"""Evidence chosen from a question's own text: k of its pieces (pieces.py), for any head that classifies.
+
+Three ways to choose: `policy`, a head over the model's own hidden states, drawn without replacement (_policy.py);
+`gradient`, the pieces whose tokens speak most for the decision (evidence.py); `random`. A piece that either side has shown is
+not shown again.
+Shape legend: N questions, P pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from w2s_mlflow import evidence, pieces
+from w2s_mlflow.explainers import Explainer, _policy
+from w2s_mlflow.explainers._places import NOWHERE, Read, read
+from w2s_mlflow.explainers._policy import Policy, draw, entropy, log_probability, scores, surrogate
+from w2s_mlflow.heads import Head
+from w2s_mlflow.records import Example, Explanation, Ints
+
+__all__ = ["CHOOSERS", "Mind", "Policy", "Read", "explained", "explainer", "read"]
+__all__ += ["draw", "entropy", "log_probability", "scores", "surrogate"]
+
+CHOOSERS = ("policy", "gradient", "random")
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Mind:
+    """One side of a debate: a fitted model with its decisions on the questions, and its policy where it has one."""
+
+    head: Head
+    reading: Read
+    decisions_N: Ints
+    policy: Policy | None = None
+
+
+def explainer(chooser: str, mind: Mind, size: int, seed: int) -> Explainer:
+    """A side's explainer, which shows `size` pieces a round.
+
+    Args:
+        chooser: one of CHOOSERS; `policy` needs the mind's.
+        seed: of the draws of `policy` and `random`.
+    """
+    score = {"policy": _by_policy, "gradient": _by_gradient, "random": _at_random}[chooser]
+    noise = np.random.default_rng(seed)
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def explain(taken: Sequence[Collection[int]]) -> list[Explanation]:
+        if not found:
+            found.append(score(mind))
+        scores_NP, read_NP = found[0]
+        open_NP = read_NP & ~_marked(taken, read_NP.shape[1])
+        if chooser == "gradient":
+            drawn_NS = _policy.best(scores_NP.unsqueeze(1), open_NP.unsqueeze(1), size).squeeze(1)
+        else:
+            random = torch.Generator().manual_seed(int(noise.integers(2**62)))
+            drawn_NS = _policy.draw(scores_NP, open_NP, 1, size, random).squeeze(1)
+        return explained(mind.reading.questions, drawn_NS)
+
+    return explain
+
+
+def explained(questions: Sequence[Example], drawn_NS: Tensor) -> list[Explanation]:
+    """The explanations that are made of drawn pieces, in the order drawn."""
+    chosen = [tuple(piece for piece in row if piece != NOWHERE) for row in drawn_NS.tolist()]
+    return [Explanation(pieces.quoted(question, own), own) for question, own in zip(questions, chosen, strict=True)]
+
+
+def readable(reading: Read) -> Tensor:
+    """read_NP: which pieces of each question the model reads at all."""
+    width, rows = int(reading.count_N.max(initial=1)), reading.data.rows_per_example
+    example_T = np.repeat(np.arange(len(reading.data.lengths_R)) // rows, reading.data.lengths_R)
+    known_T = reading.piece_T != NOWHERE
+    read_NP = torch.zeros(len(reading.questions), max(width, 1), dtype=torch.bool)
+    read_NP[example_T[known_T], reading.piece_T[known_T]] = True
+    return read_NP
+
+
+def _at_random(mind: Mind) -> tuple[Tensor, Tensor]:
+    read_NP = readable(mind.reading)
+    return torch.zeros(read_NP.shape), read_NP
+
+
+def _by_gradient(mind: Mind) -> tuple[Tensor, Tensor]:
+    """The sum over a piece's tokens of gradient times input for the decision."""
+    read_NP, reading = readable(mind.reading), mind.reading
+    score_T = evidence.scores(mind.head, reading.data, mind.decisions_N)
+    example_T = np.repeat(np.arange(len(reading.data.lengths_R)) // reading.data.rows_per_example, reading.data.lengths_R)
+    known_T = reading.piece_T != NOWHERE
+    scores_NP = np.zeros(read_NP.shape, dtype=np.float32)
+    np.add.at(scores_NP, (example_T[known_T], reading.piece_T[known_T]), score_T[known_T])
+    return torch.from_numpy(scores_NP), read_NP
+
+
+def _by_policy(mind: Mind) -> tuple[Tensor, Tensor]:
+    assert mind.policy is not None, "the chooser policy needs one"
+    reading, read_NP = mind.reading, readable(mind.reading)
+    scores_NP = torch.zeros(read_NP.shape)
+    order = np.argsort(reading.data.lengths_N(), kind="stable")
+    device, training = next(mind.head.parameters()).device, mind.head.training
+    mind.head.eval()
+    with torch.inference_mode():
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            batch, piece_RL = reading.batch(rows, device)
+            decisions = torch.from_numpy(mind.decisions_N[rows]).to(device)
+            found_NP, _ = _policy.scores(mind.head, mind.policy, batch, piece_RL, decisions, read_NP.shape[1])
+            scores_NP[rows] = found_NP.cpu()
+    mind.head.train(training)
+    return scores_NP, read_NP
+
+
+def _marked(taken: Sequence[Collection[int]], width: int) -> Tensor:
+    """taken_NP: the pieces that have been shown."""
+    marked_NP = torch.zeros(len(taken), width, dtype=torch.bool)
+    for row, own in enumerate(taken):
+        marked_NP[row, list(own)] = True
+    return marked_NP

@@ -1,0 +1,161 @@
+"""What a causal language model says of its decision: a rationale in words, or in chess the line of play that it expects.
+
+`rationale`: the model goes on after the question, the claim and "Because"; what counts is whole sentences on one line.
+`line`: it goes on after the position and the move that it decided for; what counts is moves, up to the first word that is none.
+Whatever keeps to no form is sampled once more, and then nothing is shown. A batch is drawn from a random stream of its own, by
+the seed, the round and its place among the questions. Shape legend: R token rows, L tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.explainers import Explainer
+from w2s_mlflow.explainers.extractive import Mind
+from w2s_mlflow.heads import Head
+from w2s_mlflow.records import Example, Explanation
+from w2s_mlflow.tokens import SEPARATOR, Encoded, Reader
+
+CHOOSERS = ("rationale", "line")
+BATCH = 64
+TRIES = 2
+TOP_P = 0.9
+"""Sampled are the most probable tokens that together have this probability (Holtzman et al. 2020, section 3.1)."""
+LEAST = 8
+"""Tokens of a prompt that must be left beside those of the answer."""
+BECAUSE = "Because"
+_SENTENCES = re.compile(r".*[^\W\d_].*?[.!?](?=\s|$)")
+_MOVE = re.compile(r"[KQRBNPkqrbnp][a-h][1-8]")
+
+
+def explainer(chooser: str, mind: Mind, tokens: int, seed: int, claims: Sequence[str]) -> Explainer:
+    """A side's explainer, which says at most `tokens` tokens in a round; what the other side has shown does not reach it.
+
+    Args:
+        chooser: one of CHOOSERS.
+        seed: of the draws.
+        claims: the decision on each question in words; of `line` the move itself.
+
+    Raises:
+        ConfigError: the model cannot generate text, `tokens` leave no room for a question, or a claim is no move.
+    """
+    _check(chooser, mind.head, claims)
+    prompt, keep = {"rationale": (_asked, _sentences), "line": (_played, _line)}[chooser]
+    prompts = [prompt(question, claim) for question, claim in zip(mind.reading.questions, claims, strict=True)]
+    sample = _sampler(mind.head, tokens)
+    draws = itertools.count()
+
+    def explain(taken: Sequence[Collection[int]]) -> list[Explanation]:
+        found = [""] * len(prompts)
+        for _ in range(TRIES):
+            missing = [row for row, text in enumerate(found) if not text]
+            said = sample([prompts[row] for row in missing], (seed, next(draws)))
+            for row, text in zip(missing, said, strict=True):
+                found[row] = keep(text, claims[row])
+        return [Explanation(text) for text in found]
+
+    return explain
+
+
+def _check(chooser: str, head: Head, claims: Sequence[str]) -> None:
+    if not head.model.can_generate():
+        name = type(head.model).__name__
+        raise ConfigError(f"--explainer {chooser} needs a model that can generate text, got {name}; gradient serves any model")
+    if chooser == "line" and (wrong := next((claim for claim in claims if not _MOVE.fullmatch(claim)), None)) is not None:
+        raise ConfigError(f"--explainer line needs a task whose answers are chess moves, such as chess, got {wrong!r}")
+
+
+# --- the forms --------------------------------------------------------------------------------------------------------
+
+
+def _asked(question: Example, claim: str) -> str:
+    return SEPARATOR.join((*question.segments, *question.candidates, f"Answer: {claim}", BECAUSE))
+
+
+def _sentences(text: str, claim: str) -> str:
+    """The whole sentences on the first line, "Because" before them; "" where there is none with a letter in it."""
+    line = text.lstrip(" ").splitlines()[0] if text.strip(" ") else ""
+    found = _SENTENCES.match(line.strip())
+    return f"{BECAUSE} {found[0]}" if found else ""
+
+
+def _played(question: Example, claim: str) -> str:
+    return f"{SEPARATOR.join(question.segments)} {claim}"
+
+
+def _line(text: str, claim: str) -> str:
+    """The claimed move and those that are expected after it; "" where none is."""
+    moves = list(itertools.takewhile(_MOVE.fullmatch, text.split()))
+    return " ".join((claim, *moves)) if moves else ""
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------------
+
+Sampler = Callable[[Sequence[str], tuple[int, int]], list[str]]
+"""(prompts, seeds) -> what the model says after each."""
+
+
+def _sampler(head: Head, tokens: int) -> Sampler:
+    reader = Reader(head.tokenizer, head.model, _room(head, tokens))
+    how = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=True,
+        top_p=TOP_P,
+        top_k=0,
+        max_new_tokens=tokens,
+        pad_token_id=reader.pad_id,
+        eos_token_id=head.tokenizer.eos_token_id,
+        bos_token_id=head.tokenizer.bos_token_id,
+    )
+
+    def sample(prompts: Sequence[str], seeds: tuple[int, int]) -> list[str]:
+        if not prompts:
+            return []
+        data = reader.read([(prompt,) for prompt in prompts], keep_end=True, closed=False)
+        order, found = np.argsort(data.lengths_R, kind="stable"), [""] * len(prompts)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            drawn = np.random.default_rng((*seeds, start)).integers(2**62)
+            for row, text in zip(rows, _generated(head, data, rows, how, int(drawn)), strict=True):
+                found[row] = text
+        return found
+
+    return sample
+
+
+def _generated(head: Head, data: Encoded, rows: np.ndarray, how: GenerationConfig, seed: int) -> list[str]:
+    device, training = next(head.parameters()).device, head.training
+    inputs = {name: tensor.to(device) for name, tensor in left_padded(data, rows).items()}
+    head.eval()
+    with torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        ids_RL = head.model.generate(**inputs, generation_config=how, use_cache=True)  # type: ignore[operator]
+    head.train(training)
+    said_RL = ids_RL[:, inputs["input_ids"].shape[1] :]
+    texts: list[str] = head.tokenizer.batch_decode(said_RL, skip_special_tokens=True)
+    return texts
+
+
+def left_padded(data: Encoded, rows: np.ndarray) -> dict[str, Tensor]:
+    """Token rows with their padding on the left, where a model that goes on behind its last token needs it."""
+    batch = data.batch(rows)
+    shift_R = (1 - batch["attention_mask"]).sum(dim=1, keepdim=True)
+    length = batch["input_ids"].shape[1]
+    place_RL = (torch.arange(length) - shift_R) % length
+    return {name: batch[name].gather(1, place_RL) for name in ("input_ids", "attention_mask")}
+
+
+def _room(head: Head, tokens: int) -> int | None:
+    """The tokens that a prompt may have."""
+    limit = head.reader.limit
+    if tokens < 1 or (limit is not None and limit - tokens < LEAST):
+        most = "at least 1" if limit is None else f"in [1, {limit - LEAST}], what this model can say beside a question"
+        raise must("tokens", most, tokens)
+    return None if limit is None else limit - tokens

@@ -1,0 +1,45 @@
+"""What judges are worth where a student and its supervisor disagree (Definition 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from w2s_mlflow.figures import _drawing
+from w2s_mlflow.tables import debate as table
+
+CAPTION = (
+    "How often the judge believes the side that is right, where student and supervisor disagree: means over n seeds with 95% t "
+    "intervals. The hollow point is a judge who always believes the student, the dashed line a coin."
+)
+FRAMES = ("debates",)
+
+
+def figure(debates: pd.DataFrame) -> Figure:
+    """The figure: one panel per task and models, one line per form of debate and judge."""
+    found = table.table(debates)
+    cells = list(found[found["judge_accuracy"].notna()].groupby(["task", "weak", "strong"], sort=False))
+    labels = [[_label(row) for row in rows.to_dict("records")] for _, rows in cells]
+    drawn, panels = _drawing.bars(labels)
+    for axes, names, ((task, weak, strong), rows) in zip(panels, labels, cells, strict=True):
+        axes.axvline(0.5, color="0.7", linewidth=0.8, linestyle="--")
+        for place, (name, row) in enumerate(zip(names, rows.to_dict("records"), strict=True)):
+            low, high = (row[f"judge_accuracy_{bound}"] for bound in ("low", "high"))
+            axes.plot([low, high], [place, place], color=_drawing.COLOURS[0], linewidth=1.2)
+            axes.plot(row["judge_accuracy"], place, "o", color=_drawing.COLOURS[0], markersize=5)
+            axes.plot(row["strong_right"], place, "o", color=_drawing.COLOURS[1], fillstyle="none", markersize=5)
+            said = f"{name}: {row['judge_accuracy']:.3f}, an always-strong judge {row['strong_right']:.3f}"
+            _drawing.tip(axes, row["judge_accuracy"], place, said)
+        axes.set_xlabel("accuracy of the judge where the sides disagree")
+        axes.set_ylabel("form, evidence, judge")
+        _drawing.title(axes, task, f"{weak} → {strong}")
+    return drawn
+
+
+def _label(row: Mapping[Any, Any]) -> str:
+    shown = "" if row["form"] == "no_explanation" else f", {row['pieces']} by {row['explainer']}"
+    rounds = f", {row['rounds']} rounds" if str(row["rounds"]) != "1" else ""
+    return f"{row['form']}{shown}{rounds}, {row['judge']}, n = {row['n']}"

@@ -1,0 +1,230 @@
+"""One question to a server that speaks OpenAI's protocol, and its answer: asked again where that helps, paid for once.
+
+An answer is kept in the scratch directory by the sha256 of what was asked (address, model, messages, settings), written whole
+or not at all, and never asked for again, by whichever run. The key comes from the environment and goes into one header of the
+request: into no file, no log and no sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from w2s_mlflow import checkpoint
+from w2s_mlflow.config import ConfigError, canonical_json
+
+KEY = "W2S_ENDPOINT_KEY"
+"""The environment variable with the key; a server on this machine may need none."""
+FOLDER = "endpoint"
+AGAIN = (408, 429, 500, 502, 503, 504)
+"""What a server says when it may answer later."""
+BACKOFF, JITTER, LONGEST = 1.0, 1.0, 60.0
+"""Seconds: the wait doubles from BACKOFF with up to JITTER on top, and no wait is longer, also if Retry-After asks for more."""
+KEPT = "the answers so far are kept, so run the same command again"
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said, and the tokens that were paid for it, prompt and answer together."""
+
+    text: str
+    tokens: int
+
+
+class Chat:
+    """A server, as one judge uses it."""
+
+    def __init__(self, url: str, retries: int, timeout: float, concurrency: int) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            url: of the whole endpoint, `.../chat/completions`.
+            timeout: seconds that one try may take.
+        """
+        self.url, self.retries, self.timeout, self.concurrency = url, retries, timeout, concurrency
+        self._charged: set[str] = set()
+
+    def answers(self, bodies: Sequence[Body]) -> list[Answer]:
+        """The answers to requests, in their order, at most `concurrency` of them under way.
+
+        Equal requests are one: the first bears its cost, those after it none. One that was paid for in another run costs what
+        it cost there, so that a run that was stopped and went on says the same as one that was not.
+
+        Raises:
+            ConfigError: one cannot be had; those that were under way are waited for and kept.
+        """
+        waiting = {self._key(body): body for body in bodies}
+        with self._session() as session, ThreadPoolExecutor(self.concurrency) as workers:
+            stopped = threading.Event()
+            found = {key: workers.submit(self._answer, session, key, body, stopped) for key, body in waiting.items()}
+            try:
+                said = {key: one.result() for key, one in found.items()}
+            finally:  # after a failure, or Ctrl-C
+                stopped.set()
+        return [self._charge(key, said[key]) for key in map(self._key, bodies)]
+
+    def _charge(self, key: str, answer: Answer) -> Answer:
+        tokens = 0 if key in self._charged else answer.tokens
+        self._charged.add(key)
+        return Answer(answer.text, tokens)
+
+    def _answer(self, session: requests.Session, key: str, body: Body, stopped: threading.Event) -> Answer:
+        if stopped.is_set():  # one before it has failed, and its sentence is told
+            raise CancelledError
+        file = checkpoint.place(FOLDER) / key[:2] / f"{key}.json"
+        asked = {"url": self.url, "body": body}
+        if (kept := _read(file, asked)) is None:
+            try:
+                kept = self._ask(session, body)
+            except ConfigError:
+                stopped.set()
+                raise
+            _write(file, {**asked, "text": kept.text, "tokens": kept.tokens})
+        return kept
+
+    def _ask(self, session: requests.Session, body: Body) -> Answer:
+        try:
+            reply = session.post(self.url, json=body, timeout=self.timeout, allow_redirects=False)
+        except requests.RequestException as error:
+            raise self._silent(error) from None
+        if reply.status_code != requests.codes.ok:
+            raise self._refused(reply, str(body["model"]))
+        return self._content(reply)
+
+    def _content(self, reply: requests.Response) -> Answer:
+        """The text of the first choice, and what it cost, where the server says."""
+        try:
+            held = reply.json()
+            text = held["choices"][0]["message"]["content"] or ""  # null where all tokens went into thinking
+            cost = int((held.get("usage") or {}).get("total_tokens") or 0)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            text, cost = None, 0
+        if not isinstance(text, str):
+            raise ConfigError(f"{self._named()} answers, but not in the form of OpenAI's chat completions; {KEPT}")
+        return Answer(text, cost)
+
+    def _key(self, body: Body) -> str:
+        return hashlib.sha256(canonical_json({"url": self.url, "body": body}).encode()).hexdigest()
+
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # shared by threads, so it remembers nothing
+        session.auth = _authorized  # also keeps a password of ~/.netrc out of it
+        waits = Retry(
+            self.retries,
+            allowed_methods=None,
+            status_forcelist=AGAIN,
+            raise_on_status=False,
+            backoff_factor=BACKOFF,
+            backoff_jitter=JITTER,
+            backoff_max=LONGEST,
+            retry_after_max=int(LONGEST),
+        )
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=waits, pool_maxsize=self.concurrency))
+        return session
+
+    # --- one sentence for each way to get no answer ---
+
+    def _named(self) -> str:
+        return f"the judge's endpoint {self.url}"
+
+    def _silent(self, error: requests.RequestException) -> ConfigError:
+        late = isinstance(error, requests.Timeout) or "timed out" in str(error)
+        what = f"does not answer within timeout={self.timeout:g} seconds" if late else f"is out of reach: {_reason(error)}"
+        return ConfigError(f"{self._named()} {what}, after {self.retries} retries; is endpoint=... right? {KEPT}")
+
+    def _refused(self, reply: requests.Response, model: str) -> ConfigError:
+        status = reply.status_code
+        if status in (401, 403):
+            what = f"refuses the key in {KEY}" if os.environ.get(KEY) else f"needs a key: set {KEY}"
+            return ConfigError(f"{self._named()} {what} (status {status}); {KEPT}")
+        if status == 404:
+            return ConfigError(f"{self._named()} knows no endpoint_model={model}, or is no such address{_words(reply)}; {KEPT}")
+        if status == 429:
+            rest = f"after {self.retries} retries: wait, or lower concurrency={self.concurrency}"
+            return ConfigError(f"{self._named()} still limits the rate {rest}; {KEPT}")
+        tried = f" after {self.retries} retries" if status in AGAIN else ""
+        return ConfigError(f"{self._named()} failed with status {status}{tried}{_words(reply)}; {KEPT}")
+
+
+def _authorized(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    if key := os.environ.get(KEY, "").strip():
+        request.headers["Authorization"] = f"Bearer {key}"
+    return request
+
+
+def _reason(error: requests.RequestException) -> str:
+    """What the network said, out of the layers of requests and urllib3."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None) or error
+    text = str(reason).splitlines()[0] if str(reason) else type(error).__name__
+    return _without_key(text.rpartition("object at 0x")[2].partition(": ")[2] or text)
+
+
+def _words(reply: requests.Response) -> str:
+    """The server's own words, where it has some: OpenAI's `error`, FastAPI's `detail`."""
+    try:
+        held = reply.json()
+        said = held.get("error") or held["detail"]
+        said = said["message"] if isinstance(said, dict) else said
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return f": {_without_key(' '.join(str(said).split()))[:200]}"
+
+
+def _without_key(text: str) -> str:
+    key = os.environ.get(KEY, "").strip()
+    return text.replace(key, "***") if key else text
+
+
+# --- answers that were paid for ---------------------------------------------------------------------------------------
+
+
+def _read(file: Path, asked: Mapping[str, Any]) -> Answer | None:
+    """The answer in a file; None where there is none, or not to this question."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if {name: held[name] for name in asked} == asked:
+            return Answer(str(held["text"]), int(held["tokens"]))
+    return None
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, suffix=".partial", delete=False) as partial:
+        partial.write(canonical_json(content))
+    Path(partial.name).replace(file)
+
+
+# --- where it is ------------------------------------------------------------------------------------------------------
+
+
+def address(url: str) -> str:
+    """The address of the chat completions of a server: `http://host`, `http://host/v1` and the whole address will do.
+
+    Raises:
+        ValueError: it is none, or it holds a user, a password or a query, which would end up in runs.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password or parts.query:
+        raise ValueError
+    path = parts.path.rstrip("/") or "/v1"
+    path = path if path.endswith("/chat/completions") else f"{path}/chat/completions"
+    return f"{parts.scheme}://{parts.netloc}{path}"

@@ -1,0 +1,113 @@
+"""The second term of eq. 2, -lambda D, and its policy gradient on the choice of evidence, as a training's `also` (train.py).
+
+For each question of a batch DRAWS ordered draws of evidence are judged against the weak side's; the gradient of the expected
+reward is estimated from them with the mean of the others as the baseline (`explainers/_policy.py`). The reward is D less `kl`
+times log p / p_0, so that in expectation a policy pays for its distance from the one it started as. What is drawn hangs on the
+seed and the step alone: a training that goes on from a checkpoint draws the same. Shape legend: N questions, K draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2s_mlflow import judges, pieces, tasks
+from w2s_mlflow.judges import Judge
+from w2s_mlflow.records import Debate, Explanation, Ints, Side
+from w2s_mlflow.stages import _debates
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from w2s_mlflow.explainers.extractive import Policy, Read
+    from w2s_mlflow.heads import Head
+
+DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Arguing:
+    """A strong model that argues while it learns.
+
+    Attributes:
+        weak: the other side of each training question, which does not change.
+        weight: lambda.
+        kl: the price of log p / p_0 in the reward.
+        size: pieces of evidence.
+    """
+
+    head: Head
+    policy: Policy
+    reading: Read
+    weak: Sequence[Side]
+    judge: Judge
+    task: tasks.Task
+    weight: float
+    kl: float
+    size: int
+    seed: int
+    micro_batch: int | None
+
+    def __call__(self, step: int, examples: Ints, backward: Callable[..., Any]) -> dict[str, float]:
+        """Add the gradients of one batch; its metrics, means over questions and draws."""
+        size = self.micro_batch or len(examples)
+        parts = [examples[start : start + size] for start in range(0, len(examples), size)]
+        found: dict[str, float] = {}
+        for number, rows in enumerate(parts):
+            share = len(rows) / len(examples)
+            loss, values = self._argued(rows, (self.seed, step, number))
+            backward(self.weight * share * loss)
+            found = {name: found.get(name, 0.0) + share * value for name, value in values.items()}
+        return found
+
+    def _argued(self, rows: Ints, seeds: tuple[int, ...]) -> tuple[Tensor, dict[str, float]]:
+        import torch
+
+        from w2s_mlflow.explainers import extractive
+
+        batch, piece_RL = self.reading.batch(rows, next(self.head.parameters()).device)
+        with torch.no_grad():
+            decisions_N = self.head(batch).argmax(dim=1)
+        width = int(self.reading.count_N[rows].max(initial=1))
+        scores_NP, open_NP = extractive.scores(self.head, self.policy, batch, piece_RL, decisions_N, width)
+        random = torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+        drawn_NKS = extractive.draw(scores_NP, open_NP, DRAWS, self.size, random)
+        log_p_NK = extractive.log_probability(scores_NP, open_NP, drawn_NKS)
+        away_NK = (log_p_NK - extractive.log_probability(torch.zeros_like(scores_NP), open_NP, drawn_NKS)).detach()
+        explained = self._explained(rows, drawn_NKS)
+        judged_NK = torch.from_numpy(self._judged(rows, decisions_N.tolist(), explained)).to(away_NK)
+        values = {"reward": judged_NK.mean(), "win_rate": (judged_NK > 0).double().mean(), "kl": away_NK.mean()}
+        values["entropy"] = extractive.entropy(scores_NP.detach(), open_NP).mean()
+        words = float(np.mean([pieces.words(one.text) for own in explained for one in own]))
+        said = {f"align/{name}": float(value) for name, value in values.items()} | {"align/words": words}
+        return extractive.surrogate(log_p_NK, judged_NK - self.kl * away_NK), said
+
+    def _explained(self, rows: Ints, drawn_NKS: Tensor) -> list[list[Explanation]]:
+        """The explanation of each draw, by question."""
+        from w2s_mlflow.explainers import extractive
+
+        every = [self.reading.questions[row] for row in rows for _ in range(DRAWS)]
+        found = extractive.explained(every, drawn_NKS.flatten(0, 1))
+        return [found[start : start + DRAWS] for start in range(0, len(found), DRAWS)]
+
+    def _judged(self, rows: Ints, decisions: Sequence[int], explained: Sequence[Sequence[Explanation]]) -> NDArray[np.float64]:
+        """D of each draw, (N, K)."""
+        debates = []
+        for row, decision, own in zip(rows, decisions, explained, strict=True):
+            question = self.reading.questions[row]
+            claim = _debates.claim(self.task, question, decision)
+            debates += [Debate(question, Side(_debates.STRONG, decision, claim, one), self.weak[row]) for one in own]
+        verdicts = self.judge([order for debate in debates for order in (debate, debate.swapped())])
+        return rewards([judges.preference(*verdicts[start : start + 2]) for start in range(0, len(verdicts), 2)])
+
+
+def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
+    """D by question and draw, (N, K); one without a verdict gets the mean of its question's others, and so weighs nothing."""
+    found_NK = np.array(preferences, dtype=np.float64).reshape(-1, DRAWS)
+    known_NK = np.isfinite(found_NK)
+    mean_N = np.where(known_NK, found_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)
+    return np.where(known_NK, found_NK, mean_N[:, None])

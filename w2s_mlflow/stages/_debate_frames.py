@@ -1,0 +1,91 @@
+"""Runs of the stages debate and align -> the frames of their tables, every number recomputed from what is stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from w2s_mlflow.records import read_gold
+from w2s_mlflow.stages import _debates, _transcripts
+from w2s_mlflow.stages._scores import Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from w2s_mlflow.tracking.results import Result
+
+UNSAID = ("seed", "method", "traces", "head")
+"""Options that are no setting: the seed, what is result-neutral, and what other columns say."""
+SAID = ("task", "weak", "strong", "seed", "split", "form", "explainer", "pieces", "rounds")
+ALIGNED = ("task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge")
+GOLD = ("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
+
+
+def rows(result: Result, scores: Mapping[str, Scores | str]) -> list[dict[str, Any]]:
+    """The rows of a run of either stage. Raises ConfigError for lost tables."""
+    return [alignment(result, scores)] if result.stage == "align" else list(debates(result))
+
+
+def frame(found: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """The rows as a frame; `setting` is what of their other options differs between rows of one task."""
+    import pandas as pd
+
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in found:  # of runs that differ in nothing but their code the newest
+        kept[tuple(sorted(row["options"].items())), row["judge"]] = row
+    every = list(kept.values())
+    for row in every:
+        alike = [other["options"] for other in every if other["task"] == row["task"]]
+        own = {name: value for name, value in row["options"].items() if name not in (*SAID, *ALIGNED, *UNSAID)}
+        told = [f"{name}={value}" for name, value in own.items() if any(other.get(name) != value for other in alike)]
+        row["setting"] = " ".join(sorted(told))
+    return pd.DataFrame(every, columns=list(columns))
+
+
+def debates(result: Result) -> Iterator[dict[str, Any]]:
+    """One row for each judge of a run of debates, as tables/__init__.py describes it. Raises ConfigError for lost tables."""
+    held, verdicts = _transcripts.read(result)
+    apart_N = (held["strong_decision"] != held["weak_decision"]).to_numpy()
+    for judge in dict.fromkeys(verdicts["judge"]):
+        preference_N = _transcripts.preference_N(held, verdicts, judge)
+        row: dict[str, Any] = {name: result.params[name] for name in SAID} | {"run_id": result.run_id, "judge": judge}
+        row["options"] = dict(result.params)
+        row |= {"questions": len(held), "no_verdict": int(np.isnan(preference_N).sum()), "disagreements": apart_N.mean()}
+        row |= {"win_rate": _won(preference_N), "apart_win_rate": _won(preference_N[apart_N])}
+        own = verdicts[verdicts["judge"] == judge]
+        row |= {"cost": int(own["cost"].sum()), "position_bias": float(own["log_odds"].mean())}
+        yield row | dict.fromkeys(GOLD, math.nan) | _against_gold(result, held, preference_N)
+
+
+def _won(preference_N: _debates.Doubles) -> float:
+    """The strong side's share of the debates with a verdict; not a number without one."""
+    known = preference_N[np.isfinite(preference_N)]
+    return float(_debates.won_N(known).mean()) if len(known) else math.nan
+
+
+def _against_gold(result: Result, held: pd.DataFrame, preference_N: _debates.Doubles) -> dict[str, float]:
+    part = f"gold/{result.params['split']}.parquet"
+    if part not in result.digests:
+        return {}
+    ids = list(held["id"])
+    gold_N, label_N = read_gold(result.artifact(part), ids), result.weak_labels().of(ids).argmax(axis=1)
+    found = _debates.against_gold(held, preference_N, label_N, gold_N)
+    return {name: found[name] for name in GOLD if name in found}
+
+
+def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, Any]:
+    """The row of an aligned model: accuracy and mean D of the plain student, and of it. Raises ConfigError for lost tables."""
+    import pandas as pd
+
+    row: dict[str, Any] = {name: result.params[name] for name in ALIGNED} | {"run_id": result.run_id}
+    row["options"] = dict(result.params)
+    for when, run_id in (("before", result.tags["w2s.before_run_id"]), ("after", result.run_id)):
+        own = scores.get(run_id)
+        row[f"accuracy_{when}"] = own.metrics["accuracy"] if isinstance(own, Scores) else math.nan
+        held, verdicts = (pd.read_parquet(result.artifact(f"{when}/{name}")) for name in (_debates.DEBATES, _debates.VERDICTS))
+        preference_N = _transcripts.preference_N(held, verdicts)
+        row |= {f"preference_{when}": float(np.nanmean(preference_N)), f"win_rate_{when}": _won(preference_N)}
+    return row | {name: result.metrics.get(f"align/{name}", math.nan) for name in ("entropy", "words")}

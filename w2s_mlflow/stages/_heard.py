@@ -1,0 +1,103 @@
+"""What was said of the debates of an earlier run, by people or by its judges: what the judges human and reward learn from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.records import Debate, Example, Explanation, Side
+from w2s_mlflow.stages import _transcripts
+from w2s_mlflow.stages._debates import STRONG, WEAK
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.results import Result
+
+LOG = logging.getLogger("w2s_mlflow")
+STAGE = "debate"
+
+
+def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
+    """What becomes of the options of judges that hear an earlier run: its full id, and the digest of what people said there.
+
+    So a stage that is called again once people have said more makes another result, and else finds the one it has made.
+
+    Raises:
+        ConfigError: there is no such run, it is none of debates, or half of the verdicts of people are missing.
+    """
+    found: dict[str, str] = {}
+    for name in judges:
+        found |= HEARD[name](judges[name]) if name in HEARD else {}
+    return found
+
+
+def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Sequence[Any]]] | None:
+    """What is handed to a judge that hears an earlier run: its debates and what was said of each; None for any other judge."""
+    return (lambda: ANSWERS[name](chosen)) if name in ANSWERS else None
+
+
+def debates(found: Result) -> list[Debate]:
+    """The debates of a run, the strong side first, as its judges were shown them."""
+    table, _ = _transcripts.read(found)
+    return [_debate(row) for row in _transcripts.rows(table)]
+
+
+def _people(chosen: Any) -> dict[str, str]:
+    from w2s_mlflow.tracking import assessments
+
+    found = assessments.pull(_run(chosen.run).run_id)
+    LOG.info("%s", found.said())
+    found.check()
+    return {"run": found.run_id, "heard": found.digest()}
+
+
+def _judge(chosen: Any) -> dict[str, str]:
+    return {"run": _run(chosen.run).run_id}
+
+
+def _votes(chosen: Any) -> tuple[list[Debate], list[tuple[str, ...]]]:
+    from w2s_mlflow.tracking import assessments
+
+    shown, found = debates(_run(chosen.run)), assessments.pull(chosen.run)
+    if found.digest() != chosen.heard:
+        raise ConfigError(f"people have judged more debates of run {chosen.run} since this command began: run it again")
+    return shown, [found.votes.get(debate.question.id, ()) for debate in shown]
+
+
+def _verdicts(chosen: Any) -> tuple[list[Debate], list[float]]:
+    found = _run(chosen.run)
+    table, verdicts = _transcripts.read(found)
+    names = list(dict.fromkeys(verdicts["judge"]))
+    if chosen.of and chosen.of not in names:
+        raise must("judge_options", f"of=JUDGE, one of {', '.join(names)} in run {found.run_id}", f"of={chosen.of}")
+    return debates(found), _transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
+
+
+HEARD: Mapping[str, Callable[[Any], dict[str, str]]] = {"human": _people, "reward": _judge}
+ANSWERS: Mapping[str, Callable[[Any], tuple[Sequence[Debate], Sequence[Any]]]] = {"human": _votes, "reward": _verdicts}
+
+
+def _run(run: str) -> Result:
+    from w2s_mlflow.tracking import results
+
+    if not run:
+        raise must("judge_options", "run=RUN, the run of debates that were judged, for the judges human and reward", "none")
+    found = results.find(run)
+    if found.stage != STAGE:
+        raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={run}, a run of {found.stage or 'no stage'}")
+    return found
+
+
+def _debate(row: Mapping[str, Any]) -> Debate:
+    segments, candidates = (tuple(map(str, np.atleast_1d(row[name]))) for name in ("segments", "candidates"))
+    question = Example(str(row["id"]), str(row["group"]), segments, candidates)
+    return Debate(question, _side(row, STRONG), _side(row, WEAK))
+
+
+def _side(row: Mapping[str, Any], name: str) -> Side:
+    own = {field: row[f"{name}_{field}"] for field in ("decision", "claim", "explanation", "pieces")}
+    explanation = Explanation(str(own["explanation"]), tuple(int(piece) for piece in own["pieces"]))
+    return Side(name, int(own["decision"]), str(own["claim"]), explanation)

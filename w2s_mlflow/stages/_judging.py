@@ -1,0 +1,101 @@
+"""Who argues and who judges, made ready: fitted models with their decisions, and judges by name with their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from w2s_mlflow import config as options
+from w2s_mlflow.config import must, unknown
+from w2s_mlflow.records import Example, Floats
+from w2s_mlflow.stages import _heard, _runs
+from w2s_mlflow.stages._options import Training
+
+if TYPE_CHECKING:
+    from w2s_mlflow.explainers.extractive import Mind, Policy
+    from w2s_mlflow.heads import Head
+    from w2s_mlflow.judges import Judge
+    from w2s_mlflow.tracking.results import Result
+
+
+def judges(names: str, given: str) -> dict[str, Any]:
+    """The judges by name, each with its options.
+
+    Args:
+        names: of files of judges/, with commas between them.
+        given: NAME=VALUE with commas between them, each for the judges that have such an option.
+
+    Raises:
+        ConfigError: there is no such judge, or an option is none's.
+    """
+    pairs = _pairs(given)
+    kinds = {name: options.plugin("judges", name, "--judge").Options for name in map(str.strip, names.split(","))}
+    known = {name for kind in kinds.values() for name in kind.__dataclass_fields__}
+    if strange := set(pairs) - known:
+        raise unknown("an option of --judge-options", min(strange), known or {"none"})
+    return {
+        name: options.parse(kind, {key: value for key, value in pairs.items() if key in kind.__dataclass_fields__})
+        for name, kind in kinds.items()
+    }
+
+
+def resolved(names: str, given: str) -> str:
+    """The options of judges, with what is to be known of the run that one hears. Raises ConfigError as `_heard.resolved`."""
+    changed = _heard.resolved(judges(names, given))
+    return ",".join(f"{name}={value}" for name, value in (_pairs(given) | changed).items()) if changed else given
+
+
+def _pairs(given: str) -> dict[str, str]:
+    return dict(_pair(text) for text in given.split(",") if text.strip())
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.strip().partition("=")
+    if not equals:
+        raise must("judge_options", "NAME=VALUE with commas between them", repr(text))
+    return name.replace("-", "_"), value
+
+
+def judge(name: str, chosen: Any, config: Training, weak: Mind) -> Judge:
+    """A judge by its name; one that hears an earlier run is handed that, any other the frozen weak model's answers."""
+    handed = _heard.answer(name, chosen) or answers(weak, config)
+    made: Judge = options.plugin("judges", name, "--judge").make(chosen, handed)
+    return made
+
+
+def answers(weak: Mind, config: Training) -> Callable[[Sequence[Example]], Floats]:
+    """log probabilities of the classes, (N, C), by the frozen weak model."""
+
+    def answer(asked: Sequence[Example]) -> Floats:
+        found_NC = _probabilities(weak.head, weak.head.encode(asked), config)
+        log_p_NC: Floats = np.log(np.maximum(found_NC, np.finfo(np.float32).tiny))
+        return log_p_NC
+
+    return answer
+
+
+def kept(found: Result, config: Training) -> Head:
+    """The model of a run, ready to answer."""
+    from w2s_mlflow import train
+    from w2s_mlflow.tracking import logged_model
+
+    train.use_threads(config.rung().parameters)
+    head = logged_model.load(found.tags[_runs.MODEL])
+    train.place(head)
+    return head
+
+
+def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy | None = None) -> Mind:
+    """A model that argues, with its decisions."""
+    from w2s_mlflow.explainers import extractive
+
+    reading = extractive.read(head, asked)
+    return extractive.Mind(head, reading, _probabilities(head, reading.data, config).argmax(axis=1), policy)
+
+
+def _probabilities(head: Head, data: Any, config: Training) -> Floats:
+    from w2s_mlflow import predict
+
+    return predict.probabilities(head, data, config.micro_batch or predict.BATCH, config.dtype)

@@ -1,0 +1,113 @@
+"""The debates of a finished run, read back: for measures that need ground truth, and as traces that people read."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from w2s_mlflow.stages._debates import DEBATES, STRONG, VERDICTS, WEAK, Doubles, sigmoid
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from w2s_mlflow.tracking.results import Result
+    from w2s_mlflow.tracking.traces import Transcript
+
+TRACES = "w2s.traces"
+"""The tag of a run of debates with the number of those that are written as traces."""
+TIE = "tie"
+
+
+def read(found: Result) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of debates and of verdicts. Raises ConfigError where they are lost."""
+    import pandas as pd
+
+    return pd.read_parquet(found.artifact(DEBATES)), pd.read_parquet(found.artifact(VERDICTS))
+
+
+def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | None = None) -> Doubles:
+    """D of each debate by one judge, the first where none is named; not a number where an order has no verdict."""
+    own = verdicts[verdicts["judge"] == (judge or verdicts["judge"].iloc[0])]
+    by_order = own.pivot(index="id", columns="order", values="log_odds").reindex(debates["id"])
+    both = (by_order[order].to_numpy(dtype=np.float64) for order in (f"{STRONG},{WEAK}", f"{WEAK},{STRONG}"))
+    strong_first_N, weak_first_N = both
+    found_N: Doubles = (strong_first_N - weak_first_N) / 2
+    return found_N
+
+
+def traced(found: Result, wanted: int | None) -> Result:
+    """The run with its first debates written as traces, those that are not yet."""
+    from w2s_mlflow.tracking import planned, recorder, traces
+
+    if planned.current() or wanted == 0:
+        return found
+    have = int(found.tags.get(TRACES, "0"))
+    if (wanted is not None and have >= wanted) or have >= found.metrics["debate/questions"]:
+        return found
+    debates, verdicts = read(found)
+    count = len(debates) if wanted is None else min(wanted, len(debates))
+    if have < count:
+        traces.write(found.run_id, transcripts(debates[have:count], verdicts))
+    return recorder.attach(found, "traces", lambda directory: None, {}, {TRACES: str(count)})
+
+
+def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcript]:
+    """Each debate in the order in which it was held: side by side, round by round, then what each judge says of each order."""
+    from w2s_mlflow.tracking.traces import Transcript
+
+    preferences, by_id = preference_N(debates, verdicts), dict(list(verdicts.groupby("id", sort=False)))
+    found = []
+    for preference, debate in zip(preferences, rows(debates), strict=True):
+        own = by_id[debate["id"]]
+        sides = {side: debate[f"{side}_claim"] for side in (STRONG, WEAK)}
+        given = {"question": "\n".join(debate["segments"]), "claims": sides}
+        tags = {"w2s.winner": winner(preference)}
+        found.append(Transcript(debate["id"], given, _decided(preference, sides), [*_turns(debate), *_judged(own)], tags))
+    return found
+
+
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, by the names of its columns."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def winner(preference: float) -> str:
+    """strong, weak or tie by the sign of D; none where there is no verdict."""
+    if not math.isfinite(preference):
+        return "none"
+    return {1.0: STRONG, -1.0: WEAK}.get(float(np.sign(preference)), TIE)
+
+
+def _decided(preference: float, claims: dict[str, str]) -> dict[str, Any]:
+    won = winner(preference)
+    found: dict[str, Any] = {"winner": won, "claim": claims.get(won, "")}
+    return found | ({"D": round(float(preference), 3), "p_strong": round(sigmoid(preference), 3)} if won != "none" else {})
+
+
+def _turns(debate: dict[str, Any]) -> list[Any]:
+    from w2s_mlflow.tracking.traces import Turn
+
+    found = []
+    for number in range(len(debate["strong_said"])):
+        for side, other in ((STRONG, WEAK), (WEAK, STRONG)):
+            given: dict[str, Any] = {"claim": debate[f"{side}_claim"]}
+            if number:
+                given["the other side said"] = debate[f"{other}_said"][number - 1]
+            name = f"{side}, round {number + 1}" if len(debate["strong_said"]) > 1 else side
+            found.append(Turn(name, "side", given, {"evidence": debate[f"{side}_said"][number]}))
+    return found
+
+
+def _judged(verdicts: pd.DataFrame) -> list[Any]:
+    from w2s_mlflow.tracking.traces import Turn
+
+    found = []
+    for verdict in rows(verdicts):
+        said: dict[str, Any] = {"log_odds of the first": verdict["log_odds"], "rationale": verdict["rationale"]}
+        if not math.isfinite(verdict["log_odds"] if verdict["log_odds"] is not None else math.nan):
+            said["log_odds of the first"] = None
+        said |= {"cost": int(verdict["cost"])} if verdict["cost"] else {}
+        found.append(Turn(f"judge {verdict['judge']}", "judge", {"order": verdict["order"]}, said))
+    return found

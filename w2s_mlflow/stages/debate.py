@@ -1,0 +1,215 @@
+"""Algorithm 1, steps 1 to 4: student and supervisor argue over unlabelled questions, and a judge decides (Definition 4).
+
+Each side decides, and shows evidence for it, some pieces of the question (`--explainer`). The judge sees both claims with their
+evidence, in both orders. Both models are asked for by their options, and found or trained with their weights kept.
+
+Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups, `apart_win_rate`, the same where the
+sides disagree, and `preference`, the mean D;
+`disagreements`; `position_bias`, the mean log-odds that the judge gives to the first place, and `by_position`, how often the
+place decides; `no_verdict`, `cost` in tokens, `strong_words` and `weak_words` of evidence; `agreement/<judge>/<judge>`. The
+evaluator adds, on the split that `--report` names, what needs ground truth: `judge_accuracy` where the sides disagree, with
+`judge_brier` and `judge_ece`; `strong_right`, what an always-strong judge would have there; `decided`, how many these are;
+`strong_accuracy`, `weak_accuracy`, `label_accuracy`.
+Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels that the verdicts make. One
+MLflow trace for each debate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from w2s_mlflow import config as options
+from w2s_mlflow import models, tasks
+from w2s_mlflow.config import must, option, unknown
+from w2s_mlflow.records import Example
+from w2s_mlflow.split import Split
+from w2s_mlflow.stages import _debates, _gold, _judging, _methods, _runs, _transcripts, _verdicts, align, student, supervisor
+from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
+from w2s_mlflow.stages._options import Training, model_name
+
+if TYPE_CHECKING:
+    from w2s_mlflow.explainers import Explainer
+    from w2s_mlflow.explainers.extractive import Mind
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+VERSION = 1
+SPLITS = ("test", "selection", "transfer")
+CHOOSERS = ("gradient", "policy", "random")
+SAID = {"rationale": 40, "line": 4}
+"""Explanations that a model says in its own words, and the tokens that each may have unless the user says otherwise."""
+FORMS = ("debate", "consultancy", "no_explanation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Training):
+    """A debate: who argues, about what, how, and before whom."""
+
+    weak: str = "chess-60k"
+    """The weak side: the supervisor of this model."""
+    strong: str = "chess-426k"
+    """The strong side: this model as a student of that supervisor."""
+    method: str = "baseline"
+    """The student's method, a preset of `student --method`."""
+    split: str = "test"
+    """What is debated: test, selection or transfer (with its validation slice)."""
+    questions: int | None = 200
+    """Questions that are debated, the first of the split; none takes all."""
+    form: str = "debate"
+    """debate: both sides show evidence; consultancy: the strong side alone, and its evidence is all there is for either
+    claim; no_explanation: neither."""
+    explainer: str = "gradient"
+    """How evidence is chosen: gradient, the pieces that speak most for the decision; random; or policy: the strong side is the
+    model of `align` with these options and its policy, the weak side's evidence is chosen by gradient. Or what is said, by
+    causal language models: rationale, in words; line, in chess the play that is expected."""
+    pieces: int = 3
+    """Pieces of evidence that a side shows in one round."""
+    tokens: int | None = None
+    """Tokens of a rationale or a line that a side says in one round, at most; none: 40 and 4."""
+    rounds: int = 1
+    """How often both sides speak: each knows what was shown before and shows none of it again; the judge sees all a side has
+    shown."""
+    judge: str = "model"
+    """Who decides, a file of judges/; several with commas between them, of whom the first makes the labels."""
+    judge_options: str = ""
+    """Options of the judges, NAME=VALUE with commas between them."""
+    traces: int | None = option(None, result=False)
+    """Debates that are written as MLflow traces, the first; none takes all, 0 writes none."""
+
+    MODEL: ClassVar[str] = "strong"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        models.find(self.weak, "weak")
+        if self.method not in _methods.METHODS or _methods.METHODS[self.method].get("labels") in _methods.DEBATES:
+            legal = [name for name in _methods.METHODS if name not in _methods.DEBATES]
+            raise unknown("--method", self.method, legal)
+        for name, values in {"split": SPLITS, "form": FORMS, "explainer": CHOOSERS + tuple(SAID)}.items():
+            if getattr(self, name) not in values:
+                raise unknown(options.flag(name), getattr(self, name), values)
+        if self.explainer == "policy" and self.method != "baseline":
+            raise must("method", "baseline under --explainer policy", self.method)
+        for name in ("questions", "pieces", "tokens", "rounds"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise must(name, "at least 1", value)
+        if self.traces is not None and self.traces < 0:
+            raise must("traces", "at least 0", self.traces)
+        _judging.judges(self.judge, self.judge_options)
+
+
+def run(config: Config) -> Result:
+    """The debates, found or held, with the two models they need. Raises ConfigError before anything is written."""
+    config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options))
+    weak, strong = sides(config)
+    config, cut = _gold.cut(config.resolved())
+    inputs = {"weak": weak, "student": strong}
+    roots = ["explainers.extractive", *(f"judges.{name}" for name in _judging.judges(config.judge, config.judge_options))]
+    roots += ["explainers.generative"] if config.explainer in SAID else []
+    parts = _runs.parts("debate", VERSION, config, cut, inputs, roots)
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.form}
+
+    def make(recorder: Recorder) -> None:
+        _make(config, cut, weak, strong, parts.digest(), recorder)
+
+    plain = replace(config, keep_model="never")  # what is kept are its inputs' models
+    found = _runs.produce(parts, plain, cut, identity, _note(config, inputs), make, inputs)
+    found = _scored(found, config, questions(config, cut))
+    return _transcripts.traced(found, config.traces)
+
+
+def sides(config: Config) -> tuple[Result, Result]:
+    """The supervisor and the student that argue, found or trained, their weights kept."""
+    kept: dict[str, Any] = {**config.shared(), "report": "none", "keep_model": "always", "ceiling": "none"}
+    own = {name: getattr(config, name) for name in ("strong", "weak", "pooling", "epochs", "batch_size", "learning_rate")}
+    weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"report": "none", "keep_model": "always"}))
+    if config.explainer == "policy":
+        return weak, align.run(align.Config(pieces=config.pieces, **own, **kept))
+    return weak, student.run(student.Config(method=config.method, **own, **kept))
+
+
+def questions(config: Config, cut: Split) -> tuple[Example, ...]:
+    """What is debated, without labels."""
+    found = cut.transfer + cut.transfer_validation if config.split == "transfer" else cut.parts()[config.split]
+    return found[: config.questions]
+
+
+def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
+    asked = questions(config, cut)
+    heads = {side: _judging.kept(found, config) for side, found in ((WEAK, weak), (STRONG, strong))}
+    policy = align.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
+    minds = {WEAK: _judging.mind(heads[WEAK], asked, config), STRONG: _judging.mind(heads[STRONG], asked, config, policy)}
+    played = _debates.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
+    kept, chosen = _verdicts.place(fingerprint), _judging.judges(config.judge, config.judge_options)
+    judge = {name: _judging.judge(name, own, config, minds[WEAK]) for name, own in chosen.items()}
+    said = [_verdicts.ask(name, judge[name], played.debates, kept) for name in judge]
+    _debates.write(recorder.directory, played, said)
+    own = weak.weak_labels() if config.split == "transfer" else weak.predictions(config.split)
+    ids = [question.id for question in asked]
+    labelled = replace(own, ids=tuple(ids), groups=tuple(question.group for question in asked), probabilities_NC=own.of(ids))
+    recorder.weak_labels(_debates.labels(labelled, played.debates, said[0].preference_N()))
+    values = _debates.measures(played, said[0]) | _debates.agreements(said)
+    recorder.metrics({f"debate/{name}": value for name, value in values.items()})
+    kept.unlink(missing_ok=True)
+
+
+def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debater]:
+    """Both sides, the strong one first; each draws by a seed of its own."""
+    speak = {STRONG: config.form != "no_explanation", WEAK: config.form == "debate"}
+
+    def debater(side: str, seed: int) -> Debater:
+        explain = _explainer(config, side, minds[side], seed) if speak[side] else None
+        return Debater(side, minds[side].decisions_N, explain)
+
+    return debater(STRONG, 2 * config.seed), debater(WEAK, 2 * config.seed + 1)
+
+
+def _explainer(config: Config, side: str, mind: Mind, seed: int) -> Explainer:
+    from w2s_mlflow.explainers import extractive, generative
+
+    if config.explainer in SAID:
+        task, asked = tasks.find(config.task), mind.reading.questions
+        claims = [_debates.claim(task, *one) for one in zip(asked, mind.decisions_N.tolist(), strict=True)]
+        return generative.explainer(config.explainer, mind, config.tokens or SAID[config.explainer], seed, claims)
+    chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer
+    return extractive.explainer(chooser, mind, config.pieces, seed)
+
+
+def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
+    """The evaluator's part: what the judge is worth against ground truth, once, and the gold beside the debates."""
+    from w2s_mlflow.records import write_gold
+    from w2s_mlflow.tracking import planned, recorder, results
+
+    part = config.report
+    if planned.current() or part != config.split or f"{results.ARTIFACTS}.{part}" in found.tags:
+        return found
+    gold = _gold.gold_of(config)
+    if not gold.known(asked):
+        return found
+    gold_N = _gold.read(gold, asked, part, "debate")
+    debates, verdicts = _transcripts.read(found)
+    label_N = found.weak_labels().of(list(debates["id"])).argmax(axis=1)
+    values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), label_N, gold_N)
+    values = {name: value for name, value in values.items() if np.isfinite(value)}
+    return recorder.attach(
+        found,
+        part,
+        lambda directory: write_gold(directory / "gold" / f"{part}.parquet", [question.id for question in asked], gold_N),
+        {f"debate/{name}": value for name, value in values.items()} | _gold.reads(gold),
+        {},
+    )
+
+
+def _note(config: Config, inputs: Mapping[str, Result]) -> str:
+    from w2s_mlflow.tracking import results
+
+    strong, weak = (results.link(inputs[role]) for role in ("student", "weak"))
+    how = {
+        "debate": "both show evidence",
+        "consultancy": "the strong side alone shows evidence",
+        "no_explanation": "neither shows evidence",
+    }
+    return f"{strong} against {weak} on `{config.split}`, {how[config.form]}, before the judge `{config.judge}` (Algorithm 1)."

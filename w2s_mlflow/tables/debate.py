@@ -1,0 +1,35 @@
+"""Debates between a student and its supervisor: who wins, and what the judge is worth (Definition 4)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from w2s_mlflow import stats
+
+CAPTION = (
+    "Debates by what is shown (form), how it is chosen, and who judges; means over n seeds with 95% t intervals. `win_rate` "
+    "of the strong side, of all debates and of those in which the sides disagree (apart); `position_bias`: the mean log-odds "
+    "given to the side that is shown first. Against ground truth, where the sides disagree: `judge_accuracy` beside "
+    "`strong_right`, what a judge has who always believes the strong side, and the judge's calibration error; of all "
+    "questions, the accuracy of both sides and of the labels that the verdicts make."
+)
+FRAMES = ("debates",)
+KEYS = ["task", "weak", "strong", "split", "form", "explainer", "pieces", "rounds", "judge", "setting"]
+BOUNDED = ("win_rate", "apart_win_rate", "judge_accuracy")
+MEANS = (
+    *("disagreements", "position_bias", "no_verdict", "cost", "strong_right", "judge_ece"),
+    *("weak_accuracy", "strong_accuracy", "label_accuracy"),
+)
+COLUMNS = [*KEYS, "n", *(f"{name}{bound}" for name in BOUNDED for bound in ("", "_low", "_high")), *MEANS]
+
+
+def table(debates: pd.DataFrame) -> pd.DataFrame:
+    """One row per models, form, chooser and judge."""
+    rows = []
+    for key, found in debates.groupby(KEYS, sort=False):
+        row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)}
+        for name in BOUNDED:
+            interval = stats.seed_interval(found[name])
+            row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        rows.append(row | {name: float(found[name].mean()) for name in MEANS})
+    return pd.DataFrame(rows, columns=COLUMNS)

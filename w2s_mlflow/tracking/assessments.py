@@ -1,0 +1,200 @@
+"""What people say of debates: MLflow's feedback `winner` (strong, weak or tie) on their traces.
+
+They give it in the UI, on a trace's page or in a review queue (`review`), or at a terminal (`python -m w2s_mlflow judge RUN`);
+all of these write the same assessment. Of one person the last word counts. MLflow without accounts calls everybody in the UI
+by one name: there each assessment that stands is a vote of its own, and who changes their mind edits it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+from mlflow.entities import Assessment, AssessmentSource, AssessmentSourceType, Feedback, Trace
+from mlflow.exceptions import MlflowException
+from mlflow.genai import label_schemas, review_queues
+from mlflow.genai.label_schemas import InputCategorical, LabelSchema
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.judges import human
+from w2s_mlflow.judges.human import WINNERS
+from w2s_mlflow.tracking import results, traces
+from w2s_mlflow.tracking.server import client, experiment
+
+NAME = "winner"
+QUESTION = "Who argues better? The side whose evidence speaks more for its claim, whatever you think of the claim itself."
+NAMELESS = {"", "default", "unknown", "anonymous"}
+"""Who gave an assessment, where MLflow does not know."""
+PAGE = 100
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side said in one round."""
+
+    side: str
+    claim: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A debate as a person is shown it: the question and what the sides said, without what any judge made of it."""
+
+    trace_id: str
+    question: str
+    turns: tuple[Turn, ...]
+
+    def swapped(self) -> bool:
+        """Whether the weak side is shown first: half of the debates, by their ids, the same for everybody."""
+        return hashlib.sha256(self.trace_id.encode()).digest()[0] % 2 == 1
+
+
+@dataclass(frozen=True)
+class Assessments:
+    """What was said of the debates of one run: the votes on each by its question's id, none where nobody has judged it."""
+
+    run_id: str
+    votes: Mapping[str, tuple[str, ...]]
+    unreadable: int
+    """Feedback of people by that name that is none of WINNERS, which is not counted."""
+
+    @property
+    def judged(self) -> int:
+        """Debates with a vote."""
+        return sum(bool(own) for own in self.votes.values())
+
+    def said(self) -> str:
+        """How many are there, how many are missing, and how far people agree."""
+        votes, agreement = sum(map(len, self.votes.values())), human.agreement(list(self.votes.values()))
+        found = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
+        found += f"; {len(self.votes) - self.judged} are missing"
+        found += "" if agreement is None else f"; two people who judge the same debate agree in {agreement:.0%}"
+        return found + (f"; {self.unreadable} say neither of {', '.join(WINNERS)}" if self.unreadable else "")
+
+    def check(self) -> None:
+        """Raise ConfigError where half of the debates, or more, have no vote."""
+        if 2 * self.judged <= len(self.votes):
+            how = f"in the MLflow UI or with python -m w2s_mlflow judge {self.run_id}"
+            raise ConfigError(f"too few verdicts of people: {self.said()}; give more than half a feedback `{NAME}`, {how}")
+
+    def digest(self) -> str:
+        """What was said, as one word: equal votes, equal word."""
+        return hashlib.sha256(canonical_json({name: sorted(own) for name, own in self.votes.items()}).encode()).hexdigest()[:16]
+
+
+def pull(run: str) -> Assessments:
+    """The votes on a run's debates.
+
+    Raises:
+        ConfigError: there is no such run, or none of its debates is a trace.
+    """
+    found = results.find(run)
+    votes: dict[str, tuple[str, ...]] = {}
+    unreadable = 0
+    for trace in _traces(found.run_id, include_spans=False):
+        said = [str(one.value).strip().lower() for one in _last_words(trace.info.assessments)]
+        votes[trace.info.tags[traces.QUESTION]] = tuple(value for value in said if value in WINNERS)
+        unreadable += sum(value not in WINNERS for value in said)
+    return Assessments(found.run_id, votes, unreadable)
+
+
+def waiting(run: str, who: str) -> Iterator[Shown]:
+    """The debates of a run that a person has not judged, in the order of their questions' ids. Raises as `pull`."""
+    found = list(_traces(results.find(run).run_id, include_spans=True))
+    for trace in sorted(found, key=lambda trace: trace.info.tags[traces.QUESTION]):
+        if not any(one.source.source_id == who for one in _last_words(trace.info.assessments)):
+            yield _shown(trace)
+
+
+def log(shown: Shown, winner: str, who: str) -> None:
+    """Write a person's word on a debate, as the UI would."""
+    assert winner in WINNERS
+    source = AssessmentSource(AssessmentSourceType.HUMAN, who)
+    mlflow.log_feedback(trace_id=shown.trace_id, name=NAME, value=winner, source=source)
+
+
+def review(run: str) -> str:
+    """Put a run's debates into a review queue of the UI, those that are not in it yet; its name.
+
+    Raises:
+        ConfigError: as `pull`; or the experiment has another question of that name.
+    """
+    found = results.find(run)
+    ids, place = [trace.info.trace_id for trace in _traces(found.run_id, include_spans=False)], experiment().experiment_id
+    name = f"{found.name} {found.run_id[:8]}"
+    try:
+        queue = review_queues.get_review_queue(name=name, experiment_id=place)
+    except MlflowException as error:
+        _only_missing(error)
+        schemas = [_schema(place).schema_id]
+        queue = review_queues.create_review_queue(name, queue_type="custom", schema_ids=schemas, experiment_id=place)
+    for start in range(0, len(ids), PAGE):
+        review_queues.add_items_to_review_queue(queue.queue_id, item_ids=ids[start : start + PAGE])
+    return name
+
+
+def _schema(place: str) -> LabelSchema:
+    """The question that a review queue asks, with the answers to choose from."""
+    given = InputCategorical(options=list(WINNERS))
+    try:
+        found = label_schemas.get_label_schema(NAME, experiment_id=place)
+    except MlflowException as error:
+        _only_missing(error)
+        return label_schemas.create_label_schema(
+            NAME, type="feedback", input=given, instruction=QUESTION, enable_comment=True, experiment_id=place
+        )
+    if not (isinstance(found.input, InputCategorical) and set(found.input.options) == set(WINNERS)):
+        legal = ", ".join(WINNERS)
+        raise ConfigError(f"the experiment has a label schema {NAME} that is another than {legal}: rename it in the MLflow UI")
+    return found
+
+
+def _only_missing(error: MlflowException) -> None:
+    if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        raise error
+
+
+def _traces(run_id: str, *, include_spans: bool) -> Iterator[Trace]:
+    """The debates of a run. Raises ConfigError where there are none."""
+    clause, token, place = f"tag.`{traces.RUN}` = '{run_id}'", None, client().get_run(run_id).info.experiment_id
+    none = True
+    while none or token:
+        page = client().search_traces(
+            locations=[place], filter_string=clause, max_results=PAGE, page_token=token, include_spans=include_spans
+        )
+        if none and not page:
+            raise ConfigError(
+                f"run {run_id} has no debates that people can read: it must be a run of debate, with --traces not 0"
+            )
+        none, token = False, page.token
+        yield from page
+
+
+def _last_words(assessments: Iterable[Assessment]) -> list[Feedback]:
+    """What people say of a debate's winner: of each person with a name the last word, of others all that stands."""
+    found: dict[str, Feedback] = {}
+    for one in sorted(_people(assessments), key=lambda one: (one.create_time_ms or 0, one.assessment_id or "")):
+        who = one.source.source_id
+        found[str(one.assessment_id) if who in NAMELESS else f"person {who}"] = one
+    return list(found.values())
+
+
+def _people(assessments: Iterable[Assessment]) -> list[Feedback]:
+    """The feedback `winner` that people gave and did not take back."""
+    own = [one for one in assessments if isinstance(one, Feedback) and one.name == NAME and one.valid is not False]
+    return [one for one in own if one.source.source_type == AssessmentSourceType.HUMAN]
+
+
+def _shown(trace: Trace) -> Shown:
+    root, turns = trace.data.spans[0], [span for span in trace.data.spans if span.span_type == traces.KINDS["side"]]
+    said = [Turn(span.name.split(",")[0], *_texts(span.inputs, span.outputs)) for span in turns]
+    return Shown(trace.info.trace_id, str(root.inputs["question"]), tuple(said))
+
+
+def _texts(given: Mapping[str, Any], said: Mapping[str, Any]) -> Sequence[str]:
+    return str(given["claim"]), str(said["evidence"])

@@ -1,0 +1,115 @@
+"""Debates as MLflow traces: a person reads each transcript on the UI's Traces page, and on that of the run.
+
+A trace is a root span and one span for each side's turn and each verdict. Its id hangs on the run and the question, so that one
+that is written twice is one; a human judge's feedback `winner` is found by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+from mlflow.entities import Span, SpanType, TraceInfo, TraceLocation, TraceState
+from mlflow.tracing.client import TracingClient
+from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
+
+from w2s_mlflow.tracking.server import experiment
+
+QUESTION, RUN = "w2s.question", "w2s.debate_run_id"
+"""The tags of a trace with its question's id and the run that it is of."""
+BATCH = 100
+"""Traces whose spans go in one request."""
+PREVIEW = 1000
+"""Characters of the question and of the verdict that the list of traces shows, at most."""
+KINDS = {"side": SpanType.AGENT, "judge": SpanType.EVALUATOR}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One span: what a `side` or a `judge` was given, and what it said."""
+
+    name: str
+    kind: str
+    given: Any
+    said: Any
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One debate in the order in which it was held; `question` is its id, `given` and `said` are those of the whole."""
+
+    question: str
+    given: Any
+    said: Any
+    turns: Sequence[Turn]
+    tags: Mapping[str, str]
+
+
+def trace_id(run_id: str, question: str) -> str:
+    """The id of the trace of one debate."""
+    return f"tr-{hashlib.sha256(f'{run_id}/{question}'.encode()).hexdigest()[:32]}"
+
+
+def write(run_id: str, transcripts: Sequence[Transcript]) -> None:
+    """Write one trace for each debate of a run: a request each for what the list shows, and one a BATCH for the spans."""
+    client, place = TracingClient(mlflow.get_tracking_uri()), experiment().experiment_id
+    for start in range(0, len(transcripts), BATCH):
+        part = transcripts[start : start + BATCH]
+        for transcript in part:
+            client.start_trace(_info(run_id, place, transcript))
+        client.log_spans(place, [span for transcript in part for span in _spans(run_id, transcript)])
+
+
+def _info(run_id: str, place: str, transcript: Transcript) -> TraceInfo:
+    own = {QUESTION: transcript.question, RUN: run_id, TraceTagKey.TRACE_NAME: f"debate {transcript.question}"}
+    return TraceInfo(
+        trace_id(run_id, transcript.question),
+        TraceLocation.from_experiment_id(place),
+        int(time.time() * 1000),
+        TraceState.OK,
+        request_preview=_text(transcript.given)[:PREVIEW],
+        response_preview=_text(transcript.said)[:PREVIEW],
+        execution_duration=0,
+        trace_metadata={TraceMetadataKey.SOURCE_RUN: run_id},
+        tags=own | dict(transcript.tags),
+    )
+
+
+def _spans(run_id: str, transcript: Transcript) -> Iterator[Span]:
+    """The root, then the turns, one after the other in time as well, as the UI sorts by it."""
+    trace, now = trace_id(run_id, transcript.question), time.time_ns()
+    root = _span_id(trace, 0)
+    whole = Turn("debate", "debate", transcript.given, transcript.said)
+    for number, turn in enumerate((whole, *transcript.turns)):
+        attributes = {
+            SpanAttributeKey.REQUEST_ID: trace,
+            SpanAttributeKey.SPAN_TYPE: KINDS.get(turn.kind, SpanType.CHAIN),
+            SpanAttributeKey.INPUTS: turn.given,
+            SpanAttributeKey.OUTPUTS: turn.said,
+        }
+        yield Span.from_dict(
+            {
+                "name": turn.name,
+                "trace_id": trace,
+                "span_id": _span_id(trace, number),
+                "parent_span_id": root if number else None,
+                "start_time_unix_nano": now + 1000 * number,
+                "end_time_unix_nano": now + 1000 * (len(transcript.turns) + 1 if number == 0 else number + 1),
+                "status": {"code": "STATUS_CODE_OK", "message": ""},
+                "events": [],
+                "attributes": {name: json.dumps(value, ensure_ascii=False) for name, value in attributes.items()},
+            }
+        )
+
+
+def _span_id(trace: str, number: int) -> str:
+    return hashlib.sha256(f"{trace}/{number}".encode()).hexdigest()[:16]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
