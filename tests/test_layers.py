@@ -162,7 +162,7 @@ def test_the_fingerprint_can_follow_every_import() -> None:
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("optuna", {"stages._study", "stages._search", "stages._trials"}),
+        ("optuna", {"stages._study", "stages._search", "stages._trials", "stages._storage"}),
         ("accelerate", {"train", "processes"}),
         ("typer", {"cli", "commands"}),
         ("click", {"cli"}),

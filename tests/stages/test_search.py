@@ -14,7 +14,7 @@ from tests.conftest import SMALL, runs
 from w2s_mlflow import config
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Gold
-from w2s_mlflow.stages import _gold, _search, _study, _sweep_file, analyze, student, sweep
+from w2s_mlflow.stages import _gold, _grid, _search, _study, _sweep_file, analyze, student, sweep
 from w2s_mlflow.tracking import planned, results, worker
 
 SPACE = """
@@ -212,11 +212,11 @@ def test_every_shipped_file_is_a_grid_or_a_search() -> None:
     names = {path.stem for path in _sweep_file.FOLDER.glob("*.py")}
     assert {name for name in names if sweep.Config(sweep=name).search()} == set(SEARCHES)
     for name in sorted(names - set(SEARCHES)):
-        assert [sweep._job(dict(setting), 0) for setting in sweep.settings(name)]
+        assert [_grid.job(dict(setting), 0) for setting in _grid.settings(name)]
 
 
 def test_the_papers_grid_has_all_its_tasks_and_every_setting_can_be_run_where_the_data_is() -> None:
-    every = [sweep._job(dict(setting), 0).config.resolved() for setting in sweep.settings("paper")]
+    every = [_grid.job(dict(setting), 0).config.resolved() for setting in _grid.settings("paper")]
     assert len({config.task for config in every}) == 22 + 2
     chained = [config for config in every if config.chain]
     assert {len(config.chain.split(",")) for config in chained} == {1, 2}

@@ -22,7 +22,7 @@ from tests.conftest import SMALL
 from tests.servers import DEADLINE, end, mlflow_server, postgresql
 from tests.stages.test_search import SPACE
 from tests.stages.test_trials import searching
-from w2s_mlflow.stages import _study
+from w2s_mlflow.stages import _storage, _study
 from w2s_mlflow.stages._study import Wanted
 
 TRIALS = 6
@@ -119,8 +119,8 @@ def _check_runs(runs: list[Run]) -> None:
 def test_a_trial_of_another_machine_is_dead_when_its_heart_is_silent(
     database: str, monkeypatch: pytest.MonkeyPatch, experiment: str
 ) -> None:
-    monkeypatch.setattr(_study, "BEAT", 1)
-    monkeypatch.setattr(_study, "SILENCE", 3)
+    monkeypatch.setattr(_storage, "BEAT", 1)
+    monkeypatch.setattr(_storage, "SILENCE", 3)
     search, wanted = searching(), Wanted(trials=4, storage=database, study="hearts")
     study = _study.opened(search, wanted, "digest", 1)
     asked = [_study.ask(study, search, wanted) for _ in range(2)]
@@ -128,7 +128,7 @@ def test_a_trial_of_another_machine_is_dead_when_its_heart_is_silent(
     for trial in (alive, dead):
         trial.set_user_attr(_study.OWNER, "another-12345678:1:1")
         study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-    with _study.beating(study, lambda: [alive._trial_id]):
+    with _storage.beating(study, lambda: [alive._trial_id]):
         time.sleep(5)
         _study.settle(study)
     states = [trial.state for trial in study.get_trials()]

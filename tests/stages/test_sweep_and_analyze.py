@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.stages import analyze, sweep
+from w2s_mlflow.stages import _grid, analyze, sweep
 from w2s_mlflow.tracking import results, server
 
 GRID = """
@@ -128,7 +128,7 @@ def test_a_wrong_grid_starts_nothing(text: str, message: str, tmp_path: Path, ex
 def test_a_grid_of_this_directory_stands_before_the_project_s(tmp_path: Path, experiment: str) -> None:
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.py").write_text("SETTINGS = [{'method': 'confidence'}]")
-    assert sweep.settings("mine") == [{"method": "confidence"}]
-    assert len(sweep.settings("default")) > 1
+    assert _grid.settings("mine") == [{"method": "confidence"}]
+    assert len(_grid.settings("default")) > 1
     (tmp_path / "sweeps" / "default.py").write_text("SETTINGS = [{'method': 'untuned'}]")
-    assert sweep.settings("default") == [{"method": "untuned"}]
+    assert _grid.settings("default") == [{"method": "untuned"}]

@@ -7,29 +7,21 @@ is reused. Which process of this machine lives is looked up; of others Optuna's 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import sys
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from w2s_mlflow import checkpoint
 from w2s_mlflow.config import ConfigError, must, unknown
-from w2s_mlflow.stages import _search
+from w2s_mlflow.stages import _search, _storage
 from w2s_mlflow.stages._search import Search
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import optuna
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -41,8 +33,6 @@ ERROR, WITHDRAWN = "error", "withdrawn"
 """Of a failed trial: why its options come to nothing; or that it was one too many, and never began."""
 HANGS_ON, EXHAUSTED = "hangs_on", "exhausted"
 """What a study notes of itself: the digest of all that its values hang on; that its space holds no other options."""
-BEAT, SILENCE = 30, 120
-"""Seconds between two of Optuna's heartbeats, and without one after which a trial of another machine is taken for dead."""
 YOUNG = 60.0
 """Seconds that a new trial may have no owner yet."""
 
@@ -69,23 +59,6 @@ class Wanted:
         return sys.maxsize if self.trials is None else self.trials
 
 
-def check_storage(url: str | None) -> None:
-    """Raise ConfigError for a storage that no study should lie in. It is not asked whether it is there."""
-    if url is None:
-        return
-    parts = urlsplit(url)
-    if not parts.scheme.startswith(("postgresql", "mysql")):
-        raise must("storage", "the URL of a database server, such as postgresql+psycopg2://user@host/name", _shown(url))
-    if parts.password is not None:  # it would stand in the run that `mlflow run` makes, and in the list of processes
-        raise must("storage", "without its password: set PGPASSWORD, or use ~/.pgpass", _shown(url))
-
-
-def _shown(url: str) -> str:
-    from w2s_mlflow.tracking.failures import masked
-
-    return repr(masked(url))
-
-
 def opened(search: Search, wanted: Wanted, digest: str, runs: int) -> optuna.Study:
     """The study, made where there is none.
 
@@ -110,11 +83,11 @@ def _reached(search: Search, wanted: Wanted, digest: str, *, make: bool) -> optu
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name, url = wanted.study or f"{search.name}-{digest}", wanted.storage
-    if not make and url is None and not journal(name).exists():
+    if not make and url is None and not _storage.journal(name).exists():
         return None
     try:
-        with quietly():
-            storage = _storage(name, url)
+        with _storage.quietly():
+            storage = _storage.opened(name, url, _again)
             if not make and name not in optuna.get_all_study_names(storage):
                 return None
             study = optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
@@ -122,44 +95,11 @@ def _reached(search: Search, wanted: Wanted, digest: str, *, make: bool) -> optu
         from w2s_mlflow.tracking.failures import sentence
 
         why = sentence(error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error)
-        raise must("storage", "a database that can be reached and used", f"{_shown(str(url))}: {why}") from error
+        raise must("storage", "a database that can be reached and used", f"{_storage.shown(str(url))}: {why}") from error
     if study.user_attrs.get(HANGS_ON, digest) != digest:
         rule = "a new name: the space, objective, data or code of the trials in this study is another"
         raise must("study", rule, repr(name))
     return study
-
-
-def _storage(name: str, url: str | None) -> BaseStorage:
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    if url is None:
-        journal(name).parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(journal(name))))
-    import sqlalchemy.exc
-
-    from w2s_mlflow.tracking.database import TIMEOUTS
-
-    driver = sqlalchemy.make_url(url).get_driver_name()
-    how: dict[str, Any] = {"connect_args": TIMEOUTS.get(driver, {}), "pool_pre_ping": True}
-    beats: dict[str, Any] = {"heartbeat_interval": BEAT, "grace_period": SILENCE, "heartbeat_stale_trial_callback": _again}
-    try:
-        return RDBStorage(url, how, **beats)
-    except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError):  # another process has just made the tables
-        return RDBStorage(url, how, **beats)
-
-
-def journal(name: str) -> Path:
-    """The file of a study on this machine alone."""
-    return checkpoint.place("studies") / f"{name}.log"
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Inside, Optuna does not warn that what is used of it, heartbeats, pruner or sampler, is new."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _pruner(name: str, runs: int) -> BasePruner:
@@ -171,7 +111,7 @@ def _pruner(name: str, runs: int) -> BasePruner:
         return optuna.pruners.MedianPruner()
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(max_resource=runs)
-    with quietly():
+    with _storage.quietly():
         return optuna.pruners.WilcoxonPruner()
 
 
@@ -186,7 +126,7 @@ def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
     own = int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4])
     if sampler == "random":
         return optuna.samplers.RandomSampler(own)
-    with quietly():
+    with _storage.quietly():
         if sampler == "tpe":
             return optuna.samplers.TPESampler(seed=own, constant_liar=True)
         if sampler == "grid":
@@ -233,7 +173,7 @@ def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Tri
     """
     from w2s_mlflow.tracking import worker
 
-    with quietly():
+    with _storage.quietly():
         trial = study.ask()
     trial.set_user_attr(OWNER, str(worker.me()))
     before = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number and counts(one)]
@@ -256,7 +196,7 @@ def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Tri
 def _drawn(study: optuna.Study, search: Search, wanted: Wanted, trial: optuna.Trial, number: int) -> dict[str, Any]:
     study.sampler = drawing(wanted.sampler, wanted.seed, number)
     try:
-        with quietly():
+        with _storage.quietly():
             return _search.proposed(search, trial)
     finally:
         study.sampler = drawing("random", 0, 0)  # the one for grids would stop a loop of Optuna's that there is not
@@ -297,30 +237,10 @@ def settle(study: optuna.Study) -> None:
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if owner.gone() if owner else time.time() - began > YOUNG:
             give_up(study, trial.number, trial.params)
-    with quietly():
+    with _storage.quietly():
         optuna.storages.fail_stale_trials(study)
     if len(under_way(study)) < len(running):
         worker.bury()
-
-
-@contextlib.contextmanager
-def beating(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
-    """Inside, a thread tells a database that these trials of this process live."""
-    storage, stop = study._storage, threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(BEAT):
-            for trial_id in trial_ids():
-                with contextlib.suppress(Exception):  # a database that does not answer is asked again next time
-                    storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
-
-    thread = threading.Thread(target=beat, name="heartbeats of trials", daemon=True)
-    if hasattr(storage, "record_heartbeat"):
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
 
 
 def rehearsed(search: Search, wanted: Wanted, digest: str) -> list[dict[str, Any]]:

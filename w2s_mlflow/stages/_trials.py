@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow.config import ConfigError, FailedTrainingError
-from w2s_mlflow.stages import _search, _study
+from w2s_mlflow.stages import _search, _storage, _study
 from w2s_mlflow.stages._search import Search
 from w2s_mlflow.stages._study import Wanted
 from w2s_mlflow.stages._workers import Job, Workers
@@ -49,7 +49,7 @@ def run(study: optuna.Study, search: Search, wanted: Wanted, jobs: Jobs, workers
 
     with tqdm(total=wanted.trials, unit="trial", dynamic_ncols=True) as bar:
         going = _Going(study, search, wanted, jobs, workers, bar)
-        with _study.beating(study, going.trial_ids):
+        with _storage.beating(study, going.trial_ids):
             try:
                 going.on()
             except BaseException as error:
@@ -185,7 +185,7 @@ class _Going:
 
     def prunes(self, trial: _Trial) -> bool:
         """Whether the rest of a trial is not worth its time."""
-        with _study.quietly():
+        with _storage.quietly():
             return self.wanted.pruner != "none" and trial.trial.should_prune()
 
     def end(self, trial: _Trial, value: float, state: str) -> None:
@@ -260,7 +260,7 @@ def draw(study: optuna.Study, search: Search, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
     for name in PLOTS:
-        with _study.quietly(), contextlib.suppress(ValueError, RuntimeError):  # one trial, or one value only
+        with _storage.quietly(), contextlib.suppress(ValueError, RuntimeError):  # one trial, or one value only
             named = {} if name == "intermediate_values" else {"target_name": search.metric}
             getattr(plots, f"plot_{name}")(study, **named)
             plt.gcf().set_size_inches(12, 5)

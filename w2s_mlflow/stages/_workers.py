@@ -221,10 +221,10 @@ class _Several(_Queue):
         return waiting.key, FailedTrainingError(f"{waiting.job.stage}: the process that made it {how}, {LIVES} times")
 
     def stop(self) -> None:
-        """End the processes; those that are at work keep their checkpoints."""
+        """End the processes; those that are at work keep their checkpoints, the others end as nothing more can come."""
         for worker in self.workers:
             worker.connection.close()
-            if worker.process.is_alive():
+            if worker.busy:
                 worker.process.terminate()
         for worker in self.workers:
             worker.process.join(GRACE)
@@ -246,6 +246,7 @@ def _serve(connection: Connection[Any, Any], place: int, count: int, gpus: list[
                 job, patient = connection.recv()
                 found = _made(job, patient, lambda text: connection.send(("says", text)))
                 connection.send(("ended", _portable(found)))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:

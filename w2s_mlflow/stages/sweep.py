@@ -11,23 +11,20 @@ same run (tracking/claims.py), and those of one search draw from one study (`--s
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, FailedTrainingError, must, unknown
-from w2s_mlflow.stages import _gold, _search, _study, _sweep_file, _trials, _workers, analyze
+from w2s_mlflow.config import ConfigError, must, unknown
+from w2s_mlflow.stages import _gold, _grid, _search, _storage, _study, _sweep_file, _trials, _workers, analyze
 from w2s_mlflow.stages._study import Wanted
 from w2s_mlflow.stages._sweep_file import parse_seeds as parse_seeds
 from w2s_mlflow.stages._workers import Job
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from w2s_mlflow.stages._search import Search
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
@@ -35,8 +32,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("w2s_mlflow")
 SEARCH_SEEDS = "1000,1001"
 STORAGE = "W2S_STORAGE"
-CONTENTS = "w2s.contents"
-"""The tag of a grid's run by which it is found again when nothing is left to be made."""
 OF_SEARCHES = ("trials", "timeout", "search_seeds", "objective", "sampler", "pruner", "study", "storage")
 
 
@@ -94,7 +89,7 @@ class Config:
         if shared := sorted(set(seeds) & set(self.trial_seeds())):
             rule = "seeds that are not in --seeds, on which the best setting is held against the default"
             raise must("search_seeds", rule, shared[0])
-        _study.check_storage(self.wanted().storage)
+        _storage.check(self.wanted().storage)
 
     def _check_numbers(self) -> None:
         if self.trials is not None and self.trials < 1:
@@ -149,19 +144,19 @@ def _drained(config: Config) -> Result:
         for job in waiting:
             job.run()
         return plan.placeholder(name, "sweep")
-    if before := _drained_before(waiting):
+    if before := _grid.drained_before(waiting):
         LOG.info("%d results, all reused, and their tables", len(waiting))
         return before
     note = f"The grid `{config.sweep}` over seeds {config.seeds}: its runs are below, its tables among the artifacts."
     with recorder.parent(name, "sweep", options.flat(config), note) as recording:
-        found, failed = drain(waiting, config.workers)
+        found, failed = _grid.drain(waiting, config.workers)
         if not found:
             raise failed[0]
         recording.json("runs.json", sorted({result.run_id for result in found}))
         recording.json("failed.json", [str(error) for error in failed])
         analyze.record(analyze.load(found), recording)
         if not failed:
-            recording.tags[CONTENTS] = _contents([result.fingerprint for result in found], _finished())
+            recording.tags[_grid.CONTENTS] = _grid.contents(found)
     reused = sum(result.reused for result in found)
     LOG.info("%d results, %d of them reused", len(found), reused)
     if failed:
@@ -170,31 +165,6 @@ def _drained(config: Config) -> Result:
             f"others are in run {recording.run_id}"
         )
     return results.get(recording.run_id)
-
-
-def _finished() -> dict[str, Result]:
-    """Every finished result of the experiment by its fingerprint, of several the newest, all in one request."""
-    from w2s_mlflow.tracking import index, server
-
-    return {result.fingerprint: result for result in index.finished(server.experiment().experiment_id)}
-
-
-def _contents(fingerprints: Sequence[str], finished: Mapping[str, Result]) -> str:
-    """What the tables of a grid hang on: the numbers and artifacts of its results, and the code of the tables."""
-    return analyze.parts(analyze.Config(), [finished[fingerprint] for fingerprint in fingerprints], {}).digest()
-
-
-def _drained_before(waiting: Sequence[Job]) -> Result | None:
-    """The run of a grid of which nothing is left to be made, no result and no table; none of it damaged."""
-    from w2s_mlflow.tracking import planned, results, store
-
-    if store.since():
-        return None
-    with planned.planning(_finished()) as plan:
-        found = [job.run() for job in waiting]
-    if plan.count(planned.REUSED) < len(plan.steps):
-        return None
-    return results.undamaged(CONTENTS, _contents([result.fingerprint for result in found], plan.known), found)
 
 
 def _searched(config: Config, search: Search) -> Result:
@@ -217,7 +187,7 @@ def _searched(config: Config, search: Search) -> Result:
     note = f"The search `{search.name}`, objective `{search.objective}`: its trials and their runs are below."
     with recorder.parent(name, "sweep", options.flat(config) | {"study": study.study_name}, note) as recording:
         recording.tags |= {"w2s.objective": search.objective, "w2s.study": study.study_name}
-        with _quiet(), _workers.hired(config.workers) as workers:
+        with _grid.quiet(), _workers.hired(config.workers) as workers:
             _trials.run(study, search, wanted, trial, workers)
         best = _study.best(study)
         command = _search.command(search, best)
@@ -255,7 +225,7 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
     from w2s_mlflow import stats
 
     pair, score = (_chosen(config, search, {}), _chosen(config, search, best)), f"test/{search.score}"
-    found, failed = drain([*pair[0], *pair[1]], config.workers)
+    found, failed = _grid.drain([*pair[0], *pair[1]], config.workers)
     if failed:
         raise failed[0]
     default, chosen = ([job.run().metrics[score] for job in side] for side in pair)
@@ -270,65 +240,5 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
 
 def jobs(config: Config, chosen: Sequence[Mapping[str, Any]] | None = None) -> list[Job]:
     """Every job of the grid, or of the settings `chosen`, seed by seed, each Config checked."""
-    found: dict[str, Job] = {}
-    for seed in parse_seeds(config.seeds):
-        for setting in settings(config.sweep) if chosen is None else chosen:
-            job = _job(dict(setting) | config.sizes(), seed)
-            _gold.cut(job.config.resolved())  # sizes that a task does not have end here, before any run starts
-            found.setdefault(options.canonical_json([job.stage, options.as_dict(job.config)]), job)
-    return list(found.values())
-
-
-def drain(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
-    """Run the jobs, with a progress bar that shows the time left: the results in the order of the jobs, and what went wrong.
-
-    A training that comes to nothing does not stop the others; any other error does.
-    """
-    found: dict[Any, Result] = {}
-    failed: list[FailedTrainingError] = []
-    with _quiet(), _workers.hired(min(count, len(waiting))) as workers, _bar(len(waiting)) as bar:
-        for place, job in enumerate(waiting):
-            workers.add(place, job)
-        while workers.pending:
-            for place, ended in workers.ended(bar.set_description_str):
-                if isinstance(ended, FailedTrainingError):
-                    failed.append(ended)
-                elif isinstance(ended, Exception):
-                    raise ended
-                else:
-                    found[place] = ended
-                bar.update()
-                reused = sum(result.reused for result in found.values())
-                bar.set_postfix_str(f"{reused} reused, {len(failed)} failed", refresh=False)
-    return [found[place] for place in sorted(found)], failed
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The bar speaks for the stages while it moves."""
-    level = LOG.level
-    LOG.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        LOG.setLevel(level)
-
-
-def _bar(total: int) -> tqdm[Any]:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="run", dynamic_ncols=True)
-
-
-def settings(name: str) -> Sequence[Mapping[str, Any]]:
-    """The settings of a grid. Raises ConfigError where the file is none."""
-    found: Sequence[Mapping[str, Any]] = _sweep_file.read(name).SETTINGS
-    return found
-
-
-def _job(setting: dict[str, Any], seed: int) -> Job:
-    stage = str(setting.pop("stage", "student"))
-    kind = options.plugin("stages", stage, "stage").Config
-    if any(field.name == "seed" for field in fields(kind)):
-        setting.setdefault("seed", seed)
-    return Job(stage, options.parse(kind, setting))
+    settings = _grid.settings(config.sweep) if chosen is None else chosen
+    return _grid.jobs(settings, parse_seeds(config.seeds), config.sizes())

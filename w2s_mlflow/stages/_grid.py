@@ -1,0 +1,120 @@
+"""A grid: its jobs, how they are drained, and when nothing of it is left to be made."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from w2s_mlflow import config as options
+from w2s_mlflow.config import FailedTrainingError
+from w2s_mlflow.stages import _gold, _sweep_file, _workers, analyze
+from w2s_mlflow.stages._workers import Job
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from w2s_mlflow.tracking.results import Result
+
+LOG = logging.getLogger("w2s_mlflow")
+CONTENTS = "w2s.contents"
+"""The tag of a grid's run by which it is found again when nothing is left to be made."""
+
+
+def settings(name: str) -> Sequence[Mapping[str, Any]]:
+    """The settings of a grid. Raises ConfigError where the file is none."""
+    found: Sequence[Mapping[str, Any]] = _sweep_file.read(name).SETTINGS
+    return found
+
+
+def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Mapping[str, int]) -> list[Job]:
+    """Every job of these settings, seed by seed, each Config checked. Raises ConfigError for one that cannot be run."""
+    found: dict[str, Job] = {}
+    for seed in seeds:
+        for setting in settings:
+            one = job(dict(setting) | dict(sizes), seed)
+            _gold.cut(one.config.resolved())  # sizes that a task does not have end here, before any run starts
+            found.setdefault(options.canonical_json([one.stage, options.as_dict(one.config)]), one)
+    return list(found.values())
+
+
+def job(setting: dict[str, Any], seed: int) -> Job:
+    """One setting with a seed, where its stage has one. Raises ConfigError for an option that there is not."""
+    stage = str(setting.pop("stage", "student"))
+    kind = options.plugin("stages", stage, "stage").Config
+    if any(field.name == "seed" for field in fields(kind)):
+        setting.setdefault("seed", seed)
+    return Job(stage, options.parse(kind, setting))
+
+
+def drain(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
+    """Run the jobs, with a progress bar that shows the time left: the results in the order of the jobs, and what went wrong.
+
+    A training that comes to nothing does not stop the others; any other error does.
+    """
+    found: dict[Any, Result] = {}
+    failed: list[FailedTrainingError] = []
+    with quiet(), _workers.hired(min(count, len(waiting))) as workers, _bar(len(waiting)) as bar:
+        for place, job in enumerate(waiting):
+            workers.add(place, job)
+        while workers.pending:
+            for place, ended in workers.ended(bar.set_description_str):
+                if isinstance(ended, FailedTrainingError):
+                    failed.append(ended)
+                elif isinstance(ended, Exception):
+                    raise ended
+                else:
+                    found[place] = ended
+                bar.update()
+                reused = sum(result.reused for result in found.values())
+                bar.set_postfix_str(f"{reused} reused, {len(failed)} failed", refresh=False)
+    return [found[place] for place in sorted(found)], failed
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The bar speaks for the stages while it moves."""
+    level = LOG.level
+    LOG.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOG.setLevel(level)
+
+
+def _bar(total: int) -> tqdm[Any]:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="run", dynamic_ncols=True)
+
+
+def _finished() -> dict[str, Result]:
+    """Every finished result of the experiment by its fingerprint, of several the newest, all in one request."""
+    from w2s_mlflow.tracking import index, server
+
+    return {result.fingerprint: result for result in index.finished(server.experiment().experiment_id)}
+
+
+def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = None) -> str:
+    """What the tables of a grid hang on: the numbers and artifacts of its results, and the code of the tables.
+
+    Args:
+        finished: the finished results of the experiment by fingerprint; None asks for them.
+    """
+    finished = _finished() if finished is None else finished
+    return analyze.parts(analyze.Config(), [finished[result.fingerprint] for result in found], {}).digest()
+
+
+def drained_before(waiting: Sequence[Job]) -> Result | None:
+    """The run of a grid of which nothing is left to be made, no result and no table; none of it damaged."""
+    from w2s_mlflow.tracking import planned, results, store
+
+    if store.since():
+        return None
+    with planned.planning(_finished()) as plan:
+        found = [job.run() for job in waiting]
+    if plan.count(planned.REUSED) < len(plan.steps):
+        return None
+    return results.undamaged(CONTENTS, contents(found, plan.known), found)
