@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
 
@@ -11,6 +12,7 @@ import pytest
 from mlflow.genai import review_queues
 
 from docs import screenshots
+from tests import clicking
 from tests.conftest import SMALL
 from w2s_mlflow.stages import _transcripts, analyze, debate, student
 from w2s_mlflow.tracking import assessments, results, server, traces
@@ -105,6 +107,28 @@ def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experi
     for side in ("strong", "weak"):
         assert f'"{side}": "{first[f"{side}_claim"]}"' in asked and f'"{side}": "{first[f"{side}_explanation"]}"' in asked
     assert f"winner {assessments.QUESTION} Select an option Submit" in asked
+
+
+def test_what_a_person_clicks_in_the_review_queue_is_a_vote(experiment: str, tracking_uri: str) -> None:
+    held = debate.run(debate.Config(weak="chess-27k", strong="chess-121k", questions=3, report="none", **SMALL))
+    place, queue = server.experiment().experiment_id, assessments.review(held.run_id)
+
+    async def judge(pages: str) -> None:
+        async with clicking.browser() as page:
+            await page.open(
+                f"{pages}/experiments/{place}/review-queue?selectedQueueId={queue_id(queue, place)}&startReview=true"
+            )
+            for winner, done in (("weak", 1), ("tie", 2)):
+                await page.click("Select an option")
+                await page.click(winner)
+                await page.click("Submit")
+                await page.wait_for(f"{done} of 3 reviewed")
+
+    with screenshots.serving(tracking_uri) as served:
+        asyncio.run(judge(served.pages))
+    found = assessments.pull(held.run_id)
+    assert sorted(found.votes.values()) == [(), ("tie",), ("weak",)] and found.unreadable == 0
+    found.check()
 
 
 def queue_id(name: str, experiment_id: str) -> str:
