@@ -15,7 +15,7 @@ from w2s_mlflow import cli
 SIZES = ["--train-size", str(SMALL["train_size"]), "--test-size", str(SMALL["test_size"])]
 
 WRONG = {
-    "studnet": r"the stage must be one of analyze, .*, got 'studnet' \(did you mean student\?\)",
+    "studnet": r"the stage must be one of align, .*, got 'studnet' \(did you mean student\?\)",
     "student --sed 1": r"the option must be one of --alpha, .*, got '--sed' \(did you mean --seed\?\)",
     "student --seed": r"'--seed' requires an argument",
     "student --seed x": r"--seed must be a whole number, got 'x'",
