@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from mlflow.genai import review_queues
 
 from docs import screenshots
+from tests import clicking
 from tests.conftest import SMALL
-from w2s_mlflow.stages import analyze, student
-from w2s_mlflow.tracking import results, server
+from w2s_mlflow.stages import _transcripts, analyze, debate, student
+from w2s_mlflow.tracking import assessments, results, server, traces
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = [
@@ -79,3 +82,55 @@ def test_the_ui_opens_a_report_from_the_artifact_pane(experiment: str, tracking_
     with screenshots.serving(tracking_uri) as served:
         page = screenshots.browse(served.pages + path, "--dump-dom")
     assert re.search(r'<iframe src="blob:[^"]+"[^>]*class="mlflow-html-iframe"', page) and ">report.html<" in page
+
+
+def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experiment: str, tracking_uri: str) -> None:
+    held = debate.run(debate.Config(weak="chess-27k", strong="chess-121k", questions=3, report="none", **SMALL))
+    table, _ = _transcripts.read(held)
+    one = next(row for row in _transcripts.rows(table))
+    place, trace = server.experiment().experiment_id, traces.trace_id(held.run_id, one["id"])
+    queue = assessments.review(held.run_id)
+    shown = next(shown for shown in assessments.waiting(held.run_id, "ann") if shown.trace_id == trace)
+    assessments.log(shown, "tie", "ann")
+    with screenshots.serving(tracking_uri) as served:
+        page = seen(f"{served.pages}/experiments/{place}/traces/{trace}")
+        of_run = seen(f"{served.pages}/experiments/{place}/runs/{held.run_id}/traces")
+        review_page = f"{served.pages}/experiments/{place}/review-queue?selectedQueueId={queue_id(queue, place)}"
+        review, asked = seen(review_page), seen(f"{review_page}&startReview=true")
+    (spans,) = re.findall(r"Spans debate .*", page)
+    claims = [f"{side} : {one[f'{side}_claim']}" for side in ("strong", "weak")]
+    assert all(text in spans for text in ("strong", "weak", "judge model", *one["segments"], *claims))
+    assert re.search(r"Outputs .*winner (strong|weak|tie) claim", spans)  # the verdict of the machine
+    assert "winner STRING" in of_run and "tie" in of_run  # that of the person, beside it
+    assert f"{queue} 1 question" in review and "Needs review (3)" in review
+    (first,) = (row for row in _transcripts.rows(table) if row["segments"][0] in asked)
+    for side in ("strong", "weak"):
+        assert f'"{side}": "{first[f"{side}_claim"]}"' in asked and f'"{side}": "{first[f"{side}_explanation"]}"' in asked
+    assert f"winner {assessments.QUESTION} Select an option Submit" in asked
+
+
+def test_what_a_person_clicks_in_the_review_queue_is_a_vote(experiment: str, tracking_uri: str) -> None:
+    held = debate.run(debate.Config(weak="chess-27k", strong="chess-121k", questions=3, report="none", **SMALL))
+    place, queue = server.experiment().experiment_id, assessments.review(held.run_id)
+
+    async def judge(pages: str) -> None:
+        async with clicking.browser() as page:
+            await page.open(
+                f"{pages}/experiments/{place}/review-queue?selectedQueueId={queue_id(queue, place)}&startReview=true"
+            )
+            for winner, done in (("weak", 1), ("tie", 2)):
+                await page.click("Select an option")
+                await page.click(winner)
+                await page.click("Submit")
+                await page.wait_for(f"{done} of 3 reviewed")
+
+    with screenshots.serving(tracking_uri) as served:
+        asyncio.run(judge(served.pages))
+    found = assessments.pull(held.run_id)
+    assert sorted(found.votes.values()) == [(), ("tie",), ("weak",)] and found.unreadable == 0
+    found.check()
+
+
+def queue_id(name: str, experiment_id: str) -> str:
+    """The id of a review queue."""
+    return str(review_queues.get_review_queue(name=name, experiment_id=experiment_id).queue_id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -172,12 +174,31 @@ def test_a_busy_or_broken_server_is_asked_again(status: int) -> None:
 
 def test_a_server_that_says_when_to_come_again_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(time, "sleep", waits.append)
+
+    class Impatient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if sys._getframe(1).f_code.co_name == "sleep":  # that of the retries, not of a thread that starts
+                waits.append(timeout or 0)
+                return self.is_set()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(threading, "Event", Impatient)
     steps = [Reply(429, "", {"Retry-After": "7"}), Reply(429, "", {"Retry-After": "999999"}), Reply(503, ""), Reply(503, "")]
     with serving(lambda body, before: steps[before] if before < 4 else prefers_quacking(body, before)) as served:
         judge(served.url)([debate()])
-    asked = [wait for wait in waits if wait]  # the server's own pauses are 0
-    assert asked[:2] == [7, 60] and 0.004 <= asked[2] <= 0.006 and 0.008 <= asked[3] <= 0.01
+    assert waits[:2] == [7, 60] and 0.004 <= waits[2] <= 0.006 and 0.008 <= waits[3] <= 0.01 and len(waits) == 4
+
+
+def test_a_stop_does_not_wait_for_a_server_that_asks_for_a_minute() -> None:
+    def script(body: dict[str, Any], before: int) -> Reply:
+        if "quacks, 1" in body["messages"][0]["content"]:
+            return Reply(401, pause=0.2)  # what stops the rest; Ctrl-C goes the same way
+        return Reply(429, "", {"Retry-After": "50"})
+
+    started = time.monotonic()
+    with serving(script) as served, pytest.raises(ConfigError, match="refuses the key"):
+        judge(served.url, concurrency=2)([debate(0), debate(1)])
+    assert time.monotonic() - started < 10
 
 
 def test_requests_are_under_way_together_but_never_more_than_allowed() -> None:

@@ -13,7 +13,7 @@ from mlflow.entities import AssessmentSource
 from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.judges import reward
-from w2s_mlflow.stages import _heard, _transcripts, debate, student
+from w2s_mlflow.stages import _heard, _transcripts, align, debate, student
 from w2s_mlflow.tracking import assessments, traces
 from w2s_mlflow.tracking.results import Result
 
@@ -109,3 +109,15 @@ def test_a_run_that_cannot_be_heard_is_one_sentence() -> None:
         for judge in ("human", "reward"):
             with pytest.raises(ConfigError, match=said):
                 hold(judge=judge, judge_options=options)
+
+
+@pytest.mark.usefixtures("experiment")
+def test_a_model_is_aligned_with_what_people_said() -> None:
+    """Their votes teach a reward model, which judges what the policy draws and nobody has seen."""
+    before = hold(traces=None)
+    for number, one in enumerate(_heard.debates(before)):
+        vote(before, one.question.id, "strong" if number % 3 else "weak")
+    small: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k", "questions": 20, "report": "none", **SMALL}
+    found = align.run(align.Config(judge="human", judge_options=f"run={before.run_id}", **small))
+    assert found.metrics["after/no_verdict"] == 0 and np.isfinite(found.metrics["align/gain"])
+    assert found.params["judge_options"].startswith(f"run={before.run_id},heard=")

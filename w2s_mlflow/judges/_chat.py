@@ -14,7 +14,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse
 from urllib3.util import Retry
 
 from w2s_mlflow import checkpoint
@@ -71,13 +72,17 @@ class Chat:
             ConfigError: one cannot be had; those that were under way are waited for and kept.
         """
         waiting = {self._key(body): body for body in bodies}
-        with self._session() as session, ThreadPoolExecutor(self.concurrency) as workers:
-            stopped = threading.Event()
+        stopped = threading.Event()
+        with self._session(stopped) as session, ThreadPoolExecutor(self.concurrency) as workers:
             found = {key: workers.submit(self._answer, session, key, body, stopped) for key, body in waiting.items()}
             try:
-                said = {key: one.result() for key, one in found.items()}
+                wait(found.values(), return_when=FIRST_EXCEPTION)
             finally:  # after a failure, or Ctrl-C
                 stopped.set()
+        errors = [error for one in found.values() if (error := one.exception()) and not isinstance(error, CancelledError)]
+        if errors:
+            raise errors[0]
+        said = {key: one.result() for key, one in found.items()}
         return [self._charge(key, said[key]) for key in map(self._key, bodies)]
 
     def _charge(self, key: str, answer: Answer) -> Answer:
@@ -123,11 +128,11 @@ class Chat:
     def _key(self, body: Body) -> str:
         return hashlib.sha256(canonical_json({"url": self.url, "body": body}).encode()).hexdigest()
 
-    def _session(self) -> requests.Session:
+    def _session(self, stopped: threading.Event) -> requests.Session:
         session = requests.Session()
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # shared by threads, so it remembers nothing
         session.auth = _authorized  # also keeps a password of ~/.netrc out of it
-        waits = Retry(
+        waits = _interruptible(stopped)(
             self.retries,
             allowed_methods=None,
             status_forcelist=AGAIN,
@@ -163,6 +168,18 @@ class Chat:
             return ConfigError(f"{self._named()} still limits the rate {rest}; {KEPT}")
         tried = f" after {self.retries} retries" if status in AGAIN else ""
         return ConfigError(f"{self._named()} failed with status {status}{tried}{_words(reply)}; {KEPT}")
+
+
+def _interruptible(stopped: threading.Event) -> type[Retry]:
+    """urllib3's retries, whose waits end, and with them the request, once `stopped` is set: Ctrl-C is not kept waiting."""
+
+    class Waits(Retry):
+        def sleep(self, response: BaseHTTPResponse | None = None) -> None:
+            asked = self.get_retry_after(response) if response is not None else None
+            if stopped.wait(self.get_backoff_time() if asked is None else asked):
+                raise CancelledError
+
+    return Waits
 
 
 def _authorized(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -62,7 +62,8 @@ def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcrip
     for preference, debate in zip(preferences, rows(debates), strict=True):
         own = by_id[debate["id"]]
         sides = {side: debate[f"{side}_claim"] for side in (STRONG, WEAK)}
-        given = {"question": "\n".join(debate["segments"]), "claims": sides}
+        shown = {side: debate[f"{side}_explanation"] for side in (STRONG, WEAK)}  # a review queue shows the root alone
+        given = {"question": "\n".join(debate["segments"]), "claims": sides, "evidence": shown}
         tags = {"w2s.winner": winner(preference)}
         found.append(Transcript(debate["id"], given, _decided(preference, sides), [*_turns(debate), *_judged(own)], tags))
     return found
