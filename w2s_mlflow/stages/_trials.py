@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "slice", "intermediate_values")
+BY_NUMBER = ("optimization_history", "intermediate_values")
+"""Plots over the numbers of trials, or of their runs."""
 STATE = "w2s.trial_state"
 PAUSE, ROUND = 1.0, 10.0
 """Seconds between two looks at what other processes have done, and between two rounds for trials of dead ones."""
@@ -263,6 +265,8 @@ def draw(study: optuna.Study, search: Search, directory: Path) -> None:
         with _storage.quietly(), contextlib.suppress(ValueError, RuntimeError):  # one trial, or one value only
             named = {} if name == "intermediate_values" else {"target_name": search.metric}
             getattr(plots, f"plot_{name}")(study, **named)
+            if name in BY_NUMBER:
+                plt.gca().xaxis.get_major_locator().set_params(integer=True)
             plt.gcf().set_size_inches(12, 5)
             plt.gcf().savefig(directory / f"{name}.png", dpi=120, bbox_inches="tight")
         plt.close("all")
