@@ -107,6 +107,7 @@ def _sampler(head: Head, tokens: int) -> Sampler:
     reader = Reader(head.tokenizer, head.model, _room(head, tokens))
     how = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=True,
+        use_cache=True,
         top_p=TOP_P,
         top_k=0,
         max_new_tokens=tokens,
@@ -136,7 +137,7 @@ def _generated(head: Head, data: Encoded, rows: np.ndarray, how: GenerationConfi
     head.eval()
     with torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        ids_RL = head.model.generate(**inputs, generation_config=how, use_cache=True)  # type: ignore[operator]
+        ids_RL = head.model.generate(**inputs, generation_config=how)  # type: ignore[operator]
     head.train(training)
     said_RL = ids_RL[:, inputs["input_ids"].shape[1] :]
     texts: list[str] = head.tokenizer.batch_decode(said_RL, skip_special_tokens=True)
