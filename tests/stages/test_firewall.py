@@ -21,10 +21,12 @@ from w2s_mlflow.explainers import extractive
 from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows
 from w2s_mlflow.stages import (
+    _aligning,
     _arguing,
     _debates,
     _finetune,
     _gold,
+    _heard,
     _methods,
     _runs,
     _student_options,
@@ -196,7 +198,7 @@ def types_of(function: Any) -> set[Any]:
 
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-DEBATING = (_arguing, _debates, _verdicts, _transcripts, extractive, judge_model)
+DEBATING = (_aligning, _arguing, _debates, _heard, _verdicts, _transcripts, extractive, judge_model)
 BLIND = (student, facilitate, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES, *DEBATING)
 
 

@@ -109,3 +109,12 @@ def test_a_run_that_cannot_be_heard_is_one_sentence() -> None:
         for judge in ("human", "reward"):
             with pytest.raises(ConfigError, match=said):
                 hold(judge=judge, judge_options=options)
+
+
+@pytest.mark.usefixtures("experiment")
+def test_debates_of_a_model_that_has_learned_the_truth_teach_nobody() -> None:
+    before = hold(method="oracle")
+    with pytest.raises(
+        ConfigError, match=r"no ground truth of transfer, got run=.*, whose models have learned that of transfer$"
+    ):
+        hold(judge="reward", judge_options=f"run={before.run_id}")
