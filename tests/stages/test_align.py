@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from tests.conftest import SMALL
+from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.judges import Judge, model
+from w2s_mlflow.judges import Judge, model, reward
 from w2s_mlflow.records import Debate, Verdict
-from w2s_mlflow.stages import _arguing, align, student
+from w2s_mlflow.stages import _aligning, _arguing, _gold, _heard, _transcripts, align, analyze, student
 from w2s_mlflow.tracking import planned, results, store
 from w2s_mlflow.tracking.results import Result
 
@@ -35,7 +35,7 @@ def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not() -> Non
     found = align.run(config(lam=0.0))
     assert probabilities(found) == probabilities(plain)
     assert found.metrics["test/accuracy"] == found.metrics["test/before_accuracy"] == plain.metrics["test/accuracy"]
-    assert found.metrics["align/gain"] == 0 and align.POLICY not in found.digests
+    assert found.metrics["align/gain"] == 0 and _aligning.POLICY not in found.digests
     assert not [name for name in found.metrics if name.startswith("align/re")]
     other = align.run(config(lam=0.5))
     assert probabilities(other) != probabilities(plain) and results.get(other.tags["w2s.before_run_id"]).run_id == plain.run_id
@@ -47,7 +47,7 @@ def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not() -> Non
 
 
 def check_written(found: Result) -> None:
-    policy = load_file(found.artifact(align.POLICY))
+    policy = load_file(found.artifact(_aligning.POLICY))
     assert np.abs(policy["score.weight"]).max() > 0
     for when in ("before", "after"):
         debates = pd.read_parquet(found.artifact(f"{when}/debates.parquet"))
@@ -96,6 +96,16 @@ def test_a_draw_without_a_verdict_weighs_nothing() -> None:
         ({"opponent": "policy"}, "--opponent must be one of gradient, random, got 'policy'"),
         ({"early_stopping": "oracle"}, "--early-stopping must be one of none, weak, got 'oracle'"),
         ({"judge": "nobody"}, "--judge must be one of .*model.*, got 'nobody'"),
+        ({"rounds": 0}, "--rounds must be at least 1, got 0"),
+        (
+            {"rounds": 2, "lam": 0.0},
+            "--lam must be above 0 with --rounds 2, as without a policy there is nobody",
+        ),
+        ({"rounds": 2, "opponent": "random"}, "--opponent must be gradient with --rounds 2, got random"),
+        (
+            {"rounds": 2, "judge": "human"},
+            "--judge must be one who can be asked about new debates with --rounds 2, not human or reward, got human",
+        ),
         ({"ceiling": "x"}, "--ceiling must be one of gold, none, got 'x'"),
     ],
 )
@@ -124,4 +134,81 @@ def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pyte
     with store.reuse("never"):
         whole = align.run(asked)
     assert found.run_id != whole.run_id and probabilities(found) == probabilities(whole)
-    assert found.digests[align.POLICY] == whole.digests[align.POLICY]
+    assert found.digests[_aligning.POLICY] == whole.digests[_aligning.POLICY]
+
+
+# --- rounds -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_each_round_is_a_run_of_its_own_that_learns_the_verdicts_so_far_and_is_made_once() -> None:
+    with planned.planning() as plan:
+        align.run(config(rounds=3))
+    assert plan.count(planned.TRAINED) == 7 and runs() == []  # supervisor, plain student, three models, debates before two
+    first, found = align.run(config()), align.run(config(rounds=3))
+    assert len(runs()) == 7 and (found.params["round"], found.params["method"]) == ("3", "lambda 0.1 round 3")
+    debates = [results.get(found.tags[f"w2s.debates_{number}_run_id"]) for number in (2, 3)]
+    students = [results.get(held.tags["w2s.student_run_id"]) for held in debates]
+    assert students[0].run_id == first.run_id and "w2s.debates_2_run_id" not in first.tags
+    assert {name for name in students[1].tags if name.startswith("w2s.debates_")} == {"w2s.debates_2_run_id"}
+    assert [held.params["argues"] for held in debates] == ["lambda 0.1, kl 0.05", "lambda 0.1 round 2, kl 0.05"]
+    assert align.run(config(rounds=3)).run_id == found.run_id
+    assert align.run(config(rounds=2)).run_id == students[1].run_id and align.run(config()).run_id == first.run_id
+    assert len(runs()) == 7
+    check_learned(found, debates)
+    frames = analyze.load(analyze.pull(analyze.Config()))
+    assert sorted(frames.alignments["setting"]) == ["", "round=2", "round=3"]
+    assert frames.debates["setting"].nunique() == 2
+    check_by_round(found, [first, students[1], found])
+
+
+def check_learned(found: Result, debates: list[Result]) -> None:
+    """The reward model is, to the bit, the one that debates and verdicts give, and no truth of these questions was read."""
+    shown, preferences = [], []
+    for held in debates:
+        assert not [name for name in held.digests if "gold" in name] and not [name for name in held.metrics if "gold/" in name]
+        table, verdicts = _transcripts.read(held)
+        asked = _gold.cut(config().resolved())[1]
+        assert set(table["id"]) == {question.id for question in asked.transfer + asked.transfer_validation}
+        assert set(verdicts["judge"]) == {"model"}
+        shown += _heard.debates(held)
+        preferences += _transcripts.preference_N(table, verdicts).tolist()
+    own = reward.fit(shown, preferences, l2=0.01)
+    np.testing.assert_array_equal(reward.read(found.artifact(_aligning.REWARD)).weights_D, own.weights_D)
+    assert np.abs(own.weights_D).max() > 0 and np.isfinite(found.metrics["after/agreement/model/reward"])
+    assert {name for name in found.metrics if name.startswith("gold/")} <= {"gold/test/report"}
+
+
+def check_by_round(found: Result, models: list[Result]) -> None:
+    """The table says what each round's run says, by the judge itself."""
+    table = pd.read_csv(found.artifact("tables/rounds_test.csv"))
+    assert table["round"].tolist() == [0, 1, 2, 3]
+    assert table["run_id"].tolist() == [models[0].tags["w2s.before_run_id"], *(model.run_id for model in models)]
+    for row, own in zip(table.to_dict("records")[1:], models, strict=True):
+        assert row["accuracy"] == pytest.approx(own.metrics["test/accuracy"])
+        assert row["preference"] == pytest.approx(own.metrics["after/preference"])
+        assert row["win_rate"] == pytest.approx(own.metrics["after/win_rate"])
+        verdicts = pd.read_parquet(own.artifact("after/verdicts.parquet"))
+        assert verdicts["judge"].iloc[0] == "model"  # the first, whose D it is
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_in_a_later_round_the_reward_model_is_asked_and_not_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(options: Any, answer: Any) -> Judge:
+        own = prefers_the_king(options, answer)
+
+        def judge(debates: Any) -> list[Verdict]:
+            asked.append(len(debates))
+            return own(debates)
+
+        return judge
+
+    align.run(config(keep_model="always"))
+    monkeypatch.setattr(model, "make", counted)
+    found = align.run(config(rounds=2))
+    questions = results.get(found.tags["w2s.debates_2_run_id"]).metrics["debate/questions"]
+    assert sum(asked) == 2 * (questions + 60 + 60)  # both orders: the debates, and the held-out ones before and after

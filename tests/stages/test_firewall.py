@@ -18,13 +18,17 @@ from w2s_mlflow import config as options
 from w2s_mlflow import heads, predict, split, train
 from w2s_mlflow.config import ConfigError, plugin, plugins
 from w2s_mlflow.explainers import extractive
+from w2s_mlflow.judges import Judge
 from w2s_mlflow.judges import model as judge_model
-from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows
+from w2s_mlflow.judges.reward import Reward
+from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
 from w2s_mlflow.stages import (
+    _aligning,
     _arguing,
     _debates,
     _finetune,
     _gold,
+    _heard,
     _methods,
     _runs,
     _student_options,
@@ -182,7 +186,8 @@ def types_of(function: Any) -> set[Any]:
         *("Recorder", "Result", "Head", "Parts", "Tensor", "Encoded", "Options"),
         *("Explainer", "Transcript", "Also", "Policy", "Read", "Mind"),
     )
-    late: dict[str, Any] = dict.fromkeys(names, object) | {"pd": pd}  # imported for type checkers only
+    judging = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": _verdicts.Verdicts}
+    late: dict[str, Any] = dict.fromkeys(names, object) | judging | {"pd": pd}  # imported for type checkers only
     waiting, found = list(typing.get_type_hints(function, localns=late).values()), set()
     while waiting:
         kind = waiting.pop()
@@ -196,7 +201,7 @@ def types_of(function: Any) -> set[Any]:
 
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-DEBATING = (_arguing, _debates, _verdicts, _transcripts, extractive, judge_model)
+DEBATING = (_aligning, _arguing, _debates, _heard, _verdicts, _transcripts, extractive, judge_model)
 BLIND = (student, facilitate, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES, *DEBATING)
 
 

@@ -121,3 +121,13 @@ def test_a_model_is_aligned_with_what_people_said() -> None:
     found = align.run(align.Config(judge="human", judge_options=f"run={before.run_id}", **small))
     assert found.metrics["after/no_verdict"] == 0 and np.isfinite(found.metrics["align/gain"])
     assert found.params["judge_options"].startswith(f"run={before.run_id},heard=")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_debates_of_a_model_that_has_learned_the_truth_teach_nobody() -> None:
+    before = hold(method="oracle")
+    with pytest.raises(
+        ConfigError, match=r"no ground truth of transfer, got run=.*, whose models have learned that of transfer$"
+    ):
+        hold(judge="reward", judge_options=f"run={before.run_id}")

@@ -301,4 +301,5 @@ def _inputs(result: Result) -> Iterator[str]:
     for role in ("weak", "labels", "generative", "strong", *(["student"] if result.stage == "debate" else [])):
         if run_id := result.tags.get(f"w2s.{role}_run_id"):
             yield run_id
+    yield from (run_id for tag, run_id in result.tags.items() if tag.startswith("w2s.debates_"))
     yield from filter(None, result.tags.get("w2s.chain_run_ids", "").split(","))

@@ -10,7 +10,7 @@ import numpy as np
 
 from w2s_mlflow.config import ConfigError, must
 from w2s_mlflow.records import Debate, Example, Explanation, Side
-from w2s_mlflow.stages import _transcripts
+from w2s_mlflow.stages import _runs, _transcripts
 from w2s_mlflow.stages._debates import STRONG, WEAK
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ def debates(found: Result) -> list[Debate]:
     """The debates of a run, the strong side first, as its judges were shown them."""
     table, _ = _transcripts.read(found)
     return [_debate(row) for row in _transcripts.rows(table)]
+
+
+def said(found: Sequence[Result]) -> tuple[list[Debate], list[float]]:
+    """The debates of some runs, and D of each by the first judge of its run."""
+    shown = [debate for one in found for debate in debates(one)]
+    return shown, [value for one in found for value in _transcripts.preference_N(*_transcripts.read(one)).tolist()]
 
 
 def _people(chosen: Any) -> dict[str, str]:
@@ -88,6 +94,9 @@ def _run(run: str) -> Result:
     found = results.find(run)
     if found.stage != STAGE:
         raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={run}, a run of {found.stage or 'no stage'}")
+    if _runs.GOLD in found.tags:  # what was said of such claims would carry it on into what is aligned
+        rule = "run=RUN, a run whose models have learned no ground truth of transfer"
+        raise must("judge_options", rule, f"run={run}, whose models have learned that of {found.tags[_runs.GOLD]}")
     return found
 
 

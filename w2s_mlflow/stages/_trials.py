@@ -257,6 +257,7 @@ class _Going:
 def draw(study: optuna.Study, search: Search, directory: Path) -> None:
     """Write the table of trials, and Optuna's plots as far as there are trials enough for them."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
     from optuna.visualization import matplotlib as plots
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -266,7 +267,7 @@ def draw(study: optuna.Study, search: Search, directory: Path) -> None:
             named = {} if name == "intermediate_values" else {"target_name": search.metric}
             getattr(plots, f"plot_{name}")(study, **named)
             if name in BY_NUMBER:
-                plt.gca().xaxis.get_major_locator().set_params(integer=True)
+                plt.gca().xaxis.set_major_locator(MaxNLocator(integer=True))
             plt.gcf().set_size_inches(12, 5)
             plt.gcf().savefig(directory / f"{name}.png", dpi=120, bbox_inches="tight")
         plt.close("all")

@@ -4,259 +4,89 @@ The paper prints "+ D" under an argmin while it calls D a reward to raise: minim
 term is a plain student's; the second moves a policy over evidence, which reads the model's own hidden states, and the model
 with it, by a policy gradient (_arguing.py). With lambda = 0 it is the plain student, to the bit.
 
+With `--rounds` Algorithm 1 is gone through again and again: the aligned model debates all of `transfer` with its policy, the
+judge decides, a reward model learns from its verdicts so far, and the model is aligned anew, from the start weights, with the
+reward model in the judge's place. Each round's debates and model are runs of their own (_aligning.py).
+
 Metrics: those of a student; by step `align/reward`, the mean D of what is drawn, `align/win_rate`, `align/kl` from the policy's
 start, and two guards against a collapse, `align/entropy` (1: anything may be drawn, 0: always the same) and `align/words` of
 evidence. On held-out questions, on which it was not trained and of which no truth is read: `before/<name>` of the plain
 student, which draws at random, and `after/<name>`, as `debate/<name>` of the stage debate; `align/gain`, the mean of what D has
-grown by, with its interval over groups. `test/before_accuracy` beside `test/accuracy`.
-Artifacts: those of a student; `policy.safetensors`; `before/` and `after/`, the debates.
+grown by, with its interval over groups. `test/before_accuracy` beside `test/accuracy`. From round 2 on `align/reward` and
+`align/win_rate` are what the reward model says, `before/` and `after/` what the judge says; `after/agreement/<judge>/reward`:
+how often both let the same side win.
+Artifacts: those of a student; `policy.safetensors`; `before/` and `after/`, the debates; from round 2 on `reward.json`, and on
+the last round `tables/rounds_<part>.csv`, win rate, mean D and accuracy by round.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from w2s_mlflow import models, tasks
-from w2s_mlflow.config import must, option, unknown
-from w2s_mlflow.records import Example
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _debates, _finetune, _gold, _judging, _runs, _scoring, _verdicts, ceiling, student, supervisor
-from w2s_mlflow.stages._arguing import Arguing
-from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
-from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._options import Training, model_name
-from w2s_mlflow.stages._student_options import CEILINGS
+from w2s_mlflow.stages import _aligning, _judging, debate
+from w2s_mlflow.stages._aligning import VERSION, Config
 
 if TYPE_CHECKING:
-    from w2s_mlflow.explainers.extractive import Mind, Policy
-    from w2s_mlflow.heads import Head
-    from w2s_mlflow.judges import Judge
-    from w2s_mlflow.records import Side
-    from w2s_mlflow.stages._verdicts import Verdicts
-    from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 1
-OPPONENTS = ("gradient", "random")
-STOPPING = ("weak", "none")
-POLICY = "policy.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(Training):
-    """A strong model that is aligned by debates."""
-
-    weak: str = "chess-60k"
-    """The weak model: it labels, it argues on the other side, and, frozen, it answers where a judge asks a model."""
-    strong: str = "chess-426k"
-    """The strong model that is aligned."""
-    lam: float = 0.1
-    """lambda of eq. 2, the weight of the debate beside the labels; 0 is a plain student."""
-    kl: float = 0.05
-    """What the policy pays in D for each nat of distance from where it started."""
-    pieces: int = 3
-    """Pieces of evidence that a side shows."""
-    opponent: str = "gradient"
-    """How the weak side chooses its evidence: gradient or random; it does not learn."""
-    judge: str = "model"
-    """Who decides, a file of judges/."""
-    judge_options: str = ""
-    """Options of the judge, NAME=VALUE with commas between them."""
-    questions: int | None = 400
-    """Held-out questions on which it is seen whether the judge is won over, the first of the test part; none takes all."""
-    ceiling: str = option("gold", result=False)
-    """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
-    early_stopping: str = "weak"
-    """weak: stop at the first epoch that agrees no better with the weak labels of the validation slice, best weights back;
-    none: all epochs."""
-
-    MODEL: ClassVar[str] = "strong"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        models.find(self.weak, "weak")
-        for name, values in {"opponent": OPPONENTS, "early_stopping": STOPPING, "ceiling": CEILINGS}.items():
-            if getattr(self, name) not in values:
-                raise unknown(f"--{name.replace('_', '-')}", getattr(self, name), values)
-        for name in ("lam", "kl"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise must(name, "finite and at least 0", getattr(self, name))
-        for name in ("pieces", "questions"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise must(name, "at least 1", value)
-        if len(_judging.judges(self.judge, self.judge_options)) > 1:
-            raise must("judge", "one judge, whom the model is to convince", self.judge)
+__all__ = ["VERSION", "Config", "run"]
 
 
 def run(config: Config) -> Result:
-    """The aligned model's run, found or made, with what it needs. Raises ConfigError before anything is written."""
-    config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options))
-    weak, before = _weak(config), _before(config)
-    config, cut = _gold.cut(config.resolved())
-    roots = ["losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}", "stages._arguing"]
-    parts = _runs.parts("align", VERSION, config, cut, {"weak": weak}, roots)
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": f"lambda {config.lam:g}"}
-    note = (
-        f"`{config.rung().name}` aligned with {_link(weak)} by debates before the judge `{config.judge}`, lambda = "
-        f"{config.lam:g} (Definition 5); before it is {_link(before)}. The PGR interval here is over test groups only."
-    )
-    tags = {"w2s.before_run_id": before.run_id}
-
-    def make(recorder: Recorder) -> Head:
-        return _make(config, cut, (weak, before), parts.digest(), recorder)
-
-    found = _runs.produce(parts, config, cut, identity, note, make, {"weak": weak}, tags)
-    return found if config.report == "none" else _reported(found, config, cut, weak, before)
+    """The last round's run, found or made, with all it needs. Raises ConfigError before anything is written."""
+    if config.rounds == 1:
+        return _aligning.run(config)
+    config = replace(config, keep_model="always")  # the next round debates with it
+    found, debates = [_aligning.run(config)], list[Any]()
+    for number in range(1, config.rounds):
+        debates.append(_debates(replace(config, rounds=number), found[-1]))
+        found.append(_aligning.run(config, debates))
+    return found[-1] if config.report == "none" else _by_round(found, config)
 
 
-def _reported(found: Result, config: Config, cut: Split, weak: Result, before: Result) -> Result:
-    """The scored run, with the plain student's accuracy beside its own."""
-    from w2s_mlflow.tracking import planned, recorder
-
-    beside = {"weak": weak}
-    if config.ceiling == "gold":
-        beside["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
-    found = _scoring.report(found, config, cut, beside)
-    name, own = f"{config.report}/before_accuracy", f"{config.report}/accuracy"
-    if planned.current() or name in found.metrics or own not in before.metrics:
-        return found
-    return recorder.attach(found, "before", lambda directory: None, {name: before.metrics[own]}, {})
-
-
-def _weak(config: Config) -> Result:
-    return supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"keep_model": "always"}))
-
-
-def _before(config: Config) -> Result:
-    """The plain student, which an aligned model is compared with."""
-    names = ("strong", "weak", "pooling", "epochs", "batch_size", "learning_rate", "early_stopping")
+def _debates(config: Config, aligned: Result) -> Result:
+    """The debates of all of `transfer` by the model of a round with its policy, and what the judge says of them."""
+    shared = config.shared() | {"report": "none", "split": "transfer", "questions": None, "explainer": "policy", "traces": 0}
+    names = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rate", "pieces", "judge")
     own = {name: getattr(config, name) for name in names}
-    kept = {"keep_model": "always", "ceiling": "none"}
-    return student.run(student.Config(**own, **config.shared() | kept))
+    own["judge_options"] = _judging.resolved(config.judge, config.judge_options)
+    argues = f"{_aligning.said(config)}, kl {config.kl:g}"
+    return debate.held(debate.Config(**shared, **own), _aligning.weak(config), aligned, argues)
 
 
-def _make(config: Config, cut: Split, others: tuple[Result, Result], fingerprint: str, recorder: Recorder) -> Head:
-    weak = others[0]
-    head = _finetune.build_head(config)
-    labels = _runs.weak_labels(weak)
-    training, validation = (Labelled.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
-    if config.lam:
-        training = replace(training, also=_arguing(config, head, training.examples, _judging.kept(weak, config)))
-    watched = validation if config.early_stopping == "weak" else None
-    _finetune.fit_head(head, config, training, watched, recorder)
-    policy: Any = head._modules.pop("policy", None)
-    recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation, config))
-    _finetune.record_heldout(head, config, cut, recorder)
-    _keep(policy, recorder)
-    _compare(config, cut.test[: config.questions], head, policy, others, fingerprint, recorder)
-    return head
+def _by_round(found: Sequence[Result], config: Config) -> Result:
+    """The last round's run with `tables/rounds_<part>.csv`."""
+    from w2s_mlflow.tracking import planned, recorder, results
+
+    last, name = found[-1], f"rounds_{config.report}"
+    if planned.current() or f"{results.ARTIFACTS}.{name}" in last.tags:
+        return last
+
+    def stage(directory: Path) -> None:
+        import pandas as pd
+
+        (directory / "tables").mkdir()
+        pd.DataFrame(_rows(found, config)).to_csv(directory / "tables" / f"{name}.csv", index=False)
+
+    return recorder.attach(last, name, stage, {}, {})
 
 
-def _arguing(config: Config, head: Head, asked: Sequence[Example], weak_head: Head) -> Arguing:
-    """The debates of the training questions; the policy is attached to the head, so that it is learned and kept with it."""
-    from w2s_mlflow.explainers import extractive
-
-    policy = extractive.Policy(head.model.config.hidden_size, config.seed).to(next(head.parameters()).device)
-    head.add_module("policy", policy)
-    weak = _judging.mind(weak_head, asked, config)
-    return Arguing(
-        head=head,
-        policy=policy,
-        reading=extractive.read(head, asked),
-        weak=_weak_sides(config, weak),
-        judge=_judge(config, weak),
-        task=tasks.find(config.task),
-        weight=config.lam,
-        kl=config.kl,
-        size=config.pieces,
-        seed=config.seed,
-        micro_batch=config.micro_batch,
-    )
+def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:
+    """A row for the plain student, round 0, and one for each round; the judge's own words on held-out questions."""
+    part, first = config.report, found[0]
+    start = {"round": 0, "run_id": first.tags["w2s.before_run_id"]} | _said(first, "before", config.judge)
+    rows = [start | {"accuracy": first.metrics.get(f"{part}/before_accuracy", math.nan)}]
+    for number, own in enumerate(found, start=1):
+        row = {"round": number, "run_id": own.run_id} | _said(own, "after", config.judge)
+        rows.append(row | {"accuracy": own.metrics.get(f"{part}/accuracy", math.nan)})
+    return rows
 
 
-def _weak_sides(config: Config, weak: Mind) -> list[Side]:
-    """What the weak side claims and shows of each question."""
-    own = _debater(config, WEAK, config.opponent, weak)
-    quiet = Debater(STRONG, weak.decisions_N, None)
-    played = _debates.play(tasks.find(config.task), weak.reading.questions, quiet, own, rounds=1)
-    return [debate.second for debate in played.debates]
-
-
-def _debater(config: Config, name: str, chooser: str, mind: Mind) -> Debater:
-    from w2s_mlflow.explainers import extractive
-
-    return Debater(name, mind.decisions_N, extractive.explainer(chooser, mind, config.pieces, config.seed))
-
-
-def _judge(config: Config, weak: Mind) -> Judge:
-    ((name, chosen),) = _judging.judges(config.judge, config.judge_options).items()
-    return _judging.judge(name, chosen, config, weak)
-
-
-def policy_of(found: Result, head: Head) -> Policy | None:
-    """The policy of an aligned model, on its head's device; None of one with lambda = 0, which has none."""
-    from safetensors.torch import load_file
-
-    from w2s_mlflow.explainers import extractive
-
-    if POLICY not in found.digests:
-        return None
-    policy = extractive.Policy(head.model.config.hidden_size, seed=0)
-    policy.load_state_dict(load_file(found.artifact(POLICY)))
-    return policy.to(next(head.parameters()).device)
-
-
-def _keep(policy: Any, recorder: Recorder) -> None:
-    from safetensors.torch import save_file
-
-    if policy is not None:
-        save_file({name: tensor.cpu() for name, tensor in policy.state_dict().items()}, str(recorder.directory / POLICY))
-
-
-def _compare(
-    config: Config,
-    asked: Sequence[Example],
-    head: Head,
-    policy: Policy | None,
-    others: tuple[Result, Result],
-    fingerprint: str,
-    recorder: Recorder,
-) -> None:
-    """Debate the held-out questions with the plain student, which draws evidence at random, and with the aligned one.
-
-    Args:
-        others: the runs of the weak model and of the plain student.
-        fingerprint: of this run; what its judge has said is kept by it, should the judge fail in the middle.
-    """
-    from w2s_mlflow import stats
-
-    weak, before = others
-    other = _judging.mind(_judging.kept(weak, config), asked, config)
-    sides = {"before": ("random", _judging.mind(_judging.kept(before, config), asked, config))}
-    sides["after"] = ("policy" if policy is not None else "random", _judging.mind(head, asked, config, policy))
-    said: dict[str, Verdicts] = {}
-    for when, (chooser, mind) in sides.items():
-        strong = _debater(config, STRONG, chooser, mind)
-        played = _debates.play(tasks.find(config.task), asked, strong, _debater(config, WEAK, config.opponent, other), rounds=1)
-        place = _verdicts.place(f"{fingerprint}-{when}")
-        said[when] = _verdicts.ask(config.judge, _judge(config, other), played.debates, place)
-        (recorder.directory / when).mkdir()
-        _debates.write(recorder.directory / when, played, [said[when]])
-        recorder.metrics({f"{when}/{name}": value for name, value in _debates.measures(played, said[when]).items()})
-    for when in sides:
-        _verdicts.place(f"{fingerprint}-{when}").unlink(missing_ok=True)
-    grown_N = said["after"].preference_N() - said["before"].preference_N()
-    known_N = np.isfinite(grown_N)
-    if known_N.any():
-        gain = stats.group_interval(grown_N[known_N], np.array([question.group for question in asked])[known_N])
-        recorder.metrics({"align/gain": gain.mean, "align/gain_low": gain.low, "align/gain_high": gain.high})
-
-
-def _link(found: Result) -> str:
-    from w2s_mlflow.tracking import results
-
-    return results.link(found)
+def _said(found: Result, when: str, judge: str) -> dict[str, float]:
+    names = ("win_rate", "win_rate_low", "win_rate_high", "preference", f"agreement/{judge}/reward")
+    values = {name: found.metrics.get(f"{when}/{name}", math.nan) for name in names}
+    return {name.replace(f"/{judge}/", "_"): value for name, value in values.items()}

@@ -27,7 +27,18 @@ from w2s_mlflow import models, tasks
 from w2s_mlflow.config import must, option, unknown
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _debates, _gold, _judging, _methods, _runs, _transcripts, _verdicts, align, student, supervisor
+from w2s_mlflow.stages import (
+    _aligning,
+    _debates,
+    _gold,
+    _judging,
+    _methods,
+    _runs,
+    _transcripts,
+    _verdicts,
+    student,
+    supervisor,
+)
 from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
 from w2s_mlflow.stages._options import Training, model_name
 
@@ -104,13 +115,23 @@ class Config(Training):
 def run(config: Config) -> Result:
     """The debates, found or held, with the two models they need. Raises ConfigError before anything is written."""
     config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options))
-    weak, strong = sides(config)
+    return held(config, *sides(config))
+
+
+def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Result:
+    """The debates of two models that are there, their weights kept.
+
+    Args:
+        config: with the judges' options resolved.
+        argues: what is to be known of the strong side, where these options do not say it.
+    """
     config, cut = _gold.cut(config.resolved())
     inputs = {"weak": weak, "student": strong}
     roots = ["explainers.extractive", *(f"judges.{name}" for name in _judging.judges(config.judge, config.judge_options))]
     roots += ["explainers.generative"] if config.explainer in SAID else []
     parts = _runs.parts("debate", VERSION, config, cut, inputs, roots)
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.form}
+    identity |= {"argues": argues} if argues else {}
 
     def make(recorder: Recorder) -> None:
         _make(config, cut, weak, strong, parts.digest(), recorder)
@@ -127,7 +148,7 @@ def sides(config: Config) -> tuple[Result, Result]:
     own = {name: getattr(config, name) for name in ("strong", "weak", "pooling", "epochs", "batch_size", "learning_rate")}
     weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"report": "none", "keep_model": "always"}))
     if config.explainer == "policy":
-        return weak, align.run(align.Config(pieces=config.pieces, **own, **kept))
+        return weak, _aligning.run(_aligning.Config(pieces=config.pieces, **own, **kept))
     return weak, student.run(student.Config(method=config.method, **own, **kept))
 
 
@@ -140,7 +161,7 @@ def questions(config: Config, cut: Split) -> tuple[Example, ...]:
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     asked = questions(config, cut)
     heads = {side: _judging.kept(found, config) for side, found in ((WEAK, weak), (STRONG, strong))}
-    policy = align.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
+    policy = _aligning.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
     minds = {WEAK: _judging.mind(heads[WEAK], asked, config), STRONG: _judging.mind(heads[STRONG], asked, config, policy)}
     played = _debates.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
     kept, chosen = _verdicts.place(fingerprint), _judging.judges(config.judge, config.judge_options)

@@ -1,0 +1,327 @@
+"""One round of alignment (Definition 5, eq. 2): its options, and its run, found or made.
+
+From the second round on (stages/align.py) the training asks no judge: a reward model (judges/reward.py) learns from what the
+judge has said of the debates so far, and rewards in its place. On held-out questions the judge itself decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from w2s_mlflow import models, tasks
+from w2s_mlflow.config import must, option, unknown
+from w2s_mlflow.records import Example
+from w2s_mlflow.split import Split
+from w2s_mlflow.stages import (
+    _debates,
+    _finetune,
+    _gold,
+    _heard,
+    _judging,
+    _runs,
+    _scoring,
+    _verdicts,
+    ceiling,
+    student,
+    supervisor,
+)
+from w2s_mlflow.stages._arguing import Arguing
+from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
+from w2s_mlflow.stages._finetune import Labelled
+from w2s_mlflow.stages._options import Training, model_name
+from w2s_mlflow.stages._student_options import CEILINGS
+
+if TYPE_CHECKING:
+    from w2s_mlflow.explainers.extractive import Mind, Policy
+    from w2s_mlflow.heads import Head
+    from w2s_mlflow.judges import Judge
+    from w2s_mlflow.judges.reward import Reward
+    from w2s_mlflow.records import Side
+    from w2s_mlflow.stages._verdicts import Verdicts
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+VERSION = 1
+OPPONENTS = ("gradient", "random")
+STOPPING = ("weak", "none")
+POLICY, REWARD = "policy.safetensors", "reward.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Training):
+    """A strong model that is aligned by debates."""
+
+    weak: str = "chess-60k"
+    """The weak model: it labels, it argues on the other side, and, frozen, it answers where a judge asks a model."""
+    strong: str = "chess-426k"
+    """The strong model that is aligned."""
+    lam: float = 0.1
+    """lambda of eq. 2, the weight of the debate beside the labels; 0 is a plain student."""
+    kl: float = 0.05
+    """What the policy pays in D for each nat of distance from where it started."""
+    pieces: int = 3
+    """Pieces of evidence that a side shows."""
+    opponent: str = "gradient"
+    """How the weak side chooses its evidence: gradient or random; it does not learn."""
+    judge: str = "model"
+    """Who decides, a file of judges/."""
+    judge_options: str = ""
+    """Options of the judge, NAME=VALUE with commas between them."""
+    rounds: int = option(1, result=False)
+    """How often it is aligned, each time from the start weights: from round 2 on by a reward model, which learns what the judge
+    says of debates of the model of the round before."""
+    questions: int | None = 400
+    """Held-out questions on which it is seen whether the judge is won over, the first of the test part; none takes all."""
+    ceiling: str = option("gold", result=False)
+    """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
+    early_stopping: str = "weak"
+    """weak: stop at the first epoch that agrees no better with the weak labels of the validation slice, best weights back;
+    none: all epochs."""
+
+    MODEL: ClassVar[str] = "strong"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        models.find(self.weak, "weak")
+        for name, values in {"opponent": OPPONENTS, "early_stopping": STOPPING, "ceiling": CEILINGS}.items():
+            if getattr(self, name) not in values:
+                raise unknown(f"--{name.replace('_', '-')}", getattr(self, name), values)
+        for name in ("lam", "kl"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise must(name, "finite and at least 0", getattr(self, name))
+        for name in ("pieces", "questions", "rounds"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise must(name, "at least 1", value)
+        if len(_judging.judges(self.judge, self.judge_options)) > 1:
+            raise must("judge", "one judge, whom the model is to convince", self.judge)
+        if self.rounds > 1:
+            self._check_rounds()
+
+    def _check_rounds(self) -> None:
+        """Debates of an aligned model need its policy, the weak side's evidence by gradient, and a judge to be asked anew."""
+        if not self.lam:
+            raise must("lam", f"above 0 with --rounds {self.rounds}, as without a policy there is nobody to debate", self.lam)
+        if self.opponent != OPPONENTS[0]:
+            raise must("opponent", f"{OPPONENTS[0]} with --rounds {self.rounds}", self.opponent)
+        if self.judge in _heard.HEARD:
+            rule = f"one who can be asked about new debates with --rounds {self.rounds}, not {' or '.join(_heard.HEARD)}"
+            raise must("judge", rule, self.judge)
+
+
+@dataclass(frozen=True)
+class _Others:
+    """The runs that a round needs: the weak model, the plain student, and the debates so far with the judge's verdicts."""
+
+    weak: Result
+    before: Result
+    debates: Sequence[Result]
+
+
+def run(config: Config, debates: Sequence[Result] = ()) -> Result:
+    """The aligned model's run of one round, found or made, with what it needs.
+
+    Args:
+        debates: the runs of the debates so far, one for each round from the second on; none in the first.
+
+    Raises:
+        ConfigError: before anything is written.
+    """
+    config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options), rounds=len(debates) + 1)
+    others = _Others(weak(config), _before(config), debates)
+    config, cut = _gold.cut(config.resolved())
+    roots = ["losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}", "stages._arguing"]
+    roots += ["judges.reward"] if debates else []
+    inputs = {"weak": others.weak} | {f"debates_{number}": held for number, held in enumerate(debates, start=2)}
+    parts = _runs.parts("align", VERSION, config, cut, inputs, roots)
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": said(config)}
+    identity |= {"round": str(config.rounds)} if debates else {}
+    tags = {"w2s.before_run_id": others.before.run_id}
+
+    def make(recorder: Recorder) -> Head:
+        return _make(config, cut, others, parts.digest(), recorder)
+
+    found = _runs.produce(parts, config, cut, identity, _note(config, others), make, inputs, tags)
+    return found if config.report == "none" else _reported(found, config, cut, others)
+
+
+def said(config: Config) -> str:
+    """What tells the rounds apart, for people: `lambda 0.1 round 2`."""
+    return f"lambda {config.lam:g}" + (f" round {config.rounds}" if config.rounds > 1 else "")
+
+
+def _note(config: Config, others: _Others) -> str:
+    from w2s_mlflow.tracking import results
+
+    found = (
+        f"`{config.rung().name}` aligned with {results.link(others.weak)} by debates before the judge `{config.judge}`, lambda "
+        f"= {config.lam:g} (Definition 5); before it is {results.link(others.before)}. The PGR interval here is over test "
+        "groups only."
+    )
+    learned = ", ".join(results.link(held) for held in others.debates)
+    return (
+        f"{found} Round {config.rounds}: it is rewarded by a model that learned the verdicts of {learned}."
+        if learned
+        else found
+    )
+
+
+def _reported(found: Result, config: Config, cut: Split, others: _Others) -> Result:
+    """The scored run, with the plain student's accuracy beside its own."""
+    from w2s_mlflow.tracking import planned, recorder
+
+    before, beside = others.before, {"weak": others.weak}
+    if config.ceiling == "gold":
+        beside["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
+    found = _scoring.report(found, config, cut, beside)
+    name, own = f"{config.report}/before_accuracy", f"{config.report}/accuracy"
+    if planned.current() or name in found.metrics or own not in before.metrics:
+        return found
+    return recorder.attach(found, "before", lambda directory: None, {name: before.metrics[own]}, {})
+
+
+def weak(config: Config) -> Result:
+    """The supervisor, its weights kept."""
+    return supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"keep_model": "always"}))
+
+
+def _before(config: Config) -> Result:
+    """The plain student, which an aligned model is compared with."""
+    names = ("strong", "weak", "pooling", "epochs", "batch_size", "learning_rate", "early_stopping")
+    own = {name: getattr(config, name) for name in names}
+    kept = {"keep_model": "always", "ceiling": "none"}
+    return student.run(student.Config(**own, **config.shared() | kept))
+
+
+def _make(config: Config, cut: Split, others: _Others, fingerprint: str, recorder: Recorder) -> Head:
+    head = _finetune.build_head(config)
+    learned = _learned(others.debates, recorder)
+    labels = _runs.weak_labels(others.weak)
+    training, validation = (Labelled.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
+    if config.lam:
+        weak_head = _judging.kept(others.weak, config)
+        training = replace(training, also=_arguing(config, head, training.examples, weak_head, learned))
+    watched = validation if config.early_stopping == "weak" else None
+    _finetune.fit_head(head, config, training, watched, recorder)
+    policy: Any = head._modules.pop("policy", None)
+    recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation, config))
+    _finetune.record_heldout(head, config, cut, recorder)
+    _keep(policy, recorder)
+    _compare(config, cut.test[: config.questions], head, policy, others, learned, fingerprint, recorder)
+    return head
+
+
+def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
+    """The reward model of the judge's verdicts so far, kept as an artifact; None in the first round."""
+    from w2s_mlflow.judges import reward
+
+    if not debates:
+        return None
+    found = reward.fit(*_heard.said(debates), reward.Options().l2)
+    found.write(recorder.directory / REWARD)
+    return found
+
+
+def _arguing(config: Config, head: Head, asked: Sequence[Example], weak_head: Head, learned: Reward | None) -> Arguing:
+    """The debates of the training questions; the policy is attached to the head, so that it is learned and kept with it."""
+    from w2s_mlflow.explainers import extractive
+
+    policy = extractive.Policy(head.model.config.hidden_size, config.seed).to(next(head.parameters()).device)
+    head.add_module("policy", policy)
+    weak = _judging.mind(weak_head, asked, config)
+    return Arguing(
+        head=head,
+        policy=policy,
+        reading=extractive.read(head, asked),
+        weak=_weak_sides(config, weak),
+        judge=learned.judge if learned else _judge(config, weak),
+        task=tasks.find(config.task),
+        weight=config.lam,
+        kl=config.kl,
+        size=config.pieces,
+        seed=config.seed,
+        micro_batch=config.micro_batch,
+    )
+
+
+def _weak_sides(config: Config, weak: Mind) -> list[Side]:
+    """What the weak side claims and shows of each question."""
+    own = _debater(config, WEAK, config.opponent, weak)
+    quiet = Debater(STRONG, weak.decisions_N, None)
+    played = _debates.play(tasks.find(config.task), weak.reading.questions, quiet, own, rounds=1)
+    return [debate.second for debate in played.debates]
+
+
+def _debater(config: Config, name: str, chooser: str, mind: Mind) -> Debater:
+    from w2s_mlflow.explainers import extractive
+
+    return Debater(name, mind.decisions_N, extractive.explainer(chooser, mind, config.pieces, config.seed))
+
+
+def _judge(config: Config, weak: Mind) -> Judge:
+    ((name, chosen),) = _judging.judges(config.judge, config.judge_options).items()
+    return _judging.judge(name, chosen, config, weak)
+
+
+def policy_of(found: Result, head: Head) -> Policy | None:
+    """The policy of an aligned model, on its head's device; None of one with lambda = 0, which has none."""
+    from safetensors.torch import load_file
+
+    from w2s_mlflow.explainers import extractive
+
+    if POLICY not in found.digests:
+        return None
+    policy = extractive.Policy(head.model.config.hidden_size, seed=0)
+    policy.load_state_dict(load_file(found.artifact(POLICY)))
+    return policy.to(next(head.parameters()).device)
+
+
+def _keep(policy: Any, recorder: Recorder) -> None:
+    from safetensors.torch import save_file
+
+    if policy is not None:
+        save_file({name: tensor.cpu() for name, tensor in policy.state_dict().items()}, str(recorder.directory / POLICY))
+
+
+def _compare(
+    config: Config,
+    asked: Sequence[Example],
+    head: Head,
+    policy: Policy | None,
+    others: _Others,
+    learned: Reward | None,
+    fingerprint: str,
+    recorder: Recorder,
+) -> None:
+    """Debate the held-out questions with the plain student, which draws evidence at random, and with the aligned one.
+
+    Args:
+        learned: the reward model of a later round, which is asked, too, so that it is seen whether the judge agrees with it.
+        fingerprint: of this run; what its judge has said is kept by it, should the judge fail in the middle.
+    """
+    from w2s_mlflow import stats
+
+    other = _judging.mind(_judging.kept(others.weak, config), asked, config)
+    sides = {"before": ("random", _judging.mind(_judging.kept(others.before, config), asked, config))}
+    sides["after"] = ("policy" if policy is not None else "random", _judging.mind(head, asked, config, policy))
+    said: dict[str, Verdicts] = {}
+    for when, (chooser, mind) in sides.items():
+        strong = _debater(config, STRONG, chooser, mind)
+        played = _debates.play(tasks.find(config.task), asked, strong, _debater(config, WEAK, config.opponent, other), rounds=1)
+        place = _verdicts.place(f"{fingerprint}-{when}")
+        said[when] = _verdicts.ask(config.judge, _judge(config, other), played.debates, place)
+        every = [said[when], *([_verdicts.ask("reward", learned.judge, played.debates, place)] if learned else [])]
+        (recorder.directory / when).mkdir()
+        _debates.write(recorder.directory / when, played, every)
+        values = _debates.measures(played, said[when]) | _debates.agreements(every)
+        recorder.metrics({f"{when}/{name}": value for name, value in values.items()})
+    for when in sides:
+        _verdicts.place(f"{fingerprint}-{when}").unlink(missing_ok=True)
+    grown_N = said["after"].preference_N() - said["before"].preference_N()
+    known_N = np.isfinite(grown_N)
+    if known_N.any():
+        gain = stats.group_interval(grown_N[known_N], np.array([question.group for question in asked])[known_N])
+        recorder.metrics({"align/gain": gain.mean, "align/gain_low": gain.low, "align/gain_high": gain.high})
