@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def continued(directory: Path) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("error", UserWarning)  # of what torch warns of at each use nobody could read the rest
     launch.check()
     assert launch.shards() and processes.current().size == 2
     target = Path(sys.argv[1])

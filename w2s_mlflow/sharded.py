@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ def split(head: Head, group: Group) -> Head:
 
     A block of the trunk is gathered when it is at work, all else when the twin is. Gradients are summed, not averaged.
     """
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nobody changes what a head gives in place
     shared = [head.tokenizer, head.reader, *head.parameters(), *head.buffers()]
     twin = copy.deepcopy(head, {id(each): each for each in shared})
     mesh = init_device_mesh(state().device.type, (group.size,))
