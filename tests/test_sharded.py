@@ -7,12 +7,51 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from tests import _sharded
+from tests._launched import _backward
+from tests.test_gradients import LOSSES, examples, labels, made
 from tests.test_processes import ROOT
+from w2s_mlflow import gradients, language, learned, sharded
+
+
+@pytest.mark.parametrize(("kind", "block"), [("bert", "BertLayer"), ("gpt2", "GPT2Block"), ("llama", "LlamaDecoderLayer")])
+@pytest.mark.parametrize("lora", [None, 2])
+def test_blocks_are_the_layers_of_the_trunk(lora: int | None, kind: str, block: str) -> None:
+    head = made(kind, "classify")
+    with learned.learning(head, lora=lora, freeze=None, gradient_checkpointing=False):
+        assert [type(module).__name__ for module in sharded._blocks(head)] == [block]
+    head.model.config.num_hidden_layers = 7
+    assert not list(sharded._blocks(head))
+
+
+def test_without_shards_tensors_stay_as_they_are() -> None:
+    head = made("bert", "classify")
+    weight = torch.ones(3)
+    assert sharded.like(weight, torch.zeros(3)) is weight and sharded.gathered({"x": weight}, keep=True)["x"] is weight
+    assert sharded.gathered({"x": weight}, keep=False) == {}
+    with sharded.joined(head, head):
+        assert all(weight.numel() for weight in head.parameters())
+
+
+@pytest.mark.parametrize("name", ["classify", "compare", "language"])
+def test_an_idle_part_has_no_effect(name: str) -> None:
+    """Its gradient is zero, so that a batch with it is the batch without."""
+    found = []
+    for idle in (0, 2):
+        head = made("llama", name)
+        data, labels_NC = head.encode(examples(4)), None if name == "language" else torch.from_numpy(labels(4))
+        parts = [data.batch(np.arange(4)), *[data.batch(np.arange(1)) | {gradients.IDLE: torch.ones(())}] * idle]
+        loss = language.loss if name == "language" else LOSSES["confidence"]
+        value = gradients.of_batch(head, head, parts, labels_NC, loss, 0.5, _backward)
+        found.append([value.detach(), *(weight.grad for weight in head.parameters() if weight.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 5
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
