@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,17 @@ from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.results import Result
 
 ROOT = Path(__file__).parents[1]
+FSDP = {"ACCELERATE_USE_FSDP": "true"}
 OPTIONS: dict[str, Any] = SMALL | {"epochs": 24, "early_stopping": "none", "checkpoint_every": 4}
 STUDENT = ["student", "--json", *(word for name, value in OPTIONS.items() for word in (config.flag(name), str(value)))]
+SHARDS = ("--use_fsdp", "--fsdp_version", "2")
 PARTS = Parts("test", 1, {"size": 3}, "data", {}, {}, {})
 
 
-def launched(line: list[str], directory: Path) -> subprocess.Popen[str]:
+def launched(line: list[str], directory: Path, kind: Sequence[str] = ("--multi_gpu",)) -> subprocess.Popen[str]:
     """The command line in two processes on the CPU, in the store of this test and an experiment of its own."""
     own = {"MLFLOW_EXPERIMENT_NAME": directory.name, "W2S_SCRATCH": str(directory / "scratch"), "ACCELERATE_USE_CPU": "1"}
-    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    launcher = ["accelerate.commands.launch", *kind, "--num_processes", "2", "--main_process_port", "0"]
     line = [sys.executable, "-m", *launcher, "-m", "w2s_mlflow", *line]
     own["PYTHONPATH"] = str(ROOT)
     pipe = subprocess.PIPE
@@ -107,6 +110,20 @@ def test_two_processes_stopped_and_started_again_make_what_one_makes(experiment:
 
 
 @pytest.mark.slow
+def test_two_processes_with_shards_make_what_one_makes(experiment: str, tmp_path: Path) -> None:
+    """With early stopping, so that the head is whole between epochs, in parts, and stopped once."""
+    own = SMALL | {"task": "chess", "loss": "confidence", "micro_batch": 5, "checkpoint_every": 1}
+    line = ["student", "--json", *(word for name, value in own.items() for word in (config.flag(name), str(value)))]
+    alone = student.run(student.Config(**own))
+    stopped(launched(line, tmp_path, SHARDS), tmp_path)
+    shown, printed = ended(launched(line, tmp_path, SHARDS))
+    assert printed.count("continued from a checkpoint") == 1 and printed.count("trained student") == 1
+    pair = results.get(json.loads(shown)["run_id"])
+    assert pair.tags["w2s.processes"] == "2"
+    check_same(alone, pair)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -159,8 +176,11 @@ def test_alone_everything_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"WORLD_SIZE": "two"}, r"^WORLD_SIZE must be a number of processes, got two$"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, r"^WORLD_SIZE must be 1 without MASTER_ADDR and MASTER_PORT, which torchrun and"),
-        ({"ACCELERATE_USE_FSDP": "true"}, r"^ACCELERATE_USE_FSDP must be false: each process holds the whole model here, got"),
-        ({"ACCELERATE_USE_DEEPSPEED": "True"}, r"^ACCELERATE_USE_DEEPSPEED must be false: each process holds the whole"),
+        (FSDP | {"FSDP_VERSION": "1"}, r"^FSDP_VERSION must be 2: fully_shard, --fsdp_version 2, got 1$"),
+        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, r"^FSDP_OFFLOAD_PARAMS must be false: shards stay on their GPU, got true$"),
+        (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"_CHECKPOINTING must be false: .* by --gradient-ch"),
+        (FSDP | {"FSDP_RESHARD_AFTER_FORWARD": "false"}, r"^FSDP_RESHARD_AFTER_FORWARD must be true: .* in shards, got false$"),
+        ({"ACCELERATE_USE_DEEPSPEED": "True"}, r"^ACCELERATE_USE_DEEPSPEED must be false: what shards .* --use_fsdp --fsdp_v"),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, r"^ACCELERATE_MIXED_PRECISION must be no: .* is --dtype, got bf16$"),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, r"_STEPS must be 1: .* by --micro-batch, got 4$"),
     ],
@@ -178,6 +198,17 @@ def test_launches_of_another_kind_are_refused(
     with pytest.raises(SystemExit) as exit_:
         cli.main()
     assert exit_.value.code == 2 and capsys.readouterr().err.startswith("w2s_mlflow: ")
+
+
+@pytest.mark.parametrize(("use", "size", "shards"), [("true", "2", True), ("true", "1", False), ("false", "2", False)])
+def test_shards_are_for_several_processes_that_ask(
+    use: str, size: str, shards: bool, second: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": size, "ACCELERATE_USE_FSDP": use, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}.items():
+        monkeypatch.setenv(name, value)
+    launch.check()
+    assert launch.shards() == shards
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == ("false" if use == "true" else "true")  # all read the weights
 
 
 @pytest.mark.parametrize("name", ["sweep", "main", "analyze", "runs", "rows"])

@@ -14,6 +14,8 @@ from w2s_mlflow.processes import ALONE, Group
 
 Answer = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]
+IDLE = "idle"
+"""A batch that holds this goes through the model, as all processes must go at once (sharded.py), but is of no other effect."""
 
 
 def computing(learner: Answer, dtype: str) -> Answer:
@@ -50,6 +52,7 @@ def of_batch(
         labels_NC: the labels of the whole batch, in its order; None where the text is its own label.
         backward: backpropagates a tensor, from a `gradient` where it is no scalar.
     """
+    answer = _heard(answer)
     if labels_NC is None:
         return _of_tokens(answer, head, batch, loss, progress, backward, group)
     if len(batch) == 1 and group.size == 1:
@@ -88,7 +91,7 @@ def _of_tokens(
 
     The logits of all tokens, each as wide as the vocabulary, are so never in memory at once.
     """
-    targets = [head.targets(part) for part in batch]
+    targets = [head.targets(part)[: 0 if IDLE in part else None] for part in batch]
     device = next(head.parameters()).device
     tokens = group.total(torch.tensor(float(sum(map(len, targets))), device=device))
     value = torch.zeros((), device=device)
@@ -97,7 +100,19 @@ def _of_tokens(
             mean = loss(answer(part), asked_M, progress) * (len(asked_M) / tokens)
             backward(mean)
             value = value + mean.detach()
+        elif group.size > 1 and tokens:
+            backward(none_MV := answer(part), gradient=torch.zeros_like(none_MV))
     return group.total(value)
+
+
+def _heard(answer: Answer) -> Answer:
+    """What counts of an answer."""
+
+    def heard(batch: Batch) -> Tensor:
+        found = answer(batch)
+        return found[:0] if IDLE in batch else found
+
+    return heard
 
 
 def _device(batch: Batch) -> torch.device:

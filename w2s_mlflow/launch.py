@@ -29,15 +29,21 @@ PATIENCE = 10.0
 """Seconds that a process which ends before its time gives the leader, to close its run or to say the same."""
 STOPPED = 130
 """The exit status after Ctrl-C or SIGTERM."""
-WHOLE = "each process holds the whole model here"
+SHARDS = "what shards a model here is --use_fsdp --fsdp_version 2"
 BUILT = {
-    "ACCELERATE_USE_FSDP": ("false", WHOLE),
-    "ACCELERATE_USE_DEEPSPEED": ("false", WHOLE),
-    "ACCELERATE_USE_MEGATRON_LM": ("false", WHOLE),
+    "ACCELERATE_USE_DEEPSPEED": ("false", SHARDS),
+    "ACCELERATE_USE_MEGATRON_LM": ("false", SHARDS),
     "ACCELERATE_MIXED_PRECISION": ("no", "what a model computes in is --dtype"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "a batch goes through the model in parts by --micro-batch"),
 }
 """What `accelerate launch` may set: its only value that is built here, and why."""
+BUILT_SHARDED = {
+    "FSDP_VERSION": ("2", "fully_shard, --fsdp_version 2"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("true", "a block that is not at work is held in shards"),
+    "FSDP_OFFLOAD_PARAMS": ("false", "shards stay on their GPU"),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("false", "activations are computed again by --gradient-checkpointing"),
+}
+"""The same with `--use_fsdp`."""
 
 _turns = itertools.count()
 
@@ -61,6 +67,11 @@ def leads() -> bool:
     return size() == 1 or _rank() == 0
 
 
+def shards() -> bool:
+    """Whether each process is to hold a shard of what is trained: several, by `accelerate launch --use_fsdp` (sharded.py)."""
+    return size() > 1 and _fsdp()
+
+
 def check() -> None:
     """Raise ConfigError for a launch whose processes would not find each other, or that is not of the kind built here."""
     text = os.environ.get("WORLD_SIZE", "1")
@@ -68,9 +79,11 @@ def check() -> None:
         raise must("WORLD_SIZE", "a number of processes", text)
     if size() > 1 and (missing := sorted({"RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ))):
         raise must("WORLD_SIZE", f"1 without {' and '.join(missing)}, which torchrun and accelerate launch set", text)
-    for name, (legal, why) in BUILT.items():
+    for name, (legal, why) in (BUILT | (BUILT_SHARDED if _fsdp() else {})).items():
         if (given := os.environ.get(name, legal)).lower() != legal:
             raise must(name, f"{legal}: {why}", given)
+    if _fsdp():
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # by the launcher's default only the first would read weights
 
 
 def join() -> None:
@@ -171,6 +184,10 @@ def _waits(done: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and not done():
         time.sleep(POLL)
+
+
+def _fsdp() -> bool:
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def _rank() -> int:

@@ -7,20 +7,20 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
 from w2s_mlflow import checkpoint as checkpoints
-from w2s_mlflow import gradients, learned, processes
+from w2s_mlflow import gradients, launch, learned, processes, sharded
 from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
 from w2s_mlflow.config import must
 from w2s_mlflow.gradients import Loss
@@ -124,27 +124,31 @@ def fit(
     """
     group = processes.current()
     whole = GradientAccumulationPlugin(num_steps=1)  # else the launcher's setting would divide every gradient
-    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=whole)  # its state is one for all trainings
-    weights = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    with patch_environment(accelerate_use_fsdp="false"):  # it would take the shards for its own
+        # Its state is one for all trainings.
+        accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=whole)
+    learner = sharded.split(head, group) if launch.shards() else head
+    weights = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
     optimizer = accelerator.prepare(optimizer)
-    answer = gradients.computing(head, options.dtype)
+    answer = gradients.computing(learner, options.dtype)
     steps = options.epochs * math.ceil(len(data) / options.batch_size)
     schedule = LambdaLR(optimizer, lambda step: warmup_then_linear(step, steps))
-    training = _Training(head, optimizer, schedule, np.random.default_rng(options.seed), accelerator.is_main_process)
+    training = _Training(learner, optimizer, schedule, np.random.default_rng(options.seed), accelerator.is_main_process)
 
     with _kept(training, checkpoint, group) as keep:
         _draw_apart(group, options.seed, training.fit.steps)
         while not training.over(options.epochs):
-            head.train()
+            learner.train()
             for examples in training.batches(data.lengths_N(), options.batch_size):
                 labels = None if labels_NC is None else torch.from_numpy(labels_NC[examples]).to(accelerator.device)
-                batch = [_to(data, part, accelerator.device) for part in _parts(group.share(examples), options.micro_batch)]
+                batch = _share(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
                 progress = training.fit.steps / steps
-                value = gradients.of_batch(answer, head, batch, labels, loss, progress, accelerator.backward, group)
+                value = gradients.of_batch(answer, learner, batch, labels, loss, progress, accelerator.backward, group)
                 beside = options.also(training.fit.steps, examples, accelerator.backward) if options.also else {}
-                group.sum_gradients(weights)
-                norm = accelerator.clip_grad_norm_(head.parameters(), CLIP)
+                if learner is head:  # shards are summed on their way
+                    group.sum_gradients(weights)
+                norm = accelerator.clip_grad_norm_(learner.parameters(), CLIP)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -153,11 +157,15 @@ def fit(
                 report(training.fit.steps, steps, values | beside)
                 keep()
             if validate is not None:
-                training.score(validate(training.fit.steps))
+                with sharded.joined(head, learner):
+                    score = validate(training.fit.steps)
+                training.score(score)
             training.next_epoch()
             keep()
     if training.best is not None:
-        learned.load_state(head, training.best)
+        learned.load_state(learner, training.best)
+    if learner is not head:
+        sharded.join(head, learner)
     return training.fit
 
 
@@ -214,9 +222,10 @@ class _Training:
         return bool(scores) and scores[-1] <= max(scores[:-1], default=-math.inf)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, unless the last one is of this very moment."""
-        if not self.writes or self.kept == (self.fit.steps, self.epoch):
+        """Write a checkpoint, unless the last one is of this very moment; shards are gathered by all processes."""
+        if self.kept == (self.fit.steps, self.epoch):
             return
+        self.kept = self.fit.steps, self.epoch
         optimizer, (random, states) = self.optimizer.state_dict(), checkpoints.random_state()
         slots = {f"{index}.{slot}": tensor for index, slots in optimizer["state"].items() for slot, tensor in slots.items()}
         state = {
@@ -229,20 +238,25 @@ class _Training:
             "random": random,
         }
         tensors = {"model": learned.state(self.head), "optimizer": slots, "best": self.best or {}, "random": states}
-        checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
-        self.kept = self.fit.steps, self.epoch
+        tensors = {name: sharded.gathered(group, keep=self.writes) for name, group in tensors.items()}
+        if self.writes:
+            checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
 
     def restore(self, saved: Saved) -> None:
         """Go back to a checkpoint; the random states come last, as nothing may draw between them and the next step."""
         state, tensors = saved.state, checkpoints.tensors(saved)
         slots: dict[int, dict[str, Tensor]] = {}
+        here, weights = self.head.state_dict(), self.optimizer.param_groups[0]["params"]
+        model, best = (
+            {name: sharded.like(tensor, here[name]) for name, tensor in tensors[part].items()} for part in ("model", "best")
+        )
         for name, tensor in tensors["optimizer"].items():
             index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = tensor
-        learned.load_state(self.head, tensors["model"])
+            slots.setdefault(int(index), {})[slot] = sharded.like(tensor, weights[int(index)])
+        learned.load_state(self.head, model)
         self.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
         self.schedule.load_state_dict(state["schedule"])
-        self.fit, self.best = Fit(**state["fit"]), tensors["best"] or None
+        self.fit, self.best = Fit(**state["fit"]), best or None
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.order.bit_generator.state = self.shuffle = state["shuffle"]
         checkpoints.restore_random_state(state["random"], tensors["random"])
@@ -302,6 +316,17 @@ def _parts(examples: Ints, micro_batch: int | None) -> list[Ints]:
     """A batch's examples in parts that go through the model at once."""
     size = micro_batch or max(1, len(examples))
     return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
+def _share(
+    data: Encoded, examples: Ints, micro_batch: int | None, device: torch.device, group: Group, *, even: bool
+) -> list[Batch]:
+    """The parts of a batch that are this process's; `even`: with so many idle ones that every process has as many parts."""
+    found = [_to(data, part, device) for part in _parts(group.share(examples), micro_batch)]
+    if even:  # no share is larger than the first
+        most = len(_parts(replace(group, rank=0).share(examples), micro_batch))
+        found += [_to(data, examples[:1], device) | {gradients.IDLE: torch.ones(())}] * (most - len(found))
+    return found
 
 
 def _to(data: Encoded, examples: Ints, device: torch.device) -> Batch:
