@@ -225,6 +225,7 @@ def test_what_one_process_makes_is_refused_to_several(
     assert exit_.value.code == 2 and capsys.readouterr().err == f"w2s_mlflow: {sentence}, got 2\n"
 
 
+@pytest.mark.slow
 def test_a_grid_is_made_by_one_process(experiment: str, second: None) -> None:
     with pytest.raises(ConfigError, match=r"^WORLD_SIZE must be 1 for sweep, got 2$"):
         sweep.run(sweep.Config())

@@ -25,7 +25,7 @@ LAYERS = (
     {"cache"},
     {"tokens"},
     {"heads"},
-    {"language", "learned", "gradients"},
+    {"language", "learned", "gradients", "sharded"},
     {"train", "predict", "fitted", "evidence"},
     {"explainers"},
     {"tracking"},

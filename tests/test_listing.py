@@ -77,6 +77,7 @@ def test_a_mirror_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     assert f"--data-dir must be a directory, got {tmp_path / 'nowhere'}" in shown.stderr
 
 
+@pytest.mark.slow
 def test_rows_are_written_and_a_wrong_option_named(tmp_path: Path) -> None:
     out = tmp_path / "rows.parquet"
     shown = command("rows", "--train-size", "100", "--test-size", "20", "--out", str(out), "--json")

@@ -55,12 +55,14 @@ def table(found: Result, name: str) -> list[dict[str, str]]:
 # --- what is left out -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_to_analyse_is_one_sentence_and_no_run() -> None:
     with pytest.raises(ConfigError, match=r"^there is no finished student to analyse"):
         analyze.run(analyze.Config())
     assert runs() == []
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named_and_the_others_count() -> None:
     found = [made(seed=seed) for seed in (0, 1)]
     path = found[0].artifact("predictions/test.parquet")
@@ -72,6 +74,7 @@ def test_a_damaged_file_is_named_and_the_others_count() -> None:
     assert "Left out, damaged: 1 run(s)" in page and found[0].run_id[:8] in page
 
 
+@pytest.mark.slow
 def test_a_lost_file_is_named() -> None:
     found = made()
     found.artifact("predictions/test.parquet").unlink()
@@ -87,12 +90,14 @@ def test_everything_left_out_is_a_report_of_that() -> None:
     assert [row["rule"] for row in table(analysis, "left_out")] == ["damaged"]
 
 
+@pytest.mark.slow
 def test_a_student_that_was_not_reported_is_named() -> None:
     found, other = made(report="none"), made(seed=1)
     assert left_out() == {found.run_id: ("not reported", "it has no test report (--report none or selection)")}
     assert list(frames().outcomes["run_id"]) == [other.run_id]
 
 
+@pytest.mark.slow
 def test_of_runs_that_differ_in_their_code_alone_the_newest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     first = made()
     monkeypatch.setattr(student, "VERSION", student.VERSION + 1)
@@ -102,6 +107,7 @@ def test_of_runs_that_differ_in_their_code_alone_the_newest_counts(monkeypatch: 
     assert list(frames().outcomes["run_id"]) == [second.run_id]
 
 
+@pytest.mark.slow
 def test_older_data_of_the_same_cut_is_not_mixed_in(monkeypatch: pytest.MonkeyPatch) -> None:
     first = made()
     server.client().set_tag(first.run_id, "w2s.data", "f" * 32)
@@ -112,6 +118,7 @@ def test_older_data_of_the_same_cut_is_not_mixed_in(monkeypatch: pytest.MonkeyPa
     assert list(frames().outcomes["run_id"]) == [second.run_id]
 
 
+@pytest.mark.slow
 def test_without_a_ceiling_there_is_accuracy_and_no_pgr_and_the_report_says_so() -> None:
     made()
     found = analyze.run(analyze.Config())
@@ -121,6 +128,7 @@ def test_without_a_ceiling_there_is_accuracy_and_no_pgr_and_the_report_says_so()
     assert "1 student(s) have no ceiling on the same test rows: no PGR." in page and "one seed" in page
 
 
+@pytest.mark.slow
 def test_a_failed_ceiling_is_counted_and_said() -> None:
     found = made(seed=3, ceiling="gold")
     server.client().set_tag(found.run_id, _gold.CEILING_FAILED, _gold.NEAR_CHANCE)
@@ -156,6 +164,7 @@ def test_methods_are_told_from_the_settings_they_ran_in() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_command_of_a_report_makes_the_same_run() -> None:
     found = made(loss="confidence", epochs=1, seed=1)
     page = analyze.run(analyze.Config()).artifact("report.html").read_text()
@@ -165,6 +174,7 @@ def test_the_command_of_a_report_makes_the_same_run() -> None:
     assert student.run(parse(student.Config, options)).run_id == found.run_id
 
 
+@pytest.mark.slow
 def test_cost_counts_every_ancestor_once() -> None:
     found = made(strong="chess-121k", chain="chess-43k,chess-60k", rounds=1)
     row = frames().runs.set_index("run_id").loc[found.run_id]
@@ -178,6 +188,7 @@ def test_cost_counts_every_ancestor_once() -> None:
 # --- nothing twice ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_runs_are_analysed_once_and_a_new_one_is_seen() -> None:
     made()
     first = analyze.run(analyze.Config())
@@ -188,6 +199,7 @@ def test_the_same_runs_are_analysed_once_and_a_new_one_is_seen() -> None:
     assert later.run_id != first.run_id and table(later, "pgr")[0]["n"] == "2"
 
 
+@pytest.mark.slow
 def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in (0, 1):
         made(seed=seed)
@@ -210,6 +222,7 @@ def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
     pd.testing.assert_frame_equal(frames().outcomes, once.outcomes)
 
 
+@pytest.mark.slow
 def test_a_report_added_later_and_a_deleted_run_are_seen() -> None:
     quiet, other = made(report="none"), made(seed=1)
     assert list(frames().outcomes["run_id"]) == [other.run_id]
@@ -227,6 +240,7 @@ def test_a_damaged_index_is_made_again() -> None:
     assert list(frames().outcomes["run_id"]) == [found.run_id]
 
 
+@pytest.mark.slow
 def test_another_experiment_is_analysed_by_its_name(monkeypatch: pytest.MonkeyPatch, experiment: str) -> None:
     found = made()
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"{experiment}-analysis")
@@ -240,6 +254,7 @@ def test_another_experiment_is_analysed_by_its_name(monkeypatch: pytest.MonkeyPa
 # --- the terminal's own -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_leaderboard_has_seeds_together_and_the_best_first() -> None:
     for seed in (0, 1):
         made(seed=seed)
@@ -262,6 +277,7 @@ def test_two_runs_are_compared_row_by_row() -> None:
     assert (same.difference, same.agreement, same.p_mcnemar) == (0, 1, 1)
 
 
+@pytest.mark.slow
 def test_runs_on_other_rows_are_not_compared() -> None:
     first, second = made(), made(test_size=100)
     with pytest.raises(ConfigError, match=r"^RUN RUN must be scored on the same test rows, got .* on 150 and 100 rows$"):

@@ -131,6 +131,7 @@ def test_each_fit_starts_from_pretrained_weights_at_its_models_rate_by_ten_to_it
     assert seen == [("chess-43k", 1e-3), ("chess-60k", 1e-3)] * 2 + [("chess-121k", 1e-3)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_links_are_reused_and_a_longer_chain_goes_on_from_a_shorter() -> None:
     student.run(config(chain="chess-43k", rounds=1))
@@ -142,6 +143,7 @@ def test_links_are_reused_and_a_longer_chain_goes_on_from_a_shorter() -> None:
     assert chain_of(longer)[0].run_id == chain_of(again)[0].run_id
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_full_is_all_three_and_each_link_has_the_loss_and_has_read() -> None:
     found = student.run(config(chain=None, weak="chess-43k", rounds=1, method="full"))
@@ -152,6 +154,7 @@ def test_full_is_all_three_and_each_link_has_the_loss_and_has_read() -> None:
     assert link.params["strong"] == "chess-60k" and link.stage == "link"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_the_chain_is_drawn_as_it_went() -> None:
     found = student.run(config())

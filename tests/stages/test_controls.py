@@ -87,6 +87,7 @@ def test_hard_labels_are_the_most_probable_classes() -> None:
     assert soft.hardened().ids == soft.ids
 
 
+@pytest.mark.slow
 def test_each_kind_of_labels_is_another_result_with_the_same_supervisor() -> None:
     found = [student.run(config(method=method)) for method in ("baseline", "hard_labels", "random_labels", "oracle")]
     assert len({result.fingerprint for result in found}) == 4
@@ -119,6 +120,7 @@ def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_
     assert plain.fingerprint != found.fingerprint and plain.tags["w2s.weak_run_id"] == weak.run_id
 
 
+@pytest.mark.slow
 def test_stopping_by_the_truth_is_counted_said_and_another_result() -> None:
     found, plain = (student.run(config(early_stopping=stop, epochs=4)) for stop in ("oracle", "weak"))
     cut = _gold.cut(config().resolved())[1]
@@ -128,6 +130,7 @@ def test_stopping_by_the_truth_is_counted_said_and_another_result() -> None:
     assert "gold/transfer/oracle" not in plain.metrics and "validation/agreement" in plain.metrics
 
 
+@pytest.mark.slow
 def test_the_models_of_a_chain_stop_by_weak_labels_even_then() -> None:
     chained = config(early_stopping="oracle", chain="chess-43k", weak="chess-27k", rounds=1, ceiling="none")
     found = student.run(chained)

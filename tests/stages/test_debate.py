@@ -223,6 +223,7 @@ def test_a_judge_that_fails_in_the_middle_goes_on_where_it_stopped(monkeypatch: 
     assert not list(_verdicts.place("x").parent.glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_forms_of_a_debate_show_what_they_say() -> None:
     shown = {}

@@ -63,6 +63,7 @@ def texts(tmp_path: Path) -> dict[str, Any]:
     return {"task": f"file:{tmp_path / 'words.parquet'}", "weak": f"{checkpoint}:1", "strong": str(checkpoint)} | sizes
 
 
+@pytest.mark.slow
 def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any]) -> None:
     found = errors.run(config(**texts, evidence=0.3))
     rows = errors.read(found)
@@ -79,6 +80,7 @@ def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any]) -> None:
         assert list(rows[f"{name}_evidence"]) == evidence.quotes(head, data, kept)
 
 
+@pytest.mark.slow
 def test_an_analysis_shows_errors_and_reads_codes_back(tmp_path: Path) -> None:
     for seed in (0, 1):
         errors.run(config(seed=seed))
@@ -109,6 +111,7 @@ def test_wrong_input_is_one_sentence(options: dict[str, Any], said: str) -> None
         config(**options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -104,6 +104,7 @@ def test_where_nothing_is_learned_the_weak_model_stays_where_it_started() -> Non
 # --- what a run says --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_its_numbers_are_those_of_stored_predictions() -> None:
     found = taught()
     ids = [example.id for example in cut().test]
@@ -216,6 +217,7 @@ def test_the_trajectory_is_on_the_last_run() -> None:
 # --- gold -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -111,7 +111,12 @@ def test_every_stage_is_covered() -> None:
     assert set(ALLOWED) == set(plugins("stages"))
 
 
-@pytest.mark.parametrize("stage", [name for name in ALLOWED if name != "main"])  # main is the grid of sweep
+LONG = {"debate", "align", "sweep", "facilitate", "probe", "pretrain", "errors"}
+
+
+@pytest.mark.parametrize(  # main is the grid of sweep
+    "stage", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in ALLOWED if name != "main"]
+)
 def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp_path: Path) -> None:
     guard.allowed = REPORT
     config = asked(stage, tmp_path)
@@ -156,6 +161,7 @@ def test_each_read_is_counted_and_logged_with_its_reason() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_search_may_look_at_selection_and_not_at_test() -> None:
     found = student.run(student.Config(strong="chess-121k", report="selection", **SMALL))
     assert "selection/pgr" in found.metrics or found.tags["w2s.pgr_status"] == "undetermined"

@@ -61,6 +61,7 @@ def test_what_is_read_becomes_less_surprising() -> None:
     assert found.metrics["validation/perplexity"] < found.metrics["validation/perplexity_before"]
 
 
+@pytest.mark.slow
 def test_a_student_starts_from_the_weights_that_have_read(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[dict[str, torch.Tensor]] = []
     fit_head = _finetune.fit_head
@@ -101,6 +102,7 @@ def test_it_composes_with_a_loss() -> None:
     assert (both.method, both.loss, both.batch_size) == ("full-without-bootstrap", "confidence", 16)
 
 
+@pytest.mark.slow
 def test_one_that_has_read_is_shared() -> None:
     found = [student.run(config(generative_epochs=1, loss=loss)) for loss in ("cross_entropy", "confidence")]
     assert reader(found[0]).run_id == reader(found[1]).run_id

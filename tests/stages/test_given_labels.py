@@ -76,6 +76,7 @@ def test_the_confidence_loss_takes_them_as_well(tmp_path: Path) -> None:
     assert result.params["method"] == "confidence" and result.params["loss"] == "confidence"
 
 
+@pytest.mark.slow
 def test_a_student_without_a_ceiling_has_a_supervisor_s_accuracy_and_can_have_its_ceiling_later() -> None:
     options = student.Config(**SIZES, weak="chess-27k", ceiling="none")
     without = student.run(options)

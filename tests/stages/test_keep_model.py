@@ -46,6 +46,7 @@ def served(found: Result, stage: str) -> np.ndarray[Any, Any]:
     return np.asarray(model.predict(frame))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
 def test_the_model_gives_the_stored_predictions(stage: str, later: bool) -> None:
@@ -71,6 +72,7 @@ def test_fitting_once_more_is_planned_and_its_reads_are_counted() -> None:
     assert found.metrics["gold/test/report"] == first.metrics["gold/test/report"]
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
     found = keeping("supervisor")
     model = found.tags[_runs.MODEL]

@@ -94,6 +94,7 @@ def beside(result: Result) -> dict[str, Result]:
     return {role: results.get(result.tags[f"w2s.{role}_run_id"]) for role in ("weak", "ceiling")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 @pytest.mark.parametrize("learned", [{"lora": 2}, {"freeze": "trunk"}])
 def test_all_three_are_trained_and_computed_alike(learned: dict[str, Any]) -> None:
@@ -145,6 +146,7 @@ def test_a_moved_checkpoint_is_the_same_result(tmp_path: Path) -> None:
     assert said(first)["strong"] == str(place)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_another_model_of_the_same_name_is_another_result(tmp_path: Path) -> None:
     one, other = (write(made(kind), tmp_path / kind / "mini") for kind in ("llama", "neox"))

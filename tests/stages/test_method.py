@@ -65,6 +65,7 @@ def test_asking_twice_trains_once() -> None:
     assert second.metrics == first.metrics
 
 
+@pytest.mark.slow
 def test_methods_share_the_supervisor_and_the_ceiling() -> None:
     found = [student.run(config(method=method)) for method in ("baseline", "confidence", "untuned", "random_weights")]
     for role in ("weak", "ceiling"):

@@ -93,6 +93,7 @@ def test_its_numbers_follow_from_its_table_and_reads_are_counted() -> None:
     assert results.get(found.tags["w2s.student_run_id"]).stage == "student"
 
 
+@pytest.mark.slow
 def test_another_task_can_be_the_concept_and_nothing_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     first = probe.run(config(concepts="chess,chess_preference"))
     assert {row["concept"] for row in rows(first)} == {"chess", "chess_preference"}
@@ -111,6 +112,7 @@ def test_another_task_can_be_the_concept_and_nothing_is_computed_twice(monkeypat
     assert seen == [1]  # the new student's; the pretrained model's are kept
 
 
+@pytest.mark.slow
 def test_an_analysis_shows_probes() -> None:
     for seed in (0, 1):
         probe.run(config(seed=seed))

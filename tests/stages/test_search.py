@@ -86,6 +86,7 @@ def test_a_search_is_a_run_with_its_trials_below_and_trains_inputs_once() -> Non
     assert f"--alpha {best.data.params['alpha']}" in parent.artifact("search/best.txt").read_text()
 
 
+@pytest.mark.slow
 def test_test_is_read_only_for_the_best_setting_and_the_default_over_fresh_seeds() -> None:
     parent = sweep.run(asked())
     students = [run for run in runs() if run.data.tags["w2s.stage"] == "student"]
@@ -147,6 +148,7 @@ def test_a_trial_whose_process_is_gone_is_tried_again() -> None:
     assert again.ask().suggest_float("a", 0.0, 1.0) == study.get_trials()[0].params["a"]
 
 
+@pytest.mark.slow
 def test_agreement_reads_no_ground_truth_of_what_is_tuned() -> None:
     parent = sweep.run(asked(sweep="rates.py", objective="agreement", trials=2))
     trials = [run for run in runs() if run.data.tags["w2s.stage"] == "trial"]
@@ -288,6 +290,7 @@ def test_a_supervisor_is_tuned_by_its_own_validation_slice_alone(tmp_path: Path)
     assert parent.metrics["test/n"] == 2
 
 
+@pytest.mark.slow
 def test_gold_of_test_is_not_read_by_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[str, str]] = []
 

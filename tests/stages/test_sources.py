@@ -55,6 +55,7 @@ def results_of(result: Result) -> tuple[Any, ...]:
     return result.fingerprint, result.tags["w2s.data"], metrics, predicted.ids, predicted.probabilities_NC.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_mirror_and_file_are_one_result_to_the_last_bit(
     hub_mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

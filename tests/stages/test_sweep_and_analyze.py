@@ -67,6 +67,7 @@ def test_the_second_time_nothing_is_made_until_something_is_damaged(grid: sweep.
     assert rows(first, "pgr") == rows(third, "pgr") and rows(first, "paired_tests") == rows(third, "paired_tests")
 
 
+@pytest.mark.slow
 def test_a_training_that_comes_to_nothing_does_not_stop_the_others(tmp_path: Path, experiment: str) -> None:
     (tmp_path / "grid.py").write_text(GRID.replace('"alpha": 0.6', '"learning_rate": 1e30'))
     said = "2 of 5 runs of sweep grid.py came to nothing, the first as the model's probabilities are not finite.*are in run"
@@ -77,6 +78,7 @@ def test_a_training_that_comes_to_nothing_does_not_stop_the_others(tmp_path: Pat
     assert "not finite" in parent.artifact("failed.json").read_text()
 
 
+@pytest.mark.slow
 def test_analyze_says_of_the_experiment_what_the_grid_said(grid: sweep.Config) -> None:
     parent = sweep.run(grid)
     found = analyze.run(analyze.Config())
@@ -86,6 +88,7 @@ def test_analyze_says_of_the_experiment_what_the_grid_said(grid: sweep.Config) -
     assert [row["method"] for row in rows(only, "pgr")] == ["baseline"]
 
 
+@pytest.mark.slow
 def test_a_number_that_the_predictions_do_not_give_is_left_out_and_named(grid: sweep.Config) -> None:
     sweep.run(grid)
     victim = next(run for run in runs() if run.data.tags["w2s.stage"] == "student")
@@ -99,6 +102,7 @@ def test_a_number_that_the_predictions_do_not_give_is_left_out_and_named(grid: s
     assert n[victim.data.params["method"]] == "1" and sum(map(int, n.values())) == 4
 
 
+@pytest.mark.slow
 def test_settings_of_one_label_are_told_apart(grid: sweep.Config, tmp_path: Path) -> None:
     path = tmp_path / "alphas.py"
     path.write_text("SETTINGS = [{'strong': 'chess-121k', 'loss': 'confidence', 'alpha': a} for a in (0.2, 0.8)]")

@@ -147,6 +147,7 @@ def place_of(given: Mapping[str, Any]) -> bool:
     return FIRST.get(given["x"], False)
 
 
+@pytest.mark.slow
 def test_hyperband_prunes_some_and_finishes_some() -> None:
     study = brought(Wanted(trials=12, pruner="hyperband"), lambda given, place: given["x"] + place, of=9)
     assert {"COMPLETE", "PRUNED"} == set(states(study))

@@ -104,6 +104,7 @@ def until(workers: _workers.Workers, count: int) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_every_process_it_is_given_to_is_called_failed(
     experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def test_shipped_labels_are_the_literal_truth(rows: Rows) -> None:
             assert sum(value >= worth[better] for value in worth.values()) == 1  # the unique best of all its moves
 
 
+@pytest.mark.slow
 def test_rules_do_not_solve_the_task(rows: Rows) -> None:
     for name, rule in chess_task.RULES.items():
         right = [rule(row.example) == row.label for row in rows.heldout]

@@ -377,6 +377,7 @@ def test_stockfish_cuts_the_same_puzzles_every_time(tmp_path: Path) -> None:
 # --- 1,968 classes ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_a_student_of_1968_classes_and_what_is_kept_beside_its_rows(tmp_path: Path) -> None:
     boards = [board.fen() for board in playouts(20, 60) if board.ply() > 8]

@@ -80,11 +80,14 @@ def test_what_another_process_is_making_is_said() -> None:
     assert states(plan_of("supervisor", **SMALL)) == {"supervisor chess chess-60k seed 0": "running"}
 
 
+ORDINARY = ("supervisor", "ceiling", "student", "facilitate", "debate", "align")
+
+
 @pytest.fixture
 def arguments(tmp_path: Path) -> Iterator[dict[str, dict[str, Any]]]:
     (tmp_path / "grid.py").write_text("SETTINGS = [{'strong': 'chess-121k'}, {'stage': 'rule'}]")
     found: dict[str, dict[str, Any]] = {
-        name: dict(SMALL) for name in ("supervisor", "ceiling", "student", "generative", "rule", "probe", "errors", "main")
+        name: dict(SMALL) for name in (*ORDINARY, "generative", "rule", "probe", "errors", "main")
     }
     found |= {"sweep": {"sweep": str(tmp_path / "grid.py"), **SMALL}, "pretrain": {}, "analyze": {}}
     yield found

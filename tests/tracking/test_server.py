@@ -244,6 +244,7 @@ def test_a_database_is_filled_wholly_or_not_at_all(
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_file_that_was_taken_away_while_it_was_filled_is_filled_again(
     use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -368,6 +368,7 @@ def test_a_damaged_artifact_is_named_and_made_again(
     assert supervisor.run(config).run_id == second.run_id
 
 
+@pytest.mark.slow
 def test_a_student_never_learns_from_damaged_labels() -> None:
     weak = supervisor.run(supervisor.Config(**SMALL))
     flip_byte(weak.artifact(results.WEAK_LABELS))
