@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.tracking.why import Explanation
 
+PGR_TABLE = "tables/pgr.csv"
 WIDTH = 150
 """Columns where standard error is no terminal, such as under `mlflow run`."""
 LINES = 40
@@ -30,7 +31,7 @@ def show_result(result: Result, seconds: float) -> None:
     """The numbers, where the run is, how to open the UI."""
     from w2s_mlflow.tracking import server
 
-    if result.stage in ("sweep", "analyze"):
+    if PGR_TABLE in result.digests:  # not where no student or rule was scored on `test`
         _show_table(result)
     for split in ("selection", "test"):
         for name in (f"{split}/{name}" for name in HEADLINE):
@@ -154,7 +155,7 @@ def _console() -> Any:
 
 def _show_table(result: Result) -> None:
     """The PGR table; the artifacts hold every column and the paired tests."""
-    with result.artifact("tables/pgr.csv").open(newline="", encoding="utf-8") as file:
+    with result.artifact(PGR_TABLE).open(newline="", encoding="utf-8") as file:
         show_pgr(list(csv.DictReader(file)))
     _line("intervals at 95%; the paired tests are in tables/paired_tests.md of the run")
 
