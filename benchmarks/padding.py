@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from w2s_mlflow import train
+from w2s_mlflow import batching
 from w2s_mlflow.records import Ints
 from w2s_mlflow.tokens import Reader
 
@@ -58,7 +58,7 @@ def main() -> None:
         "rows": len(rows),
         "tokens": int(lengths_N.sum()),
         "longest": int(lengths_N.max()),
-        "batches of train": share(lengths_N, train.batches(lengths_N, BATCH, np.random.default_rng(0))),
+        "batches of train": share(lengths_N, batching.batches(lengths_N, BATCH, np.random.default_rng(0))),
         "random batches": share(lengths_N, ordered),
         "to the longest of all": share(lengths_N, ordered, int(lengths_N.max())),
         "seconds to tokenise": seconds[0],

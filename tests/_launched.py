@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.test_gradients import LOSSES, examples, labels, made
-from w2s_mlflow import gradients, language, predict, processes, train
+from w2s_mlflow import batching, gradients, language, predict, processes, train
 from w2s_mlflow.heads import Classify
 
 ROWS = 33
@@ -44,7 +44,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
         labels_NC = None if name == "language" else torch.from_numpy(labels(ROWS))
         for loss, function in _losses(name).items():
             for micro_batch in (1, 4, 32):
-                parts = [data.batch(part) for part in train._parts(group.share(np.arange(ROWS)), micro_batch)]
+                parts = [data.batch(part) for part in batching.parts(group.share(np.arange(ROWS)), micro_batch)]
                 value = gradients.of_batch(head, head, parts, labels_NC, function, 0.5, _backward, group)
                 group.sum_gradients(weights)
                 place = f"{kind}-{name}/{loss}/{micro_batch}"

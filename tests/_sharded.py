@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from tests._launched import HEADS, ROWS, _backward, _losses
 from tests.test_gradients import examples, labels, made
-from w2s_mlflow import gradients, language, launch, learned, metrics, predict, processes, sharded, train
+from w2s_mlflow import batching, gradients, language, launch, learned, metrics, predict, processes, sharded, train
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.heads import Classify, Head
 
@@ -58,7 +58,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
             labels_NC = None if name == "language" else torch.from_numpy(labels(rows))
             for micro_batch in (1, 4, 32):
                 device = torch.device("cpu")
-                parts = train._share(data, np.arange(rows), micro_batch, device, group, even=launch.shards())
+                parts = batching.share(data, np.arange(rows), micro_batch, device, group, even=launch.shards())
                 loss = _losses(name).get("confidence", language.loss)
                 value = gradients.of_batch(learner, learner, parts, labels_NC, loss, 0.5, _backward, group)
                 place = f"{kind}-{name}/{rows}/{micro_batch}"

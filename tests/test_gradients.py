@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import trunks
-from w2s_mlflow import gradients, heads, language, predict, train
+from w2s_mlflow import batching, gradients, heads, language, predict, train
 from w2s_mlflow.config import plugin, plugins
 from w2s_mlflow.heads import Batch, Encoded, Head
 from w2s_mlflow.losses import confidence
@@ -58,7 +58,7 @@ def of_batch(head: Head, loss: gradients.Loss, micro_batch: int, dtype: str = "f
     data = head.encode(examples(32))
     labels_NC = None if isinstance(head, language.Language) else torch.from_numpy(labels(32))
     answer = gradients.computing(head, dtype)
-    parts = [data.batch(part) for part in train._parts(np.arange(32), None if micro_batch == 32 else micro_batch)]
+    parts = [data.batch(part) for part in batching.parts(np.arange(32), None if micro_batch == 32 else micro_batch)]
     head.train()
     value = gradients.of_batch(answer, head, parts, labels_NC, loss, 0.5, lambda tensor, **given: tensor.backward(**given))
     found = [weight.grad.clone() for weight in head.parameters() if weight.grad is not None]

@@ -26,6 +26,7 @@ LAYERS = (
     {"tokens"},
     {"heads"},
     {"language", "learned", "gradients", "sharded"},
+    {"batching"},
     {"train", "predict", "fitted", "evidence"},
     {"explainers"},
     {"tracking"},

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_mlflow import models, train
+from w2s_mlflow import batching, models, train
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.heads import Encoded, Head, build
 from w2s_mlflow.losses import cross_entropy
@@ -47,17 +47,17 @@ def data(head: Head) -> tuple[Encoded, Floats]:
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=300), st.integers(1, 33))
 def test_an_epoch_holds_every_example_once_and_sorts_by_length(lengths: list[int], batch_size: int) -> None:
     lengths_N = np.array(lengths)
-    found = list(train.batches(lengths_N, batch_size, np.random.default_rng(0)))
+    found = list(batching.batches(lengths_N, batch_size, np.random.default_rng(0)))
     assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
-    assert sum(len(batch) < batch_size for batch in found) <= 1 + len(lengths) // (train.POOL * batch_size)
+    assert sum(len(batch) < batch_size for batch in found) <= 1 + len(lengths) // (batching.POOL * batch_size)
     spread = sum(int(lengths_N[batch].max() - lengths_N[batch].min()) for batch in found)
-    assert len(lengths) > train.POOL * batch_size or spread <= max(lengths) - min(lengths)
+    assert len(lengths) > batching.POOL * batch_size or spread <= max(lengths) - min(lengths)
 
 
 def test_batches_differ_from_epoch_to_epoch_and_with_the_seed() -> None:
     order = np.random.default_rng(0)
-    epochs = [np.concatenate(list(train.batches(np.ones(50, dtype=np.int64), 8, order))).tolist() for _ in range(2)]
-    other = np.concatenate(list(train.batches(np.ones(50, dtype=np.int64), 8, np.random.default_rng(1)))).tolist()
+    epochs = [np.concatenate(list(batching.batches(np.ones(50, dtype=np.int64), 8, order))).tolist() for _ in range(2)]
+    other = np.concatenate(list(batching.batches(np.ones(50, dtype=np.int64), 8, np.random.default_rng(1)))).tolist()
     assert epochs[0] != epochs[1] and other not in epochs
 
 

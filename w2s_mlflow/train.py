@@ -7,7 +7,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
+from w2s_mlflow import batching, gradients, launch, learned, processes, sharded
 from w2s_mlflow import checkpoint as checkpoints
-from w2s_mlflow import gradients, launch, learned, processes, sharded
 from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
 from w2s_mlflow.config import must
 from w2s_mlflow.gradients import Loss
-from w2s_mlflow.heads import Batch, Encoded, Head
+from w2s_mlflow.heads import Encoded, Head
 from w2s_mlflow.processes import Group
 from w2s_mlflow.records import Floats, Ints
 
@@ -39,8 +39,6 @@ THREADS = torch.get_num_threads()
 SMALL = 5_000_000
 """Parameters below which one thread is taken: it costs up to a fifth on an idle machine and halves the time on a shared one
 (benchmarks/LOG.md)."""
-POOL = 50
-"""Batches that are shuffled together and then sorted by length, so that little is padded and much is random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +140,7 @@ def fit(
             learner.train()
             for examples in training.batches(data.lengths_N(), options.batch_size):
                 labels = None if labels_NC is None else torch.from_numpy(labels_NC[examples]).to(accelerator.device)
-                batch = _share(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
+                batch = batching.share(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
                 progress = training.fit.steps / steps
                 value = gradients.of_batch(answer, learner, batch, labels, loss, progress, accelerator.backward, group)
                 beside = options.also(training.fit.steps, examples, accelerator.backward) if options.also else {}
@@ -195,7 +193,7 @@ class _Training:
 
     def batches(self, lengths_N: Ints, batch_size: int) -> Iterator[Ints]:
         """What is left of this epoch's batches."""
-        return itertools.islice(batches(lengths_N, batch_size, self.order), self.batch, None)
+        return itertools.islice(batching.batches(lengths_N, batch_size, self.order), self.batch, None)
 
     def count(self, tokens: int) -> None:
         """A step is done."""
@@ -298,36 +296,3 @@ def warmup_then_linear(step: int, steps: int) -> float:
     """The learning rate's factor at `step` of `steps`: up over the first 10%, then linearly to zero."""
     warm = max(1, round(WARMUP * steps))
     return (step + 1) / warm if step < warm else (steps - step) / max(1, steps - warm)
-
-
-def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Iterator[Ints]:
-    """One epoch: every example once, in random batches of similar length; the last batch may be smaller, none is dropped."""
-    shuffled = order.permutation(len(lengths_N))
-    found: list[Ints] = []
-    for start in range(0, len(shuffled), POOL * batch_size):
-        pool = shuffled[start : start + POOL * batch_size]
-        pool = pool[np.argsort(lengths_N[pool], kind="stable")]
-        found += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    for index in order.permutation(len(found)):
-        yield found[index]
-
-
-def _parts(examples: Ints, micro_batch: int | None) -> list[Ints]:
-    """A batch's examples in parts that go through the model at once."""
-    size = micro_batch or max(1, len(examples))
-    return [examples[start : start + size] for start in range(0, len(examples), size)]
-
-
-def _share(
-    data: Encoded, examples: Ints, micro_batch: int | None, device: torch.device, group: Group, *, even: bool
-) -> list[Batch]:
-    """The parts of a batch that are this process's; `even`: with so many idle ones that every process has as many parts."""
-    found = [_to(data, part, device) for part in _parts(group.share(examples), micro_batch)]
-    if even:  # no share is larger than the first
-        most = len(_parts(replace(group, rank=0).share(examples), micro_batch))
-        found += [_to(data, examples[:1], device) | {gradients.IDLE: torch.ones(())}] * (most - len(found))
-    return found
-
-
-def _to(data: Encoded, examples: Ints, device: torch.device) -> Batch:
-    return {name: tensor.to(device) for name, tensor in data.batch(examples).items()}

@@ -14,7 +14,8 @@ from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Ints, SoftLabels
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, ceiling, student, supervisor
-from w2s_mlflow.tracking import recorder, results
+from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking.rehearsal import Rehearsal
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
@@ -23,8 +24,8 @@ def config(**options: Any) -> student.Config:
     return student.Config(strong="chess-121k", **SMALL | options)
 
 
-def rehearsal(directory: Path) -> recorder.Rehearsal:
-    return recorder.Rehearsal("run", directory)
+def rehearsal(directory: Path) -> Rehearsal:
+    return Rehearsal("run", directory)
 
 
 def weak_and_truth(directory: Path, seed: int = 0) -> tuple[supervisor.Config, Split, SoftLabels, SoftLabels]:

@@ -128,23 +128,17 @@ def test_a_pruner_ends_a_trial_before_its_last_run() -> None:
 
 
 def test_wilcoxon_compares_run_by_run() -> None:
-    """Means alone would not tell the trials apart: each run is much harder or easier than the others."""
+    """Means so far would not tell the trials apart: each run is much harder or easier than the others."""
     easy = [0.0, 100.0, 200.0, 300.0, 400.0, 500.0]
-    study = brought(
-        Wanted(trials=2, pruner="wilcoxon"), lambda given, place: easy[place] - (0 if place_of(given) else 1), of=len(easy)
-    )
+    first: list[float] = []
+
+    def say(given: Mapping[str, Any], place: int) -> float:
+        first.append(given["x"])
+        return easy[place] - float(given["x"] != first[0])
+
+    study = brought(Wanted(trials=2, pruner="wilcoxon"), say, of=len(easy))
     assert states(study) == ["COMPLETE", "PRUNED"]
     assert len(study.get_trials()[1].intermediate_values) < len(easy)
-
-
-FIRST: dict[float, bool] = {}
-
-
-def place_of(given: Mapping[str, Any]) -> bool:
-    """Whether these are the options of the first trial."""
-    if not FIRST:
-        FIRST[given["x"]] = True
-    return FIRST.get(given["x"], False)
 
 
 @pytest.mark.slow

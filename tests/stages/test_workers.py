@@ -15,7 +15,7 @@ from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.stages import _workers, analyze, rule, student, supervisor, sweep
 from w2s_mlflow.stages._workers import Job
-from w2s_mlflow.tracking import store
+from w2s_mlflow.tracking import server, store
 
 GRID = """
 SETTINGS = [
@@ -69,27 +69,40 @@ def test_a_grid_by_two_processes_is_that_by_one(experiment: str, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_errors_come_back_as_they_were_and_killed_processes_are_replaced(
-    experiment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_workers, "LOOK", 0.2)
+def test_errors_come_back_as_they_were_and_no_process_is_left(experiment: str) -> None:
     wrong = student.Config(weak="chess-27k", strong="chess-43k", labels="weak", **SMALL | {"train_size": 10**9})
     with _workers.hired(2) as workers:
         workers.add("wrong", Job("student", wrong))
-        found = dict(until(workers, 1))
-        assert isinstance(found["wrong"], ConfigError) and "--train-size" in str(found["wrong"])
-        before = {child.pid for child in psutil.Process().children() if alive(child)}
-        workers.add("killed", Job("supervisor", supervisor.Config(weak="chess-426k", epochs=50)))
-        while not [run for run in runs() if run.info.status == "RUNNING"]:
-            workers.ended(lambda text: None)
+        ((key, error),) = until(workers, 1)
+        assert key == "wrong" and isinstance(error, ConfigError) and "--train-size" in str(error)
+        assert len(spawned()) == 2
+    assert not spawned()
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_was_training_is_gone_on_with(
+    experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
+    long = supervisor.Config(weak="chess-60k", epochs=20, early_stopping="none", checkpoint_every=5, report="none", **SMALL)
+    with _workers.hired(2) as workers:
+        workers.add("killed", Job("supervisor", long))
+        while not list(tmp_path.glob("scratch/**/state.json")):
+            assert not workers.ended(lambda text: None), "it ended before it could be killed"
         (busy,) = [worker for worker in workers.workers if worker.busy]  # type: ignore[attr-defined]
         os.kill(busy.process.pid, signal.SIGKILL)
-        while before == {child.pid for child in psutil.Process().children() if alive(child)}:
-            workers.ended(lambda text: None)
-        workers.drop(lambda key: True)
-        workers.add("after", Job("rule", rule.Config(rule="random", **SMALL)))
-        assert dict(until(workers, 1))["after"].name.startswith("rule")
-    assert not [child for child in psutil.Process().children() if alive(child) and "spawn_main" in " ".join(child.cmdline())]
+        ((key, found),) = until(workers, 1)
+    assert key == "killed" and not isinstance(found, Exception)
+    (run,) = runs()  # the same run, not another
+    assert run.info.run_id == found.run_id and run.info.status == "FINISHED"
+    assert f":{busy.process.pid}:" not in run.data.tags["w2s.worker"]
+    steps = [metric.step for metric in server.client().get_metric_history(found.run_id, "train/loss")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def spawned() -> list[psutil.Process]:
+    """The workers that live."""
+    return [child for child in psutil.Process().children() if alive(child) and "spawn_main" in " ".join(child.cmdline())]
 
 
 def alive(child: psutil.Process) -> bool:

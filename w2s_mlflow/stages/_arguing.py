@@ -54,10 +54,10 @@ class Arguing:
 
     def __call__(self, step: int, examples: Ints, backward: Callable[..., Any]) -> dict[str, float]:
         """Add the gradients of one batch; its metrics, means over questions and draws."""
-        size = self.micro_batch or len(examples)
-        parts = [examples[start : start + size] for start in range(0, len(examples), size)]
+        from w2s_mlflow import batching
+
         found: dict[str, float] = {}
-        for number, rows in enumerate(parts):
+        for number, rows in enumerate(batching.parts(examples, self.micro_batch)):
             share = len(rows) / len(examples)
             loss, values = self._argued(rows, (self.seed, step, number))
             backward(self.weight * share * loss)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import read_gold
 from w2s_mlflow.stages import _debates, _transcripts
 from w2s_mlflow.stages._scores import Scores
+from w2s_mlflow.tables import ALIGNMENTS, DEBATES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +26,22 @@ ALIGNED = ("task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", 
 GOLD = ("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
 
 
-def rows(result: Result, scores: Mapping[str, Scores | str]) -> list[dict[str, Any]]:
-    """The rows of a run of either stage. Raises ConfigError for lost tables."""
-    return [alignment(result, scores)] if result.stage == "align" else list(debates(result))
+def frames(
+    found: Iterable[Result], scores: Mapping[str, Scores | str], leave_out: Callable[[Result, str, str], None]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frames of debates and of aligned models among these runs.
+
+    Args:
+        leave_out: called with a run whose tables are lost, the rule that leaves it out, and the reason.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {"debate": [], "align": []}
+    for result in found:
+        try:
+            if result.stage in rows:
+                rows[result.stage] += [alignment(result, scores)] if result.stage == "align" else debates(result)
+        except ConfigError as error:
+            leave_out(result, "damaged", str(error))
+    return frame(rows["debate"], DEBATES), frame(rows["align"], ALIGNMENTS)
 
 
 def frame(found: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from w2s_mlflow.stages import _debate_frames, _gold, _scores, _scoring, _variant
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.stages._scores import Scores
 from w2s_mlflow.stages._variants import IDENTITY
-from w2s_mlflow.tables import ALIGNMENTS, DEBATES, ERRORS, FACILITATIONS, LABEL, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
+from w2s_mlflow.tables import ERRORS, FACILITATIONS, LABEL, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,20 +70,9 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     runs = pd.DataFrame([_run(result, pulled) for result in pulled.counted()], columns=list(RUNS))
     probes = pd.DataFrame(_probes(pulled), columns=list(PROBES))
     wrong = pd.DataFrame(_errors(pulled, codes or {}), columns=list(ERRORS))
-    debated, aligned = _argued(pulled)
+    debated, aligned = _debate_frames.frames(pulled.counted(), pulled.scores, pulled.leave_out)
     left_out = [(run_id, every[run_id].name, *why) for run_id, why in pulled.left_out.items()]
     return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, wrong, taught, debated, aligned)
-
-
-def _argued(pulled: _Pulled) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames of debates and of aligned models."""
-    rows: dict[str, list[dict[str, Any]]] = {"debate": [], "align": []}
-    for result in [result for result in pulled.counted() if result.stage in rows]:
-        try:
-            rows[result.stage] += _debate_frames.rows(result, pulled.scores)
-        except ConfigError as error:
-            pulled.leave_out(result, "damaged", str(error))
-    return _debate_frames.frame(rows["debate"], DEBATES), _debate_frames.frame(rows["align"], ALIGNMENTS)
 
 
 def _probes(pulled: _Pulled) -> list[dict[str, Any]]:

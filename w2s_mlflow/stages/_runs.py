@@ -162,11 +162,12 @@ def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Hea
 
 def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
     """The head of a finished run, and the ledger of its gold reads counted up. Raises ConfigError for other predictions."""
-    from w2s_mlflow.tracking import recorder, results
+    from w2s_mlflow.tracking import results
+    from w2s_mlflow.tracking.rehearsal import Rehearsal
 
     LOG.info("%s was made without keeping its model: it is fitted once more", found.name)
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
-        rehearsal = recorder.Rehearsal(found.run_id, Path(directory))
+        rehearsal = Rehearsal(found.run_id, Path(directory))
         head = make(rehearsal)
         made = results.digests_of(Path(directory))
     assert head is not None

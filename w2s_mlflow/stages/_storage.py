@@ -41,6 +41,14 @@ def shown(url: str) -> str:
 
 
 def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
+    """The storage that `url` names; without one, the journal of the study of this name.
+
+    Args:
+        again: called with a trial of another machine whose heart is silent, once it is called failed.
+
+    Raises:
+        SQLAlchemyError, ImportError: the database cannot be reached, or its driver is missing.
+    """
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 

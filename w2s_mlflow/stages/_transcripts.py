@@ -95,7 +95,7 @@ def _turns(debate: dict[str, Any]) -> list[Any]:
         for side, other in ((STRONG, WEAK), (WEAK, STRONG)):
             given: dict[str, Any] = {"claim": debate[f"{side}_claim"]}
             if number:
-                given["the other side said"] = debate[f"{other}_said"][number - 1]
+                given["shown before by the other side"] = debate[f"{other}_said"][number - 1]
             name = f"{side}, round {number + 1}" if len(debate["strong_said"]) > 1 else side
             found.append(Turn(name, "side", given, {"evidence": debate[f"{side}_said"][number]}))
     return found

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow.stages import _aligning, _judging, debate
-from w2s_mlflow.stages._aligning import VERSION, Config
+from w2s_mlflow.stages._align_options import Config
+from w2s_mlflow.stages._aligning import VERSION
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result

@@ -28,6 +28,7 @@ from w2s_mlflow.config import must, option, unknown
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import (
+    _align_options,
     _aligning,
     _debates,
     _gold,
@@ -148,7 +149,7 @@ def sides(config: Config) -> tuple[Result, Result]:
     own = {name: getattr(config, name) for name in ("strong", "weak", "pooling", "epochs", "batch_size", "learning_rate")}
     weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"report": "none", "keep_model": "always"}))
     if config.explainer == "policy":
-        return weak, _aligning.run(_aligning.Config(pieces=config.pieces, **own, **kept))
+        return weak, _aligning.run(_align_options.Config(pieces=config.pieces, **own, **kept))
     return weak, student.run(student.Config(method=config.method, **own, **kept))
 
 

@@ -111,6 +111,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
     ids = [example.id for example in cut.transfer_validation]
 
     def fit(name: str, position: int, before: Result) -> Result:
+        """The link of this model, trained on the labels of the one before."""
         own: dict[str, Any] = {
             "chain": None,
             "rounds": None,

@@ -11,7 +11,8 @@ from pathlib import Path
 from w2s_mlflow import launch
 from w2s_mlflow.config import ConfigError, canonical_json
 from w2s_mlflow.tracking.fingerprint import Parts
-from w2s_mlflow.tracking.recorder import Follower, Recorder
+from w2s_mlflow.tracking.recorder import Recorder
+from w2s_mlflow.tracking.rehearsal import Follower
 from w2s_mlflow.tracking.results import Result, get
 
 

@@ -152,35 +152,6 @@ class Recorder:
         client().log_batch(self.run_id, tags=[RunTag(name, value) for name, value in last.items()])
 
 
-@dataclass
-class Rehearsal(Recorder):
-    """A result made once more, for its model: nothing of it is sent."""
-
-    last: dict[str, float] = field(default_factory=dict)
-    """The last value of each metric."""
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        self.last.update(values)
-
-    def checkpoint(self, every: int) -> Checkpoint | None:
-        return None
-
-    def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
-        pass
-
-
-@dataclass
-class Follower(Rehearsal):
-    """A result that is made along with the process that leads, which alone sends it and keeps its checkpoints."""
-
-    def checkpoint(self, every: int) -> Checkpoint:
-        """The leader's, to go on from."""
-        return Checkpoint(checkpoint.place(self.run_id), every)
-
-    def weights(self, path: str, model: Module) -> None:
-        pass
-
-
 @contextlib.contextmanager
 def recording(header: Header, seal: Callable[[str], bool], continued: str | None = None) -> Iterator[Recorder]:
     """A run that is RUNNING, with a heartbeat, while the block makes it.
