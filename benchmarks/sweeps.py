@@ -1,6 +1,6 @@
 """What sweeps cost beside training: a grid's second run, workers on the cores of this machine, trials against PostgreSQL.
 
-    python benchmarks/sweeps.py
+    PYTHONPATH=. python benchmarks/sweeps.py
 
 Prints one JSON object. `grid`: the default experiment by the command line, twice on one empty store. `workers`: the grid
 sweeps/demo.py by 1, 2 and 4 workers, each on an empty store. `trials`: what a trial costs of which the runs cost nothing, in a
