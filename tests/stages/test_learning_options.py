@@ -64,6 +64,15 @@ def test_a_linear_head_pools_as_its_family_does_and_another_not_at_all() -> None
     assert supervisor.Config().resolved().pooling is None
 
 
+def test_a_few_new_weights_take_larger_steps_unless_the_rate_is_given() -> None:
+    def rate(**given: Any) -> float | None:
+        return supervisor.Config(head="classify", **given).resolved().learning_rate
+
+    own = models.find("chess-60k", "weak").learning_rate
+    assert [rate(), rate(lora=4), rate(freeze="trunk")] == [own, 10 * own, 0.01]
+    assert rate(lora=4, learning_rate=1e-3) == rate(freeze="trunk", learning_rate=1e-3) == 1e-3
+
+
 def parts_of(**given: Any) -> str:
     config, cut = _gold.cut(supervisor.Config(head="classify", **SMALL | given).resolved())
     return _runs.parts("supervisor", 1, config, cut, {}, []).digest()

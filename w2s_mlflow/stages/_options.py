@@ -16,6 +16,8 @@ KEEP = ("never", "always")
 DTYPES = ("float32", "bfloat16")
 FREEZE = ("trunk",)
 BATCH_SIZE = 32
+LORA_FACTOR, FROZEN_RATE = 10, 1e-2
+"""Learning rates of adapters, in that of all weights, and of a head alone."""
 NONE = "-"
 """The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
 GIVEN = "labels:"
@@ -105,7 +107,7 @@ class Training(Reported):
     batch_size: int | None = None
     """Examples in one optimizer step; none takes 32, or 16 after generative finetuning."""
     learning_rate: float | None = None
-    """Peak learning rate of AdamW; none takes the model's own."""
+    """Peak learning rate of AdamW; none takes the model's own, ten times it with --lora, and 0.01 with --freeze trunk."""
     micro_batch: int | None = None
     """Examples that go through the model at once, in training and in predictions; none takes whole batches. A loss sees the
     whole batch all the same, so the result differs in the last bits alone (with dropout, in what is drawn)."""
@@ -116,7 +118,7 @@ class Training(Reported):
     """Whether activations are computed again when the gradient needs them, instead of being held: less memory, more time."""
     lora: int | None = None
     """The rank of low-rank adapters, which are trained in place of the trunk, on all its linear layers, and then merged into
-    it; a head's own weights are trained in full. They want about ten times the learning rate. none trains all weights."""
+    it; a head's own weights are trained in full. none trains all weights."""
     freeze: str | None = None
     """trunk: only the own weights of a head classify or compare are trained, on what the trunk says once; none: all."""
     checkpoint_every: int = option(200, result=False)
@@ -175,8 +177,14 @@ class Training(Reported):
             head=head,
             pooling=None if head == "choose" else self.pooling or rung.pooling,
             batch_size=self.batch_size or BATCH_SIZE,
-            learning_rate=self.learning_rate or rung.learning_rate,
+            learning_rate=self.learning_rate or self.own_rate(),
         )
+
+    def own_rate(self) -> float:
+        """The learning rate of what is trained of the model, where none is given: a few new weights take larger steps."""
+        if self.freeze is not None:
+            return FROZEN_RATE
+        return (LORA_FACTOR if self.lora is not None else 1) * self.rung().learning_rate
 
     def rung(self) -> models.Rung:
         """The model that is trained."""

@@ -130,7 +130,7 @@ class Config(Training):
         if path := labels_file(self.labels):
             values["weak"] = f"{GIVEN}{Path(path).stem}"
         if primitives["generative_epochs"]:
-            values["learning_rate"] = self.learning_rate or AFTER_READING["learning_rate"] * self.rung().learning_rate
+            values["learning_rate"] = self.learning_rate or AFTER_READING["learning_rate"] * self.own_rate()
             values["batch_size"] = self.batch_size or AFTER_READING["batch_size"]
         if primitives["chain"]:
             values |= {"rounds": self.rounds or ROUNDS, "lr_decay": self.lr_decay or DECAY}
