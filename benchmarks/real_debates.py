@@ -2,7 +2,7 @@
 
     W2S_DATA_DIR=MIRROR MINILM=DIRECTORY python -m w2s_mlflow sweep --sweep benchmarks/real_debates.py
 
-DIRECTORY holds all-MiniLM-L6-v2, or is its hub id. The weak model is a linear head on its first layer, the strong one on all six.
+DIRECTORY holds all-MiniLM-L6-v2, or is its hub id. The weak model is a linear head on its first layer, the strong on all six.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ SHARED: dict[str, Any] = {"task": "sst2", "weak": f"{MINILM}:1", "strong": f"{MI
 SHARED |= {"train_size": 1000}
 
 SETTINGS: list[dict[str, Any]] = [
-    *(SHARED | {"method": method} for method in ("baseline", "debate", "consultancy", "no_explanation")),
+    SHARED,
+    SHARED | {"method": "debate"},
     SHARED | {"stage": "facilitate", "question_rows": 1000},
-    SHARED | {"stage": "facilitate", "question_rows": 1000, "teacher": "ceiling"},
-    SHARED | {"stage": "debate", "split": "test", "questions": None, "traces": 0},
-    SHARED | {"stage": "align", "questions": 400, "rounds": 2},
+    SHARED | {"stage": "debate", "split": "test", "questions": 400, "traces": 0},
+    SHARED | {"stage": "align", "questions": 400},
 ]
