@@ -46,7 +46,7 @@ def main() -> None:
         arguments = _switched([_dashed(argument) for argument in sys.argv[1:]])
         _check_stage(arguments)
         with contextlib.redirect_stdout(sys.stdout if launch.leads() else None):
-            job = app()(arguments, standalone_mode=False)
+            job = app(arguments[0] if arguments else None)(arguments, standalone_mode=False)
         if callable(job):  # run out here, as Typer would turn Ctrl-C into a silent exit; after --help there is none
             with launch.together():
                 job()
@@ -61,15 +61,17 @@ def main() -> None:
     launch.leave()
 
 
-def app() -> typer.Typer:
-    """The Typer application with a command for each file of stages/."""
+def app(asked: str | None = None) -> typer.Typer:
+    """The Typer application with a command for each file of stages/, or for that alone which is asked for."""
     found = typer.Typer(
         help="Weak-to-strong generalization experiments on MLflow.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for name in options.plugins("stages"):
+    found.callback()(lambda: None)  # else Typer takes a command that stands alone for the whole application
+    stages = options.plugins("stages")
+    for name in [asked] if asked in stages else stages:
         stage = options.plugin("stages", name, "the stage")
         found.command(name, help=inspect.getdoc(stage), context_settings=EXTRA_ARGUMENTS)(_command(stage))
     for name, command in commands.COMMANDS.items():

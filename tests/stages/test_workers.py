@@ -13,8 +13,8 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.stages import _workers, analyze, rule, student, supervisor, sweep
-from w2s_mlflow.stages._workers import Job
+from w2s_mlflow.stages import _serving, _workers, analyze, rule, student, supervisor, sweep
+from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.tracking import server, store
 
 GRID = """
@@ -27,8 +27,8 @@ SETTINGS = [
 
 
 def test_cores_are_shared_out_without_one_left_over() -> None:
-    assert [_workers.cores(place, 2, [0, 1, 2, 3, 4]) for place in range(2)] == [[0, 1], [2, 3, 4]]
-    assert [_workers.cores(place, 3, [4, 7]) for place in range(3)] == [[4], [7], [4]]
+    assert [_serving.cores(place, 2, [0, 1, 2, 3, 4]) for place in range(2)] == [[0, 1], [2, 3, 4]]
+    assert [_serving.cores(place, 3, [4, 7]) for place in range(3)] == [[4], [7], [4]]
 
 
 def test_alone_a_job_is_put_off_while_there_are_others() -> None:
@@ -101,8 +101,8 @@ def test_what_a_killed_process_was_training_is_gone_on_with(
 
 
 def spawned() -> list[psutil.Process]:
-    """The workers that live."""
-    return [child for child in psutil.Process().children() if alive(child) and "spawn_main" in " ".join(child.cmdline())]
+    """The workers that live: what they are forked off is a child of this process, they are not."""
+    return [child for child in psutil.Process().children(recursive=True) if alive(child) and child.ppid() != os.getpid()]
 
 
 def alive(child: psutil.Process) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import config as options
 from w2s_mlflow.config import FailedTrainingError
 from w2s_mlflow.stages import _gold, _sweep_file, _workers, analyze
-from w2s_mlflow.stages._workers import Job
+from w2s_mlflow.stages._jobs import Job
 
 if TYPE_CHECKING:
     from tqdm import tqdm

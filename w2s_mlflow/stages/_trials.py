@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow.config import ConfigError, FailedTrainingError
 from w2s_mlflow.stages import _search, _storage, _study
+from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.stages._search import Search
 from w2s_mlflow.stages._study import Wanted
-from w2s_mlflow.stages._workers import Job, Workers
+from w2s_mlflow.stages._workers import Workers
 
 if TYPE_CHECKING:
     from pathlib import Path

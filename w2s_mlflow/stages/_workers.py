@@ -7,25 +7,19 @@ is killed is given to a new process, which goes on from its checkpoint.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
-import sys
-import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from w2s_mlflow import config as options
 from w2s_mlflow.config import FailedTrainingError
+from w2s_mlflow.stages import _jobs, _serving
+from w2s_mlflow.stages._jobs import Job
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from w2s_mlflow.tracking.results import Result
 
     Ended = tuple[Any, Result | Exception]
@@ -37,23 +31,6 @@ GRACE = 15.0
 """Seconds in which a process that is told to stop keeps its checkpoint; it is then killed."""
 LIVES = 3
 """How many processes a job may cost before it is called failed."""
-
-
-class Job(NamedTuple):
-    """One stage to run."""
-
-    stage: str
-    config: Any
-
-    def run(self) -> Result:
-        """Its result. Raises FailedTrainingError where the training diverged or does not fit the memory."""
-        try:
-            found: Result = options.plugin("stages", self.stage, "stage").run(self.config)
-        except RuntimeError as error:
-            if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name alone
-                raise FailedTrainingError(f"{self.stage} does not fit the memory of its device: {error}") from error
-            raise
-        return found
 
 
 class Workers(Protocol):
@@ -129,24 +106,11 @@ class _Alone(_Queue):
     def ended(self, say: Say) -> list[Ended]:
         waiting = self.queue.popleft()
         say(waiting.job.stage)
-        found = _made(waiting.job, waiting.patient, say)
+        found = _jobs.made(waiting.job, waiting.patient, say)
         if found is None:
             self.put_off(waiting)
             return []
         return [(waiting.key, found)]
-
-
-def _made(job: Job, patient: bool, say: Say) -> Result | Exception | None:
-    """The result, or what went wrong, or None where another process is making something that it needs."""
-    from w2s_mlflow.tracking import store
-
-    try:
-        with store.waiting(say) if patient else store.deferring():
-            return job.run()
-    except store.BusyError:
-        return None
-    except Exception as error:
-        return error
 
 
 @dataclass
@@ -168,10 +132,10 @@ class _Several(_Queue):
         self.workers = [self._start(place) for place in range(count)]
 
     def _start(self, place: int) -> _Worker:
-        spawn = multiprocessing.get_context("spawn")  # a fork would share sockets and locks of MLflow and torch
-        here, there = spawn.Pipe()
-        arguments = (there, place, self.count, self.gpus, *self.context)
-        process = spawn.Process(target=_serve, args=arguments, name=f"worker {place}", daemon=True)
+        context = _serving.context()
+        here, there = context.Pipe()
+        arguments = (there, dict(os.environ), place, self.count, self.gpus, *self.context)
+        process = context.Process(target=_serving.serve, args=arguments, name=f"worker {place}", daemon=True)
         process.start()
         there.close()  # so that the end of the process is seen as the end of what it says
         return _Worker(process, here)
@@ -231,55 +195,6 @@ class _Several(_Queue):
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-
-
-def _serve(connection: Connection[Any, Any], place: int, count: int, gpus: list[str], parent: str | None, since: int) -> None:
-    """A worker's life: jobs come and what came of them goes through the connection, until its other end is closed."""
-    _settle_down(place, count, gpus)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent says when to stop
-    signal.signal(signal.SIGTERM, _stopped)
-    with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
-        from w2s_mlflow.tracking import recorder, store
-
-        with recorder.below(parent), store.reusing(since):
-            while True:
-                job, patient = connection.recv()
-                found = _made(job, patient, lambda text: connection.send(("says", text)))
-                connection.send(("ended", _portable(found)))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending
-
-
-def _stopped(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _portable(found: Result | Exception | None) -> Result | Exception | None:
-    """An error with its traceback as a note, which would be lost on the way; as plain text where it would be lost, too."""
-    if not isinstance(found, Exception) or isinstance(found, options.ConfigError):
-        return found
-    found.add_note("".join(traceback.format_exception(found)))
-    try:
-        ForkingPickler.loads(ForkingPickler.dumps(found))
-    except Exception:  # whatever an error of a library does when it is taken apart
-        return RuntimeError("\n".join([str(found), *found.__notes__]))
-    return found
-
-
-def _settle_down(place: int, count: int, gpus: list[str]) -> None:
-    """Take one GPU, or a share of the cores. To be called before torch is imported."""
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
-    if sys.platform == "linux":
-        mine = cores(place, count, sorted(os.sched_getaffinity(0)))
-        os.sched_setaffinity(0, mine)
-        os.environ.setdefault("OMP_NUM_THREADS", str(len(mine)))
-
-
-def cores(place: int, count: int, every: list[int]) -> list[int]:
-    """The cores of one of `count` workers: shares differ by one at most; of more workers than cores several have one."""
-    if count >= len(every):
-        return [every[place % len(every)]]
-    return every[place * len(every) // count : (place + 1) * len(every) // count]
 
 
 def _gpus() -> list[str]:

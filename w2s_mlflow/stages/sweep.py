@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError, must, unknown
 from w2s_mlflow.stages import _gold, _grid, _search, _storage, _study, _sweep_file, _trials, _workers, analyze
+from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.stages._study import Wanted
 from w2s_mlflow.stages._sweep_file import parse_seeds as parse_seeds
-from w2s_mlflow.stages._workers import Job
 
 if TYPE_CHECKING:
     from w2s_mlflow.stages._search import Search

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,10 +91,13 @@ class Recorder:
         """Replace the run's Markdown note, at its end."""
         self.tags[MLFLOW_RUN_NOTE] = text
 
-    def flush(self) -> None:
-        """Send what is buffered."""
-        for start in range(0, len(self._metrics), BATCH):
+    def flush(self, tags: Sequence[RunTag] = ()) -> None:
+        """Send what is buffered, and with the last of it, in the same request, these tags."""
+        full = len(self._metrics) - len(self._metrics) % BATCH
+        for start in range(0, full, BATCH):
             client().log_batch(self.run_id, metrics=self._metrics[start : start + BATCH])
+        if tags or self._metrics[full:]:
+            client().log_batch(self.run_id, metrics=self._metrics[full:], tags=tags)  # MLflow writes the tags last
         self._metrics = []
 
     def checkpoint(self, every: int) -> Checkpoint | None:
@@ -144,12 +147,12 @@ class Recorder:
         client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
 
     def send(self) -> None:
-        """Send all there is: metrics, artifacts, and last the digests that say the artifacts are whole."""
+        """Send all there is: artifacts, metrics, and last the digests that say the artifacts are whole."""
         self.metrics({"seconds": time.monotonic() - self.began})
-        self.flush()
-        client().log_artifacts(self.run_id, str(self.directory))
+        if any(self.directory.iterdir()):
+            client().log_artifacts(self.run_id, str(self.directory))
         last = self.tags | {ARTIFACTS: canonical_json(digests_of(self.directory))}
-        client().log_batch(self.run_id, tags=[RunTag(name, value) for name, value in last.items()])
+        self.flush([RunTag(name, value) for name, value in last.items()])
 
 
 @contextlib.contextmanager
@@ -289,7 +292,6 @@ def _give_up(recorder: Recorder, error: BaseException) -> None:
         checkpoint.clear(checkpoint.place(recorder.run_id))
     with contextlib.suppress(Exception):  # the server may be what went wrong; the next start closes the run
         if not stopped:  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
-            recorder.flush()
-            client().log_batch(recorder.run_id, tags=[RunTag(name, value) for name, value in recorder.tags.items()])
+            recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
         client().set_terminated(recorder.run_id, "KILLED" if stopped else "FAILED")
         client().set_tag(recorder.run_id, worker.WORKER, "")  # only its owner can say that it will not write here again
