@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.conftest import SMALL, runs
@@ -70,9 +71,32 @@ def test_sides_speak_at_the_same_time_and_never_repeat_what_was_shown() -> None:
     found = played(2, rounds=3)
     assert found.debates[1].first.explanation.pieces == (0, 1, 2)
     assert found.debates[1].second.explanation.pieces == (3, 1)  # 0 was shown by the other side in round 1, 1 at the same time
-    assert found.strong_said[0] == ("0", "1", "2") and found.weak_said[0] == ("3", "1", "")
+    assert found.said["strong"][0] == ("0", "1", "2") and found.said["weak"][0] == ("3", "1", "")
+    assert found.heard["strong"][0] == ("", "3", "1") and found.heard["weak"][0] == ("", "0", "1")
     assert found.debates[1].first.explanation.text == "Ka1 Qb2 kc3"
     assert [side.claim for side in (found.debates[1].first, found.debates[1].second)] == ["Qc3", "Kb1"]
+
+
+def test_a_side_hears_what_it_says_it_hears_of_the_others_last_round_and_the_transcript_has_that(tmp_path: Path) -> None:
+    strong = Debater("strong", np.zeros(2, dtype=np.int64), says(0, 1, 2), lambda said: [words[:1] + "!" for words in said])
+    weak = Debater("weak", np.ones(2, dtype=np.int64), says(3, 4), lambda said: [""] * len(said))
+    found = _debates.play(CHESS, questions(2), strong, weak, 3)
+    assert found.heard == {"strong": [("", "3!", "4!")] * 2, "weak": [("", "", "")] * 2}
+    verdicts = _verdicts.ask("x", scripted(lambda one: 1.0), found.debates, tmp_path / "kept")
+    _debates.write(tmp_path, found, [verdicts])
+    tables = [pd.read_parquet(tmp_path / name) for name in (_debates.DEBATES, _debates.VERDICTS)]
+    spoken = {turn.name: turn.given for turn in _transcripts.transcripts(*tables)[1].turns if turn.kind == "side"}
+    assert spoken["strong, round 3"] == {"claim": "Qc3", "shown before by the other side": "4!"}
+    assert [spoken[name] for name in ("strong, round 1", "weak, round 3")] == [{"claim": "Qc3"}, {"claim": "Kb1"}]
+    older = [tables[0].drop(columns=["strong_heard", "weak_heard"]), tables[1]]  # as it was written when all of it was pieces
+    spoken = {turn.name: turn.given for turn in _transcripts.transcripts(*older)[1].turns if turn.kind == "side"}
+    assert spoken["weak, round 2"] == {"claim": "Kb1", "shown before by the other side": "0"}
+
+
+def test_a_silent_side_hears_nothing_and_is_not_heard() -> None:
+    strong = Debater("strong", np.zeros(1, dtype=np.int64), says(0, 1))
+    found = _debates.play(CHESS, questions(1), strong, Debater("weak", np.ones(1, dtype=np.int64), None), 2)
+    assert found.heard == {"strong": [("", "")], "weak": [("", "")]}
 
 
 @pytest.mark.parametrize(
