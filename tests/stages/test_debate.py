@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow import tasks
+from w2s_mlflow import checkpoint, tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.judges import Judge, model
@@ -166,6 +168,18 @@ def test_what_a_judge_has_said_before_it_failed_is_not_asked_again(tmp_path: Pat
     assert len(asked) == 14
     _verdicts.ask("another", judge, given, kept)
     assert len(asked) == 28
+
+
+def test_verdicts_of_a_run_that_nobody_goes_on_with_are_removed_like_its_checkpoint(tmp_path: Path) -> None:
+    judge, debates, ages = scripted(lambda one: 1.0), played(1).debates, {"old": 1.01, "resumed": 1.01, "waiting": 0.99}
+    for name in ages:
+        _verdicts.ask("x", judge, debates, tmp_path / f"{name}.jsonl")
+    for name, age in ages.items():
+        then = time.time() - age * checkpoint.OLD
+        os.utime(tmp_path / f"{name}.jsonl", (then, then))
+    _verdicts.ask("x", lambda asked: pytest.fail("its verdicts were kept"), debates, tmp_path / "resumed.jsonl")
+    _verdicts.ask("x", judge, debates, tmp_path / "new.jsonl")
+    assert sorted(file.stem for file in tmp_path.glob("*.jsonl")) == ["new", "resumed", "waiting"]
 
 
 def test_no_verdict_is_no_side(tmp_path: Path) -> None:
