@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests import trunks
 from tests.conftest import SMALL, runs
-from w2s_mlflow import checkpoint, tasks
+from w2s_mlflow import checkpoint, heads, tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.explainers import Explainer
+from w2s_mlflow.explainers.extractive import Mind, Read
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
 from w2s_mlflow.stages import _debates, _transcripts, _verdicts, analyze, debate, student
@@ -93,6 +95,18 @@ def test_a_side_hears_what_it_says_it_hears_of_the_others_last_round_and_the_tra
     older = [tables[0].drop(columns=["strong_heard", "weak_heard"]), tables[1]]  # as it was written when all of it was pieces
     spoken = {turn.name: turn.given for turn in _transcripts.transcripts(*older)[1].turns if turn.kind == "side"}
     assert spoken["weak, round 2"] == {"claim": "Kb1", "shown before by the other side": "0"}
+
+
+def test_rationales_hear_each_other_and_pieces_are_known_anyway() -> None:
+    """The sides as a run makes them, of two small language models: what one said last is what the other hears."""
+    asked, nothing = questions(3), np.empty(0, dtype=np.int64)
+    head = heads.build("classify", *trunks.gpt2(), classes=2)
+    mind = Mind(head, Read(asked, head.encode(asked), nothing, nothing), np.zeros(3, dtype=np.int64))
+    sides = debate.debaters(config(explainer="rationale", form="debate"), {"strong": mind, "weak": mind})
+    assert [side.hear and side.hear(["Because so."] * 3) for side in sides] == [["Because so."] * 3] * 2
+    sides = debate.debaters(config(explainer="rationale", form="consultancy"), {"strong": mind, "weak": mind})
+    assert sides[0].hear and sides[1].explain is sides[1].hear is None
+    assert {side.hear for side in debate.debaters(config(explainer="random"), {"strong": mind, "weak": mind})} == {None}
 
 
 def test_a_silent_side_hears_nothing_and_is_not_heard() -> None:
