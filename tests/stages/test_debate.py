@@ -105,7 +105,7 @@ def test_rationales_hear_each_other_and_pieces_are_known_anyway() -> None:
     sides = debate.debaters(config(explainer="rationale", form="debate"), {"strong": mind, "weak": mind})
     assert [side.hear and side.hear(["Because so."] * 3) for side in sides] == [["Because so."] * 3] * 2
     sides = debate.debaters(config(explainer="rationale", form="consultancy"), {"strong": mind, "weak": mind})
-    assert sides[0].hear and sides[1].explain is sides[1].hear is None
+    assert sides[0].hear and sides[1].hear is None and sides[1].explain is None
     assert {side.hear for side in debate.debaters(config(explainer="random"), {"strong": mind, "weak": mind})} == {None}
 
 
