@@ -260,10 +260,11 @@ def debates() -> pd.DataFrame:
 
 
 def alignments() -> pd.DataFrame:
-    """Aligned models at two weights over three seeds."""
+    """Aligned models at two weights over three seeds, one of them in two rounds."""
     rows = []
-    for seed, lam in itertools.product(range(3), ("0.0", "0.1")):
-        row: dict[str, Any] = dict.fromkeys(tables.ALIGNMENTS, 0.4 + 0.1 * seed) | {"run_id": f"{lam}{seed}", "seed": str(seed)}
+    for seed, (lam, number) in itertools.product(range(3), (("0.0", 1), ("0.1", 1), ("0.1", 2))):
+        row: dict[str, Any] = dict.fromkeys(tables.ALIGNMENTS, 0.4 + 0.1 * seed) | {"run_id": f"{lam}{seed}{number}"}
+        row |= {"seed": str(seed), "round": number, "rounds": 2 if float(lam) else 1}
         row |= {"task": "one", "weak": "small", "strong": "big", "lam": lam, "kl": "0.05", "opponent": "gradient"}
         rows.append(row | {"pieces": "3", "judge": "model", "setting": "", "preference_after": 0.9 + 0.2 * seed * float(lam)})
     return pd.DataFrame(rows)

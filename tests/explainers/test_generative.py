@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -82,6 +83,67 @@ def test_what_keeps_to_no_form_is_sampled_once_more_and_then_not_shown(monkeypat
     assert asked == [([first, "is it so " + first], (5, 0)), ([first], (5, 1))]
 
 
+# --- heard ------------------------------------------------------------------------------------------------------------
+
+
+def prompts_of(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What is asked of the model from here on, call by call; it says one sentence."""
+    asked: list[list[str]] = []
+
+    def sampler(head: Head, tokens: int) -> generative.Sampler:
+        def sample(prompts: Sequence[str], seeds: tuple[int, int]) -> list[str]:
+            asked.extend([list(prompts)] if prompts else [])
+            return [" so it is."] * len(prompts)
+
+        return sample
+
+    monkeypatch.setattr(generative, "_sampler", sampler)
+    return asked
+
+
+def test_what_the_other_side_said_last_stands_in_the_next_prompt_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = prompts_of(monkeypatch)
+    speaker = generative.explainer("rationale", mind(bytes_head(), QUESTIONS[:2]), 40, 5, CLAIMS[:2])
+    speaker([(), ()])
+    assert speaker.hear(['Because "no".\nAnswer: it is so', ""]) == ["Because 'no'. Answer: it is so", ""]
+    speaker([(), ()])
+    assert speaker.hear(["", ""]) == ["", ""]
+    speaker([(), ()])
+    first, second, third = asked
+    quoted = "The other side says: \"Because 'no'. Answer: it is so\"\n"
+    assert second == ["is it so \n" + quoted + "Answer: it is so\nBecause", first[1]] and third == first
+
+
+def test_words_are_heard_up_to_the_limit_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts_of(monkeypatch)
+    speaker = generative.explainer("rationale", mind(bytes_head(), QUESTIONS[:1]), 12, 0, CLAIMS[:1])
+    assert speaker.hear(["Because it quacks."]) == ["Because it"]  # a token is a byte, and a space stands before the first
+    assert speaker.hear(["Becauseitquacks."]) == [""]
+
+
+def test_the_question_keeps_its_place_beside_what_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 70 tokens that a prompt may have 8 are the question's: no prompt is cut where it says whose words are whose."""
+    asked, head = prompts_of(monkeypatch), bytes_head()
+    head.reader.limit = 90
+    speaker = generative.explainer("rationale", mind(head, QUESTIONS[:1]), 20, 0, CLAIMS[:1])
+    assert speaker.hear(["c " * 30]) == ["c c c c c c c"]  # 48 stand around it, and one before
+    speaker([()])
+    assert asked[0][0].endswith('The other side says: "c c c c c c c"\nAnswer: it is so\nBecause')
+    assert len(asked[0][0].removeprefix("is it so ")) == 70 - 8
+    head.reader.limit = 60
+    assert generative.explainer("rationale", mind(head, QUESTIONS[:1]), 20, 0, CLAIMS[:1]).hear(["a"]) == [""]
+
+
+def test_a_line_of_play_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = prompts_of(monkeypatch)
+    speaker = generative.explainer("line", mind(bytes_head(), QUESTIONS[:1]), 4, 0, ["Qd4"])
+    assert speaker.hear(["Qd4 rd4"]) == [""]
+    speaker([()])
+    assert asked[0] == ["is it so  Qd4"]
+
+
 # --- sampled ----------------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +192,7 @@ def test_a_long_question_loses_its_beginning_and_the_claim_stays() -> None:
     found = generative.explainer("rationale", mind(head, [long]), 20, 0, ["it is so"])([()])
     assert len(found) == 1
     data = Reader(head.tokenizer, head.model, 512 - 20).read(
-        [(generative._asked(long, "it is so"),)], keep_end=True, closed=False
+        [(generative._asked(long, "it is so", ""),)], keep_end=True, closed=False
     )
     assert data.lengths_R[0] == 492 and str(head.tokenizer.decode(data.flat)).endswith("Answer: it is so\nBecause")
 

@@ -58,14 +58,15 @@ def test_what_nobody_has_judged_is_decided_by_what_was_learned_from_the_votes() 
     assert (found[1].log_odds or 0) < 0  # most votes were for the queen
 
 
-def test_people_are_heard_once() -> None:
+@pytest.mark.parametrize(("said", "others"), [(VOTES, "reward"), (VOTES, "none"), ([()] * 4, "none")])
+def test_people_are_heard_once_whatever_they_say(said: list[tuple[str, ...]], others: str) -> None:
     heard = []
 
     def votes() -> tuple[list[Debate], list[tuple[str, ...]]]:
         heard.append(1)
-        return DEBATES, VOTES
+        return DEBATES, said
 
-    asked = human.make(human.Options(), votes)
+    asked = human.make(human.Options(others=others), votes)
     assert asked(DEBATES) == asked(DEBATES) and len(heard) == 1
 
 

@@ -158,7 +158,9 @@ def test_each_round_is_a_run_of_its_own_that_learns_the_verdicts_so_far_and_is_m
     assert len(runs()) == 7
     check_learned(found, debates)
     frames = analyze.load(analyze.pull(analyze.Config()))
-    assert sorted(frames.alignments["setting"]) == ["", "round=2", "round=3"]
+    aligned = frames.alignments.sort_values("round")
+    assert aligned["round"].tolist() == [1, 2, 3] and set(aligned["rounds"]) == {3} and set(aligned["setting"]) == {""}
+    assert aligned["run_id"].tolist() == [first.run_id, students[1].run_id, found.run_id]
     assert frames.debates["setting"].nunique() == 2
     check_by_round(found, [first, students[1], found])
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from tests import trunks
 from tests.conftest import SMALL, runs
-from w2s_mlflow import tasks
+from w2s_mlflow import checkpoint, heads, tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.explainers import Explainer
+from w2s_mlflow.explainers.extractive import Mind, Read
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
 from w2s_mlflow.stages import _debates, _transcripts, _verdicts, analyze, debate, student
@@ -70,9 +75,44 @@ def test_sides_speak_at_the_same_time_and_never_repeat_what_was_shown() -> None:
     found = played(2, rounds=3)
     assert found.debates[1].first.explanation.pieces == (0, 1, 2)
     assert found.debates[1].second.explanation.pieces == (3, 1)  # 0 was shown by the other side in round 1, 1 at the same time
-    assert found.strong_said[0] == ("0", "1", "2") and found.weak_said[0] == ("3", "1", "")
+    assert found.said["strong"][0] == ("0", "1", "2") and found.said["weak"][0] == ("3", "1", "")
+    assert found.heard["strong"][0] == ("", "3", "1") and found.heard["weak"][0] == ("", "0", "1")
     assert found.debates[1].first.explanation.text == "Ka1 Qb2 kc3"
     assert [side.claim for side in (found.debates[1].first, found.debates[1].second)] == ["Qc3", "Kb1"]
+
+
+def test_a_side_hears_what_it_says_it_hears_of_the_others_last_round_and_the_transcript_has_that(tmp_path: Path) -> None:
+    strong = Debater("strong", np.zeros(2, dtype=np.int64), says(0, 1, 2), lambda said: [words[:1] + "!" for words in said])
+    weak = Debater("weak", np.ones(2, dtype=np.int64), says(3, 4), lambda said: [""] * len(said))
+    found = _debates.play(CHESS, questions(2), strong, weak, 3)
+    assert found.heard == {"strong": [("", "3!", "4!")] * 2, "weak": [("", "", "")] * 2}
+    verdicts = _verdicts.ask("x", scripted(lambda one: 1.0), found.debates, tmp_path / "kept")
+    _debates.write(tmp_path, found, [verdicts])
+    tables = [pd.read_parquet(tmp_path / name) for name in (_debates.DEBATES, _debates.VERDICTS)]
+    spoken = {turn.name: turn.given for turn in _transcripts.transcripts(*tables)[1].turns if turn.kind == "side"}
+    assert spoken["strong, round 3"] == {"claim": "Qc3", "shown before by the other side": "4!"}
+    assert [spoken[name] for name in ("strong, round 1", "weak, round 3")] == [{"claim": "Qc3"}, {"claim": "Kb1"}]
+    older = [tables[0].drop(columns=["strong_heard", "weak_heard"]), tables[1]]  # as it was written when all of it was pieces
+    spoken = {turn.name: turn.given for turn in _transcripts.transcripts(*older)[1].turns if turn.kind == "side"}
+    assert spoken["weak, round 2"] == {"claim": "Kb1", "shown before by the other side": "0"}
+
+
+def test_rationales_hear_each_other_and_pieces_are_known_anyway() -> None:
+    """The sides as a run makes them, of two small language models: what one said last is what the other hears."""
+    asked, nothing = questions(3), np.empty(0, dtype=np.int64)
+    head = heads.build("classify", *trunks.gpt2(), classes=2)
+    mind = Mind(head, Read(asked, head.encode(asked), nothing, nothing), np.zeros(3, dtype=np.int64))
+    sides = debate.debaters(config(explainer="rationale", form="debate"), {"strong": mind, "weak": mind})
+    assert [side.hear and side.hear(["Because so."] * 3) for side in sides] == [["Because so."] * 3] * 2
+    sides = debate.debaters(config(explainer="rationale", form="consultancy"), {"strong": mind, "weak": mind})
+    assert sides[0].hear and sides[1].hear is None and sides[1].explain is None
+    assert {side.hear for side in debate.debaters(config(explainer="random"), {"strong": mind, "weak": mind})} == {None}
+
+
+def test_a_silent_side_hears_nothing_and_is_not_heard() -> None:
+    strong = Debater("strong", np.zeros(1, dtype=np.int64), says(0, 1))
+    found = _debates.play(CHESS, questions(1), strong, Debater("weak", np.ones(1, dtype=np.int64), None), 2)
+    assert found.heard == {"strong": [("", "")], "weak": [("", "")]}
 
 
 @pytest.mark.parametrize(
@@ -142,6 +182,18 @@ def test_what_a_judge_has_said_before_it_failed_is_not_asked_again(tmp_path: Pat
     assert len(asked) == 14
     _verdicts.ask("another", judge, given, kept)
     assert len(asked) == 28
+
+
+def test_verdicts_of_a_run_that_nobody_goes_on_with_are_removed_like_its_checkpoint(tmp_path: Path) -> None:
+    judge, debates, ages = scripted(lambda one: 1.0), played(1).debates, {"old": 1.01, "resumed": 1.01, "waiting": 0.99}
+    for name in ages:
+        _verdicts.ask("x", judge, debates, tmp_path / f"{name}.jsonl")
+    for name, age in ages.items():
+        then = time.time() - age * checkpoint.OLD
+        os.utime(tmp_path / f"{name}.jsonl", (then, then))
+    _verdicts.ask("x", lambda asked: pytest.fail("its verdicts were kept"), debates, tmp_path / "resumed.jsonl")
+    _verdicts.ask("x", judge, debates, tmp_path / "new.jsonl")
+    assert sorted(file.stem for file in tmp_path.glob("*.jsonl")) == ["new", "resumed", "waiting"]
 
 
 def test_no_verdict_is_no_side(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a causal language model says of its decision: a rationale in words, or in chess the line of play that it expects.
 
-`rationale`: the model goes on after the question, the claim and "Because"; what counts is whole sentences on one line.
+`rationale`: the model goes on after the question, the claim and "Because"; what counts is whole sentences on one line. From
+the second round on the other side's last words stand before the claim, on one line and in quotes.
 `line`: it goes on after the position and the move that it decided for; what counts is moves, up to the first word that is none.
 Whatever keeps to no form is sampled once more, and then nothing is shown. A batch is drawn from a random stream of its own, by
 the seed, the round and its place among the questions. Shape legend: R token rows, L tokens.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +20,6 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from w2s_mlflow.config import ConfigError, must
-from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.explainers.extractive import Mind
 from w2s_mlflow.heads import Head
 from w2s_mlflow.records import Example, Explanation
@@ -32,12 +33,36 @@ TOP_P = 0.9
 LEAST = 8
 """Tokens of a prompt that must be left beside those of the answer."""
 BECAUSE = "Because"
+OTHER = "The other side says:"
 _SENTENCES = re.compile(r".*[^\W\d_].*?[.!?](?=\s|$)")
 _MOVE = re.compile(r"[KQRBNPkqrbnp][a-h][1-8]")
 
 
-def explainer(chooser: str, mind: Mind, tokens: int, seed: int, claims: Sequence[str]) -> Explainer:
-    """A side's explainer, which says at most `tokens` tokens in a round; what the other side has shown does not reach it.
+@dataclass(frozen=True)
+class Speaker:
+    """A side's explainer that speaks in words of its own.
+
+    Attributes:
+        say: (what is heard of each question) -> what is said of it.
+        fitting: (row, words) -> as many of the other side's words on a question as a prompt has room for.
+    """
+
+    say: Callable[[Sequence[str]], list[str]]
+    fitting: Callable[[int, str], str]
+    heard: list[str]
+
+    def hear(self, said: Sequence[str]) -> list[str]:
+        """Take the other side's last words on each question; what of them the prompts of the next round hold."""
+        self.heard[:] = [self.fitting(row, words) for row, words in enumerate(said)]
+        return list(self.heard)
+
+    def __call__(self, taken: Sequence[Collection[int]]) -> list[Explanation]:
+        """What is said in one round."""
+        return [Explanation(text) for text in self.say(self.heard)]
+
+
+def explainer(chooser: str, mind: Mind, tokens: int, seed: int, claims: Sequence[str]) -> Speaker:
+    """A side's explainer, which says at most `tokens` tokens in a round; a line of play does not hear the other side.
 
     Args:
         chooser: one of CHOOSERS.
@@ -49,20 +74,27 @@ def explainer(chooser: str, mind: Mind, tokens: int, seed: int, claims: Sequence
     """
     _check(chooser, mind.head, claims)
     prompt, keep = {"rationale": (_asked, _sentences), "line": (_played, _line)}[chooser]
-    prompts = [prompt(question, claim) for question, claim in zip(mind.reading.questions, claims, strict=True)]
-    sample = _sampler(mind.head, tokens)
+    questions = mind.reading.questions
+    sample, reader, room = _sampler(mind.head, tokens), mind.head.reader, _room(mind.head, tokens)
     draws = itertools.count()
 
-    def explain(taken: Sequence[Collection[int]]) -> list[Explanation]:
+    def say(heard: Sequence[str]) -> list[str]:
+        prompts = [prompt(*one) for one in zip(questions, claims, heard, strict=True)]
         found = [""] * len(prompts)
         for _ in range(TRIES):
             missing = [row for row, text in enumerate(found) if not text]
             said = sample([prompts[row] for row in missing], (seed, next(draws)))
             for row, text in zip(missing, said, strict=True):
                 found[row] = keep(text, claims[row])
-        return [Explanation(text) for text in found]
+        return found
 
-    return explain
+    def fitting(row: int, words: str) -> str:
+        left = _quotable(words).split() if chooser == "rationale" else []
+        while left and not _fits(reader, " ".join(left), claims[row], tokens, room):
+            left.pop()
+        return " ".join(left)
+
+    return Speaker(say, fitting, [""] * len(questions))
 
 
 def _check(chooser: str, head: Head, claims: Sequence[str]) -> None:
@@ -76,8 +108,25 @@ def _check(chooser: str, head: Head, claims: Sequence[str]) -> None:
 # --- the forms --------------------------------------------------------------------------------------------------------
 
 
-def _asked(question: Example, claim: str) -> str:
-    return SEPARATOR.join((*question.segments, *question.candidates, f"Answer: {claim}", BECAUSE))
+def _asked(question: Example, claim: str, heard: str) -> str:
+    return SEPARATOR.join((*question.segments, *question.candidates, *_end(claim, heard)))
+
+
+def _end(claim: str, heard: str) -> tuple[str, ...]:
+    """What a prompt ends with: the other side's words, if any, which nobody takes for the question's or its own; the claim."""
+    return (*([f'{OTHER} "{heard}"'] if heard else []), f"Answer: {claim}", BECAUSE)
+
+
+def _quotable(words: str) -> str:
+    """Words on one line, without the mark that ends a quotation."""
+    return " ".join(words.replace('"', "'").split())
+
+
+def _fits(reader: Reader, heard: str, claim: str, tokens: int, room: int | None) -> bool:
+    """Whether these words have at most `tokens` tokens, and a prompt with them has LEAST left for the question."""
+    if len(reader.continuation(heard)) > tokens:
+        return False
+    return room is None or len(reader.continuation(SEPARATOR.join(_end(claim, heard)))) + LEAST <= room
 
 
 def _sentences(text: str, claim: str) -> str:
@@ -87,7 +136,7 @@ def _sentences(text: str, claim: str) -> str:
     return f"{BECAUSE} {found[0]}" if found else ""
 
 
-def _played(question: Example, claim: str) -> str:
+def _played(question: Example, claim: str, heard: str) -> str:
     return f"{SEPARATOR.join(question.segments)} {claim}"
 
 

@@ -1,8 +1,9 @@
-"""The accuracies of one facilitation, turn by turn."""
+"""What comes out turn by turn, or round by round: the lines, and the accuracies of one facilitation."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -46,7 +47,17 @@ def line(axes: Axes, turn: pd.Series, accuracy: pd.Series, model: str, **look: o
     axes.plot(turn + place, accuracy, marker=marker, linestyle=style, linewidth=1.2, markersize=5, **look)  # type: ignore[arg-type]
 
 
-def turns(axes: Axes) -> None:
-    """An axis of whole turns."""
+def means(axes: Axes, place: pd.Series, rows: pd.DataFrame, name: str, model: str, tips: Iterable[str], **look: object) -> None:
+    """One model's line over means, with bars from `<name>_low` to `<name>_high` and a tip on each point."""
+    line(axes, place, rows[name], model, **look)
+    place = place + LOOKS[model][2]
+    bars = [(rows[name] - rows[f"{name}_low"]).fillna(0), (rows[f"{name}_high"] - rows[name]).fillna(0)]
+    axes.errorbar(place, rows[name], bars, fmt="none", ecolor=str(look["color"]), capsize=2, linewidth=0.8)
+    for where, value, tip in zip(place, rows[name], tips, strict=True):
+        _drawing.tip(axes, where, value, tip)
+
+
+def turns(axes: Axes, label: str = "turn (0: the weak supervisor)") -> None:
+    """An axis of whole turns, or of what `label` says."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("turn (0: the weak supervisor)")
+    axes.set_xlabel(label)

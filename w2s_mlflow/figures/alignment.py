@@ -1,35 +1,42 @@
-"""How far a judge is won over by alignment, and at what price in accuracy (eq. 2)."""
+"""How far a judge is won over by alignment, and at what price in accuracy (eq. 2), round by round where there are several."""
 
 from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from w2s_mlflow.figures import _drawing
+from w2s_mlflow.figures import _drawing, _trajectory
+from w2s_mlflow.tables import alignment as table
 
 CAPTION = (
-    "Plain students (hollow) and aligned ones (full) on held-out questions: left the mean D, the judge's log-odds for the "
-    "strong side, right the test accuracy; a line joins the two of one seed."
+    "Aligned models on held-out questions: left the mean D, the judge's log-odds for the strong side, right the test accuracy. "
+    "After one round: plain students hollow, aligned ones full, and a line joins the two of one seed. Where there are several "
+    "rounds: the gain over the plain student (round 0) of the same seed, means over n seeds with 95% t intervals. A panel of "
+    "rounds has room for eight settings; the table has all."
 )
 FRAMES = ("alignments",)
 SHOWN = {"preference": "mean D", "accuracy": "test accuracy"}
 
 
 def figure(alignments: pd.DataFrame) -> Figure:
-    """The figure: two panels per task and models, one place per lambda and judge."""
+    """The figure: two panels per task and models, one place per lambda and judge, or over rounds one line."""
     cells = list(alignments.groupby(["task", "weak", "strong"], sort=False))
     drawn, panels = _drawing.panels(len(SHOWN) * len(cells))
     for number, (key, rows) in enumerate(cells):
+        show = _rounds if rows["round"].max() > 1 else _pairs
         for (name, label), axes in zip(SHOWN.items(), panels[len(SHOWN) * number :], strict=False):
-            _pairs(axes, rows, name)
-            axes.set_ylabel(label)
+            show(axes, rows, name, label)
             _drawing.title(axes, key[0], f"{key[1]} → {key[2]}")
+    _drawing.legend(drawn)
     return drawn
 
 
-def _pairs(axes: Axes, rows: pd.DataFrame, name: str) -> None:
-    settings = [f"λ = {lam}, {judge}" for lam, judge in zip(rows["lam"], rows["judge"], strict=True)]
+def _pairs(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
+    settings = _names(rows)
     places = list(dict.fromkeys(settings))
     for setting, row in zip(settings, rows.to_dict("records"), strict=True):
         place, before, after = places.index(setting), row[f"{name}_before"], row[f"{name}_after"]
@@ -40,3 +47,36 @@ def _pairs(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     axes.set_xticks(range(len(places)), places, fontsize=7)
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_xlabel("weight of the debate, judge")
+    axes.set_ylabel(label)
+
+
+def _rounds(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
+    """The mean gain of each setting over rounds, from the plain student on, which gains nothing over itself."""
+    found = table.table(rows)
+    found["line"] = _names(found)
+    lines = sorted(found.groupby("line", sort=False), key=lambda line: -len(line[1]))[: _drawing.MOST]  # most rounds first
+    axes.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
+    for number, (said, own) in enumerate(lines):
+        aside = 0.03 * (number - (len(lines) - 1) / 2)
+        start = own.iloc[:1].assign(round=0, **dict.fromkeys((f"{name}_gain{bound}" for bound in ("", "_low", "_high")), 0.0))
+        every = pd.concat([start, own])
+        tips = [f"{said}: {_tip(row, name)}" for row in every.to_dict("records")]
+        look = {"color": _drawing.COLOURS[number], "label": str(said)}
+        _trajectory.means(axes, every["round"] + aside, every, f"{name}_gain", "weak", tips, **look)
+    _trajectory.turns(axes, "round (0: the plain student)")
+    axes.set_ylabel(f"gain in {label}")
+
+
+def _tip(row: Mapping[Hashable, Any], name: str) -> str:
+    gain, before = row[f"{name}_gain"], row[f"{name}_before"]
+    return f"{gain:+.3f} over the plain student's {before:.3f}, round {row['round']}, n = {row['n']}"
+
+
+def _names(rows: pd.DataFrame) -> list[str]:
+    """What each row is called: lambda and judge, and in which other options rows differ."""
+    apart = [name for name in ("opponent", "kl", "pieces") if rows[name].nunique() > 1]
+    found = []
+    for row in rows.to_dict("records"):
+        words = [f"λ = {row['lam']}", row["judge"], *(f"{name} {row[name]}" for name in apart), row["setting"]]
+        found.append(", ".join(filter(None, words)))
+    return found

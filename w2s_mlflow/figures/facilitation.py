@@ -47,10 +47,6 @@ def _line(axes: Axes, rows: pd.DataFrame, label: str, colour: str, aside: float)
     start = first.assign(turn=first["turn"] - 1, **floor)
     for model, name, own in (("weak", "accuracy", pd.concat([start, rows])), ("strong", "strong_accuracy", rows)):
         look = {"color": colour, "label": label if model == "weak" else f"_{label}"}
-        _trajectory.line(axes, own["turn"] + aside, own[name], model, **look)
-        places = own["turn"] + aside + _trajectory.LOOKS[model][2]
-        bars = [(own[name] - own[f"{name}_low"]).fillna(0), (own[f"{name}_high"] - own[name]).fillna(0)]
-        axes.errorbar(places, own[name], bars, fmt="none", ecolor=colour, capsize=2, linewidth=0.8)
-        for place, row in zip(places, own.to_dict("records"), strict=True):
-            said = f"{label}: {_trajectory.WORDS[model]} {row[name]:.3f}, turn {row['turn']}, n = {row['n']}"
-            _drawing.tip(axes, place, row[name], said)
+        said = f"{label}: {_trajectory.WORDS[model]}"
+        tips = [f"{said} {row[name]:.3f}, turn {row['turn']}, n = {row['n']}" for row in own.to_dict("records")]
+        _trajectory.means(axes, own["turn"] + aside, own, name, model, tips, **look)

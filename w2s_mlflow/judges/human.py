@@ -9,6 +9,7 @@ a Bradley-Terry model learned from the votes (reward.py): so a model can be alig
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -55,20 +56,17 @@ def make(options: Options, answer: Heard) -> Judge:
     Args:
         answer: the debates that people were shown, with their votes.
     """
-    known: dict[Debate, float] = {}
-    learned: list[reward.Reward] = []
 
-    def hear() -> None:
+    @functools.cache
+    def hear() -> tuple[dict[Debate, float], reward.Reward | None]:
         debates, votes = answer()
         found = {debate: log_odds(own, debate, options.prior) for debate, own in zip(debates, votes, strict=True) if own}
-        known.update(found)
-        if options.others == "reward":
-            learned.append(reward.fit(list(found), list(found.values()), options.l2))
+        learns = options.others == "reward"
+        return found, reward.fit(list(found), list(found.values()), options.l2) if learns else None
 
     def judge(debates: Sequence[Debate]) -> list[Verdict]:
-        if not known:
-            hear()
-        guessed = learned[0].judge(debates) if learned else [Verdict(None, "not judged", one.order(), 0) for one in debates]
+        known, learned = hear()
+        guessed = learned.judge(debates) if learned else [Verdict(None, "not judged", one.order(), 0) for one in debates]
         return [_verdict(debate, known, guess) for debate, guess in zip(debates, guessed, strict=True)]
 
     return judge

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-UNSAID = ("seed", "method", "traces", "head")
+UNSAID = ("seed", "method", "traces", "head", "round")
 """Options that are no setting: the seed, what is result-neutral, and what other columns say."""
 SAID = ("task", "weak", "strong", "seed", "split", "form", "explainer", "pieces", "rounds")
 ALIGNED = ("task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge")
+ROUND = ("round", "method")
+"""The options in which the rounds of one alignment differ; the first has none named `round`."""
 GOLD = ("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
 
 
@@ -41,7 +43,16 @@ def frames(
                 rows[result.stage] += [alignment(result, scores)] if result.stage == "align" else debates(result)
         except ConfigError as error:
             leave_out(result, "damaged", str(error))
-    return frame(rows["debate"], DEBATES), frame(rows["align"], ALIGNMENTS)
+    return frame(rows["debate"], DEBATES), frame(_chained(rows["align"]), ALIGNMENTS)
+
+
+def _chained(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of aligned models with `rounds`, how many rounds there are of a model's options and seed."""
+    last: dict[tuple[Any, ...], int] = {}
+    chains = [tuple(sorted((name, value) for name, value in row["options"].items() if name not in ROUND)) for row in found]
+    for row, chain in zip(found, chains, strict=True):
+        last[chain] = max(row["round"], last.get(chain, 0))
+    return [row | {"rounds": last[chain]} for row, chain in zip(found, chains, strict=True)]
 
 
 def frame(found: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
@@ -96,7 +107,7 @@ def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, A
     import pandas as pd
 
     row: dict[str, Any] = {name: result.params[name] for name in ALIGNED} | {"run_id": result.run_id}
-    row["options"] = dict(result.params)
+    row |= {"options": dict(result.params), "round": int(result.params.get("round", 1))}
     for when, run_id in (("before", result.tags["w2s.before_run_id"]), ("after", result.run_id)):
         own = scores.get(run_id)
         row[f"accuracy_{when}"] = own.metrics["accuracy"] if isinstance(own, Scores) else math.nan

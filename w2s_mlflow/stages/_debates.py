@@ -6,7 +6,7 @@ Shape legend: N questions, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,20 +30,31 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Debater:
-    """One side: its decisions, and how it explains them; None says nothing."""
+    """One side: its decisions, and how it explains them; None says nothing.
+
+    Attributes:
+        hear: called before each round but the first with the other side's last words on each question; what of them it
+            knows when it speaks. None: all, as they are pieces of the question, which are not shown again.
+    """
 
     name: str
     decisions_N: Ints
     explain: Explainer | None
+    hear: Callable[[Sequence[str]], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)
 class Played:
-    """Debates, the strong side first, whose explanations are all that was shown; and round by round what each side said."""
+    """Debates, the strong side first, whose explanations are all that was shown.
+
+    Attributes:
+        said: by side, for each debate what it said, round by round.
+        heard: by side likewise what it knew of the other side's last words, nothing in the first round.
+    """
 
     debates: Sequence[Debate]
-    strong_said: Sequence[tuple[str, ...]]
-    weak_said: Sequence[tuple[str, ...]]
+    said: Mapping[str, Sequence[tuple[str, ...]]]
+    heard: Mapping[str, Sequence[tuple[str, ...]]]
 
 
 def claim(task: tasks.Task, question: Example, decision: int) -> str:
@@ -60,8 +71,11 @@ def claim(task: tasks.Task, question: Example, decision: int) -> str:
 def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: Debater, rounds: int) -> Played:
     """Let both sides speak, in each round at the same time; nobody repeats a piece that either side has shown before."""
     said: dict[str, list[list[Explanation]]] = {STRONG: [], WEAK: []}
+    heard: dict[str, list[Sequence[str]]] = {STRONG: [], WEAK: []}
     taken: list[set[int]] = [set() for _ in questions]
     for _ in range(rounds):
+        for side, other in ((strong, weak), (weak, strong)):
+            heard[side.name].append(_heard(side, said[other.name], len(questions)))
         found = {side.name: _turn(side, taken) for side in (strong, weak)}
         for name, explanations in found.items():
             said[name].append(explanations)
@@ -69,8 +83,16 @@ def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: 
                 already.update(explanation.pieces)
     sides = [_sides(task, questions, side, said[side.name]) for side in (strong, weak)]
     debates = [Debate(question, *pair) for question, *pair in zip(questions, *sides, strict=True)]
-    spoken = [[tuple(turn[row].text for turn in said[name]) for row in range(len(questions))] for name in (STRONG, WEAK)]
-    return Played(debates, *spoken)
+    texts = {name: [[own.text for own in turn] for turn in turns] for name, turns in said.items()}
+    return Played(debates, *({name: list(zip(*turns, strict=True)) for name, turns in own.items()} for own in (texts, heard)))
+
+
+def _heard(side: Debater, turns: Sequence[Sequence[Explanation]], count: int) -> Sequence[str]:
+    """What a side knows of the last of the other side's turns, on each question."""
+    if not turns or not side.explain:
+        return [""] * count
+    last = [explanation.text for explanation in turns[-1]]
+    return side.hear(last) if side.hear else last
 
 
 def _turn(side: Debater, taken: Sequence[Collection[int]]) -> list[Explanation]:
@@ -128,12 +150,13 @@ def _debates(played: Played) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for debate, strong, weak in zip(played.debates, played.strong_said, played.weak_said, strict=True):
+    for number, debate in enumerate(played.debates):
         question = debate.question
         row: dict[str, Any] = {"id": question.id, "group": question.group, "segments": list(question.segments)}
         row |= {"candidates": list(question.candidates)}
-        for side, said in ((debate.first, strong), (debate.second, weak)):
-            own = {"decision": side.decision, "claim": side.claim, "said": list(said)}
+        for side in (debate.first, debate.second):
+            own: dict[str, Any] = {"decision": side.decision, "claim": side.claim}
+            own |= {"said": list(played.said[side.name][number]), "heard": list(played.heard[side.name][number])}
             own |= {"explanation": side.explanation.text, "pieces": list(side.explanation.pieces)}
             row |= {f"{side.name}_{name}": value for name, value in own.items()}
         rows.append(row)

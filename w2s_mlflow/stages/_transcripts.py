@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,10 +95,16 @@ def _turns(debate: dict[str, Any]) -> list[Any]:
     for number in range(len(debate["strong_said"])):
         for side, other in ((STRONG, WEAK), (WEAK, STRONG)):
             given: dict[str, Any] = {"claim": debate[f"{side}_claim"]}
-            if number:
-                given["shown before by the other side"] = debate[f"{other}_said"][number - 1]
+            if heard := _heard(debate, side, other)[number]:
+                given["shown before by the other side"] = heard
             name = f"{side}, round {number + 1}" if len(debate["strong_said"]) > 1 else side
             found.append(Turn(name, "side", given, {"evidence": debate[f"{side}_said"][number]}))
+    return found
+
+
+def _heard(debate: dict[str, Any], side: str, other: str) -> Sequence[str]:
+    """By round what a side knew of the other's words; tables without it are of pieces, all of which a side knows."""
+    found: Sequence[str] = debate.get(f"{side}_heard", ("", *debate[f"{other}_said"]))
     return found
 
 

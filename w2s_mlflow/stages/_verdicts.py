@@ -1,7 +1,8 @@
 """Verdicts as they come: both orders of each debate, kept on this machine until the run that wants them is finished.
 
 A judge may fail in the middle (a key that is missing, a server that is out of reach). What it has said by then is kept by what
-was asked, and a second start asks for the rest alone: nothing is paid for twice.
+was asked, and a second start asks for the rest alone: nothing is paid for twice. What nobody has gone on from for as long as
+a checkpoint waits is removed when the next run is judged; a paid judge's answers are in its own store (judges/endpoint.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,14 +89,26 @@ def _key(name: str, debate: Debate) -> str:
 
 def _append(kept: Path, said: dict[str, Verdict]) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
+    if not kept.exists():
+        _sweep(kept.parent)
     with kept.open("a", encoding="utf-8") as file:
         for key, verdict in said.items():  # the newline first: what a kill has cut does not spoil the next line
             file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
 
 
+def _sweep(directory: Path) -> None:
+    for other in directory.glob("*.jsonl"):
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime > checkpoint.OLD:
+                other.unlink()
+
+
 def _read(kept: Path) -> dict[str, Verdict]:
-    """What was said before; a line that a kill has cut is left out."""
-    return dict(_lines(kept.read_text(encoding="utf-8"))) if kept.exists() else {}
+    """What was said before, which is so marked as used; a line that a kill has cut is left out."""
+    if not kept.exists():
+        return {}
+    kept.touch()
+    return dict(_lines(kept.read_text(encoding="utf-8")))
 
 
 def _lines(text: str) -> Iterator[tuple[str, Verdict]]:

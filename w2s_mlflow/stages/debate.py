@@ -46,6 +46,7 @@ from w2s_mlflow.stages._options import Training, model_name
 if TYPE_CHECKING:
     from w2s_mlflow.explainers import Explainer
     from w2s_mlflow.explainers.extractive import Mind
+    from w2s_mlflow.explainers.generative import Speaker
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -83,8 +84,8 @@ class Config(Training):
     tokens: int | None = None
     """Tokens of a rationale or a line that a side says in one round, at most; none: 40 and 4."""
     rounds: int = 1
-    """How often both sides speak: each knows what was shown before and shows none of it again; the judge sees all a side has
-    shown."""
+    """How often both sides speak: each knows which pieces were shown before and shows none of them again, a rationale answers
+    the other side's last one; the judge sees all a side has shown."""
     judge: str = "model"
     """Who decides, a file of judges/; several with commas between them, of whom the first makes the labels."""
     judge_options: str = ""
@@ -183,19 +184,28 @@ def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debate
     speak = {STRONG: config.form != "no_explanation", WEAK: config.form == "debate"}
 
     def debater(side: str, seed: int) -> Debater:
-        explain = _explainer(config, side, minds[side], seed) if speak[side] else None
-        return Debater(side, minds[side].decisions_N, explain)
+        decisions_N = minds[side].decisions_N
+        if not speak[side]:
+            return Debater(side, decisions_N, None)
+        if config.explainer in SAID:
+            speaker = _speaker(config, minds[side], seed)
+            return Debater(side, decisions_N, speaker, speaker.hear)
+        return Debater(side, decisions_N, _chooser(config, side, minds[side], seed))
 
     return debater(STRONG, 2 * config.seed), debater(WEAK, 2 * config.seed + 1)
 
 
-def _explainer(config: Config, side: str, mind: Mind, seed: int) -> Explainer:
-    from w2s_mlflow.explainers import extractive, generative
+def _speaker(config: Config, mind: Mind, seed: int) -> Speaker:
+    from w2s_mlflow.explainers import generative
 
-    if config.explainer in SAID:
-        task, asked = tasks.find(config.task), mind.reading.questions
-        claims = [_debates.claim(task, *one) for one in zip(asked, mind.decisions_N.tolist(), strict=True)]
-        return generative.explainer(config.explainer, mind, config.tokens or SAID[config.explainer], seed, claims)
+    task, asked = tasks.find(config.task), mind.reading.questions
+    claims = [_debates.claim(task, *one) for one in zip(asked, mind.decisions_N.tolist(), strict=True)]
+    return generative.explainer(config.explainer, mind, config.tokens or SAID[config.explainer], seed, claims)
+
+
+def _chooser(config: Config, side: str, mind: Mind, seed: int) -> Explainer:
+    from w2s_mlflow.explainers import extractive
+
     chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer
     return extractive.explainer(chooser, mind, config.pieces, seed)
 

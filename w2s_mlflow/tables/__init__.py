@@ -21,7 +21,8 @@ a run of the stage `errors`: ERRORS. `facilitations` has one row per facilitated
 `weak_accuracy` and `weak_agreement` of and with the supervisor, `strong_accuracy` and `agreement` of and with its teacher.
 
 `debates` has one row per run of debates and judge (DEBATES; what needs ground truth is not a number where none was read),
-`alignments` one per aligned model (ALIGNMENTS; `before` is the plain student); `setting` has the other options that differ.
+`alignments` one per aligned model (ALIGNMENTS; `before` is the plain student, `round` the one that made the model, `rounds` how
+many of its seed and options there are); `setting` has the other options that differ.
 
 `runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was trained from), `left_out` one
 per run that does not count (run_id, name, rule, reason).
@@ -74,7 +75,7 @@ DEBATES = (
     *("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy"),
 )
 ALIGNMENTS = (
-    *("run_id", "task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge", "setting"),
+    *("run_id", "task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge", "setting", "round", "rounds"),
     *("accuracy_before", "accuracy_after", "preference_before", "preference_after", "win_rate_before", "win_rate_after"),
     *("entropy", "words"),
 )

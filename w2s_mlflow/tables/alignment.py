@@ -7,24 +7,30 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Aligned models beside plain students on held-out questions, means over n seeds: test accuracy, its gain with a 95% t "
-    "interval over seeds and the paired p; the mean D (log-odds for the strong side) and its gain likewise; the win rate; and "
-    "the guards against a collapse at the end of the training: entropy (1: anything may be shown, 0: always the same) and "
-    "words of evidence."
+    "Aligned models beside plain students on held-out questions, by round of `align --rounds` (`rounds`: the most that a seed "
+    "has), means over n seeds: test accuracy, its gain over the plain student with a 95% t interval over seeds and the paired "
+    "p, and its step from the round before with an interval likewise, over the n_step seeds that have both (round 1 steps from "
+    "the plain student); the mean D (log-odds for the strong side, by the judge itself) with its gain and its step; the win "
+    "rate; and the guards against a collapse at the end of the training: entropy (1: anything may be shown, 0: always the "
+    "same) and words of evidence."
 )
 FRAMES = ("alignments",)
 KEYS = ["task", "weak", "strong", "judge", "opponent", "lam", "kl", "pieces", "setting"]
+"""What rows of different seeds and rounds share."""
 COMPARED = ("accuracy", "preference")
-COLUMNS = [*KEYS, "n"]
-COLUMNS += [f"{name}_{part}" for name in COMPARED for part in ("before", "after", "gain", "gain_low", "gain_high", "p")]
+PARTS = ("before", "after", "gain", "gain_low", "gain_high", "p", "step", "step_low", "step_high")
+COLUMNS = [*KEYS, "round", "rounds", "n", "n_step"]
+COLUMNS += [f"{name}_{part}" for name in COMPARED for part in PARTS]
 COLUMNS += ["win_rate_before", "win_rate_after", "entropy", "words"]
 
 
 def table(alignments: pd.DataFrame) -> pd.DataFrame:
-    """One row per models, judge, and weights of the debate."""
+    """One row per models, judge, weights of the debate, and round."""
     rows = []
-    for key, found in alignments.groupby(KEYS, sort=False):
-        row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)}
+    keys = [*KEYS, "round"]
+    for key, found in _stepped(alignments).sort_values("round", kind="stable").groupby(keys, sort=False):
+        row = dict(zip(keys, key, strict=True)) | {"rounds": int(found["rounds"].max()), "n": len(found)}
+        row["n_step"] = int(found["preference_last"].notna().sum())
         for name in COMPARED:
             row |= _compared(found, name)
         row |= {name: float(found[name].mean()) for name in ("win_rate_before", "win_rate_after", "entropy", "words")}
@@ -32,11 +38,23 @@ def table(alignments: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def _stepped(alignments: pd.DataFrame) -> pd.DataFrame:
+    """The frame with what each model steps from: its seed's model of the round before, in round 1 the plain student."""
+    same = [*KEYS, "seed", "round"]
+    earlier = alignments[same].assign(round=alignments["round"] + 1)
+    earlier = earlier.assign(**{f"{name}_last": alignments[f"{name}_after"] for name in COMPARED})
+    found = alignments.merge(earlier, how="left", on=same, validate="many_to_one")
+    for name in COMPARED:
+        found[f"{name}_last"] = found[f"{name}_last"].where(found["round"] > 1, found[f"{name}_before"])
+    return found
+
+
 def _compared(found: pd.DataFrame, name: str) -> dict[str, float]:
     before, after = found[f"{name}_before"], found[f"{name}_after"]
-    gain = stats.seed_interval(after - before)
+    gain, stepped = stats.seed_interval(after - before), (after - found[f"{name}_last"]).dropna()
+    step = stats.seed_interval(stepped if len(stepped) else [float("nan")])
     p = stats.paired_t_test(before, after).p if len(found) > 1 else float("nan")
-    values = {"before": float(before.mean()), "after": float(after.mean()), "gain": gain.mean}
-    return {
-        f"{name}_{part}": value for part, value in (values | {"gain_low": gain.low, "gain_high": gain.high, "p": p}).items()
-    }
+    values = {"before": float(before.mean()), "after": float(after.mean()), "p": p}
+    for part, interval in (("gain", gain), ("step", step)):
+        values |= {part: interval.mean, f"{part}_low": interval.low, f"{part}_high": interval.high}
+    return {f"{name}_{part}": values[part] for part in PARTS}
