@@ -68,13 +68,14 @@ def module_name(path: Path) -> str:
 
 def imports_of(path: Path) -> Iterator[Import]:
     """Every import of one file, at module level, under TYPE_CHECKING and inside functions."""
+    module = module_name(path)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(module_name(path), alias.name, node.lineno, 0, True)
+                yield Import(module, alias.name, node.lineno, 0, True)
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                yield Import(module_name(path), f"{node.module or ''}.{alias.name}", node.lineno, node.level, False)
+                yield Import(module, f"{node.module or ''}.{alias.name}", node.lineno, node.level, False)
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))

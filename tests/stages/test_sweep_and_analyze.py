@@ -42,6 +42,7 @@ def rows(result: results.Result, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.shared
 def test_a_grid_builds_shared_inputs_once_and_carries_the_aggregates(grid: sweep.Config) -> None:
     parent = sweep.run(grid)
     stages = sorted(run.data.tags["w2s.stage"] for run in runs())
@@ -56,6 +57,7 @@ def test_a_grid_builds_shared_inputs_once_and_carries_the_aggregates(grid: sweep
     assert parent.artifact("figures/pgr_by_size.png").stat().st_size > 5000
 
 
+@pytest.mark.shared
 def test_the_second_time_nothing_is_made_until_something_is_damaged(grid: sweep.Config) -> None:
     first, made = sweep.run(grid), len(runs())
     second = sweep.run(grid)
