@@ -76,6 +76,7 @@ def chain_of(found: Result) -> list[Result]:
     return [results.get(run_id) for run_id in found.tags[student.CHAIN].split(",")]
 
 
+@pytest.mark.shared
 @pytest.mark.usefixtures("experiment")
 def test_each_link_learns_the_labels_that_the_paper_says() -> None:
     found = student.run(config())
@@ -154,6 +155,7 @@ def test_full_is_all_three_and_each_link_has_the_loss_and_has_read() -> None:
     assert link.params["strong"] == "chess-60k" and link.stage == "link"
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_the_chain_is_drawn_as_it_went() -> None:
