@@ -65,7 +65,13 @@ def test_two_models_of_the_ladder_lie_between() -> None:
 
 # --- runs -------------------------------------------------------------------------------------------------------------
 
-GIVEN: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-121k", "chain": "chess-43k,chess-60k", "rounds": 2}
+GIVEN: dict[str, Any] = SMALL | {
+    "weak": "chess-27k",
+    "strong": "chess-121k",
+    "chain": "chess-43k,chess-60k",
+    "rounds": 2,
+    "epochs": 1,
+}
 
 
 def config(**options: Any) -> student.Config:

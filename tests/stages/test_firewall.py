@@ -136,11 +136,11 @@ def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp
     "method", [pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in _methods.METHODS]
 )
 def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> None:
-    sizes = {**SMALL, "report": "none"}
+    sizes = {**SMALL, "weak": "chess-27k", "report": "none"}
     guard.allowed = {("supervision", "supervision")}
     weak = supervisor.run(supervisor.Config(keep_model="always", **sizes))  # a judge of debates is its model
     guard.allowed = CONTROLS.get(method, set())
-    found = student.run(student.Config(strong="chess-222k", method=method, **sizes))
+    found = student.run(student.Config(strong="chess-60k", method=method, **sizes))
     read = {tuple(name.split("/")[1:]) for name in found.metrics if name.startswith("gold/")}
     assert read == guard.allowed and ("w2s.gold" in found.tags) is bool(read)
     assert not [name for name in found.metrics if name.startswith(("test/", "selection/"))]

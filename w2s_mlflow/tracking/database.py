@@ -129,7 +129,6 @@ def _fill_file(path: Path) -> None:
             raise
 
 
-@functools.cache
 def _statements() -> list[str]:
     """The SQL of a new database of MLflow's, which it makes in memory."""
     store = SqlAlchemyStore("sqlite://", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
