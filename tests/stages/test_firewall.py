@@ -89,7 +89,7 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
 """What each stage may read, its inputs included."""
 
 
-SLOW = ("full", "consultancy", "no_explanation")
+SLOW = ("full", "bootstrap", "consultancy", "no_explanation")
 CONTROLS = {"random_labels": {("transfer", "control")}, "oracle": {("transfer", "oracle")}}
 """The presets that learn from ground truth, which their runs say; all others learn from none."""
 

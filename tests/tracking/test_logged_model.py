@@ -85,7 +85,8 @@ def statuses() -> list[str]:
 def test_the_pyfunc_answers_as_the_head_did(name: str, logged: Callable[[str], str]) -> None:
     head, asked = fitted(name), examples(name)
     expected = answers(head, asked)
-    loaded = mlflow.pyfunc.load_model(f"models:/{logged(name)}")
+    model_id = logged(name)
+    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     np.testing.assert_array_equal(loaded.predict(pd.DataFrame(columns(asked))), expected)
     few = [7, 99, 8]
     alone = loaded.predict(pd.DataFrame(columns([asked[row] for row in few])))
@@ -100,7 +101,8 @@ def test_the_pyfunc_reads_pairs_as_the_head_did(experiment: str) -> None:
     ]
     expected = answers(head, asked)
     assert not np.allclose(expected[0], expected[1])
-    loaded = mlflow.pyfunc.load_model(f"models:/{logged_model.log(new_run(), head)}")
+    model_id = logged_model.log(new_run(), head)
+    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     np.testing.assert_array_equal(loaded.predict(pd.DataFrame(columns(asked))), expected)
 
 
@@ -126,7 +128,8 @@ def test_a_later_stage_gets_the_head_itself(name: str, logged: Callable[[str], s
 def test_what_a_head_cannot_answer_is_one_sentence(
     name: str, segments: list[list[str]], candidates: list[list[str]], sentence: str, logged: Callable[[str], str]
 ) -> None:
-    loaded = mlflow.pyfunc.load_model(f"models:/{logged(name)}")
+    model_id = logged(name)
+    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     with pytest.raises(MlflowException, match=sentence) as caught:
         loaded.predict(pd.DataFrame({"segments": segments, "candidates": candidates}))
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
@@ -153,7 +156,8 @@ def test_a_model_belongs_to_its_run(experiment: str) -> None:
 
 @pytest.mark.parametrize(("name", "classes"), [("choose", -1), ("classify", 2), ("compare", 2)])
 def test_the_signature_says_what_goes_in_and_out(name: str, classes: int, logged: Callable[[str], str]) -> None:
-    signature = mlflow.models.get_model_info(f"models:/{logged(name)}").signature
+    model_id = logged(name)
+    signature = mlflow.models.get_model_info(f"models:/{model_id}").signature
     assert signature is not None
     texts = {"type": "array", "items": {"type": "string"}, "required": True}
     assert signature.inputs.to_dict() == [{**texts, "name": "segments"}, {**texts, "name": "candidates"}]
