@@ -203,7 +203,6 @@ def test_any_student_can_learn_a_facilitated_model_s_labels_by_its_run(tmp_path:
     assert bits(found) == bits(outside) and found.params["method"] == "baseline"
 
 
-@pytest.mark.shared
 @pytest.mark.slow
 def test_the_trajectory_is_on_the_last_run() -> None:
     found = taught(iterations=2)
@@ -317,7 +316,6 @@ def test_labels_from_outside_have_no_weak_model_to_teach(tmp_path: Path) -> None
         config(labels=str(tmp_path / "people.parquet"))
 
 
-@pytest.mark.shared
 @pytest.mark.slow
 def test_a_teacher_by_its_run_teaches_as_if_asked_for_by_its_options() -> None:
     found = taught()
