@@ -43,7 +43,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
         data, weights = head.encode(examples(ROWS)), list(head.parameters())
         labels_NC = None if name == "language" else torch.from_numpy(labels(ROWS))
         for loss, function in _losses(name).items():
-            for micro_batch in (1, 4, 32):
+            for micro_batch in (1, 4, 32) if loss in ("confidence", "next") else (4,):
                 parts = [data.batch(part) for part in batching.parts(group.share(np.arange(ROWS)), micro_batch)]
                 value = gradients.of_batch(head, head, parts, labels_NC, function, 0.5, _backward, group)
                 group.sum_gradients(weights)

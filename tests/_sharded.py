@@ -33,6 +33,12 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "frozen": {"freeze": "trunk"},
     "recomputed": {"gradient_checkpointing": True},
 }
+TRAINED = (
+    ("bert", "classify", tuple(TRAININGS)),
+    ("gpt2", "classify", ("lora", "recomputed")),
+    ("llama", "classify", ("whole",)),
+    ("llama", "language", ("whole", "recomputed")),
+)
 STOP = 6
 """The step of which a stopped training keeps no checkpoint: it goes on after the one before."""
 
@@ -40,8 +46,8 @@ STOP = 6
 def results() -> dict[str, Tensor]:
     """By its name every gradient, and every weight after a training, whole."""
     found = {f"gradient/{name}": tensor for name, tensor in _gradients()}
-    for kind, name in (("bert", "classify"), ("gpt2", "classify"), ("llama", "classify"), ("llama", "language")):
-        for how in TRAININGS if name == "classify" else ("whole", "recomputed"):
+    for kind, name, trainings in TRAINED:
+        for how in trainings:
             found |= _trained(f"trained/{kind}-{name}-{how}", kind, name, how)
     return found | _trained("trained/bfloat16", "llama", "classify", "whole", dtype="bfloat16")
 
@@ -54,9 +60,9 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
         learner = sharded.split(head, group) if launch.shards() else head
         if launch.shards():
             check_shards(head, learner, count)
-        for rows in (ROWS, 1):  # of a single row one process has none
+        for rows, sizes in ((ROWS, (4, 32)), (1, (1,))):  # of a single row one process has none
             labels_NC = None if name == "language" else torch.from_numpy(labels(rows))
-            for micro_batch in (1, 4, 32):
+            for micro_batch in sizes:
                 device = torch.device("cpu")
                 parts = batching.share(data, np.arange(rows), micro_batch, device, group, even=launch.shards())
                 loss = _losses(name).get("confidence", language.loss)

@@ -16,12 +16,29 @@ from mlflow.entities import Run
 
 SMALL: dict[str, Any] = {"train_size": 200, "test_size": 150}
 """Sizes at which a finetuning takes a fraction of a second."""
+FIRST = ("test_mlflow_run.py", "test_search.py", "test_sweep_and_analyze.py")
+"""Files with the longest tests of all: at the end one process would wait for them."""
 
 
 def pytest_configure() -> None:
     """For this and every child process: torch on one thread, as tests run beside each other, and a scratch directory."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["W2S_SCRATCH"] = tempfile.mkdtemp(prefix="w2s-scratch-")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first; the others stay in their order."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's own
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of one file stay in one process, which makes what they share once, until another one runs out of work."""
+    if config.getvalue("dist") != "load":  # another one was asked for
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 def pytest_unconfigure() -> None:
@@ -36,14 +53,39 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def experiment(tracking_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """A new experiment, the current one for stages called in process; its name."""
+def experiment(request: pytest.FixtureRequest, tracking_uri: str, tmp_path: Path) -> Iterator[str]:
+    """A new experiment, the current one for stages called in process; its name. One marked `shared` has its file's."""
+    if request.node.get_closest_marker("shared"):
+        yield request.getfixturevalue("shared")
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        yield from _current(tracking_uri, patch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One for all tests of a file that ask for it: what one of them has trained, the others find."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield from _current(tracking_uri, patch, tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture
+def tidy(shared: str) -> Iterator[None]:
+    """Inside the file's experiment, nothing is left of what the test has made."""
+    before = {run.info.run_id for run in runs()}
+    yield
+    for run in runs():
+        if run.info.run_id not in before:
+            mlflow.MlflowClient().delete_run(run.info.run_id)
+
+
+def _current(tracking_uri: str, patch: pytest.MonkeyPatch, directory: Path) -> Iterator[str]:
     from w2s_mlflow.tracking import server
 
     name = f"test-{uuid4().hex[:8]}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
-    monkeypatch.chdir(tmp_path)
+    patch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
+    patch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    patch.chdir(directory)
     server.forget()
     yield name
     server.forget()

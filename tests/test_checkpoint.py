@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,8 +157,7 @@ def test_the_noise_counts() -> None:
     assert not same(whole(), run(seed=1))
 
 
-@pytest.mark.parametrize("every", [1, 4])
-@pytest.mark.parametrize("step", range(1, 10))
+@pytest.mark.parametrize(("every", "step"), [*((1, step) for step in range(1, 10)), (4, 4), (4, 5), (4, 9)])
 def test_a_training_that_dies_at_any_step_ends_with_the_same_bits(every: int, step: int, directory: Path) -> None:
     kept = Checkpoint(directory, every)
     with pytest.raises(DeadError):
@@ -262,8 +262,7 @@ def test_reading_needs_no_torch(directory: Path) -> None:
 # --- stops ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, 3, 5, 9])
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 1), (signal.SIGTERM, 3), (signal.SIGINT, 5), (signal.SIGTERM, 9)])
 def test_a_stop_waits_for_its_step_and_goes_on_to_the_same_bits(number: signal.Signals, step: int, directory: Path) -> None:
     kept = Checkpoint(directory, 0)
     with pytest.raises(KeyboardInterrupt):
@@ -494,18 +493,37 @@ DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "damage"), DAMAGE, ids=lambda value: getattr(value, "__name__", value))
-def test_a_damaged_checkpoint_is_named_and_not_used(
-    name: str, damage: Callable[[Path], None], directory: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a training that has died at its fifth step; to be copied."""
+    directory = tmp_path_factory.mktemp("scratch") / "run"
     with pytest.raises(DeadError):
         run(Checkpoint(directory, 1), dies=at(5, die))
+    return directory
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGE, ids=lambda value: getattr(value, "__name__", value))
+def test_a_damaged_checkpoint_is_named_and_not_read(
+    name: str, damage: Callable[[Path], None], half: Path, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(half, directory)
+    assert checkpoint.read(directory) is not None
     (path,) = directory.glob(name)
     damage(path)
-    again = run(Checkpoint(directory, 1), seed=0)
-    assert min(again.reported) == 1 and same(again, whole())
+    assert checkpoint.read(directory) is None
     (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
     assert warning.name == "w2s_mlflow" and str(directory) in warning.message and path.name in warning.message
+
+
+@pytest.mark.parametrize(("name", "damage"), [("state.json", cut), ("*.safetensors", flip)])
+def test_a_training_does_not_go_on_from_a_damaged_checkpoint(
+    name: str, damage: Callable[[Path], None], half: Path, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(half, directory)
+    damage(next(directory.glob(name)))
+    again = run(Checkpoint(directory, 1), seed=0)
+    assert min(again.reported) == 1 and same(again, whole())
+    assert [record.levelno for record in caplog.records].count(logging.WARNING) == 1
     saved = checkpoint.read(directory)
     assert saved is not None and saved.step == 9
 

@@ -54,7 +54,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 @pytest.mark.parametrize("line", WRONG)
 def test_wrong_input_is_one_sentence_and_status_two(
-    line: str, experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: str, shared: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, *line.split())
@@ -81,9 +81,10 @@ def test_a_deleted_experiment_is_one_sentence(
 def test_json_is_all_that_standard_output_holds(
     experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(monkeypatch, "student", "--method", "confidence", "--strong", "chess-121k", *SIZES, "--json")
+    line = ["student", "--method", "confidence", "--weak", "chess-27k", "--strong", "chess-43k", "--epochs", "1", *SIZES]
+    run(monkeypatch, *line, "--json")
     first = json.loads(capsys.readouterr().out)
-    run(monkeypatch, "student", "--method", "confidence", "--strong", "chess-121k", *SIZES, "--json")
+    run(monkeypatch, *line, "--json")
     second = json.loads(capsys.readouterr().out)
     assert set(first) == {"run_id", "inputs", "metrics", "seconds", "reused"}
     assert set(first["inputs"]) == {"weak", "ceiling"}

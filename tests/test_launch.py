@@ -32,7 +32,13 @@ from w2s_mlflow.tracking.results import Result
 
 ROOT = Path(__file__).parents[1]
 FSDP = {"ACCELERATE_USE_FSDP": "true"}
-OPTIONS: dict[str, Any] = SMALL | {"epochs": 24, "early_stopping": "none", "checkpoint_every": 4}
+OPTIONS: dict[str, Any] = SMALL | {
+    "weak": "chess-27k",
+    "strong": "chess-121k",
+    "epochs": 24,
+    "early_stopping": "none",
+    "checkpoint_every": 4,
+}
 STUDENT = ["student", "--json", *(word for name, value in OPTIONS.items() for word in (config.flag(name), str(value)))]
 SHARDS = ("--use_fsdp", "--fsdp_version", "2")
 PARTS = Parts("test", 1, {"size": 3}, "data", {}, {}, {})
@@ -112,7 +118,8 @@ def test_two_processes_stopped_and_started_again_make_what_one_makes(experiment:
 @pytest.mark.slow
 def test_two_processes_with_shards_make_what_one_makes(experiment: str, tmp_path: Path) -> None:
     """With early stopping, so that the head is whole between epochs, in parts, and stopped once."""
-    own = SMALL | {"task": "chess", "loss": "confidence", "micro_batch": 5, "checkpoint_every": 1}
+    own: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-60k"}
+    own |= {"loss": "confidence", "micro_batch": 5, "checkpoint_every": 1}
     line = ["student", "--json", *(word for name, value in own.items() for word in (config.flag(name), str(value)))]
     alone = student.run(student.Config(**own))
     stopped(launched(line, tmp_path, SHARDS), tmp_path)

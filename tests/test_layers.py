@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -66,20 +67,32 @@ def module_name(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """The syntax of one file."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports_of(path: Path) -> Iterator[Import]:
     """Every import of one file, at module level, under TYPE_CHECKING and inside functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    module = module_name(path)
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(module_name(path), alias.name, node.lineno, 0, True)
+                yield Import(module, alias.name, node.lineno, 0, True)
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                yield Import(module_name(path), f"{node.module or ''}.{alias.name}", node.lineno, node.level, False)
+                yield Import(module, f"{node.module or ''}.{alias.name}", node.lineno, node.level, False)
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {module_name(path) for path in FILES}
-IMPORTS = [found for path in FILES for found in imports_of(path)]
+
+
+@functools.cache
+def imports() -> list[Import]:
+    """Those of the whole package: not at every collection, for they take a second."""
+    return [found for path in FILES for found in imports_of(path)]
 
 
 def inner(found: Import) -> str | None:
@@ -100,14 +113,17 @@ def layer(module: str) -> int:
     return next(height for height, rooms in enumerate(LAYERS) if room(module) in rooms)
 
 
-EDGES = [(found, target) for found in IMPORTS if (target := inner(found))]
+@functools.cache
+def edges() -> list[tuple[Import, str]]:
+    """Each import of this package's own with the module that it is of."""
+    return [(found, target) for found in imports() if (target := inner(found))]
 
 
 def test_the_walk_sees_imports_at_every_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ("stages.student", "tracking.results") in {(found.module, target) for found, target in edges()}
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
     (tmp_path / "x.py").write_text("import a.b\nif TYPE_CHECKING:\n    from c import d\ndef f():\n    from . import e\n")
     assert [(found.target, found.level) for found in imports_of(tmp_path / "x.py")] == [("a.b", 0), ("c.d", 0), (".e", 1)]
-    assert ("stages.student", "tracking.results") in {(found.module, target) for found, target in EDGES}
 
 
 def test_every_file_stands_in_a_layer() -> None:
@@ -117,7 +133,7 @@ def test_every_file_stands_in_a_layer() -> None:
 def test_imports_point_one_way() -> None:
     wrong = [
         str(found)
-        for found, target in EDGES
+        for found, target in edges()
         if room(found.module) != room(target)
         and layer(found.module) <= layer(target)
         and (room(found.module), room(target)) not in EXCEPTIONS
@@ -126,11 +142,11 @@ def test_imports_point_one_way() -> None:
 
 
 def test_exceptions_are_needed() -> None:
-    assert {(room(found.module), room(target)) for found, target in EDGES} >= EXCEPTIONS
+    assert {(room(found.module), room(target)) for found, target in edges()} >= EXCEPTIONS
 
 
 def test_no_module_imports_itself_by_a_circle() -> None:
-    waiting = {module: {target for found, target in EDGES if found.module == module} for module in MODULES}
+    waiting = {module: {target for found, target in edges() if found.module == module} for module in MODULES}
     while free := {module for module, targets in waiting.items() if not targets}:
         waiting = {module: targets - free for module, targets in waiting.items() if module not in free}
     assert waiting == {}
@@ -139,7 +155,7 @@ def test_no_module_imports_itself_by_a_circle() -> None:
 def test_plug_in_rooms_do_not_import_each_other() -> None:
     wrong = [
         str(found)
-        for found, target in EDGES
+        for found, target in edges()
         if {room(found.module), room(target)} <= PLUGIN_ROOMS
         and room(found.module) != room(target)
         and (room(found.module), room(target)) not in EXCEPTIONS
@@ -151,13 +167,13 @@ RUN_STAGES = ("stages", "listing", "leaderboard")
 
 
 def test_private_files_are_imported_in_their_own_room_or_by_what_runs_stages() -> None:
-    private = [(found, target) for found, target in EDGES if target.split(".")[-1].startswith("_") and target != "__main__"]
+    private = [(found, target) for found, target in edges() if target.split(".")[-1].startswith("_") and target != "__main__"]
     assert [str(found) for found, target in private if room(found.module) not in (room(target), *RUN_STAGES)] == []
 
 
 def test_the_fingerprint_can_follow_every_import() -> None:
     """It reads `from w2s_mlflow... import name`; a relative or plain import of the package would escape it."""
-    assert [str(found) for found in IMPORTS if found.level or (found.plain and room(found.target) == "w2s_mlflow")] == []
+    assert [str(found) for found in imports() if found.level or (found.plain and room(found.target) == "w2s_mlflow")] == []
 
 
 @pytest.mark.parametrize(
@@ -171,20 +187,20 @@ def test_the_fingerprint_can_follow_every_import() -> None:
     ],
 )
 def test_a_library_is_imported_in_its_room_only(library: str, allowed: set[str]) -> None:
-    assert {found.module for found in IMPORTS if room(found.target) == library} <= allowed
+    assert {found.module for found in imports() if room(found.target) == library} <= allowed
 
 
 def test_only_tracking_imports_mlflow_and_it_does() -> None:
-    assert {room(found.module) for found in IMPORTS if room(found.target) == "mlflow"} == {"tracking"}
+    assert {room(found.module) for found in imports() if room(found.target) == "mlflow"} == {"tracking"}
 
 
 def test_nothing_is_pickled() -> None:
-    assert [str(found) for found in IMPORTS if room(found.target) in UNSAFE] == []
+    assert [str(found) for found in imports() if room(found.target) in UNSAFE] == []
 
 
 def test_no_code_of_others_is_trusted() -> None:
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, f"{path.name}:{node.value.lineno}"
             if isinstance(node, ast.keyword) and node.arg == "weights_only":
@@ -193,7 +209,7 @@ def test_no_code_of_others_is_trusted() -> None:
 
 def test_the_pure_rooms_import_no_tracking_and_no_torch() -> None:
     pure, barred = {"config", "records", "metrics", "stats", "split", "pieces"}, {"torch", "mlflow", "pandas"}
-    assert [str(found) for found in IMPORTS if found.module in pure and room(found.target) in barred] == []
+    assert [str(found) for found in imports() if found.module in pure and room(found.target) in barred] == []
 
 
 def test_help_of_every_stage_loads_nothing_heavy() -> None:

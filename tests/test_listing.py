@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from tests.tasks import mirror
-from w2s_mlflow import listing, models, tasks
+from w2s_mlflow import cli, listing, models, tasks
 from w2s_mlflow.config import ConfigError
 
 SST2 = {"sentence": pa.string(), "label": pa.int64(), "idx": pa.int32()}
@@ -71,10 +71,15 @@ def test_the_commands_print_for_people_or_json(sst2: Path) -> None:
         assert json.loads(command(name, "--json").stdout)
 
 
-def test_a_mirror_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    shown = command("tasks", "--check", "--data-dir", str(tmp_path / "nowhere"))
-    assert shown.returncode == 2 and shown.stderr.count("\n") == 1
-    assert f"--data-dir must be a directory, got {tmp_path / 'nowhere'}" in shown.stderr
+def test_a_mirror_that_is_not_there_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["w2s_mlflow", "tasks", "--check", "--data-dir", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2 and printed.count("\n") == 1
+    assert f"--data-dir must be a directory, got {tmp_path / 'nowhere'}" in printed
 
 
 @pytest.mark.slow

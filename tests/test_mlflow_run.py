@@ -66,7 +66,8 @@ def result(uri: str, stage: str) -> Run:
 
 def test_mlflow_run_trains_what_it_needs_and_then_reuses_it(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    line = [str(ROOT), "-e", "student", "-P", "method=confidence", *SIZES]
+    tiny = [f"-P{name}={value}" for name, value in {"weak": "chess-27k", "strong": "chess-43k", "epochs": 1}.items()]
+    line = [str(ROOT), "-e", "student", "-P", "method=confidence", *tiny, *SIZES]
     outputs = [launch(tmp_path, line, {"MLFLOW_TRACKING_URI": uri}) for _ in range(2)]
     assert "trained student chess" in outputs[0] and "reused in" in outputs[1]
     client = mlflow.MlflowClient(uri)

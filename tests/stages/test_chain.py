@@ -65,7 +65,13 @@ def test_two_models_of_the_ladder_lie_between() -> None:
 
 # --- runs -------------------------------------------------------------------------------------------------------------
 
-GIVEN: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-121k", "chain": "chess-43k,chess-60k", "rounds": 2}
+GIVEN: dict[str, Any] = SMALL | {
+    "weak": "chess-27k",
+    "strong": "chess-121k",
+    "chain": "chess-43k,chess-60k",
+    "rounds": 2,
+    "epochs": 1,
+}
 
 
 def config(**options: Any) -> student.Config:
@@ -76,6 +82,7 @@ def chain_of(found: Result) -> list[Result]:
     return [results.get(run_id) for run_id in found.tags[student.CHAIN].split(",")]
 
 
+@pytest.mark.shared
 @pytest.mark.usefixtures("experiment")
 def test_each_link_learns_the_labels_that_the_paper_says() -> None:
     found = student.run(config())
@@ -154,6 +161,7 @@ def test_full_is_all_three_and_each_link_has_the_loss_and_has_read() -> None:
     assert link.params["strong"] == "chess-60k" and link.stage == "link"
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_the_chain_is_drawn_as_it_went() -> None:

@@ -39,6 +39,7 @@ def classes(labels: SoftLabels, ids: tuple[str, ...]) -> Ints:
     return found
 
 
+@pytest.mark.shared
 def test_random_labels_are_as_often_right_as_the_weak_ones_in_both_parts(tmp_path: Path) -> None:
     given, cut, weak, truth = weak_and_truth(tmp_path)
     kept = rehearsal(tmp_path)
@@ -52,6 +53,7 @@ def test_random_labels_are_as_often_right_as_the_weak_ones_in_both_parts(tmp_pat
     assert {name: value for name, value in kept.last.items() if name.startswith("gold/")} == {"gold/transfer/control": rows}
 
 
+@pytest.mark.shared
 def test_random_labels_are_wrong_elsewhere_than_the_weak_ones(tmp_path: Path) -> None:
     given, cut, weak, truth = weak_and_truth(tmp_path)
     ids = tuple(example.id for example in cut.transfer)
@@ -72,6 +74,7 @@ def student_of(given: supervisor.Config, seed: int) -> supervisor.Config:
     return supervisor.Config(**SMALL, seed=seed).resolved()
 
 
+@pytest.mark.shared
 def test_a_student_of_the_ground_truth_is_its_ceiling_to_the_bit() -> None:
     found = student.run(config(method="oracle"))
     top = results.get(found.tags["w2s.ceiling_run_id"])
@@ -89,6 +92,7 @@ def test_hard_labels_are_the_most_probable_classes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.shared
 def test_each_kind_of_labels_is_another_result_with_the_same_supervisor() -> None:
     found = [student.run(config(method=method)) for method in ("baseline", "hard_labels", "random_labels", "oracle")]
     assert len({result.fingerprint for result in found}) == 4
@@ -98,6 +102,7 @@ def test_each_kind_of_labels_is_another_result_with_the_same_supervisor() -> Non
     assert "noise" in found[2].tags["mlflow.note.content"] and "ground truth" in found[3].tags["mlflow.note.content"]
 
 
+@pytest.mark.shared
 def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     fit_head = _finetune.fit_head
@@ -122,6 +127,7 @@ def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_
 
 
 @pytest.mark.slow
+@pytest.mark.shared
 def test_stopping_by_the_truth_is_counted_said_and_another_result() -> None:
     found, plain = (student.run(config(early_stopping=stop, epochs=4)) for stop in ("oracle", "weak"))
     cut = _gold.cut(config().resolved())[1]
@@ -132,6 +138,7 @@ def test_stopping_by_the_truth_is_counted_said_and_another_result() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.shared
 def test_the_models_of_a_chain_stop_by_weak_labels_even_then() -> None:
     chained = config(early_stopping="oracle", chain="chess-43k", weak="chess-27k", rounds=1, ceiling="none")
     found = student.run(chained)
@@ -139,6 +146,7 @@ def test_the_models_of_a_chain_stop_by_weak_labels_even_then() -> None:
     assert link.params["early_stopping"] == "weak" and "w2s.gold" not in link.tags and "w2s.gold" in found.tags
 
 
+@pytest.mark.shared
 def test_a_supervisor_says_how_sure_and_how_right_it_is() -> None:
     found = supervisor.run(supervisor.Config(**SMALL))
     for part in ("validation", "test"):
@@ -162,6 +170,7 @@ def test_a_model_is_weak_or_strong_against_the_published_human_score_of_the_same
 # --- ceilings that do not learn ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.shared
 def test_a_ceiling_that_did_not_learn_is_tagged_there_and_on_its_student() -> None:
     found = student.run(config(learning_rate=1e-3, epochs=1))
     top = results.get(found.tags["w2s.ceiling_run_id"])
@@ -188,6 +197,7 @@ def test_the_two_rules(tag: str, floor: float, top: float, said: str) -> None:
     assert _scoring._ceiling_failed(failed, {}, "test") == tag
 
 
+@pytest.mark.shared
 def test_a_ceiling_that_never_trained_is_near_chance() -> None:
     """A rate so small that a new linear head stays what it was drawn as."""
     top = ceiling.run(ceiling.Config(strong="chess-121k", head="classify", learning_rate=1e-9, epochs=1, **SMALL))

@@ -275,6 +275,7 @@ def test_a_judge_that_fails_in_the_middle_goes_on_where_it_stopped(monkeypatch: 
     assert not list(_verdicts.place("x").parent.glob("*"))
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_forms_of_a_debate_show_what_they_say() -> None:
@@ -315,6 +316,7 @@ def test_wrong_options_are_a_sentence(options: dict[str, Any], said: str) -> Non
 # --- as a supervisor --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 @pytest.mark.parametrize("labels", ["debate", "consultancy", "no_explanation"])
@@ -340,6 +342,7 @@ def test_a_student_of_debates_learns_their_labels_and_nothing_else(labels: str, 
     assert found.metrics["test/weak_accuracy"] < 1 and "test/ceiling_accuracy" in found.metrics
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_an_aligned_model_argues_with_its_policy() -> None:

@@ -58,18 +58,21 @@ def as_student(labels: SoftLabels, directory: Path) -> Result:
 # --- eq. 1 and its known cases ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 def test_at_temperature_1_it_is_training_on_the_strong_model_s_answers(tmp_path: Path) -> None:
     found = taught(questions="transfer")
     assert bits(found) == bits(as_student(answers(found), tmp_path))
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 def test_at_a_low_temperature_it_is_training_on_hard_targets() -> None:
     hard = taught(targets="hard")
     assert bits(taught(temperature=1e-6)) == bits(hard) != bits(taught())
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 def test_at_a_high_temperature_it_is_training_on_uniform_targets(tmp_path: Path) -> None:
     found = taught(questions="transfer", temperature=1e12)
@@ -78,6 +81,7 @@ def test_at_a_high_temperature_it_is_training_on_uniform_targets(tmp_path: Path)
     assert bits(found) == bits(as_student(uniform, tmp_path))
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize("questions", _facilitate_options.QUESTIONS)
 def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_model(questions: str) -> None:
@@ -92,6 +96,7 @@ def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_m
     assert np.array_equal(answers(found).of([e.id for e in asked]), predict.probabilities(head, head.encode(asked)))
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 def test_where_nothing_is_learned_the_weak_model_stays_where_it_started() -> None:
     still: dict[str, Any] = {"weak_learning_rate": 1e-30, "weak_epochs": 1}
@@ -104,6 +109,7 @@ def test_where_nothing_is_learned_the_weak_model_stays_where_it_started() -> Non
 # --- what a run says --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 def test_its_numbers_are_those_of_stored_predictions() -> None:
     found = taught()
@@ -148,6 +154,7 @@ def test_it_can_be_scored_later() -> None:
 # --- turns ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 def test_each_turn_is_a_run_and_its_student_learns_the_labels_of_the_weak_model_before() -> None:
     second = taught(iterations=2)
@@ -184,6 +191,7 @@ def test_labels_say_who_has_taught_whom_and_how() -> None:
     assert said == "facilitated by s confidence turn 2 questions=both temperature=0.5"
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 def test_any_student_can_learn_a_facilitated_model_s_labels_by_its_run(tmp_path: Path) -> None:
     first = taught()
@@ -217,6 +225,7 @@ def test_the_trajectory_is_on_the_last_run() -> None:
 # --- gold -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
@@ -337,6 +346,7 @@ def test_a_teacher_that_cannot_teach_is_one_sentence_and_nothing_is_written() ->
     assert len(runs()) == made
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 def test_labels_of_a_run_that_has_none_or_of_others_rows_are_refused() -> None:
     found, other = taught(), supervisor.run(supervisor.Config(**SMALL, weak="chess-27k", seed=1))

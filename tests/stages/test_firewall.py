@@ -89,7 +89,7 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
 """What each stage may read, its inputs included."""
 
 
-SLOW = ("full", "consultancy", "no_explanation")
+SLOW = ("full", "bootstrap", "consultancy", "no_explanation")
 CONTROLS = {"random_labels": {("transfer", "control")}, "oracle": {("transfer", "oracle")}}
 """The presets that learn from ground truth, which their runs say; all others learn from none."""
 
@@ -131,16 +131,16 @@ def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp
     assert read - REPORT == ALLOWED[stage] - REPORT
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize(
     "method", [pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in _methods.METHODS]
 )
 def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> None:
-    sizes = {**SMALL, "report": "none"}
+    sizes = {**SMALL, "weak": "chess-27k", "report": "none"}
     guard.allowed = {("supervision", "supervision")}
-    kept = "always" if method in _methods.DEBATES else "never"
-    weak = supervisor.run(supervisor.Config(keep_model=kept, **sizes))
+    weak = supervisor.run(supervisor.Config(keep_model="always", **sizes))  # a judge of debates is its model
     guard.allowed = CONTROLS.get(method, set())
-    found = student.run(student.Config(strong="chess-222k", method=method, **sizes))
+    found = student.run(student.Config(strong="chess-60k", method=method, **sizes))
     read = {tuple(name.split("/")[1:]) for name in found.metrics if name.startswith("gold/")}
     assert read == guard.allowed and ("w2s.gold" in found.tags) is bool(read)
     assert not [name for name in found.metrics if name.startswith(("test/", "selection/"))]
@@ -276,8 +276,9 @@ def of_gold(found: Result) -> Result:
 
 
 def test_gold_is_inherited_and_refused() -> None:
-    top = ceiling.run(ceiling.Config(strong="chess-121k", **SMALL))
-    weak = supervisor.run(supervisor.Config(**SMALL))
+    sizes = {**SMALL, "report": "none"}
+    top = ceiling.run(ceiling.Config(strong="chess-121k", **sizes))
+    weak = supervisor.run(supervisor.Config(**sizes))
     child = of_gold(top)
     grandchild = of_gold(child)
     assert [run.tags.get("w2s.gold") for run in (top, child, grandchild)] == ["transfer"] * 3

@@ -19,12 +19,13 @@ from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
+TINY: dict[str, Any] = SMALL | {"weak": "chess-27k", "epochs": 1}
 STAGES: dict[str, Any] = {
-    "supervisor": (supervisor.run, supervisor.Config(**SMALL)),
-    "ceiling": (ceiling.run, ceiling.Config(strong="chess-121k", head="classify", **SMALL)),
-    "student": (student.run, student.Config(strong="chess-121k", method="confidence", **SMALL)),
-    "facilitated": (facilitate.run, facilitate.Config(strong="chess-121k", ceiling="none", **SMALL)),
-    "untuned": (student.run, student.Config(strong="chess-121k", method="untuned", **SMALL)),
+    "supervisor": (supervisor.run, supervisor.Config(**TINY)),
+    "ceiling": (ceiling.run, ceiling.Config(strong="chess-43k", head="classify", epochs=1, **SMALL)),
+    "student": (student.run, student.Config(strong="chess-43k", method="confidence", **TINY)),
+    "facilitated": (facilitate.run, facilitate.Config(strong="chess-43k", ceiling="none", **TINY)),
+    "untuned": (student.run, student.Config(strong="chess-43k", method="untuned", **TINY)),
 }
 
 
@@ -62,7 +63,7 @@ def test_the_model_gives_the_stored_predictions(stage: str, later: bool) -> None
 
 
 def test_fitting_once_more_is_planned_and_its_reads_are_counted() -> None:
-    first = supervisor.run(supervisor.Config(**SMALL))
+    first = supervisor.run(supervisor.Config(**TINY))
     with planned.planning() as plan:
         keeping("supervisor")
     assert [step.state for step in plan.steps.values()] == ["trained"]
@@ -85,7 +86,7 @@ def test_a_damaged_model_is_made_again(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_a_model_that_gives_other_predictions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    supervisor.run(supervisor.Config(**SMALL))
+    supervisor.run(supervisor.Config(**TINY))
     build = _finetune.build_head
     monkeypatch.setattr(_finetune, "build_head", lambda config, **how: build(config, pretrained=False))
     with pytest.raises(ConfigError, match=r"cannot be given its model: .* make both anew with --reuse never"):
@@ -99,5 +100,5 @@ def test_a_wrong_value_is_refused() -> None:
 
 def test_keeping_it_is_no_part_of_the_result() -> None:
     found = keeping("supervisor")
-    assert supervisor.run(supervisor.Config(**SMALL)).run_id == found.run_id
+    assert supervisor.run(supervisor.Config(**TINY)).run_id == found.run_id
     assert "keep_model" not in json.loads(found.artifact("fingerprint.json").read_text())["options"]

@@ -118,7 +118,9 @@ def test_all_three_are_trained_and_computed_alike(learned: dict[str, Any]) -> No
 
 
 @pytest.mark.usefixtures("experiment")
-@pytest.mark.parametrize("given", [{"lora": 2}, {"freeze": "trunk"}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize(
+    "given", [{"lora": 2}, {"freeze": "trunk"}, pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow)]
+)
 def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(given: dict[str, Any]) -> None:
     config = supervisor.Config(weak="chess-27k", head="classify", keep_model="always", **SMALL, **given)
     result = supervisor.run(config)

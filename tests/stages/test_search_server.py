@@ -25,7 +25,7 @@ from tests.stages.test_trials import searching
 from w2s_mlflow.stages import _storage, _study
 from w2s_mlflow.stages._study import Wanted
 
-TRIALS = 6
+TRIALS = 4
 pytestmark = pytest.mark.server
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2s_mlflow.tables import coding, error_examples, errors
@@ -50,6 +50,7 @@ ANSWER = st.integers(0, 2)
 ROW = st.tuples(*[ANSWER] * 7).filter(lambda row: row[0] != row[1])
 
 
+@settings(max_examples=30)
 @given(st.lists(ROW, min_size=1, max_size=20), st.booleans())
 def test_shares_sum_to_one(rows: list[tuple[float, ...]], text: bool) -> None:
     found = frame([row if text else (*row[:4], NAN, NAN, NAN) for row in rows])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -44,7 +45,7 @@ def fitted(name: str) -> Head:
     return one
 
 
-def examples(name: str, count: int = 300) -> list[Example]:
+def examples(name: str, count: int = 100) -> list[Example]:
     return [row.example for row in tasks.find(TASKS[name]).load(None).heldout[:count]]
 
 
@@ -66,6 +67,12 @@ def directory_of(model_id: str) -> Path:
     return Path(urlparse(server.client().get_logged_model(model_id).artifact_location).path)
 
 
+@pytest.fixture(scope="module")
+def logged(shared: str) -> Callable[[str], str]:
+    """The id of the logged model of a head, which is logged once for all who do not change it."""
+    return functools.cache(lambda name: logged_model.log(new_run(), fitted(name)))
+
+
 def statuses() -> list[str]:
     found = server.client().search_logged_models([server.experiment().experiment_id])
     return [str(model.status) for model in found]
@@ -75,13 +82,13 @@ def statuses() -> list[str]:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_pyfunc_answers_as_the_head_did(name: str, experiment: str) -> None:
+def test_the_pyfunc_answers_as_the_head_did(name: str, logged: Callable[[str], str]) -> None:
     head, asked = fitted(name), examples(name)
     expected = answers(head, asked)
-    model_id = logged_model.log(new_run(), head)
+    model_id = logged(name)
     loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     np.testing.assert_array_equal(loaded.predict(pd.DataFrame(columns(asked))), expected)
-    few = [7, 299, 8]
+    few = [7, 99, 8]
     alone = loaded.predict(pd.DataFrame(columns([asked[row] for row in few])))
     assert alone.shape == (3, 2) and alone == pytest.approx(expected[few], abs=1e-6)
 
@@ -94,14 +101,15 @@ def test_the_pyfunc_reads_pairs_as_the_head_did(experiment: str) -> None:
     ]
     expected = answers(head, asked)
     assert not np.allclose(expected[0], expected[1])
-    loaded = mlflow.pyfunc.load_model(f"models:/{logged_model.log(new_run(), head)}")
+    model_id = logged_model.log(new_run(), head)
+    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     np.testing.assert_array_equal(loaded.predict(pd.DataFrame(columns(asked))), expected)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_later_stage_gets_the_head_itself(name: str, experiment: str) -> None:
+def test_a_later_stage_gets_the_head_itself(name: str, logged: Callable[[str], str]) -> None:
     head, asked = fitted(name), examples(name)
-    found = logged_model.load(logged_model.log(new_run(), head))
+    found = logged_model.load(logged(name))
     assert type(found) is type(head)
     np.testing.assert_array_equal(answers(found, asked), answers(head, asked))
 
@@ -118,9 +126,9 @@ def test_a_later_stage_gets_the_head_itself(name: str, experiment: str) -> None:
     ],
 )
 def test_what_a_head_cannot_answer_is_one_sentence(
-    name: str, segments: list[list[str]], candidates: list[list[str]], sentence: str, experiment: str
+    name: str, segments: list[list[str]], candidates: list[list[str]], sentence: str, logged: Callable[[str], str]
 ) -> None:
-    model_id = logged_model.log(new_run(), fitted(name))
+    model_id = logged(name)
     loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
     with pytest.raises(MlflowException, match=sentence) as caught:
         loaded.predict(pd.DataFrame({"segments": segments, "candidates": candidates}))
@@ -147,8 +155,9 @@ def test_a_model_belongs_to_its_run(experiment: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "classes"), [("choose", -1), ("classify", 2), ("compare", 2)])
-def test_the_signature_says_what_goes_in_and_out(name: str, classes: int, experiment: str) -> None:
-    signature = mlflow.models.get_model_info(f"models:/{logged_model.log(new_run(), fitted(name))}").signature
+def test_the_signature_says_what_goes_in_and_out(name: str, classes: int, logged: Callable[[str], str]) -> None:
+    model_id = logged(name)
+    signature = mlflow.models.get_model_info(f"models:/{model_id}").signature
     assert signature is not None
     texts = {"type": "array", "items": {"type": "string"}, "required": True}
     assert signature.inputs.to_dict() == [{**texts, "name": "segments"}, {**texts, "name": "candidates"}]
@@ -156,8 +165,8 @@ def test_the_signature_says_what_goes_in_and_out(name: str, classes: int, experi
     assert signature.outputs.to_dict() == [probabilities]
 
 
-def test_nothing_in_a_model_is_pickled(experiment: str) -> None:
-    directory = directory_of(logged_model.log(new_run(), fitted("classify")))
+def test_nothing_in_a_model_is_pickled(logged: Callable[[str], str]) -> None:
+    directory = directory_of(logged("classify"))
     files = {file.relative_to(directory).as_posix(): file for file in directory.rglob("*") if file.is_file()}
     weights = {name for name in files if name.endswith(".safetensors")}
     assert weights == {"artifacts/head/model.safetensors", "artifacts/head/head.safetensors"}
@@ -170,8 +179,8 @@ def test_nothing_in_a_model_is_pickled(experiment: str) -> None:
     assert Path(pyfunc["model_code_path"]).name == "serving.py" and "python_model" not in pyfunc
 
 
-def test_it_is_pinned_to_what_is_installed_without_looking_for_it(experiment: str) -> None:
-    directory = directory_of(logged_model.log(new_run(), fitted("choose")))
+def test_it_is_pinned_to_what_is_installed_without_looking_for_it(logged: Callable[[str], str]) -> None:
+    directory = directory_of(logged("choose"))
     pinned = dict(line.split("==") for line in (directory / "requirements.txt").read_text().split())
     assert pinned.keys() == set(logged_model.NEEDS)
     assert pinned["torch"] == torch.__version__.split("+")[0]
@@ -191,8 +200,8 @@ def test_logging_is_quiet(experiment: str, capfd: pytest.CaptureFixture[str]) ->
     "name", ["artifacts/head/model.safetensors", "artifacts/head/head.safetensors", "MLmodel", "serving.py"]
 )
 @pytest.mark.parametrize("damage", ["flipped", "cut", "lost"])
-def test_a_damaged_file_is_named(name: str, damage: str, experiment: str) -> None:
-    model_id = logged_model.log(new_run(), fitted("classify"))
+def test_a_damaged_file_is_named(name: str, damage: str, logged: Callable[[str], str]) -> None:
+    model_id = logged("classify")
     logged_model.verify(model_id)
     file = directory_of(model_id) / name
     content = file.read_bytes()
@@ -223,8 +232,15 @@ def test_a_model_whose_files_are_gone_is_named(experiment: str, tmp_path: Path) 
         logged_model.verify(model_id)
 
 
-@pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", ["log_model_artifacts", "set_logged_model_tags", "log_outputs"])
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("log_model_artifacts", OSError("the disk is full")),
+        ("log_model_artifacts", KeyboardInterrupt()),
+        ("set_logged_model_tags", KeyboardInterrupt()),
+        ("log_outputs", OSError("the disk is full")),
+    ],
+)
 def test_a_model_that_was_never_finished_is_refused(
     step: str, error: BaseException, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,19 +41,15 @@ def test_a_plan_names_each_result_once_and_starts_nothing() -> None:
     assert runs() == [] and claims.LOCK not in server.client().get_experiment(server.experiment().experiment_id).tags
 
 
-def test_a_plan_tells_what_is_there_from_what_is_not() -> None:
+def test_a_plan_tells_what_is_there_from_what_is_not_by_the_fingerprints_of_the_runs() -> None:
+    before_all = plan_of("student", strong="chess-121k", **SMALL)
     student.run(student.Config(strong="chess-121k", **SMALL))
+    assert set(before_all.steps) == {run.data.tags["w2s.fingerprint"] for run in runs()}
     before = len(runs())
     plan = plan_of("student", strong="chess-121k", method="confidence", **SMALL)
     assert sorted(states(plan).values()) == ["reused", "reused", "trained"]
     assert set(states(plan_of("student", strong="chess-121k", **SMALL)).values()) == {"reused"}
     assert len(runs()) == before
-
-
-def test_the_fingerprints_of_a_plan_are_those_of_the_runs() -> None:
-    plan = plan_of("student", strong="chess-121k", method="confidence", **SMALL)
-    student.run(student.Config(strong="chess-121k", method="confidence", **SMALL))
-    assert set(plan.steps) == {run.data.tags["w2s.fingerprint"] for run in runs()}
 
 
 def test_a_student_that_is_not_reported_needs_no_ceiling() -> None:
@@ -93,6 +89,7 @@ def arguments(tmp_path: Path) -> Iterator[dict[str, dict[str, Any]]]:
     yield found
 
 
+@pytest.mark.shared  # all find it empty
 @pytest.mark.parametrize("stage", sorted({*plugins("stages")} - {"analyze", "main"}))  # main is the grid of sweep
 def test_every_stage_can_be_planned(stage: str, arguments: dict[str, dict[str, Any]]) -> None:
     assert plan_of(stage, **arguments[stage]).steps

@@ -31,7 +31,7 @@ from tests.tracking.test_backends import BACKENDS
 from w2s_mlflow import config
 from w2s_mlflow.tracking import worker
 
-PROCESSES = 8
+PROCESSES = 5
 PAUSE = 5
 """The training step in which a process waits for the test."""
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -228,7 +228,7 @@ def steps(place: Place, run: Run) -> list[int]:
     return [metric.step for metric in mlflow.MlflowClient(place.uri).get_metric_history(run.info.run_id, "train/loss")]
 
 
-def test_of_eight_processes_one_trains_and_seven_get_that_run(place: Place) -> None:
+def test_of_five_processes_one_trains_and_four_get_that_run(place: Place) -> None:
     prepare = partial(meet, CONTEXT.Barrier(PROCESSES))
     racers = [start(place, "supervisor", prepare, twice) for _ in range(PROCESSES)]
     answers = [racer.said() for racer in racers]
@@ -240,7 +240,7 @@ def test_of_eight_processes_one_trains_and_seven_get_that_run(place: Place) -> N
 
 def test_two_processes_that_want_one_student_share_its_supervisor_and_its_ceiling(place: Place) -> None:
     prepare = partial(meet, CONTEXT.Barrier(2))
-    racers = [start(place, "student", prepare, strong="chess-121k") for _ in range(2)]
+    racers = [start(place, "student", prepare, weak="chess-27k", strong="chess-43k") for _ in range(2)]
     first, second = (racer.outcome() for racer in racers)
     assert first.run_id == second.run_id
     once(place.runs(), 3)
@@ -271,8 +271,9 @@ def say_waiting(pipe: Connection) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [0, 2])
-@pytest.mark.parametrize("settled", [False, True], ids=["by one that waited", "by one that comes later"])
+@pytest.mark.parametrize(
+    ("settled", "every"), [(False, 0), (True, 2)], ids=["by one that waited", "by one that comes later, from a checkpoint"]
+)
 def test_an_owner_that_was_asleep_gets_the_run_of_the_one_that_took_its_place(settled: bool, every: int, here: Place) -> None:
     sleeper = start(here, "supervisor", pause_in_training, checkpoint_every=every)
     assert sleeper.said() == "training"
@@ -393,8 +394,11 @@ def test_a_killed_process_that_nobody_has_waited_for_is_gone() -> None:
 
 
 @pytest.mark.slow
-def test_two_terminals_share_the_default_experiment(here: Place) -> None:
-    line = [sys.executable, "-m", "w2s_mlflow", "main", "--seeds", "0", "--train-size", "200", "--test-size", "150"]
+def test_two_terminals_share_a_grid(here: Place) -> None:
+    settings = [{"weak": "chess-27k", "strong": "chess-43k", "method": method} for method in ("baseline", "confidence")]
+    (here.directory / "grid.py").write_text(f"SETTINGS = {[*settings, {'stage': 'rule'}]}\n")
+    line = [sys.executable, "-m", "w2s_mlflow", "sweep", "--sweep", "grid.py", "--seeds", "0,1"]
+    line += ["--train-size", "200", "--test-size", "150"]
     logs = [here.directory / "first.log", here.directory / "second.log"]
     with logs[0].open("wb") as first, logs[1].open("wb") as second:
         processes = [subprocess.Popen(line, cwd=here.directory, env=here.environment, stderr=log) for log in (first, second)]
@@ -404,7 +408,7 @@ def test_two_terminals_share_the_default_experiment(here: Place) -> None:
     sweeps = mlflow.MlflowClient(here.uri).search_runs(["0"], "tags.`w2s.stage` = 'sweep'")
     assert [run.info.status for run in sweeps] == ["FINISHED"] * 2
     first_found, second_found = (json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/runs.json")) for run in sweeps)
-    assert first_found == second_found and len(first_found) > 10
+    assert first_found == second_found and len(first_found) == 2 * 2 + 1
 
 
 @pytest.mark.slow

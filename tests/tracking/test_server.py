@@ -213,22 +213,17 @@ def test_a_password_is_never_shown(use: Use, uri: str, shown: str) -> None:
 
 
 def test_a_new_database_is_mlflow_s_own_with_a_write_ahead_log(use: Use, tmp_path: Path) -> None:
-    use(f"sqlite:///{tmp_path}/ours.db")
-    assert server.client().get_experiment("0").artifact_location == f"{tmp_path}/mlruns/0"
-    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.store.db.utils._initialize_tables(engine)  # type: ignore[no-untyped-call]
-    engine.dispose()
-    with opened(tmp_path / "ours.db") as ours, opened(tmp_path / "mlflow.db") as theirs:
-        assert ours.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert schema(ours) == schema(theirs) != {}
-
-
-def test_an_empty_file_and_a_path_with_a_space_are_filled(use: Use, tmp_path: Path) -> None:
-    path = tmp_path / "my place" / "mlflow.db"
+    path = tmp_path / "my place" / "ours.db"  # an empty file, as good as none, and a space in its path
     path.parent.mkdir()
     path.touch()
     use(f"sqlite:///{path}")
     assert server.client().get_experiment("0").artifact_location == f"{tmp_path}/mlruns/0"
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.store.db.utils._initialize_tables(engine)  # type: ignore[no-untyped-call]
+    engine.dispose()
+    with opened(path) as ours, opened(tmp_path / "mlflow.db") as theirs:
+        assert ours.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert schema(ours) == schema(theirs) != {}
 
 
 @pytest.mark.parametrize("there", [False, True])

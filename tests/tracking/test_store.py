@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import psutil
 import pytest
-from mlflow.entities import Metric
 
-from tests.conftest import SMALL, runs
+from tests.conftest import runs
 from w2s_mlflow import checkpoint
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.stages import _gold, student, supervisor
+from w2s_mlflow.stages import supervisor
 from w2s_mlflow.tracking import claims, results, server, store, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder
-from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result
+from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
@@ -331,76 +326,7 @@ def test_reuse_never_makes_it_again_but_once() -> None:
     assert store.produce(order(), text()).run_id == second.run_id, "the newest is the one that is found"
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
-
-
-def cut_file(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def flip_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look again at once."""
-    monkeypatch.setattr(store, "POLL", 0.01)
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("damage", [cut_file, flip_byte, Path.unlink])
-@pytest.mark.parametrize("path", ["labels/weak_labels.parquet", "predictions/test.parquet", "config.json", "gold/test.parquet"])
-def test_a_damaged_artifact_is_named_and_made_again(
-    path: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    config = supervisor.Config(epochs=1, **SMALL)
-    first = supervisor.run(config)
-    labels = first.weak_labels().probabilities_NC
-    damage(first.artifact(path))
-    second = supervisor.run(config)
-    assert not second.reused and second.run_id != first.run_id
-    assert path in caplog.text and first.run_id in caplog.text and "it is made again" in caplog.text
-    assert status_of(first.run_id) == "FAILED" and path in server.client().get_run(first.run_id).data.tags[store.TORN]
-    assert np.array_equal(second.weak_labels().probabilities_NC, labels)
-    assert supervisor.run(config).run_id == second.run_id
-
-
-@pytest.mark.slow
-def test_a_student_never_learns_from_damaged_labels() -> None:
-    weak = supervisor.run(supervisor.Config(**SMALL))
-    flip_byte(weak.artifact(results.WEAK_LABELS))
-    found = student.run(student.Config(strong="chess-121k", **SMALL))
-    assert found.tags["w2s.weak_run_id"] != weak.run_id
-
-
-def test_a_report_that_is_just_written_anew_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process copies the same gold over, and is seen in the middle of it."""
-    config = supervisor.Config(epochs=1, **SMALL)
-    first = supervisor.run(config)
-    path = first.artifact("gold/test.parquet")
-    content = path.read_bytes()
-    path.write_bytes(content[:10])
-    monkeypatch.setattr("w2s_mlflow.tracking.store.time.sleep", lambda seconds: path.write_bytes(content))
-    assert supervisor.run(config).run_id == first.run_id
-
-
-def test_a_report_whose_digests_are_missing_is_made_again() -> None:
-    """Killed between the metrics and the tags of a report, which are two requests inside MLflow."""
-    config = supervisor.Config(epochs=1, **SMALL)
-    first = supervisor.run(config)
-    server.client().delete_tag(first.run_id, f"{ARTIFACTS}.test")
-    again = supervisor.run(config)
-    assert again.run_id == first.run_id and again.predictions("test").gold_N is not None
-
-
-def test_reading_a_damaged_artifact_is_refused() -> None:
-    found = supervisor.run(supervisor.Config(**SMALL))
-    cut_file(found.artifact("predictions/selection.parquet"))
-    with pytest.raises(results.TornError, match=r"damaged artifact predictions/selection\.parquet"):
-        found.predictions("selection")
+# --- what is left ----------------------------------------------------------------------------------------------------
 
 
 def test_every_file_of_a_directory_is_checked() -> None:
@@ -411,90 +337,10 @@ def test_every_file_of_a_directory_is_checked() -> None:
 
     found = store.produce(order(), make)
     assert (found.artifact("model") / "b" / "c.txt").read_text() == "c"
-    flip_byte(found.artifact("model") / "b" / "c.txt")
+    (found.artifact("model") / "b" / "c.txt").write_text("d")
     assert found.artifact("models.txt").read_text() == "another" and found.artifact("model/a.txt").read_text() == "a"
     with pytest.raises(results.TornError, match=r"model/b/c\.txt"):
         found.artifact("model")
-
-
-# --- going on ---------------------------------------------------------------------------------------------------------
-
-LONG: dict[str, Any] = {"epochs": 4, "early_stopping": "none", "checkpoint_every": 4, **SMALL}
-
-
-class Dead(BaseException):
-    """What ends a training here: no handler of ours knows it, so that nothing is tidied up."""
-
-
-@contextlib.contextmanager
-def dying(step: int, error: type[BaseException]) -> Iterator[None]:
-    """Inside, a training ends with `error` after `step` steps."""
-    metrics = Recorder.metrics
-
-    def report(self: Recorder, values: dict[str, float], at: int = 0) -> None:
-        metrics(self, values, at)
-        if at == step and "train/loss" in values:
-            raise error
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(error):
-        patch.setattr(Recorder, "metrics", report)
-        yield
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Dead])
-@pytest.mark.parametrize("step", [4, 6, 11])
-def test_a_training_goes_on_in_the_same_run_with_the_same_bits(step: int, error: type[BaseException]) -> None:
-    whole = supervisor.run(supervisor.Config(seed=1, **LONG))
-    with store.reuse("never"):
-        with dying(step, error):
-            supervisor.run(supervisor.Config(seed=1, **LONG))
-        stopped = next(run for run in runs() if run.info.status in ("KILLED", "FAILED"))
-        kept = checkpoint.read(checkpoint.place(stopped.info.run_id))
-        assert (kept is None) == (step == 4), "a death at step 4 comes before the checkpoint of step 4 is written"
-        again = supervisor.run(supervisor.Config(seed=1, **LONG))
-    assert (again.run_id == stopped.info.run_id) == (kept is not None)
-    for part in ("validation", "selection", "test"):
-        assert np.array_equal(again.predictions(part).probabilities_NC, whole.predictions(part).probabilities_NC)
-    assert status_of(again.run_id) == "FINISHED" and not checkpoint.place(again.run_id).exists()
-    for name in ("train/loss", "train/gradient_norm"):
-        curve = [(point.step, point.value) for point in history_of(again, name)]
-        assert curve == [(point.step, point.value) for point in history_of(whole, name)], "every step is there once"
-
-
-def history_of(found: Result, name: str) -> list[Metric]:
-    points = server.client().get_metric_history(found.run_id, name)
-    return sorted(points, key=lambda point: point.step)
-
-
-def test_a_damaged_checkpoint_is_named_and_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    whole = supervisor.run(supervisor.Config(seed=2, **LONG))
-    with store.reuse("never"):
-        with dying(9, KeyboardInterrupt):
-            supervisor.run(supervisor.Config(seed=2, **LONG))
-        stopped = next(run.info.run_id for run in runs() if run.info.status == "KILLED")
-        file = next(checkpoint.place(stopped).glob("*.safetensors"))
-        flip_byte(file)
-        again = supervisor.run(supervisor.Config(seed=2, **LONG))
-    assert again.run_id == stopped and file.name in caplog.text
-    assert [point.step for point in history_of(again, "train/loss")] == list(range(1, 13))
-    assert np.array_equal(again.weak_labels().probabilities_NC, whole.weak_labels().probabilities_NC)
-
-
-def test_parameters_and_tags_of_a_continued_run_are_those_of_a_new_one() -> None:
-    with dying(9, KeyboardInterrupt):
-        supervisor.run(supervisor.Config(seed=3, **LONG))
-    found = supervisor.run(supervisor.Config(seed=3, **LONG))
-    assert found.tags[store.ATTEMPT] == "1" and found.params["epochs"] == "4"
-    assert json.loads(found.artifact("fingerprint.json").read_text())["stage"] == "supervisor"
-    assert len(runs()) == 1
-
-
-def test_the_parts_are_stored_one_by_one() -> None:
-    found = supervisor.run(supervisor.Config(**SMALL))
-    parts = json.loads(found.artifact("fingerprint.json").read_text())
-    assert Parts(**parts).digest() == found.fingerprint
-    assert {"losses.cross_entropy", "train", "split", "models.chess"} <= set(parts["source"])
-    assert found.tags["w2s.data"] == parts["data"] == _gold.cut(supervisor.Config(**SMALL).resolved())[1].digest
 
 
 def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,20 +355,6 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: P
     worker._settle.cache_clear()
     worker.settle()
     assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True)
-
-
-def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Taken for dead, its run ended by a stranger, its checkpoint there: it may wake up and go on."""
-    with dying(9, KeyboardInterrupt):
-        supervisor.run(supervisor.Config(seed=4, **LONG))
-    asleep = runs()[0].info.run_id
-    kept = checkpoint.place(asleep)
-    monkeypatch.setattr(worker, "STALE", 0.2)
-    monkeypatch.setattr(store, "POLL", 0.05)
-    server.client().set_tag(asleep, worker.WORKER, str(worker.me()))
-    server.client().set_tag(asleep, worker.HEARTBEAT, beat(2 * worker.STALE))
-    found = supervisor.run(supervisor.Config(seed=4, **LONG))
-    assert found.run_id != asleep and checkpoint.read(kept) is not None
 
 
 def test_an_owner_that_has_woken_up_is_waited_for_though_its_run_was_ended() -> None:

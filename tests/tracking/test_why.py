@@ -22,15 +22,15 @@ from w2s_mlflow.tracking import fingerprint, server
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.tracking.why import differences, explain
 
-pytestmark = pytest.mark.usefixtures("experiment")
+pytestmark = pytest.mark.usefixtures("tidy")
 
 
 def config(**options: Any) -> student.Config:
     return student.Config(**{"strong": "chess-121k", "method": "confidence", "epochs": 1, "report": "none", **SMALL, **options})
 
 
-@pytest.fixture
-def first() -> Result:
+@pytest.fixture(scope="module")
+def first(shared: str) -> Result:
     return student.run(config())
 
 
@@ -64,8 +64,8 @@ def test_an_edited_loss(text: str, first: Result, package: Path) -> None:  # noq
     assert why(found) == ("source losses.confidence was edited (every character counts, comments too)",)
 
 
-def test_editing_the_loss_retrains_students_with_it_only(package: Path) -> None:  # noqa: F811
-    plain, confident = student.run(config(method="baseline")), student.run(config())
+def test_editing_the_loss_retrains_students_with_it_only(first: Result, package: Path) -> None:  # noqa: F811
+    plain, confident = student.run(config(method="baseline")), first
     edit(package, "losses/confidence.py", "\n# a comment\n")
     edit(package, "tables/pgr.py", "\n# a comment\n")
     assert student.run(config(method="baseline")).run_id == plain.run_id

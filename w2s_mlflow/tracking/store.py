@@ -134,7 +134,7 @@ class _Search:
                 LOG.debug("reused  %s", found.name)
                 return found
         # Whatever its status: a stranger may have taken an owner for dead that was only asleep, and is now awake.
-        owned = [run for run in runs if run.info.status != "FINISHED" and run.data.tags.get(worker.WORKER)]
+        owned = [run for run in runs if run.info.status != "FINISHED" and _owned(run)]
         if alive := next((run for run in owned if not self._watch.dead(run)), None):
             self._wait(f"{alive.info.run_name}, made by {_owner(alive)}")
             return None
@@ -234,6 +234,11 @@ def _settled(runs: list[Run]) -> Run | None:
         if over:
             checkpoint.clear(checkpoint.place(run.info.run_id))
     return continued
+
+
+def _owned(run: Run) -> bool:
+    """Whether some process may be making a run: one that is damaged was finished before."""
+    return bool(run.data.tags.get(worker.WORKER)) and TORN not in run.data.tags
 
 
 def _owner(run: Run) -> str:
