@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -283,14 +283,14 @@ def test_holm_by_hand() -> None:
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-@pytest.mark.slow
-def test_holm_is_that_of_statsmodels_on_a_hundred_families() -> None:
-    from statsmodels.stats.multitest import multipletests  # seconds to import
-
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        p = rng.random(rng.integers(1, 30)) ** 3
-        np.testing.assert_allclose(stats.holm(p), multipletests(p, method="holm")[1], rtol=1e-12)
+@settings(max_examples=50)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
+def test_holm_is_the_closed_test_of_bonferroni(p: list[float]) -> None:
+    """A hypothesis is rejected if every family that it is in is (Marcus, Peritz and Gabriel 1976)."""
+    families = [family for size in range(1, len(p) + 1) for family in combinations(range(len(p)), size)]
+    of_family = {family: min(1.0, len(family) * min(p[row] for row in family)) for family in families}
+    closed = [max(value for family, value in of_family.items() if row in family) for row in range(len(p))]
+    np.testing.assert_allclose(stats.holm(p), closed, rtol=1e-12)
 
 
 @pytest.mark.parametrize("n", [1, 5])
