@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -361,3 +362,23 @@ def test_an_owner_that_has_woken_up_is_waited_for_though_its_run_was_ended() -> 
     left("KILLED", {worker.WORKER: str(worker.me()), worker.HEARTBEAT: beat()})
     with store.deferring(), pytest.raises(store.BusyError):
         store.produce(order(), text())
+
+
+@pytest.mark.parametrize(("request_", "status"), [("log_batch", "KILLED"), ("set_terminated", "FINISHED")])
+def test_ctrl_c_within_a_request_leaves_no_run_running(request_: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first request after a run is made, and in the last one, when it counts already."""
+    kind = type(server.client())
+    whole = getattr(kind, request_)
+
+    def stopped(client: Any, run_id: str, *arguments: Any, **named: Any) -> None:
+        if run_id not in {run.info.run_id for run in runs()}:  # it is the lock's
+            whole(client, run_id, *arguments, **named)
+            return
+        monkeypatch.setattr(kind, request_, whole)
+        raise KeyboardInterrupt
+
+    server.experiment()
+    monkeypatch.setattr(kind, request_, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        store.produce(order(), lambda recorder: None)
+    assert [run.info.status for run in runs()] == [status]

@@ -181,8 +181,12 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
         except BaseException as error:
             _give_up(recorder, error)
             raise
-        checkpoint.clear(checkpoint.place(run_id))
-        client().set_terminated(run_id, "FINISHED")
+        try:
+            checkpoint.clear(checkpoint.place(run_id))
+            client().set_terminated(run_id, "FINISHED")
+        except KeyboardInterrupt:  # it counts by now, and a stop leaves no run running
+            client().set_terminated(run_id, "FINISHED")
+            raise
 
 
 @contextlib.contextmanager
@@ -266,7 +270,11 @@ def _params(values: Mapping[str, Any]) -> list[Param]:
 
 def _create(header: Header) -> str:
     run = client().create_run(experiment().experiment_id, tags=_tags(header), run_name=header.name)
-    client().log_batch(run.info.run_id, params=_params(header.params))
+    try:
+        client().log_batch(run.info.run_id, params=_params(header.params))
+    except BaseException as error:
+        _end(run.info.run_id, error)
+        raise
     return str(run.info.run_id)
 
 
@@ -290,8 +298,15 @@ def _give_up(recorder: Recorder, error: BaseException) -> None:
     stopped = isinstance(error, KeyboardInterrupt | SupersededError)
     if isinstance(error, SupersededError):
         checkpoint.clear(checkpoint.place(recorder.run_id))
-    with contextlib.suppress(Exception):  # the server may be what went wrong; the next start closes the run
+    with contextlib.suppress(Exception):  # as in _end
         if not stopped:  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
             recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
-        client().set_terminated(recorder.run_id, "KILLED" if stopped else "FAILED")
-        client().set_tag(recorder.run_id, worker.WORKER, "")  # only its owner can say that it will not write here again
+    _end(recorder.run_id, error)
+
+
+def _end(run_id: str, error: BaseException) -> None:
+    """Close a run that comes to nothing."""
+    stopped = isinstance(error, KeyboardInterrupt | SupersededError)
+    with contextlib.suppress(Exception):  # the server may be what went wrong; the next start closes the run
+        client().set_terminated(run_id, "KILLED" if stopped else "FAILED")
+        client().set_tag(run_id, worker.WORKER, "")  # only its owner can say that it will not write here again
