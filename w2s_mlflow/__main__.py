@@ -2,7 +2,7 @@
 
 import gc
 
-gc.set_threshold(100_000)  # torch and MLflow make a million objects as they load, none of them garbage: a fifth of that time
+gc.set_threshold(100_000)  # torch and MLflow make a million objects as they load, none of them garbage
 
 from w2s_mlflow.cli import main  # noqa: E402 - what it loads is meant
 

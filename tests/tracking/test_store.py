@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from tests.conftest import runs
 from w2s_mlflow import checkpoint
@@ -382,3 +383,25 @@ def test_ctrl_c_within_a_request_leaves_no_run_running(request_: str, status: st
     with pytest.raises(KeyboardInterrupt):
         store.produce(order(), lambda recorder: None)
     assert [run.info.status for run in runs()] == [status]
+
+
+@pytest.mark.parametrize("count", [0, 979, 980, 999, 1000, 2500])
+def test_the_digests_come_after_every_metric(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow takes 1,000 metrics and tags in one request, here `seconds`, 19 tags and the digests beside the losses."""
+    sent: list[str] = []
+    log_batch: Any = SqlAlchemyStore.log_batch
+
+    def logged(kept: Any, run_id: str, metrics: Any, params: Any, tags: Any) -> None:
+        sent.extend([*("metric" for _ in metrics), *(tag.key for tag in tags)])
+        log_batch(kept, run_id, metrics, params, tags)
+
+    def make(recorder: Recorder) -> None:
+        recorder._held = True  # as between two checkpoints
+        for step in range(count):
+            recorder.metrics({"loss": step}, step)
+        recorder.tags |= {f"tag{number}": "x" for number in range(19)}
+
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", logged)
+    found = store.produce(order(), make)
+    assert sent[-1] == ARTIFACTS and sent.count("metric") == count + 1
+    assert len(server.client().get_metric_history(found.run_id, "loss")) == count

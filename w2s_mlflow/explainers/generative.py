@@ -38,13 +38,14 @@ _SENTENCES = re.compile(r".*[^\W\d_].*?[.!?](?=\s|$)")
 _MOVE = re.compile(r"[KQRBNPkqrbnp][a-h][1-8]")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Speaker:
     """A side's explainer that speaks in words of its own.
 
     Attributes:
         say: (what is heard of each question) -> what is said of it.
         fitting: (row, words) -> as many of the other side's words on a question as a prompt has room for.
+        heard: of each question, what the prompts of the next round hold of the other side's words.
     """
 
     say: Callable[[Sequence[str]], list[str]]
@@ -53,8 +54,8 @@ class Speaker:
 
     def hear(self, said: Sequence[str]) -> list[str]:
         """Take the other side's last words on each question; what of them the prompts of the next round hold."""
-        self.heard[:] = [self.fitting(row, words) for row, words in enumerate(said)]
-        return list(self.heard)
+        self.heard = [self.fitting(row, words) for row, words in enumerate(said)]
+        return self.heard
 
     def __call__(self, taken: Sequence[Collection[int]]) -> list[Explanation]:
         """What is said in one round."""

@@ -84,7 +84,12 @@ def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: 
     sides = [_sides(task, questions, side, said[side.name]) for side in (strong, weak)]
     debates = [Debate(question, *pair) for question, *pair in zip(questions, *sides, strict=True)]
     texts = {name: [[own.text for own in turn] for turn in turns] for name, turns in said.items()}
-    return Played(debates, *({name: list(zip(*turns, strict=True)) for name, turns in own.items()} for own in (texts, heard)))
+    return Played(debates, _by_debate(texts), _by_debate(heard))
+
+
+def _by_debate(turns: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[tuple[str, ...]]]:
+    """By side, for each debate its texts by round, of the texts of each round."""
+    return {name: list(zip(*own, strict=True)) for name, own in turns.items()}
 
 
 def _heard(side: Debater, turns: Sequence[Sequence[Explanation]], count: int) -> Sequence[str]:

@@ -17,7 +17,7 @@ DTYPES = ("float32", "bfloat16")
 FREEZE = ("trunk",)
 BATCH_SIZE = 32
 LORA_FACTOR, FROZEN_RATE = 10, 1e-2
-"""Learning rates of adapters, in that of all weights, and of a head alone."""
+"""Learning rates: of adapters, as a multiple of the model's own, and of a head alone (measured in benchmarks/LOG.md)."""
 NONE = "-"
 """The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
 GIVEN = "labels:"

@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-LOADED: tuple[str, ...] = ("w2s_mlflow.stages.student", "w2s_mlflow.train", "w2s_mlflow.predict", "w2s_mlflow.tracking.store")
-LOADED += ("w2s_mlflow.tracking.database", "w2s_mlflow.stages._scoring")
+LOADED = (
+    *("w2s_mlflow.stages.student", "w2s_mlflow.stages._finetune", "w2s_mlflow.stages._scoring"),
+    *(
+        "w2s_mlflow.heads",
+        "w2s_mlflow.train",
+        "w2s_mlflow.predict",
+        "w2s_mlflow.tracking.database",
+        "w2s_mlflow.tracking.store",
+    ),
+)
 """What a worker needs at any rate: torch and MLflow come with it, which take longer to load than a small model to train."""
 
 
@@ -46,8 +54,17 @@ def serve(
     parent: str | None,
     since: int,
 ) -> None:
-    """A worker's life: jobs come and what came of them goes through the connection, until its other end is closed."""
-    os.environ.update(environment)  # the process that it is forked off may be older
+    """A worker's life: jobs come and what came of them goes through the connection, until its other end is closed.
+
+    Args:
+        environment: that of the process which hires it; what it is forked off may be older.
+        place: its number among the `count` workers.
+        gpus: those that are shared out, as CUDA_VISIBLE_DEVICES names them.
+        parent: the run under which its own are filed.
+        since: results from before this time, in ms, are not reused; 0 reuses all.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     _settle_down(place, count, gpus)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent says when to stop
     signal.signal(signal.SIGTERM, _stopped)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PARAM_LIMIT = 6000
 BATCH = 1000
-"""Metrics in one request, the most that MLflow takes."""
+"""Metrics and tags in one request, the most that MLflow takes."""
 DIGEST_LIMIT = 36
 """MLflow cuts the digest of a data set here."""
 
@@ -92,12 +92,13 @@ class Recorder:
         self.tags[MLFLOW_RUN_NOTE] = text
 
     def flush(self, tags: Sequence[RunTag] = ()) -> None:
-        """Send what is buffered, and with the last of it, in the same request, these tags."""
-        full = len(self._metrics) - len(self._metrics) % BATCH
-        for start in range(0, full, BATCH):
-            client().log_batch(self.run_id, metrics=self._metrics[start : start + BATCH])
-        if tags or self._metrics[full:]:
-            client().log_batch(self.run_id, metrics=self._metrics[full:], tags=tags)  # MLflow writes the tags last
+        """Send what is buffered, and last these tags, in one request where there is room."""
+        if len(self._metrics) + len(tags) > BATCH:  # MLflow's client would split them, and send the tags with the first part
+            client().log_batch(self.run_id, metrics=self._metrics)
+            self._metrics = []
+        client().log_batch(
+            self.run_id, metrics=self._metrics, tags=tags
+        )  # its store writes the tags last; nothing sends nothing
         self._metrics = []
 
     def checkpoint(self, every: int) -> Checkpoint | None:
@@ -182,10 +183,9 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
             _give_up(recorder, error)
             raise
         try:
-            checkpoint.clear(checkpoint.place(run_id))
-            client().set_terminated(run_id, "FINISHED")
+            _finish(run_id)
         except KeyboardInterrupt:  # it counts by now, and a stop leaves no run running
-            client().set_terminated(run_id, "FINISHED")
+            _finish(run_id)
             raise
 
 
@@ -294,19 +294,27 @@ def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
         checkpoint.clear(checkpoint.place(run_id))
 
 
+def _finish(run_id: str) -> None:
+    checkpoint.clear(checkpoint.place(run_id))
+    client().set_terminated(run_id, "FINISHED")
+
+
 def _give_up(recorder: Recorder, error: BaseException) -> None:
-    stopped = isinstance(error, KeyboardInterrupt | SupersededError)
     if isinstance(error, SupersededError):
         checkpoint.clear(checkpoint.place(recorder.run_id))
-    with contextlib.suppress(Exception):  # as in _end
-        if not stopped:  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
+    if not _stops(error):  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
+        with contextlib.suppress(Exception):  # as in _end
             recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
     _end(recorder.run_id, error)
 
 
 def _end(run_id: str, error: BaseException) -> None:
     """Close a run that comes to nothing."""
-    stopped = isinstance(error, KeyboardInterrupt | SupersededError)
     with contextlib.suppress(Exception):  # the server may be what went wrong; the next start closes the run
-        client().set_terminated(run_id, "KILLED" if stopped else "FAILED")
+        client().set_terminated(run_id, "KILLED" if _stops(error) else "FAILED")
         client().set_tag(run_id, worker.WORKER, "")  # only its owner can say that it will not write here again
+
+
+def _stops(error: BaseException) -> bool:
+    """Whether nothing went wrong: somebody stopped it, or another process took its place."""
+    return isinstance(error, KeyboardInterrupt | SupersededError)
