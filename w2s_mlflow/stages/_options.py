@@ -17,7 +17,8 @@ DTYPES = ("float32", "bfloat16")
 FREEZE = ("trunk",)
 BATCH_SIZE = 32
 LORA_FACTOR, FROZEN_RATE = 10, 1e-2
-"""Learning rates: of adapters, as a multiple of the model's own, and of a head alone (measured in benchmarks/LOG.md)."""
+"""Learning rates: of adapters, as a multiple of the model's own (Schulman et al. 2025, LoRA Without Regret), and of a head
+alone (benchmarks/LOG.md)."""
 NONE = "-"
 """The parameter of a run that has no such thing (a supervisor has no strong model), so that the UI can group by all."""
 GIVEN = "labels:"
