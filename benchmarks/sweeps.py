@@ -3,9 +3,10 @@
     PYTHONPATH=. python benchmarks/sweeps.py
 
 Prints one JSON object. `grid`: the default experiment by the command line, twice on one empty store. `workers`: the grid
-sweeps/demo.py by 1, 2 and 4 workers, each on an empty store. `trials`: what a trial costs of which the runs cost nothing, in a
-study with 200 trials; study and runs lie in PostgreSQL, as tests/servers.py starts it. `runs`: the results of a search of the
-confidence loss with 40 trials, by stage.
+sweeps/demo.py by 1, 2 and 4 workers, each on an empty store, and the share of the time for which the cores, on an otherwise
+idle machine, had nothing to do: what is lost to locks, or to anything else that is waited for, is in it. `trials`: what a trial
+costs of which the runs cost nothing, in a study with 200 trials; study and runs lie in PostgreSQL, as tests/servers.py starts
+it. `runs`: the results of a search of the confidence loss with 40 trials, by stage.
 """
 
 from __future__ import annotations
@@ -50,12 +51,17 @@ def grid() -> dict[str, float]:
     return {"first": first, "second": second, "ratio": round(second / first, 4)}
 
 
-def workers() -> dict[str, float]:
-    """The seconds of one grid by so many workers."""
+def workers() -> dict[str, dict[str, float]]:
+    """The seconds of one grid by so many workers, and the share of all cores that was idle meanwhile."""
+    import psutil
+
     found = {}
     for count in (1, 2, 4):
         with tempfile.TemporaryDirectory() as name:
-            found[str(count)] = command(Path(name), "sweep", "--sweep", "demo", "--workers", str(count))
+            before = psutil.cpu_times().idle
+            seconds = command(Path(name), "sweep", "--sweep", "demo", "--workers", str(count))
+            idle = (psutil.cpu_times().idle - before) / (seconds * len(psutil.cpu_times(percpu=True)))
+        found[str(count)] = {"seconds": seconds, "idle": round(idle, 3)}
     return found
 
 

@@ -1,8 +1,11 @@
 """`python -m w2s_mlflow STAGE --key value`."""
 
+import atexit
 import gc
 
-gc.set_threshold(100_000)  # torch and MLflow make a million objects as they load, none of them garbage
+# torch and MLflow make a million objects as they load, none of them garbage: they are looked through neither now nor at the end.
+gc.set_threshold(100_000)
+atexit.register(gc.freeze)  # what is registered first is done last
 
 from w2s_mlflow.cli import main  # noqa: E402 - what it loads is meant
 
