@@ -3,7 +3,7 @@
 import atexit
 import gc
 
-# torch and MLflow make a million objects as they load, none of them garbage: they are looked through neither now nor at the end.
+# torch and MLflow make a million objects as they load, none of them garbage: look through them neither now nor at the end.
 gc.set_threshold(100_000)
 atexit.register(gc.freeze)  # what is registered first is done last
 
