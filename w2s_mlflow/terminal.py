@@ -6,6 +6,7 @@ import csv
 import functools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -154,10 +155,11 @@ def _console() -> Any:
 
 
 def _show_table(result: Result) -> None:
-    """The PGR table; the artifacts hold every column and the paired tests."""
+    """The PGR table, and the names of the others; the artifacts hold every column."""
     with result.artifact(PGR_TABLE).open(newline="", encoding="utf-8") as file:
         show_pgr(list(csv.DictReader(file)))
-    _line("intervals at 95%; the paired tests are in tables/paired_tests.md of the run")
+    others = sorted(Path(path).stem for path in result.digests if path.startswith("tables/") and path.endswith(".md"))
+    _line(f"intervals at 95%; the tables of the run: {', '.join(others)}")
 
 
 def show_pgr(table: Sequence[Mapping[str, str]]) -> None:

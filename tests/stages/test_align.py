@@ -157,8 +157,9 @@ def test_each_round_is_a_run_of_its_own_that_learns_the_verdicts_so_far_and_is_m
     assert align.run(config(rounds=2)).run_id == students[1].run_id and align.run(config()).run_id == first.run_id
     assert len(runs()) == 7
     check_learned(found, debates)
-    frames = analyze.load(analyze.pull(analyze.Config()))
+    frames = analyze.load([found])  # with all that it hangs on
     aligned = frames.alignments.sort_values("round")
+    assert set(frames.runs["run_id"]) == {run.info.run_id for run in runs()}
     assert aligned["round"].tolist() == [1, 2, 3] and set(aligned["rounds"]) == {3} and set(aligned["setting"]) == {""}
     assert aligned["run_id"].tolist() == [first.run_id, students[1].run_id, found.run_id]
     assert frames.debates["setting"].nunique() == 2

@@ -36,6 +36,8 @@ LOG = logging.getLogger("w2s_mlflow")
 VERSION = 1
 STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe", "errors", "facilitate", "debate", "align")
 """Whose runs are looked at."""
+LINK = re.compile(r"w2s\.\w+_run_ids?")
+"""The tags by which a run names those that it hangs on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +150,8 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
 
 
 def _needed(result: Result) -> list[str]:
-    roles = ("weak", "ceiling", "labels", "generative", "student", "strong", "before")
-    tags = [result.tags.get(f"w2s.{role}_run_id", "") for role in roles]
-    return [run_id for run_id in (*tags, *result.tags.get("w2s.chain_run_ids", "").split(",")) if run_id]
+    linked = (value for tag, value in result.tags.items() if LINK.fullmatch(tag))
+    return [run_id for value in linked for run_id in value.split(",") if run_id]
 
 
 def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> Parts:
