@@ -36,7 +36,10 @@ def near_chance(accuracy: float, majority: float, rows: int) -> bool:
 
 
 class PGR(NamedTuple):
-    """PGR with its interval. `status` is `undetermined` where the interval of the gap P_s - P_w holds zero."""
+    """PGR with its interval. `status` is `undetermined` unless the interval of the gap P_s - P_w lies above zero.
+
+    With a ceiling below its floor a worse student would have the higher PGR.
+    """
 
     point: float
     low: float
@@ -72,7 +75,7 @@ def pgr_interval(
         groups: the group of each test row.
 
     Returns:
-        The point from the means; bounds are infinite where the gap could be zero.
+        The point from the means; bounds are infinite where the gap could be zero or less.
     """
     weak_SN, student_SN, ceiling_SN = (np.asarray(rows, dtype=np.float64) for rows in (weak, student, ceiling))
     gain_SG, sizes_G = _by_group(student_SN - weak_SN, groups)
@@ -80,7 +83,7 @@ def pgr_interval(
     seeds, n_groups = gain_SG.shape
     point = pgr(float(weak_SN.mean()), float(student_SN.mean()), float(ceiling_SN.mean()))
     gap = clustered_mean(gap_SG, sizes_G, level)
-    if not (gap.low > 0 or gap.high < 0):
+    if not gap.low > 0:
         return PGR(point, -math.inf, math.inf, UNDETERMINED, seeds, n_groups)
 
     def excess(theta: float) -> float:
@@ -155,7 +158,8 @@ class PairedTest(NamedTuple):
 def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) -> PairedTest:
     """scipy.stats.ttest_rel of `method` against `baseline`, one value per unit (a seed or a task), matched by position.
 
-    Pairs that do not differ at all give t = 0, p = 1; a constant difference t = inf, p = 0.
+    Where all differ by the same, or not at all, all but the mean is NaN: of counts of right answers over few seeds this is
+    common, and says nothing of the spread over others.
 
     Raises:
         ValueError: fewer than two pairs, or unequal lengths.
@@ -166,9 +170,7 @@ def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) 
     difference = after - before
     mean, deviation, n = float(difference.mean()), float(difference.std(ddof=1)), len(difference)
     if np.ptp(difference) <= ROUNDING:
-        mean = 0.0 if abs(mean) <= ROUNDING else mean
-        t = math.copysign(math.inf, mean) if mean else 0.0
-        return PairedTest(t, 0.0 if mean else 1.0, n, mean, mean, mean, t)
+        return PairedTest(math.nan, math.nan, n, 0.0 if abs(mean) <= ROUNDING else mean, math.nan, math.nan, math.nan)
     found = stats.ttest_rel(after, before)
     interval = found.confidence_interval(level)
     bounds = float(interval.low), float(interval.high)
@@ -178,7 +180,8 @@ def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) 
 def wilcoxon_p(baseline: ArrayLike, method: ArrayLike) -> float:
     """Two-sided Wilcoxon signed-rank p of matched pairs; at n = 5 it cannot be below .0625."""
     difference = np.asarray(method, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    return float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
+    ranked = np.round(difference / ROUNDING) * ROUNDING  # equal differences share a rank, whatever floating point makes of them
+    return float(stats.wilcoxon(ranked).pvalue) if ranked.any() else 1.0
 
 
 def holm(p_values: ArrayLike) -> Floats:

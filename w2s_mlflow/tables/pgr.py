@@ -11,8 +11,8 @@ from w2s_mlflow.tables import LABEL, PAIR
 
 CAPTION = (
     "Test accuracy of supervisor, student and ceiling (means over seeds, the student's with its 95% t interval), and PGR "
-    "with Fieller's 95% interval over seeds and test groups. PGR is undetermined where the interval of ceiling minus "
-    "supervisor holds zero. `failed_ceilings` counts seeds whose ceiling did not learn: near chance on its training rows, "
+    "with Fieller's 95% interval over seeds and test groups. PGR is undetermined unless the interval of ceiling minus "
+    "supervisor lies above zero. `failed_ceilings` counts seeds whose ceiling did not learn: near chance on its training rows, "
     "or below its supervisor."
 )
 FRAMES = ("outcomes",)
