@@ -15,7 +15,7 @@ from w2s_mlflow import config
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Gold
 from w2s_mlflow.stages import _gold, _grid, _search, _study, _sweep_file, analyze, student, sweep
-from w2s_mlflow.tracking import planned, results, worker
+from w2s_mlflow.tracking import planned, results, server, worker
 
 SPACE = """
 SETTING = {"weak": "chess-43k", "strong": "chess-121k", "method": "confidence", "early_stopping": "none", "epochs": 1}
@@ -158,6 +158,16 @@ def test_agreement_reads_no_ground_truth_of_what_is_tuned() -> None:
         used = results.get(run_id)
         assert not [name for name in used.metrics if name.startswith(("gold/", "test/", "selection/"))]
     assert parent.metrics["search/looks"] == 0
+
+
+@pytest.mark.slow
+def test_agreement_is_that_of_the_weights_which_are_kept() -> None:
+    given = asked(sweep="rates.py", objective="agreement").search()
+    assert given is not None
+    (one,) = _search.configs(given, {"learning_rate": 1e-2, "epochs": 4}, [2], {"train_size": 1000, "test_size": 100})
+    found = student.run(one)
+    by_epoch = [point.value for point in server.client().get_metric_history(found.run_id, "validation/agreement")]
+    assert by_epoch[-1] < max(by_epoch) == _search.value(given, [found])
 
 
 @pytest.mark.slow

@@ -69,7 +69,8 @@ def fit_head(
     """Train `head` on `training`; stop early by agreement with the labels of `validation`, if given. Logs the curve.
 
     Args:
-        score_name: the agreement is logged as `validation/<score_name>`.
+        score_name: the agreement is logged as `validation/<score_name>`, an epoch each, and as `validation/best_<score_name>`
+            that of the weights which are kept.
     """
     from w2s_mlflow import learned, metrics, train
 
@@ -95,6 +96,8 @@ def fit_head(
             checkpoint=recorder.checkpoint(config.checkpoint_every),
         )
     recorder.metrics({"train/steps": fitted.steps, "train/tokens": fitted.tokens, "train/best_epoch": fitted.best_epoch + 1})
+    if fitted.scores:
+        recorder.metrics({f"validation/best_{score_name}": fitted.scores[fitted.best_epoch]})
 
 
 def _how(config: Training, also: Also | None) -> Options:

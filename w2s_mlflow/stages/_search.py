@@ -90,7 +90,7 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
     score = str(getattr(module, "METRIC", "accuracy"))
     metric = f"selection/{score}"
     if chosen == "agreement":  # of what ground truth trains, agreement with its labels is accuracy
-        metric = "validation/accuracy" if stage in TRUTHFUL else "validation/agreement"
+        metric = "validation/accuracy" if stage in TRUTHFUL else "validation/best_agreement"
     return Search(name, stage, chosen, metric, score, direction, setting, settings, module.space, source)
 
 

@@ -6,8 +6,8 @@ finished runs, or trained. The ceiling is a reporting input: it has no part in t
 Labels may also come from outside (`--labels FILE`, of people or an API model), and where nobody knows the truth there is no
 ceiling and no PGR (`--ceiling none`).
 
-Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the labels it trains on
-(`validation/oracle_accuracy` under `--early-stopping oracle`);
+Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` by epoch with the labels it trains on
+(`validation/oracle_accuracy` under `--early-stopping oracle`), and as `validation/best_...` that of the weights kept;
 `test/accuracy`, `test/auroc`, `test/brier`, `test/ece`; `test/agreement` with the supervisor; `test/weak_accuracy`,
 `test/ceiling_accuracy`, and `test/pgr` with `test/pgr_low` and `test/pgr_high`. The interval of a single student is over
 test groups only; over seeds it is that of `analyze`.
