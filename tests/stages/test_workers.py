@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import psutil
 import pytest
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow.config import ConfigError
-from w2s_mlflow.stages import _serving, _workers, analyze, rule, student, supervisor, sweep
+from w2s_mlflow.config import ConfigError, FailedTrainingError
+from w2s_mlflow.stages import _jobs, _serving, _workers, analyze, rule, student, supervisor, sweep
 from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.tracking import server, store
 
@@ -51,6 +52,26 @@ def test_alone_a_job_is_put_off_while_there_are_others() -> None:
             workers.add(name, Told(name))  # type: ignore[arg-type]
         ended: list[Any] = [pair for _ in range(3) for pair in workers.ended(lambda text: None)]
     assert asked == ["busy", "free", "busy"] and ended == [("free", "free"), ("busy", "busy")]
+
+
+def test_a_training_that_comes_to_nothing_leaves_nothing_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As torch's."""
+
+    class Model:
+        """What a training holds."""
+
+    models: list[weakref.ref[Model]] = []
+
+    def run(config: Any) -> Any:
+        model = Model()
+        models.append(weakref.ref(model))
+        raise OutOfMemoryError("it is full")
+
+    monkeypatch.setattr(supervisor, "run", run)
+    error = _jobs.made(Job("supervisor", None), True, lambda text: None)
+    assert isinstance(error, FailedTrainingError) and "supervisor does not fit the memory" in str(error)
+    assert models[0]() is None
 
 
 @pytest.mark.slow

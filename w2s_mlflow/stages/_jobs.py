@@ -40,5 +40,8 @@ def made(job: Job, patient: bool, say: Say) -> Result | Exception | None:
             return job.run()
     except store.BusyError:
         return None
+    except FailedTrainingError as error:
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)  # whose frames would hold the model for as long as the error is kept
     except Exception as error:
         return error

@@ -224,11 +224,12 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
     """The best setting beside the default over fresh seeds, on `test`, paired by seed."""
     from w2s_mlflow import stats
 
-    pair, score = (_chosen(config, search, {}), _chosen(config, search, best)), f"test/{search.score}"
+    pair = _chosen(config, search, {}), _chosen(config, search, best)
     found, failed = _grid.drain([*pair[0], *pair[1]], config.workers)
     if failed:
         raise failed[0]
-    default, chosen = ([job.run().metrics[score] for job in side] for side in pair)
+    scores = [result.metrics[f"test/{search.score}"] for result in found]
+    default, chosen = scores[: len(pair[0])], scores[len(pair[0]) :]
     sides = {"default": sum(default) / len(default), "best": sum(chosen) / len(chosen)}
     recording.metrics({f"test/{side}_{search.score}": value for side, value in sides.items()})
     if len(default) > 1:
