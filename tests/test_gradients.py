@@ -26,7 +26,12 @@ def named(name: str) -> gradients.Loss:
     module = plugin("losses", name, "x")
     fields = module.Options.__dataclass_fields__
     options = module.Options(**{key: value for key, value in {"alpha": 0.5, "warmup": 0.0}.items() if key in fields})
-    return lambda logits, labels, progress: module.loss(logits, labels, progress, options)
+
+    def loss(logits: Tensor, labels_NC: Tensor, progress: float) -> Tensor:
+        found: Tensor = module.loss(logits, labels_NC, progress, options)
+        return found
+
+    return gradients.ByRows(loss) if module.BY_ROWS else loss
 
 
 LOSSES = {name: named(name) for name in plugins("losses")}
@@ -94,6 +99,20 @@ def test_parts_that_are_averaged_would_not_do() -> None:
         value.div(8).backward()  # type: ignore[no-untyped-call]
     found = [weight.grad for weight in head.parameters() if weight.grad is not None]
     assert max(float((one - other).abs().max()) for one, other in zip(found, expected, strict=True)) > 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_part_goes_through_twice_only_where_the_loss_needs_the_whole_batch(name: str) -> None:
+    head, passes = made("llama", "classify"), []
+    forward = head.forward
+
+    def spy(batch: Batch) -> Tensor:
+        passes.append(len(batch["input_ids"]))
+        return forward(batch)
+
+    head.forward = spy  # type: ignore[method-assign]
+    of_batch(head, LOSSES[name], 12)
+    assert passes == [12, 12, 8] * (2 if name == "confidence" else 1)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 4])

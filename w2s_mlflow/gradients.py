@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ Answer = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 IDLE = "idle"
 """A batch that holds this goes through the model, as all processes must go at once (sharded.py), but is of no other effect."""
+
+
+@dataclass(frozen=True)
+class ByRows:
+    """A loss that is a mean over rows, each of which counts for itself (`BY_ROWS` in losses/)."""
+
+    loss: Loss
+
+    def __call__(self, logits_NC: Tensor, labels_NC: Tensor, progress: float) -> Tensor:
+        return self.loss(logits_NC, labels_NC, progress)
 
 
 def computing(learner: Answer, dtype: str) -> Answer:
@@ -42,10 +53,11 @@ def of_batch(
 ) -> Tensor:
     """The loss on a whole optimizer batch, a scalar; its gradients are added to those of the weights.
 
-    A loss may need all logits at once. So with several parts each first goes through the model without gradient; the loss on
-    all of them gives the gradient at the logits; and each part goes through again, from the random state that it had, to
-    take its own share of that back. Dropout so drops the same twice. A batch over several processes is one batch, too: each
-    process has its own rows' part of the gradients, whose sum is the whole (`Group.sum_gradients`).
+    Where each row counts for itself (`ByRows`), each part goes through the model once. Else a loss may need all logits at
+    once: each of several parts first goes through without gradient; the loss on all of them gives the gradient at the logits;
+    and each part goes through again, from the random state that it had, to take its own share of that back. Dropout so drops
+    the same twice. A batch over several processes is one batch, too: each process has its own rows' part of the gradients,
+    whose sum is the whole (`Group.sum_gradients`).
 
     Args:
         batch: its parts; of several processes, those of this one's share.
@@ -54,7 +66,12 @@ def of_batch(
     """
     answer = _heard(answer)
     if labels_NC is None:
-        return _of_tokens(answer, head, batch, loss, progress, backward, group)
+        words = [head.targets(part)[: 0 if IDLE in part else None] for part in batch]
+        tokens = group.total(torch.tensor(float(sum(map(len, words))), device=next(head.parameters()).device))
+        return _part_by_part(answer, batch, words, tokens, loss, progress, backward, group)
+    if isinstance(loss, ByRows):
+        rows = torch.tensor(float(len(labels_NC)), device=labels_NC.device)
+        return _part_by_part(answer, batch, _labels(batch, labels_NC, group), rows, loss, progress, backward, group)
     if len(batch) == 1 and group.size == 1:
         value = loss(answer(batch[0]), labels_NC, progress)
         backward(value)
@@ -78,30 +95,36 @@ def of_batch(
     return value.detach()
 
 
-def _of_tokens(
+def _labels(batch: Sequence[Batch], labels_NC: Tensor, group: Group) -> Sequence[Tensor]:
+    """The labels of each part."""
+    mine_NC = labels_NC[torch.from_numpy(group.share(np.arange(len(labels_NC))))]
+    rows = [0 if IDLE in part else len(part["input_ids"]) for part in batch]
+    each = max(1, sum(rows) // max(1, len(mine_NC)))  # `compare` has two rows an example
+    return torch.split(mine_NC, [count // each for count in rows])
+
+
+def _part_by_part(
     answer: Answer,
-    head: Head,
     batch: Sequence[Batch],
+    targets: Sequence[Tensor],
+    whole: Tensor,
     loss: Loss,
     progress: float,
     backward: Callable[..., Any],
     group: Group,
 ) -> Tensor:
-    """The same where the loss is a mean over scored tokens: each part counts as its tokens do, and is held alone.
+    """The same where the loss is a mean over targets, `whole` of them in all: a part counts as its own do, and is held alone.
 
-    The logits of all tokens, each as wide as the vocabulary, are so never in memory at once.
+    The logits of all scored tokens, each as wide as the vocabulary, are so never in memory at once.
     """
-    targets = [head.targets(part)[: 0 if IDLE in part else None] for part in batch]
-    device = next(head.parameters()).device
-    tokens = group.total(torch.tensor(float(sum(map(len, targets))), device=device))
-    value = torch.zeros((), device=device)
-    for part, asked_M in zip(batch, targets, strict=True):
-        if len(asked_M):
-            mean = loss(answer(part), asked_M, progress) * (len(asked_M) / tokens)
+    value = torch.zeros((), device=whole.device)
+    for part, own in zip(batch, targets, strict=True):
+        if len(own):
+            mean = loss(answer(part), own, progress) * (len(own) / whole)
             backward(mean)
             value = value + mean.detach()
-        elif group.size > 1 and tokens:
-            backward(none_MV := answer(part), gradient=torch.zeros_like(none_MV))
+        elif group.size > 1 and whole:
+            backward(none := answer(part), gradient=torch.zeros_like(none))
     return group.total(value)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+BY_ROWS = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

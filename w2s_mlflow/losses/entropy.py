@@ -15,6 +15,8 @@ from w2s_mlflow.losses import Auxiliary, weight
 if TYPE_CHECKING:
     from torch import Tensor
 
+BY_ROWS = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Auxiliary):

@@ -14,6 +14,8 @@ from w2s_mlflow.config import must
 if TYPE_CHECKING:
     from torch import Tensor
 
+BY_ROWS = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

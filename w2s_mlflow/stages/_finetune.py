@@ -16,6 +16,9 @@ from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
 from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from w2s_mlflow.gradients import Loss
     from w2s_mlflow.heads import Encoded, Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.train import Also, Options
@@ -74,8 +77,7 @@ def fit_head(
     """
     from w2s_mlflow import learned, metrics, train
 
-    plugin = options.plugin("losses", loss, "--loss")
-    chosen = losses.resolve(plugin.Options(**(loss_options or {})), large=config.rung().large)
+    minimised = _loss(loss, loss_options or {}, large=config.rung().large)
     watched = _encoded(head, validation.examples, config) if validation else None
 
     def validate(step: int) -> float:
@@ -89,7 +91,7 @@ def fit_head(
             head,
             _encoded(head, training.examples, config),
             training.labels_NC,
-            lambda logits, labels, progress: plugin.loss(logits, labels, progress, chosen),
+            minimised,
             _how(config, training.also),
             validate=validate if validation else None,
             report=lambda step, steps, values: recorder.metrics(values, step),
@@ -98,6 +100,19 @@ def fit_head(
     recorder.metrics({"train/steps": fitted.steps, "train/tokens": fitted.tokens, "train/best_epoch": fitted.best_epoch + 1})
     if fitted.scores:
         recorder.metrics({f"validation/best_{score_name}": fitted.scores[fitted.best_epoch]})
+
+
+def _loss(name: str, given: Mapping[str, Any], *, large: bool) -> Loss:
+    from w2s_mlflow import gradients
+
+    plugin = options.plugin("losses", name, "--loss")
+    chosen = losses.resolve(plugin.Options(**given), large=large)
+
+    def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float) -> Tensor:
+        found: Tensor = plugin.loss(logits_NC, labels_NC, progress, chosen)
+        return found
+
+    return gradients.ByRows(loss) if plugin.BY_ROWS else loss
 
 
 def _how(config: Training, also: Also | None) -> Options:
