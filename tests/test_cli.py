@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -11,6 +12,8 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import cli
+from w2s_mlflow.config import loss_option_types
+from w2s_mlflow.stages import student
 
 SIZES = ["--train-size", str(SMALL["train_size"]), "--test-size", str(SMALL["test_size"])]
 
@@ -89,3 +92,18 @@ def test_json_is_all_that_standard_output_holds(
     assert set(first) == {"run_id", "inputs", "metrics", "seconds", "reused"}
     assert set(first["inputs"]) == {"weak", "ceiling"}
     assert not first["reused"] and second["reused"] and second["run_id"] == first["run_id"]
+
+
+def test_the_help_says_what_is_the_default(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, "student", "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    own = [field.name for field in dataclasses.fields(student.Config) if field.name != "loss_options"]
+    assert text.count("[default: ") == len([*own, *loss_option_types(), "reuse"])
+    assert "such as chess or chess_preference. [default: chess]" in text and "--calibrate [true|false]" in text
+
+
+@pytest.mark.parametrize("given", [["--calibrate"], ["--calibrate", "true"], ["--calibrate", "--seed", "3"]])
+def test_a_switch_may_stand_alone(given: list[str]) -> None:
+    found = cli._affirmed(["student", *given, "--plan"])
+    assert found[1:3] == ["--calibrate", "true"] and found.count("true") == 1 and found[-1] == "--plan"
+    assert cli._affirmed(["student", "--calibrate", "false"])[-1] == "false"

@@ -10,11 +10,13 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import itertools
 import json
 import logging
 import signal
 import sys
 import time
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,8 +35,7 @@ SWITCHES = {
     "json": commands.JSON,
     "plan": "Say what would be reused and what trained, and how long that would take; start nothing.",
 }
-REUSE = """exact: a finished run with the same fingerprint is the result; never: nothing that was there before this command is.
-[default: exact]"""
+REUSE = "exact: a finished run with the same fingerprint is the result; never: nothing that was there before this command is."
 ROWS = "Write the rows of a cut without their labels, for people or an API model to label (`student --labels FILE`)."
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that the sentence about them is ours
 
@@ -45,6 +46,7 @@ def main() -> None:
     try:
         arguments = _switched([_dashed(argument) for argument in sys.argv[1:]])
         _check_stage(arguments)
+        arguments = _affirmed(arguments)
         with contextlib.redirect_stdout(sys.stdout if launch.leads() else None):
             job = app(arguments[0] if arguments else None)(arguments, standalone_mode=False)
         if callable(job):  # run out here, as Typer would turn Ctrl-C into a silent exit; after --help there is none
@@ -67,6 +69,7 @@ def app(asked: str | None = None) -> typer.Typer:
         help="Weak-to-strong generalization experiments on MLflow.",
         no_args_is_help=True,
         add_completion=False,
+        rich_markup_mode=None,  # it would take "[default: 3]" for markup
         pretty_exceptions_enable=False,
     )
     found.callback()(lambda: None)  # else Typer takes a command that stands alone for the whole application
@@ -125,6 +128,25 @@ def _switched(arguments: list[str]) -> list[str]:
     return found
 
 
+def _affirmed(arguments: list[str]) -> list[str]:
+    """`--calibrate` alone is `--calibrate true`."""
+    if not arguments or (kind := _kind(arguments[0])) is None:
+        return arguments
+    either = {options.flag(name) for name, type_ in typing.get_type_hints(kind).items() if type_ is bool}
+    found: list[str] = []
+    for argument, after in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
+        found += [argument, "true"] if argument in either and after.startswith("--") else [argument]
+    return found
+
+
+def _kind(name: str) -> type | None:
+    """The Config behind a command, where there is one."""
+    if name == "rows":
+        return listing.Config
+    found: type | None = options.plugin("stages", name, "the stage").Config if name in options.plugins("stages") else None
+    return found
+
+
 def _check_stage(arguments: list[str]) -> None:
     names = (*options.plugins("stages"), *commands.COMMANDS, "rows")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
@@ -148,7 +170,7 @@ def _command(stage: ModuleType) -> Any:
         return functools.partial(_plan if plan else _run, stage, _given(given), reuse, as_json=json)
 
     reuse = inspect.Parameter(
-        "reuse", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=typer.Option("exact", help=REUSE)
+        "reuse", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=typer.Option("exact", help=REUSE, metavar="REUSE")
     )
     return _signed(command, stage.Config, [reuse, *map(_switch, SWITCHES)])
 
@@ -183,7 +205,7 @@ def _fields(cls: type) -> list[tuple[str, str, str]]:
         if field.metadata.get("loss_options"):
             found += _loss_fields()
         else:
-            found.append((field.name, str(field.default).lower(), sentences[field.name]))
+            found.append((field.name, str(field.default).lower() or "nothing", sentences[field.name]))
     return found
 
 
@@ -201,7 +223,8 @@ def _loss_fields() -> list[tuple[str, str, str]]:
 def _parameter(name: str, default: str, help_: str) -> inspect.Parameter:
     # Every option arrives as text: config.parse owns types and wording, whether a value comes from here or from a sweep.
     text = f"{' '.join(help_.split())} [default: {default}]"
-    option = typer.Option(None, options.flag(name), help=text, metavar=name.upper(), show_default=False)
+    metavar = "[true|false]" if default in ("true", "false") else name.upper()
+    option = typer.Option(None, options.flag(name), help=text, metavar=metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
 
 

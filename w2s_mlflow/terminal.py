@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.why import Explanation
 
 PGR_TABLE = "tables/pgr.csv"
+PGR_STATUS, UNDETERMINED = "w2s.pgr_status", "undetermined"
 WIDTH = 150
 """Columns where standard error is no terminal, such as under `mlflow run`."""
 LINES = 40
@@ -26,6 +28,11 @@ HEADLINE = (
     *("default_accuracy", "best_accuracy", "difference", "difference_low", "difference_high", "p"),
 )
 """Metrics of a split, as far as a run has them: of a student or a facilitated weak model, then of a search's best setting."""
+OTHERS = re.compile(
+    r"(debate|before|after)/(win_rate|judge_accuracy)|align/gain(_low|_high)?|probe/\w+/(before|after|gain)|errors/\w+"
+    r"|validation/(perplexity(_before)?|loss)"
+)
+"""Metrics that are shown of runs of other stages."""
 
 
 def show_result(result: Result, seconds: float) -> None:
@@ -34,11 +41,15 @@ def show_result(result: Result, seconds: float) -> None:
 
     if PGR_TABLE in result.digests:  # not where no student or rule was scored on `test`
         _show_table(result)
-    for split in ("selection", "test"):
-        for name in (f"{split}/{name}" for name in HEADLINE):
-            if name in result.metrics:
-                _line(f"{name:24s} {result.metrics[name]:.3f}")
-    if (status := result.tags.get("w2s.pgr_status", "")).startswith("no "):
+    status, undetermined = result.tags.get(PGR_STATUS, ""), result.tags.get(PGR_STATUS) == UNDETERMINED
+    names = [name for split in ("selection", "test") for name in (f"{split}/{name}" for name in HEADLINE)]
+    for name in (*names, *filter(OTHERS.fullmatch, sorted(result.metrics))):
+        if name in result.metrics and not (undetermined and "/pgr" in name):
+            value = result.metrics[name]
+            _line(f"{name:24s} {value:.{0 if value > 1 and value.is_integer() else 3}f}")
+    if undetermined:
+        _line("PGR is undetermined: supervisor and ceiling are not told apart on these test rows")
+    elif status.startswith("no "):
         _line(f"there is no PGR: the student has {status}")
     how = "reused" if result.reused else "done"
     _line(f"{how} in {seconds:.1f} s: {result.name}, run {result.run_id}")
@@ -182,7 +193,7 @@ NUMBERS = ("n", "weak", "accuracy", "ceiling", "PGR")
 
 
 def _compact(row: Mapping[str, str]) -> dict[str, str]:
-    pgr = {"": "", "undetermined": "undetermined"}.get(row["pgr_status"])
+    pgr = {"": "", UNDETERMINED: UNDETERMINED}.get(row["pgr_status"])
     return {
         "task": row["task"],
         "weak -> strong": "" if row["weak"] == "-" else f"{row['weak']} -> {row['strong']}",
