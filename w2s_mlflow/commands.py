@@ -14,7 +14,7 @@ import typer
 from w2s_mlflow import config as options
 from w2s_mlflow import terminal
 
-JSON = "Print one JSON object on standard output when the command ends."
+JSON = "Print one JSON value on standard output when the command ends."
 Job = Callable[[], None]
 
 

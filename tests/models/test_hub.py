@@ -333,7 +333,7 @@ def test_without_its_extra_a_gguf_file_is_refused(tmp_path: Path, monkeypatch: p
     (tmp_path / "weights.gguf").write_bytes(b"GGUF")
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gguf" else found(name))
-    assert 'pip install "w2s_mlflow[gguf]"' in refused(tmp_path / "weights.gguf")
+    assert 'pip install -e ".[gguf]"' in refused(tmp_path / "weights.gguf")
 
 
 def test_a_file_that_is_no_gguf(tmp_path: Path) -> None:

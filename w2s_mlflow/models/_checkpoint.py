@@ -180,7 +180,7 @@ def _of_gguf(path: Path, option: str, value: str) -> Checkpoint:
     if path.suffix != ".gguf":
         raise must(option, "a directory or a GGUF file", value)
     if importlib.util.find_spec("gguf") is None:
-        raise must(option, 'a directory, unless the extra is there that reads GGUF (pip install "w2s_mlflow[gguf]")', value)
+        raise must(option, 'a directory, unless the extra is there that reads GGUF (pip install -e ".[gguf]")', value)
     try:
         seen = path.stat()
         config = _gguf_config(path, seen.st_size, seen.st_mtime_ns)

@@ -167,7 +167,7 @@ class Training(Reported):
         if self.lora is not None and self.freeze is not None:
             raise must("lora", f"none under --freeze {self.freeze}", self.lora)
         if self.lora is not None and importlib.util.find_spec("peft") is None:
-            raise must("lora", 'none, unless the extra is there that has adapters (pip install "w2s_mlflow[lora]")', self.lora)
+            raise must("lora", 'none, unless the extra is there that has adapters (pip install -e ".[lora]")', self.lora)
 
     def resolved(self) -> Self:
         """The same with every `none` but the sizes replaced by what the task and the model say; the sizes come from the cut."""

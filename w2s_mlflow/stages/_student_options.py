@@ -54,8 +54,8 @@ class Config(Training):
     rounds: int | None = None
     """How often the labels go through the chain; none takes 3."""
     lr_decay: float | None = None
-    """A model's rate is its own by this to the power of its position in the chain, the strong model last; none takes 10, the
-    paper's, 1 leaves rates as they are."""
+    """Each model's learning rate is divided by this to the power of its position in the chain, the strong model's the last;
+    none takes 10, the paper's, 1 leaves rates as they are."""
     strong_each_round: bool = False
     """Whether the strong model is fitted in each round, and the next starts from its labels: Algorithm 5 to the letter."""
     generative_epochs: int | None = None

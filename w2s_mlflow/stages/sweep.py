@@ -64,7 +64,7 @@ class Config:
     """Of a search: what ends a trial after some of its runs: median, hyperband, or wilcoxon over tasks and seeds; none
     prunes nothing."""
     study: str | None = None
-    """Of a search: its study by name; none makes one of the file's name and all that its values hang on."""
+    """Of a search: its study by name; none makes one of the file's name and a digest of everything its values depend on."""
     storage: str | None = options.option(None, result=False)
     """Of a search: a database for its study, such as postgresql+psycopg2://user@host/name, for several machines; none takes
     what W2S_STORAGE says, else a file on this machine."""
