@@ -471,7 +471,7 @@ def test_a_hub_id_that_cannot_be_had_says_what_was_tried(cache: Path) -> None:
     assert sentence.endswith(f"; not in the cache {constants.HF_HUB_CACHE})")
     assert "found nowhere" in refused("owner/gpt2@v2")
     with pytest.raises(
-        ConfigError, match=r"--model must be a model that is there, got gpt2, found nowhere \(no directory openai-"
+        ConfigError, match=r"--weak or --strong must be a model that is there, got gpt2, found nowhere \(no directory openai-"
     ):
         models.revision(models.find("gpt2", "weak"))
 
