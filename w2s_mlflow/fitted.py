@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import safetensors.torch
 import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging
 
+from w2s_mlflow import hub
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.heads import Choose, Classify, Compare, Head, build, classes_of
 
@@ -26,7 +25,7 @@ def save(head: Head, directory: Path) -> None:
 
     The precision is that of the head, float32.
     """
-    with _without_progress_bars():
+    with hub.quiet():
         head.model.save_pretrained(directory)
     head.tokenizer.save_pretrained(directory)
     pooling = head.pooling if isinstance(head, Classify) else None
@@ -59,7 +58,7 @@ def _load_model(directory: Path) -> PreTrainedModel:
     architecture = getattr(transformers, name, None)
     if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
         raise ConfigError(f"{directory / 'config.json'} must name a model of transformers as its architecture, got {name!r}")
-    with _without_progress_bars():
+    with hub.quiet():
         read: tuple[PreTrainedModel, dict[str, Collection[object]]] = architecture.from_pretrained(  # type: ignore[assignment]
             directory,
             config=config,
@@ -73,15 +72,3 @@ def _load_model(directory: Path) -> PreTrainedModel:
     if wrong := sorted(str(key) for keys in report.values() for key in keys):
         raise ConfigError(f"the weights in {directory} are not those of {name}: {wrong[0]} is missing or does not belong there")
     return model
-
-
-@contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Hold back the progress bars of transformers, which would tear our own."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -13,10 +13,10 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
-from w2s_mlflow import models, predict
+from w2s_mlflow import models, predict, train
 from w2s_mlflow.config import ConfigError, parse
 from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, student, supervisor
-from w2s_mlflow.tracking import fingerprint, logged_model, results
+from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
 
 TINY: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-27k", "epochs": 1, "head": "classify"}
@@ -121,10 +121,15 @@ def test_all_three_are_trained_and_computed_alike(learned: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     "given", [{"lora": 2}, {"freeze": "trunk"}, pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow)]
 )
-def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(given: dict[str, Any]) -> None:
+def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = supervisor.Config(weak="chess-27k", head="classify", keep_model="always", **SMALL, **given)
     result = supervisor.run(config)
-    head = logged_model.load(result.tags[_runs.MODEL])
+    threads: list[int] = []
+    monkeypatch.setattr(train, "use_threads", threads.append)
+    head, _ = _finetune.kept(result), _finetune.kept(result, 7)
+    assert threads == [head.model.num_parameters(), 7]
     cut = _gold.cut(config.resolved())[1]
     stored = result.predictions("test").aligned([example.id for example in cut.test])
     np.testing.assert_array_equal(predict.probabilities(head, head.encode(cut.test)), stored.probabilities_NC)

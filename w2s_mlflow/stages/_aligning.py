@@ -138,7 +138,7 @@ def _make(config: Config, cut: Split, others: _Others, fingerprint: str, recorde
     labels = _runs.weak_labels(others.weak)
     training, validation = (Labelled.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
     if config.lam:
-        weak_head = _judging.kept(others.weak, config)
+        weak_head = _finetune.kept(others.weak, config.rung().parameters)
         training = replace(training, also=_arguing(config, head, training.examples, weak_head, learned))
     watched = validation if config.early_stopping == "weak" else None
     _finetune.fit_head(head, config, training, watched, recorder)
@@ -240,8 +240,8 @@ def _compare(
     """
     from w2s_mlflow import stats
 
-    other = _judging.mind(_judging.kept(others.weak, config), asked, config)
-    sides = {"before": ("random", _judging.mind(_judging.kept(others.before, config), asked, config))}
+    other = _judging.mind(_finetune.kept(others.weak, config.rung().parameters), asked, config)
+    sides = {"before": ("random", _judging.mind(_finetune.kept(others.before), asked, config))}
     sides["after"] = ("policy" if policy is not None else "random", _judging.mind(head, asked, config, policy))
     said: dict[str, Verdicts] = {}
     for when, (chooser, mind) in sides.items():

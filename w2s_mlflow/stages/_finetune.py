@@ -1,4 +1,4 @@
-"""What supervisor, ceiling and student share: a fitted head and its stored predictions.
+"""What the stages share that train a model or ask one: a fitted head and its stored predictions.
 
 Nothing here sees ground truth: examples have no label, and the labels to train on are handed in.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import config as options
 from w2s_mlflow import losses, models, split, tasks
 from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
+from w2s_mlflow.stages import _runs
 from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.gradients import Loss
     from w2s_mlflow.heads import Encoded, Head
     from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.train import Also, Options
 
 
@@ -59,6 +61,21 @@ def build_head(config: Training, *, pretrained: bool = True, start: Path | None 
     return head
 
 
+def kept(found: Result, parameters: int | None = None) -> Head:
+    """The model that a run has kept, where models are trained, ready to answer.
+
+    Args:
+        parameters: of the largest model that is computed with, which decides on the threads; none: its own.
+    """
+    from w2s_mlflow import train
+    from w2s_mlflow.tracking import logged_model
+
+    head = logged_model.load(found.tags[_runs.MODEL])
+    train.use_threads(parameters or head.model.num_parameters())
+    train.place(head)
+    return head
+
+
 def fit_head(
     head: Head,
     config: Training,
@@ -82,7 +99,7 @@ def fit_head(
 
     def validate(step: int) -> float:
         assert validation is not None and watched is not None
-        score = metrics.agreement_score(_probabilities(head, watched, config), validation.labels_NC)
+        score = metrics.agreement_score(probabilities(head, watched, config), validation.labels_NC)
         recorder.metrics({f"validation/{score_name}": score}, step)
         return score
 
@@ -141,7 +158,8 @@ def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encod
     return predict.pooled(head, data, config.micro_batch or predict.BATCH, config.dtype)
 
 
-def _probabilities(head: Head, data: Encoded, config: Training) -> Floats:
+def probabilities(head: Head, data: Encoded, config: Training) -> Floats:
+    """What the head says of encoded examples, (N, C), computed as all stored predictions are."""
     from w2s_mlflow import predict
 
     return predict.probabilities(head, data, config.micro_batch or predict.BATCH, config.dtype)
@@ -149,7 +167,7 @@ def _probabilities(head: Head, data: Encoded, config: Training) -> Floats:
 
 def predictions(head: Head, examples: Sequence[Example], config: Training) -> Predictions:
     """The head's probabilities on `examples`."""
-    return predict_table(examples, _probabilities(head, head.encode(examples), config))
+    return predict_table(examples, probabilities(head, head.encode(examples), config))
 
 
 def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Predictions:

@@ -10,14 +10,13 @@ import numpy as np
 from w2s_mlflow import config as options
 from w2s_mlflow.config import must, unknown
 from w2s_mlflow.records import Example, Floats
-from w2s_mlflow.stages import _heard, _runs
+from w2s_mlflow.stages import _finetune, _heard
 from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
     from w2s_mlflow.explainers.extractive import Mind, Policy
     from w2s_mlflow.heads import Head
     from w2s_mlflow.judges import Judge
-    from w2s_mlflow.tracking.results import Result
 
 
 def judges(names: str, given: str) -> dict[str, Any]:
@@ -69,22 +68,11 @@ def answers(weak: Mind, config: Training) -> Callable[[Sequence[Example]], Float
     """log probabilities of the classes, (N, C), by the frozen weak model."""
 
     def answer(asked: Sequence[Example]) -> Floats:
-        found_NC = _probabilities(weak.head, weak.head.encode(asked), config)
+        found_NC = _finetune.probabilities(weak.head, weak.head.encode(asked), config)
         log_p_NC: Floats = np.log(np.maximum(found_NC, np.finfo(np.float32).tiny))
         return log_p_NC
 
     return answer
-
-
-def kept(found: Result, config: Training) -> Head:
-    """The model of a run, ready to answer."""
-    from w2s_mlflow import train
-    from w2s_mlflow.tracking import logged_model
-
-    train.use_threads(config.rung().parameters)
-    head = logged_model.load(found.tags[_runs.MODEL])
-    train.place(head)
-    return head
 
 
 def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy | None = None) -> Mind:
@@ -92,10 +80,4 @@ def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy 
     from w2s_mlflow.explainers import extractive
 
     reading = extractive.read(head, asked)
-    return extractive.Mind(head, reading, _probabilities(head, reading.data, config).argmax(axis=1), policy)
-
-
-def _probabilities(head: Head, data: Any, config: Training) -> Floats:
-    from w2s_mlflow import predict
-
-    return predict.probabilities(head, data, config.micro_batch or predict.BATCH, config.dtype)
+    return extractive.Mind(head, reading, _finetune.probabilities(head, reading.data, config).argmax(axis=1), policy)

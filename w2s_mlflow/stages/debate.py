@@ -31,6 +31,7 @@ from w2s_mlflow.stages import (
     _align_options,
     _aligning,
     _debates,
+    _finetune,
     _gold,
     _judging,
     _methods,
@@ -162,7 +163,7 @@ def questions(config: Config, cut: Split) -> tuple[Example, ...]:
 
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     asked = questions(config, cut)
-    heads = {side: _judging.kept(found, config) for side, found in ((WEAK, weak), (STRONG, strong))}
+    heads = {side: _finetune.kept(found, config.rung().parameters) for side, found in ((WEAK, weak), (STRONG, strong))}
     policy = _aligning.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
     minds = {WEAK: _judging.mind(heads[WEAK], asked, config), STRONG: _judging.mind(heads[STRONG], asked, config, policy)}
     played = _debates.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)

@@ -21,7 +21,7 @@ from w2s_mlflow import models, tasks
 from w2s_mlflow.config import must
 from w2s_mlflow.records import Example, Ints
 from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _gold, _methods, _runs, ceiling, student
+from w2s_mlflow.stages import _finetune, _gold, _methods, _runs, ceiling, student
 from w2s_mlflow.stages._options import model_name
 
 if TYPE_CHECKING:
@@ -124,12 +124,9 @@ def _on_evidence(
     config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], found: Result, top: Result
 ) -> dict[str, Any]:
     """The student's answers where its own evidence, the ceiling's, or random tokens stand alone; and the first two as text."""
-    from w2s_mlflow import evidence, train
-    from w2s_mlflow.tracking import logged_model
+    from w2s_mlflow import evidence
 
-    head, other = (logged_model.load(run.tags[_runs.MODEL]) for run in (found, top))
-    for each in (head, other):
-        train.place(each)
+    head, other = (_finetune.kept(run) for run in (found, top))
     data = head.encode(examples)
     scored = {
         "own": evidence.scores(head, data, answers["answer"]),

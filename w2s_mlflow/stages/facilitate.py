@@ -164,24 +164,14 @@ def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
 
 def _answers(teacher: Result, config: Config, asked: Sequence[Example]) -> SoftLabels:
     """f_S(q) for each question, computed as the strong model's stored predictions were."""
-    from w2s_mlflow import train
-    from w2s_mlflow.tracking import logged_model
-
-    head = logged_model.load(teacher.tags[_runs.MODEL])
-    train.use_threads(head.model.num_parameters())
-    train.place(head)
-    return _finetune.predictions(head, asked, config)
+    return _finetune.predictions(_finetune.kept(teacher), asked, config)
 
 
 def _start(learner: Learner, weak: Result) -> Head:
     """The weak model before it is taught."""
     from w2s_mlflow import train
-    from w2s_mlflow.tracking import logged_model
 
     if learner.start != SUPERVISOR:
         return _finetune.build_head(learner)
     train.seed_everything(learner.seed)
-    train.use_threads(learner.rung().parameters)
-    head = logged_model.load(weak.tags[_runs.MODEL])
-    train.place(head)
-    return head
+    return _finetune.kept(weak)
