@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from w2s_mlflow import heads, predict, train
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import _gold, analyze, probe
-from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -93,23 +94,48 @@ def test_its_numbers_follow_from_its_table_and_reads_are_counted() -> None:
     assert results.get(found.tags["w2s.student_run_id"]).stage == "student"
 
 
+@pytest.fixture
+def layers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """(rows at once, type) of each pass through a model from here on."""
+    seen: list[tuple[int, str]] = []
+    own = predict.layers
+
+    def spy(head: heads.Head, data: heads.Encoded, pooling: str, batch_size: int, dtype: str) -> Any:
+        seen.append((batch_size, dtype))
+        return own(head, data, pooling, batch_size, dtype)
+
+    monkeypatch.setattr(predict, "layers", spy)
+    return seen
+
+
+def test_a_model_is_built_only_for_activations_that_are_not_kept_and_is_placed(
+    monkeypatch: pytest.MonkeyPatch, layers: list[tuple[int, str]]
+) -> None:
+    asked, placed = config(seed=5, micro_batch=32), list[heads.Head]()
+    first = probe.run(replace(asked, probe_size=20))  # with the student
+    layers.clear()
+    monkeypatch.setattr(train, "place", placed.append)
+    second = probe.run(asked)
+    assert second.tags["w2s.student_run_id"] == first.tags["w2s.student_run_id"]
+    assert layers == [(32, "float32")] * 2 and len(placed) == 2
+    monkeypatch.setattr(probe, "VERSION", 0)
+    assert probe.run(asked).run_id != second.run_id
+    assert len(layers) == len(placed) == 2
+    monkeypatch.setattr(fingerprint, "libraries", lambda *more: {"torch": "0.0"})
+    probe.run(asked)
+    assert len(layers) == 4  # the pretrained model's, too
+
+
 @pytest.mark.slow
-def test_another_task_can_be_the_concept_and_nothing_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_task_can_be_the_concept_and_nothing_is_computed_twice(layers: list[tuple[int, str]]) -> None:
     first = probe.run(config(concepts="chess,chess_preference"))
     assert {row["concept"] for row in rows(first)} == {"chess", "chess_preference"}
     assert probe.run(config(concepts="chess,chess_preference")).run_id == first.run_id
-    seen: list[int] = []
-    layers = predict.layers
-
-    def spy(*given: Any, **named: Any) -> Any:
-        seen.append(1)
-        return layers(*given, **named)
-
-    monkeypatch.setattr(predict, "layers", spy)
+    layers.clear()
     probe.run(config(concepts="chess"))  # a result of its own, from the activations that are kept
-    assert seen == []
+    assert len(layers) == 0
     probe.run(config(concepts="chess", loss="confidence"))
-    assert seen == [1]  # the new student's; the pretrained model's are kept
+    assert len(layers) == 1  # the new student's; the pretrained model's are kept
 
 
 @pytest.mark.slow

@@ -13,9 +13,10 @@ Artifacts: `probes.csv`, a row for each concept, layer and model.
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,7 @@ from w2s_mlflow.stages._options import model_name
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Head
+    from w2s_mlflow.tracking.fingerprint import Parts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -104,18 +106,13 @@ def run(config: Config) -> Result:
     identity["seed"] = str(config.seed)
     note = f"Linear probes for {', '.join(concepts)} on `{rung.name}` before and after it became {found.name}."
     order = store.Order(_runs.run_name("probe", identity), parts, config, identity, {"w2s.student_run_id": found.run_id}, note)
-    return store.produce(order, lambda recorder: _make(config, found, concepts, recorder))
+    return store.produce(order, lambda recorder: _make(config, found, concepts, parts, recorder))
 
 
-def _make(config: Config, found: Result, concepts: dict[str, _gold.Concept], recorder: Recorder) -> None:
-    from w2s_mlflow.tracking import logged_model
-
-    models_ = {BEFORE: _finetune.build_head(config), AFTER: logged_model.load(found.tags[_runs.MODEL])}
-    weights = {BEFORE: models.revision(config.rung()), AFTER: found.fingerprint}
+def _make(config: Config, found: Result, concepts: dict[str, _gold.Concept], parts: Parts, recorder: Recorder) -> None:
     rows: list[dict[str, Any]] = []
-    for name, concept in concepts.items():
-        activations = {when: _activations(models_[when], weights[when], concept, config) for when in models_}
-        probes = {when: [*_probes(found_NLD, concept, config.seed)] for when, found_NLD in activations.items()}
+    for name, probes in _probed(config, found, concepts, parts).items():
+        concept = concepts[name]
         rows += [row for when, every in probes.items() for row in _rows(name, when, every, concept)]
         recorder.metrics(_gained(name, probes, concept) | concept.reads)
         for when, every in probes.items():
@@ -128,18 +125,39 @@ def _make(config: Config, found: Result, concepts: dict[str, _gold.Concept], rec
     recorder.text(PROBES, table.getvalue())
 
 
-def _activations(head: Head, weights: str, concept: _gold.Concept, config: Config) -> Floats:
-    """(N, layers, D) of all rows of a concept, kept on this machine by weights and rows."""
+def _probed(
+    config: Config, found: Result, concepts: Mapping[str, _gold.Concept], parts: Parts
+) -> dict[str, dict[str, list[Probe]]]:
+    """The probes of each concept before and after, one model after the other."""
+    built = {BEFORE: lambda: _finetune.build_head(config), AFTER: lambda: _finetune.kept(found)}
+    weights = {BEFORE: models.revision(config.rung()), AFTER: found.fingerprint}
+    probes: dict[str, dict[str, list[Probe]]] = {name: {} for name in concepts}
+    for when, build in built.items():
+        head = functools.cache(build)
+        for name, concept in concepts.items():
+            found_NLD = _activations(head, weights[when], concept, config, parts)
+            probes[name][when] = [*_probes(found_NLD, concept, config.seed)]
+    return probes
+
+
+def _activations(head: Callable[[], Head], weights: str, concept: _gold.Concept, config: Config, parts: Parts) -> Floats:
+    """(N, layers, D) of all rows of a concept, kept on this machine by weights, rows, and all that computes them.
+
+    Args:
+        head: the model, asked for where they are not kept.
+    """
     from w2s_mlflow import heads, predict
 
     examples = concept.examples
     pooling = config.pooling or config.rung().pooling
-    key = [weights, concept.digest, pooling, config.max_length, config.dtype, [example.segments for example in examples]]
+    how = [pooling, config.max_length, config.dtype, config.micro_batch, parts.source, parts.libraries]
+    key = [weights, concept.digest, *how, [example.segments for example in examples]]
     name = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:32]
 
     def made() -> cache.Arrays:
         read = heads.responses if tasks.find(concept.task).head == "compare" else heads.whole
-        return {"hidden": predict.layers(head, read(head.reader, examples), pooling, dtype=config.dtype)}
+        data = read(head().reader, examples)
+        return {"hidden": predict.layers(head(), data, pooling, config.micro_batch or predict.BATCH, config.dtype)}
 
     found_NLD: Floats = cache.arrays(f"probe-{name}", made)["hidden"]
     return found_NLD
