@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -80,6 +80,22 @@ def test_scores_leave_no_gradient_and_no_hook_and_dropout_is_off() -> None:
     assert np.array_equal(first, second) and head.training
     assert all(parameter.grad is None for parameter in head.parameters())
     assert not head.model.get_input_embeddings()._forward_hooks
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_weight_needs_a_gradient_for_the_same_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = made(kind)
+    data, (first, *others) = encoded(head), head.parameters()
+    first.requires_grad_(False)
+    learned: list[bool] = []
+    head.model.get_input_embeddings().register_forward_hook(
+        lambda *given: learned.append(any(own.requires_grad for own in others))
+    )
+    found_T = evidence.scores(head, data, ANSWERS)
+    assert not first.requires_grad and all(own.requires_grad for own in others)
+    monkeypatch.setattr(evidence, "_frozen", nullcontext)
+    assert np.array_equal(evidence.scores(head, data, ANSWERS), found_T)
+    assert learned == [False, True]
 
 
 def test_the_highest_scores_of_each_row_are_kept_and_marks_always() -> None:

@@ -37,7 +37,7 @@ def scores(head: Head, data: Encoded, answers_N: Ints, batch_size: int = BATCH) 
     for start in range(0, len(order), batch_size):
         examples = order[start : start + batch_size]
         batch = {name: tensor.to(device) for name, tensor in data.batch(examples).items()}
-        with torch.enable_grad(), _embedded(head.model) as embedded:
+        with torch.enable_grad(), _frozen(head), _embedded(head.model) as embedded:
             margin = _margin(head(batch), torch.from_numpy(answers_N[examples]).to(device)).sum()
             (gradient_RLD,) = torch.autograd.grad(margin, embedded)
         score_RL = (gradient_RLD * embedded[0]).sum(dim=-1).detach().float().cpu().numpy()
@@ -52,6 +52,19 @@ def scores(head: Head, data: Encoded, answers_N: Ints, batch_size: int = BATCH) 
 def _margin(logits_NC: Tensor, answers_N: Tensor) -> Tensor:
     own_NC = nn.functional.one_hot(answers_N, logits_NC.shape[1]).bool()
     return logits_NC[own_NC] - logits_NC.masked_fill(own_NC, -torch.inf).logsumexp(dim=1)
+
+
+@contextmanager
+def _frozen(head: Head) -> Iterator[None]:
+    """Inside, no weight has a gradient, so that of what leads to weights alone nothing is held."""
+    learned = [weight for weight in head.parameters() if weight.requires_grad]
+    try:
+        for weight in learned:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in learned:
+            weight.requires_grad_()
 
 
 @contextmanager

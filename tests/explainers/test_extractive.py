@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,15 @@ def test_scores_of_a_policy_hang_on_the_decision(kind: str) -> None:
     own = mind(kind, policy)
     other = Mind(own.head, own.reading, 1 - own.decisions_N, policy)
     assert not torch.allclose(extractive._by_policy(own)[0], extractive._by_policy(other)[0])
+
+
+@pytest.mark.parametrize("chooser", ["gradient", "policy"])
+def test_at_most_a_micro_batch_of_questions_is_read_at_once(chooser: str) -> None:
+    own = replace(mind("llama", Policy(16, seed=0)), micro_batch=2)
+    read: list[int] = []
+    own.head.model.get_input_embeddings().register_forward_hook(lambda module, given, made: read.append(len(made)))
+    extractive.explainer(chooser, own, 2, seed=0)([()] * 3)
+    assert read == [2 * 2, 1 * 2]  # each is two rows, one of each answer
 
 
 @pytest.mark.parametrize("chooser", extractive.CHOOSERS)

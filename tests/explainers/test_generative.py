@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -69,7 +71,7 @@ def test_what_keeps_to_no_form_is_sampled_once_more_and_then_not_shown(monkeypat
     asked: list[tuple[list[str], tuple[int, int]]] = []
     replies = [["no end", "it is. x"], ["again no end"]]
 
-    def sampler(head: Head, tokens: int) -> generative.Sampler:
+    def sampler(head: Head, tokens: int, size: int) -> generative.Sampler:
         def sample(prompts: object, seeds: tuple[int, int]) -> list[str]:
             asked.append((list(prompts), seeds))  # type: ignore[call-overload]
             return replies[len(asked) - 1]
@@ -90,7 +92,7 @@ def prompts_of(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What is asked of the model from here on, call by call; it says one sentence."""
     asked: list[list[str]] = []
 
-    def sampler(head: Head, tokens: int) -> generative.Sampler:
+    def sampler(head: Head, tokens: int, size: int) -> generative.Sampler:
         def sample(prompts: Sequence[str], seeds: tuple[int, int]) -> list[str]:
             asked.extend([list(prompts)] if prompts else [])
             return [" so it is."] * len(prompts)
@@ -149,10 +151,10 @@ def test_a_line_of_play_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_seed_says_the_same_and_another_round_or_seed_something_else() -> None:
     head = bytes_head()
-    sample = generative._sampler(head, 12)
+    sample = generative._sampler(head, 12, 64)
     prompts = [question.segments[0] for question in QUESTIONS]
     first = sample(prompts, (0, 0))
-    assert sample(prompts, (0, 0)) == first and generative._sampler(head, 12)(prompts, (0, 0)) == first
+    assert sample(prompts, (0, 0)) == first and generative._sampler(head, 12, 64)(prompts, (0, 0)) == first
     assert sample(prompts, (0, 1)) != first and sample(prompts, (1, 0)) != first
     assert all(0 < len(text.encode()) <= 3 * 12 for text in first) and len(set(first)) > 5
 
@@ -162,8 +164,16 @@ def test_sampling_moves_no_other_random_number_and_leaves_the_mode_alone() -> No
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    generative._sampler(head, 4)(["is it so"], (0, 0))
+    generative._sampler(head, 4, 64)(["is it so"], (0, 0))
     assert torch.equal(torch.rand(2), expected) and head.training
+
+
+def test_at_most_a_micro_batch_of_prompts_is_gone_on_from_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generated = Mock(side_effect=lambda head, data, rows, how, seed: ["a."] * len(rows))
+    monkeypatch.setattr(generative, "_generated", generated)
+    own = replace(mind(bytes_head(), QUESTIONS[:3]), micro_batch=2)
+    generative.explainer("rationale", own, 4, 0, CLAIMS[:3])([()] * 3)
+    assert [len(call.args[2]) for call in generated.call_args_list] == [2, 1]
 
 
 def test_a_batch_says_what_each_says_alone() -> None:

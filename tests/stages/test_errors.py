@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -64,8 +65,15 @@ def texts(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any]) -> None:
-    found = errors.run(config(**texts, evidence=0.3))
+def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    texts |= {"dtype": "bfloat16", "micro_batch": 16}
+    scores, probabilities = Mock(wraps=evidence.scores), Mock(wraps=predict.probabilities)
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence, "scores", scores)
+        patch.setattr(predict, "probabilities", probabilities)
+        found = errors.run(config(**texts, evidence=0.3))
+    assert {call.args[3:] for call in scores.call_args_list} == {(16,)}
+    assert {call.args[2:] for call in probabilities.call_args_list} == {(16, "bfloat16")}  # stored ones and those on evidence
     rows = errors.read(found)
     assert len(rows) == found.metrics["errors/count"] > 0 and rows[list(errors.ON_EVIDENCE)].notna().all(axis=None)
     assert sum(found.metrics[f"errors/{name}"] for name in table.TYPES) == pytest.approx(1)
@@ -74,8 +82,8 @@ def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any]) -> None:
     by_id = {example.id: example for example in _gold.cut(config(**texts).resolved())[1].test}
     data = head.encode([by_id[id_] for id_ in rows["id"]])
     for judged, answer, name in ((head, "answer", "own"), (other, "ceiling_answer", "ceiling")):
-        kept = evidence.top(head, data, evidence.scores(judged, data, rows[answer].to_numpy()), 0.3)
-        answers = predict.probabilities(head, evidence.alone(data, kept)).argmax(axis=1)
+        kept = evidence.top(head, data, evidence.scores(judged, data, rows[answer].to_numpy(), 16), 0.3)
+        answers = predict.probabilities(head, evidence.alone(data, kept), 16, "bfloat16").argmax(axis=1)
         assert np.array_equal(rows[f"on_{name}_evidence"], answers)
         assert list(rows[f"{name}_evidence"]) == evidence.quotes(head, data, kept)
 

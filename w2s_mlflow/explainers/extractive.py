@@ -31,12 +31,17 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Mind:
-    """One side of a debate: a fitted model with its decisions on the questions, and its policy where it has one."""
+    """One side of a debate: a fitted model with its decisions on the questions, and its policy where it has one.
+
+    Attributes:
+        micro_batch: questions that go through the model at once; None: BATCH.
+    """
 
     head: Head
     reading: Read
     decisions_N: Ints
     policy: Policy | None = None
+    micro_batch: int | None = None
 
 
 def explainer(chooser: str, mind: Mind, size: int, seed: int) -> Explainer:
@@ -89,7 +94,7 @@ def _at_random(mind: Mind) -> tuple[Tensor, Tensor]:
 def _by_gradient(mind: Mind) -> tuple[Tensor, Tensor]:
     """The sum over a piece's tokens of gradient times input for the decision."""
     read_NP, reading = readable(mind.reading), mind.reading
-    score_T = evidence.scores(mind.head, reading.data, mind.decisions_N)
+    score_T = evidence.scores(mind.head, reading.data, mind.decisions_N, mind.micro_batch or BATCH)
     example_T = np.repeat(np.arange(len(reading.data.lengths_R)) // reading.data.rows_per_example, reading.data.lengths_R)
     known_T = reading.piece_T != NOWHERE
     scores_NP = np.zeros(read_NP.shape, dtype=np.float32)
@@ -101,12 +106,12 @@ def _by_policy(mind: Mind) -> tuple[Tensor, Tensor]:
     assert mind.policy is not None, "the chooser policy needs one"
     reading, read_NP = mind.reading, readable(mind.reading)
     scores_NP = torch.zeros(read_NP.shape)
-    order = np.argsort(reading.data.lengths_N(), kind="stable")
+    order, size = np.argsort(reading.data.lengths_N(), kind="stable"), mind.micro_batch or BATCH
     device, training = next(mind.head.parameters()).device, mind.head.training
     mind.head.eval()
     with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
             batch, piece_RL = reading.batch(rows, device)
             decisions = torch.from_numpy(mind.decisions_N[rows]).to(device)
             found_NP, _ = _policy.scores(mind.head, mind.policy, batch, piece_RL, decisions, read_NP.shape[1])

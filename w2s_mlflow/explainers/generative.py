@@ -4,7 +4,8 @@
 the second round on the other side's last words stand before the claim, on one line and in quotes.
 `line`: it goes on after the position and the move that it decided for; what counts is moves, up to the first word that is none.
 Whatever keeps to no form is sampled once more, and then nothing is shown. A batch is drawn from a random stream of its own, by
-the seed, the round and its place among the questions. Shape legend: R token rows, L tokens.
+the seed, the round and its place among the questions; so what is said hangs on `--micro-batch`, too. Shape legend: R token
+rows, L tokens.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def explainer(chooser: str, mind: Mind, tokens: int, seed: int, claims: Sequence
     _check(chooser, mind.head, claims)
     prompt, keep = {"rationale": (_asked, _sentences), "line": (_played, _line)}[chooser]
     questions = mind.reading.questions
-    sample, reader, room = _sampler(mind.head, tokens), mind.head.reader, _room(mind.head, tokens)
+    sample, reader, room = _sampler(mind.head, tokens, mind.micro_batch or BATCH), mind.head.reader, _room(mind.head, tokens)
     draws = itertools.count()
 
     def say(heard: Sequence[str]) -> list[str]:
@@ -153,7 +154,7 @@ Sampler = Callable[[Sequence[str], tuple[int, int]], list[str]]
 """(prompts, seeds) -> what the model says after each."""
 
 
-def _sampler(head: Head, tokens: int) -> Sampler:
+def _sampler(head: Head, tokens: int, size: int) -> Sampler:
     reader = Reader(head.tokenizer, head.model, _room(head, tokens))
     how = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=True,
@@ -171,8 +172,8 @@ def _sampler(head: Head, tokens: int) -> Sampler:
             return []
         data = reader.read([(prompt,) for prompt in prompts], keep_end=True, closed=False)
         order, found = np.argsort(data.lengths_R, kind="stable"), [""] * len(prompts)
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
             drawn = np.random.default_rng((*seeds, start)).integers(2**62)
             for row, text in zip(rows, _generated(head, data, rows, how, int(drawn)), strict=True):
                 found[row] = text

@@ -80,4 +80,5 @@ def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy 
     from w2s_mlflow.explainers import extractive
 
     reading = extractive.read(head, asked)
-    return extractive.Mind(head, reading, _finetune.probabilities(head, reading.data, config).argmax(axis=1), policy)
+    decisions_N = _finetune.probabilities(head, reading.data, config).argmax(axis=1)
+    return extractive.Mind(head, reading, decisions_N, policy, config.micro_batch)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 1
+VERSION = 2
 ERRORS = "errors.csv"
 ANSWERS = ("answer", "weak_answer", "ceiling_answer")
 ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
@@ -128,9 +128,10 @@ def _on_evidence(
 
     head, other = (_finetune.kept(run) for run in (found, top))
     data = head.encode(examples)
+    size = config.micro_batch or evidence.BATCH
     scored = {
-        "own": evidence.scores(head, data, answers["answer"]),
-        "ceiling": evidence.scores(other, data, answers["ceiling_answer"]),
+        "own": evidence.scores(head, data, answers["answer"], size),
+        "ceiling": evidence.scores(other, data, answers["ceiling_answer"], size),
         "random": np.random.default_rng(config.seed).random(len(data.flat), dtype=np.float32),
     }
     kept = {name: evidence.top(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}
@@ -140,12 +141,10 @@ def _on_evidence(
 
 
 def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
-    """The student's classes where only what is kept is left."""
-    from w2s_mlflow import evidence, predict
+    """The student's classes where only what is kept is left, computed as the answers that they are held against."""
+    from w2s_mlflow import evidence
 
-    found_N: Ints = predict.probabilities(head, evidence.alone(data, kept_T), config.micro_batch or predict.BATCH).argmax(
-        axis=1
-    )
+    found_N: Ints = _finetune.probabilities(head, evidence.alone(data, kept_T), config).argmax(axis=1)
     return found_N
 
 
