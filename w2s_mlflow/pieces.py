@@ -11,6 +11,7 @@ defender, and its opponent can show it.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -37,6 +38,7 @@ class Piece(NamedTuple):
     end: int
 
 
+@functools.lru_cache(maxsize=1024)  # a debate asks for the same question's again and again
 def cut(example: Example) -> tuple[Piece, ...]:
     """The pieces of a question, in the order of its texts."""
     found = [Piece(number, *span) for number, text in enumerate(example.segments) for span in _spans(text)]

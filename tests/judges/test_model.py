@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from w2s_mlflow import judges
+from w2s_mlflow import judges, pieces
 from w2s_mlflow.judges import model
 from w2s_mlflow.records import Debate, Example, Explanation, Floats, Side, Verdict
 
@@ -67,6 +68,16 @@ def test_a_rationale_is_read_after_what_is_left_of_the_question() -> None:
     spoken = Side("strong", 0, "Qc3", Explanation("because"))
     (verdict,) = JUDGE([Debate(QUESTION, spoken, side("weak", 1, 0))])
     assert verdict.log_odds == pytest.approx(math.log(0.6 / 0.7), abs=1e-6)
+
+
+def test_a_question_is_cut_once_and_hidden_once_for_an_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, spans = Mock(wraps=pieces.shown), Mock(wraps=pieces._spans)
+    monkeypatch.setattr(pieces, "shown", shown)
+    monkeypatch.setattr(pieces, "_spans", spans)
+    pieces.cut.cache_clear()
+    debate = Debate(QUESTION, side("strong", 0, 1), side("weak", 1, 0))
+    JUDGE([debate, debate.swapped()])
+    assert (shown.call_count, spans.call_count) == (2, 3)  # two sides' evidence; a segment and two candidates
 
 
 def test_no_debates_have_no_verdicts() -> None:

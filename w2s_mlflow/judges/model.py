@@ -29,21 +29,22 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
     """
 
     def judge(debates: Sequence[Debate]) -> list[Verdict]:
-        questions = [_question(debate, own) for debate in debates for own in (True, False)]
-        if not questions:
+        if not debates:
             return []
-        once = {question: row for row, question in enumerate(dict.fromkeys(questions))}  # the orders of a debate share them
+        seen = [(debate.question, _seen(debate, own)) for debate in debates for own in (True, False)]
+        left = {one: evidence(*one) for one in dict.fromkeys(seen)}  # the orders of a debate share them
+        questions = [left[one] for one in seen]
+        once = {question: row for row, question in enumerate(dict.fromkeys(questions))}
         log_p_NC = answer(list(once))[[once[question] for question in questions]]
         return [_verdict(debate, *log_p_NC[2 * n : 2 * n + 2]) for n, debate in enumerate(debates)]
 
     return judge
 
 
-def _question(debate: Debate, of_first: bool) -> Example:
-    """What is left of the question for one side."""
+def _seen(debate: Debate, of_first: bool) -> Explanation:
+    """What one side's claim is held against."""
     own, other = (debate.first, debate.second) if of_first else (debate.second, debate.first)
-    explanation = own.explanation if own.explanation.text else other.explanation
-    return evidence(debate.question, explanation)
+    return own.explanation if own.explanation.text else other.explanation
 
 
 def evidence(question: Example, explanation: Explanation) -> Example:
