@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from w2s_mlflow.config import ConfigError
 from w2s_mlflow.judges import Judge, model, reward
 from w2s_mlflow.records import Debate, Verdict
 from w2s_mlflow.stages import _aligning, _arguing, _gold, _heard, _transcripts, align, analyze, student
-from w2s_mlflow.tracking import planned, results, store
+from w2s_mlflow.tracking import logged_model, planned, results, store
 from w2s_mlflow.tracking.results import Result
 
 MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}
@@ -30,14 +31,16 @@ def probabilities(found: Result) -> list[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
-def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not() -> None:
+def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = student.run(student.Config(ceiling="none", **MODELS, **SMALL))
     found = align.run(config(lam=0.0))
     assert probabilities(found) == probabilities(plain)
     assert found.metrics["test/accuracy"] == found.metrics["test/before_accuracy"] == plain.metrics["test/accuracy"]
     assert found.metrics["align/gain"] == 0 and _aligning.POLICY not in found.digests
     assert not [name for name in found.metrics if name.startswith("align/re")]
+    monkeypatch.setattr(logged_model, "load", load := Mock(wraps=logged_model.load))
     other = align.run(config(lam=0.5))
+    assert load.call_count == 2  # the weak model and the plain student, once each
     assert probabilities(other) != probabilities(plain) and results.get(other.tags["w2s.before_run_id"]).run_id == plain.run_id
     check_written(other)
     assert align.run(config(lam=0.5)).run_id == other.run_id

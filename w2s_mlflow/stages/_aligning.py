@@ -6,7 +6,7 @@ judge has said of the debates so far, and rewards in its place. On held-out ques
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -133,12 +133,11 @@ def _before(config: Config) -> Result:
 
 
 def _make(config: Config, cut: Split, others: _Others, fingerprint: str, recorder: Recorder) -> Head:
-    head = _finetune.build_head(config)
+    head, weak_head = _finetune.build_head(config), _finetune.kept(others.weak, config.rung().parameters)
     learned = _learned(others.debates, recorder)
     labels = _runs.weak_labels(others.weak)
     training, validation = (Labelled.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
     if config.lam:
-        weak_head = _finetune.kept(others.weak, config.rung().parameters)
         training = replace(training, also=_arguing(config, head, training.examples, weak_head, learned))
     watched = validation if config.early_stopping == "weak" else None
     _finetune.fit_head(head, config, training, watched, recorder)
@@ -146,7 +145,10 @@ def _make(config: Config, cut: Split, others: _Others, fingerprint: str, recorde
     recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation, config))
     _finetune.record_heldout(head, config, cut, recorder)
     _keep(policy, recorder)
-    _compare(config, cut.test[: config.questions], head, policy, others, learned, fingerprint, recorder)
+    asked, before = cut.test[: config.questions], _finetune.kept(others.before)
+    minds = {WEAK: _judging.mind(weak_head, asked, config), "before": _judging.mind(before, asked, config)}
+    minds["after"] = _judging.mind(head, asked, config, policy)
+    _compare(config, asked, minds, learned, fingerprint, recorder)
     return head
 
 
@@ -225,9 +227,7 @@ def _keep(policy: Any, recorder: Recorder) -> None:
 def _compare(
     config: Config,
     asked: Sequence[Example],
-    head: Head,
-    policy: Policy | None,
-    others: _Others,
+    minds: Mapping[str, Mind],
     learned: Reward | None,
     fingerprint: str,
     recorder: Recorder,
@@ -235,17 +235,16 @@ def _compare(
     """Debate the held-out questions with the plain student, which draws evidence at random, and with the aligned one.
 
     Args:
+        minds: the weak model, the plain student ("before") and the aligned one ("after") with their decisions on `asked`.
         learned: the reward model of a later round, which is asked, too, so that it is seen whether the judge agrees with it.
         fingerprint: of this run; what its judge has said is kept by it, should the judge fail in the middle.
     """
     from w2s_mlflow import stats
 
-    other = _judging.mind(_finetune.kept(others.weak, config.rung().parameters), asked, config)
-    sides = {"before": ("random", _judging.mind(_finetune.kept(others.before), asked, config))}
-    sides["after"] = ("policy" if policy is not None else "random", _judging.mind(head, asked, config, policy))
+    other = minds[WEAK]
     said: dict[str, Verdicts] = {}
-    for when, (chooser, mind) in sides.items():
-        strong = _debater(config, STRONG, chooser, mind)
+    for when in ("before", "after"):
+        strong = _debater(config, STRONG, "random" if minds[when].policy is None else "policy", minds[when])
         played = _debates.play(tasks.find(config.task), asked, strong, _debater(config, WEAK, config.opponent, other), rounds=1)
         place = _verdicts.place(f"{fingerprint}-{when}")
         said[when] = _verdicts.ask(config.judge, _judge(config, other), played.debates, place)
@@ -254,7 +253,7 @@ def _compare(
         _debates.write(recorder.directory / when, played, every)
         values = _debates.measures(played, said[when]) | _debates.agreements(every)
         recorder.metrics({f"{when}/{name}": value for name, value in values.items()})
-    for when in sides:
+    for when in said:
         _verdicts.place(f"{fingerprint}-{when}").unlink(missing_ok=True)
     grown_N = said["after"].preference_N() - said["before"].preference_N()
     known_N = np.isfinite(grown_N)
