@@ -32,7 +32,7 @@ from w2s_mlflow.stages._align_options import Config
 from w2s_mlflow.stages._arguing import Arguing
 from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
 from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._options import model_name
+from w2s_mlflow.stages._options import OF_STUDENT, model_name
 
 if TYPE_CHECKING:
     from w2s_mlflow.explainers.extractive import Mind, Policy
@@ -126,8 +126,7 @@ def weak(config: Config) -> Result:
 
 def _before(config: Config) -> Result:
     """The plain student, which an aligned model is compared with."""
-    names = ("strong", "weak", "pooling", "epochs", "batch_size", "learning_rate", "early_stopping")
-    own = {name: getattr(config, name) for name in names}
+    own = {name: getattr(config, name) for name in (*OF_STUDENT, "early_stopping")}
     kept = {"keep_model": "always", "ceiling": "none"}
     return student.run(student.Config(**own, **config.shared() | kept))
 

@@ -67,6 +67,8 @@ SHARED = (
     *("micro_batch", "dtype", "gradient_checkpointing", "lora", "freeze"),
 )
 """What supervisor, ceiling and student have in common; not the pooling, which a supervisor takes from its own family."""
+OF_STUDENT = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rate")
+"""What students and the stages that argue with one have in common beside."""
 
 
 @dataclass(frozen=True, kw_only=True)

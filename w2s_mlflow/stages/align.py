@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow.stages import _aligning, _judging, debate
 from w2s_mlflow.stages._align_options import Config
 from w2s_mlflow.stages._aligning import VERSION
+from w2s_mlflow.stages._options import OF_STUDENT
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -52,8 +53,7 @@ def run(config: Config) -> Result:
 def _debates(config: Config, aligned: Result) -> Result:
     """The debates of all of `transfer` by the model of a round with its policy, and what the judge says of them."""
     shared = config.shared() | {"report": "none", "split": "transfer", "questions": None, "explainer": "policy", "traces": 0}
-    names = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rate", "pieces", "judge")
-    own = {name: getattr(config, name) for name in names}
+    own = {name: getattr(config, name) for name in (*OF_STUDENT, "pieces", "judge")}
     own["judge_options"] = _judging.resolved(config.judge, config.judge_options)
     argues = f"{_aligning.said(config)}, kl {config.kl:g}"
     return debate.held(debate.Config(**shared, **own), _aligning.weak(config), aligned, argues)

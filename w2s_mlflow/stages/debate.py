@@ -42,7 +42,7 @@ from w2s_mlflow.stages import (
     supervisor,
 )
 from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
-from w2s_mlflow.stages._options import Training, model_name
+from w2s_mlflow.stages._options import OF_STUDENT, Training, model_name
 
 if TYPE_CHECKING:
     from w2s_mlflow.explainers import Explainer
@@ -148,7 +148,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
 def sides(config: Config) -> tuple[Result, Result]:
     """The supervisor and the student that argue, found or trained, their weights kept."""
     kept: dict[str, Any] = {**config.shared(), "report": "none", "keep_model": "always", "ceiling": "none"}
-    own = {name: getattr(config, name) for name in ("strong", "weak", "pooling", "epochs", "batch_size", "learning_rate")}
+    own = {name: getattr(config, name) for name in OF_STUDENT}
     weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"report": "none", "keep_model": "always"}))
     if config.explainer == "policy":
         return weak, _aligning.run(_align_options.Config(pieces=config.pieces, **own, **kept))

@@ -27,7 +27,7 @@ from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _chain, _finetune, _given, _gold, _methods, _runs, _scoring, ceiling, generative, supervisor
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._methods import AUTO, labels_file, labels_run
-from w2s_mlflow.stages._options import NONE, model_name
+from w2s_mlflow.stages._options import NONE, OF_STUDENT, model_name
 from w2s_mlflow.stages._student_options import ORACLE, Config
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _reader(config: Config) -> Result:
 def _debated(asked: Config) -> Result:
     """The debates on `transfer` whose verdicts are the labels: a plain student of these options against the supervisor."""
     stage = options.plugin("stages", "debate", "the stage")  # by its name, as it needs students itself
-    own = {name: getattr(asked, name) for name in ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rate")}
+    own = {name: getattr(asked, name) for name in OF_STUDENT}
     form = _methods.primitives(asked.method, {name: getattr(asked, name) for name in _methods.PRIMITIVES})["labels"]
     how = {"form": form, "split": "transfer", "questions": None, "report": "none", "traces": 0}
     found: Result = stage.run(stage.Config(**own, **asked.shared() | how))
