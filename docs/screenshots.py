@@ -30,7 +30,11 @@ WIDTH = 1400
 LOADING = 20_000
 """Milliseconds, of a clock that stands still while the network is waited for, that a page gets to build itself."""
 VIEW = "w2s-students"
-STUDENTS = "tags.`w2s.stage` = 'student' AND params.task = 'chess' AND params.head = 'choose'"
+STUDENTS = (
+    "tags.`w2s.stage` = 'student' AND params.task = 'chess' AND params.head = 'choose' AND params.early_stopping = 'none' "
+    "AND params.method != 'untuned' AND params.method != 'random_weights'"
+)
+"""Few enough groups for the colours that the UI has."""
 COLUMNS = {
     "attributes.`Run Name`": 380,
     "metrics.`test/weak_accuracy`": 130,
@@ -67,7 +71,7 @@ def main(uri: str, directory: str) -> None:
         plain, confident = (student(server, method) for method in ("baseline", "confidence"))
         for name, path, height in (
             ("ui_runs", runs_page("0"), 1050),
-            ("ui_charts", charts_page("0"), 760),
+            ("ui_charts", charts_page("0"), 730),
             ("ui_compare", f'/compare-runs?runs=["{plain}","{confident}"]&experiments=["0"]&{TRAINING}', 2030),
             ("ui_student", f"/experiments/0/runs/{confident}?{TRAINING}", 1490),
         ):
@@ -112,7 +116,7 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def keep_view(server: Addresses, experiment_id: str) -> None:
     """Keep the view of all students, in groups over seeds, in the experiment, as the UI keeps its own."""
-    keys = [{"mode": "param", "groupByData": name} for name in ("strong", "method")]
+    keys = [{"mode": "param", "groupByData": name} for name in ("strong", "method", "weak")]
     state = {
         "searchFilter": STUDENTS,
         "orderByKey": "metrics.`test/accuracy`",
