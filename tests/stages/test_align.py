@@ -60,6 +60,15 @@ def check_written(found: Result) -> None:
         assert np.isfinite(found.metrics[f"align/{name}"])
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("experiment")
+def test_two_sides_that_draw_at_random_draw_apart() -> None:
+    found = align.run(config(opponent="random", lam=0.0))
+    debates = pd.read_parquet(found.artifact("before/debates.parquet"))
+    same = [sorted(one) == sorted(other) for one, other in zip(debates["strong_pieces"], debates["weak_pieces"], strict=True)]
+    assert np.mean(same) < 0.2
+
+
 def planted(debate: Debate) -> float:
     """The strong side wins if it shows the black king, whatever the other does."""
     strong = debate.first if debate.first.name == "strong" else debate.second

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 POLICY, REWARD = "policy.safetensors", "reward.json"
+OTHER_DRAWS = 2**32
+"""What is added to a seed for the draws of the weak side, which would else be those of the strong one."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,8 @@ def _weak_sides(config: Config, weak: Mind) -> list[Side]:
 def _debater(config: Config, name: str, chooser: str, mind: Mind) -> Debater:
     from w2s_mlflow.explainers import extractive
 
-    return Debater(name, mind.decisions_N, extractive.explainer(chooser, mind, config.pieces, config.seed))
+    seed = config.seed + (OTHER_DRAWS if name == WEAK else 0)
+    return Debater(name, mind.decisions_N, extractive.explainer(chooser, mind, config.pieces, seed))
 
 
 def _judge(config: Config, weak: Mind) -> Judge:
