@@ -18,12 +18,13 @@ import pytest
 from tests import trunks
 from tests.conftest import SMALL, runs
 from w2s_mlflow import checkpoint, heads, tasks
+from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.explainers.extractive import Mind, Read
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
-from w2s_mlflow.stages import _debates, _transcripts, _verdicts, analyze, debate, student
+from w2s_mlflow.stages import _counted, _debate_frames, _debates, _transcripts, _verdicts, analyze, debate, student
 from w2s_mlflow.stages._debates import Debater
 from w2s_mlflow.stages._verdicts import Verdicts
 from w2s_mlflow.tables import debate as table
@@ -360,8 +361,8 @@ def test_an_aligned_model_argues_with_its_policy() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
-    for options in ({"seed": 0}, {"seed": 1}, {"seed": 1, "questions": 20}):
-        debate.run(config(**options))
+    for own in ({"seed": 0}, {"seed": 1}, {"seed": 1, "questions": 20}):
+        debate.run(config(**own))
     student.run(student.Config(**MODELS, **SMALL))
     frames = analyze.load(analyze.pull(analyze.Config()))
     assert frames.debates["setting"].tolist() == ["questions=30", "questions=30", "questions=20"]
@@ -371,3 +372,59 @@ def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
     for name in ("win_rate", "judge_accuracy", "strong_right", "label_accuracy"):
         assert found[name][0] == pytest.approx(np.mean([run.metrics[f"debate/{name}"] for run in first]))
     assert found["judge_accuracy_low"][0] < found["judge_accuracy"][0] < found["judge_accuracy_high"][0]
+
+
+def held(run_id: str, student: Result, **params: str) -> Result:
+    """A run of debates as it is read back, of which nothing is stored."""
+    own = {name: str(value) for name, value in options.flat(config()).items()} | {"head": "choose", "method": "debate"} | params
+    tags = {"w2s.student_run_id": student.run_id, "w2s.weak_run_id": "weak", "w2s.data": f"data of seed {own['seed']}"}
+    return Result(run_id, run_id, "debate", run_id, "", own, {}, tags, 1.0, True)
+
+
+def test_debates_that_do_not_count_are_named_and_those_of_other_students_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = pd.DataFrame({"strong_decision": [0, 1], "weak_decision": [1, 1]})
+    verdicts = pd.DataFrame({"judge": ["model", "human"], "cost": 1, "log_odds": 0.5})
+    monkeypatch.setattr(_transcripts, "read", lambda _: (shown, verdicts))
+    monkeypatch.setattr(_transcripts, "preference_N", lambda *_: np.ones(2))
+    plain, other = (
+        Result(method, method, "student", method, "", {"method": method}, {}, {"w2s.weak_run_id": "weak"}, 2.0, True)
+        for method in ("baseline", "confidence")
+    )
+    first, again, third = held("first", plain), held("again", plain), held("third", other)
+    stale = replace(held("stale", plain, seed="1"), tags={**first.tags, "w2s.data": "of an older package"})
+    fresh, fewer = held("fresh", plain, seed="1"), held("fewer", plain, questions="20")
+    found = {run.run_id: run for run in (plain, other, first, stale, again, third, fresh, fewer)}
+    pulled = _counted.Pulled(found, {})
+    debated, _ = _debate_frames.frames(pulled)
+    assert {run_id: rule for run_id, (rule, _) in pulled.left_out.items()} == {
+        "first": "duplicated seed",
+        "stale": "other data",
+    }
+    assert debated["judge"].tolist() == 4 * ["model", "human"]
+    settings = dict(zip(debated["run_id"], debated["setting"], strict=True))
+    assert settings == {
+        "again": "questions=30",
+        "third": "argues=confidence questions=30",
+        "fresh": "questions=30",
+        "fewer": "questions=20",
+    }
+
+
+def test_what_a_run_was_made_from_has_the_debates_of_later_rounds_once_and_not_what_it_is_compared_with() -> None:
+    def run(run_id: str, stage: str, **inputs: str) -> Result:
+        tags = {f"w2s.{role}": ids for role, ids in inputs.items()}
+        return Result(run_id, run_id, stage, run_id, "", {}, {}, tags, 1.0, True)
+
+    runs_ = [
+        run("weak", "supervisor"),
+        run("plain", "student", weak_run_id="weak"),
+        run("top", "ceiling"),
+        run("one", "align", weak_run_id="weak", before_run_id="plain", ceiling_run_id="top"),
+        run("held", "debate", weak_run_id="weak", student_run_id="one"),
+        run("two", "align", weak_run_id="weak", before_run_id="plain", ceiling_run_id="top", debates_2_run_id="held"),
+        run("chained", "student", chain_run_ids="two,one"),
+    ]
+    pulled = _counted.Pulled({one.run_id: one for one in runs_}, {})
+    of = {one.run_id: sorted(other.run_id for other in pulled.made_from(one)) for one in runs_}
+    assert of["one"] == ["one", "weak"] and of["two"] == ["held", "one", "two", "weak"]
+    assert of["chained"] == sorted(["chained", *of["two"]])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
-from w2s_mlflow.stages import _debate_frames, _gold, _scores, _scoring, _variants, errors, facilitate, probe
+from w2s_mlflow.stages import _counted, _debate_frames, _gold, _scores, _scoring, _variants, errors, facilitate, probe
+from w2s_mlflow.stages._counted import Pulled
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.stages._scores import Scores
 from w2s_mlflow.stages._variants import IDENTITY
@@ -31,24 +31,6 @@ FORWARD_AND_BACK = 6
 """Floating-point operations per parameter and token of a training step (Kaplan et al. 2020, section 2.1)."""
 
 
-@dataclass
-class _Pulled:
-    """The runs that are looked at, what their predictions say, and what was left out so far."""
-
-    runs: Mapping[str, Result]
-    scores: Mapping[str, Scores | str]
-    left_out: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By run id the rule and its reason."""
-
-    def leave_out(self, result: Result, rule: str, reason: str) -> None:
-        """The first rule that applies is the one that is named."""
-        self.left_out.setdefault(result.run_id, (rule, reason))
-
-    def counted(self) -> list[Result]:
-        """What is not left out."""
-        return [result for result in self.runs.values() if result.run_id not in self.left_out]
-
-
 def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
     """Every frame of `Frames`, from finished runs, the oldest first.
 
@@ -58,31 +40,32 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     import pandas as pd
 
     every = {result.run_id: result for result in found}
-    pulled = _Pulled(every, _scores.of(every.values()))
+    pulled = Pulled(every, _scores.of(every.values()))
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
-    outcomes = pd.DataFrame(_one_per_seed(rows, pulled), columns=list(OUTCOMES))
+    outcomes = pd.DataFrame(_counted.one_per_seed(rows, pulled), columns=list(OUTCOMES))
     variants, settings = (
-        _variants.differing(outcomes, keys, own) for keys, own in ((LABEL[:5], True), (["task", "head"], False))
+        _variants.differing(outcomes, keys, told)
+        for keys, told in ((LABEL[:5], _variants.of_method), (["task", "head"], _variants.of_setting))
     )
     outcomes = outcomes.assign(variant=variants, setting=settings)
     taught = _facilitations(pulled)
-    runs = pd.DataFrame([_run(result, pulled) for result in pulled.counted()], columns=list(RUNS))
     probes = pd.DataFrame(_probes(pulled), columns=list(PROBES))
     wrong = pd.DataFrame(_errors(pulled, codes or {}), columns=list(ERRORS))
-    debated, aligned = _debate_frames.frames(pulled.counted(), pulled.scores, pulled.leave_out)
+    debated, aligned = _debate_frames.frames(pulled)
+    runs = pd.DataFrame([_run(result, pulled) for result in pulled.counted()], columns=list(RUNS))
     left_out = [(run_id, every[run_id].name, *why) for run_id, why in pulled.left_out.items()]
     return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, wrong, taught, debated, aligned)
 
 
-def _probes(pulled: _Pulled) -> list[dict[str, Any]]:
+def _probes(pulled: Pulled) -> list[dict[str, Any]]:
     """The rows of every probe run's own table."""
     import pandas as pd
 
     return _own_rows("probe", lambda result: pd.read_csv(result.artifact(probe.PROBES)), pulled)
 
 
-def _errors(pulled: _Pulled, codes: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
+def _errors(pulled: Pulled, codes: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
     """The rows of every run of errors, each with what a person says of it. Raises ConfigError for a code of no such row."""
     rows = _own_rows("errors", errors.read, pulled)
     if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
@@ -91,30 +74,32 @@ def _errors(pulled: _Pulled, codes: Mapping[tuple[str, str], str]) -> list[dict[
     return [row | {"coded": codes.get((row["run_id"], row["id"]), "")} for row in rows]
 
 
-def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: _Pulled) -> list[dict[str, Any]]:
+def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: Pulled) -> list[dict[str, Any]]:
     """The rows of the tables that the runs of a stage have made, with the run and its student."""
-    rows: list[dict[str, Any]] = []
-    for result in [result for result in pulled.counted() if result.stage == stage]:
-        said = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
-        said |= {"run_id": result.run_id, "student_run_id": result.tags["w2s.student_run_id"]}
-        try:
-            rows += [said | {str(name): value for name, value in row.items()} for row in read(result).to_dict("records")]
-        except ConfigError as error:
-            pulled.leave_out(result, "damaged", str(error))
-    return rows
+
+    def said(result: Result) -> Iterator[dict[str, Any]]:
+        own = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
+        own |= {"run_id": result.run_id, "student_run_id": result.tags["w2s.student_run_id"]}
+        for row in read(result).to_dict("records"):
+            yield own | {str(name): value for name, value in row.items()}
+
+    return pulled.rows(stage, said)
 
 
-def _facilitations(pulled: _Pulled) -> pd.DataFrame:
+def _facilitations(pulled: Pulled) -> pd.DataFrame:
     """One row per facilitated weak model with a report; of runs that differ in nothing but code or data, the newest."""
     import pandas as pd
 
     rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _taught(result, pulled))]
-    found = pd.DataFrame(_one_per_seed(rows, pulled), columns=list(FACILITATIONS))
-    own, shared = (_variants.differing(found, LABEL[:5], own, _variants.defaults(facilitate.Config)) for own in (True, False))
-    return found.assign(variant=own, setting=shared)
+    found = pd.DataFrame(_counted.one_per_seed(rows, pulled), columns=list(FACILITATIONS))
+    plain = _variants.defaults(facilitate.Config)
+    variants, settings = (
+        _variants.differing(found, LABEL[:5], told, plain) for told in (_variants.of_method, _variants.of_setting)
+    )
+    return found.assign(variant=variants, setting=settings)
 
 
-def _taught(result: Result, pulled: _Pulled) -> dict[str, Any] | None:
+def _taught(result: Result, pulled: Pulled) -> dict[str, Any] | None:
     """One row of `facilitations`, its numbers from stored predictions; None for one that is left out."""
     beside = [result.run_id, *(result.tags.get(f"w2s.{role}_run_id", "") for role in ("weak", "strong"))]
     if "test/accuracy" not in result.metrics:
@@ -131,13 +116,11 @@ def _taught(result: Result, pulled: _Pulled) -> dict[str, Any] | None:
     if wrong := _contradiction(result, own, numbers):
         pulled.leave_out(result, "contradicted", wrong)
         return None
-    row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY} | {"run_id": result.run_id, **numbers}
-    row |= {name: int(result.params[name]) for name in ("train_size", "test_size", "turn")}
-    row |= {"data": result.tags.get("w2s.data", ""), "gold": result.tags.get("w2s.gold", "")}
-    return row | {"settings": _variants.settings(result), "accuracy": own.metrics["accuracy"]}
+    row = _counted.identified(result) | {"turn": int(result.params["turn"]), "gold": result.tags.get("w2s.gold", "")}
+    return row | numbers | {"accuracy": own.metrics["accuracy"]}
 
 
-def _leave_out_older(pulled: _Pulled) -> None:
+def _leave_out_older(pulled: Pulled) -> None:
     """Of several runs of one fingerprint the newest counts."""
     newest = {result.fingerprint: result for result in pulled.runs.values()}
     for result in pulled.runs.values():
@@ -148,7 +131,7 @@ def _leave_out_older(pulled: _Pulled) -> None:
 # --- outcomes ---------------------------------------------------------------------------------------------------------
 
 
-def _outcome(result: Result, pulled: _Pulled) -> dict[str, Any] | None:
+def _outcome(result: Result, pulled: Pulled) -> dict[str, Any] | None:
     """One row of `outcomes`: what the run says of itself and what its predictions give; None for one that is left out."""
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--report none or selection)")
@@ -157,16 +140,9 @@ def _outcome(result: Result, pulled: _Pulled) -> dict[str, Any] | None:
     if isinstance(own, str):
         pulled.leave_out(result, "damaged", own)
         return None
-    row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
-    row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
-    row |= {
-        "run_id": result.run_id,
-        "settings": _variants.settings(result),
-        "groups": own.rows.groups,
-        "domain": _domain(row["task"]),
-    }
+    row = _counted.identified(result) | {"groups": own.rows.groups}
+    row |= {"domain": _domain(row["task"]), "parameters": result.metrics.get("model/parameters", math.nan)}
     row |= {"correct": own.correct_N(), "answer": own.answer_N, "gold": own.rows.gold_N, **own.metrics}
-    row |= {"parameters": result.metrics.get("model/parameters", math.nan), "data": result.tags.get("w2s.data", "")}
     row |= _beside(result, own, pulled) | {"ceiling_failed": False}
     if row["ceiling_correct"] is not None:
         row["ceiling_failed"] = _ceiling_failed(result, row)
@@ -176,7 +152,7 @@ def _outcome(result: Result, pulled: _Pulled) -> dict[str, Any] | None:
     return row
 
 
-def _beside(result: Result, own: Scores, pulled: _Pulled) -> dict[str, Any]:
+def _beside(result: Result, own: Scores, pulled: Pulled) -> dict[str, Any]:
     """The columns that compare with the supervisor and the ceiling; None, or not a number, without one on the same rows."""
     row: dict[str, Any] = {"agreement": math.nan}
     for role in ("weak", "ceiling"):
@@ -189,7 +165,7 @@ def _beside(result: Result, own: Scores, pulled: _Pulled) -> dict[str, Any]:
     return row
 
 
-def _answers(result: Result, role: str, own: Scores, pulled: _Pulled) -> Any:
+def _answers(result: Result, role: str, own: Scores, pulled: Pulled) -> Any:
     """The answers of a student's supervisor (or of labels from outside, where they cover its test rows), or of its ceiling."""
     if role == "weak" and GIVEN in result.digests:
         try:
@@ -223,24 +199,6 @@ def _contradiction(result: Result, own: Scores, beside: Mapping[str, float]) -> 
     return ""
 
 
-def _one_per_seed(rows: Sequence[dict[str, Any]], pulled: _Pulled) -> list[dict[str, Any]]:
-    """Of runs that differ in nothing but their code, version or data, the newest; and of one cut the newest data."""
-    newest_data = {(row["task"], row["seed"], row["train_size"], row["test_size"]): row["data"] for row in rows}
-    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        cut = (row["task"], row["seed"], row["train_size"], row["test_size"])
-        if row["data"] != newest_data[cut]:
-            reason = f"its data has the digest {row['data'][:12]}, newer runs of this cut have {newest_data[cut][:12]}"
-            pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
-            continue
-        key = (*(row[name] for name in IDENTITY), row["settings"])
-        if before := kept.pop(key, None):
-            reason = f"run {row['run_id']} has the same options and seed and is newer"
-            pulled.leave_out(pulled.runs[before["run_id"]], "duplicated seed", reason)
-        kept[key] = row
-    return list(kept.values())
-
-
 @functools.cache
 def _domain(task: str) -> str:
     try:
@@ -253,7 +211,7 @@ def _domain(task: str) -> str:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def _run(result: Result, pulled: _Pulled) -> dict[str, Any]:
+def _run(result: Result, pulled: Pulled) -> dict[str, Any]:
     """One row of `runs`, of any stage."""
     scores = pulled.scores.get(result.run_id)
     found = scores.metrics if isinstance(scores, Scores) else {}
@@ -272,23 +230,7 @@ def _used(result: Result) -> dict[str, float]:
     return {"seconds": result.seconds, "tokens": tokens, "parameters": parameters, "flops": flops}
 
 
-def _with_inputs(result: Result, pulled: _Pulled) -> dict[str, float]:
-    """What the run and all that it was trained from have used, each counted once."""
-    needed = {result.run_id: result}
-    waiting = [result]
-    while waiting:
-        for run_id in _inputs(waiting.pop()):
-            if run_id not in needed and run_id in pulled.runs:
-                needed[run_id] = pulled.runs[run_id]
-                waiting.append(pulled.runs[run_id])
-    used = [_used(other) for other in needed.values()]
+def _with_inputs(result: Result, pulled: Pulled) -> dict[str, float]:
+    """What the run and all that it was made from have used, each counted once."""
+    used = [_used(other) for other in pulled.made_from(result)]
     return {f"all_{name}": sum(other[name] for other in used) for name in ("seconds", "tokens", "flops")}
-
-
-def _inputs(result: Result) -> Iterator[str]:
-    """The runs whose labels or weights this one was trained on; a ceiling is what it is reported against."""
-    for role in ("weak", "labels", "generative", "strong", *(["student"] if result.stage == "debate" else [])):
-        if run_id := result.tags.get(f"w2s.{role}_run_id"):
-            yield run_id
-    yield from (run_id for tag, run_id in result.tags.items() if tag.startswith("w2s.debates_"))
-    yield from filter(None, result.tags.get("w2s.chain_run_ids", "").split(","))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
 from w2s_mlflow.stages import _methods, student
+from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,18 +28,30 @@ def settings(result: Result) -> str:
     return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in (*IDENTITY, "rule")})
 
 
-def differing(frame: pd.DataFrame, keys: Sequence[str], own: bool, plain: Mapping[str, str] | None = None) -> list[str]:
+def of_method(name: str) -> bool:
+    """Whether the option makes a method."""
+    return name in METHOD_OPTIONS
+
+
+def of_setting(name: str) -> bool:
+    """Whether runs must share the option to be compared."""
+    return name not in METHOD_OPTIONS
+
+
+def differing(
+    frame: pd.DataFrame, keys: Sequence[str], told: Callable[[str], bool], plain: Mapping[str, str] | None = None
+) -> list[str]:
     """For each row the options in which rows of the same `keys` differ, but those that are as they are by default.
 
     Args:
-        own: the options that make a method; else all others, which runs must share to be compared.
-        plain: the options where none is given; None: a student's.
         frame: with the columns `keys` and `settings`.
+        told: which options are looked at.
+        plain: the options where none is given; None: a student's.
     """
     given, plain = frame["settings"].map(json.loads), defaults() if plain is None else plain
     found: dict[Any, list[str]] = {}
     for key, rows in given.groupby([frame[name] for name in keys], sort=False):
-        names = sorted({name for row in rows for name in row if (name in METHOD_OPTIONS) is own})
+        names = sorted({name for row in rows for name in row if told(name)})
         found[key] = [name for name in names if len({row[name] for row in rows if name in row}) > 1]
     places = frame[list(keys)].itertuples(index=False, name=None)
     return [
@@ -48,6 +61,6 @@ def differing(frame: pd.DataFrame, keys: Sequence[str], own: bool, plain: Mappin
 
 
 @functools.cache
-def defaults(config: type[student.Config] = student.Config) -> dict[str, str]:
+def defaults(config: type[Training] = student.Config) -> dict[str, str]:
     """A stage's options where none is given, as its runs log them: resolved, as far as no model has a say."""
     return {name: str(value) for name, value in (options.flat(config()) | _methods.PRIMITIVES).items()}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError, canonical_json
-from w2s_mlflow.stages import _codes, _frames, _report
+from w2s_mlflow.stages import _codes, _counted, _frames, _report
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, Frames
 
@@ -36,8 +36,6 @@ LOG = logging.getLogger("w2s_mlflow")
 VERSION = 1
 STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe", "errors", "facilitate", "debate", "align")
 """Whose runs are looked at."""
-LINK = re.compile(r"w2s\.\w+_run_ids?")
-"""The tags by which a run names those that it hangs on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +83,7 @@ def whole(found: Iterable[Result]) -> list[Result]:
     chosen = {result.run_id: result for result in found}
     waiting = list(chosen.values())
     while waiting:
-        for run_id in _needed(waiting.pop()):
+        for _, run_id in _counted.links(waiting.pop()):
             if run_id not in chosen:
                 chosen[run_id] = results.get(run_id)
                 waiting.append(chosen[run_id])
@@ -149,11 +147,6 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _needed(result: Result) -> list[str]:
-    linked = (value for tag, value in result.tags.items() if LINK.fullmatch(tag))
-    return [run_id for value in linked for run_id in value.split(",") if run_id]
-
-
 def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> Parts:
     """What the analysis hangs on: which runs with which artifacts and numbers, and the code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint
@@ -168,5 +161,5 @@ def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str
         data=hashlib.sha256(canonical_json([marks, said]).encode()).hexdigest()[:32],
         inputs={},
         libraries={},
-        source=fingerprint.source([*roots, "stages._report", "stages._frames", "stages._debate_frames", "metrics"]),
+        source=fingerprint.source([*roots, "stages._report", "stages._frames", "metrics"]),
     )

@@ -22,9 +22,10 @@ a run of the stage `errors`: ERRORS. `facilitations` has one row per facilitated
 
 `debates` has one row per run of debates and judge (DEBATES; what needs ground truth is not a number where none was read),
 `alignments` one per aligned model (ALIGNMENTS; `before` is the plain student, `round` the one that made the model, `rounds` how
-many of its seed and options there are); `setting` has the other options that differ.
+many of its seed and options there are); `setting` has the other options that differ, where they are not as by default, and in
+`debates` as `argues` the method of the student.
 
-`runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was trained from), `left_out` one
+`runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was made from), `left_out` one
 per run that does not count (run_id, name, rule, reason).
 """
 

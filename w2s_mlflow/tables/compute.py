@@ -8,8 +8,8 @@ import pandas as pd
 
 CAPTION = (
     "Means over n runs of one label: seconds from start to end (on whatever machine), training tokens, and an estimate of "
-    "training operations, 6 x parameters x tokens; `all_*` counts supervisor, chain and generative finetuning as well, each"
-    " once for a run, though runs share them. `flops_per_point` is all_flops for each hundredth of PGR, where its mean is "
+    "training operations, 6 x parameters x tokens; `all_*` counts supervisor, chain, debates and generative finetuning as well,"
+    " each once for a run, though runs share them. `flops_per_point` is all_flops for each hundredth of PGR, where its mean is "
     "positive and the gap is determined for every run."
 )
 FRAMES = ("runs",)

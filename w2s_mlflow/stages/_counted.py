@@ -1,0 +1,95 @@
+"""The runs of an analysis: what they hang on, and which of them count; what does not is named with the rule that says so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.stages import _variants
+from w2s_mlflow.stages._options import NONE
+from w2s_mlflow.stages._scores import Scores
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.results import Result
+
+LINK = re.compile(r"w2s\.(\w+)_run_ids?")
+"""The tags by which a run names those that it hangs on, by their role."""
+BESIDE = ("ceiling", "before")
+"""The roles of runs that one is compared with, and not made from."""
+
+
+@dataclass
+class Pulled:
+    """The runs that are looked at, the oldest first, what their predictions say, and what was left out so far."""
+
+    runs: Mapping[str, Result]
+    scores: Mapping[str, Scores | str]
+    left_out: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By run id the rule and its reason."""
+
+    def leave_out(self, result: Result, rule: str, reason: str) -> None:
+        """The first rule that applies is the one that is named."""
+        self.left_out.setdefault(result.run_id, (rule, reason))
+
+    def counted(self) -> list[Result]:
+        """What is not left out."""
+        return [result for result in self.runs.values() if result.run_id not in self.left_out]
+
+    def rows(self, stage: str, read: Callable[[Result], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """What `read` gives of each run of a stage; one whose files are damaged or lost is left out as a whole."""
+        rows: list[dict[str, Any]] = []
+        for result in [result for result in self.counted() if result.stage == stage]:
+            try:
+                rows += list(read(result))
+            except ConfigError as error:
+                self.leave_out(result, "damaged", str(error))
+        return rows
+
+    def made_from(self, result: Result) -> list[Result]:
+        """The run and all that it was made from, directly or not, each once."""
+        needed, waiting = {result.run_id: result}, [result]
+        while waiting:
+            for role, run_id in links(waiting.pop()):
+                if role not in BESIDE and run_id not in needed and run_id in self.runs:
+                    needed[run_id] = self.runs[run_id]
+                    waiting.append(self.runs[run_id])
+        return list(needed.values())
+
+
+def links(result: Result) -> Iterator[tuple[str, str]]:
+    """Role and id of each run that this one was made from or is compared with."""
+    for tag, run_ids in result.tags.items():
+        if found := LINK.fullmatch(tag):
+            yield from ((found[1], run_id) for run_id in run_ids.split(",") if run_id)
+
+
+def identified(result: Result) -> dict[str, Any]:
+    """The columns of a row by which `one_per_seed` and `_variants.differing` know its run."""
+    row: dict[str, Any] = {name: result.params.get(name, NONE) for name in _variants.IDENTITY} | {"run_id": result.run_id}
+    row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
+    return row | {"data": result.tags.get("w2s.data", ""), "settings": _variants.settings(result)}
+
+
+def one_per_seed(rows: Sequence[dict[str, Any]], pulled: Pulled) -> list[dict[str, Any]]:
+    """Of runs that differ in nothing but their code, version or data, the newest; and of one cut the newest data.
+
+    Args:
+        rows: of `identified` runs; a run of debates has one for each `judge`.
+    """
+    newest_data = {(row["task"], row["seed"], row["train_size"], row["test_size"]): row["data"] for row in rows}
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        cut = (row["task"], row["seed"], row["train_size"], row["test_size"])
+        if row["data"] != newest_data[cut]:
+            reason = f"its data has the digest {row['data'][:12]}, newer runs of this cut have {newest_data[cut][:12]}"
+            pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
+            continue
+        key = (*(row[name] for name in _variants.IDENTITY), row["settings"], row.get("judge"))
+        if before := kept.pop(key, None):
+            reason = f"run {row['run_id']} has the same options and seed and is newer"
+            pulled.leave_out(pulled.runs[before["run_id"]], "duplicated seed", reason)
+        kept[key] = row
+    return list(kept.values())
