@@ -57,7 +57,7 @@ def show_result(result: Result, seconds: float) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-    """What is to be trained, one line each or by stage, and the sum."""
+    """What is to be trained or being trained, one line each or by stage, and the sum."""
     from w2s_mlflow.tracking import planned
 
     waiting = [step for step in plan.steps.values() if step.state != planned.REUSED]
@@ -65,9 +65,11 @@ def show_plan(plan: Plan) -> None:
         for step in waiting:
             _line(f"{_words(step.state):14s} {_duration(step.seconds):>9s}  {step.name}")
     else:
-        for stage in dict.fromkeys(step.name.split()[0] for step in waiting):
-            of_stage = [step for step in waiting if step.name.split()[0] == stage]
-            _line(f"{'to be trained':14s} {_duration(_sum(step.seconds for step in of_stage)):>9s}  {len(of_stage)} x {stage}")
+        groups: dict[tuple[str, str], list[float | None]] = {}
+        for step in waiting:
+            groups.setdefault((step.state, step.name.split()[0]), []).append(step.seconds)
+        for (state, stage), seconds in groups.items():
+            _line(f"{_words(state):14s} {_duration(_sum(seconds)):>9s}  {len(seconds)} x {stage}")
     reused, trained, running = (plan.count(state) for state in (planned.REUSED, planned.TRAINED, planned.RUNNING))
     unknown = f", and {plan.unknown()} never timed here" if plan.unknown() else ""
     _line(

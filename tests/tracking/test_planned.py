@@ -114,6 +114,16 @@ def test_a_grid_is_summed_up_by_stage(capsys: pytest.CaptureFixture[str]) -> Non
     assert plan.summary()["trained"] == len(plan.steps) == len(plan.summary()["steps"])
 
 
+def test_what_others_train_is_summed_up_apart_from_what_is_to_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    states_ = [planned.RUNNING] * 40 + [planned.TRAINED, planned.REUSED]
+    steps = {str(seed): planned.Step(f"student chess seed {seed}", state, 60.0) for seed, state in enumerate(states_)}
+    terminal.show_plan(planned.Plan(steps))
+    assert [line.split() for line in capsys.readouterr().err.splitlines()[:2]] == [
+        ["being", "trained", "40.0", "min", "40", "x", "student"],
+        ["to", "be", "trained", "60.0", "s", "1", "x", "student"],
+    ]
+
+
 @pytest.mark.slow
 def test_the_command_prints_the_plan_and_nothing_runs(tmp_path: Path) -> None:
     line = [
