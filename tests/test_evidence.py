@@ -15,7 +15,6 @@ from tests import trunks
 from w2s_mlflow import evidence, heads, predict, train
 from w2s_mlflow.heads import Encoded, Head
 from w2s_mlflow.records import Example
-from w2s_mlflow.tokens import ragged
 
 EXAMPLES = [Example(str(n), str(n), (" ".join("abcd"[: 1 + n % 4]),), ("c", "d b")) for n in range(5)]
 ANSWERS = np.array([0, 1, 1, 0, 1])
@@ -101,7 +100,7 @@ def test_no_weight_needs_a_gradient_for_the_same_bits(kind: str, monkeypatch: py
 def test_the_highest_scores_of_each_row_are_kept_and_marks_always() -> None:
     head = made("bert")
     a, b, c, d, e = range(4, 9)
-    data = ragged([[trunks.CLS, a, b, c, d, e, trunks.SEP], [trunks.CLS, a, trunks.SEP]], pad_id=0)
+    data = trunks.ragged([[trunks.CLS, a, b, c, d, e, trunks.SEP], [trunks.CLS, a, trunks.SEP]])
     scores_T = np.array([9, 0.1, 0.5, -1, 0.5, 0.4, 9, -9, -9, -9], dtype=np.float32)
     kept_T = evidence.top(head, data, scores_T, 0.4)  # 2 of 5, and 1 of 1
     assert kept_T.tolist() == [True, False, True, False, True, False, True, True, True, True]

@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy
 from transformers import BertForMaskedLM
 
 from tests.losses.test_losses import slow_machine
-from tests.trunks import bert, gpt2
+from tests.trunks import bert, gpt2, ragged
 from w2s_mlflow import language, train
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.tokens import NOT_ASKED, packed, ragged
+from w2s_mlflow.tokens import NOT_ASKED, packed
 
 TEXTS = [("a b c a b d a b c",), ("d",), ("a b", "c d h"), ("e f g",)] * 8
 
@@ -37,7 +37,7 @@ def made(kind: str) -> Any:
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=30), st.integers(2, 16))
 def test_packing_keeps_every_token_in_order_in_rows_of_one_length(lengths: list[int], length: int) -> None:
     tokens = iter(range(sum(lengths)))
-    data = ragged([[next(tokens) for _ in range(size)] for size in lengths], pad_id=0)
+    data = ragged([[next(tokens) for _ in range(size)] for size in lengths])
     found = packed(data, length)
     rows = [found.flat[start : start + size] for start, size in zip(found.offsets_R, found.lengths_R, strict=True)]
     assert np.concatenate(rows).tolist() == list(range(sum(lengths)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -16,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+
+from w2s_mlflow.tokens import Encoded
 
 Maker = Callable[..., tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 CLS, SEP = 1, 2
@@ -69,3 +72,9 @@ def llama(limit: int = 512) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 def _fast(words: Tokenizer, **names: object) -> PreTrainedTokenizerBase:
     found: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_object=words, **names)  # type: ignore[no-untyped-call]
     return found
+
+
+def ragged(rows: Sequence[Sequence[int]]) -> Encoded:
+    """Rows of tokens as a reader gives them, of one row each, without types."""
+    lengths_R = np.array([len(row) for row in rows], dtype=np.int64)
+    return Encoded(np.concatenate(rows), np.cumsum(lengths_R) - lengths_R, lengths_R, 1, pad_id=0)

@@ -107,19 +107,6 @@ def packed(data: Encoded, length: int) -> Encoded:
     return Encoded(data.flat, ends_R[:-1], np.diff(ends_R), 1, data.pad_id)
 
 
-def ragged(
-    rows: Sequence[Sequence[int]],
-    pad_id: int,
-    rows_per_example: int = 1,
-    types: Sequence[Sequence[int]] | None = None,
-) -> Encoded:
-    """`Encoded` from lists of tokens, and of their types."""
-    lengths_R = np.array([len(row) for row in rows], dtype=np.int64)
-    return Encoded(
-        _flat(rows), _starts(lengths_R), lengths_R, rows_per_example, pad_id, None if types is None else _flat(types)
-    )
-
-
 def _flat(rows: Sequence[Sequence[int]]) -> Ints:
     return np.fromiter((token for row in rows for token in row), dtype=np.int64)
 

@@ -25,8 +25,6 @@ ROWS = 200
 SETUP = ["task", "domain", "weak", "strong", "head", "setting", "train_size", "test_size", "seeds", "parameters"]
 LATER = ("setup", "pgr", "claims", "runs", "error_examples")
 """Tables that stand in a place of their own, or are too long for the page."""
-IN_PASSING = ("data_dir", "report", "keep_model", "checkpoint_every", "gradient_checkpointing")
-"""Options that change no result."""
 FINGERPRINT = 12
 """Digits that tell fingerprints apart for a reader."""
 
@@ -110,7 +108,7 @@ def commands(frames: Frames) -> Iterator[str]:
             continue
         chosen = {name: str(named[name]) for name in ("task", "weak", "strong", "head")} | json.loads(rows["settings"].iloc[0])
         plain = _variants.defaults()
-        options = {name: value for name, value in chosen.items() if name not in IN_PASSING and plain.get(name) != value}
+        options = {name: value for name, value in chosen.items() if plain.get(name) != value}
         said = " ".join(f"{config.flag(name)} {shlex.quote(value)}" for name, value in options.items())
         yield f"python -m w2s_mlflow student {said} --seed {seeds[0]}{mark}"
 

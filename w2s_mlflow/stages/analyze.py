@@ -10,7 +10,6 @@ Metrics: the aggregates `<label>/pgr` and `.../accuracy` over seeds.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-LOG = logging.getLogger("w2s_mlflow")
 VERSION = 1
 STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe", "errors", "facilitate", "debate", "align")
 """Whose runs are looked at."""

@@ -51,15 +51,16 @@ class Claim(NamedTuple):
     low: float
     high: float
 
-    def verdict(self, found: Finding) -> str:
-        """Whether the interval lies in the range, outside it, or neither."""
-        if found.low >= self.low and found.high <= self.high:
-            return SUPPORTED
-        return CONTRADICTED if found.low > self.high or found.high < self.low else UNDETERMINED
 
-    def expected(self) -> str:
-        """The range in words."""
-        return f"above {self.low:g}" if self.high == INFINITY else f"below {self.high:g}"
+def _said(claim: str, found: Finding, low: float, high: float) -> dict[str, Any]:
+    """A statement that a quantity lies from `low` to `high`, and whether its interval lies there, elsewhere, or neither."""
+    verdict = UNDETERMINED
+    if found.low >= low and found.high <= high:
+        verdict = SUPPORTED
+    elif found.low > high or found.high < low:
+        verdict = CONTRADICTED
+    expected = f"above {low:g}" if high == INFINITY else f"below {high:g}"
+    return {"claim": claim, "expected": expected, "verdict": verdict, **found._asdict()}
 
 
 def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
@@ -69,21 +70,20 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for claim in CLAIMS:
         for key, found in students[students["domain"].isin(claim.domains)].groupby(keys, sort=False):
-            said = {"claim": claim.text, "expected": claim.expected(), **dict(zip(keys, key, strict=True))}
-            said["failed_ceilings"] = int(found.groupby(["strong", "seed"])["ceiling_failed"].any().sum())
-            rows += [said | finding._asdict() | {"verdict": claim.verdict(finding)} for finding in claim.measure(found)]
+            where = dict(zip(keys, key, strict=True))
+            where["failed_ceilings"] = int(found.groupby(["strong", "seed"])["ceiling_failed"].any().sum())
+            rows += [where | _said(claim.text, finding, claim.low, claim.high) for finding in claim.measure(found)]
     return pd.DataFrame([*rows, *_salient(probes)], columns=COLUMNS)
 
 
 def _salient(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Whether concepts are more salient after training, by their probes' gains."""
-    claim = Claim("weak-to-strong training makes concepts more salient", EVERY, _largest_pgr, 0, INFINITY)
     for row in salience.table(found).to_dict("records"):
         if row["n"] > 1:
             what = f"probe of {row['concept']}, after minus before, {row['method']}"
             finding = Finding(what, str(row["strong"]), row["n"], row["gain"], row["gain_low"], row["gain_high"])
-            said = {"claim": claim.text, "expected": claim.expected(), "verdict": claim.verdict(finding)}
-            yield said | {"task": row["task"], "weak": row["weak"], "head": "-", "setting": ""} | finding._asdict()
+            where = {"task": row["task"], "weak": row["weak"], "head": "-", "setting": ""}
+            yield where | _said("weak-to-strong training makes concepts more salient", finding, 0, INFINITY)
 
 
 # --- quantities -------------------------------------------------------------------------------------------------------
