@@ -232,7 +232,8 @@ def test_a_weight_outside_the_unit_interval_is_refused(name: str, value: float) 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_the_ends_of_the_unit_interval_are_legal(value: float) -> None:
-    assert confidence.Options(alpha=value, warmup=value) == confidence.Options(alpha=value, warmup=value)
+    found = confidence.Options(alpha=value, warmup=value)
+    assert (found.alpha, found.warmup) == (value, value)
 
 
 def test_resolve_gives_alpha_by_the_tier_of_the_model() -> None:
