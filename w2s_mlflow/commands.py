@@ -1,4 +1,5 @@
-"""The commands that are no stages: what there is, the rows to label, and why a run is not another."""
+"""The commands that are no stages: tasks, models and runs that there are, two runs compared, why a run is not another, the rows
+to label, and a person's word on debates."""
 
 from __future__ import annotations
 

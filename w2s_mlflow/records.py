@@ -251,7 +251,7 @@ def read_gold(path: Path, ids: Sequence[str]) -> Ints:
 class Gold:
     """Ground truth by id, held by the evaluator; each read is counted under its split and its reason.
 
-    Reasons: `supervision` (a supervisor's own training), `ceiling`, `report`, `probe`, `control`, `oracle`, `proxy`.
+    Reasons: `supervision` (a supervisor's own training), `ceiling`, `report`, `probe`, `control`, `oracle`, `debate`, `errors`.
     """
 
     def __init__(self, labels: Mapping[str, int]) -> None:
