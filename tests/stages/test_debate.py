@@ -333,7 +333,9 @@ def test_a_student_of_debates_learns_their_labels_and_nothing_else(labels: str, 
     own_NC, weak_NC = (given.of(list(debates["id"])) for given in (held.weak_labels(), weak))
     assert np.array_equal(own_NC[same_N], weak_NC[same_N])
     p_strong_N = own_NC[np.arange(len(own_NC)), debates["strong_decision"]][~same_N]
-    expected = 1 / (1 + np.exp(-_transcripts.preference_N(debates, verdicts)[~same_N]))
+    preference_N = _transcripts.preference_N(debates, verdicts)
+    assert np.array_equal(own_NC.argmax(axis=1), _debates.label_N(debates, preference_N))
+    expected = 1 / (1 + np.exp(-preference_N[~same_N]))
     np.testing.assert_allclose(p_strong_N, expected, rtol=1e-5)
     file = tmp_path / "debated.parquet"
     file.write_bytes(held.artifact("labels/weak_labels.parquet").read_bytes())
@@ -372,6 +374,11 @@ def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
     for name in ("win_rate", "judge_accuracy", "strong_right", "label_accuracy"):
         assert found[name][0] == pytest.approx(np.mean([run.metrics[f"debate/{name}"] for run in first]))
     assert found["judge_accuracy_low"][0] < found["judge_accuracy"][0] < found["judge_accuracy_high"][0]
+
+
+def test_the_labels_of_verdicts_hold_who_won_most_probable_and_else_the_weak_side() -> None:
+    shown = pd.DataFrame({"strong_decision": [1, 1, 0, 1, 0], "weak_decision": [0, 0, 1, 0, 1]})
+    assert _debates.label_N(shown, np.array([2.0, -2.0, 0.0, 0.0, np.nan])).tolist() == [1, 0, 0, 0, 1]
 
 
 def held(run_id: str, student: Result, **params: str) -> Result:

@@ -98,9 +98,7 @@ def _against_gold(result: Result, held: pd.DataFrame, preference_N: _debates.Dou
     part = f"gold/{result.params['split']}.parquet"
     if part not in result.digests:
         return {}
-    ids = list(held["id"])
-    gold_N, label_N = read_gold(result.artifact(part), ids), result.weak_labels().of(ids).argmax(axis=1)
-    found = _debates.against_gold(held, preference_N, label_N, gold_N)
+    found = _debates.against_gold(held, preference_N, read_gold(result.artifact(part), list(held["id"])))
     return {name: found[name] for name in GOLD if name in found}
 
 

@@ -230,18 +230,20 @@ def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
     return found
 
 
-def against_gold(debates: pd.DataFrame, preference_N: Doubles, label_N: Ints, gold_N: Ints) -> Mapping[str, float]:
-    """What the evaluator can say of debates: of the judge where the sides disagree and one of them is right.
+def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
+    """The class that the labels of these verdicts (`labels`) hold most probable, the lower one of two; debates as written."""
+    strong_N, weak_N = (debates[f"{side}_decision"].to_numpy() for side in (STRONG, WEAK))
+    decided_N = np.where(preference_N == 0, np.minimum(strong_N, weak_N), np.where(preference_N > 0, strong_N, weak_N))
+    return np.asarray(np.where(np.isfinite(preference_N), decided_N, weak_N))
 
-    Args:
-        debates: as `write` wrote them.
-        label_N: the classes that the labels made of the debates hold most probable.
-    """
+
+def against_gold(debates: pd.DataFrame, preference_N: Doubles, gold_N: Ints) -> Mapping[str, float]:
+    """What the evaluator can say of debates, as `write` wrote them: of the judge where the sides disagree and one is right."""
     from w2s_mlflow import metrics, stats
 
     right = {side: debates[f"{side}_decision"].to_numpy() == gold_N for side in (STRONG, WEAK)}
     found = {f"{side}_accuracy": float(correct_N.mean()) for side, correct_N in right.items()}
-    found["label_accuracy"] = float((label_N == gold_N).mean())
+    found["label_accuracy"] = float((label_N(debates, preference_N) == gold_N).mean())
     decided_N = (right[STRONG] != right[WEAK]) & np.isfinite(preference_N)
     if not decided_N.any():
         return found

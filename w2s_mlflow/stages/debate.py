@@ -224,8 +224,7 @@ def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
         return found
     gold_N = _gold.read(gold, asked, part, "debate")
     debates, verdicts = _transcripts.read(found)
-    label_N = found.weak_labels().of(list(debates["id"])).argmax(axis=1)
-    values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), label_N, gold_N)
+    values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), gold_N)
     values = {name: value for name, value in values.items() if np.isfinite(value)}
     return recorder.attach(
         found,
