@@ -18,7 +18,7 @@ from tests.conftest import SMALL, runs
 from w2s_mlflow import leaderboard
 from w2s_mlflow.config import ConfigError, parse
 from w2s_mlflow.stages import _frames, _gold, _report, _scores, analyze, rule, student
-from w2s_mlflow.tables import Frames
+from w2s_mlflow.tables import Frames, calibration, compute, pgr
 from w2s_mlflow.tracking import index, results, server
 from w2s_mlflow.tracking.results import Result
 
@@ -150,18 +150,41 @@ def test_methods_are_told_from_the_settings_they_ran_in() -> None:
     found = frames().outcomes
     assert set(zip(found["method"], found["variant"], found["setting"], strict=True)) == {
         ("baseline", "", ""),
-        ("confidence", "alpha=0.5", ""),
+        ("confidence", "", ""),
         ("baseline", "", "epochs=1"),
         ("confidence", "alpha=0.2", "epochs=1"),
-        ("confidence", "alpha=0.5", "epochs=1"),
+        ("confidence", "", "epochs=1"),
     }
     tests = table(analyze.run(analyze.Config()), "paired_tests")
     pairs = {(row["baseline"], row["method"], row["setting"]) for row in tests if row["baseline"] != "supervisor"}
     assert pairs == {
-        ("baseline", "confidence alpha=0.5", ""),
+        ("baseline", "confidence", ""),
         ("baseline", "confidence alpha=0.2", "epochs=1"),
-        ("baseline", "confidence alpha=0.5", "epochs=1"),
+        ("baseline", "confidence", "epochs=1"),
     }
+
+
+@pytest.mark.slow
+def test_one_run_with_another_rate_leaves_the_others_what_they_are() -> None:
+    for seed in (0, 1):
+        made(seed=seed)
+    made(learning_rate=1e-3)
+    found = frames().outcomes
+    assert sorted(found["variant"]) == ["", "", "learning_rate=0.001"]
+
+
+OPTIONS: tuple[dict[str, Any], ...] = ({}, {"calibrate": True}, {"epochs": 2}, {"balance": True})
+
+
+@pytest.mark.slow
+def test_runs_of_other_options_are_not_other_seeds() -> None:
+    for seed in (0, 1):
+        for option in OPTIONS:
+            made(seed=seed, **option)
+    found = frames()
+    assert not len(found.left_out)
+    for table_ in (calibration.table(found.runs), compute.table(found.runs), pgr.table(found.outcomes)):
+        assert set(table_["n"]) == {2}, table_
 
 
 @pytest.mark.slow

@@ -129,6 +129,11 @@ def short(size: float) -> str:
     return f"{size:.3g}"
 
 
+def said(*words: object) -> str:
+    """Words as one line, those that say nothing left out."""
+    return " ".join(" ".join(map(str, words)).split())
+
+
 def names(rows: pd.DataFrame) -> pd.Series:
     """What each row's line is called: the method, a head other than its task's usual one, the options in which it differs."""
     usual = rows.groupby("task")["head"].transform(lambda head: head.mode().iloc[0])

@@ -18,9 +18,12 @@ COLOURS = dict(zip(table.TYPES, ("#D55E00", "#0072B2", "#56B4E9", "#999999"), st
 
 
 def figure(errors: pd.DataFrame) -> Figure:
-    """The figure: one panel per task and models, one bar per method."""
+    """The figure: one panel per task and models, one bar per method and options."""
     cells = list(table.table(errors).groupby(["task", "weak", "strong"], sort=False))
-    labels = [[f"{row.method}, n = {row.n}" for row in rows.itertuples()] for _, rows in cells]
+    labels = [
+        [f"{_drawing.said(row['method'], row['variant'], row['setting'])}, n = {row['n']}" for row in rows.to_dict("records")]
+        for _, rows in cells
+    ]
     drawn, panels = _drawing.bars(labels)
     for axes, names, ((task, weak, strong), rows) in zip(panels, labels, cells, strict=True):
         _drawing.stacked(axes, rows, COLOURS, names)

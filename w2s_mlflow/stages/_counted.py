@@ -34,6 +34,11 @@ class Pulled:
         """The first rule that applies is the one that is named."""
         self.left_out.setdefault(result.run_id, (rule, reason))
 
+    def tested_on(self, run_id: str) -> str:
+        """The digest of a run's test rows with their gold; nothing without any."""
+        own = self.scores.get(run_id)
+        return own.rows.key if isinstance(own, Scores) else ""
+
     def counted(self) -> list[Result]:
         """What is not left out."""
         return [result for result in self.runs.values() if result.run_id not in self.left_out]
@@ -70,21 +75,28 @@ def identified(result: Result) -> dict[str, Any]:
     """The columns of a row by which `one_per_seed` and `_variants.differing` know its run."""
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in _variants.IDENTITY} | {"run_id": result.run_id}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
+    row["balance"] = result.params.get("balance", "")
     return row | {"data": result.tags.get("w2s.data", ""), "settings": _variants.settings(result)}
 
 
 def one_per_seed(rows: Sequence[dict[str, Any]], pulled: Pulled) -> list[dict[str, Any]]:
-    """Of runs that differ in nothing but their code, version or data, the newest; and of one cut the newest data.
+    """Of runs that differ in nothing but their code, version or data, the newest; of one cut the newest data, and of all
+    seeds the test rows of the newest.
 
     Args:
         rows: of `identified` runs; a run of debates has one for each `judge`.
     """
-    newest_data = {(row["task"], row["seed"], row["train_size"], row["test_size"]): row["data"] for row in rows}
+    data = {_cut(row): row["data"] for row in rows}
+    test = {_held(row): own for row in rows if (own := pulled.tested_on(row["run_id"]))}
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
-        cut = (row["task"], row["seed"], row["train_size"], row["test_size"])
-        if row["data"] != newest_data[cut]:
-            reason = f"its data has the digest {row['data'][:12]}, newer runs of this cut have {newest_data[cut][:12]}"
+        if row["data"] != data[_cut(row)]:
+            reason = f"its data has the digest {row['data'][:12]}, newer runs of this cut have {data[_cut(row)][:12]}"
+            pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
+            continue
+        own = pulled.tested_on(row["run_id"])
+        if own and own != test[_held(row)]:
+            reason = f"its test rows have the digest {own[:12]}, those of newer runs {test[_held(row)][:12]}"
             pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
             continue
         key = (*(row[name] for name in _variants.IDENTITY), row["settings"], row.get("judge"))
@@ -93,3 +105,13 @@ def one_per_seed(rows: Sequence[dict[str, Any]], pulled: Pulled) -> list[dict[st
             pulled.leave_out(pulled.runs[before["run_id"]], "duplicated seed", reason)
         kept[key] = row
     return list(kept.values())
+
+
+def _cut(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What runs of the same data share."""
+    return (*_held(row), row["seed"], row["train_size"])
+
+
+def _held(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What runs of the same test rows share, whatever their seed."""
+    return row["task"], row["test_size"], row["balance"]

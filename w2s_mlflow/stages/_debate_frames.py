@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow.records import read_gold
-from w2s_mlflow.stages import _align_options, _counted, _debates, _transcripts, _variants, debate
+from w2s_mlflow.stages import _counted, _debates, _transcripts, _variants
 from w2s_mlflow.stages._counted import Pulled
 from w2s_mlflow.stages._scores import Scores
 from w2s_mlflow.tables import ALIGNMENTS, DEBATES
@@ -35,7 +35,7 @@ def frames(pulled: Pulled) -> tuple[pd.DataFrame, pd.DataFrame]:
     debated = pulled.rows("debate", lambda result: debates(result, pulled.runs))
     aligned = pulled.rows("align", lambda result: [alignment(result, pulled.scores)])
     debated, aligned = (_counted.one_per_seed(rows, pulled) for rows in (debated, aligned))
-    plain = [_variants.defaults(config) for config in (debate.Config, _align_options.Config)]
+    plain = [_variants.defaults(stage) for stage in ("debate", "align")]
     return frame(debated, DEBATES, plain[0] | PLAIN), frame(_chained(aligned), ALIGNMENTS, plain[1])
 
 
@@ -64,7 +64,8 @@ def frame(found: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[st
     import pandas as pd
 
     rows = pd.DataFrame(found, columns=[*(name for name in columns if name != "setting"), "settings"])
-    setting = _variants.differing(rows, ["task"], lambda name: name not in (*SAID, *ALIGNED, *ROUND), plain)
+    other = {*SAID, *ALIGNED, *ROUND}
+    setting = _variants.differing(rows, ["task"], lambda name: name not in other, [plain] * len(rows))
     return rows.assign(setting=setting)[list(columns)]
 
 

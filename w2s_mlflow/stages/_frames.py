@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
-from w2s_mlflow.stages import _counted, _debate_frames, _gold, _scores, _scoring, _variants, errors, facilitate, probe
+from w2s_mlflow.stages import _counted, _debate_frames, _gold, _scores, _scoring, _variants, errors, probe
 from w2s_mlflow.stages._counted import Pulled
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.stages._scores import Scores
 from w2s_mlflow.stages._variants import IDENTITY
-from w2s_mlflow.tables import ERRORS, FACILITATIONS, LABEL, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
+from w2s_mlflow.tables import ERRORS, FACILITATIONS, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ANSWERS = ("student", "rule")
 """Stages whose runs are outcomes: answers to be compared with a supervisor's and a ceiling's."""
+ALONE = ("supervisor", "ceiling", "probe", "errors")
+"""Others of which tables have means over seeds."""
 TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
 """The paper's three domains, by a task's family; every other one is NLP."""
@@ -43,19 +45,20 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     pulled = Pulled(every, _scores.of(every.values()))
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
-    outcomes = pd.DataFrame(_counted.one_per_seed(rows, pulled), columns=list(OUTCOMES))
-    variants, settings = (
-        _variants.differing(outcomes, keys, told)
-        for keys, told in ((LABEL[:5], _variants.of_method), (["task", "head"], _variants.of_setting))
-    )
-    outcomes = outcomes.assign(variant=variants, setting=settings)
+    outcomes = _variants.told_apart(pd.DataFrame(_counted.one_per_seed(rows, pulled), columns=list(OUTCOMES)))
+    for stage in ALONE:
+        _counted.one_per_seed([_counted.identified(result) for result in pulled.counted() if result.stage == stage], pulled)
     taught = _facilitations(pulled)
-    probes = pd.DataFrame(_probes(pulled), columns=list(PROBES))
-    wrong = pd.DataFrame(_errors(pulled, codes or {}), columns=list(ERRORS))
+    probed, wrong = _probes(pulled), _errors(pulled, codes or {})
     debated, aligned = _debate_frames.frames(pulled)
-    runs = pd.DataFrame([_run(result, pulled) for result in pulled.counted()], columns=list(RUNS))
+    runs = _runs(pulled)
+    apart = runs.set_index("run_id")[["variant", "setting"]]
+    probes, wrongs = (
+        pd.DataFrame(found, columns=[name for name in columns if name not in apart]).join(apart, on="run_id")[list(columns)]
+        for found, columns in ((probed, PROBES), (wrong, ERRORS))
+    )
     left_out = [(run_id, every[run_id].name, *why) for run_id, why in pulled.left_out.items()]
-    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, wrong, taught, debated, aligned)
+    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, wrongs, taught, debated, aligned)
 
 
 def _probes(pulled: Pulled) -> list[dict[str, Any]]:
@@ -92,11 +95,7 @@ def _facilitations(pulled: Pulled) -> pd.DataFrame:
 
     rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _taught(result, pulled))]
     found = pd.DataFrame(_counted.one_per_seed(rows, pulled), columns=list(FACILITATIONS))
-    plain = _variants.defaults(facilitate.Config)
-    variants, settings = (
-        _variants.differing(found, LABEL[:5], told, plain) for told in (_variants.of_method, _variants.of_setting)
-    )
-    return found.assign(variant=variants, setting=settings)
+    return _variants.told_apart(found, stage="facilitate")
 
 
 def _taught(result: Result, pulled: Pulled) -> dict[str, Any] | None:
@@ -209,6 +208,15 @@ def _domain(task: str) -> str:
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def _runs(pulled: Pulled) -> pd.DataFrame:
+    """The frame `runs`; runs of each stage are told apart by the options of that stage."""
+    import pandas as pd
+
+    rows = [_run(result, pulled) | {"settings": _variants.settings(result)} for result in pulled.counted()]
+    found = pd.DataFrame(rows, columns=[*(name for name in RUNS if name not in ("variant", "setting")), "settings"])
+    return _variants.told_apart(found, of=["stage"])[list(RUNS)]
 
 
 def _run(result: Result, pulled: Pulled) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
-from w2s_mlflow.stages import _methods, student
-from w2s_mlflow.stages._options import Training
+from w2s_mlflow import models
+from w2s_mlflow.config import ConfigError
+from w2s_mlflow.stages import _methods
+from w2s_mlflow.stages._options import NONE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,29 +42,62 @@ def of_setting(name: str) -> bool:
     return name not in METHOD_OPTIONS
 
 
+def told_apart(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "student") -> pd.DataFrame:
+    """The frame with `variant` and `setting`: in which options of the method, and in which others, its runs differ.
+
+    Args:
+        frame: with the columns `settings`, `of`, and those of a label but these two.
+        of: what else two runs must share to be told apart, such as their `stage`.
+        stage: whose options they are, where no column says so.
+    """
+    label = ["task", "weak", "strong", "head", "method"]
+    columns = [*of, *label]
+    named = (dict(zip(columns, row, strict=True)) for row in frame[columns].itertuples(index=False, name=None))
+    plain = [defaults(**({"stage": stage} | row)) for row in named]
+    variants = differing(frame, [*of, *label], of_method, plain)
+    return frame.assign(variant=variants, setting=differing(frame, [*of, "task", "head"], of_setting, plain))
+
+
 def differing(
-    frame: pd.DataFrame, keys: Sequence[str], told: Callable[[str], bool], plain: Mapping[str, str] | None = None
+    frame: pd.DataFrame, keys: Sequence[str], told: Callable[[str], bool], plain: Sequence[Mapping[str, str]]
 ) -> list[str]:
     """For each row the options in which rows of the same `keys` differ, but those that are as they are by default.
 
     Args:
         frame: with the columns `keys` and `settings`.
         told: which options are looked at.
-        plain: the options where none is given; None: a student's.
+        plain: each row's options where none is given.
     """
-    given, plain = frame["settings"].map(json.loads), defaults() if plain is None else plain
+    given = frame["settings"].map(json.loads)
     found: dict[Any, list[str]] = {}
     for key, rows in given.groupby([frame[name] for name in keys], sort=False):
         names = sorted({name for row in rows for name in row if told(name)})
         found[key] = [name for name in names if len({row[name] for row in rows if name in row}) > 1]
     places = frame[list(keys)].itertuples(index=False, name=None)
     return [
-        " ".join(f"{name}={row[name]}" for name in found[key] if name in row and row[name] != plain.get(name))
-        for key, row in zip(places, given, strict=True)
+        " ".join(f"{name}={row[name]}" for name in found[key] if name in row and row[name] != default.get(name))
+        for key, row, default in zip(places, given, plain, strict=True)
     ]
 
 
 @functools.cache
-def defaults(config: type[Training] = student.Config) -> dict[str, str]:
-    """A stage's options where none is given, as its runs log them: resolved, as far as no model has a say."""
-    return {name: str(value) for name, value in (options.flat(config()) | _methods.PRIMITIVES).items()}
+def defaults(stage: str = "student", **named: str) -> dict[str, str]:
+    """The options of a stage (a link of a chain is a student) where none is given, as its runs log them.
+
+    Args:
+        named: models, head and method of a run, for which they are resolved, unless a model has no name of its own here: it is
+            not looked for. The options of a method that has none are those of a plain student.
+    """
+    kind = options.plugin("stages", "student" if stage == "link" else stage, "stage").Config
+    fields = {field.name for field in dataclasses.fields(kind)}
+    chosen = {name: value for name, value in named.items() if name in fields and value != NONE}
+    asked, known = {chosen[role] for role in ("weak", "strong") if role in chosen}, {rung.name for rung in models.every()}
+    if asked <= known and hasattr(kind, "resolved"):
+        for given in (chosen, {name: value for name, value in chosen.items() if name != "method"}):
+            with contextlib.suppress(ConfigError):
+                return _logged(kind(**given).resolved())
+    return _logged(kind()) | {name: str(value) for name, value in _methods.PRIMITIVES.items()}
+
+
+def _logged(config: Any) -> dict[str, str]:
+    return {name: str(value) for name, value in options.flat(config).items()}

@@ -49,18 +49,19 @@ OUTCOMES = (
 )
 """The columns of `outcomes` but `variant` and `setting`."""
 RUNS = (
-    *("run_id", "name", "stage", "task", "domain", "weak", "strong", "head", "method", "seed"),
+    *("run_id", "name", "stage", "task", "domain", "weak", "strong", "head", "method", "variant", "setting", "seed"),
     *("accuracy", "auroc", "brier", "ece", "pgr", "pgr_status", "ceiling_failed", "human", "gold", "reads"),
     *("seconds", "tokens", "flops", "parameters", "all_seconds", "all_tokens", "all_flops", "fingerprint", "data"),
 )
 
 
 PROBES = (
-    *("run_id", "student_run_id", "task", "weak", "strong", "method", "seed", "concept", "model", "layer", "chosen"),
+    *("run_id", "student_run_id", "task", "weak", "strong", "method", "variant", "setting", "seed"),
+    *("concept", "model", "layer", "chosen"),
     *("accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows"),
 )
 ERRORS = (
-    *("run_id", "student_run_id", "task", "weak", "strong", "method", "seed", "id", "text", "gold"),
+    *("run_id", "student_run_id", "task", "weak", "strong", "method", "variant", "setting", "seed", "id", "text", "gold"),
     *("answer", "weak_answer", "ceiling_answer", "on_own_evidence", "on_ceiling_evidence", "on_random"),
     *("own_evidence", "ceiling_evidence", "coded"),
 )

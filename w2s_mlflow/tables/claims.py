@@ -78,11 +78,11 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
 
 def _salient(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Whether concepts are more salient after training, by their probes' gains."""
-    for row in salience.table(found).to_dict("records"):
+    for row in salience.table(found[found["variant"] == ""]).to_dict("records"):
         if row["n"] > 1:
             what = f"probe of {row['concept']}, after minus before, {row['method']}"
             finding = Finding(what, str(row["strong"]), row["n"], row["gain"], row["gain_low"], row["gain_high"])
-            where = {"task": row["task"], "weak": row["weak"], "head": "-", "setting": ""}
+            where = {"task": row["task"], "weak": row["weak"], "head": "-", "setting": row["setting"]}
             yield where | _said("weak-to-strong training makes concepts more salient", finding, 0, INFINITY)
 
 

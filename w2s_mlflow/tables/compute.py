@@ -6,6 +6,8 @@ import math
 
 import pandas as pd
 
+from w2s_mlflow.tables import LABEL
+
 CAPTION = (
     "Means over n runs of one label: seconds from start to end (on whatever machine), training tokens, and an estimate of "
     "training operations, 6 x parameters x tokens; `all_*` counts supervisor, chain, debates and generative finetuning as well,"
@@ -13,7 +15,7 @@ CAPTION = (
     "positive and the gap is determined for every run."
 )
 FRAMES = ("runs",)
-KEYS = ["task", "weak", "strong", "head", "method"]
+KEYS = LABEL
 USED = ["seconds", "all_seconds", "tokens", "all_tokens", "flops", "all_flops"]
 COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
 

@@ -17,12 +17,12 @@ CAPTION = (
 FRAMES = ("errors",)
 OVERFITTING, EXTRACTION, QUOTE, OTHER = TYPES = ("overfitting", "evidence_extraction", "quote_selection", "other")
 BY_CHANCE = [f"{name}_by_chance" for name in (EXTRACTION, QUOTE)]
-KEYS = ["task", "weak", "strong", "method"]
+KEYS = ["task", "weak", "strong", "method", "variant", "setting"]
 COLUMNS = [*KEYS, "n", "errors", *(f"{name}{bound}" for name in TYPES for bound in ("", "_low", "_high")), *BY_CHANCE]
 
 
 def table(errors: pd.DataFrame) -> pd.DataFrame:
-    """One row per models and method."""
+    """One row per models, method and options."""
     rows = []
     for key, found in errors.groupby(KEYS, sort=False):
         runs = [run for _, run in found.groupby("run_id", sort=False)]

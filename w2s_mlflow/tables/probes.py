@@ -13,12 +13,12 @@ CAPTION = (
     " on shuffled labels."
 )
 FRAMES = ("probes",)
-KEYS = ["concept", "task", "weak", "strong", "method"]
+KEYS = ["concept", "task", "weak", "strong", "method", "variant", "setting"]
 COLUMNS = [*KEYS, "n", "before", "after", "gain", "gain_low", "gain_high", "p", "layer", "selectivity"]
 
 
 def table(probes: pd.DataFrame) -> pd.DataFrame:
-    """One row per concept, models and method."""
+    """One row per concept, models, method and options."""
     rows = []
     for key, found in gains(probes).groupby(KEYS, sort=False):
         gain = stats.seed_interval(found["after"] - found["before"])
