@@ -91,7 +91,7 @@ def _bar(total: int) -> tqdm[Any]:
 
 
 def _finished() -> dict[str, Result]:
-    """Every finished result of the experiment by its fingerprint, of several the newest, all in one request."""
+    """Every finished result of the experiment by its fingerprint, of several the newest, in two requests."""
     from w2s_mlflow.tracking import index, server
 
     return {result.fingerprint: result for result in index.finished(server.experiment().experiment_id)}
@@ -104,7 +104,7 @@ def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = No
         finished: the finished results of the experiment by fingerprint; None asks for them.
     """
     finished = _finished() if finished is None else finished
-    return analyze.parts(analyze.Config(), [finished[result.fingerprint] for result in found], {}).digest()
+    return analyze.parts(analyze.Config(), [finished.get(result.fingerprint, result) for result in found], {}).digest()
 
 
 def drained_before(waiting: Sequence[Job]) -> Result | None:

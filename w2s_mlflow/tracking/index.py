@@ -1,7 +1,9 @@
 """Finished runs, kept on this machine: what an experiment has already said of a run is not asked for again.
 
 A run's end is when its last report was written (recorder.attach), so that one question, what has ended since, finds all that
-is new. What people change by hand on a finished run is seen after `forget`, or in an analysis with a filter.
+is new. Another finds what was deleted; a third, where there is doubt alone, what was restored, or purged by `mlflow gc`. A run
+with artifacts elsewhere stays if nobody has looked between its deletion and its purge, and is found damaged where it is read.
+What people change by hand in a finished run is seen in an analysis with a filter alone, which asks for all anew.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
-from dataclasses import asdict
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mlflow.entities import Run, ViewType
 
@@ -28,23 +33,40 @@ NESTED = ("params", "metrics", "tags")
 ENDED = "ended"
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What the file of an experiment holds."""
+
+    rows: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """The finished runs by their ids."""
+    deleted: frozenset[str] = frozenset()
+    """The runs that were deleted at the last look, finished or not."""
+    since: int = 0
+    """The last end of a run, in milliseconds."""
+
+
 def finished(experiment_id: str) -> list[Result]:
     """Every finished result of an experiment, the oldest first: those known here, and what has ended since."""
-    file = _file(experiment_id)
-    known, since = _read(file)
+    file, now = _file(experiment_id), int(time.time() * 1000)
+    before = _read(file)
+    since = min(before.since, now)  # the clock that has ended a run may be ahead
+    deleted = frozenset(run.info.run_id for run in results.pages("", [experiment_id], view=ViewType.DELETED_ONLY))
     new = list(results.pages(f"attributes.end_time > {max(0, since - MARGIN)}", [experiment_id]))
-    gone = [run.info.run_id for run in results.pages("", [experiment_id], view=ViewType.DELETED_ONLY)]
-    for run_id in (*gone, *(run.info.run_id for run in new)):
-        known.pop(run_id, None)
-    known |= {run.info.run_id: _row(run) for run in new if _counts(run)}
-    if new or gone or not file.exists():
-        _write(file, known.values(), max([since, *(run.info.end_time or 0 for run in new)]))
-    return [_result(row) for row in sorted(known.values(), key=lambda row: (row["started"], row["run_id"]))]
+    doubtful = (before.deleted | {run_id for run_id, row in before.rows.items() if _is_lost(row)}) - deleted
+    new += results.by_id(doubtful, [experiment_id])
+    gone = deleted | doubtful | {run.info.run_id for run in new}
+    rows = {run_id: row for run_id, row in before.rows.items() if run_id not in gone}
+    rows |= {run.info.run_id: _row(run) for run in new if _counts(run) and run.info.run_id not in deleted}
+    known = _Known(rows, deleted, min(now, max([since, *(run.info.end_time or 0 for run in new)])))
+    if known != before:
+        _write(file, known)
+    return [_result(row) for row in sorted(rows.values(), key=lambda row: (row["started"], row["run_id"]))]
 
 
-def forget(experiment_id: str) -> None:
-    """Ask for everything anew next time."""
-    _file(experiment_id).unlink(missing_ok=True)
+def _is_lost(row: Mapping[str, Any]) -> bool:
+    """Whether the directory of a run's artifacts is gone from this machine, as after `mlflow gc`."""
+    uri = str(row["artifact_uri"])
+    return urlsplit(uri).scheme in ("", "file") and not Path(url2pathname(urlsplit(uri).path)).exists()
 
 
 def _counts(run: Run) -> bool:
@@ -67,28 +89,26 @@ def _result(row: dict[str, Any]) -> Result:
     return Result(**own | {name: json.loads(row[name]) for name in NESTED})
 
 
-def _read(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """The rows of the file by run, and the last end among them; none where it is not there or damaged."""
+def _read(file: Path) -> _Known:
+    """What the file holds; nothing where it is not there or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException):
-        return {}, 0
-    rows = table.to_pylist()
-    return {row["run_id"]: row for row in rows}, int((table.schema.metadata or {}).get(b"since", b"0"))
+        return _Known()
+    held = json.loads((table.schema.metadata or {}).get(b"known", b"{}"))
+    return _Known({row["run_id"]: row for row in table.to_pylist()}, frozenset(held.get("deleted", ())), held.get("since", 0))
 
 
-def _write(file: Path, rows: Iterable[dict[str, Any]], since: int) -> None:
+def _write(file: Path, known: _Known) -> None:
     """Write the file, whole or not at all; a full disk costs time only."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = list(rows)
-    if not rows:
-        return
-    table = pa.Table.from_pylist(rows).replace_schema_metadata({"since": str(since)})
+    held = json.dumps({"deleted": sorted(known.deleted), "since": known.since})
+    table = pa.Table.from_pylist(list(known.rows.values())).replace_schema_metadata({"known": held})
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:

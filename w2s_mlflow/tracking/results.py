@@ -22,6 +22,8 @@ from w2s_mlflow.records import Predictions, SoftLabels, read_gold, read_predicti
 from w2s_mlflow.tracking.server import client, experiment, sentence
 
 PAGE = 1000
+IDS = 200
+"""Runs that are asked for by their ids in one request."""
 FINGERPRINT, ARTIFACTS = "w2s.fingerprint", "w2s.artifacts"
 WEAK_LABELS = "labels/weak_labels.parquet"
 
@@ -138,6 +140,14 @@ def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_
         token = page.token
         if not token:
             return
+
+
+def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str]) -> list[Run]:
+    """The runs of these ids that the experiments have, deleted ones too, many in one request."""
+    asked = sorted(set(run_ids))
+    some = [asked[at : at + IDS] for at in range(0, len(asked), IDS)]
+    clauses = [f"attributes.run_id IN ({', '.join(map(repr, ids))})" for ids in some]
+    return [run for clause in clauses for run in pages(clause, experiment_ids, ViewType.ALL)]
 
 
 def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
