@@ -99,3 +99,15 @@ def runs() -> list[Run]:
 
     found: list[Run] = mlflow.MlflowClient().search_runs([server.experiment().experiment_id])
     return found
+
+
+def purge(run_id: str, uri: str) -> None:
+    """Delete a run for good, with its artifacts."""
+    from click.testing import CliRunner
+    from mlflow.cli import cli  # slow to import, and not without warnings
+
+    client = mlflow.MlflowClient()
+    if client.get_run(run_id).info.lifecycle_stage == "active":
+        client.delete_run(run_id)
+    line = ["gc", "--backend-store-uri", uri, "--tracking-uri", uri, "--run-ids", run_id]
+    assert CliRunner().invoke(cli, line, catch_exceptions=False).exit_code == 0

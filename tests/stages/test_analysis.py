@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests import servers
-from tests.conftest import SMALL, runs
+from tests.conftest import SMALL, purge, runs
 from w2s_mlflow import leaderboard
 from w2s_mlflow.config import ConfigError, parse
 from w2s_mlflow.stages import _frames, _gold, _report, _scores, analyze, rule, student
@@ -253,6 +253,20 @@ def test_a_report_added_later_and_a_deleted_run_are_seen() -> None:
     assert set(frames().outcomes["run_id"]) == {quiet.run_id, other.run_id}
     server.client().delete_run(other.run_id)
     assert list(frames().outcomes["run_id"]) == [quiet.run_id]
+
+
+@pytest.mark.filterwarnings("ignore:.*AnyType:UserWarning")
+def test_a_filter_finds_all_that_its_runs_hang_on_but_what_was_deleted_for_good(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = made()
+    supervisor = found.tags["w2s.weak_run_id"]
+    monkeypatch.setattr(server.client(), "get_run", lambda run_id: pytest.fail("asked for one by one"))
+    filtered = analyze.Config(filter="tags.`w2s.stage` = 'student'")
+    assert [run.run_id for run in analyze.pull(filtered)] == [found.run_id, supervisor]
+    purge(supervisor, tracking_uri)
+    (row,) = analyze.load(analyze.pull(filtered)).outcomes.to_dict("records")
+    assert row["run_id"] == found.run_id and row["weak_correct"] is None
 
 
 def test_a_damaged_index_is_made_again() -> None:

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
+from tests.conftest import purge
 from w2s_mlflow.stages import _grid
 from w2s_mlflow.tracking import index, results, server
 
@@ -30,13 +30,6 @@ def run(name: str, end: int = 1000) -> str:
     server.client().log_text(found.info.run_id, "", "kept.txt")
     server.client().set_terminated(found.info.run_id, end_time=end)
     return str(found.info.run_id)
-
-
-def purge(run_id: str, uri: str) -> None:
-    from mlflow.cli import cli  # slow to import, and not without warnings
-
-    line = ["gc", "--backend-store-uri", uri, "--tracking-uri", uri, "--run-ids", run_id]
-    assert CliRunner().invoke(cli, line, catch_exceptions=False).exit_code == 0
 
 
 def known() -> set[str]:

@@ -80,11 +80,9 @@ def whole(found: Iterable[Result]) -> list[Result]:
 
     chosen = {result.run_id: result for result in found}
     waiting = list(chosen.values())
-    while waiting:
-        for _, run_id in _counted.links(waiting.pop()):
-            if run_id not in chosen:
-                chosen[run_id] = results.get(run_id)
-                waiting.append(chosen[run_id])
+    while missing := {run_id for result in waiting for _, run_id in _counted.links(result)} - chosen.keys():
+        waiting = [results.result(run, reused=True) for run in results.by_id(missing)]
+        chosen |= {result.run_id: result for result in waiting}  # one that was deleted for good is not among them
     return list(chosen.values())
 
 

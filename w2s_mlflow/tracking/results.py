@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -142,8 +143,10 @@ def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_
             return
 
 
-def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str]) -> list[Run]:
-    """The runs of these ids that the experiments have, deleted ones too, many in one request."""
+def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -> list[Run]:
+    """The runs of these ids that there are, deleted ones too, many in one request: of the experiments, or of them all."""
+    if experiment_ids is None:
+        experiment_ids = [found.experiment_id for found in mlflow.search_experiments(view_type=ViewType.ALL)]
     asked = sorted(set(run_ids))
     some = [asked[at : at + IDS] for at in range(0, len(asked), IDS)]
     clauses = [f"attributes.run_id IN ({', '.join(map(repr, ids))})" for ids in some]
