@@ -552,6 +552,17 @@ def sentence(directory: Path, reason: str) -> str:
     return told.replace("(", r"\(").replace(")", r"\)")
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_file_is_replaced_whole_or_not_at_all(error: type[BaseException], directory: Path) -> None:
+    file = directory / "file"
+    with checkpoint.replacing(file) as partial:
+        partial.write_text("whole")
+    with pytest.raises(error), checkpoint.replacing(file) as partial:
+        partial.write_text("ha")
+        raise error
+    assert [(path, path.read_text()) for path in directory.iterdir()] == [(file, "whole")]
+
+
 def test_a_file_that_the_system_cuts_off_is_one_sentence(directory: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(DeadError):

@@ -314,6 +314,12 @@ def test_what_nobody_has_used_for_a_month_goes(made: list[int]) -> None:
     assert len(files & set(place("tokens").iterdir())) == 1 and len(made) == 3
 
 
+def test_a_file_that_another_process_has_just_moved_is_passed_over(made: list[int]) -> None:
+    place("tokens").mkdir(parents=True)
+    (place("tokens") / "gone.partial").symlink_to("nowhere")
+    assert same(*(Reader(*trunks.bert()[::-1]).read(TEXTS) for _ in range(2))) and len(made) == 1
+
+
 def test_rows_are_read_where_nothing_can_be_written(made: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "file"))

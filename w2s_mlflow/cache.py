@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow.checkpoint import OLD, place
+from w2s_mlflow.checkpoint import is_old, place, replacing
 
 Arrays = Mapping[str, NDArray[Any]]
 FOLDER = "tokens"
@@ -48,17 +46,14 @@ def _read(file: Path) -> Arrays | None:
 
 
 def _write(file: Path, found: Arrays) -> None:
-    """Write the arrays, and remove the files that nobody has used for OLD seconds."""
+    """Write the arrays, and remove the files that nobody has used for long."""
     from safetensors.numpy import save
 
     content = save({name: array.astype(np.int32) if array.dtype == np.int64 else array for name, array in found.items()})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for other in file.parent.iterdir():
-        if time.time() - other.stat().st_mtime > OLD:
-            other.unlink(missing_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
-        partial.write(_digest(content) + b"\n" + content)
-    Path(partial.name).replace(file)
+    with replacing(file) as partial:
+        partial.write_bytes(_digest(content) + b"\n" + content)
+    for other in filter(is_old, file.parent.iterdir()):
+        other.unlink(missing_ok=True)
 
 
 def _digest(content: bytes) -> bytes:

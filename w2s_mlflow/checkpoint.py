@@ -18,11 +18,12 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import uuid4
 
 import numpy as np
 
@@ -36,6 +37,7 @@ Tensors = Mapping[str, Mapping[str, "Tensor"]]
 
 LOG = logging.getLogger("w2s_mlflow")
 STATE = "state.json"
+PARTIAL = ".partial"
 OLD = 30 * 24 * 3600.0
 GRACE = 4.0
 """Seconds that what is in progress may go on after a stop: the process has ended before a scheduler's five are over."""
@@ -52,12 +54,31 @@ def exists(directory: Path) -> bool:
     return (directory / STATE).exists()
 
 
+def is_old(path: Path) -> bool:
+    """Whether nobody has used a file or a directory for OLD seconds; one that is gone is not."""
+    try:
+        return time.time() - path.stat().st_mtime > OLD
+    except OSError:
+        return False
+
+
 def sweep() -> None:
-    """Remove the checkpoints that nobody has gone on from for OLD seconds: of runs, by their ids, and nothing else."""
-    for directory in place("").glob("[0-9a-f]" * 32):
-        with contextlib.suppress(OSError):
-            if time.time() - directory.stat().st_mtime > OLD:
-                shutil.rmtree(directory)
+    """Remove what nobody has used for OLD seconds: checkpoints of runs, by their ids, partial files, and nothing else."""
+    for directory in filter(is_old, place("").glob("[0-9a-f]" * 32)):
+        shutil.rmtree(directory, ignore_errors=True)
+    _remove(filter(is_old, place("").glob(f"*/*{PARTIAL}")))
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path beside a file, to be written, which then takes its place in one move: whole or, after a failure, not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{uuid4().hex[:8]}{PARTIAL}")
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -193,7 +214,7 @@ def _write_state(directory: Path, content: Mapping[str, Any]) -> None:
 
 
 def _partial(directory: Path) -> Path:
-    return directory / f"{STATE}.partial"
+    return directory / f"{STATE}{PARTIAL}"
 
 
 def _remove(files: Iterable[Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s_mlflow import models, split, tasks
+from w2s_mlflow.checkpoint import replacing
 from w2s_mlflow.config import option
 from w2s_mlflow.stages import _gold
 from w2s_mlflow.stages._options import mirror
@@ -117,7 +117,6 @@ def write_rows(config: Config) -> dict[str, int]:
     rows = [{"part": part, **asdict(example)} for part, examples in cut.parts().items() for example in examples]
     names = ("id", "part", "segments", "candidates")
     table = pa.table({name: [row[name] for row in rows] for name in names})
-    written = Path(f"{config.out}.{os.getpid()}")
-    pq.write_table(table, written)
-    written.replace(config.out)
+    with replacing(Path(config.out)) as partial:
+        pq.write_table(table, partial)
     return dict(Counter(row["part"] for row in rows))

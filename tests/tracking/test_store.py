@@ -351,12 +351,17 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: P
     for directory in (old, new, foreign):
         directory.mkdir(parents=True)
         (directory / "state.json").write_text("{}")
+    partials = [checkpoint.place("digests") / f"{name}{checkpoint.PARTIAL}" for name in ("old", "new")]
+    partials[0].parent.mkdir()
+    for file in partials:
+        file.touch()
     long_ago = time.time() - checkpoint.OLD - 60
-    for directory in (old, foreign):
-        os.utime(directory, (long_ago, long_ago))
+    for path in (old, foreign, partials[0]):
+        os.utime(path, (long_ago, long_ago))
     worker._settle.cache_clear()
     worker.settle()
     assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True)
+    assert [file.exists() for file in partials] == [False, True]
 
 
 def test_an_owner_that_has_woken_up_is_waited_for_though_its_run_was_ended() -> None:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
@@ -224,10 +223,8 @@ def _read(file: Path, asked: Mapping[str, Any]) -> Answer | None:
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, suffix=".partial", delete=False) as partial:
-        partial.write(canonical_json(content))
-    Path(partial.name).replace(file)
+    with checkpoint.replacing(file) as partial:
+        partial.write_text(canonical_json(content), encoding="utf-8")
 
 
 # --- where it is ------------------------------------------------------------------------------------------------------

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
+from w2s_mlflow.checkpoint import place, replacing
 from w2s_mlflow.models._checkpoint import TOKENIZERS, Checkpoint
 
 BESIDE = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
@@ -38,20 +37,11 @@ def _of_file(file: Path) -> str:
             return str(held["sha256"])
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
-    with contextlib.suppress(OSError):  # without a place to keep it, the file is read again the next time
-        _keep(kept, json.dumps({"state": state, "sha256": found}))
+    with contextlib.suppress(OSError), replacing(kept) as partial:  # without a place, the file is read again the next time
+        partial.write_text(json.dumps({"state": state, "sha256": found}), encoding="utf-8")
     return found
 
 
 def _kept(path: str) -> Path:
     """Where a digest is kept, beside the checkpoints of trainings."""
-    cache = os.environ.get("W2S_SCRATCH") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "w2s_mlflow", "digests", f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json")
-
-
-def _keep(kept: Path, text: str) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=kept.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(partial).replace(kept)
+    return place("digests") / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"

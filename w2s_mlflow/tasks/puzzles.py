@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING
 import chess
 import numpy as np
 
+from w2s_mlflow.checkpoint import replacing
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Task, _files, _hub
@@ -249,12 +249,10 @@ def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) 
     else:
         with search.engine(engine, nodes, margin) as best:
             puzzles, counts = _sorted_out(search.cut(found, best, by_engine=True))
-    written = out.with_name(f"{out.name}.{os.getpid()}")
-    with written.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(puzzles)
-    written.replace(out)
     counts["puzzles"] = len(puzzles)
     return counts
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -109,8 +108,5 @@ def _write(file: Path, known: _Known) -> None:
 
     held = json.dumps({"deleted": sorted(known.deleted), "since": known.since})
     table = pa.Table.from_pylist(list(known.rows.values())).replace_schema_metadata({"known": held})
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
-            pq.write_table(table, partial)
-        Path(partial.name).replace(file)
+    with contextlib.suppress(OSError), checkpoint.replacing(file) as partial:
+        pq.write_table(table, partial)
