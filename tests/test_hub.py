@@ -64,6 +64,13 @@ def test_proxy_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not offline()
 
 
+def test_an_exception_to_proxies_is_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setattr(urllib.request, "getproxies", lambda: {"no": "localhost"})
+    hub.look()
+    assert offline()
+
+
 def test_who_is_offline_does_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "_answers", lambda _: pytest.fail("looked"))

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 LOG = logging.getLogger("w2s_mlflow")
+PROXIES = {"http", "https", "all"}
+"""What a proxy may be for; `no_proxy`, which names whom to reach without one, is none."""
 TIMEOUT = 3.0
 """Seconds that a machine which answers may take."""
 
@@ -21,7 +23,7 @@ def look() -> None:
     """Before the first use of the hub: where it does not answer, its client is told to be offline."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or urllib.request.getproxies() or _answers(constants.ENDPOINT):
+    if constants.HF_HUB_OFFLINE or PROXIES & urllib.request.getproxies().keys() or _answers(constants.ENDPOINT):
         return
     LOG.info("%s does not answer: only what is in its cache can be had", constants.ENDPOINT)
     os.environ["HF_HUB_OFFLINE"] = "1"  # for `datasets`, which reads it when it is imported, and for child processes
