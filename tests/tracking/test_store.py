@@ -345,6 +345,24 @@ def test_every_file_of_a_directory_is_checked() -> None:
         found.artifact("model")
 
 
+def test_what_has_not_changed_is_read_once_and_damage_seen_of_the_same_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    digest = results.digest
+
+    def spy(file: Path) -> str:
+        read.append(file.name)
+        return digest(file)
+
+    monkeypatch.setattr(results, "digest", spy)
+    found = store.produce(order(), text("whole"))
+    read.clear()
+    for _ in range(2):
+        assert store.produce(order(), text()).reused
+    assert sorted(read) == sorted({Path(path).name for path in found.digests}) != []
+    found.artifact("words.txt").write_text("while")
+    assert not store.produce(order(), text()).reused
+
+
 def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
     old, new, foreign = checkpoint.place("0" * 32), checkpoint.place("f" * 32), tmp_path / "scratch" / "data set"

@@ -26,7 +26,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 from w2s_mlflow import fitted, heads
 from w2s_mlflow.config import ConfigError, canonical_json
 from w2s_mlflow.heads import Head
-from w2s_mlflow.tracking.results import ARTIFACTS, TornError, digest, digests_of
+from w2s_mlflow.tracking.results import ARTIFACTS, TornError, digest_once, digests_of
 from w2s_mlflow.tracking.server import client, sentence
 
 LOG = logging.getLogger("w2s_mlflow")
@@ -71,7 +71,7 @@ def load(model_id: str) -> Head:
 
 
 def verify(model_id: str) -> None:
-    """Read every file of a logged model once.
+    """See that every file of a logged model is there and undamaged.
 
     Raises:
         TornError: one is gone, or is not what was written; it is named.
@@ -146,7 +146,7 @@ def _whole(model_id: str) -> Iterator[Path]:
             file = directory / name
             if not file.is_file():
                 raise TornError(f"the logged model {model_id} has lost its file {name}")
-            if digest(file) != expected:
+            if digest_once(file) != expected:
                 raise TornError(f"the logged model {model_id} has a damaged file {name}: it is not what was written")
         yield directory
 
