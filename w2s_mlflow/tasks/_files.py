@@ -1,16 +1,71 @@
-"""A user's own rows: parquet, CSV or JSON lines, by the suffix."""
+"""A user's own rows: parquet, CSV or JSON lines, by the suffix; the task that is made of them."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from w2s_mlflow.config import ConfigError
-from w2s_mlflow.tasks._rows import Source
+from w2s_mlflow.records import Rows
+from w2s_mlflow.tasks import Task
+from w2s_mlflow.tasks._hub import TEST_SIZE, TRAIN_SIZE
+from w2s_mlflow.tasks._rows import Reader, Source, assemble
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
+PARTS = ("train", "heldout")
+
+
+def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, positive: str) -> Task:
+    """The task of a file, called by its stem. Raises ConfigError where there is no such file.
+
+    Args:
+        load: makes the rows of what the user wrote, for the sentence of an error, and the file.
+    """
+    name, file = f"{family}:{path}", Path(path).expanduser()
+    option = f"--task {name}"
+    next(rows(option, file, ()), None)  # what is wrong with the file as such is said before anything starts
+    return Task(
+        name=name,
+        family=family,
+        head=head,
+        classes=2,
+        load=lambda data_dir: load(option, file),
+        train_size=TRAIN_SIZE,
+        test_size=TEST_SIZE,
+        positive=positive,
+        source=file.name,
+        license="the file's own",
+        key=file.stem,
+    )
+
+
+def checked(option: str, path: Path, needed: Collection[str], optional: Collection[str] = ()) -> Iterator[tuple[int, Source]]:
+    """The rows of a file, numbered from 1.
+
+    Args:
+        needed: columns that must have text.
+        optional: columns that must have text where they have anything.
+
+    Raises:
+        ConfigError: as `rows`; a text is empty, or the column `part` has none of PARTS.
+    """
+    for number, row in enumerate(rows(option, path, needed), start=1):
+        for name in (*needed, *(name for name in optional if row.get(name) is not None)):
+            if not isinstance(row[name], str) or not row[name].strip():
+                raise ConfigError(f"{option} must have text in the column {name}, row {number} has {row[name]!r}")
+        if row.get("part", PARTS[0]) not in PARTS:
+            raise ConfigError(f"{option} must have {' or '.join(PARTS)} in the column part, row {number} has {row['part']!r}")
+        yield number, row
+
+
+def parted(read: Reader, found: Iterable[Source]) -> Rows:
+    """The rows by their column `part`, training rows where there is none; without held-out ones `assemble` holds some out."""
+    parts: dict[str, list[Source]] = {part: [] for part in PARTS}
+    for row in found:
+        parts[row.get("part", PARTS[0])].append(row)
+    return assemble(read, parts["train"], parts["heldout"] or None)
 
 
 def rows(option: str, path: Path, needed: Collection[str]) -> Iterator[Source]:

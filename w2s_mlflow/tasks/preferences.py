@@ -6,19 +6,18 @@ Rows of one prompt, dialogue or post are one group. A pair that several people j
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Human, Task, _files
-from w2s_mlflow.tasks._hub import CONVERTED, TEST_SIZE, TRAIN_SIZE, Parts, Table, task
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, digest, normalised, of_class, ordered, same
+from w2s_mlflow.tasks._hub import CONVERTED, Parts, Table, task
+from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, digest, normalised, of_class, ordered, same
 
 POSITIVE = "the second response is preferred"
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-PARTS = ("train", "heldout")
 CHOICES = {0: 0, 1: 1}
 
 
@@ -77,40 +76,11 @@ def _answer(messages: Sequence[dict[str, str]]) -> str:
 # --- a user's own pairs -----------------------------------------------------------------------------------------------
 
 
-def file_task(path: str) -> Task:
-    """The task of a file of prompt, chosen, rejected. Raises ConfigError where there is no such file."""
-    file, option = Path(path).expanduser(), f"--task preferences:{path}"
-    next(iter(_files.rows(option, file, ())), None)
-    return Task(
-        name=f"preferences:{path}",
-        family="preferences",
-        head="compare",
-        classes=2,
-        load=lambda data_dir: _load(option, file),
-        train_size=TRAIN_SIZE,
-        test_size=TEST_SIZE,
-        positive=POSITIVE,
-        source=file.name,
-        license="the file's own",
-        key=file.stem,
-    )
-
-
-FILES = {"preferences": file_task}
-
-
 def _load(option: str, file: Path) -> Rows:
-    needed = ("prompt", "chosen", "rejected")
-    parts: dict[str, list[Source]] = {part: [] for part in PARTS}
-    for number, row in enumerate(_files.rows(option, file, needed), start=1):
-        for name in needed:
-            if not isinstance(row[name], str) or not row[name].strip():
-                raise ConfigError(f"{option} must have text in the column {name}, row {number} has {row[name]!r}")
-        part = row.get("part", PARTS[0])
-        if part not in PARTS:
-            raise ConfigError(f"{option} must have {' or '.join(PARTS)} in the column part, row {number} has {part!r}")
-        parts[part].append(row)
-    return assemble(_own, parts["train"], parts["heldout"] or None)
+    return _files.parted(_own, (row for _, row in _files.checked(option, file, ("prompt", "chosen", "rejected"))))
+
+
+FILES = {"preferences": functools.partial(_files.task, "preferences", load=_load, head="compare", positive=POSITIVE)}
 
 
 def _own(row: Source, part: str) -> Draft:
