@@ -57,6 +57,10 @@ class Interval(NamedTuple):
     high: float
     df: float
 
+    def named(self, name: str) -> dict[str, float]:
+        """The mean and its bounds, as tables and metrics name them."""
+        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def pgr_interval(
     weak: Sequence[ArrayLike],

@@ -200,7 +200,7 @@ def measures(played: Played, verdicts: Verdicts) -> dict[str, float]:
     for name, rows_N in {"win_rate": judged_N, "apart_win_rate": judged_N & apart_N}.items():
         if rows_N.any():
             won = stats.group_interval(won_N(preference_N[rows_N]), groups_N[rows_N])
-            found |= {name: won.mean, f"{name}_low": won.low, f"{name}_high": won.high}
+            found |= won.named(name)
     found |= {"preference": float(preference_N[judged_N].mean()), "position_bias": float(bias_N[judged_N].mean())}
     first_N = [abs(bias) > abs(own) for bias, own in zip(bias_N[judged_N], preference_N[judged_N], strict=True)]
     found["by_position"] = float(np.mean(first_N))
@@ -250,7 +250,7 @@ def against_gold(debates: pd.DataFrame, preference_N: Doubles, gold_N: Ints) -> 
     strong_right_N, groups = right[STRONG][decided_N], debates["group"].to_numpy()[decided_N]
     won, p_strong_N = won_N(preference_N[decided_N]), np.array([sigmoid(value) for value in preference_N[decided_N]])
     judged = stats.group_interval(np.where(strong_right_N, won, 1 - won), groups)
-    found |= {"judge_accuracy": judged.mean, "judge_accuracy_low": judged.low, "judge_accuracy_high": judged.high}
+    found |= judged.named("judge_accuracy")
     found |= {"decided": float(decided_N.sum()), "strong_right": float(strong_right_N.mean())}
     both_NC, truth_N = np.stack([1 - p_strong_N, p_strong_N], axis=1), strong_right_N.astype(np.int64)
     found["judge_brier"] = metrics.brier_score_loss(both_NC, truth_N)

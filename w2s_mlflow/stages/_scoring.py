@@ -139,7 +139,7 @@ def _facilitated(scored: Predictions, others: Mapping[str, Predictions], part: s
     correct = {role: other.with_gold(scored.gold_N).correct_N() for role, other in others.items()}
     values |= {f"{role}_accuracy": float(correct_N.mean()) for role, correct_N in correct.items()}
     gain = stats.group_interval(scored.correct_N() - correct["weak"], scored.groups)
-    return _named(values | {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}, part), "ok"
+    return _named(values | gain.named("gain"), part), "ok"
 
 
 def _named(values: Mapping[str, float], part: str) -> dict[str, float]:

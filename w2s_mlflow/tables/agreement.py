@@ -23,6 +23,6 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
         agreement = stats.seed_interval(found["agreement"])
         weak, own = found["weak_accuracy"], found["accuracy"]
         row = dict(zip(LABEL, key, strict=True)) | {"n": len(found), "parameters": found["parameters"].iloc[0]}
-        row |= {"agreement": agreement.mean, "agreement_low": agreement.low, "agreement_high": agreement.high}
+        row |= agreement.named("agreement")
         rows.append(row | {"independent": float((weak * own + (1 - weak) * (1 - own)).mean())})
     return pd.DataFrame(rows, columns=COLUMNS).sort_values(["task", "weak", "parameters"], kind="stable")

@@ -56,5 +56,5 @@ def _compared(found: pd.DataFrame, name: str) -> dict[str, float]:
     p = stats.paired_t_test(before, after).p if len(found) > 1 else float("nan")
     values = {"before": float(before.mean()), "after": float(after.mean()), "p": p}
     for part, interval in (("gain", gain), ("step", step)):
-        values |= {part: interval.mean, f"{part}_low": interval.low, f"{part}_high": interval.high}
+        values |= interval.named(part)
     return {f"{name}_{part}": values[part] for part in PARTS}

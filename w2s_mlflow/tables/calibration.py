@@ -19,8 +19,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per stage and models that answer with probabilities; a rule does not."""
     rows = []
     for key, found in runs[runs["ece"].notna() & (runs["stage"] != "rule")].groupby(KEYS, sort=False):
-        ece = stats.seed_interval(found["ece"])
         means = {name: found[name].mean() for name in ("accuracy", "auroc", "brier")}
         row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)} | means
-        rows.append(row | {"ece": ece.mean, "ece_low": ece.low, "ece_high": ece.high})
+        rows.append(row | stats.seed_interval(found["ece"]).named("ece"))
     return pd.DataFrame(rows, columns=COLUMNS)

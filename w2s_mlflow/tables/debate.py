@@ -29,7 +29,6 @@ def table(debates: pd.DataFrame) -> pd.DataFrame:
     for key, found in debates.groupby(KEYS, sort=False):
         row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)}
         for name in BOUNDED:
-            interval = stats.seed_interval(found[name])
-            row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+            row |= stats.seed_interval(found[name]).named(name)
         rows.append(row | {name: float(found[name].mean()) for name in MEANS})
     return pd.DataFrame(rows, columns=COLUMNS)

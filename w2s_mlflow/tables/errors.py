@@ -29,8 +29,7 @@ def table(errors: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(KEYS, key, strict=True)) | {"n": len(runs), "errors": float(np.mean([len(run) for run in runs]))}
         each = pd.DataFrame([shares(run) for run in runs])
         for name in TYPES:
-            interval = stats.seed_interval(each[name])
-            row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+            row |= stats.seed_interval(each[name]).named(name)
         rows.append(row | {name: float(each[name].mean()) for name in BY_CHANCE})
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -41,8 +41,7 @@ def _row(found: pd.DataFrame) -> dict[str, Any]:
     values = {name: found[name] for name in MODELS} | {"gain": found["accuracy"] - found["weak_accuracy"]}
     row: dict[str, Any] = {"n": len(found), "p": float("nan")}
     for name, value in values.items():
-        interval = stats.seed_interval(value)
-        row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row |= stats.seed_interval(value).named(name)
     if len(found) > 1:
         row["p"] = stats.paired_t_test(found["weak_accuracy"], found["accuracy"]).p
     return row | {name: float(found[name].mean()) for name in ("agreement", "weak_agreement")}

@@ -29,8 +29,8 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
         errors = 1 - each["both_right"] - each["broken"]
         corrected = stats.seed_interval(each["corrected"] / errors.where(errors > 0))
         means = {name: float(each[name].mean()) for name in SHARES}
-        row = dict(zip(LABEL, key, strict=True)) | {"n": len(found), **means, "of_errors_corrected": corrected.mean}
-        rows.append(row | {"of_errors_corrected_low": corrected.low, "of_errors_corrected_high": corrected.high})
+        row = dict(zip(LABEL, key, strict=True)) | {"n": len(found), **means}
+        rows.append(row | corrected.named("of_errors_corrected"))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

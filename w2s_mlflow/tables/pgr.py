@@ -29,13 +29,10 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(found: pd.DataFrame) -> dict[str, Any]:
-    accuracy = stats.seed_interval(found["accuracy"])
     row: dict[str, Any] = {
         "n": len(found),
         "weak_accuracy": found["weak_accuracy"].mean(),
-        "accuracy": accuracy.mean,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
+        **stats.seed_interval(found["accuracy"]).named("accuracy"),
         "ceiling_accuracy": found["ceiling_accuracy"].mean(),
         "failed_ceilings": int(found["ceiling_failed"].sum()),
         "agreement": found["agreement"].mean(),

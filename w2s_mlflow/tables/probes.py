@@ -23,7 +23,7 @@ def table(probes: pd.DataFrame) -> pd.DataFrame:
     for key, found in gains(probes).groupby(KEYS, sort=False):
         gain = stats.seed_interval(found["after"] - found["before"])
         means = {name: float(found[name].mean()) for name in ("before", "after", "selectivity")}
-        means |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "layer": float(found["layer"].median())}
+        means |= gain.named("gain") | {"layer": float(found["layer"].median())}
         p = stats.paired_t_test(found["before"], found["after"]).p if len(found) > 1 else float("nan")
         rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(found), "p": p} | means)
     return pd.DataFrame(rows, columns=COLUMNS)
