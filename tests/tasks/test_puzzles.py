@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -332,6 +333,10 @@ def test_an_engine_that_goes_astray_is_not_waited_for(
     with pytest.raises(ConfigError, match=rf"--engine must be a program that speaks UCI, got {path}: "):
         puzzles.write(games, tmp_path / "puzzles.csv", path, nodes=10, margin=200)
     assert not list(tmp_path.glob("puzzles.csv*"))
+    for thread in threading.enumerate():
+        if thread.name.startswith("SimpleEngine"):  # which a command would wait for at its end
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

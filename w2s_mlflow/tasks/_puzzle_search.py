@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -118,8 +119,9 @@ def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
     Raises:
         ConfigError: the program does not start, speaks no UCI, ends, or does not answer.
     """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would say with a traceback what is said in one sentence
     try:
-        with chess.engine.SimpleEngine.popen_uci(str(path), timeout=ANSWER_S) as running:
+        with chess.engine.SimpleEngine.popen_uci(str(path), timeout=ANSWER_S) as running, _dropping_what_is_asked(running):
             running.configure(
                 {name: value for name, value in {"Threads": 1, "Hash": HASH_MB}.items() if name in running.options}
             )
@@ -127,6 +129,19 @@ def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
     except (OSError, TimeoutError, chess.engine.EngineError) as error:
         said = (str(error).strip().splitlines() or ["it does not answer"])[0]
         raise ConfigError(f"--engine must be a program that speaks UCI, got {path}: {said}") from error
+
+
+@contextlib.contextmanager
+def _dropping_what_is_asked(running: chess.engine.SimpleEngine) -> Iterator[None]:
+    """At the end a question that is still open is dropped: with one, the thread of the engine would never end."""
+
+    def drop() -> None:
+        running.protocol.command = running.protocol.next_command = None
+
+    try:
+        yield
+    finally:
+        running.protocol.loop.call_soon_threadsafe(drop)
 
 
 def _best(running: chess.engine.SimpleEngine, board: chess.Board, nodes: int, margin: int) -> chess.Move | None:
