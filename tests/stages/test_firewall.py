@@ -190,7 +190,7 @@ def types_of(function: Any) -> set[Any]:
     """Every type in a signature, however deep."""
     names = (
         *("Recorder", "Result", "Head", "Parts", "Tensor", "Encoded", "Options"),
-        *("Explainer", "Transcript", "Also", "Policy", "Read", "Mind"),
+        *("Explainer", "Transcript", "Also", "Loss", "Policy", "Read", "Mind"),
     )
     judging = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": _verdicts.Verdicts}
     late: dict[str, Any] = dict.fromkeys(names, object) | judging | {"pd": pd}  # imported for type checkers only

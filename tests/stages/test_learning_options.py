@@ -47,7 +47,7 @@ def test_wrong_values_are_one_sentence(given: dict[str, str], sentence: str) -> 
 def test_without_its_extra_adapters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else found(name))
-    with pytest.raises(ConfigError, match=r'--lora must be none, .*pip install "w2s_mlflow\[lora\]"\), got 4'):
+    with pytest.raises(ConfigError, match=r'--lora must be none, .*pip install -e ".\[lora\]"\), got 4'):
         student.Config(lora=4)
     assert student.Config(lora=None).lora is None
 
