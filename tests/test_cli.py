@@ -36,10 +36,14 @@ WRONG = {
     "student --train-size -5": r"--train-size must be at least 1, got -5",
     "student --train-size 9999999": r"--train-size must be at most \d+, the rows this task has, got 9999999",
     "student --learning-rate inf": r"--learning-rate must be finite, got inf",
-    "student --learning-rate 0": r"--learning-rate must be a positive, finite number, got 0",
+    "student --learning-rate 0": r"--learning-rate must be a positive number below 1e\+30, got 0",
     "student --head chose": r"--head must be one of choose, classify, compare, got 'chose'",
     "student --head classify --method untuned": r"--head must be choose for an untuned model",
     "student --task chess_preference --head choose": r"--head must be compare for the task chess_preference, got choose",
+    "student --learning-rate 1e300": r"--learning-rate must be a positive number below 1e\+30, got 1e\+300",
+    "debate --judge model,model": r"--judge must be different judges with commas between them, got model,model",
+    "rows --out nowhere/rows.parquet": r"--out must be a file in a directory that exists, got 'nowhere/rows.parquet'",
+    "rows --out /dev/null": r"--out must be a file in a directory that exists, got '/dev/null'",
     "student confidence": r"options are written --name value, got the lone word 'confidence'",
     "supervisor --early-stopping weak": r"--early-stopping must be one of gold, none, got 'weak'",
     "rule --rule best": r"--rule must be one of .*random.*, got 'best'",
@@ -107,3 +111,13 @@ def test_a_switch_may_stand_alone(given: list[str]) -> None:
     found = cli._affirmed(["student", *given, "--plan"])
     assert found[1:3] == ["--calibrate", "true"] and found.count("true") == 1 and found[-1] == "--plan"
     assert cli._affirmed(["student", "--calibrate", "false"])[-1] == "false"
+
+
+def test_a_training_that_diverges_says_so_and_fails(
+    experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage, model in (("supervisor", "--weak"), ("generative", "--strong")):
+        with pytest.raises(SystemExit) as stop:
+            run(monkeypatch, stage, model, "chess-27k", "--learning-rate", "1e20", *SIZES)
+        assert stop.value.code == 2 and "the training diverged, lower --learning-rate" in capsys.readouterr().err
+    assert [run.info.status for run in runs()] == ["FAILED"] * 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import inspect
 import itertools
@@ -96,7 +97,7 @@ def _end(status: int, sentence: str) -> NoReturn:
 def _failure(error: Exception) -> str:
     from w2s_mlflow.tracking import server
 
-    said = server.failure(error)
+    said = server.failure(error) or _path(error)
     if said is not None:
         return said
     tells = launch.first(1)
@@ -104,6 +105,15 @@ def _failure(error: Exception) -> str:
     if tells:
         raise error
     sys.exit(1)
+
+
+def _path(error: Exception) -> str | None:
+    """What is wrong with a path that no file can have."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"a path must be short enough for the file system, got {str(error.filename)[:40]}..."
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "a path that begins with ~NAME must name a user of this machine"
+    return None
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:
@@ -120,8 +130,8 @@ def _switched(arguments: list[str]) -> list[str]:
     """`--plan true` is `--plan`: `mlflow run -P plan=true` can only pass values."""
     found: list[str] = []
     for argument in arguments:
-        if found and found[-1].removeprefix("--") in SWITCHES and argument in ("true", "false"):
-            if argument == "false":
+        if found and found[-1].removeprefix("--") in SWITCHES and argument.lower() in options.BOOLEANS:
+            if not options.BOOLEANS[argument.lower()]:
                 found.pop()
         else:
             found.append(argument)

@@ -22,6 +22,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 C = TypeVar("C")
+BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+"""How a switch is written."""
+LARGEST = 1e30
+"""What a rate or a temperature must be below."""
 
 
 class ConfigError(ValueError):
@@ -35,6 +39,12 @@ class FailedTrainingError(ConfigError):
 def must(option: str, rule: str, value: object) -> ConfigError:
     """The one wording for a value that breaks a rule: "--alpha must be in [0, 1], got 2.0"."""
     return ConfigError(f"{flag(option)} must be {rule}, got {value}")
+
+
+def check_positive(option: str, value: float | None) -> None:
+    """Raise ConfigError for a number, if one is given, that is not positive or too large to compute with in 32 bits."""
+    if value is not None and not 0 < value < LARGEST:
+        raise must(option, f"a positive number below {LARGEST:g}", value)
 
 
 def unknown(option: str, value: str, legal: Iterable[str]) -> ConfigError:
@@ -123,9 +133,9 @@ def convert(name: str, value: Any, kind: Any) -> Any:
     if not isinstance(value, str) or kind is str:
         return _checked(name, value, kind)
     if kind is bool:
-        if value.lower() not in ("true", "false", "1", "0", "yes", "no"):
+        if value.lower() not in BOOLEANS:
             raise must(name, "true or false", repr(value))
-        return value.lower() in ("true", "1", "yes")
+        return BOOLEANS[value.lower()]
     try:
         return _checked(name, kind(value), kind)
     except ValueError as error:

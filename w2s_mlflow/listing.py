@@ -11,7 +11,7 @@ from typing import Any
 
 from w2s_mlflow import models, split, tasks
 from w2s_mlflow.checkpoint import replacing
-from w2s_mlflow.config import option
+from w2s_mlflow.config import must, option
 from w2s_mlflow.stages import _gold
 from w2s_mlflow.stages._options import mirror
 from w2s_mlflow.tasks import NotFoundError, Task
@@ -113,10 +113,13 @@ def write_rows(config: Config) -> dict[str, int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    out = Path(config.out)
+    if not config.out or not out.parent.is_dir() or (out.exists() and not out.is_file()):
+        raise must("out", "a file in a directory that exists", repr(config.out))
     _, cut = _gold.cut(replace(config, data_dir=mirror(config.data_dir)))
     rows = [{"part": part, **asdict(example)} for part, examples in cut.parts().items() for example in examples]
     names = ("id", "part", "segments", "candidates")
     table = pa.table({name: [row[name] for row in rows] for name in names})
-    with replacing(Path(config.out)) as partial:
+    with replacing(out) as partial:
         pq.write_table(table, partial)
     return dict(Counter(row["part"] for row in rows))

@@ -22,7 +22,7 @@ from transformers import set_seed
 from w2s_mlflow import batching, gradients, launch, learned, processes, sharded
 from w2s_mlflow import checkpoint as checkpoints
 from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
-from w2s_mlflow.config import must
+from w2s_mlflow.config import FailedTrainingError, check_positive, must
 from w2s_mlflow.gradients import Loss
 from w2s_mlflow.heads import Encoded, Head
 from w2s_mlflow.processes import Group
@@ -61,8 +61,7 @@ class Options:
         for name in ("epochs", "batch_size", "micro_batch"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise must(name, "at least 1", value)
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise must("learning_rate", "a positive, finite number", self.learning_rate)
+        check_positive("learning_rate", self.learning_rate)
 
 
 @dataclass
@@ -118,6 +117,7 @@ def fit(
     Raises:
         KeyboardInterrupt: with `checkpoint`, SIGINT or SIGTERM came; the step in progress is ended and kept, unless it
             takes longer than `checkpoint.GRACE`.
+        FailedTrainingError: the loss is not finite any more.
         ConfigError: the checkpoint cannot be written, or of several processes one does not find it.
     """
     group = processes.current()
@@ -152,6 +152,9 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 training.count(data.tokens(examples))
                 values = {"train/loss": value.item(), "train/gradient_norm": float(norm)}
+                if not math.isfinite(values["train/loss"]):
+                    what = f"the loss of step {training.fit.steps} of {steps} is not finite"
+                    raise FailedTrainingError(f"{what}: the training diverged, lower --learning-rate")
                 report(training.fit.steps, steps, values | beside)
                 keep()
             if validate is not None:

@@ -257,13 +257,23 @@ def test_the_papers_grid_has_all_its_tasks_and_every_setting_can_be_run_where_th
         (SPACE, {"storage": "sqlite:///x.db"}, "--storage must be the URL of a database server"),
         (SPACE, {"storage": "postgresql://me:secret@here/x"}, r"--storage must be without its password.*me:\*\*\*@here"),
         (SPACE, {"storage": "postgresql+psycopg2://me@127.0.0.1:9/x"}, "--storage must be a database that can be reached"),
+        (SPACE, {"storage": "postgresql://me:s/cr#t@here/x"}, r"--storage must be without its password.*me:\*\*\*@here"),
+        (SPACE, {"storage": "postgresql://me@here/x?password=secret"}, r"--storage must be without its password.*=\*\*\*"),
+        (SPACE, {"storage": "postgresql://me@here:port/x"}, "--storage must be the URL of a database server"),
+        (SPACE, {"study": "../outside"}, "--study must be a name of at most 150 letters, digits, dots and dashes"),
+        (SPACE + "METRIC = 'acuracy'", {}, "METRIC must be one of .*did you mean accuracy"),
+        (SPACE.replace('"alpha":', '"seed": 3, "alpha":'), {}, "its space must leave the seed to --search-seeds and --seeds"),
+        ("SETTINGS = ({} for _ in range(2))", {}, "must define SETTINGS, a list of dictionaries"),
+        ("SETTINGS = [{1: 2}]", {}, "must define SETTINGS, a list of dictionaries"),
+        ("import sys; sys.exit()", {}, "space.py cannot be read: SystemExit"),
+        ("SETTINGS = [{'stage': 'sweep'}]", {"trials": None, "search_seeds": None}, "--stage must be one that makes a single"),
         (SPACE, {"trials": 0}, "--trials must be at least 1, got 0"),
         (SPACE, {"search_seeds": "1,2"}, "--search-seeds must be seeds that are not in --seeds.*, got 1"),
         (SPACE, {"search_seeds": "x"}, "--search-seeds must be a range"),
         (SPACE + "STAGE = 'studnet'", {}, "STAGE must be one of .*studnet"),
         (SPACE + "STAGE = 'analyze'", {}, "STAGE must be a stage with predictions, got 'analyze'"),
         (SPACE + "DIRECTION = 'up'", {}, "DIRECTION must be one of maximize, minimize, got 'up'"),
-        (SPACE + "SETTINGS = [{}]", {}, "must define SETTINGS, a list of dictionaries, or space"),
+        (SPACE + "SETTINGS = [{}]", {}, "must define SETTINGS, a list of dictionaries of options, or space"),
         (SPACE.replace('"alpha"', '"alhpa"'), {}, "the option must be one of .*did you mean --alpha"),
         (SPACE.replace("0.0, 1.0)", "2.0, 1.0)"), {}, "its space cannot be drawn from: ValueError"),
         (SPACE.replace("0.0, 1.0)", "7.0, 9.0)"), {}, r"--alpha must be in \[0, 1\]"),
@@ -280,8 +290,8 @@ def test_a_wrong_search_is_refused_before_anything_starts(
 
 
 def test_an_objective_that_nobody_logs_ends_the_search_and_the_study_stays_usable(tmp_path: Path) -> None:
-    (tmp_path / "space.py").write_text(WITHOUT_CEILING + "METRIC = 'acuracy'")
-    with pytest.raises(ConfigError, match="--objective proxy needs selection/acuracy, which run"):
+    (tmp_path / "space.py").write_text(WITHOUT_CEILING + "METRIC = 'pgr'")
+    with pytest.raises(ConfigError, match="--objective proxy needs selection/pgr, which run"):
         sweep.run(asked())
     assert [trial.state for trial in study_of(asked()).get_trials()] == [TrialState.FAIL]
     assert {run.info.status for run in runs() if run.data.tags["w2s.stage"] in ("trial", "sweep")} == {"FAILED"}

@@ -50,8 +50,7 @@ class Config(_student_options.Config):
             if getattr(self, name) not in values:
                 raise unknown(options.flag(name), getattr(self, name), values)
         for name in ("temperature", "weak_learning_rate"):
-            if (rate := getattr(self, name)) is not None and not 0 < rate < float("inf"):
-                raise must(name, "a positive, finite number", rate)
+            options.check_positive(name, getattr(self, name))
         for name in ("weak_epochs", "iterations", "question_rows"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise must(name, "at least 1", value)

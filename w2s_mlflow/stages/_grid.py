@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import FailedTrainingError
+from w2s_mlflow.config import FailedTrainingError, must
 from w2s_mlflow.stages import _gold, _sweep_file, _workers, analyze
 from w2s_mlflow.stages._jobs import Job
 
@@ -44,6 +44,8 @@ def job(setting: dict[str, Any], seed: int) -> Job:
     """One setting with a seed, where its stage has one. Raises ConfigError for an option that there is not."""
     stage = str(setting.pop("stage", "student"))
     kind = options.plugin("stages", stage, "stage").Config
+    if not hasattr(kind, "resolved"):
+        raise must("stage", "one that makes a single result", stage)
     if any(field.name == "seed" for field in fields(kind)):
         setting.setdefault("seed", seed)
     return Job(stage, options.parse(kind, setting))

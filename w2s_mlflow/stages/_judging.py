@@ -29,8 +29,10 @@ def judges(names: str, given: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such judge, or an option is none's.
     """
-    pairs = _pairs(given)
-    kinds = {name: options.plugin("judges", name, "--judge").Options for name in map(str.strip, names.split(","))}
+    pairs, chosen = _pairs(given), [name.strip() for name in names.split(",")]
+    kinds = {name: options.plugin("judges", name, "--judge").Options for name in chosen}
+    if len(kinds) < len(chosen):
+        raise must("judge", "different judges with commas between them", names)
     known = {name for kind in kinds.values() for name in kind.__dataclass_fields__}
     if strange := set(pairs) - known:
         raise unknown("an option of --judge-options", min(strange), known or {"none"})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import flag, must, option, unknown
+from w2s_mlflow.config import check_positive, flag, must, option, unknown
 
 REPORTS = ("none", "selection", "test")
 KEEP = ("never", "always")
@@ -153,8 +153,7 @@ class Training(Reported):
                 raise must(name, "at least 1", value)
         if self.checkpoint_every < 0:
             raise must("checkpoint_every", "at least 0", self.checkpoint_every)
-        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
-            raise must("learning_rate", "a positive, finite number", self.learning_rate)
+        check_positive("learning_rate", self.learning_rate)
         if not 0 <= self.seed < 2**32:
             raise must("seed", "in [0, 2^32)", self.seed)
 

@@ -35,6 +35,8 @@ OBJECTIVES = ("agreement", "proxy", "oracle")
 DIRECTIONS = ("maximize", "minimize")
 IMITATION_SAFE = {"learning_rate", "epochs", "generative_epochs"}
 """What may be tuned by agreement with weak labels: nothing that says how closely they are to be followed."""
+SCORES = ("accuracy", "auroc", "brier", "ece", "agreement", "pgr", "gain")
+"""What a METRIC may be: what stages report of `selection` and `test`."""
 TRUTHFUL = ("supervisor", "ceiling")
 """The stages whose own labels are ground truth."""
 
@@ -88,6 +90,8 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
     if "report" not in options.sentences(options.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
         raise ConfigError(f"--sweep {name}: STAGE must be a stage with predictions, got {stage!r}")
     score = str(getattr(module, "METRIC", "accuracy"))
+    if score not in SCORES:
+        raise unknown(f"--sweep {name}: METRIC", score, SCORES)
     metric = f"selection/{score}"
     if chosen == "agreement":  # of what ground truth trains, agreement with its labels is accuracy
         metric = "validation/accuracy" if stage in TRUTHFUL else "validation/best_agreement"
@@ -100,6 +104,8 @@ def proposed(search: Search, trial: optuna.Trial) -> dict[str, Any]:
         found = dict(search.space(trial))
     except Exception as error:  # the file is the user's: whatever is wrong with it is one sentence
         raise ConfigError(f"--sweep {search.name}: its space cannot be drawn from: {type(error).__name__}: {error}") from error
+    if "seed" in found:
+        raise ConfigError(f"--sweep {search.name}: its space must leave the seed to --search-seeds and --seeds")
     if search.objective == "agreement" and (tuned := sorted(set(found) - IMITATION_SAFE)):
         raise must(
             "objective", f"proxy or oracle for a space with {', '.join(tuned)}, as agreement rewards imitation", "agreement"

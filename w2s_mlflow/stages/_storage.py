@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from w2s_mlflow import checkpoint
 from w2s_mlflow.config import must
@@ -26,10 +25,17 @@ def check(url: str | None) -> None:
     """Raise ConfigError for a storage that no study should lie in. It is not asked whether it is there."""
     if url is None:
         return
-    parts = urlsplit(url)
-    if not parts.scheme.startswith(("postgresql", "mysql")):
-        raise must("storage", "the URL of a database server, such as postgresql+psycopg2://user@host/name", shown(url))
-    if parts.password is not None:  # it would stand in the run that `mlflow run` makes, and in the list of processes
+    import sqlalchemy.exc
+
+    rule = "the URL of a database server, such as postgresql+psycopg2://user@host/name"
+    try:
+        parts = sqlalchemy.make_url(url)  # what it takes for the password is the password
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise must("storage", rule, shown(url)) from None
+    if not parts.drivername.startswith(("postgresql", "mysql")):
+        raise must("storage", rule, shown(url))
+    if parts.password is not None or any("pass" in name.lower() for name in parts.query):
+        # It would stand in the run that `mlflow run` makes, and in the list of processes.
         raise must("storage", "without its password: set PGPASSWORD, or use ~/.pgpass", shown(url))
 
 

@@ -8,6 +8,7 @@ is reused. Which process of this machine lives is looked up; of others Optuna's 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -96,6 +97,10 @@ def _reached(search: Search, wanted: Wanted, digest: str, *, make: bool) -> optu
 
         why = sentence(error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error)
         raise must("storage", "a database that can be reached and used", f"{_storage.shown(str(url))}: {why}") from error
+    except json.JSONDecodeError as error:
+        raise must("study", "one whose journal can be read", f"{_storage.journal(name)}, which is damaged") from error
+    except OSError as error:
+        raise must("W2S_SCRATCH", "a directory that can be written to", f"{error.filename}: {error.strerror}") from error
     if study.user_attrs.get(HANGS_ON, digest) != digest:
         rule = "a new name: the space, objective, data or code of the trials in this study is another"
         raise must("study", rule, repr(name))

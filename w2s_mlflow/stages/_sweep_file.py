@@ -23,13 +23,21 @@ def read(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the file is the user's: whatever is wrong with it is one sentence
+    except (Exception, SystemExit) as error:  # the file is the user's: whatever is wrong with it is one sentence
         raise ConfigError(f"--sweep {name}: {file.name} cannot be read: {type(error).__name__}: {error}") from error
-    if bool(getattr(module, "SETTINGS", None)) == hasattr(module, "space"):
+    settings = getattr(module, "SETTINGS", None)
+    if (settings is not None) == hasattr(module, "space") or (settings is not None and not _is_grid(settings)):
         raise ConfigError(
-            f"--sweep {name}: {file.name} must define SETTINGS, a list of dictionaries, or space(trial), not both"
+            f"--sweep {name}: {file.name} must define SETTINGS, a list of dictionaries of options, or space(trial), not both"
         )
     return module
+
+
+def _is_grid(settings: object) -> bool:
+    """Whether it is a list of one dictionary or more, from names to values."""
+    if not isinstance(settings, (list, tuple)) or not settings:
+        return False
+    return all(isinstance(setting, dict) and all(isinstance(name, str) for name in setting) for setting in settings)
 
 
 def parse_seeds(text: str, option: str = "seeds") -> list[int]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.config import ConfigError, canonical_json, must
 from w2s_mlflow.stages import _codes, _counted, _frames, _report
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, Frames
@@ -41,7 +41,7 @@ class Config:
     """What to analyse."""
 
     filter: str = ""
-    """MLflow's own filter string, such as "tags.`w2s.task` = 'chess'"; nothing takes every finished run."""
+    """MLflow's own filter string, such as "params.task = 'chess'"; nothing takes every finished run."""
     experiments: str = ""
     """Experiments by name, with commas between them; nothing takes the one in use."""
     coded: str | None = None
@@ -70,6 +70,8 @@ def pull(config: Config) -> list[Result]:
     ids = server.experiment_ids(config.experiments)
     found = results.finished(config.filter, ids) if config.filter else [run for id_ in ids for run in index.finished(id_)]
     if not any(result.stage in _frames.ANSWERS for result in found):
+        if config.filter:
+            raise must("filter", "one that selects a finished student or rule", repr(config.filter))
         raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
     return whole([result for result in found if result.stage in STAGES])
 
@@ -147,7 +149,9 @@ def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str
     """What the analysis hangs on: which runs with which artifacts and numbers, and the code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint
 
-    marks = sorted([result.run_id, sorted(result.digests.items()), sorted(result.metrics.items())] for result in found)
+    # A number that is none, which others may have logged, has no place in JSON.
+    numbers = [sorted((name, value) for name, value in one.metrics.items() if math.isfinite(value)) for one in found]
+    marks = sorted([one.run_id, sorted(one.digests.items()), own] for one, own in zip(found, numbers, strict=True))
     said = [[*key, code] for key, code in sorted(codes.items())]
     roots = [f"{folder}.{name}" for folder in ("tables", "figures") for name in options.plugins(folder)]
     return fingerprint.Parts(

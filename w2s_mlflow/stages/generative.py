@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from w2s_mlflow import config as options
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import must
+from w2s_mlflow.config import FailedTrainingError, must
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _gold, _runs
@@ -32,6 +32,8 @@ VERSION = 2
 LAUNCHED = True
 """Several processes may be launched to train it together (docs/launch.md)."""
 WEIGHTS = "model/model.safetensors"
+WORST = 100.0
+"""A loss, in nats per token, of which nothing can be said any more."""
 BLOCK = 128
 """Tokens of a packed row, unless the model reads fewer."""
 SHARED = (
@@ -90,8 +92,7 @@ class Config:
                 raise must(name, "at least 1", value)
         if self.block is not None and self.block < 2:
             raise must("block", "at least 2", self.block)
-        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
-            raise must("learning_rate", "a positive, finite number", self.learning_rate)
+        options.check_positive("learning_rate", self.learning_rate)
         if self.dtype not in ("float32", "bfloat16"):
             raise options.unknown("--dtype", self.dtype, ("float32", "bfloat16"))
         if not 0 <= self.seed < 2**32:
@@ -149,6 +150,8 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
     size = {"model/parameters": head.model.num_parameters()}
     recorder.metrics(_counts(cut) | size | {"train/steps": fitted.steps, "train/tokens": fitted.tokens})
     after = language.mean_loss(head, held)
+    if not after < WORST:
+        raise FailedTrainingError(f"the loss on unseen text is {after:.4g}: the training diverged, lower --learning-rate")
     recorder.metrics({"validation/perplexity_before": math.exp(before), "validation/perplexity": math.exp(after)})
     recorder.weights(WEIGHTS, head.model)
 

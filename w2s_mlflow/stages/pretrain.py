@@ -82,8 +82,7 @@ class Config:
                 raise must(name, "at least 1", getattr(self, name))
         if self.checkpoint_every < 0:
             raise must("checkpoint_every", "at least 0", self.checkpoint_every)
-        if not 0 < self.learning_rate < float("inf"):
-            raise must("learning_rate", "a positive, finite number", self.learning_rate)
+        options.check_positive("learning_rate", self.learning_rate)
 
 
 def run(config: Config) -> Result:

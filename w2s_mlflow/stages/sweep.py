@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,8 @@ class Config:
         if shared := sorted(set(seeds) & set(self.trial_seeds())):
             rule = "seeds that are not in --seeds, on which the best setting is held against the default"
             raise must("search_seeds", rule, shared[0])
+        if self.study is not None and not re.fullmatch(r"\w[\w.-]{0,149}", self.study):
+            raise must("study", "a name of at most 150 letters, digits, dots and dashes", repr(self.study))
         _storage.check(self.wanted().storage)
 
     def _check_numbers(self) -> None:
