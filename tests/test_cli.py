@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import sys
+from unittest.mock import Mock
 
 import mlflow
 import pytest
@@ -121,3 +122,10 @@ def test_a_training_that_diverges_says_so_and_fails(
             run(monkeypatch, stage, model, "chess-27k", "--learning-rate", "1e20", *SIZES)
         assert stop.value.code == 2 and "the training diverged, lower --learning-rate" in capsys.readouterr().err
     assert [run.info.status for run in runs()] == ["FAILED"] * 2
+
+
+def test_ctrl_c_while_options_are_read_is_a_stop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "_given", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "student")
+    assert stop.value.code == 130 and "stopped; what was finished is kept" in capsys.readouterr().err

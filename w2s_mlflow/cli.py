@@ -50,6 +50,8 @@ def main() -> None:
         arguments = _affirmed(arguments)
         with contextlib.redirect_stdout(sys.stdout if launch.leads() else None):
             job = app(arguments[0] if arguments else None)(arguments, standalone_mode=False)
+        if job == launch.STOPPED:  # so Typer ends for a Ctrl-C
+            raise KeyboardInterrupt
         if callable(job):  # run out here, as Typer would turn Ctrl-C into a silent exit; after --help there is none
             with launch.together():
                 job()
