@@ -41,16 +41,16 @@ def seen(url: str, words: str) -> str:
 
 def test_the_ui_shows_students_in_groups_over_seeds(experiment: str, tracking_uri: str) -> None:
     found = [
-        student.run(student.Config(method=method, seed=seed, **SMALL))
+        student.run(student.Config(method=method, seed=seed, early_stopping="none", **SMALL))
         for method, seed in (("baseline", 0), ("baseline", 1), ("confidence", 0))
     ]
     experiment_id = server.experiment().experiment_id
     with screenshots.serving(tracking_uri) as served:
         screenshots.keep_view(served, experiment_id)
-        page = seen(served.pages + screenshots.runs_page(experiment_id), "method: confidence 1")
+        page = seen(served.pages + screenshots.runs_page(experiment_id), "method: confidence, weak: chess-60k 1")
         charts = seen(served.pages + screenshots.charts_page(experiment_id), "model/parameters vs. test/pgr")
-    assert "Group: strong: chess-426k, method: baseline 2" in page
-    assert "Group: strong: chess-426k, method: confidence 1" in page
+    assert "Group: strong: chess-426k, method: baseline, weak: chess-60k 2" in page
+    assert "Group: strong: chess-426k, method: confidence, weak: chess-60k 1" in page
     assert all(result.name in page for result in found)
     assert "test/accuracy" in page and "test/pgr" in page
     assert "PGR (2)" in charts and "model/parameters vs. test/pgr" in charts
