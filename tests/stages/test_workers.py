@@ -105,7 +105,8 @@ def test_what_a_killed_process_was_training_is_gone_on_with(
     experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
-    long = supervisor.Config(weak="chess-60k", epochs=20, early_stopping="none", checkpoint_every=5, report="none", **SMALL)
+    monkeypatch.setattr(_workers, "LOOK", 0.02)
+    long = supervisor.Config(weak="chess-60k", epochs=60, early_stopping="none", checkpoint_every=5, report="none", **SMALL)
     with _workers.hired(2) as workers:
         workers.add("killed", Job("supervisor", long))
         while not list(tmp_path.glob("scratch/**/state.json")):
