@@ -333,3 +333,12 @@ def test_before_they_have_met_the_leader_speaks_and_the_others_wait_for_their_en
     assert launch.first(2)
     monkeypatch.setenv("RANK", "0")
     assert launch.first(2)
+
+
+def test_before_they_have_met_the_leader_alone_says_that_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_met", lambda: False)
+    monkeypatch.setattr(launch, "_stays", lambda: True)
+    for rank, told in (("0", (True, True)), ("1", (False, True))):
+        for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
+            monkeypatch.setenv(name, value)
+        assert (launch.first(launch.STOPPED), launch.first(2)) == told

@@ -135,9 +135,10 @@ def first(status: int) -> bool:
     """Whether this process is the first that ends before its time, so that people are to read why; the others hear of it.
 
     Before they have met they end alike, by the same wrong option: then the launcher stops the others once the leader has ended.
+    Of a stop the leader speaks alone.
     """
     if size() == 1 or not _met():
-        return leads() or _stays()
+        return leads() or (status != STOPPED and _stays())
     word = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", word)).decode() == word
