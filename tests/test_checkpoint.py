@@ -25,7 +25,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from w2s_mlflow import checkpoint, models, train
+from w2s_mlflow import checkpoint, models, scratch, train
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.heads import Encoded, Head, build
@@ -555,9 +555,9 @@ def sentence(directory: Path, reason: str) -> str:
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_file_is_replaced_whole_or_not_at_all(error: type[BaseException], directory: Path) -> None:
     file = directory / "file"
-    with checkpoint.replacing(file) as partial:
+    with scratch.replacing(file) as partial:
         partial.write_text("whole")
-    with pytest.raises(error), checkpoint.replacing(file) as partial:
+    with pytest.raises(error), scratch.replacing(file) as partial:
         partial.write_text("ha")
         raise error
     assert [(path, path.read_text()) for path in directory.iterdir()] == [(file, "whole")]

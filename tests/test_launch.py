@@ -23,7 +23,7 @@ from torch._C._distributed_c10d import HashStore, Store
 
 from tests.conftest import SMALL, runs
 from tests.servers import DEADLINE
-from w2s_mlflow import checkpoint, cli, config, launch, processes
+from w2s_mlflow import checkpoint, cli, config, launch, processes, scratch
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.stages import student, sweep
 from w2s_mlflow.tracking import following, recorder, results, server
@@ -256,7 +256,7 @@ def test_who_follows_reads_what_the_leader_has_made(experiment: str, monkeypatch
     assert found.run_id == recording.run_id and found.reused and found.artifact("words.txt").read_text() == "whole"
     assert [own.run_id for own in made] == ["a", "b"] and not any(own.directory.exists() for own in made)
     kept = made[0].checkpoint(4)
-    assert kept is not None and kept.directory == checkpoint.place("a")
+    assert kept is not None and kept.directory == scratch.place("a")
     assert len(runs()) == 1 and "x" not in found.metrics
 
 

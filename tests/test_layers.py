@@ -19,7 +19,7 @@ from w2s_mlflow import config
 PACKAGE = Path(w2s_mlflow.__file__).parent
 
 LAYERS = (
-    {"config", "records", "hub"},
+    {"config", "records", "hub", "scratch"},
     {"metrics", "stats", "calibration", "split", "losses", "processes", "pieces", "checkpoint"},
     {"launch"},
     {"tasks", "models", "judges", "tables", "figures"},
@@ -34,6 +34,7 @@ LAYERS = (
     {"stages"},
     {"terminal", "listing", "leaderboard"},
     {"commands"},
+    {"arguments"},
     {"cli"},
     {"__main__"},
 )
@@ -181,7 +182,7 @@ def test_the_fingerprint_can_follow_every_import() -> None:
     [
         ("optuna", {"stages._study", "stages._search", "stages._trials", "stages._storage"}),
         ("accelerate", {"train", "processes"}),
-        ("typer", {"cli", "commands"}),
+        ("typer", {"arguments", "cli", "commands"}),
         ("click", {"cli"}),
         ("requests", {"tracking.failures", "judges._chat"}),
     ],

@@ -17,11 +17,11 @@ from transformers import RobertaConfig, RobertaModel
 
 from tests import trunks
 from w2s_mlflow import cache, models, tasks, tokens
-from w2s_mlflow.checkpoint import OLD, place
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.heads import Head, build
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
+from w2s_mlflow.scratch import OLD, place
 from w2s_mlflow.tasks import HEADS
 from w2s_mlflow.tokens import Encoded, Reader, cut
 

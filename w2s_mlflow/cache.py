@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow.checkpoint import is_old, place, replacing
+from w2s_mlflow.scratch import place, remove_old, replacing
 
 Arrays = Mapping[str, NDArray[Any]]
 FOLDER = "tokens"
@@ -52,8 +52,7 @@ def _write(file: Path, found: Arrays) -> None:
     content = save({name: array.astype(np.int32) if array.dtype == np.int64 else array for name, array in found.items()})
     with replacing(file) as partial:
         partial.write_bytes(_digest(content) + b"\n" + content)
-    for other in filter(is_old, file.parent.iterdir()):
-        other.unlink(missing_ok=True)
+    remove_old(file.parent.iterdir())
 
 
 def _digest(content: bytes) -> bytes:

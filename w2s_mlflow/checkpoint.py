@@ -16,17 +16,16 @@ import random
 import shutil
 import signal
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
-from uuid import uuid4
 
 import numpy as np
 
+from w2s_mlflow import scratch
 from w2s_mlflow.config import ConfigError
 
 if TYPE_CHECKING:
@@ -37,48 +36,13 @@ Tensors = Mapping[str, Mapping[str, "Tensor"]]
 
 LOG = logging.getLogger("w2s_mlflow")
 STATE = "state.json"
-PARTIAL = ".partial"
-OLD = 30 * 24 * 3600.0
 GRACE = 4.0
 """Seconds that what is in progress may go on after a stop: the process has ended before a scheduler's five are over."""
-
-
-def place(training: str) -> Path:
-    """The directory of one training's checkpoint, in `w2s_mlflow` in W2S_SCRATCH, else in the user's cache directory."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("W2S_SCRATCH") or cache) / "w2s_mlflow" / training
 
 
 def exists(directory: Path) -> bool:
     """Whether a checkpoint lies in a directory, whole or not: at once, however large it is."""
     return (directory / STATE).exists()
-
-
-def is_old(path: Path) -> bool:
-    """Whether nobody has used a file or a directory for OLD seconds; one that is gone is not."""
-    try:
-        return time.time() - path.stat().st_mtime > OLD
-    except OSError:
-        return False
-
-
-def sweep() -> None:
-    """Remove what nobody has used for OLD seconds: checkpoints of runs, by their ids, partial files, and nothing else."""
-    for directory in filter(is_old, place("").glob("[0-9a-f]" * 32)):
-        shutil.rmtree(directory, ignore_errors=True)
-    _remove(filter(is_old, place("").glob(f"*/*{PARTIAL}")))
-
-
-@contextlib.contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A path beside a file, to be written, which then takes its place in one move: whole or, after a failure, not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{uuid4().hex[:8]}{PARTIAL}")
-    try:
-        yield partial
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -214,7 +178,7 @@ def _write_state(directory: Path, content: Mapping[str, Any]) -> None:
 
 
 def _partial(directory: Path) -> Path:
-    return directory / f"{STATE}{PARTIAL}"
+    return directory / f"{STATE}{scratch.PARTIAL}"
 
 
 def _remove(files: Iterable[Path]) -> None:

@@ -1,29 +1,26 @@
 """The command line: one command per stage, generated from the stage's Config.
 
-Standard output carries one JSON object (`--json`) or nothing; all that is for people goes to standard error. Wrong input
+Standard output carries one JSON value (`--json`) or nothing; all that is for people goes to standard error. Wrong input
 ends in one sentence and exit status 2.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import functools
 import inspect
-import itertools
 import json
 import logging
 import signal
 import sys
 import time
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from w2s_mlflow import commands, launch, listing, terminal
+from w2s_mlflow import arguments, commands, launch, listing, terminal
 from w2s_mlflow import config as options
 from w2s_mlflow.config import ConfigError, must, unknown
 
@@ -32,10 +29,6 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-SWITCHES = {
-    "json": commands.JSON,
-    "plan": "Say what would be reused and what trained, and how long that would take; start nothing.",
-}
 REUSE = "exact: a finished run with the same fingerprint is the result; never: nothing that was there before this command is."
 ROWS = "Write the rows of a cut without their labels, for people or an API model to label (`student --labels FILE`)."
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that the sentence about them is ours
@@ -45,11 +38,12 @@ def main() -> None:
     """Run the command line and exit: 0, or 2 with one sentence for wrong input."""
     signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's stop ends a run as Ctrl-C does: closed, not left running
     try:
-        arguments = _switched([_dashed(argument) for argument in sys.argv[1:]])
-        _check_stage(arguments)
-        arguments = _affirmed(arguments)
+        words = arguments.spelled(sys.argv[1:])
+        _check_stage(words)
+        if words and (kind := _kind(words[0])):
+            words = arguments.affirmed(words, kind)
         with contextlib.redirect_stdout(sys.stdout if launch.leads() else None):
-            job = app(arguments[0] if arguments else None)(arguments, standalone_mode=False)
+            job = app(words[0] if words else None)(words, standalone_mode=False)
         if job == launch.STOPPED:  # so Typer ends for a Ctrl-C
             raise KeyboardInterrupt
         if callable(job):  # run out here, as Typer would turn Ctrl-C into a silent exit; after --help there is none
@@ -122,35 +116,6 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _dashed(argument: str) -> str:
-    """`--train_size` is `--train-size`: so `mlflow run -P train_size=...` passes on what MLproject does not declare."""
-    name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
-
-
-def _switched(arguments: list[str]) -> list[str]:
-    """`--plan true` is `--plan`: `mlflow run -P plan=true` can only pass values."""
-    found: list[str] = []
-    for argument in arguments:
-        if found and found[-1].removeprefix("--") in SWITCHES and argument.lower() in options.BOOLEANS:
-            if not options.BOOLEANS[argument.lower()]:
-                found.pop()
-        else:
-            found.append(argument)
-    return found
-
-
-def _affirmed(arguments: list[str]) -> list[str]:
-    """`--calibrate` alone is `--calibrate true`."""
-    if not arguments or (kind := _kind(arguments[0])) is None:
-        return arguments
-    either = {options.flag(name) for name, type_ in typing.get_type_hints(kind).items() if type_ is bool}
-    found: list[str] = []
-    for argument, after in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
-        found += [argument, "true"] if argument in either and after.startswith("--") else [argument]
-    return found
-
-
 def _kind(name: str) -> type | None:
     """The Config behind a command, where there is one."""
     if name == "rows":
@@ -159,14 +124,14 @@ def _kind(name: str) -> type | None:
     return found
 
 
-def _check_stage(arguments: list[str]) -> None:
+def _check_stage(words: list[str]) -> None:
     names = (*options.plugins("stages"), *commands.COMMANDS, "rows")
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
-        raise unknown("the stage", arguments[0], names)
+    if words and not words[0].startswith("-") and words[0] not in names:
+        raise unknown("the stage", words[0], names)
     launch.check()
-    if launch.size() > 1 and arguments and not _is_launched(arguments[0]):
+    if launch.size() > 1 and words and not _is_launched(words[0]):
         several = ", ".join(name for name in options.plugins("stages") if _is_launched(name))
-        raise must("WORLD_SIZE", f"1 for {arguments[0]}: several processes make one of {several} together", launch.size())
+        raise must("WORLD_SIZE", f"1 for {words[0]}: several processes make one of {several} together", launch.size())
 
 
 def _is_launched(name: str) -> bool:
@@ -178,77 +143,22 @@ def _command(stage: ModuleType) -> Any:
 
     def command(context: typer.Context, reuse: str, json: bool, plan: bool, **given: str | None) -> Callable[[], None]:
         if context.args:
-            _refuse(context.args[0], (*given, *SWITCHES, "reuse"))
-        return functools.partial(_plan if plan else _run, stage, _given(given), reuse, as_json=json)
+            arguments.refuse(context.args[0], (*given, *arguments.SWITCHES, "reuse"))
+        return functools.partial(_plan if plan else _run, stage, arguments.given(given), reuse, as_json=json)
 
     reuse = inspect.Parameter(
         "reuse", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=typer.Option("exact", help=REUSE, metavar="REUSE")
     )
-    return _signed(command, stage.Config, [reuse, *map(_switch, SWITCHES)])
+    return arguments.signed(command, stage.Config, [reuse, *map(arguments.switch, arguments.SWITCHES)])
 
 
 def _rows_command() -> Any:
     def command(context: typer.Context, json: bool, **given: str | None) -> Callable[[], None]:
         if context.args:
-            _refuse(context.args[0], (*given, "json"))
-        return functools.partial(commands.rows, _given(given), as_json=json)
+            arguments.refuse(context.args[0], (*given, "json"))
+        return functools.partial(commands.rows, arguments.given(given), as_json=json)
 
-    return _signed(command, listing.Config, [_switch("json")])
-
-
-def _given(values: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _signed(command: Any, cls: type, more: Iterable[inspect.Parameter]) -> Any:
-    """The function with the signature that Typer reads: one option per field of a Config, and those of `more`."""
-    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    fields = [_parameter(name, default, help_) for name, default, help_ in _fields(cls)]
-    command.__signature__ = inspect.Signature([context, *fields, *more])
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()}
-    return command
-
-
-def _fields(cls: type) -> list[tuple[str, str, str]]:
-    """(name, default as text, sentence) of each option of a Config, those of the losses in place of `loss_options`."""
-    sentences = options.sentences(cls)
-    found = []
-    for field in dataclasses.fields(cls):
-        if field.metadata.get("loss_options"):
-            found += _loss_fields()
-        else:
-            found.append((field.name, str(field.default).lower() or "nothing", sentences[field.name]))
-    return found
-
-
-def _loss_fields() -> list[tuple[str, str, str]]:
-    """The options of all losses; one that several share stands once, with what each says of it."""
-    found: dict[str, str] = {}
-    for loss in options.plugins("losses"):
-        kind = options.plugin("losses", loss, "--loss").Options
-        for field in dataclasses.fields(kind):
-            said = f"({loss}, default {str(field.default).lower()}) {options.sentences(kind)[field.name]}"
-            found[field.name] = " ".join(text for text in (found.get(field.name), said) if text)
-    return [(name, "the loss's own", text) for name, text in found.items()]
-
-
-def _parameter(name: str, default: str, help_: str) -> inspect.Parameter:
-    # Every option arrives as text: config.parse owns types and wording, whether a value comes from here or from a sweep.
-    text = f"{' '.join(help_.split())} [default: {default}]"
-    metavar = "[true|false]" if default in ("true", "false") else name.upper()
-    option = typer.Option(None, options.flag(name), help=text, metavar=metavar, show_default=False)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
-
-
-def _switch(name: str) -> inspect.Parameter:
-    option = typer.Option(False, options.flag(name), help=SWITCHES[name])
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=option)
-
-
-def _refuse(argument: str, legal: Iterable[str]) -> None:
-    if argument.startswith("-"):
-        raise unknown("the option", argument.split("=")[0], map(options.flag, legal))
-    raise ConfigError(f"options are written --name value, got the lone word {argument!r}")
+    return arguments.signed(command, listing.Config, [arguments.switch("json")])
 
 
 @contextlib.contextmanager

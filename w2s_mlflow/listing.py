@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from w2s_mlflow import models, split, tasks
-from w2s_mlflow.checkpoint import replacing
 from w2s_mlflow.config import must, option
+from w2s_mlflow.scratch import replacing
 from w2s_mlflow.stages import _gold
 from w2s_mlflow.stages._options import mirror
 from w2s_mlflow.tasks import NotFoundError, Task

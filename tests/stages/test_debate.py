@@ -17,14 +17,14 @@ import pytest
 
 from tests import trunks
 from tests.conftest import SMALL, runs
-from w2s_mlflow import checkpoint, heads, tasks
 from w2s_mlflow import config as options
+from w2s_mlflow import heads, scratch, tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.explainers.extractive import Mind, Read
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
-from w2s_mlflow.stages import _counted, _debate_frames, _debates, _transcripts, _verdicts, analyze, debate, student
+from w2s_mlflow.stages import _counted, _debate_frames, _debates, _scores, _transcripts, _verdicts, analyze, debate, student
 from w2s_mlflow.stages._debates import Debater
 from w2s_mlflow.stages._verdicts import Verdicts
 from w2s_mlflow.tables import debate as table
@@ -190,7 +190,7 @@ def test_verdicts_of_a_run_that_nobody_goes_on_with_are_removed_like_its_checkpo
     for name in ages:
         _verdicts.ask("x", judge, debates, tmp_path / f"{name}.jsonl")
     for name, age in ages.items():
-        then = time.time() - age * checkpoint.OLD
+        then = time.time() - age * scratch.OLD
         os.utime(tmp_path / f"{name}.jsonl", (then, then))
     _verdicts.ask("x", lambda asked: pytest.fail("its verdicts were kept"), debates, tmp_path / "resumed.jsonl")
     _verdicts.ask("x", judge, debates, tmp_path / "new.jsonl")
@@ -400,21 +400,42 @@ def test_debates_that_do_not_count_are_named_and_those_of_other_students_do(monk
     first, again, third = held("first", plain), held("again", plain), held("third", other)
     stale = replace(held("stale", plain, seed="1"), tags={**first.tags, "w2s.data": "of an older package"})
     fresh, fewer = held("fresh", plain, seed="1"), held("fewer", plain, questions="20")
-    found = {run.run_id: run for run in (plain, other, first, stale, again, third, fresh, fewer)}
+    orphan = held("orphan", replace(plain, run_id="purged"), seed="2")
+    found = {run.run_id: run for run in (plain, other, first, stale, again, third, fresh, fewer, orphan)}
     pulled = _counted.Pulled(found, {})
     debated, _ = _debate_frames.frames(pulled)
     assert {run_id: rule for run_id, (rule, _) in pulled.left_out.items()} == {
         "first": "duplicated seed",
         "stale": "other data",
     }
-    assert debated["judge"].tolist() == 4 * ["model", "human"]
+    assert debated["judge"].tolist() == 5 * ["model", "human"]
     settings = dict(zip(debated["run_id"], debated["setting"], strict=True))
     assert settings == {
         "again": "questions=30",
         "third": "argues=confidence questions=30",
         "fresh": "questions=30",
         "fewer": "questions=20",
+        "orphan": "argues=- questions=30",
     }
+
+
+def test_seeds_that_were_tested_on_other_rows_than_the_newest_do_not_count() -> None:
+    def student(run_id: str, seed: int, ids: tuple[str, ...], file: str) -> tuple[Result, _scores.Scores]:
+        params = {"task": "t", "seed": str(seed), "train_size": "40", "test_size": "2", "balance": "False"}
+        rows = _scores.Rows(file, ids, ids, np.zeros(2, dtype=np.int64))
+        tags = {"w2s.data": f"seed {seed}"}
+        run = Result(run_id, run_id, "student", run_id, "", params, {}, tags, 1.0, True)
+        return run, _scores.Scores(rows, np.zeros(2, dtype=np.int16), {})
+
+    made = [
+        student("before", 0, ("a", "b"), "old file"),
+        student("same rows", 1, ("c", "d"), "written by another library"),
+        student("now", 2, ("c", "d"), "new file"),
+    ]
+    pulled = _counted.Pulled({run.run_id: run for run, _ in made}, {run.run_id: own for run, own in made})
+    kept = _counted.one_per_seed([_counted.identified(run) for run, _ in made], pulled)
+    assert [row["run_id"] for row in kept] == ["same rows", "now"]
+    assert pulled.left_out["before"][0] == "other data"
 
 
 def test_what_a_run_was_made_from_has_the_debates_of_later_rounds_once_and_not_what_it_is_compared_with() -> None:

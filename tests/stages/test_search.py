@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow import config
+from w2s_mlflow import config, metrics
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Gold
 from w2s_mlflow.stages import _gold, _grid, _search, _study, _sweep_file, analyze, student, sweep
@@ -220,6 +220,10 @@ def test_every_shipped_search_draws_settings_that_can_be_run(name: str) -> None:
             one.resolved()
         kind = config.plugin("stages", search.stage, "stage").Config
         assert config.parse(kind, {**search.tuned, **given}).resolved().report == "test"
+
+
+def test_a_metric_may_be_whatever_a_split_with_gold_is_scored_by() -> None:
+    assert set(metrics.REPORTED) < set(_search.SCORES)
 
 
 def test_every_shipped_file_is_a_grid_or_a_search() -> None:

@@ -14,7 +14,7 @@ from mlflow.entities import Metric
 
 from tests.conftest import SMALL, runs
 from tests.tracking.test_store import beat, status_of
-from w2s_mlflow import checkpoint
+from w2s_mlflow import checkpoint, scratch
 from w2s_mlflow.stages import _gold, student, supervisor
 from w2s_mlflow.tracking import results, server, store, worker
 from w2s_mlflow.tracking.fingerprint import Parts
@@ -146,13 +146,13 @@ def test_a_training_goes_on_in_the_same_run_with_the_same_bits(step: int, error:
         with dying(step, error):
             supervisor.run(supervisor.Config(seed=1, **LONG))
         stopped = next(run for run in runs() if run.info.status in ("KILLED", "FAILED"))
-        kept = checkpoint.read(checkpoint.place(stopped.info.run_id))
+        kept = checkpoint.read(scratch.place(stopped.info.run_id))
         assert (kept is None) == (step == 4), "a death at step 4 comes before the checkpoint of step 4 is written"
         again = supervisor.run(supervisor.Config(seed=1, **LONG))
     assert (again.run_id == stopped.info.run_id) == (kept is not None)
     for part in ("validation", "selection", "test"):
         assert np.array_equal(again.predictions(part).probabilities_NC, whole.predictions(part).probabilities_NC)
-    assert status_of(again.run_id) == "FINISHED" and not checkpoint.place(again.run_id).exists()
+    assert status_of(again.run_id) == "FINISHED" and not scratch.place(again.run_id).exists()
     for name in ("train/loss", "train/gradient_norm"):
         curve = [(point.step, point.value) for point in history_of(again, name)]
         assert curve == [(point.step, point.value) for point in history_of(whole, name)], "every step is there once"
@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_is_named_and_not_used(whole: Result, caplog: pytes
         with dying(9, KeyboardInterrupt):
             supervisor.run(supervisor.Config(seed=1, **LONG))
         stopped = next(run.info.run_id for run in runs() if run.info.status == "KILLED")
-        file = next(checkpoint.place(stopped).glob("*.safetensors"))
+        file = next(scratch.place(stopped).glob("*.safetensors"))
         flip_byte(file)
         again = supervisor.run(supervisor.Config(seed=1, **LONG))
     assert again.run_id == stopped and file.name in caplog.text
@@ -201,7 +201,7 @@ def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: 
     with dying(9, KeyboardInterrupt):
         supervisor.run(supervisor.Config(seed=4, **LONG))
     asleep = runs()[0].info.run_id
-    kept = checkpoint.place(asleep)
+    kept = scratch.place(asleep)
     monkeypatch.setattr(worker, "STALE", 0.2)
     monkeypatch.setattr(store, "POLL", 0.05)
     server.client().set_tag(asleep, worker.WORKER, str(worker.me()))

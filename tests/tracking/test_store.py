@@ -17,7 +17,7 @@ import pytest
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from tests.conftest import runs
-from w2s_mlflow import checkpoint
+from w2s_mlflow import scratch
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.stages import supervisor
 from w2s_mlflow.tracking import claims, results, server, store, worker
@@ -365,15 +365,15 @@ def test_what_has_not_changed_is_read_once_and_damage_seen_of_the_same_size(monk
 
 def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
-    old, new, foreign = checkpoint.place("0" * 32), checkpoint.place("f" * 32), tmp_path / "scratch" / "data set"
+    old, new, foreign = scratch.place("0" * 32), scratch.place("f" * 32), tmp_path / "scratch" / "data set"
     for directory in (old, new, foreign):
         directory.mkdir(parents=True)
         (directory / "state.json").write_text("{}")
-    partials = [checkpoint.place("digests") / f"{name}{checkpoint.PARTIAL}" for name in ("old", "new")]
+    partials = [scratch.place("digests") / f"{name}{scratch.PARTIAL}" for name in ("old", "new")]
     partials[0].parent.mkdir()
     for file in partials:
         file.touch()
-    long_ago = time.time() - checkpoint.OLD - 60
+    long_ago = time.time() - scratch.OLD - 60
     for path in (old, foreign, partials[0]):
         os.utime(path, (long_ago, long_ago))
     worker._settle.cache_clear()

@@ -25,7 +25,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse
 from urllib3.util import Retry
 
-from w2s_mlflow import checkpoint
+from w2s_mlflow import scratch
 from w2s_mlflow.config import ConfigError, canonical_json
 
 KEY = "W2S_ENDPOINT_KEY"
@@ -92,7 +92,7 @@ class Chat:
     def _answer(self, session: requests.Session, key: str, body: Body, stopped: threading.Event) -> Answer:
         if stopped.is_set():  # one before it has failed, and its sentence is told
             raise CancelledError
-        file = checkpoint.place(FOLDER) / key[:2] / f"{key}.json"
+        file = scratch.place(FOLDER) / key[:2] / f"{key}.json"
         asked = {"url": self.url, "body": body}
         if (kept := _read(file, asked)) is None:
             try:
@@ -223,7 +223,7 @@ def _read(file: Path, asked: Mapping[str, Any]) -> Answer | None:
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
-    with checkpoint.replacing(file) as partial:
+    with scratch.replacing(file) as partial:
         partial.write_text(canonical_json(content), encoding="utf-8")
 
 

@@ -37,7 +37,7 @@ class Pulled:
     def tested_on(self, run_id: str) -> str:
         """The digest of a run's test rows with their gold; nothing without any."""
         own = self.scores.get(run_id)
-        return own.rows.key if isinstance(own, Scores) else ""
+        return own.rows.digest if isinstance(own, Scores) else ""
 
     def counted(self) -> list[Result]:
         """What is not left out."""

@@ -13,6 +13,7 @@ import numpy as np
 from w2s_mlflow.records import read_gold
 from w2s_mlflow.stages import _counted, _debates, _transcripts, _variants
 from w2s_mlflow.stages._counted import Pulled
+from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.stages._scores import Scores
 from w2s_mlflow.tables import ALIGNMENTS, DEBATES
 
@@ -73,10 +74,11 @@ def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, An
     """One row for each judge of a run of debates, as tables/__init__.py describes it. Raises ConfigError for lost tables.
 
     Args:
-        runs: its student among them, whose method the run does not say: its own is the form.
+        runs: its student among them, if it was not purged; the run itself does not say its method: its own is the form.
     """
     held, verdicts = _transcripts.read(result)
-    argues = {"argues": runs[result.tags["w2s.student_run_id"]].params["method"]}
+    student = runs.get(result.tags["w2s.student_run_id"])
+    argues = {"argues": student.params["method"] if student else NONE}
     own = _counted.identified(replace(result, params={**argues, **result.params}))
     apart_N = (held["strong_decision"] != held["weak_decision"]).to_numpy()
     for judge in dict.fromkeys(verdicts["judge"]):

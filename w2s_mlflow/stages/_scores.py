@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow import checkpoint
+from w2s_mlflow import scratch
 from w2s_mlflow.config import ConfigError, canonical_json
 from w2s_mlflow.records import Ints, JoinError
 
@@ -39,6 +40,12 @@ class Rows:
     groups: tuple[str, ...]
     gold_N: Ints
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 over ids and gold, whatever library wrote the file."""
+        said = [[id_, int(gold)] for id_, gold in zip(self.ids, self.gold_N, strict=True)]
+        return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -56,7 +63,7 @@ class Scores:
 def of(found: Iterable[Result]) -> dict[str, Scores | str]:
     """By run id the scores of each run with a test report, or a sentence that says why they cannot be had."""
     reported = [result for result in found if GOLD in result.digests and PREDICTIONS in result.digests]
-    file = checkpoint.place("scores") / f"{_name(reported)}.parquet"
+    file = scratch.place("scores") / f"{_name(reported)}.parquet"
     kept = _read(file)
     scores: dict[str, Scores | str] = {run.run_id: kept[_mark(run)] for run in reported if _mark(run) in kept}
     if missing := [run for run in reported if run.run_id not in scores]:
@@ -143,5 +150,5 @@ def _replace(file: Path, table: Sequence[Mapping[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with checkpoint.replacing(file) as partial:
+    with scratch.replacing(file) as partial:
         pq.write_table(pa.Table.from_pylist(list(table)), partial)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import checkpoint
+from w2s_mlflow import scratch
 from w2s_mlflow.config import must
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTria
 
 def journal(name: str) -> Path:
     """The file of a study on this machine alone."""
-    return checkpoint.place("studies") / f"{name}.log"
+    return scratch.place("studies") / f"{name}.log"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow import checkpoint, judges
+from w2s_mlflow import judges, scratch
 from w2s_mlflow.config import canonical_json
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.records import Debate, Verdict
@@ -80,7 +79,7 @@ def ask(name: str, judge: Judge, debates: Sequence[Debate], kept: Path) -> Verdi
 
 def place(fingerprint: str) -> Path:
     """Where the verdicts of a run that is not finished are kept."""
-    return checkpoint.place("verdicts") / f"{fingerprint}.jsonl"
+    return scratch.place("verdicts") / f"{fingerprint}.jsonl"
 
 
 def _key(name: str, debate: Debate) -> str:
@@ -90,17 +89,10 @@ def _key(name: str, debate: Debate) -> str:
 def _append(kept: Path, said: dict[str, Verdict]) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     if not kept.exists():
-        _sweep(kept.parent)
+        scratch.remove_old(kept.parent.glob("*.jsonl"))
     with kept.open("a", encoding="utf-8") as file:
         for key, verdict in said.items():  # the newline first: what a kill has cut does not spoil the next line
             file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
-
-
-def _sweep(directory: Path) -> None:
-    for other in directory.glob("*.jsonl"):
-        with contextlib.suppress(OSError):
-            if time.time() - other.stat().st_mtime > checkpoint.OLD:
-                other.unlink()
 
 
 def _read(kept: Path) -> dict[str, Verdict]:

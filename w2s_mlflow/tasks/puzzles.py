@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 import chess
 import numpy as np
 
-from w2s_mlflow.checkpoint import replacing
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Rows
+from w2s_mlflow.scratch import replacing
 from w2s_mlflow.tasks import Task, _files, _hub
 from w2s_mlflow.tasks import _puzzle_search as search
 from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, draw, same

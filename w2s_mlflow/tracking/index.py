@@ -21,7 +21,7 @@ from urllib.request import url2pathname
 
 from mlflow.entities import Run, ViewType
 
-from w2s_mlflow import checkpoint
+from w2s_mlflow import scratch
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.tracking.server import where
@@ -74,7 +74,7 @@ def _counts(run: Run) -> bool:
 
 def _file(experiment_id: str) -> Path:
     name = hashlib.sha256(f"{where()}\n{experiment_id}".encode()).hexdigest()[:32]
-    return checkpoint.place("index") / f"{name}.parquet"
+    return scratch.place("index") / f"{name}.parquet"
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -108,5 +108,5 @@ def _write(file: Path, known: _Known) -> None:
 
     held = json.dumps({"deleted": sorted(known.deleted), "since": known.since})
     table = pa.Table.from_pylist(list(known.rows.values())).replace_schema_metadata({"known": held})
-    with contextlib.suppress(OSError), checkpoint.replacing(file) as partial:
+    with contextlib.suppress(OSError), scratch.replacing(file) as partial:
         pq.write_table(table, partial)

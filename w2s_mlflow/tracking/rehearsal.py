@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from w2s_mlflow import checkpoint
+from w2s_mlflow import scratch
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.tracking.recorder import Recorder
 
@@ -37,7 +37,7 @@ class Follower(Rehearsal):
 
     def checkpoint(self, every: int) -> Checkpoint:
         """The leader's, to go on from."""
-        return Checkpoint(checkpoint.place(self.run_id), every)
+        return Checkpoint(scratch.place(self.run_id), every)
 
     def weights(self, path: str, model: Module) -> None:
         pass

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlflow.entities import Run, RunTag
 
-from w2s_mlflow import checkpoint, launch
+from w2s_mlflow import checkpoint, launch, scratch
 from w2s_mlflow.config import as_dict, flat
 from w2s_mlflow.tracking import claims, following, planned, results, worker
 from w2s_mlflow.tracking.fingerprint import Parts
@@ -204,7 +204,7 @@ def _finish(run: Run) -> bool:
         return False
     sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # the same words twice are no error
     if sealed:
-        checkpoint.clear(checkpoint.place(run.info.run_id))
+        checkpoint.clear(scratch.place(run.info.run_id))
         client().set_terminated(run.info.run_id, "FINISHED")
     return sealed
 
@@ -226,13 +226,13 @@ def _settled(runs: list[Run]) -> Run | None:
             continue
         owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
         over = owner.gone() if owner else run.info.status != "RUNNING"
-        if continued is None and over and checkpoint.exists(checkpoint.place(run.info.run_id)):
+        if continued is None and over and checkpoint.exists(scratch.place(run.info.run_id)):
             continued = run
             continue
         if run.info.status == "RUNNING":
             client().set_terminated(run.info.run_id, "KILLED")
         if over:
-            checkpoint.clear(checkpoint.place(run.info.run_id))
+            checkpoint.clear(scratch.place(run.info.run_id))
     return continued
 
 

@@ -21,7 +21,7 @@ import mlflow
 import psutil
 from mlflow.entities import Run
 
-from w2s_mlflow import checkpoint
+from w2s_mlflow import scratch
 from w2s_mlflow.tracking.server import client, experiment, launch_run_id
 
 BEAT = 10.0
@@ -123,7 +123,7 @@ def settle() -> None:
 
 @functools.cache
 def _settle(uri: str, experiment_id: str) -> None:
-    checkpoint.sweep()
+    scratch.sweep()
     bury()
     if launch := launch_run_id():
         for key, value in marks().items():

@@ -1,0 +1,117 @@
+"""Arguments as people and `mlflow run` write them, and the options of a Config as Typer reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+import typer
+
+from w2s_mlflow import commands
+from w2s_mlflow import config as options
+from w2s_mlflow.config import ConfigError, unknown
+
+SWITCHES = {
+    "json": commands.JSON,
+    "plan": "Say what would be reused and what trained, and how long that would take; start nothing.",
+}
+
+
+# --- as they are written -------------------------------------------------------------------------------------------------
+
+
+def spelled(arguments: Iterable[str]) -> list[str]:
+    """Arguments as the commands read them, also where `mlflow run` wrote them, which can only pass values."""
+    return _switched([_dashed(argument) for argument in arguments])
+
+
+def _dashed(argument: str) -> str:
+    """`--train_size` is `--train-size`: so `mlflow run -P train_size=...` passes on what MLproject does not declare."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def _switched(arguments: list[str]) -> list[str]:
+    """`--plan true` is `--plan`."""
+    found: list[str] = []
+    for argument in arguments:
+        if found and found[-1].removeprefix("--") in SWITCHES and argument.lower() in options.BOOLEANS:
+            if not options.BOOLEANS[argument.lower()]:
+                found.pop()
+        else:
+            found.append(argument)
+    return found
+
+
+def affirmed(arguments: list[str], kind: type) -> list[str]:
+    """`--calibrate` alone is `--calibrate true`, of the options of a Config that are one or the other."""
+    either = {options.flag(name) for name, type_ in typing.get_type_hints(kind).items() if type_ is bool}
+    found: list[str] = []
+    for argument, after in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
+        found += [argument, "true"] if argument in either and after.startswith("--") else [argument]
+    return found
+
+
+# --- as Typer reads them -------------------------------------------------------------------------------------------------
+
+
+def given(values: Mapping[str, str | None]) -> dict[str, str]:
+    """The options that are given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def signed(command: Any, cls: type, more: Iterable[inspect.Parameter]) -> Any:
+    """The function with the signature that Typer reads: one option per field of a Config, and those of `more`."""
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    fields = [_parameter(name, default, help_) for name, default, help_ in _fields(cls)]
+    command.__signature__ = inspect.Signature([context, *fields, *more])
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()}
+    return command
+
+
+def _fields(cls: type) -> list[tuple[str, str, str]]:
+    """(name, default as text, sentence) of each option of a Config, those of the losses in place of `loss_options`."""
+    sentences = options.sentences(cls)
+    found = []
+    for field in dataclasses.fields(cls):
+        if field.metadata.get("loss_options"):
+            found += _loss_fields()
+        else:
+            found.append((field.name, str(field.default).lower() or "nothing", sentences[field.name]))
+    return found
+
+
+def _loss_fields() -> list[tuple[str, str, str]]:
+    """The options of all losses; one that several share stands once, with what each says of it."""
+    found: dict[str, str] = {}
+    for loss in options.plugins("losses"):
+        kind = options.plugin("losses", loss, "--loss").Options
+        for field in dataclasses.fields(kind):
+            said = f"({loss}, default {str(field.default).lower()}) {options.sentences(kind)[field.name]}"
+            found[field.name] = " ".join(text for text in (found.get(field.name), said) if text)
+    return [(name, "the loss's own", text) for name, text in found.items()]
+
+
+def _parameter(name: str, default: str, help_: str) -> inspect.Parameter:
+    # Every option arrives as text: config.parse owns types and wording, whether a value comes from here or from a sweep.
+    text = f"{' '.join(help_.split())} [default: {default}]"
+    metavar = "[true|false]" if default in ("true", "false") else name.upper()
+    option = typer.Option(None, options.flag(name), help=text, metavar=metavar, show_default=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
+
+
+def switch(name: str) -> inspect.Parameter:
+    """One of SWITCHES, for Typer to read."""
+    option = typer.Option(False, options.flag(name), help=SWITCHES[name])
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=option)
+
+
+def refuse(argument: str, legal: Iterable[str]) -> NoReturn:
+    """Raise ConfigError for what is no option, naming those that are legal."""
+    if argument.startswith("-"):
+        raise unknown("the option", argument.split("=")[0], map(options.flag, legal))
+    raise ConfigError(f"options are written --name value, got the lone word {argument!r}")
