@@ -80,9 +80,18 @@ def plugin(package: str, name: str, option: str) -> types.ModuleType:
 # --- Config <-> strings -----------------------------------------------------------------------------------------------
 
 
-def option(default: Any, *, result: bool = True, loss_options: bool = False) -> Any:
-    """A Config field with marks: `result=False` keeps it out of the fingerprint; `loss_options` takes the loss's own."""
+def option(default: Any, *, result: bool = True, loss_options: bool = False, introduced: Any = dataclasses.MISSING) -> Any:
+    """A Config field with marks.
+
+    Args:
+        result: False keeps it out of the fingerprint.
+        loss_options: it takes the loss's own options.
+        introduced: for an option that is newer than its Config, the value that acts as the code did before it: while it has
+            this value it adds nothing to a fingerprint, so that older results stay what they are.
+    """
     marks = {"result": result, "loss_options": loss_options}
+    if introduced is not dataclasses.MISSING:
+        marks["introduced"] = introduced
     if loss_options:
         return dataclasses.field(default_factory=dict, metadata=marks)
     return dataclasses.field(default=default, metadata=marks)
@@ -182,8 +191,26 @@ def flat(config: Any) -> dict[str, Any]:
     return values
 
 
+def identity(config: Any) -> dict[str, Any]:
+    """The part of a Config that enters a fingerprint: the fields that change the result, without newer ones as introduced."""
+    found = _without_introduced(config, result_options(config))
+    for field in dataclasses.fields(config):
+        if field.metadata.get("loss_options") and config.loss:
+            kind = plugin("losses", config.loss, "--loss").Options
+            found[field.name] = _without_introduced(kind, dict(found[field.name]))
+    return found
+
+
+def _without_introduced(owner: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """`values` of the fields of a dataclass without those that are what they were when they were introduced."""
+    introduced = {
+        field.name: field.metadata["introduced"] for field in dataclasses.fields(owner) if "introduced" in field.metadata
+    }
+    return {name: value for name, value in values.items() if name not in introduced or value != introduced[name]}
+
+
 def result_options(config: Any) -> dict[str, Any]:
-    """The fields that change the result, the part of a Config that enters the fingerprint."""
+    """The fields that change the result, which are the run's parameters."""
     neutral = {field.name for field in dataclasses.fields(config) if not field.metadata.get("result", True)}
     return {name: value for name, value in as_dict(config).items() if name not in neutral}
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import SMALL
-from tests.test_fingerprint import package  # noqa: F401  # a copy of the source that a test may edit
+from tests.tracking.test_source import package  # noqa: F401  # a copy of the source that a test may edit
 from w2s_mlflow import tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Rows
 from w2s_mlflow.stages import _gold, student, supervisor
-from w2s_mlflow.tracking import fingerprint, server
+from w2s_mlflow.tracking import fingerprint, server, source
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.tracking.why import differences, explain
 
@@ -50,24 +50,35 @@ def test_another_seed(first: Result) -> None:
     assert any(line.startswith("data: of 1164 rows in use ") and "in another part" in line for line in found)
 
 
-def edit(package: Path, name: str, text: str) -> None:  # noqa: F811
-    with (package / name).open("a", encoding="utf-8") as file:
-        file.write(text)
-    fingerprint._module.cache_clear()
+def edit(package: Path, name: str, old: str, new: str) -> None:  # noqa: F811
+    text = (package / name).read_text()
+    assert old in text
+    (package / name).write_text(text.replace(old, new))
+    source.clear()
 
 
-@pytest.mark.parametrize("text", ["\nWEIGHT = 2\n", "\n# a comment\n"], ids=["code", "comment"])
-def test_an_edited_loss(text: str, first: Result, package: Path) -> None:  # noqa: F811
-    edit(package, "losses/confidence.py", text)
+def test_an_edited_loss(first: Result, package: Path) -> None:  # noqa: F811
+    edit(package, "losses/confidence.py", "(1 - a) * labels_NC", "(1 + a) * labels_NC")
     found = student.run(config())
     assert not found.reused
-    assert why(found) == ("source losses.confidence was edited (every character counts, comments too)",)
+    assert why(found) == ("source losses.confidence.loss was edited",)
+
+
+def test_a_definition_that_moved_and_was_edited_is_one_line(first: Result, package: Path) -> None:  # noqa: F811
+    edit(
+        package,
+        "losses/confidence.py",
+        "from w2s_mlflow.losses import Auxiliary, weight",
+        "from w2s_mlflow.losses import Auxiliary",
+    )
+    edit(package, "losses/confidence.py", "BY_ROWS", "def weight(progress, options):\n    return 0.5\n\n\nBY_ROWS")
+    assert why(student.run(config())) == ("source losses.confidence.weight was edited",)
 
 
 def test_editing_the_loss_retrains_students_with_it_only(first: Result, package: Path) -> None:  # noqa: F811
     plain, confident = student.run(config(method="baseline")), first
-    edit(package, "losses/confidence.py", "\n# a comment\n")
-    edit(package, "tables/pgr.py", "\n# a comment\n")
+    edit(package, "losses/confidence.py", "(1 - a) * labels_NC", "(1 + a) * labels_NC")
+    edit(package, "tables/pgr.py", "import", "import math as m\nimport")
     assert student.run(config(method="baseline")).run_id == plain.run_id
     again = student.run(config())
     assert again.run_id != confident.run_id

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from w2s_mlflow import config as options
 from w2s_mlflow import tasks
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
@@ -71,10 +72,11 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options), rounds=len(debates) + 1)
     others = _Others(weak(config), _before(config), debates)
     config, cut = _gold.cut(config.resolved())
-    roots = ["losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}", "stages._arguing"]
+    roots = ["stages._aligning:_make", "losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}"]
     roots += ["judges.reward"] if debates else []
     inputs = {"weak": others.weak} | {f"debates_{number}": held for number, held in enumerate(debates, start=2)}
     parts = _runs.parts("align", VERSION, config, cut, inputs, roots)
+    parts = replace(parts, options={**parts.options, "judge_options": _judge_values(config, debates)})
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": said(config)}
     identity |= {"round": str(config.rounds)} if debates else {}
     tags = {"w2s.before_run_id": others.before.run_id}
@@ -84,6 +86,14 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
 
     found = _runs.produce(parts, config, cut, identity, _note(config, others), make, inputs, tags)
     return found if config.report == "none" else _reported(found, config, cut, others)
+
+
+def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
+    """The options of the judge, and of the reward model that learns from earlier debates."""
+    from w2s_mlflow.judges import reward
+
+    found = _judging.values(config.judge, config.judge_options)
+    return found | ({"reward": options.identity(reward.Options())} if debates else {})
 
 
 def said(config: Config) -> str:

@@ -42,6 +42,11 @@ def judges(names: str, given: str) -> dict[str, Any]:
     }
 
 
+def values(names: str, given: str) -> dict[str, dict[str, Any]]:
+    """The options of each judge as they enter a fingerprint. Raises ConfigError as `judges`."""
+    return {name: options.identity(chosen) for name, chosen in judges(names, given).items()}
+
+
 def resolved(names: str, given: str) -> str:
     """The options of judges, with what is to be known of the run that one hears. Raises ConfigError as `_heard.resolved`."""
     changed = _heard.resolved(judges(names, given))

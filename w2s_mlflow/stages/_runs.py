@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("w2s_mlflow")
 MODEL = "w2s.model_id"
 """The tag with the id of a run's logged model."""
-MODULES = ("heads", "train", "predict", "split", "records")
-"""The roots of every trained result's source digest, beside its model family and its loss. Not its task: all that a task
+ROOTS = ("stages._gold:cut", "records:SoftLabels", "records:Predictions")
+"""The roots of every trained result's source, beside what its stage names and its model family. Not its task: all that a task
 says is in the rows, and these are in the data's digest, so that the same rows from another source are the same result."""
 LABELS = "w2s.labels"
 """The tag that says whose labels a run gives `transfer`, where it is no supervisor, and of a student whose it has learned."""
@@ -74,11 +74,14 @@ def labeller(run: str, weak: str, cut: split.Split) -> Result:
 def parts(
     stage: str, version: int, config: Training, cut: split.Split, inputs: Mapping[str, Result], roots: Sequence[str]
 ) -> Parts:
-    """The parts of this result's fingerprint."""
-    from w2s_mlflow.tracking import fingerprint
+    """The parts of this result's fingerprint.
+
+    Args:
+        roots: the definitions of the stage that make the result, and the plug-ins that they use.
+    """
+    from w2s_mlflow.tracking import fingerprint, source
 
     rung = config.rung()
-    modules = (*MODULES, f"models.{rung.family}", *roots)
     return fingerprint.Parts(
         stage=stage,
         version=version,
@@ -86,7 +89,7 @@ def parts(
         data=cut.digest,
         inputs={role: result.fingerprint for role, result in inputs.items()},
         libraries=fingerprint.libraries(*(["peft"] if config.lora else [])),
-        source=fingerprint.source(modules),
+        source=source.digests((*ROOTS, f"models.{rung.family}:load", *roots)),
         weights=models.revision(rung),
     )
 
@@ -96,7 +99,7 @@ def result_options(config: Cutting) -> dict[str, Any]:
 
     What lies in the files enters by digests: the rows by the data's, a model by its weights' or its supervisor's fingerprint.
     """
-    found = options.result_options(config)
+    found = options.identity(config)
     named = {name: model_name(found[name], name) for name in ("weak", "strong") if name in found}
     if found.get("chain"):
         found["chain"] = ",".join(model_name(name, "chain") for name in found["chain"].split(","))

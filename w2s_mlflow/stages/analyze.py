@@ -147,7 +147,7 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
 
 def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> Parts:
     """What the analysis hangs on: which runs with which artifacts and numbers, and the code of tables and figures."""
-    from w2s_mlflow.tracking import fingerprint
+    from w2s_mlflow.tracking import fingerprint, source
 
     # A number that is none, which others may have logged, has no place in JSON.
     numbers = [sorted((name, value) for name, value in one.metrics.items() if math.isfinite(value)) for one in found]
@@ -161,5 +161,5 @@ def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str
         data=hashlib.sha256(canonical_json([marks, said]).encode()).hexdigest()[:32],
         inputs={},
         libraries={},
-        source=fingerprint.source([*roots, "stages._report", "stages._frames", "metrics"]),
+        source=source.digests([*roots, "stages._report", "stages._frames", "metrics"]),
     )

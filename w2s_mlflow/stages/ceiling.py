@@ -37,7 +37,7 @@ class Config(GoldTraining):
 def run(config: Config) -> Result:
     """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
     config, cut = _gold.cut(config.resolved())
-    parts = _runs.parts("ceiling", VERSION, config, cut, {}, ["losses.cross_entropy"])
+    parts = _runs.parts("ceiling", VERSION, config, cut, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
     labels = {"weak": NONE, "strong": config.rung().name, "method": "ceiling"}
     note = f"`{config.rung().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
     tags = {_runs.GOLD: "transfer"}

@@ -130,9 +130,11 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
     """
     config, cut = _gold.cut(config.resolved())
     inputs = {"weak": weak, "student": strong}
-    roots = ["explainers.extractive", *(f"judges.{name}" for name in _judging.judges(config.judge, config.judge_options))]
+    judge_options = _judging.values(config.judge, config.judge_options)
+    roots = ["stages.debate:_make", "explainers.extractive", *(f"judges.{name}" for name in judge_options)]
     roots += ["explainers.generative"] if config.explainer in SAID else []
     parts = _runs.parts("debate", VERSION, config, cut, inputs, roots)
+    parts = replace(parts, options={**parts.options, "judge_options": judge_options})
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.form}
     identity |= {"argues": argues} if argues else {}
 

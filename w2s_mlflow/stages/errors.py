@@ -65,7 +65,7 @@ class Config(student.Config):
 
 def run(config: Config) -> Result:
     """The run of errors, found or made, with the student and the ceiling. Raises ConfigError before anything is written."""
-    from w2s_mlflow.tracking import fingerprint, store
+    from w2s_mlflow.tracking import fingerprint, source, store
 
     own: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(student.Config)}
     if config.reads_text():
@@ -82,7 +82,7 @@ def run(config: Config) -> Result:
         data=cut.digest,
         inputs={"student": found.fingerprint, "ceiling": top.fingerprint},
         libraries=fingerprint.libraries(),
-        source=fingerprint.source(["heads", "predict", "evidence", "split", "records", f"models.{rung.family}"]),
+        source=source.digests(["stages.errors:_make", "stages._gold:cut", "tables.errors", f"models.{rung.family}:load"]),
         weights=models.revision(rung),
     )
     identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": rung.name, "method": config.method}

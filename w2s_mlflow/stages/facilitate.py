@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "Config", "run"]
 
 VERSION = 1
+ROOTS = ("stages.facilitate:_make", "stages._gold:questions", "losses.cross_entropy")
 ANSWERS = "labels/teacher.parquet"
 """What the strong model has answered to the questions."""
 
@@ -119,7 +120,7 @@ def _facilitated(lesson: _Lesson, teacher: Result, number: int) -> Result:
 
     config, learner, cut = lesson.config, lesson.learner, lesson.cut
     inputs = {"strong": teacher} | ({"weak": lesson.weak} if learner.start == SUPERVISOR else {})
-    parts = _runs.parts("facilitate", VERSION, learner, cut, inputs, ["losses.cross_entropy"])
+    parts = _runs.parts("facilitate", VERSION, learner, cut, inputs, ROOTS)
     parts = replace(parts, inputs={**parts.inputs, "questions": lesson.questions.digest})
     identity = {"weak": model_name(config.weak, "weak"), **_by(config, teacher), "turn": str(number)}
     tags = {_runs.LABELS: config.labeller(identity)}

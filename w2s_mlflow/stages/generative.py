@@ -106,7 +106,7 @@ class Config:
 
 def run(config: Config) -> Result:
     """The run of the model that has read, found or made. Raises ConfigError before anything is written."""
-    from w2s_mlflow.tracking import fingerprint
+    from w2s_mlflow.tracking import fingerprint, source
 
     config, cut = _gold.cut(config.resolved())
     rung = models.find(config.strong, "strong")
@@ -117,7 +117,7 @@ def run(config: Config) -> Result:
         data=cut.digest,
         inputs={},
         libraries=fingerprint.libraries(),
-        source=fingerprint.source(["language", "train", "split", "records", f"models.{rung.family}"]),
+        source=source.digests(["stages.generative:make", "stages._gold:cut", f"models.{rung.family}:load"]),
         weights=models.revision(rung),
     )
     labels = {"weak": NONE, "strong": rung.name, "method": "generative"}

@@ -87,16 +87,16 @@ class Config:
 
 def run(config: Config) -> Result:
     """The rung's weights, found among the finished runs or trained, and written to `out`."""
-    from w2s_mlflow.tracking import fingerprint, store
+    from w2s_mlflow.tracking import fingerprint, source, store
 
     parts = fingerprint.Parts(
         stage="pretrain",
         version=VERSION,
-        options=options.result_options(config),
+        options=options.identity(config),
         data="",
         inputs={},
         libraries=fingerprint.libraries(),
-        source=fingerprint.source(["language", "train", "tasks._chess_play", f"models.{FAMILY}"]),
+        source=source.digests(["stages.pretrain:make", f"models.{FAMILY}"]),
     )
     identity = {"task": FAMILY, "weak": NONE, "strong": config.rung, "method": "pretrain", "seed": str(config.seed)}
     note = f"`{config.rung}` from random weights: next-token loss on the play at {config.positions} positions."

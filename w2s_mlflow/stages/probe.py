@@ -80,7 +80,7 @@ class Probe(NamedTuple):
 
 def run(config: Config) -> Result:
     """The probes' run, found or made, with the student that they need. Raises ConfigError before anything is written."""
-    from w2s_mlflow.tracking import fingerprint, store
+    from w2s_mlflow.tracking import fingerprint, source, store
 
     own = {field.name: getattr(config, field.name) for field in fields(student.Config)}
     found = student.run(student.Config(**own | {"keep_model": "always"}))
@@ -99,7 +99,7 @@ def run(config: Config) -> Result:
         data=hashlib.sha256(canonical_json([concept.digest for concept in concepts.values()]).encode()).hexdigest()[:32],
         inputs={"student": found.fingerprint},
         libraries=fingerprint.libraries(),
-        source=fingerprint.source(["heads", "predict", "split", "records", f"models.{rung.family}"]),
+        source=source.digests(["stages.probe:_make", "stages._gold:concept", f"models.{rung.family}:load"]),
         weights=models.revision(rung),
     )
     identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": rung.name, "method": config.method}
@@ -150,7 +150,7 @@ def _activations(head: Callable[[], Head], weights: str, concept: _gold.Concept,
 
     examples = concept.examples
     pooling = config.pooling or config.rung().pooling
-    how = [pooling, config.max_length, config.dtype, config.micro_batch, parts.source, parts.libraries]
+    how = [pooling, config.max_length, config.dtype, config.micro_batch, sorted(parts.source.values()), parts.libraries]
     key = [weights, concept.digest, *how, [example.segments for example in examples]]
     name = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:32]
 

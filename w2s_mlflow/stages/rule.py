@@ -55,7 +55,7 @@ class Config(Reported):
 
 def run(config: Config) -> Result:
     """The rule's run, found or made. Raises ConfigError before anything is written."""
-    from w2s_mlflow.tracking import fingerprint
+    from w2s_mlflow.tracking import fingerprint, source
 
     task = tasks.find(config.task)
     config, cut = _gold.cut(config.resolved())
@@ -66,7 +66,7 @@ def run(config: Config) -> Result:
         data=cut.digest,
         inputs={},
         libraries={},
-        source=fingerprint.source(["split", "records", f"tasks.{task.family}"]),
+        source=source.digests(["stages.rule:_make", "stages._gold:cut", f"tasks.{task.family}"]),
     )
     labels = {"weak": NONE, "strong": NONE, "method": f"rule:{config.rule}", "seed": NONE}
     note = f"The one-line rule `{config.rule}` on `{config.task}`: what a student must beat to have learned more."

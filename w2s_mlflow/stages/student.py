@@ -70,8 +70,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
         inputs["labels"] = _debated(asked)
     if config.generative_epochs:
         inputs["generative"] = _reader(config)
-    roots = [f"losses.{config.loss}"] if config.labels != "nothing" else []
-    parts = _runs.parts("student", VERSION, config, cut, inputs, roots)
+    parts = _runs.parts("student", VERSION, config, cut, inputs, _roots(config))
     if given:
         parts = replace(
             parts,
@@ -97,6 +96,18 @@ def _run(config: Config, labeller: Result | None) -> Result:
         return found
     found = _scoring.report(found, config, cut, _beside(config), given)
     return _chain.draw(found, links, _supervisor(config), config.report) if links else found
+
+
+def _roots(config: Config) -> list[str]:
+    """The source that makes a student, or a link of a chain, of these options."""
+    found = ["stages.student:_make", "stages.student:_at_end"]
+    if config.labels != "nothing":
+        found += [f"losses.{config.loss}", "stages.student:_weak_labels"]
+    if config.labels == "random":
+        found.append("stages._gold:random_labels")
+    if ORACLE in (config.labels, config.early_stopping):
+        found.append("stages._gold:oracle_labels")
+    return found
 
 
 def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[list[Result], Result]:
@@ -151,7 +162,7 @@ def _link(config: Config, cut: Split, position: int, decay: float, before: Resul
     assert config.learning_rate is not None
     config = replace(config, learning_rate=config.learning_rate / decay**position)
     inputs = {"labels": before} | ({"generative": _reader(config)} if config.generative_epochs else {})
-    parts = _runs.parts("link", VERSION, config, cut, inputs, [f"losses.{config.loss}"])
+    parts = _runs.parts("link", VERSION, config, cut, inputs, _roots(config))
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
 
     def make(recorder: Recorder) -> Head:

@@ -39,7 +39,7 @@ class Config(GoldTraining):
 def run(config: Config) -> Result:
     """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
     config, cut = _gold.cut(config.resolved())
-    parts = _runs.parts("supervisor", VERSION, config, cut, {}, ["losses.cross_entropy"])
+    parts = _runs.parts("supervisor", VERSION, config, cut, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
     labels = {"weak": config.rung().name, "strong": NONE, "method": "supervisor"}
     note = f"`{config.rung().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
     found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))

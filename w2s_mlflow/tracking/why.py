@@ -16,7 +16,7 @@ from w2s_mlflow.tracking.server import client, experiment
 READ = 50
 """The runs, nearest by parameters, whose fingerprints are read part by part."""
 ROWS = "rows.parquet"
-NESTED = ("options", "libraries", "source", "inputs")
+NESTED = ("options", "libraries", "inputs")
 Parts = Mapping[str, Any]
 
 
@@ -65,7 +65,7 @@ def differences(old: Parts, new: Parts) -> Iterator[str]:
 
 def _edited(before: str | None, after: str | None) -> str:
     if before and after:
-        return "was edited (every character counts, comments too)"
+        return "was edited"
     return "is used now" if after else "is no longer used"
 
 
@@ -73,12 +73,26 @@ def _leaves(old: Parts, new: Parts) -> list[tuple[str, Any, Any]]:
     """(name, before, after) of each part that differs, options and the like one by one."""
     before, after = _flat(old), _flat(new)
     names = dict.fromkeys((*before, *after))
-    return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    found = [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    return [*found, *_source(old["source"], new["source"])]
+
+
+def _source(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
+    """The definitions that differ, but for those that only moved; one that moved and was edited stands under its new name."""
+    gone, come = Counter(old.values()) - Counter(new.values()), Counter(new.values()) - Counter(old.values())
+    before = {key: value for key, value in old.items() if value in gone}
+    after = {key: value for key, value in new.items() if value in come}
+    for key, value in after.items():
+        same = [other for other in before if other.rpartition(".")[2] == key.rpartition(".")[2]]
+        match = key if key in before else same[0] if same else None
+        yield f"source {key}", before.pop(match) if match else None, value
+    for key, value in before.items():
+        yield f"source {key}", value, None
 
 
 def _flat(parts: Parts) -> dict[str, Any]:
-    found: dict[str, Any] = {name: value for name, value in parts.items() if name not in NESTED}
-    singular = dict(zip(NESTED, ("option", "library", "source", "input"), strict=True))
+    found: dict[str, Any] = {name: value for name, value in parts.items() if name not in (*NESTED, "source")}
+    singular = dict(zip(NESTED, ("option", "library", "input"), strict=True))
     for kind, word in singular.items():
         for key, value in parts[kind].items():
             if isinstance(value, Mapping):  # the options of a loss

@@ -1,0 +1,274 @@
+"""A result's identity, over every stage: prose, layout and new options move no fingerprint; what has an effect moves its own.
+
+Fingerprints are those of plans, on a copy of the package's source.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.conftest import SMALL
+from tests.tracking.test_source import package  # noqa: F401  # a copy of the source that a test may edit
+from w2s_mlflow import config as options
+from w2s_mlflow.config import option, plugin, plugins
+from w2s_mlflow.stages import student, supervisor
+from w2s_mlflow.tracking import planned, source
+
+pytestmark = pytest.mark.usefixtures("tidy", "finished")
+
+STAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "supervisor": ("supervisor", SMALL),
+    "ceiling": ("ceiling", SMALL),
+    "baseline": ("student", {"method": "baseline", "report": "none", **SMALL}),
+    "confidence": ("student", {"method": "confidence", "report": "none", **SMALL}),
+    "bootstrap": ("student", {"method": "bootstrap", "report": "none", **SMALL}),
+    "random": ("student", {"labels": "random", "report": "none", **SMALL}),
+    "oracle": ("student", {"labels": "oracle", "report": "none", **SMALL}),
+    "generative": ("generative", SMALL),
+    "facilitate": ("facilitate", {"report": "none", "questions": "transfer", **SMALL}),
+    "debate": ("debate", {"report": "none", **SMALL}),
+    "align": ("align", {"report": "none", **SMALL}),
+    "probe": ("probe", {"report": "none", "concepts": "chess", **SMALL}),
+    "errors": ("errors", SMALL),
+    "rule": ("rule", {"report": "none", **SMALL}),
+    "pretrain": ("pretrain", {}),
+    "analyze": ("analyze", {}),
+}
+"""A plan of each stage that makes a result of its own; a sweep and main are made of these."""
+COMPOSITE = ("sweep", "main")
+
+
+@pytest.fixture(scope="module")
+def finished(shared: str) -> None:
+    """A student, for there to be something to analyse."""
+    student.run(student.Config(epochs=1, weak="chess-27k", strong="chess-27k", **SMALL))
+
+
+def fingerprints() -> dict[str, set[str]]:
+    """The fingerprints of all results that each plan needs."""
+    source.clear()
+    found = {}
+    for name, (stage, given) in STAGES.items():
+        module = plugin("stages", stage, "the stage")
+        with planned.planning() as plan:
+            module.run(module.Config(**given))
+        found[name] = set(plan.steps)
+    return found
+
+
+@pytest.fixture(scope="module")
+def before(finished: None) -> dict[str, set[str]]:
+    """The fingerprints of the source as it is."""
+    return fingerprints()
+
+
+def changed(before: dict[str, set[str]]) -> set[str]:
+    """The plans in which a result is another one than before."""
+    after = fingerprints()
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_every_stage_is_planned() -> None:
+    assert {stage for stage, _ in STAGES.values()} == set(plugins("stages")) - set(COMPOSITE)
+
+
+class Reworded(ast.NodeTransformer):
+    """Every docstring, sentence under a field, message and log says something else; layout and comments go with unparse."""
+
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            node.value.value = "Reworded: " + node.value.value
+        elif source._is_log(node):
+            return self._reword(node)
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> Any:
+        return self._reword(node)
+
+    def _reword(self, node: Any) -> Any:
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                inner.value += ", reworded"
+        return node
+
+
+def rewrite(package: Path, change: Callable[[str, str], str]) -> None:  # noqa: F811
+    for path in package.rglob("*.py"):
+        path.write_text(change(path.relative_to(package).as_posix(), path.read_text()))
+
+
+def test_reworded_prose_moves_nothing(before: dict[str, set[str]], package: Path) -> None:  # noqa: F811
+    rewrite(package, lambda name, text: "# Reworded.\n" + ast.unparse(Reworded().visit(ast.parse(text))))
+    assert '"""Reworded: ' in (package / "train.py").read_text()
+    assert changed(before) == set()
+
+
+MOVED = ("train", "heads", "tokens", "predict", "records", "metrics", "split", "evidence", "language", "gradients")
+
+
+def test_moved_modules_move_nothing(before: dict[str, set[str]], package: Path) -> None:  # noqa: F811
+    for name in MOVED:
+        (package / "rooms").mkdir(exist_ok=True)
+        (package / f"{name}.py").rename(package / "rooms" / f"{name}.py")
+    (package / "rooms" / "__init__.py").write_text("")
+    names = "|".join(MOVED)
+
+    def moved(file: str, text: str) -> str:
+        text = re.sub(rf"w2s_mlflow\.({names})\b", r"w2s_mlflow.rooms.\1", text)
+        return re.sub(r"^( *)from w2s_mlflow import (.*)$", split_import, text, flags=re.M)
+
+    def split_import(found: re.Match[str]) -> str:
+        lines = []
+        for one in found[2].split(", "):
+            room = "w2s_mlflow.rooms" if one.split()[0] in MOVED else "w2s_mlflow"
+            lines.append(f"{found[1]}from {room} import {one}")
+        return "\n".join(lines)
+
+    rewrite(package, moved)
+    with pytest.MonkeyPatch.context() as patch:  # roots that are modules are named in the code, which moves with them
+        found = source.digests
+        patch.setattr(source, "digests", lambda roots: found([relocated(root) for root in roots]))
+        assert changed(before) == set()
+
+
+def relocated(root: str) -> str:
+    return f"rooms.{root}" if root.partition(":")[0] in MOVED else root
+
+
+TRAINED = set(STAGES) - {"rule", "analyze"}
+FINETUNED = TRAINED - {"generative", "pretrain"}
+EDITS = {
+    "a constant of the training loop": ("train.py", "WARMUP = 0.1", "WARMUP = 0.2", TRAINED),
+    "an operator of the schedule": ("train.py", "(step + 1) / warm", "(step + 2) / warm", TRAINED),
+    "a default": ("predict.py", 'dtype: str = "float32") -> Floats:', 'dtype: str = "bfloat16") -> Floats:', FINETUNED),
+    "a loss": ("losses/confidence.py", "(1 - a) * labels_NC", "(1 + a) * labels_NC", {"confidence"}),
+    "the plain loss": ("losses/cross_entropy.py", "-(labels_NC", "+(labels_NC", FINETUNED),
+    "random labels": ("stages/_gold.py", "integers(1, classes", "integers(0, classes", {"random"}),
+    "oracle labels": ("stages/_gold.py", '"transfer", "oracle"', '"supervision", "oracle"', {"oracle"}),
+    "a judge": ("judges/model.py", "return [", "return [None] or [", {"debate", "align"}),
+    "language modelling": ("language.py", "HIDDEN = 0.15", "HIDDEN = 0.2", {"generative"}),
+    "a rule": ("tasks/chess.py", "def at_random(example: Example)", "def at_random(example: Example, more: int = 1)", {"rule"}),
+    "a table": ("tables/pgr.py", "CAPTION = ", "CAPTION = 'x' + ", {"analyze"}),
+    "a message": ("config.py", "must be {rule}, got", "should be {rule}, but is", set()),
+    "the command line": ("cli.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
+    "the cache": ("cache.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_moves_the_results_that_use_it(edit: str, before: dict[str, set[str]], package: Path) -> None:  # noqa: F811
+    file, old, new, expected = EDITS[edit]
+    text = (package / file).read_text()
+    assert old in text
+    (package / file).write_text(text.replace(old, new, 1))
+    assert changed(before) == expected
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Old:
+    rate: float = 0.1
+    loss: None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class New(Old):
+    decay: float = option(1.0, introduced=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newer(Old):
+    decay: float = option(2.0, introduced=1.0)
+
+
+def test_a_new_option_adds_nothing_until_it_has_an_effect() -> None:
+    assert options.identity(New()) == options.identity(Old())
+    assert options.identity(New(decay=2.0)) == {**options.identity(Old()), "decay": 2.0}
+    assert options.identity(Newer()) == options.identity(New(decay=2.0)), "a changed default is another result"
+    assert options.identity(Newer(decay=1.0)) == options.identity(Old())
+
+
+def test_a_new_option_of_a_loss_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = student.Config(method="confidence").resolved()
+    before = options.identity(config)
+    confidence = plugin("losses", "confidence", "--loss")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options(confidence.Options):  # type: ignore[name-defined,misc]
+        sharpness: float = option(1.0, introduced=1.0)
+
+    monkeypatch.setattr(confidence, "Options", Options)
+    assert options.identity(student.Config(method="confidence").resolved()) == before
+    sharper = student.Config(method="confidence", loss_options={"sharpness": 2.0}).resolved()
+    assert options.identity(sharper)["loss_options"] == before["loss_options"] | {"sharpness": 2.0}
+
+
+FIRST = Path(__file__).parent / "first_options.txt"
+"""The options that were there when identity by values began; any other must say the value that it was introduced with."""
+
+
+def test_options_that_are_newer_say_how_they_were_introduced() -> None:
+    first, known = set(FIRST.read_text().split()), set()
+    for stage in plugins("stages"):
+        for field in fields(plugin("stages", stage, "the stage").Config):
+            if field.metadata.get("result", True):
+                known.add(f"{stage}.{field.name}")
+                assert f"{stage}.{field.name}" in first or "introduced" in field.metadata, f"--{field.name} of {stage}"
+    for folder in ("losses", "judges"):
+        for name in plugins(folder):
+            for field in fields(plugin(folder, name, "the plug-in").Options):
+                known.add(f"{folder}.{name}.{field.name}")
+                assert f"{folder}.{name}.{field.name}" in first or "introduced" in field.metadata, f"{field.name} of {name}"
+    assert first <= known, "an option that is gone leaves the list"
+
+
+# --- what runs -------------------------------------------------------------------------------------------------------
+
+
+def test_all_that_makes_a_student_is_in_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every function of the package that runs while a student is made stands in its source, or makes no result."""
+    config = student.Config(method="confidence", report="none", epochs=1, **SMALL)
+    supervisor.run(supervisor.Config(report="none", epochs=1, **SMALL))
+    roots: list[str] = []
+    digests = source.digests
+
+    def noted(given: Iterable[str]) -> dict[str, str]:
+        roots.extend(given)
+        return digests(given)
+
+    monkeypatch.setattr(source, "digests", noted)
+    ran: set[tuple[str, str]] = set()
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(source.PACKAGE):
+            module = ".".join(path.relative_to(source.PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+            ran.add((module, frame.f_code.co_qualname.partition(".")[0]))
+
+    made = student._make
+    monkeypatch.setattr(student, "_make", lambda *args: traced(trace, made, *args))
+    student.run(config)
+    reached = set(digests(roots))
+    followed = {(module, name) for module, name in ran if not source._is_neutral(module) and name != "<module>"}
+    assert len(followed) > 40
+    unreached = {f"{module}.{name}" for module, name in followed if name not in source.BY_VALUE} - reached
+    assert unreached <= {"losses.Auxiliary", "models.Rung"}, "their values are among the options"
+
+
+def traced(trace: Any, make: Callable[..., Any], *args: Any) -> Any:
+    sys.setprofile(trace)
+    try:
+        return make(*args)
+    finally:
+        sys.setprofile(None)

@@ -1,0 +1,252 @@
+"""The digest of source: what it holds, what it leaves out, and how far it follows references, in made-up modules."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from w2s_mlflow.tracking import source
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package's source that a test may edit; digests are taken of it instead."""
+    copy = tmp_path / "w2s_mlflow"
+    shutil.copytree(source.PACKAGE, copy, ignore=lambda _, names: [n for n in names if "." in n and not n.endswith(".py")])
+    monkeypatch.setattr(source, "PACKAGE", copy)
+    source.clear()
+    yield copy
+    source.clear()
+
+
+def write(package: Path, name: str, text: str) -> None:
+    path = package.joinpath(*name.split(".")).with_suffix(".py")
+    path.parent.mkdir(exist_ok=True)
+    if not (path.parent / "__init__.py").exists():
+        (path.parent / "__init__.py").write_text("")
+    path.write_text(textwrap.dedent(text))
+    source.clear()
+
+
+LOOP = '''
+    """A loop."""
+    import numpy as np
+    from w2s_mlflow import made_batches as batches
+    from w2s_mlflow.config import must
+
+    RATE: float = 0.1
+    """The rate."""
+    UNUSED = 3
+
+
+    def fit(rows: int = 2) -> float:
+        """Fit."""
+        # Twice.
+        if rows < 1:
+            raise must("rows", f"at least 1, not {rows}", rows)
+        found = [batches.cut(row) for row in range(rows)]
+        return np.mean(found) * RATE + step(rows)
+
+
+    def step(rows):
+        assert rows, "there are rows"
+        return rows
+'''
+BATCHES = """
+    def cut(row):
+        return row * 2
+"""
+
+
+@pytest.fixture
+def made(package: Path) -> Path:
+    write(package, "made_loop", LOOP)
+    write(package, "made_batches", BATCHES)
+    return package
+
+
+def digests(*roots: str) -> dict[str, str]:
+    return source.digests(roots or ("made_loop:fit",))
+
+
+def values(*roots: str) -> list[str]:
+    return sorted(digests(*roots).values())
+
+
+def test_a_root_brings_what_it_refers_to_and_no_more(made: Path) -> None:
+    assert set(digests()) == {"made_loop.fit", "made_loop.RATE", "made_loop.step", "made_batches.cut"}
+    assert set(digests("made_loop")) == set(digests()) | {"made_loop.UNUSED"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""Fit."""', '"""Fit it, another way to say so."""'),
+        ('"""The rate."""', ""),
+        ('"""A loop."""', '"""The loop."""'),
+        ("# Twice.", "# Three times."),
+        ('"rows", f"at least 1, not {rows}"', 'f"the {rows}", "must be one or more"'),
+        ('"there are rows"', 'f"no {rows}"'),
+        ("rows: int = 2) -> float:", "rows=2):"),
+        ("RATE: float = 0.1", "RATE = 0.1"),
+        ("RATE: float = 0.1", "RATE: float = 1e-1"),
+        ("import numpy as np", "import numpy as np, math"),
+        ("np.mean(found) * RATE", "(np.mean(found)) * (RATE)"),
+        ("        return rows\n", "        LOG.info('%d rows', rows)\n        return rows\n"),
+        ("UNUSED = 3", "UNUSED = 4"),
+    ],
+)
+def test_what_has_no_effect_moves_nothing(made: Path, old: str, new: str) -> None:
+    before = values()
+    assert old in textwrap.dedent(LOOP) or old in LOOP
+    write(made, "made_loop", LOOP.replace(old, new))
+    assert values() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("0.1", "0.2", "RATE"),
+        ("RATE +", "RATE -", "fit"),
+        ("rows: int = 2", "rows: int = 3", "fit"),
+        ("rows < 1", "rows < 2", "fit"),
+        ("raise must(", "raise ValueError(", "fit"),
+        ("        assert rows,", "        assert rows > 1,", "step"),
+        ("np.mean", "np.median", "fit"),
+        ("import numpy as np", "import torch as np", "fit"),
+    ],
+)
+def test_what_has_an_effect_moves_its_definition(made: Path, old: str, new: str, changed: str) -> None:
+    before = digests()
+    write(made, "made_loop", LOOP.replace(old, new))
+    after = digests()
+    assert {name for name in before if before[name] != after[name]} == {f"made_loop.{changed}"}
+
+
+def test_a_moved_module_and_another_way_to_import_it_move_nothing(made: Path) -> None:
+    before = values()
+    write(made, "rooms.cutting", BATCHES)
+    write(
+        made,
+        "rooms.loop",
+        LOOP.replace("from w2s_mlflow import made_batches as batches", "from w2s_mlflow.rooms import cutting"),
+    )
+    text = (made / "rooms/loop.py").read_text().replace("batches.cut", "cutting.cut")
+    write(made, "rooms.loop", text)
+    assert values("rooms.loop:fit") == before
+    text = text.replace("from w2s_mlflow.rooms import cutting", "from w2s_mlflow.rooms.cutting import cut as slices")
+    write(made, "rooms.loop", text.replace("cutting.cut", "slices"))
+    assert values("rooms.loop:fit") == before
+
+
+def test_a_definition_may_move_alone_and_be_passed_on(made: Path) -> None:
+    before = values()
+    write(made, "made_batches", "from w2s_mlflow.made_slices import cut\n")
+    write(made, "made_slices", BATCHES)
+    assert values() == before and "made_slices.cut" in digests()
+
+
+def test_imports_inside_a_function_are_followed(made: Path) -> None:
+    before = values()
+    text = LOOP.replace("    from w2s_mlflow import made_batches as batches\n", "")
+    write(made, "made_loop", text.replace("        # Twice.", "        from w2s_mlflow import made_batches as batches\n"))
+    assert values() == before
+
+
+def test_which_of_two_definitions_of_one_name_is_meant_counts(package: Path) -> None:
+    both = "def one():\n    return {first}.weight()\n\n\ndef two():\n    return {second}.weight()\n"
+    write(package, "made_a", "def weight():\n    return 1\n")
+    write(package, "made_b", "def weight():\n    return 2\n")
+    imports = "from w2s_mlflow import made_a, made_b\n"
+    write(package, "made_user", imports + both.format(first="made_a", second="made_b"))
+    before = values("made_user")
+    write(package, "made_user", imports + both.format(first="made_b", second="made_a"))
+    assert values("made_user") != before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def f(cut):\n    return cut(1)\n",
+        "def f():\n    cut = 1\n    return cut\n",
+        "def f():\n    return [cut for cut in range(3)]\n",
+        "def f():\n    return (lambda cut: cut)(1)\n",
+        "def f():\n    for cut, other in []:\n        pass\n    return cut\n",
+    ],
+)
+def test_a_local_name_is_no_reference(made: Path, body: str) -> None:
+    write(made, "made_user", f"from w2s_mlflow.made_batches import cut\n\n\n{body}")
+    assert set(digests("made_user:f")) == {"made_user.f"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def f():\n    return [cut(1) for cut in [cut]]\n",
+        "class f:\n    cut = 1\n\n    def g(self):\n        return cut(2)\n",
+        "def f(x=cut):\n    return x\n",
+        "@cut\ndef f():\n    pass\n",
+        "f = cut\n",
+    ],
+)
+def test_a_name_outside_the_scope_that_binds_it_is_a_reference(made: Path, body: str) -> None:
+    write(made, "made_user", f"from w2s_mlflow.made_batches import cut\n\n\n{body}")
+    assert "made_batches.cut" in digests("made_user:f")
+
+
+def test_options_the_store_caches_and_plug_ins_of_others_are_not_followed(package: Path) -> None:
+    reached = source.digests(["stages.student:_make", "losses.confidence"])
+    rooms = {name.split(".")[0] for name in reached}
+    assert rooms.isdisjoint({"config", "tracking", "cache", "scratch", "checkpoint", "cli", "tables", "figures", "stats"})
+    assert {name for name in reached if name.startswith("losses.") and name.count(".") == 2} == {
+        f"losses.confidence.{name}" for name in ("BY_ROWS", "Options", "loss", "hardened", "_most_positive")
+    }
+
+
+def test_a_root_that_is_not_there_is_an_error(package: Path) -> None:
+    for root in ("nowhere", "train:nothing"):
+        with pytest.raises(KeyError, match=r"nowhere|nothing"):
+            source.digests([root])
+
+
+def test_options_of_plug_ins_hold_values_and_checks_only() -> None:
+    """They enter by value, so that nothing else may stand in them."""
+    for folder in source.PLUGINS:
+        for file in (source.PACKAGE / folder).glob("*.py"):
+            for node in ast.parse(file.read_text()).body:
+                if isinstance(node, ast.ClassDef) and node.name in source.BY_VALUE:
+                    methods = {one.name for one in node.body if isinstance(one, ast.FunctionDef)}
+                    assert methods <= {"__post_init__"}, f"{folder}/{file.name}: {methods}"
+
+
+def test_the_serialisation_stays_what_it_is(package: Path) -> None:
+    """A digest that changes retrains every store: change this number only with a new major version."""
+    write(package, "made_loop", LOOP)
+    write(package, "made_batches", BATCHES)
+    assert digests()["made_loop.fit"] == "3e330fe3a5af8fa2"
+
+
+def interpreters() -> list[str]:
+    """The other versions of Python on this machine."""
+    names = [f"python3.{minor}" for minor in range(12, 16)]
+    pyenv = (Path.home() / ".pyenv" / "versions").glob("3.1[2-9]*/bin/python3")
+    return [path for name in [*names, *map(str, pyenv)] if (path := shutil.which(name)) and "shims" not in path]
+
+
+@pytest.mark.skipif(not interpreters(), reason="no other version of Python is installed")
+def test_other_versions_of_python_give_the_same_digests() -> None:
+    """source.py needs nothing but the standard library, so that it runs as a file."""
+    roots, file = (
+        ["stages.student:_make", "tasks.chess", "tokens", "tracking.source"],
+        source.PACKAGE / "tracking" / "source.py",
+    )
+    code = f"import runpy; print(sorted(runpy.run_path({str(file)!r})['digests']({roots}).values()))"
+    for python in interpreters():
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+        assert ast.literal_eval(done.stdout) == sorted(source.digests(roots).values()), python
