@@ -1,8 +1,8 @@
-"""What of a student's gain is its labels', its loss's or its stopping's: controls and variants of one pair of models.
+"""Controls and variants of one pair of models: labels, losses, early stopping.
 
-Labels: the weak ones hardened, calibrated, replaced by noise that is as often right, or by ground truth. Losses: every one.
-Stopping: never, by weak labels, by ground truth (a control, too). What needs no supervisor: the model as it comes, and one from
-random weights.
+Labels: the weak ones, hardened, calibrated, replaced by random ones that are as often right, or by ground truth. Losses: all.
+Early stopping: none, by weak labels, by ground truth (a control, too). Without a supervisor: the model as it comes, and one
+from random weights.
 """
 
 from typing import Any

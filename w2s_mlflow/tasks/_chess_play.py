@@ -1,4 +1,4 @@
-"""Close-quarters chess positions, their exact exchanges, and the players whose moves the small models are pretrained on.
+"""Close-quarters chess positions, the worth of their captures, and the players whose moves the small models are pretrained on.
 
 A position is a line of words, one per piece: the piece and its square, upper case for white (`Ke2 Qd3 kf6 pc5`). A prompt is
 that line closed by the mark `>`; a move is the word of the piece on its destination (`Qd5`). White moves. Each side has its
@@ -99,7 +99,7 @@ def _ordered(words: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A legal move and what is exact about it."""
+    """A legal move and what is computed about it."""
 
     word: str
     captured: int

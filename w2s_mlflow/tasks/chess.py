@@ -1,9 +1,9 @@
 """`chess`: which of two captures wins more material; `chess_preference`: the same question as a comparison of two responses.
 
-The truth is exact: the value captured less the value of the capturing piece if it can be retaken. In `chess` one of the two
-is the position's unique best move. One-line rules on the values of the pieces are held near chance by the composition: SHARES
-says how often the better capture takes more, as much, or less than the other, with a cheaper, an equal, or a dearer piece.
-What is left to know is what the other side can retake.
+The worth of a capture is computed: the value taken, less the value of the capturing piece if it can be retaken; no later move
+counts. In `chess` one of the two captures is the position's unique best move. SHARES holds rules on the values of the pieces
+near chance: it fixes how often the better capture takes more, as much, or less than the other, with a cheaper, an equal, or a
+dearer piece. It does not balance where the kings stand: `gain_beside_king` is right in four positions of five.
 
 The rows are drawn by our own generator and shipped beside this file; they were made by
 
@@ -105,6 +105,19 @@ def most_gained(example: Example) -> int:
     return _larger(_taken(example, word) - _value(word) for word in example.candidates)
 
 
+def gain_beside_king(example: Example) -> int:
+    """The value taken, less the value of the capturing piece if it lands beside the black king; the first of two equals."""
+    board = chess_play.parse(example.segments[0])
+    king = board.king(chess.BLACK)
+    assert king is not None
+
+    def gain(word: str) -> int:
+        retaken = chess.square_distance(king, chess.parse_square(word[1:])) == 1
+        return _taken(example, word) - (_value(word) if retaken else 0)
+
+    return _larger(map(gain, example.candidates))
+
+
 def first_check(example: Example) -> int:
     """The first capture that gives check, else the first."""
     board = chess_play.parse(example.segments[0])
@@ -135,6 +148,7 @@ RULES = {
     "most_valuable_capture": most_valuable_capture,
     "least_valuable_piece": least_valuable_piece,
     "most_gained": most_gained,
+    "gain_beside_king": gain_beside_king,
     "first_check": first_check,
     "random": at_random,
 }
