@@ -1,3 +1,3 @@
 """w2s_mlflow: weak-to-strong generalization experiments on MLflow."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
