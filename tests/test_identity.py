@@ -184,12 +184,12 @@ class Old:
 
 @dataclass(frozen=True, kw_only=True)
 class New(Old):
-    decay: float = option(1.0, introduced=1.0)
+    decay: float = option(default=1.0, introduced=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Newer(Old):
-    decay: float = option(2.0, introduced=1.0)
+    decay: float = option(default=2.0, introduced=1.0)
 
 
 def test_a_new_option_adds_nothing_until_it_has_an_effect() -> None:
@@ -206,7 +206,7 @@ def test_a_new_option_of_a_loss_adds_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
     @dataclass(frozen=True, kw_only=True)
     class Options(confidence.Options):  # type: ignore[name-defined,misc]
-        sharpness: float = option(1.0, introduced=1.0)
+        sharpness: float = option(default=1.0, introduced=1.0)
 
     monkeypatch.setattr(confidence, "Options", Options)
     assert options.identity(student.Config(method="confidence").resolved()) == before

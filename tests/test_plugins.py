@@ -317,7 +317,7 @@ def test_an_option_of_two_losses_has_one_type() -> None:
 
 def test_options_of_losses_do_not_hide_those_of_a_stage() -> None:
     taken = {field.name for field in dataclasses.fields(config.plugin("stages", "student", "the stage").Config)}
-    assert taken.isdisjoint(config.loss_option_types())
+    assert taken.isdisjoint(config.loss_options())
 
 
 def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> None:

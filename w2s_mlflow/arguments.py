@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import itertools
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import typer
@@ -47,6 +47,20 @@ def _switched(arguments: list[str]) -> list[str]:
     return found
 
 
+def present(arguments: list[str], kind: type) -> list[str]:
+    """Former names of the options of a Config as their present ones."""
+    former = {
+        options.flag(declared.formerly): options.flag(name)
+        for name, (_, declared) in options.declarations(kind).items()
+        if declared.formerly
+    }
+    found = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        found.append(former.get(name, name) + equals + value)
+    return found
+
+
 def affirmed(arguments: list[str], kind: type) -> list[str]:
     """`--calibrate` alone is `--calibrate true`, of the options of a Config that are one or the other."""
     either = {options.flag(name) for name, type_ in typing.get_type_hints(kind).items() if type_ is bool}
@@ -67,39 +81,50 @@ def given(values: Mapping[str, str | None]) -> dict[str, str]:
 def signed(command: Any, cls: type, more: Iterable[inspect.Parameter]) -> Any:
     """The function with the signature that Typer reads: one option per field of a Config, and those of `more`."""
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    fields = [_parameter(name, default, help_) for name, default, help_ in _fields(cls)]
-    command.__signature__ = inspect.Signature([context, *fields, *more])
+    command.__signature__ = inspect.Signature([context, *_parameters(cls), *more])
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()}
     return command
 
 
-def _fields(cls: type) -> list[tuple[str, str, str]]:
-    """(name, default as text, sentence) of each option of a Config, those of the losses in place of `loss_options`."""
-    sentences = options.sentences(cls)
-    found = []
+def _parameters(cls: type) -> Iterator[inspect.Parameter]:
+    """A parameter for each option of a Config, those of the losses in place of `loss_options`."""
+    sentences, declarations = options.sentences(cls), options.declarations(cls)
     for field in dataclasses.fields(cls):
+        kind, declared = declarations[field.name]
         if field.metadata.get("loss_options"):
-            found += _loss_fields()
+            yield from _loss_parameters()
         else:
-            found.append((field.name, str(field.default).lower() or "nothing", sentences[field.name]))
-    return found
+            yield _parameter(field.name, _shown(field.default, declared), sentences[field.name], _metavar(kind, declared))
 
 
-def _loss_fields() -> list[tuple[str, str, str]]:
-    """The options of all losses; one that several share stands once, with what each says of it."""
+def _loss_parameters() -> Iterator[inspect.Parameter]:
+    """The options of all losses; one that several share is listed once, with each loss's help."""
     found: dict[str, str] = {}
     for loss in options.plugins("losses"):
         kind = options.plugin("losses", loss, "--loss").Options
         for field in dataclasses.fields(kind):
-            said = f"({loss}, default {str(field.default).lower()}) {options.sentences(kind)[field.name]}"
-            found[field.name] = " ".join(text for text in (found.get(field.name), said) if text)
-    return [(name, "the loss's own", text) for name, text in found.items()]
+            default = _shown(field.default, options.declarations(kind)[field.name][1])
+            text = f"({loss}, default {default}) {options.sentences(kind)[field.name]}"
+            found[field.name] = " ".join(part for part in (found.get(field.name), text) if part)
+    for name, text in found.items():
+        yield _parameter(name, "the loss's own", text, _metavar(*options.loss_options()[name]))
 
 
-def _parameter(name: str, default: str, help_: str) -> inspect.Parameter:
+def _shown(default: Any, declared: options.Declared) -> str:
+    return declared.unset if default is None else str(default).lower() or "empty"
+
+
+def _metavar(kind: Any, declared: options.Declared) -> str:
+    """What stands for the value in the help: the legal words, or the kind of value."""
+    if words := options.choices(kind, declared):
+        return f"[{'|'.join(words)}]"
+    arms = typing.get_args(kind) or (kind,)
+    return {int: "INTEGER", float: "NUMBER", bool: "[true|false]"}.get(arms[0], "TEXT")
+
+
+def _parameter(name: str, default: str, help_: str, metavar: str) -> inspect.Parameter:
     # Every option arrives as text: config.parse owns types and wording, whether a value comes from here or from a sweep.
     text = f"{' '.join(help_.split())} [default: {default}]"
-    metavar = "[true|false]" if default in ("true", "false") else name.upper()
     option = typer.Option(None, options.flag(name), help=text, metavar=metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
 

@@ -41,7 +41,7 @@ def main() -> None:
         words = arguments.spelled(sys.argv[1:])
         _check_stage(words)
         if words and (kind := _kind(words[0])):
-            words = arguments.affirmed(words, kind)
+            words = arguments.affirmed(arguments.present(words, kind), kind)
         with contextlib.redirect_stdout(sys.stdout if launch.leads() else None):
             job = app(words[0] if words else None)(words, standalone_mode=False)
         if job == launch.STOPPED:  # so Typer ends for a Ctrl-C

@@ -7,6 +7,7 @@ run's parameters are all read off it.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -18,7 +19,7 @@ import math
 import pkgutil
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 C = TypeVar("C")
@@ -44,7 +45,7 @@ def must(option: str, rule: str, value: object) -> ConfigError:
 def check_positive(option: str, value: float | None) -> None:
     """Raise ConfigError for a number, if one is given, that is not positive or too large to compute with in 32 bits."""
     if value is not None and not 0 < value < LARGEST:
-        raise must(option, f"a positive number below {LARGEST:g}", value)
+        raise must(option, f"in (0, {LARGEST:g})", value)
 
 
 def unknown(option: str, value: str, legal: Iterable[str]) -> ConfigError:
@@ -56,8 +57,8 @@ def unknown(option: str, value: str, legal: Iterable[str]) -> ConfigError:
 
 
 def flag(name: str) -> str:
-    """`train_size` -> `--train-size`; the name of an environment variable stays."""
-    return name if name.isupper() else "--" + name.replace("_", "-")
+    """`train_size` -> `--train-size`; an environment variable, and what is written in another way, stays as it is."""
+    return name if name.isupper() or not name.isidentifier() else "--" + name.replace("_", "-")
 
 
 # --- plug-ins: the file name is the registry -------------------------------------------------------------------------
@@ -77,19 +78,79 @@ def plugin(package: str, name: str, option: str) -> types.ModuleType:
     return importlib.import_module(f"w2s_mlflow.{package}.{name}")
 
 
-# --- Config <-> strings -----------------------------------------------------------------------------------------------
+# --- declared options -------------------------------------------------------------------------------------------------
 
 
-def option(default: Any, *, result: bool = True, loss_options: bool = False, introduced: Any = dataclasses.MISSING) -> Any:
-    """A Config field with marks.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a number must be: at least `ge`, above `gt`, at most `le`, below `lt`."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def hold(self, value: float) -> bool:
+        """Whether `value` lies within."""
+        return (
+            (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def rule(self) -> str:
+        """The bounds in words: "at least 1", "in [0, 1]"."""
+        low, high = (one if one is not None else other for one, other in ((self.ge, self.gt), (self.le, self.lt)))
+        if high is None:
+            return f"at least {low:g}" if self.ge is not None else f"above {low:g}"
+        return f"in {'[' if self.ge is not None else '('}{low:.10g}, {high:.10g}{']' if self.le is not None else ')'}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What is declared of an option beside its name, type and default; see `option`."""
+
+    bounds: Bounds = Bounds()
+    unset: str = "auto"
+    lookup: Callable[[str, str], object] | None = None
+    formerly: str = ""
+    former_values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+UNSET = ("", "none", "None")
+"""How None is written for every option that has it, beside the word of its own."""
+
+
+def option(
+    *,
+    default: Any = dataclasses.MISSING,
+    result: bool = True,
+    loss_options: bool = False,
+    introduced: Any = dataclasses.MISSING,
+    unset: str = "auto",
+    lookup: Callable[[str, str], object] | None = None,
+    formerly: str = "",
+    former_values: Mapping[str, Any] | None = None,
+    **bounds: float,
+) -> Any:
+    """A field of a Config, with all that is declared of it. Legal words stand in its type, a Literal.
 
     Args:
         result: False keeps it out of the fingerprint.
-        loss_options: it takes the loss's own options.
+        loss_options: it takes the options of the loss, which are written like any other.
         introduced: for an option that is newer than its Config, the value that acts as the code did before it: while it has
             this value it adds nothing to a fingerprint, so that older results stay what they are.
+        unset: how None is written: `auto` where a default takes its place, `none` where it switches something off.
+        lookup: (value, name of the option) -> anything; raises ConfigError for a name that does not exist.
+        formerly: the option's name in earlier versions, still understood.
+        former_values: words of earlier versions, still understood, and what they are now.
+        bounds: `ge`, `gt`, `le`, `lt` (see Bounds).
     """
-    marks = {"result": result, "loss_options": loss_options}
+    declared = Declared(
+        bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly, former_values=former_values or {}
+    )
+    marks: dict[str, Any] = {"result": result, "loss_options": loss_options, "declared": declared}
     if introduced is not dataclasses.MISSING:
         marks["introduced"] = introduced
     if loss_options:
@@ -97,30 +158,61 @@ def option(default: Any, *, result: bool = True, loss_options: bool = False, int
     return dataclasses.field(default=default, metadata=marks)
 
 
-def parse(cls: type[C], values: Mapping[str, Any]) -> C:
-    """A Config from strings (the command line) or values (a sweep): unknown names, wrong types and rules are ConfigErrors.
+@typing.dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+def checked_dataclass(cls: type[C]) -> type[C]:
+    """A frozen, keyword-only dataclass whose values are held against their declarations before anything else sees them.
 
-    A key that is no field but an option of some loss goes to the field marked `loss_options`.
+    From Python as from the command line: `Config(epochs=2.5)` raises the ConfigError of `--epochs 2.5`, an option of the loss
+    may stand beside the others (`Config(alpha=0.6)`), and former names are understood. A class whose options are not written
+    `--name value` says how in `WRITTEN`, with {} for the name.
     """
-    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
-    nested = next((name for name, field in fields.items() if field.metadata.get("loss_options")), None)
-    hints = typing.get_type_hints(cls)
+    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    assign = made.__init__
+
+    @functools.wraps(assign)
+    def checked(self: C, **given: Any) -> None:
+        assign(self, **_checked(made, given))
+
+    made.__init__ = checked  # type: ignore[assignment,method-assign]
+    return made
+
+
+def parse(cls: type[C], values: Mapping[str, Any]) -> C:
+    """A Config from texts (the command line) or values (a sweep). Raises ConfigError for what is not legal."""
+    names = _present_names(declarations(cls), {name.replace("-", "_"): value for name, value in values.items()})
+    return cls(**{name: _read(cls, name, value) for name, value in names.items()})
+
+
+def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by field; what is no field but an option of some loss goes to the field marked `loss_options`."""
+    fields, nested = declarations(cls), _nested(cls)
     known: dict[str, Any] = {}
     of_loss: dict[str, Any] = {}
-    for name, value in _spread(values, nested):
+    written: str = getattr(cls, "WRITTEN", "{}")
+    for name, value in _spread(_present_names(fields, given), nested):
         if name in fields:
-            known[name] = convert(name, value, hints[name])
-        elif nested and name in loss_option_types():
-            of_loss[name] = convert(name, value, loss_option_types()[name])
+            known[name] = check(written.format(name), value, *fields[name])
+        elif nested and name in loss_options():
+            of_loss[name] = check(name, value, *loss_options()[name])
         else:
             raise unknown("the option", flag(name), map(flag, _legal(fields, nested)))
-    return cls(**known, **({nested: of_loss} if nested else {}))
+    return known | ({nested: of_loss} if nested else {})
+
+
+def _present_names(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    former = {declared.formerly: name for name, (_, declared) in fields.items() if declared.formerly}
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        present = name if name in fields else former.get(name, name)
+        if present in found:
+            raise ConfigError(f"{flag(present)} must be given once, got its former name {flag(name)}, too")
+        found[present] = value
+    return found
 
 
 def _spread(values: Mapping[str, Any], nested: str | None) -> Iterator[tuple[str, Any]]:
     """Names and values one by one, those of a loss also where they were given together as a mapping."""
-    for key, value in values.items():
-        name = key.replace("-", "_")
+    for name, value in values.items():
         if name != nested:
             yield name, value
         elif isinstance(value, Mapping):
@@ -130,51 +222,99 @@ def _spread(values: Mapping[str, Any], nested: str | None) -> Iterator[tuple[str
 
 
 def _legal(fields: Iterable[str], nested: str | None) -> list[str]:
-    return [name for name in fields if name != nested] + (list(loss_option_types()) if nested else [])
+    return [name for name in fields if name != nested] + (list(loss_options()) if nested else [])
 
 
-def convert(name: str, value: Any, kind: Any) -> Any:
-    """One value to the type of its field; strings are read as the command line writes them."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        if value is None or value in ("", "none", "None"):
-            return None
-        kind = next(arm for arm in typing.get_args(kind) if arm is not type(None))
-    if not isinstance(value, str) or kind is str:
-        return _checked(name, value, kind)
-    if kind is bool:
-        if value.lower() not in BOOLEANS:
-            raise must(name, "true or false", repr(value))
-        return BOOLEANS[value.lower()]
-    try:
-        return _checked(name, kind(value), kind)
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise must(name, {int: "a whole number", float: "a number"}.get(kind, kind.__name__), repr(value)) from None
-
-
-def _checked(name: str, value: Any, kind: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if kind in (int, float, str, bool) and type(value) is not kind:
-        raise must(name, f"of type {kind.__name__}", repr(value))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise must(name, "finite", value)
-    return value
+def _nested(cls: type) -> str | None:
+    fields = dataclasses.fields(typing.cast(Any, cls))
+    return next((field.name for field in fields if field.metadata.get("loss_options")), None)
 
 
 @functools.cache
-def loss_option_types() -> dict[str, Any]:
-    """Every option that some loss has, with its type."""
-    found: dict[str, Any] = {}
+def declarations(cls: type) -> dict[str, tuple[Any, Declared]]:
+    """The type and the declaration of each option of a Config by name."""
+    hints = typing.get_type_hints(cls)
+    fields = dataclasses.fields(typing.cast(Any, cls))
+    return {field.name: (hints[field.name], field.metadata.get("declared", Declared())) for field in fields}
+
+
+@functools.cache
+def loss_options() -> dict[str, tuple[Any, Declared]]:
+    """Every option that some loss has, with its type and declaration."""
+    found: dict[str, tuple[Any, Declared]] = {}
     for name in plugins("losses"):
-        found |= typing.get_type_hints(plugin("losses", name, "--loss").Options)
+        found |= declarations(plugin("losses", name, "--loss").Options)
     return found
 
 
 def losses_with(name: str) -> list[str]:
     """The losses that have an option of this name."""
-    return [loss for loss in plugins("losses") if name in typing.get_type_hints(plugin("losses", loss, "--loss").Options)]
+    return [loss for loss in plugins("losses") if name in declarations(plugin("losses", loss, "--loss").Options)]
+
+
+# --- one value --------------------------------------------------------------------------------------------------------
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def choices(kind: Any, declared: Declared) -> tuple[str, ...]:
+    """The words that an option may be; none where it is a number, or any text."""
+    inner, optional = _inner(kind)
+    legal = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
+    return (*legal, *([declared.unset] if optional else [])) if legal else ()
+
+
+def _inner(kind: Any) -> tuple[Any, bool]:
+    """A type without None, and whether it has None."""
+    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
+        return kind, False
+    return next(arm for arm in typing.get_args(kind) if arm is not type(None)), True
+
+
+def _read(cls: type, name: str, value: Any) -> Any:
+    """A value as it is written on the command line, in its own type; what cannot be read is left for `check` to refuse."""
+    kind, declared = declarations(cls).get(name) or loss_options().get(name) or (str, Declared())
+    inner, optional = _inner(kind)
+    if not isinstance(value, str):
+        return value
+    legal = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
+    if optional and value in (declared.unset, *UNSET) and value not in legal and value not in declared.former_values:
+        return None
+    if inner is bool:
+        return BOOLEANS.get(value.lower(), value)
+    if inner in (int, float):
+        with contextlib.suppress(ValueError):
+            return inner(value)
+    return value
+
+
+def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
+    """The value, if it is legal: of its type, one of its words, within its bounds, and a name that exists.
+
+    Raises:
+        ConfigError: it is not; names the option, the rule and the value.
+    """
+    inner, optional = _inner(kind)
+    value = declared.former_values.get(value, value) if isinstance(value, str) else value
+    if value is None and optional:
+        return None
+    if legal := choices(kind, declared):
+        if value not in legal:
+            raise unknown(flag(name), value, legal)
+        return value
+    value = float(value) if inner is float and type(value) is int else value
+    if inner in WORDS and type(value) is not inner:
+        raise must(name, WORDS[inner], repr(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise must(name, "finite", value)
+    if inner in (int, float) and not declared.bounds.hold(value):
+        raise must(name, declared.bounds.rule(), value)
+    if declared.lookup is not None:
+        declared.lookup(value, name)
+    return value
+
+
+# --- as values --------------------------------------------------------------------------------------------------------
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from w2s_mlflow import models, split, tasks
-from w2s_mlflow.config import must, option
+from w2s_mlflow.config import checked_dataclass, must, option
 from w2s_mlflow.scratch import replacing
 from w2s_mlflow.stages import _gold
 from w2s_mlflow.stages._options import mirror
@@ -88,21 +88,21 @@ def _described(task: Task, rows: tasks.Rows) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config:
     """The rows of a cut, without labels."""
 
-    task: str = "chess"
+    task: str = option(default="chess", lookup=tasks.find)
     """The task: one that `tasks` lists, or PREFIX:PATH."""
-    seed: int = 0
+    seed: int = option(default=0, ge=0, lt=2**32)
     """The seed of the cut."""
-    train_size: int | None = None
+    train_size: int | None = option(default=None, ge=1)
     """As the student's that is to be trained on the labels."""
-    test_size: int | None = None
+    test_size: int | None = option(default=None, ge=1)
     """As the student's."""
     balance: bool = False
     """As the student's."""
-    data_dir: str | None = option(None)
+    data_dir: str | None = option(default=None)
     """A mirror of public data sets; none takes W2S_DATA_DIR, then the hub."""
     out: str = "rows.parquet"
     """The file to write: id, part, segments, candidates. Label `transfer`, `transfer_validation`, and `test` for a floor."""

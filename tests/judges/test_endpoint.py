@@ -66,7 +66,7 @@ def test_a_verdict_in_each_order_with_its_cost_and_rationale() -> None:
 
 
 def test_the_judge_reads_what_is_shown_or_all_and_never_who_is_strong() -> None:
-    seen, whole = (endpoint.prompt(debate(), shown) for shown in endpoint.SHOWN)
+    seen, whole = (endpoint.prompt(debate(), shown) for shown in ("evidence", "question"))
     assert "Question:\nswims quacks\n" in seen and "loudly" not in seen
     assert "Question:\nIt swims and quacks loudly\n" in whole
     for text in (seen, whole):
@@ -300,11 +300,11 @@ def test_addresses(url: str, expected: str) -> None:
         ({**SERVER, "endpoint": "http://me:secret@host"}, "without user, password or query"),
         ({**SERVER, "endpoint": "http://host?key=secret"}, "without user, password or query"),
         ({**SERVER, "shown": "all"}, "shown=... of --judge-options must be one of evidence, question, got 'all'"),
-        ({**SERVER, "retries": "-1"}, "--retries must be at least 0, got -1"),
-        ({**SERVER, "concurrency": "0"}, "--concurrency must be at least 1, got 0"),
-        ({**SERVER, "temperature": "-1"}, "--temperature must be at least 0, got -1.0"),
-        ({**SERVER, "unsaid": "100"}, r"--unsaid must be in \[50, 99\], got 100"),
-        ({**SERVER, "timeout": "soon"}, "--timeout must be a number, got 'soon'"),
+        ({**SERVER, "retries": "-1"}, "retries=... of --judge-options must be at least 0, got -1"),
+        ({**SERVER, "concurrency": "0"}, "concurrency=... of --judge-options must be at least 1, got 0"),
+        ({**SERVER, "temperature": "-1"}, "temperature=... of --judge-options must be at least 0, got -1.0"),
+        ({**SERVER, "unsaid": "100"}, r"unsaid=... of --judge-options must be in \[50, 99\], got 100"),
+        ({**SERVER, "timeout": "soon"}, "timeout=... of --judge-options must be a number, got 'soon'"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: dict[str, str], expected: str) -> None:

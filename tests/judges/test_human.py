@@ -84,8 +84,8 @@ def test_nobody_has_voted_is_one_sentence() -> None:
 
 def test_wrong_options_are_one_sentence() -> None:
     for options, expected in (
-        ({"prior": 0.0}, "--prior must be above 0"),
-        ({"l2": -1.0}, "--l2 must be above 0"),
+        ({"prior": 0.0}, "prior=... of --judge-options must be above 0"),
+        ({"l2": -1.0}, "l2=... of --judge-options must be above 0"),
         ({"others": "all"}, "others=... of --judge-options must be one of none, reward, got 'all'"),
     ):
         with pytest.raises(ConfigError, match=expected):

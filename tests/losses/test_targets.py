@@ -157,8 +157,8 @@ def test_extreme_logits_and_hard_labels_stay_finite(
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: product.Options(own_power=-1.0), "--own-power must be finite and at least 0, got -1.0"),
-        (lambda: product.Options(weak_power=math.nan), "--weak-power must be finite and at least 0, got nan"),
+        (lambda: product.Options(own_power=-1.0), "--own-power must be at least 0, got -1.0"),
+        (lambda: product.Options(weak_power=math.nan), "--weak-power must be finite, got nan"),
         (lambda: window.Options(radius=0.0), r"--radius must be in \(0, 0.5\], got 0.0"),
         (lambda: window.Options(radius=0.6), r"--radius must be in \(0, 0.5\], got 0.6"),
         (lambda: entropy.Options(alpha=1.5), r"--alpha must be in \[0, 1\], got 1.5"),

@@ -281,7 +281,7 @@ def test_a_judge_that_fails_in_the_middle_goes_on_where_it_stopped(monkeypatch: 
 @pytest.mark.usefixtures("experiment")
 def test_forms_of_a_debate_show_what_they_say() -> None:
     shown = {}
-    for form in debate.FORMS:
+    for form in ("debate", "consultancy", "no_explanation"):
         debates, _ = _transcripts.read(debate.run(config(form=form, report="none")))
         shown[form] = [sum(map(len, debates[f"{side}_pieces"])) for side in ("strong", "weak")]
     assert shown == {"debate": [90, 90], "consultancy": [90, 0], "no_explanation": [0, 0]}

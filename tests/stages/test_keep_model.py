@@ -95,7 +95,7 @@ def test_a_model_that_gives_other_predictions_is_refused(monkeypatch: pytest.Mon
 
 def test_a_wrong_value_is_refused() -> None:
     with pytest.raises(ConfigError, match="--keep-model must be one of always, never, got 'best'"):
-        supervisor.Config(keep_model="best")
+        supervisor.Config(keep_model="best")  # type: ignore[arg-type]
 
 
 def test_keeping_it_is_no_part_of_the_result() -> None:

@@ -11,16 +11,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from w2s_mlflow import pieces
-from w2s_mlflow.config import ConfigError, must, unknown
+from w2s_mlflow.config import ConfigError, checked_dataclass, must, option
 from w2s_mlflow.judges import Judge, _chat
 from w2s_mlflow.judges._chat import Answer, Chat
 from w2s_mlflow.records import Debate, Side, Verdict
 
-SHOWN = ("evidence", "question")
 SUREST = 99
 """Percent: a judge that says 100 is not believed to be certain, as log-odds must be finite."""
 RATIONALE = 2000
@@ -46,7 +44,7 @@ WINNER: A CONFIDENCE: 75"""
 _ENDING = re.compile(r"WINNER: ([AB])(?:,? CONFIDENCE: (\d{1,3})%?)?")
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Options:
     """Which server and model, and how it is asked."""
 
@@ -54,20 +52,22 @@ class Options:
     """The server's address, such as http://127.0.0.1:8000 or https://api.openai.com/v1."""
     endpoint_model: str = ""
     """The model, as the server calls it."""
-    shown: str = "evidence"
+    shown: Literal["evidence", "question"] = "evidence"
     """What the judge reads of the question: evidence, no more than the sides show of it; or question, all of it."""
-    temperature: float | None = 0.0
+    temperature: float | None = option(default=0.0, ge=0, unset="none")
     """The temperature of the answer; none leaves it to the server."""
-    max_tokens: int | None = 300
+    max_tokens: int | None = option(default=300, ge=1, unset="none")
     """Tokens of an answer at most; none leaves it to the server."""
-    unsaid: int = 75
+    unsaid: int = option(default=75, ge=50, le=SUREST)
     """The confidence, in percent, of a verdict that says none."""
-    retries: int = 6
+    retries: int = option(default=6, ge=0)
     """How often a request is repeated where the server is busy, broken or out of reach."""
-    timeout: float = 120.0
+    timeout: float = option(default=120.0, gt=0)
     """Seconds that one try may take."""
-    concurrency: int = 4
+    concurrency: int = option(default=4, ge=1)
     """Requests under way at the same time."""
+
+    WRITTEN: ClassVar[str] = "{}=... of --judge-options"
 
     def __post_init__(self) -> None:
         if not self.endpoint or not self.endpoint_model:
@@ -78,14 +78,6 @@ class Options:
         except ValueError:
             rule = f"an http(s) address without user, password or query (a key goes into {_chat.KEY})"
             raise ConfigError(f"endpoint=URL of --judge-options must be {rule}") from None
-        if self.shown not in SHOWN:
-            raise unknown("shown=... of --judge-options", self.shown, SHOWN)
-        least = {"max_tokens": 1, "retries": 0, "concurrency": 1, "timeout": 0.001, "temperature": 0, "unsaid": 50}
-        for name, bound in least.items():
-            if (value := getattr(self, name)) is not None and value < bound:
-                raise must(name, f"at least {bound}", value)
-        if self.unsaid > SUREST:
-            raise must("unsaid", f"in [50, {SUREST}]", self.unsaid)
 
 
 def make(options: Options, answer: object) -> Judge:

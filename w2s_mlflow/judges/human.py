@@ -13,20 +13,19 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from w2s_mlflow.config import must, unknown
+from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.judges import Judge, reward
 from w2s_mlflow.records import Debate, Verdict
 
 WINNERS = ("strong", "weak", "tie")
 """What a person may say."""
-OTHERS = ("reward", "none")
 Heard = Callable[[], tuple[Sequence[Debate], Sequence[Sequence[str]]]]
 """Debates that people were shown, and for each the votes, of WINNERS, maybe none."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Options:
     """Whose words count, and for what."""
 
@@ -34,20 +33,14 @@ class Options:
     """The run of debates that people have judged, by id or name."""
     heard: str = ""
     """The digest of what was said of its debates, found when the stage is called: another once people have said more."""
-    prior: float = 0.5
+    prior: float = option(default=0.5, gt=0)
     """Votes that each side has before anybody has voted."""
-    others: str = "reward"
+    others: Literal["reward", "none"] = "reward"
     """Who decides where nobody has voted: reward, a model that is learned from the votes; or none, and there is no verdict."""
-    l2: float = 0.01
+    l2: float = option(default=0.01, gt=0)
     """How strongly that model's weights are held near 0."""
 
-    def __post_init__(self) -> None:
-        if self.prior <= 0:
-            raise must("prior", "above 0", self.prior)
-        if self.l2 <= 0:
-            raise must("l2", "above 0", self.l2)
-        if self.others not in OTHERS:
-            raise unknown("others=... of --judge-options", self.others, OTHERS)
+    WRITTEN: ClassVar[str] = "{}=... of --judge-options"
 
 
 def make(options: Options, answer: Heard) -> Judge:

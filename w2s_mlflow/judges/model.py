@@ -9,14 +9,15 @@ such as a rationale, is read as one more text after what is left of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from w2s_mlflow import pieces
+from w2s_mlflow.config import checked_dataclass
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.records import Debate, Example, Explanation, Floats, Verdict
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Options:
     """A judge that has none."""
 

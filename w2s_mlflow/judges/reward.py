@@ -15,12 +15,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow.config import ConfigError, canonical_json, must
+from w2s_mlflow.config import ConfigError, canonical_json, checked_dataclass, option
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.records import Debate, Example, Side, Verdict
 
@@ -35,7 +35,7 @@ FEW = 2
 """Fewer verdicts teach nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Options:
     """What it learns from, and how freely."""
 
@@ -43,12 +43,10 @@ class Options:
     """The run of debates whose verdicts it learns from, by id or name."""
     of: str = ""
     """The judge of that run whose verdicts these are; nothing: its first."""
-    l2: float = 0.01
+    l2: float = option(default=0.01, gt=0)
     """How strongly its weights are held near 0."""
 
-    def __post_init__(self) -> None:
-        if self.l2 <= 0:
-            raise must("l2", "above 0", self.l2)
+    WRITTEN: ClassVar[str] = "{}=... of --judge-options"
 
 
 @dataclass(frozen=True)

@@ -9,29 +9,22 @@ once (gradients.py).
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
-from w2s_mlflow.config import must
+from w2s_mlflow.config import checked_dataclass, option
 
 # The paper's weights: the auxiliary term counts more for a student far larger than its supervisor.
 ALPHA_LARGE, ALPHA_SMALL = 0.75, 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Auxiliary:
     """The options of a loss with a term that the weak labels have no part in."""
 
-    alpha: float | None = None
-    """Weight of the term in [0, 1]; none takes .75 for a large student, .5 otherwise."""
-    warmup: float = 0.2
+    alpha: float | None = option(default=None, ge=0, le=1)
+    """Weight of the term in [0, 1]; the default is .75 for a large student, .5 otherwise."""
+    warmup: float = option(default=0.2, ge=0, le=1)
     """Fraction of training in [0, 1] over which the weight grows linearly from 0; 0 means constant."""
-
-    def __post_init__(self) -> None:
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise must("alpha", "in [0, 1]", self.alpha)
-        if not 0 <= self.warmup <= 1:
-            raise must("warmup", "in [0, 1]", self.warmup)
 
 
 def weight(progress: float, options: Auxiliary) -> float:

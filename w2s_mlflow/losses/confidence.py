@@ -7,9 +7,9 @@ labels say there are, over the whole optimizer batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from w2s_mlflow.config import checked_dataclass
 from w2s_mlflow.losses import Auxiliary, weight
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BY_ROWS = False  # the threshold is one over all rows
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Options(Auxiliary):
     """How much the student's own confident predictions count."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from w2s_mlflow.config import checked_dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 BY_ROWS = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Options:
     """Cross-entropy has none."""
 

@@ -6,10 +6,9 @@ A product of experts as the target: where the student is sure it is believed mor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from w2s_mlflow.config import must
+from w2s_mlflow.config import checked_dataclass, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,19 +16,14 @@ if TYPE_CHECKING:
 BY_ROWS = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Options:
     """How much either answer counts in the product."""
 
-    weak_power: float = 1.0
+    weak_power: float = option(default=1.0, ge=0)
     """The power of the weak label in the target; 0 leaves it out."""
-    own_power: float = 1.0
+    own_power: float = option(default=1.0, ge=0)
     """The power of the student's own answer in the target; 0 gives cross-entropy."""
-
-    def __post_init__(self) -> None:
-        for name in ("weak_power", "own_power"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise must(name, "finite and at least 0", getattr(self, name))
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:

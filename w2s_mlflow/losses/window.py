@@ -6,10 +6,9 @@ github.com/EleutherAI/w2s, w2s/loss.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from w2s_mlflow.config import must
+from w2s_mlflow.config import checked_dataclass, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,16 +16,12 @@ if TYPE_CHECKING:
 BY_ROWS = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Options:
     """Who is unsure."""
 
-    radius: float = 0.15
+    radius: float = option(default=0.15, gt=0, le=0.5)
     """A row counts while the student's largest probability is below .5 + radius, radius in (0, .5]."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.radius <= 0.5:
-            raise must("radius", "in (0, 0.5]", self.radius)
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:

@@ -3,57 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import fields
+from typing import ClassVar, Literal
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import must, unknown
+from w2s_mlflow.config import LARGEST, checked_dataclass, must, option
 from w2s_mlflow.stages import _methods, _student_options
 from w2s_mlflow.stages._options import Training
 
 STUDENT, CEILING, RUN = "student", "ceiling", "run"
 REST = "rest"
-QUESTIONS = (REST, "supervision", "transfer", "both")
-TARGETS = ("soft", "hard")
 SUPERVISOR = "supervisor"
-STARTS = ("pretrained", SUPERVISOR)
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config(_student_options.Config):
     """Who teaches (a student, asked for by its own options), on which text, and how often."""
 
     teacher: str = STUDENT
     """Who teaches: student, the one that the other options ask for; ceiling, the strong model finetuned on ground truth; or a
     finished run that has kept its model, by its id or name."""
-    questions: str = REST
+    questions: Literal["rest", "supervision", "transfer", "both"] = "rest"
     """The text without labels that the weak model learns on: rest, rows of the training part that are in neither half;
     supervision, transfer, or both."""
-    question_rows: int | None = None
+    question_rows: int | None = option(default=None, ge=1)
     """At most so many rows of the rest; none takes as many as --train-size."""
-    targets: str = "soft"
+    targets: Literal["soft", "hard"] = "soft"
     """What it learns: soft, the strong model's probabilities; hard, its most probable classes."""
-    temperature: float = 1.0
+    temperature: float = option(default=1.0, gt=0, lt=LARGEST)
     """What the strong model's log-probabilities are divided by, above 0: surer targets below 1, less sure ones above."""
-    start: str = "pretrained"
+    start: Literal["pretrained", "supervisor"] = "pretrained"
     """Where the weak model starts: pretrained, its own weights; supervisor, those that ground truth of supervision gave it."""
-    weak_epochs: int = 2
+    weak_epochs: int = option(default=2, ge=1)
     """Passes of the weak model over the questions; --early-stopping holds for it, too, by its agreement with the targets."""
-    weak_learning_rate: float | None = None
+    weak_learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
     """Its peak learning rate; none takes the model's own."""
-    iterations: int = options.option(1, result=False)
+    iterations: int = option(default=1, ge=1, result=False)
     """Turns: in each a student learns what the weak model of the turn before says of transfer, and teaches the weak model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, values in (("questions", QUESTIONS), ("targets", TARGETS), ("start", STARTS)):
-            if getattr(self, name) not in values:
-                raise unknown(options.flag(name), getattr(self, name), values)
-        for name in ("temperature", "weak_learning_rate"):
-            options.check_positive(name, getattr(self, name))
-        for name in ("weak_epochs", "iterations", "question_rows"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise must(name, "at least 1", value)
         self._check_together()
         if self.iterations > 1:
             self._check_turns()
@@ -98,7 +87,7 @@ class Config(_student_options.Config):
 OWN = ("questions", "question_rows", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Learner(Training):
     """All that makes M'_W but who teaches it, whose fingerprint is an input."""
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import check_positive, flag, must, option, unknown
+from w2s_mlflow.config import LARGEST, checked_dataclass, must, option
 
-REPORTS = ("none", "selection", "test")
-KEEP = ("never", "always")
-DTYPES = ("float32", "bfloat16")
-FREEZE = ("trunk",)
 BATCH_SIZE = 32
 LORA_FACTOR, FROZEN_RATE = 10, 1e-2
 """Learning rates: of adapters, as a multiple of the model's own (Schulman et al. 2025, LoRA Without Regret), and of a head
@@ -71,98 +67,73 @@ OF_STUDENT = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rat
 """What students and the stages that argue with one have in common beside."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Reported:
     """The option of every stage with predictions."""
 
-    report: str = option("test", result=False)
+    report: Literal["none", "selection", "test"] = option(default="test", result=False)
     """What is scored, as a step after fitting that needs no model: test, selection (what searches may look at) or none."""
 
-    def __post_init__(self) -> None:
-        if self.report not in REPORTS:
-            raise unknown("--report", self.report, REPORTS)
 
-
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Training(Reported):
     """The options of every stage that trains."""
 
-    task: str = "chess"
+    task: str = option(default="chess", lookup=tasks.find)
     """What is learned: a task of tasks/, such as chess or chess_preference."""
-    seed: int = 0
+    seed: int = option(default=0, ge=0, lt=2**32)
     """Seeds the cut of the training part, new weights, the order of batches and dropout."""
-    train_size: int | None = None
+    train_size: int | None = option(default=None, ge=1)
     """Rows of the training part drawn by the seed, supervision and transfer together; none takes the task's own."""
-    test_size: int | None = None
+    test_size: int | None = option(default=None, ge=1)
     """At most so many test rows, the same for every seed; none takes the task's own."""
     balance: bool = False
     """Whether supervision, selection and test hold as many rows of each class; transfer never does: it has no labels."""
-    data_dir: str | None = option(None, result=False)
+    data_dir: str | None = option(default=None, result=False)
     """A mirror of public data sets, <owner>/<name>/<configuration>/<split>.parquet; none takes W2S_DATA_DIR, then the hub."""
-    head: str | None = None
+    head: Literal["choose", "classify", "compare"] | None = option(default=None)
     """How the model answers: choose, classify or compare; none takes the task's own."""
-    pooling: str | None = None
+    pooling: Literal["last", "first", "mean"] | None = option(default=None)
     """What a linear head reads of the text: the last token, the first, or the mean; none takes the model family's own."""
-    max_length: int | None = None
+    max_length: int | None = option(default=None, ge=1)
     """Tokens that a text is cut to; none takes all that the model can read."""
-    epochs: int = 2
+    epochs: int = option(default=2, ge=1)
     """Passes over the training half."""
-    batch_size: int | None = None
+    batch_size: int | None = option(default=None, ge=1)
     """Examples in one optimizer step; none takes 32, or 16 after generative finetuning."""
-    learning_rate: float | None = None
+    learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
     """Peak learning rate of AdamW; none takes the model's own, ten times it with --lora, and 0.01 with --freeze trunk."""
-    micro_batch: int | None = None
+    micro_batch: int | None = option(default=None, ge=1, unset="none")
     """Examples that go through the model at once, in training and in predictions; none takes whole batches. A loss sees the
     whole batch all the same, so the result differs in the last bits alone (with dropout, in what is drawn, and so in the draws
     of align and of debate --explainer rationale or line)."""
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """What the model computes in, in training and in stored predictions: float32 or bfloat16; weights, optimizer and loss are
     float32 in both, and so is a model that was kept when it answers."""
-    gradient_checkpointing: bool = option(False, result=False)
+    gradient_checkpointing: bool = option(default=False, result=False)
     """Whether activations are computed again when the gradient needs them, instead of being held: less memory, more time."""
-    lora: int | None = None
+    lora: int | None = option(default=None, ge=1, unset="none")
     """The rank of low-rank adapters, which are trained in place of the trunk, on all its linear layers, and then merged into
     it; a head's own weights are trained in full. none trains all weights."""
-    freeze: str | None = None
+    freeze: Literal["trunk"] | None = option(default=None, unset="none")
     """trunk: only the own weights of a head classify or compare are trained, on what the trunk says once; none: all."""
-    checkpoint_every: int = option(200, result=False)
+    checkpoint_every: int = option(default=200, ge=0, result=False)
     """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
 
-    keep_model: str = option("never", result=False)
+    keep_model: Literal["never", "always"] = option(default="never", result=False)
     """always: log the fitted model, to be loaded by mlflow.pyfunc or served by MLflow; never: its predictions are enough."""
 
     MODEL: ClassVar[str]
     """The field that names the model which is trained."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         task = tasks.find(self.task)
-        models.find(getattr(self, self.MODEL), self.MODEL)
-        if self.head is not None and self.head not in tasks.HEADS:
-            raise unknown("--head", self.head, tasks.HEADS)
         if self.head is not None and self.head != task.head and "compare" in (self.head, task.head):
             raise must("head", f"{task.head} for the task {task.name}", self.head)
-        if self.keep_model not in KEEP:
-            raise unknown("--keep-model", self.keep_model, KEEP)
-        self._check_numbers()
         self._check_learning(self.head or task.head)
 
-    def _check_numbers(self) -> None:
-        for name in ("epochs", "batch_size", "train_size", "test_size", "micro_batch", "lora", "max_length"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise must(name, "at least 1", value)
-        if self.checkpoint_every < 0:
-            raise must("checkpoint_every", "at least 0", self.checkpoint_every)
-        check_positive("learning_rate", self.learning_rate)
-        if not 0 <= self.seed < 2**32:
-            raise must("seed", "in [0, 2^32)", self.seed)
-
     def _check_learning(self, head: str) -> None:
-        """What is computed and learned, and whether the head has what is asked for."""
-        legal = {"dtype": DTYPES, "freeze": (*FREEZE, None), "pooling": (*models.POOLINGS, None)}
-        for name, values in legal.items():
-            if getattr(self, name) not in values:
-                raise unknown(flag(name), getattr(self, name), [value or "none" for value in values])
+        """Whether the head has what is asked for, and what goes together."""
         for name in ("freeze", "pooling"):
             if getattr(self, name) is not None and head == "choose":
                 raise must(name, "none for the head choose, which has no linear layer of its own", getattr(self, name))
@@ -173,15 +144,15 @@ class Training(Reported):
 
     def resolved(self) -> Self:
         """The same with every `none` but the sizes replaced by what the task and the model say; the sizes come from the cut."""
-        rung, head = self.rung(), self.head or tasks.find(self.task).head
-        return replace(
-            self,
-            data_dir=mirror(self.data_dir),
-            head=head,
-            pooling=None if head == "choose" else self.pooling or rung.pooling,
-            batch_size=self.batch_size or BATCH_SIZE,
-            learning_rate=self.learning_rate or self.own_rate(),
-        )
+        head = self.head or tasks.find(self.task).head
+        values: dict[str, Any] = {
+            "data_dir": mirror(self.data_dir),
+            "head": head,
+            "pooling": None if head == "choose" else self.pooling or self.rung().pooling,
+            "batch_size": self.batch_size or BATCH_SIZE,
+            "learning_rate": self.learning_rate or self.own_rate(),
+        }
+        return replace(self, **values)
 
     def own_rate(self) -> float:
         """The learning rate of what is trained of the model, where none is given: a few new weights take larger steps."""
@@ -198,14 +169,9 @@ class Training(Reported):
         return {name: getattr(self, name) for name in SHARED}
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class GoldTraining(Training):
     """The options of the stages that train on ground truth: supervisor and ceiling."""
 
-    early_stopping: str = "gold"
+    early_stopping: Literal["gold", "none"] = "gold"
     """gold: stop at the first epoch that is no better on the validation slice, best weights back; none: all epochs."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.early_stopping not in ("gold", "none"):
-            raise unknown("--early-stopping", self.early_stopping, ("gold", "none"))

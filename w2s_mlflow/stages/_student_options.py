@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from w2s_mlflow import config as options
 from w2s_mlflow import losses, models
-from w2s_mlflow.config import ConfigError, must, unknown
+from w2s_mlflow.config import LARGEST, ConfigError, checked_dataclass, must, option, unknown
 from w2s_mlflow.stages import _chain, _methods
 from w2s_mlflow.stages._methods import AUTO, CUSTOM, METHODS, labels_file
 from w2s_mlflow.stages._options import GIVEN, Training
@@ -17,54 +17,52 @@ from w2s_mlflow.stages._options import GIVEN, Training
 ROUNDS, DECAY = 3, 10.0
 AFTER_READING = {"learning_rate": 0.5, "batch_size": 16}
 """The paper's rate after generative finetuning is half of its own, 5e-5 of 1e-4; and its batch."""
-CEILINGS = ("gold", "none")
 ORACLE = "oracle"
-STOPPING = ("weak", "none", ORACLE)
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config(Training):
     """A student: the strong model, trained on weak labels."""
 
     weak: str = "chess-60k"
     """The weak model that supervises."""
-    strong: str = "chess-426k"
+    strong: str = option(default="chess-426k", lookup=models.find)
     """The strong model that learns."""
     method: str = AUTO
     """A preset: baseline, confidence, bootstrap, generative, full (these three together), full-without-confidence and so on, or
     a control: untuned, random_weights, hard_labels, random_labels or oracle; or debate, consultancy, no_explanation; auto is
     whatever --loss, --chain, --generative-epochs, --labels and --weights make."""
-    loss: str | None = None
+    loss: str | None = option(default=None, unset="method")
     """What is minimised: a file of losses/; none takes the method's."""
-    loss_options: Mapping[str, Any] = options.option(None, loss_options=True)
+    loss_options: Mapping[str, Any] = option(default=None, loss_options=True)
     """The options of the loss (`--alpha`, `--warmup`)."""
-    labels: str | None = None
+    labels: str | None = option(default=None, unset="method")
     """What it is trained on: weak; hard, the weak labels' most probable classes; random, as often right as the weak ones but
     wrong at random; oracle, ground truth; nothing (scored as it comes, where its head allows); debate, consultancy or
     no_explanation: what a judge makes of the weak ones where a plain student disagrees (`debate --split transfer`); run:ID,
     those of a finished run, such as a weak model's after facilitation; or a parquet file of labels from outside, with the
     columns id and probabilities, in place of a supervisor's; none takes the method's."""
-    ceiling: str = options.option("gold", result=False)
+    ceiling: Literal["gold", "none"] = option(default="gold", result=False)
     """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
-    weights: str | None = None
+    weights: Literal["pretrained", "random"] | None = option(default=None, unset="method")
     """Where it starts: pretrained or random; none takes the method's."""
-    chain: str | None = None
+    chain: str | None = option(default=None, unset="method")
     """Models between weak and strong through which the labels go (Algorithm 5), the smallest first, with commas between them;
     auto takes two of the strong model's ladder; none takes the method's."""
-    rounds: int | None = None
+    rounds: int | None = option(default=None, ge=1)
     """How often the labels go through the chain; none takes 3."""
-    lr_decay: float | None = None
+    lr_decay: float | None = option(default=None, ge=1, lt=LARGEST)
     """Each model's learning rate is divided by this to the power of its position in the chain, the strong model's the last;
     none takes 10, the paper's, 1 leaves rates as they are."""
     strong_each_round: bool = False
     """Whether the strong model is fitted in each round, and the next starts from its labels: Algorithm 5 to the letter."""
-    generative_epochs: int | None = None
+    generative_epochs: int | None = option(default=None, ge=0, unset="method")
     """Passes of language modelling over the task's unlabelled text before the weak labels (Algorithm 6), which are then learned
     at half the rate in batches of 16, unless given; 0 for none; none takes the method's."""
     calibrate: bool = False
     """Whether the supervisor's labels are first scaled by the temperature that fits the truth of its own validation slice best,
     which is of the other half."""
-    early_stopping: str = "weak"
+    early_stopping: Literal["weak", "none", "oracle"] = "weak"
     """weak: stop at the first epoch that agrees no better with the weak labels of the validation slice, best weights
     back; none: all epochs; oracle, a control: by the truth of that slice (the models of a chain stop by weak labels even
     then)."""
@@ -77,12 +75,6 @@ class Config(Training):
             models.find(self.weak, "weak")
         if self.method not in (*METHODS, AUTO, CUSTOM):
             raise unknown("--method", self.method, (*METHODS, AUTO))
-        choices = {"early_stopping": STOPPING, "weights": ("pretrained", "random"), "ceiling": CEILINGS}
-        for name, values in choices.items():
-            if getattr(self, name) not in (*values, None):
-                raise unknown(options.flag(name), getattr(self, name), values)
-        if self.generative_epochs is not None and self.generative_epochs < 0:
-            raise must("generative_epochs", "at least 0", self.generative_epochs)
         if self._primitives()["generative_epochs"] and self._primitives()["weights"] == "random":
             raise must("generative_epochs", "0 with --weights random", self._primitives()["generative_epochs"])
         self._check_labels()
@@ -102,8 +94,6 @@ class Config(Training):
             value = getattr(self, name)
             if value and not chain:
                 raise must(name, "left out without --chain", value)
-            if value is not None and value is not False and not 1 <= value < float("inf"):
-                raise must(name, "finite and at least 1", value)
         if chain and self._primitives()["labels"] != "weak":
             raise must("chain", "left out unless --labels is weak", chain)
         if chain and chain != _chain.AUTO:

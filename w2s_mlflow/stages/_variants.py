@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "turn")
 """What names a run; only a facilitated weak model has a turn."""
-METHOD_OPTIONS = {*_methods.PRIMITIVES, *options.loss_option_types(), "rounds", "lr_decay", "strong_each_round", "calibrate"}
+METHOD_OPTIONS = {*_methods.PRIMITIVES, *options.loss_options(), "rounds", "lr_decay", "strong_each_round", "calibrate"}
 METHOD_OPTIONS |= {"learning_rate", "batch_size"}
 """What makes a method; runs that differ in any other option are not compared."""
 

@@ -13,11 +13,10 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, canonical_json, must
+from w2s_mlflow.config import ConfigError, canonical_json, checked_dataclass, must, option
 from w2s_mlflow.stages import _codes, _counted, _frames, _report
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, Frames
@@ -36,7 +35,7 @@ STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "pro
 """Whose runs are looked at."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config:
     """What to analyse."""
 
@@ -44,7 +43,7 @@ class Config:
     """MLflow's own filter string, such as "params.task = 'chess'"; nothing takes every finished run."""
     experiments: str = ""
     """Experiments by name, with commas between them; nothing takes the one in use."""
-    coded: str | None = None
+    coded: str | None = option(default=None, unset="none")
     """The CSV of the table error_examples with its column `coded` filled in by a person, where it is."""
 
 

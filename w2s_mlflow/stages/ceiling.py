@@ -7,9 +7,10 @@ train on its labels. One that is not much better on its training rows than their
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from w2s_mlflow import models
+from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, GoldTraining
@@ -24,11 +25,11 @@ LAUNCHED = True
 """Several processes may be launched to train it together (docs/launch.md)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config(GoldTraining):
     """A strong ceiling."""
 
-    strong: str = "chess-426k"
+    strong: str = option(default="chess-426k", lookup=models.find)
     """The strong model."""
 
     MODEL: ClassVar[str] = "strong"

@@ -17,14 +17,13 @@ MLflow trace for each debate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from w2s_mlflow import config as options
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import must, option, unknown
+from w2s_mlflow.config import checked_dataclass, must, option, unknown
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import (
@@ -52,66 +51,57 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 VERSION = 1
-SPLITS = ("test", "selection", "transfer")
 CHOOSERS = ("gradient", "policy", "random")
 SAID = {"rationale": 40, "line": 4}
 """Explanations that a model says in its own words, and the tokens that each may have unless the user says otherwise."""
-FORMS = ("debate", "consultancy", "no_explanation")
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config(Training):
     """A debate: who argues, about what, how, and before whom."""
 
-    weak: str = "chess-60k"
+    weak: str = option(default="chess-60k", lookup=models.find)
     """The weak side: the supervisor of this model."""
-    strong: str = "chess-426k"
+    strong: str = option(default="chess-426k", lookup=models.find)
     """The strong side: this model as a student of that supervisor."""
     method: str = "baseline"
     """The student's method, a preset of `student --method`."""
-    split: str = "test"
+    split: Literal["test", "selection", "transfer"] = "test"
     """What is debated: test, selection or transfer (with its validation slice)."""
-    questions: int | None = 200
+    questions: int | None = option(default=200, ge=1, unset="all")
     """Questions that are debated, the first of the split; none takes all."""
-    form: str = "debate"
+    form: Literal["debate", "consultancy", "no_explanation"] = "debate"
     """debate: both sides show evidence; consultancy: the strong side alone, and its evidence is all there is for either
     claim; no_explanation: neither."""
     explainer: str = "gradient"
     """How evidence is chosen: gradient, the pieces that speak most for the decision; random; or policy: the strong side is the
     model of `align` with these options and its policy, the weak side's evidence is chosen by gradient. Or what is said, by
     causal language models: rationale, in words; line, in chess the play that is expected."""
-    pieces: int = 3
+    pieces: int = option(default=3, ge=1)
     """Pieces of evidence that a side shows in one round."""
-    tokens: int | None = None
+    tokens: int | None = option(default=None, ge=1)
     """Tokens of a rationale or a line that a side says in one round, at most; none: 40 and 4."""
-    rounds: int = 1
+    rounds: int = option(default=1, ge=1)
     """How often both sides speak: each knows which pieces were shown before and shows none of them again, a rationale answers
     the other side's last one; the judge sees all a side has shown."""
     judge: str = "model"
     """Who decides, a file of judges/; several with commas between them, of whom the first makes the labels."""
     judge_options: str = ""
     """Options of the judges, NAME=VALUE with commas between them."""
-    traces: int | None = option(None, result=False)
+    traces: int | None = option(default=None, ge=0, unset="all", result=False)
     """Debates that are written as MLflow traces, the first; none takes all, 0 writes none."""
 
     MODEL: ClassVar[str] = "strong"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        models.find(self.weak, "weak")
         if self.method not in _methods.METHODS or _methods.METHODS[self.method].get("labels") in _methods.DEBATES:
             legal = [name for name in _methods.METHODS if name not in _methods.DEBATES]
             raise unknown("--method", self.method, legal)
-        for name, values in {"split": SPLITS, "form": FORMS, "explainer": CHOOSERS + tuple(SAID)}.items():
-            if getattr(self, name) not in values:
-                raise unknown(options.flag(name), getattr(self, name), values)
+        if self.explainer not in (*CHOOSERS, *SAID):
+            raise unknown("--explainer", self.explainer, (*CHOOSERS, *SAID))
         if self.explainer == "policy" and self.method != "baseline":
             raise must("method", "baseline under --explainer policy", self.method)
-        for name in ("questions", "pieces", "tokens", "rounds"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise must(name, "at least 1", value)
-        if self.traces is not None and self.traces < 0:
-            raise must("traces", "at least 0", self.traces)
         _judging.judges(self.judge, self.judge_options)
 
 

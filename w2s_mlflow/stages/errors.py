@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import must
+from w2s_mlflow.config import checked_dataclass, must, option
 from w2s_mlflow.records import Example, Ints
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold, _methods, _runs, ceiling, student
@@ -41,17 +41,15 @@ GAMES = ("chess", "puzzles")
 """The families of tasks whose texts are moves."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config(student.Config):
     """A student, and how much of a text its evidence is."""
 
-    evidence: float = 0.2
+    evidence: float = option(default=0.2, gt=0, lt=1)
     """The share of a text's tokens that is evidence, those with the highest scores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.evidence < 1:
-            raise must("evidence", "between 0 and 1", self.evidence)
         for name, value in (("ceiling", "gold"), ("report", "test")):
             if getattr(self, name) != value:
                 raise must(name, f"{value} for a comparison of errors", getattr(self, name))

@@ -62,8 +62,8 @@ def run(config: Config) -> Result:
     asked, (config, cut) = config, _gold.cut(config.resolved())
     learner, questions = config.learner(), _questions(config, cut)
     teacher = _teacher(asked, config, cut)
-    kept = "always" if config.start == SUPERVISOR else "never"
-    weak = supervisor.run(supervisor.Config(weak=config.weak, keep_model=kept, **config.shared()))
+    shared = config.shared() | {"keep_model": "always" if config.start == SUPERVISOR else "never"}
+    weak = supervisor.run(supervisor.Config(weak=config.weak, **shared))
     lesson = _Lesson(config, learner, cut, questions, weak)
     turns = [Turn(teacher, _facilitated(lesson, teacher, 1))]
     for number in range(2, config.iterations + 1):

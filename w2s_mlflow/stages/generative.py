@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
-from w2s_mlflow import config as options
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import FailedTrainingError, must
+from w2s_mlflow.config import LARGEST, FailedTrainingError, checked_dataclass, option
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _gold, _runs
@@ -51,52 +50,38 @@ SHARED = (
 """What a student hands on."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config:
     """A strong model that has read the task's text."""
 
-    task: str = "chess"
+    task: str = option(default="chess", lookup=tasks.find)
     """Whose text is read: a task of tasks/."""
-    strong: str = "chess-426k"
+    strong: str = option(default="chess-426k", lookup=models.find)
     """The model that reads."""
-    seed: int = 0
+    seed: int = option(default=0, ge=0, lt=2**32)
     """Seeds the cut of the training part, what is hidden, the order of batches and dropout."""
-    train_size: int | None = None
+    train_size: int | None = option(default=None, ge=1)
     """Rows of the training part drawn by the seed, supervision and transfer together; none takes the task's own."""
-    test_size: int | None = None
+    test_size: int | None = option(default=None, ge=1)
     """At most so many test rows; none takes the task's own."""
     balance: bool = False
     """Whether supervision holds as many rows of each class."""
-    data_dir: str | None = options.option(None, result=False)
+    data_dir: str | None = option(default=None, result=False)
     """A mirror of public data sets; none takes W2S_DATA_DIR, then the hub."""
-    epochs: int = 1
+    epochs: int = option(default=1, ge=1)
     """Passes over the text."""
-    batch_size: int = 32
+    batch_size: int = option(default=32, ge=1)
     """Packed rows in one optimizer step."""
-    learning_rate: float | None = None
+    learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
     """Peak learning rate of AdamW; none takes the model's own."""
-    block: int | None = None
+    block: int | None = option(default=None, ge=2)
     """Tokens of a packed row; none takes 128, or what the model reads if that is less."""
-    micro_batch: int | None = None
+    micro_batch: int | None = option(default=None, ge=1, unset="none")
     """Packed rows that go through the model at once; none takes whole batches."""
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """What the model computes in: float32 or bfloat16."""
-    checkpoint_every: int = options.option(200, result=False)
+    checkpoint_every: int = option(default=200, ge=0, result=False)
     """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
-
-    def __post_init__(self) -> None:
-        tasks.find(self.task)
-        models.find(self.strong, "strong")
-        for name in ("epochs", "batch_size", "train_size", "test_size", "micro_batch"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise must(name, "at least 1", value)
-        if self.block is not None and self.block < 2:
-            raise must("block", "at least 2", self.block)
-        options.check_positive("learning_rate", self.learning_rate)
-        if self.dtype not in ("float32", "bfloat16"):
-            raise options.unknown("--dtype", self.dtype, ("float32", "bfloat16"))
-        if not 0 <= self.seed < 2**32:
-            raise must("seed", "in [0, 2^32)", self.seed)
 
     def resolved(self) -> Config:
         """The same with `none` replaced by what the model says; the sizes come from the cut."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from w2s_mlflow import config as options
+from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.stages import sweep
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config:
     """The default experiment."""
 
@@ -22,7 +21,7 @@ class Config:
     """Rows of the training part for every setting; none takes each task's own."""
     test_size: int | None = None
     """Test rows for every setting; none takes each task's own."""
-    workers: int = options.option(1, result=False)
+    workers: int = option(default=1, ge=1, result=False)
     """How many processes of this machine make runs side by side."""
 
     def __post_init__(self) -> None:

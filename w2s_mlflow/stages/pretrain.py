@@ -14,14 +14,13 @@ import random
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2s_mlflow import config as options
 from w2s_mlflow import models
-from w2s_mlflow.config import must
+from w2s_mlflow.config import LARGEST, checked_dataclass, must, option
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tasks import _chess_play as chess_play
@@ -46,43 +45,37 @@ Play = list[tuple[str, str]]
 """Pretraining texts: a position, and what is played and named there."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config:
     """A rung pretrained from random weights."""
 
-    rung: str = "chess-27k"
+    rung: str = option(default="chess-27k", lookup=models.find)
     """The embedded model to make."""
-    positions: int = 300_000
+    positions: int = option(default=300_000, ge=1)
     """Random positions to play from; each is learned with its mirror image."""
-    epochs: int = 3
+    epochs: int = option(default=3, ge=1)
     """Passes over all of them."""
-    batch_size: int = 64
+    batch_size: int = option(default=64, ge=1)
     """Sequences in one optimizer step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = option(default=3e-3, gt=0, lt=LARGEST)
     """Peak learning rate of AdamW."""
-    seed: int = 0
+    seed: int = option(default=0, ge=0, lt=2**32)
     """Seeds the play, the first weights and the order of batches."""
-    out: str = options.option("weights", result=False)
+    out: str = option(default="weights", result=False)
     """The directory under which a directory of the rung's name is written."""
-    play: str = options.option("", result=False)
+    play: str = option(default="", result=False)
     """A file to keep the play in, read instead of drawing it again; empty keeps none."""
-    workers: int = options.option(2, result=False)
+    workers: int = option(default=2, ge=1, result=False)
     """Processes that draw the play."""
-    threads: int = options.option(1, result=False)
+    threads: int = option(default=1, ge=1, result=False)
     """Threads that torch may use."""
-    checkpoint_every: int = options.option(2000, result=False)
+    checkpoint_every: int = option(default=2000, ge=0, result=False)
     """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
 
     def __post_init__(self) -> None:
         rung = models.find(self.rung, "rung")
         if rung.family != FAMILY:
             raise must("rung", f"of the family {FAMILY}", self.rung)
-        for name in ("positions", "epochs", "batch_size", "workers", "threads"):
-            if getattr(self, name) < 1:
-                raise must(name, "at least 1", getattr(self, name))
-        if self.checkpoint_every < 0:
-            raise must("checkpoint_every", "at least 0", self.checkpoint_every)
-        options.check_positive("learning_rate", self.learning_rate)
 
 
 def run(config: Config) -> Result:

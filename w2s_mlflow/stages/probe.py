@@ -17,13 +17,13 @@ import functools
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from w2s_mlflow import cache, models, tasks
-from w2s_mlflow.config import ConfigError, canonical_json, must
+from w2s_mlflow.config import ConfigError, canonical_json, checked_dataclass, option
 from w2s_mlflow.records import Floats, Ints
 from w2s_mlflow.stages import _finetune, _gold, _runs, student
 from w2s_mlflow.stages._options import model_name
@@ -42,21 +42,19 @@ ITERATIONS = 1000
 """Steps of L-BFGS, at most, for one probe."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config(student.Config):
     """A student, and what its activations are probed for."""
 
     concepts: str = ""
     """Tasks whose ground truth is probed for, with commas between them; nothing takes the student's own."""
-    probe_size: int = 1000
+    probe_size: int = option(default=1000, ge=20)
     """Rows that a probe is fitted on, and rows that it is scored on, at most."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.probe_size < 20:
-            raise must("probe_size", "at least 20", self.probe_size)
         for name in self.named():
-            tasks.find(name, "--concepts")
+            tasks.find(name, "concepts")
 
     def named(self) -> list[str]:
         """The concepts by name."""

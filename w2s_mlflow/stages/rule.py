@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from w2s_mlflow import config as options
 from w2s_mlflow import tasks
-from w2s_mlflow.config import must, unknown
+from w2s_mlflow.config import checked_dataclass, option, unknown
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, Reported, mirror
@@ -21,32 +20,28 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config(Reported):
     """One rule on one task."""
 
-    task: str = "chess"
+    task: str = option(default="chess", lookup=tasks.find)
     """What the rule answers."""
     rule: str = "random"
     """The rule, one of those that the task lists."""
-    train_size: int | None = None
+    train_size: int | None = option(default=None, ge=1)
     """Rows of the training part that the split sets aside; a rule looks at none of them. none takes the task's own."""
-    test_size: int | None = None
+    test_size: int | None = option(default=None, ge=1)
     """At most so many test rows; none takes the task's own."""
     balance: bool = False
     """Whether selection and test hold as many rows of each class."""
-    data_dir: str | None = options.option(None, result=False)
+    data_dir: str | None = option(default=None, result=False)
     """A mirror of public data sets; none takes W2S_DATA_DIR, then the hub."""
 
     seed: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.rule not in tasks.find(self.task).rules:
             raise unknown("--rule", self.rule, tasks.find(self.task).rules)
-        for name in ("train_size", "test_size"):
-            if (size := getattr(self, name)) is not None and size < 1:
-                raise must(name, "at least 1", size)
 
     def resolved(self) -> Config:
         """The same with the mirror that is in use."""

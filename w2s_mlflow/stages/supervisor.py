@@ -9,9 +9,10 @@ Artifacts: `labels/weak_labels.parquet`, the probabilities on `transfer` and its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from w2s_mlflow import models
+from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, GoldTraining
@@ -26,11 +27,11 @@ LAUNCHED = True
 """Several processes may be launched to train it together (docs/launch.md)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config(GoldTraining):
     """A weak supervisor."""
 
-    weak: str = "chess-60k"
+    weak: str = option(default="chess-60k", lookup=models.find)
     """The weak model."""
 
     MODEL: ClassVar[str] = "weak"

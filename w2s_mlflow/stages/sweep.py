@@ -15,11 +15,10 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, must, unknown
+from w2s_mlflow.config import ConfigError, checked_dataclass, must, option
 from w2s_mlflow.stages import _gold, _grid, _search, _storage, _study, _sweep_file, _trials, _workers, analyze
 from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.stages._study import Wanted
@@ -36,7 +35,7 @@ STORAGE = "W2S_STORAGE"
 OF_SEARCHES = ("trials", "timeout", "search_seeds", "objective", "sampler", "pruner", "study", "storage")
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass
 class Config:
     """A grid, or a search, and its seeds."""
 
@@ -48,43 +47,36 @@ class Config:
     """Rows of the training part for every setting; none takes each task's own."""
     test_size: int | None = None
     """Test rows for every setting; none takes each task's own."""
-    workers: int = options.option(1, result=False)
+    workers: int = option(default=1, ge=1, result=False)
     """How many processes of this machine make runs side by side, each with a GPU or a share of the cores of its own."""
-    trials: int | None = None
+    trials: int | None = option(default=None, ge=1)
     """Of a search: how many trials its study is brought to; none takes 20, and of the sampler grid all there are."""
-    timeout: float | None = options.option(None, result=False)
+    timeout: float | None = option(default=None, gt=0, unset="none", result=False)
     """Of a search: minutes after which no trial is begun any more; none sets no limit."""
     search_seeds: str | None = None
     """Of a search: the seeds that each trial is the mean of, none of them in --seeds; none takes 1000,1001."""
-    objective: str | None = None
+    objective: Literal["agreement", "proxy", "oracle"] | None = option(default=None)
     """Of a search: agreement with the weak labels, which may tune rates and epochs only; proxy, the accuracy on the settings
     PROXY of its file; oracle, that on the task itself; none takes the file's."""
-    sampler: str | None = None
+    sampler: Literal["tpe", "random", "grid"] | None = option(default=None)
     """Of a search: tpe, random, or grid, which tries all there is of a space of steps; none takes tpe."""
-    pruner: str | None = None
+    pruner: Literal["median", "hyperband", "wilcoxon"] | None = option(default=None, unset="none")
     """Of a search: what ends a trial after some of its runs: median, hyperband, or wilcoxon over tasks and seeds; none
     prunes nothing."""
     study: str | None = None
     """Of a search: its study by name; none makes one of the file's name and a digest of everything its values depend on."""
-    storage: str | None = options.option(None, result=False)
+    storage: str | None = option(default=None, result=False)
     """Of a search: a database for its study, such as postgresql+psycopg2://user@host/name, for several machines; none takes
     what W2S_STORAGE says, else a file on this machine."""
 
     def __post_init__(self) -> None:
         seeds, module = parse_seeds(self.seeds), _sweep_file.read(self.sweep)
-        if self.workers < 1:
-            raise must("workers", "at least 1", self.workers)
         if hasattr(module, "SETTINGS"):
             if given := [name for name in OF_SEARCHES if getattr(self, name) is not None]:
                 raise must(given[0], f"left out for {self.sweep}, which is a grid", getattr(self, given[0]))
             return
         search = self.search()
         assert search is not None
-        self._check_numbers()
-        if self.sampler not in (*_study.SAMPLERS, None):
-            raise unknown("--sampler", self.sampler, _study.SAMPLERS)
-        if self.pruner not in (*_study.PRUNERS, None):
-            raise unknown("--pruner", self.pruner, _study.PRUNERS)
         if self.pruner and len(self.trial_seeds()) * len(search.settings) == 1:
             raise must("pruner", "none where a trial is a single run: nothing is left to be saved", self.pruner)
         if shared := sorted(set(seeds) & set(self.trial_seeds())):
@@ -93,12 +85,6 @@ class Config:
         if self.study is not None and not re.fullmatch(r"\w[\w.-]{0,149}", self.study):
             raise must("study", "a name of at most 150 letters, digits, dots and dashes", repr(self.study))
         _storage.check(self.wanted().storage)
-
-    def _check_numbers(self) -> None:
-        if self.trials is not None and self.trials < 1:
-            raise must("trials", "at least 1", self.trials)
-        if self.timeout is not None and self.timeout <= 0:
-            raise must("timeout", "above 0 minutes", self.timeout)
 
     def search(self) -> Search | None:
         """The search in the file; None for a grid. Raises ConfigError for one that is incomplete."""

@@ -64,7 +64,7 @@ class Task:
         object.__setattr__(self, "key", self.key or self.name)
 
 
-def find(name: str, option: str = "--task") -> Task:
+def find(name: str, option: str = "task") -> Task:
     """The task called `name`, or the one of the user's own file, `PREFIX:PATH`.
 
     Raises:
@@ -74,7 +74,7 @@ def find(name: str, option: str = "--task") -> Task:
     if colon and prefix in prefixes():
         return prefixes()[prefix](path)
     if name not in (known := _named()):
-        raise config.unknown(option, name, (*known, *(f"{prefix}:PATH" for prefix in prefixes())))
+        raise config.unknown(config.flag(option), name, (*known, *(f"{prefix}:PATH" for prefix in prefixes())))
     return known[name]
 
 
