@@ -209,6 +209,7 @@ def test_a_new_option_of_a_loss_adds_nothing(monkeypatch: pytest.MonkeyPatch) ->
         sharpness: float = option(default=1.0, introduced=1.0)
 
     monkeypatch.setattr(confidence, "Options", Options)
+    monkeypatch.setattr(options, "loss_options", options.loss_options.__wrapped__)  # not the ones that are known
     assert options.identity(student.Config(method="confidence").resolved()) == before
     sharper = student.Config(method="confidence", loss_options={"sharpness": 2.0}).resolved()
     assert options.identity(sharper)["loss_options"] == before["loss_options"] | {"sharpness": 2.0}

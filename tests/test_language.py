@@ -48,7 +48,7 @@ def test_packing_keeps_every_token_in_order_in_rows_of_one_length(lengths: list[
 def test_a_causal_model_predicts_every_next_token_of_a_packed_row() -> None:
     head = made("gpt2")
     assert isinstance(head, language.Packed)
-    data = head.pack(TEXTS, 7, seed=0)
+    data = head.pack(TEXTS, 7, np.random.default_rng(0))
     batch = data.batch(np.arange(len(data)))
     targets = head.targets(batch)
     assert len(targets) == len(data.flat) - len(data)  # all but the first of each row
@@ -63,7 +63,7 @@ def test_a_causal_model_predicts_every_next_token_of_a_packed_row() -> None:
 def masked(length: int = 40, seed: int = 0) -> tuple[language.Masked, Any]:
     head = made("bert")
     assert isinstance(head, language.Masked)
-    return head, head.pack(TEXTS * 20, length, seed)
+    return head, head.pack(TEXTS * 20, length, np.random.default_rng(seed))
 
 
 def test_hidden_tokens_are_a_seventh_and_never_the_tokenizers_own() -> None:
@@ -97,7 +97,7 @@ def test_a_masked_model_is_scored_where_it_is_asked() -> None:
 
 def test_a_trunk_without_output_words_answers_with_its_embeddings() -> None:
     head = made("trunk")
-    data = head.pack(TEXTS, 20, 0)
+    data = head.pack(TEXTS, 20, np.random.default_rng(0))
     batch = data.batch(np.arange(len(data)))
     hidden = head.eval().hidden_RLD(batch)[batch["asked"] != NOT_ASKED]
     torch.testing.assert_close(head(batch), hidden @ head.model.get_input_embeddings().weight.T)
@@ -109,7 +109,7 @@ def test_a_trunk_without_output_words_answers_with_its_embeddings() -> None:
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "trunk"])
 def test_mean_loss_is_that_of_all_tokens_whatever_the_batch(kind: str) -> None:
     head = made(kind)
-    data = head.pack(TEXTS, 9, 0)
+    data = head.pack(TEXTS, 9, np.random.default_rng(0))
     batch = data.batch(np.arange(len(data)))
     head.train()
     found = [language.mean_loss(head, data, size) for size in (1, 3, 256)]

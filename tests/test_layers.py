@@ -19,7 +19,7 @@ from w2s_mlflow import config
 PACKAGE = Path(w2s_mlflow.__file__).parent
 
 LAYERS = (
-    {"config", "records", "hub", "scratch"},
+    {"config", "records", "hub", "scratch", "streams"},
     {"metrics", "stats", "calibration", "split", "losses", "processes", "pieces", "checkpoint"},
     {"launch"},
     {"tasks", "models", "judges", "tables", "figures"},

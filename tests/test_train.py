@@ -120,12 +120,30 @@ def test_impossible_options_are_named(name: str, value: float) -> None:
         train.Options(**values)  # type: ignore[arg-type]
 
 
-def test_processes_drop_out_units_of_their_own_and_the_first_those_of_one_alone() -> None:
-    drawn = []
-    for rank, step in ((0, 0), (1, 0), (1, 0), (2, 0), (1, 8)):
-        torch.manual_seed(3)
-        train._draw_apart(Group(rank, 3), seed=3, step=step)
+def test_processes_drop_out_units_of_their_own_in_each_step_and_the_first_those_of_one_alone() -> None:
+    drawn: list[tuple[float, ...]] = []
+    for rank, size, step in ((0, 3, 0), (0, 1, 0), (1, 3, 0), (1, 3, 0), (2, 3, 0), (0, 3, 8), (1, 3, 8)):
+        torch.rand(1 + len(drawn))  # whatever has been drawn before
+        train._seed_dropout(3, Group(rank, size), step, torch.device("cpu"))
         drawn.append(tuple(torch.rand(4).tolist()))
-    torch.manual_seed(3)
-    assert drawn[0] == tuple(torch.rand(4).tolist()) and drawn[1] == drawn[2]
-    assert len(set(drawn)) == 4
+    assert drawn[0] == drawn[1] and drawn[2] == drawn[3]
+    assert len(set(drawn)) == 5
+
+
+def test_dropout_hangs_on_the_seed_and_the_step_and_not_on_what_was_drawn_before(data: tuple[Encoded, Floats]) -> None:
+    def drops(before: int, seed: int = 3) -> list[tuple[float, ...]]:
+        """What the loss of each step draws: dropout draws from the same state."""
+        found: list[tuple[float, ...]] = []
+
+        def drawing_loss(logits: torch.Tensor, labels: torch.Tensor, progress: float) -> torch.Tensor:
+            found.append(tuple(torch.rand(4).tolist()))
+            return loss(logits, labels, progress)
+
+        train.seed_everything(0)
+        model = build("choose", *models.load(models.find("chess-27k", "weak"), pretrained=False), 2)
+        torch.rand(before)
+        train.fit(model, *data, drawing_loss, train.Options(epochs=1, batch_size=8, learning_rate=1e-2, seed=seed))
+        return found
+
+    first = drops(1)
+    assert first == drops(5) and len(set(first)) == 3 and not set(first) & set(drops(1, seed=4))

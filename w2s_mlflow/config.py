@@ -179,7 +179,9 @@ def checked_dataclass(cls: type[C]) -> type[C]:
 
 def parse(cls: type[C], values: Mapping[str, Any]) -> C:
     """A Config from texts (the command line) or values (a sweep). Raises ConfigError for what is not legal."""
-    names = _present_names(declarations(cls), {name.replace("-", "_"): value for name, value in values.items()})
+    names = _present_names(
+        declarations(typing.cast(Any, cls)), {name.replace("-", "_"): value for name, value in values.items()}
+    )
     return cls(**{name: _read(cls, name, value) for name, value in names.items()})
 
 

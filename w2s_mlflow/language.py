@@ -55,8 +55,8 @@ class Language(Head):
 class Packed(Language):
     """Next-token prediction in packed rows: texts run on into each other, so that nothing is padded."""
 
-    def pack(self, rows: Sequence[Texts], length: int, seed: int) -> Encoded:
-        """Texts in blocks of at most `length` tokens, with the tokenizer's own marks between them. `seed` is not used."""
+    def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
+        """Texts in blocks of at most `length` tokens, with the tokenizer's own marks between them. Nothing is drawn."""
         data = packed(self.reader.read([(SEPARATOR.join(texts),) for texts in rows]), length)
         return replace(data, scored_from_R=np.ones(len(data), dtype=np.int64))
 
@@ -69,21 +69,20 @@ class Masked(Head):
         if tokenizer.mask_token_id is None:
             raise ConfigError(f"language modelling needs a tokenizer with a mask, got that of {type(model).__name__} without")
 
-    def pack(self, rows: Sequence[Texts], length: int, seed: int) -> Encoded:
-        """Texts in blocks of at most `length` tokens; what is hidden is drawn once, by `seed`, the same in all epochs."""
+    def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
+        """Texts in blocks of at most `length` tokens; what is hidden is drawn once, the same in all epochs."""
         data = packed(self.reader.read(rows), length)
-        drawn = np.random.default_rng(seed)
         flat, asked = data.flat.copy(), np.full(len(data.flat), NOT_ASKED, dtype=np.int64)
         words = ~np.isin(flat, self.tokenizer.all_special_ids)
         for start, tokens in zip(data.offsets_R, data.lengths_R, strict=True):
             here = start + np.flatnonzero(words[start : start + tokens])
-            hidden = drawn.permutation(here)[: max(1, round(HIDDEN * len(here)))]
+            hidden = random.permutation(here)[: max(1, round(HIDDEN * len(here)))]
             asked[hidden] = flat[hidden]
         hidden = np.flatnonzero(asked != NOT_ASKED)
-        fate = drawn.random(len(hidden))
+        fate = random.random(len(hidden))
         others = hidden[(fate >= MASKED) & (fate < MASKED + REPLACED)]
         flat[hidden[fate < MASKED]] = self.tokenizer.mask_token_id
-        flat[others] = drawn.integers(len(self.tokenizer), size=len(others))
+        flat[others] = random.integers(len(self.tokenizer), size=len(others))
         return replace(data, flat=flat, asked=asked)
 
     def forward(self, batch: Batch) -> Tensor:

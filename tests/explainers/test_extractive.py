@@ -66,7 +66,7 @@ def test_a_piece_that_the_model_does_not_read_cannot_be_chosen() -> None:
     head = made("bert", max_length=6)
     found = read(head, [Example("long", "long", ("a b c d e f g h",), ())])
     assert extractive.readable(found).tolist() == [[True] * 4 + [False] * 4] and found.count_N.tolist() == [8]
-    explain = extractive.explainer("random", Mind(head, found, np.array([0])), 6, seed=0)
+    explain = extractive.explainer("random", Mind(head, found, np.array([0])), 6, torch.Generator().manual_seed(0))
     assert sorted(explain([()])[0].pieces) == [0, 1, 2, 3]
 
 
@@ -124,7 +124,7 @@ def test_entropy_is_one_of_anything_and_zero_of_always_the_same() -> None:
 def test_the_gradient_chooses_the_pieces_that_speak_most_for_the_decision(kind: str) -> None:
     own = mind(kind)
     score_T = evidence.scores(own.head, own.reading.data, own.decisions_N)
-    found = extractive.explainer("gradient", own, 2, seed=0)([()] * 3)
+    found = extractive.explainer("gradient", own, 2, torch.Generator().manual_seed(0))([()] * 3)
     rows = own.reading.data.rows_per_example
     example_T = np.repeat(np.arange(3 * rows) // rows, own.reading.data.lengths_R)
     for number, explanation in enumerate(found):
@@ -163,14 +163,14 @@ def test_at_most_a_micro_batch_of_questions_is_read_at_once(chooser: str) -> Non
     own = replace(mind("llama", Policy(16, seed=0)), micro_batch=2)
     read: list[int] = []
     own.head.model.get_input_embeddings().register_forward_hook(lambda module, given, made: read.append(len(made)))
-    extractive.explainer(chooser, own, 2, seed=0)([()] * 3)
+    extractive.explainer(chooser, own, 2, torch.Generator().manual_seed(0))([()] * 3)
     assert read == [2 * 2, 1 * 2]  # each is two rows, one of each answer
 
 
 @pytest.mark.parametrize("chooser", extractive.CHOOSERS)
 def test_what_was_shown_is_not_shown_again_until_nothing_is_left(chooser: str) -> None:
     own = mind("bert", Policy(16, seed=0))
-    explain = extractive.explainer(chooser, own, 3, seed=1)
+    explain = extractive.explainer(chooser, own, 3, torch.Generator().manual_seed(1))
     taken: list[set[int]] = [set(), set(), set()]
     for _ in range(4):
         for already, explanation in zip(taken, explain(taken), strict=True):
@@ -180,6 +180,7 @@ def test_what_was_shown_is_not_shown_again_until_nothing_is_left(chooser: str) -
     assert {explanation.text for explanation in explain(taken)} == {""}
 
 
-def test_draws_are_the_seed_s_own() -> None:
-    drawn = [extractive.explainer("random", mind("bert"), 3, seed)([()] * 3) for seed in (0, 0, 1)]
+def test_draws_are_the_generator_s_own() -> None:
+    states = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
+    drawn = [extractive.explainer("random", mind("bert"), 3, random)([()] * 3) for random in states]
     assert drawn[0] == drawn[1] != drawn[2]

@@ -68,21 +68,21 @@ def test_a_line_is_moves_up_to_the_first_word_that_is_none(said: str, expected: 
 
 
 def test_what_keeps_to_no_form_is_sampled_once_more_and_then_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[list[str], tuple[int, int]]] = []
+    asked: list[tuple[list[str], tuple[int, ...]]] = []
     replies = [["no end", "it is. x"], ["again no end"]]
 
     def sampler(head: Head, tokens: int, size: int) -> generative.Sampler:
-        def sample(prompts: object, seeds: tuple[int, int]) -> list[str]:
+        def sample(prompts: object, seeds: tuple[int, ...]) -> list[str]:
             asked.append((list(prompts), seeds))  # type: ignore[call-overload]
             return replies[len(asked) - 1]
 
         return sample
 
     monkeypatch.setattr(generative, "_sampler", sampler)
-    found = generative.explainer("rationale", mind(bytes_head(), QUESTIONS[:2]), 8, 5, CLAIMS[:2])([(), ()])
+    found = generative.explainer("rationale", mind(bytes_head(), QUESTIONS[:2]), 8, CLAIMS[:2], 5, 0)([(), ()])
     assert found == [Explanation(""), Explanation("Because it is.")]
     first = "is it so \nAnswer: it is so\nBecause"
-    assert asked == [([first, "is it so " + first], (5, 0)), ([first], (5, 1))]
+    assert asked == [([first, "is it so " + first], (5, 0, 0)), ([first], (5, 0, 1))]
 
 
 # --- heard ------------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def prompts_of(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     asked: list[list[str]] = []
 
     def sampler(head: Head, tokens: int, size: int) -> generative.Sampler:
-        def sample(prompts: Sequence[str], seeds: tuple[int, int]) -> list[str]:
+        def sample(prompts: Sequence[str], seeds: tuple[int, ...]) -> list[str]:
             asked.extend([list(prompts)] if prompts else [])
             return [" so it is."] * len(prompts)
 
@@ -107,7 +107,7 @@ def test_what_the_other_side_said_last_stands_in_the_next_prompt_and_nothing_els
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = prompts_of(monkeypatch)
-    speaker = generative.explainer("rationale", mind(bytes_head(), QUESTIONS[:2]), 40, 5, CLAIMS[:2])
+    speaker = generative.explainer("rationale", mind(bytes_head(), QUESTIONS[:2]), 40, CLAIMS[:2], 5, 0)
     speaker([(), ()])
     assert speaker.hear(['Because "no".\nAnswer: it is so', ""]) == ["Because 'no'. Answer: it is so", ""]
     speaker([(), ()])
@@ -120,7 +120,7 @@ def test_what_the_other_side_said_last_stands_in_the_next_prompt_and_nothing_els
 
 def test_words_are_heard_up_to_the_limit_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts_of(monkeypatch)
-    speaker = generative.explainer("rationale", mind(bytes_head(), QUESTIONS[:1]), 12, 0, CLAIMS[:1])
+    speaker = generative.explainer("rationale", mind(bytes_head(), QUESTIONS[:1]), 12, CLAIMS[:1], 0, 0)
     assert speaker.hear(["Because it quacks."]) == ["Because it"]  # a token is a byte, and a space stands before the first
     assert speaker.hear(["Becauseitquacks."]) == [""]
 
@@ -129,18 +129,18 @@ def test_the_question_keeps_its_place_beside_what_is_heard(monkeypatch: pytest.M
     """Of 70 tokens that a prompt may have 8 are the question's: no prompt is cut where it says whose words are whose."""
     asked, head = prompts_of(monkeypatch), bytes_head()
     head.reader.limit = 90
-    speaker = generative.explainer("rationale", mind(head, QUESTIONS[:1]), 20, 0, CLAIMS[:1])
+    speaker = generative.explainer("rationale", mind(head, QUESTIONS[:1]), 20, CLAIMS[:1], 0, 0)
     assert speaker.hear(["c " * 30]) == ["c c c c c c c"]  # 48 stand around it, and one before
     speaker([()])
     assert asked[0][0].endswith('The other side says: "c c c c c c c"\nAnswer: it is so\nBecause')
     assert len(asked[0][0].removeprefix("is it so ")) == 70 - 8
     head.reader.limit = 60
-    assert generative.explainer("rationale", mind(head, QUESTIONS[:1]), 20, 0, CLAIMS[:1]).hear(["a"]) == [""]
+    assert generative.explainer("rationale", mind(head, QUESTIONS[:1]), 20, CLAIMS[:1], 0, 0).hear(["a"]) == [""]
 
 
 def test_a_line_of_play_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = prompts_of(monkeypatch)
-    speaker = generative.explainer("line", mind(bytes_head(), QUESTIONS[:1]), 4, 0, ["Qd4"])
+    speaker = generative.explainer("line", mind(bytes_head(), QUESTIONS[:1]), 4, ["Qd4"], 0, 0)
     assert speaker.hear(["Qd4 rd4"]) == [""]
     speaker([()])
     assert asked[0] == ["is it so  Qd4"]
@@ -169,10 +169,10 @@ def test_sampling_moves_no_other_random_number_and_leaves_the_mode_alone() -> No
 
 
 def test_at_most_a_micro_batch_of_prompts_is_gone_on_from_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    generated = Mock(side_effect=lambda head, data, rows, how, seed: ["a."] * len(rows))
+    generated = Mock(side_effect=lambda head, data, rows, how, seeds: ["a."] * len(rows))
     monkeypatch.setattr(generative, "_generated", generated)
     own = replace(mind(bytes_head(), QUESTIONS[:3]), micro_batch=2)
-    generative.explainer("rationale", own, 4, 0, CLAIMS[:3])([()] * 3)
+    generative.explainer("rationale", own, 4, CLAIMS[:3], 0, 0)([()] * 3)
     assert [len(call.args[2]) for call in generated.call_args_list] == [2, 1]
 
 
@@ -182,10 +182,10 @@ def test_a_batch_says_what_each_says_alone() -> None:
     prompts = ["is it", "is it so is it so is it so", "a"]
     how = GenerationConfig(do_sample=False, max_new_tokens=6, pad_token_id=head.reader.pad_id)  # type: ignore[no-untyped-call]
     together = head.reader.read([(prompt,) for prompt in prompts], closed=False)
-    found = generative._generated(head, together, np.arange(3), how, 0)
+    found = generative._generated(head, together, np.arange(3), how, (0,))
     for text, prompt in zip(found, prompts, strict=True):
         alone = head.reader.read([(prompt,)], closed=False)
-        assert generative._generated(head, alone, np.arange(1), how, 0) == [text]
+        assert generative._generated(head, alone, np.arange(1), how, (0,)) == [text]
 
 
 def test_padding_moves_to_the_left_and_tokens_keep_their_order() -> None:
@@ -199,7 +199,7 @@ def test_padding_moves_to_the_left_and_tokens_keep_their_order() -> None:
 def test_a_long_question_loses_its_beginning_and_the_claim_stays() -> None:
     head = bytes_head()
     long = Example("long", "g", ("a " * 4000,))
-    found = generative.explainer("rationale", mind(head, [long]), 20, 0, ["it is so"])([()])
+    found = generative.explainer("rationale", mind(head, [long]), 20, ["it is so"], 0, 0)([()])
     assert len(found) == 1
     data = Reader(head.tokenizer, head.model, 512 - 20).read(
         [(generative._asked(long, "it is so", ""),)], keep_end=True, closed=False
@@ -215,7 +215,7 @@ def test_the_shipped_chess_models_expect_a_recapture_where_one_is_legal() -> Non
     rows = chess.load("chess").heldout[:100]
     questions = [row.example for row in rows]
     claims = [question.candidates[row.label] for question, row in zip(questions, rows, strict=True)]
-    found = generative.explainer("line", mind(head, questions), 4, 0, claims)([()] * len(questions))
+    found = generative.explainer("line", mind(head, questions), 4, claims, 0, 0)([()] * len(questions))
     lines = [explanation.text for explanation in found if explanation.text]
     assert all(re.fullmatch(r"[KQRBNP][a-h][1-8]( [kqrbnp][a-h][1-8])+", line.split(" - ")[0]) for line in lines)
     replies = [line.split()[1][1:] == line.split()[0][1:] for line in lines]
@@ -229,15 +229,15 @@ def test_a_model_that_cannot_generate_is_refused_in_one_sentence() -> None:
     model, tokenizer = trunks.bert()
     head = heads.build("classify", model, tokenizer, classes=2)
     with pytest.raises(ConfigError, match="--explainer rationale needs a model that can generate text, got BertModel"):
-        generative.explainer("rationale", mind(head, [Example("a", "g", ("a b",))]), 8, 0, ["a"])
+        generative.explainer("rationale", mind(head, [Example("a", "g", ("a b",))]), 8, ["a"], 0, 0)
 
 
 def test_a_line_of_what_is_no_move_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"--explainer line needs a task whose answers are chess moves.*got 'it is so'"):
-        generative.explainer("line", mind(bytes_head(), QUESTIONS), 8, 0, CLAIMS)
+        generative.explainer("line", mind(bytes_head(), QUESTIONS), 8, CLAIMS, 0, 0)
 
 
 @pytest.mark.parametrize("tokens", [0, 505])
 def test_more_tokens_than_a_model_has_room_for_are_refused(tokens: int) -> None:
     with pytest.raises(ConfigError, match=rf"--tokens must be in \[1, 504\], what this model can say .* got {tokens}"):
-        generative.explainer("rationale", mind(bytes_head(), QUESTIONS), tokens, 0, CLAIMS)
+        generative.explainer("rationale", mind(bytes_head(), QUESTIONS), tokens, CLAIMS, 0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_what_nobody_has_judged_is_decided_by_what_was_learned_from_the_votes() 
 
 
 @pytest.mark.parametrize(("said", "others"), [(VOTES, "reward"), (VOTES, "none"), ([()] * 4, "none")])
-def test_people_are_heard_once_whatever_they_say(said: list[tuple[str, ...]], others: str) -> None:
+def test_people_are_heard_once_whatever_they_say(said: list[tuple[str, ...]], others: Any) -> None:
     heard = []
 
     def votes() -> tuple[list[Debate], list[tuple[str, ...]]]:

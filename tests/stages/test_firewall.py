@@ -189,7 +189,7 @@ def functions(module: ModuleType) -> list[Any]:
 def types_of(function: Any) -> set[Any]:
     """Every type in a signature, however deep."""
     names = (
-        *("Recorder", "Result", "Head", "Parts", "Tensor", "Encoded", "Options"),
+        *("Recorder", "Result", "Head", "Parts", "Tensor", "Generator", "Encoded", "Options"),
         *("Explainer", "Transcript", "Also", "Loss", "Policy", "Read", "Mind"),
     )
     judging = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": _verdicts.Verdicts}

@@ -35,9 +35,9 @@ def test_it_reads_both_halves_and_nothing_that_is_held_out(monkeypatch: pytest.M
     packed: list[list[tuple[str, ...]]] = []
     pack = language.Packed.pack
 
-    def seen(self: Any, rows: Any, length: int, seed: int) -> Any:
+    def seen(self: Any, rows: Any, length: int, random: Any) -> Any:
         packed.append(list(rows))
-        return pack(self, rows, length, seed)
+        return pack(self, rows, length, random)
 
     monkeypatch.setattr(language.Packed, "pack", seen)
     given, cut = _gold.cut(generative.Config(strong="chess-121k", **SMALL).resolved())

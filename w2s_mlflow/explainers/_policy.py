@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from w2s_mlflow import streams
 from w2s_mlflow.explainers._places import NOWHERE
 from w2s_mlflow.heads import Choose, Classify, Compare, Head, pooled
 from w2s_mlflow.tokens import Batch
@@ -31,7 +32,7 @@ class Policy(nn.Module):
         """
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(streams.integer(seed, streams.POLICY_WEIGHTS))
             self.piece, self.question, self.decision = (nn.Linear(width, UNITS) for _ in range(3))
             self.score = nn.Linear(UNITS, 1, bias=False)
         nn.init.zeros_(self.score.weight)

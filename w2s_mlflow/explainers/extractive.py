@@ -44,15 +44,14 @@ class Mind:
     micro_batch: int | None = None
 
 
-def explainer(chooser: str, mind: Mind, size: int, seed: int) -> Explainer:
+def explainer(chooser: str, mind: Mind, size: int, random: torch.Generator) -> Explainer:
     """A side's explainer, which shows `size` pieces a round.
 
     Args:
         chooser: one of CHOOSERS; `policy` needs the mind's.
-        seed: of the draws of `policy` and `random`.
+        random: what `policy` and `random` draw from, round by round.
     """
     score = {"policy": _by_policy, "gradient": _by_gradient, "random": _at_random}[chooser]
-    noise = np.random.default_rng(seed)
     found: list[tuple[Tensor, Tensor]] = []
 
     def explain(taken: Sequence[Collection[int]]) -> list[Explanation]:
@@ -63,7 +62,6 @@ def explainer(chooser: str, mind: Mind, size: int, seed: int) -> Explainer:
         if chooser == "gradient":
             drawn_NS = _policy.best(scores_NP.unsqueeze(1), open_NP.unsqueeze(1), size).squeeze(1)
         else:
-            random = torch.Generator().manual_seed(int(noise.integers(2**62)))
             drawn_NS = _policy.draw(scores_NP, open_NP, 1, size, random).squeeze(1)
         return explained(mind.reading.questions, drawn_NS)
 

@@ -4,8 +4,8 @@
 the second round on the other side's last words stand before the claim, on one line and in quotes.
 `line`: it goes on after the position and the move that it decided for; what counts is moves, up to the first word that is none.
 Whatever keeps to no form is sampled once more, and then nothing is shown. A batch is drawn from a random stream of its own, by
-the seed, the round and its place among the questions; so what is said hangs on `--micro-batch`, too. Shape legend: R token
-rows, L tokens.
+the seed, the side, the round and its place among the questions; so what is said hangs on `--micro-batch`, too. Shape legend: R
+token rows, L tokens.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from w2s_mlflow import streams
 from w2s_mlflow.config import ConfigError, must
 from w2s_mlflow.explainers.extractive import Mind
 from w2s_mlflow.heads import Head
@@ -63,13 +64,14 @@ class Speaker:
         return [Explanation(text) for text in self.say(self.heard)]
 
 
-def explainer(chooser: str, mind: Mind, tokens: int, seed: int, claims: Sequence[str]) -> Speaker:
+def explainer(chooser: str, mind: Mind, tokens: int, claims: Sequence[str], seed: int, side: int) -> Speaker:
     """A side's explainer, which says at most `tokens` tokens in a round; a line of play does not hear the other side.
 
     Args:
         chooser: one of CHOOSERS.
-        seed: of the draws.
         claims: the decision on each question in words; of `line` the move itself.
+        seed: of the draws.
+        side: its number in the debate: each draws for itself.
 
     Raises:
         ConfigError: the model cannot generate text, `tokens` leave no room for a question, or a claim is no move.
@@ -85,7 +87,7 @@ def explainer(chooser: str, mind: Mind, tokens: int, seed: int, claims: Sequence
         found = [""] * len(prompts)
         for _ in range(TRIES):
             missing = [row for row, text in enumerate(found) if not text]
-            said = sample([prompts[row] for row in missing], (seed, next(draws)))
+            said = sample([prompts[row] for row in missing], (seed, side, next(draws)))
             for row, text in zip(missing, said, strict=True):
                 found[row] = keep(text, claims[row])
         return found
@@ -150,8 +152,8 @@ def _line(text: str, claim: str) -> str:
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
-Sampler = Callable[[Sequence[str], tuple[int, int]], list[str]]
-"""(prompts, seeds) -> what the model says after each."""
+Sampler = Callable[[Sequence[str], tuple[int, ...]], list[str]]
+"""(prompts, the seed and what else the draw goes by) -> what the model says after each."""
 
 
 def _sampler(head: Head, tokens: int, size: int) -> Sampler:
@@ -167,27 +169,27 @@ def _sampler(head: Head, tokens: int, size: int) -> Sampler:
         bos_token_id=head.tokenizer.bos_token_id,
     )
 
-    def sample(prompts: Sequence[str], seeds: tuple[int, int]) -> list[str]:
+    def sample(prompts: Sequence[str], seeds: tuple[int, ...]) -> list[str]:
         if not prompts:
             return []
         data = reader.read([(prompt,) for prompt in prompts], keep_end=True, closed=False)
         order, found = np.argsort(data.lengths_R, kind="stable"), [""] * len(prompts)
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            drawn = np.random.default_rng((*seeds, start)).integers(2**62)
-            for row, text in zip(rows, _generated(head, data, rows, how, int(drawn)), strict=True):
+            for row, text in zip(rows, _generated(head, data, rows, how, (*seeds, start)), strict=True):
                 found[row] = text
         return found
 
     return sample
 
 
-def _generated(head: Head, data: Encoded, rows: np.ndarray, how: GenerationConfig, seed: int) -> list[str]:
+def _generated(head: Head, data: Encoded, rows: np.ndarray, how: GenerationConfig, seeds: tuple[int, ...]) -> list[str]:
+    seed, *more = seeds
     device, training = next(head.parameters()).device, head.training
     inputs = {name: tensor.to(device) for name, tensor in left_padded(data, rows).items()}
     head.eval()
     with torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(streams.integer(seed, streams.DEBATE_WORDS, *more))
         ids_RL = head.model.generate(**inputs, generation_config=how)  # type: ignore[operator]
     head.train(training)
     said_RL = ids_RL[:, inputs["input_ids"].shape[1] :]

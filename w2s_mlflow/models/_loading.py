@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import hub
+from w2s_mlflow import hub, streams
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.models import ANY, Rung, Size
 from w2s_mlflow.models._checkpoint import Checkpoint, first_line, look
@@ -36,7 +36,7 @@ def load(rung: Rung, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTo
         config = _config(checkpoint, rung.layers)
         if pretrained:
             with torch.random.fork_rng():  # a pooler that nobody reads may be drawn: the same for all, and nothing else moves
-                torch.manual_seed(0)
+                torch.manual_seed(streams.integer(0, streams.UNREAD_WEIGHTS))
                 model = _pretrained(rung, checkpoint, config)
         else:
             model = _classes(checkpoint, config)[0].from_config(config, dtype=torch.float32)

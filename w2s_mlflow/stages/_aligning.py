@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow import config as options
-from w2s_mlflow import tasks
+from w2s_mlflow import streams, tasks
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import (
@@ -36,6 +36,8 @@ from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import OF_STUDENT, model_name
 
 if TYPE_CHECKING:
+    from torch import Generator
+
     from w2s_mlflow.explainers.extractive import Mind, Policy
     from w2s_mlflow.heads import Head
     from w2s_mlflow.judges import Judge
@@ -45,10 +47,8 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 1
+VERSION = 2
 POLICY, REWARD = "policy.safetensors", "reward.json"
-OTHER_DRAWS = 2**32
-"""What is added to a seed for the draws of the weak side, which would else be those of the strong one."""
 
 
 @dataclass(frozen=True)
@@ -198,17 +198,17 @@ def _arguing(config: Config, head: Head, asked: Sequence[Example], weak_head: He
 
 def _weak_sides(config: Config, weak: Mind) -> list[Side]:
     """What the weak side claims and shows of each question."""
-    own = _debater(config, WEAK, config.opponent, weak)
+    random = streams.torch_generator(config.seed, streams.OPPONENT_EVIDENCE)
+    own = _debater(config, WEAK, config.opponent, weak, random)
     quiet = Debater(STRONG, weak.decisions_N, None)
     played = _debates.play(tasks.find(config.task), weak.reading.questions, quiet, own, rounds=1)
     return [debate.second for debate in played.debates]
 
 
-def _debater(config: Config, name: str, chooser: str, mind: Mind) -> Debater:
+def _debater(config: Config, name: str, chooser: str, mind: Mind, random: Generator) -> Debater:
     from w2s_mlflow.explainers import extractive
 
-    seed = config.seed + (OTHER_DRAWS if name == WEAK else 0)
-    return Debater(name, mind.decisions_N, extractive.explainer(chooser, mind, config.pieces, seed))
+    return Debater(name, mind.decisions_N, extractive.explainer(chooser, mind, config.pieces, random))
 
 
 def _judge(config: Config, weak: Mind) -> Judge:
@@ -256,8 +256,11 @@ def _compare(
     other = minds[WEAK]
     said: dict[str, Verdicts] = {}
     for when in ("before", "after"):
-        strong = _debater(config, STRONG, "random" if minds[when].policy is None else "policy", minds[when])
-        played = _debates.play(tasks.find(config.task), asked, strong, _debater(config, WEAK, config.opponent, other), rounds=1)
+        # The same draws before and after: what differs is the model.
+        draws = [streams.torch_generator(config.seed, streams.COMPARED_EVIDENCE, side) for side in (0, 1)]
+        strong = _debater(config, STRONG, "random" if minds[when].policy is None else "policy", minds[when], draws[0])
+        weak = _debater(config, WEAK, config.opponent, other, draws[1])
+        played = _debates.play(tasks.find(config.task), asked, strong, weak, rounds=1)
         place = _verdicts.place(f"{fingerprint}-{when}")
         said[when] = _verdicts.ask(config.judge, _judge(config, other), played.debates, place)
         every = [said[when], *([_verdicts.ask("reward", learned.judge, played.debates, place)] if learned else [])]

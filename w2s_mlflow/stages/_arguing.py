@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow import judges, pieces, tasks
+from w2s_mlflow import judges, pieces, streams, tasks
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.records import Debate, Explanation, Ints, Side
 from w2s_mlflow.stages import _debates
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from w2s_mlflow.explainers.extractive import Policy, Read
     from w2s_mlflow.heads import Head
@@ -59,12 +59,13 @@ class Arguing:
         found: dict[str, float] = {}
         for number, rows in enumerate(batching.parts(examples, self.micro_batch)):
             share = len(rows) / len(examples)
-            loss, values = self._argued(rows, (self.seed, step, number))
+            random = streams.torch_generator(self.seed, streams.POLICY_DRAWS, step, number)
+            loss, values = self._argued(rows, random)
             backward(self.weight * share * loss)
             found = {name: found.get(name, 0.0) + share * value for name, value in values.items()}
         return found
 
-    def _argued(self, rows: Ints, seeds: tuple[int, ...]) -> tuple[Tensor, dict[str, float]]:
+    def _argued(self, rows: Ints, random: Generator) -> tuple[Tensor, dict[str, float]]:
         import torch
 
         from w2s_mlflow.explainers import extractive
@@ -74,7 +75,6 @@ class Arguing:
             decisions_N = self.head(batch).argmax(dim=1)
         width = int(self.reading.count_N[rows].max(initial=1))
         scores_NP, open_NP = extractive.scores(self.head, self.policy, batch, piece_RL, decisions_N, width)
-        random = torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
         drawn_NKS = extractive.draw(scores_NP, open_NP, DRAWS, self.size, random)
         log_p_NK = extractive.log_probability(scores_NP, open_NP, drawn_NKS)
         away_NK = (log_p_NK - extractive.log_probability(torch.zeros_like(scores_NP), open_NP, drawn_NKS)).detach()

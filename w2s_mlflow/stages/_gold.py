@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow import split, tasks
+from w2s_mlflow import split, streams, tasks
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Example, Gold, Ints, NoLabelError, Predictions, Row, SoftLabels
 from w2s_mlflow.stages import _finetune
@@ -126,9 +126,11 @@ def random_labels(config: Cutting, cut: split.Split, weak: SoftLabels, recorder:
     """Labels as often right as the weak ones, but wrong at random, one-hot: what a student can do against noise alone.
 
     As many rows of `transfer`, and of its validation slice, have a wrong label as the supervisor got wrong; which ones, and
-    which wrong class, is drawn by the seed. The reads of ground truth are counted as `control`.
+    which wrong class, is drawn by the seed, and by no number that also orders the batches: each has as many wrong rows as
+    chance gives it. The reads of ground truth are counted as `control`.
     """
-    gold, classes, drawn = gold_of(config), tasks.find(config.task).classes, np.random.default_rng(config.seed)
+    gold, classes = gold_of(config), tasks.find(config.task).classes
+    drawn = streams.generator(config.seed, streams.RANDOM_LABELS)
     parts = []
     for examples in (cut.transfer, cut.transfer_validation):
         labels_N = read(gold, examples, "transfer", "control")

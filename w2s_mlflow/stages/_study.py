@@ -7,7 +7,6 @@ is reused. Which process of this machine lives is looked up; of others Optuna's 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from w2s_mlflow import streams
 from w2s_mlflow.config import ConfigError, must, unknown
 from w2s_mlflow.stages import _search, _storage
 from w2s_mlflow.stages._search import Search
@@ -128,7 +128,7 @@ def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
     """
     import optuna
 
-    own = int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4])
+    own = streams.integer(seed, streams.TRIALS, number)
     if sampler == "random":
         return optuna.samplers.RandomSampler(own)
     with _storage.quietly():

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from w2s_mlflow import models, tasks
+from w2s_mlflow import models, streams, tasks
 from w2s_mlflow.config import checked_dataclass, must, option, unknown
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
@@ -44,13 +44,15 @@ from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
 from w2s_mlflow.stages._options import OF_STUDENT, Training, model_name
 
 if TYPE_CHECKING:
+    from torch import Generator
+
     from w2s_mlflow.explainers import Explainer
     from w2s_mlflow.explainers.extractive import Mind
     from w2s_mlflow.explainers.generative import Speaker
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 1
+VERSION = 2
 CHOOSERS = ("gradient", "policy", "random")
 SAID = {"rationale": 40, "line": 4}
 """Explanations that a model says in its own words, and the tokens that each may have unless the user says otherwise."""
@@ -173,34 +175,36 @@ def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint:
 
 
 def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debater]:
-    """Both sides, the strong one first; each draws by a seed of its own."""
+    """Both sides, the strong one first; each draws from a stream of its own."""
     speak = {STRONG: config.form != "no_explanation", WEAK: config.form == "debate"}
 
-    def debater(side: str, seed: int) -> Debater:
+    def debater(number: int, side: str) -> Debater:
         decisions_N = minds[side].decisions_N
         if not speak[side]:
             return Debater(side, decisions_N, None)
         if config.explainer in SAID:
-            speaker = _speaker(config, minds[side], seed)
+            speaker = _speaker(config, minds[side], number)
             return Debater(side, decisions_N, speaker, speaker.hear)
-        return Debater(side, decisions_N, _chooser(config, side, minds[side], seed))
+        random = streams.torch_generator(config.seed, streams.DEBATE_EVIDENCE, number)
+        return Debater(side, decisions_N, _chooser(config, side, minds[side], random))
 
-    return debater(STRONG, 2 * config.seed), debater(WEAK, 2 * config.seed + 1)
+    return debater(0, STRONG), debater(1, WEAK)
 
 
-def _speaker(config: Config, mind: Mind, seed: int) -> Speaker:
+def _speaker(config: Config, mind: Mind, side: int) -> Speaker:
     from w2s_mlflow.explainers import generative
 
     task, asked = tasks.find(config.task), mind.reading.questions
     claims = [_debates.claim(task, *one) for one in zip(asked, mind.decisions_N.tolist(), strict=True)]
-    return generative.explainer(config.explainer, mind, config.tokens or SAID[config.explainer], seed, claims)
+    tokens = config.tokens or SAID[config.explainer]
+    return generative.explainer(config.explainer, mind, tokens, claims, config.seed, side)
 
 
-def _chooser(config: Config, side: str, mind: Mind, seed: int) -> Explainer:
+def _chooser(config: Config, side: str, mind: Mind, random: Generator) -> Explainer:
     from w2s_mlflow.explainers import extractive
 
     chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer
-    return extractive.explainer(chooser, mind, config.pieces, seed)
+    return extractive.explainer(chooser, mind, config.pieces, random)
 
 
 def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from w2s_mlflow import models, tasks
+from w2s_mlflow import models, streams, tasks
 from w2s_mlflow.config import checked_dataclass, must, option
 from w2s_mlflow.records import Example, Ints
 from w2s_mlflow.split import Split
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 2
+VERSION = 3
 ERRORS = "errors.csv"
 ANSWERS = ("answer", "weak_answer", "ceiling_answer")
 ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
@@ -130,7 +130,7 @@ def _on_evidence(
     scored = {
         "own": evidence.scores(head, data, answers["answer"], size),
         "ceiling": evidence.scores(other, data, answers["ceiling_answer"], size),
-        "random": np.random.default_rng(config.seed).random(len(data.flat), dtype=np.float32),
+        "random": streams.generator(config.seed, streams.RANDOM_EVIDENCE).random(len(data.flat), dtype=np.float32),
     }
     kept = {name: evidence.top(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}
     answered = [_answers(config, head, data, kept[name]) for name in ("own", "ceiling", "random")]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from w2s_mlflow import models, tasks
+from w2s_mlflow import models, streams, tasks
 from w2s_mlflow.config import LARGEST, FailedTrainingError, checked_dataclass, option
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.train import Options
 
-VERSION = 2
+VERSION = 3
 LAUNCHED = True
 """Several processes may be launched to train it together (docs/launch.md)."""
 WEIGHTS = "model/model.safetensors"
@@ -120,8 +120,10 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
     head = language.head_for(*models.load(models.find(config.strong, "strong"), pretrained=True))
     train.place(head)
     length = language.block_length(head, config.block, BLOCK)
-    read = head.pack(texts((*cut.supervision, *cut.transfer), compare), length, config.seed)
-    held = head.pack(texts((*cut.supervision_validation, *cut.transfer_validation), compare), length, config.seed)
+    random = streams.generator(config.seed, streams.MASKED_TOKENS)
+    read = head.pack(texts((*cut.supervision, *cut.transfer), compare), length, random)
+    random = streams.generator(config.seed, streams.MASKED_VALIDATION_TOKENS)
+    held = head.pack(texts((*cut.supervision_validation, *cut.transfer_validation), compare), length, random)
     before = language.mean_loss(head, held)
     fitted = train.fit(
         head,

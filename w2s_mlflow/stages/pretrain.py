@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2s_mlflow import config as options
-from w2s_mlflow import models
+from w2s_mlflow import models, streams
 from w2s_mlflow.config import LARGEST, checked_dataclass, must, option
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages._options import NONE
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 1
+VERSION = 2
 FAMILY = "chess"
 LOG = logging.getLogger("w2s_mlflow")
 VALIDATION = 1_000
 """Positions kept for `validation/loss`."""
 CHUNK = 5_000
-"""Positions that a worker draws at a time, each chunk from a seed of its own."""
+"""Positions that a worker draws at a time, each chunk from a stream of its own."""
 CURVE = 100
 """Steps that one point of the curve averages."""
 
@@ -181,12 +181,11 @@ def refuse_task_positions(play: Play) -> None:
 def draw_play(positions: int, seed: int, workers: int) -> Play:
     """Two texts for each of `positions` positions, the second of its mirror image; the same for any number of workers."""
     counts = [min(CHUNK, positions - start) for start in range(0, positions, CHUNK)]
-    seeds = [f"{seed}/{chunk}" for chunk in range(len(counts))]
     with ProcessPoolExecutor(workers) as pool:
-        return [text for chunk in pool.map(_draw_chunk, counts, seeds) for text in chunk]
+        return [text for chunk in pool.map(_draw_chunk, counts, [seed] * len(counts), range(len(counts))) for text in chunk]
 
 
-def _draw_chunk(count: int, seed: str) -> Play:
-    rng = random.Random(seed)
+def _draw_chunk(count: int, seed: int, chunk: int) -> Play:
+    rng = random.Random(streams.integer(seed, streams.PRETRAINING_PLAY, chunk))
     drawn = islice(chess_play.positions(rng, task=False), count)
     return [chess_play.sequence(seen, rng) for position in drawn for seen in (position, position.mirrored())]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from w2s_mlflow import cache, models, tasks
+from w2s_mlflow import cache, models, streams, tasks
 from w2s_mlflow.config import ConfigError, canonical_json, checked_dataclass, option
 from w2s_mlflow.records import Floats, Ints
 from w2s_mlflow.stages import _finetune, _gold, _runs, student
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 1
+VERSION = 2
 PROBES = "probes.csv"
 BEFORE, AFTER = "before", "after"
 COLUMNS = ("concept", "model", "layer", "chosen", "accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows")
@@ -164,7 +164,7 @@ def _activations(head: Callable[[], Head], weights: str, concept: _gold.Concept,
 def _probes(activations_NLD: Floats, concept: _gold.Concept, seed: int) -> Iterator[Probe]:
     """A probe of each layer."""
     fit, choose, test = concept.parts(activations_NLD)
-    shuffled_N = np.random.default_rng(seed).permutation(concept.fit_N)
+    shuffled_N = streams.generator(seed, streams.SHUFFLED_LABELS).permutation(concept.fit_N)
     for layer in range(activations_NLD.shape[1]):
         found = fitted(fit[:, layer], concept.fit_N)
         control = fitted(fit[:, layer], shuffled_N).score(test[:, layer], concept.test_N)

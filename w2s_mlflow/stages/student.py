@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Config", "run"]
 
-VERSION = 1
+VERSION = 2
 LAUNCHED = True
 """Several processes may be launched to train it together (docs/launch.md)."""
 CHAIN = "w2s.chain_run_ids"

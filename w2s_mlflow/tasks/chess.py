@@ -8,6 +8,8 @@ dearer piece. It does not balance where the kings stand: `gain_beside_king` is r
 The rows are drawn by our own generator and shipped beside this file; they were made by
 
     python -m w2s_mlflow.tasks.chess --seed 20261130
+
+in version 0.1, which seeded the draw with that number alone; the same command now draws other rows of the same kind.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 
 import chess
 
+from w2s_mlflow import streams
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import Row, Rows, Task
 from w2s_mlflow.tasks import _chess_play as chess_play
@@ -193,7 +196,7 @@ PAIRS = {"chess": best_and_others, "chess_preference": better_and_worse}
 
 def draw(task: str, count: int, seed: int) -> list[Drawn]:
     """`count` rows of the task's part, no two with one position or its mirror image, composed as SHARES says."""
-    rng = random.Random(seed)
+    rng = random.Random(streams.integer(seed, streams.TASK_POSITIONS, list(PAIRS).index(task)))
     room = {cell: round(share * count) for cell, share in SHARES.items()}
     drawn: dict[str, Drawn] = {}
     for position in chess_play.positions(rng, task=True):
@@ -247,9 +250,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True, help="seed of the draw")
     parser.add_argument("--out", type=Path, default=POSITIONS, help="the file to write")
     options = parser.parse_args()
-    seeds = range(options.seed, options.seed + len(PAIRS))
     with ProcessPoolExecutor(len(PAIRS)) as workers:
-        parts = list(workers.map(draw, PAIRS, [TRAIN + HELDOUT] * len(PAIRS), seeds))
+        parts = list(workers.map(draw, PAIRS, [TRAIN + HELDOUT] * len(PAIRS), [options.seed] * len(PAIRS)))
     write((row for part in parts for row in part), options.out)
 
 
