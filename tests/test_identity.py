@@ -21,7 +21,7 @@ from tests.tracking.test_source import package  # noqa: F401  # a copy of the so
 from w2s_mlflow import config as options
 from w2s_mlflow.config import option, plugin, plugins
 from w2s_mlflow.stages import student, supervisor
-from w2s_mlflow.tracking import planned, source
+from w2s_mlflow.tracking import session, source
 
 pytestmark = pytest.mark.usefixtures("tidy", "finished")
 
@@ -59,7 +59,7 @@ def fingerprints() -> dict[str, set[str]]:
     found = {}
     for name, (stage, given) in STAGES.items():
         module = plugin("stages", stage, "the stage")
-        with planned.planning() as plan:
+        with session.planning() as plan:
             module.run(module.Config(**given))
         found[name] = set(plan.steps)
     return found

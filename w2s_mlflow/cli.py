@@ -170,9 +170,9 @@ def _asked(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[An
     level = logging.WARNING if launch.leads() else logging.CRITICAL
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=level)
     logging.getLogger("w2s_mlflow").setLevel(logging.INFO if launch.leads() else level)
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import session
 
-    with store.reuse(reuse):
+    with session.changed(reuse_since=session.reuse_since(reuse)):
         yield config
 
 
@@ -193,11 +193,11 @@ def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool
 
 
 def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool) -> None:
-    from w2s_mlflow.tracking import planned, server
+    from w2s_mlflow.tracking import server, session
 
     if not launch.leads():
         return
-    with _asked(stage, values, reuse) as config, planned.planning() as plan:
+    with _asked(stage, values, reuse) as config, session.planning() as plan:
         server.launch_run_id()  # the launcher's run is called one also where nothing comes of it
         stage.run(config)
     if as_json:

@@ -15,7 +15,7 @@ from w2s_mlflow.config import ConfigError
 from w2s_mlflow.judges import Judge, model, reward
 from w2s_mlflow.records import Debate, Verdict
 from w2s_mlflow.stages import _aligning, _arguing, _gold, _heard, _transcripts, align, analyze, student
-from w2s_mlflow.tracking import logged_model, planned, results, store
+from w2s_mlflow.tracking import logged_model, planned, results, session
 from w2s_mlflow.tracking.results import Result
 
 MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}
@@ -44,7 +44,7 @@ def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not(monkeypa
     assert probabilities(other) != probabilities(plain) and results.get(other.tags["w2s.before_run_id"]).run_id == plain.run_id
     check_written(other)
     assert align.run(config(lam=0.5)).run_id == other.run_id
-    with planned.planning() as plan:
+    with session.planning() as plan:
         align.run(config(lam=0.2))
     assert plan.count(planned.TRAINED) == 1
 
@@ -143,7 +143,7 @@ def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pyte
         align.run(asked)
     found = align.run(asked)
     assert steps[:4] == [0, 1, 2, 3] and steps[4] == 2  # it goes on from its checkpoint, not from the start
-    with store.reuse("never"):
+    with session.changed(reuse_since=session.reuse_since("never")):
         whole = align.run(asked)
     assert found.run_id != whole.run_id and probabilities(found) == probabilities(whole)
     assert found.digests[_aligning.POLICY] == whole.digests[_aligning.POLICY]
@@ -155,7 +155,7 @@ def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pyte
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_each_round_is_a_run_of_its_own_that_learns_the_verdicts_so_far_and_is_made_once() -> None:
-    with planned.planning() as plan:
+    with session.planning() as plan:
         align.run(config(rounds=3))
     assert plan.count(planned.TRAINED) == 7 and runs() == []  # supervisor, plain student, three models, debates before two
     first, found = align.run(config()), align.run(config(rounds=3))

@@ -16,7 +16,7 @@ from w2s_mlflow import models
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.figures._chain import figure
 from w2s_mlflow.stages import _chain, _finetune, _gold, _methods, student
-from w2s_mlflow.tracking import planned, results
+from w2s_mlflow.tracking import planned, results, session
 from w2s_mlflow.tracking.results import Result
 
 NAMES = ("small", "middle")
@@ -191,7 +191,7 @@ def test_the_chain_is_drawn_as_it_went() -> None:
 
 @pytest.mark.usefixtures("experiment")
 def test_a_plan_counts_every_link_and_starts_none() -> None:
-    with planned.planning() as plan:
+    with session.planning() as plan:
         student.run(config())
     assert plan.count(planned.TRAINED) == 1 + 4 + 1 + 1  # supervisor, links, student, ceiling
     assert runs() == []

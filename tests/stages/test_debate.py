@@ -28,7 +28,7 @@ from w2s_mlflow.stages import _counted, _debate_frames, _debates, _scores, _tran
 from w2s_mlflow.stages._debates import Debater
 from w2s_mlflow.stages._verdicts import Verdicts
 from w2s_mlflow.tables import debate as table
-from w2s_mlflow.tracking import planned, results, server, traces
+from w2s_mlflow.tracking import planned, results, server, session, traces
 from w2s_mlflow.tracking.results import Result
 
 MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}
@@ -285,7 +285,7 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
         debates, _ = _transcripts.read(debate.run(config(form=form, report="none")))
         shown[form] = [sum(map(len, debates[f"{side}_pieces"])) for side in ("strong", "weak")]
     assert shown == {"debate": [90, 90], "consultancy": [90, 0], "no_explanation": [0, 0]}
-    with planned.planning() as plan:
+    with session.planning() as plan:
         debate.run(config(rounds=2))
     assert plan.count(planned.TRAINED) == 1 and plan.count(planned.REUSED) == 2
 

@@ -17,7 +17,7 @@ from w2s_mlflow.records import SoftLabels, read_predictions
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _gold, _runs, analyze, ceiling, facilitate, student, supervisor
 from w2s_mlflow.tables import facilitation
-from w2s_mlflow.tracking import logged_model, planned, results, server
+from w2s_mlflow.tracking import logged_model, results, server, session
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -131,14 +131,14 @@ def test_its_numbers_are_those_of_stored_predictions() -> None:
 
 @pytest.mark.slow
 def test_the_second_time_nothing_is_trained_and_a_plan_starts_nothing() -> None:
-    with planned.planning() as plan:
+    with session.planning() as plan:
         taught(iterations=2)
     assert plan.count("trained") == 5 and runs() == []  # the supervisor, and two students and weak models
     found, made = taught(iterations=2), len(runs())
     assert made == 5
     again = taught(iterations=2)
     assert again.run_id == found.run_id and again.reused and len(runs()) == made
-    with planned.planning() as plan:
+    with session.planning() as plan:
         taught(iterations=3)
     assert (plan.count("reused"), plan.count("trained")) == (5, 2)
 

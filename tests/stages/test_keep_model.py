@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, facilitate, student, supervisor
-from w2s_mlflow.tracking import logged_model, planned, server
+from w2s_mlflow.tracking import logged_model, server, session
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -64,7 +64,7 @@ def test_the_model_gives_the_stored_predictions(stage: str, later: bool) -> None
 
 def test_fitting_once_more_is_planned_and_its_reads_are_counted() -> None:
     first = supervisor.run(supervisor.Config(**TINY))
-    with planned.planning() as plan:
+    with session.planning() as plan:
         keeping("supervisor")
     assert [step.state for step in plan.steps.values()] == ["trained"]
     found = keeping("supervisor")

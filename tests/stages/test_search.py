@@ -15,7 +15,7 @@ from w2s_mlflow import config, metrics
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.records import Gold
 from w2s_mlflow.stages import _gold, _grid, _search, _study, _sweep_file, analyze, student, sweep
-from w2s_mlflow.tracking import planned, results, server, worker
+from w2s_mlflow.tracking import planned, results, server, session, worker
 
 SPACE = """
 SETTING = {"weak": "chess-43k", "strong": "chess-121k", "method": "confidence", "early_stopping": "none", "epochs": 1}
@@ -119,7 +119,7 @@ def test_a_study_that_was_stopped_comes_to_what_one_that_was_not_comes_to(monkey
     run, calls = student.run, []
 
     def stopped(given: student.Config) -> results.Result:
-        if planned.current() is None:
+        if session.current().plan is None:
             calls.append(given)
             if len(calls) == 4:  # the second run of the second trial
                 raise KeyboardInterrupt
@@ -173,7 +173,7 @@ def test_agreement_is_that_of_the_weights_which_are_kept() -> None:
 @pytest.mark.slow
 def test_a_plan_counts_what_is_left_and_writes_nothing() -> None:
     def states(given: sweep.Config) -> dict[str, int]:
-        with planned.planning() as plan:
+        with session.planning() as plan:
             sweep.run(given)
         return {state: plan.count(state) for state in (planned.REUSED, planned.TRAINED)}
 

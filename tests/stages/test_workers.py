@@ -16,7 +16,7 @@ from tests.conftest import SMALL, runs
 from w2s_mlflow.config import ConfigError, FailedTrainingError
 from w2s_mlflow.stages import _jobs, _serving, _workers, analyze, rule, student, supervisor, sweep
 from w2s_mlflow.stages._jobs import Job
-from w2s_mlflow.tracking import server, store
+from w2s_mlflow.tracking import server, session, store
 
 GRID = """
 SETTINGS = [
@@ -43,7 +43,7 @@ def test_alone_a_job_is_put_off_while_there_are_others() -> None:
 
         def run(self) -> Any:
             asked.append(self.name)
-            if self.name == "busy" and store._defer.get():
+            if self.name == "busy" and not session.current().wait:
                 raise store.BusyError("what it needs")
             return self.name
 

@@ -16,7 +16,7 @@ from tests.conftest import SMALL, runs
 from tests.tracking.test_store import beat, status_of
 from w2s_mlflow import checkpoint, scratch
 from w2s_mlflow.stages import _gold, student, supervisor
-from w2s_mlflow.tracking import results, server, store, worker
+from w2s_mlflow.tracking import results, server, session, store, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, Result
@@ -63,7 +63,7 @@ def test_a_damaged_artifact_is_named_and_made_again(
     first = supervisor.run(TINY)
     labels = first.weak_labels().probabilities_NC
     damage(first.artifact(path))
-    with store.deferring():  # nobody is waited for, though the process that has made it lives
+    with session.changed(wait=False):  # nobody is waited for, though the process that has made it lives
         second = supervisor.run(TINY)
     assert not second.reused and second.run_id != first.run_id
     assert path in caplog.text and first.run_id in caplog.text and "it is made again" in caplog.text
@@ -142,7 +142,7 @@ def whole(shared: str) -> Result:
 @pytest.mark.usefixtures("tidy")
 @pytest.mark.parametrize(("step", "error"), [(4, Dead), (6, KeyboardInterrupt), (11, Dead)])
 def test_a_training_goes_on_in_the_same_run_with_the_same_bits(step: int, error: type[BaseException], whole: Result) -> None:
-    with store.reuse("never"):
+    with session.changed(reuse_since=session.reuse_since("never")):
         with dying(step, error):
             supervisor.run(supervisor.Config(seed=1, **LONG))
         stopped = next(run for run in runs() if run.info.status in ("KILLED", "FAILED"))
@@ -166,7 +166,7 @@ def history_of(found: Result, name: str) -> list[Metric]:
 @pytest.mark.shared
 @pytest.mark.usefixtures("tidy")
 def test_a_damaged_checkpoint_is_named_and_not_used(whole: Result, caplog: pytest.LogCaptureFixture) -> None:
-    with store.reuse("never"):
+    with session.changed(reuse_since=session.reuse_since("never")):
         with dying(9, KeyboardInterrupt):
             supervisor.run(supervisor.Config(seed=1, **LONG))
         stopped = next(run.info.run_id for run in runs() if run.info.status == "KILLED")

@@ -15,14 +15,14 @@ from tests.conftest import SMALL, runs
 from w2s_mlflow import terminal
 from w2s_mlflow.config import ConfigError, plugin, plugins
 from w2s_mlflow.stages import rule, student, supervisor, sweep
-from w2s_mlflow.tracking import claims, planned, server, worker
+from w2s_mlflow.tracking import claims, planned, server, session, worker
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
 
 def plan_of(stage: str, **options: Any) -> planned.Plan:
     module = plugin("stages", stage, "x")
-    with planned.planning() as plan:
+    with session.planning() as plan:
         module.run(module.Config(**options))
     return plan
 
@@ -105,7 +105,7 @@ def test_an_analysis_can_be_planned_once_there_is_a_run() -> None:
 
 @pytest.mark.slow
 def test_a_grid_is_summed_up_by_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    with planned.planning() as plan:
+    with session.planning() as plan:
         sweep.run(sweep.Config(seeds="0..3", **SMALL))
     terminal.show_plan(plan)
     said = capsys.readouterr().err

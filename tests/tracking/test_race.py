@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -264,10 +264,15 @@ def test_the_work_of_a_killed_process_is_taken_over_by_one_of_those_that_wait(ev
 
 def say_waiting(pipe: Connection) -> None:
     """Tell the test what is waited for, as the log has it."""
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import session
 
-    info, told = store._progress.get(), iter([pipe.send])
-    store._progress.set(lambda text: (info(text), next(told, lambda _: None)(text))[0])
+    now, told = session.current(), iter([pipe.send])
+
+    def tell(text: str) -> None:
+        now.progress(text)
+        next(told, lambda _: None)(text)
+
+    session._session.set(replace(now, progress=tell))  # to the end of this process
 
 
 @pytest.mark.slow

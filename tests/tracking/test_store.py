@@ -20,7 +20,7 @@ from tests.conftest import runs
 from w2s_mlflow import scratch
 from w2s_mlflow.config import ConfigError
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import claims, results, server, store, worker
+from w2s_mlflow.tracking import claims, results, server, session, store, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT
@@ -124,7 +124,7 @@ def test_what_was_deleted_is_made_again_at_once(forever: bool, monkeypatch: pyte
     else:
         server.client().delete_run(first.run_id)
     monkeypatch.setattr(store, "PATIENCE", math.inf)
-    with store.deferring():
+    with session.changed(wait=False):
         second = store.produce(order(), text())
     assert not second.reused and second.run_id != first.run_id
 
@@ -180,7 +180,7 @@ def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
             server.client().set_terminated(other)
 
     monkeypatch.setattr("w2s_mlflow.tracking.store.time.sleep", sleep)
-    with store.waiting(said.append):
+    with session.changed(progress=said.append):
         found = store.produce(order(), lambda recorder: pytest.fail("made twice"))
     assert found.run_id == other and found.reused
     assert said == ["waiting 0 s for left, made by process 1 on gone"]
@@ -188,7 +188,10 @@ def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
     left("RUNNING", {worker.WORKER: str(worker.me()), worker.HEARTBEAT: beat()})
-    with store.deferring(), pytest.raises(store.BusyError, match=f"made by process {os.getpid()} on {socket.gethostname()}"):
+    with (
+        session.changed(wait=False),
+        pytest.raises(store.BusyError, match=f"made by process {os.getpid()} on {socket.gethostname()}"),
+    ):
         store.produce(order(), text())
 
 
@@ -218,7 +221,7 @@ def test_a_heart_is_watched_on_our_own_clock(owner: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(worker, "STALE", 0.3)
     monkeypatch.setattr(store, "POLL", 0.05)
     looks: list[str] = []
-    with store.waiting(looks.append):
+    with session.changed(progress=looks.append):
         found = store.produce(order(), text())
     assert looks and found.run_id != other and status_of(other) == "KILLED"
 
@@ -277,7 +280,7 @@ def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.Mo
         elsewhere.setattr(worker, "me", lambda: worker.Worker.parse(DEAD))
         for attempt in (0, 1):
             assert isinstance(claims.claim(order().parts.digest(), attempt), claims.Claim)
-    with store.deferring(), pytest.raises(store.BusyError, match="has just claimed"):
+    with session.changed(wait=False), pytest.raises(store.BusyError, match="has just claimed"):
         store.produce(order(), text())
     assert not store.produce(order(), text()).reused
 
@@ -286,7 +289,7 @@ def test_a_claim_of_our_own_that_came_to_nothing_is_passed(monkeypatch: pytest.M
     with monkeypatch.context() as failing, pytest.raises(ConnectionError):
         failing.setattr("w2s_mlflow.tracking.recorder._create", _no_connection)
         store.produce(order(), text())
-    with store.deferring():
+    with session.changed(wait=False):
         assert not store.produce(order(), text()).reused
 
 
@@ -322,7 +325,7 @@ def test_orphans_are_closed_by_the_next_start() -> None:
 def test_reuse_never_makes_it_again_but_once() -> None:
     first = store.produce(order(), text())
     time.sleep(0.002)
-    with store.reuse("never"):
+    with session.changed(reuse_since=session.reuse_since("never")):
         second, third = store.produce(order(), text()), store.produce(order(), text())
     assert first.run_id != second.run_id == third.run_id and third.reused
     assert store.produce(order(), text()).run_id == second.run_id, "the newest is the one that is found"
@@ -384,7 +387,7 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: P
 
 def test_an_owner_that_has_woken_up_is_waited_for_though_its_run_was_ended() -> None:
     left("KILLED", {worker.WORKER: str(worker.me()), worker.HEARTBEAT: beat()})
-    with store.deferring(), pytest.raises(store.BusyError):
+    with session.changed(wait=False), pytest.raises(store.BusyError):
         store.produce(order(), text())
 
 

@@ -119,16 +119,17 @@ def _note(config: Config, others: _Others) -> str:
 
 def _reported(found: Result, config: Config, cut: Split, others: _Others) -> Result:
     """The scored run, with the plain student's accuracy beside its own."""
-    from w2s_mlflow.tracking import planned, recorder
+    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking.recorder import Report
 
     before, beside = others.before, {"weak": others.weak}
     if config.ceiling == "gold":
         beside["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
     found = _scoring.report(found, config, cut, beside)
     name, own = f"{config.report}/before_accuracy", f"{config.report}/accuracy"
-    if planned.current() or name in found.metrics or own not in before.metrics:
+    if own not in before.metrics:
         return found
-    return recorder.attach(found, "before", lambda directory: None, {name: before.metrics[own]}, {})
+    return following.attach_once(found, "before", lambda found: Report(metrics={name: before.metrics[own]}))
 
 
 def weak(config: Config) -> Result:

@@ -63,28 +63,24 @@ def walk(
 
 def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
     """A student's run with its chain as `figures/chain_<part>.png`: who labelled for whom, and what the evaluator says."""
-    from w2s_mlflow.tracking import following, planned
-
-    if planned.current():
-        return found
-    return following.led(found, lambda: _drawn(found, links, weak, part))
-
-
-def _drawn(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
-    from w2s_mlflow.figures import _chain
-    from w2s_mlflow.tracking import recorder, results
+    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking.recorder import Report
 
     name = f"chain_{part}"
-    if f"{results.ARTIFACTS}.{name}" in found.tags:
-        return found
-    drawn = _chain.figure(_nodes(found, links, weak, part), part)
 
-    def stage(directory: Path) -> None:
-        file = directory / "figures" / f"{name}.png"
-        file.parent.mkdir()
-        drawn.savefig(file, dpi=150)
+    def report(found: Result) -> Report:
+        from w2s_mlflow.figures import _chain
 
-    return recorder.attach(found, name, stage, {}, {})
+        drawn = _chain.figure(_nodes(found, links, weak, part), part)
+
+        def stage(directory: Path) -> None:
+            file = directory / "figures" / f"{name}.png"
+            file.parent.mkdir()
+            drawn.savefig(file, dpi=150)
+
+        return Report(stage)
+
+    return following.attach_once(found, name, report)
 
 
 def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:

@@ -111,11 +111,11 @@ def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = No
 
 def drained_before(waiting: Sequence[Job]) -> Result | None:
     """The run of a grid of which nothing is left to be made, no result and no table; none of it damaged."""
-    from w2s_mlflow.tracking import planned, results, store
+    from w2s_mlflow.tracking import planned, results, session
 
-    if store.since():
+    if session.current().reuse_since:
         return None
-    with planned.planning(_finished()) as plan:
+    with session.planning(_finished()) as plan:
         found = [job.run() for job in waiting]
     if plan.count(planned.REUSED) < len(plan.steps):
         return None

@@ -33,10 +33,10 @@ class Job(NamedTuple):
 
 def made(job: Job, patient: bool, say: Say) -> Result | Exception | None:
     """The result, or what went wrong, or None where another process is making something that it needs."""
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import session, store
 
     try:
-        with store.waiting(say) if patient else store.deferring():
+        with session.changed(progress=say, wait=patient):
             return job.run()
     except store.BusyError:
         return None

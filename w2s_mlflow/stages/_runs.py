@@ -146,12 +146,12 @@ def produce(
 
 def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
     """A finished run with its model logged, whole. Without a head at hand the model is fitted once more, to the same bits."""
-    from w2s_mlflow.tracking import following, logged_model, planned, recorder
+    from w2s_mlflow.tracking import following, logged_model, recorder, session
 
     def whole() -> bool:
         return MODEL in found.tags and logged_model.is_whole(found.tags[MODEL])
 
-    if plan := planned.current():
+    if plan := session.current().plan:
         return found if whole() else plan.again(found)
     if following.decided(whole):
         return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from w2s_mlflow.stages import _gold
 from w2s_mlflow.stages._options import Scoring
 
 if TYPE_CHECKING:
+    from w2s_mlflow.tracking.recorder import Report
     from w2s_mlflow.tracking.results import Result
 
 PGR_STATUS = "w2s.pgr_status"
@@ -40,24 +40,30 @@ def report(
             facilitated weak model the supervisor `weak` and the `strong` one that has taught it.
         given: in place of a supervisor's, labels from outside; they are its floor where they cover the split.
     """
-    from w2s_mlflow.tracking import following, planned
+    from w2s_mlflow.tracking import following
 
-    if planned.current() or config.report == "none":
+    if config.report == "none":
         return found
-    return following.led(found, lambda: _with_report(found, config, cut, beside or {}, given))
-
-
-def _with_report(
-    found: Result, config: Scoring, cut: split.Split, beside: Mapping[str, Result], given: SoftLabels | None
-) -> Result:
-    from w2s_mlflow.tracking import recorder, results
-
+    beside = beside or {}
     inputs = {f"w2s.{role}_run_id": other.run_id for role, other in beside.items()}
-    if _reported(found, config.report, inputs):
-        return found
-    latest = replace(results.get(found.run_id), reused=found.reused)
-    if _reported(latest, config.report, inputs):  # by another process that found this run
-        return latest
+    return following.attach_once(
+        found,
+        config.report,
+        lambda found: _scored(found, config, cut, beside, given, inputs),
+        lambda found: _reported(found, config.report, inputs),
+    )
+
+
+def _scored(
+    found: Result,
+    config: Scoring,
+    cut: split.Split,
+    beside: Mapping[str, Result],
+    given: SoftLabels | None,
+    inputs: Mapping[str, str],
+) -> Report:
+    from w2s_mlflow.tracking.recorder import Report
+
     gold, examples = _gold.gold_of(config), cut.parts()[config.report]
     scored = found.predictions(config.report).aligned([example.id for example in examples])
     if gold.known(examples):
@@ -79,7 +85,7 @@ def _with_report(
         if found.stage == "supervisor":
             _draw_confidence(scored, directory / "figures" / f"confidence_{config.report}.png")
 
-    return recorder.attach(found, config.report, stage, values, inputs | tags)
+    return Report(stage, values, {**inputs, **tags})
 
 
 def _against_human(config: Scoring, values: Mapping[str, float]) -> dict[str, str]:

@@ -69,9 +69,9 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent says when to stop
     signal.signal(signal.SIGTERM, _stopped)
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
-        from w2s_mlflow.tracking import recorder, store
+        from w2s_mlflow.tracking import session
 
-        with recorder.below(parent), store.reusing(since):
+        with session.changed(parent=parent, reuse_since=since):
             while True:
                 job, patient = connection.recv()
                 found = _jobs.made(job, patient, lambda text: connection.send(("says", text)))

@@ -26,11 +26,10 @@ def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
     Args:
         weak: the supervisor, M_W.
     """
-    from w2s_mlflow.tracking import planned, recorder, results
+    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking.recorder import Report
 
     found, name = turns[-1].weak, f"trajectory_{part}"
-    if planned.current() or f"{results.ARTIFACTS}.{name}" in found.tags:
-        return found
 
     def stage(directory: Path) -> None:
         import pandas as pd
@@ -45,7 +44,7 @@ def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
         top = turns[0].strong.metrics.get(f"{part}/ceiling_accuracy", math.nan)
         _trajectory.figure(frame, found.params["task"], part, top).savefig(drawn, dpi=150)
 
-    return recorder.attach(found, name, stage, {}, {})
+    return following.attach_once(found, name, lambda found: Report(stage))
 
 
 def rows(weak: Result, turns: Sequence[Turn], part: str) -> list[dict[str, Any]]:

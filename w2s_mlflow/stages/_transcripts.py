@@ -40,18 +40,23 @@ def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | Non
 
 def traced(found: Result, wanted: int | None) -> Result:
     """The run with its first debates written as traces, those that are not yet."""
-    from w2s_mlflow.tracking import planned, recorder, traces
+    from w2s_mlflow.tracking import following, traces
+    from w2s_mlflow.tracking.recorder import Report
 
-    if planned.current() or wanted == 0:
-        return found
-    have = int(found.tags.get(TRACES, "0"))
-    if (wanted is not None and have >= wanted) or have >= found.metrics["debate/questions"]:
-        return found
-    debates, verdicts = read(found)
-    count = len(debates) if wanted is None else min(wanted, len(debates))
-    if have < count:
-        traces.write(found.run_id, transcripts(debates[have:count], verdicts))
-    return recorder.attach(found, "traces", lambda directory: None, {}, {TRACES: str(count)})
+    def written(found: Result) -> int:
+        return int(found.tags.get(TRACES, "0"))
+
+    def is_there(found: Result) -> bool:
+        every = int(found.metrics["debate/questions"])
+        return written(found) >= (every if wanted is None else min(wanted, every))
+
+    def report(found: Result) -> Report:
+        debates, verdicts = read(found)
+        count = len(debates) if wanted is None else min(wanted, len(debates))
+        traces.write(found.run_id, transcripts(debates[written(found) : count], verdicts))
+        return Report(tags={TRACES: str(count)})
+
+    return following.attach_once(found, "traces", report, is_there)
 
 
 def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcript]:

@@ -125,9 +125,9 @@ class _Several(_Queue):
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
-        from w2s_mlflow.tracking import recorder, store
+        from w2s_mlflow.tracking import recorder, session
 
-        self.context = recorder.above(), store.since()
+        self.context = recorder.current_parent(), session.current().reuse_since
         self.gpus = _gpus()
         self.workers = [self._start(place) for place in range(count)]
 

@@ -61,11 +61,10 @@ def _debates(config: Config, aligned: Result) -> Result:
 
 def _by_round(found: Sequence[Result], config: Config) -> Result:
     """The last round's run with `tables/rounds_<part>.csv`."""
-    from w2s_mlflow.tracking import planned, recorder, results
+    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking.recorder import Report
 
-    last, name = found[-1], f"rounds_{config.report}"
-    if planned.current() or f"{results.ARTIFACTS}.{name}" in last.tags:
-        return last
+    name = f"rounds_{config.report}"
 
     def stage(directory: Path) -> None:
         import pandas as pd
@@ -73,7 +72,7 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
         (directory / "tables").mkdir()
         pd.DataFrame(_rows(found, config)).to_csv(directory / "tables" / f"{name}.csv", index=False)
 
-    return recorder.attach(last, name, stage, {}, {})
+    return following.attach_once(found[-1], name, lambda last: Report(stage))
 
 
 def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:

@@ -209,26 +209,26 @@ def _chooser(config: Config, side: str, mind: Mind, random: Generator) -> Explai
 
 def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
     """The evaluator's part: what the judge is worth against ground truth, once, and the gold beside the debates."""
-    from w2s_mlflow.records import write_gold
-    from w2s_mlflow.tracking import planned, recorder, results
+    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking.recorder import Report
 
-    part = config.report
-    if planned.current() or part != config.split or f"{results.ARTIFACTS}.{part}" in found.tags:
+    part, gold = config.report, _gold.gold_of(config)
+    if part != config.split or not gold.known(asked):
         return found
-    gold = _gold.gold_of(config)
-    if not gold.known(asked):
-        return found
-    gold_N = _gold.read(gold, asked, part, "debate")
-    debates, verdicts = _transcripts.read(found)
-    values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), gold_N)
-    values = {name: value for name, value in values.items() if np.isfinite(value)}
-    return recorder.attach(
-        found,
-        part,
-        lambda directory: write_gold(directory / "gold" / f"{part}.parquet", [question.id for question in asked], gold_N),
-        {f"debate/{name}": value for name, value in values.items()} | _gold.reads(gold),
-        {},
-    )
+
+    def report(found: Result) -> Report:
+        from w2s_mlflow.records import write_gold
+
+        gold_N = _gold.read(gold, asked, part, "debate")
+        debates, verdicts = _transcripts.read(found)
+        values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), gold_N)
+        metrics = {f"debate/{name}": value for name, value in values.items() if np.isfinite(value)}
+        ids = [question.id for question in asked]
+        return Report(
+            lambda directory: write_gold(directory / "gold" / f"{part}.parquet", ids, gold_N), metrics | _gold.reads(gold)
+        )
+
+    return following.attach_once(found, part, report)
 
 
 def _note(config: Config, inputs: Mapping[str, Result]) -> str:

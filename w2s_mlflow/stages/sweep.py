@@ -126,10 +126,10 @@ def run(config: Config) -> Result:
 
 
 def _drained(config: Config) -> Result:
-    from w2s_mlflow.tracking import planned, recorder, results
+    from w2s_mlflow.tracking import recorder, results, session
 
     waiting, name = jobs(config), f"sweep {config.sweep}"
-    if plan := planned.current():
+    if plan := session.current().plan:
         for job in waiting:
             job.run()
         return plan.placeholder(name, "sweep")
@@ -158,7 +158,7 @@ def _drained(config: Config) -> Result:
 
 def _searched(config: Config, search: Search) -> Result:
     """Bring the study to its trials; then `test` is read once, for the best setting beside the default."""
-    from w2s_mlflow.tracking import planned, recorder, results
+    from w2s_mlflow.tracking import recorder, results, session
 
     def trial(given: Mapping[str, Any]) -> list[Job]:
         return [Job(search.stage, one) for one in _search.configs(search, given, config.trial_seeds(), config.sizes())]
@@ -168,7 +168,7 @@ def _searched(config: Config, search: Search) -> Result:
     name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
     *waiting, best = _study.rehearsed(search, wanted, digest)
     of_trials = [job for given in waiting for job in trial(given)]  # what cannot be run ends here, too
-    if plan := planned.current():
+    if plan := session.current().plan:
         for job in [*of_trials, *_chosen(config, search, {}), *_chosen(config, search, best)]:
             job.run()
         return plan.placeholder(name, "sweep")
@@ -193,9 +193,9 @@ def _searched(config: Config, search: Search) -> Result:
 def _hangs_on(config: Config, search: Search) -> str:
     """The digest of all that a study's values hang on: the space, the objective, the store, and the fingerprints of what a
     trial with the default options is made of, so that other data, code or libraries are another study, too."""
-    from w2s_mlflow.tracking import planned, server
+    from w2s_mlflow.tracking import server, session
 
-    with planned.planning() as plan:
+    with session.planning() as plan:
         for one in _search.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, one).run()
     experiment = server.experiment()  # not by its address, which another machine may write in another way

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from w2s_mlflow import launch
 from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.tracking import recorder, session
 from w2s_mlflow.tracking.fingerprint import Parts
-from w2s_mlflow.tracking.recorder import Recorder
+from w2s_mlflow.tracking.recorder import Recorder, Report
 from w2s_mlflow.tracking.rehearsal import Follower
-from w2s_mlflow.tracking.results import Result, get
+from w2s_mlflow.tracking.results import ARTIFACTS, Result, get
 
 
 def tell(parts: Parts, run_id: str, *, finished: bool, reused: bool = False) -> None:
@@ -38,6 +39,30 @@ def follow(parts: Parts, make: Callable[[Recorder], None]) -> Result:
             return replace(get(said["run_id"]), reused=said["reused"])
         with tempfile.TemporaryDirectory(prefix="w2s-") as directory, launch.together():
             make(Follower(said["run_id"], Path(directory)))
+
+
+def attach_once(
+    found: Result, name: str, build: Callable[[Result], Report], is_there: Callable[[Result], bool] | None = None
+) -> Result:
+    """A finished run with a report added, unless it has it; in a plan the run as it is.
+
+    Args:
+        name: of the report; one of the same name takes its place.
+        build: makes the report of the run as it is now; one process calls it.
+        is_there: whether a run has the report; by default, whether it has one of this name.
+    """
+    has = is_there or (lambda run: f"{ARTIFACTS}.{name}" in run.tags)
+    if session.current().plan or has(found):
+        return found
+
+    def attach() -> Result:
+        latest = replace(get(found.run_id), reused=found.reused)
+        if has(latest):  # by another process that found this run
+            return latest
+        report = build(latest)
+        return recorder.attach(latest, name, report.stage, report.metrics, report.tags)
+
+    return led(found, attach)
 
 
 def led(found: Result, step: Callable[[], Result]) -> Result:

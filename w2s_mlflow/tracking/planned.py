@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +16,6 @@ from w2s_mlflow.tracking.server import client, experiment
 REUSED, TRAINED, RUNNING = "reused", "trained", "running"
 ALIKE = ("task", "weak", "strong", "head")
 """What two results must share for one to tell the time of the other."""
-
-_current: ContextVar[Plan | None] = ContextVar("current", default=None)
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,8 @@ class Plan:
     steps: dict[str, Step] = field(default_factory=dict)
     known: Mapping[str, Result] = field(default_factory=dict)
     """Finished results by fingerprint that need not be asked for one by one."""
+    _past: dict[str, list[Result]] = field(default_factory=dict)
+    """Finished runs by stage, by which times are estimated."""
 
     def reuse(self, fingerprint: str) -> Result | None:
         """A result that is known to be finished, noted."""
@@ -58,7 +55,7 @@ class Plan:
             self.steps[fingerprint] = Step(name, REUSED, 0.0)
             return result(found, reused=True)
         state = RUNNING if "RUNNING" in by_status else TRAINED
-        self.steps.setdefault(fingerprint, Step(name, state, _estimate(parts.stage, dict(options) | dict(identity))))
+        self.steps.setdefault(fingerprint, Step(name, state, self._estimate(parts.stage, dict(options) | dict(identity))))
         return self.placeholder(name, parts.stage, fingerprint)
 
     def again(self, found: Result) -> Result:
@@ -89,42 +86,20 @@ class Plan:
         """How many of the results to be trained have no estimate."""
         return sum(step.state == TRAINED and step.seconds is None for step in self.steps.values())
 
-
-def current() -> Plan | None:
-    """The plan being made, or None where results are."""
-    return _current.get()
-
-
-@contextlib.contextmanager
-def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
-    """Inside, stages only note what they would do: nothing is trained or written.
-
-    Args:
-        known: finished results by fingerprint, where many are asked for: they are then not looked up one by one.
-    """
-    plan = Plan(known=known or {})
-    token = _current.set(plan)
-    _past.cache_clear()
-    try:
-        yield plan
-    finally:
-        _current.reset(token)
-
-
-def _estimate(stage: str, params: Mapping[str, Any]) -> float | None:
-    """Median time of the finished runs of the same stage, task and models, in proportion to rows and epochs."""
-    alike = [run for run in _past(stage) if all(run.params.get(name) == str(params.get(name)) for name in ALIKE)]
-    rates = [run.seconds / _work(run.params) for run in alike]
-    return statistics.median(rates) * _work(params) if rates else None
+    def _estimate(self, stage: str, params: Mapping[str, Any]) -> float | None:
+        """Median time of the finished runs of the same stage, task and models, in proportion to rows and epochs."""
+        if stage not in self._past:
+            self._past[stage] = _finished(stage)
+        alike = [run for run in self._past[stage] if all(run.params.get(name) == str(params.get(name)) for name in ALIKE)]
+        rates = [run.seconds / _work(run.params) for run in alike]
+        return statistics.median(rates) * _work(params) if rates else None
 
 
 def _work(params: Mapping[str, Any]) -> float:
     return float(params.get("train_size") or 1) * float(params.get("epochs") or 1)
 
 
-@functools.cache
-def _past(stage: str) -> list[Result]:
-    found = client().search_runs(
-        [experiment().experiment_id], f"tags.`w2s.stage` = '{stage}' and attributes.status = 'FINISHED'", max_results=PAGE
-    )
+def _finished(stage: str) -> list[Result]:
+    clause = f"tags.`w2s.stage` = '{stage}' and attributes.status = 'FINISHED'"
+    found = client().search_runs([experiment().experiment_id], clause, max_results=PAGE)
     return [result(run, reused=True) for run in found]

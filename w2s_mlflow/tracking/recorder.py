@@ -10,7 +10,6 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from w2s_mlflow import __version__, checkpoint, launch, scratch
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.config import canonical_json, must
 from w2s_mlflow.records import Predictions, SoftLabels
-from w2s_mlflow.tracking import worker
+from w2s_mlflow.tracking import session, worker
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
 from w2s_mlflow.tracking.server import client, experiment, launch_run_id
 
@@ -39,8 +38,6 @@ DIGEST_LIMIT = 36
 
 PROCESSES = "w2s.processes"
 """The tag with the number of processes that make a run together; none for one alone."""
-
-_parent: ContextVar[str | None] = ContextVar("parent", default=None)
 
 
 class SupersededError(Exception):
@@ -202,23 +199,23 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
 @contextlib.contextmanager
 def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
     """A plain run under which the results made inside are filed: a grid or a search."""
-    with plain(name, stage, params, note) as recorder, below(recorder.run_id):
+    with plain(name, stage, params, note) as recorder, session.changed(parent=recorder.run_id):
         yield recorder
 
 
-def above() -> str | None:
-    """The run under which new ones are filed, if there is one."""
-    return _parent.get() or launch_run_id()
+def current_parent() -> str | None:
+    """The id of the run under which new runs are filed, if there is one."""
+    return session.current().parent or launch_run_id()
 
 
-@contextlib.contextmanager
-def below(run_id: str | None) -> Iterator[None]:
-    """Inside, new runs are filed under this one."""
-    outer = _parent.set(run_id)
-    try:
-        yield
-    finally:
-        _parent.reset(outer)
+@dataclass(frozen=True)
+class Report:
+    """What is added to a finished run."""
+
+    stage: Callable[[Path], None] = lambda directory: None
+    """Writes artifacts into the directory it is given."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def attach(
@@ -258,7 +255,7 @@ def _origin() -> dict[str, str]:
 
 
 def _tags(header: Header) -> dict[str, str]:
-    family = {MLFLOW_PARENT_RUN_ID: parent_id} if (parent_id := above()) else {}
+    family = {MLFLOW_PARENT_RUN_ID: parent_id} if (parent_id := current_parent()) else {}
     own = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
     own |= {PROCESSES: str(launch.size())} if launch.size() > 1 else {}
     return _origin() | own | dict(header.tags) | family | worker.marks()

@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ from mlflow.entities import Run, RunTag
 
 from w2s_mlflow import checkpoint, launch, scratch
 from w2s_mlflow.config import as_dict, flat
-from w2s_mlflow.tracking import claims, following, planned, results, worker
+from w2s_mlflow.tracking import claims, following, results, session, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, active, get, result, runs_of
@@ -31,10 +30,6 @@ PATIENCE = 60.0
 """Seconds in which whoever has a claim shows a run, or is taken for dead."""
 LOOKS = 3
 """How often an artifact is found damaged before that is believed."""
-
-_since: ContextVar[int] = ContextVar("since", default=0)
-_defer: ContextVar[bool] = ContextVar("defer", default=False)
-_progress: ContextVar[Callable[[str], None]] = ContextVar("progress", default=LOG.info)
 
 
 class BusyError(Exception):
@@ -66,17 +61,17 @@ class Order:
 
 
 def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
-    """The result that is ordered, found or made by `make`; under `planning` only noted.
+    """The result that is ordered, found or made by `make`; in a plan only noted.
 
     Of processes that were launched together the leader finds or makes it, and the others follow (following.py).
 
     Raises:
-        BusyError: under `deferring`, where another process is making it.
+        BusyError: another process is making it, and the session does not wait.
     """
-    if plan := planned.current():
+    if plan := session.current().plan:
         if known := plan.reuse(order.parts.digest()):
             return known
-        runs = [run for run in active(runs_of(order.parts.digest())) if run.info.start_time >= _since.get()]
+        runs = [run for run in active(runs_of(order.parts.digest())) if _is_reusable(run)]
         return plan.add(order.name, order.parts, order.identity, flat(order.config), runs)
     if not launch.leads():
         return following.follow(order.parts, make)
@@ -126,11 +121,11 @@ class _Search:
     _told: float = 0.0
 
     def step(self) -> Result | _Turn | None:
-        """The result, or the turn to make it, or None after a while of waiting. Raises BusyError under `deferring`."""
+        """The result, or the turn to make it, or None after a wait. Raises BusyError if the session does not wait."""
         every = runs_of(self.fingerprint)
         runs = active(every)
         for run in runs:
-            if run.info.status == "FINISHED" and run.info.start_time >= _since.get() and (found := _whole(run)):
+            if run.info.status == "FINISHED" and _is_reusable(run) and (found := _whole(run)):
                 LOG.debug("reused  %s", found.name)
                 return found
         # Whatever its status: a stranger may have taken an owner for dead that was only asleep, and is now awake.
@@ -163,12 +158,12 @@ class _Search:
         return None
 
     def _wait(self, what: str) -> None:
-        if _defer.get():
+        if not session.current().wait:
             raise BusyError(what)
         waited = time.monotonic() - self._began
         if waited - self._told >= worker.BEAT or not self._told:
             self._told = waited + 1e-9
-            _progress.get()(f"waiting {waited:.0f} s for {what}")
+            session.current().progress(f"waiting {waited:.0f} s for {what}")
         time.sleep(POLL)
 
 
@@ -190,6 +185,10 @@ def _whole(run: Run) -> Result | None:
     client().log_batch(run.info.run_id, tags=[RunTag(TORN, str(torn))])  # unlike set_tag it lets two write at once
     client().set_terminated(run.info.run_id, "FAILED")
     return None
+
+
+def _is_reusable(run: Run) -> bool:
+    return int(run.info.start_time) >= session.current().reuse_since
 
 
 def _seen(runs: Iterable[Run]) -> set[tuple[str, str, str, bool]]:
@@ -222,7 +221,7 @@ def _settled(runs: list[Run]) -> Run | None:
     """
     continued = None
     for run in runs:
-        if run.info.status == "FINISHED" or run.info.start_time < _since.get():
+        if run.info.status == "FINISHED" or not _is_reusable(run):
             continue
         owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
         over = owner.gone() if owner else run.info.status != "RUNNING"
@@ -244,45 +243,3 @@ def _owned(run: Run) -> bool:
 def _owner(run: Run) -> str:
     owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
     return f"process {owner.pid} on {owner.machine.rpartition('-')[0]}" if owner else "another process"
-
-
-@contextlib.contextmanager
-def reuse(policy: str) -> Iterator[None]:
-    """`exact`: a finished run with the same fingerprint is reused; `never`: only one that was made inside this block."""
-    with reusing(0 if policy == "exact" else int(time.time() * 1000)):
-        yield
-
-
-def since() -> int:
-    """The moment, in milliseconds, from which a run must be to be reused."""
-    return _since.get()
-
-
-@contextlib.contextmanager
-def reusing(since: int) -> Iterator[None]:
-    """Inside, no run from before this moment is reused."""
-    token = _since.set(since)
-    try:
-        yield
-    finally:
-        _since.reset(token)
-
-
-@contextlib.contextmanager
-def deferring() -> Iterator[None]:
-    """Inside, a result that another process is making raises BusyError instead of being waited for."""
-    token = _defer.set(True)
-    try:
-        yield
-    finally:
-        _defer.reset(token)
-
-
-@contextlib.contextmanager
-def waiting(progress: Callable[[str], None]) -> Iterator[None]:
-    """Inside, what is waited for is said to `progress`, such as a progress bar, instead of being logged."""
-    token = _progress.set(progress)
-    try:
-        yield
-    finally:
-        _progress.reset(token)
