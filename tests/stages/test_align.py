@@ -102,7 +102,7 @@ def test_a_draw_without_a_verdict_weighs_nothing() -> None:
     ("options", "said"),
     [
         ({"lam": -0.1}, "--lam must be at least 0, got -0.1"),
-        ({"kl": float("inf")}, "--kl must be at least 0, got inf"),
+        ({"kl": float("inf")}, "--kl must be finite, got inf"),
         ({"pieces": 0}, "--pieces must be at least 1, got 0"),
         ({"questions": 0}, "--questions must be at least 1, got 0"),
         ({"opponent": "policy"}, "--opponent must be one of gradient, random, got 'policy'"),

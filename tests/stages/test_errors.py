@@ -109,7 +109,7 @@ def test_an_analysis_shows_errors_and_reads_codes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"evidence": 1.0}, "--evidence must be between 0 and 1, got 1.0"),
+        ({"evidence": 1.0}, "--evidence must be in \\(0, 1\\), got 1.0"),
         ({"ceiling": "none"}, "--ceiling must be gold for a comparison of errors, got none"),
         ({"report": "none"}, "--report must be test for a comparison of errors, got none"),
     ],

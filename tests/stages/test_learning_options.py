@@ -32,7 +32,7 @@ LINEAR = "which has no linear layer of its own"
         ({"max_length": "0"}, "--max-length must be at least 1, got 0"),
         ({"dtype": "bfloat"}, "--dtype must be one of bfloat16, float32, got 'bfloat' (did you mean bfloat16?)"),
         ({"freeze": "trunc"}, "--freeze must be one of none, trunk, got 'trunc' (did you mean trunk?)"),
-        ({"pooling": "max"}, "--pooling must be one of first, last, mean, none, got 'max'"),
+        ({"pooling": "max"}, "--pooling must be one of auto, first, last, mean, got 'max'"),
         ({"freeze": "trunk", "head": "choose"}, f"--freeze must be none for the head choose, {LINEAR}, got trunk"),
         ({"pooling": "mean"}, f"--pooling must be none for the head choose, {LINEAR}, got mean"),
         ({"freeze": "trunk", "head": "classify", "lora": "4"}, "--lora must be none under --freeze trunk, got 4"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from w2s_mlflow import models
-from w2s_mlflow.config import LARGEST, checked_dataclass, must, option
+from w2s_mlflow.config import checked_dataclass, must, option
 from w2s_mlflow.stages import _heard, _judging
 from w2s_mlflow.stages._options import Training
 
@@ -20,9 +20,9 @@ class Config(Training):
     """The weak model: it labels, it argues on the other side, and, frozen, it answers where a judge asks a model."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """The strong model that is aligned."""
-    lam: float = option(default=0.1, ge=0, lt=LARGEST)
+    lam: float = option(default=0.1, ge=0)
     """lambda of eq. 2, the weight of the debate beside the labels; 0 is a plain student."""
-    kl: float = option(default=0.05, ge=0, lt=LARGEST)
+    kl: float = option(default=0.05, ge=0)
     """What the policy pays in D for each nat of distance from where it started."""
     pieces: int = option(default=3, ge=1)
     """Pieces of evidence that a side shows."""

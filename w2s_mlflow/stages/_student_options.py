@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from w2s_mlflow import config as options
 from w2s_mlflow import losses, models
-from w2s_mlflow.config import LARGEST, ConfigError, checked_dataclass, must, option, unknown
+from w2s_mlflow.config import ConfigError, checked_dataclass, must, option, unknown
 from w2s_mlflow.stages import _chain, _methods
 from w2s_mlflow.stages._methods import AUTO, CUSTOM, METHODS, labels_file
 from w2s_mlflow.stages._options import GIVEN, Training
@@ -51,7 +51,7 @@ class Config(Training):
     auto takes two of the strong model's ladder; none takes the method's."""
     rounds: int | None = option(default=None, ge=1)
     """How often the labels go through the chain; none takes 3."""
-    lr_decay: float | None = option(default=None, ge=1, lt=LARGEST)
+    lr_decay: float | None = option(default=None, ge=1)
     """Each model's learning rate is divided by this to the power of its position in the chain, the strong model's the last;
     none takes 10, the paper's, 1 leaves rates as they are."""
     strong_each_round: bool = False

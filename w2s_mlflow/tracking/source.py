@@ -74,7 +74,7 @@ def _digests(roots: tuple[str, ...]) -> dict[str, str]:
 
 
 def _reached(roots: Iterable[str]) -> list[Definition]:
-    waiting, found = [Definition(*_root(root)) for root in roots], dict[Definition, None]()
+    waiting, found = [_root(root) for root in roots], dict[Definition, None]()
     while waiting:
         definition = waiting.pop()
         if definition.name == ALL:
@@ -87,11 +87,12 @@ def _reached(roots: Iterable[str]) -> list[Definition]:
     return sorted(found)
 
 
-def _root(root: str) -> tuple[str, str]:
+def _root(root: str) -> Definition:
     module, _, name = root.partition(":")
-    if name and name not in _module(module).statements:
-        raise KeyError(f"{module} defines no {name}")
-    return module, name or ALL
+    found = _resolve(".".join(filter(None, (NAME, module, name))))
+    if found is None or (name and found.name == ALL):
+        raise KeyError(f"{NAME} has no {root}")
+    return found
 
 
 def clear() -> None:
