@@ -57,7 +57,7 @@ class Arguing:
         from w2s_mlflow import batching
 
         found: dict[str, float] = {}
-        for number, rows in enumerate(batching.parts(examples, self.micro_batch)):
+        for number, rows in enumerate(batching.parts(self.reading.data, examples, self.micro_batch)):
             share = len(rows) / len(examples)
             loss, values = self._argued(rows, (self.seed, step, number))
             backward(self.weight * share * loss)

@@ -112,9 +112,10 @@ class Training(Reported):
     learning_rate: float | None = None
     """Peak learning rate of AdamW; none takes the model's own, ten times it with --lora, and 0.01 with --freeze trunk."""
     micro_batch: int | None = None
-    """Examples that go through the model at once, in training and in predictions; none takes whole batches. A loss sees the
-    whole batch all the same, so the result differs in the last bits alone (with dropout, in what is drawn, and so in the draws
-    of align and of debate --explainer rationale or line)."""
+    """At most as many tokens, padding included, go through the model at once as so many of the longest examples have: in
+    training of a batch, which none takes whole; in predictions of all rows, and never more than a fixed number of tokens. A
+    loss sees the whole batch all the same, so the result differs in the last bits alone (with dropout, in what is drawn, and
+    so in the draws of align and of debate --explainer rationale or line)."""
     dtype: str = "float32"
     """What the model computes in, in training and in stored predictions: float32 or bfloat16; weights, optimizer and loss are
     float32 in both, and so is a model that was kept when it answers."""
