@@ -9,8 +9,7 @@ from w2s_mlflow.records import Ints
 BUDGET = 2048
 """Tokens, padding included, that go through a model at once where nothing is learned.
 
-More is no faster on a CPU, for MiniLM from 1,024 on and for chess-426k from 2,048, and pads more and holds more
-(benchmarks/LOG.md).
+On a CPU more is no faster for MiniLM and chess-426k, and pads and holds more; less is slower (benchmarks/LOG.md).
 """
 
 
