@@ -2,14 +2,17 @@
 
     W2S_DATA_DIR=MIRROR python benchmarks/padding.py --tokenizer PATH
 
-Three ways: batches as training makes them (shuffled, then sorted by length within a window), random batches padded to their
-longest row, and every row padded to the longest of all. And what it takes to tokenise once, and to read what is kept.
+Of 500, 2,000 and all rows: batches as training makes them (sorted by length within equal pools), as it made them before
+(within pools of 50 batches, the last one of what was left), the least that as many batches of at most 32 rows can have, random
+batches padded to their longest row, and every row padded to the longest of all; and what predictions put through at once, by a
+budget of tokens and by 256 rows. And what it takes to tokenise once, and to read what is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import time
@@ -20,17 +23,67 @@ import numpy as np
 import pyarrow.parquet as pq
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from w2s_mlflow import batching
+from w2s_mlflow import batching, token_batches
 from w2s_mlflow.records import Ints
 from w2s_mlflow.tokens import Reader
 
-BATCH = 32
+BATCH, ROWS, POOL = 32, 256, 50
+SIZES = (500, 2000)
 
 
 def share(lengths_N: Ints, batches: Iterable[Ints], width: int | None = None) -> float:
     """Padding / all tokens, in percent; each batch as wide as its longest row, or `width`."""
-    cells = sum(len(batch) * (width or int(lengths_N[batch].max())) for batch in batches)
+    return of_cells(lengths_N, sum(len(batch) * (width or int(lengths_N[batch].max())) for batch in batches))
+
+
+def of_cells(lengths_N: Ints, cells: int) -> float:
+    """Padding / all tokens, in percent, where `cells` tokens go through."""
     return round(100 * (1 - int(lengths_N.sum()) / cells), 1)
+
+
+def least(lengths_N: Ints) -> int:
+    """The fewest tokens, padding included, of any ceil(N / 32) batches of at most 32 rows.
+
+    Whatever the sizes of the batches, rows in order of length need the fewest; over all sizes that is found batch by batch, by
+    the rows that batches have been short of so far.
+    """
+    sorted_N, count = np.sort(lengths_N), math.ceil(len(lengths_N) / BATCH)
+    room = count * BATCH - len(lengths_N)
+    best = [0.0, *[math.inf] * room]
+    for batch in range(1, count + 1):
+        ends = [batch * BATCH - short for short in range(room + 1)]
+        best = [
+            min(best[before] + (BATCH - short + before) * int(sorted_N[max(end, 1) - 1]) for before in range(short + 1))
+            if 0 < end <= len(lengths_N)
+            else math.inf
+            for short, end in enumerate(ends)
+        ]
+    return int(best[room])
+
+
+def made_before(lengths_N: Ints) -> list[Ints]:
+    """Training batches until 2026-11-29: a pool of 50 batches after the other."""
+    shuffled, found = np.random.default_rng(0).permutation(len(lengths_N)), []
+    for start in range(0, len(shuffled), POOL * BATCH):
+        pool = shuffled[start : start + POOL * BATCH]
+        pool = pool[np.argsort(lengths_N[pool], kind="stable")]
+        found += [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
+    return found
+
+
+def shares(lengths_N: Ints) -> dict[str, float]:
+    """Every way, in percent."""
+    shuffled, order = np.random.default_rng(0).permutation(len(lengths_N)), np.argsort(lengths_N, kind="stable")
+    drawn = [shuffled[start : start + BATCH] for start in range(0, len(shuffled), BATCH)]
+    return {
+        "batches of train": share(lengths_N, batching.batches(lengths_N, BATCH, np.random.default_rng(0))),
+        "as made before": share(lengths_N, made_before(lengths_N)),
+        "the least": of_cells(lengths_N, least(lengths_N)),
+        "random batches": share(lengths_N, drawn),
+        "to the longest of all": share(lengths_N, drawn, int(lengths_N.max())),
+        "predictions by a budget": share(lengths_N, token_batches.by_length(lengths_N)),
+        "predictions by 256 rows": share(lengths_N, [order[start : start + ROWS] for start in range(0, len(order), ROWS)]),
+    }
 
 
 def main() -> None:
@@ -52,19 +105,15 @@ def main() -> None:
             started = time.perf_counter()
             lengths_N = reader.read(rows).lengths_N()
             seconds.append(round(time.perf_counter() - started, 3))
-    shuffled = np.random.default_rng(0).permutation(len(rows))
-    ordered = [shuffled[start : start + BATCH] for start in range(0, len(rows), BATCH)]
     found = {
         "rows": len(rows),
         "tokens": int(lengths_N.sum()),
         "longest": int(lengths_N.max()),
-        "batches of train": share(lengths_N, batching.batches(lengths_N, BATCH, np.random.default_rng(0))),
-        "random batches": share(lengths_N, ordered),
-        "to the longest of all": share(lengths_N, ordered, int(lengths_N.max())),
+        **{str(size): shares(lengths_N[:size]) for size in (*SIZES, len(rows))},
         "seconds to tokenise": seconds[0],
         "seconds to read what is kept": seconds[1],
     }
-    print(json.dumps(found))
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

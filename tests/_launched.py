@@ -44,7 +44,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
         labels_NC = None if name == "language" else torch.from_numpy(labels(ROWS))
         for loss, function in _losses(name).items():
             for micro_batch in (1, 4, 32) if loss in ("confidence", "next") else (4,):
-                parts = [data.batch(part) for part in batching.parts(group.share(np.arange(ROWS)), micro_batch)]
+                parts = [data.batch(part) for part in batching.parts(data, np.arange(ROWS), micro_batch, group)]
                 value = gradients.of_batch(head, head, parts, labels_NC, function, 0.5, _backward, group)
                 group.sum_gradients(weights)
                 place = f"{kind}-{name}/{loss}/{micro_batch}"
@@ -71,15 +71,15 @@ def _trained() -> Iterator[tuple[str, Tensor]]:
 
 
 def _predicted() -> Iterator[tuple[str, Tensor]]:
-    """Chunks of 16 rows for two processes, of 8 alone: either way the last row is left over."""
+    """Of 33 rows one is left over by two processes."""
     head = made("bert", "classify")
     assert isinstance(head, Classify)
     data = head.encode(examples(ROWS))
-    for batch_size in (1, 8, 256):
-        yield f"probabilities/{batch_size}", torch.from_numpy(predict.probabilities(head, data, batch_size))
-        pooled_RD = predict.pooled(head, data, batch_size).pooled_RD
+    for micro_batch in (1, 8, None):
+        yield f"probabilities/{micro_batch}", torch.from_numpy(predict.probabilities(head, data, micro_batch))
+        pooled_RD = predict.pooled(head, data, micro_batch).pooled_RD
         assert pooled_RD is not None
-        yield f"pooled/{batch_size}", torch.from_numpy(pooled_RD)
+        yield f"pooled/{micro_batch}", torch.from_numpy(pooled_RD)
     reader = made("llama", "language")
     yield "mean_loss", torch.tensor([language.mean_loss(reader, reader.encode(examples(ROWS)), 4)])
 

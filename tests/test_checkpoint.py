@@ -194,10 +194,22 @@ def test_a_finished_training_gives_its_best_weights_again(directory: Path) -> No
     assert again.reported == {} and same(again, whole())
 
 
-def test_tied_weights_are_kept(directory: Path) -> None:
-    def tied() -> Head:
+def tie(model: Any) -> None:
+    model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def turn(model: Any) -> None:
+    """Weights whose columns stand one after the other in memory."""
+    weight = model.lm_head.weight
+    weight.data = weight.data.t().contiguous().t()
+    assert not weight.is_contiguous()
+
+
+@pytest.mark.parametrize("change", [tie, turn])
+def test_tied_and_turned_weights_are_kept(change: Callable[[Any], None], directory: Path) -> None:
+    def changed() -> Head:
         head = new_head()
-        head.model.lm_head.weight = head.model.model.embed_tokens.weight
+        change(head.model)
         return head
 
     def fitted(head: Head, dies: int = 0) -> Head:
@@ -207,13 +219,13 @@ def test_tied_weights_are_kept(directory: Path) -> None:
         train.fit(head, *data(), noisy_loss, OPTIONS, report=report, checkpoint=Checkpoint(directory, 1))
         return head
 
-    expected = fitted(tied()).state_dict()
+    expected = fitted(changed()).state_dict()
     checkpoint.clear(directory)
     with pytest.raises(DeadError):
-        fitted(tied(), dies=5)
-    found = fitted(tied())
+        fitted(changed(), dies=5)
+    found = fitted(changed())
     assert all(torch.equal(expected[name], value) for name, value in found.state_dict().items())
-    assert found.model.lm_head.weight is found.model.model.embed_tokens.weight
+    assert (found.model.lm_head.weight is found.model.model.embed_tokens.weight) == (change is tie)
 
 
 # --- notes ------------------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def margin(head: Head, data: Encoded, example: int) -> float:
 def test_a_score_is_how_the_margin_grows_with_the_embedding(kind: str) -> None:
     head = made(kind)
     data = encoded(head)
-    found_T = evidence.scores(head, data, ANSWERS, batch_size=3)
+    found_T = evidence.scores(head, data, ANSWERS, micro_batch=3)
     step, k = 1e-2, data.rows_per_example
     checked = 0
     for row, (start, length) in enumerate(zip(data.offsets_R, data.lengths_R, strict=True)):

@@ -80,7 +80,7 @@ def test_predictions_come_back_in_the_order_asked_for() -> None:
     one = head("choose")
     data = one.encode(EXAMPLES)
     expected = one(data.batch(np.arange(3))).softmax(dim=-1).detach().numpy()
-    assert predict.probabilities(one, data, batch_size=2) == pytest.approx(expected, abs=1e-6)
+    assert predict.probabilities(one, data, micro_batch=2) == pytest.approx(expected, abs=1e-6)
 
 
 def test_choose_scores_the_candidates_after_the_last_word() -> None:

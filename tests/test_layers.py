@@ -20,7 +20,7 @@ PACKAGE = Path(w2s_mlflow.__file__).parent
 
 LAYERS = (
     {"config", "records", "hub", "scratch", "streams"},
-    {"metrics", "stats", "calibration", "split", "losses", "processes", "pieces", "checkpoint"},
+    {"metrics", "stats", "calibration", "split", "losses", "processes", "pieces", "token_batches", "checkpoint"},
     {"launch"},
     {"tasks", "models", "judges", "tables", "figures"},
     {"cache"},

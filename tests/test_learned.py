@@ -140,7 +140,7 @@ def test_of_a_frozen_trunk_the_linear_layer_alone_learns_from_what_it_says_once(
     assert isinstance(head, Classify)
     before, data, passes = weights(head), head.encode(examples(40)), []
     plain = predict.probabilities(head, data)
-    pooled = predict.pooled(head, data, batch_size=7)
+    pooled = predict.pooled(head, data, micro_batch=7)
     np.testing.assert_allclose(predict.probabilities(head, pooled), plain, atol=1e-6)
     head.model.register_forward_hook(lambda *_: passes.append(1))
     head.model.base_model.register_forward_hook(lambda *_: passes.append(1))
@@ -165,7 +165,7 @@ def test_rows_keep_their_order_and_a_comparison_its_two() -> None:
     head = made("bert", "compare")
     assert isinstance(head, Classify)
     data = head.encode(examples(9))
-    rows = predict.pooled(head, data, batch_size=4).pooled_RD
+    rows = predict.pooled(head, data, micro_batch=4).pooled_RD
     assert rows is not None and rows.shape == (18, 16)
     with torch.inference_mode():
         for n in range(9):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,9 +51,20 @@ def test_an_epoch_holds_every_example_once_and_sorts_by_length(lengths: list[int
     lengths_N = np.array(lengths)
     found = list(batching.batches(lengths_N, batch_size, np.random.default_rng(0)))
     assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
-    assert sum(len(batch) < batch_size for batch in found) <= 1 + len(lengths) // (batching.POOL * batch_size)
+    assert len(found) == math.ceil(len(lengths) / batch_size)  # by so many steps a training falls to rate zero
+    assert sorted(map(len, found))[1:] == [batch_size] * (len(found) - 1)
     spread = sum(int(lengths_N[batch].max() - lengths_N[batch].min()) for batch in found)
-    assert len(lengths) > batching.POOL * batch_size or spread <= max(lengths) - min(lengths)
+    assert spread <= max(1, round(len(found) / batching.POOL)) * (max(lengths) - min(lengths))
+
+
+@pytest.mark.parametrize(("count", "pools"), [(500, 1), (2000, 1), (2400, 2), (8000, 5)])
+def test_no_pool_is_small(count: int, pools: int) -> None:
+    """Batches of one pool do not overlap in length, and each pool reaches over all lengths."""
+    lengths_N = np.random.default_rng(1).permutation(count)
+    found = list(batching.batches(lengths_N, 32, np.random.default_rng(0)))
+    ranges = [(lengths_N[batch].min(), lengths_N[batch].max()) for batch in found]
+    overlaps = [sum(low <= length <= high for low, high in ranges) for length in range(count // 10, count - count // 10)]
+    assert max(overlaps) == pools and np.mean(overlaps) > 0.9 * pools
 
 
 def test_batches_differ_from_epoch_to_epoch_and_with_the_seed() -> None:
@@ -111,6 +124,26 @@ def test_the_loss_sees_the_whole_batch_and_growing_progress(head: Head, data: tu
     train.fit(head, *data, spy, OPTIONS)
     assert sorted(size for size, _ in seen[:3]) == [4, 8, 8]
     assert [progress for _, progress in seen] == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+
+
+def test_without_a_fused_adamw_the_training_is_the_same(
+    head: Head, data: tuple[Encoded, Floats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused, plain, asked = copy.deepcopy(head), copy.deepcopy(head), list[bool]()
+    train.fit(fused, *data, loss, OPTIONS)
+
+    def refuse(*given: Any, fused: bool = False, **options: Any) -> torch.optim.AdamW:
+        asked.append(fused)
+        if fused:
+            raise RuntimeError("`fused=True` requires all the params to be floating point Tensors of supported devices")
+        return torch.optim.AdamW(*given, **options)
+
+    monkeypatch.setattr(train, "AdamW", refuse)
+    train.fit(plain, *data, loss, OPTIONS)
+    assert asked == [True, False]
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(fused.state_dict()[name], weight, rtol=1e-4, atol=1e-5)
+    assert any(not torch.equal(fused.state_dict()[name], weight) for name, weight in plain.state_dict().items())
 
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("batch_size", 0), ("learning_rate", float("nan"))])

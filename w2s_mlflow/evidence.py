@@ -15,27 +15,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from w2s_mlflow import token_batches
 from w2s_mlflow.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 
-BATCH = 64
 GAP = " … "
 """Between pieces of a text that do not stand side by side in it."""
 Mask = NDArray[np.bool_]
 
 
-def scores(head: Head, data: Encoded, answers_N: Ints, batch_size: int = BATCH) -> Floats:
+def scores(head: Head, data: Encoded, answers_N: Ints, micro_batch: int | None = None) -> Floats:
     """How much each token speaks for the answers, (T,): the gradient of the answer's margin over all others, times input.
 
     The margin is logit_a - log sum_{c != a} exp(logit_c); the input is the token's embedding (Shrikumar et al. 2017).
     """
     found_T = np.zeros(len(data.flat), dtype=np.float32)
-    order, k = np.argsort(data.lengths_N(), kind="stable"), data.rows_per_example
-    device = next(head.parameters()).device
+    k, device = data.rows_per_example, next(head.parameters()).device
     training = head.training
     head.eval()
-    for start in range(0, len(order), batch_size):
-        examples = order[start : start + batch_size]
+    for examples in token_batches.by_length(data.lengths_N(), micro_batch, rows=k):
         batch = {name: tensor.to(device) for name, tensor in data.batch(examples).items()}
         with torch.enable_grad(), _frozen(head), _embedded(head.model) as embedded:
             margin = _margin(head(batch), torch.from_numpy(answers_N[examples]).to(device)).sum()

@@ -11,6 +11,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -69,9 +70,14 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
 
 
 def like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """This process's shard of a whole tensor that belongs to `weight`, if that is in shards; else the tensor as it is."""
-    if not isinstance(weight, DTensor) or tensor.shape != weight.shape:  # AdamW counts its steps in a single number
+    """This process's shard of a whole tensor that belongs to `weight`, if that is in shards; else the tensor, in its strides.
+
+    A fused AdamW takes weight, gradient and state in the order of memory: of other strides it would make another training.
+    """
+    if tensor.shape != weight.shape:  # AdamW counts its steps in a single number
         return tensor
+    if not isinstance(weight, DTensor):
+        return tensor if tensor.stride() == weight.stride() else torch.empty_like(weight, device=tensor.device).copy_(tensor)
     shard = distribute_tensor(tensor.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
     return shard.clone()  # else it would hold the memory of the whole
 

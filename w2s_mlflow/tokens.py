@@ -69,9 +69,10 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.lengths_R) // self.rows_per_example
 
-    def lengths_N(self) -> Ints:
-        """The longest token row of each example, (N,): what batches are sorted by."""
-        longest_N: Ints = self.lengths_R.reshape(-1, self.rows_per_example).max(axis=1)
+    def lengths_N(self, examples: Ints | None = None) -> Ints:
+        """The longest token row of each example, or of each of the given ones, (N,): what batches are sorted by."""
+        lengths_NK = self.lengths_R.reshape(-1, self.rows_per_example)
+        longest_N: Ints = (lengths_NK if examples is None else lengths_NK[examples]).max(axis=1)
         return longest_N
 
     def tokens(self, examples: Ints) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
@@ -51,7 +52,7 @@ class Options:
     seed: int
     weight_decay: float = 0.01
     micro_batch: int | None = None
-    """Examples that go through the model at once; None: the whole batch."""
+    """At most as many tokens go through the model at once as so many of the longest examples of a batch have; None: all."""
     dtype: str = "float32"
     """What the model computes in, float32 or bfloat16; weights, optimizer and loss are float32."""
     also: Also | None = None
@@ -127,8 +128,7 @@ def fit(
         accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=whole)
     learner = sharded.split(head, group) if launch.shards() else head
     weights = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
-    optimizer = accelerator.prepare(optimizer)
+    optimizer = accelerator.prepare(_optimizer(weights, options))
     answer = gradients.computing(learner, options.dtype)
     steps = options.epochs * math.ceil(len(data) / options.batch_size)
     schedule = LambdaLR(optimizer, lambda step: warmup_then_linear(step, steps))
@@ -169,6 +169,15 @@ def fit(
     if learner is not head:
         sharded.join(head, learner)
     return training.fit
+
+
+def _optimizer(weights: Sequence[Tensor], options: Options) -> AdamW:
+    """AdamW, fused where torch has that for the device of the weights: a small part of the time (benchmarks/LOG.md)."""
+    adamw = functools.partial(AdamW, weights, lr=options.learning_rate, weight_decay=options.weight_decay)
+    try:
+        return adamw(fused=True)
+    except RuntimeError:  # torch's own refusal
+        return adamw()
 
 
 @dataclass
@@ -256,7 +265,9 @@ class _Training:
             index, _, slot = name.partition(".")
             slots.setdefault(int(index), {})[slot] = sharded.like(tensor, weights[int(index)])
         learned.load_state(self.head, model)
-        self.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
+        own = self.optimizer.param_groups  # whether it is fused is for this device to say
+        groups = [kept | {"fused": now["fused"]} for kept, now in zip(state["optimizer"], own, strict=True)]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.schedule.load_state_dict(state["schedule"])
         self.fit, self.best = Fit(**state["fit"]), best or None
         self.epoch, self.batch = state["epoch"], state["batch"]

@@ -42,7 +42,7 @@ def test_all_layers_of_a_batch_are_those_of_each_text_alone(kind: str, pooling: 
     train.seed_everything(0)
     model, tokenizer = getattr(trunks, kind)()
     head = heads.Classify(model, tokenizer, 2, pooling)
-    found = predict.layers(head, heads.whole(head.reader, EXAMPLES), pooling, batch_size=3)
+    found = predict.layers(head, heads.whole(head.reader, EXAMPLES), pooling, micro_batch=3)
     assert found.shape[0] == 7 and found.shape[1] == head.model.config.num_hidden_layers + 1
     for row, example in enumerate(EXAMPLES):
         batch = head.encode([example]).batch(np.arange(1))
@@ -95,21 +95,21 @@ def test_its_numbers_follow_from_its_table_and_reads_are_counted() -> None:
 
 
 @pytest.fixture
-def layers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """(rows at once, type) of each pass through a model from here on."""
-    seen: list[tuple[int, str]] = []
+def layers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int | None, str]]:
+    """(micro-batch, type) of each pass through a model from here on."""
+    seen: list[tuple[int | None, str]] = []
     own = predict.layers
 
-    def spy(head: heads.Head, data: heads.Encoded, pooling: str, batch_size: int, dtype: str) -> Any:
-        seen.append((batch_size, dtype))
-        return own(head, data, pooling, batch_size, dtype)
+    def spy(head: heads.Head, data: heads.Encoded, pooling: str, micro_batch: int | None, dtype: str) -> Any:
+        seen.append((micro_batch, dtype))
+        return own(head, data, pooling, micro_batch, dtype)
 
     monkeypatch.setattr(predict, "layers", spy)
     return seen
 
 
 def test_a_model_is_built_only_for_activations_that_are_not_kept_and_is_placed(
-    monkeypatch: pytest.MonkeyPatch, layers: list[tuple[int, str]]
+    monkeypatch: pytest.MonkeyPatch, layers: list[tuple[int | None, str]]
 ) -> None:
     asked, placed = config(seed=5, micro_batch=32), list[heads.Head]()
     first = probe.run(replace(asked, probe_size=20))  # with the student
@@ -127,7 +127,7 @@ def test_a_model_is_built_only_for_activations_that_are_not_kept_and_is_placed(
 
 
 @pytest.mark.slow
-def test_another_task_can_be_the_concept_and_nothing_is_computed_twice(layers: list[tuple[int, str]]) -> None:
+def test_another_task_can_be_the_concept_and_nothing_is_computed_twice(layers: list[tuple[int | None, str]]) -> None:
     first = probe.run(config(concepts="chess,chess_preference"))
     assert {row["concept"] for row in rows(first)} == {"chess", "chess_preference"}
     assert probe.run(config(concepts="chess,chess_preference")).run_id == first.run_id

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2s_mlflow import evidence, pieces
+from w2s_mlflow import evidence, pieces, token_batches
 from w2s_mlflow.explainers import Explainer, _policy
 from w2s_mlflow.explainers._places import NOWHERE, Read, read
 from w2s_mlflow.explainers._policy import Policy, draw, entropy, log_probability, scores, surrogate
@@ -26,7 +26,6 @@ __all__ = ["CHOOSERS", "Mind", "Policy", "Read", "explained", "explainer", "read
 __all__ += ["draw", "entropy", "log_probability", "scores", "surrogate"]
 
 CHOOSERS = ("policy", "gradient", "random")
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Mind:
     """One side of a debate: a fitted model with its decisions on the questions, and its policy where it has one.
 
     Attributes:
-        micro_batch: questions that go through the model at once; None: BATCH.
+        micro_batch: at most as many tokens at once as so many of the longest questions have; None: token_batches.BUDGET alone.
     """
 
     head: Head
@@ -92,7 +91,7 @@ def _at_random(mind: Mind) -> tuple[Tensor, Tensor]:
 def _by_gradient(mind: Mind) -> tuple[Tensor, Tensor]:
     """The sum over a piece's tokens of gradient times input for the decision."""
     read_NP, reading = readable(mind.reading), mind.reading
-    score_T = evidence.scores(mind.head, reading.data, mind.decisions_N, mind.micro_batch or BATCH)
+    score_T = evidence.scores(mind.head, reading.data, mind.decisions_N, mind.micro_batch)
     example_T = np.repeat(np.arange(len(reading.data.lengths_R)) // reading.data.rows_per_example, reading.data.lengths_R)
     known_T = reading.piece_T != NOWHERE
     scores_NP = np.zeros(read_NP.shape, dtype=np.float32)
@@ -104,12 +103,11 @@ def _by_policy(mind: Mind) -> tuple[Tensor, Tensor]:
     assert mind.policy is not None, "the chooser policy needs one"
     reading, read_NP = mind.reading, readable(mind.reading)
     scores_NP = torch.zeros(read_NP.shape)
-    order, size = np.argsort(reading.data.lengths_N(), kind="stable"), mind.micro_batch or BATCH
+    batches = token_batches.by_length(reading.data.lengths_N(), mind.micro_batch, rows=reading.data.rows_per_example)
     device, training = next(mind.head.parameters()).device, mind.head.training
     mind.head.eval()
     with torch.inference_mode():
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
+        for rows in batches:
             batch, piece_RL = reading.batch(rows, device)
             decisions = torch.from_numpy(mind.decisions_N[rows]).to(device)
             found_NP, _ = _policy.scores(mind.head, mind.policy, batch, piece_RL, decisions, read_NP.shape[1])

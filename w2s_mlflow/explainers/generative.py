@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from w2s_mlflow import streams
+from w2s_mlflow import streams, token_batches
 from w2s_mlflow.config import ConfigError, must
 from w2s_mlflow.explainers.extractive import Mind
 from w2s_mlflow.heads import Head
@@ -28,7 +28,6 @@ from w2s_mlflow.records import Example, Explanation
 from w2s_mlflow.tokens import SEPARATOR, Encoded, Reader
 
 CHOOSERS = ("rationale", "line")
-BATCH = 64
 TRIES = 2
 TOP_P = 0.9
 """Sampled are the most probable tokens that together have this probability (Holtzman et al. 2020, section 3.1)."""
@@ -79,7 +78,7 @@ def explainer(chooser: str, mind: Mind, tokens: int, claims: Sequence[str], seed
     _check(chooser, mind.head, claims)
     prompt, keep = {"rationale": (_asked, _sentences), "line": (_played, _line)}[chooser]
     questions = mind.reading.questions
-    sample, reader, room = _sampler(mind.head, tokens, mind.micro_batch or BATCH), mind.head.reader, _room(mind.head, tokens)
+    sample, reader, room = _sampler(mind.head, tokens, mind.micro_batch), mind.head.reader, _room(mind.head, tokens)
     draws = itertools.count()
 
     def say(heard: Sequence[str]) -> list[str]:
@@ -156,7 +155,7 @@ Sampler = Callable[[Sequence[str], tuple[int, ...]], list[str]]
 """(prompts, the seed and what else the draw goes by) -> what the model says after each."""
 
 
-def _sampler(head: Head, tokens: int, size: int) -> Sampler:
+def _sampler(head: Head, tokens: int, micro_batch: int | None) -> Sampler:
     reader = Reader(head.tokenizer, head.model, _room(head, tokens))
     how = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=True,
@@ -173,10 +172,11 @@ def _sampler(head: Head, tokens: int, size: int) -> Sampler:
         if not prompts:
             return []
         data = reader.read([(prompt,) for prompt in prompts], keep_end=True, closed=False)
-        order, found = np.argsort(data.lengths_R, kind="stable"), [""] * len(prompts)
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            for row, text in zip(rows, _generated(head, data, rows, how, (*seeds, start)), strict=True):
+        found, start = [""] * len(prompts), 0
+        for rows in token_batches.by_length(data.lengths_R + tokens, micro_batch):  # with what is said after each
+            texts = _generated(head, data, rows, how, (*seeds, start))
+            start += len(rows)
+            for row, text in zip(rows, texts, strict=True):
                 found[row] = text
         return found
 

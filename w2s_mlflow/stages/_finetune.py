@@ -155,14 +155,14 @@ def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encod
     if config.freeze is None:
         return data
     assert isinstance(head, heads.Classify)
-    return predict.pooled(head, data, config.micro_batch or predict.BATCH, config.dtype)
+    return predict.pooled(head, data, config.micro_batch, config.dtype)
 
 
 def probabilities(head: Head, data: Encoded, config: Training) -> Floats:
     """What the head says of encoded examples, (N, C), computed as all stored predictions are."""
     from w2s_mlflow import predict
 
-    return predict.probabilities(head, data, config.micro_batch or predict.BATCH, config.dtype)
+    return predict.probabilities(head, data, config.micro_batch, config.dtype)
 
 
 def predictions(head: Head, examples: Sequence[Example], config: Training) -> Predictions:

@@ -104,9 +104,10 @@ class Training(Reported):
     learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
     """Peak learning rate of AdamW; none takes the model's own, ten times it with --lora, and 0.01 with --freeze trunk."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
-    """Examples that go through the model at once, in training and in predictions; none takes whole batches. A loss sees the
-    whole batch all the same, so the result differs in the last bits alone (with dropout, in what is drawn, and so in the draws
-    of align and of debate --explainer rationale or line)."""
+    """At most as many tokens, padding included, go through the model at once as so many of the longest examples have: in
+    training of a batch, which none takes whole; in predictions of all rows, and never more than a fixed number of tokens. A
+    loss sees the whole batch all the same, so the result differs in the last bits alone (with dropout, in what is drawn, and
+    so in the draws of align and of debate --explainer rationale or line)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the model computes in, in training and in stored predictions: float32 or bfloat16; weights, optimizer and loss are
     float32 in both, and so is a model that was kept when it answers."""

@@ -126,10 +126,9 @@ def _on_evidence(
 
     head, other = (_finetune.kept(run) for run in (found, top))
     data = head.encode(examples)
-    size = config.micro_batch or evidence.BATCH
     scored = {
-        "own": evidence.scores(head, data, answers["answer"], size),
-        "ceiling": evidence.scores(other, data, answers["ceiling_answer"], size),
+        "own": evidence.scores(head, data, answers["answer"], config.micro_batch),
+        "ceiling": evidence.scores(other, data, answers["ceiling_answer"], config.micro_batch),
         "random": streams.generator(config.seed, streams.RANDOM_EVIDENCE).random(len(data.flat), dtype=np.float32),
     }
     kept = {name: evidence.top(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}

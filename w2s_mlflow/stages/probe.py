@@ -155,7 +155,7 @@ def _activations(head: Callable[[], Head], weights: str, concept: _gold.Concept,
     def made() -> cache.Arrays:
         read = heads.responses if tasks.find(concept.task).head == "compare" else heads.whole
         data = read(head().reader, examples)
-        return {"hidden": predict.layers(head(), data, pooling, config.micro_batch or predict.BATCH, config.dtype)}
+        return {"hidden": predict.layers(head(), data, pooling, config.micro_batch, config.dtype)}
 
     found_NLD: Floats = cache.arrays(f"probe-{name}", made)["hidden"]
     return found_NLD
