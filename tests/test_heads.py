@@ -231,7 +231,7 @@ def test_pooling_and_limit_come_back_from_disk(tmp_path: Path) -> None:
 
 
 def test_an_unknown_head_is_named() -> None:
-    with pytest.raises(ConfigError, match="--head must be one of auto, choose, classify, compare, got 'chose'"):
+    with pytest.raises(ConfigError, match="--head must be one of choose, classify, compare, got 'chose'"):
         head("chose")
 
 

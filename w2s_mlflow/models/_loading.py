@@ -17,7 +17,7 @@ from w2s_mlflow.models._digest import digest
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-OPTION = "weak or --strong"
+OPTION = "--weak or --strong"
 """What errors name, once it is no longer known which option the model came from."""
 NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt", "*.model")
 """What is fetched of a repository."""
