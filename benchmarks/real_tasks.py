@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from w2s_mlflow.config import plugin
+from w2s_mlflow.registry import plugin
 from w2s_mlflow.stages import _methods, _report, analyze, student
 from w2s_mlflow.stages.sweep import parse_seeds
 

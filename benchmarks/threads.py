@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from w2s_mlflow import heads, models, tasks, train
-from w2s_mlflow.config import plugin
 from w2s_mlflow.losses import cross_entropy
+from w2s_mlflow.registry import plugin
 
 EXAMPLES, REPEATS = 256, 5
 

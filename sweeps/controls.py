@@ -7,13 +7,13 @@ from random weights.
 
 from typing import Any
 
-from w2s_mlflow import config
+from w2s_mlflow import registry
 
 STUDENT: dict[str, Any] = {"stage": "student", "weak": "chess-60k", "strong": "chess-426k", "early_stopping": "none"}
 CONTROLS = ["hard_labels", "random_labels", "oracle", "untuned", "random_weights"]
 
 SETTINGS = [
-    *(STUDENT | {"loss": loss} for loss in config.plugins("losses")),
+    *(STUDENT | {"loss": loss} for loss in registry.plugins("losses")),
     *(STUDENT | {"method": method} for method in CONTROLS),
     STUDENT | {"calibrate": True},
     *(STUDENT | {"epochs": 4, "early_stopping": stopping} for stopping in ("none", "weak", "oracle")),

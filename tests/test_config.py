@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from w2s_mlflow import config, tasks
-from w2s_mlflow.config import ConfigError, checked_dataclass, option, parse
+from w2s_mlflow import config, exceptions, records, registry, tasks
+from w2s_mlflow.config import checked_dataclass, option, parse
+from w2s_mlflow.exceptions import ConfigError
 
 
 @checked_dataclass
@@ -262,15 +263,15 @@ def test_a_resolved_config_survives_parsing() -> None:
 
 
 def test_canonical_json_is_one_text_per_value() -> None:
-    assert config.canonical_json({"b": [1, 0.1], "a": {"d": None, "c": True}}) == '{"a":{"c":true,"d":null},"b":[1,0.1]}'
-    assert config.canonical_json({"a": 1, "b": 2}) == config.canonical_json({"b": 2, "a": 1})
-    assert config.canonical_json(("x", 1)) == config.canonical_json(["x", 1])
+    assert records.canonical_json({"b": [1, 0.1], "a": {"d": None, "c": True}}) == '{"a":{"c":true,"d":null},"b":[1,0.1]}'
+    assert records.canonical_json({"a": 1, "b": 2}) == records.canonical_json({"b": 2, "a": 1})
+    assert records.canonical_json(("x", 1)) == records.canonical_json(["x", 1])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_canonical_json_refuses_what_json_has_not(value: float) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
-        config.canonical_json({"a": value})
+        records.canonical_json({"a": value})
 
 
 def test_sentences_are_those_under_the_fields_inherited_ones_too() -> None:
@@ -281,24 +282,24 @@ def test_sentences_are_those_under_the_fields_inherited_ones_too() -> None:
 
 
 def test_wordings() -> None:
-    assert str(config.must("train_size", "at least 1", -2)) == "--train-size must be at least 1, got -2"
-    error = config.unknown("--task", "ches", ["sst2", "chess"])
+    assert str(exceptions.must("train_size", "at least 1", -2)) == "--train-size must be at least 1, got -2"
+    error = exceptions.unknown("--task", "ches", ["sst2", "chess"])
     assert str(error) == "--task must be one of chess, sst2, got 'ches' (did you mean chess?)"
-    assert config.flag("early_stopping") == "--early-stopping"
+    assert exceptions.flag("early_stopping") == "--early-stopping"
 
 
 def test_files_are_the_registry_of_plug_ins() -> None:
-    assert {"cross_entropy", "confidence"} <= set(config.plugins("losses"))
-    assert {"supervisor", "ceiling", "student", "sweep", "analyze", "main"} <= set(config.plugins("stages"))
-    assert config.plugins("losses") == tuple(sorted(config.plugins("losses")))
-    assert not [name for name in config.plugins("stages") if name.startswith("_")]
-    assert config.plugin("losses", "confidence", "--loss").__name__ == "w2s_mlflow.losses.confidence"
+    assert {"cross_entropy", "confidence"} <= set(registry.plugins("losses"))
+    assert {"supervisor", "ceiling", "student", "sweep", "analyze", "main"} <= set(registry.plugins("stages"))
+    assert registry.plugins("losses") == tuple(sorted(registry.plugins("losses")))
+    assert not [name for name in registry.plugins("stages") if name.startswith("_")]
+    assert registry.plugin("losses", "confidence", "--loss").__name__ == "w2s_mlflow.losses.confidence"
 
 
 @pytest.mark.parametrize("name", ["confidense", "_private", "__init__", "../stats"])
 def test_a_plug_in_without_a_file_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^--loss must be one of .*confidence.*, got "):
-        config.plugin("losses", name, "--loss")
+        registry.plugin("losses", name, "--loss")
 
 
 # --- what the stages refuse -------------------------------------------------------------------------------------------
@@ -308,12 +309,12 @@ TRAINED = ("supervisor", "ceiling", "student")
 
 def stage(name: str, **values: Any) -> Any:
     """The Config of a stage, built as from Python."""
-    return config.plugin("stages", name, "the stage").Config(**values)
+    return registry.plugin("stages", name, "the stage").Config(**values)
 
 
-@pytest.mark.parametrize("name", config.plugins("stages"))
+@pytest.mark.parametrize("name", registry.plugins("stages"))
 def test_the_defaults_of_a_stage_are_legal(name: str) -> None:
-    assert parse(config.plugin("stages", name, "the stage").Config, {}) == stage(name)
+    assert parse(registry.plugin("stages", name, "the stage").Config, {}) == stage(name)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -341,7 +342,7 @@ def test_every_training_stage_refuses(name: str, values: dict[str, Any], message
         stage(name, **values)
 
 
-RUNG = config.plugin("models", "chess", "--model").RUNGS[0].name
+RUNG = registry.plugin("models", "chess", "--model").RUNGS[0].name
 NEAR_RUNG = rf"must be one of .*{RUNG}.*, got '{RUNG}x' \(did you mean {RUNG}\?\)$"
 NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you mean confidence\?\)$"
 
@@ -383,18 +384,18 @@ def test_a_stage_refuses(name: str, values: dict[str, Any], message: str) -> Non
 
 @pytest.mark.parametrize("name", ["train_size", "test_size"])
 def test_a_grid_refuses_sizes_that_its_jobs_refuse(name: str) -> None:
-    sweep = config.plugin("stages", "sweep", "the stage")
-    with refused(f"{config.flag(name)} must be at least 1, got -4"):
+    sweep = registry.plugin("stages", "sweep", "the stage")
+    with refused(f"{exceptions.flag(name)} must be at least 1, got -4"):
         sweep.jobs(stage("sweep", **{name: -4}))
 
 
 @pytest.mark.parametrize("text", ["0..4", "0,1,2,3,4", " 0,1, 2,3,4"])
 def test_seeds_are_a_range_or_a_list(text: str) -> None:
-    assert config.plugin("stages", "sweep", "the stage").parse_seeds(text) == [0, 1, 2, 3, 4]
+    assert registry.plugin("stages", "sweep", "the stage").parse_seeds(text) == [0, 1, 2, 3, 4]
 
 
 def test_alpha_of_a_student_goes_to_the_options_of_its_loss() -> None:
-    student = config.plugin("stages", "student", "the stage").Config
+    student = registry.plugin("stages", "student", "the stage").Config
     found = parse(student, {"method": "confidence", "alpha": "0.25"})
     assert found.loss_options == {"alpha": 0.25}
     assert found.resolved().loss_options == {"alpha": 0.25, "warmup": 0.2}
@@ -412,7 +413,7 @@ def test_alpha_of_a_student_goes_to_the_options_of_its_loss() -> None:
     ],
 )
 def test_primitives_on_the_command_line_make_a_method(values: dict[str, str], method: str) -> None:
-    found = parse(config.plugin("stages", "student", "the stage").Config, values)
+    found = parse(registry.plugin("stages", "student", "the stage").Config, values)
     assert found.resolved().method == method
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from w2s_mlflow.config import canonical_json
+from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import fingerprint
 from w2s_mlflow.tracking.fingerprint import Parts
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from tests import trunks
 from w2s_mlflow import batching, gradients, heads, language, predict, train
-from w2s_mlflow.config import plugin, plugins
 from w2s_mlflow.heads import Batch, Encoded, Head
 from w2s_mlflow.losses import confidence
 from w2s_mlflow.records import Example, Floats
+from w2s_mlflow.registry import plugin, plugins
 
 LETTERS = np.array(list("abcd"))
 WHOLE = confidence.Options(alpha=0.5, warmup=0)

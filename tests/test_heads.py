@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from tests import trunks
 from w2s_mlflow import fitted, heads, models, predict, train
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.heads import Classify, Head, build
 from w2s_mlflow.language import Language
 from w2s_mlflow.models import chess

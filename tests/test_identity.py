@@ -19,7 +19,8 @@ import pytest
 from tests.conftest import SMALL
 from tests.tracking.test_source import package  # noqa: F401  # a copy of the source that a test may edit
 from w2s_mlflow import config as options
-from w2s_mlflow.config import option, plugin, plugins
+from w2s_mlflow.config import option
+from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import session, source
 

@@ -16,7 +16,7 @@ from transformers import BertForMaskedLM
 from tests.losses.test_losses import slow_machine
 from tests.trunks import bert, gpt2, ragged
 from w2s_mlflow import language, train
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tokens import NOT_ASKED, packed
 
 TEXTS = [("a b c a b d a b c",), ("d",), ("a b", "c d h"), ("e f g",)] * 8

@@ -23,8 +23,8 @@ from torch._C._distributed_c10d import HashStore, Store
 
 from tests.conftest import SMALL, runs
 from tests.servers import DEADLINE
-from w2s_mlflow import checkpoint, cli, config, launch, processes, scratch
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow import checkpoint, cli, exceptions, launch, processes, scratch
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import student, sweep
 from w2s_mlflow.tracking import following, recorder, results, server
 from w2s_mlflow.tracking.fingerprint import Parts
@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = SMALL | {
     "early_stopping": "none",
     "checkpoint_every": 4,
 }
-STUDENT = ["student", "--json", *(word for name, value in OPTIONS.items() for word in (config.flag(name), str(value)))]
+STUDENT = ["student", "--json", *(word for name, value in OPTIONS.items() for word in (exceptions.flag(name), str(value)))]
 SHARDS = ("--use_fsdp", "--fsdp_version", "2")
 PARTS = Parts("test", 1, {"size": 3}, "data", {}, {}, {})
 
@@ -120,7 +120,7 @@ def test_two_processes_with_shards_make_what_one_makes(experiment: str, tmp_path
     """With early stopping, so that the head is whole between epochs, in parts, and stopped once."""
     own: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-60k"}
     own |= {"loss": "confidence", "micro_batch": 5, "checkpoint_every": 1}
-    line = ["student", "--json", *(word for name, value in own.items() for word in (config.flag(name), str(value)))]
+    line = ["student", "--json", *(word for name, value in own.items() for word in (exceptions.flag(name), str(value)))]
     alone = student.run(student.Config(**own))
     stopped(launched(line, tmp_path, SHARDS), tmp_path)
     shown, printed = ended(launched(line, tmp_path, SHARDS))

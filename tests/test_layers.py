@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 import w2s_mlflow
-from w2s_mlflow import config
+from w2s_mlflow import registry
 
 PACKAGE = Path(w2s_mlflow.__file__).parent
 
@@ -216,14 +216,14 @@ def test_the_pure_rooms_import_no_tracking_and_no_torch() -> None:
 def test_help_of_every_stage_loads_nothing_heavy() -> None:
     code = """
 import contextlib, io, json, sys
-from w2s_mlflow import cli, config
+from w2s_mlflow import cli, registry
 app = cli.app()
 with contextlib.redirect_stdout(io.StringIO()) as shown:
-    for arguments in ([], *([name] for name in config.plugins("stages"))):
+    for arguments in ([], *([name] for name in registry.plugins("stages"))):
         app([*arguments, "--help"], standalone_mode=False)
 print(json.dumps([sorted(name for name in sys.modules if "." not in name), shown.getvalue().count("Usage")]))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     loaded, helps = json.loads(done.stdout)
-    assert "typer" in loaded and helps == 1 + len(config.plugins("stages"))
+    assert "typer" in loaded and helps == 1 + len(registry.plugins("stages"))
     assert [name for name in LAZY if name in loaded] == []

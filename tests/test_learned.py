@@ -13,7 +13,7 @@ import torch
 from tests.test_gradients import LOSSES, examples, labels, made
 from w2s_mlflow import checkpoint, fitted, learned, predict, train
 from w2s_mlflow.checkpoint import Checkpoint
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.heads import Classify, Encoded, Head
 
 OPTIONS = train.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=0)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.tasks import mirror
 from w2s_mlflow import cli, listing, models, tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 
 SST2 = {"sentence": pa.string(), "label": pa.int64(), "idx": pa.int32()}
 

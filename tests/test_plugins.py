@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 import w2s_mlflow
-from w2s_mlflow import config, losses, models, tables, tasks
+from w2s_mlflow import config, losses, models, registry, tables, tasks
 from w2s_mlflow.models import Rung
 from w2s_mlflow.tasks import Task
 
@@ -26,7 +26,7 @@ PACKAGE = Path(w2s_mlflow.__file__).parent
 NO_PLUGINS = {"tracking"}
 """Folders whose files are parts of one thing."""
 FOLDERS = sorted(init.parent.name for init in PACKAGE.glob("*/__init__.py") if init.parent.name not in NO_PLUGINS)
-PLUGINS = [(folder, name) for folder in FOLDERS for name in config.plugins(folder)]
+PLUGINS = [(folder, name) for folder in FOLDERS for name in registry.plugins(folder)]
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:
@@ -291,32 +291,32 @@ def test_folders_without_plug_ins_exist() -> None:
 @pytest.mark.parametrize(("folder", "name"), PLUGINS, ids=["/".join(plugin) for plugin in PLUGINS])
 def test_plug_in_keeps_its_contract(folder: str, name: str) -> None:
     assert folder in SUITES, f"no suite covers {folder}/{name}.py: write one in {Path(__file__).name}"
-    plugin = config.plugin(folder, name, folder)
+    plugin = registry.plugin(folder, name, folder)
     assert inspect.getdoc(plugin), "a plug-in says in its first line what it is"
     SUITES[folder](plugin)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_folder_holds_plug_ins(folder: str) -> None:
-    assert config.plugins(folder)
+    assert registry.plugins(folder)
 
 
 def test_names_of_tasks_and_models_are_used_once() -> None:
-    names = [task.name for family in config.plugins("tasks") for task in config.plugin("tasks", family, "--task").TASKS]
-    rungs = [rung.name for family in config.plugins("models") for rung in config.plugin("models", family, "--model").RUNGS]
+    names = [task.name for family in registry.plugins("tasks") for task in registry.plugin("tasks", family, "--task").TASKS]
+    rungs = [rung.name for family in registry.plugins("models") for rung in registry.plugin("models", family, "--model").RUNGS]
     assert len(set(names)) == len(names) and len(set(rungs)) == len(rungs)
 
 
 def test_an_option_of_two_losses_has_one_type() -> None:
     kinds: dict[str, set[str]] = {}
-    for name in config.plugins("losses"):
-        for option, kind in get_type_hints(config.plugin("losses", name, "--loss").Options).items():
+    for name in registry.plugins("losses"):
+        for option, kind in get_type_hints(registry.plugin("losses", name, "--loss").Options).items():
             kinds.setdefault(option, set()).add(str(kind))
     assert {option: found for option, found in kinds.items() if len(found) > 1} == {}
 
 
 def test_options_of_losses_do_not_hide_those_of_a_stage() -> None:
-    taken = {field.name for field in dataclasses.fields(config.plugin("stages", "student", "the stage").Config)}
+    taken = {field.name for field in dataclasses.fields(registry.plugin("stages", "student", "the stage").Config)}
     assert taken.isdisjoint(config.loss_options())
 
 

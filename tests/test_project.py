@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from w2s_mlflow import config
+from w2s_mlflow import exceptions, registry
 
 ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -38,20 +38,20 @@ def _plain(name: str) -> str:
 
 
 def test_every_stage_is_an_entry_point() -> None:
-    assert set(ENTRY_POINTS) == set(config.plugins("stages"))
+    assert set(ENTRY_POINTS) == set(registry.plugins("stages"))
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_declared_parameters_are_the_config_s_own_with_its_defaults(name: str) -> None:
-    fields = {field.name: field.default for field in dataclasses.fields(config.plugin("stages", name, "").Config)}
+    fields = {field.name: field.default for field in dataclasses.fields(registry.plugin("stages", name, "").Config)}
     for parameter, declared in ENTRY_POINTS[name]["parameters"].items():
         assert str(fields[parameter]) == str(declared["default"])
-        assert f"{config.flag(parameter)} {{{parameter}}}" in ENTRY_POINTS[name]["command"]
+        assert f"{exceptions.flag(parameter)} {{{parameter}}}" in ENTRY_POINTS[name]["command"]
 
 
 @pytest.mark.parametrize("name", ["supervisor", "ceiling", "student"])
 def test_what_names_a_run_is_declared(name: str) -> None:
-    fields = {field.name for field in dataclasses.fields(config.plugin("stages", name, "").Config)}
+    fields = {field.name for field in dataclasses.fields(registry.plugin("stages", name, "").Config)}
     assert set(ENTRY_POINTS[name]["parameters"]) == fields & {"task", "weak", "strong", "method", "seed"}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from w2s_mlflow import split, tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks import Rows, Task, _hub
 
 pytestmark = pytest.mark.data

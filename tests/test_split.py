@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from w2s_mlflow import split
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example, Row, Rows
 
 slow_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -17,7 +17,7 @@ from transformers import RobertaConfig, RobertaModel
 
 from tests import trunks
 from w2s_mlflow import cache, models, tasks, tokens
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.heads import Head, build
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example

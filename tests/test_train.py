@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s_mlflow import batching, models, train
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.heads import Encoded, Head, build
 from w2s_mlflow.losses import cross_entropy
 from w2s_mlflow.processes import Group

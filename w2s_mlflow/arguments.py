@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from w2s_mlflow import commands
+from w2s_mlflow import commands, exceptions, registry
 from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, unknown
+from w2s_mlflow.exceptions import ConfigError, unknown
 
 SWITCHES = {
     "json": commands.JSON,
@@ -50,7 +50,7 @@ def _switched(arguments: list[str]) -> list[str]:
 def present(arguments: list[str], kind: type) -> list[str]:
     """Former names of the options of a Config as their present ones."""
     former = {
-        options.flag(declared.formerly): options.flag(name)
+        exceptions.flag(declared.formerly): exceptions.flag(name)
         for name, (_, declared) in options.declarations(kind).items()
         if declared.formerly
     }
@@ -63,7 +63,7 @@ def present(arguments: list[str], kind: type) -> list[str]:
 
 def affirmed(arguments: list[str], kind: type) -> list[str]:
     """`--calibrate` alone is `--calibrate true`, of the options of a Config that are one or the other."""
-    either = {options.flag(name) for name, type_ in typing.get_type_hints(kind).items() if type_ is bool}
+    either = {exceptions.flag(name) for name, type_ in typing.get_type_hints(kind).items() if type_ is bool}
     found: list[str] = []
     for argument, after in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
         found += [argument, "true"] if argument in either and after.startswith("--") else [argument]
@@ -100,8 +100,8 @@ def _parameters(cls: type) -> Iterator[inspect.Parameter]:
 def _loss_parameters() -> Iterator[inspect.Parameter]:
     """The options of all losses; one that several share is listed once, with each loss's help."""
     found: dict[str, str] = {}
-    for loss in options.plugins("losses"):
-        kind = options.plugin("losses", loss, "--loss").Options
+    for loss in registry.plugins("losses"):
+        kind = registry.plugin("losses", loss, "--loss").Options
         for field in dataclasses.fields(kind):
             default = _shown(field.default, options.declarations(kind)[field.name][1])
             text = f"({loss}, default {default}) {options.sentences(kind)[field.name]}"
@@ -125,18 +125,18 @@ def _metavar(kind: Any, declared: options.Declared) -> str:
 def _parameter(name: str, default: str, help_: str, metavar: str) -> inspect.Parameter:
     # Every option arrives as text: config.parse owns types and wording, whether a value comes from here or from a sweep.
     text = f"{' '.join(help_.split())} [default: {default}]"
-    option = typer.Option(None, options.flag(name), help=text, metavar=metavar, show_default=False)
+    option = typer.Option(None, exceptions.flag(name), help=text, metavar=metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
 
 
 def switch(name: str) -> inspect.Parameter:
     """One of SWITCHES, for Typer to read."""
-    option = typer.Option(False, options.flag(name), help=SWITCHES[name])
+    option = typer.Option(False, exceptions.flag(name), help=SWITCHES[name])
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=option)
 
 
 def refuse(argument: str, legal: Iterable[str]) -> NoReturn:
     """Raise ConfigError for what is no option, naming those that are legal."""
     if argument.startswith("-"):
-        raise unknown("the option", argument.split("=")[0], map(options.flag, legal))
+        raise unknown("the option", argument.split("=")[0], map(exceptions.flag, legal))
     raise ConfigError(f"options are written --name value, got the lone word {argument!r}")

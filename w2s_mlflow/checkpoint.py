@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from w2s_mlflow import scratch
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor

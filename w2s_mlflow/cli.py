@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from w2s_mlflow import arguments, commands, launch, listing, terminal
+from w2s_mlflow import arguments, commands, launch, listing, registry, terminal
 from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, must, unknown
+from w2s_mlflow.exceptions import ConfigError, must, unknown
 
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
@@ -70,9 +70,9 @@ def app(asked: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     found.callback()(lambda: None)  # else Typer takes a command that stands alone for the whole application
-    stages = options.plugins("stages")
+    stages = registry.plugins("stages")
     for name in [asked] if asked in stages else stages:
-        stage = options.plugin("stages", name, "the stage")
+        stage = registry.plugin("stages", name, "the stage")
         found.command(name, help=inspect.getdoc(stage), context_settings=EXTRA_ARGUMENTS)(_command(stage))
     for name, command in commands.COMMANDS.items():
         found.command(name)(command)
@@ -120,22 +120,22 @@ def _kind(name: str) -> type | None:
     """The Config behind a command, where there is one."""
     if name == "rows":
         return listing.Config
-    found: type | None = options.plugin("stages", name, "the stage").Config if name in options.plugins("stages") else None
+    found: type | None = registry.plugin("stages", name, "the stage").Config if name in registry.plugins("stages") else None
     return found
 
 
 def _check_stage(words: list[str]) -> None:
-    names = (*options.plugins("stages"), *commands.COMMANDS, "rows")
+    names = (*registry.plugins("stages"), *commands.COMMANDS, "rows")
     if words and not words[0].startswith("-") and words[0] not in names:
         raise unknown("the stage", words[0], names)
     launch.check()
     if launch.size() > 1 and words and not _is_launched(words[0]):
-        several = ", ".join(name for name in options.plugins("stages") if _is_launched(name))
+        several = ", ".join(name for name in registry.plugins("stages") if _is_launched(name))
         raise must("WORLD_SIZE", f"1 for {words[0]}: several processes make one of {several} together", launch.size())
 
 
 def _is_launched(name: str) -> bool:
-    return name in options.plugins("stages") and getattr(options.plugin("stages", name, "the stage"), "LAUNCHED", False)
+    return name in registry.plugins("stages") and getattr(registry.plugin("stages", name, "the stage"), "LAUNCHED", False)
 
 
 def _command(stage: ModuleType) -> Any:

@@ -1,4 +1,4 @@
-"""Config dataclasses <-> `--key value`; ConfigError; canonical JSON; the file name as the registry of plug-ins.
+"""Config dataclasses <-> `--key value`.
 
 A Config is a frozen, keyword-only dataclass with a sentence under each field; the command line, its help, MLproject and the
 run's parameters are all read off it.
@@ -9,73 +9,21 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import functools
-import importlib
 import inspect
 import itertools
-import json
 import math
-import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from w2s_mlflow import registry
+from w2s_mlflow.exceptions import ConfigError, flag, must, unknown
+
 C = TypeVar("C")
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 """How a switch is written."""
-LARGEST = 1e30
-"""What a rate or a temperature must be below."""
-
-
-class ConfigError(ValueError):
-    """The user asked for something that cannot be: printed as one sentence, exit status 2."""
-
-
-class FailedTrainingError(ConfigError):
-    """A training that comes to no result with these options: it diverged, or does not fit the memory."""
-
-
-def must(option: str, rule: str, value: object) -> ConfigError:
-    """The one wording for a value that breaks a rule: "--alpha must be in [0, 1], got 2.0"."""
-    return ConfigError(f"{flag(option)} must be {rule}, got {value}")
-
-
-def check_positive(option: str, value: float | None) -> None:
-    """Raise ConfigError for a number, if one is given, that is not positive or too large to compute with in 32 bits."""
-    if value is not None and not 0 < value < LARGEST:
-        raise must(option, f"in (0, {LARGEST:g})", value)
-
-
-def unknown(option: str, value: str, legal: Iterable[str]) -> ConfigError:
-    """The one wording for a name that does not exist: the nearest one, and the list."""
-    names = sorted(legal)
-    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return ConfigError(f"{option} must be one of {', '.join(names)}, got {value!r}{hint}")
-
-
-def flag(name: str) -> str:
-    """`train_size` -> `--train-size`; an environment variable, and what is written in another way, stays as it is."""
-    return name if name.isupper() or not name.isidentifier() else "--" + name.replace("_", "-")
-
-
-# --- plug-ins: the file name is the registry -------------------------------------------------------------------------
-
-
-@functools.cache
-def plugins(package: str) -> tuple[str, ...]:
-    """The names of the plug-in files in `w2s_mlflow/<package>`; files with a leading underscore are their private rooms."""
-    folder = importlib.import_module(f"w2s_mlflow.{package}")
-    return tuple(sorted(name for _, name, _ in pkgutil.iter_modules(folder.__path__) if not name.startswith("_")))
-
-
-def plugin(package: str, name: str, option: str) -> types.ModuleType:
-    """The plug-in `w2s_mlflow/<package>/<name>.py`. Raises ConfigError that names `option` where there is none."""
-    if name not in plugins(package):
-        raise unknown(option, name, plugins(package))
-    return importlib.import_module(f"w2s_mlflow.{package}.{name}")
 
 
 # --- declared options -------------------------------------------------------------------------------------------------
@@ -244,14 +192,16 @@ def declarations(cls: type) -> dict[str, tuple[Any, Declared]]:
 def loss_options() -> dict[str, tuple[Any, Declared]]:
     """Every option that some loss has, with its type and declaration."""
     found: dict[str, tuple[Any, Declared]] = {}
-    for name in plugins("losses"):
-        found |= declarations(plugin("losses", name, "--loss").Options)
+    for name in registry.plugins("losses"):
+        found |= declarations(registry.plugin("losses", name, "--loss").Options)
     return found
 
 
 def losses_with(name: str) -> list[str]:
     """The losses that have an option of this name."""
-    return [loss for loss in plugins("losses") if name in declarations(plugin("losses", loss, "--loss").Options)]
+    return [
+        loss for loss in registry.plugins("losses") if name in declarations(registry.plugin("losses", loss, "--loss").Options)
+    ]
 
 
 # --- one value --------------------------------------------------------------------------------------------------------
@@ -338,7 +288,7 @@ def identity(config: Any) -> dict[str, Any]:
     found = _without_introduced(config, result_options(config))
     for field in dataclasses.fields(config):
         if field.metadata.get("loss_options") and config.loss:
-            kind = plugin("losses", config.loss, "--loss").Options
+            kind = registry.plugin("losses", config.loss, "--loss").Options
             found[field.name] = _without_introduced(kind, dict(found[field.name]))
     return found
 
@@ -355,11 +305,6 @@ def result_options(config: Any) -> dict[str, Any]:
     """The fields that change the result, which are the run's parameters."""
     neutral = {field.name for field in dataclasses.fields(config) if not field.metadata.get("result", True)}
     return {name: value for name, value in as_dict(config).items() if name not in neutral}
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values, equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from w2s_mlflow import hub
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.heads import Choose, Classify, Compare, Head, build, classes_of
 
 NAMES: dict[type[Head], str] = {Choose: "choose", Classify: "classify", Compare: "compare"}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from w2s_mlflow.config import ConfigError, unknown
+from w2s_mlflow.exceptions import ConfigError, unknown
 from w2s_mlflow.models import POOLINGS
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from w2s_mlflow import processes
-from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.heads import INPUTS, Head, causal
 from w2s_mlflow.records import Example
 from w2s_mlflow.tokens import NOT_ASKED, SEPARATOR, Batch, Encoded, Texts, packed

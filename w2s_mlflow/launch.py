@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, must
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from w2s_mlflow import stats
-from w2s_mlflow.config import ConfigError, plugin
+from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.registry import plugin
 from w2s_mlflow.stages import _scores, analyze
 from w2s_mlflow.stages._scores import Scores
 from w2s_mlflow.tracking import results

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from w2s_mlflow.config import must
+from w2s_mlflow.exceptions import must
 from w2s_mlflow.heads import Head
 
 if TYPE_CHECKING:

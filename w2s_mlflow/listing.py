@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from w2s_mlflow import models, split, tasks
-from w2s_mlflow.config import checked_dataclass, must, option
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import must
 from w2s_mlflow.scratch import replacing
 from w2s_mlflow.stages import _gold
 from w2s_mlflow.stages._options import mirror

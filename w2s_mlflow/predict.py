@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from w2s_mlflow import processes, token_batches
-from w2s_mlflow.config import FailedTrainingError
+from w2s_mlflow.exceptions import FailedTrainingError
 from w2s_mlflow.heads import Batch, Classify, Encoded, Head
 from w2s_mlflow.records import Floats
 

@@ -5,6 +5,7 @@ Tables are joined by id, never by row order; a join that loses or doubles a row 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -277,3 +278,8 @@ class Gold:
     def ledger(self) -> dict[str, int]:
         """The counts so far, as {"split/reason": rows read}."""
         return {f"{split}/{reason}": count for (split, reason), count in sorted(self.reads.items())}
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values, equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

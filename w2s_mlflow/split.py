@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from w2s_mlflow.config import ConfigError, canonical_json, must
-from w2s_mlflow.records import NO_LABEL, Example, JoinError, Row, Rows
+from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.records import NO_LABEL, Example, JoinError, Row, Rows, canonical_json
 
 VALIDATION = 0.1
 """The slice of each half that only early stopping sees."""

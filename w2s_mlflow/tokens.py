@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from w2s_mlflow import cache
-from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import Floats, Ints
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from transformers import set_seed
 from w2s_mlflow import batching, gradients, launch, learned, processes, sharded, streams
 from w2s_mlflow import checkpoint as checkpoints
 from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
-from w2s_mlflow.config import FailedTrainingError, check_positive, must
+from w2s_mlflow.exceptions import FailedTrainingError, check_positive, must
 from w2s_mlflow.gradients import Loss
 from w2s_mlflow.heads import Encoded, Head
 from w2s_mlflow.processes import Group

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from tests import trunks
 from w2s_mlflow import heads, models
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import generative
 from w2s_mlflow.explainers.extractive import Mind, Read
 from w2s_mlflow.heads import Head

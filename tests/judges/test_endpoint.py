@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from tests import servers
 from tests.judges.chat_server import KEY, Reply, said, serving
 from w2s_mlflow import config, judges
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import _chat, endpoint
 from w2s_mlflow.records import Debate, Example, Explanation, Side
 

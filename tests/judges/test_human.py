@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from w2s_mlflow import judges
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import human, reward
 from w2s_mlflow.records import Debate, Example, Explanation, Side
 

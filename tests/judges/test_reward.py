@@ -12,7 +12,7 @@ import pytest
 from scipy.optimize import minimize
 
 from w2s_mlflow import judges
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import reward
 from w2s_mlflow.judges.reward import Argued
 from w2s_mlflow.records import Debate, Example, Explanation, Floats, Side

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from w2s_mlflow import losses
-from w2s_mlflow.config import ConfigError, plugin
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.losses import confidence, cross_entropy
+from w2s_mlflow.registry import plugin
 
 CONSTANT = confidence.Options(alpha=0.5, warmup=0.0)
 RAMPED = confidence.Options(alpha=0.75, warmup=0.2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.losses.test_losses import batch, of_margins
 from w2s_mlflow import losses
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.losses import confidence, cross_entropy, entropy, product, window
 
 HALFWAY = 0.1

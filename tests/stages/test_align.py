@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import Judge, model, reward
 from w2s_mlflow.records import Debate, Verdict
 from w2s_mlflow.stages import _aligning, _arguing, _gold, _heard, _transcripts, align, analyze, student

@@ -16,7 +16,8 @@ import pytest
 from tests import servers
 from tests.conftest import SMALL, purge, runs
 from w2s_mlflow import leaderboard
-from w2s_mlflow.config import ConfigError, parse
+from w2s_mlflow.config import parse
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import _frames, _gold, _report, _scores, analyze, rule, student
 from w2s_mlflow.tables import Frames, calibration, compute, pgr
 from w2s_mlflow.tracking import index, results, server

@@ -13,7 +13,7 @@ import torch
 from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
 from w2s_mlflow import models
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.figures._chain import figure
 from w2s_mlflow.stages import _chain, _finetune, _gold, _methods, student
 from w2s_mlflow.tracking import planned, results, session

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import SMALL
 from w2s_mlflow import stats
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Ints, SoftLabels
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, ceiling, student, supervisor

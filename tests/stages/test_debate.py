@@ -19,7 +19,7 @@ from tests import trunks
 from tests.conftest import SMALL, runs
 from w2s_mlflow import config as options
 from w2s_mlflow import heads, scratch, tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.explainers.extractive import Mind, Read
 from w2s_mlflow.judges import Judge, model

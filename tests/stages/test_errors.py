@@ -15,7 +15,7 @@ from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
 from tests.stages.test_sources import reviews
 from w2s_mlflow import evidence, predict
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import _gold, analyze, errors
 from w2s_mlflow.tables import errors as table
 from w2s_mlflow.tracking import logged_model, results

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import metrics, predict, stats
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import SoftLabels, read_predictions
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _gold, _runs, analyze, ceiling, facilitate, student, supervisor

@@ -16,12 +16,13 @@ import pytest
 from tests.conftest import SMALL
 from w2s_mlflow import config as options
 from w2s_mlflow import heads, predict, split, train
-from w2s_mlflow.config import ConfigError, plugin, plugins
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import extractive
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.judges.reward import Reward
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
+from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import (
     _aligning,
     _arguing,

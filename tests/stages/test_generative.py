@@ -12,7 +12,7 @@ import torch
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import models
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold, generative, student
 from w2s_mlflow.tracking import results

@@ -13,8 +13,9 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import listing
-from w2s_mlflow.config import ConfigError, plugin
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example
+from w2s_mlflow.registry import plugin
 from w2s_mlflow.stages import _gold, analyze, student, supervisor
 from w2s_mlflow.tracking.results import Result
 

@@ -11,7 +11,7 @@ import pytest
 from mlflow.entities import AssessmentSource
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import reward
 from w2s_mlflow.stages import _heard, _transcripts, align, debate, student
 from w2s_mlflow.tracking import assessments, traces

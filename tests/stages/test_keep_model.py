@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, facilitate, student, supervisor
 from w2s_mlflow.tracking import logged_model, server, session
 from w2s_mlflow.tracking.results import Result

@@ -14,7 +14,8 @@ import pytest
 from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
 from w2s_mlflow import models, predict, train
-from w2s_mlflow.config import ConfigError, parse
+from w2s_mlflow.config import parse
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, student, supervisor
 from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.models import chess
 from w2s_mlflow.stages import pretrain
 from w2s_mlflow.tasks import _chess_play as chess_play

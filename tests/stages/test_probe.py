@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from tests import trunks
 from tests.conftest import SMALL
 from w2s_mlflow import heads, predict, train
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import _gold, analyze, probe
 from w2s_mlflow.tracking import fingerprint, results

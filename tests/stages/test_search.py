@@ -11,8 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow import config, metrics
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow import config, metrics, registry
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Gold
 from w2s_mlflow.stages import _gold, _grid, _search, _study, _sweep_file, analyze, student, sweep
 from w2s_mlflow.tracking import planned, results, server, session, worker
@@ -218,7 +218,7 @@ def test_every_shipped_search_draws_settings_that_can_be_run(name: str) -> None:
         given = _search.proposed(search, study.ask())
         for one in _search.configs(search, given, [0], SMALL):
             one.resolved()
-        kind = config.plugin("stages", search.stage, "stage").Config
+        kind = registry.plugin("stages", search.stage, "stage").Config
         assert config.parse(kind, {**search.tuned, **given}).resolved().report == "test"
 
 

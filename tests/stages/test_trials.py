@@ -15,7 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.conftest import runs
-from w2s_mlflow.config import ConfigError, FailedTrainingError
+from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
 from w2s_mlflow.stages import _search, _study, _trials, _workers
 from w2s_mlflow.stages._study import Wanted
 from w2s_mlflow.tracking.results import Result

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow.config import ConfigError, FailedTrainingError
+from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
 from w2s_mlflow.stages import _jobs, _serving, _workers, analyze, rule, student, supervisor, sweep
 from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.tracking import server, session, store

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_mlflow import split, tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import NO_LABEL, Rows
 
 ROWS: list[dict[str, Any]] = [

@@ -13,7 +13,7 @@ import pytest
 
 from tests.tasks import mirror
 from w2s_mlflow import split, tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks import Rows, _hub, glue
 
 INTEGER, NUMBER = pa.int64(), pa.float32()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.tasks import mirror
 from w2s_mlflow import hub, split, tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks import _hub
 from w2s_mlflow.tasks._hub import Parts, Table
 from w2s_mlflow.tasks._rows import Draft, Source

@@ -11,7 +11,7 @@ import pytest
 
 from tests.tasks import mirror
 from w2s_mlflow import split, tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks import Rows, inference
 
 SCITAIL, SNLI = "allenai/scitail/tsv_format", "stanfordnlp/snli/plain_text"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.tasks import mirror
 from w2s_mlflow import tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Row, Rows
 
 HH = {"chosen": pa.string(), "rejected": pa.string()}

@@ -21,7 +21,7 @@ import pytest
 
 from tests.tasks import mirror
 from w2s_mlflow import tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Row, Rows
 from w2s_mlflow.stages import student
 from w2s_mlflow.tasks import _puzzle_search as search

@@ -16,7 +16,7 @@ from mlflow.genai.label_schemas import InputCategorical, InputPassFail
 
 from tests import servers
 from w2s_mlflow import cli
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking import assessments, server, traces
 from w2s_mlflow.tracking.traces import Transcript, Turn
 

@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 
 from tests import servers, trunks
 from w2s_mlflow import models, predict, tasks, train
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.heads import Head, build
 from w2s_mlflow.records import Example, Floats
 from w2s_mlflow.tracking import logged_model, server

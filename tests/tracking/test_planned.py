@@ -13,7 +13,8 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import terminal
-from w2s_mlflow.config import ConfigError, plugin, plugins
+from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import rule, student, supervisor, sweep
 from w2s_mlflow.tracking import claims, planned, server, session, worker
 

@@ -28,7 +28,7 @@ from mlflow.entities import Run
 from tests.conftest import SMALL
 from tests.servers import DEADLINE
 from tests.tracking.test_backends import BACKENDS
-from w2s_mlflow import config
+from w2s_mlflow import registry
 from w2s_mlflow.tracking import worker
 
 PROCESSES = 5
@@ -136,7 +136,7 @@ def ask(place: Place, stage: str, patches: tuple[Patch, ...], options: dict[str,
     try:
         for patch in patches:
             patch(pipe)
-        plugin = config.plugin("stages", stage, "stage")
+        plugin = registry.plugin("stages", stage, "stage")
         result = plugin.run(plugin.Config(**SMALL, **options))
         pipe.send(Outcome(result.run_id, result.reused, said))
     except BaseException:

@@ -29,7 +29,7 @@ from mlflow.exceptions import MlflowException, RestException
 import w2s_mlflow
 from tests import servers
 from tests.conftest import SMALL, runs
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import supervisor
 from w2s_mlflow.tracking import database, preflight, server
 

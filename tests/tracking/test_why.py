@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import SMALL
 from tests.tracking.test_source import package  # noqa: F401  # a copy of the source that a test may edit
 from w2s_mlflow import tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Rows
 from w2s_mlflow.stages import _gold, student, supervisor
 from w2s_mlflow.tracking import fingerprint, server, source

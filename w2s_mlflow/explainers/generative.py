@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from w2s_mlflow import streams, token_batches
-from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.explainers.extractive import Mind
 from w2s_mlflow.heads import Head
 from w2s_mlflow.records import Example, Explanation

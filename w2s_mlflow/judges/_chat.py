@@ -26,7 +26,8 @@ from urllib3 import BaseHTTPResponse
 from urllib3.util import Retry
 
 from w2s_mlflow import scratch
-from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.records import canonical_json
 
 KEY = "W2S_ENDPOINT_KEY"
 """The environment variable with the key; a server on this machine may need none."""

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from w2s_mlflow import pieces
-from w2s_mlflow.config import ConfigError, checked_dataclass, must, option
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.judges import Judge, _chat
 from w2s_mlflow.judges._chat import Answer, Chat
 from w2s_mlflow.records import Debate, Side, Verdict

@@ -20,9 +20,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow.config import ConfigError, canonical_json, checked_dataclass, option
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import Judge
-from w2s_mlflow.records import Debate, Example, Side, Verdict
+from w2s_mlflow.records import Debate, Example, Side, Verdict, canonical_json
 
 Argued = tuple[Example, Side]
 Features = Callable[[Sequence[Argued]], Any]

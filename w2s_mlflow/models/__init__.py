@@ -12,7 +12,7 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from w2s_mlflow import config
+from w2s_mlflow import registry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -107,7 +107,7 @@ def find(name: str, option: str) -> Rung:
     """
     if name in (known := _named()):
         return known[name]
-    found: Rung = config.plugin("models", ANY, option).find(name, option, known)
+    found: Rung = registry.plugin("models", ANY, option).find(name, option, known)
     return found
 
 
@@ -118,8 +118,8 @@ def _named() -> dict[str, Rung]:
 
 def every() -> Iterator[Rung]:
     """All rungs that have a name, family by family."""
-    for family in config.plugins("models"):
-        yield from config.plugin("models", family, "--model").RUNGS
+    for family in registry.plugins("models"):
+        yield from registry.plugin("models", family, "--model").RUNGS
 
 
 def load(rung: Rung, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -138,4 +138,4 @@ def revision(rung: Rung) -> str:
 
 
 def _family(rung: Rung) -> ModuleType:
-    return config.plugin("models", rung.family, "--model")
+    return registry.plugin("models", rung.family, "--model")

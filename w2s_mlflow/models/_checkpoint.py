@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s_mlflow import hub
-from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, must
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from w2s_mlflow.config import flag, must, unknown
+from w2s_mlflow.exceptions import flag, must, unknown
 from w2s_mlflow.models import ANY, Rung, rate_of, tier_of
 from w2s_mlflow.models._checkpoint import look
 from w2s_mlflow.models._loading import load, revision, size

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from w2s_mlflow import models
-from w2s_mlflow.config import checked_dataclass, must, option
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import must
 from w2s_mlflow.stages import _heard, _judging
 from w2s_mlflow.stages._options import Training
 

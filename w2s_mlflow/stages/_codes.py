@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from w2s_mlflow.config import must, unknown
+from w2s_mlflow.exceptions import must, unknown
 
 NEEDED = ("run_id", "id", "coded")
 

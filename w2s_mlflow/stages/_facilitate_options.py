@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import ClassVar, Literal
 
-from w2s_mlflow import config as options
-from w2s_mlflow.config import LARGEST, checked_dataclass, must, option
+from w2s_mlflow import exceptions
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import LARGEST, must
 from w2s_mlflow.stages import _methods, _student_options
 from w2s_mlflow.stages._options import Training
 
@@ -63,7 +64,7 @@ class Config(_student_options.Config):
         wrong |= {"calibrate": self.calibrate, "early_stopping": self.early_stopping == "oracle"}
         if name := next((name for name, is_wrong in wrong.items() if is_wrong), None):
             value = {"labels": labels, "chain": chain}.get(name, getattr(self, name))
-            raise must("iterations", f"1 with {options.flag(name)} {value}", self.iterations)
+            raise must("iterations", f"1 with {exceptions.flag(name)} {value}", self.iterations)
 
     def learner(self) -> Learner:
         """How the weak model learns: the same data, head and way to compute."""

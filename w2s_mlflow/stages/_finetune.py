@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import config as options
-from w2s_mlflow import losses, models, split, tasks
+from w2s_mlflow import losses, models, registry, split, tasks
 from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
 from w2s_mlflow.stages import _runs
 from w2s_mlflow.stages._options import Training
@@ -122,7 +121,7 @@ def fit_head(
 def _loss(name: str, given: Mapping[str, Any], *, large: bool) -> Loss:
     from w2s_mlflow import gradients
 
-    plugin = options.plugin("losses", name, "--loss")
+    plugin = registry.plugin("losses", name, "--loss")
     chosen = losses.resolve(plugin.Options(**given), large=large)
 
     def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float) -> Tensor:

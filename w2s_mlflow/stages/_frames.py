@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
 from w2s_mlflow.stages import _counted, _debate_frames, _gold, _scores, _scoring, _variants, errors, probe
 from w2s_mlflow.stages._counted import Pulled

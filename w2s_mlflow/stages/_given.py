@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import Example, Floats, SoftLabels
 
 TOLERANCE = 1e-3

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2s_mlflow import split, streams, tasks
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example, Gold, Ints, NoLabelError, Predictions, Row, SoftLabels
 from w2s_mlflow.stages import _finetune
 from w2s_mlflow.stages._finetune import Labelled
@@ -106,11 +106,11 @@ def _near_chance(head: Head, config: GoldTraining, training: Labelled, recorder:
 
 
 def _calibration(found: Predictions, validation: Labelled) -> dict[str, float]:
-    from w2s_mlflow import calibration, metrics
+    from w2s_mlflow import metrics
 
     gold_N = validation.labels_NC.argmax(axis=1)
     values = metrics.report(found.probabilities_NC, gold_N)
-    values["temperature"] = calibration.temperature(found.probabilities_NC, gold_N)
+    values["temperature"] = metrics.temperature(found.probabilities_NC, gold_N)
     return {f"validation/{name}": value for name, value in values.items()}
 
 

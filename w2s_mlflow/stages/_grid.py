@@ -9,7 +9,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import FailedTrainingError, must
+from w2s_mlflow import records, registry
+from w2s_mlflow.exceptions import FailedTrainingError, must
 from w2s_mlflow.stages import _gold, _sweep_file, _workers, analyze
 from w2s_mlflow.stages._jobs import Job
 
@@ -36,14 +37,14 @@ def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Map
         for setting in settings:
             one = job(dict(setting) | dict(sizes), seed)
             _gold.cut(one.config.resolved())  # sizes that a task does not have end here, before any run starts
-            found.setdefault(options.canonical_json([one.stage, options.as_dict(one.config)]), one)
+            found.setdefault(records.canonical_json([one.stage, options.as_dict(one.config)]), one)
     return list(found.values())
 
 
 def job(setting: dict[str, Any], seed: int) -> Job:
     """One setting with a seed, where its stage has one. Raises ConfigError for an option that there is not."""
     stage = str(setting.pop("stage", "student"))
-    kind = options.plugin("stages", stage, "stage").Config
+    kind = registry.plugin("stages", stage, "stage").Config
     if not hasattr(kind, "resolved"):
         raise must("stage", "one that makes a single result", stage)
     if any(field.name == "seed" for field in fields(kind)):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import Debate, Example, Explanation, Side
 from w2s_mlflow.stages import _runs, _transcripts
 from w2s_mlflow.stages._debates import STRONG, WEAK

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from w2s_mlflow import config as options
-from w2s_mlflow.config import FailedTrainingError
+from w2s_mlflow import registry
+from w2s_mlflow.exceptions import FailedTrainingError
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -23,7 +23,7 @@ class Job(NamedTuple):
     def run(self) -> Result:
         """Its result. Raises FailedTrainingError where the training diverged or does not fit the memory."""
         try:
-            found: Result = options.plugin("stages", self.stage, "stage").run(self.config)
+            found: Result = registry.plugin("stages", self.stage, "stage").run(self.config)
         except RuntimeError as error:
             if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name alone
                 raise FailedTrainingError(f"{self.stage} does not fit the memory of its device: {error}") from error

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import must, unknown
+from w2s_mlflow import registry
+from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.records import Example, Floats
 from w2s_mlflow.stages import _finetune, _heard
 from w2s_mlflow.stages._options import Training
@@ -30,7 +31,7 @@ def judges(names: str, given: str) -> dict[str, Any]:
         ConfigError: there is no such judge, or an option is none's.
     """
     pairs, chosen = _pairs(given), [name.strip() for name in names.split(",")]
-    kinds = {name: options.plugin("judges", name, "--judge").Options for name in chosen}
+    kinds = {name: registry.plugin("judges", name, "--judge").Options for name in chosen}
     if len(kinds) < len(chosen):
         raise must("judge", "different judges with commas between them", names)
     known = {name for kind in kinds.values() for name in kind.__dataclass_fields__}
@@ -67,7 +68,7 @@ def _pair(text: str) -> tuple[str, str]:
 def judge(name: str, chosen: Any, config: Training, weak: Mind) -> Judge:
     """A judge by its name; one that hears an earlier run is handed that, any other the frozen weak model's answers."""
     handed = _heard.answer(name, chosen) or answers(weak, config)
-    made: Judge = options.plugin("judges", name, "--judge").make(chosen, handed)
+    made: Judge = registry.plugin("judges", name, "--judge").make(chosen, handed)
     return made
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from w2s_mlflow.config import must
+from w2s_mlflow.exceptions import must
 from w2s_mlflow.stages import _chain
 
 AUTO, CUSTOM = "auto", "custom"

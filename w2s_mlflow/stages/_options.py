@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import LARGEST, checked_dataclass, must, option
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import LARGEST, must
 
 BATCH_SIZE = 32
 LORA_FACTOR, FROZEN_RATE = 10, 1e-2

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import __version__, config
+from w2s_mlflow import __version__, exceptions
 from w2s_mlflow.stages import _variants
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, PAIR, Frames
@@ -109,7 +109,7 @@ def commands(frames: Frames) -> Iterator[str]:
         chosen = {name: str(named[name]) for name in ("task", "weak", "strong", "head")} | json.loads(rows["settings"].iloc[0])
         plain = _variants.defaults()
         options = {name: value for name, value in chosen.items() if plain.get(name) != value}
-        said = " ".join(f"{config.flag(name)} {shlex.quote(value)}" for name, value in options.items())
+        said = " ".join(f"{exceptions.flag(name)} {shlex.quote(value)}" for name, value in options.items())
         yield f"python -m w2s_mlflow student {said} --seed {seeds[0]}{mark}"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
 from w2s_mlflow import models, split, tasks
-from w2s_mlflow.config import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import SoftLabels
 from w2s_mlflow.stages._options import NONE, Cutting, Training, model_name
 

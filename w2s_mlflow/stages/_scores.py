@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2s_mlflow import scratch
-from w2s_mlflow.config import ConfigError, canonical_json
-from w2s_mlflow.records import Ints, JoinError
+from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.records import Ints, JoinError, canonical_json
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, canonical_json, must, unknown
+from w2s_mlflow import exceptions, registry
+from w2s_mlflow.exceptions import ConfigError, must, unknown
+from w2s_mlflow.records import canonical_json
 
 if TYPE_CHECKING:
     import optuna
@@ -87,7 +89,7 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
         raise unknown(f"--sweep {name}: DIRECTION", direction, DIRECTIONS)
     settings = [setting | proxy for proxy in proxies] if chosen == "proxy" else [setting]
     stage = getattr(module, "STAGE", "student")
-    if "report" not in options.sentences(options.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
+    if "report" not in options.sentences(registry.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
         raise ConfigError(f"--sweep {name}: STAGE must be a stage with predictions, got {stage!r}")
     score = str(getattr(module, "METRIC", "accuracy"))
     if score not in SCORES:
@@ -128,7 +130,7 @@ def configs(search: Search, given: Mapping[str, Any], seeds: Sequence[int], size
     Raises:
         ConfigError: the stage has no such option, or not with this value.
     """
-    kind = options.plugin("stages", search.stage, "stage").Config
+    kind = registry.plugin("stages", search.stage, "stage").Config
     report = "none" if search.objective == "agreement" else "selection"
     every = [dict(setting) | dict(given) | dict(sizes) for setting in search.settings]
     return [options.parse(kind, one | {"seed": seed, "report": report}) for one in every for seed in seeds]
@@ -138,5 +140,5 @@ def command(search: Search, given: Mapping[str, Any]) -> str:
     """What to type for one setting of what is tuned."""
     chosen = {**search.tuned, **given}
     return " ".join(
-        ["python -m w2s_mlflow", search.stage, *(f"{options.flag(name)} {value}" for name, value in chosen.items())]
+        ["python -m w2s_mlflow", search.stage, *(f"{exceptions.flag(name)} {value}" for name, value in chosen.items())]
     )

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import config as options
+from w2s_mlflow import exceptions
 from w2s_mlflow.stages import _jobs
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _stopped(number: int, frame: FrameType | None) -> None:
 
 def _portable(found: Result | Exception | None) -> Result | Exception | None:
     """An error with its traceback as a note, which would be lost on the way; as plain text where it would be lost, too."""
-    if not isinstance(found, Exception) or isinstance(found, options.ConfigError):
+    if not isinstance(found, Exception) or isinstance(found, exceptions.ConfigError):
         return found
     found.add_note("".join(traceback.format_exception(found)))
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import scratch
-from w2s_mlflow.config import must
+from w2s_mlflow.exceptions import must
 
 if TYPE_CHECKING:
     import optuna

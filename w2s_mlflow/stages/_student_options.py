@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from w2s_mlflow import config as options
-from w2s_mlflow import losses, models
-from w2s_mlflow.config import ConfigError, checked_dataclass, must, option, unknown
+from w2s_mlflow import exceptions, losses, models, registry
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.stages import _chain, _methods
 from w2s_mlflow.stages._methods import AUTO, CUSTOM, METHODS, labels_file
 from w2s_mlflow.stages._options import GIVEN, Training
@@ -101,11 +102,11 @@ class Config(Training):
 
     def _check_loss(self) -> None:
         loss = self._primitives()["loss"]
-        found = options.plugin("losses", loss, "--loss").Options
+        found = registry.plugin("losses", loss, "--loss").Options
         for name in self.loss_options:
             if name not in found.__dataclass_fields__:
                 having = " or ".join(options.losses_with(name))
-                raise ConfigError(f"{options.flag(name)} is an option of --loss {having}, not of {loss}")
+                raise ConfigError(f"{exceptions.flag(name)} is an option of --loss {having}, not of {loss}")
         found(**self.loss_options)
 
     def _primitives(self) -> dict[str, Any]:
@@ -114,7 +115,7 @@ class Config(Training):
     def resolved(self) -> Self:
         """The same with the primitives, the loss's options and the method's name filled in."""
         primitives = self._primitives()
-        plugin = options.plugin("losses", primitives["loss"], "--loss")
+        plugin = registry.plugin("losses", primitives["loss"], "--loss")
         chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.rung().large)
         values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": _methods.name_of(primitives)}
         if path := labels_file(self.labels):

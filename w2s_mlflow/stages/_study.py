@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import streams
-from w2s_mlflow.config import ConfigError, must, unknown
+from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.stages import _search, _storage
 from w2s_mlflow.stages._search import Search
 

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-from w2s_mlflow.config import ConfigError, must, unknown
+from w2s_mlflow.exceptions import ConfigError, must, unknown
 
 FOLDER = Path(__file__).parents[2] / "sweeps"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow.config import ConfigError, FailedTrainingError
+from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
 from w2s_mlflow.stages import _search, _storage, _study
 from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.stages._search import Search

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
-from w2s_mlflow import models
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow import models, registry
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import _methods
 from w2s_mlflow.stages._options import NONE
 
@@ -88,7 +88,7 @@ def defaults(stage: str = "student", **named: str) -> dict[str, str]:
         named: models, head and method of a run, for which they are resolved, unless a model has no name of its own here: it is
             not looked for. The options of a method that has none are those of a plain student.
     """
-    kind = options.plugin("stages", "student" if stage == "link" else stage, "stage").Config
+    kind = registry.plugin("stages", "student" if stage == "link" else stage, "stage").Config
     fields = {field.name for field in dataclasses.fields(kind)}
     chosen = {name: value for name, value in named.items() if name in fields and value != NONE}
     asked, known = {chosen[role] for role in ("weak", "strong") if role in chosen}, {rung.name for rung in models.every()}

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2s_mlflow import judges, scratch
-from w2s_mlflow.config import canonical_json
 from w2s_mlflow.judges import Judge
-from w2s_mlflow.records import Debate, Verdict
+from w2s_mlflow.records import Debate, Verdict, canonical_json
 
 LOG = logging.getLogger("w2s_mlflow")
 CHUNK = 64

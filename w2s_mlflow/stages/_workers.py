@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Protocol
 
-from w2s_mlflow.config import FailedTrainingError
+from w2s_mlflow.exceptions import FailedTrainingError
 from w2s_mlflow.stages import _jobs, _serving
 from w2s_mlflow.stages._jobs import Job
 

@@ -15,8 +15,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, canonical_json, checked_dataclass, must, option
+from w2s_mlflow import registry
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.records import canonical_json
 from w2s_mlflow.stages import _codes, _counted, _frames, _report
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, Frames
@@ -95,8 +97,8 @@ def load(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = 
 def record(frames: Frames, recorder: Recorder) -> None:
     """Write every table with rows, every figure with panels and the report as artifacts, and the aggregates as metrics."""
     tables = {}
-    for name in options.plugins("tables"):
-        plugin = options.plugin("tables", name, "table")
+    for name in registry.plugins("tables"):
+        plugin = registry.plugin("tables", name, "table")
         tables[name] = table, _ = plugin.table(*_given(frames, plugin)), plugin.CAPTION
         if len(table):
             recorder.text(f"tables/{name}.csv", table.to_csv(index=False))
@@ -112,8 +114,8 @@ def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
     from w2s_mlflow.figures import _interactive
 
     found = []
-    for name in options.plugins("figures"):
-        plugin = options.plugin("figures", name, "figure")
+    for name in registry.plugins("figures"):
+        plugin = registry.plugin("figures", name, "figure")
         drawn = plugin.figure(*_given(frames, plugin))
         if not drawn.axes:
             continue
@@ -152,7 +154,7 @@ def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str
     numbers = [sorted((name, value) for name, value in one.metrics.items() if math.isfinite(value)) for one in found]
     marks = sorted([one.run_id, sorted(one.digests.items()), own] for one, own in zip(found, numbers, strict=True))
     said = [[*key, code] for key, code in sorted(codes.items())]
-    roots = [f"{folder}.{name}" for folder in ("tables", "figures") for name in options.plugins(folder)]
+    roots = [f"{folder}.{name}" for folder in ("tables", "figures") for name in registry.plugins(folder)]
     return fingerprint.Parts(
         stage="analyze",
         version=VERSION,

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from w2s_mlflow import models, streams, tasks
-from w2s_mlflow.config import checked_dataclass, must, option, unknown
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import (

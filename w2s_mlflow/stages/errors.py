@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow import models, streams, tasks
-from w2s_mlflow.config import checked_dataclass, must, option
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import must
 from w2s_mlflow.records import Example, Ints
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold, _methods, _runs, ceiling, student

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from w2s_mlflow.config import must
+from w2s_mlflow.exceptions import must
 from w2s_mlflow.records import Example, SoftLabels
 from w2s_mlflow.split import Questions, Split
 from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, _trajectory, ceiling, student, supervisor

@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from w2s_mlflow import models, streams, tasks
-from w2s_mlflow.config import LARGEST, FailedTrainingError, checked_dataclass, option
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import LARGEST, FailedTrainingError
 from w2s_mlflow.records import Example
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _gold, _runs

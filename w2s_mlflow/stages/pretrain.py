@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2s_mlflow import config as options
-from w2s_mlflow import models, streams
-from w2s_mlflow.config import LARGEST, checked_dataclass, must, option
+from w2s_mlflow import models, registry, streams
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import LARGEST, must
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tasks import _chess_play as chess_play
@@ -112,7 +113,7 @@ def make(config: Config, recorder: Recorder) -> None:
     LOG.info("play at %d positions ready in %.0f s", config.positions, time.time() - began)
     train.seed_everything(config.seed)
     torch.set_num_threads(config.threads)
-    family = options.plugin("models", FAMILY, "--rung")
+    family = registry.plugin("models", FAMILY, "--rung")
     head = language.Language(*models.load(models.find(config.rung, "rung"), pretrained=False))
     curve = _fit(head, play[2 * VALIDATION :], config, recorder)
     held = language.mean_loss(head, head.encode(_examples(play[: 2 * VALIDATION])))

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from w2s_mlflow import cache, models, streams, tasks
-from w2s_mlflow.config import ConfigError, canonical_json, checked_dataclass, option
-from w2s_mlflow.records import Floats, Ints
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.records import Floats, Ints, canonical_json
 from w2s_mlflow.stages import _finetune, _gold, _runs, student
 from w2s_mlflow.stages._options import model_name
 

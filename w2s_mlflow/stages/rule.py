@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from w2s_mlflow import tasks
-from w2s_mlflow.config import checked_dataclass, option, unknown
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import unknown
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, Reported, mirror

@@ -20,8 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import config as options
-from w2s_mlflow import tasks
+from w2s_mlflow import registry, tasks
 from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.split import Split
 from w2s_mlflow.stages import _chain, _finetune, _given, _gold, _methods, _runs, _scoring, ceiling, generative, supervisor
@@ -234,7 +233,7 @@ def _reader(config: Config) -> Result:
 
 def _debated(asked: Config) -> Result:
     """The debates on `transfer` whose verdicts are the labels: a plain student of these options against the supervisor."""
-    stage = options.plugin("stages", "debate", "the stage")  # by its name, as it needs students itself
+    stage = registry.plugin("stages", "debate", "the stage")  # by its name, as it needs students itself
     own = {name: getattr(asked, name) for name in OF_STUDENT}
     form = _methods.primitives(asked.method, {name: getattr(asked, name) for name in _methods.PRIMITIVES})["labels"]
     how = {"form": form, "split": "transfer", "questions": None, "report": "none", "traces": 0}

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_mlflow import config as options
-from w2s_mlflow.config import ConfigError, checked_dataclass, must, option
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.stages import _gold, _grid, _search, _storage, _study, _sweep_file, _trials, _workers, analyze
 from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.stages._study import Wanted

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from w2s_mlflow import config
+from w2s_mlflow import exceptions, registry
 from w2s_mlflow.records import Example, Row, Rows
 
 __all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "every", "find", "prefixes"]
@@ -19,7 +19,7 @@ HEADS = ("choose", "classify", "compare")
 """How a model may answer a task (heads.py)."""
 
 
-class NotFoundError(config.ConfigError):
+class NotFoundError(exceptions.ConfigError):
     """The rows of a task are neither in the mirror nor on the hub or in its cache."""
 
 
@@ -74,7 +74,7 @@ def find(name: str, option: str = "task") -> Task:
     if colon and prefix in prefixes():
         return prefixes()[prefix](path)
     if name not in (known := _named()):
-        raise config.unknown(config.flag(option), name, (*known, *(f"{prefix}:PATH" for prefix in prefixes())))
+        raise exceptions.unknown(exceptions.flag(option), name, (*known, *(f"{prefix}:PATH" for prefix in prefixes())))
     return known[name]
 
 
@@ -85,12 +85,12 @@ def _named() -> dict[str, Task]:
 
 def every() -> Iterator[Task]:
     """All tasks that have a name, family by family."""
-    for family in config.plugins("tasks"):
-        yield from config.plugin("tasks", family, "--task").TASKS
+    for family in registry.plugins("tasks"):
+        yield from registry.plugin("tasks", family, "--task").TASKS
 
 
 @functools.cache
 def prefixes() -> dict[str, Callable[[str], Task]]:
     """What makes a task of a user's file, by the prefix of its name."""
-    families = (config.plugin("tasks", family, "--task") for family in config.plugins("tasks"))
+    families = (registry.plugin("tasks", family, "--task") for family in registry.plugins("tasks"))
     return {prefix: make for family in families for prefix, make in getattr(family, "FILES", {}).items()}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Task
 from w2s_mlflow.tasks._hub import TEST_SIZE, TRAIN_SIZE

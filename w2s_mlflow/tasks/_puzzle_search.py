@@ -10,7 +10,7 @@ from pathlib import Path
 import chess
 import chess.engine
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks._rows import LeftOut, Source, draw
 
 PLIES = 4

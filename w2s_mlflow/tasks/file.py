@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import NO_LABEL, Rows
 from w2s_mlflow.tasks import Task, _files
 from w2s_mlflow.tasks._rows import Draft, Source, digest

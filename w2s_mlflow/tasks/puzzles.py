@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import chess
 import numpy as np
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Rows
 from w2s_mlflow.scratch import replacing
 from w2s_mlflow.tasks import Task, _files, _hub

@@ -19,9 +19,10 @@ from mlflow.genai import label_schemas, review_queues
 from mlflow.genai.label_schemas import InputCategorical, LabelSchema
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import human
 from w2s_mlflow.judges.human import WINNERS
+from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import results, traces
 from w2s_mlflow.tracking.server import client, experiment
 

@@ -22,7 +22,7 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from mlflow.store.tracking.dbmodels import initial_models
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking.failures import masked
 from w2s_mlflow.tracking.preflight import TIMEOUT, check_new_artifacts, lost_run, unwritable
 

@@ -14,7 +14,7 @@ import mlflow
 import requests
 from mlflow.exceptions import MlflowException
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 """Errors of files that the machine is the cause of, not the program."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
-from w2s_mlflow.config import canonical_json
+from w2s_mlflow.records import canonical_json
 
 LIBRARIES = ("torch", "transformers")
 version = functools.cache(metadata.version)

@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from w2s_mlflow import launch
-from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import recorder, session
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder, Report

@@ -24,8 +24,9 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 
 from w2s_mlflow import fitted, heads
-from w2s_mlflow.config import ConfigError, canonical_json
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.heads import Head
+from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking.results import ARTIFACTS, TornError, digest_once, digests_of
 from w2s_mlflow.tracking.server import client, sentence
 

@@ -17,7 +17,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from mlflow.utils.uri import get_uri_scheme
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking.failures import sentence
 
 TIMEOUT = 5

@@ -21,8 +21,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 
 from w2s_mlflow import __version__, checkpoint, launch, scratch
 from w2s_mlflow.checkpoint import Checkpoint
-from w2s_mlflow.config import canonical_json, must
-from w2s_mlflow.records import Predictions, SoftLabels
+from w2s_mlflow.exceptions import must
+from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
 from w2s_mlflow.tracking import session, worker
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
 from w2s_mlflow.tracking.server import client, experiment, launch_run_id

@@ -20,7 +20,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from w2s_mlflow import __version__
-from w2s_mlflow.config import ConfigError, unknown
+from w2s_mlflow.exceptions import ConfigError, unknown
 from w2s_mlflow.tracking import preflight
 from w2s_mlflow.tracking.failures import failure as failure
 from w2s_mlflow.tracking.failures import masked

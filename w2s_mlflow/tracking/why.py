@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from w2s_mlflow.config import ConfigError
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.results import Result, TornError
 from w2s_mlflow.tracking.server import client, experiment

@@ -1,0 +1,24 @@
+"""Plug-ins: the file name is the registry."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import types
+
+from w2s_mlflow.exceptions import unknown
+
+
+@functools.cache
+def plugins(package: str) -> tuple[str, ...]:
+    """The names of the plug-in files in `w2s_mlflow/<package>`; files with a leading underscore are their private rooms."""
+    folder = importlib.import_module(f"w2s_mlflow.{package}")
+    return tuple(sorted(name for _, name, _ in pkgutil.iter_modules(folder.__path__) if not name.startswith("_")))
+
+
+def plugin(package: str, name: str, option: str) -> types.ModuleType:
+    """The plug-in `w2s_mlflow/<package>/<name>.py`. Raises ConfigError that names `option` where there is none."""
+    if name not in plugins(package):
+        raise unknown(option, name, plugins(package))
+    return importlib.import_module(f"w2s_mlflow.{package}.{name}")
