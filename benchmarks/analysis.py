@@ -30,8 +30,9 @@ import pyarrow.parquet as pq
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from w2s_mlflow import metrics, stats
+from w2s_mlflow.analysis import variants
 from w2s_mlflow.records import Predictions, write_gold
-from w2s_mlflow.stages import _variants, analyze
+from w2s_mlflow.stages import analyze
 from w2s_mlflow.tracking import results, server
 
 WEAK, STRONG, METHODS, SEEDS, ROWS = 2, 15, 5, 60, 500
@@ -115,7 +116,7 @@ def _insert(database: sqlite3.Connection, run: Made, place: Path, values: dict[s
     name, started = f"{run.stage} chess {run.weak}->{run.strong} {run.method} seed {run.seed}", STARTED + run.number * 1000
     row = (run.run_id, "0", name, "FINISHED", started, started + 900, "active", "LOCAL", "ann", str(place))
     database.execute(f"INSERT INTO runs ({RUNS}) VALUES ({', '.join('?' * 10)})", row)
-    params = _variants.defaults() | {"task": "chess", "weak": run.weak, "strong": run.strong, "method": run.method}
+    params = variants.defaults() | {"task": "chess", "weak": run.weak, "strong": run.strong, "method": run.method}
     params |= {"seed": str(run.seed), "head": "choose", "train_size": "3000", "test_size": str(ROWS)}
     digests = results.digests_of(place)
     split = {path: digest for path, digest in digests.items() if path.startswith("gold")}

@@ -15,8 +15,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from w2s_mlflow.analysis import build, report
 from w2s_mlflow.registry import plugin
-from w2s_mlflow.stages import _methods, _report, analyze, student
+from w2s_mlflow.stages import _methods, student
 from w2s_mlflow.stages.sweep import parse_seeds
 
 SIZES = {"sst2": 3000, "cola": 3000, "qnli": 3000, "wic": 3000, "hh_rlhf": 1600, "puzzles": 3000}
@@ -55,8 +56,8 @@ def main() -> None:
         config = student.Config(task=task, seed=seed, train_size=given.train_size or SIZES[task], **shared, **method)
         found.append(student.run(config))
         print(found[-1].name, {name: round(value, 3) for name, value in found[-1].metrics.items() if name.startswith("test/")})
-    table = plugin("tables", "pgr", "table").table(analyze.load(found).outcomes)
-    print(_report.markdown(table[COLUMNS + PGR]))
+    table = plugin("tables", "pgr", "table").table(build.load(found).outcomes)
+    print(report.markdown(table[COLUMNS + PGR]))
 
 
 def methods(given: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ import mlflow
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from w2s_mlflow import checkpoint, cli, train
-from w2s_mlflow.stages import analyze
+from w2s_mlflow.analysis import build
 from w2s_mlflow.tracking import claims, database, logged_model, results, worker
 
 CLIENT = mlflow.MlflowClient
@@ -126,7 +126,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after a training is finished": lambda: after(CLIENT, "set_terminated", is_finished(trained=True)),
     "in the middle of a model": lambda: before(logged_model, "_send"),
     "in a report": lambda: before(CLIENT, "log_batch", is_report),
-    "before the tables": lambda: before(analyze, "record"),
+    "before the tables": lambda: before(build, "record"),
 }
 
 

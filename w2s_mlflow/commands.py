@@ -107,7 +107,7 @@ def _why(run: str, *, as_json: bool) -> None:
 
 
 def _runs(filter_: str, experiments: str, *, as_json: bool) -> None:
-    from w2s_mlflow import leaderboard
+    from w2s_mlflow.analysis import leaderboard
 
     rows = leaderboard.board(filter_, experiments)
     if as_json:
@@ -116,7 +116,7 @@ def _runs(filter_: str, experiments: str, *, as_json: bool) -> None:
 
 
 def _compare(first: str, second: str, *, as_json: bool) -> None:
-    from w2s_mlflow import leaderboard
+    from w2s_mlflow.analysis import leaderboard
 
     found = leaderboard.compare(first, second)
     if as_json:

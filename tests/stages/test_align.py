@@ -11,10 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.conftest import SMALL, runs
+from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import Judge, model, reward
 from w2s_mlflow.records import Debate, Verdict
-from w2s_mlflow.stages import _aligning, _arguing, _gold, _heard, _transcripts, align, analyze, student
+from w2s_mlflow.stages import _aligning, _arguing, _gold, _heard, _transcripts, align, student
 from w2s_mlflow.tracking import logged_model, planned, results, session
 from w2s_mlflow.tracking.results import Result
 
@@ -169,7 +170,7 @@ def test_each_round_is_a_run_of_its_own_that_learns_the_verdicts_so_far_and_is_m
     assert align.run(config(rounds=2)).run_id == students[1].run_id and align.run(config()).run_id == first.run_id
     assert len(runs()) == 7
     check_learned(found, debates)
-    frames = analyze.load([found])  # with all that it hangs on
+    frames = build.load([found])  # with all that it hangs on
     aligned = frames.alignments.sort_values("round")
     assert set(frames.runs["run_id"]) == {run.info.run_id for run in runs()}
     assert aligned["round"].tolist() == [1, 2, 3] and set(aligned["rounds"]) == {3} and set(aligned["setting"]) == {""}

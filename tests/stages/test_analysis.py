@@ -15,10 +15,11 @@ import pytest
 
 from tests import servers
 from tests.conftest import SMALL, purge, runs
-from w2s_mlflow import leaderboard
+from w2s_mlflow.analysis import build, leaderboard, report, scores
+from w2s_mlflow.analysis import frames as analysis_frames
 from w2s_mlflow.config import parse
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages import _frames, _gold, _report, _scores, analyze, rule, student
+from w2s_mlflow.stages import _gold, analyze, rule, student
 from w2s_mlflow.tables import Frames, calibration, compute, pgr
 from w2s_mlflow.tracking import index, results, server
 from w2s_mlflow.tracking.results import Result
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("experiment")
 def few_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of an analysis is the drawing of its figures: only tests that look at them wait for it."""
     if "figure" not in inspect.getsource(request.function):
-        monkeypatch.setattr(analyze, "_figures", lambda *_: [])
+        monkeypatch.setattr(build, "_figures", lambda *_: [])
 
 
 def made(**options: Any) -> Result:
@@ -40,7 +41,7 @@ def made(**options: Any) -> Result:
 
 
 def frames() -> Frames:
-    return analyze.load(analyze.pull(analyze.Config()))
+    return build.load(build.pull(analyze.Config()))
 
 
 def left_out() -> dict[str, tuple[str, str]]:
@@ -242,7 +243,7 @@ def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
     again = {run.run_id: run for run in index.finished(experiment_id)}
     assert again == before and asked == []
     once = frames()
-    monkeypatch.setattr(_scores, "_scored", lambda *_: pytest.fail("predictions were read again"))
+    monkeypatch.setattr(scores, "_scored", lambda *_: pytest.fail("predictions were read again"))
     pd.testing.assert_frame_equal(frames().outcomes, once.outcomes)
 
 
@@ -264,9 +265,9 @@ def test_a_filter_finds_all_that_its_runs_hang_on_but_what_was_deleted_for_good(
     supervisor = found.tags["w2s.weak_run_id"]
     monkeypatch.setattr(server.client(), "get_run", lambda run_id: pytest.fail("asked for one by one"))
     filtered = analyze.Config(filter="tags.`w2s.stage` = 'student'")
-    assert [run.run_id for run in analyze.pull(filtered)] == [found.run_id, supervisor]
+    assert [run.run_id for run in build.pull(filtered)] == [found.run_id, supervisor]
     purge(supervisor, tracking_uri)
-    (row,) = analyze.load(analyze.pull(filtered)).outcomes.to_dict("records")
+    (row,) = build.load(build.pull(filtered)).outcomes.to_dict("records")
     assert row["run_id"] == found.run_id and row["weak_correct"] is None
 
 
@@ -283,10 +284,10 @@ def test_another_experiment_is_analysed_by_its_name(monkeypatch: pytest.MonkeyPa
     found = made()
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"{experiment}-analysis")
     server.forget()
-    rows = analyze.load(analyze.pull(analyze.Config(experiments=experiment))).outcomes
+    rows = build.load(build.pull(analyze.Config(experiments=experiment))).outcomes
     assert list(rows["run_id"]) == [found.run_id]
     with pytest.raises(ConfigError, match=r"^--experiments must be one of .* got 'nowhere'"):
-        analyze.pull(analyze.Config(experiments="nowhere"))
+        build.pull(analyze.Config(experiments="nowhere"))
 
 
 # --- the terminal's own -----------------------------------------------------------------------------------------------
@@ -342,14 +343,14 @@ def test_a_report_needs_no_network_and_every_table_has_three_forms() -> None:
 
 
 def test_a_text_of_several_lines_stays_in_its_cell() -> None:
-    lines = _report.markdown(pd.DataFrame({"text": ["one | two\nthree"], "n": [1]})).splitlines()
+    lines = report.markdown(pd.DataFrame({"text": ["one | two\nthree"], "n": [1]})).splitlines()
     assert lines[2:] == [r"| one \| two three | 1 |"]
 
 
 def test_domains_are_the_papers() -> None:
     domains = {"chess": "chess", "chess_preference": "reward modelling", "hh_rlhf": "reward modelling", "sst2": "NLP"}
-    assert {task: _frames._domain(task) for task in domains} == domains
-    assert _frames._domain("file:/nowhere/at/all.csv") == "NLP"
+    assert {task: analysis_frames._domain(task) for task in domains} == domains
+    assert analysis_frames._domain("file:/nowhere/at/all.csv") == "NLP"
 
 
 @pytest.mark.server

@@ -19,12 +19,13 @@ from tests import trunks
 from tests.conftest import SMALL, runs
 from w2s_mlflow import config as options
 from w2s_mlflow import heads, scratch, tasks
+from w2s_mlflow.analysis import build, debate_frames, scores, selection
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.explainers.extractive import Mind, Read
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
-from w2s_mlflow.stages import _counted, _debate_frames, _debates, _scores, _transcripts, _verdicts, analyze, debate, student
+from w2s_mlflow.stages import _debates, _transcripts, _verdicts, analyze, debate, student
 from w2s_mlflow.stages._debates import Debater
 from w2s_mlflow.stages._verdicts import Verdicts
 from w2s_mlflow.tables import debate as table
@@ -366,7 +367,7 @@ def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
     for own in ({"seed": 0}, {"seed": 1}, {"seed": 1, "questions": 20}):
         debate.run(config(**own))
     student.run(student.Config(**MODELS, **SMALL))
-    frames = analyze.load(analyze.pull(analyze.Config()))
+    frames = build.load(build.pull(analyze.Config()))
     assert frames.debates["setting"].tolist() == ["questions=30", "questions=30", "questions=20"]
     found = table.table(frames.debates)
     assert found["n"].tolist() == [2, 1]
@@ -402,8 +403,8 @@ def test_debates_that_do_not_count_are_named_and_those_of_other_students_do(monk
     fresh, fewer = held("fresh", plain, seed="1"), held("fewer", plain, questions="20")
     orphan = held("orphan", replace(plain, run_id="purged"), seed="2")
     found = {run.run_id: run for run in (plain, other, first, stale, again, third, fresh, fewer, orphan)}
-    pulled = _counted.Pulled(found, {})
-    debated, _ = _debate_frames.frames(pulled)
+    pulled = selection.Pulled(found, {})
+    debated, _ = debate_frames.frames(pulled)
     assert {run_id: rule for run_id, (rule, _) in pulled.left_out.items()} == {
         "first": "duplicated seed",
         "stale": "other data",
@@ -420,20 +421,20 @@ def test_debates_that_do_not_count_are_named_and_those_of_other_students_do(monk
 
 
 def test_seeds_that_were_tested_on_other_rows_than_the_newest_do_not_count() -> None:
-    def student(run_id: str, seed: int, ids: tuple[str, ...], file: str) -> tuple[Result, _scores.Scores]:
+    def student(run_id: str, seed: int, ids: tuple[str, ...], file: str) -> tuple[Result, scores.Scores]:
         params = {"task": "t", "seed": str(seed), "train_size": "40", "test_size": "2", "balance": "False"}
-        rows = _scores.Rows(file, ids, ids, np.zeros(2, dtype=np.int64))
+        rows = scores.Rows(file, ids, ids, np.zeros(2, dtype=np.int64))
         tags = {"w2s.data": f"seed {seed}"}
         run = Result(run_id, run_id, "student", run_id, "", params, {}, tags, 1.0, True)
-        return run, _scores.Scores(rows, np.zeros(2, dtype=np.int16), {})
+        return run, scores.Scores(rows, np.zeros(2, dtype=np.int16), {})
 
     made = [
         student("before", 0, ("a", "b"), "old file"),
         student("same rows", 1, ("c", "d"), "written by another library"),
         student("now", 2, ("c", "d"), "new file"),
     ]
-    pulled = _counted.Pulled({run.run_id: run for run, _ in made}, {run.run_id: own for run, own in made})
-    kept = _counted.one_per_seed([_counted.identified(run) for run, _ in made], pulled)
+    pulled = selection.Pulled({run.run_id: run for run, _ in made}, {run.run_id: own for run, own in made})
+    kept = selection.one_per_seed([selection.identified(run) for run, _ in made], pulled)
     assert [row["run_id"] for row in kept] == ["same rows", "now"]
     assert pulled.left_out["before"][0] == "other data"
 
@@ -452,7 +453,7 @@ def test_what_a_run_was_made_from_has_the_debates_of_later_rounds_once_and_not_w
         run("two", "align", weak_run_id="weak", before_run_id="plain", ceiling_run_id="top", debates_2_run_id="held"),
         run("chained", "student", chain_run_ids="two,one"),
     ]
-    pulled = _counted.Pulled({one.run_id: one for one in runs_}, {})
+    pulled = selection.Pulled({one.run_id: one for one in runs_}, {})
     of = {one.run_id: sorted(other.run_id for other in pulled.made_from(one)) for one in runs_}
     assert of["one"] == ["one", "weak"] and of["two"] == ["held", "one", "two", "weak"]
     assert of["chained"] == sorted(["chained", *of["two"]])

@@ -15,6 +15,7 @@ from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
 from tests.stages.test_sources import reviews
 from w2s_mlflow import evidence, predict
+from w2s_mlflow.analysis import stage_tables
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import _gold, analyze, errors
 from w2s_mlflow.tables import errors as table
@@ -38,7 +39,7 @@ def analysed(**options: Any) -> tuple[Result, list[dict[str, str]]]:
 def test_chess_has_overfitting_and_other_and_needs_no_model() -> None:
     found = errors.run(config())
     own = results.get(found.tags["w2s.student_run_id"])
-    rows = errors.read(found)
+    rows = stage_tables.read_errors(found)
     assert len(rows) == found.metrics["errors/count"] == round(150 * (1 - own.metrics["test/accuracy"]))
     assert found.metrics["errors/overfitting"] + found.metrics["errors/other"] == pytest.approx(1)
     assert "errors/quote_selection_by_chance" not in found.metrics and found.metrics["gold/test/errors"] == 150
@@ -74,8 +75,8 @@ def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any], monkeypatc
         found = errors.run(config(**texts, evidence=0.3))
     assert {call.args[3:] for call in scores.call_args_list} == {(16,)}
     assert {call.args[2:] for call in probabilities.call_args_list} == {(16, "bfloat16")}  # stored ones and those on evidence
-    rows = errors.read(found)
-    assert len(rows) == found.metrics["errors/count"] > 0 and rows[list(errors.ON_EVIDENCE)].notna().all(axis=None)
+    rows = stage_tables.read_errors(found)
+    assert len(rows) == found.metrics["errors/count"] > 0 and rows[list(stage_tables.ON_EVIDENCE)].notna().all(axis=None)
     assert sum(found.metrics[f"errors/{name}"] for name in table.TYPES) == pytest.approx(1)
     own, top = (results.get(found.tags[f"w2s.{role}_run_id"]) for role in ("student", "ceiling"))
     head, other = (logged_model.load(run.tags["w2s.model_id"]) for run in (own, top))

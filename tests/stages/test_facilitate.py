@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import metrics, predict, stats
+from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import SoftLabels, read_predictions
 from w2s_mlflow.split import Split
@@ -257,7 +258,7 @@ def test_an_analysis_recomputes_every_turn_and_leaves_out_what_is_contradicted()
     for seed in (0, 1):
         last = taught(iterations=2, seed=seed)
     taught(temperature=3.0)
-    frames = analyze.load(analyze.pull(analyze.Config()))
+    frames = build.load(build.pull(analyze.Config()))
     table = facilitation.table(frames.facilitations)
     assert sorted(zip(table["turn"], table["setting"], table["n"], strict=True)) == [
         (1, "", 2),
@@ -270,7 +271,7 @@ def test_an_analysis_recomputes_every_turn_and_leaves_out_what_is_contradicted()
     variants = frames.outcomes.groupby("variant")["seed"].nunique().to_dict()
     assert variants == {"": 2, "labels=facilitated by chess-43k": 2}
     server.client().log_metric(last.run_id, "test/strong_accuracy", 0.99)
-    wrong = analyze.load(analyze.pull(analyze.Config(filter="tags.`w2s.task` = 'chess'"))).left_out
+    wrong = build.load(build.pull(analyze.Config(filter="tags.`w2s.task` = 'chess'"))).left_out
     assert wrong[["run_id", "rule"]].to_numpy().tolist() == [[last.run_id, "contradicted"]]
 
 

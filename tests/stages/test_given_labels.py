@@ -13,10 +13,11 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import listing
+from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example
 from w2s_mlflow.registry import plugin
-from w2s_mlflow.stages import _gold, analyze, student, supervisor
+from w2s_mlflow.stages import _gold, student, supervisor
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -59,7 +60,7 @@ def test_labels_of_test_rows_are_the_floor(tmp_path: Path) -> None:
     right = [np.argmax(said[id_]) == gold for id_, gold in zip(truth["id"], truth["gold"], strict=True)]
     assert result.metrics["test/weak_accuracy"] == np.mean(right) and "test/ceiling_accuracy" in result.metrics
     assert result.tags["w2s.pgr_status"] in ("ok", "undetermined")
-    outcomes = analyze.load([result]).outcomes
+    outcomes = build.load([result]).outcomes
     assert outcomes["weak_accuracy"].tolist() == [np.mean(right)] and outcomes["weak"].tolist() == ["labels:people"]
 
 
@@ -82,7 +83,7 @@ def test_a_student_without_a_ceiling_has_a_supervisor_s_accuracy_and_can_have_it
     options = student.Config(**SIZES, weak="chess-27k", ceiling="none")
     without = student.run(options)
     assert without.tags["w2s.pgr_status"] == "no ceiling" and "test/weak_accuracy" in without.metrics
-    table = plugin("tables", "pgr", "").table(analyze.load([without]).outcomes)
+    table = plugin("tables", "pgr", "").table(build.load([without]).outcomes)
     assert len(table) == 1 and table["pgr"].isna().all() and table["pgr_status"].isna().all()
     later = student.run(student.Config(**SIZES, weak="chess-27k"))
     assert later.run_id == without.run_id and "test/ceiling_accuracy" in later.metrics

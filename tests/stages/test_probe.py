@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from tests import trunks
 from tests.conftest import SMALL
 from w2s_mlflow import heads, predict, train
+from w2s_mlflow.analysis import stage_tables
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import _gold, analyze, probe
@@ -32,7 +33,7 @@ def config(**options: Any) -> probe.Config:
 
 
 def rows(found: Result) -> list[dict[str, str]]:
-    with found.artifact(probe.PROBES).open(newline="") as file:
+    with found.artifact(stage_tables.PROBES).open(newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import config, metrics, registry
+from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Gold
-from w2s_mlflow.stages import _gold, _grid, _search, _study, _sweep_file, analyze, student, sweep
+from w2s_mlflow.stages import _gold, _grid, _search, _study, _sweep_file, student, sweep
 from w2s_mlflow.tracking import planned, results, server, session, worker
 
 SPACE = """
@@ -48,7 +49,7 @@ SEARCHES = (
 def here(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An experiment, two search files, studies of this test alone; most of an analysis is the drawing of its figures."""
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(analyze, "_figures", lambda *_: [])
+    monkeypatch.setattr(build, "_figures", lambda *_: [])
     (tmp_path / "space.py").write_text(SPACE)
     (tmp_path / "rates.py").write_text(RATES)
 

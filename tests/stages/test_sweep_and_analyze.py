@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL, runs
+from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import _grid, analyze, sweep
 from w2s_mlflow.tracking import results, server
@@ -34,7 +35,7 @@ def grid(tmp_path: Path, experiment: str) -> sweep.Config:
 def few_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of an analysis is the drawing of its figures: only tests that look at them wait for it."""
     if "figure" not in inspect.getsource(request.function):
-        monkeypatch.setattr(analyze, "_figures", lambda *_: [])
+        monkeypatch.setattr(build, "_figures", lambda *_: [])
 
 
 def rows(result: results.Result, name: str) -> list[dict[str, str]]:

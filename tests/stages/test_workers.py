@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from tests.conftest import SMALL, runs
+from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
-from w2s_mlflow.stages import _jobs, _serving, _workers, analyze, rule, student, supervisor, sweep
+from w2s_mlflow.stages import _jobs, _serving, _workers, rule, student, supervisor, sweep
 from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.tracking import server, session, store
 
@@ -76,8 +77,8 @@ def test_a_training_that_comes_to_nothing_leaves_nothing_in_memory(monkeypatch: 
 
 @pytest.mark.slow
 def test_a_grid_by_two_processes_is_that_by_one(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analyze, "_figures", lambda *_: [])
-    monkeypatch.setattr(analyze, "record", lambda *_: None)
+    monkeypatch.setattr(build, "_figures", lambda *_: [])
+    monkeypatch.setattr(build, "record", lambda *_: None)
     (tmp_path / "grid.py").write_text(GRID)
     parent = sweep.run(sweep.Config(sweep="grid.py", seeds="0", workers=2, **SMALL))
     below = [run for run in runs() if run.data.tags.get("mlflow.parentRunId") == parent.run_id]

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from w2s_mlflow import tables
+from w2s_mlflow.analysis import debate_frames, variants
 from w2s_mlflow.figures import alignment as figure
-from w2s_mlflow.stages import _debate_frames, _variants
 from w2s_mlflow.tables import alignment
 
 
@@ -66,13 +66,13 @@ def test_other_weights_are_other_rows_and_step_from_their_own() -> None:
 
 def test_rounds_are_counted_by_options_and_seed_and_the_first_is_one_of_them() -> None:
     def row(seed: int, number: int, lam: str = "0.1") -> dict[str, Any]:
-        own = dict.fromkeys(_variants.IDENTITY, "-") | {"task": "t", "seed": str(seed), "method": f"{lam} round {number}"}
+        own = dict.fromkeys(variants.IDENTITY, "-") | {"task": "t", "seed": str(seed), "method": f"{lam} round {number}"}
         options = {"lam": lam} | ({"round": str(number)} if number > 1 else {})  # as runs log it
         return {**own, "round": number, "settings": json.dumps(options), "judge": "model"}
 
-    chained = _debate_frames._chained([row(0, 1), row(0, 2), row(0, 3), row(1, 1), row(0, 1, lam="1")])
+    chained = debate_frames._chained([row(0, 1), row(0, 2), row(0, 3), row(1, 1), row(0, 1, lam="1")])
     assert [one["rounds"] for one in chained] == [3, 3, 3, 1, 1]
-    found = _debate_frames.frame(chained, ["task", "round", "rounds", "setting"], {})
+    found = debate_frames.frame(chained, ["task", "round", "rounds", "setting"], {})
     assert found["round"].tolist() == [1, 2, 3, 1, 1] and set(found["setting"]) == {""}
 
 

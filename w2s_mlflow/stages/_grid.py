@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
 from w2s_mlflow import records, registry
+from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import FailedTrainingError, must
 from w2s_mlflow.stages import _gold, _sweep_file, _workers, analyze
 from w2s_mlflow.stages._jobs import Job
@@ -107,7 +108,7 @@ def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = No
         finished: the finished results of the experiment by fingerprint; None asks for them.
     """
     finished = _finished() if finished is None else finished
-    return analyze.parts(analyze.Config(), [finished.get(result.fingerprint, result) for result in found], {}).digest()
+    return build.parts(analyze.Config(), [finished.get(result.fingerprint, result) for result in found], {}).digest()
 
 
 def drained_before(waiting: Sequence[Job]) -> Result | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow import models, streams, tasks
+from w2s_mlflow.analysis.stage_tables import ERRORS, ON_EVIDENCE
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.records import Example, Ints
@@ -26,17 +27,13 @@ from w2s_mlflow.stages import _finetune, _gold, _methods, _runs, ceiling, studen
 from w2s_mlflow.stages._options import model_name
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from w2s_mlflow.evidence import Mask
     from w2s_mlflow.heads import Encoded, Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
 VERSION = 3
-ERRORS = "errors.csv"
 ANSWERS = ("answer", "weak_answer", "ceiling_answer")
-ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
 COLUMNS = ("id", "text", "gold", *ANSWERS, *ON_EVIDENCE, "own_evidence", "ceiling_evidence")
 GAMES = ("chess", "puzzles")
 """The families of tasks whose texts are moves."""
@@ -144,12 +141,3 @@ def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
 
     found_N: Ints = _finetune.probabilities(head, evidence.alone(data, kept_T), config).argmax(axis=1)
     return found_N
-
-
-def read(found: Result) -> pd.DataFrame:
-    """The rows of a finished run; a text that says nan is a text. Raises ConfigError where they are lost."""
-    import pandas as pd
-
-    missing: Any = {name: [""] for name in ON_EVIDENCE}
-    texts: Any = dict.fromkeys(("id", "text", "own_evidence", "ceiling_evidence"), str)
-    return pd.read_csv(found.artifact(ERRORS), dtype=texts, keep_default_na=False, na_values=missing)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from w2s_mlflow import cache, models, streams, tasks
+from w2s_mlflow.analysis.stage_tables import PROBES
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Floats, Ints, canonical_json
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 VERSION = 2
-PROBES = "probes.csv"
 BEFORE, AFTER = "before", "after"
 COLUMNS = ("concept", "model", "layer", "chosen", "accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows")
 ITERATIONS = 1000

@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_mlflow import config as options
+from w2s_mlflow.analysis import build
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.stages import _gold, _grid, _search, _storage, _study, _sweep_file, _trials, _workers, analyze
+from w2s_mlflow.stages import _gold, _grid, _search, _storage, _study, _sweep_file, _trials, _workers
 from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.stages._study import Wanted
 from w2s_mlflow.stages._sweep_file import parse_seeds as parse_seeds
@@ -144,7 +145,7 @@ def _drained(config: Config) -> Result:
             raise failed[0]
         recording.json("runs.json", sorted({result.run_id for result in found}))
         recording.json("failed.json", [str(error) for error in failed])
-        analyze.record(analyze.load(found), recording)
+        build.record(build.load(found), recording)
         if not failed:
             recording.tags[_grid.CONTENTS] = _grid.contents(found)
     reused = sum(result.reused for result in found)
@@ -226,7 +227,7 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
         test = stats.paired_t_test(default, chosen)
         recording.metrics({"test/difference": test.mean_difference, "test/difference_low": test.low})
         recording.metrics({"test/difference_high": test.high, "test/p": test.p, "test/n": test.n})
-    analyze.record(analyze.load(found), recording)
+    build.record(build.load(found), recording)
 
 
 def jobs(config: Config, chosen: Sequence[Mapping[str, Any]] | None = None) -> list[Job]:

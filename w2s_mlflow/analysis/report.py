@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import __version__, exceptions
-from w2s_mlflow.stages import _variants
+from w2s_mlflow.analysis import variants
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, PAIR, Frames
 
@@ -41,7 +41,7 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
 
     from w2s_mlflow.figures import _interactive
 
-    page = Environment(autoescape=True).from_string(files("w2s_mlflow.stages").joinpath("report.html").read_text("utf-8"))
+    page = Environment(autoescape=True).from_string(files("w2s_mlflow.analysis").joinpath("report.html").read_text("utf-8"))
     stages = frames.runs["stage"].value_counts()
     counts = {name: int(stages.get(name.rstrip("s"), 0)) for name in ("supervisors", "ceilings", "students", "rules")}
     return page.render(
@@ -107,7 +107,7 @@ def commands(frames: Frames) -> Iterator[str]:
             yield f"python -m w2s_mlflow rule --task {shlex.quote(str(named['task']))} --rule {rule}{mark}"
             continue
         chosen = {name: str(named[name]) for name in ("task", "weak", "strong", "head")} | json.loads(rows["settings"].iloc[0])
-        plain = _variants.defaults()
+        plain = variants.defaults()
         options = {name: value for name, value in chosen.items() if plain.get(name) != value}
         said = " ".join(f"{exceptions.flag(name)} {shlex.quote(value)}" for name, value in options.items())
         yield f"python -m w2s_mlflow student {said} --seed {seeds[0]}{mark}"

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import tasks
+from w2s_mlflow.analysis import debate_frames, scores, selection, stage_tables, variants
+from w2s_mlflow.analysis.scores import Scores
+from w2s_mlflow.analysis.selection import Pulled
+from w2s_mlflow.analysis.variants import IDENTITY
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
-from w2s_mlflow.stages import _counted, _debate_frames, _gold, _scores, _scoring, _variants, errors, probe
-from w2s_mlflow.stages._counted import Pulled
+from w2s_mlflow.stages import _gold, _scoring
 from w2s_mlflow.stages._options import NONE
-from w2s_mlflow.stages._scores import Scores
-from w2s_mlflow.stages._variants import IDENTITY
 from w2s_mlflow.tables import ERRORS, FACILITATIONS, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
 if TYPE_CHECKING:
@@ -42,15 +43,15 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     import pandas as pd
 
     every = {result.run_id: result for result in found}
-    pulled = Pulled(every, _scores.of(every.values()))
+    pulled = Pulled(every, scores.of(every.values()))
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
-    outcomes = _variants.told_apart(pd.DataFrame(_counted.one_per_seed(rows, pulled), columns=list(OUTCOMES)))
+    outcomes = variants.told_apart(pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(OUTCOMES)))
     for stage in ALONE:
-        _counted.one_per_seed([_counted.identified(result) for result in pulled.counted() if result.stage == stage], pulled)
+        selection.one_per_seed([selection.identified(result) for result in pulled.counted() if result.stage == stage], pulled)
     taught = _facilitations(pulled)
     probed, wrong = _probes(pulled), _errors(pulled, codes or {})
-    debated, aligned = _debate_frames.frames(pulled)
+    debated, aligned = debate_frames.frames(pulled)
     runs = _runs(pulled)
     apart = runs.set_index("run_id")[["variant", "setting"]]
     probes, wrongs = (
@@ -65,12 +66,12 @@ def _probes(pulled: Pulled) -> list[dict[str, Any]]:
     """The rows of every probe run's own table."""
     import pandas as pd
 
-    return _own_rows("probe", lambda result: pd.read_csv(result.artifact(probe.PROBES)), pulled)
+    return _own_rows("probe", lambda result: pd.read_csv(result.artifact(stage_tables.PROBES)), pulled)
 
 
 def _errors(pulled: Pulled, codes: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
     """The rows of every run of errors, each with what a person says of it. Raises ConfigError for a code of no such row."""
-    rows = _own_rows("errors", errors.read, pulled)
+    rows = _own_rows("errors", stage_tables.read_errors, pulled)
     if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
         run_id, id_ = min(unknown)
         raise ConfigError(f"--coded must name errors of the runs that are analysed, got id {id_!r} of run {run_id!r}")
@@ -94,8 +95,8 @@ def _facilitations(pulled: Pulled) -> pd.DataFrame:
     import pandas as pd
 
     rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _taught(result, pulled))]
-    found = pd.DataFrame(_counted.one_per_seed(rows, pulled), columns=list(FACILITATIONS))
-    return _variants.told_apart(found, stage="facilitate")
+    found = pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(FACILITATIONS))
+    return variants.told_apart(found, stage="facilitate")
 
 
 def _taught(result: Result, pulled: Pulled) -> dict[str, Any] | None:
@@ -115,7 +116,7 @@ def _taught(result: Result, pulled: Pulled) -> dict[str, Any] | None:
     if wrong := _contradiction(result, own, numbers):
         pulled.leave_out(result, "contradicted", wrong)
         return None
-    row = _counted.identified(result) | {"turn": int(result.params["turn"]), "gold": result.tags.get("w2s.gold", "")}
+    row = selection.identified(result) | {"turn": int(result.params["turn"]), "gold": result.tags.get("w2s.gold", "")}
     return row | numbers | {"accuracy": own.metrics["accuracy"]}
 
 
@@ -139,7 +140,7 @@ def _outcome(result: Result, pulled: Pulled) -> dict[str, Any] | None:
     if isinstance(own, str):
         pulled.leave_out(result, "damaged", own)
         return None
-    row = _counted.identified(result) | {"groups": own.rows.groups}
+    row = selection.identified(result) | {"groups": own.rows.groups}
     row |= {"domain": _domain(row["task"]), "parameters": result.metrics.get("model/parameters", math.nan)}
     row |= {"correct": own.correct_N(), "answer": own.answer_N, "gold": own.rows.gold_N, **own.metrics}
     row |= _beside(result, own, pulled) | {"ceiling_failed": False}
@@ -214,9 +215,9 @@ def _runs(pulled: Pulled) -> pd.DataFrame:
     """The frame `runs`; runs of each stage are told apart by the options of that stage."""
     import pandas as pd
 
-    rows = [_run(result, pulled) | {"settings": _variants.settings(result)} for result in pulled.counted()]
+    rows = [_run(result, pulled) | {"settings": variants.settings(result)} for result in pulled.counted()]
     found = pd.DataFrame(rows, columns=[*(name for name in RUNS if name not in ("variant", "setting")), "settings"])
-    return _variants.told_apart(found, of=["stage"])[list(RUNS)]
+    return variants.told_apart(found, of=["stage"])[list(RUNS)]
 
 
 def _run(result: Result, pulled: Pulled) -> dict[str, Any]:

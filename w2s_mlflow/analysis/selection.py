@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from w2s_mlflow.analysis import variants
+from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages import _variants
 from w2s_mlflow.stages._options import NONE
-from w2s_mlflow.stages._scores import Scores
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -72,11 +72,11 @@ def links(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def identified(result: Result) -> dict[str, Any]:
-    """The columns of a row by which `one_per_seed` and `_variants.differing` know its run."""
-    row: dict[str, Any] = {name: result.params.get(name, NONE) for name in _variants.IDENTITY} | {"run_id": result.run_id}
+    """The columns of a row by which `one_per_seed` and `variants.differing` know its run."""
+    row: dict[str, Any] = {name: result.params.get(name, NONE) for name in variants.IDENTITY} | {"run_id": result.run_id}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
     row["balance"] = result.params.get("balance", "")
-    return row | {"data": result.tags.get("w2s.data", ""), "settings": _variants.settings(result)}
+    return row | {"data": result.tags.get("w2s.data", ""), "settings": variants.settings(result)}
 
 
 def one_per_seed(rows: Sequence[dict[str, Any]], pulled: Pulled) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def one_per_seed(rows: Sequence[dict[str, Any]], pulled: Pulled) -> list[dict[st
             reason = f"its test rows have the digest {own[:12]}, those of newer runs {test[_held(row)][:12]}"
             pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
             continue
-        key = (*(row[name] for name in _variants.IDENTITY), row["settings"], row.get("judge"))
+        key = (*(row[name] for name in variants.IDENTITY), row["settings"], row.get("judge"))
         if before := kept.pop(key, None):
             reason = f"run {row['run_id']} has the same options and seed and is newer"
             pulled.leave_out(pulled.runs[before["run_id"]], "duplicated seed", reason)

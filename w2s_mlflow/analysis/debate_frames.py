@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from w2s_mlflow.analysis import selection, variants
+from w2s_mlflow.analysis.scores import Scores
+from w2s_mlflow.analysis.selection import Pulled
 from w2s_mlflow.records import read_gold
-from w2s_mlflow.stages import _counted, _debates, _transcripts, _variants
-from w2s_mlflow.stages._counted import Pulled
+from w2s_mlflow.stages import _debates, _transcripts
 from w2s_mlflow.stages._options import NONE
-from w2s_mlflow.stages._scores import Scores
 from w2s_mlflow.tables import ALIGNMENTS, DEBATES
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def frames(pulled: Pulled) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames of debates and of aligned models among the runs that count."""
     debated = pulled.rows("debate", lambda result: debates(result, pulled.runs))
     aligned = pulled.rows("align", lambda result: [alignment(result, pulled.scores)])
-    debated, aligned = (_counted.one_per_seed(rows, pulled) for rows in (debated, aligned))
-    plain = [_variants.defaults(stage) for stage in ("debate", "align")]
+    debated, aligned = (selection.one_per_seed(rows, pulled) for rows in (debated, aligned))
+    plain = [variants.defaults(stage) for stage in ("debate", "align")]
     return frame(debated, DEBATES, plain[0] | PLAIN), frame(_chained(aligned), ALIGNMENTS, plain[1])
 
 
@@ -52,7 +53,7 @@ def _chained(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _chain(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What the rounds of one alignment share."""
     settings = json.loads(row["settings"])
-    own = {name: row[name] for name in _variants.IDENTITY} | settings
+    own = {name: row[name] for name in variants.IDENTITY} | settings
     return tuple(sorted((name, value) for name, value in own.items() if name not in ROUND))
 
 
@@ -66,7 +67,7 @@ def frame(found: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[st
 
     rows = pd.DataFrame(found, columns=[*(name for name in columns if name != "setting"), "settings"])
     other = {*SAID, *ALIGNED, *ROUND}
-    setting = _variants.differing(rows, ["task"], lambda name: name not in other, [plain] * len(rows))
+    setting = variants.differing(rows, ["task"], lambda name: name not in other, [plain] * len(rows))
     return rows.assign(setting=setting)[list(columns)]
 
 
@@ -79,7 +80,7 @@ def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, An
     held, verdicts = _transcripts.read(result)
     student = runs.get(result.tags["w2s.student_run_id"])
     argues = {"argues": student.params["method"] if student else NONE}
-    own = _counted.identified(replace(result, params={**argues, **result.params}))
+    own = selection.identified(replace(result, params={**argues, **result.params}))
     apart_N = (held["strong_decision"] != held["weak_decision"]).to_numpy()
     for judge in dict.fromkeys(verdicts["judge"]):
         preference_N = _transcripts.preference_N(held, verdicts, judge)
@@ -109,7 +110,7 @@ def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, A
     """The row of an aligned model: accuracy and mean D of the plain student, and of it. Raises ConfigError for lost tables."""
     import pandas as pd
 
-    row = _counted.identified(result) | {name: result.params[name] for name in ALIGNED}
+    row = selection.identified(result) | {name: result.params[name] for name in ALIGNED}
     row["round"] = int(result.params.get("round", 1))
     for when, run_id in (("before", result.tags["w2s.before_run_id"]), ("after", result.run_id)):
         own = scores.get(run_id)

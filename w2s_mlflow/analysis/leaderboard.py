@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from w2s_mlflow import stats
+from w2s_mlflow.analysis import build, scores
+from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.registry import plugin
-from w2s_mlflow.stages import _scores, analyze
-from w2s_mlflow.stages._scores import Scores
 from w2s_mlflow.tracking import results
 
 
@@ -20,7 +20,7 @@ def board(filter_string: str = "", experiments: str = "") -> list[dict[str, Any]
     Raises:
         ConfigError: there is no finished student or rule, or an option names nothing.
     """
-    found = analyze.load(analyze.pull(analyze.Config(filter=filter_string, experiments=experiments)))
+    found = build.load(build.pull(build.Config(filter=filter_string, experiments=experiments)))
     table = plugin("tables", "pgr", "table").table(found.outcomes)
     table = table.sort_values(["task", "accuracy"], ascending=[True, False], kind="stable")
     return [{name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
@@ -93,7 +93,7 @@ def said(found: Comparison) -> list[dict[str, str]]:
 
 
 def _scores_of(run: results.Result) -> Scores:
-    found = _scores.of([run]).get(run.run_id)
+    found = scores.of([run]).get(run.run_id)
     if not isinstance(found, Scores):
         reason = found or "it has no test report"
         raise ConfigError(f"RUN must be a finished run with test predictions, got {run.name}: {reason}")

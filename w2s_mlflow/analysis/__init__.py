@@ -1,0 +1,1 @@
+"""From finished runs to frames, tables, figures and a report."""

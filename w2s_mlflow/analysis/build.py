@@ -1,0 +1,148 @@
+"""An analysis: which runs are looked at, and the tables, figures and report that are made from them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from w2s_mlflow import registry
+from w2s_mlflow.analysis import frames, report, selection
+from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.records import canonical_json
+from w2s_mlflow.stages._options import NONE
+from w2s_mlflow.tables import LABEL, Frames
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import pandas as pd
+
+    from w2s_mlflow.tracking.fingerprint import Parts
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+VERSION = 1
+STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe", "errors", "facilitate", "debate", "align")
+"""Whose runs are looked at."""
+
+
+@checked_dataclass
+class Config:
+    """What to analyse."""
+
+    filter: str = ""
+    """MLflow's own filter string, such as "params.task = 'chess'"; nothing takes every finished run."""
+    experiments: str = ""
+    """Experiments by name, with commas between them; nothing takes the one in use."""
+    coded: str | None = option(default=None, unset="none")
+    """The CSV of the table error_examples with its column `coded` filled in by a person, where it is."""
+
+
+def pull(config: Config) -> list[Result]:
+    """The finished runs that the options select, the oldest first.
+
+    Raises:
+        ConfigError: there is no student or rule among them, or an option names nothing.
+    """
+    from w2s_mlflow.tracking import index, results, server
+
+    ids = server.experiment_ids(config.experiments)
+    found = results.finished(config.filter, ids) if config.filter else [run for id_ in ids for run in index.finished(id_)]
+    if not any(result.stage in frames.ANSWERS for result in found):
+        if config.filter:
+            raise must("filter", "one that selects a finished student or rule", repr(config.filter))
+        raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
+    return whole([result for result in found if result.stage in STAGES])
+
+
+def whole(found: Iterable[Result]) -> list[Result]:
+    """The runs with all they were trained from or are reported against, which a filter on methods leaves out."""
+    from w2s_mlflow.tracking import results
+
+    chosen = {result.run_id: result for result in found}
+    waiting = list(chosen.values())
+    while missing := {run_id for result in waiting for _, run_id in selection.links(result)} - chosen.keys():
+        waiting = [results.result(run, reused=True) for run in results.by_id(missing)]
+        chosen |= {result.run_id: result for result in waiting}  # one that was deleted for good is not among them
+    return list(chosen.values())
+
+
+def load(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
+    """The frames that tables and figures are made from, with what a person says of errors (analysis/coded_errors.py)."""
+    return frames.frames(whole(found), codes)
+
+
+def record(frames: Frames, recorder: Recorder) -> None:
+    """Write every table with rows, every figure with panels and the report as artifacts, and the aggregates as metrics."""
+    tables = {}
+    for name in registry.plugins("tables"):
+        plugin = registry.plugin("tables", name, "table")
+        tables[name] = table, _ = plugin.table(*_given(frames, plugin)), plugin.CAPTION
+        if len(table):
+            recorder.text(f"tables/{name}.csv", table.to_csv(index=False))
+            recorder.text(f"tables/{name}.md", f"{plugin.CAPTION}\n\n{report.markdown(table)}")
+            if len(table) <= report.ROWS:  # longer ones are not for print
+                recorder.text(f"tables/{name}.tex", report.latex(table))
+    recorder.text("report.html", report.html(frames, tables, _figures(frames, recorder)))
+    recorder.metrics(aggregates(tables["pgr"][0]))
+
+
+def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
+    """Write the figures; name, SVG and caption of each."""
+    from w2s_mlflow.figures import _interactive
+
+    found = []
+    for name in registry.plugins("figures"):
+        plugin = registry.plugin("figures", name, "figure")
+        drawn = plugin.figure(*_given(frames, plugin))
+        if not drawn.axes:
+            continue
+        file = recorder.directory / "figures" / f"{name}.png"
+        file.parent.mkdir(exist_ok=True)
+        drawn.savefig(file, dpi=150)
+        drawn.set_layout_engine("none")  # it is laid out: not once more for the SVG
+        svg = _interactive.svg(drawn, name)
+        recorder.text(f"figures/{name}.svg", svg)
+        recorder.text(f"figures/{name}.html", _interactive.page(svg, name, plugin.CAPTION))
+        found.append({"name": name, "svg": svg, "caption": plugin.CAPTION})
+    return found
+
+
+def _given(frames: Frames, plugin: ModuleType) -> list[pd.DataFrame]:
+    """The frames that a table or a figure takes."""
+    return [getattr(frames, name) for name in plugin.FRAMES]
+
+
+def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
+    """Mean, interval and n over seeds per label, as metrics, from the table of PGR."""
+    found = {}
+    for row in pgr.to_dict("records"):
+        label = re.sub(r"[^\w./ -]", " ", " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)))
+        for name in ("accuracy", "pgr", "pgr_low", "pgr_high", "n"):
+            if math.isfinite(row.get(name, math.nan)):
+                found[f"{label}/{name}"] = row[name]
+    return found
+
+
+def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> Parts:
+    """What the analysis hangs on: which runs with which artifacts and numbers, and the code of tables and figures."""
+    from w2s_mlflow.tracking import fingerprint, source
+
+    # A number that is none, which others may have logged, has no place in JSON.
+    numbers = [sorted((name, value) for name, value in one.metrics.items() if math.isfinite(value)) for one in found]
+    marks = sorted([one.run_id, sorted(one.digests.items()), own] for one, own in zip(found, numbers, strict=True))
+    said = [[*key, code] for key, code in sorted(codes.items())]
+    roots = [f"{folder}.{name}" for folder in ("tables", "figures") for name in registry.plugins(folder)]
+    return fingerprint.Parts(
+        stage="analyze",
+        version=VERSION,
+        options={"filter": config.filter, "experiments": config.experiments},
+        data=hashlib.sha256(canonical_json([marks, said]).encode()).hexdigest()[:32],
+        inputs={},
+        libraries={},
+        source=source.digests([*roots, "analysis.report", "analysis.frames", "metrics"]),
+    )

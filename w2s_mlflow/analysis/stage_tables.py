@@ -1,0 +1,24 @@
+"""The tables that the stages probe and errors write, as an analysis reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from w2s_mlflow.tracking.results import Result
+
+PROBES = "probes.csv"
+
+ERRORS = "errors.csv"
+ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
+
+
+def read_errors(found: Result) -> pd.DataFrame:
+    """The rows of a finished run; a text that says nan is a text. Raises ConfigError where they are lost."""
+    import pandas as pd
+
+    missing: Any = {name: [""] for name in ON_EVIDENCE}
+    texts: Any = dict.fromkeys(("id", "text", "own_evidence", "ceiling_evidence"), str)
+    return pd.read_csv(found.artifact(ERRORS), dtype=texts, keep_default_na=False, na_values=missing)
