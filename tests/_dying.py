@@ -12,8 +12,9 @@ from typing import Any
 import mlflow
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from w2s_mlflow import checkpoint, cli, train
+from w2s_mlflow import checkpoint, train
 from w2s_mlflow.analysis import build
+from w2s_mlflow.cli import app
 from w2s_mlflow.tracking import claims, database, logged_model, results, worker
 
 CLIENT = mlflow.MlflowClient
@@ -140,4 +141,4 @@ def command(point: str, arguments: list[str], directory: Path, environment: dict
     sys.argv = ["w2s_mlflow", *arguments]
     worker.BEAT = 1.0
     POINTS[point]()
-    cli.main()
+    app.main()

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow import arguments, cli
+from w2s_mlflow.cli import app, arguments
 from w2s_mlflow.config import loss_options
 from w2s_mlflow.stages import student
 
@@ -57,7 +57,7 @@ WRONG = {
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["w2s_mlflow", *arguments])
-    cli.main()
+    app.main()
 
 
 @pytest.mark.parametrize("line", WRONG)

@@ -160,7 +160,7 @@ EDITS = {
     "a rule": ("tasks/chess.py", "def at_random(example: Example)", "def at_random(example: Example, more: int = 1)", {"rule"}),
     "a table": ("tables/pgr.py", "CAPTION = ", "CAPTION = 'x' + ", {"analyze"}),
     "a message": ("config.py", "must be {rule}, got", "should be {rule}, but is", set()),
-    "the command line": ("cli.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
+    "the command line": ("cli/app.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
     "the cache": ("cache.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
 }  # fmt: skip
 

@@ -23,7 +23,8 @@ from torch._C._distributed_c10d import HashStore, Store
 
 from tests.conftest import SMALL, runs
 from tests.servers import DEADLINE
-from w2s_mlflow import checkpoint, cli, exceptions, launch, processes, scratch
+from w2s_mlflow import checkpoint, exceptions, launch, processes, scratch
+from w2s_mlflow.cli import app
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import student, sweep
 from w2s_mlflow.tracking import following, recorder, results, server
@@ -203,7 +204,7 @@ def test_launches_of_another_kind_are_refused(
         launch.check()
     monkeypatch.setattr(sys, "argv", ["w2s_mlflow", "student", "--plan"])
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        app.main()
     assert exit_.value.code == 2 and capsys.readouterr().err.startswith("w2s_mlflow: ")
 
 
@@ -225,7 +226,7 @@ def test_what_one_process_makes_is_refused_to_several(
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(sys, "argv", ["w2s_mlflow", name])
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        app.main()
     sentence = (
         f"WORLD_SIZE must be 1 for {name}: several processes make one of ceiling, generative, student, supervisor together"
     )

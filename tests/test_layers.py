@@ -216,8 +216,8 @@ def test_the_pure_rooms_import_no_tracking_and_no_torch() -> None:
 def test_help_of_every_stage_loads_nothing_heavy() -> None:
     code = """
 import contextlib, io, json, sys
-from w2s_mlflow import cli, registry
-app = cli.app()
+from w2s_mlflow import registry; from w2s_mlflow.cli import app as cli_app
+app = cli_app.app()
 with contextlib.redirect_stdout(io.StringIO()) as shown:
     for arguments in ([], *([name] for name in registry.plugins("stages"))):
         app([*arguments, "--help"], standalone_mode=False)

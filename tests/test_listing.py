@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from tests.tasks import mirror
-from w2s_mlflow import cli, listing, models, tasks
+from w2s_mlflow import models, tasks
+from w2s_mlflow.cli import app, catalog
 from w2s_mlflow.exceptions import ConfigError
 
 SST2 = {"sentence": pa.string(), "label": pa.int64(), "idx": pa.int32()}
@@ -36,7 +37,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None:
-    found = {row["task"]: row for row in listing.checked(str(sst2))}
+    found = {row["task"]: row for row in catalog.checked(str(sst2))}
     assert {name for name, row in found.items() if row["rows"] is not None} == {"chess", "chess_preference", "sst2"}
     assert set(found) == {task.name for task in tasks.every()}
     one = found["sst2"]
@@ -54,13 +55,13 @@ def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None
 def test_a_table_that_is_not_what_the_task_reads_is_an_error(sst2: Path) -> None:
     mirror.write(sst2, "nyu-mll/glue/sst2", "validation", {"text": pa.string()}, [{"text": "a"}])
     with pytest.raises(ConfigError, match="split validation must have the column sentence, it has text"):
-        list(listing.checked(str(sst2)))
+        list(catalog.checked(str(sst2)))
 
 
 def test_every_task_prefix_and_rung_is_listed() -> None:
-    names = [row["task"] for row in listing.of_tasks()]
+    names = [row["task"] for row in catalog.of_tasks()]
     assert names == [task.name for task in tasks.every()] + [f"{prefix}:PATH" for prefix in tasks.prefixes()]
-    assert [row["model"] for row in listing.of_models()] == [rung.name for rung in models.every()]
+    assert [row["model"] for row in catalog.of_models()] == [rung.name for rung in models.every()]
 
 
 @pytest.mark.slow
@@ -76,7 +77,7 @@ def test_a_mirror_that_is_not_there_is_one_sentence(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["w2s_mlflow", "tasks", "--check", "--data-dir", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        app.main()
     printed = capsys.readouterr().err
     assert stop.value.code == 2 and printed.count("\n") == 1
     assert f"--data-dir must be a directory, got {tmp_path / 'nowhere'}" in printed

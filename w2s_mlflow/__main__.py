@@ -7,7 +7,7 @@ import gc
 gc.set_threshold(100_000)
 atexit.register(gc.freeze)  # what is registered first is done last
 
-from w2s_mlflow.cli import main  # noqa: E402 - what it loads is meant
+from w2s_mlflow.cli.app import main  # noqa: E402 - what it loads is meant
 
 if __name__ == "__main__":
     main()

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow import listing
 from w2s_mlflow.analysis import build
+from w2s_mlflow.cli import catalog
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example
 from w2s_mlflow.registry import plugin
@@ -94,7 +94,7 @@ def test_a_task_without_truth_reports_agreement_alone(tmp_path: Path) -> None:
     texts = [{"text": f"{word} {n}"} for word in words for n in range(3)]
     pq.write_table(pa.Table.from_pylist(texts), tmp_path / "mine.parquet")
     sizes: dict[str, Any] = {"task": f"file:{tmp_path / 'mine.parquet'}", "train_size": 100, "test_size": 15}
-    listing.write_rows(listing.Config(**sizes, out=str(tmp_path / "rows.parquet")))
+    catalog.write_rows(catalog.Config(**sizes, out=str(tmp_path / "rows.parquet")))
     rows = pq.read_table(tmp_path / "rows.parquet").to_pydict()
     path = write(tmp_path / "people.parquet", rows["id"], [(0.3, 0.7)] * len(rows["id"]))
     result = trained(path, **sizes)
@@ -135,7 +135,7 @@ def test_no_such_file_of_labels(tmp_path: Path, content: bytes | None) -> None:
 
 
 def test_rows_to_label_have_no_label(tmp_path: Path) -> None:
-    counts = listing.write_rows(listing.Config(train_size=200, test_size=150, out=str(tmp_path / "rows.parquet")))
+    counts = catalog.write_rows(catalog.Config(train_size=200, test_size=150, out=str(tmp_path / "rows.parquet")))
     table = pq.read_table(tmp_path / "rows.parquet")
     assert table.column_names == ["id", "part", "segments", "candidates"]
     assert counts == {part: len(examples) for part, examples in cut().items()}

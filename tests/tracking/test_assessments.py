@@ -15,7 +15,7 @@ from mlflow.genai import label_schemas, review_queues
 from mlflow.genai.label_schemas import InputCategorical, InputPassFail
 
 from tests import servers
-from w2s_mlflow import cli
+from w2s_mlflow.cli import app
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking import assessments, server, traces
 from w2s_mlflow.tracking.traces import Transcript, Turn
@@ -150,7 +150,7 @@ class Terminal:
         """What a person is shown, and the JSON object."""
         self.monkeypatch.setattr(sys, "argv", ["w2s_mlflow", "judge", run, "--name", "ann", "--json", *more])
         self.monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-        cli.main()
+        app.main()
         out, err = self.capsys.readouterr()
         return err, json.loads(out)
 

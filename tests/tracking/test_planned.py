@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow import terminal
+from w2s_mlflow.cli import terminal
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import rule, student, supervisor, sweep

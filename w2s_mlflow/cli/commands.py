@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from w2s_mlflow import config as options
-from w2s_mlflow import terminal
+from w2s_mlflow.cli import terminal
 
 JSON = "Print one JSON value on standard output when the command ends."
 Job = Callable[[], None]
@@ -88,10 +88,10 @@ COMMANDS: Mapping[str, Callable[..., Job]] = {
 
 def rows(values: Mapping[str, str], *, as_json: bool) -> None:
     """Write the rows of a cut."""
-    from w2s_mlflow import listing
+    from w2s_mlflow.cli import catalog
 
-    config = options.parse(listing.Config, values)
-    counts = listing.write_rows(config)
+    config = options.parse(catalog.Config, values)
+    counts = catalog.write_rows(config)
     if as_json:
         print(json_.dumps({"out": config.out, "rows": counts}))
     terminal.show_table([{"part": part, "rows": count} for part, count in counts.items()])
@@ -145,21 +145,21 @@ def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> 
 
 
 def _tasks(*, as_json: bool) -> None:
-    from w2s_mlflow import listing
+    from w2s_mlflow.cli import catalog
 
-    _show(listing.of_tasks(), terminal.show_table, as_json=as_json)
+    _show(catalog.of_tasks(), terminal.show_table, as_json=as_json)
 
 
 def _check(data_dir: str | None, *, as_json: bool) -> None:
-    from w2s_mlflow import listing
+    from w2s_mlflow.cli import catalog
 
-    _show(list(listing.checked(data_dir)), terminal.show_checked, as_json=as_json)
+    _show(list(catalog.checked(data_dir)), terminal.show_checked, as_json=as_json)
 
 
 def _models(*, as_json: bool) -> None:
-    from w2s_mlflow import listing
+    from w2s_mlflow.cli import catalog
 
-    _show(listing.of_models(), terminal.show_table, as_json=as_json)
+    _show(catalog.of_models(), terminal.show_table, as_json=as_json)
 
 
 def _show(table: list[dict[str, Any]], show: Callable[[list[dict[str, Any]]], None], *, as_json: bool) -> None:

@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from w2s_mlflow import commands, exceptions, registry
 from w2s_mlflow import config as options
+from w2s_mlflow import exceptions, registry
+from w2s_mlflow.cli import commands
 from w2s_mlflow.exceptions import ConfigError, unknown
 
 SWITCHES = {

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from w2s_mlflow import arguments, commands, launch, listing, registry, terminal
 from w2s_mlflow import config as options
+from w2s_mlflow import launch, registry
+from w2s_mlflow.cli import arguments, catalog, commands, terminal
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 def _kind(name: str) -> type | None:
     """The Config behind a command, where there is one."""
     if name == "rows":
-        return listing.Config
+        return catalog.Config
     found: type | None = registry.plugin("stages", name, "the stage").Config if name in registry.plugins("stages") else None
     return found
 
@@ -158,7 +159,7 @@ def _rows_command() -> Any:
             arguments.refuse(context.args[0], (*given, "json"))
         return functools.partial(commands.rows, arguments.given(given), as_json=json)
 
-    return arguments.signed(command, listing.Config, [arguments.switch("json")])
+    return arguments.signed(command, catalog.Config, [arguments.switch("json")])
 
 
 @contextlib.contextmanager
