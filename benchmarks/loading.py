@@ -46,13 +46,14 @@ def _text(rng: random.Random, words: int) -> str:
 
 def measure(directory: str) -> None:
     """Load and cut, and print."""
-    from w2s_mlflow import split, tasks
+    from w2s_mlflow import tasks
+    from w2s_mlflow.data import splits
 
     started = time.perf_counter()
     rows = tasks.find("mnli").load(Path(directory))
     loaded = time.perf_counter()
-    pool = split.pool("mnli", rows)
-    split.cut(pool, seed=0, train_size=pool.train_rows(), test_size=pool.test_rows())
+    pool = splits.pool("mnli", rows)
+    splits.cut(pool, seed=0, train_size=pool.train_rows(), test_size=pool.test_rows())
     cut = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     seconds = {"load": round(loaded - started, 1), "cut": round(cut - loaded, 1)}

@@ -26,9 +26,10 @@ import numpy as np
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
+from w2s_mlflow.data import gold, loading
+from w2s_mlflow.data.splits import Examples
 from w2s_mlflow.records import Predictions
-from w2s_mlflow.split import Examples
-from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, supervisor
+from w2s_mlflow.stages import _finetune, _runs, _scoring, supervisor
 from w2s_mlflow.tracking import results, server
 from w2s_mlflow.tracking.recorder import Recorder
 
@@ -137,14 +138,14 @@ def contested(client: mlflow.MlflowClient, number: int, run: str) -> Iterator[Re
 def stages() -> Iterator[Request]:
     """A whole stage but for its training, and the same when it is reused: lookup, digests of all artifacts, no report."""
     config = supervisor.Config().resolved()
-    cut = _gold.cut(config)[1]
+    cut = loading.cut(config)[1]
     parts = _runs.parts("supervisor", 1, config, cut, {}, ["losses.cross_entropy"])
 
     def even(examples: Examples) -> Predictions:
         return _finetune.predict_table(examples, np.full((len(examples), 2), 0.5, dtype=np.float32))
 
     def make(recorder: Recorder) -> None:
-        _gold.record_rows(config, cut, recorder)
+        gold.record_rows(config, cut, recorder)
         for step in range(90):
             recorder.metrics({"train/loss": 0.5, "train/gradient_norm": 1.0}, step)
         recorder.weak_labels(even(cut.transfer))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from w2s_mlflow import split
+from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example, Row, Rows
 
@@ -37,15 +37,15 @@ def plain(train: int = 400, heldout: int = 100) -> Rows:
     return Rows(rows([1] * train, "train"), rows([1] * heldout, "heldout"))
 
 
-def cut(found: Rows, *, seed: int = 0, train_size: int = 200, test_size: int = 60, task: str = "t") -> split.Split:
-    return split.cut(split.pool(task, found), seed=seed, train_size=train_size, test_size=test_size)
+def cut(found: Rows, *, seed: int = 0, train_size: int = 200, test_size: int = 60, task: str = "t") -> splits.Split:
+    return splits.cut(splits.pool(task, found), seed=seed, train_size=train_size, test_size=test_size)
 
 
-def ids(found: split.Split, *parts: str) -> list[str]:
+def ids(found: splits.Split, *parts: str) -> list[str]:
     return [example.id for part in parts for example in getattr(found, part)]
 
 
-def groups(found: split.Split, *parts: str) -> set[str]:
+def groups(found: splits.Split, *parts: str) -> set[str]:
     return {example.group for part in parts for example in getattr(found, part)}
 
 
@@ -154,8 +154,8 @@ def test_order_of_rows_does_not_matter(seed: int) -> None:
 
 def test_the_rest_is_what_neither_half_has_in_groups_of_its_own_and_without_labels() -> None:
     found = Rows(rows([1, 2, 3] * 60, "train"), rows([1] * 100, "heldout"))
-    pool, parts = split.pool("t", found), cut(found, train_size=200).parts()
-    rest = split.rest(pool, seed=0, train_size=200, size=1000)
+    pool, parts = splits.pool("t", found), cut(found, train_size=200).parts()
+    rest = splits.rest(pool, seed=0, train_size=200, size=1000)
     halves = [example for name in TRAINING for example in parts[name]]
     asked = [*rest.asked, *rest.validation]
     assert {example.id for example in asked} | {example.id for example in halves} == {row.example.id for row in found.train}
@@ -165,8 +165,8 @@ def test_the_rest_is_what_neither_half_has_in_groups_of_its_own_and_without_labe
 
 
 def test_a_smaller_rest_is_of_the_same_rows_and_its_digest_hangs_on_text_and_not_on_labels() -> None:
-    def rest(found: Rows, size: int) -> split.Questions:
-        return split.rest(split.pool("t", found), seed=0, train_size=200, size=size)
+    def rest(found: Rows, size: int) -> splits.Questions:
+        return splits.rest(splits.pool("t", found), seed=0, train_size=200, size=size)
 
     found = plain()
     small, large = rest(found, 50), rest(found, 1000)
@@ -177,7 +177,7 @@ def test_a_smaller_rest_is_of_the_same_rows_and_its_digest_hangs_on_text_and_not
     with pytest.raises(
         ConfigError, match=r"^--train-size must be small enough to leave rows in neither half, of the 400 there"
     ):
-        split.rest(split.pool("t", found), seed=0, train_size=400, size=50)
+        splits.rest(splits.pool("t", found), seed=0, train_size=400, size=50)
 
 
 def test_training_rows_whose_group_is_held_out_are_left_out() -> None:
@@ -199,15 +199,15 @@ def test_a_split_holds_no_label() -> None:
 def test_the_digest_of_a_row_is_that_of_its_whole_content() -> None:
     row = Row(Example("1", "g", ("a", "b")), 1)
     others = [Row(Example("2", "g", ("a", "b")), 1), Row(Example("1", "g", ("a b",)), 1), Row(Example("1", "g", ("a", "b")), 0)]
-    digests = {split.row_digest(other) for other in (row, *others)}
+    digests = {splits.row_digest(other) for other in (row, *others)}
     assert len(digests) == 4 and {len(digest) for digest in digests} == {16}
-    assert split.row_digest(Row(Example("1", "g", ("a", "b")), 1)) == split.row_digest(row)
+    assert splits.row_digest(Row(Example("1", "g", ("a", "b")), 1)) == splits.row_digest(row)
 
 
 @settings(slow_machine, max_examples=20)
 @given(st.permutations(rows([1, 2, 1], "train")))
 def test_digest_does_not_depend_on_order(order: Sequence[Row]) -> None:
-    assert split.digest(order) == split.digest(rows([1, 2, 1], "train"))
+    assert splits.digest(order) == splits.digest(rows([1, 2, 1], "train"))
 
 
 @pytest.mark.parametrize(
@@ -223,18 +223,18 @@ def test_digest_does_not_depend_on_order(order: Sequence[Row]) -> None:
 )
 def test_digest_changes_with_the_content(changed: Row) -> None:
     rest = rows([1, 1], "train")
-    assert split.digest((*rest, Row(Example("a", "g", ("one", "two"), ("x", "y")), 0))) != split.digest((*rest, changed))
+    assert splits.digest((*rest, Row(Example("a", "g", ("one", "two"), ("x", "y")), 0))) != splits.digest((*rest, changed))
 
 
 def test_digest_changes_with_a_row_more() -> None:
-    assert split.digest(rows([1, 1], "train")) != split.digest(rows([1, 1, 1], "train"))
+    assert splits.digest(rows([1, 1], "train")) != splits.digest(rows([1, 1, 1], "train"))
 
 
 def test_digest_of_a_cut_is_that_of_the_rows_of_each_part() -> None:
     found = plain()
     made = cut(found)
     every = (*found.train, *found.heldout)
-    used = {part: split.digest(row for row in every if row.example.id in set(ids(made, part))) for part in PARTS}
+    used = {part: splits.digest(row for row in every if row.example.id in set(ids(made, part))) for part in PARTS}
     text = json.dumps(used, sort_keys=True, separators=(",", ":"))
     assert made.digest == hashlib.sha256(text.encode()).hexdigest()
     assert made.digest != cut(found, seed=1).digest
@@ -265,7 +265,7 @@ def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> No
 )
 def test_too_few_groups_are_named_with_their_part(sizes: list[int], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^the task t must have at least {said}$"):
-        split.pool("t", Rows(tuple(rows(sizes, "train")), tuple(rows([20], "heldout"))))
+        splits.pool("t", Rows(tuple(rows(sizes, "train")), tuple(rows([20], "heldout"))))
 
 
 def labelled(sizes: Sequence[tuple[int, int]]) -> list[list[Row]]:
@@ -277,7 +277,7 @@ def labelled(sizes: Sequence[tuple[int, int]]) -> list[list[Row]]:
 
 
 def test_balance_takes_rows_from_every_group_before_any_loses_all() -> None:
-    thinned = split.balanced(labelled([(3, 1), (2, 1), (1, 0)]))
+    thinned = splits.balanced(labelled([(3, 1), (2, 1), (1, 0)]))
     assert [[row.label for row in group] for group in thinned] == [[0, 1], [0, 1]] and thinned[0][0].example.id == "0-0"
 
 
@@ -285,7 +285,7 @@ def test_balance_takes_rows_from_every_group_before_any_loses_all() -> None:
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=20))
 def test_balanced_rows_are_some_of_the_old_ones_with_as_many_of_each_class(sizes: list[tuple[int, int]]) -> None:
     given_groups = [group for group in labelled(sizes) if group]
-    found = [row for group in split.balanced(given_groups) for row in group]
+    found = [row for group in splits.balanced(given_groups) for row in group]
     counts = [sum(row.label == label for row in found) for label in (0, 1)]
     before = [sum(pair[label] for pair in sizes) for label in (0, 1)]
     assert counts == ([min(before)] * 2 if min(before) else before)
@@ -295,9 +295,9 @@ def test_balanced_rows_are_some_of_the_old_ones_with_as_many_of_each_class(sizes
 def test_balance_leaves_transfer_alone_and_balances_what_may_read_labels() -> None:
     train, heldout = (tuple(Row(row.example, int(n % 4 == 0)) for n, row in enumerate(part)) for part in plain_parts())
     labels = {row.example.id: row.label for row in (*train, *heldout)}
-    pool = split.pool("t", Rows(train, heldout), balance=True)
-    found = split.cut(pool, seed=0, train_size=400, test_size=30, balance=True)
-    unbalanced = split.cut(split.pool("t", Rows(train, heldout)), seed=0, train_size=400, test_size=30)
+    pool = splits.pool("t", Rows(train, heldout), balance=True)
+    found = splits.cut(pool, seed=0, train_size=400, test_size=30, balance=True)
+    unbalanced = splits.cut(splits.pool("t", Rows(train, heldout)), seed=0, train_size=400, test_size=30)
     for part in ("supervision", "supervision_validation", "selection"):
         assert np.mean([labels[id_] for id_ in ids(found, part)]) == 0.5
     assert found.transfer == unbalanced.transfer and found.transfer_validation == unbalanced.transfer_validation
@@ -311,7 +311,7 @@ def plain_parts() -> tuple[tuple[Row, ...], tuple[Row, ...]]:
 
 def test_a_group_enters_the_digest() -> None:
     one, other = (Row(Example("a", group, ("text",)), 0) for group in ("g", "h"))
-    assert split.digest([one]) != split.digest([other])
+    assert splits.digest([one]) != splits.digest([other])
 
 
 def test_a_half_of_one_class_is_refused() -> None:

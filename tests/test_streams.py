@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s_mlflow import models, streams, train
+from w2s_mlflow.data import gold
 from w2s_mlflow.heads import build
 from w2s_mlflow.losses import cross_entropy
 from w2s_mlflow.records import Example, Gold, SoftLabels
-from w2s_mlflow.stages import _gold
 from w2s_mlflow.streams import Stream
 
 PACKAGE = Path(streams.__file__).parent
@@ -162,12 +162,12 @@ ROWS, WRONG, BATCH = 1600, 400, 32
 def wrong_shares(seed: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The share of wrong labels in each batch of a first epoch on random labels. The truth is always the first class."""
     rows = [Example(f"i{row}", f"g{row}", ("Ke1 kf8 Qd4",), ("Qd5", "Nf5")) for row in range(ROWS)]
-    monkeypatch.setattr(_gold, "gold_of", lambda config: Gold({row.id: 0 for row in rows}))
+    monkeypatch.setattr(gold, "gold_of", lambda config: Gold({row.id: 0 for row in rows}))
     answers_N = np.arange(ROWS) % (ROWS // WRONG) == 0
     weak = SoftLabels(tuple(row.id for row in rows), ("",) * ROWS, np.eye(2, dtype=np.float32)[answers_N.astype(int)])
     config: Any = SimpleNamespace(task="chess", seed=seed)
     cut: Any = SimpleNamespace(transfer=tuple(rows), transfer_validation=())
-    labels = _gold.random_labels(config, cut, weak, SimpleNamespace(metrics=lambda values: None))  # type: ignore[arg-type]
+    labels = gold.random_labels(config, cut, weak, SimpleNamespace(metrics=lambda values: None))  # type: ignore[arg-type]
     found: list[float] = []
 
     def loss(logits_NC: torch.Tensor, labels_NC: torch.Tensor, progress: float) -> torch.Tensor:

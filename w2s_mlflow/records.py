@@ -42,7 +42,7 @@ NO_LABEL = -1
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An example and its gold label, an index into the classes or NO_LABEL. Only `split.pool` sees rows."""
+    """An example and its gold label, an index into the classes or NO_LABEL. Only `splits.pool` sees rows."""
 
     example: Example
     label: int

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tests import trunks
-from w2s_mlflow import evidence, heads, pieces, train
+from w2s_mlflow import evidence, heads, train
+from w2s_mlflow.data import spans
 from w2s_mlflow.explainers import _policy, extractive
 from w2s_mlflow.explainers._places import NOWHERE, read
 from w2s_mlflow.explainers.extractive import Mind, Policy
@@ -52,14 +53,14 @@ def test_every_token_of_a_text_belongs_to_the_piece_it_stands_in(kind: str) -> N
     rows = found.data.rows_per_example
     for row, length in enumerate(found.data.lengths_R):
         question, start = asked[row // rows], found.data.offsets_R[row]
-        texts, cut = question.segments + question.candidates, pieces.cut(question)
+        texts, cut = question.segments + question.candidates, spans.cut(question)
         for piece in set(found.piece_T[start : start + length]) - {NOWHERE}:
             own = found.data.flat[start : start + length][found.piece_T[start : start + length] == piece]
             said = "".join(str(head.tokenizer.decode(own)).replace("▁", " ").split())
             place = cut[piece]
             expected = texts[place.text][place.start : place.end]
             assert said in (expected, expected.replace("é", "e"), "[UNK]", "<unk>")
-    assert extractive.readable(found).sum(dim=1).tolist() == [len(pieces.cut(question)) for question in asked]
+    assert extractive.readable(found).sum(dim=1).tolist() == [len(spans.cut(question)) for question in asked]
 
 
 def test_a_piece_that_the_model_does_not_read_cannot_be_chosen() -> None:
@@ -134,7 +135,7 @@ def test_the_gradient_chooses_the_pieces_that_speak_most_for_the_decision(kind: 
         }
         best = sorted(sums, key=lambda piece: -sums[piece])[:2]
         assert [sums[piece] for piece in explanation.pieces] == pytest.approx([sums[piece] for piece in best], abs=1e-6)
-        assert explanation.text == pieces.quoted(own.reading.questions[number], explanation.pieces)
+        assert explanation.text == spans.quoted(own.reading.questions[number], explanation.pieces)
 
 
 @pytest.mark.parametrize("kind", KINDS)

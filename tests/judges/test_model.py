@@ -10,7 +10,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from w2s_mlflow import judges, pieces
+from w2s_mlflow import judges
+from w2s_mlflow.data import spans as data_spans
 from w2s_mlflow.judges import model
 from w2s_mlflow.records import Debate, Example, Explanation, Floats, Side, Verdict
 
@@ -71,10 +72,10 @@ def test_a_rationale_is_read_after_what_is_left_of_the_question() -> None:
 
 
 def test_a_question_is_cut_once_and_hidden_once_for_an_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, spans = Mock(wraps=pieces.shown), Mock(wraps=pieces._spans)
-    monkeypatch.setattr(pieces, "shown", shown)
-    monkeypatch.setattr(pieces, "_spans", spans)
-    pieces.cut.cache_clear()
+    shown, spans = Mock(wraps=data_spans.shown), Mock(wraps=data_spans._spans)
+    monkeypatch.setattr(data_spans, "shown", shown)
+    monkeypatch.setattr(data_spans, "_spans", spans)
+    data_spans.cut.cache_clear()
     debate = Debate(QUESTION, side("strong", 0, 1), side("weak", 1, 0))
     JUDGE([debate, debate.swapped()])
     assert (shown.call_count, spans.call_count) == (2, 3)  # two sides' evidence; a segment and two candidates

@@ -12,10 +12,11 @@ from safetensors.numpy import load_file
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow.analysis import build
+from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import Judge, model, reward
 from w2s_mlflow.records import Debate, Verdict
-from w2s_mlflow.stages import _aligning, _arguing, _gold, _heard, _transcripts, align, student
+from w2s_mlflow.stages import _aligning, _arguing, _heard, _transcripts, align, student
 from w2s_mlflow.tracking import logged_model, planned, results, session
 from w2s_mlflow.tracking.results import Result
 
@@ -185,7 +186,7 @@ def check_learned(found: Result, debates: list[Result]) -> None:
     for held in debates:
         assert not [name for name in held.digests if "gold" in name] and not [name for name in held.metrics if "gold/" in name]
         table, verdicts = _transcripts.read(held)
-        asked = _gold.cut(config().resolved())[1]
+        asked = loading.cut(config().resolved())[1]
         assert set(table["id"]) == {question.id for question in asked.transfer + asked.transfer_validation}
         assert set(verdicts["judge"]) == {"model"}
         shown += _heard.debates(held)

@@ -13,9 +13,10 @@ import torch
 from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
 from w2s_mlflow import models
+from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.figures._chain import figure
-from w2s_mlflow.stages import _chain, _finetune, _gold, _methods, student
+from w2s_mlflow.stages import _chain, _finetune, _methods, student
 from w2s_mlflow.tracking import planned, results, session
 from w2s_mlflow.tracking.results import Result
 
@@ -90,7 +91,7 @@ def test_each_link_learns_the_labels_that_the_paper_says() -> None:
     assert [link.params["strong"] for link in links] == ["chess-43k", "chess-60k"] * 2
     learned = [link.tags["w2s.labels_run_id"] for link in links]
 
-    cut = _gold.cut(config().resolved())[1]
+    cut = loading.cut(config().resolved())[1]
     ids = [example.id for example in cut.transfer_validation]
     original = weak.weak_labels().of(ids).argmax(axis=1)
 

@@ -10,10 +10,11 @@ import pytest
 
 from tests.conftest import SMALL
 from w2s_mlflow import stats
+from w2s_mlflow.data import gold, loading
+from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Ints, SoftLabels
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, ceiling, student, supervisor
+from w2s_mlflow.stages import _finetune, _runs, _scoring, ceiling, student, supervisor
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.rehearsal import Rehearsal
 
@@ -29,9 +30,9 @@ def rehearsal(directory: Path) -> Rehearsal:
 
 
 def weak_and_truth(directory: Path, seed: int = 0) -> tuple[supervisor.Config, Split, SoftLabels, SoftLabels]:
-    given, cut = _gold.cut(supervisor.Config(**SMALL, seed=seed).resolved())
+    given, cut = loading.cut(supervisor.Config(**SMALL, seed=seed).resolved())
     weak = _runs.weak_labels(supervisor.run(given))
-    return given, cut, weak, _gold.oracle_labels(given, cut.transfer + cut.transfer_validation, rehearsal(directory))
+    return given, cut, weak, gold.oracle_labels(given, cut.transfer + cut.transfer_validation, rehearsal(directory))
 
 
 def classes(labels: SoftLabels, ids: tuple[str, ...]) -> Ints:
@@ -43,7 +44,7 @@ def classes(labels: SoftLabels, ids: tuple[str, ...]) -> Ints:
 def test_random_labels_are_as_often_right_as_the_weak_ones_in_both_parts(tmp_path: Path) -> None:
     given, cut, weak, truth = weak_and_truth(tmp_path)
     kept = rehearsal(tmp_path)
-    drawn = _gold.random_labels(given, cut, weak, kept)
+    drawn = gold.random_labels(given, cut, weak, kept)
     for part in (cut.transfer, cut.transfer_validation):
         ids = tuple(example.id for example in part)
         right = [int((classes(labels, ids) == classes(truth, ids)).sum()) for labels in (weak, drawn)]
@@ -59,7 +60,7 @@ def test_random_labels_are_wrong_elsewhere_than_the_weak_ones(tmp_path: Path) ->
     ids = tuple(example.id for example in cut.transfer)
     wrong_weak = classes(weak, ids) != classes(truth, ids)
     wrong_drawn = [
-        classes(_gold.random_labels(student_of(given, seed), cut, weak, rehearsal(tmp_path)), ids) != classes(truth, ids)
+        classes(gold.random_labels(student_of(given, seed), cut, weak, rehearsal(tmp_path)), ids) != classes(truth, ids)
         for seed in range(40)
     ]
     # By chance alone, a row that the supervisor got wrong is wrong as often as any other.
@@ -115,7 +116,7 @@ def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_
     found = student.run(config(calibrate=True, ceiling="none"))
     weak = results.get(found.tags["w2s.weak_run_id"])
     slice_ = weak.predictions("validation")
-    cut = _gold.cut(config().resolved())[1]
+    cut = loading.cut(config().resolved())[1]
     assert set(slice_.ids) == {example.id for example in cut.supervision_validation}
     given_ids = [example.id for example in seen[-1].examples]
     temperature = weak.metrics["validation/temperature"]
@@ -130,7 +131,7 @@ def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_
 @pytest.mark.shared
 def test_stopping_by_the_truth_is_counted_said_and_another_result() -> None:
     found, plain = (student.run(config(early_stopping=stop, epochs=4)) for stop in ("oracle", "weak"))
-    cut = _gold.cut(config().resolved())[1]
+    cut = loading.cut(config().resolved())[1]
     assert found.metrics["gold/transfer/oracle"] == len(cut.transfer_validation)
     assert found.tags["w2s.gold"] == "transfer" and "w2s.gold" not in plain.tags
     assert "validation/oracle_accuracy" in found.metrics and "validation/agreement" not in found.metrics
@@ -191,7 +192,7 @@ def test_a_ceiling_that_did_not_learn_is_tagged_there_and_on_its_student() -> No
     ],
 )
 def test_the_two_rules(tag: str, floor: float, top: float, said: str) -> None:
-    failed = results.Result("r", "n", "ceiling", "", "", {}, {}, {_gold.CEILING_FAILED: tag}, 0.0, False)
+    failed = results.Result("r", "n", "ceiling", "", "", {}, {}, {gold.CEILING_FAILED: tag}, 0.0, False)
     values = {"test/weak_accuracy": floor, "test/ceiling_accuracy": top}
     assert _scoring._ceiling_failed(failed, values, "test") == said
     assert _scoring._ceiling_failed(failed, {}, "test") == tag

@@ -16,8 +16,9 @@ from tests.models.test_hub import made, write
 from tests.stages.test_sources import reviews
 from w2s_mlflow import evidence, predict
 from w2s_mlflow.analysis import stage_tables
+from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages import _gold, analyze, errors
+from w2s_mlflow.stages import analyze, errors
 from w2s_mlflow.tables import errors as table
 from w2s_mlflow.tracking import logged_model, results
 from w2s_mlflow.tracking.results import Result
@@ -80,7 +81,7 @@ def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any], monkeypatc
     assert sum(found.metrics[f"errors/{name}"] for name in table.TYPES) == pytest.approx(1)
     own, top = (results.get(found.tags[f"w2s.{role}_run_id"]) for role in ("student", "ceiling"))
     head, other = (logged_model.load(run.tags["w2s.model_id"]) for run in (own, top))
-    by_id = {example.id: example for example in _gold.cut(config(**texts).resolved())[1].test}
+    by_id = {example.id: example for example in loading.cut(config(**texts).resolved())[1].test}
     data = head.encode([by_id[id_] for id_ in rows["id"]])
     for judged, answer, name in ((head, "answer", "own"), (other, "ceiling_answer", "ceiling")):
         kept = evidence.top(head, data, evidence.scores(judged, data, rows[answer].to_numpy(), 16), 0.3)

@@ -13,10 +13,11 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow import metrics, predict, stats
 from w2s_mlflow.analysis import build
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import SoftLabels, read_predictions
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _gold, _runs, analyze, ceiling, facilitate, student, supervisor
+from w2s_mlflow.stages import _runs, analyze, ceiling, facilitate, student, supervisor
 from w2s_mlflow.tables import facilitation
 from w2s_mlflow.tracking import logged_model, results, server, session
 from w2s_mlflow.tracking.results import Result
@@ -35,7 +36,7 @@ def taught(**options: Any) -> Result:
 
 
 def cut() -> Split:
-    return _gold.cut(config().resolved())[1]
+    return loading.cut(config().resolved())[1]
 
 
 def answers(found: Result) -> SoftLabels:
@@ -89,7 +90,7 @@ def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_m
     found, parts = taught(questions=questions), cut().parts()
     halves = ("supervision", "transfer") if questions == "both" else (questions,)
     if questions == "rest":
-        rest = _gold.questions(_gold.cut(config().resolved())[0], None)
+        rest = loading.questions(loading.cut(config().resolved())[0], None)
         parts, halves = {"rest": rest.asked, "rest_validation": rest.validation}, ("rest",)
     asked = [example for half in halves for slice_ in ("", "_validation") for example in parts[half + slice_]]
     assert sorted(answers(found).ids) == sorted(example.id for example in asked)
@@ -171,7 +172,7 @@ def test_each_turn_is_a_run_and_its_student_learns_the_labels_of_the_weak_model_
     )
     inputs = [_inputs(run) for run in (student_1, first, student_2, second)]
     weak = results.get(student_1.tags["w2s.weak_run_id"])
-    questions = {"questions": _gold.questions(_gold.cut(config().resolved())[0], None).digest}
+    questions = {"questions": loading.questions(loading.cut(config().resolved())[0], None).digest}
     assert inputs == [
         {"weak": weak.fingerprint},
         {"strong": student_1.fingerprint} | questions,

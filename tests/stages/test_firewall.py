@@ -15,7 +15,8 @@ import pytest
 
 from tests.conftest import SMALL
 from w2s_mlflow import config as options
-from w2s_mlflow import heads, predict, split, train
+from w2s_mlflow import heads, predict, train
+from w2s_mlflow.data import gold, loading, splits
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import extractive
 from w2s_mlflow.judges import Judge
@@ -28,7 +29,6 @@ from w2s_mlflow.stages import (
     _arguing,
     _debates,
     _finetune,
-    _gold,
     _heard,
     _methods,
     _runs,
@@ -48,7 +48,7 @@ from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
-LABELS = (Gold, Row, Rows, split.Pool)
+LABELS = (Gold, Row, Rows, splits.Pool)
 """The types through which ground truth can be had."""
 
 
@@ -65,7 +65,7 @@ class Guarded(Gold):
 
 @pytest.fixture
 def guard(monkeypatch: pytest.MonkeyPatch) -> type[Guarded]:
-    monkeypatch.setattr(_gold, "Gold", Guarded)
+    monkeypatch.setattr(gold, "Gold", Guarded)
     monkeypatch.setattr(Guarded, "allowed", set())
     return Guarded
 
@@ -151,7 +151,7 @@ def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> Non
 def test_each_read_is_counted_and_logged_with_its_reason() -> None:
     found = student.run(student.Config(strong="chess-121k", **SMALL))
     weak, top = (results.get(found.tags[f"w2s.{role}_run_id"]) for role in ("weak", "ceiling"))
-    cut = _gold.cut(supervisor.Config(**SMALL).resolved())[1]
+    cut = loading.cut(supervisor.Config(**SMALL).resolved())[1]
     half = len(cut.supervision) + len(cut.supervision_validation)
     other = len(cut.transfer) + len(cut.transfer_validation)
     read = [{name: value for name, value in run.metrics.items() if name.startswith("gold/")} for run in (weak, top, found)]
@@ -219,9 +219,9 @@ def test_the_code_that_trains_students_takes_and_gives_no_label(module: ModuleTy
 
 
 def test_the_walk_over_types_sees_labels() -> None:
-    seen = {function.__name__ for function in functions(_gold) if types_of(function) & set(LABELS)}
+    seen = {function.__name__ for function in functions(gold) if types_of(function) & set(LABELS)}
     assert {"gold_of", "reads", "_rows"} <= seen
-    assert "cut" in {function.__name__ for function in functions(split) if types_of(function) & set(LABELS)}
+    assert "cut" in {function.__name__ for function in functions(splits) if types_of(function) & set(LABELS)}
 
 
 def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
@@ -235,7 +235,7 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
         "recorder": "Recorder",
         "return": "Head",
     }
-    assert not {"gold", "label"} & {*vars(split.Split)["__dataclass_fields__"], *Example.__slots__}
+    assert not {"gold", "label"} & {*vars(splits.Split)["__dataclass_fields__"], *Example.__slots__}
 
 
 def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator() -> None:
@@ -266,7 +266,7 @@ def test_teaching_the_weak_model_reads_no_gold(options: dict[str, Any], guard: t
 def of_gold(found: Result) -> Result:
     """A run that is made from another one, as a chain's link would be."""
     config = supervisor.Config(epochs=1, **SMALL).resolved()
-    cut = _gold.cut(config)[1]
+    cut = loading.cut(config)[1]
     parts = _runs.parts("link", 1, config, cut, {"above": found}, [])
 
     def make(recorder: Any) -> None:

@@ -12,9 +12,10 @@ import torch
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow import models
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, generative, student
+from w2s_mlflow.stages import _finetune, generative, student
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.results import Result
 
@@ -40,7 +41,7 @@ def test_it_reads_both_halves_and_nothing_that_is_held_out(monkeypatch: pytest.M
         return pack(self, rows, length, random)
 
     monkeypatch.setattr(language.Packed, "pack", seen)
-    given, cut = _gold.cut(generative.Config(strong="chess-121k", **SMALL).resolved())
+    given, cut = loading.cut(generative.Config(strong="chess-121k", **SMALL).resolved())
     found = generative.run(given)
     parts = {name: [example.segments for example in examples] for name, examples in cut.parts().items()}
     assert packed[0] == parts["supervision"] + parts["transfer"]
@@ -51,7 +52,7 @@ def test_it_reads_both_halves_and_nothing_that_is_held_out(monkeypatch: pytest.M
 
 
 def test_held_out_text_that_is_read_is_counted() -> None:
-    cut = _gold.cut(generative.Config(**SMALL).resolved())[1]
+    cut = loading.cut(generative.Config(**SMALL).resolved())[1]
     leaky: Split = replace(cut, transfer=cut.transfer + cut.test[:3])
     assert generative._counts(leaky)["generative/heldout_texts"] == 3
 

@@ -14,10 +14,11 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow.analysis import build
 from w2s_mlflow.cli import catalog
+from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example
 from w2s_mlflow.registry import plugin
-from w2s_mlflow.stages import _gold, student, supervisor
+from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -31,7 +32,7 @@ def write(path: Path, ids: Sequence[str], probabilities: Sequence[Sequence[float
 
 
 def cut() -> dict[str, tuple[Example, ...]]:
-    return _gold.cut(student.Config(**SIZES).resolved())[1].parts()
+    return loading.cut(student.Config(**SIZES).resolved())[1].parts()
 
 
 def given(path: Path, *parts: str, certain: float = 0.8) -> str:

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SMALL, runs
+from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, facilitate, student, supervisor
+from w2s_mlflow.stages import _finetune, _runs, ceiling, facilitate, student, supervisor
 from w2s_mlflow.tracking import logged_model, server, session
 from w2s_mlflow.tracking.results import Result
 
@@ -37,7 +38,7 @@ def keeping(stage: str) -> Result:
 
 def served(found: Result, stage: str) -> np.ndarray[Any, Any]:
     """What MLflow's own loader makes of the test examples."""
-    examples = _gold.cut(STAGES[stage][1].resolved())[1].test
+    examples = loading.cut(STAGES[stage][1].resolved())[1].test
     model = mlflow.pyfunc.load_model(f"models:/{found.tags[_runs.MODEL]}")
     frame = pd.DataFrame(
         {"segments": [list(e.segments) for e in examples], "candidates": [list(e.candidates) for e in examples]}

@@ -15,8 +15,9 @@ from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
 from w2s_mlflow import models, predict, train
 from w2s_mlflow.config import parse
+from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages import _finetune, _gold, _runs, ceiling, student, supervisor
+from w2s_mlflow.stages import _finetune, _runs, ceiling, student, supervisor
 from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
 
@@ -75,7 +76,7 @@ def test_a_few_new_weights_take_larger_steps_unless_the_rate_is_given() -> None:
 
 
 def parts_of(**given: Any) -> str:
-    config, cut = _gold.cut(supervisor.Config(head="classify", **SMALL | given).resolved())
+    config, cut = loading.cut(supervisor.Config(head="classify", **SMALL | given).resolved())
     return _runs.parts("supervisor", 1, config, cut, {}, []).digest()
 
 
@@ -131,7 +132,7 @@ def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(
     monkeypatch.setattr(train, "use_threads", threads.append)
     head, _ = _finetune.kept(result), _finetune.kept(result, 7)
     assert threads == [head.model.num_parameters(), 7]
-    cut = _gold.cut(config.resolved())[1]
+    cut = loading.cut(config.resolved())[1]
     stored = result.predictions("test").aligned([example.id for example in cut.test])
     np.testing.assert_array_equal(predict.probabilities(head, head.encode(cut.test)), stored.probabilities_NC)
     assert result.metrics["model/parameters"] == models.find("chess-27k", "weak").parameters
@@ -173,6 +174,6 @@ def test_another_model_of_the_same_name_is_another_result(tmp_path: Path) -> Non
     second = student.run(student.Config(weak=str(other), strong="chess-27k", **given))
     assert first.name == second.name and first.run_id != second.run_id
     config = ceiling.Config(strong=str(one), **SMALL)
-    digests = {_runs.parts("ceiling", 1, *_gold.cut(config.resolved()), {}, []).digest()}
+    digests = {_runs.parts("ceiling", 1, *loading.cut(config.resolved()), {}, []).digest()}
     config = ceiling.Config(strong=str(other), **SMALL)
-    assert _runs.parts("ceiling", 1, *_gold.cut(config.resolved()), {}, []).digest() not in digests
+    assert _runs.parts("ceiling", 1, *loading.cut(config.resolved()), {}, []).digest() not in digests

@@ -16,9 +16,10 @@ from tests import trunks
 from tests.conftest import SMALL
 from w2s_mlflow import heads, predict, train
 from w2s_mlflow.analysis import stage_tables
+from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example
-from w2s_mlflow.stages import _gold, analyze, probe
+from w2s_mlflow.stages import analyze, probe
 from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
 
@@ -88,7 +89,7 @@ def test_its_numbers_follow_from_its_table_and_reads_are_counted() -> None:
     gain = float(chosen["after"]["accuracy"]) - float(chosen["before"]["accuracy"])
     assert found.metrics["probe/chess/gain"] == pytest.approx(gain)
     assert found.metrics["probe/chess/gain_low"] <= gain <= found.metrics["probe/chess/gain_high"]
-    cut = _gold.cut(config().resolved())[1]
+    cut = loading.cut(config().resolved())[1]
     assert found.metrics["gold/supervision/probe"] == min(90, len(cut.supervision)) + len(cut.supervision_validation)
     assert found.metrics["gold/test/probe"] == 90 == float(table[0]["rows"])
     assert "gold/transfer/probe" not in found.metrics

@@ -13,9 +13,10 @@ from optuna.trial import TrialState
 from tests.conftest import SMALL, runs
 from w2s_mlflow import config, metrics, registry
 from w2s_mlflow.analysis import build
+from w2s_mlflow.data import gold
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Gold
-from w2s_mlflow.stages import _gold, _grid, _search, _study, _sweep_file, student, sweep
+from w2s_mlflow.stages import _grid, _search, _study, _sweep_file, student, sweep
 from w2s_mlflow.tracking import planned, results, server, session, worker
 
 SPACE = """
@@ -326,7 +327,7 @@ def test_gold_of_test_is_not_read_by_trials(monkeypatch: pytest.MonkeyPatch) -> 
             read.append((split, reason))
             return super().read(examples, split=split, reason=reason)
 
-    monkeypatch.setattr(_gold, "Gold", Listening)
+    monkeypatch.setattr(gold, "Gold", Listening)
     monkeypatch.setattr(sweep, "_compare", lambda *_: None)
     sweep.run(asked())
     assert set(read) == {("supervision", "supervision"), ("transfer", "ceiling"), ("selection", "report")}

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from w2s_mlflow import split, tasks
+from w2s_mlflow import tasks
+from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import NO_LABEL, Rows
 
@@ -92,7 +93,7 @@ def test_without_labels_rows_have_none(tmp_path: Path) -> None:
     parquet(tmp_path / "mine.parquet", [{"text": f"text {n}"} for n in range(100)])
     found = load(tmp_path / "mine.parquet")
     assert {row.label for row in (*found.train, *found.heldout)} == {NO_LABEL}
-    split.pool("mine", found)
+    splits.pool("mine", found)
 
 
 WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {
@@ -141,4 +142,4 @@ def test_a_csv_with_a_ragged_line(tmp_path: Path) -> None:
 def test_one_class_alone_cannot_be_learned(tmp_path: Path) -> None:
     parquet(tmp_path / "mine.parquet", [{"text": f"text {n}", "label": 1} for n in range(100)])
     with pytest.raises(ConfigError, match="must have rows of both classes"):
-        split.pool("mine", load(tmp_path / "mine.parquet"))
+        splits.pool("mine", load(tmp_path / "mine.parquet"))

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from tests.tasks import mirror
-from w2s_mlflow import split, tasks
+from w2s_mlflow import tasks
+from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks import Rows, _hub, glue
 
@@ -191,7 +192,7 @@ def test_text_of_both_parts_is_held_out_alone(tmp_path: Path) -> None:
     heldout = [(f"play number {number}", number % 2, number) for number in range(6)]
     shared = ("Film  number 1", 1, 6)
     write(tmp_path, "sst2", Case(texts=("sentence",), train=train, heldout=[*heldout, shared], labels={}, together=()))
-    pool = split.pool("sst2", tasks.find("sst2").load(tmp_path))
+    pool = splits.pool("sst2", tasks.find("sst2").load(tmp_path))
     assert {row.example.id for group in pool.train for row in group} == {f"train-{number}" for number in (0, 2, 3, 4, 5)}
     assert {row.example.id for group in pool.selection + pool.test for row in group} == {f"heldout-{n}" for n in range(7)}
 

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tasks import mirror
-from w2s_mlflow import hub, split, tasks
+from w2s_mlflow import hub, tasks
+from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks import _hub
 from w2s_mlflow.tasks._hub import Parts, Table
@@ -111,7 +112,7 @@ def test_hub_and_mirror_give_the_same_rows_and_digest(local_hub: Path) -> None:
     sst2 = tasks.find("sst2")
     from_hub, from_mirror = sst2.load(None), sst2.load(local_hub)
     assert from_hub == from_mirror and len(from_hub.train) == len(from_hub.heldout) == 12
-    assert split.digest(from_hub.train + from_hub.heldout) == split.digest(from_mirror.train + from_mirror.heldout)
+    assert splits.digest(from_hub.train + from_hub.heldout) == splits.digest(from_mirror.train + from_mirror.heldout)
     assert any((local_hub / "cache").rglob("*.arrow"))  # it did go through `datasets`
     assert datasets.is_progress_bar_enabled() is bars
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from tests.tasks import mirror
-from w2s_mlflow import split, tasks
+from w2s_mlflow import tasks
+from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks import Rows, inference
 
@@ -86,7 +87,7 @@ def test_pair_that_stands_twice_is_one_row_unless_its_labels_differ(tmp_path: Pa
 def test_premise_of_both_parts_is_held_out_alone(tmp_path: Path) -> None:
     train: list[Written] = [(f"The {n}th boat sank.", "It sank.", n % 3) for n in range(8)]
     heldout: list[Written] = [(f"The {n}th boat sank.", "Nothing sank.", 2 * (n % 2)) for n in range(6, 14)]
-    pool = split.pool("snli", load(tmp_path, "snli", train, heldout))
+    pool = splits.pool("snli", load(tmp_path, "snli", train, heldout))
     assert pool.train_rows() == 6 and sum(map(len, pool.selection)) + pool.test_rows() == 8
     assert {row.example.segments[0] for group in pool.train for row in group} == {f"The {n}th boat sank." for n in range(6)}
 

@@ -15,7 +15,8 @@ from mlflow.entities import Metric
 from tests.conftest import SMALL, runs
 from tests.tracking.test_store import beat, status_of
 from w2s_mlflow import checkpoint, scratch
-from w2s_mlflow.stages import _gold, student, supervisor
+from w2s_mlflow.data import loading
+from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import results, server, session, store, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder
@@ -193,7 +194,7 @@ def test_the_parts_are_stored_one_by_one(whole: Result) -> None:
     parts = json.loads(found.artifact("fingerprint.json").read_text())
     assert Parts(**parts).digest() == found.fingerprint
     assert {"losses.cross_entropy.loss", "train.fit", "split.cut", "models.chess.load"} <= set(parts["source"])
-    assert found.tags["w2s.data"] == parts["data"] == _gold.cut(supervisor.Config(seed=1, **SMALL).resolved())[1].digest
+    assert found.tags["w2s.data"] == parts["data"] == loading.cut(supervisor.Config(seed=1, **SMALL).resolved())[1].digest
 
 
 def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ import pytest
 from tests.conftest import SMALL
 from tests.tracking.test_source import package  # noqa: F401  # a copy of the source that a test may edit
 from w2s_mlflow import tasks
+from w2s_mlflow.data import gold, loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Rows
-from w2s_mlflow.stages import _gold, student, supervisor
+from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import fingerprint, server, source
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.tracking.why import differences, explain
@@ -96,7 +97,7 @@ def test_a_newer_library(first: Result, monkeypatch: pytest.MonkeyPatch) -> None
 def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """From here on one row of the test part has the other label; its id."""
     task = tasks.find("chess")
-    rows, victim = task.load(None), _gold.cut(config().resolved())[1].test[0].id
+    rows, victim = task.load(None), loading.cut(config().resolved())[1].test[0].id
     heldout = tuple(dataclasses.replace(row, label=1 - row.label) if row.example.id == victim else row for row in rows.heldout)
     edited = dataclasses.replace(task, load=lambda data_dir: Rows(rows.train, heldout))
     monkeypatch.setattr(tasks, "find", lambda name: edited)
@@ -106,7 +107,7 @@ def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def _clear() -> None:
-    for cached in (_gold._cut, _gold._pool, _gold._load, _gold._labels, _gold._row_digests):
+    for cached in (loading._cut, loading._pool, loading._load, gold._labels, gold._row_digests):
         cached.cache_clear()
 
 

@@ -12,9 +12,10 @@ from w2s_mlflow.analysis import debate_frames, scores, selection, stage_tables, 
 from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.analysis.selection import Pulled
 from w2s_mlflow.analysis.variants import IDENTITY
+from w2s_mlflow.data import gold
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
-from w2s_mlflow.stages import _gold, _scoring
+from w2s_mlflow.stages import _scoring
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import ERRORS, FACILITATIONS, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
@@ -178,8 +179,8 @@ def _answers(result: Result, role: str, own: Scores, pulled: Pulled) -> Any:
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
     """By the two rules of `w2s.ceiling_failed`, of which the one on the reported split is computed anew."""
-    tag = result.tags.get(_gold.CEILING_FAILED, "no")
-    return _gold.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
+    tag = result.tags.get(gold.CEILING_FAILED, "no")
+    return gold.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 
 
 def _reported(row: Mapping[str, Any]) -> dict[str, float]:

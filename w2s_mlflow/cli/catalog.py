@@ -9,12 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from w2s_mlflow import models, split, tasks
+from w2s_mlflow import models, tasks
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.data import loading, splits
+from w2s_mlflow.data.loading import mirror
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.scratch import replacing
-from w2s_mlflow.stages import _gold
-from w2s_mlflow.stages._options import mirror
 from w2s_mlflow.tasks import NotFoundError, Task
 
 Table = list[dict[str, Any]]
@@ -71,7 +71,7 @@ def checked(data_dir: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _described(task: Task, rows: tasks.Rows) -> dict[str, Any]:
-    pool = split.pool(task.key, rows, classes=task.classes)
+    pool = splits.pool(task.key, rows, classes=task.classes)
     every = [row for part in (rows.train, rows.heldout) for row in part]
     half = min(task.train_size, pool.train_rows()) // 2
     texts = (sum(map(len, row.example.segments + row.example.candidates)) for row in every)
@@ -117,7 +117,7 @@ def write_rows(config: Config) -> dict[str, int]:
     out = Path(config.out)
     if not config.out or not out.parent.is_dir() or (out.exists() and not out.is_file()):
         raise must("out", "a file in a directory that exists", repr(config.out))
-    _, cut = _gold.cut(replace(config, data_dir=mirror(config.data_dir)))
+    _, cut = loading.cut(replace(config, data_dir=mirror(config.data_dir)))
     rows = [{"part": part, **asdict(example)} for part, examples in cut.parts().items() for example in examples]
     names = ("id", "part", "segments", "candidates")
     table = pa.table({name: [row[name] for row in rows] for name in names})

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2s_mlflow import pieces
+from w2s_mlflow.data import spans
 from w2s_mlflow.heads import Choose, Compare, Head
 from w2s_mlflow.records import Example, Ints
 from w2s_mlflow.tokens import SEPARATOR, Batch, Encoded, Reader, Template, Texts
@@ -41,13 +41,13 @@ class Read:
 
 def read(head: Head, questions: Sequence[Example]) -> Read:
     """The questions as `head` encodes them, with the pieces that their tokens belong to."""
-    data, cuts = head.encode(questions), [pieces.cut(question) for question in questions]
+    data, cuts = head.encode(questions), [spans.cut(question) for question in questions]
     piece_T = np.concatenate([*_pieces(head, questions, cuts), np.empty(0, dtype=np.int64)])
     assert len(piece_T) == len(data.flat)
     return Read(questions, data, piece_T, np.array([len(cut) for cut in cuts], dtype=np.int64))
 
 
-def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[pieces.Piece]]) -> Iterator[Ints]:
+def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[spans.Piece]]) -> Iterator[Ints]:
     """The piece of each token, row by row."""
     reader = head.reader
     head.reader = Places(reader)
@@ -70,7 +70,7 @@ def _texts(head: Head, question: Example) -> list[list[int]]:
     return [[*segments, candidate] for candidate in candidates] if isinstance(head, Compare) else [segments + candidates]
 
 
-def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[pieces.Piece]) -> Ints:
+def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[spans.Piece]) -> Ints:
     """The piece of each character of a row's texts, one after the other; the last, which NOWHERE points at, is none."""
     texts = question.segments + question.candidates
     lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]

@@ -1,4 +1,4 @@
-"""Evidence chosen from a question's own text: k of its pieces (pieces.py), for any head that classifies.
+"""Evidence chosen from a question's own text: k of its pieces (data/spans.py), for any head that classifies.
 
 Three ways to choose: `policy`, a head over the model's own hidden states, drawn without replacement (_policy.py);
 `gradient`, the pieces whose tokens speak most for the decision (evidence.py); `random`. A piece that either side has shown is
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2s_mlflow import evidence, pieces, token_batches
+from w2s_mlflow import evidence, token_batches
+from w2s_mlflow.data import spans
 from w2s_mlflow.explainers import Explainer, _policy
 from w2s_mlflow.explainers._places import NOWHERE, Read, read
 from w2s_mlflow.explainers._policy import Policy, draw, entropy, log_probability, scores, surrogate
@@ -70,7 +71,7 @@ def explainer(chooser: str, mind: Mind, size: int, random: torch.Generator) -> E
 def explained(questions: Sequence[Example], drawn_NS: Tensor) -> list[Explanation]:
     """The explanations that are made of drawn pieces, in the order drawn."""
     chosen = [tuple(piece for piece in row if piece != NOWHERE) for row in drawn_NS.tolist()]
-    return [Explanation(pieces.quoted(question, own), own) for question, own in zip(questions, chosen, strict=True)]
+    return [Explanation(spans.quoted(question, own), own) for question, own in zip(questions, chosen, strict=True)]
 
 
 def readable(reading: Read) -> Tensor:

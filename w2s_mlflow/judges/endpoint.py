@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from w2s_mlflow import pieces
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.data import spans
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.judges import Judge, _chat
 from w2s_mlflow.judges._chat import Answer, Chat
@@ -100,7 +100,7 @@ def make(options: Options, answer: object) -> Judge:
 def prompt(debate: Debate, shown: str) -> str:
     """What the judge reads of one debate; the side shown first is A."""
     chosen = {*debate.first.explanation.pieces, *debate.second.explanation.pieces}
-    left = debate.question if shown == "question" else pieces.shown(debate.question, chosen)
+    left = debate.question if shown == "question" else spans.shown(debate.question, chosen)
     a, b = debate.first, debate.second
     return PROMPT.format(
         question="\n".join(left.segments + left.candidates),

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from w2s_mlflow import pieces
 from w2s_mlflow.config import checked_dataclass
+from w2s_mlflow.data import spans
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.records import Debate, Example, Explanation, Floats, Verdict
 
@@ -50,7 +50,7 @@ def _seen(debate: Debate, of_first: bool) -> Explanation:
 
 def evidence(question: Example, explanation: Explanation) -> Example:
     """The question with only the explanation's pieces, or with none of its own and the explanation's text after it."""
-    left = pieces.shown(question, explanation.pieces)
+    left = spans.shown(question, explanation.pieces)
     if explanation.pieces or not explanation.text:
         return left
     return replace(left, segments=(*left.segments, explanation.text))

@@ -14,21 +14,10 @@ import numpy as np
 
 from w2s_mlflow import config as options
 from w2s_mlflow import streams, tasks
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.splits import Split
 from w2s_mlflow.records import Example
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import (
-    _debates,
-    _finetune,
-    _gold,
-    _heard,
-    _judging,
-    _runs,
-    _scoring,
-    _verdicts,
-    ceiling,
-    student,
-    supervisor,
-)
+from w2s_mlflow.stages import _debates, _finetune, _heard, _judging, _runs, _scoring, _verdicts, ceiling, student, supervisor
 from w2s_mlflow.stages._align_options import Config
 from w2s_mlflow.stages._arguing import Arguing
 from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
@@ -71,7 +60,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     """
     config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options), rounds=len(debates) + 1)
     others = _Others(weak(config), _before(config), debates)
-    config, cut = _gold.cut(config.resolved())
+    config, cut = loading.cut(config.resolved())
     roots = ["stages._aligning:_make", "losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}"]
     roots += ["judges.reward"] if debates else []
     inputs = {"weak": others.weak} | {f"debates_{number}": held for number, held in enumerate(debates, start=2)}

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow import judges, pieces, streams, tasks
+from w2s_mlflow import judges, streams, tasks
+from w2s_mlflow.data import spans
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.records import Debate, Explanation, Ints, Side
 from w2s_mlflow.stages import _debates
@@ -82,7 +83,7 @@ class Arguing:
         judged_NK = torch.from_numpy(self._judged(rows, decisions_N.tolist(), explained)).to(away_NK)
         values = {"reward": judged_NK.mean(), "win_rate": (judged_NK > 0).double().mean(), "kl": away_NK.mean()}
         values["entropy"] = extractive.entropy(scores_NP.detach(), open_NP).mean()
-        words = float(np.mean([pieces.words(one.text) for own in explained for one in own]))
+        words = float(np.mean([spans.words(one.text) for own in explained for one in own]))
         said = {f"align/{name}": float(value) for name, value in values.items()} | {"align/words": words}
         return extractive.surrogate(log_p_NK, judged_NK - self.kl * away_NK), said
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow import pieces, tasks
+from w2s_mlflow import tasks
+from w2s_mlflow.data import spans
 from w2s_mlflow.records import Debate, Example, Explanation, Ints, Side, SoftLabels
 from w2s_mlflow.stages._verdicts import Verdicts
 
@@ -118,7 +119,7 @@ def _whole(question: Example, turns: Sequence[Explanation]) -> Explanation:
     if len(turns) == 1:
         return turns[0]
     if chosen := tuple(piece for turn in turns for piece in turn.pieces):
-        return Explanation(pieces.quoted(question, chosen), chosen)
+        return Explanation(spans.quoted(question, chosen), chosen)
     return Explanation("\n".join(filter(None, (turn.text for turn in turns))))
 
 
@@ -193,7 +194,7 @@ def measures(played: Played, verdicts: Verdicts) -> dict[str, float]:
     found |= {"disagreements": float(apart_N.mean())}
     for side in (STRONG, WEAK):
         told = [debate.first if side == STRONG else debate.second for debate in played.debates]
-        found[f"{side}_words"] = float(np.mean([pieces.words(own.explanation.text) for own in told]))
+        found[f"{side}_words"] = float(np.mean([spans.words(own.explanation.text) for own in told]))
     if not judged_N.any():
         return found
     groups_N = np.array([debate.question.group for debate in played.debates])

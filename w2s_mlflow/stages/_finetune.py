@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import losses, models, registry, split, tasks
+from w2s_mlflow import losses, models, registry, tasks
+from w2s_mlflow.data import splits
 from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
 from w2s_mlflow.stages import _runs
 from w2s_mlflow.stages._options import Training
@@ -175,7 +176,7 @@ def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Pred
     return Predictions(ids, groups, probabilities_NC)
 
 
-def record_heldout(head: Head, config: Training, cut: split.Split, recorder: Recorder) -> None:
+def record_heldout(head: Head, config: Training, cut: splits.Split, recorder: Recorder) -> None:
     """Store predictions on `selection` and `test`, so that they can be scored, now or later, without the model."""
     for part in ("selection", "test"):
         recorder.predictions(part, predictions(head, cut.parts()[part], config))

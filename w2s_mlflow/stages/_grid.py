@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import config as options
 from w2s_mlflow import records, registry
 from w2s_mlflow.analysis import build
+from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import FailedTrainingError, must
-from w2s_mlflow.stages import _gold, _sweep_file, _workers, analyze
+from w2s_mlflow.stages import _sweep_file, _workers, analyze
 from w2s_mlflow.stages._jobs import Job
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Map
     for seed in seeds:
         for setting in settings:
             one = job(dict(setting) | dict(sizes), seed)
-            _gold.cut(one.config.resolved())  # sizes that a task does not have end here, before any run starts
+            loading.cut(one.config.resolved())  # sizes that a task does not have end here, before any run starts
             found.setdefault(records.canonical_json([one.stage, options.as_dict(one.config)]), one)
     return list(found.values())
 

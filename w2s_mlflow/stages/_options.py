@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 from w2s_mlflow import models, tasks
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.loading import Cutting
 from w2s_mlflow.exceptions import LARGEST, must
 
 BATCH_SIZE = 32
@@ -22,34 +22,9 @@ GIVEN = "labels:"
 """What begins the name of labels from outside, in the place of a weak model's."""
 
 
-def mirror(data_dir: str | None) -> str | None:
-    """The directory of the mirror of public data sets in use, if there is one. Raises ConfigError for one that is not there."""
-    chosen = data_dir or os.environ.get("W2S_DATA_DIR")
-    if chosen and not Path(chosen).expanduser().is_dir():
-        raise must("data_dir" if data_dir else "W2S_DATA_DIR", "a directory", chosen)
-    return chosen or None
-
-
 def model_name(value: str, option: str) -> str:
     """A model as runs and the UI call it, wherever its files lie; what stands in the place of one is its own name."""
     return value if value == NONE or value.startswith(GIVEN) else models.find(value, option).name
-
-
-class Cutting(Protocol):
-    """The options that cut a task."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def train_size(self) -> int | None: ...
-    @property
-    def test_size(self) -> int | None: ...
-    @property
-    def balance(self) -> bool: ...
-    @property
-    def data_dir(self) -> str | None: ...
 
 
 class Scoring(Cutting, Protocol):
@@ -148,7 +123,7 @@ class Training(Reported):
         """The same with every `none` but the sizes replaced by what the task and the model say; the sizes come from the cut."""
         head = self.head or tasks.find(self.task).head
         values: dict[str, Any] = {
-            "data_dir": mirror(self.data_dir),
+            "data_dir": loading.mirror(self.data_dir),
             "head": head,
             "pooling": None if head == "choose" else self.pooling or self.rung().pooling,
             "batch_size": self.batch_size or BATCH_SIZE,

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
-from w2s_mlflow import models, split, tasks
+from w2s_mlflow import models, tasks
+from w2s_mlflow.data import splits
+from w2s_mlflow.data.loading import Cutting
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import SoftLabels
-from w2s_mlflow.stages._options import NONE, Cutting, Training, model_name
+from w2s_mlflow.stages._options import NONE, Training, model_name
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Head
@@ -49,7 +51,7 @@ def weak_labels(found: Result) -> SoftLabels:
     return found.weak_labels()
 
 
-def labeller(run: str, weak: str, cut: split.Split) -> Result:
+def labeller(run: str, weak: str, cut: splits.Split) -> Result:
     """The run of this id or name, whose labels of `transfer` a student can learn.
 
     Args:
@@ -72,7 +74,7 @@ def labeller(run: str, weak: str, cut: split.Split) -> Result:
 
 
 def parts(
-    stage: str, version: int, config: Training, cut: split.Split, inputs: Mapping[str, Result], roots: Sequence[str]
+    stage: str, version: int, config: Training, cut: splits.Split, inputs: Mapping[str, Result], roots: Sequence[str]
 ) -> Parts:
     """The parts of this result's fingerprint.
 
@@ -109,7 +111,7 @@ def result_options(config: Cutting) -> dict[str, Any]:
 def produce(
     parts: Parts,
     config: Cutting,
-    cut: split.Split,
+    cut: splits.Split,
     labels: Mapping[str, str],
     note: str,
     make: Callable[[Recorder], Head | None],

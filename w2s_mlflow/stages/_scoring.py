@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2s_mlflow import split, tasks
+from w2s_mlflow import tasks
+from w2s_mlflow.data import gold as data_gold
+from w2s_mlflow.data import splits
 from w2s_mlflow.records import Predictions, SoftLabels, write_gold
-from w2s_mlflow.stages import _gold
 from w2s_mlflow.stages._options import Scoring
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 PGR_STATUS = "w2s.pgr_status"
 """ok, undetermined, or what is missing for a PGR."""
 BELOW_FLOOR = "below the floor"
-"""The second rule by which a ceiling has failed (`_gold.CEILING_FAILED`)."""
+"""The second rule by which a ceiling has failed (`gold.CEILING_FAILED`)."""
 HUMAN = "w2s.human"
 """weak or strong against the task's published human score, where there is one on accuracy."""
 
@@ -27,7 +28,7 @@ HUMAN = "w2s.human"
 def report(
     found: Result,
     config: Scoring,
-    cut: split.Split,
+    cut: splits.Split,
     beside: Mapping[str, Result] | None = None,
     given: SoftLabels | None = None,
 ) -> Result:
@@ -57,25 +58,25 @@ def report(
 def _scored(
     found: Result,
     config: Scoring,
-    cut: split.Split,
+    cut: splits.Split,
     beside: Mapping[str, Result],
     given: SoftLabels | None,
     inputs: Mapping[str, str],
 ) -> Report:
     from w2s_mlflow.tracking.recorder import Report
 
-    gold, examples = _gold.gold_of(config), cut.parts()[config.report]
+    gold, examples = data_gold.gold_of(config), cut.parts()[config.report]
     scored = found.predictions(config.report).aligned([example.id for example in examples])
     if gold.known(examples):
-        scored = scored.with_gold(_gold.read(gold, examples, config.report, "report"))
+        scored = scored.with_gold(data_gold.read(gold, examples, config.report, "report"))
     others = {role: other.predictions(config.report).aligned(scored.ids) for role, other in beside.items()}
     if given and set(scored.ids) <= set(given.ids):
         others["weak"] = Predictions(scored.ids, scored.groups, given.of(scored.ids))
     values, status = (_facilitated if found.stage == "facilitate" else _scores)(scored, others, config.report)
     tags = _against_human(config, values) | ({PGR_STATUS: status} if found.stage == "student" else {})
     if "ceiling" in beside:
-        tags[_gold.CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.report)
-    for name, count in _gold.reads(gold).items():
+        tags[data_gold.CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.report)
+    for name, count in data_gold.reads(gold).items():
         values[name] = count + found.metrics.get(name, 0)
 
     def stage(directory: Path) -> None:
@@ -99,7 +100,10 @@ def _against_human(config: Scoring, values: Mapping[str, float]) -> dict[str, st
 def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> str:
     """By which rules a student's ceiling has not learned, or no. A value that is missing breaks none."""
     floor, top = (values.get(f"{part}/{role}_accuracy", math.nan) for role in ("weak", "ceiling"))
-    rules = {_gold.NEAR_CHANCE: ceiling.tags.get(_gold.CEILING_FAILED) == _gold.NEAR_CHANCE, BELOW_FLOOR: top < floor}
+    rules = {
+        data_gold.NEAR_CHANCE: ceiling.tags.get(data_gold.CEILING_FAILED) == data_gold.NEAR_CHANCE,
+        BELOW_FLOOR: top < floor,
+    }
     return ", ".join(rule for rule, broken in rules.items() if broken) or "no"
 
 

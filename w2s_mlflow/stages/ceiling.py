@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow import models
 from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
+from w2s_mlflow.data import gold, loading
+from w2s_mlflow.data.splits import Split
+from w2s_mlflow.stages import _finetune, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Config(GoldTraining):
 
 def run(config: Config) -> Result:
     """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
-    config, cut = _gold.cut(config.resolved())
+    config, cut = loading.cut(config.resolved())
     parts = _runs.parts("ceiling", VERSION, config, cut, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
     labels = {"weak": NONE, "strong": config.rung().name, "method": "ceiling"}
     note = f"`{config.rung().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
@@ -47,6 +48,6 @@ def run(config: Config) -> Result:
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
-    head = _gold.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
+    head = gold.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
     _finetune.record_heldout(head, config, cut, recorder)
     return head

@@ -24,15 +24,16 @@ import numpy as np
 
 from w2s_mlflow import models, streams, tasks
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.data import gold as data_gold
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.records import Example
-from w2s_mlflow.split import Split
 from w2s_mlflow.stages import (
     _align_options,
     _aligning,
     _debates,
     _finetune,
-    _gold,
     _judging,
     _methods,
     _runs,
@@ -121,7 +122,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
         config: with the judges' options resolved.
         argues: what is to be known of the strong side, where these options do not say it.
     """
-    config, cut = _gold.cut(config.resolved())
+    config, cut = loading.cut(config.resolved())
     inputs = {"weak": weak, "student": strong}
     judge_options = _judging.values(config.judge, config.judge_options)
     roots = ["stages.debate:_make", "explainers.extractive", *(f"judges.{name}" for name in judge_options)]
@@ -213,20 +214,20 @@ def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
     from w2s_mlflow.tracking import following
     from w2s_mlflow.tracking.recorder import Report
 
-    part, gold = config.report, _gold.gold_of(config)
+    part, gold = config.report, data_gold.gold_of(config)
     if part != config.split or not gold.known(asked):
         return found
 
     def report(found: Result) -> Report:
         from w2s_mlflow.records import write_gold
 
-        gold_N = _gold.read(gold, asked, part, "debate")
+        gold_N = data_gold.read(gold, asked, part, "debate")
         debates, verdicts = _transcripts.read(found)
         values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), gold_N)
         metrics = {f"debate/{name}": value for name, value in values.items() if np.isfinite(value)}
         ids = [question.id for question in asked]
         return Report(
-            lambda directory: write_gold(directory / "gold" / f"{part}.parquet", ids, gold_N), metrics | _gold.reads(gold)
+            lambda directory: write_gold(directory / "gold" / f"{part}.parquet", ids, gold_N), metrics | data_gold.reads(gold)
         )
 
     return following.attach_once(found, part, report)

@@ -20,10 +20,12 @@ import numpy as np
 from w2s_mlflow import models, streams, tasks
 from w2s_mlflow.analysis.stage_tables import ERRORS, ON_EVIDENCE
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.data import gold as data_gold
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.records import Example, Ints
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, _methods, _runs, ceiling, student
+from w2s_mlflow.stages import _finetune, _methods, _runs, ceiling, student
 from w2s_mlflow.stages._options import model_name
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def run(config: Config) -> Result:
     if config.reads_text():
         own["keep_model"] = "always"
     found = student.run(student.Config(**own))
-    config, cut = _gold.cut(config.resolved())
+    config, cut = loading.cut(config.resolved())
     kept = {"keep_model": own["keep_model"]}
     top = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | kept))
     rung = config.rung()
@@ -95,9 +97,9 @@ def _make(config: Config, cut: Split, found: Result, top: Result, recorder: Reco
     from w2s_mlflow.tables import errors as table
     from w2s_mlflow.tracking import results
 
-    weak, gold = results.get(found.tags["w2s.weak_run_id"]), _gold.gold_of(config)
+    weak, gold = results.get(found.tags["w2s.weak_run_id"]), data_gold.gold_of(config)
     ids = [example.id for example in cut.test]
-    gold_N = _gold.read(gold, cut.test, "test", "errors")
+    gold_N = data_gold.read(gold, cut.test, "test", "errors")
     answers = [run.predictions("test").of(ids).argmax(axis=1) for run in (found, weak, top)]
     wrong = np.flatnonzero(answers[0] != gold_N)
     examples = [cut.test[row] for row in wrong]
@@ -109,7 +111,7 @@ def _make(config: Config, cut: Split, found: Result, top: Result, recorder: Reco
     recorder.text(ERRORS, errors.to_csv(index=False))
     shares = {name: value for name, value in table.shares(errors).items() if math.isfinite(value)} if examples else {}
     recorder.metrics({f"errors/{name}": value for name, value in shares.items()})
-    recorder.metrics({"errors/count": float(len(examples)), **_gold.reads(gold)})
+    recorder.metrics({"errors/count": float(len(examples)), **data_gold.reads(gold)})
 
 
 def _text(example: Example) -> str:

@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.splits import Questions, Split
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.records import Example, SoftLabels
-from w2s_mlflow.split import Questions, Split
-from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring, _trajectory, ceiling, student, supervisor
+from w2s_mlflow.stages import _finetune, _runs, _scoring, _trajectory, ceiling, student, supervisor
 from w2s_mlflow.stages._facilitate_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import model_name
@@ -59,7 +60,7 @@ class _Lesson:
 
 def run(config: Config) -> Result:
     """The last turn's weak model, found or trained, with all it needs. Raises ConfigError before anything is written."""
-    asked, (config, cut) = config, _gold.cut(config.resolved())
+    asked, (config, cut) = config, loading.cut(config.resolved())
     learner, questions = config.learner(), _questions(config, cut)
     teacher = _teacher(asked, config, cut)
     shared = config.shared() | {"keep_model": "always" if config.start == SUPERVISOR else "never"}
@@ -75,7 +76,7 @@ def run(config: Config) -> Result:
 def _questions(config: Config, cut: Split) -> Questions:
     """Q, and the slice by which the training on it stops."""
     if config.questions == REST:
-        return _gold.questions(config, config.question_rows)
+        return loading.questions(config, config.question_rows)
     halves = ("supervision", "transfer") if config.questions == "both" else (config.questions,)
     parts = cut.parts()
     asked, watched = (tuple(row for half in halves for row in parts[f"{half}{part}"]) for part in ("", "_validation"))

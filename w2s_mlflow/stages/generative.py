@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Literal
 
 from w2s_mlflow import models, streams, tasks
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.loading import mirror
+from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import LARGEST, FailedTrainingError
 from w2s_mlflow.records import Example
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _gold, _runs
-from w2s_mlflow.stages._options import NONE, mirror
+from w2s_mlflow.stages import _runs
+from w2s_mlflow.stages._options import NONE
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
@@ -94,7 +96,7 @@ def run(config: Config) -> Result:
     """The run of the model that has read, found or made. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
-    config, cut = _gold.cut(config.resolved())
+    config, cut = loading.cut(config.resolved())
     rung = models.find(config.strong, "strong")
     parts = fingerprint.Parts(
         stage="generative",

@@ -25,9 +25,10 @@ import numpy as np
 from w2s_mlflow import cache, models, streams, tasks
 from w2s_mlflow.analysis.stage_tables import PROBES
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.data import gold, loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Floats, Ints, canonical_json
-from w2s_mlflow.stages import _finetune, _gold, _runs, student
+from w2s_mlflow.stages import _finetune, _runs, student
 from w2s_mlflow.stages._options import model_name
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def run(config: Config) -> Result:
 
     own = {field.name: getattr(config, field.name) for field in fields(student.Config)}
     found = student.run(student.Config(**own | {"keep_model": "always"}))
-    config, _ = _gold.cut(config.resolved())
-    concepts = {name: _gold.concept(config, name, config.probe_size) for name in config.named()}
+    config, _ = loading.cut(config.resolved())
+    concepts = {name: gold.concept(config, name, config.probe_size) for name in config.named()}
     for name, concept in concepts.items():
         if len(set(concept.fit_N)) < 2:
             raise ConfigError(
@@ -108,7 +109,7 @@ def run(config: Config) -> Result:
     return store.produce(order, lambda recorder: _make(config, found, concepts, parts, recorder))
 
 
-def _make(config: Config, found: Result, concepts: dict[str, _gold.Concept], parts: Parts, recorder: Recorder) -> None:
+def _make(config: Config, found: Result, concepts: dict[str, gold.Concept], parts: Parts, recorder: Recorder) -> None:
     rows: list[dict[str, Any]] = []
     for name, probes in _probed(config, found, concepts, parts).items():
         concept = concepts[name]
@@ -125,7 +126,7 @@ def _make(config: Config, found: Result, concepts: dict[str, _gold.Concept], par
 
 
 def _probed(
-    config: Config, found: Result, concepts: Mapping[str, _gold.Concept], parts: Parts
+    config: Config, found: Result, concepts: Mapping[str, gold.Concept], parts: Parts
 ) -> dict[str, dict[str, list[Probe]]]:
     """The probes of each concept before and after, one model after the other."""
     built = {BEFORE: lambda: _finetune.build_head(config), AFTER: lambda: _finetune.kept(found)}
@@ -139,7 +140,7 @@ def _probed(
     return probes
 
 
-def _activations(head: Callable[[], Head], weights: str, concept: _gold.Concept, config: Config, parts: Parts) -> Floats:
+def _activations(head: Callable[[], Head], weights: str, concept: gold.Concept, config: Config, parts: Parts) -> Floats:
     """(N, layers, D) of all rows of a concept, kept on this machine by weights, rows, and all that computes them.
 
     Args:
@@ -162,7 +163,7 @@ def _activations(head: Callable[[], Head], weights: str, concept: _gold.Concept,
     return found_NLD
 
 
-def _probes(activations_NLD: Floats, concept: _gold.Concept, seed: int) -> Iterator[Probe]:
+def _probes(activations_NLD: Floats, concept: gold.Concept, seed: int) -> Iterator[Probe]:
     """A probe of each layer."""
     fit, choose, test = concept.parts(activations_NLD)
     shuffled_N = streams.generator(seed, streams.SHUFFLED_LABELS).permutation(concept.fit_N)
@@ -187,7 +188,7 @@ def best(probes: Sequence[Probe]) -> Probe:
     return max(probes, key=lambda probe: probe.chosen_by)
 
 
-def _gained(name: str, probes: Mapping[str, Sequence[Probe]], concept: _gold.Concept) -> dict[str, float]:
+def _gained(name: str, probes: Mapping[str, Sequence[Probe]], concept: gold.Concept) -> dict[str, float]:
     from w2s_mlflow import stats
 
     before, after = (best(probes[when]) for when in (BEFORE, AFTER))
@@ -198,7 +199,7 @@ def _gained(name: str, probes: Mapping[str, Sequence[Probe]], concept: _gold.Con
     return {f"probe/{name}/{key}": value for key, value in values.items()}
 
 
-def _rows(name: str, when: str, probes: Sequence[Probe], concept: _gold.Concept) -> Iterator[dict[str, Any]]:
+def _rows(name: str, when: str, probes: Sequence[Probe], concept: gold.Concept) -> Iterator[dict[str, Any]]:
     from w2s_mlflow import stats
 
     chosen = best(probes).layer

@@ -9,10 +9,12 @@ import numpy as np
 
 from w2s_mlflow import tasks
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.loading import mirror
+from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import unknown
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
-from w2s_mlflow.stages._options import NONE, Reported, mirror
+from w2s_mlflow.stages import _finetune, _runs, _scoring
+from w2s_mlflow.stages._options import NONE, Reported
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
@@ -54,7 +56,7 @@ def run(config: Config) -> Result:
     from w2s_mlflow.tracking import fingerprint, source
 
     task = tasks.find(config.task)
-    config, cut = _gold.cut(config.resolved())
+    config, cut = loading.cut(config.resolved())
     parts = fingerprint.Parts(
         stage="rule",
         version=VERSION,

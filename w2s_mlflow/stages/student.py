@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import registry, tasks
+from w2s_mlflow.data import gold, label_files, loading
+from w2s_mlflow.data.splits import Split
 from w2s_mlflow.records import GIVEN, SoftLabels
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _chain, _finetune, _given, _gold, _methods, _runs, _scoring, ceiling, generative, supervisor
+from w2s_mlflow.stages import _chain, _finetune, _methods, _runs, _scoring, ceiling, generative, supervisor
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._methods import AUTO, labels_file, labels_run
 from w2s_mlflow.stages._options import NONE, OF_STUDENT, model_name
@@ -56,7 +57,7 @@ def on_labels_of(labeller: Result, config: Config) -> Result:
 
 
 def _run(config: Config, labeller: Result | None) -> Result:
-    asked, (config, cut) = config, _gold.cut(config.resolved())
+    asked, (config, cut) = config, loading.cut(config.resolved())
     given = _labels_given(config, cut)
     if labeller is None and (run_id := labels_run(config.labels)) is not None:
         labeller = _runs.labeller(run_id, config.weak, cut)
@@ -73,7 +74,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
     if given:
         parts = replace(
             parts,
-            inputs={**parts.inputs, "labels": _given.digest(given)},
+            inputs={**parts.inputs, "labels": label_files.digest(given)},
             options={**parts.options, "labels": "file", "weak": NONE},
         )
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
@@ -187,12 +188,12 @@ def _at_end(config: Config) -> Config:
 def _labels(config: Config, cut: Split, inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
     """What the student is trained on, where it is not given from outside; None for nothing."""
     if config.labels == "oracle":
-        return _gold.oracle_labels(config, cut.transfer + cut.transfer_validation, recorder)
+        return gold.oracle_labels(config, cut.transfer + cut.transfer_validation, recorder)
     if not {"weak", "labels"} & set(inputs):
         return None
     weak = _weak_labels(config, inputs.get("labels") or inputs["weak"])
     if config.labels == "random":
-        return _gold.random_labels(config, cut, weak, recorder)
+        return gold.random_labels(config, cut, weak, recorder)
     return weak.hardened() if config.labels == "hard" else weak
 
 
@@ -205,7 +206,7 @@ def _weak_labels(config: Config, found: Result) -> SoftLabels:
 def _watched(config: Config, cut: Split, labels: SoftLabels | None, recorder: Recorder) -> SoftLabels | None:
     """The labels of the validation slice by which the training stops; None for no such stop."""
     if config.early_stopping == ORACLE and config.labels != ORACLE:
-        return _gold.oracle_labels(config, cut.transfer_validation, recorder)
+        return gold.oracle_labels(config, cut.transfer_validation, recorder)
     return None if config.early_stopping == "none" else labels
 
 
@@ -213,8 +214,8 @@ def _labels_given(config: Config, cut: Split) -> SoftLabels | None:
     """The labels from outside, if that is what the student is trained on."""
     if (path := labels_file(config.labels)) is None:
         return None
-    labels = _given.read(path, tasks.find(config.task).classes)
-    _given.check(labels, cut.transfer + cut.transfer_validation, path)
+    labels = label_files.read(path, tasks.find(config.task).classes)
+    label_files.check(labels, cut.transfer + cut.transfer_validation, path)
     return labels
 
 

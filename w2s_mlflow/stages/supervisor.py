@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow import models
 from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.split import Split
-from w2s_mlflow.stages import _finetune, _gold, _runs, _scoring
+from w2s_mlflow.data import gold, loading
+from w2s_mlflow.data.splits import Split
+from w2s_mlflow.stages import _finetune, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Config(GoldTraining):
 
 def run(config: Config) -> Result:
     """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
-    config, cut = _gold.cut(config.resolved())
+    config, cut = loading.cut(config.resolved())
     parts = _runs.parts("supervisor", VERSION, config, cut, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
     labels = {"weak": config.rung().name, "strong": NONE, "method": "supervisor"}
     note = f"`{config.rung().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
@@ -48,8 +49,8 @@ def run(config: Config) -> Result:
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
-    _gold.record_rows(config, cut, recorder)
-    head = _gold.fit_on_gold(config, cut, "supervision", "supervision", recorder)
+    gold.record_rows(config, cut, recorder)
+    head = gold.fit_on_gold(config, cut, "supervision", "supervision", recorder)
     recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation, config))
     _finetune.record_heldout(head, config, cut, recorder)
     return head

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from w2s_mlflow import config as options
 from w2s_mlflow.analysis import build
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.stages import _gold, _grid, _search, _storage, _study, _sweep_file, _trials, _workers
+from w2s_mlflow.stages import _grid, _search, _storage, _study, _sweep_file, _trials, _workers
 from w2s_mlflow.stages._jobs import Job
 from w2s_mlflow.stages._study import Wanted
 from w2s_mlflow.stages._sweep_file import parse_seeds as parse_seeds
@@ -166,7 +167,7 @@ def _searched(config: Config, search: Search) -> Result:
         return [Job(search.stage, one) for one in _search.configs(search, given, config.trial_seeds(), config.sizes())]
 
     for job in trial({}):
-        _gold.cut(job.config.resolved())  # what cannot be cut ends here, before any run starts
+        loading.cut(job.config.resolved())  # what cannot be cut ends here, before any run starts
     name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
     *waiting, best = _study.rehearsed(search, wanted, digest)
     of_trials = [job for given in waiting for job in trial(given)]  # what cannot be run ends here, too

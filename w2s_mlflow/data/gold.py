@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow import split, streams, tasks
+from w2s_mlflow import streams, tasks
+from w2s_mlflow.data import loading, splits
+from w2s_mlflow.data.loading import Cutting
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.records import Example, Gold, Ints, NoLabelError, Predictions, Row, SoftLabels
+from w2s_mlflow.records import Example, Gold, Ints, NoLabelError, Predictions, SoftLabels
 from w2s_mlflow.stages import _finetune
 from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._options import Cutting, GoldTraining
+from w2s_mlflow.stages._options import GoldTraining
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Head
     from w2s_mlflow.tracking.recorder import Recorder
 
-LOG = logging.getLogger("w2s_mlflow")
 CEILING_FAILED = "w2s.ceiling_failed"
 """On a ceiling and on each student reported against it: no, or by which of two rules it did not learn. Its training accuracy is
 near chance (`stats.near_chance`), or on the reported split it is below the supervisor."""
@@ -39,40 +38,7 @@ ROWS = "rows.parquet"
 """The rows of a cut, each with its digest, kept by the supervisor: by them `why` names a row that has changed."""
 
 
-Cut = TypeVar("Cut", bound=Cutting)
-
-
-def cut(config: Cut) -> tuple[Cut, split.Split]:
-    """A stage's options with the sizes filled in, and its cut.
-
-    Raises:
-        ConfigError: the task is found nowhere, or does not have the sizes asked for.
-    """
-    task, pool = tasks.find(config.task), _pool(config.task, config.data_dir, config.balance)
-    sized = replace(  # type: ignore[type-var]
-        config,
-        train_size=config.train_size or min(task.train_size, pool.train_rows()),
-        test_size=config.test_size or min(task.test_size, pool.test_rows()),
-    )
-    return sized, _cut(config.task, config.data_dir, config.balance, config.seed, sized.train_size, sized.test_size)
-
-
-def questions(config: Cutting, size: int | None) -> split.Questions:
-    """Rows of the training part that are in neither half of the cut, without labels.
-
-    Args:
-        config: with the sizes filled in.
-        size: at most so many; None: as many as both halves have.
-
-    Raises:
-        ConfigError: the cut leaves none.
-    """
-    assert config.train_size is not None
-    pool = _pool(config.task, config.data_dir, config.balance)
-    return split.rest(pool, seed=config.seed, train_size=config.train_size, size=size or config.train_size)
-
-
-def fit_on_gold(config: GoldTraining, cut: split.Split, half: str, reason: str, recorder: Recorder) -> Head:
+def fit_on_gold(config: GoldTraining, cut: splits.Split, half: str, reason: str, recorder: Recorder) -> Head:
     """A head fitted on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
 
     Metrics beside the curve: `train/accuracy` and `train/majority` on LOOKED_AT training rows; on the validation slice all of
@@ -122,7 +88,7 @@ def oracle_labels(config: Cutting, examples: Sequence[Example], recorder: Record
     return _one_hot(examples, labels_N, tasks.find(config.task).classes)
 
 
-def random_labels(config: Cutting, cut: split.Split, weak: SoftLabels, recorder: Recorder) -> SoftLabels:
+def random_labels(config: Cutting, cut: splits.Split, weak: SoftLabels, recorder: Recorder) -> SoftLabels:
     """Labels as often right as the weak ones, but wrong at random, one-hot: what a student can do against noise alone.
 
     As many rows of `transfer`, and of its validation slice, have a wrong label as the supervisor got wrong; which ones, and
@@ -147,13 +113,13 @@ def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftL
     return SoftLabels(ids, groups, np.eye(classes, dtype=np.float32)[labels_N])
 
 
-def record_rows(config: Cutting, cut: split.Split, recorder: Recorder) -> None:
+def record_rows(config: Cutting, cut: splits.Split, recorder: Recorder) -> None:
     """Stage `rows.parquet`: id, part and digest of every row of the cut, and what else its source says of it, as JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     digests = _row_digests(config.task, config.data_dir)
-    about = {row.example.id: row.about for row in _rows(config.task, config.data_dir)}
+    about = {row.example.id: row.about for row in loading.rows(config.task, config.data_dir)}
     used = [(example.id, part) for part, examples in cut.parts().items() for example in examples]
     columns = {"id": [id_ for id_, _ in used], "part": [part for _, part in used]}
     columns["digest"] = [digests[id_] for id_, _ in used]
@@ -190,7 +156,7 @@ def concept(config: Cutting, task: str, rows: int) -> Concept:
     """
     sizes = (config.train_size, config.test_size) if task == config.task else (None, None)
     own = _Cut(task, config.seed, *sizes, balance=False, data_dir=config.data_dir)
-    sized, found = cut(own)
+    sized, found = loading.cut(own)
     gold, parts = gold_of(sized), (found.supervision[:rows], found.supervision_validation, found.test[:rows])
     fit_N, choose_N = (read(gold, part, "supervision", "probe") for part in parts[:2])
     test_N = read(gold, parts[2], "test", "probe")
@@ -230,34 +196,10 @@ def gold_of(config: Cutting) -> Gold:
 
 @functools.lru_cache(maxsize=8)
 def _labels(task: str, data_dir: str | None) -> dict[str, int]:
-    return {row.example.id: row.label for row in _rows(task, data_dir)}
+    return {row.example.id: row.label for row in loading.rows(task, data_dir)}
 
 
 @functools.lru_cache(maxsize=8)
 def _row_digests(task: str, data_dir: str | None) -> dict[str, str]:
     # Not a field of Split: a digest covers the label, and two labels are soon tried.
-    return {row.example.id: split.row_digest(row) for row in _rows(task, data_dir)}
-
-
-def _rows(task: str, data_dir: str | None) -> tuple[Row, ...]:
-    return _load(task, data_dir).train + _load(task, data_dir).heldout
-
-
-@functools.lru_cache(maxsize=8)
-def _load(task: str, data_dir: str | None) -> tasks.Rows:
-    rows = tasks.find(task).load(Path(data_dir).expanduser() if data_dir else None)
-    for reason, count in rows.left_out.items():
-        LOG.info("%s: %d rows left out, each %s", task, count, reason)
-    return rows
-
-
-@functools.lru_cache(maxsize=8)
-def _pool(task: str, data_dir: str | None, balance: bool) -> split.Pool:
-    found = tasks.find(task)
-    return split.pool(found.key, _load(task, data_dir), classes=found.classes, balance=balance)
-
-
-@functools.lru_cache(maxsize=32)
-def _cut(task: str, data_dir: str | None, balance: bool, seed: int, train_size: int, test_size: int) -> split.Split:
-    pool = _pool(task, data_dir, balance)
-    return split.cut(pool, seed=seed, train_size=train_size, test_size=test_size, balance=balance)
+    return {row.example.id: splits.row_digest(row) for row in loading.rows(task, data_dir)}

@@ -1,0 +1,100 @@
+"""The rows of a task, loaded once, and cut into the parts of a run."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from w2s_mlflow import tasks
+from w2s_mlflow.data import splits
+from w2s_mlflow.exceptions import must
+from w2s_mlflow.records import Row
+
+LOG = logging.getLogger("w2s_mlflow")
+
+
+class Cutting(Protocol):
+    """The options that cut a task."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def train_size(self) -> int | None: ...
+    @property
+    def test_size(self) -> int | None: ...
+    @property
+    def balance(self) -> bool: ...
+    @property
+    def data_dir(self) -> str | None: ...
+
+
+Cut = TypeVar("Cut", bound=Cutting)
+
+
+def cut(config: Cut) -> tuple[Cut, splits.Split]:
+    """A stage's options with the sizes filled in, and its cut.
+
+    Raises:
+        ConfigError: the task is found nowhere, or does not have the sizes asked for.
+    """
+    task, pool = tasks.find(config.task), _pool(config.task, config.data_dir, config.balance)
+    sized = replace(  # type: ignore[type-var]
+        config,
+        train_size=config.train_size or min(task.train_size, pool.train_rows()),
+        test_size=config.test_size or min(task.test_size, pool.test_rows()),
+    )
+    return sized, _cut(config.task, config.data_dir, config.balance, config.seed, sized.train_size, sized.test_size)
+
+
+def questions(config: Cutting, size: int | None) -> splits.Questions:
+    """Rows of the training part that are in neither half of the cut, without labels.
+
+    Args:
+        config: with the sizes filled in.
+        size: at most so many; None: as many as both halves have.
+
+    Raises:
+        ConfigError: the cut leaves none.
+    """
+    assert config.train_size is not None
+    pool = _pool(config.task, config.data_dir, config.balance)
+    return splits.rest(pool, seed=config.seed, train_size=config.train_size, size=size or config.train_size)
+
+
+def rows(task: str, data_dir: str | None) -> tuple[Row, ...]:
+    """All rows of a task, those for training first."""
+    return _load(task, data_dir).train + _load(task, data_dir).heldout
+
+
+@functools.lru_cache(maxsize=8)
+def _load(task: str, data_dir: str | None) -> tasks.Rows:
+    rows = tasks.find(task).load(Path(data_dir).expanduser() if data_dir else None)
+    for reason, count in rows.left_out.items():
+        LOG.info("%s: %d rows left out, each %s", task, count, reason)
+    return rows
+
+
+@functools.lru_cache(maxsize=8)
+def _pool(task: str, data_dir: str | None, balance: bool) -> splits.Pool:
+    found = tasks.find(task)
+    return splits.pool(found.key, _load(task, data_dir), classes=found.classes, balance=balance)
+
+
+@functools.lru_cache(maxsize=32)
+def _cut(task: str, data_dir: str | None, balance: bool, seed: int, train_size: int, test_size: int) -> splits.Split:
+    pool = _pool(task, data_dir, balance)
+    return splits.cut(pool, seed=seed, train_size=train_size, test_size=test_size, balance=balance)
+
+
+def mirror(data_dir: str | None) -> str | None:
+    """The directory of the mirror of public data sets in use, if there is one. Raises ConfigError for one that is not there."""
+    chosen = data_dir or os.environ.get("W2S_DATA_DIR")
+    if chosen and not Path(chosen).expanduser().is_dir():
+        raise must("data_dir" if data_dir else "W2S_DATA_DIR", "a directory", chosen)
+    return chosen or None
