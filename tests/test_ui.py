@@ -14,7 +14,8 @@ from mlflow.genai import review_queues
 from docs import screenshots
 from tests import clicking
 from tests.conftest import SMALL
-from w2s_mlflow.stages import _transcripts, analyze, debate, student
+from w2s_mlflow.debate import transcripts
+from w2s_mlflow.stages import analyze, debate, student
 from w2s_mlflow.tracking import assessments, results, server, traces
 from w2s_mlflow.tracking.results import Result
 
@@ -95,8 +96,8 @@ def test_the_ui_opens_a_report_from_the_artifact_pane(experiment: str, tracking_
 
 def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experiment: str, tracking_uri: str) -> None:
     held = debate.run(debate.Config(weak="chess-27k", strong="chess-121k", questions=3, report="none", **SMALL))
-    table, _ = _transcripts.read(held)
-    one = next(row for row in _transcripts.rows(table))
+    table, _ = transcripts.read(held)
+    one = next(row for row in transcripts.rows(table))
     place, trace = server.experiment().experiment_id, traces.trace_id(held.run_id, one["id"])
     queue = assessments.review(held.run_id)
     shown = next(shown for shown in assessments.waiting(held.run_id, "ann") if shown.trace_id == trace)
@@ -112,7 +113,7 @@ def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experi
     assert re.search(r"Outputs .*winner (strong|weak|tie) claim", spans)  # the verdict of the machine
     assert "winner STRING" in of_run and "tie" in of_run  # that of the person, beside it
     assert f"{queue} 1 question" in review and "Needs review (3)" in review
-    (first,) = (row for row in _transcripts.rows(table) if row["segments"][0] in asked)
+    (first,) = (row for row in transcripts.rows(table) if row["segments"][0] in asked)
     for side in ("strong", "weak"):
         assert f'"{side}": "{first[f"{side}_claim"]}"' in asked and f'"{side}": "{first[f"{side}_explanation"]}"' in asked
     assert f"winner {assessments.QUESTION} Select an option Submit" in asked

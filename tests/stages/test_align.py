@@ -13,10 +13,11 @@ from safetensors.numpy import load_file
 from tests.conftest import SMALL, runs
 from w2s_mlflow.analysis import build
 from w2s_mlflow.data import loading
+from w2s_mlflow.debate import past_verdicts, policy_gradient, transcripts
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import Judge, model, reward
 from w2s_mlflow.records import Debate, Verdict
-from w2s_mlflow.stages import _aligning, _arguing, _heard, _transcripts, align, student
+from w2s_mlflow.stages import _aligning, align, student
 from w2s_mlflow.tracking import logged_model, planned, results, session
 from w2s_mlflow.tracking.results import Result
 
@@ -96,7 +97,7 @@ def test_a_judge_that_prefers_a_planted_piece_drives_the_policy_to_choose_it(mon
 
 
 def test_a_draw_without_a_verdict_weighs_nothing() -> None:
-    own = _arguing.rewards([3.0, 1.0, None, 2.0, None, None, None, None])
+    own = policy_gradient.rewards([3.0, 1.0, None, 2.0, None, None, None, None])
     np.testing.assert_allclose(own, [[3, 1, 2, 2], [0, 0, 0, 0]])
 
 
@@ -131,15 +132,15 @@ def test_wrong_options_are_a_sentence(options: dict[str, Any], said: str) -> Non
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    argue, steps = _arguing.Arguing.__call__, []
+    argue, steps = policy_gradient.Arguing.__call__, []
 
-    def stopped(self: _arguing.Arguing, step: int, examples: Any, backward: Any) -> dict[str, float]:
+    def stopped(self: policy_gradient.Arguing, step: int, examples: Any, backward: Any) -> dict[str, float]:
         steps.append(step)
         if len(steps) == 4:
             raise KeyboardInterrupt
         return argue(self, step, examples, backward)
 
-    monkeypatch.setattr(_arguing.Arguing, "__call__", stopped)
+    monkeypatch.setattr(policy_gradient.Arguing, "__call__", stopped)
     asked = config(lam=0.5, early_stopping="none", checkpoint_every=2)
     with pytest.raises(KeyboardInterrupt):
         align.run(asked)
@@ -185,12 +186,12 @@ def check_learned(found: Result, debates: list[Result]) -> None:
     shown, preferences = [], []
     for held in debates:
         assert not [name for name in held.digests if "gold" in name] and not [name for name in held.metrics if "gold/" in name]
-        table, verdicts = _transcripts.read(held)
+        table, verdicts = transcripts.read(held)
         asked = loading.cut(config().resolved())[1]
         assert set(table["id"]) == {question.id for question in asked.transfer + asked.transfer_validation}
         assert set(verdicts["judge"]) == {"model"}
-        shown += _heard.debates(held)
-        preferences += _transcripts.preference_N(table, verdicts).tolist()
+        shown += past_verdicts.debates(held)
+        preferences += transcripts.preference_N(table, verdicts).tolist()
     own = reward.fit(shown, preferences, l2=0.01)
     np.testing.assert_array_equal(reward.read(found.artifact(_aligning.REWARD)).weights_D, own.weights_D)
     assert np.abs(own.weights_D).max() > 0 and np.isfinite(found.metrics["after/agreement/model/reward"])

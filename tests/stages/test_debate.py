@@ -20,14 +20,16 @@ from tests.conftest import SMALL, runs
 from w2s_mlflow import config as options
 from w2s_mlflow import heads, scratch, tasks
 from w2s_mlflow.analysis import build, debate_frames, scores, selection
+from w2s_mlflow.debate import debate_tables, measures, play, transcripts
+from w2s_mlflow.debate import verdicts as debate_verdicts
+from w2s_mlflow.debate.play import Debater
+from w2s_mlflow.debate.verdicts import Verdicts
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.explainers.extractive import Mind, Read
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
-from w2s_mlflow.stages import _debates, _transcripts, _verdicts, analyze, debate, student
-from w2s_mlflow.stages._debates import Debater
-from w2s_mlflow.stages._verdicts import Verdicts
+from w2s_mlflow.stages import analyze, debate, student
 from w2s_mlflow.tables import debate as table
 from w2s_mlflow.tracking import planned, results, server, session, traces
 from w2s_mlflow.tracking.results import Result
@@ -54,10 +56,10 @@ def says(*chosen: int) -> Explainer:
     return explain
 
 
-def played(count: int, rounds: int = 1, weak: Explainer | None = None) -> _debates.Played:
+def played(count: int, rounds: int = 1, weak: Explainer | None = None) -> play.Played:
     strong = Debater("strong", np.zeros(count, dtype=np.int64), says(0, 1, 2))
     other = Debater("weak", np.arange(count) % 2, weak or says(3, 0, 1))
-    return _debates.play(CHESS, questions(count), strong, other, rounds)
+    return play.play(CHESS, questions(count), strong, other, rounds)
 
 
 def scripted(log_odds: Callable[[Debate], float | None]) -> Judge:
@@ -86,16 +88,16 @@ def test_sides_speak_at_the_same_time_and_never_repeat_what_was_shown() -> None:
 def test_a_side_hears_what_it_says_it_hears_of_the_others_last_round_and_the_transcript_has_that(tmp_path: Path) -> None:
     strong = Debater("strong", np.zeros(2, dtype=np.int64), says(0, 1, 2), lambda said: [words[:1] + "!" for words in said])
     weak = Debater("weak", np.ones(2, dtype=np.int64), says(3, 4), lambda said: [""] * len(said))
-    found = _debates.play(CHESS, questions(2), strong, weak, 3)
+    found = play.play(CHESS, questions(2), strong, weak, 3)
     assert found.heard == {"strong": [("", "3!", "4!")] * 2, "weak": [("", "", "")] * 2}
-    verdicts = _verdicts.ask("x", scripted(lambda one: 1.0), found.debates, tmp_path / "kept")
-    _debates.write(tmp_path, found, [verdicts])
-    tables = [pd.read_parquet(tmp_path / name) for name in (_debates.DEBATES, _debates.VERDICTS)]
-    spoken = {turn.name: turn.given for turn in _transcripts.transcripts(*tables)[1].turns if turn.kind == "side"}
+    verdicts = debate_verdicts.ask("x", scripted(lambda one: 1.0), found.debates, tmp_path / "kept")
+    debate_tables.write(tmp_path, found, [verdicts])
+    tables = [pd.read_parquet(tmp_path / name) for name in (debate_tables.DEBATES, debate_tables.VERDICTS)]
+    spoken = {turn.name: turn.given for turn in transcripts.transcripts(*tables)[1].turns if turn.kind == "side"}
     assert spoken["strong, round 3"] == {"claim": "Qc3", "shown before by the other side": "4!"}
     assert [spoken[name] for name in ("strong, round 1", "weak, round 3")] == [{"claim": "Qc3"}, {"claim": "Kb1"}]
     older = [tables[0].drop(columns=["strong_heard", "weak_heard"]), tables[1]]  # as it was written when all of it was pieces
-    spoken = {turn.name: turn.given for turn in _transcripts.transcripts(*older)[1].turns if turn.kind == "side"}
+    spoken = {turn.name: turn.given for turn in transcripts.transcripts(*older)[1].turns if turn.kind == "side"}
     assert spoken["weak, round 2"] == {"claim": "Kb1", "shown before by the other side": "0"}
 
 
@@ -113,7 +115,7 @@ def test_rationales_hear_each_other_and_pieces_are_known_anyway() -> None:
 
 def test_a_silent_side_hears_nothing_and_is_not_heard() -> None:
     strong = Debater("strong", np.zeros(1, dtype=np.int64), says(0, 1))
-    found = _debates.play(CHESS, questions(1), strong, Debater("weak", np.ones(1, dtype=np.int64), None), 2)
+    found = play.play(CHESS, questions(1), strong, Debater("weak", np.ones(1, dtype=np.int64), None), 2)
     assert found.heard == {"strong": [("", "")], "weak": [("", "")]}
 
 
@@ -122,14 +124,14 @@ def test_a_silent_side_hears_nothing_and_is_not_heard() -> None:
     [("chess", "Kb1"), ("chess_preference", "response B"), ("rte", "the premise entails the hypothesis")],
 )
 def test_a_claim_is_the_decision_in_words(task: str, expected: str) -> None:
-    assert _debates.claim(tasks.find(task), questions(1)[0], 1) == expected
+    assert play.claim(tasks.find(task), questions(1)[0], 1) == expected
 
 
 def test_labels_change_only_where_the_sides_disagree_and_there_is_a_verdict() -> None:
     weak_NC = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.4, 0.6]], dtype=np.float32)
     weak = SoftLabels(tuple("0123"), tuple("0123"), weak_NC)
     preference_N = np.array([5.0, math.log(3), -1.0, math.nan])
-    found = _debates.labels(weak, played(4).debates, preference_N)
+    found = play.labels(weak, played(4).debates, preference_N)
     expected = [[0.9, 0.1], [0.75, 0.25], [0.6, 0.4], [0.4, 0.6]]
     np.testing.assert_allclose(found.probabilities_NC, expected, rtol=1e-6)
     assert found.ids == weak.ids and np.array_equal(weak.probabilities_NC, weak_NC)
@@ -137,7 +139,7 @@ def test_labels_change_only_where_the_sides_disagree_and_there_is_a_verdict() ->
 
 def test_of_three_classes_the_third_is_out_of_the_question() -> None:
     weak = SoftLabels(("a", "b"), ("a", "b"), np.full((2, 3), 1 / 3, dtype=np.float32))
-    found = _debates.labels(weak, played(2).debates, np.array([0.0, -700.0]))
+    found = play.labels(weak, played(2).debates, np.array([0.0, -700.0]))
     np.testing.assert_allclose(found.probabilities_NC[1], [0, 1, 0], atol=1e-12)
 
 
@@ -152,16 +154,16 @@ def test_both_orders_are_asked_and_a_bias_for_the_first_place_is_measured_and_ca
         return scripted(lambda one: 2.0 + (1.0 if one.first.name == "strong" else -1.0))(debates)
 
     given = played(4)
-    found = _verdicts.ask("x", judge, given.debates, tmp_path / "kept")
+    found = debate_verdicts.ask("x", judge, given.debates, tmp_path / "kept")
     assert [one.order() for one in seen] == ["strong,weak", "weak,strong"] * 4
     assert found.preference_N().tolist() == [1.0] * 4 and found.bias_N().tolist() == [2.0] * 4
-    values = _debates.measures(given, found)
+    values = measures.measures(given, found)
     assert (values["win_rate"], values["position_bias"], values["by_position"], values["cost"]) == (1, 2, 1, 8)
     assert (values["disagreements"], values["strong_words"], values["weak_words"]) == (0.5, 1, 1)
 
 
 def test_what_a_judge_has_said_before_it_failed_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_verdicts, "CHUNK", 2)
+    monkeypatch.setattr(debate_verdicts, "CHUNK", 2)
     asked: list[Debate] = []
 
     def judge(debates: Sequence[Debate]) -> list[Verdict]:
@@ -172,38 +174,38 @@ def test_what_a_judge_has_said_before_it_failed_is_not_asked_again(tmp_path: Pat
 
     failing, given, kept = True, played(7).debates, tmp_path / "deep" / "kept"
     with pytest.raises(ConfigError, match="cannot be reached"):
-        _verdicts.ask("x", judge, given, kept)
+        debate_verdicts.ask("x", judge, given, kept)
     assert len(asked) == 8
     with kept.open("a") as file:
         file.write('\n["cut in the mid')
     failing = False
-    found = _verdicts.ask("x", judge, given, kept)
+    found = debate_verdicts.ask("x", judge, given, kept)
     assert len(asked) == 14 and len(set(asked)) == 14
     assert [verdict.log_odds for verdict in found.strong_first] == list(range(7))
-    _verdicts.ask("x", judge, given, kept)
+    debate_verdicts.ask("x", judge, given, kept)
     assert len(asked) == 14
-    _verdicts.ask("another", judge, given, kept)
+    debate_verdicts.ask("another", judge, given, kept)
     assert len(asked) == 28
 
 
 def test_verdicts_of_a_run_that_nobody_goes_on_with_are_removed_like_its_checkpoint(tmp_path: Path) -> None:
     judge, debates, ages = scripted(lambda one: 1.0), played(1).debates, {"old": 1.01, "resumed": 1.01, "waiting": 0.99}
     for name in ages:
-        _verdicts.ask("x", judge, debates, tmp_path / f"{name}.jsonl")
+        debate_verdicts.ask("x", judge, debates, tmp_path / f"{name}.jsonl")
     for name, age in ages.items():
         then = time.time() - age * scratch.OLD
         os.utime(tmp_path / f"{name}.jsonl", (then, then))
-    _verdicts.ask("x", lambda asked: pytest.fail("its verdicts were kept"), debates, tmp_path / "resumed.jsonl")
-    _verdicts.ask("x", judge, debates, tmp_path / "new.jsonl")
+    debate_verdicts.ask("x", lambda asked: pytest.fail("its verdicts were kept"), debates, tmp_path / "resumed.jsonl")
+    debate_verdicts.ask("x", judge, debates, tmp_path / "new.jsonl")
     assert sorted(file.stem for file in tmp_path.glob("*.jsonl")) == ["new", "resumed", "waiting"]
 
 
 def test_no_verdict_is_no_side(tmp_path: Path) -> None:
     judge = scripted(lambda one: None if one.question.id == "1" and one.first.name == "weak" else 1.0)
     given = played(3)
-    found = _verdicts.ask("x", judge, given.debates, tmp_path / "kept")
+    found = debate_verdicts.ask("x", judge, given.debates, tmp_path / "kept")
     assert np.isnan(found.preference_N()).tolist() == [False, True, False]
-    values = _debates.measures(given, found)
+    values = measures.measures(given, found)
     assert values["no_verdict"] == 1 and values["win_rate"] == 0.5  # of the two others, l(S, W) = l(W, S): a tie
 
 
@@ -214,8 +216,8 @@ def test_judges_agree_where_the_same_side_wins() -> None:
         return Verdicts(name, first, second)
 
     both = verdicts("a", 1.0, -2.0, 3.0, None), verdicts("b", 0.5, 1.0, 2.0, 1.0)
-    assert _debates.agreements(both) == {"agreement/a/b": pytest.approx(2 / 3)}
-    assert _debates.agreements(both[:1]) == {}
+    assert measures.agreements(both) == {"agreement/a/b": pytest.approx(2 / 3)}
+    assert measures.agreements(both[:1]) == {}
 
 
 # --- the stage --------------------------------------------------------------------------------------------------------
@@ -224,10 +226,10 @@ def test_judges_agree_where_the_same_side_wins() -> None:
 @pytest.mark.usefixtures("experiment")
 def test_a_run_of_debates_says_what_its_tables_say() -> None:
     found = debate.run(config(traces=None))
-    debates, verdicts = _transcripts.read(found)
+    debates, verdicts = transcripts.read(found)
     assert len(debates) == 30 and len(verdicts) == 60 and set(verdicts["judge"]) == {"model"}
-    preference_N = _transcripts.preference_N(debates, verdicts)
-    assert found.metrics["debate/win_rate"] == pytest.approx(_debates.won_N(preference_N).mean())
+    preference_N = transcripts.preference_N(debates, verdicts)
+    assert found.metrics["debate/win_rate"] == pytest.approx(measures.won_N(preference_N).mean())
     assert found.metrics["debate/position_bias"] == pytest.approx(0, abs=1e-6)
     gold_N = read_gold(found.artifact("gold/test.parquet"), list(debates["id"]))
     apart_N = (debates["strong_decision"] != debates["weak_decision"]).to_numpy()
@@ -242,16 +244,16 @@ def test_a_run_of_debates_says_what_its_tables_say() -> None:
 def check_traces(found: Result, debates: Any, preference_N: Any) -> None:
     """Every debate has its transcript among the run's traces, and writing it again adds none."""
     place = server.experiment().experiment_id
-    _transcripts.traced(replace(found, tags={**found.tags, _transcripts.TRACES: "25"}), None)
+    transcripts.traced(replace(found, tags={**found.tags, transcripts.TRACES: "25"}), None)
     seen = server.client().search_traces(locations=[place], max_results=100, run_id=found.run_id)
-    assert len(seen) == 30 == int(results.get(found.run_id).tags[_transcripts.TRACES])
+    assert len(seen) == 30 == int(results.get(found.run_id).tags[transcripts.TRACES])
     by_question = {trace.info.tags[traces.QUESTION]: trace for trace in seen}
     for row, preference in zip(debates.to_dict("records"), preference_N, strict=True):
         trace = by_question[row["id"]]
         assert trace.info.trace_id == traces.trace_id(found.run_id, row["id"])
         said = {span.name: span for span in trace.data.spans}
         assert said["strong"].outputs == {"evidence": row["strong_explanation"]} and said["weak"].inputs["claim"]
-        assert said["debate"].outputs["winner"] == _transcripts.winner(preference)
+        assert said["debate"].outputs["winner"] == transcripts.winner(preference)
         assert [span.name for span in trace.data.spans] == ["debate", "strong", "weak", "judge model", "judge model"]
 
 
@@ -265,7 +267,7 @@ def test_a_judge_that_fails_in_the_middle_goes_on_where_it_stopped(monkeypatch: 
         asked.extend(debates)
         return scripted(lambda one: 1.0 if one.first.name == "strong" else -1.0)(debates)
 
-    monkeypatch.setattr(_verdicts, "CHUNK", 5)
+    monkeypatch.setattr(debate_verdicts, "CHUNK", 5)
     monkeypatch.setattr(model, "make", lambda options, answer: judge)
     failing = True
     with pytest.raises(ConfigError, match="must be set"):
@@ -274,7 +276,7 @@ def test_a_judge_that_fails_in_the_middle_goes_on_where_it_stopped(monkeypatch: 
     failing = False
     found = debate.run(config())
     assert len(asked) == len(set(asked)) == 60 and found.metrics["debate/win_rate"] == 1
-    assert not list(_verdicts.place("x").parent.glob("*"))
+    assert not list(debate_verdicts.place("x").parent.glob("*"))
 
 
 @pytest.mark.shared
@@ -283,7 +285,7 @@ def test_a_judge_that_fails_in_the_middle_goes_on_where_it_stopped(monkeypatch: 
 def test_forms_of_a_debate_show_what_they_say() -> None:
     shown = {}
     for form in ("debate", "consultancy", "no_explanation"):
-        debates, _ = _transcripts.read(debate.run(config(form=form, report="none")))
+        debates, _ = transcripts.read(debate.run(config(form=form, report="none")))
         shown[form] = [sum(map(len, debates[f"{side}_pieces"])) for side in ("strong", "weak")]
     assert shown == {"debate": [90, 90], "consultancy": [90, 0], "no_explanation": [0, 0]}
     with session.planning() as plan:
@@ -328,14 +330,14 @@ def test_a_student_of_debates_learns_their_labels_and_nothing_else(labels: str, 
     assert (found.params["method"], held.params["form"], held.params["split"]) == (labels, labels, "transfer")
     assert "w2s.gold" not in held.tags and not [name for name in held.metrics if name.startswith("gold/")]
     weak = results.get(found.tags["w2s.weak_run_id"]).weak_labels()
-    debates, verdicts = _transcripts.read(held)
+    debates, verdicts = transcripts.read(held)
     assert set(debates["id"]) == set(weak.ids)
     same_N = (debates["strong_decision"] == debates["weak_decision"]).to_numpy()
     own_NC, weak_NC = (given.of(list(debates["id"])) for given in (held.weak_labels(), weak))
     assert np.array_equal(own_NC[same_N], weak_NC[same_N])
     p_strong_N = own_NC[np.arange(len(own_NC)), debates["strong_decision"]][~same_N]
-    preference_N = _transcripts.preference_N(debates, verdicts)
-    assert np.array_equal(own_NC.argmax(axis=1), _debates.label_N(debates, preference_N))
+    preference_N = transcripts.preference_N(debates, verdicts)
+    assert np.array_equal(own_NC.argmax(axis=1), measures.label_N(debates, preference_N))
     expected = 1 / (1 + np.exp(-preference_N[~same_N]))
     np.testing.assert_allclose(p_strong_N, expected, rtol=1e-5)
     file = tmp_path / "debated.parquet"
@@ -353,8 +355,8 @@ def test_an_aligned_model_argues_with_its_policy() -> None:
     found = debate.run(config(explainer="policy", report="none"))
     aligned = results.get(found.tags["w2s.student_run_id"])
     assert (aligned.stage, aligned.params["pieces"]) == ("align", "3") and "policy.safetensors" in aligned.digests
-    debates, _ = _transcripts.read(found)
-    other, _ = _transcripts.read(debate.run(config(report="none")))
+    debates, _ = transcripts.read(found)
+    other, _ = transcripts.read(debate.run(config(report="none")))
     assert debates["weak_explanation"].tolist() == other["weak_explanation"].tolist()
     assert debates["strong_explanation"].tolist() != other["strong_explanation"].tolist()
     held = aligned.predictions("test").of(list(debates["id"])).argmax(axis=1)
@@ -379,7 +381,7 @@ def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
 
 def test_the_labels_of_verdicts_hold_who_won_most_probable_and_else_the_weak_side() -> None:
     shown = pd.DataFrame({"strong_decision": [1, 1, 0, 1, 0], "weak_decision": [0, 0, 1, 0, 1]})
-    assert _debates.label_N(shown, np.array([2.0, -2.0, 0.0, 0.0, np.nan])).tolist() == [1, 0, 0, 0, 1]
+    assert measures.label_N(shown, np.array([2.0, -2.0, 0.0, 0.0, np.nan])).tolist() == [1, 0, 0, 0, 1]
 
 
 def held(run_id: str, student: Result, **params: str) -> Result:
@@ -392,8 +394,8 @@ def held(run_id: str, student: Result, **params: str) -> Result:
 def test_debates_that_do_not_count_are_named_and_those_of_other_students_do(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = pd.DataFrame({"strong_decision": [0, 1], "weak_decision": [1, 1]})
     verdicts = pd.DataFrame({"judge": ["model", "human"], "cost": 1, "log_odds": 0.5})
-    monkeypatch.setattr(_transcripts, "read", lambda _: (shown, verdicts))
-    monkeypatch.setattr(_transcripts, "preference_N", lambda *_: np.ones(2))
+    monkeypatch.setattr(transcripts, "read", lambda _: (shown, verdicts))
+    monkeypatch.setattr(transcripts, "preference_N", lambda *_: np.ones(2))
     plain, other = (
         Result(method, method, "student", method, "", {"method": method}, {}, {"w2s.weak_run_id": "weak"}, 2.0, True)
         for method in ("baseline", "confidence")

@@ -17,6 +17,7 @@ from tests.conftest import SMALL
 from w2s_mlflow import config as options
 from w2s_mlflow import heads, predict, train
 from w2s_mlflow.data import gold, loading, splits
+from w2s_mlflow.debate import past_verdicts, play, policy_gradient, transcripts, verdicts
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import extractive
 from w2s_mlflow.judges import Judge
@@ -26,15 +27,10 @@ from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import (
     _aligning,
-    _arguing,
-    _debates,
     _finetune,
-    _heard,
     _methods,
     _runs,
     _student_options,
-    _transcripts,
-    _verdicts,
     analyze,
     ceiling,
     facilitate,
@@ -193,7 +189,7 @@ def types_of(function: Any) -> set[Any]:
         *("Recorder", "Result", "Head", "Parts", "Tensor", "Generator", "Encoded", "Options"),
         *("Explainer", "Transcript", "Also", "Loss", "Policy", "Read", "Mind"),
     )
-    judging = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": _verdicts.Verdicts}
+    judging = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": verdicts.Verdicts}
     late: dict[str, Any] = dict.fromkeys(names, object) | judging | {"pd": pd}  # imported for type checkers only
     waiting, found = list(typing.get_type_hints(function, localns=late).values()), set()
     while waiting:
@@ -208,7 +204,7 @@ def types_of(function: Any) -> set[Any]:
 
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-DEBATING = (_aligning, _arguing, _debates, _heard, _verdicts, _transcripts, extractive, judge_model)
+DEBATING = (_aligning, policy_gradient, play, past_verdicts, verdicts, transcripts, extractive, judge_model)
 BLIND = (student, facilitate, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES, *DEBATING)
 
 

@@ -11,9 +11,10 @@ import pytest
 from mlflow.entities import AssessmentSource
 
 from tests.conftest import SMALL, runs
+from w2s_mlflow.debate import past_verdicts, transcripts
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import reward
-from w2s_mlflow.stages import _heard, _transcripts, align, debate, student
+from w2s_mlflow.stages import align, debate, student
 from w2s_mlflow.tracking import assessments, traces
 from w2s_mlflow.tracking.results import Result
 
@@ -34,16 +35,16 @@ def vote(run: Result, question: str, value: str, who: str = "ann") -> None:
 @pytest.mark.usefixtures("experiment")
 def test_debates_come_back_as_they_were_held() -> None:
     found = hold()
-    debates = _heard.debates(found)
-    table, verdicts = _transcripts.read(found)
+    debates = past_verdicts.debates(found)
+    table, verdicts = transcripts.read(found)
     assert [one.question.id for one in debates] == list(table["id"]) and len(debates) == 30
     assert [one.first.explanation.pieces for one in debates] == [tuple(own) for own in table["strong_pieces"]]
     assert all(len(one.question.candidates) == 2 and one.first.name == "strong" for one in debates)
-    heard = _heard.answer("reward", reward.Options(run=found.run_id))  # of the run's first judge, as no other is named
-    assert heard is not None and _heard.answer("model", None) is None
+    heard = past_verdicts.answer("reward", reward.Options(run=found.run_id))  # of the run's first judge, as no other is named
+    assert heard is not None and past_verdicts.answer("model", None) is None
     shown, preference = heard()
     assert shown == debates
-    np.testing.assert_array_equal(preference, _transcripts.preference_N(table, verdicts))
+    np.testing.assert_array_equal(preference, transcripts.preference_N(table, verdicts))
 
 
 @pytest.mark.usefixtures("experiment")
@@ -60,7 +61,7 @@ def test_a_reward_model_learns_what_the_judge_of_an_earlier_run_prefers() -> Non
 def test_people_judge_and_their_votes_make_the_verdicts(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "w2s_mlflow")
     before = hold(traces=None)
-    debates, count = _heard.debates(before), len(runs())
+    debates, count = past_verdicts.debates(before), len(runs())
     for one in debates[:15]:
         vote(before, one.question.id, "strong")
     options = {"judge": "human", "judge_options": f"run={before.run_id},others=none"}
@@ -71,7 +72,7 @@ def test_people_judge_and_their_votes_make_the_verdicts(caplog: pytest.LogCaptur
     vote(before, debates[16].question.id, "weak")
     found = hold(**options)
     assert "people have judged 17 of 30 debates" in caplog.text
-    _, verdicts = _transcripts.read(found)
+    _, verdicts = transcripts.read(found)
     own = verdicts[verdicts["order"] == "strong,weak"].set_index("id")["log_odds"]
     assert own[debates[0].question.id] == pytest.approx(np.log(3)) and own[debates[15].question.id] == 0
     assert own[debates[16].question.id] == pytest.approx(-np.log(3)) and own.isna().sum() == 13
@@ -84,7 +85,7 @@ def test_people_judge_and_their_votes_make_the_verdicts(caplog: pytest.LogCaptur
 @pytest.mark.usefixtures("experiment")
 def test_a_line_of_play_is_an_explanation_that_the_judge_reads() -> None:
     found = hold(explainer="line")
-    debates = _heard.debates(found)
+    debates = past_verdicts.debates(found)
     lines = [one.first.explanation.text for one in debates if one.first.explanation.text]
     assert lines and all(
         one.first.explanation.text.startswith(f"{one.first.claim} ") for one in debates if one.first.explanation.text
@@ -115,7 +116,7 @@ def test_a_run_that_cannot_be_heard_is_one_sentence() -> None:
 def test_a_model_is_aligned_with_what_people_said() -> None:
     """Their votes teach a reward model, which judges what the policy draws and nobody has seen."""
     before = hold(traces=None)
-    for number, one in enumerate(_heard.debates(before)):
+    for number, one in enumerate(past_verdicts.debates(before)):
         vote(before, one.question.id, "strong" if number % 3 else "weak")
     small: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k", "questions": 20, "report": "none", **SMALL}
     found = align.run(align.Config(judge="human", judge_options=f"run={before.run_id}", **small))

@@ -13,8 +13,8 @@ import numpy as np
 from w2s_mlflow.analysis import selection, variants
 from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.analysis.selection import Pulled
+from w2s_mlflow.debate import debate_tables, measures, play, transcripts
 from w2s_mlflow.records import read_gold
-from w2s_mlflow.stages import _debates, _transcripts
 from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import ALIGNMENTS, DEBATES
 
@@ -77,13 +77,13 @@ def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, An
     Args:
         runs: its student among them, if it was not purged; the run itself does not say its method: its own is the form.
     """
-    held, verdicts = _transcripts.read(result)
+    held, verdicts = transcripts.read(result)
     student = runs.get(result.tags["w2s.student_run_id"])
     argues = {"argues": student.params["method"] if student else NONE}
     own = selection.identified(replace(result, params={**argues, **result.params}))
     apart_N = (held["strong_decision"] != held["weak_decision"]).to_numpy()
     for judge in dict.fromkeys(verdicts["judge"]):
-        preference_N = _transcripts.preference_N(held, verdicts, judge)
+        preference_N = transcripts.preference_N(held, verdicts, judge)
         row = own | {name: result.params[name] for name in SAID} | {"judge": judge}
         row |= {"questions": len(held), "no_verdict": int(np.isnan(preference_N).sum()), "disagreements": apart_N.mean()}
         row |= {"win_rate": _won(preference_N), "apart_win_rate": _won(preference_N[apart_N])}
@@ -92,17 +92,17 @@ def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, An
         yield row | dict.fromkeys(GOLD, math.nan) | _against_gold(result, held, preference_N)
 
 
-def _won(preference_N: _debates.Doubles) -> float:
+def _won(preference_N: play.Doubles) -> float:
     """The strong side's share of the debates with a verdict; not a number without one."""
     known = preference_N[np.isfinite(preference_N)]
-    return float(_debates.won_N(known).mean()) if len(known) else math.nan
+    return float(measures.won_N(known).mean()) if len(known) else math.nan
 
 
-def _against_gold(result: Result, held: pd.DataFrame, preference_N: _debates.Doubles) -> dict[str, float]:
+def _against_gold(result: Result, held: pd.DataFrame, preference_N: play.Doubles) -> dict[str, float]:
     part = f"gold/{result.params['split']}.parquet"
     if part not in result.digests:
         return {}
-    found = _debates.against_gold(held, preference_N, read_gold(result.artifact(part), list(held["id"])))
+    found = measures.against_gold(held, preference_N, read_gold(result.artifact(part), list(held["id"])))
     return {name: found[name] for name in GOLD if name in found}
 
 
@@ -115,7 +115,9 @@ def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, A
     for when, run_id in (("before", result.tags["w2s.before_run_id"]), ("after", result.run_id)):
         own = scores.get(run_id)
         row[f"accuracy_{when}"] = own.metrics["accuracy"] if isinstance(own, Scores) else math.nan
-        held, verdicts = (pd.read_parquet(result.artifact(f"{when}/{name}")) for name in (_debates.DEBATES, _debates.VERDICTS))
-        preference_N = _transcripts.preference_N(held, verdicts)
+        held, verdicts = (
+            pd.read_parquet(result.artifact(f"{when}/{name}")) for name in (debate_tables.DEBATES, debate_tables.VERDICTS)
+        )
+        preference_N = transcripts.preference_N(held, verdicts)
         row |= {f"preference_{when}": float(np.nanmean(preference_N)), f"win_rate_{when}": _won(preference_N)}
     return row | {name: result.metrics.get(f"align/{name}", math.nan) for name in ("entropy", "words")}

@@ -16,23 +16,24 @@ from w2s_mlflow import config as options
 from w2s_mlflow import streams, tasks
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
+from w2s_mlflow.debate import debate_tables, measures, participants, past_verdicts, play, verdicts
+from w2s_mlflow.debate.alignment_options import Config
+from w2s_mlflow.debate.play import STRONG, WEAK, Debater
+from w2s_mlflow.debate.policy_gradient import Arguing
 from w2s_mlflow.records import Example
-from w2s_mlflow.stages import _debates, _finetune, _heard, _judging, _runs, _scoring, _verdicts, ceiling, student, supervisor
-from w2s_mlflow.stages._align_options import Config
-from w2s_mlflow.stages._arguing import Arguing
-from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
+from w2s_mlflow.stages import _finetune, _runs, _scoring, ceiling, student, supervisor
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import OF_STUDENT, model_name
 
 if TYPE_CHECKING:
     from torch import Generator
 
+    from w2s_mlflow.debate.verdicts import Verdicts
     from w2s_mlflow.explainers.extractive import Mind, Policy
     from w2s_mlflow.heads import Head
     from w2s_mlflow.judges import Judge
     from w2s_mlflow.judges.reward import Reward
     from w2s_mlflow.records import Side
-    from w2s_mlflow.stages._verdicts import Verdicts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -58,7 +59,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     Raises:
         ConfigError: before anything is written.
     """
-    config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options), rounds=len(debates) + 1)
+    config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options), rounds=len(debates) + 1)
     others = _Others(weak(config), _before(config), debates)
     config, cut = loading.cut(config.resolved())
     roots = ["stages._aligning:_make", "losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}"]
@@ -81,7 +82,7 @@ def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
     """The options of the judge, and of the reward model that learns from earlier debates."""
     from w2s_mlflow.judges import reward
 
-    found = _judging.values(config.judge, config.judge_options)
+    found = participants.values(config.judge, config.judge_options)
     return found | ({"reward": options.identity(reward.Options())} if debates else {})
 
 
@@ -147,8 +148,8 @@ def _make(config: Config, cut: Split, others: _Others, fingerprint: str, recorde
     _finetune.record_heldout(head, config, cut, recorder)
     _keep(policy, recorder)
     asked, before = cut.test[: config.questions], _finetune.kept(others.before)
-    minds = {WEAK: _judging.mind(weak_head, asked, config), "before": _judging.mind(before, asked, config)}
-    minds["after"] = _judging.mind(head, asked, config, policy)
+    minds = {WEAK: participants.mind(weak_head, asked, config), "before": participants.mind(before, asked, config)}
+    minds["after"] = participants.mind(head, asked, config, policy)
     _compare(config, asked, minds, learned, fingerprint, recorder)
     return head
 
@@ -159,7 +160,7 @@ def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
 
     if not debates:
         return None
-    found = reward.fit(*_heard.said(debates), reward.Options().l2)
+    found = reward.fit(*past_verdicts.said(debates), reward.Options().l2)
     found.write(recorder.directory / REWARD)
     return found
 
@@ -170,7 +171,7 @@ def _arguing(config: Config, head: Head, asked: Sequence[Example], weak_head: He
 
     policy = extractive.Policy(head.model.config.hidden_size, config.seed).to(next(head.parameters()).device)
     head.add_module("policy", policy)
-    weak = _judging.mind(weak_head, asked, config)
+    weak = participants.mind(weak_head, asked, config)
     return Arguing(
         head=head,
         policy=policy,
@@ -191,7 +192,7 @@ def _weak_sides(config: Config, weak: Mind) -> list[Side]:
     random = streams.torch_generator(config.seed, streams.OPPONENT_EVIDENCE)
     own = _debater(config, WEAK, config.opponent, weak, random)
     quiet = Debater(STRONG, weak.decisions_N, None)
-    played = _debates.play(tasks.find(config.task), weak.reading.questions, quiet, own, rounds=1)
+    played = play.play(tasks.find(config.task), weak.reading.questions, quiet, own, rounds=1)
     return [debate.second for debate in played.debates]
 
 
@@ -202,8 +203,8 @@ def _debater(config: Config, name: str, chooser: str, mind: Mind, random: Genera
 
 
 def _judge(config: Config, weak: Mind) -> Judge:
-    ((name, chosen),) = _judging.judges(config.judge, config.judge_options).items()
-    return _judging.judge(name, chosen, config, weak)
+    ((name, chosen),) = participants.judges(config.judge, config.judge_options).items()
+    return participants.judge(name, chosen, config, weak)
 
 
 def policy_of(found: Result, head: Head) -> Policy | None:
@@ -250,16 +251,16 @@ def _compare(
         draws = [streams.torch_generator(config.seed, streams.COMPARED_EVIDENCE, side) for side in (0, 1)]
         strong = _debater(config, STRONG, "random" if minds[when].policy is None else "policy", minds[when], draws[0])
         weak = _debater(config, WEAK, config.opponent, other, draws[1])
-        played = _debates.play(tasks.find(config.task), asked, strong, weak, rounds=1)
-        place = _verdicts.place(f"{fingerprint}-{when}")
-        said[when] = _verdicts.ask(config.judge, _judge(config, other), played.debates, place)
-        every = [said[when], *([_verdicts.ask("reward", learned.judge, played.debates, place)] if learned else [])]
+        played = play.play(tasks.find(config.task), asked, strong, weak, rounds=1)
+        place = verdicts.place(f"{fingerprint}-{when}")
+        said[when] = verdicts.ask(config.judge, _judge(config, other), played.debates, place)
+        every = [said[when], *([verdicts.ask("reward", learned.judge, played.debates, place)] if learned else [])]
         (recorder.directory / when).mkdir()
-        _debates.write(recorder.directory / when, played, every)
-        values = _debates.measures(played, said[when]) | _debates.agreements(every)
+        debate_tables.write(recorder.directory / when, played, every)
+        values = measures.measures(played, said[when]) | measures.agreements(every)
         recorder.metrics({f"{when}/{name}": value for name, value in values.items()})
     for when in said:
-        _verdicts.place(f"{fingerprint}-{when}").unlink(missing_ok=True)
+        verdicts.place(f"{fingerprint}-{when}").unlink(missing_ok=True)
     grown_N = said["after"].preference_N() - said["before"].preference_N()
     known_N = np.isfinite(grown_N)
     if known_N.any():

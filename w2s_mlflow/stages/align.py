@@ -2,7 +2,7 @@
 
 The paper prints "+ D" under an argmin while it calls D a reward to raise: minimised is L(f_S'(q), f_W(q)) - lambda D. The first
 term is a plain student's; the second moves a policy over evidence, which reads the model's own hidden states, and the model
-with it, by a policy gradient (_arguing.py). With lambda = 0 it is the plain student, to the bit.
+with it, by a policy gradient (debate/policy_gradient.py). With lambda = 0 it is the plain student, to the bit.
 
 With `--rounds` Algorithm 1 is gone through again and again: the aligned model debates all of `transfer` with its policy, the
 judge decides, a reward model learns from its verdicts so far, and the model is aligned anew, from the start weights, with the
@@ -27,8 +27,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow.stages import _aligning, _judging, debate
-from w2s_mlflow.stages._align_options import Config
+from w2s_mlflow.debate import participants
+from w2s_mlflow.debate.alignment_options import Config
+from w2s_mlflow.stages import _aligning, debate
 from w2s_mlflow.stages._aligning import VERSION
 from w2s_mlflow.stages._options import OF_STUDENT
 
@@ -54,7 +55,7 @@ def _debates(config: Config, aligned: Result) -> Result:
     """The debates of all of `transfer` by the model of a round with its policy, and what the judge says of them."""
     shared = config.shared() | {"report": "none", "split": "transfer", "questions": None, "explainer": "policy", "traces": 0}
     own = {name: getattr(config, name) for name in (*OF_STUDENT, "pieces", "judge")}
-    own["judge_options"] = _judging.resolved(config.judge, config.judge_options)
+    own["judge_options"] = participants.resolved(config.judge, config.judge_options)
     argues = f"{_aligning.said(config)}, kl {config.kl:g}"
     return debate.held(debate.Config(**shared, **own), _aligning.weak(config), aligned, argues)
 

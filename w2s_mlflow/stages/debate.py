@@ -27,22 +27,11 @@ from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
+from w2s_mlflow.debate import alignment_options, debate_tables, measures, participants, play, transcripts, verdicts
+from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.records import Example
-from w2s_mlflow.stages import (
-    _align_options,
-    _aligning,
-    _debates,
-    _finetune,
-    _judging,
-    _methods,
-    _runs,
-    _transcripts,
-    _verdicts,
-    student,
-    supervisor,
-)
-from w2s_mlflow.stages._debates import STRONG, WEAK, Debater
+from w2s_mlflow.stages import _aligning, _finetune, _methods, _runs, student, supervisor
 from w2s_mlflow.stages._options import OF_STUDENT, Training, model_name
 
 if TYPE_CHECKING:
@@ -106,12 +95,12 @@ class Config(Training):
             raise unknown("--explainer", self.explainer, (*CHOOSERS, *SAID))
         if self.explainer == "policy" and self.method != "baseline":
             raise must("method", "baseline under --explainer policy", self.method)
-        _judging.judges(self.judge, self.judge_options)
+        participants.judges(self.judge, self.judge_options)
 
 
 def run(config: Config) -> Result:
     """The debates, found or held, with the two models they need. Raises ConfigError before anything is written."""
-    config = replace(config, judge_options=_judging.resolved(config.judge, config.judge_options))
+    config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options))
     return held(config, *sides(config))
 
 
@@ -124,7 +113,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
     """
     config, cut = loading.cut(config.resolved())
     inputs = {"weak": weak, "student": strong}
-    judge_options = _judging.values(config.judge, config.judge_options)
+    judge_options = participants.values(config.judge, config.judge_options)
     roots = ["stages.debate:_make", "explainers.extractive", *(f"judges.{name}" for name in judge_options)]
     roots += ["explainers.generative"] if config.explainer in SAID else []
     parts = _runs.parts("debate", VERSION, config, cut, inputs, roots)
@@ -138,7 +127,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
     plain = replace(config, keep_model="never")  # what is kept are its inputs' models
     found = _runs.produce(parts, plain, cut, identity, _note(config, inputs), make, inputs)
     found = _scored(found, config, questions(config, cut))
-    return _transcripts.traced(found, config.traces)
+    return transcripts.traced(found, config.traces)
 
 
 def sides(config: Config) -> tuple[Result, Result]:
@@ -147,7 +136,7 @@ def sides(config: Config) -> tuple[Result, Result]:
     own = {name: getattr(config, name) for name in OF_STUDENT}
     weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"report": "none", "keep_model": "always"}))
     if config.explainer == "policy":
-        return weak, _aligning.run(_align_options.Config(pieces=config.pieces, **own, **kept))
+        return weak, _aligning.run(alignment_options.Config(pieces=config.pieces, **own, **kept))
     return weak, student.run(student.Config(method=config.method, **own, **kept))
 
 
@@ -161,17 +150,20 @@ def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint:
     asked = questions(config, cut)
     heads = {side: _finetune.kept(found, config.rung().parameters) for side, found in ((WEAK, weak), (STRONG, strong))}
     policy = _aligning.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
-    minds = {WEAK: _judging.mind(heads[WEAK], asked, config), STRONG: _judging.mind(heads[STRONG], asked, config, policy)}
-    played = _debates.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
-    kept, chosen = _verdicts.place(fingerprint), _judging.judges(config.judge, config.judge_options)
-    judge = {name: _judging.judge(name, own, config, minds[WEAK]) for name, own in chosen.items()}
-    said = [_verdicts.ask(name, judge[name], played.debates, kept) for name in judge]
-    _debates.write(recorder.directory, played, said)
+    minds = {
+        WEAK: participants.mind(heads[WEAK], asked, config),
+        STRONG: participants.mind(heads[STRONG], asked, config, policy),
+    }
+    played = play.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
+    kept, chosen = verdicts.place(fingerprint), participants.judges(config.judge, config.judge_options)
+    judge = {name: participants.judge(name, own, config, minds[WEAK]) for name, own in chosen.items()}
+    said = [verdicts.ask(name, judge[name], played.debates, kept) for name in judge]
+    debate_tables.write(recorder.directory, played, said)
     own = weak.weak_labels() if config.split == "transfer" else weak.predictions(config.split)
     ids = [question.id for question in asked]
     labelled = replace(own, ids=tuple(ids), groups=tuple(question.group for question in asked), probabilities_NC=own.of(ids))
-    recorder.weak_labels(_debates.labels(labelled, played.debates, said[0].preference_N()))
-    values = _debates.measures(played, said[0]) | _debates.agreements(said)
+    recorder.weak_labels(play.labels(labelled, played.debates, said[0].preference_N()))
+    values = measures.measures(played, said[0]) | measures.agreements(said)
     recorder.metrics({f"debate/{name}": value for name, value in values.items()})
     kept.unlink(missing_ok=True)
 
@@ -197,7 +189,7 @@ def _speaker(config: Config, mind: Mind, side: int) -> Speaker:
     from w2s_mlflow.explainers import generative
 
     task, asked = tasks.find(config.task), mind.reading.questions
-    claims = [_debates.claim(task, *one) for one in zip(asked, mind.decisions_N.tolist(), strict=True)]
+    claims = [play.claim(task, *one) for one in zip(asked, mind.decisions_N.tolist(), strict=True)]
     tokens = config.tokens or SAID[config.explainer]
     return generative.explainer(config.explainer, mind, tokens, claims, config.seed, side)
 
@@ -222,8 +214,8 @@ def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
         from w2s_mlflow.records import write_gold
 
         gold_N = data_gold.read(gold, asked, part, "debate")
-        debates, verdicts = _transcripts.read(found)
-        values = _debates.against_gold(debates, _transcripts.preference_N(debates, verdicts), gold_N)
+        debates, verdicts = transcripts.read(found)
+        values = measures.against_gold(debates, transcripts.preference_N(debates, verdicts), gold_N)
         metrics = {f"debate/{name}": value for name, value in values.items() if np.isfinite(value)}
         ids = [question.id for question in asked]
         return Report(

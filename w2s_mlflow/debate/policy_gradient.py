@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from w2s_mlflow import judges, streams, tasks
 from w2s_mlflow.data import spans
+from w2s_mlflow.debate import play
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.records import Debate, Explanation, Ints, Side
-from w2s_mlflow.stages import _debates
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -100,8 +100,8 @@ class Arguing:
         debates = []
         for row, decision, own in zip(rows, decisions, explained, strict=True):
             question = self.reading.questions[row]
-            claim = _debates.claim(self.task, question, decision)
-            debates += [Debate(question, Side(_debates.STRONG, decision, claim, one), self.weak[row]) for one in own]
+            claim = play.claim(self.task, question, decision)
+            debates += [Debate(question, Side(play.STRONG, decision, claim, one), self.weak[row]) for one in own]
         verdicts = self.judge([order for debate in debates for order in (debate, debate.swapped())])
         return rewards([judges.preference(*verdicts[start : start + 2]) for start in range(0, len(verdicts), 2)])
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from w2s_mlflow.stages._debates import DEBATES, STRONG, VERDICTS, WEAK, Doubles, sigmoid
+from w2s_mlflow.debate.debate_tables import DEBATES, VERDICTS
+from w2s_mlflow.debate.play import STRONG, WEAK, Doubles, sigmoid
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,10 @@ import numpy as np
 
 from w2s_mlflow import config as options
 from w2s_mlflow import registry
+from w2s_mlflow.debate import past_verdicts
 from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.records import Example, Floats
-from w2s_mlflow.stages import _finetune, _heard
+from w2s_mlflow.stages import _finetune
 from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def values(names: str, given: str) -> dict[str, dict[str, Any]]:
 
 
 def resolved(names: str, given: str) -> str:
-    """The options of judges, with what is to be known of the run that one hears. Raises ConfigError as `_heard.resolved`."""
-    changed = _heard.resolved(judges(names, given))
+    """The options of judges, with what is to be known of the run that one hears. Raises ConfigError as `past_verdicts.resolved`."""
+    changed = past_verdicts.resolved(judges(names, given))
     return ",".join(f"{name}={value}" for name, value in (_pairs(given) | changed).items()) if changed else given
 
 
@@ -67,7 +68,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def judge(name: str, chosen: Any, config: Training, weak: Mind) -> Judge:
     """A judge by its name; one that hears an earlier run is handed that, any other the frozen weak model's answers."""
-    handed = _heard.answer(name, chosen) or answers(weak, config)
+    handed = past_verdicts.answer(name, chosen) or answers(weak, config)
     made: Judge = registry.plugin("judges", name, "--judge").make(chosen, handed)
     return made
 

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from w2s_mlflow import models
 from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.debate import participants, past_verdicts
 from w2s_mlflow.exceptions import must
-from w2s_mlflow.stages import _heard, _judging
 from w2s_mlflow.stages._options import Training
 
 GRADIENT = "gradient"
@@ -48,7 +48,7 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(_judging.judges(self.judge, self.judge_options)) > 1:
+        if len(participants.judges(self.judge, self.judge_options)) > 1:
             raise must("judge", "one judge, whom the model is to convince", self.judge)
         if self.rounds > 1:
             self._check_rounds()
@@ -59,6 +59,6 @@ class Config(Training):
             raise must("lam", f"above 0 with --rounds {self.rounds}, as without a policy there is nobody to debate", self.lam)
         if self.opponent != GRADIENT:
             raise must("opponent", f"{GRADIENT} with --rounds {self.rounds}", self.opponent)
-        if self.judge in _heard.HEARD:
-            rule = f"one who can be asked about new debates with --rounds {self.rounds}, not {' or '.join(_heard.HEARD)}"
+        if self.judge in past_verdicts.HEARD:
+            rule = f"one who can be asked about new debates with --rounds {self.rounds}, not {' or '.join(past_verdicts.HEARD)}"
             raise must("judge", rule, self.judge)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from w2s_mlflow.debate import transcripts
+from w2s_mlflow.debate.play import STRONG, WEAK
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import Debate, Example, Explanation, Side
-from w2s_mlflow.stages import _runs, _transcripts
-from w2s_mlflow.stages._debates import STRONG, WEAK
+from w2s_mlflow.stages import _runs
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -41,14 +42,14 @@ def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Seque
 
 def debates(found: Result) -> list[Debate]:
     """The debates of a run, the strong side first, as its judges were shown them."""
-    table, _ = _transcripts.read(found)
-    return [_debate(row) for row in _transcripts.rows(table)]
+    table, _ = transcripts.read(found)
+    return [_debate(row) for row in transcripts.rows(table)]
 
 
 def said(found: Sequence[Result]) -> tuple[list[Debate], list[float]]:
     """The debates of some runs, and D of each by the first judge of its run."""
     shown = [debate for one in found for debate in debates(one)]
-    return shown, [value for one in found for value in _transcripts.preference_N(*_transcripts.read(one)).tolist()]
+    return shown, [value for one in found for value in transcripts.preference_N(*transcripts.read(one)).tolist()]
 
 
 def _people(chosen: Any) -> dict[str, str]:
@@ -75,11 +76,11 @@ def _votes(chosen: Any) -> tuple[list[Debate], list[tuple[str, ...]]]:
 
 def _verdicts(chosen: Any) -> tuple[list[Debate], list[float]]:
     found = _run(chosen.run)
-    table, verdicts = _transcripts.read(found)
+    table, verdicts = transcripts.read(found)
     names = list(dict.fromkeys(verdicts["judge"]))
     if chosen.of and chosen.of not in names:
         raise must("judge_options", f"of=JUDGE, one of {', '.join(names)} in run {found.run_id}", f"of={chosen.of}")
-    return debates(found), _transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
+    return debates(found), transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
 
 
 HEARD: Mapping[str, Callable[[Any], dict[str, str]]] = {"human": _people, "reward": _judge}

@@ -1,0 +1,1 @@
+"""Debates: participants, turns, verdicts, measures, transcripts and the policy gradient."""

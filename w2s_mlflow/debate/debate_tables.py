@@ -1,0 +1,51 @@
+"""The tables of a run of debates: a row for each debate, and one for each verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from w2s_mlflow.debate.play import Played
+from w2s_mlflow.debate.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEBATES, VERDICTS = "debates.parquet", "verdicts.parquet"
+
+
+def write(directory: Path, played: Played, verdicts: Sequence[Verdicts]) -> None:
+    """Write both tables: a row for each debate, and one for each verdict."""
+    _debates(played).to_parquet(directory / DEBATES, index=False)
+    _verdicts(played, verdicts).to_parquet(directory / VERDICTS, index=False)
+
+
+def _debates(played: Played) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for number, debate in enumerate(played.debates):
+        question = debate.question
+        row: dict[str, Any] = {"id": question.id, "group": question.group, "segments": list(question.segments)}
+        row |= {"candidates": list(question.candidates)}
+        for side in (debate.first, debate.second):
+            own: dict[str, Any] = {"decision": side.decision, "claim": side.claim}
+            own |= {"said": list(played.said[side.name][number]), "heard": list(played.heard[side.name][number])}
+            own |= {"explanation": side.explanation.text, "pieces": list(side.explanation.pieces)}
+            row |= {f"{side.name}_{name}": value for name, value in own.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _verdicts(played: Played, verdicts: Sequence[Verdicts]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        {"id": debate.question.id, "judge": said.judge, **asdict(verdict)}
+        for said in verdicts
+        for debate, *both in zip(played.debates, said.strong_first, said.weak_first, strict=True)
+        for verdict in both
+    ]
+    return pd.DataFrame(rows)

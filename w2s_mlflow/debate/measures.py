@@ -1,0 +1,97 @@
+"""Measures of debates, without ground truth and against it.
+
+Shape legend: N questions, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2s_mlflow.data import spans
+from w2s_mlflow.debate import play
+from w2s_mlflow.debate.play import STRONG, WEAK, Doubles, Played
+from w2s_mlflow.debate.verdicts import Verdicts
+from w2s_mlflow.records import Debate, Ints
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def measures(played: Played, verdicts: Verdicts) -> dict[str, float]:
+    """What can be said of debates without ground truth, by the names that `stages/debate.py` explains."""
+    from w2s_mlflow import stats
+
+    preference_N, bias_N = verdicts.preference_N(), verdicts.bias_N()
+    judged_N, apart_N = np.isfinite(preference_N), apart(played.debates)
+    found = {"questions": float(len(preference_N)), "no_verdict": float((~judged_N).sum()), "cost": float(verdicts.cost())}
+    found |= {"disagreements": float(apart_N.mean())}
+    for side in (STRONG, WEAK):
+        told = [debate.first if side == STRONG else debate.second for debate in played.debates]
+        found[f"{side}_words"] = float(np.mean([spans.words(own.explanation.text) for own in told]))
+    if not judged_N.any():
+        return found
+    groups_N = np.array([debate.question.group for debate in played.debates])
+    for name, rows_N in {"win_rate": judged_N, "apart_win_rate": judged_N & apart_N}.items():
+        if rows_N.any():
+            won = stats.group_interval(won_N(preference_N[rows_N]), groups_N[rows_N])
+            found |= won.named(name)
+    found |= {"preference": float(preference_N[judged_N].mean()), "position_bias": float(bias_N[judged_N].mean())}
+    first_N = [abs(bias) > abs(own) for bias, own in zip(bias_N[judged_N], preference_N[judged_N], strict=True)]
+    found["by_position"] = float(np.mean(first_N))
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def apart(debates: Sequence[Debate]) -> NDArray[np.bool_]:
+    """Whether the sides disagree, (N,)."""
+    return np.array([debate.first.decision != debate.second.decision for debate in debates])
+
+
+def won_N(preference_N: Doubles) -> Doubles:
+    """1 where the strong side wins, 0 where it loses, half of each where the judge finds both alike."""
+    return 0.5 + 0.5 * np.sign(preference_N)
+
+
+def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
+    """How often two judges let the same side win, of the debates that both have judged, by `agreement/<one>/<other>`."""
+    found = {}
+    for number, one in enumerate(verdicts):
+        for other in verdicts[number + 1 :]:
+            pair = one.preference_N(), other.preference_N()
+            both_N = np.isfinite(pair[0]) & np.isfinite(pair[1])
+            if both_N.any():
+                same = np.mean(np.sign(pair[0][both_N]) == np.sign(pair[1][both_N]))
+                found[f"agreement/{one.judge}/{other.judge}"] = float(same)
+    return found
+
+
+def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
+    """The class that the labels of these verdicts (`labels`) hold most probable, the lower one of two; debates as written."""
+    strong_N, weak_N = (debates[f"{side}_decision"].to_numpy() for side in (STRONG, WEAK))
+    decided_N = np.where(preference_N == 0, np.minimum(strong_N, weak_N), np.where(preference_N > 0, strong_N, weak_N))
+    return np.asarray(np.where(np.isfinite(preference_N), decided_N, weak_N))
+
+
+def against_gold(debates: pd.DataFrame, preference_N: Doubles, gold_N: Ints) -> Mapping[str, float]:
+    """What the evaluator can say of debates, as `write` wrote them: of the judge where the sides disagree and one is right."""
+    from w2s_mlflow import metrics, stats
+
+    right = {side: debates[f"{side}_decision"].to_numpy() == gold_N for side in (STRONG, WEAK)}
+    found = {f"{side}_accuracy": float(correct_N.mean()) for side, correct_N in right.items()}
+    found["label_accuracy"] = float((label_N(debates, preference_N) == gold_N).mean())
+    decided_N = (right[STRONG] != right[WEAK]) & np.isfinite(preference_N)
+    if not decided_N.any():
+        return found
+    strong_right_N, groups = right[STRONG][decided_N], debates["group"].to_numpy()[decided_N]
+    won, p_strong_N = won_N(preference_N[decided_N]), np.array([play.sigmoid(value) for value in preference_N[decided_N]])
+    judged = stats.group_interval(np.where(strong_right_N, won, 1 - won), groups)
+    found |= judged.named("judge_accuracy")
+    found |= {"decided": float(decided_N.sum()), "strong_right": float(strong_right_N.mean())}
+    both_NC, truth_N = np.stack([1 - p_strong_N, p_strong_N], axis=1), strong_right_N.astype(np.int64)
+    found["judge_brier"] = metrics.brier_score_loss(both_NC, truth_N)
+    found["judge_ece"] = metrics.expected_calibration_error(both_NC, truth_N)
+    return found

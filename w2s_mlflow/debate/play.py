@@ -1,0 +1,138 @@
+"""Debates played, written down and measured (Definition 4, Algorithm 1 steps 1 to 4); nothing here sees ground truth.
+
+Shape legend: N questions, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2s_mlflow import tasks
+from w2s_mlflow.data import spans
+from w2s_mlflow.records import Debate, Example, Explanation, Ints, Side, SoftLabels
+
+if TYPE_CHECKING:
+    from w2s_mlflow.explainers import Explainer
+
+STRONG, WEAK = "strong", "weak"
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Debater:
+    """One side: its decisions, and how it explains them; None says nothing.
+
+    Attributes:
+        hear: called before each round but the first with the other side's last words on each question; what of them it
+            knows when it speaks. None: all, as they are pieces of the question, which are not shown again.
+    """
+
+    name: str
+    decisions_N: Ints
+    explain: Explainer | None
+    hear: Callable[[Sequence[str]], Sequence[str]] | None = None
+
+
+@dataclass(frozen=True)
+class Played:
+    """Debates, the strong side first, whose explanations are all that was shown.
+
+    Attributes:
+        said: by side, for each debate what it said, round by round.
+        heard: by side likewise what it knew of the other side's last words, nothing in the first round.
+    """
+
+    debates: Sequence[Debate]
+    said: Mapping[str, Sequence[tuple[str, ...]]]
+    heard: Mapping[str, Sequence[tuple[str, ...]]]
+
+
+def claim(task: tasks.Task, question: Example, decision: int) -> str:
+    """A decision in words."""
+    if task.head == "compare":
+        return f"response {'AB'[decision]}"
+    if question.candidates and task.head == "choose":
+        return question.candidates[decision]
+    if task.classes == 2:
+        return task.positive if decision else f"it is not so that {task.positive}"
+    return f"class {decision}"
+
+
+def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: Debater, rounds: int) -> Played:
+    """Let both sides speak, in each round at the same time; nobody repeats a piece that either side has shown before."""
+    said: dict[str, list[list[Explanation]]] = {STRONG: [], WEAK: []}
+    heard: dict[str, list[Sequence[str]]] = {STRONG: [], WEAK: []}
+    taken: list[set[int]] = [set() for _ in questions]
+    for _ in range(rounds):
+        for side, other in ((strong, weak), (weak, strong)):
+            heard[side.name].append(_heard(side, said[other.name], len(questions)))
+        found = {side.name: _turn(side, taken) for side in (strong, weak)}
+        for name, explanations in found.items():
+            said[name].append(explanations)
+            for already, explanation in zip(taken, explanations, strict=True):
+                already.update(explanation.pieces)
+    sides = [_sides(task, questions, side, said[side.name]) for side in (strong, weak)]
+    debates = [Debate(question, *pair) for question, *pair in zip(questions, *sides, strict=True)]
+    texts = {name: [[own.text for own in turn] for turn in turns] for name, turns in said.items()}
+    return Played(debates, _by_debate(texts), _by_debate(heard))
+
+
+def _by_debate(turns: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[tuple[str, ...]]]:
+    """By side, for each debate its texts by round, of the texts of each round."""
+    return {name: list(zip(*own, strict=True)) for name, own in turns.items()}
+
+
+def _heard(side: Debater, turns: Sequence[Sequence[Explanation]], count: int) -> Sequence[str]:
+    """What a side knows of the last of the other side's turns, on each question."""
+    if not turns or not side.explain:
+        return [""] * count
+    last = [explanation.text for explanation in turns[-1]]
+    return side.hear(last) if side.hear else last
+
+
+def _turn(side: Debater, taken: Sequence[Collection[int]]) -> list[Explanation]:
+    return side.explain(taken) if side.explain else [Explanation("")] * len(taken)
+
+
+def _sides(task: tasks.Task, questions: Sequence[Example], side: Debater, turns: Sequence[Sequence[Explanation]]) -> list[Side]:
+    """A side on each question, with all that it has said."""
+    found = []
+    for row, question in enumerate(questions):
+        decision, own = int(side.decisions_N[row]), [turn[row] for turn in turns]
+        found.append(Side(side.name, decision, claim(task, question, decision), _whole(question, own)))
+    return found
+
+
+def _whole(question: Example, turns: Sequence[Explanation]) -> Explanation:
+    """What was said in all rounds, as one."""
+    if len(turns) == 1:
+        return turns[0]
+    if chosen := tuple(piece for turn in turns for piece in turn.pieces):
+        return Explanation(spans.quoted(question, chosen), chosen)
+    return Explanation("\n".join(filter(None, (turn.text for turn in turns))))
+
+
+def labels(weak: SoftLabels, debates: Sequence[Debate], preference_N: Doubles) -> SoftLabels:
+    """What the debates make of the weak side's labels, row for row.
+
+    Where the sides disagree and there is a verdict, P(the strong side's class) = sigmoid(D), the rest is on the weak side's
+    class. Where they agree, or the judge says nothing, the weak label stays: there is nothing to decide, or nobody has.
+    """
+    found_NC = weak.probabilities_NC.copy()
+    for row, (debate, preference) in enumerate(zip(debates, preference_N, strict=True)):
+        strong, other = debate.first.decision, debate.second.decision
+        if strong != other and math.isfinite(preference):
+            found_NC[row] = 0
+            found_NC[row, strong], found_NC[row, other] = sigmoid(preference), sigmoid(-preference)
+    return replace(weak, probabilities_NC=found_NC)
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + exp(-value)), without overflow."""
+    return 0.5 * (1 + math.tanh(value / 2))
