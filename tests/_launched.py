@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from tests.test_gradients import LOSSES, examples, labels, made
-from w2s_mlflow import batching, gradients, language, predict, processes, train
+from w2s_mlflow import batching, gradients, language, predict, train
+from w2s_mlflow.distributed import process_group
 from w2s_mlflow.heads import Classify
 
 ROWS = 33
@@ -37,7 +38,7 @@ def _losses(name: str) -> dict[str, gradients.Loss]:
 
 
 def _gradients() -> Iterator[tuple[str, Tensor]]:
-    group = processes.current()
+    group = process_group.current()
     for kind, name in HEADS:
         head = made(kind, name).train()
         data, weights = head.encode(examples(ROWS)), list(head.parameters())
@@ -84,7 +85,7 @@ def _predicted() -> Iterator[tuple[str, Tensor]]:
     yield "mean_loss", torch.tensor([language.mean_loss(reader, reader.encode(examples(ROWS)), 4)])
 
 
-def check_words(group: processes.Group) -> None:
+def check_words(group: process_group.Group) -> None:
     """What the processes of a group say to each other."""
     assert group.any(group.rank == 1) and group.any(True) and not group.any(False)
     assert group.alike("same") and not group.alike(f"process {group.rank}")
@@ -95,7 +96,7 @@ def _backward(tensor: Tensor, **given: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    check_words(processes.current())
-    rank = processes.current().rank
+    check_words(process_group.current())
+    rank = process_group.current().rank
     safetensors.torch.save_file(results(), Path(sys.argv[1]) / f"{rank}.safetensors")
     torch.distributed.destroy_process_group()

@@ -22,8 +22,9 @@ from torch.distributed.tensor import DTensor
 
 from tests._launched import HEADS, ROWS, _backward, _losses
 from tests.test_gradients import examples, labels, made
-from w2s_mlflow import batching, gradients, language, launch, learned, metrics, predict, processes, sharded, train
+from w2s_mlflow import batching, gradients, language, learned, metrics, predict, sharded, train
 from w2s_mlflow.checkpoint import Checkpoint
+from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.heads import Classify, Head
 
 PLAIN: dict[str, Any] = {"lora": None, "freeze": None, "gradient_checkpointing": False}
@@ -53,7 +54,7 @@ def results() -> dict[str, Tensor]:
 
 
 def _gradients() -> Iterator[tuple[str, Tensor]]:
-    group = processes.current()
+    group = process_group.current()
     for kind, name in HEADS:
         head = made(kind, name).train()
         data, count = head.encode(examples(ROWS)), sum(weight.numel() for weight in head.parameters())
@@ -142,7 +143,7 @@ def continued(directory: Path) -> dict[str, Tensor]:
 if __name__ == "__main__":
     warnings.simplefilter("error", UserWarning)  # of what torch warns of at each use nobody could read the rest
     launch.check()
-    assert launch.shards() and processes.current().size == 3
+    assert launch.shards() and process_group.current().size == 3
     target = Path(sys.argv[1])
-    safetensors.torch.save_file(results() | continued(target), target / f"{processes.current().rank}.safetensors")
+    safetensors.torch.save_file(results() | continued(target), target / f"{process_group.current().rank}.safetensors")
     distributed.destroy_process_group()

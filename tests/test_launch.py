@@ -23,8 +23,9 @@ from torch._C._distributed_c10d import HashStore, Store
 
 from tests.conftest import SMALL, runs
 from tests.servers import DEADLINE
-from w2s_mlflow import checkpoint, exceptions, launch, processes, scratch
+from w2s_mlflow import checkpoint, exceptions, scratch
 from w2s_mlflow.cli import app
+from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import student, sweep
 from w2s_mlflow.tracking import following, recorder, results, server
@@ -174,7 +175,7 @@ def test_alone_everything_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     launch.join()
     launch.leave()
     assert launch.size() == 1 and launch.leads() and launch.first(2)
-    assert launch.agreed({"x": 1}) == {"x": 1} and processes.joined() is processes.ALONE
+    assert launch.agreed({"x": 1}) == {"x": 1} and process_group.joined() is process_group.ALONE
     with pytest.raises(KeyError), launch.together():
         raise KeyError
 

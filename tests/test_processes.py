@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from tests import _launched
-from w2s_mlflow.processes import ALONE, Group
+from w2s_mlflow.distributed.process_group import ALONE, Group
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.test_gradients import examples, made
 from tests.trunks import ragged
 from w2s_mlflow import batching, gradients, predict, token_batches
-from w2s_mlflow.processes import Group
+from w2s_mlflow.distributed.process_group import Group
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=120)
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2s_mlflow.distributed.process_group import ALONE, Group
 from w2s_mlflow.heads import Batch, Head
-from w2s_mlflow.processes import ALONE, Group
 
 Answer = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from w2s_mlflow import processes
+from w2s_mlflow.distributed import process_group
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.heads import INPUTS, Head, causal
 from w2s_mlflow.records import Example
@@ -125,7 +125,7 @@ def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
     Each of several processes reads its share of the rows.
     """
     total, tokens, device = 0.0, 0, next(head.parameters()).device
-    training, group = head.training, processes.joined()
+    training, group = head.training, process_group.joined()
     mine = group.share(np.arange(len(data)))
     head.eval()
     with torch.inference_mode():

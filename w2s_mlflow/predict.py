@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2s_mlflow import processes, token_batches
+from w2s_mlflow import token_batches
+from w2s_mlflow.distributed import process_group
 from w2s_mlflow.exceptions import FailedTrainingError
 from w2s_mlflow.heads import Batch, Classify, Encoded, Head
 from w2s_mlflow.records import Floats
@@ -51,14 +52,14 @@ def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = No
 
 def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, micro_batch: int | None, dtype: str) -> Floats:
     """What `answer` gives for every example, with dropout off; each of several processes is asked for its share of them."""
-    device, group = next(head.parameters()).device, processes.joined()
+    device, group = next(head.parameters()).device, process_group.joined()
     batches = token_batches.by_length(data.lengths_N(), micro_batch, rows=data.rows_per_example, processes=group.size)
     training = head.training
     head.eval()
     parts = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for rows in batches:
-            some = group if len(rows) >= group.size else processes.ALONE  # of no rows nobody knows the shape
+            some = group if len(rows) >= group.size else process_group.ALONE  # of no rows nobody knows the shape
             batch = data.batch(some.share(rows))
             found = answer({name: tensor.to(device) for name, tensor in batch.items()})
             parts.append(some.whole(found, len(rows)).cpu().numpy())

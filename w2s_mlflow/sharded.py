@@ -17,8 +17,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from w2s_mlflow.distributed.process_group import Group, state
 from w2s_mlflow.heads import Head
-from w2s_mlflow.processes import Group, state
 
 
 def split(head: Head, group: Group) -> Head:

@@ -20,13 +20,14 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
-from w2s_mlflow import batching, gradients, launch, learned, processes, sharded, streams
+from w2s_mlflow import batching, gradients, learned, sharded, streams
 from w2s_mlflow import checkpoint as checkpoints
 from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
+from w2s_mlflow.distributed import launch, process_group
+from w2s_mlflow.distributed.process_group import Group
 from w2s_mlflow.exceptions import FailedTrainingError, check_positive, must
 from w2s_mlflow.gradients import Loss
 from w2s_mlflow.heads import Encoded, Head
-from w2s_mlflow.processes import Group
 from w2s_mlflow.records import Floats, Ints
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -87,7 +88,7 @@ def use_threads(parameters: int) -> None:
 
 def place(head: Head) -> None:
     """Move a head to where it is trained: an accelerator, where there is one."""
-    head.to(processes.state().device)
+    head.to(process_group.state().device)
 
 
 def fit(
@@ -103,7 +104,7 @@ def fit(
 ) -> Fit:
     """Train what of `head` requires a gradient, in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
 
-    Of several processes each trains on its share of every batch, to the same weights (processes.py).
+    Of several processes each trains on its share of every batch, to the same weights (distributed/process_group.py).
 
     After each epoch `validate(step)` scores the head, higher is better; training stops at the first epoch that is no
     better and the best weights come back. Without it the last weights stay.
@@ -121,7 +122,7 @@ def fit(
         FailedTrainingError: the loss is not finite any more.
         ConfigError: the checkpoint cannot be written, or of several processes one does not find it.
     """
-    group = processes.current()
+    group = process_group.current()
     whole = GradientAccumulationPlugin(num_steps=1)  # else the launcher's setting would divide every gradient
     with patch_environment(accelerate_use_fsdp="false"):  # it would take the shards for its own
         # Its state is one for all trainings.

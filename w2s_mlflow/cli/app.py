@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from w2s_mlflow import config as options
-from w2s_mlflow import launch, registry
+from w2s_mlflow import registry
 from w2s_mlflow.cli import arguments, catalog, commands, terminal
+from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from w2s_mlflow import launch
+from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import recorder, session

@@ -19,8 +19,9 @@ from mlflow.entities import InputTag as DatasetTag
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from w2s_mlflow import __version__, checkpoint, launch, scratch
+from w2s_mlflow import __version__, checkpoint, scratch
 from w2s_mlflow.checkpoint import Checkpoint
+from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
 from w2s_mlflow.tracking import session, worker

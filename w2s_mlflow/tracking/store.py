@@ -14,8 +14,9 @@ from typing import Any
 
 from mlflow.entities import Run, RunTag
 
-from w2s_mlflow import checkpoint, launch, scratch
+from w2s_mlflow import checkpoint, scratch
 from w2s_mlflow.config import as_dict, flat
+from w2s_mlflow.distributed import launch
 from w2s_mlflow.tracking import claims, following, results, session, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording

@@ -166,9 +166,9 @@ def _store() -> Store:
     """The store of the group of processes, which is joined on first use."""
     from torch import distributed
 
-    from w2s_mlflow import processes
+    from w2s_mlflow.distributed import process_group
 
-    processes.state()
+    process_group.state()
     return distributed.distributed_c10d._get_default_store()
 
 
