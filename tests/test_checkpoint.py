@@ -25,10 +25,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from w2s_mlflow import checkpoint, models, scratch, train
+from w2s_mlflow import checkpoint, models, train
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.heads import Encoded, Head, build
+from w2s_mlflow.local import scratch
 from w2s_mlflow.losses import cross_entropy
 from w2s_mlflow.records import Example, Floats
 

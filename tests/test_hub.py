@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from huggingface_hub import constants
 
-from w2s_mlflow import hub
+from w2s_mlflow.local import hub
 
 
 @pytest.fixture(autouse=True)

@@ -161,7 +161,7 @@ EDITS = {
     "a table": ("tables/pgr.py", "CAPTION = ", "CAPTION = 'x' + ", {"analyze"}),
     "a message": ("config.py", "must be {rule}, got", "should be {rule}, but is", set()),
     "the command line": ("cli/app.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
-    "the cache": ("cache.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
+    "the cache": ("local/arrays.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
 }  # fmt: skip
 
 

@@ -23,10 +23,11 @@ from torch._C._distributed_c10d import HashStore, Store
 
 from tests.conftest import SMALL, runs
 from tests.servers import DEADLINE
-from w2s_mlflow import checkpoint, exceptions, scratch
+from w2s_mlflow import checkpoint, exceptions
 from w2s_mlflow.cli import app
 from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, sweep
 from w2s_mlflow.tracking import following, recorder, results, server
 from w2s_mlflow.tracking.fingerprint import Parts

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from transformers import RobertaConfig, RobertaModel
 
 from tests import trunks
-from w2s_mlflow import cache, models, tasks, tokens
+from w2s_mlflow import models, tasks, tokens
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.heads import Head, build
+from w2s_mlflow.local import arrays
+from w2s_mlflow.local.scratch import OLD, place
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
-from w2s_mlflow.scratch import OLD, place
 from w2s_mlflow.tasks import HEADS
 from w2s_mlflow.tokens import Encoded, Reader, cut
 
@@ -329,7 +330,7 @@ def test_rows_are_read_where_nothing_can_be_written(made: list[int], monkeypatch
 def test_few_rows_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path))
     Reader(*trunks.bert()[::-1]).read(TEXTS)
-    assert not place(cache.FOLDER).exists()
+    assert not place(arrays.FOLDER).exists()
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from w2s_mlflow import scratch
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import scratch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from w2s_mlflow import cache
 from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.local import arrays as local_arrays
 from w2s_mlflow.records import Floats, Ints
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class Reader:
         """
         make = functools.partial(self._read, rows, keep_end, closed)
         large = sum(len(text) for row in rows for text in row) >= KEPT
-        arrays = cache.arrays(self._key(rows, keep_end, closed), make) if large else make()
+        arrays = local_arrays.arrays(self._key(rows, keep_end, closed), make) if large else make()
         lengths_R = arrays["lengths"]
         return Encoded(arrays["flat"], _starts(lengths_R), lengths_R, rows_per_example, self.pad_id, arrays.get("types"))
 

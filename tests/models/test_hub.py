@@ -42,8 +42,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from w2s_mlflow import fitted, heads, hub, models, predict
+from w2s_mlflow import fitted, heads, models, predict
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import hub
 from w2s_mlflow.models import _checkpoint, _digest, _loading
 from w2s_mlflow.models._loading import counted
 from w2s_mlflow.records import Example

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tasks import mirror
-from w2s_mlflow import hub, tasks
+from w2s_mlflow import tasks
 from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import hub
 from w2s_mlflow.tasks import _hub
 from w2s_mlflow.tasks._hub import Parts, Table
 from w2s_mlflow.tasks._rows import Draft, Source

@@ -14,8 +14,9 @@ from mlflow.entities import Metric
 
 from tests.conftest import SMALL, runs
 from tests.tracking.test_store import beat, status_of
-from w2s_mlflow import checkpoint, scratch
+from w2s_mlflow import checkpoint
 from w2s_mlflow.data import loading
+from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import results, server, session, store, worker
 from w2s_mlflow.tracking.fingerprint import Parts

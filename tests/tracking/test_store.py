@@ -17,8 +17,8 @@ import pytest
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from tests.conftest import runs
-from w2s_mlflow import scratch
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import supervisor
 from w2s_mlflow.tracking import claims, results, server, session, store, worker
 from w2s_mlflow.tracking.fingerprint import Parts

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow import scratch
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Ints, JoinError, canonical_json
 
 if TYPE_CHECKING:

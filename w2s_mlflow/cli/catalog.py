@@ -14,7 +14,7 @@ from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.data import loading, splits
 from w2s_mlflow.data.loading import mirror
 from w2s_mlflow.exceptions import must
-from w2s_mlflow.scratch import replacing
+from w2s_mlflow.local.scratch import replacing
 from w2s_mlflow.tasks import NotFoundError, Task
 
 Table = list[dict[str, Any]]

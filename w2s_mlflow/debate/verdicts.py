@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow import judges, scratch
+from w2s_mlflow import judges
 from w2s_mlflow.judges import Judge
+from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Debate, Verdict, canonical_json
 
 LOG = logging.getLogger("w2s_mlflow")

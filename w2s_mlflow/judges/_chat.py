@@ -25,8 +25,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse
 from urllib3.util import Retry
 
-from w2s_mlflow import scratch
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import scratch
 from w2s_mlflow.records import canonical_json
 
 KEY = "W2S_ENDPOINT_KEY"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2s_mlflow import hub
 from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.local import hub
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")

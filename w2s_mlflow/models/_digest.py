@@ -7,8 +7,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from w2s_mlflow.local.scratch import place, replacing
 from w2s_mlflow.models._checkpoint import TOKENIZERS, Checkpoint
-from w2s_mlflow.scratch import place, replacing
 
 BESIDE = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
 """What moves tokens or the model beside the weights; a generation's settings and a template of chats do not."""

@@ -8,8 +8,9 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import hub, streams
+from w2s_mlflow import streams
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import hub
 from w2s_mlflow.models import ANY, Rung, Size
 from w2s_mlflow.models._checkpoint import Checkpoint, first_line, look
 from w2s_mlflow.models._digest import digest

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import scratch
 from w2s_mlflow.exceptions import must
+from w2s_mlflow.local import scratch
 
 if TYPE_CHECKING:
     import optuna

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from w2s_mlflow import cache, models, streams, tasks
+from w2s_mlflow import models, streams, tasks
 from w2s_mlflow.analysis.stage_tables import PROBES
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.data import gold, loading
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import arrays
 from w2s_mlflow.records import Floats, Ints, canonical_json
 from w2s_mlflow.stages import _finetune, _runs, student
 from w2s_mlflow.stages._options import model_name
@@ -154,12 +155,12 @@ def _activations(head: Callable[[], Head], weights: str, concept: gold.Concept, 
     key = [weights, concept.digest, *how, [example.segments for example in examples]]
     name = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:32]
 
-    def made() -> cache.Arrays:
+    def made() -> arrays.Arrays:
         read = heads.responses if tasks.find(concept.task).head == "compare" else heads.whole
         data = read(head().reader, examples)
         return {"hidden": predict.layers(head(), data, pooling, config.micro_batch, config.dtype)}
 
-    found_NLD: Floats = cache.arrays(f"probe-{name}", made)["hidden"]
+    found_NLD: Floats = arrays.arrays(f"probe-{name}", made)["hidden"]
     return found_NLD
 
 

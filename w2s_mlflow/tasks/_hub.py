@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import hub
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import hub
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Human, NotFoundError, Task
 from w2s_mlflow.tasks._rows import Reader, Source, assemble, without_large_groups

@@ -27,8 +27,8 @@ import chess
 import numpy as np
 
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local.scratch import replacing
 from w2s_mlflow.records import Rows
-from w2s_mlflow.scratch import replacing
 from w2s_mlflow.tasks import Task, _files, _hub
 from w2s_mlflow.tasks import _puzzle_search as search
 from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, draw, same

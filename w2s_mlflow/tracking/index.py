@@ -21,7 +21,7 @@ from urllib.request import url2pathname
 
 from mlflow.entities import Run, ViewType
 
-from w2s_mlflow import scratch
+from w2s_mlflow.local import scratch
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.tracking.server import where

@@ -19,10 +19,11 @@ from mlflow.entities import InputTag as DatasetTag
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from w2s_mlflow import __version__, checkpoint, scratch
+from w2s_mlflow import __version__, checkpoint
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import must
+from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
 from w2s_mlflow.tracking import session, worker
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of

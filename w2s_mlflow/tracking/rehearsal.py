@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from w2s_mlflow import scratch
 from w2s_mlflow.checkpoint import Checkpoint
+from w2s_mlflow.local import scratch
 from w2s_mlflow.tracking.recorder import Recorder
 
 if TYPE_CHECKING:

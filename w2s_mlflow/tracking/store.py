@@ -14,9 +14,10 @@ from typing import Any
 
 from mlflow.entities import Run, RunTag
 
-from w2s_mlflow import checkpoint, scratch
+from w2s_mlflow import checkpoint
 from w2s_mlflow.config import as_dict, flat
 from w2s_mlflow.distributed import launch
+from w2s_mlflow.local import scratch
 from w2s_mlflow.tracking import claims, following, results, session, worker
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording

@@ -21,7 +21,7 @@ import mlflow
 import psutil
 from mlflow.entities import Run
 
-from w2s_mlflow import scratch
+from w2s_mlflow.local import scratch
 from w2s_mlflow.tracking.server import client, experiment, launch_run_id
 
 BEAT = 10.0

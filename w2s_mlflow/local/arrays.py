@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow.scratch import place, remove_old, replacing
+from w2s_mlflow.local.scratch import place, remove_old, replacing
 
 Arrays = Mapping[str, NDArray[Any]]
 FOLDER = "tokens"
