@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from w2s_mlflow.analysis import build, report
+from w2s_mlflow.methods import presets
 from w2s_mlflow.registry import plugin
-from w2s_mlflow.stages import _methods, student
+from w2s_mlflow.stages import student
 from w2s_mlflow.stages.sweep import parse_seeds
 
 SIZES = {"sst2": 3000, "cola": 3000, "qnli": 3000, "wic": 3000, "hh_rlhf": 1600, "puzzles": 3000}
@@ -63,7 +64,7 @@ def main() -> None:
 def methods(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The options of each method; one with a chain comes once for each decay."""
     for name in given.methods:
-        if not _methods.METHODS[name].get("chain"):
+        if not presets.METHODS[name].get("chain"):
             yield {"method": name}
             continue
         for decay in given.lr_decays:

@@ -16,7 +16,8 @@ from w2s_mlflow import models
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.figures._chain import figure
-from w2s_mlflow.stages import _chain, _finetune, _methods, student
+from w2s_mlflow.methods import bootstrapping, presets
+from w2s_mlflow.stages import _finetune, student
 from w2s_mlflow.tracking import planned, results, session
 from w2s_mlflow.tracking.results import Result
 
@@ -35,7 +36,7 @@ def walked(rounds: int, best: str, each_round: str | None = None) -> tuple[list[
     def choose(links: Sequence[str]) -> str:
         return next(link for link in links if link.startswith(best))
 
-    return _chain.walk(NAMES, rounds, "weak", fit, choose, each_round)
+    return bootstrapping.walk(NAMES, rounds, "weak", fit, choose, each_round)
 
 
 def test_a_round_goes_through_all_models_and_the_next_starts_from_the_best() -> None:
@@ -55,13 +56,13 @@ def test_to_the_letter_the_strong_model_is_fitted_in_each_round_and_labels_for_t
 
 def test_two_models_of_the_ladder_lie_between() -> None:
     weak, strong = (models.find(name, "x") for name in ("chess-60k", "chess-426k"))
-    assert _chain.between(weak, strong) == ["chess-121k", "chess-222k"]
-    assert _chain.between(models.find("chess-27k", "x"), models.find("chess-60k", "x")) == ["chess-43k"]
-    assert _chain.between(models.find("pythia-14m", "x"), models.find("pythia-12b", "x")) == ["pythia-70m", "pythia-1b"]
+    assert bootstrapping.between(weak, strong) == ["chess-121k", "chess-222k"]
+    assert bootstrapping.between(models.find("chess-27k", "x"), models.find("chess-60k", "x")) == ["chess-43k"]
+    assert bootstrapping.between(models.find("pythia-14m", "x"), models.find("pythia-12b", "x")) == ["pythia-70m", "pythia-1b"]
     with pytest.raises(
         ConfigError, match=r"^--chain must name the models between chess-222k and chess-426k, no ladder has one$"
     ):
-        _chain.between(models.find("chess-222k", "x"), strong)
+        bootstrapping.between(models.find("chess-222k", "x"), strong)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ def test_full_is_all_three_and_each_link_has_the_loss_and_has_read() -> None:
 def test_the_chain_is_drawn_as_it_went() -> None:
     found = student.run(config())
     links, weak = chain_of(found), results.get(found.tags["w2s.weak_run_id"])
-    nodes = _chain._nodes(found, links, weak, "test")
+    nodes = bootstrapping._nodes(found, links, weak, "test")
     assert [(node.name, node.column, node.round) for node in nodes] == [
         ("chess-27k", 0, 0),
         ("chess-43k", 1, 0),
@@ -236,7 +237,7 @@ def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str
 
 def test_presets_are_told_from_what_they_are_made_of() -> None:
     plain: dict[str, Any] = {"weak": "chess-60k", "strong": "chess-426k"}
-    for method in _methods.METHODS:
+    for method in presets.METHODS:
         resolved = student.Config(**plain, method=method).resolved()
         assert resolved.method == method and student.Config(**vars(resolved) | {"method": "auto"}).resolved().method == method
     assert student.Config(**plain, method="bootstrap").resolved().chain == "chess-121k,chess-222k"

@@ -23,22 +23,10 @@ from w2s_mlflow.explainers import extractive
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.judges.reward import Reward
+from w2s_mlflow.methods import presets, student_options
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
 from w2s_mlflow.registry import plugin, plugins
-from w2s_mlflow.stages import (
-    _aligning,
-    _finetune,
-    _methods,
-    _runs,
-    _student_options,
-    analyze,
-    ceiling,
-    facilitate,
-    rule,
-    student,
-    supervisor,
-    sweep,
-)
+from w2s_mlflow.stages import _aligning, _finetune, _runs, analyze, ceiling, facilitate, rule, student, supervisor, sweep
 from w2s_mlflow.tracking import results, server
 from w2s_mlflow.tracking.results import Result
 
@@ -130,7 +118,7 @@ def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in _methods.METHODS]
+    "method", [pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in presets.METHODS]
 )
 def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> None:
     sizes = {**SMALL, "weak": "chess-27k", "report": "none"}
@@ -205,7 +193,7 @@ def types_of(function: Any) -> set[Any]:
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
 DEBATING = (_aligning, policy_gradient, play, past_verdicts, verdicts, transcripts, extractive, judge_model)
-BLIND = (student, facilitate, _student_options, _methods, _finetune, _runs, train, predict, heads, *LOSSES, *DEBATING)
+BLIND = (student, facilitate, student_options, presets, _finetune, _runs, train, predict, heads, *LOSSES, *DEBATING)
 
 
 @pytest.mark.parametrize("module", BLIND, ids=lambda module: module.__name__)

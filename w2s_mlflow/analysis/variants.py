@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import config as options
 from w2s_mlflow import models, registry
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages import _methods
+from w2s_mlflow.methods import presets
 from w2s_mlflow.stages._options import NONE
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "turn")
 """What names a run; only a facilitated weak model has a turn."""
-METHOD_OPTIONS = {*_methods.PRIMITIVES, *options.loss_options(), "rounds", "lr_decay", "strong_each_round", "calibrate"}
+METHOD_OPTIONS = {*presets.PRIMITIVES, *options.loss_options(), "rounds", "lr_decay", "strong_each_round", "calibrate"}
 METHOD_OPTIONS |= {"learning_rate", "batch_size"}
 """What makes a method; runs that differ in any other option are not compared."""
 
@@ -96,7 +96,7 @@ def defaults(stage: str = "student", **named: str) -> dict[str, str]:
         for given in (chosen, {name: value for name, value in chosen.items() if name != "method"}):
             with contextlib.suppress(ConfigError):
                 return _logged(kind(**given).resolved())
-    return _logged(kind()) | {name: str(value) for name, value in _methods.PRIMITIVES.items()}
+    return _logged(kind()) | {name: str(value) for name, value in presets.PRIMITIVES.items()}
 
 
 def _logged(config: Any) -> dict[str, str]:

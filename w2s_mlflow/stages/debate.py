@@ -30,8 +30,9 @@ from w2s_mlflow.data.splits import Split
 from w2s_mlflow.debate import alignment_options, debate_tables, measures, participants, play, transcripts, verdicts
 from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.exceptions import must, unknown
+from w2s_mlflow.methods import presets
 from w2s_mlflow.records import Example
-from w2s_mlflow.stages import _aligning, _finetune, _methods, _runs, student, supervisor
+from w2s_mlflow.stages import _aligning, _finetune, _runs, student, supervisor
 from w2s_mlflow.stages._options import OF_STUDENT, Training, model_name
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in _methods.METHODS or _methods.METHODS[self.method].get("labels") in _methods.DEBATES:
-            legal = [name for name in _methods.METHODS if name not in _methods.DEBATES]
+        if self.method not in presets.METHODS or presets.METHODS[self.method].get("labels") in presets.DEBATES:
+            legal = [name for name in presets.METHODS if name not in presets.DEBATES]
             raise unknown("--method", self.method, legal)
         if self.explainer not in (*CHOOSERS, *SAID):
             raise unknown("--explainer", self.explainer, (*CHOOSERS, *SAID))

@@ -24,8 +24,9 @@ from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import must
+from w2s_mlflow.methods import presets
 from w2s_mlflow.records import Example, Ints
-from w2s_mlflow.stages import _finetune, _methods, _runs, ceiling, student
+from w2s_mlflow.stages import _finetune, _runs, ceiling, student
 from w2s_mlflow.stages._options import model_name
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Config(student.Config):
         for name, value in (("ceiling", "gold"), ("report", "test")):
             if getattr(self, name) != value:
                 raise must(name, f"{value} for a comparison of errors", getattr(self, name))
-        if _methods.labels_file(self.labels):
+        if presets.labels_file(self.labels):
             raise must("labels", "those of a supervisor for a comparison of errors", self.labels)
 
     def reads_text(self) -> bool:

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Questions, Split
 from w2s_mlflow.exceptions import must
+from w2s_mlflow.methods import trajectory
+from w2s_mlflow.methods.facilitation_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
+from w2s_mlflow.methods.trajectory import Turn
 from w2s_mlflow.records import Example, SoftLabels
-from w2s_mlflow.stages import _finetune, _runs, _scoring, _trajectory, ceiling, student, supervisor
-from w2s_mlflow.stages._facilitate_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
+from w2s_mlflow.stages import _finetune, _runs, _scoring, ceiling, student, supervisor
 from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import model_name
-from w2s_mlflow.stages._trajectory import Turn
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Head
@@ -70,7 +71,7 @@ def run(config: Config) -> Result:
     for number in range(2, config.iterations + 1):
         teacher = student.on_labels_of(turns[-1].weak, _student(asked))
         turns.append(Turn(teacher, _facilitated(lesson, teacher, number)))
-    return turns[-1].weak if config.report == "none" else _trajectory.attach(weak, turns, config.report)
+    return turns[-1].weak if config.report == "none" else trajectory.attach(weak, turns, config.report)
 
 
 def _questions(config: Config, cut: Split) -> Questions:

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import registry, tasks
 from w2s_mlflow.data import gold, label_files, loading
 from w2s_mlflow.data.splits import Split
+from w2s_mlflow.methods import bootstrapping, presets
+from w2s_mlflow.methods.presets import AUTO, labels_file, labels_run
+from w2s_mlflow.methods.student_options import ORACLE, Config
 from w2s_mlflow.records import GIVEN, SoftLabels
-from w2s_mlflow.stages import _chain, _finetune, _methods, _runs, _scoring, ceiling, generative, supervisor
+from w2s_mlflow.stages import _finetune, _runs, _scoring, ceiling, generative, supervisor
 from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._methods import AUTO, labels_file, labels_run
 from w2s_mlflow.stages._options import NONE, OF_STUDENT, model_name
-from w2s_mlflow.stages._student_options import ORACLE, Config
 
 if TYPE_CHECKING:
     from w2s_mlflow.heads import Head
@@ -53,7 +54,7 @@ def run(config: Config) -> Result:
 
 def on_labels_of(labeller: Result, config: Config) -> Result:
     """The run of a student that learns what another run says of `transfer`, in place of its supervisor's labels."""
-    return _run(replace(config, labels=f"{_methods.RUN}{labeller.run_id}"), labeller)
+    return _run(replace(config, labels=f"{presets.RUN}{labeller.run_id}"), labeller)
 
 
 def _run(config: Config, labeller: Result | None) -> Result:
@@ -61,12 +62,12 @@ def _run(config: Config, labeller: Result | None) -> Result:
     given = _labels_given(config, cut)
     if labeller is None and (run_id := labels_run(config.labels)) is not None:
         labeller = _runs.labeller(run_id, config.weak, cut)
-    inputs = {"weak": _supervisor(config)} if config.labels in (*_methods.WEAK, "random") else {}
+    inputs = {"weak": _supervisor(config)} if config.labels in (*presets.WEAK, "random") else {}
     inputs |= {"labels": labeller} if labeller else {}
     links: list[Result] = []
     if config.chain:
         links, inputs["labels"] = _links(asked, config, cut, inputs.pop("weak"))
-    if config.labels in _methods.DEBATES:
+    if config.labels in presets.DEBATES:
         inputs["labels"] = _debated(asked)
     if config.generative_epochs:
         inputs["generative"] = _reader(config)
@@ -89,13 +90,13 @@ def _run(config: Config, labeller: Result | None) -> Result:
         labels = given or _labels(config, cut, inputs, recorder)
         return _make(_at_end(config), cut, labels, _watched(config, cut, labels, recorder), start, recorder)
 
-    tags = {_runs.GOLD: "transfer"} if config.labels in _methods.GOLD or config.early_stopping == ORACLE else {}
+    tags = {_runs.GOLD: "transfer"} if config.labels in presets.GOLD or config.early_stopping == ORACLE else {}
     tags |= {CHAIN: ",".join(link.run_id for link in links)} if links else {}
     found = _runs.produce(parts, config, cut, identity, _note(config, inputs, links), make, inputs, tags)
     if config.report == "none":
         return found
     found = _scoring.report(found, config, cut, _beside(config), given)
-    return _chain.draw(found, links, _supervisor(config), config.report) if links else found
+    return bootstrapping.draw(found, links, _supervisor(config), config.report) if links else found
 
 
 def _roots(config: Config) -> list[str]:
@@ -150,9 +151,9 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
         planned_only = not all(link.run_id for link in links)
         return links[-1] if planned_only else max(links, key=agreement)  # of equal ones the first, the smallest
 
-    names = _chain.names(str(config.chain))
+    names = bootstrapping.names(str(config.chain))
     strong = config.strong if config.strong_each_round else None
-    return _chain.walk(names, int(config.rounds or 1), weak, fit, best, strong)
+    return bootstrapping.walk(names, int(config.rounds or 1), weak, fit, best, strong)
 
 
 def _link(config: Config, cut: Split, position: int, decay: float, before: Result, weak: Result) -> Result:
@@ -182,7 +183,7 @@ def _at_end(config: Config) -> Config:
     if not config.chain:
         return config
     assert config.learning_rate is not None and config.lr_decay is not None
-    return replace(config, learning_rate=config.learning_rate / config.lr_decay ** len(_chain.names(config.chain)))
+    return replace(config, learning_rate=config.learning_rate / config.lr_decay ** len(bootstrapping.names(config.chain)))
 
 
 def _labels(config: Config, cut: Split, inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
@@ -236,7 +237,7 @@ def _debated(asked: Config) -> Result:
     """The debates on `transfer` whose verdicts are the labels: a plain student of these options against the supervisor."""
     stage = registry.plugin("stages", "debate", "the stage")  # by its name, as it needs students itself
     own = {name: getattr(asked, name) for name in OF_STUDENT}
-    form = _methods.primitives(asked.method, {name: getattr(asked, name) for name in _methods.PRIMITIVES})["labels"]
+    form = presets.primitives(asked.method, {name: getattr(asked, name) for name in presets.PRIMITIVES})["labels"]
     how = {"form": form, "split": "transfer", "questions": None, "report": "none", "traces": 0}
     found: Result = stage.run(stage.Config(**own, **asked.shared() | how))
     return found
@@ -270,10 +271,10 @@ def _make(
 def _note(config: Config, inputs: Mapping[str, Result], links: Sequence[Result]) -> str:
     from w2s_mlflow.tracking import results
 
-    how = _methods.HOW.get(str(config.labels), f"finetuned on {model_name(config.weak, 'weak')}")
+    how = presets.HOW.get(str(config.labels), f"finetuned on {model_name(config.weak, 'weak')}")
     if "weak" in inputs:
         how = f"{how} the labels of {results.link(inputs['weak'])}"
-    if config.labels in _methods.DEBATES:
+    if config.labels in presets.DEBATES:
         how = f"{how} {results.link(inputs['labels'])}"
     elif "labels" in inputs:
         how = f"finetuned on the labels of {results.link(inputs['labels'])}"

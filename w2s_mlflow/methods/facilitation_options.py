@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from w2s_mlflow import exceptions
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import LARGEST, must
-from w2s_mlflow.stages import _methods, _student_options
+from w2s_mlflow.methods import presets, student_options
 from w2s_mlflow.stages._options import Training
 
 STUDENT, CEILING, RUN = "student", "ceiling", "run"
@@ -18,7 +18,7 @@ SUPERVISOR = "supervisor"
 
 
 @checked_dataclass
-class Config(_student_options.Config):
+class Config(student_options.Config):
     """Who teaches (a student, asked for by its own options), on which text, and how often."""
 
     teacher: str = STUDENT
@@ -54,7 +54,7 @@ class Config(_student_options.Config):
             raise must("temperature", "1 with --targets hard, which it does not change", self.temperature)
         if self.question_rows is not None and self.questions != REST:
             raise must("question_rows", f"left out unless --questions is {REST}", self.question_rows)
-        if _methods.labels_file(self.labels):
+        if presets.labels_file(self.labels):
             raise must("labels", "those of a supervisor, the weak model that is taught", self.labels)
 
     def _check_turns(self) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from w2s_mlflow.exceptions import must
-from w2s_mlflow.stages import _chain
+from w2s_mlflow.methods import bootstrapping
 
 AUTO, CUSTOM = "auto", "custom"
 PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "chain": None, "generative_epochs": 0}
 PRIMITIVES |= {"labels": "weak", "weights": "pretrained"}
-FULL = {"loss": "confidence", "chain": _chain.AUTO, "generative_epochs": 1}
+FULL = {"loss": "confidence", "chain": bootstrapping.AUTO, "generative_epochs": 1}
 METHODS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "confidence": {"loss": "confidence"},
-    "bootstrap": {"chain": _chain.AUTO},
+    "bootstrap": {"chain": bootstrapping.AUTO},
     "generative": {"generative_epochs": 1},
     "full": FULL,
     "full-without-confidence": {**FULL, "loss": "cross_entropy"},

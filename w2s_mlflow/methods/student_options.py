@@ -11,8 +11,8 @@ from w2s_mlflow import config as options
 from w2s_mlflow import exceptions, losses, models, registry
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError, must, unknown
-from w2s_mlflow.stages import _chain, _methods
-from w2s_mlflow.stages._methods import AUTO, CUSTOM, METHODS, labels_file
+from w2s_mlflow.methods import bootstrapping, presets
+from w2s_mlflow.methods.presets import AUTO, CUSTOM, METHODS, labels_file
 from w2s_mlflow.stages._options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
@@ -97,8 +97,8 @@ class Config(Training):
                 raise must(name, "left out without --chain", value)
         if chain and self._primitives()["labels"] != "weak":
             raise must("chain", "left out unless --labels is weak", chain)
-        if chain and chain != _chain.AUTO:
-            _chain.names(chain)
+        if chain and chain != bootstrapping.AUTO:
+            bootstrapping.names(chain)
 
     def _check_loss(self) -> None:
         loss = self._primitives()["loss"]
@@ -110,14 +110,14 @@ class Config(Training):
         found(**self.loss_options)
 
     def _primitives(self) -> dict[str, Any]:
-        return _methods.primitives(self.method, {name: getattr(self, name) for name in _methods.PRIMITIVES})
+        return presets.primitives(self.method, {name: getattr(self, name) for name in presets.PRIMITIVES})
 
     def resolved(self) -> Self:
         """The same with the primitives, the loss's options and the method's name filled in."""
         primitives = self._primitives()
         plugin = registry.plugin("losses", primitives["loss"], "--loss")
         chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.rung().large)
-        values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": _methods.name_of(primitives)}
+        values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": presets.name_of(primitives)}
         if path := labels_file(self.labels):
             values["weak"] = f"{GIVEN}{Path(path).stem}"
         if primitives["generative_epochs"]:
@@ -125,8 +125,8 @@ class Config(Training):
             values["batch_size"] = self.batch_size or AFTER_READING["batch_size"]
         if primitives["chain"]:
             values |= {"rounds": self.rounds or ROUNDS, "lr_decay": self.lr_decay or DECAY}
-        if primitives["chain"] == _chain.AUTO:
-            values["chain"] = ",".join(_chain.between(models.find(self.weak, "weak"), self.rung()))
+        if primitives["chain"] == bootstrapping.AUTO:
+            values["chain"] = ",".join(bootstrapping.between(models.find(self.weak, "weak"), self.rung()))
         filled = replace(self, **values)
         resolved = super(Config, filled).resolved()
         if resolved.labels == "nothing" and resolved.head != "choose":
