@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from transformers import AutoModel
 
-from w2s_mlflow import heads, models, predict, tasks, token_batches
+from w2s_mlflow import models, tasks
+from w2s_mlflow.modeling import heads, inference, token_batches
 
 BUDGETS = (512, 1024, 2048, 4096, 8192, 16384)
 LENGTH = 16
@@ -45,7 +46,7 @@ def rung(name: str) -> Callable[[int], int]:
 
     def read(budget: int) -> int:
         token_batches.BUDGET = budget
-        return len(predict.probabilities(head, data))
+        return len(inference.probabilities(head, data))
 
     return read
 

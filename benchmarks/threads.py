@@ -21,8 +21,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from w2s_mlflow import heads, models, tasks, train
+from w2s_mlflow import models, tasks, train
 from w2s_mlflow.losses import cross_entropy
+from w2s_mlflow.modeling import heads
 from w2s_mlflow.registry import plugin
 
 EXAMPLES, REPEATS = 256, 5

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from tests.test_gradients import LOSSES, examples, labels, made
-from w2s_mlflow import batching, gradients, language, predict, train
+from w2s_mlflow import batching, gradients, train
 from w2s_mlflow.distributed import process_group
-from w2s_mlflow.heads import Classify
+from w2s_mlflow.modeling import inference, language_modeling
+from w2s_mlflow.modeling.heads import Classify
 
 ROWS = 33
 """Not to be shared out evenly."""
@@ -34,7 +35,7 @@ def results() -> dict[str, Tensor]:
 
 
 def _losses(name: str) -> dict[str, gradients.Loss]:
-    return {"next": language.loss} if name == "language" else LOSSES
+    return {"next": language_modeling.loss} if name == "language" else LOSSES
 
 
 def _gradients() -> Iterator[tuple[str, Tensor]]:
@@ -65,7 +66,7 @@ def _trained() -> Iterator[tuple[str, Tensor]]:
         head = made(kind, name)
         data, labels_NC = head.encode(examples(ROWS)), None if name == "language" else labels(ROWS)
         options = train.Options(epochs=2, batch_size=8, learning_rate=1e-3, seed=0, micro_batch=2)
-        fitted = train.fit(head, data, labels_NC, _losses(name).get("confidence", language.loss), options)
+        fitted = train.fit(head, data, labels_NC, _losses(name).get("confidence", language_modeling.loss), options)
         yield f"{kind}-{name}/steps", torch.tensor([fitted.steps, fitted.tokens])
         for weight_name, weight in head.state_dict().items():
             yield f"{kind}-{name}/{weight_name}", weight.clone()
@@ -77,12 +78,12 @@ def _predicted() -> Iterator[tuple[str, Tensor]]:
     assert isinstance(head, Classify)
     data = head.encode(examples(ROWS))
     for micro_batch in (1, 8, None):
-        yield f"probabilities/{micro_batch}", torch.from_numpy(predict.probabilities(head, data, micro_batch))
-        pooled_RD = predict.pooled(head, data, micro_batch).pooled_RD
+        yield f"probabilities/{micro_batch}", torch.from_numpy(inference.probabilities(head, data, micro_batch))
+        pooled_RD = inference.pooled(head, data, micro_batch).pooled_RD
         assert pooled_RD is not None
         yield f"pooled/{micro_batch}", torch.from_numpy(pooled_RD)
     reader = made("llama", "language")
-    yield "mean_loss", torch.tensor([language.mean_loss(reader, reader.encode(examples(ROWS)), 4)])
+    yield "mean_loss", torch.tensor([language_modeling.mean_loss(reader, reader.encode(examples(ROWS)), 4)])
 
 
 def check_words(group: process_group.Group) -> None:

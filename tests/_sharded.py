@@ -22,10 +22,11 @@ from torch.distributed.tensor import DTensor
 
 from tests._launched import HEADS, ROWS, _backward, _losses
 from tests.test_gradients import examples, labels, made
-from w2s_mlflow import batching, gradients, language, learned, metrics, predict, sharded, train
+from w2s_mlflow import batching, gradients, learned, metrics, sharded, train
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.distributed import launch, process_group
-from w2s_mlflow.heads import Classify, Head
+from w2s_mlflow.modeling import inference, language_modeling
+from w2s_mlflow.modeling.heads import Classify, Head
 
 PLAIN: dict[str, Any] = {"lora": None, "freeze": None, "gradient_checkpointing": False}
 TRAININGS: dict[str, dict[str, Any]] = {
@@ -66,7 +67,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
             for micro_batch in sizes:
                 device = torch.device("cpu")
                 parts = batching.share(data, np.arange(rows), micro_batch, device, group, even=launch.shards())
-                loss = _losses(name).get("confidence", language.loss)
+                loss = _losses(name).get("confidence", language_modeling.loss)
                 value = gradients.of_batch(learner, learner, parts, labels_NC, loss, 0.5, _backward, group)
                 place = f"{kind}-{name}/{rows}/{micro_batch}"
                 yield f"{place}/loss", value.reshape(1)
@@ -91,14 +92,14 @@ def _trained(
     data, labels_NC = head.encode(examples(ROWS)), labels(ROWS)
     if TRAININGS[how].get("freeze"):  # then its blocks stay idle
         assert isinstance(head, Classify)
-        data = predict.pooled(head, data, 8)
+        data = inference.pooled(head, data, 8)
     scores = []
 
     def validate(step: int) -> float:
         if name == "language":
-            scores.append(-language.mean_loss(head, data, 4))
+            scores.append(-language_modeling.mean_loss(head, data, 4))
         else:
-            scores.append(metrics.agreement_score(predict.probabilities(head, data, 8), labels_NC))
+            scores.append(metrics.agreement_score(inference.probabilities(head, data, 8), labels_NC))
         return len(scores) if len(scores) < 3 else 0.0
 
     def report(step: int, steps: int, values: dict[str, float]) -> None:
@@ -106,7 +107,7 @@ def _trained(
             raise KeyboardInterrupt
 
     options = train.Options(epochs=4, batch_size=8, learning_rate=1e-3, seed=0, micro_batch=2, dtype=dtype)
-    given, loss = None if name == "language" else labels_NC, _losses(name).get("confidence", language.loss)
+    given, loss = None if name == "language" else labels_NC, _losses(name).get("confidence", language_modeling.loss)
     with learned.learning(head, **PLAIN | TRAININGS[how]):
         watch = None if checkpoint else validate
         fitted = train.fit(head, data, given, loss, options, validate=watch, report=report, checkpoint=checkpoint)

@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from w2s_mlflow import checkpoint, models, train
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.heads import Encoded, Head, build
 from w2s_mlflow.local import scratch
 from w2s_mlflow.losses import cross_entropy
+from w2s_mlflow.modeling.heads import Encoded, Head, build
 from w2s_mlflow.records import Example, Floats
 
 OPTIONS = train.Options(epochs=4, batch_size=8, learning_rate=1e-2, seed=3)

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from tests import trunks
-from w2s_mlflow import evidence, heads, predict, train
-from w2s_mlflow.heads import Encoded, Head
+from w2s_mlflow import train
+from w2s_mlflow.modeling import attribution, heads, inference
+from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Example
 
 EXAMPLES = [Example(str(n), str(n), (" ".join("abcd"[: 1 + n % 4]),), ("c", "d b")) for n in range(5)]
@@ -58,7 +59,7 @@ def margin(head: Head, data: Encoded, example: int) -> float:
 def test_a_score_is_how_the_margin_grows_with_the_embedding(kind: str) -> None:
     head = made(kind)
     data = encoded(head)
-    found_T = evidence.scores(head, data, ANSWERS, micro_batch=3)
+    found_T = attribution.scores(head, data, ANSWERS, micro_batch=3)
     step, k = 1e-2, data.rows_per_example
     checked = 0
     for row, (start, length) in enumerate(zip(data.offsets_R, data.lengths_R, strict=True)):
@@ -75,7 +76,7 @@ def test_a_score_is_how_the_margin_grows_with_the_embedding(kind: str) -> None:
 def test_scores_leave_no_gradient_and_no_hook_and_dropout_is_off() -> None:
     head = made("bert").train()
     data = encoded(head)
-    first, second = (evidence.scores(head, data, ANSWERS) for _ in range(2))
+    first, second = (attribution.scores(head, data, ANSWERS) for _ in range(2))
     assert np.array_equal(first, second) and head.training
     assert all(parameter.grad is None for parameter in head.parameters())
     assert not head.model.get_input_embeddings()._forward_hooks
@@ -90,10 +91,10 @@ def test_no_weight_needs_a_gradient_for_the_same_bits(kind: str, monkeypatch: py
     head.model.get_input_embeddings().register_forward_hook(
         lambda *given: learned.append(any(own.requires_grad for own in others))
     )
-    found_T = evidence.scores(head, data, ANSWERS)
+    found_T = attribution.scores(head, data, ANSWERS)
     assert not first.requires_grad and all(own.requires_grad for own in others)
-    monkeypatch.setattr(evidence, "_frozen", nullcontext)
-    assert np.array_equal(evidence.scores(head, data, ANSWERS), found_T)
+    monkeypatch.setattr(attribution, "_frozen", nullcontext)
+    assert np.array_equal(attribution.scores(head, data, ANSWERS), found_T)
     assert learned == [False, True]
 
 
@@ -102,25 +103,25 @@ def test_the_highest_scores_of_each_row_are_kept_and_marks_always() -> None:
     a, b, c, d, e = range(4, 9)
     data = trunks.ragged([[trunks.CLS, a, b, c, d, e, trunks.SEP], [trunks.CLS, a, trunks.SEP]])
     scores_T = np.array([9, 0.1, 0.5, -1, 0.5, 0.4, 9, -9, -9, -9], dtype=np.float32)
-    kept_T = evidence.top(head, data, scores_T, 0.4)  # 2 of 5, and 1 of 1
+    kept_T = attribution.top(head, data, scores_T, 0.4)  # 2 of 5, and 1 of 1
     assert kept_T.tolist() == [True, False, True, False, True, False, True, True, True, True]
-    assert evidence.top(head, data, scores_T, 0.41).sum() == kept_T.sum() + 1  # 2.05 is 3
-    left = evidence.alone(data, kept_T)
+    assert attribution.top(head, data, scores_T, 0.41).sum() == kept_T.sum() + 1  # 2.05 is 3
+    left = attribution.alone(data, kept_T)
     assert left.batch(np.array([0, 1]))["input_ids"].tolist() == [
         [trunks.CLS, b, d, trunks.SEP],
         [trunks.CLS, a, trunks.SEP, 0],
     ]
-    assert evidence.quotes(head, data, kept_T) == ["b … d", "a"]
+    assert attribution.quotes(head, data, kept_T) == ["b … d", "a"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_kept_whole_is_answered_as_before(kind: str) -> None:
     head = made(kind)
     data = encoded(head)
-    whole = evidence.alone(data, np.ones(len(data.flat), dtype=bool))
-    assert np.array_equal(predict.probabilities(head, whole), predict.probabilities(head, data))
-    part = evidence.alone(data, evidence.top(head, data, evidence.scores(head, data, ANSWERS), 0.3))
+    whole = attribution.alone(data, np.ones(len(data.flat), dtype=bool))
+    assert np.array_equal(inference.probabilities(head, whole), inference.probabilities(head, data))
+    part = attribution.alone(data, attribution.top(head, data, attribution.scores(head, data, ANSWERS), 0.3))
     assert len(part) == len(data) and (part.lengths_R >= 1).all() and len(part.flat) < len(data.flat)
-    assert not np.array_equal(predict.probabilities(head, part), predict.probabilities(head, data))
+    assert not np.array_equal(inference.probabilities(head, part), inference.probabilities(head, data))
     if data.types is not None:
         assert part.types is not None and len(part.types) == len(part.flat)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tests import trunks
-from w2s_mlflow import batching, gradients, heads, language, predict, train
-from w2s_mlflow.heads import Batch, Encoded, Head
+from w2s_mlflow import batching, gradients, train
 from w2s_mlflow.losses import confidence
+from w2s_mlflow.modeling import heads, inference, language_modeling
+from w2s_mlflow.modeling.heads import Batch, Encoded, Head
 from w2s_mlflow.records import Example, Floats
 from w2s_mlflow.registry import plugin, plugins
 
@@ -51,7 +52,7 @@ def made(kind: str, name: str, dropout: float = 0.0) -> Head:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-    return language.Language(model, tokenizer) if name == "language" else heads.build(name, model, tokenizer, 2)
+    return language_modeling.Language(model, tokenizer) if name == "language" else heads.build(name, model, tokenizer, 2)
 
 
 def labels(count: int) -> Floats:
@@ -61,7 +62,7 @@ def labels(count: int) -> Floats:
 def of_batch(head: Head, loss: gradients.Loss, micro_batch: int, dtype: str = "float32") -> tuple[float, list[Tensor]]:
     """The loss and the gradients of one batch of 32, which goes through the model in parts."""
     data = head.encode(examples(32))
-    labels_NC = None if isinstance(head, language.Language) else torch.from_numpy(labels(32))
+    labels_NC = None if isinstance(head, language_modeling.Language) else torch.from_numpy(labels(32))
     answer = gradients.computing(head, dtype)
     parts = [data.batch(part) for part in batching.parts(data, np.arange(32), None if micro_batch == 32 else micro_batch)]
     head.train()
@@ -215,7 +216,7 @@ def test_parts_in_bfloat16_draw_and_learn_as_the_whole() -> None:
 
 def test_predictions_are_computed_in_it_too() -> None:
     head, data = fitted("bfloat16")
-    exact, coarse = (predict.probabilities(head, data, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    exact, coarse = (inference.probabilities(head, data, dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert coarse.dtype == np.float32 and not np.array_equal(coarse, exact)
     np.testing.assert_allclose(coarse, exact, atol=0.02)
     np.testing.assert_allclose(coarse.sum(axis=1), 1, atol=1e-6)
@@ -226,4 +227,4 @@ def test_a_fitted_head_can_be_copied_and_is_its_own() -> None:
     twin = copy.deepcopy(head)
     with torch.no_grad():
         head.linear.weight.zero_()  # type: ignore[union-attr, operator]
-    assert not np.array_equal(predict.probabilities(twin, data), predict.probabilities(head, data))
+    assert not np.array_equal(inference.probabilities(twin, data), inference.probabilities(head, data))

@@ -26,10 +26,11 @@ from transformers import (
 from transformers.utils import logging
 
 from tests import trunks
-from w2s_mlflow import fitted, heads, models, predict, train
+from w2s_mlflow import models, train
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.heads import Classify, Head, build
-from w2s_mlflow.language import Language
+from w2s_mlflow.modeling import heads, inference, saved_heads
+from w2s_mlflow.modeling.heads import Classify, Head, build
+from w2s_mlflow.modeling.language_modeling import Language
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS
@@ -55,8 +56,8 @@ def head(name: str) -> Head:
 def test_a_row_scores_the_same_alone_and_beside_a_longer_one(name: str) -> None:
     one = head(name)
     data = one.encode(EXAMPLES)
-    together = predict.probabilities(one, data)
-    alone = np.concatenate([predict.probabilities(one, one.encode([example])) for example in EXAMPLES])
+    together = inference.probabilities(one, data)
+    alone = np.concatenate([inference.probabilities(one, one.encode([example])) for example in EXAMPLES])
     assert together.shape == (3, 2) and together == pytest.approx(alone, abs=1e-6)
     assert together.sum(axis=1) == pytest.approx(np.ones(3))
 
@@ -80,7 +81,7 @@ def test_predictions_come_back_in_the_order_asked_for() -> None:
     one = head("choose")
     data = one.encode(EXAMPLES)
     expected = one(data.batch(np.arange(3))).softmax(dim=-1).detach().numpy()
-    assert predict.probabilities(one, data, micro_batch=2) == pytest.approx(expected, abs=1e-6)
+    assert inference.probabilities(one, data, micro_batch=2) == pytest.approx(expected, abs=1e-6)
 
 
 def test_choose_scores_the_candidates_after_the_last_word() -> None:
@@ -101,8 +102,8 @@ def test_choose_refuses_a_candidate_that_is_not_one_known_word(word: str) -> Non
 def test_compare_swapped_responses_swap_their_scores() -> None:
     one = head("compare")
     swapped = [Example(e.id, e.group, e.segments, e.candidates[::-1]) for e in EXAMPLES]
-    assert predict.probabilities(one, one.encode(swapped))[:, ::-1] == pytest.approx(
-        predict.probabilities(one, one.encode(EXAMPLES)), abs=1e-6
+    assert inference.probabilities(one, one.encode(swapped))[:, ::-1] == pytest.approx(
+        inference.probabilities(one, one.encode(EXAMPLES)), abs=1e-6
     )
 
 
@@ -220,12 +221,12 @@ def test_an_unknown_pooling_is_named() -> None:
 
 def test_pooling_and_limit_come_back_from_disk(tmp_path: Path) -> None:
     one = build("classify", *trunks.bert(), 2, "first", 7).eval()
-    fitted.save(one, tmp_path)
-    other = fitted.load(tmp_path)
+    saved_heads.save(one, tmp_path)
+    other = saved_heads.load(tmp_path)
     assert isinstance(other, Classify) and (other.pooling, other.reader.limit) == ("first", 7)
     asked = [example("a b c d e", "f g h a b"), example("c")]
     np.testing.assert_array_equal(
-        predict.probabilities(other, other.encode(asked)), predict.probabilities(one, one.encode(asked))
+        inference.probabilities(other, other.encode(asked)), inference.probabilities(one, one.encode(asked))
     )
     assert other.encode(asked).lengths_R.tolist() == [7, 3]
 
@@ -276,10 +277,10 @@ MAKERS: dict[str, Callable[[], Head]] = {
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_head_read_from_disk_answers_with_the_same_bits(name: str, tmp_path: Path) -> None:
     one = MAKERS[name]()
-    fitted.save(one, tmp_path)
-    other = fitted.load(tmp_path)
-    expected = predict.probabilities(one, one.encode(EXAMPLES))
-    np.testing.assert_array_equal(predict.probabilities(other, other.encode(EXAMPLES)), expected)
+    saved_heads.save(one, tmp_path)
+    other = saved_heads.load(tmp_path)
+    expected = inference.probabilities(one, one.encode(EXAMPLES))
+    np.testing.assert_array_equal(inference.probabilities(other, other.encode(EXAMPLES)), expected)
     assert (type(other), heads.classes_of(other), type(other.model)) == (type(one), heads.classes_of(one), type(one.model))
     assert {parameter.dtype for parameter in other.parameters()} == {torch.float32}
     assert not any(module.training for module in other.modules())
@@ -297,7 +298,7 @@ def test_a_saved_head_is_a_hugging_face_directory_and_what_the_head_adds(
     name: str, content: list[object], tmp_path: Path
 ) -> None:
     one = finetuned(name)
-    fitted.save(one, tmp_path)
+    saved_heads.save(one, tmp_path)
     assert list(json.loads((tmp_path / "head.json").read_text()).values()) == content
     own = {"head.safetensors"} if name != "choose" else set()
     theirs = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -308,8 +309,8 @@ def test_a_saved_head_is_a_hugging_face_directory_and_what_the_head_adds(
 
 def test_a_loaded_head_no_longer_hangs_on_its_files(tmp_path: Path) -> None:
     one = finetuned("classify")
-    fitted.save(one, tmp_path)
-    other = fitted.load(tmp_path)
+    saved_heads.save(one, tmp_path)
+    other = saved_heads.load(tmp_path)
     for file in tmp_path.glob("*.safetensors"):
         with file.open("r+b") as opened:
             opened.write(bytes(file.stat().st_size))
@@ -320,25 +321,25 @@ def test_saving_and_loading_print_nothing_and_draw_nothing(tmp_path: Path, capfd
     one = finetuned("classify")
     logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     before = torch.get_rng_state()
-    fitted.save(one, tmp_path)
-    fitted.load(tmp_path)
+    saved_heads.save(one, tmp_path)
+    saved_heads.load(tmp_path)
     assert capfd.readouterr() == ("", "")
     assert torch.equal(torch.get_rng_state(), before)
     assert logging.is_progress_bar_enabled()
 
 
 def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
-    fitted.save(finetuned("choose"), tmp_path)
+    saved_heads.save(finetuned("choose"), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({key: tensor for key, tensor in weights.items() if key != "model.norm.weight"}, tmp_path / "model.safetensors")
     with pytest.raises(ConfigError, match=r"not those of LlamaForCausalLM: model\.norm\.weight is missing"):
-        fitted.load(tmp_path)
+        saved_heads.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["Llama9ForCausalLM", "AutoTokenizer", None])
 def test_an_architecture_that_transformers_does_not_have_is_refused(name: str | None, tmp_path: Path) -> None:
-    fitted.save(finetuned("choose"), tmp_path)
+    saved_heads.save(finetuned("choose"), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": name and [name]}))
     with pytest.raises(ConfigError, match=f"must name a model of transformers as its architecture, got '{name or ''}'"):
-        fitted.load(tmp_path)
+        saved_heads.load(tmp_path)

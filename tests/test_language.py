@@ -15,9 +15,10 @@ from transformers import BertForMaskedLM
 
 from tests.losses.test_losses import slow_machine
 from tests.trunks import bert, gpt2, ragged
-from w2s_mlflow import language, train
+from w2s_mlflow import train
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tokens import NOT_ASKED, packed
+from w2s_mlflow.modeling import language_modeling
+from w2s_mlflow.modeling.tokenization import NOT_ASKED, packed
 
 TEXTS = [("a b c a b d a b c",), ("d",), ("a b", "c d h"), ("e f g",)] * 8
 
@@ -26,11 +27,11 @@ def made(kind: str) -> Any:
     """A language model of each kind; `trunk` is an encoder that has lost its output words, as a sentence encoder has."""
     torch.manual_seed(0)
     if kind == "gpt2":
-        return language.head_for(*gpt2())
+        return language_modeling.head_for(*gpt2())
     trunk, tokenizer = bert()
     tokenizer.add_special_tokens({"mask_token": "[MASK]"})
     trunk.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    return language.head_for(trunk if kind == "trunk" else BertForMaskedLM(trunk.config), tokenizer)  # type: ignore[arg-type]
+    return language_modeling.head_for(trunk if kind == "trunk" else BertForMaskedLM(trunk.config), tokenizer)  # type: ignore[arg-type]
 
 
 @slow_machine
@@ -47,7 +48,7 @@ def test_packing_keeps_every_token_in_order_in_rows_of_one_length(lengths: list[
 
 def test_a_causal_model_predicts_every_next_token_of_a_packed_row() -> None:
     head = made("gpt2")
-    assert isinstance(head, language.Packed)
+    assert isinstance(head, language_modeling.Packed)
     data = head.pack(TEXTS, 7, np.random.default_rng(0))
     batch = data.batch(np.arange(len(data)))
     targets = head.targets(batch)
@@ -60,9 +61,9 @@ def test_a_causal_model_predicts_every_next_token_of_a_packed_row() -> None:
     torch.testing.assert_close(logits[: len(expected)], expected)
 
 
-def masked(length: int = 40, seed: int = 0) -> tuple[language.Masked, Any]:
+def masked(length: int = 40, seed: int = 0) -> tuple[language_modeling.Masked, Any]:
     head = made("bert")
-    assert isinstance(head, language.Masked)
+    assert isinstance(head, language_modeling.Masked)
     return head, head.pack(TEXTS * 20, length, np.random.default_rng(seed))
 
 
@@ -72,10 +73,12 @@ def test_hidden_tokens_are_a_seventh_and_never_the_tokenizers_own() -> None:
     asked = data.asked != NOT_ASKED
     assert (data.asked[asked] == plain[asked]).all() and (data.flat[~asked] == plain[~asked]).all()
     words = ~np.isin(plain, head.tokenizer.all_special_ids)
-    assert not asked[~words].any() and asked[words].mean() == pytest.approx(language.HIDDEN, abs=0.03)
+    assert not asked[~words].any() and asked[words].mean() == pytest.approx(language_modeling.HIDDEN, abs=0.03)
     seen = data.flat[asked]
-    assert (seen == head.tokenizer.mask_token_id).mean() == pytest.approx(language.MASKED, abs=0.06)
-    assert (seen == plain[asked]).mean() == pytest.approx(1 - language.MASKED - language.REPLACED / 2, abs=0.06)
+    assert (seen == head.tokenizer.mask_token_id).mean() == pytest.approx(language_modeling.MASKED, abs=0.06)
+    assert (seen == plain[asked]).mean() == pytest.approx(
+        1 - language_modeling.MASKED - language_modeling.REPLACED / 2, abs=0.06
+    )
     each = [asked[start : start + size].sum() for start, size in zip(data.offsets_R, data.lengths_R, strict=True)]
     assert min(each) >= 1
 
@@ -101,9 +104,9 @@ def test_a_trunk_without_output_words_answers_with_its_embeddings() -> None:
     batch = data.batch(np.arange(len(data)))
     hidden = head.eval().hidden_RLD(batch)[batch["asked"] != NOT_ASKED]
     torch.testing.assert_close(head(batch), hidden @ head.model.get_input_embeddings().weight.T)
-    before = language.mean_loss(head, data)
-    train.fit(head, data, None, language.loss, train.Options(epochs=20, batch_size=4, learning_rate=1e-2, seed=0))
-    assert language.mean_loss(head, data) < before - 0.3
+    before = language_modeling.mean_loss(head, data)
+    train.fit(head, data, None, language_modeling.loss, train.Options(epochs=20, batch_size=4, learning_rate=1e-2, seed=0))
+    assert language_modeling.mean_loss(head, data) < before - 0.3
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "trunk"])
@@ -112,7 +115,7 @@ def test_mean_loss_is_that_of_all_tokens_whatever_the_batch(kind: str) -> None:
     data = head.pack(TEXTS, 9, np.random.default_rng(0))
     batch = data.batch(np.arange(len(data)))
     head.train()
-    found = [language.mean_loss(head, data, size) for size in (1, 3, 256)]
+    found = [language_modeling.mean_loss(head, data, size) for size in (1, 3, 256)]
     assert head.training
     expected = cross_entropy(head.eval()(batch), head.targets(batch)).item()
     assert found == pytest.approx([expected] * 3, rel=1e-5)
@@ -122,7 +125,7 @@ def test_the_length_of_a_row_is_what_the_model_can_read() -> None:
     head = made("gpt2")
     limit = head.reader.limit
     assert limit is not None
-    assert language.block_length(head, None, 10**6) == limit and language.block_length(head, None, 5) == 5
-    assert language.block_length(head, 6, 5) == 6
+    assert language_modeling.block_length(head, None, 10**6) == limit and language_modeling.block_length(head, None, 5) == 5
+    assert language_modeling.block_length(head, 6, 5) == 6
     with pytest.raises(ConfigError, match=rf"^--block must be in \[2, {limit}\], what this model can read, got {limit + 1}$"):
-        language.block_length(head, limit + 1, 5)
+        language_modeling.block_length(head, limit + 1, 5)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from tests.test_gradients import LOSSES, examples, labels, made
-from w2s_mlflow import checkpoint, fitted, learned, predict, train
+from w2s_mlflow import checkpoint, learned, train
 from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.heads import Classify, Encoded, Head
+from w2s_mlflow.modeling import inference, saved_heads
+from w2s_mlflow.modeling.heads import Classify, Encoded, Head
 
 OPTIONS = train.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=0)
 PLAIN: dict[str, Any] = {"lora": None, "freeze": None, "gradient_checkpointing": False}
@@ -63,11 +64,11 @@ def test_adapters_are_merged_and_a_plain_head_is_left(kind: str, name: str, tmp_
     assert all(weight.requires_grad for weight in head.parameters())
     difference = before[min(trunk)] - head.state_dict()[min(trunk)]
     assert torch.linalg.matrix_rank(difference, atol=1e-5) <= 2
-    fitted.save(head, tmp_path)
+    saved_heads.save(head, tmp_path)
     assert not [file for file in tmp_path.iterdir() if "adapter" in file.name]
     assert "peft" not in (tmp_path / "config.json").read_text()
-    loaded, data = fitted.load(tmp_path), head.encode(examples(9))
-    np.testing.assert_array_equal(predict.probabilities(loaded, data), predict.probabilities(head, data))
+    loaded, data = saved_heads.load(tmp_path), head.encode(examples(9))
+    np.testing.assert_array_equal(inference.probabilities(loaded, data), inference.probabilities(head, data))
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
@@ -87,12 +88,12 @@ def test_every_linear_layer_of_the_trunk_has_an_adapter_and_nothing_else_is_lear
 def test_the_merged_head_answers_as_with_its_adapters(kind: str) -> None:
     head = made(kind, "classify")
     data = head.encode(examples(9))
-    plain = predict.probabilities(head, data)
+    plain = inference.probabilities(head, data)
     with learned.learning(head, **PLAIN | {"lora": 2}):
-        np.testing.assert_array_equal(predict.probabilities(head, data), plain)  # an adapter begins as nothing
+        np.testing.assert_array_equal(inference.probabilities(head, data), plain)  # an adapter begins as nothing
         train.fit(head, head.encode(examples(40)), labels(40), LOSSES["cross_entropy"], OPTIONS)
-        before = predict.probabilities(head, data)
-    np.testing.assert_allclose(predict.probabilities(head, data), before, atol=1e-5)
+        before = inference.probabilities(head, data)
+    np.testing.assert_allclose(inference.probabilities(head, data), before, atol=1e-5)
     assert np.abs(before - plain).max() > 1e-3
 
 
@@ -139,14 +140,14 @@ def test_of_a_frozen_trunk_the_linear_layer_alone_learns_from_what_it_says_once(
     head = made(kind, name, dropout=0.3)
     assert isinstance(head, Classify)
     before, data, passes = weights(head), head.encode(examples(40)), []
-    plain = predict.probabilities(head, data)
-    pooled = predict.pooled(head, data, micro_batch=7)
-    np.testing.assert_allclose(predict.probabilities(head, pooled), plain, atol=1e-6)
+    plain = inference.probabilities(head, data)
+    pooled = inference.pooled(head, data, micro_batch=7)
+    np.testing.assert_allclose(inference.probabilities(head, pooled), plain, atol=1e-6)
     head.model.register_forward_hook(lambda *_: passes.append(1))
     head.model.base_model.register_forward_hook(lambda *_: passes.append(1))
     fit(head, pooled, freeze="trunk")
     assert not passes and changed(head, before) == {"linear.weight", "linear.bias"}
-    np.testing.assert_allclose(predict.probabilities(head, pooled), predict.probabilities(head, data), atol=1e-6)
+    np.testing.assert_allclose(inference.probabilities(head, pooled), inference.probabilities(head, data), atol=1e-6)
     assert all(weight.requires_grad for weight in head.parameters())
 
 
@@ -154,7 +155,7 @@ def test_it_learns_what_a_linear_layer_on_the_frozen_trunk_learns() -> None:
     """The same training, the long way: the trunk at every step, in eval mode, without gradient."""
     one, other = made("llama", "classify"), made("llama", "classify")
     assert isinstance(one, Classify) and isinstance(other, Classify)
-    fit(one, predict.pooled(one, one.encode(examples(40))), freeze="trunk")
+    fit(one, inference.pooled(one, one.encode(examples(40))), freeze="trunk")
     other.model.requires_grad_(False)
     train.fit(other, other.encode(examples(40)), labels(40), LOSSES["cross_entropy"], OPTIONS)
     for name, weight in one.state_dict().items():
@@ -165,7 +166,7 @@ def test_rows_keep_their_order_and_a_comparison_its_two() -> None:
     head = made("bert", "compare")
     assert isinstance(head, Classify)
     data = head.encode(examples(9))
-    rows = predict.pooled(head, data, micro_batch=4).pooled_RD
+    rows = inference.pooled(head, data, micro_batch=4).pooled_RD
     assert rows is not None and rows.shape == (18, 16)
     with torch.inference_mode():
         for n in range(9):

@@ -16,7 +16,8 @@ from tests import _sharded
 from tests._launched import _backward
 from tests.test_gradients import LOSSES, examples, labels, made
 from tests.test_processes import ROOT
-from w2s_mlflow import gradients, language, learned, sharded
+from w2s_mlflow import gradients, learned, sharded
+from w2s_mlflow.modeling import language_modeling
 
 
 @pytest.mark.parametrize(("kind", "block"), [("bert", "BertLayer"), ("gpt2", "GPT2Block"), ("llama", "LlamaDecoderLayer")])
@@ -46,7 +47,7 @@ def test_an_idle_part_has_no_effect(name: str) -> None:
         head = made("llama", name)
         data, labels_NC = head.encode(examples(4)), None if name == "language" else torch.from_numpy(labels(4))
         parts = [data.batch(np.arange(4)), *[data.batch(np.arange(1)) | {gradients.IDLE: torch.ones(())}] * idle]
-        loss = language.loss if name == "language" else LOSSES["confidence"]
+        loss = language_modeling.loss if name == "language" else LOSSES["confidence"]
         value = gradients.of_batch(head, head, parts, labels_NC, loss, 0.5, _backward)
         found.append([value.detach(), *(weight.grad for weight in head.parameters() if weight.grad is not None)])
     assert len(found[0]) == len(found[1]) > 5

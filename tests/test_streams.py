@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from w2s_mlflow import models, streams, train
 from w2s_mlflow.data import gold
-from w2s_mlflow.heads import build
 from w2s_mlflow.losses import cross_entropy
+from w2s_mlflow.modeling.heads import build
 from w2s_mlflow.records import Example, Gold, SoftLabels
 from w2s_mlflow.streams import Stream
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.test_gradients import examples, made
 from tests.trunks import ragged
-from w2s_mlflow import batching, gradients, predict, token_batches
+from w2s_mlflow import batching, gradients
 from w2s_mlflow.distributed.process_group import Group
+from w2s_mlflow.modeling import inference, token_batches
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=120)
 
@@ -71,7 +72,7 @@ def test_predictions_are_those_of_each_row_alone_in_the_order_asked(
     kind: str, name: str, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, asked = made(kind, name), examples(33)
-    alone_NC = np.concatenate([predict.probabilities(head, head.encode([one])) for one in asked])
+    alone_NC = np.concatenate([inference.probabilities(head, head.encode([one])) for one in asked])
     assert len(np.unique(alone_NC.round(5))) > 10
     monkeypatch.setattr(token_batches, "BUDGET", budget)
-    np.testing.assert_allclose(predict.probabilities(head, head.encode(asked)), alone_NC, atol=1e-6)
+    np.testing.assert_allclose(inference.probabilities(head, head.encode(asked)), alone_NC, atol=1e-6)

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from transformers import RobertaConfig, RobertaModel
 
 from tests import trunks
-from w2s_mlflow import models, tasks, tokens
+from w2s_mlflow import models, tasks
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.heads import Head, build
 from w2s_mlflow.local import arrays
 from w2s_mlflow.local.scratch import OLD, place
+from w2s_mlflow.modeling import tokenization
+from w2s_mlflow.modeling.heads import Head, build
+from w2s_mlflow.modeling.tokenization import Encoded, Reader, cut
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS
-from w2s_mlflow.tokens import Encoded, Reader, cut
 
 
 def rows(data: Encoded) -> list[list[int]]:
@@ -247,7 +248,7 @@ def test_a_limit_that_cannot_be_is_one_sentence(length: int) -> None:
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """An empty scratch directory, in which every row is kept; how often rows were tokenised."""
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path))
-    monkeypatch.setattr(tokens, "KEPT", 0)
+    monkeypatch.setattr(tokenization, "KEPT", 0)
     counted: list[int] = []
     read = Reader._read
 

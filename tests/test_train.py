@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from w2s_mlflow import batching, models, train
 from w2s_mlflow.distributed.process_group import Group
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.heads import Encoded, Head, build
 from w2s_mlflow.losses import cross_entropy
+from w2s_mlflow.modeling.heads import Encoded, Head, build
 from w2s_mlflow.records import Example, Floats
 
 OPTIONS = train.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=3)

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from w2s_mlflow import token_batches
 from w2s_mlflow.distributed.process_group import ALONE, Group
 from w2s_mlflow.gradients import IDLE
-from w2s_mlflow.heads import Batch, Encoded
+from w2s_mlflow.modeling import token_batches
+from w2s_mlflow.modeling.heads import Batch, Encoded
 from w2s_mlflow.records import Ints
 
 POOL = 50

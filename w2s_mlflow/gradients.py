@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from w2s_mlflow.distributed.process_group import ALONE, Group
-from w2s_mlflow.heads import Batch, Head
+from w2s_mlflow.modeling.heads import Batch, Head
 
 Answer = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from w2s_mlflow.exceptions import must
-from w2s_mlflow.heads import Head
+from w2s_mlflow.modeling.heads import Head
 
 if TYPE_CHECKING:
     from peft import LoraModel

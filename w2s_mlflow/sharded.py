@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from w2s_mlflow.distributed.process_group import Group, state
-from w2s_mlflow.heads import Head
+from w2s_mlflow.modeling.heads import Head
 
 
 def split(head: Head, group: Group) -> Head:

@@ -27,7 +27,7 @@ from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.distributed.process_group import Group
 from w2s_mlflow.exceptions import FailedTrainingError, check_positive, must
 from w2s_mlflow.gradients import Loss
-from w2s_mlflow.heads import Encoded, Head
+from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 
 Report = Callable[[int, int, dict[str, float]], None]

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from tests import trunks
-from w2s_mlflow import evidence, heads, train
+from w2s_mlflow import train
 from w2s_mlflow.data import spans
 from w2s_mlflow.explainers import _policy, extractive
 from w2s_mlflow.explainers._places import NOWHERE, read
 from w2s_mlflow.explainers.extractive import Mind, Policy
-from w2s_mlflow.heads import Head
+from w2s_mlflow.modeling import attribution, heads
+from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import Example
 
 KINDS: dict[str, type[Head]] = {"bert": heads.Classify, "gpt2": heads.Choose, "llama": heads.Compare}
@@ -124,7 +125,7 @@ def test_entropy_is_one_of_anything_and_zero_of_always_the_same() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_chooses_the_pieces_that_speak_most_for_the_decision(kind: str) -> None:
     own = mind(kind)
-    score_T = evidence.scores(own.head, own.reading.data, own.decisions_N)
+    score_T = attribution.scores(own.head, own.reading.data, own.decisions_N)
     found = extractive.explainer("gradient", own, 2, torch.Generator().manual_seed(0))([()] * 3)
     rows = own.reading.data.rows_per_example
     example_T = np.repeat(np.arange(3 * rows) // rows, own.reading.data.lengths_R)

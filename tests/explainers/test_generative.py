@@ -13,14 +13,15 @@ import torch
 from transformers import GenerationConfig
 
 from tests import trunks
-from w2s_mlflow import heads, models
+from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import generative
 from w2s_mlflow.explainers.extractive import Mind, Read
-from w2s_mlflow.heads import Head
+from w2s_mlflow.modeling import heads
+from w2s_mlflow.modeling.heads import Head
+from w2s_mlflow.modeling.tokenization import Reader
 from w2s_mlflow.records import Example, Explanation
 from w2s_mlflow.tasks import chess
-from w2s_mlflow.tokens import Reader
 
 
 def mind(head: Head, questions: list[Example]) -> Mind:

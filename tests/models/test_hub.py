@@ -42,9 +42,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from w2s_mlflow import fitted, heads, models, predict
+from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import hub
+from w2s_mlflow.modeling import heads, inference, saved_heads
 from w2s_mlflow.models import _checkpoint, _digest, _loading
 from w2s_mlflow.models._loading import counted
 from w2s_mlflow.records import Example
@@ -123,7 +124,7 @@ def answers(rung: models.Rung) -> np.ndarray[Any, Any]:
     model, tokenizer = models.load(rung, pretrained=True)
     torch.manual_seed(1)
     head = heads.build("classify", model, tokenizer, 2).eval()
-    return predict.probabilities(head, head.encode(EXAMPLES))
+    return inference.probabilities(head, head.encode(EXAMPLES))
 
 
 # --- directories ------------------------------------------------------------------------------------------------------
@@ -170,10 +171,10 @@ def test_the_first_layer_alone_gives_the_hidden_states_after_it(shelf: Path) -> 
 @pytest.mark.parametrize("kind", ["bert_trunk:1", "gpt2:1", "qwen3"])
 def test_a_fitted_head_comes_back_from_disk(kind: str, shelf: Path, tmp_path: Path) -> None:
     head = heads.build("classify", *models.load(find(shelf / kind), pretrained=True), 2).eval()
-    fitted.save(head, tmp_path / "head")
-    other = fitted.load(tmp_path / "head")
-    expected = predict.probabilities(head, head.encode(EXAMPLES))
-    np.testing.assert_array_equal(predict.probabilities(other, other.encode(EXAMPLES)), expected)
+    saved_heads.save(head, tmp_path / "head")
+    other = saved_heads.load(tmp_path / "head")
+    expected = inference.probabilities(head, head.encode(EXAMPLES))
+    np.testing.assert_array_equal(inference.probabilities(other, other.encode(EXAMPLES)), expected)
 
 
 def test_weights_in_several_files_are_one_model(shelf: Path, tmp_path: Path) -> None:
@@ -381,11 +382,11 @@ def test_a_gguf_file_is_a_model_that_can_be_cut_and_saved(
     assert refused(f"{gguf_file}:3").startswith("--weak must be cut to 1 to 2 layers")
     head = heads.build("classify", *models.load(rung, pretrained=True), 2).eval()
     assert isinstance(head.model, LlamaForCausalLM) and head.model.config.num_hidden_layers == 1
-    fitted.save(head, tmp_path)
+    saved_heads.save(head, tmp_path)
     assert load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"].flatten().tolist() == list(range(80))
-    loaded, asked = fitted.load(tmp_path), [Example("b", "b", ("b b",), ())]
+    loaded, asked = saved_heads.load(tmp_path), [Example("b", "b", ("b b",), ())]
     np.testing.assert_array_equal(
-        predict.probabilities(loaded, loaded.encode(asked)), predict.probabilities(head, head.encode(asked))
+        inference.probabilities(loaded, loaded.encode(asked)), inference.probabilities(head, head.encode(asked))
     )
     assert capfd.readouterr() == ("", "")
     assert models.revision(rung) == models.revision(find(gguf_file)) + ":1"

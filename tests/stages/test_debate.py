@@ -18,7 +18,7 @@ import pytest
 from tests import trunks
 from tests.conftest import SMALL, runs
 from w2s_mlflow import config as options
-from w2s_mlflow import heads, tasks
+from w2s_mlflow import tasks
 from w2s_mlflow.analysis import build, debate_frames, scores, selection
 from w2s_mlflow.debate import debate_tables, measures, play, transcripts
 from w2s_mlflow.debate import verdicts as debate_verdicts
@@ -29,6 +29,7 @@ from w2s_mlflow.explainers import Explainer
 from w2s_mlflow.explainers.extractive import Mind, Read
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.local import scratch
+from w2s_mlflow.modeling import heads
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
 from w2s_mlflow.stages import analyze, debate, student
 from w2s_mlflow.tables import debate as table

@@ -14,10 +14,10 @@ import pytest
 from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
 from tests.stages.test_sources import reviews
-from w2s_mlflow import evidence, predict
 from w2s_mlflow.analysis import stage_tables
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.modeling import attribution, inference
 from w2s_mlflow.stages import analyze, errors
 from w2s_mlflow.tables import errors as table
 from w2s_mlflow.tracking import logged_model, results
@@ -69,10 +69,10 @@ def texts(tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     texts |= {"dtype": "bfloat16", "micro_batch": 16}
-    scores, probabilities = Mock(wraps=evidence.scores), Mock(wraps=predict.probabilities)
+    scores, probabilities = Mock(wraps=attribution.scores), Mock(wraps=inference.probabilities)
     with monkeypatch.context() as patch:
-        patch.setattr(evidence, "scores", scores)
-        patch.setattr(predict, "probabilities", probabilities)
+        patch.setattr(attribution, "scores", scores)
+        patch.setattr(inference, "probabilities", probabilities)
         found = errors.run(config(**texts, evidence=0.3))
     assert {call.args[3:] for call in scores.call_args_list} == {(16,)}
     assert {call.args[2:] for call in probabilities.call_args_list} == {(16, "bfloat16")}  # stored ones and those on evidence
@@ -84,10 +84,10 @@ def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any], monkeypatc
     by_id = {example.id: example for example in loading.cut(config(**texts).resolved())[1].test}
     data = head.encode([by_id[id_] for id_ in rows["id"]])
     for judged, answer, name in ((head, "answer", "own"), (other, "ceiling_answer", "ceiling")):
-        kept = evidence.top(head, data, evidence.scores(judged, data, rows[answer].to_numpy(), 16), 0.3)
-        answers = predict.probabilities(head, evidence.alone(data, kept), 16, "bfloat16").argmax(axis=1)
+        kept = attribution.top(head, data, attribution.scores(judged, data, rows[answer].to_numpy(), 16), 0.3)
+        answers = inference.probabilities(head, attribution.alone(data, kept), 16, "bfloat16").argmax(axis=1)
         assert np.array_equal(rows[f"on_{name}_evidence"], answers)
-        assert list(rows[f"{name}_evidence"]) == evidence.quotes(head, data, kept)
+        assert list(rows[f"{name}_evidence"]) == attribution.quotes(head, data, kept)
 
 
 @pytest.mark.slow

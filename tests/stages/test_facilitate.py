@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow import metrics, predict, stats
+from w2s_mlflow import metrics, stats
 from w2s_mlflow.analysis import build
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.modeling import inference
 from w2s_mlflow.records import SoftLabels, read_predictions
 from w2s_mlflow.stages import _runs, analyze, ceiling, facilitate, student, supervisor
 from w2s_mlflow.tables import facilitation
@@ -95,7 +96,7 @@ def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_m
     asked = [example for half in halves for slice_ in ("", "_validation") for example in parts[half + slice_]]
     assert sorted(answers(found).ids) == sorted(example.id for example in asked)
     head = logged_model.load(results.get(found.tags["w2s.strong_run_id"]).tags[_runs.MODEL])
-    assert np.array_equal(answers(found).of([e.id for e in asked]), predict.probabilities(head, head.encode(asked)))
+    assert np.array_equal(answers(found).of([e.id for e in asked]), inference.probabilities(head, head.encode(asked)))
 
 
 @pytest.mark.shared

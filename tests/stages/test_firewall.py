@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import SMALL
 from w2s_mlflow import config as options
-from w2s_mlflow import heads, predict, train
+from w2s_mlflow import train
 from w2s_mlflow.data import gold, loading, splits
 from w2s_mlflow.debate import past_verdicts, play, policy_gradient, transcripts, verdicts
 from w2s_mlflow.exceptions import ConfigError
@@ -24,6 +24,7 @@ from w2s_mlflow.judges import Judge
 from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.judges.reward import Reward
 from w2s_mlflow.methods import presets, student_options
+from w2s_mlflow.modeling import heads, inference
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import _aligning, _finetune, _runs, analyze, ceiling, facilitate, rule, student, supervisor, sweep
@@ -193,7 +194,7 @@ def types_of(function: Any) -> set[Any]:
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
 DEBATING = (_aligning, policy_gradient, play, past_verdicts, verdicts, transcripts, extractive, judge_model)
-BLIND = (student, facilitate, student_options, presets, _finetune, _runs, train, predict, heads, *LOSSES, *DEBATING)
+BLIND = (student, facilitate, student_options, presets, _finetune, _runs, train, inference, heads, *LOSSES, *DEBATING)
 
 
 @pytest.mark.parametrize("module", BLIND, ids=lambda module: module.__name__)

@@ -31,16 +31,16 @@ def reader(result: Result) -> Result:
 
 
 def test_it_reads_both_halves_and_nothing_that_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from w2s_mlflow import language
+    from w2s_mlflow.modeling import language_modeling
 
     packed: list[list[tuple[str, ...]]] = []
-    pack = language.Packed.pack
+    pack = language_modeling.Packed.pack
 
     def seen(self: Any, rows: Any, length: int, random: Any) -> Any:
         packed.append(list(rows))
         return pack(self, rows, length, random)
 
-    monkeypatch.setattr(language.Packed, "pack", seen)
+    monkeypatch.setattr(language_modeling.Packed, "pack", seen)
     given, cut = loading.cut(generative.Config(strong="chess-121k", **SMALL).resolved())
     found = generative.run(given)
     parts = {name: [example.segments for example in examples] for name, examples in cut.parts().items()}

@@ -13,10 +13,11 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
-from w2s_mlflow import models, predict, train
+from w2s_mlflow import models, train
 from w2s_mlflow.config import parse
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.modeling import inference
 from w2s_mlflow.stages import _finetune, _runs, ceiling, student, supervisor
 from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
@@ -134,7 +135,7 @@ def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(
     assert threads == [head.model.num_parameters(), 7]
     cut = loading.cut(config.resolved())[1]
     stored = result.predictions("test").aligned([example.id for example in cut.test])
-    np.testing.assert_array_equal(predict.probabilities(head, head.encode(cut.test)), stored.probabilities_NC)
+    np.testing.assert_array_equal(inference.probabilities(head, head.encode(cut.test)), stored.probabilities_NC)
     assert result.metrics["model/parameters"] == models.find("chess-27k", "weak").parameters
 
 

@@ -14,10 +14,11 @@ from sklearn.preprocessing import StandardScaler
 
 from tests import trunks
 from tests.conftest import SMALL
-from w2s_mlflow import heads, predict, train
+from w2s_mlflow import train
 from w2s_mlflow.analysis import stage_tables
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.modeling import heads, inference
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import analyze, probe
 from w2s_mlflow.tracking import fingerprint, results
@@ -44,7 +45,7 @@ def test_all_layers_of_a_batch_are_those_of_each_text_alone(kind: str, pooling: 
     train.seed_everything(0)
     model, tokenizer = getattr(trunks, kind)()
     head = heads.Classify(model, tokenizer, 2, pooling)
-    found = predict.layers(head, heads.whole(head.reader, EXAMPLES), pooling, micro_batch=3)
+    found = inference.layers(head, heads.whole(head.reader, EXAMPLES), pooling, micro_batch=3)
     assert found.shape[0] == 7 and found.shape[1] == head.model.config.num_hidden_layers + 1
     for row, example in enumerate(EXAMPLES):
         batch = head.encode([example]).batch(np.arange(1))
@@ -61,7 +62,7 @@ def test_of_a_comparison_it_is_the_difference_of_its_responses() -> None:
     train.seed_everything(0)
     head = heads.Compare(*trunks.llama())
     pair, swapped = Example("1", "1", ("a b",), ("c", "d")), Example("2", "2", ("a b",), ("d", "c"))
-    found = predict.layers(head, heads.responses(head.reader, [pair, swapped]), "last")
+    found = inference.layers(head, heads.responses(head.reader, [pair, swapped]), "last")
     np.testing.assert_allclose(found[0], -found[1], atol=1e-6)
     assert np.abs(found[0]).max() > 0
 
@@ -100,13 +101,13 @@ def test_its_numbers_follow_from_its_table_and_reads_are_counted() -> None:
 def layers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int | None, str]]:
     """(micro-batch, type) of each pass through a model from here on."""
     seen: list[tuple[int | None, str]] = []
-    own = predict.layers
+    own = inference.layers
 
     def spy(head: heads.Head, data: heads.Encoded, pooling: str, micro_batch: int | None, dtype: str) -> Any:
         seen.append((micro_batch, dtype))
         return own(head, data, pooling, micro_batch, dtype)
 
-    monkeypatch.setattr(predict, "layers", spy)
+    monkeypatch.setattr(inference, "layers", spy)
     return seen
 
 

@@ -24,9 +24,10 @@ import yaml
 from mlflow.exceptions import MlflowException
 
 from tests import servers, trunks
-from w2s_mlflow import models, predict, tasks, train
+from w2s_mlflow import models, tasks, train
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.heads import Head, build
+from w2s_mlflow.modeling import inference
+from w2s_mlflow.modeling.heads import Head, build
 from w2s_mlflow.records import Example, Floats
 from w2s_mlflow.tracking import logged_model, server
 from w2s_mlflow.tracking.results import ARTIFACTS, TornError
@@ -50,7 +51,7 @@ def examples(name: str, count: int = 100) -> list[Example]:
 
 
 def answers(head: Head, asked: Sequence[Example]) -> Floats:
-    return predict.probabilities(head, head.encode(asked))
+    return inference.probabilities(head, head.encode(asked))
 
 
 def columns(asked: Sequence[Example]) -> dict[str, list[list[str]]]:

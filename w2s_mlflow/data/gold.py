@@ -25,7 +25,7 @@ from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import GoldTraining
 
 if TYPE_CHECKING:
-    from w2s_mlflow.heads import Head
+    from w2s_mlflow.modeling.heads import Head
     from w2s_mlflow.tracking.recorder import Recorder
 
 CEILING_FAILED = "w2s.ceiling_failed"

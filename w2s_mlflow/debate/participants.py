@@ -17,8 +17,8 @@ from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
     from w2s_mlflow.explainers.extractive import Mind, Policy
-    from w2s_mlflow.heads import Head
     from w2s_mlflow.judges import Judge
+    from w2s_mlflow.modeling.heads import Head
 
 
 def judges(names: str, given: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from w2s_mlflow.explainers.extractive import Policy, Read
-    from w2s_mlflow.heads import Head
+    from w2s_mlflow.modeling.heads import Head
 
 DRAWS = 4
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from w2s_mlflow.data import spans
-from w2s_mlflow.heads import Choose, Compare, Head
+from w2s_mlflow.modeling.heads import Choose, Compare, Head
+from w2s_mlflow.modeling.tokenization import SEPARATOR, Batch, Encoded, Reader, Template, Texts
 from w2s_mlflow.records import Example, Ints
-from w2s_mlflow.tokens import SEPARATOR, Batch, Encoded, Reader, Template, Texts
 
 NOWHERE = -1
 """In the place of a piece, for a token that belongs to none."""

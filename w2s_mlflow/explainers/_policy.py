@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from w2s_mlflow import streams
 from w2s_mlflow.explainers._places import NOWHERE
-from w2s_mlflow.heads import Choose, Classify, Compare, Head, pooled
-from w2s_mlflow.tokens import Batch
+from w2s_mlflow.modeling.heads import Choose, Classify, Compare, Head, pooled
+from w2s_mlflow.modeling.tokenization import Batch
 
 UNITS = 64
 SCALE = 50.0

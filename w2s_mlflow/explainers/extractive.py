@@ -1,7 +1,7 @@
 """Evidence chosen from a question's own text: k of its pieces (data/spans.py), for any head that classifies.
 
 Three ways to choose: `policy`, a head over the model's own hidden states, drawn without replacement (_policy.py);
-`gradient`, the pieces whose tokens speak most for the decision (evidence.py); `random`. A piece that either side has shown is
+`gradient`, the pieces whose tokens speak most for the decision (modeling/attribution.py); `random`. A piece that either side has shown is
 not shown again.
 Shape legend: N questions, P pieces.
 """
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2s_mlflow import evidence, token_batches
 from w2s_mlflow.data import spans
 from w2s_mlflow.explainers import Explainer, _policy
 from w2s_mlflow.explainers._places import NOWHERE, Read, read
 from w2s_mlflow.explainers._policy import Policy, draw, entropy, log_probability, scores, surrogate
-from w2s_mlflow.heads import Head
+from w2s_mlflow.modeling import attribution, token_batches
+from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import Example, Explanation, Ints
 
 __all__ = ["CHOOSERS", "Mind", "Policy", "Read", "explained", "explainer", "read"]
@@ -92,7 +92,7 @@ def _at_random(mind: Mind) -> tuple[Tensor, Tensor]:
 def _by_gradient(mind: Mind) -> tuple[Tensor, Tensor]:
     """The sum over a piece's tokens of gradient times input for the decision."""
     read_NP, reading = readable(mind.reading), mind.reading
-    score_T = evidence.scores(mind.head, reading.data, mind.decisions_N, mind.micro_batch)
+    score_T = attribution.scores(mind.head, reading.data, mind.decisions_N, mind.micro_batch)
     example_T = np.repeat(np.arange(len(reading.data.lengths_R)) // reading.data.rows_per_example, reading.data.lengths_R)
     known_T = reading.piece_T != NOWHERE
     scores_NP = np.zeros(read_NP.shape, dtype=np.float32)

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from w2s_mlflow import streams, token_batches
+from w2s_mlflow import streams
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.explainers.extractive import Mind
-from w2s_mlflow.heads import Head
+from w2s_mlflow.modeling import token_batches
+from w2s_mlflow.modeling.heads import Head
+from w2s_mlflow.modeling.tokenization import SEPARATOR, Encoded, Reader
 from w2s_mlflow.records import Example, Explanation
-from w2s_mlflow.tokens import SEPARATOR, Encoded, Reader
 
 CHOOSERS = ("rationale", "line")
 TRIES = 2

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.debate.verdicts import Verdicts
     from w2s_mlflow.explainers.extractive import Mind, Policy
-    from w2s_mlflow.heads import Head
     from w2s_mlflow.judges import Judge
     from w2s_mlflow.judges.reward import Reward
+    from w2s_mlflow.modeling.heads import Head
     from w2s_mlflow.records import Side
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from w2s_mlflow.gradients import Loss
-    from w2s_mlflow.heads import Encoded, Head
+    from w2s_mlflow.modeling.heads import Encoded, Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.train import Also, Options
@@ -48,7 +48,8 @@ def build_head(config: Training, *, pretrained: bool = True, start: Path | None 
     """
     import safetensors.torch
 
-    from w2s_mlflow import heads, train
+    from w2s_mlflow import train
+    from w2s_mlflow.modeling import heads
 
     train.seed_everything(config.seed)
     train.use_threads(config.rung().parameters)
@@ -149,20 +150,20 @@ def _how(config: Training, also: Also | None) -> Options:
 
 def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encoded:
     """Tokens to train on; where the trunk is frozen, with what it makes of them, once for all epochs."""
-    from w2s_mlflow import heads, predict
+    from w2s_mlflow.modeling import heads, inference
 
     data = head.encode(examples)
     if config.freeze is None:
         return data
     assert isinstance(head, heads.Classify)
-    return predict.pooled(head, data, config.micro_batch, config.dtype)
+    return inference.pooled(head, data, config.micro_batch, config.dtype)
 
 
 def probabilities(head: Head, data: Encoded, config: Training) -> Floats:
     """What the head says of encoded examples, (N, C), computed as all stored predictions are."""
-    from w2s_mlflow import predict
+    from w2s_mlflow.modeling import inference
 
-    return predict.probabilities(head, data, config.micro_batch, config.dtype)
+    return inference.probabilities(head, data, config.micro_batch, config.dtype)
 
 
 def predictions(head: Head, examples: Sequence[Example], config: Training) -> Predictions:

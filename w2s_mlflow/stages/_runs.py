@@ -20,7 +20,7 @@ from w2s_mlflow.records import SoftLabels
 from w2s_mlflow.stages._options import NONE, Training, model_name
 
 if TYPE_CHECKING:
-    from w2s_mlflow.heads import Head
+    from w2s_mlflow.modeling.heads import Head
     from w2s_mlflow.tracking.fingerprint import Parts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 LOADED = (
     *("w2s_mlflow.stages.student", "w2s_mlflow.stages._finetune", "w2s_mlflow.stages._scoring"),
     *(
-        "w2s_mlflow.heads",
+        "w2s_mlflow.modeling.heads",
         "w2s_mlflow.train",
-        "w2s_mlflow.predict",
+        "w2s_mlflow.modeling.inference",
         "w2s_mlflow.tracking.database",
         "w2s_mlflow.tracking.store",
     ),

@@ -1,7 +1,7 @@
 """The kind of errors a student makes (the paper's Figure 5): what it answers where only the evidence is left of a text.
 
 For each test row that the student answers wrongly, the tokens that its own answer rests on, and those that the ceiling's
-does (evidence.py), stand alone, and the student answers anew; as a control, so do as many tokens drawn at random.
+does (modeling/attribution.py), stand alone, and the student answers anew; as a control, so do as many tokens drawn at random.
 `tables/errors.py` has the rules that make types of this. A chess game cut to some of its moves is another game: there is no
 evidence in chess.
 
@@ -30,8 +30,8 @@ from w2s_mlflow.stages import _finetune, _runs, ceiling, student
 from w2s_mlflow.stages._options import model_name
 
 if TYPE_CHECKING:
-    from w2s_mlflow.evidence import Mask
-    from w2s_mlflow.heads import Encoded, Head
+    from w2s_mlflow.modeling.attribution import Mask
+    from w2s_mlflow.modeling.heads import Encoded, Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -123,24 +123,24 @@ def _on_evidence(
     config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], found: Result, top: Result
 ) -> dict[str, Any]:
     """The student's answers where its own evidence, the ceiling's, or random tokens stand alone; and the first two as text."""
-    from w2s_mlflow import evidence
+    from w2s_mlflow.modeling import attribution
 
     head, other = (_finetune.kept(run) for run in (found, top))
     data = head.encode(examples)
     scored = {
-        "own": evidence.scores(head, data, answers["answer"], config.micro_batch),
-        "ceiling": evidence.scores(other, data, answers["ceiling_answer"], config.micro_batch),
+        "own": attribution.scores(head, data, answers["answer"], config.micro_batch),
+        "ceiling": attribution.scores(other, data, answers["ceiling_answer"], config.micro_batch),
         "random": streams.generator(config.seed, streams.RANDOM_EVIDENCE).random(len(data.flat), dtype=np.float32),
     }
-    kept = {name: evidence.top(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}
+    kept = {name: attribution.top(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}
     answered = [_answers(config, head, data, kept[name]) for name in ("own", "ceiling", "random")]
-    said = {f"{name}_evidence": evidence.quotes(head, data, kept[name]) for name in ("own", "ceiling")}
+    said = {f"{name}_evidence": attribution.quotes(head, data, kept[name]) for name in ("own", "ceiling")}
     return dict(zip(ON_EVIDENCE, answered, strict=True)) | said
 
 
 def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
     """The student's classes where only what is kept is left, computed as the answers that they are held against."""
-    from w2s_mlflow import evidence
+    from w2s_mlflow.modeling import attribution
 
-    found_N: Ints = _finetune.probabilities(head, evidence.alone(data, kept_T), config).argmax(axis=1)
+    found_N: Ints = _finetune.probabilities(head, attribution.alone(data, kept_T), config).argmax(axis=1)
     return found_N

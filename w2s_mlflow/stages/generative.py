@@ -115,31 +115,32 @@ def run(config: Config) -> Result:
 
 def make(config: Config, cut: Split, recorder: Recorder) -> None:
     """Train, measure, and stage the weights."""
-    from w2s_mlflow import language, train
+    from w2s_mlflow import train
+    from w2s_mlflow.modeling import language_modeling
 
     compare = tasks.find(config.task).head == "compare"
     train.seed_everything(config.seed)
     train.use_threads(models.find(config.strong, "strong").parameters)
-    head = language.head_for(*models.load(models.find(config.strong, "strong"), pretrained=True))
+    head = language_modeling.head_for(*models.load(models.find(config.strong, "strong"), pretrained=True))
     train.place(head)
-    length = language.block_length(head, config.block, BLOCK)
+    length = language_modeling.block_length(head, config.block, BLOCK)
     random = streams.generator(config.seed, streams.MASKED_TOKENS)
     read = head.pack(texts((*cut.supervision, *cut.transfer), compare), length, random)
     random = streams.generator(config.seed, streams.MASKED_VALIDATION_TOKENS)
     held = head.pack(texts((*cut.supervision_validation, *cut.transfer_validation), compare), length, random)
-    before = language.mean_loss(head, held)
+    before = language_modeling.mean_loss(head, held)
     fitted = train.fit(
         head,
         read,
         None,
-        language.loss,
+        language_modeling.loss,
         _how(config),
         report=lambda step, steps, values: recorder.metrics(values, step),
         checkpoint=recorder.checkpoint(config.checkpoint_every),
     )
     size = {"model/parameters": head.model.num_parameters()}
     recorder.metrics(_counts(cut) | size | {"train/steps": fitted.steps, "train/tokens": fitted.tokens})
-    after = language.mean_loss(head, held)
+    after = language_modeling.mean_loss(head, held)
     if not after < WORST:
         raise FailedTrainingError(f"the loss on unseen text is {after:.4g}: the training diverged, lower --learning-rate")
     recorder.metrics({"validation/perplexity_before": math.exp(before), "validation/perplexity": math.exp(after)})

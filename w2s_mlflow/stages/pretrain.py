@@ -28,7 +28,7 @@ from w2s_mlflow.tasks import _chess_play as chess_play
 from w2s_mlflow.tasks import chess
 
 if TYPE_CHECKING:
-    from w2s_mlflow.language import Language
+    from w2s_mlflow.modeling.language_modeling import Language
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -105,7 +105,8 @@ def make(config: Config, recorder: Recorder) -> None:
     """Draw the play, train, and stage the model with its curve under `model` in the run."""
     import torch
 
-    from w2s_mlflow import language, train
+    from w2s_mlflow import train
+    from w2s_mlflow.modeling import language_modeling
 
     began = time.time()
     play = read_play(config)
@@ -114,9 +115,9 @@ def make(config: Config, recorder: Recorder) -> None:
     train.seed_everything(config.seed)
     torch.set_num_threads(config.threads)
     family = registry.plugin("models", FAMILY, "--rung")
-    head = language.Language(*models.load(models.find(config.rung, "rung"), pretrained=False))
+    head = language_modeling.Language(*models.load(models.find(config.rung, "rung"), pretrained=False))
     curve = _fit(head, play[2 * VALIDATION :], config, recorder)
-    held = language.mean_loss(head, head.encode(_examples(play[: 2 * VALIDATION])))
+    held = language_modeling.mean_loss(head, head.encode(_examples(play[: 2 * VALIDATION])))
     recorder.metrics({"validation/loss": held}, step=curve[-1][0])
     family.save(head.model, recorder.directory / "model")
     story = {"options": options.result_options(config), "validation_loss": held, "seconds": time.time() - began, "curve": curve}
@@ -125,7 +126,8 @@ def make(config: Config, recorder: Recorder) -> None:
 
 def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list[tuple[int, float]]:
     """Train; the curve as (step, mean loss of the CURVE steps before it)."""
-    from w2s_mlflow import language, train
+    from w2s_mlflow import train
+    from w2s_mlflow.modeling import language_modeling
 
     curve: list[tuple[int, float]] = recorder.kept.setdefault("curve", [])
     recent: list[float] = recorder.kept.setdefault("recent", [])
@@ -145,7 +147,7 @@ def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list
         epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed
     )
     checkpoint = recorder.checkpoint(config.checkpoint_every)
-    train.fit(head, head.encode(_examples(play)), None, language.loss, training, report=report, checkpoint=checkpoint)
+    train.fit(head, head.encode(_examples(play)), None, language_modeling.loss, training, report=report, checkpoint=checkpoint)
     return curve
 
 

@@ -33,7 +33,7 @@ from w2s_mlflow.stages import _finetune, _runs, student
 from w2s_mlflow.stages._options import model_name
 
 if TYPE_CHECKING:
-    from w2s_mlflow.heads import Head
+    from w2s_mlflow.modeling.heads import Head
     from w2s_mlflow.tracking.fingerprint import Parts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
@@ -147,7 +147,7 @@ def _activations(head: Callable[[], Head], weights: str, concept: gold.Concept, 
     Args:
         head: the model, asked for where they are not kept.
     """
-    from w2s_mlflow import heads, predict
+    from w2s_mlflow.modeling import heads, inference
 
     examples = concept.examples
     pooling = config.pooling or config.rung().pooling
@@ -158,7 +158,7 @@ def _activations(head: Callable[[], Head], weights: str, concept: gold.Concept, 
     def made() -> arrays.Arrays:
         read = heads.responses if tasks.find(concept.task).head == "compare" else heads.whole
         data = read(head().reader, examples)
-        return {"hidden": predict.layers(head(), data, pooling, config.micro_batch, config.dtype)}
+        return {"hidden": inference.layers(head(), data, pooling, config.micro_batch, config.dtype)}
 
     found_NLD: Floats = arrays.arrays(f"probe-{name}", made)["hidden"]
     return found_NLD

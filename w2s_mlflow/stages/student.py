@@ -32,7 +32,7 @@ from w2s_mlflow.stages._finetune import Labelled
 from w2s_mlflow.stages._options import NONE, OF_STUDENT, model_name
 
 if TYPE_CHECKING:
-    from w2s_mlflow.heads import Head
+    from w2s_mlflow.modeling.heads import Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 

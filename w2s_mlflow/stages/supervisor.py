@@ -19,7 +19,7 @@ from w2s_mlflow.stages import _finetune, _runs, _scoring
 from w2s_mlflow.stages._options import NONE, GoldTraining
 
 if TYPE_CHECKING:
-    from w2s_mlflow.heads import Head
+    from w2s_mlflow.modeling.heads import Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 

@@ -16,7 +16,7 @@ from w2s_mlflow.records import Example, Row, Rows
 __all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "every", "find", "prefixes"]
 
 HEADS = ("choose", "classify", "compare")
-"""How a model may answer a task (heads.py)."""
+"""How a model may answer a task (modeling/heads.py)."""
 
 
 class NotFoundError(exceptions.ConfigError):
@@ -40,7 +40,7 @@ class Task:
     family: str
     """The plug-in file, `tasks/<family>.py`: the task's root in a fingerprint."""
     head: str
-    """How a model answers by default: choose, classify or compare (see heads.py)."""
+    """How a model answers by default: choose, classify or compare (see modeling/heads.py)."""
     classes: int
     load: Callable[[Path | None], Rows]
     """The rows, from the hub or from the mirror whose directory is given."""

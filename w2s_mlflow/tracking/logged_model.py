@@ -23,9 +23,9 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 
-from w2s_mlflow import fitted, heads
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.heads import Head
+from w2s_mlflow.modeling import heads, saved_heads
+from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking.results import ARTIFACTS, TornError, digest_once, digests_of
 from w2s_mlflow.tracking.server import client, sentence
@@ -68,7 +68,7 @@ def load(model_id: str) -> Head:
         ConfigError: as `verify`.
     """
     with _whole(model_id) as directory:
-        return fitted.load(directory / "artifacts" / HEAD)
+        return saved_heads.load(directory / "artifacts" / HEAD)
 
 
 def verify(model_id: str) -> None:
@@ -104,7 +104,7 @@ def _create(run: Run, name: str) -> LoggedModel:
 
 def _write(model: LoggedModel, head: Head, directory: Path) -> None:
     """Write the head and, in `directory / "model"`, MLflow's model of it."""
-    fitted.save(head, directory / HEAD)
+    saved_heads.save(head, directory / HEAD)
     described = Model(
         artifact_path=model.artifact_location,
         run_id=model.source_run_id,

@@ -11,9 +11,9 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from w2s_mlflow import fitted, predict
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.heads import Choose, Compare, Head
+from w2s_mlflow.modeling import inference, saved_heads
+from w2s_mlflow.modeling.heads import Choose, Compare, Head
 from w2s_mlflow.records import Example, Floats
 
 
@@ -22,7 +22,7 @@ class Answers(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the head from the model's artifacts."""
-        self.head = fitted.load(Path(context.artifacts["head"]))
+        self.head = saved_heads.load(Path(context.artifacts["head"]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Floats:
         """Class probabilities, (N, C) float32, of the N rows, each with `segments` and `candidates`, lists of strings.
@@ -32,7 +32,7 @@ class Answers(PythonModel):
         """
         try:
             examples = examples_of(self.head, model_input)
-            return predict.probabilities(self.head, self.head.encode(examples))
+            return inference.probabilities(self.head, self.head.encode(examples))
         except ConfigError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 

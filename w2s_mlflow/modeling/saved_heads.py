@@ -12,8 +12,8 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.heads import Choose, Classify, Compare, Head, build, classes_of
 from w2s_mlflow.local import hub
+from w2s_mlflow.modeling.heads import Choose, Classify, Compare, Head, build, classes_of
 
 NAMES: dict[type[Head], str] = {Choose: "choose", Classify: "classify", Compare: "compare"}
 HEAD = "head.json"

@@ -1,4 +1,4 @@
-"""Logits -> answers: the heads `choose`, `classify` and `compare` (language modelling stands in language.py).
+"""Logits -> answers: the heads `choose`, `classify` and `compare` (language modelling stands in language_modeling.py).
 
 A head wraps a Hugging Face model: `encode` says what the text of an example is and tokenises once, `forward` turns a batch
 into logits_NC, in float32. Positions of tokens come from the attention mask alone, never from token values. Shape legend: N
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from w2s_mlflow.exceptions import ConfigError, unknown
+from w2s_mlflow.modeling.tokenization import SEPARATOR, Batch, Encoded, Reader
 from w2s_mlflow.models import POOLINGS
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS
-from w2s_mlflow.tokens import SEPARATOR, Batch, Encoded, Reader
 
 __all__ = ["POOLINGS", "Batch", "Encoded", "Head", "build"]
 
@@ -45,7 +45,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> Tensor:
-        """What of the text itself is asked for, where there are no other labels (language.py)."""
+        """What of the text itself is asked for, where there are no other labels (language_modeling.py)."""
         raise NotImplementedError
 
     def hidden_RLD(self, batch: Batch) -> Tensor:

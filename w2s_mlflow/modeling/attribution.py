@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from w2s_mlflow import token_batches
-from w2s_mlflow.heads import Encoded, Head
+from w2s_mlflow.modeling import token_batches
+from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 
 GAP = " … "

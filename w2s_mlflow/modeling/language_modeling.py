@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from w2s_mlflow.distributed import process_group
 from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.heads import INPUTS, Head, causal
+from w2s_mlflow.modeling.heads import INPUTS, Head, causal
+from w2s_mlflow.modeling.tokenization import NOT_ASKED, SEPARATOR, Batch, Encoded, Texts, packed
 from w2s_mlflow.records import Example
-from w2s_mlflow.tokens import NOT_ASKED, SEPARATOR, Batch, Encoded, Texts, packed
 
 HIDDEN = 0.15
 """The share of tokens that a masked language model is asked for (Devlin et al. 2018, section 3.1)."""

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2s_mlflow import token_batches
 from w2s_mlflow.distributed import process_group
 from w2s_mlflow.exceptions import FailedTrainingError
-from w2s_mlflow.heads import Batch, Classify, Encoded, Head
+from w2s_mlflow.modeling import token_batches
+from w2s_mlflow.modeling.heads import Batch, Classify, Encoded, Head
 from w2s_mlflow.records import Floats
 
 

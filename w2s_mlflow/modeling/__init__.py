@@ -1,0 +1,1 @@
+"""Networks: tokenization, heads, language modelling, inference, attribution, saved heads."""
