@@ -26,10 +26,11 @@ import numpy as np
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
-from w2s_mlflow.data import gold, loading
+from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Examples
+from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
 from w2s_mlflow.records import Predictions
-from w2s_mlflow.stages import _finetune, _runs, _scoring, supervisor
+from w2s_mlflow.stages import supervisor
 from w2s_mlflow.tracking import results, server
 from w2s_mlflow.tracking.recorder import Recorder
 
@@ -139,13 +140,13 @@ def stages() -> Iterator[Request]:
     """A whole stage but for its training, and the same when it is reused: lookup, digests of all artifacts, no report."""
     config = supervisor.Config().resolved()
     cut = loading.cut(config)[1]
-    parts = _runs.parts("supervisor", 1, config, cut, {}, ["losses.cross_entropy"])
+    parts = runs.parts("supervisor", 1, config, cut, {}, ["losses.cross_entropy"])
 
     def even(examples: Examples) -> Predictions:
-        return _finetune.predict_table(examples, np.full((len(examples), 2), 0.5, dtype=np.float32))
+        return finetune.predict_table(examples, np.full((len(examples), 2), 0.5, dtype=np.float32))
 
     def make(recorder: Recorder) -> None:
-        gold.record_rows(config, cut, recorder)
+        ground_truth.record_rows(config, cut, recorder)
         for step in range(90):
             recorder.metrics({"train/loss": 0.5, "train/gradient_norm": 1.0}, step)
         recorder.weak_labels(even(cut.transfer))
@@ -154,7 +155,7 @@ def stages() -> Iterator[Request]:
 
     def stage(version: int) -> None:
         labels = {"weak": config.weak, "strong": "-", "method": "supervisor"}
-        _scoring.report(_runs.produce(replace(parts, version=version), config, cut, labels, "a note", make), config, cut)
+        scoring.report(runs.produce(replace(parts, version=version), config, cut, labels, "a note", make), config, cut)
 
     yield "whole stage but its training", stage
     yield "whole stage, reused", stage

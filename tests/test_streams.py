@@ -21,6 +21,7 @@ from w2s_mlflow import models, streams, train
 from w2s_mlflow.data import gold
 from w2s_mlflow.losses import cross_entropy
 from w2s_mlflow.modeling.heads import build
+from w2s_mlflow.pipeline import ground_truth
 from w2s_mlflow.records import Example, Gold, SoftLabels
 from w2s_mlflow.streams import Stream
 
@@ -167,7 +168,7 @@ def wrong_shares(seed: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     weak = SoftLabels(tuple(row.id for row in rows), ("",) * ROWS, np.eye(2, dtype=np.float32)[answers_N.astype(int)])
     config: Any = SimpleNamespace(task="chess", seed=seed)
     cut: Any = SimpleNamespace(transfer=tuple(rows), transfer_validation=())
-    labels = gold.random_labels(config, cut, weak, SimpleNamespace(metrics=lambda values: None))  # type: ignore[arg-type]
+    labels = ground_truth.random_labels(config, cut, weak, SimpleNamespace(metrics=lambda values: None))  # type: ignore[arg-type]
     found: list[float] = []
 
     def loss(logits_NC: torch.Tensor, labels_NC: torch.Tensor, progress: float) -> torch.Tensor:

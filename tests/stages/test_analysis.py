@@ -18,8 +18,8 @@ from tests.conftest import SMALL, purge, runs
 from w2s_mlflow.analysis import build, leaderboard, report, scores
 from w2s_mlflow.analysis import frames as analysis_frames
 from w2s_mlflow.config import parse
-from w2s_mlflow.data import gold
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.stages import analyze, rule, student
 from w2s_mlflow.tables import Frames, calibration, compute, pgr
 from w2s_mlflow.tracking import index, results, server
@@ -134,7 +134,7 @@ def test_without_a_ceiling_there_is_accuracy_and_no_pgr_and_the_report_says_so()
 @pytest.mark.slow
 def test_a_failed_ceiling_is_counted_and_said() -> None:
     found = made(seed=3, ceiling="gold")
-    server.client().set_tag(found.run_id, gold.CEILING_FAILED, gold.NEAR_CHANCE)
+    server.client().set_tag(found.run_id, scoring.CEILING_FAILED, scoring.NEAR_CHANCE)
     server.client().set_terminated(found.run_id, "FINISHED")
     analysis = analyze.run(analyze.Config())
     assert table(analysis, "pgr")[0]["failed_ceilings"] == "1"

@@ -17,7 +17,8 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.figures._chain import figure
 from w2s_mlflow.methods import bootstrapping, presets
-from w2s_mlflow.stages import _finetune, student
+from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.stages import student
 from w2s_mlflow.tracking import planned, results, session
 from w2s_mlflow.tracking.results import Result
 
@@ -121,7 +122,7 @@ def test_each_fit_starts_from_pretrained_weights_at_its_models_rate_by_ten_to_it
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[tuple[str, float]] = []
-    fit_head = _finetune.fit_head
+    fit_head = finetune.fit_head
 
     def spy(head: Any, config: Any, *arguments: Any) -> None:
         plain = models.load(config.rung(), pretrained=True)[0].state_dict()
@@ -130,7 +131,7 @@ def test_each_fit_starts_from_pretrained_weights_at_its_models_rate_by_ten_to_it
         seen.append((config.rung().name, config.learning_rate))
         fit_head(head, config, *arguments)
 
-    monkeypatch.setattr(_finetune, "fit_head", spy)
+    monkeypatch.setattr(finetune, "fit_head", spy)
     student.run(config(ceiling="none"))
     rates = {name: models.find(name, "x").learning_rate for name in ("chess-27k", "chess-43k", "chess-60k", "chess-121k")}
     a_round = [("chess-43k", rates["chess-43k"]), ("chess-60k", rates["chess-60k"] / 10)]

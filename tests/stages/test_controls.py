@@ -10,11 +10,12 @@ import pytest
 
 from tests.conftest import SMALL
 from w2s_mlflow import stats
-from w2s_mlflow.data import gold, loading
+from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
 from w2s_mlflow.records import Ints, SoftLabels
-from w2s_mlflow.stages import _finetune, _runs, _scoring, ceiling, student, supervisor
+from w2s_mlflow.stages import ceiling, student, supervisor
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.rehearsal import Rehearsal
 
@@ -31,8 +32,8 @@ def rehearsal(directory: Path) -> Rehearsal:
 
 def weak_and_truth(directory: Path, seed: int = 0) -> tuple[supervisor.Config, Split, SoftLabels, SoftLabels]:
     given, cut = loading.cut(supervisor.Config(**SMALL, seed=seed).resolved())
-    weak = _runs.weak_labels(supervisor.run(given))
-    return given, cut, weak, gold.oracle_labels(given, cut.transfer + cut.transfer_validation, rehearsal(directory))
+    weak = runs.weak_labels(supervisor.run(given))
+    return given, cut, weak, ground_truth.oracle_labels(given, cut.transfer + cut.transfer_validation, rehearsal(directory))
 
 
 def classes(labels: SoftLabels, ids: tuple[str, ...]) -> Ints:
@@ -44,7 +45,7 @@ def classes(labels: SoftLabels, ids: tuple[str, ...]) -> Ints:
 def test_random_labels_are_as_often_right_as_the_weak_ones_in_both_parts(tmp_path: Path) -> None:
     given, cut, weak, truth = weak_and_truth(tmp_path)
     kept = rehearsal(tmp_path)
-    drawn = gold.random_labels(given, cut, weak, kept)
+    drawn = ground_truth.random_labels(given, cut, weak, kept)
     for part in (cut.transfer, cut.transfer_validation):
         ids = tuple(example.id for example in part)
         right = [int((classes(labels, ids) == classes(truth, ids)).sum()) for labels in (weak, drawn)]
@@ -60,7 +61,7 @@ def test_random_labels_are_wrong_elsewhere_than_the_weak_ones(tmp_path: Path) ->
     ids = tuple(example.id for example in cut.transfer)
     wrong_weak = classes(weak, ids) != classes(truth, ids)
     wrong_drawn = [
-        classes(gold.random_labels(student_of(given, seed), cut, weak, rehearsal(tmp_path)), ids) != classes(truth, ids)
+        classes(ground_truth.random_labels(student_of(given, seed), cut, weak, rehearsal(tmp_path)), ids) != classes(truth, ids)
         for seed in range(40)
     ]
     # By chance alone, a row that the supervisor got wrong is wrong as often as any other.
@@ -106,13 +107,13 @@ def test_each_kind_of_labels_is_another_result_with_the_same_supervisor() -> Non
 @pytest.mark.shared
 def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    fit_head = _finetune.fit_head
+    fit_head = finetune.fit_head
 
     def spy(*given: Any) -> None:
         seen.append(given[2])
         fit_head(*given)
 
-    monkeypatch.setattr(_finetune, "fit_head", spy)
+    monkeypatch.setattr(finetune, "fit_head", spy)
     found = student.run(config(calibrate=True, ceiling="none"))
     weak = results.get(found.tags["w2s.weak_run_id"])
     slice_ = weak.predictions("validation")
@@ -164,8 +165,8 @@ def test_a_model_is_weak_or_strong_against_the_published_human_score_of_the_same
     task: str, accuracy: float, tag: str | None
 ) -> None:
     given = student.Config(task=task, head="classify")
-    assert _scoring._against_human(given, {"test/accuracy": accuracy}).get("w2s.human") == tag
-    assert _scoring._against_human(given, {}) == {}
+    assert scoring._against_human(given, {"test/accuracy": accuracy}).get("w2s.human") == tag
+    assert scoring._against_human(given, {}) == {}
 
 
 # --- ceilings that do not learn ---------------------------------------------------------------------------------------
@@ -192,10 +193,10 @@ def test_a_ceiling_that_did_not_learn_is_tagged_there_and_on_its_student() -> No
     ],
 )
 def test_the_two_rules(tag: str, floor: float, top: float, said: str) -> None:
-    failed = results.Result("r", "n", "ceiling", "", "", {}, {}, {gold.CEILING_FAILED: tag}, 0.0, False)
+    failed = results.Result("r", "n", "ceiling", "", "", {}, {}, {scoring.CEILING_FAILED: tag}, 0.0, False)
     values = {"test/weak_accuracy": floor, "test/ceiling_accuracy": top}
-    assert _scoring._ceiling_failed(failed, values, "test") == said
-    assert _scoring._ceiling_failed(failed, {}, "test") == tag
+    assert scoring._ceiling_failed(failed, values, "test") == said
+    assert scoring._ceiling_failed(failed, {}, "test") == tag
 
 
 @pytest.mark.shared

@@ -17,8 +17,9 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference
+from w2s_mlflow.pipeline import runs as pipeline_runs
 from w2s_mlflow.records import SoftLabels, read_predictions
-from w2s_mlflow.stages import _runs, analyze, ceiling, facilitate, student, supervisor
+from w2s_mlflow.stages import analyze, ceiling, facilitate, student, supervisor
 from w2s_mlflow.tables import facilitation
 from w2s_mlflow.tracking import logged_model, results, server, session
 from w2s_mlflow.tracking.results import Result
@@ -95,7 +96,7 @@ def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_m
         parts, halves = {"rest": rest.asked, "rest_validation": rest.validation}, ("rest",)
     asked = [example for half in halves for slice_ in ("", "_validation") for example in parts[half + slice_]]
     assert sorted(answers(found).ids) == sorted(example.id for example in asked)
-    head = logged_model.load(results.get(found.tags["w2s.strong_run_id"]).tags[_runs.MODEL])
+    head = logged_model.load(results.get(found.tags["w2s.strong_run_id"]).tags[pipeline_runs.MODEL])
     assert np.array_equal(answers(found).of([e.id for e in asked]), inference.probabilities(head, head.encode(asked)))
 
 
@@ -341,7 +342,7 @@ def test_a_teacher_that_cannot_teach_is_one_sentence_and_nothing_is_written() ->
     }.items():
         with pytest.raises(ConfigError, match=said):
             taught(teacher=teacher)
-    location = server.client().get_logged_model(kept.tags[_runs.MODEL]).artifact_location.removeprefix("file://")
+    location = server.client().get_logged_model(kept.tags[pipeline_runs.MODEL]).artifact_location.removeprefix("file://")
     weights = next(Path(location).rglob("model.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ConfigError, match=r"has a damaged file .*model.safetensors"):

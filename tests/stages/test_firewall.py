@@ -25,9 +25,10 @@ from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.judges.reward import Reward
 from w2s_mlflow.methods import presets, student_options
 from w2s_mlflow.modeling import heads, inference
+from w2s_mlflow.pipeline import finetune, runs
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
 from w2s_mlflow.registry import plugin, plugins
-from w2s_mlflow.stages import _aligning, _finetune, _runs, analyze, ceiling, facilitate, rule, student, supervisor, sweep
+from w2s_mlflow.stages import _aligning, analyze, ceiling, facilitate, rule, student, supervisor, sweep
 from w2s_mlflow.tracking import results, server
 from w2s_mlflow.tracking.results import Result
 
@@ -194,7 +195,7 @@ def types_of(function: Any) -> set[Any]:
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
 DEBATING = (_aligning, policy_gradient, play, past_verdicts, verdicts, transcripts, extractive, judge_model)
-BLIND = (student, facilitate, student_options, presets, _finetune, _runs, train, inference, heads, *LOSSES, *DEBATING)
+BLIND = (student, facilitate, student_options, presets, finetune, runs, train, inference, heads, *LOSSES, *DEBATING)
 
 
 @pytest.mark.parametrize("module", BLIND, ids=lambda module: module.__name__)
@@ -227,7 +228,7 @@ def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator
     source = inspect.getsource(student)
     taken = ("cut", "oracle_labels", "random_labels")
     assert source.count("_gold.") == sum(source.count(f"_gold.{name}(") for name in taken)
-    assert "_gold" not in inspect.getsource(_finetune)
+    assert "_gold" not in inspect.getsource(finetune)
 
 
 def test_facilitation_takes_a_cut_and_questions_from_the_evaluator_and_nothing_else() -> None:
@@ -252,13 +253,13 @@ def of_gold(found: Result) -> Result:
     """A run that is made from another one, as a chain's link would be."""
     config = supervisor.Config(epochs=1, **SMALL).resolved()
     cut = loading.cut(config)[1]
-    parts = _runs.parts("link", 1, config, cut, {"above": found}, [])
+    parts = runs.parts("link", 1, config, cut, {"above": found}, [])
 
     def make(recorder: Any) -> None:
         recorder.weak_labels(Predictions(("a",), ("a",), np.array([[0.5, 0.5]], dtype=np.float32)))
 
     labels = {"weak": "a", "strong": "-", "method": "link"}
-    return _runs.produce(parts, config, cut, labels, "a link", make, {"above": found})
+    return runs.produce(parts, config, cut, labels, "a link", make, {"above": found})
 
 
 def test_gold_is_inherited_and_refused() -> None:
@@ -269,10 +270,10 @@ def test_gold_is_inherited_and_refused() -> None:
     grandchild = of_gold(child)
     assert [run.tags.get("w2s.gold") for run in (top, child, grandchild)] == ["transfer"] * 3
     assert "w2s.gold" not in weak.tags and "w2s.gold" not in of_gold(weak).tags
-    assert _runs.weak_labels(weak).probabilities_NC.shape[1] == 2
+    assert runs.weak_labels(weak).probabilities_NC.shape[1] == 2
     for run in (child, grandchild):
         with pytest.raises(ConfigError, match="has learned the ground truth of transfer"):
-            _runs.weak_labels(run)
+            runs.weak_labels(run)
 
 
 def test_the_options_of_a_student_name_no_gold() -> None:

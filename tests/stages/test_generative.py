@@ -15,7 +15,8 @@ from w2s_mlflow import models
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages import _finetune, generative, student
+from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.stages import generative, student
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.results import Result
 
@@ -65,14 +66,14 @@ def test_what_is_read_becomes_less_surprising() -> None:
 @pytest.mark.slow
 def test_a_student_starts_from_the_weights_that_have_read(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[dict[str, torch.Tensor]] = []
-    fit_head = _finetune.fit_head
+    fit_head = finetune.fit_head
 
     def seen(head: Any, *arguments: Any) -> None:
         started.append({name: tensor.clone() for name, tensor in head.model.state_dict().items()})
         fit_head(head, *arguments)
 
     found = student.run(config())  # its supervisor and its ceiling are there now
-    monkeypatch.setattr(_finetune, "fit_head", seen)
+    monkeypatch.setattr(finetune, "fit_head", seen)
     made = len(runs())
     read = student.run(config(method="generative"))
     assert len(runs()) == made + 2 and len(started) == 1

@@ -14,7 +14,9 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages import _finetune, _runs, ceiling, facilitate, student, supervisor
+from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.pipeline import runs as pipeline_runs
+from w2s_mlflow.stages import ceiling, facilitate, student, supervisor
 from w2s_mlflow.tracking import logged_model, server, session
 from w2s_mlflow.tracking.results import Result
 
@@ -39,7 +41,7 @@ def keeping(stage: str) -> Result:
 def served(found: Result, stage: str) -> np.ndarray[Any, Any]:
     """What MLflow's own loader makes of the test examples."""
     examples = loading.cut(STAGES[stage][1].resolved())[1].test
-    model = mlflow.pyfunc.load_model(f"models:/{found.tags[_runs.MODEL]}")
+    model = mlflow.pyfunc.load_model(f"models:/{found.tags[pipeline_runs.MODEL]}")
     frame = pd.DataFrame(
         {"segments": [list(e.segments) for e in examples], "candidates": [list(e.candidates) for e in examples]}
     )
@@ -54,13 +56,13 @@ def served(found: Result, stage: str) -> np.ndarray[Any, Any]:
 def test_the_model_gives_the_stored_predictions(stage: str, later: bool) -> None:
     if later:
         run, config = STAGES[stage]
-        assert _runs.MODEL not in run(config).tags
+        assert pipeline_runs.MODEL not in run(config).tags
     made = len(runs())
     found = keeping(stage)
     assert found.reused == later and (len(runs()) == made) == later
     assert np.array_equal(served(found, stage), found.predictions("test").probabilities_NC)
     again = keeping(stage)
-    assert again.tags[_runs.MODEL] == found.tags[_runs.MODEL]
+    assert again.tags[pipeline_runs.MODEL] == found.tags[pipeline_runs.MODEL]
 
 
 def test_fitting_once_more_is_planned_and_its_reads_are_counted() -> None:
@@ -77,19 +79,19 @@ def test_fitting_once_more_is_planned_and_its_reads_are_counted() -> None:
 @pytest.mark.slow
 def test_a_damaged_model_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
     found = keeping("supervisor")
-    model = found.tags[_runs.MODEL]
+    model = found.tags[pipeline_runs.MODEL]
     location = server.client().get_logged_model(model).artifact_location.removeprefix("file://")
     weights = next(Path(location).rglob("model.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
     again = keeping("supervisor")
-    assert again.run_id == found.run_id and again.tags[_runs.MODEL] != model
-    assert "model.safetensors" in caplog.text and logged_model.is_whole(again.tags[_runs.MODEL])
+    assert again.run_id == found.run_id and again.tags[pipeline_runs.MODEL] != model
+    assert "model.safetensors" in caplog.text and logged_model.is_whole(again.tags[pipeline_runs.MODEL])
 
 
 def test_a_model_that_gives_other_predictions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     supervisor.run(supervisor.Config(**TINY))
-    build = _finetune.build_head
-    monkeypatch.setattr(_finetune, "build_head", lambda config, **how: build(config, pretrained=False))
+    build = finetune.build_head
+    monkeypatch.setattr(finetune, "build_head", lambda config, **how: build(config, pretrained=False))
     with pytest.raises(ConfigError, match=r"cannot be given its model: .* make both anew with --reuse never"):
         keeping("supervisor")
 

@@ -18,7 +18,9 @@ from w2s_mlflow.config import parse
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference
-from w2s_mlflow.stages import _finetune, _runs, ceiling, student, supervisor
+from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.pipeline import runs as pipeline_runs
+from w2s_mlflow.stages import ceiling, student, supervisor
 from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
 
@@ -58,7 +60,7 @@ def test_without_its_extra_adapters_are_refused(monkeypatch: pytest.MonkeyPatch)
 def test_what_a_model_cannot_read_is_refused() -> None:
     config = supervisor.Config(weak="chess-27k", max_length=33, **SMALL).resolved()
     with pytest.raises(ConfigError, match=r"--max-length must be in \[3, 32\], what this model can read, got 33"):
-        _finetune.build_head(config)
+        finetune.build_head(config)
 
 
 def test_a_linear_head_pools_as_its_family_does_and_another_not_at_all() -> None:
@@ -78,7 +80,7 @@ def test_a_few_new_weights_take_larger_steps_unless_the_rate_is_given() -> None:
 
 def parts_of(**given: Any) -> str:
     config, cut = loading.cut(supervisor.Config(head="classify", **SMALL | given).resolved())
-    return _runs.parts("supervisor", 1, config, cut, {}, []).digest()
+    return pipeline_runs.parts("supervisor", 1, config, cut, {}, []).digest()
 
 
 def test_what_changes_a_result_is_another_result() -> None:
@@ -131,7 +133,7 @@ def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(
     result = supervisor.run(config)
     threads: list[int] = []
     monkeypatch.setattr(train, "use_threads", threads.append)
-    head, _ = _finetune.kept(result), _finetune.kept(result, 7)
+    head, _ = finetune.kept(result), finetune.kept(result, 7)
     assert threads == [head.model.num_parameters(), 7]
     cut = loading.cut(config.resolved())[1]
     stored = result.predictions("test").aligned([example.id for example in cut.test])
@@ -175,6 +177,6 @@ def test_another_model_of_the_same_name_is_another_result(tmp_path: Path) -> Non
     second = student.run(student.Config(weak=str(other), strong="chess-27k", **given))
     assert first.name == second.name and first.run_id != second.run_id
     config = ceiling.Config(strong=str(one), **SMALL)
-    digests = {_runs.parts("ceiling", 1, *loading.cut(config.resolved()), {}, []).digest()}
+    digests = {pipeline_runs.parts("ceiling", 1, *loading.cut(config.resolved()), {}, []).digest()}
     config = ceiling.Config(strong=str(other), **SMALL)
-    assert _runs.parts("ceiling", 1, *loading.cut(config.resolved()), {}, []).digest() not in digests
+    assert pipeline_runs.parts("ceiling", 1, *loading.cut(config.resolved()), {}, []).digest() not in digests

@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow import config as options
 from w2s_mlflow.data import loading
-from w2s_mlflow.stages import _finetune, student, supervisor
+from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.results import Result
 
@@ -109,7 +110,7 @@ def test_a_result_does_not_depend_on_what_ran_before() -> None:
 
 def test_a_failed_training_leaves_a_failed_run_and_is_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
-        broken.setattr(_finetune, "record_heldout", lambda *_: 1 / 0)
+        broken.setattr(finetune, "record_heldout", lambda *_: 1 / 0)
         supervisor.run(supervisor.Config(**SMALL))
     assert [run.info.status for run in runs()] == ["FAILED"]
     assert not supervisor.run(supervisor.Config(**SMALL)).reused

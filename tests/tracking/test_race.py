@@ -176,11 +176,11 @@ def wait_for_test(pipe: Connection, word: str) -> None:
 def meet(barrier: Barrier, pipe: Connection) -> None:
     """All meet wherever a race begins: at the first look at the store, at a result that is missing, in the election of the
     lock run and once it is known, and where all have found a result that is not scored."""
-    from w2s_mlflow.stages import _scoring
+    from w2s_mlflow.pipeline import scoring
     from w2s_mlflow.tracking import claims, server, store
 
     together = partial(barrier.wait, DEADLINE)
-    for owner, name in (server, "_found"), (store, "runs_of"), (claims, "_home"), (claims, "_elect"), (_scoring, "_reported"):
+    for owner, name in (server, "_found"), (store, "runs_of"), (claims, "_home"), (claims, "_elect"), (scoring, "_reported"):
         at(owner, name, together)
     together()
 
@@ -371,9 +371,9 @@ def test_a_result_that_is_being_scored_a_second_time_is_not_damaged(here: Place)
 
 def pause_before_scoring(pipe: Connection) -> None:
     """Wait for the test where a result was found not to be scored."""
-    from w2s_mlflow.stages import _scoring
+    from w2s_mlflow.pipeline import scoring
 
-    at(_scoring, "_reported", partial(wait_for_test, pipe, "scoring"))
+    at(scoring, "_reported", partial(wait_for_test, pipe, "scoring"))
 
 
 def pause_in_copy(pipe: Connection) -> None:

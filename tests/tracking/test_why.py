@@ -17,6 +17,7 @@ from tests.tracking.test_source import package  # noqa: F401  # a copy of the so
 from w2s_mlflow import tasks
 from w2s_mlflow.data import gold, loading
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.pipeline import ground_truth
 from w2s_mlflow.records import Rows
 from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import fingerprint, server, source
@@ -107,7 +108,7 @@ def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def _clear() -> None:
-    for cached in (loading._cut, loading._pool, loading._load, gold._labels, gold._row_digests):
+    for cached in (loading._cut, loading._pool, loading._load, gold._labels, ground_truth._row_digests):
         cached.cache_clear()
 
 

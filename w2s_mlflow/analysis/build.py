@@ -12,8 +12,8 @@ from w2s_mlflow import registry
 from w2s_mlflow.analysis import frames, report, selection
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.records import canonical_json
-from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import LABEL, Frames
 
 if TYPE_CHECKING:

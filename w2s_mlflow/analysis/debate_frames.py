@@ -14,8 +14,8 @@ from w2s_mlflow.analysis import selection, variants
 from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.analysis.selection import Pulled
 from w2s_mlflow.debate import debate_tables, measures, play, transcripts
+from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.records import read_gold
-from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import ALIGNMENTS, DEBATES
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from w2s_mlflow.analysis import debate_frames, scores, selection, stage_tables, 
 from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.analysis.selection import Pulled
 from w2s_mlflow.analysis.variants import IDENTITY
-from w2s_mlflow.data import gold
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.pipeline import scoring
+from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
-from w2s_mlflow.stages import _scoring
-from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tables import ERRORS, FACILITATIONS, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
 if TYPE_CHECKING:
@@ -179,8 +178,8 @@ def _answers(result: Result, role: str, own: Scores, pulled: Pulled) -> Any:
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
     """By the two rules of `w2s.ceiling_failed`, of which the one on the reported split is computed anew."""
-    tag = result.tags.get(gold.CEILING_FAILED, "no")
-    return gold.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
+    tag = result.tags.get(scoring.CEILING_FAILED, "no")
+    return scoring.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 
 
 def _reported(row: Mapping[str, Any]) -> dict[str, float]:
@@ -228,7 +227,7 @@ def _run(result: Result, pulled: Pulled) -> dict[str, Any]:
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
     row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": _domain(row["task"])}
     row |= {name: found.get(name, math.nan) for name in ("accuracy", "auroc", "brier", "ece")}
-    row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(_scoring.PGR_STATUS, "")}
+    row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(scoring.PGR_STATUS, "")}
     row |= {name: result.tags.get(f"w2s.{name}", "") for name in ("ceiling_failed", "human", "gold", "fingerprint", "data")}
     row |= {"reads": {name.removeprefix("gold/"): n for name, n in result.metrics.items() if name.startswith("gold/")}}
     return row | _used(result) | _with_inputs(result, pulled)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import __version__, exceptions
 from w2s_mlflow.analysis import variants
-from w2s_mlflow.stages._options import NONE
+from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.tables import LABEL, PAIR, Frames
 
 if TYPE_CHECKING:

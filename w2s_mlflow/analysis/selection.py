@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow.analysis import variants
 from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages._options import NONE
+from w2s_mlflow.pipeline.options import NONE
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result

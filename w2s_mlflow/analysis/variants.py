@@ -13,7 +13,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import models, registry
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.methods import presets
-from w2s_mlflow.stages._options import NONE
+from w2s_mlflow.pipeline.options import NONE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from w2s_mlflow import models
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.debate import participants, past_verdicts
 from w2s_mlflow.exceptions import must
-from w2s_mlflow.stages._options import Training
+from w2s_mlflow.pipeline.options import Training
 
 GRADIENT = "gradient"
 

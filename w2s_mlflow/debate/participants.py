@@ -11,9 +11,9 @@ from w2s_mlflow import config as options
 from w2s_mlflow import registry
 from w2s_mlflow.debate import past_verdicts
 from w2s_mlflow.exceptions import must, unknown
+from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.pipeline.options import Training
 from w2s_mlflow.records import Example, Floats
-from w2s_mlflow.stages import _finetune
-from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
     from w2s_mlflow.explainers.extractive import Mind, Policy
@@ -77,7 +77,7 @@ def answers(weak: Mind, config: Training) -> Callable[[Sequence[Example]], Float
     """log probabilities of the classes, (N, C), by the frozen weak model."""
 
     def answer(asked: Sequence[Example]) -> Floats:
-        found_NC = _finetune.probabilities(weak.head, weak.head.encode(asked), config)
+        found_NC = finetune.probabilities(weak.head, weak.head.encode(asked), config)
         log_p_NC: Floats = np.log(np.maximum(found_NC, np.finfo(np.float32).tiny))
         return log_p_NC
 
@@ -89,5 +89,5 @@ def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy 
     from w2s_mlflow.explainers import extractive
 
     reading = extractive.read(head, asked)
-    decisions_N = _finetune.probabilities(head, reading.data, config).argmax(axis=1)
+    decisions_N = finetune.probabilities(head, reading.data, config).argmax(axis=1)
     return extractive.Mind(head, reading, decisions_N, policy, config.micro_batch)

@@ -11,8 +11,8 @@ import numpy as np
 from w2s_mlflow.debate import transcripts
 from w2s_mlflow.debate.play import STRONG, WEAK
 from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.pipeline import runs
 from w2s_mlflow.records import Debate, Example, Explanation, Side
-from w2s_mlflow.stages import _runs
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -95,9 +95,9 @@ def _run(run: str) -> Result:
     found = results.find(run)
     if found.stage != STAGE:
         raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={run}, a run of {found.stage or 'no stage'}")
-    if _runs.GOLD in found.tags:  # what was said of such claims would carry it on into what is aligned
+    if runs.GOLD in found.tags:  # what was said of such claims would carry it on into what is aligned
         rule = "run=RUN, a run whose models have learned no ground truth of transfer"
-        raise must("judge_options", rule, f"run={run}, whose models have learned that of {found.tags[_runs.GOLD]}")
+        raise must("judge_options", rule, f"run={run}, whose models have learned that of {found.tags[runs.GOLD]}")
     return found
 
 

@@ -10,7 +10,7 @@ from w2s_mlflow import exceptions
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import LARGEST, must
 from w2s_mlflow.methods import presets, student_options
-from w2s_mlflow.stages._options import Training
+from w2s_mlflow.pipeline.options import Training
 
 STUDENT, CEILING, RUN = "student", "ceiling", "run"
 REST = "rest"

@@ -13,7 +13,7 @@ from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.methods import bootstrapping, presets
 from w2s_mlflow.methods.presets import AUTO, CUSTOM, METHODS, labels_file
-from w2s_mlflow.stages._options import GIVEN, Training
+from w2s_mlflow.pipeline.options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
 AFTER_READING = {"learning_rate": 0.5, "batch_size": 16}

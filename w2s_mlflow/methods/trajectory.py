@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from w2s_mlflow.stages._runs import GOLD
+from w2s_mlflow.pipeline.runs import GOLD
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result

@@ -20,10 +20,11 @@ from w2s_mlflow.debate import debate_tables, measures, participants, past_verdic
 from w2s_mlflow.debate.alignment_options import Config
 from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.debate.policy_gradient import Arguing
+from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline.finetune import Labelled
+from w2s_mlflow.pipeline.options import OF_STUDENT, model_name
 from w2s_mlflow.records import Example
-from w2s_mlflow.stages import _finetune, _runs, _scoring, ceiling, student, supervisor
-from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._options import OF_STUDENT, model_name
+from w2s_mlflow.stages import ceiling, student, supervisor
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -65,7 +66,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     roots = ["stages._aligning:_make", "losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}"]
     roots += ["judges.reward"] if debates else []
     inputs = {"weak": others.weak} | {f"debates_{number}": held for number, held in enumerate(debates, start=2)}
-    parts = _runs.parts("align", VERSION, config, cut, inputs, roots)
+    parts = runs.parts("align", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": _judge_values(config, debates)})
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": said(config)}
     identity |= {"round": str(config.rounds)} if debates else {}
@@ -74,7 +75,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     def make(recorder: Recorder) -> Head:
         return _make(config, cut, others, parts.digest(), recorder)
 
-    found = _runs.produce(parts, config, cut, identity, _note(config, others), make, inputs, tags)
+    found = runs.produce(parts, config, cut, identity, _note(config, others), make, inputs, tags)
     return found if config.report == "none" else _reported(found, config, cut, others)
 
 
@@ -115,7 +116,7 @@ def _reported(found: Result, config: Config, cut: Split, others: _Others) -> Res
     before, beside = others.before, {"weak": others.weak}
     if config.ceiling == "gold":
         beside["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
-    found = _scoring.report(found, config, cut, beside)
+    found = scoring.report(found, config, cut, beside)
     name, own = f"{config.report}/before_accuracy", f"{config.report}/accuracy"
     if own not in before.metrics:
         return found
@@ -135,19 +136,19 @@ def _before(config: Config) -> Result:
 
 
 def _make(config: Config, cut: Split, others: _Others, fingerprint: str, recorder: Recorder) -> Head:
-    head, weak_head = _finetune.build_head(config), _finetune.kept(others.weak, config.rung().parameters)
+    head, weak_head = finetune.build_head(config), finetune.kept(others.weak, config.rung().parameters)
     learned = _learned(others.debates, recorder)
-    labels = _runs.weak_labels(others.weak)
+    labels = runs.weak_labels(others.weak)
     training, validation = (Labelled.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
     if config.lam:
         training = replace(training, also=_arguing(config, head, training.examples, weak_head, learned))
     watched = validation if config.early_stopping == "weak" else None
-    _finetune.fit_head(head, config, training, watched, recorder)
+    finetune.fit_head(head, config, training, watched, recorder)
     policy: Any = head._modules.pop("policy", None)
-    recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation, config))
-    _finetune.record_heldout(head, config, cut, recorder)
+    recorder.predictions("validation", finetune.predictions(head, cut.transfer_validation, config))
+    finetune.record_heldout(head, config, cut, recorder)
     _keep(policy, recorder)
-    asked, before = cut.test[: config.questions], _finetune.kept(others.before)
+    asked, before = cut.test[: config.questions], finetune.kept(others.before)
     minds = {WEAK: participants.mind(weak_head, asked, config), "before": participants.mind(before, asked, config)}
     minds["after"] = participants.mind(head, asked, config, policy)
     _compare(config, asked, minds, learned, fingerprint, recorder)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 LOADED = (
-    *("w2s_mlflow.stages.student", "w2s_mlflow.stages._finetune", "w2s_mlflow.stages._scoring"),
+    *("w2s_mlflow.stages.student", "w2s_mlflow.pipeline.finetune", "w2s_mlflow.pipeline.scoring"),
     *(
         "w2s_mlflow.modeling.heads",
         "w2s_mlflow.train",

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow.debate import participants
 from w2s_mlflow.debate.alignment_options import Config
+from w2s_mlflow.pipeline.options import OF_STUDENT
 from w2s_mlflow.stages import _aligning, debate
 from w2s_mlflow.stages._aligning import VERSION
-from w2s_mlflow.stages._options import OF_STUDENT
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow import models
 from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.data import gold, loading
+from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
-from w2s_mlflow.stages import _finetune, _runs, _scoring
-from w2s_mlflow.stages._options import NONE, GoldTraining
+from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
+from w2s_mlflow.pipeline.options import NONE, GoldTraining
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -39,15 +39,15 @@ class Config(GoldTraining):
 def run(config: Config) -> Result:
     """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
     config, cut = loading.cut(config.resolved())
-    parts = _runs.parts("ceiling", VERSION, config, cut, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
+    parts = runs.parts("ceiling", VERSION, config, cut, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
     labels = {"weak": NONE, "strong": config.rung().name, "method": "ceiling"}
     note = f"`{config.rung().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
-    tags = {_runs.GOLD: "transfer"}
-    found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags=tags)
-    return _scoring.report(found, config, cut)
+    tags = {runs.GOLD: "transfer"}
+    found = runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags=tags)
+    return scoring.report(found, config, cut)
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
-    head = gold.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
-    _finetune.record_heldout(head, config, cut, recorder)
+    head = ground_truth.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
+    finetune.record_heldout(head, config, cut, recorder)
     return head

@@ -31,9 +31,10 @@ from w2s_mlflow.debate import alignment_options, debate_tables, measures, partic
 from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.methods import presets
+from w2s_mlflow.pipeline import finetune, runs
+from w2s_mlflow.pipeline.options import OF_STUDENT, Training, model_name
 from w2s_mlflow.records import Example
-from w2s_mlflow.stages import _aligning, _finetune, _runs, student, supervisor
-from w2s_mlflow.stages._options import OF_STUDENT, Training, model_name
+from w2s_mlflow.stages import _aligning, student, supervisor
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -117,7 +118,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
     judge_options = participants.values(config.judge, config.judge_options)
     roots = ["stages.debate:_make", "explainers.extractive", *(f"judges.{name}" for name in judge_options)]
     roots += ["explainers.generative"] if config.explainer in SAID else []
-    parts = _runs.parts("debate", VERSION, config, cut, inputs, roots)
+    parts = runs.parts("debate", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": judge_options})
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.form}
     identity |= {"argues": argues} if argues else {}
@@ -126,7 +127,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
         _make(config, cut, weak, strong, parts.digest(), recorder)
 
     plain = replace(config, keep_model="never")  # what is kept are its inputs' models
-    found = _runs.produce(parts, plain, cut, identity, _note(config, inputs), make, inputs)
+    found = runs.produce(parts, plain, cut, identity, _note(config, inputs), make, inputs)
     found = _scored(found, config, questions(config, cut))
     return transcripts.traced(found, config.traces)
 
@@ -149,7 +150,7 @@ def questions(config: Config, cut: Split) -> tuple[Example, ...]:
 
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     asked = questions(config, cut)
-    heads = {side: _finetune.kept(found, config.rung().parameters) for side, found in ((WEAK, weak), (STRONG, strong))}
+    heads = {side: finetune.kept(found, config.rung().parameters) for side, found in ((WEAK, weak), (STRONG, strong))}
     policy = _aligning.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
     minds = {
         WEAK: participants.mind(heads[WEAK], asked, config),

@@ -25,9 +25,10 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.methods import presets
+from w2s_mlflow.pipeline import finetune, runs
+from w2s_mlflow.pipeline.options import model_name
 from w2s_mlflow.records import Example, Ints
-from w2s_mlflow.stages import _finetune, _runs, ceiling, student
-from w2s_mlflow.stages._options import model_name
+from w2s_mlflow.stages import ceiling, student
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.attribution import Mask
@@ -88,7 +89,7 @@ def run(config: Config) -> Result:
     identity["seed"] = str(config.seed)
     tags = {"w2s.student_run_id": found.run_id, "w2s.ceiling_run_id": top.run_id}
     note = f"The test errors of {found.name}, beside its supervisor's and its ceiling's answers."
-    order = store.Order(_runs.run_name("errors", identity), parts, config, identity, tags, note)
+    order = store.Order(runs.run_name("errors", identity), parts, config, identity, tags, note)
     return store.produce(order, lambda recorder: _make(config, cut, found, top, recorder))
 
 
@@ -125,7 +126,7 @@ def _on_evidence(
     """The student's answers where its own evidence, the ceiling's, or random tokens stand alone; and the first two as text."""
     from w2s_mlflow.modeling import attribution
 
-    head, other = (_finetune.kept(run) for run in (found, top))
+    head, other = (finetune.kept(run) for run in (found, top))
     data = head.encode(examples)
     scored = {
         "own": attribution.scores(head, data, answers["answer"], config.micro_batch),
@@ -142,5 +143,5 @@ def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
     """The student's classes where only what is kept is left, computed as the answers that they are held against."""
     from w2s_mlflow.modeling import attribution
 
-    found_N: Ints = _finetune.probabilities(head, attribution.alone(data, kept_T), config).argmax(axis=1)
+    found_N: Ints = finetune.probabilities(head, attribution.alone(data, kept_T), config).argmax(axis=1)
     return found_N

@@ -29,10 +29,11 @@ from w2s_mlflow.exceptions import must
 from w2s_mlflow.methods import trajectory
 from w2s_mlflow.methods.facilitation_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
 from w2s_mlflow.methods.trajectory import Turn
+from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline.finetune import Labelled
+from w2s_mlflow.pipeline.options import model_name
 from w2s_mlflow.records import Example, SoftLabels
-from w2s_mlflow.stages import _finetune, _runs, _scoring, ceiling, student, supervisor
-from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._options import model_name
+from w2s_mlflow.stages import ceiling, student, supervisor
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -107,12 +108,12 @@ def _named(run: str, cut: Split) -> Result:
     from w2s_mlflow.tracking import logged_model, results
 
     found = results.find(run)
-    if _runs.MODEL not in found.tags:
+    if runs.MODEL not in found.tags:
         raise must("teacher", "a run that has kept its model (--keep-model always)", f"{found.name} ({found.run_id})")
     if found.tags.get("w2s.data") != cut.digest:  # its training rows could be this cut's test rows
         raise must("teacher", "a run on the same rows: task, seed, sizes", f"{found.name} ({found.run_id}), which has others")
     found.check()
-    logged_model.verify(found.tags[_runs.MODEL])
+    logged_model.verify(found.tags[runs.MODEL])
     return found
 
 
@@ -122,17 +123,17 @@ def _facilitated(lesson: _Lesson, teacher: Result, number: int) -> Result:
 
     config, learner, cut = lesson.config, lesson.learner, lesson.cut
     inputs = {"strong": teacher} | ({"weak": lesson.weak} if learner.start == SUPERVISOR else {})
-    parts = _runs.parts("facilitate", VERSION, learner, cut, inputs, ROOTS)
+    parts = runs.parts("facilitate", VERSION, learner, cut, inputs, ROOTS)
     parts = replace(parts, inputs={**parts.inputs, "questions": lesson.questions.digest})
     identity = {"weak": model_name(config.weak, "weak"), **_by(config, teacher), "turn": str(number)}
-    tags = {_runs.LABELS: config.labeller(identity)}
+    tags = {runs.LABELS: config.labeller(identity)}
     text = f"taught by {results.link(teacher)} on unlabelled text ({learner.questions}; eq. 1)"
 
     def make(recorder: Recorder) -> Head:
         return _make(lesson, teacher, recorder)
 
-    found = _runs.produce(parts, config, cut, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
-    return _scoring.report(found, config, cut, {"weak": lesson.weak, "strong": teacher})
+    found = runs.produce(parts, config, cut, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
+    return scoring.report(found, config, cut, {"weak": lesson.weak, "strong": teacher})
 
 
 def _by(config: Config, teacher: Result) -> dict[str, str]:
@@ -150,11 +151,11 @@ def _make(lesson: _Lesson, teacher: Result, recorder: Recorder) -> Head:
     targets = _targets(answers, learner)
     head = _start(learner, lesson.weak)
     stopping = Labelled.joined(questions.validation, targets) if learner.early_stopping == "weak" else None
-    _finetune.fit_head(head, learner, Labelled.joined(questions.asked, targets), stopping, recorder)
+    finetune.fit_head(head, learner, Labelled.joined(questions.asked, targets), stopping, recorder)
     recorder.metrics({"facilitate/questions": len(questions.asked)})
-    recorder.predictions("validation", _finetune.predictions(head, questions.validation, learner))
-    recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation, learner))
-    _finetune.record_heldout(head, learner, cut, recorder)
+    recorder.predictions("validation", finetune.predictions(head, questions.validation, learner))
+    recorder.weak_labels(finetune.predictions(head, cut.transfer + cut.transfer_validation, learner))
+    finetune.record_heldout(head, learner, cut, recorder)
     return head
 
 
@@ -167,7 +168,7 @@ def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
 
 def _answers(teacher: Result, config: Config, asked: Sequence[Example]) -> SoftLabels:
     """f_S(q) for each question, computed as the strong model's stored predictions were."""
-    return _finetune.predictions(_finetune.kept(teacher), asked, config)
+    return finetune.predictions(finetune.kept(teacher), asked, config)
 
 
 def _start(learner: Learner, weak: Result) -> Head:
@@ -175,6 +176,6 @@ def _start(learner: Learner, weak: Result) -> Head:
     from w2s_mlflow import train
 
     if learner.start != SUPERVISOR:
-        return _finetune.build_head(learner)
+        return finetune.build_head(learner)
     train.seed_everything(learner.seed)
-    return _finetune.kept(weak)
+    return finetune.kept(weak)

@@ -21,9 +21,9 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.data.loading import mirror
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import LARGEST, FailedTrainingError
+from w2s_mlflow.pipeline import runs
+from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.records import Example
-from w2s_mlflow.stages import _runs
-from w2s_mlflow.stages._options import NONE
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
@@ -101,7 +101,7 @@ def run(config: Config) -> Result:
     parts = fingerprint.Parts(
         stage="generative",
         version=VERSION,
-        options=_runs.result_options(config),
+        options=runs.result_options(config),
         data=cut.digest,
         inputs={},
         libraries=fingerprint.libraries(),
@@ -110,7 +110,7 @@ def run(config: Config) -> Result:
     )
     labels = {"weak": NONE, "strong": rung.name, "method": "generative"}
     note = f"`{rung.name}` after language modelling on the unlabelled text of `supervision` and `transfer` (Algorithm 6)."
-    return _runs.produce(parts, config, cut, labels, note, lambda recorder: make(config, cut, recorder))
+    return runs.produce(parts, config, cut, labels, note, lambda recorder: make(config, cut, recorder))
 
 
 def make(config: Config, cut: Split, recorder: Recorder) -> None:

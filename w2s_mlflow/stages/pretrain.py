@@ -22,8 +22,8 @@ from w2s_mlflow import config as options
 from w2s_mlflow import models, registry, streams
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import LARGEST, must
+from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.records import Example
-from w2s_mlflow.stages._options import NONE
 from w2s_mlflow.tasks import _chess_play as chess_play
 from w2s_mlflow.tasks import chess
 

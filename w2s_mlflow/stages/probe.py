@@ -28,9 +28,10 @@ from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.data import gold, loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import arrays
+from w2s_mlflow.pipeline import finetune, runs
+from w2s_mlflow.pipeline.options import model_name
 from w2s_mlflow.records import Floats, Ints, canonical_json
-from w2s_mlflow.stages import _finetune, _runs, student
-from w2s_mlflow.stages._options import model_name
+from w2s_mlflow.stages import student
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -106,7 +107,7 @@ def run(config: Config) -> Result:
     identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": rung.name, "method": config.method}
     identity["seed"] = str(config.seed)
     note = f"Linear probes for {', '.join(concepts)} on `{rung.name}` before and after it became {found.name}."
-    order = store.Order(_runs.run_name("probe", identity), parts, config, identity, {"w2s.student_run_id": found.run_id}, note)
+    order = store.Order(runs.run_name("probe", identity), parts, config, identity, {"w2s.student_run_id": found.run_id}, note)
     return store.produce(order, lambda recorder: _make(config, found, concepts, parts, recorder))
 
 
@@ -130,7 +131,7 @@ def _probed(
     config: Config, found: Result, concepts: Mapping[str, gold.Concept], parts: Parts
 ) -> dict[str, dict[str, list[Probe]]]:
     """The probes of each concept before and after, one model after the other."""
-    built = {BEFORE: lambda: _finetune.build_head(config), AFTER: lambda: _finetune.kept(found)}
+    built = {BEFORE: lambda: finetune.build_head(config), AFTER: lambda: finetune.kept(found)}
     weights = {BEFORE: models.revision(config.rung()), AFTER: found.fingerprint}
     probes: dict[str, dict[str, list[Probe]]] = {name: {} for name in concepts}
     for when, build in built.items():

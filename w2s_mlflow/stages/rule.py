@@ -13,8 +13,8 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.data.loading import mirror
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import unknown
-from w2s_mlflow.stages import _finetune, _runs, _scoring
-from w2s_mlflow.stages._options import NONE, Reported
+from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline.options import NONE, Reported
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
@@ -60,7 +60,7 @@ def run(config: Config) -> Result:
     parts = fingerprint.Parts(
         stage="rule",
         version=VERSION,
-        options=_runs.result_options(config),
+        options=runs.result_options(config),
         data=cut.digest,
         inputs={},
         libraries={},
@@ -68,8 +68,8 @@ def run(config: Config) -> Result:
     )
     labels = {"weak": NONE, "strong": NONE, "method": f"rule:{config.rule}", "seed": NONE}
     note = f"The one-line rule `{config.rule}` on `{config.task}`: what a student must beat to have learned more."
-    found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
-    return _scoring.report(found, config, cut)
+    found = runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
+    return scoring.report(found, config, cut)
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> None:
@@ -77,4 +77,4 @@ def _make(config: Config, cut: Split, recorder: Recorder) -> None:
     for part in ("selection", "test"):
         examples = cut.parts()[part]
         chosen_N = np.array([rule(example) for example in examples], dtype=np.int64)
-        recorder.predictions(part, _finetune.predict_table(examples, np.eye(classes, dtype=np.float32)[chosen_N]))
+        recorder.predictions(part, finetune.predict_table(examples, np.eye(classes, dtype=np.float32)[chosen_N]))

@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import registry, tasks
-from w2s_mlflow.data import gold, label_files, loading
+from w2s_mlflow.data import label_files, loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.methods import bootstrapping, presets
 from w2s_mlflow.methods.presets import AUTO, labels_file, labels_run
 from w2s_mlflow.methods.student_options import ORACLE, Config
+from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
+from w2s_mlflow.pipeline.finetune import Labelled
+from w2s_mlflow.pipeline.options import NONE, OF_STUDENT, model_name
 from w2s_mlflow.records import GIVEN, SoftLabels
-from w2s_mlflow.stages import _finetune, _runs, _scoring, ceiling, generative, supervisor
-from w2s_mlflow.stages._finetune import Labelled
-from w2s_mlflow.stages._options import NONE, OF_STUDENT, model_name
+from w2s_mlflow.stages import ceiling, generative, supervisor
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -61,7 +62,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
     asked, (config, cut) = config, loading.cut(config.resolved())
     given = _labels_given(config, cut)
     if labeller is None and (run_id := labels_run(config.labels)) is not None:
-        labeller = _runs.labeller(run_id, config.weak, cut)
+        labeller = runs.labeller(run_id, config.weak, cut)
     inputs = {"weak": _supervisor(config)} if config.labels in (*presets.WEAK, "random") else {}
     inputs |= {"labels": labeller} if labeller else {}
     links: list[Result] = []
@@ -71,7 +72,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
         inputs["labels"] = _debated(asked)
     if config.generative_epochs:
         inputs["generative"] = _reader(config)
-    parts = _runs.parts("student", VERSION, config, cut, inputs, _roots(config))
+    parts = runs.parts("student", VERSION, config, cut, inputs, _roots(config))
     if given:
         parts = replace(
             parts,
@@ -81,7 +82,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
     if labeller:  # by its fingerprint, and for readers by what it is: ids differ from store to store, and from seed to seed
         parts = replace(parts, options={**parts.options, "labels": "run"})
-        identity["labels"] = labeller.tags.get(_runs.LABELS, f"of {labeller.stage}")
+        identity["labels"] = labeller.tags.get(runs.LABELS, f"of {labeller.stage}")
 
     def make(recorder: Recorder) -> Head:
         if given:
@@ -90,12 +91,12 @@ def _run(config: Config, labeller: Result | None) -> Result:
         labels = given or _labels(config, cut, inputs, recorder)
         return _make(_at_end(config), cut, labels, _watched(config, cut, labels, recorder), start, recorder)
 
-    tags = {_runs.GOLD: "transfer"} if config.labels in presets.GOLD or config.early_stopping == ORACLE else {}
+    tags = {runs.GOLD: "transfer"} if config.labels in presets.GOLD or config.early_stopping == ORACLE else {}
     tags |= {CHAIN: ",".join(link.run_id for link in links)} if links else {}
-    found = _runs.produce(parts, config, cut, identity, _note(config, inputs, links), make, inputs, tags)
+    found = runs.produce(parts, config, cut, identity, _note(config, inputs, links), make, inputs, tags)
     if config.report == "none":
         return found
-    found = _scoring.report(found, config, cut, _beside(config), given)
+    found = scoring.report(found, config, cut, _beside(config), given)
     return bootstrapping.draw(found, links, _supervisor(config), config.report) if links else found
 
 
@@ -143,7 +144,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
         return _link(link, cut, position, float(config.lr_decay or 1), before, weak)
 
     def agreement(link: Result) -> float:
-        return metrics.agreement_score(*(_runs.weak_labels(found).of(ids) for found in (link, weak)))
+        return metrics.agreement_score(*(runs.weak_labels(found).of(ids) for found in (link, weak)))
 
     stopping = "weak" if config.early_stopping == ORACLE else config.early_stopping
 
@@ -163,19 +164,19 @@ def _link(config: Config, cut: Split, position: int, decay: float, before: Resul
     assert config.learning_rate is not None
     config = replace(config, learning_rate=config.learning_rate / decay**position)
     inputs = {"labels": before} | ({"generative": _reader(config)} if config.generative_epochs else {})
-    parts = _runs.parts("link", VERSION, config, cut, inputs, _roots(config))
+    parts = runs.parts("link", VERSION, config, cut, inputs, _roots(config))
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
 
     def make(recorder: Recorder) -> Head:
         start = inputs["generative"].artifact(generative.WEIGHTS) if config.generative_epochs else None
         labels = _weak_labels(config, before)
         head = _make(config, cut, labels, _watched(config, cut, labels, recorder), start, recorder)
-        recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation, config))
+        recorder.weak_labels(finetune.predictions(head, cut.transfer + cut.transfer_validation, config))
         return head
 
     note = f"`{config.rung().name}` at position {position} of a chain, finetuned on the labels of {results.link(before)}."
-    found = _runs.produce(parts, config, cut, identity, note, make, inputs)
-    return found if config.report == "none" else _scoring.report(found, config, cut, {"weak": weak})
+    found = runs.produce(parts, config, cut, identity, note, make, inputs)
+    return found if config.report == "none" else scoring.report(found, config, cut, {"weak": weak})
 
 
 def _at_end(config: Config) -> Config:
@@ -189,25 +190,25 @@ def _at_end(config: Config) -> Config:
 def _labels(config: Config, cut: Split, inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
     """What the student is trained on, where it is not given from outside; None for nothing."""
     if config.labels == "oracle":
-        return gold.oracle_labels(config, cut.transfer + cut.transfer_validation, recorder)
+        return ground_truth.oracle_labels(config, cut.transfer + cut.transfer_validation, recorder)
     if not {"weak", "labels"} & set(inputs):
         return None
     weak = _weak_labels(config, inputs.get("labels") or inputs["weak"])
     if config.labels == "random":
-        return gold.random_labels(config, cut, weak, recorder)
+        return ground_truth.random_labels(config, cut, weak, recorder)
     return weak.hardened() if config.labels == "hard" else weak
 
 
 def _weak_labels(config: Config, found: Result) -> SoftLabels:
     """The labels of a supervisor, calibrated where that is asked for, or of a link."""
-    labels = _runs.weak_labels(found)
+    labels = runs.weak_labels(found)
     return labels.at_temperature(found.metrics[TEMPERATURE]) if config.calibrate and found.stage == "supervisor" else labels
 
 
 def _watched(config: Config, cut: Split, labels: SoftLabels | None, recorder: Recorder) -> SoftLabels | None:
     """The labels of the validation slice by which the training stops; None for no such stop."""
     if config.early_stopping == ORACLE and config.labels != ORACLE:
-        return gold.oracle_labels(config, cut.transfer_validation, recorder)
+        return ground_truth.oracle_labels(config, cut.transfer_validation, recorder)
     return None if config.early_stopping == "none" else labels
 
 
@@ -256,15 +257,15 @@ def _make(
     recorder: Recorder,
 ) -> Head:
     """A head fitted on `labels`, or as it comes without; it stops by those of `watched`, if given."""
-    head = _finetune.build_head(config, pretrained=config.weights == "pretrained", start=start)
+    head = finetune.build_head(config, pretrained=config.weights == "pretrained", start=start)
     if labels is not None:
         assert config.loss is not None
         training = Labelled.joined(cut.transfer, labels)
         validation = Labelled.joined(cut.transfer_validation, watched) if watched else None
         score = "oracle_accuracy" if config.early_stopping == ORACLE else "agreement"
-        _finetune.fit_head(head, config, training, validation, recorder, config.loss, config.loss_options, score)
-    recorder.predictions("validation", _finetune.predictions(head, cut.transfer_validation, config))
-    _finetune.record_heldout(head, config, cut, recorder)
+        finetune.fit_head(head, config, training, validation, recorder, config.loss, config.loss_options, score)
+    recorder.predictions("validation", finetune.predictions(head, cut.transfer_validation, config))
+    finetune.record_heldout(head, config, cut, recorder)
     return head
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow import models
 from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.data import gold, loading
+from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
-from w2s_mlflow.stages import _finetune, _runs, _scoring
-from w2s_mlflow.stages._options import NONE, GoldTraining
+from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
+from w2s_mlflow.pipeline.options import NONE, GoldTraining
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -41,16 +41,16 @@ class Config(GoldTraining):
 def run(config: Config) -> Result:
     """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
     config, cut = loading.cut(config.resolved())
-    parts = _runs.parts("supervisor", VERSION, config, cut, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
+    parts = runs.parts("supervisor", VERSION, config, cut, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
     labels = {"weak": config.rung().name, "strong": NONE, "method": "supervisor"}
     note = f"`{config.rung().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
-    found = _runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
-    return _scoring.report(found, config, cut)
+    found = runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
+    return scoring.report(found, config, cut)
 
 
 def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
-    gold.record_rows(config, cut, recorder)
-    head = gold.fit_on_gold(config, cut, "supervision", "supervision", recorder)
-    recorder.weak_labels(_finetune.predictions(head, cut.transfer + cut.transfer_validation, config))
-    _finetune.record_heldout(head, config, cut, recorder)
+    ground_truth.record_rows(config, cut, recorder)
+    head = ground_truth.fit_on_gold(config, cut, "supervision", "supervision", recorder)
+    recorder.weak_labels(finetune.predictions(head, cut.transfer + cut.transfer_validation, config))
+    finetune.record_heldout(head, config, cut, recorder)
     return head

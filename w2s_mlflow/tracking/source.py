@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 PACKAGE = Path(__file__).parent.parent
 NAME = "w2s_mlflow"
 NEUTRAL = (
-    *("config", "cache", "scratch", "hub", "checkpoint", "tracking", "stages._options", "stages._runs", "stages._scoring"),
+    *("config", "cache", "scratch", "hub", "checkpoint", "tracking", "pipeline.options", "pipeline.runs", "pipeline.scoring"),
     *("cli", "arguments", "commands", "listing", "terminal", "leaderboard"),
 )
 """Modules that make no result, with those below them: a reference into one is kept by name and not followed."""

@@ -16,8 +16,8 @@ from w2s_mlflow import models, tasks
 from w2s_mlflow.data import splits
 from w2s_mlflow.data.loading import Cutting
 from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.pipeline.options import NONE, Training, model_name
 from w2s_mlflow.records import SoftLabels
-from w2s_mlflow.stages._options import NONE, Training, model_name
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head

@@ -1,15 +1,14 @@
-"""The options that supervisor, ceiling and student share, and how `none` is filled in."""
+"""The options that supervisor, ceiling and student share, and what `none` stands for."""
 
 from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 from w2s_mlflow import models, tasks
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.data import loading
-from w2s_mlflow.data.loading import Cutting
 from w2s_mlflow.exceptions import LARGEST, must
 
 BATCH_SIZE = 32
@@ -25,13 +24,6 @@ GIVEN = "labels:"
 def model_name(value: str, option: str) -> str:
     """A model as runs and the UI call it, wherever its files lie; what stands in the place of one is its own name."""
     return value if value == NONE or value.startswith(GIVEN) else models.find(value, option).name
-
-
-class Scoring(Cutting, Protocol):
-    """The options that cut a task and say what is scored."""
-
-    @property
-    def report(self) -> str: ...
 
 
 SHARED = (

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import losses, models, registry, tasks
 from w2s_mlflow.data import splits
+from w2s_mlflow.pipeline import runs
+from w2s_mlflow.pipeline.options import Training
 from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
-from w2s_mlflow.stages import _runs
-from w2s_mlflow.stages._options import Training
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +71,7 @@ def kept(found: Result, parameters: int | None = None) -> Head:
     from w2s_mlflow import train
     from w2s_mlflow.tracking import logged_model
 
-    head = logged_model.load(found.tags[_runs.MODEL])
+    head = logged_model.load(found.tags[runs.MODEL])
     train.use_threads(parameters or head.model.num_parameters())
     train.place(head)
     return head

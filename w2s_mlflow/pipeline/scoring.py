@@ -5,24 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from w2s_mlflow import tasks
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.data import splits
+from w2s_mlflow.data.loading import Cutting
 from w2s_mlflow.records import Predictions, SoftLabels, write_gold
-from w2s_mlflow.stages._options import Scoring
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Report
     from w2s_mlflow.tracking.results import Result
 
+CEILING_FAILED = "w2s.ceiling_failed"
+"""On a ceiling and on each student reported against it: no, or by which of two rules it did not learn. Its training accuracy is
+near chance (`stats.near_chance`), or on the reported split it is below the supervisor."""
+NEAR_CHANCE = "near chance"
+
 PGR_STATUS = "w2s.pgr_status"
 """ok, undetermined, or what is missing for a PGR."""
 BELOW_FLOOR = "below the floor"
-"""The second rule by which a ceiling has failed (`gold.CEILING_FAILED`)."""
+"""The second rule by which a ceiling has failed (`CEILING_FAILED`)."""
 HUMAN = "w2s.human"
 """weak or strong against the task's published human score, where there is one on accuracy."""
+
+
+class Scoring(Cutting, Protocol):
+    """The options that cut a task and say what is scored."""
+
+    @property
+    def report(self) -> str: ...
 
 
 def report(
@@ -75,7 +87,7 @@ def _scored(
     values, status = (_facilitated if found.stage == "facilitate" else _scores)(scored, others, config.report)
     tags = _against_human(config, values) | ({PGR_STATUS: status} if found.stage == "student" else {})
     if "ceiling" in beside:
-        tags[data_gold.CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.report)
+        tags[CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.report)
     for name, count in data_gold.reads(gold).items():
         values[name] = count + found.metrics.get(name, 0)
 
@@ -101,7 +113,7 @@ def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> 
     """By which rules a student's ceiling has not learned, or no. A value that is missing breaks none."""
     floor, top = (values.get(f"{part}/{role}_accuracy", math.nan) for role in ("weak", "ceiling"))
     rules = {
-        data_gold.NEAR_CHANCE: ceiling.tags.get(data_gold.CEILING_FAILED) == data_gold.NEAR_CHANCE,
+        NEAR_CHANCE: ceiling.tags.get(CEILING_FAILED) == NEAR_CHANCE,
         BELOW_FLOOR: top < floor,
     }
     return ", ".join(rule for rule, broken in rules.items() if broken) or "no"

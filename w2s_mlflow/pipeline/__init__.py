@@ -1,0 +1,1 @@
+"""What the stages share: options, runs, finetuning, ground truth and scoring."""

@@ -1,0 +1,124 @@
+"""Fits on ground truth, and the labels of controls; each read of gold labels is counted."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from w2s_mlflow import streams, tasks
+from w2s_mlflow.data import gold as data_gold
+from w2s_mlflow.data import loading, splits
+from w2s_mlflow.data.loading import Cutting
+from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.pipeline.finetune import Labelled
+from w2s_mlflow.pipeline.options import GoldTraining
+from w2s_mlflow.pipeline.scoring import CEILING_FAILED, NEAR_CHANCE
+from w2s_mlflow.records import Example, Ints, Predictions, SoftLabels
+
+if TYPE_CHECKING:
+    from w2s_mlflow.modeling.heads import Head
+    from w2s_mlflow.tracking.recorder import Recorder
+
+LOOKED_AT = 1000
+"""Training rows, at most, on which it is seen whether a fit on ground truth has learned."""
+ROWS = "rows.parquet"
+"""The rows of a cut, each with its digest, kept by the supervisor: by them `why` names a row that has changed."""
+
+
+def fit_on_gold(config: GoldTraining, cut: splits.Split, half: str, reason: str, recorder: Recorder) -> Head:
+    """A head fitted on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
+
+    Metrics beside the curve: `train/accuracy` and `train/majority` on LOOKED_AT training rows; on the validation slice all of
+    `metrics.report`, and the `temperature` that fits it best.
+    """
+    gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
+    training, validation = (
+        Labelled.joined(examples, _one_hot(examples, data_gold.read(gold, examples, half, reason), classes))
+        for examples in (cut.parts()[half], cut.parts()[f"{half}_validation"])
+    )
+    head = finetune.build_head(config)
+    finetune.fit_head(head, config, training, validation if config.early_stopping == "gold" else None, recorder)
+    found = finetune.predictions(head, validation.examples, config)
+    recorder.predictions("validation", found)
+    recorder.metrics(data_gold.reads(gold) | _calibration(found, validation))
+    near_chance = _near_chance(head, config, training, recorder)
+    if reason == "ceiling":
+        recorder.tags[CEILING_FAILED] = NEAR_CHANCE if near_chance else "no"
+    return head
+
+
+def _near_chance(head: Head, config: GoldTraining, training: Labelled, recorder: Recorder) -> bool:
+    """Whether the training rows are known no better than by their most frequent class alone; both shares are metrics."""
+    from w2s_mlflow import stats
+
+    answers_N = finetune.predictions(head, training.examples[:LOOKED_AT], config).probabilities_NC.argmax(axis=1)
+    labels_N = training.labels_NC[:LOOKED_AT].argmax(axis=1)
+    accuracy, majority = float((answers_N == labels_N).mean()), float(np.bincount(labels_N).max() / len(labels_N))
+    recorder.metrics({"train/accuracy": accuracy, "train/majority": majority})
+    return stats.near_chance(accuracy, majority, len(labels_N))
+
+
+def _calibration(found: Predictions, validation: Labelled) -> dict[str, float]:
+    from w2s_mlflow import metrics
+
+    gold_N = validation.labels_NC.argmax(axis=1)
+    values = metrics.report(found.probabilities_NC, gold_N)
+    values["temperature"] = metrics.temperature(found.probabilities_NC, gold_N)
+    return {f"validation/{name}": value for name, value in values.items()}
+
+
+def oracle_labels(config: Cutting, examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
+    """The ground truth of `transfer`'s examples, one-hot, in the place of weak labels; its reads are counted."""
+    gold = data_gold.gold_of(config)
+    labels_N = data_gold.read(gold, examples, "transfer", "oracle")
+    recorder.metrics(data_gold.reads(gold))
+    return _one_hot(examples, labels_N, tasks.find(config.task).classes)
+
+
+def random_labels(config: Cutting, cut: splits.Split, weak: SoftLabels, recorder: Recorder) -> SoftLabels:
+    """Labels as often right as the weak ones, but wrong at random, one-hot: what a student can do against noise alone.
+
+    As many rows of `transfer`, and of its validation slice, have a wrong label as the supervisor got wrong; which ones, and
+    which wrong class, is drawn by the seed, and by no number that also orders the batches: each has as many wrong rows as
+    chance gives it. The reads of ground truth are counted as `control`.
+    """
+    gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
+    drawn = streams.generator(config.seed, streams.RANDOM_LABELS)
+    parts = []
+    for examples in (cut.transfer, cut.transfer_validation):
+        labels_N = data_gold.read(gold, examples, "transfer", "control")
+        wrong = int((weak.of([example.id for example in examples]).argmax(axis=1) != labels_N).sum())
+        rows = drawn.permutation(len(examples))[:wrong]
+        labels_N[rows] = (labels_N[rows] + drawn.integers(1, classes, size=wrong)) % classes
+        parts.append(labels_N)
+    recorder.metrics(data_gold.reads(gold))
+    return _one_hot(cut.transfer + cut.transfer_validation, np.concatenate(parts), classes)
+
+
+def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftLabels:
+    ids, groups = (tuple(getattr(example, name) for example in examples) for name in ("id", "group"))
+    return SoftLabels(ids, groups, np.eye(classes, dtype=np.float32)[labels_N])
+
+
+def record_rows(config: Cutting, cut: splits.Split, recorder: Recorder) -> None:
+    """Stage `rows.parquet`: id, part and digest of every row of the cut, and what else its source says of it, as JSON."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    digests = _row_digests(config.task, config.data_dir)
+    about = {row.example.id: row.about for row in loading.rows(config.task, config.data_dir)}
+    used = [(example.id, part) for part, examples in cut.parts().items() for example in examples]
+    columns = {"id": [id_ for id_, _ in used], "part": [part for _, part in used]}
+    columns["digest"] = [digests[id_] for id_, _ in used]
+    columns["about"] = [json.dumps(about[id_]) for id_, _ in used]
+    pq.write_table(pa.table(columns), recorder.directory / ROWS)
+
+
+@functools.lru_cache(maxsize=8)
+def _row_digests(task: str, data_dir: str | None) -> dict[str, str]:
+    # Not a field of Split: a digest covers the label, and two labels are soon tried.
+    return {row.example.id: splits.row_digest(row) for row in loading.rows(task, data_dir)}
