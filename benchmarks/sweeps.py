@@ -27,7 +27,10 @@ from types import ModuleType
 from typing import Any
 
 from tests.servers import postgresql
-from w2s_mlflow.stages import _search, _study, _trials, _workers
+from w2s_mlflow.search import space as search_space
+from w2s_mlflow.search import study as search_study
+from w2s_mlflow.search import trials as search_trials
+from w2s_mlflow.search import workers as search_workers
 from w2s_mlflow.tracking.results import Result
 
 BEFORE, MEASURED, TRIALS = 200, 30, 40
@@ -105,17 +108,17 @@ def trials() -> dict[str, float]:
     """Milliseconds of a trial, of two runs, in a study that has 200 already."""
     module = ModuleType("search")
     vars(module).update(SETTING={}, PROXY=[{}], space=space)
-    search = _search.of("free", module, "", None)
+    search = search_space.of("free", module, "", None)
 
     def jobs(given: Mapping[str, Any]) -> list[Any]:
         return [Free(given["alpha"]), Free(given["warmup"])]
 
-    with postgresql() as storage, _workers.hired(1) as alone:
+    with postgresql() as storage, search_workers.hired(1) as alone:
         os.environ["MLFLOW_TRACKING_URI"] = storage.replace("/postgres", "/w2s")
         database(storage)
-        wanted = _study.Wanted(storage=storage, trials=BEFORE + MEASURED)
-        study = _study.opened(search, wanted, "measured", 2)
-        _trials.run(study, search, wanted, jobs, alone)
+        wanted = search_study.Wanted(storage=storage, trials=BEFORE + MEASURED)
+        study = search_study.opened(search, wanted, "measured", 2)
+        search_trials.run(study, search, wanted, jobs, alone)
         ends = [trial.datetime_complete.timestamp() for trial in study.get_trials() if trial.datetime_complete]
     each = [after - before for before, after in itertools.pairwise(ends[BEFORE - 1 :])]
     return {"median_ms": round(1000 * statistics.median(each), 1), "longest_ms": round(1000 * max(each), 1)}

@@ -16,7 +16,9 @@ from w2s_mlflow.analysis import build
 from w2s_mlflow.data import gold
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Gold
-from w2s_mlflow.stages import _grid, _search, _study, _sweep_file, student, sweep
+from w2s_mlflow.search import grid, space, sweep_file
+from w2s_mlflow.search import study as search_study
+from w2s_mlflow.stages import student, sweep
 from w2s_mlflow.tracking import planned, results, server, session, worker
 
 SPACE = """
@@ -62,7 +64,7 @@ def asked(**given: Any) -> sweep.Config:
 def study_of(asked: sweep.Config) -> optuna.Study:
     search = asked.search()
     assert search is not None
-    return _study.opened(search, asked.wanted(), sweep._hangs_on(asked, search), 2)
+    return search_study.opened(search, asked.wanted(), sweep._hangs_on(asked, search), 2)
 
 
 def drawn(study: optuna.Study) -> list[tuple[Any, Any]]:
@@ -145,9 +147,9 @@ def test_a_trial_whose_process_is_gone_is_tried_again() -> None:
     for owner in (f"{worker._machine()}:{2**22 + 1}:1", str(worker.me())):
         trial = study.ask()
         trial.suggest_float("a", 0.0, 1.0)
-        trial.set_user_attr(_study.OWNER, owner)
+        trial.set_user_attr(search_study.OWNER, owner)
     again = study_of(asked())
-    _study.settle(again)
+    search_study.settle(again)
     assert [trial.state for trial in again.get_trials()] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
     assert again.ask().suggest_float("a", 0.0, 1.0) == study.get_trials()[0].params["a"]
 
@@ -166,10 +168,10 @@ def test_agreement_reads_no_ground_truth_of_what_is_tuned() -> None:
 def test_agreement_is_that_of_the_weights_which_are_kept() -> None:
     given = asked(sweep="rates.py", objective="agreement").search()
     assert given is not None
-    (one,) = _search.configs(given, {"learning_rate": 1e-2, "epochs": 4}, [2], {"train_size": 1000, "test_size": 100})
+    (one,) = space.configs(given, {"learning_rate": 1e-2, "epochs": 4}, [2], {"train_size": 1000, "test_size": 100})
     found = student.run(one)
     by_epoch = [point.value for point in server.client().get_metric_history(found.run_id, "validation/agreement")]
-    assert by_epoch[-1] < max(by_epoch) == _search.value(given, [found])
+    assert by_epoch[-1] < max(by_epoch) == space.value(given, [found])
 
 
 @pytest.mark.slow
@@ -204,39 +206,39 @@ def test_a_study_is_not_gone_on_with_after_its_code_has_changed(monkeypatch: pyt
 
 def test_a_sampler_draws_the_same_for_the_same_number() -> None:
     def draws(name: str, number: int) -> float:
-        study = optuna.create_study(sampler=_study.drawing(name, 5, number))
+        study = optuna.create_study(sampler=search_study.drawing(name, 5, number))
         return study.ask().suggest_float("x", 0, 1, step=0.001)
 
-    for name in _study.SAMPLERS:
+    for name in search_study.SAMPLERS:
         assert draws(name, 0) == draws(name, 0) != draws(name, 1)
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_every_shipped_search_draws_settings_that_can_be_run(name: str) -> None:
     search = sweep.Config(sweep=name).search()
-    assert search is not None and "ground truth" in str(_sweep_file.read(name).__doc__)
+    assert search is not None and "ground truth" in str(sweep_file.read(name).__doc__)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     for _ in range(30):
-        given = _search.proposed(search, study.ask())
-        for one in _search.configs(search, given, [0], SMALL):
+        given = space.proposed(search, study.ask())
+        for one in space.configs(search, given, [0], SMALL):
             one.resolved()
         kind = registry.plugin("stages", search.stage, "stage").Config
         assert config.parse(kind, {**search.tuned, **given}).resolved().report == "test"
 
 
 def test_a_metric_may_be_whatever_a_split_with_gold_is_scored_by() -> None:
-    assert set(metrics.REPORTED) < set(_search.SCORES)
+    assert set(metrics.REPORTED) < set(space.SCORES)
 
 
 def test_every_shipped_file_is_a_grid_or_a_search() -> None:
-    names = {path.stem for path in _sweep_file.FOLDER.glob("*.py")}
+    names = {path.stem for path in sweep_file.FOLDER.glob("*.py")}
     assert {name for name in names if sweep.Config(sweep=name).search()} == set(SEARCHES)
     for name in sorted(names - {*SEARCHES, "paper"}):  # the papers' grid is large, and tested below
-        assert [_grid.job(dict(setting), 0) for setting in _grid.settings(name)]
+        assert [grid.job(dict(setting), 0) for setting in grid.settings(name)]
 
 
 def test_the_papers_grid_has_all_its_tasks_and_every_setting_can_be_run_where_the_data_is() -> None:
-    every = [_grid.job(dict(setting), 0).config.resolved() for setting in _grid.settings("paper")]
+    every = [grid.job(dict(setting), 0).config.resolved() for setting in grid.settings("paper")]
     assert len({config.task for config in every}) == 22 + 2
     chained = [config for config in every if config.chain]
     assert {len(config.chain.split(",")) for config in chained} == {1, 2}

@@ -22,8 +22,9 @@ from tests.conftest import SMALL
 from tests.servers import DEADLINE, end, mlflow_server, postgresql
 from tests.stages.test_search import SPACE
 from tests.stages.test_trials import searching
-from w2s_mlflow.stages import _storage, _study
-from w2s_mlflow.stages._study import Wanted
+from w2s_mlflow.search import storage
+from w2s_mlflow.search import study as search_study
+from w2s_mlflow.search.study import Wanted
 
 TRIALS = 4
 pytestmark = pytest.mark.server
@@ -93,15 +94,15 @@ def _check_trials(trials: list[optuna.trial.FrozenTrial], runs: list[Run]) -> No
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert len(complete) == TRIALS and {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.FAIL}
     assert len({str(trial.params) for trial in complete}) == TRIALS
-    owners = Counter(trial.user_attrs[_study.OWNER] for trial in trials if _study.WITHDRAWN not in trial.user_attrs)
+    owners = Counter(trial.user_attrs[search_study.OWNER] for trial in trials if search_study.WITHDRAWN not in trial.user_attrs)
     assert len(owners) == 3
-    killed = [trial for trial in trials if trial.state == TrialState.FAIL and _study.WITHDRAWN not in trial.user_attrs]
+    killed = [trial for trial in trials if trial.state == TrialState.FAIL and search_study.WITHDRAWN not in trial.user_attrs]
     assert len(killed) == 1 and killed[0].params in [trial.params for trial in complete]
     by_id = {run.info.run_id: run for run in runs}
     for trial in complete:
-        used = [by_id[run_id].data.metrics["selection/accuracy"] for run_id in trial.user_attrs[_study.USED]]
+        used = [by_id[run_id].data.metrics["selection/accuracy"] for run_id in trial.user_attrs[search_study.USED]]
         assert trial.value == pytest.approx(sum(used) / 2)
-        assert by_id[trial.user_attrs[_study.RUN]].data.metrics["objective"] == trial.value
+        assert by_id[trial.user_attrs[search_study.RUN]].data.metrics["objective"] == trial.value
 
 
 def _check_runs(runs: list[Run]) -> None:
@@ -119,18 +120,18 @@ def _check_runs(runs: list[Run]) -> None:
 def test_a_trial_of_another_machine_is_dead_when_its_heart_is_silent(
     database: str, monkeypatch: pytest.MonkeyPatch, experiment: str
 ) -> None:
-    monkeypatch.setattr(_storage, "BEAT", 1)
-    monkeypatch.setattr(_storage, "SILENCE", 3)
+    monkeypatch.setattr(storage, "BEAT", 1)
+    monkeypatch.setattr(storage, "SILENCE", 3)
     search, wanted = searching(), Wanted(trials=4, storage=database, study="hearts")
-    study = _study.opened(search, wanted, "digest", 1)
-    asked = [_study.ask(study, search, wanted) for _ in range(2)]
+    study = search_study.opened(search, wanted, "digest", 1)
+    asked = [search_study.ask(study, search, wanted) for _ in range(2)]
     (alive, dead) = [one[0] for one in asked if one]
     for trial in (alive, dead):
-        trial.set_user_attr(_study.OWNER, "another-12345678:1:1")
+        trial.set_user_attr(search_study.OWNER, "another-12345678:1:1")
         study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-    with _storage.beating(study, lambda: [alive._trial_id]):
+    with storage.beating(study, lambda: [alive._trial_id]):
         time.sleep(5)
-        _study.settle(study)
+        search_study.settle(study)
     states = [trial.state for trial in study.get_trials()]
     assert states == [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]
     assert study.get_trials()[2].system_attrs["fixed_params"] == dead.params
@@ -138,5 +139,5 @@ def test_a_trial_of_another_machine_is_dead_when_its_heart_is_silent(
 
 def test_a_plan_makes_no_study(database: str, experiment: str) -> None:
     search = searching()
-    assert len(_study.rehearsed(search, Wanted(trials=3, storage=database, study="planned"), "digest")) == 4
+    assert len(search_study.rehearsed(search, Wanted(trials=3, storage=database, study="planned"), "digest")) == 4
     assert "planned" not in optuna.get_all_study_names(database)

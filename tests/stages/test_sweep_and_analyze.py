@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.stages import _grid, analyze, sweep
+from w2s_mlflow.search import grid as search_grid
+from w2s_mlflow.stages import analyze, sweep
 from w2s_mlflow.tracking import results, server
 
 GRID = """
@@ -135,7 +136,7 @@ def test_a_wrong_grid_starts_nothing(text: str, message: str, tmp_path: Path, ex
 def test_a_grid_of_this_directory_stands_before_the_project_s(tmp_path: Path, experiment: str) -> None:
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.py").write_text("SETTINGS = [{'method': 'confidence'}]")
-    assert _grid.settings("mine") == [{"method": "confidence"}]
-    assert len(_grid.settings("default")) > 1
+    assert search_grid.settings("mine") == [{"method": "confidence"}]
+    assert len(search_grid.settings("default")) > 1
     (tmp_path / "sweeps" / "default.py").write_text("SETTINGS = [{'method': 'untuned'}]")
-    assert _grid.settings("default") == [{"method": "untuned"}]
+    assert search_grid.settings("default") == [{"method": "untuned"}]

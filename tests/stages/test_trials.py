@@ -16,8 +16,11 @@ from optuna.trial import TrialState
 
 from tests.conftest import runs
 from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
-from w2s_mlflow.stages import _search, _study, _trials, _workers
-from w2s_mlflow.stages._study import Wanted
+from w2s_mlflow.search import space as search_space
+from w2s_mlflow.search import study as search_study
+from w2s_mlflow.search import trials
+from w2s_mlflow.search import workers as search_workers
+from w2s_mlflow.search.study import Wanted
 from w2s_mlflow.tracking.results import Result
 
 
@@ -51,10 +54,10 @@ def here(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
 
 
-def searching(draws: Callable[[Any], dict[str, Any]] = space) -> _search.Search:
+def searching(draws: Callable[[Any], dict[str, Any]] = space) -> search_space.Search:
     module = ModuleType("search")
     vars(module).update(SETTING={}, PROXY=[{}], space=draws)
-    return _search.of("searching", module, "", None)
+    return search_space.of("searching", module, "", None)
 
 
 def brought(
@@ -63,15 +66,15 @@ def brought(
     draws: Callable[[Any], dict[str, Any]] = space,
     of: int = 2,
 ) -> optuna.Study:
-    """The study after `_trials.run`, a trial being the mean of `say(options, place)` over places."""
+    """The study after `trials.run`, a trial being the mean of `say(options, place)` over places."""
     search = searching(draws)
-    study = _study.opened(search, wanted, "digest", of)
+    study = search_study.opened(search, wanted, "digest", of)
 
     def jobs(given: Mapping[str, Any]) -> list[Any]:
         return [Told(lambda place=place: say(given, place)) for place in range(of)]  # type: ignore[misc]
 
-    with _workers.hired(1) as workers:
-        _trials.run(study, search, wanted, jobs, workers)
+    with search_workers.hired(1) as workers:
+        trials.run(study, search, wanted, jobs, workers)
     return study
 
 
@@ -81,7 +84,7 @@ def states(study: optuna.Study) -> list[str]:
 
 def test_a_grid_tries_each_setting_once_and_ends_by_itself() -> None:
     study = brought(Wanted(sampler="grid", trials=None), lambda given, place: float(given["b"]), steps, of=1)
-    tried = sorted(trial.user_attrs[_study.GIVEN]["b"] for trial in _study.ended(study))
+    tried = sorted(trial.user_attrs[search_study.GIVEN]["b"] for trial in search_study.ended(study))
     assert tried == [-1, 0, 1, 2, 3] and study.best_value == 3
     assert brought(Wanted(sampler="grid", trials=None), lambda *_: math.nan, steps, of=1).best_value == 3  # nothing is left
 
@@ -95,9 +98,9 @@ def test_options_that_come_to_nothing_cost_one_trial_and_are_not_tried_again() -
     study = brought(Wanted(trials=8, sampler="random"), say)
     assert sorted(set(states(study))) == ["COMPLETE", "FAIL"] and len(states(study)) == 8
     assert all((trial.params["x"] < 0.5) == (trial.state == TrialState.FAIL) for trial in study.get_trials())
-    failed = [run for run in runs() if run.data.tags.get(_trials.STATE) == "failed"]
+    failed = [run for run in runs() if run.data.tags.get(trials.STATE) == "failed"]
     assert len(failed) == states(study).count("FAIL") and {run.info.status for run in failed} == {"FAILED"}
-    assert _study.best(study)["x"] == study.best_value
+    assert search_study.best(study)["x"] == study.best_value
 
 
 def test_where_all_trials_fail_the_sentence_says_as_what_and_the_study_can_be_gone_on_with() -> None:
@@ -108,8 +111,8 @@ def test_where_all_trials_fail_the_sentence_says_as_what_and_the_study_can_be_go
     with pytest.raises(
         ConfigError, match="all 3 trials of study searching-digest have failed, the last as its training diverged"
     ):
-        _study.best(study)
-    assert _study.best(brought(Wanted(trials=4), lambda given, place: 1.0))
+        search_study.best(study)
+    assert search_study.best(brought(Wanted(trials=4), lambda given, place: 1.0))
 
 
 def test_a_pruner_ends_a_trial_before_its_last_run() -> None:
@@ -122,7 +125,7 @@ def test_a_pruner_ends_a_trial_before_its_last_run() -> None:
     study = brought(Wanted(trials=7, pruner="median"), say, of=3)
     assert states(study) == ["COMPLETE"] * 6 + ["PRUNED"]
     assert len(asked) == 6 * 3 + 1
-    (pruned,) = [run for run in runs() if run.data.tags.get(_trials.STATE) == "pruned"]
+    (pruned,) = [run for run in runs() if run.data.tags.get(trials.STATE) == "pruned"]
     assert "objective" not in pruned.data.metrics and pruned.data.metrics["intermediate"] == 0
     assert pruned.info.status == "FINISHED"
 
@@ -155,52 +158,52 @@ def test_of_a_pruner_that_has_no_name_nothing_is_made() -> None:
 def test_two_that_draw_from_one_study_make_no_trial_too_many_and_none_twice() -> None:
     """The number of a trial decides whether it is one too many, whoever asks when."""
     search, wanted, drawn = searching(), Wanted(trials=6), []
-    both = [_study.opened(search, wanted, "digest", 1) for _ in range(2)]
+    both = [search_study.opened(search, wanted, "digest", 1) for _ in range(2)]
 
     def draw(study: optuna.Study) -> None:
-        while _study.has_room(study, wanted):
-            if asked := _study.ask(study, search, wanted):
+        while search_study.has_room(study, wanted):
+            if asked := search_study.ask(study, search, wanted):
                 drawn.append(asked[1]["x"])
-                _study.tell(study, asked[0].number, asked[1]["x"], "complete")
+                search_study.tell(study, asked[0].number, asked[1]["x"], "complete")
 
     threads = [threading.Thread(target=draw, args=(study,)) for study in both]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(drawn) == len(set(drawn)) == 6 and len(_study.ended(both[0])) == 6
+    assert len(drawn) == len(set(drawn)) == 6 and len(search_study.ended(both[0])) == 6
 
 
 def test_a_trial_that_was_given_up_is_tried_again_with_its_options_once() -> None:
     search, wanted = searching(), Wanted(trials=2)
-    study = _study.opened(search, wanted, "digest", 1)
-    asked = _study.ask(study, search, wanted)
+    study = search_study.opened(search, wanted, "digest", 1)
+    asked = search_study.ask(study, search, wanted)
     assert asked is not None
     for _ in range(2):  # as two processes would
-        _study.give_up(study, asked[0].number, asked[0].params)
+        search_study.give_up(study, asked[0].number, asked[0].params)
     assert states(study) == ["FAIL", "WAITING"]
-    again = _study.ask(study, search, wanted)
+    again = search_study.ask(study, search, wanted)
     assert again is not None and again[1] == asked[1]
-    assert not _study.tell(study, asked[0].number, 1.0, "complete")  # whoever was only asleep comes too late
+    assert not search_study.tell(study, asked[0].number, 1.0, "complete")  # whoever was only asleep comes too late
     assert states(study) == ["FAIL", "RUNNING"]
 
 
 def test_a_trial_without_an_owner_is_dead_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = _study.opened(searching(), Wanted(), "digest", 1)
+    study = search_study.opened(searching(), Wanted(), "digest", 1)
     study.ask()
-    _study.settle(study)
+    search_study.settle(study)
     assert states(study) == ["RUNNING"]
-    monkeypatch.setattr(_study, "YOUNG", -1.0)
-    _study.settle(study)
+    monkeypatch.setattr(search_study, "YOUNG", -1.0)
+    search_study.settle(study)
     assert states(study) == ["FAIL"]
 
 
 def test_a_study_by_name_is_refused_to_another_space() -> None:
     named = Wanted(study="mine")
-    _study.opened(searching(), named, "one", 1)
-    _study.opened(searching(), named, "one", 1)
+    search_study.opened(searching(), named, "one", 1)
+    search_study.opened(searching(), named, "one", 1)
     with pytest.raises(ConfigError, match=r"--study must be a new name: the space, objective, data or code.*got 'mine'"):
-        _study.opened(searching(), named, "another", 1)
+        search_study.opened(searching(), named, "another", 1)
 
 
 def test_time_that_is_over_begins_no_trial() -> None:
@@ -214,7 +217,7 @@ def test_an_error_of_the_server_leaves_the_trial_to_be_tried_again() -> None:
 
     with pytest.raises(ConnectionError):
         brought(Wanted(trials=2), fails)
-    study = _study.opened(searching(), Wanted(trials=2), "digest", 1)
+    study = search_study.opened(searching(), Wanted(trials=2), "digest", 1)
     assert states(study) == ["FAIL", "WAITING"]
     after = brought(Wanted(trials=2), lambda given, place: given["x"])
     assert states(after) == ["FAIL", "COMPLETE", "COMPLETE"]

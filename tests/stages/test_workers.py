@@ -15,8 +15,10 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
-from w2s_mlflow.stages import _jobs, _serving, _workers, rule, student, supervisor, sweep
-from w2s_mlflow.stages._jobs import Job
+from w2s_mlflow.search import jobs, worker_process
+from w2s_mlflow.search import workers as search_workers
+from w2s_mlflow.search.jobs import Job
+from w2s_mlflow.stages import rule, student, supervisor, sweep
 from w2s_mlflow.tracking import server, session, store
 
 GRID = """
@@ -29,8 +31,8 @@ SETTINGS = [
 
 
 def test_cores_are_shared_out_without_one_left_over() -> None:
-    assert [_serving.cores(place, 2, [0, 1, 2, 3, 4]) for place in range(2)] == [[0, 1], [2, 3, 4]]
-    assert [_serving.cores(place, 3, [4, 7]) for place in range(3)] == [[4], [7], [4]]
+    assert [worker_process.cores(place, 2, [0, 1, 2, 3, 4]) for place in range(2)] == [[0, 1], [2, 3, 4]]
+    assert [worker_process.cores(place, 3, [4, 7]) for place in range(3)] == [[4], [7], [4]]
 
 
 def test_alone_a_job_is_put_off_while_there_are_others() -> None:
@@ -48,7 +50,7 @@ def test_alone_a_job_is_put_off_while_there_are_others() -> None:
                 raise store.BusyError("what it needs")
             return self.name
 
-    with _workers.hired(1) as workers:
+    with search_workers.hired(1) as workers:
         for name in ("busy", "free"):
             workers.add(name, Told(name))  # type: ignore[arg-type]
         ended: list[Any] = [pair for _ in range(3) for pair in workers.ended(lambda text: None)]
@@ -70,7 +72,7 @@ def test_a_training_that_comes_to_nothing_leaves_nothing_in_memory(monkeypatch: 
         raise OutOfMemoryError("it is full")
 
     monkeypatch.setattr(supervisor, "run", run)
-    error = _jobs.made(Job("supervisor", None), True, lambda text: None)
+    error = jobs.made(Job("supervisor", None), True, lambda text: None)
     assert isinstance(error, FailedTrainingError) and "supervisor does not fit the memory" in str(error)
     assert models[0]() is None
 
@@ -93,7 +95,7 @@ def test_a_grid_by_two_processes_is_that_by_one(experiment: str, tmp_path: Path,
 @pytest.mark.slow
 def test_errors_come_back_as_they_were_and_no_process_is_left(experiment: str) -> None:
     wrong = student.Config(weak="chess-27k", strong="chess-43k", labels="weak", **SMALL | {"train_size": 10**9})
-    with _workers.hired(2) as workers:
+    with search_workers.hired(2) as workers:
         workers.add("wrong", Job("student", wrong))
         ((key, error),) = until(workers, 1)
         assert key == "wrong" and isinstance(error, ConfigError) and "--train-size" in str(error)
@@ -106,9 +108,9 @@ def test_what_a_killed_process_was_training_is_gone_on_with(
     experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(_workers, "LOOK", 0.02)
+    monkeypatch.setattr(search_workers, "LOOK", 0.02)
     long = supervisor.Config(weak="chess-60k", epochs=60, early_stopping="none", checkpoint_every=5, report="none", **SMALL)
-    with _workers.hired(2) as workers:
+    with search_workers.hired(2) as workers:
         workers.add("killed", Job("supervisor", long))
         while not list(tmp_path.glob("scratch/**/state.json")):
             assert not workers.ended(lambda text: None), "it ended before it could be killed"
@@ -132,7 +134,7 @@ def alive(child: psutil.Process) -> bool:
     return child.is_running() and child.status() != psutil.STATUS_ZOMBIE
 
 
-def until(workers: _workers.Workers, count: int) -> list[Any]:
+def until(workers: search_workers.Workers, count: int) -> list[Any]:
     found: list[Any] = []
     deadline = time.monotonic() + 120
     while len(found) < count and time.monotonic() < deadline:
@@ -144,8 +146,8 @@ def until(workers: _workers.Workers, count: int) -> list[Any]:
 def test_a_job_that_kills_every_process_it_is_given_to_is_called_failed(
     experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_workers, "LIVES", 1)
-    several = _workers._Several(1)
+    monkeypatch.setattr(search_workers, "LIVES", 1)
+    several = search_workers._Several(1)
     several.add("doomed", Job("rule", rule.Config(rule="random", **SMALL)))
     pid = several.workers[0].process.pid
     assert pid is not None

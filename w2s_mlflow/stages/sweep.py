@@ -22,13 +22,15 @@ from w2s_mlflow.analysis import build
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.stages import _grid, _search, _storage, _study, _sweep_file, _trials, _workers
-from w2s_mlflow.stages._jobs import Job
-from w2s_mlflow.stages._study import Wanted
-from w2s_mlflow.stages._sweep_file import parse_seeds as parse_seeds
+from w2s_mlflow.search import grid, space, storage, sweep_file, trials
+from w2s_mlflow.search import study as search_study
+from w2s_mlflow.search import workers as search_workers
+from w2s_mlflow.search.jobs import Job
+from w2s_mlflow.search.study import Wanted
+from w2s_mlflow.search.sweep_file import parse_seeds as parse_seeds
 
 if TYPE_CHECKING:
-    from w2s_mlflow.stages._search import Search
+    from w2s_mlflow.search.space import Search
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -73,7 +75,7 @@ class Config:
     what W2S_STORAGE says, else a file on this machine."""
 
     def __post_init__(self) -> None:
-        seeds, module = parse_seeds(self.seeds), _sweep_file.read(self.sweep)
+        seeds, module = parse_seeds(self.seeds), sweep_file.read(self.sweep)
         if hasattr(module, "SETTINGS"):
             if given := [name for name in OF_SEARCHES if getattr(self, name) is not None]:
                 raise must(given[0], f"left out for {self.sweep}, which is a grid", getattr(self, given[0]))
@@ -87,24 +89,24 @@ class Config:
             raise must("search_seeds", rule, shared[0])
         if self.study is not None and not re.fullmatch(r"\w[\w.-]{0,149}", self.study):
             raise must("study", "a name of at most 150 letters, digits, dots and dashes", repr(self.study))
-        _storage.check(self.wanted().storage)
+        storage.check(self.wanted().storage)
 
     def search(self) -> Search | None:
         """The search in the file; None for a grid. Raises ConfigError for one that is incomplete."""
-        module = _sweep_file.read(self.sweep)
+        module = sweep_file.read(self.sweep)
         if hasattr(module, "SETTINGS"):
             return None
-        file = _sweep_file.path(self.sweep)
-        return _search.of(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
+        file = sweep_file.path(self.sweep)
+        return space.of(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
 
     def wanted(self) -> Wanted:
         """What the study of a search is brought to."""
         return Wanted(
             study=self.study,
             storage=self.storage or os.environ.get(STORAGE) or None,
-            sampler=self.sampler or _study.SAMPLERS[0],
-            pruner=self.pruner or _study.PRUNERS[0],
-            trials=self.trials or (None if self.sampler == "grid" else _study.TRIALS),
+            sampler=self.sampler or search_study.SAMPLERS[0],
+            pruner=self.pruner or search_study.PRUNERS[0],
+            trials=self.trials or (None if self.sampler == "grid" else search_study.TRIALS),
             seconds=None if self.timeout is None else 60 * self.timeout,
             seed=self.trial_seeds()[0],
         )
@@ -136,19 +138,19 @@ def _drained(config: Config) -> Result:
         for job in waiting:
             job.run()
         return plan.placeholder(name, "sweep")
-    if before := _grid.drained_before(waiting):
+    if before := grid.drained_before(waiting):
         LOG.info("%d results, all reused, and their tables", len(waiting))
         return before
     note = f"The grid `{config.sweep}` over seeds {config.seeds}: its runs are below, its tables among the artifacts."
     with recorder.parent(name, "sweep", options.flat(config), note) as recording:
-        found, failed = _grid.drain(waiting, config.workers)
+        found, failed = grid.drain(waiting, config.workers)
         if not found:
             raise failed[0]
         recording.json("runs.json", sorted({result.run_id for result in found}))
         recording.json("failed.json", [str(error) for error in failed])
         build.record(build.load(found), recording)
         if not failed:
-            recording.tags[_grid.CONTENTS] = _grid.contents(found)
+            recording.tags[grid.CONTENTS] = grid.contents(found)
     reused = sum(result.reused for result in found)
     LOG.info("%d results, %d of them reused", len(found), reused)
     if failed:
@@ -164,27 +166,27 @@ def _searched(config: Config, search: Search) -> Result:
     from w2s_mlflow.tracking import recorder, results, session
 
     def trial(given: Mapping[str, Any]) -> list[Job]:
-        return [Job(search.stage, one) for one in _search.configs(search, given, config.trial_seeds(), config.sizes())]
+        return [Job(search.stage, one) for one in space.configs(search, given, config.trial_seeds(), config.sizes())]
 
     for job in trial({}):
         loading.cut(job.config.resolved())  # what cannot be cut ends here, before any run starts
     name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
-    *waiting, best = _study.rehearsed(search, wanted, digest)
+    *waiting, best = search_study.rehearsed(search, wanted, digest)
     of_trials = [job for given in waiting for job in trial(given)]  # what cannot be run ends here, too
     if plan := session.current().plan:
         for job in [*of_trials, *_chosen(config, search, {}), *_chosen(config, search, best)]:
             job.run()
         return plan.placeholder(name, "sweep")
-    study = _study.opened(search, wanted, digest, len(trial({})))
+    study = search_study.opened(search, wanted, digest, len(trial({})))
     note = f"The search `{search.name}`, objective `{search.objective}`: its trials and their runs are below."
     with recorder.parent(name, "sweep", options.flat(config) | {"study": study.study_name}, note) as recording:
         recording.tags |= {"w2s.objective": search.objective, "w2s.study": study.study_name}
-        with _grid.quiet(), _workers.hired(config.workers) as workers:
-            _trials.run(study, search, wanted, trial, workers)
-        best = _study.best(study)
-        command = _search.command(search, best)
-        _trials.draw(study, search, recording.directory / "search")
-        recording.metrics({"search/objective": study.best_value, "search/looks": _study.looks(study, search)})
+        with grid.quiet(), search_workers.hired(config.workers) as workers:
+            trials.run(study, search, wanted, trial, workers)
+        best = search_study.best(study)
+        command = space.command(search, best)
+        trials.draw(study, search, recording.directory / "search")
+        recording.metrics({"search/objective": study.best_value, "search/looks": search_study.looks(study, search)})
         recording.params({f"best_{name}": value for name, value in best.items()})
         recording.text("search/best.txt", command + "\n")
         recording.note(f"{note}\n\nThe best setting, by {search.objective}: `{command}`")
@@ -199,7 +201,7 @@ def _hangs_on(config: Config, search: Search) -> str:
     from w2s_mlflow.tracking import server, session
 
     with session.planning() as plan:
-        for one in _search.configs(search, {}, config.trial_seeds(), config.sizes()):
+        for one in space.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, one).run()
     experiment = server.experiment()  # not by its address, which another machine may write in another way
     store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
@@ -217,7 +219,7 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
     from w2s_mlflow import stats
 
     pair = _chosen(config, search, {}), _chosen(config, search, best)
-    found, failed = _grid.drain([*pair[0], *pair[1]], config.workers)
+    found, failed = grid.drain([*pair[0], *pair[1]], config.workers)
     if failed:
         raise failed[0]
     scores = [result.metrics[f"test/{search.score}"] for result in found]
@@ -233,5 +235,5 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
 
 def jobs(config: Config, chosen: Sequence[Mapping[str, Any]] | None = None) -> list[Job]:
     """Every job of the grid, or of the settings `chosen`, seed by seed, each Config checked."""
-    settings = _grid.settings(config.sweep) if chosen is None else chosen
-    return _grid.jobs(settings, parse_seeds(config.seeds), config.sizes())
+    settings = grid.settings(config.sweep) if chosen is None else chosen
+    return grid.jobs(settings, parse_seeds(config.seeds), config.sizes())

@@ -13,8 +13,10 @@ from w2s_mlflow import records, registry
 from w2s_mlflow.analysis import build
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import FailedTrainingError, must
-from w2s_mlflow.stages import _sweep_file, _workers, analyze
-from w2s_mlflow.stages._jobs import Job
+from w2s_mlflow.search import sweep_file
+from w2s_mlflow.search import workers as search_workers
+from w2s_mlflow.search.jobs import Job
+from w2s_mlflow.stages import analyze
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,7 +30,7 @@ CONTENTS = "w2s.contents"
 
 def settings(name: str) -> Sequence[Mapping[str, Any]]:
     """The settings of a grid. Raises ConfigError where the file is none."""
-    found: Sequence[Mapping[str, Any]] = _sweep_file.read(name).SETTINGS
+    found: Sequence[Mapping[str, Any]] = sweep_file.read(name).SETTINGS
     return found
 
 
@@ -61,7 +63,7 @@ def drain(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[Fa
     """
     found: dict[Any, Result] = {}
     failed: list[FailedTrainingError] = []
-    with quiet(), _workers.hired(min(count, len(waiting))) as workers, _bar(len(waiting)) as bar:
+    with quiet(), search_workers.hired(min(count, len(waiting))) as workers, _bar(len(waiting)) as bar:
         for place, job in enumerate(waiting):
             workers.add(place, job)
         while workers.pending:

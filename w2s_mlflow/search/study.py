@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import streams
 from w2s_mlflow.exceptions import ConfigError, must, unknown
-from w2s_mlflow.stages import _search, _storage
-from w2s_mlflow.stages._search import Search
+from w2s_mlflow.search import space
+from w2s_mlflow.search import storage as search_storage
+from w2s_mlflow.search.space import Search
 
 if TYPE_CHECKING:
     import optuna
@@ -84,11 +85,11 @@ def _reached(search: Search, wanted: Wanted, digest: str, *, make: bool) -> optu
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name, url = wanted.study or f"{search.name}-{digest}", wanted.storage
-    if not make and url is None and not _storage.journal(name).exists():
+    if not make and url is None and not search_storage.journal(name).exists():
         return None
     try:
-        with _storage.quietly():
-            storage = _storage.opened(name, url, _again)
+        with search_storage.quietly():
+            storage = search_storage.opened(name, url, _again)
             if not make and name not in optuna.get_all_study_names(storage):
                 return None
             study = optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
@@ -96,9 +97,9 @@ def _reached(search: Search, wanted: Wanted, digest: str, *, make: bool) -> optu
         from w2s_mlflow.tracking.failures import sentence
 
         why = sentence(error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error)
-        raise must("storage", "a database that can be reached and used", f"{_storage.shown(str(url))}: {why}") from error
+        raise must("storage", "a database that can be reached and used", f"{search_storage.shown(str(url))}: {why}") from error
     except json.JSONDecodeError as error:
-        raise must("study", "one whose journal can be read", f"{_storage.journal(name)}, which is damaged") from error
+        raise must("study", "one whose journal can be read", f"{search_storage.journal(name)}, which is damaged") from error
     except OSError as error:
         raise must("W2S_SCRATCH", "a directory that can be written to", f"{error.filename}: {error.strerror}") from error
     if study.user_attrs.get(HANGS_ON, digest) != digest:
@@ -116,7 +117,7 @@ def _pruner(name: str, runs: int) -> BasePruner:
         return optuna.pruners.MedianPruner()
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(max_resource=runs)
-    with _storage.quietly():
+    with search_storage.quietly():
         return optuna.pruners.WilcoxonPruner()
 
 
@@ -131,7 +132,7 @@ def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
     own = streams.integer(seed, streams.TRIALS, number)
     if sampler == "random":
         return optuna.samplers.RandomSampler(own)
-    with _storage.quietly():
+    with search_storage.quietly():
         if sampler == "tpe":
             return optuna.samplers.TPESampler(seed=own, constant_liar=True)
         if sampler == "grid":
@@ -178,7 +179,7 @@ def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Tri
     """
     from w2s_mlflow.tracking import worker
 
-    with _storage.quietly():
+    with search_storage.quietly():
         trial = study.ask()
     trial.set_user_attr(OWNER, str(worker.me()))
     before = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number and counts(one)]
@@ -201,8 +202,8 @@ def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Tri
 def _drawn(study: optuna.Study, search: Search, wanted: Wanted, trial: optuna.Trial, number: int) -> dict[str, Any]:
     study.sampler = drawing(wanted.sampler, wanted.seed, number)
     try:
-        with _storage.quietly():
-            return _search.proposed(search, trial)
+        with search_storage.quietly():
+            return space.proposed(search, trial)
     finally:
         study.sampler = drawing("random", 0, 0)  # the one for grids would stop a loop of Optuna's that there is not
 
@@ -242,7 +243,7 @@ def settle(study: optuna.Study) -> None:
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if owner.gone() if owner else time.time() - began > YOUNG:
             give_up(study, trial.number, trial.params)
-    with _storage.quietly():
+    with search_storage.quietly():
         optuna.storages.fail_stale_trials(study)
     if len(under_way(study)) < len(running):
         worker.bury()

@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Protocol
 
 from w2s_mlflow.exceptions import FailedTrainingError
-from w2s_mlflow.stages import _jobs, _serving
-from w2s_mlflow.stages._jobs import Job
+from w2s_mlflow.search import jobs, worker_process
+from w2s_mlflow.search.jobs import Job
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -106,7 +106,7 @@ class _Alone(_Queue):
     def ended(self, say: Say) -> list[Ended]:
         waiting = self.queue.popleft()
         say(waiting.job.stage)
-        found = _jobs.made(waiting.job, waiting.patient, say)
+        found = jobs.made(waiting.job, waiting.patient, say)
         if found is None:
             self.put_off(waiting)
             return []
@@ -132,10 +132,10 @@ class _Several(_Queue):
         self.workers = [self._start(place) for place in range(count)]
 
     def _start(self, place: int) -> _Worker:
-        context = _serving.context()
+        context = worker_process.context()
         here, there = context.Pipe()
         arguments = (there, dict(os.environ), place, self.count, self.gpus, *self.context)
-        process = context.Process(target=_serving.serve, args=arguments, name=f"worker {place}", daemon=True)
+        process = context.Process(target=worker_process.serve, args=arguments, name=f"worker {place}", daemon=True)
         process.start()
         there.close()  # so that the end of the process is seen as the end of what it says
         return _Worker(process, here)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
-from w2s_mlflow.stages import _search, _storage, _study
-from w2s_mlflow.stages._jobs import Job
-from w2s_mlflow.stages._search import Search
-from w2s_mlflow.stages._study import Wanted
-from w2s_mlflow.stages._workers import Workers
+from w2s_mlflow.search import space, storage, study
+from w2s_mlflow.search.jobs import Job
+from w2s_mlflow.search.space import Search
+from w2s_mlflow.search.study import Wanted
+from w2s_mlflow.search.workers import Workers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def run(study: optuna.Study, search: Search, wanted: Wanted, jobs: Jobs, workers
 
     with tqdm(total=wanted.trials, unit="trial", dynamic_ncols=True) as bar:
         going = _Going(study, search, wanted, jobs, workers, bar)
-        with _storage.beating(study, going.trial_ids):
+        with storage.beating(study, going.trial_ids):
             try:
                 going.on()
             except BaseException as error:
@@ -117,11 +117,11 @@ class _Going:
         """Once in a while, see to the trials of dead processes."""
         if time.monotonic() - self.looked > ROUND:
             self.looked = time.monotonic()
-            _study.settle(self.study)
+            study.settle(self.study)
 
     def others(self) -> bool:
         """Whether there is something to wait for: trials of other processes, unless the time is over."""
-        if self.over() or not (_study.under_way(self.study) or _study.has_room(self.study, self.wanted)):
+        if self.over() or not (study.under_way(self.study) or study.has_room(self.study, self.wanted)):
             return False
         self.say("waiting for other processes")
         time.sleep(PAUSE)
@@ -135,21 +135,21 @@ class _Going:
         """Whether one more trial was begun."""
         from w2s_mlflow.tracking import recorder
 
-        if self.over() or not _study.has_room(self.study, self.wanted):
+        if self.over() or not study.has_room(self.study, self.wanted):
             return False
-        if (asked := _study.ask(self.study, self.search, self.wanted)) is None:
+        if (asked := study.ask(self.study, self.search, self.wanted)) is None:
             return False
         trial, given = asked
         note = f"Trial {trial.number} of the search `{self.search.name}`, objective `{self.search.objective}`."
         try:
             waiting = list(self.jobs(given))
         except ConfigError:
-            _study.tell(self.study, trial.number)
+            study.tell(self.study, trial.number)
             raise
         stack = contextlib.ExitStack()
         recording = stack.enter_context(recorder.plain(f"trial {trial.number} {self.search.name}", "trial", given, note))
         recording.tags |= {"w2s.objective": self.search.objective, "w2s.study": self.study.study_name}
-        trial.set_user_attr(_study.RUN, recording.run_id)
+        trial.set_user_attr(study.RUN, recording.run_id)
         self.mine[trial.number] = _Trial(trial, stack, recording, note, len(waiting))
         for place, job in enumerate(waiting):
             self.workers.add((trial.number, place), job)
@@ -176,8 +176,8 @@ class _Going:
     def report(self, trial: _Trial) -> None:
         """Report what is known without a gap; with the last run the trial ends, and before where it is pruned."""
         while trial.reported in trial.found:
-            mean = _search.value(self.search, [trial.found[place] for place in range(trial.reported + 1)])
-            one = _search.value(self.search, [trial.found[trial.reported]])
+            mean = space.value(self.search, [trial.found[place] for place in range(trial.reported + 1)])
+            one = space.value(self.search, [trial.found[trial.reported]])
             trial.trial.report(one if self.wanted.pruner == "wilcoxon" else mean, trial.reported)
             trial.recording.metrics({"intermediate": mean}, trial.reported + 1)
             trial.reported += 1
@@ -188,7 +188,7 @@ class _Going:
 
     def prunes(self, trial: _Trial) -> bool:
         """Whether the rest of a trial is not worth its time."""
-        with _storage.quietly():
+        with storage.quietly():
             return self.wanted.pruner != "none" and trial.trial.should_prune()
 
     def end(self, trial: _Trial, value: float, state: str) -> None:
@@ -201,9 +201,9 @@ class _Going:
         trial.recording.tags |= {"w2s.used_run_ids": ",".join(used), STATE: state}
         trial.recording.note(f"{trial.note} {state.capitalize()}, mean over {', '.join(map(results.link, found))}.")
         trial.close()
-        trial.trial.set_user_attr(_study.USED, used)
+        trial.trial.set_user_attr(study.USED, used)
         self._forget(trial)
-        _study.tell(self.study, trial.trial.number, value if state == "complete" else None, state)
+        study.tell(self.study, trial.trial.number, value if state == "complete" else None, state)
 
     def fail(self, trial: _Trial, error: FailedTrainingError) -> None:
         """The options of a trial come to nothing; the search goes on."""
@@ -211,15 +211,15 @@ class _Going:
         trial.recording.note(f"{trial.note} Failed: {error}.")
         trial.close(error)
         self._forget(trial)
-        trial.trial.set_user_attr(_study.ERROR, str(error))
-        _study.tell(self.study, trial.trial.number)
+        trial.trial.set_user_attr(study.ERROR, str(error))
+        study.tell(self.study, trial.trial.number)
 
     def lose(self, trial: _Trial, error: Exception) -> None:
         """A trial ends for a reason that will end all others: with what the user asked for it is not tried again."""
         if isinstance(error, ConfigError):
             trial.close(error)
             self._forget(trial)
-            _study.tell(self.study, trial.trial.number)
+            study.tell(self.study, trial.trial.number)
 
     def _forget(self, trial: _Trial) -> None:
         del self.mine[trial.trial.number]
@@ -230,7 +230,7 @@ class _Going:
         for trial in self.mine.values():
             with contextlib.suppress(Exception):  # the server or the database may be what went wrong
                 trial.close(error)
-                _study.give_up(self.study, trial.trial.number, trial.trial.params)
+                study.give_up(self.study, trial.trial.number, trial.trial.params)
         self.mine.clear()
 
     def say(self, what: str) -> None:
@@ -244,9 +244,9 @@ class _Going:
         self.shown = time.monotonic()
         trials = self.study.get_trials(deepcopy=False)
         states = [trial.state for trial in trials]
-        self.bar.n = len(_study.ended(self.study))
+        self.bar.n = len(study.ended(self.study))
         said = [f"{states.count(optuna.trial.TrialState.RUNNING)} running", f"{self.reused} runs reused"]
-        if failed := sum(_study.ERROR in trial.user_attrs for trial in trials):
+        if failed := sum(study.ERROR in trial.user_attrs for trial in trials):
             said.append(f"{failed} failed")
         if pruned := states.count(optuna.trial.TrialState.PRUNED):
             said.append(f"{pruned} pruned")
@@ -264,7 +264,7 @@ def draw(study: optuna.Study, search: Search, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
     for name in PLOTS:
-        with _storage.quietly(), contextlib.suppress(ValueError, RuntimeError):  # one trial, or one value only
+        with storage.quietly(), contextlib.suppress(ValueError, RuntimeError):  # one trial, or one value only
             named = {} if name == "intermediate_values" else {"target_name": search.metric}
             getattr(plots, f"plot_{name}")(study, **named)
             if name in BY_NUMBER:

@@ -13,7 +13,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import exceptions
-from w2s_mlflow.stages import _jobs
+from w2s_mlflow.search import jobs
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -74,7 +74,7 @@ def serve(
         with session.changed(parent=parent, reuse_since=since):
             while True:
                 job, patient = connection.recv()
-                found = _jobs.made(job, patient, lambda text: connection.send(("says", text)))
+                found = jobs.made(job, patient, lambda text: connection.send(("says", text)))
                 connection.send(("ended", _portable(found)))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending
 
