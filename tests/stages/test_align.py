@@ -17,7 +17,7 @@ from w2s_mlflow.debate import past_verdicts, policy_gradient, transcripts
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import Judge, model, reward
 from w2s_mlflow.records import Debate, Verdict
-from w2s_mlflow.stages import _aligning, align, student
+from w2s_mlflow.stages import _alignment_round, align, student
 from w2s_mlflow.tracking import logged_model, planned, results, session
 from w2s_mlflow.tracking.results import Result
 
@@ -39,7 +39,7 @@ def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not(monkeypa
     found = align.run(config(lam=0.0))
     assert probabilities(found) == probabilities(plain)
     assert found.metrics["test/accuracy"] == found.metrics["test/before_accuracy"] == plain.metrics["test/accuracy"]
-    assert found.metrics["align/gain"] == 0 and _aligning.POLICY not in found.digests
+    assert found.metrics["align/gain"] == 0 and _alignment_round.POLICY not in found.digests
     assert not [name for name in found.metrics if name.startswith("align/re")]
     monkeypatch.setattr(logged_model, "load", load := Mock(wraps=logged_model.load))
     other = align.run(config(lam=0.5))
@@ -53,7 +53,7 @@ def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not(monkeypa
 
 
 def check_written(found: Result) -> None:
-    policy = load_file(found.artifact(_aligning.POLICY))
+    policy = load_file(found.artifact(_alignment_round.POLICY))
     assert np.abs(policy["score.weight"]).max() > 0
     for when in ("before", "after"):
         debates = pd.read_parquet(found.artifact(f"{when}/debates.parquet"))
@@ -149,7 +149,7 @@ def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pyte
     with session.changed(reuse_since=session.reuse_since("never")):
         whole = align.run(asked)
     assert found.run_id != whole.run_id and probabilities(found) == probabilities(whole)
-    assert found.digests[_aligning.POLICY] == whole.digests[_aligning.POLICY]
+    assert found.digests[_alignment_round.POLICY] == whole.digests[_alignment_round.POLICY]
 
 
 # --- rounds -----------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def check_learned(found: Result, debates: list[Result]) -> None:
         shown += past_verdicts.debates(held)
         preferences += transcripts.preference_N(table, verdicts).tolist()
     own = reward.fit(shown, preferences, l2=0.01)
-    np.testing.assert_array_equal(reward.read(found.artifact(_aligning.REWARD)).weights_D, own.weights_D)
+    np.testing.assert_array_equal(reward.read(found.artifact(_alignment_round.REWARD)).weights_D, own.weights_D)
     assert np.abs(own.weights_D).max() > 0 and np.isfinite(found.metrics["after/agreement/model/reward"])
     assert {name for name in found.metrics if name.startswith("gold/")} <= {"gold/test/report"}
 

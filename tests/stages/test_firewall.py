@@ -28,7 +28,7 @@ from w2s_mlflow.modeling import heads, inference
 from w2s_mlflow.pipeline import finetune, runs
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
 from w2s_mlflow.registry import plugin, plugins
-from w2s_mlflow.stages import _aligning, analyze, ceiling, facilitate, rule, student, supervisor, sweep
+from w2s_mlflow.stages import _alignment_round, analyze, ceiling, facilitate, rule, student, supervisor, sweep
 from w2s_mlflow.tracking import results, server
 from w2s_mlflow.tracking.results import Result
 
@@ -194,7 +194,7 @@ def types_of(function: Any) -> set[Any]:
 
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-DEBATING = (_aligning, policy_gradient, play, past_verdicts, verdicts, transcripts, extractive, judge_model)
+DEBATING = (_alignment_round, policy_gradient, play, past_verdicts, verdicts, transcripts, extractive, judge_model)
 BLIND = (student, facilitate, student_options, presets, finetune, runs, train, inference, heads, *LOSSES, *DEBATING)
 
 

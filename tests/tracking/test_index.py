@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import purge
-from w2s_mlflow.search import grid
+from w2s_mlflow.stages import sweep
 from w2s_mlflow.tracking import index, results, server
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -97,4 +97,4 @@ def test_what_is_known_costs_two_requests(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_grid_with_a_result_that_is_not_known_has_contents() -> None:
     found = results.get(run("a"))
-    assert grid.contents([found], {}) == grid.contents([found], {"a": found})
+    assert sweep.contents([found], {}) == sweep.contents([found], {"a": found})

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
 from w2s_mlflow import records, registry
-from w2s_mlflow.analysis import build
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import FailedTrainingError, must
 from w2s_mlflow.search import sweep_file
 from w2s_mlflow.search import workers as search_workers
 from w2s_mlflow.search.jobs import Job
-from w2s_mlflow.stages import analyze
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 LOG = logging.getLogger("w2s_mlflow")
-CONTENTS = "w2s.contents"
-"""The tag of a grid's run by which it is found again when nothing is left to be made."""
 
 
 def settings(name: str) -> Sequence[Mapping[str, Any]]:
@@ -95,33 +91,3 @@ def _bar(total: int) -> tqdm[Any]:
     from tqdm import tqdm
 
     return tqdm(total=total, unit="run", dynamic_ncols=True)
-
-
-def _finished() -> dict[str, Result]:
-    """Every finished result of the experiment by its fingerprint, of several the newest, in two requests."""
-    from w2s_mlflow.tracking import index, server
-
-    return {result.fingerprint: result for result in index.finished(server.experiment().experiment_id)}
-
-
-def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = None) -> str:
-    """What the tables of a grid hang on: the numbers and artifacts of its results, and the code of the tables.
-
-    Args:
-        finished: the finished results of the experiment by fingerprint; None asks for them.
-    """
-    finished = _finished() if finished is None else finished
-    return build.parts(analyze.Config(), [finished.get(result.fingerprint, result) for result in found], {}).digest()
-
-
-def drained_before(waiting: Sequence[Job]) -> Result | None:
-    """The run of a grid of which nothing is left to be made, no result and no table; none of it damaged."""
-    from w2s_mlflow.tracking import planned, results, session
-
-    if session.current().reuse_since:
-        return None
-    with session.planning(_finished()) as plan:
-        found = [job.run() for job in waiting]
-    if plan.count(planned.REUSED) < len(plan.steps):
-        return None
-    return results.undamaged(CONTENTS, contents(found, plan.known), found)

@@ -6,7 +6,7 @@ with it, by a policy gradient (debate/policy_gradient.py). With lambda = 0 it is
 
 With `--rounds` Algorithm 1 is gone through again and again: the aligned model debates all of `transfer` with its policy, the
 judge decides, a reward model learns from its verdicts so far, and the model is aligned anew, from the start weights, with the
-reward model in the judge's place. Each round's debates and model are runs of their own (_aligning.py).
+reward model in the judge's place. Each round's debates and model are runs of their own (_alignment_round.py).
 
 Metrics: those of a student; by step `align/reward`, the mean D of what is drawn, `align/win_rate`, `align/kl` from the policy's
 start, and two guards against a collapse, `align/entropy` (1: anything may be drawn, 0: always the same) and `align/words` of
@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow.debate import participants
 from w2s_mlflow.debate.alignment_options import Config
 from w2s_mlflow.pipeline.options import OF_STUDENT
-from w2s_mlflow.stages import _aligning, debate
-from w2s_mlflow.stages._aligning import VERSION
+from w2s_mlflow.stages import _alignment_round, debate
+from w2s_mlflow.stages._alignment_round import VERSION
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -42,12 +42,12 @@ __all__ = ["VERSION", "Config", "run"]
 def run(config: Config) -> Result:
     """The last round's run, found or made, with all it needs. Raises ConfigError before anything is written."""
     if config.rounds == 1:
-        return _aligning.run(config)
+        return _alignment_round.run(config)
     config = replace(config, keep_model="always")  # the next round debates with it
-    found, debates = [_aligning.run(config)], list[Any]()
+    found, debates = [_alignment_round.run(config)], list[Any]()
     for number in range(1, config.rounds):
         debates.append(_debates(replace(config, rounds=number), found[-1]))
-        found.append(_aligning.run(config, debates))
+        found.append(_alignment_round.run(config, debates))
     return found[-1] if config.report == "none" else _by_round(found, config)
 
 
@@ -56,8 +56,8 @@ def _debates(config: Config, aligned: Result) -> Result:
     shared = config.shared() | {"report": "none", "split": "transfer", "questions": None, "explainer": "policy", "traces": 0}
     own = {name: getattr(config, name) for name in (*OF_STUDENT, "pieces", "judge")}
     own["judge_options"] = participants.resolved(config.judge, config.judge_options)
-    argues = f"{_aligning.said(config)}, kl {config.kl:g}"
-    return debate.held(debate.Config(**shared, **own), _aligning.weak(config), aligned, argues)
+    argues = f"{_alignment_round.said(config)}, kl {config.kl:g}"
+    return debate.held(debate.Config(**shared, **own), _alignment_round.weak(config), aligned, argues)
 
 
 def _by_round(found: Sequence[Result], config: Config) -> Result:

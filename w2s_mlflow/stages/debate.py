@@ -34,7 +34,7 @@ from w2s_mlflow.methods import presets
 from w2s_mlflow.pipeline import finetune, runs
 from w2s_mlflow.pipeline.options import OF_STUDENT, Training, model_name
 from w2s_mlflow.records import Example
-from w2s_mlflow.stages import _aligning, student, supervisor
+from w2s_mlflow.stages import _alignment_round, student, supervisor
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -138,7 +138,7 @@ def sides(config: Config) -> tuple[Result, Result]:
     own = {name: getattr(config, name) for name in OF_STUDENT}
     weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"report": "none", "keep_model": "always"}))
     if config.explainer == "policy":
-        return weak, _aligning.run(alignment_options.Config(pieces=config.pieces, **own, **kept))
+        return weak, _alignment_round.run(alignment_options.Config(pieces=config.pieces, **own, **kept))
     return weak, student.run(student.Config(method=config.method, **own, **kept))
 
 
@@ -151,7 +151,7 @@ def questions(config: Config, cut: Split) -> tuple[Example, ...]:
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     asked = questions(config, cut)
     heads = {side: finetune.kept(found, config.rung().parameters) for side, found in ((WEAK, weak), (STRONG, strong))}
-    policy = _aligning.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
+    policy = _alignment_round.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
     minds = {
         WEAK: participants.mind(heads[WEAK], asked, config),
         STRONG: participants.mind(heads[STRONG], asked, config, policy),

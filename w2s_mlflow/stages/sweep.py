@@ -28,11 +28,15 @@ from w2s_mlflow.search import workers as search_workers
 from w2s_mlflow.search.jobs import Job
 from w2s_mlflow.search.study import Wanted
 from w2s_mlflow.search.sweep_file import parse_seeds as parse_seeds
+from w2s_mlflow.stages import analyze
 
 if TYPE_CHECKING:
     from w2s_mlflow.search.space import Search
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
+
+CONTENTS = "w2s.contents"
+"""The tag of a grid's run by which it is found again when nothing is left to be made."""
 
 LOG = logging.getLogger("w2s_mlflow")
 SEARCH_SEEDS = "1000,1001"
@@ -138,7 +142,7 @@ def _drained(config: Config) -> Result:
         for job in waiting:
             job.run()
         return plan.placeholder(name, "sweep")
-    if before := grid.drained_before(waiting):
+    if before := drained_before(waiting):
         LOG.info("%d results, all reused, and their tables", len(waiting))
         return before
     note = f"The grid `{config.sweep}` over seeds {config.seeds}: its runs are below, its tables among the artifacts."
@@ -150,7 +154,7 @@ def _drained(config: Config) -> Result:
         recording.json("failed.json", [str(error) for error in failed])
         build.record(build.load(found), recording)
         if not failed:
-            recording.tags[grid.CONTENTS] = grid.contents(found)
+            recording.tags[CONTENTS] = contents(found)
     reused = sum(result.reused for result in found)
     LOG.info("%d results, %d of them reused", len(found), reused)
     if failed:
@@ -237,3 +241,33 @@ def jobs(config: Config, chosen: Sequence[Mapping[str, Any]] | None = None) -> l
     """Every job of the grid, or of the settings `chosen`, seed by seed, each Config checked."""
     settings = grid.settings(config.sweep) if chosen is None else chosen
     return grid.jobs(settings, parse_seeds(config.seeds), config.sizes())
+
+
+def _finished() -> dict[str, Result]:
+    """Every finished result of the experiment by its fingerprint, of several the newest, in two requests."""
+    from w2s_mlflow.tracking import index, server
+
+    return {result.fingerprint: result for result in index.finished(server.experiment().experiment_id)}
+
+
+def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = None) -> str:
+    """What the tables of a grid hang on: the numbers and artifacts of its results, and the code of the tables.
+
+    Args:
+        finished: the finished results of the experiment by fingerprint; None asks for them.
+    """
+    finished = _finished() if finished is None else finished
+    return build.parts(analyze.Config(), [finished.get(result.fingerprint, result) for result in found], {}).digest()
+
+
+def drained_before(waiting: Sequence[Job]) -> Result | None:
+    """The run of a grid of which nothing is left to be made, no result and no table; none of it damaged."""
+    from w2s_mlflow.tracking import planned, results, session
+
+    if session.current().reuse_since:
+        return None
+    with session.planning(_finished()) as plan:
+        found = [job.run() for job in waiting]
+    if plan.count(planned.REUSED) < len(plan.steps):
+        return None
+    return results.undamaged(CONTENTS, contents(found, plan.known), found)
