@@ -15,7 +15,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from w2s_mlflow import checkpoint, train
 from w2s_mlflow.analysis import build
 from w2s_mlflow.cli import app
-from w2s_mlflow.tracking import claims, database, logged_model, results, worker
+from w2s_mlflow.tracking import claims, database, heartbeat, logged_model, results
 
 CLIENT = mlflow.MlflowClient
 
@@ -139,6 +139,6 @@ def command(point: str, arguments: list[str], directory: Path, environment: dict
     with log.open("wb") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     sys.argv = ["w2s_mlflow", *arguments]
-    worker.BEAT = 1.0
+    heartbeat.BEAT = 1.0
     POINTS[point]()
     app.main()

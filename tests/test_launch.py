@@ -29,7 +29,7 @@ from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, sweep
-from w2s_mlflow.tracking import following, recorder, results, server
+from w2s_mlflow.tracking import followers, recorder, results, server
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.results import Result
 
@@ -167,7 +167,7 @@ def hear(monkeypatch: pytest.MonkeyPatch, *said: Any) -> None:
 
 
 def said(run_id: str, *, finished: bool, parts: Parts = PARTS, reused: bool = False) -> dict[str, Any]:
-    return {"parts": following._said(parts), "run_id": run_id, "finished": finished, "reused": reused}
+    return {"parts": followers._said(parts), "run_id": run_id, "finished": finished, "reused": reused}
 
 
 def test_alone_everything_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_who_follows_reads_what_the_leader_has_made(experiment: str, monkeypatch
         own.text("mine.txt", "x")
         made.append(own)
 
-    found = following.follow(PARTS, make)
+    found = followers.follow(PARTS, make)
     assert found.run_id == recording.run_id and found.reused and found.artifact("words.txt").read_text() == "whole"
     assert [own.run_id for own in made] == ["a", "b"] and not any(own.directory.exists() for own in made)
     kept = made[0].checkpoint(4)
@@ -268,7 +268,7 @@ def test_who_would_make_another_result_says_so(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(
         ConfigError, match=r"^process 1 would make another result than process 0, they differ in version, data:"
     ):
-        following.follow(PARTS, lambda own: pytest.fail("made"))
+        followers.follow(PARTS, lambda own: pytest.fail("made"))
 
 
 def test_a_step_of_one_process_is_read_by_the_others(experiment: str, monkeypatch: pytest.MonkeyPatch, second: None) -> None:
@@ -279,8 +279,8 @@ def test_a_step_of_one_process_is_read_by_the_others(experiment: str, monkeypatc
     server.client().set_tag(found.run_id, "w2s.report", "there")
     monkeypatch.setenv("WORLD_SIZE", "2")
     hear(monkeypatch, True, False)
-    assert following.led(found, lambda: pytest.fail("taken twice")).tags["w2s.report"] == "there"
-    assert not following.decided(lambda: pytest.fail("asked twice"))
+    assert followers.led(found, lambda: pytest.fail("taken twice")).tags["w2s.report"] == "there"
+    assert not followers.decided(lambda: pytest.fail("asked twice"))
 
 
 @pytest.fixture

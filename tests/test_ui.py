@@ -16,7 +16,7 @@ from tests import clicking
 from tests.conftest import SMALL
 from w2s_mlflow.debate import transcripts
 from w2s_mlflow.stages import analyze, debate, student
-from w2s_mlflow.tracking import assessments, results, server, traces
+from w2s_mlflow.tracking import human_feedback, results, server, traces
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = [
@@ -99,9 +99,9 @@ def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experi
     table, _ = transcripts.read(held)
     one = next(row for row in transcripts.rows(table))
     place, trace = server.experiment().experiment_id, traces.trace_id(held.run_id, one["id"])
-    queue = assessments.review(held.run_id)
-    shown = next(shown for shown in assessments.waiting(held.run_id, "ann") if shown.trace_id == trace)
-    assessments.log(shown, "tie", "ann")
+    queue = human_feedback.review(held.run_id)
+    shown = next(shown for shown in human_feedback.waiting(held.run_id, "ann") if shown.trace_id == trace)
+    human_feedback.log(shown, "tie", "ann")
     with screenshots.serving(tracking_uri) as served:
         page = seen(f"{served.pages}/experiments/{place}/traces/{trace}", "Spans debate")
         of_run = seen(f"{served.pages}/experiments/{place}/runs/{held.run_id}/traces", "winner STRING")
@@ -116,12 +116,12 @@ def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experi
     (first,) = (row for row in transcripts.rows(table) if row["segments"][0] in asked)
     for side in ("strong", "weak"):
         assert f'"{side}": "{first[f"{side}_claim"]}"' in asked and f'"{side}": "{first[f"{side}_explanation"]}"' in asked
-    assert f"winner {assessments.QUESTION} Select an option Submit" in asked
+    assert f"winner {human_feedback.QUESTION} Select an option Submit" in asked
 
 
 def test_what_a_person_clicks_in_the_review_queue_is_a_vote(experiment: str, tracking_uri: str) -> None:
     held = debate.run(debate.Config(weak="chess-27k", strong="chess-121k", questions=3, report="none", **SMALL))
-    place, queue = server.experiment().experiment_id, assessments.review(held.run_id)
+    place, queue = server.experiment().experiment_id, human_feedback.review(held.run_id)
 
     async def judge(pages: str) -> None:
         async with clicking.browser() as page:
@@ -136,7 +136,7 @@ def test_what_a_person_clicks_in_the_review_queue_is_a_vote(experiment: str, tra
 
     with screenshots.serving(tracking_uri) as served:
         asyncio.run(judge(served.pages))
-    found = assessments.pull(held.run_id)
+    found = human_feedback.pull(held.run_id)
     assert sorted(found.votes.values()) == [(), ("tie",), ("weak",)] and found.unreadable == 0
     found.check()
 

@@ -18,7 +18,7 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import Judge, model, reward
 from w2s_mlflow.records import Debate, Verdict
 from w2s_mlflow.stages import _alignment_round, align, student
-from w2s_mlflow.tracking import logged_model, planned, results, session
+from w2s_mlflow.tracking import logged_model, planning, results, session
 from w2s_mlflow.tracking.results import Result
 
 MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}
@@ -49,7 +49,7 @@ def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not(monkeypa
     assert align.run(config(lam=0.5)).run_id == other.run_id
     with session.planning() as plan:
         align.run(config(lam=0.2))
-    assert plan.count(planned.TRAINED) == 1
+    assert plan.count(planning.TRAINED) == 1
 
 
 def check_written(found: Result) -> None:
@@ -160,7 +160,7 @@ def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pyte
 def test_each_round_is_a_run_of_its_own_that_learns_the_verdicts_so_far_and_is_made_once() -> None:
     with session.planning() as plan:
         align.run(config(rounds=3))
-    assert plan.count(planned.TRAINED) == 7 and runs() == []  # supervisor, plain student, three models, debates before two
+    assert plan.count(planning.TRAINED) == 7 and runs() == []  # supervisor, plain student, three models, debates before two
     first, found = align.run(config()), align.run(config(rounds=3))
     assert len(runs()) == 7 and (found.params["round"], found.params["method"]) == ("3", "lambda 0.1 round 3")
     debates = [results.get(found.tags[f"w2s.debates_{number}_run_id"]) for number in (2, 3)]

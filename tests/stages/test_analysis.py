@@ -22,7 +22,7 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.stages import analyze, rule, student
 from w2s_mlflow.tables import Frames, calibration, compute, pgr
-from w2s_mlflow.tracking import index, results, server
+from w2s_mlflow.tracking import results, run_cache, server
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -230,8 +230,8 @@ def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
     for seed in (0, 1):
         made(seed=seed)
     experiment_id = server.experiment().experiment_id
-    before = {run.run_id: run for run in index.finished(experiment_id)}
-    monkeypatch.setattr(index, "MARGIN", 0)
+    before = {run.run_id: run for run in run_cache.finished(experiment_id)}
+    monkeypatch.setattr(run_cache, "MARGIN", 0)
     asked: list[str] = []
     pages = results.pages
 
@@ -241,7 +241,7 @@ def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
         return found
 
     monkeypatch.setattr(results, "pages", spy)
-    again = {run.run_id: run for run in index.finished(experiment_id)}
+    again = {run.run_id: run for run in run_cache.finished(experiment_id)}
     assert again == before and asked == []
     once = frames()
     monkeypatch.setattr(scores, "_scored", lambda *_: pytest.fail("predictions were read again"))
@@ -274,7 +274,7 @@ def test_a_filter_finds_all_that_its_runs_hang_on_but_what_was_deleted_for_good(
 
 def test_a_damaged_index_is_made_again() -> None:
     found = made()
-    file = index._file(server.experiment().experiment_id)
+    file = run_cache._file(server.experiment().experiment_id)
     frames()
     file.write_bytes(b"no parquet")
     assert list(frames().outcomes["run_id"]) == [found.run_id]

@@ -19,7 +19,7 @@ from w2s_mlflow.figures._chain import figure
 from w2s_mlflow.methods import bootstrapping, presets
 from w2s_mlflow.pipeline import finetune
 from w2s_mlflow.stages import student
-from w2s_mlflow.tracking import planned, results, session
+from w2s_mlflow.tracking import planning, results, session
 from w2s_mlflow.tracking.results import Result
 
 NAMES = ("small", "middle")
@@ -196,7 +196,7 @@ def test_the_chain_is_drawn_as_it_went() -> None:
 def test_a_plan_counts_every_link_and_starts_none() -> None:
     with session.planning() as plan:
         student.run(config())
-    assert plan.count(planned.TRAINED) == 1 + 4 + 1 + 1  # supervisor, links, student, ceiling
+    assert plan.count(planning.TRAINED) == 1 + 4 + 1 + 1  # supervisor, links, student, ceiling
     assert runs() == []
 
 

@@ -17,7 +17,7 @@ from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
 from w2s_mlflow.records import Ints, SoftLabels
 from w2s_mlflow.stages import ceiling, student, supervisor
 from w2s_mlflow.tracking import results
-from w2s_mlflow.tracking.rehearsal import Rehearsal
+from w2s_mlflow.tracking.dry_recorder import Rehearsal
 
 pytestmark = pytest.mark.usefixtures("experiment")
 

@@ -33,7 +33,7 @@ from w2s_mlflow.modeling import heads
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
 from w2s_mlflow.stages import analyze, debate, student
 from w2s_mlflow.tables import debate as table
-from w2s_mlflow.tracking import planned, results, server, session, traces
+from w2s_mlflow.tracking import planning, results, server, session, traces
 from w2s_mlflow.tracking.results import Result
 
 MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}
@@ -292,7 +292,7 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
     assert shown == {"debate": [90, 90], "consultancy": [90, 0], "no_explanation": [0, 0]}
     with session.planning() as plan:
         debate.run(config(rounds=2))
-    assert plan.count(planned.TRAINED) == 1 and plan.count(planned.REUSED) == 2
+    assert plan.count(planning.TRAINED) == 1 and plan.count(planning.REUSED) == 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from w2s_mlflow.debate import past_verdicts, transcripts
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import reward
 from w2s_mlflow.stages import align, debate, student
-from w2s_mlflow.tracking import assessments, traces
+from w2s_mlflow.tracking import human_feedback, traces
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def hold(**options: Any) -> Result:
 
 def vote(run: Result, question: str, value: str, who: str = "ann") -> None:
     trace, source = traces.trace_id(run.run_id, question), AssessmentSource("HUMAN", who)
-    mlflow.log_feedback(trace_id=trace, name=assessments.NAME, value=value, source=source)
+    mlflow.log_feedback(trace_id=trace, name=human_feedback.NAME, value=value, source=source)
 
 
 @pytest.mark.usefixtures("experiment")

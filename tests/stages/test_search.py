@@ -19,7 +19,7 @@ from w2s_mlflow.records import Gold
 from w2s_mlflow.search import grid, space, sweep_file
 from w2s_mlflow.search import study as search_study
 from w2s_mlflow.stages import student, sweep
-from w2s_mlflow.tracking import planned, results, server, session, worker
+from w2s_mlflow.tracking import heartbeat, planning, results, server, session
 
 SPACE = """
 SETTING = {"weak": "chess-43k", "strong": "chess-121k", "method": "confidence", "early_stopping": "none", "epochs": 1}
@@ -144,7 +144,7 @@ def test_a_study_that_was_stopped_comes_to_what_one_that_was_not_comes_to(monkey
 
 def test_a_trial_whose_process_is_gone_is_tried_again() -> None:
     study = study_of(asked())
-    for owner in (f"{worker._machine()}:{2**22 + 1}:1", str(worker.me())):
+    for owner in (f"{heartbeat._machine()}:{2**22 + 1}:1", str(heartbeat.me())):
         trial = study.ask()
         trial.suggest_float("a", 0.0, 1.0)
         trial.set_user_attr(search_study.OWNER, owner)
@@ -179,7 +179,7 @@ def test_a_plan_counts_what_is_left_and_writes_nothing() -> None:
     def states(given: sweep.Config) -> dict[str, int]:
         with session.planning() as plan:
             sweep.run(given)
-        return {state: plan.count(state) for state in (planned.REUSED, planned.TRAINED)}
+        return {state: plan.count(state) for state in (planning.REUSED, planning.TRAINED)}
 
     whole = 4 + 4 + 2 * 2 + 2 * 2
     assert states(asked()) == {"reused": 0, "trained": whole}

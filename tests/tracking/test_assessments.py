@@ -17,7 +17,7 @@ from mlflow.genai.label_schemas import InputCategorical, InputPassFail
 from tests import servers
 from w2s_mlflow.cli import app
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tracking import assessments, server, traces
+from w2s_mlflow.tracking import human_feedback, server, traces
 from w2s_mlflow.tracking.traces import Transcript, Turn
 
 
@@ -47,7 +47,7 @@ def transcript(question: str, rounds: int) -> Transcript:
 def vote(run: str, question: str, value: object, who: str = "ann", kind: str = "HUMAN") -> Feedback:
     found = mlflow.log_feedback(
         trace_id=traces.trace_id(run, question),
-        name=assessments.NAME,
+        name=human_feedback.NAME,
         value=value,  # type: ignore[arg-type]
         source=AssessmentSource(kind, who),
     )
@@ -61,7 +61,7 @@ def vote(run: str, question: str, value: object, who: str = "ann", kind: str = "
 def test_votes_are_pulled_and_counted_and_the_missing_ones_too(run: str) -> None:
     for question, value, who in (("q0", "strong", "ann"), ("q0", "weak", "bob"), ("q1", "Tie ", "ann"), ("q2", "weak", "bob")):
         vote(run, question, value, who)
-    found = assessments.pull(run)
+    found = human_feedback.pull(run)
     assert {name: sorted(own) for name, own in found.votes.items()} == {
         "q0": ["strong", "weak"],
         "q1": ["tie"],
@@ -78,17 +78,17 @@ def test_of_one_person_the_last_word_counts_and_of_the_nameless_all_that_stands(
     vote(run, "q0", "weak")
     vote(run, "q1", "strong", "default")
     vote(run, "q1", "strong", "default")
-    found = assessments.pull(run)
+    found = human_feedback.pull(run)
     assert found.votes["q0"] == ("weak",) and found.votes["q1"] == ("strong", "strong")
 
 
 def test_a_changed_mind_and_a_word_taken_back_count_as_such(run: str) -> None:
     first, second = vote(run, "q0", "strong", "default"), vote(run, "q1", "strong")
     trace = traces.trace_id(run, "q0")
-    changed = Feedback(assessments.NAME, "weak", source=AssessmentSource("HUMAN", "default"), overrides=first.assessment_id)
+    changed = Feedback(human_feedback.NAME, "weak", source=AssessmentSource("HUMAN", "default"), overrides=first.assessment_id)
     mlflow.override_feedback(trace_id=trace, assessment_id=str(first.assessment_id), value=changed.value, source=changed.source)
     mlflow.delete_assessment(trace_id=traces.trace_id(run, "q1"), assessment_id=str(second.assessment_id))
-    found = assessments.pull(run)
+    found = human_feedback.pull(run)
     assert found.votes["q0"] == ("weak",) and found.votes["q1"] == ()
 
 
@@ -99,7 +99,7 @@ def test_other_feedback_is_no_vote_and_what_cannot_be_read_is_told(run: str) -> 
     mlflow.log_feedback(
         trace_id=traces.trace_id(run, "q3"), name="quality", value="strong", source=AssessmentSource("HUMAN", "ann")
     )
-    found = assessments.pull(run)
+    found = human_feedback.pull(run)
     assert found.judged == 0 and found.unreadable == 2 and found.said().endswith("; 2 say neither of strong, weak, tie")
 
 
@@ -107,7 +107,7 @@ def test_other_feedback_is_no_vote_and_what_cannot_be_read_is_told(run: str) -> 
 def test_half_the_verdicts_missing_is_one_sentence(run: str, judged: int, fails: bool) -> None:
     for number in range(judged):
         vote(run, f"q{number}", "tie")
-    found = assessments.pull(run)
+    found = human_feedback.pull(run)
     if not fails:
         return found.check()
     with pytest.raises(ConfigError, match=rf"people have judged {judged} of 4 debates .* python -m w2s_mlflow judge {run}"):
@@ -115,26 +115,26 @@ def test_half_the_verdicts_missing_is_one_sentence(run: str, judged: int, fails:
 
 
 def test_more_debates_than_a_page_are_all_pulled(experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assessments, "PAGE", 2)
+    monkeypatch.setattr(human_feedback, "PAGE", 2)
     run = debates(5)
     debates(1)
     vote(run, "q4", "strong")
-    assert list(map(len, dict(sorted(assessments.pull(run).votes.items())).values())) == [0, 0, 0, 0, 1]
+    assert list(map(len, dict(sorted(human_feedback.pull(run).votes.items())).values())) == [0, 0, 0, 0, 1]
 
 
 def test_the_digest_hangs_on_what_was_said_alone(run: str) -> None:
     vote(run, "q0", "strong", "ann"), vote(run, "q0", "weak", "bob")
-    before = assessments.pull(run).digest()
+    before = human_feedback.pull(run).digest()
     vote(run, "q0", "weak", "ann"), vote(run, "q0", "strong", "bob")
-    assert assessments.pull(run).digest() == before
+    assert human_feedback.pull(run).digest() == before
     vote(run, "q1", "tie")
-    assert assessments.pull(run).digest() != before
+    assert human_feedback.pull(run).digest() != before
 
 
 def test_a_run_without_debates_is_one_sentence(experiment: str) -> None:
     made = server.client().create_run(server.experiment().experiment_id).info.run_id
     with pytest.raises(ConfigError, match=f"run {made} has no debates that people can read"):
-        assessments.pull(made)
+        human_feedback.pull(made)
 
 
 # --- at a terminal ----------------------------------------------------------------------------------------------------
@@ -191,13 +191,13 @@ def test_blind_nobody_is_told_which_side_is_strong_and_the_first_is_not_always_t
     assert [("rook" in claims[2 * number]) for number in range(4)] == swapped
 
 
-def reversed_views(run: str) -> Iterator[assessments.Shown]:
+def reversed_views(run: str) -> Iterator[human_feedback.Shown]:
     """The debates as somebody sees them who has judged none."""
-    return assessments.waiting(run, "somebody else")
+    return human_feedback.waiting(run, "somebody else")
 
 
 def test_half_of_the_debates_show_the_weak_side_first() -> None:
-    found = [assessments.Shown(traces.trace_id("run", str(number)), "", ()).swapped() for number in range(400)]
+    found = [human_feedback.Shown(traces.trace_id("run", str(number)), "", ()).swapped() for number in range(400)]
     assert 160 < sum(found) < 240
 
 
@@ -219,26 +219,28 @@ def test_wrong_runs_are_one_sentence(experiment: str, terminal: Terminal, capsys
 
 def test_a_review_queue_asks_for_the_winner_of_each_debate_once(run: str, terminal: Terminal) -> None:
     shown, _ = terminal.judge(run, "", "--review")
-    name = assessments.review(run)  # a second time changes nothing
+    name = human_feedback.review(run)  # a second time changes nothing
     assert repr(name) in shown
     queue = review_queues.get_review_queue(name=name, experiment_id=server.experiment().experiment_id)
     items = {item.item_id for item in review_queues.list_review_queue_items(queue.queue_id)}
     assert items == {traces.trace_id(run, f"q{number}") for number in range(4)}
-    schema = label_schemas.get_label_schema(assessments.NAME, experiment_id=server.experiment().experiment_id)
+    schema = label_schemas.get_label_schema(human_feedback.NAME, experiment_id=server.experiment().experiment_id)
     assert isinstance(schema.input, InputCategorical) and tuple(schema.input.options) == ("strong", "weak", "tie")
 
 
 def test_two_runs_have_two_queues_with_one_question(run: str) -> None:
-    assert assessments.review(run) != assessments.review(debates(1))
+    assert human_feedback.review(run) != human_feedback.review(debates(1))
     names = [schema.name for schema in label_schemas.list_label_schemas(server.experiment().experiment_id)]
-    assert names.count(assessments.NAME) == 1
+    assert names.count(human_feedback.NAME) == 1
 
 
 def test_another_question_of_that_name_is_one_sentence(run: str) -> None:
     place = server.experiment().experiment_id
-    label_schemas.create_label_schema(assessments.NAME, type="feedback", input=InputPassFail("yes", "no"), experiment_id=place)
+    label_schemas.create_label_schema(
+        human_feedback.NAME, type="feedback", input=InputPassFail("yes", "no"), experiment_id=place
+    )
     with pytest.raises(ConfigError, match="a label schema winner that is another than strong, weak, tie"):
-        assessments.review(run)
+        human_feedback.review(run)
 
 
 # --- a real server ----------------------------------------------------------------------------------------------------
@@ -256,6 +258,6 @@ def test_a_real_server_takes_and_gives_back_what_people_say(
         vote(run, "q0", "strong", "bob")
         _, found = terminal.judge(run, "w\nt\nq\n")
         assert found["votes"] == {"q0": ["strong", "weak"], "q1": ["tie"], "q2": []}
-        assert assessments.review(run).endswith(run[:8])
-        assessments.pull(run).check()
+        assert human_feedback.review(run).endswith(run[:8])
+        human_feedback.pull(run).check()
     server.forget()

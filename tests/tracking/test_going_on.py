@@ -18,7 +18,7 @@ from w2s_mlflow import checkpoint
 from w2s_mlflow.data import loading
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, supervisor
-from w2s_mlflow.tracking import results, server, session, store, worker
+from w2s_mlflow.tracking import heartbeat, results, server, session, store
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, Result
@@ -204,9 +204,9 @@ def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: 
         supervisor.run(supervisor.Config(seed=4, **LONG))
     asleep = runs()[0].info.run_id
     kept = scratch.place(asleep)
-    monkeypatch.setattr(worker, "STALE", 0.2)
+    monkeypatch.setattr(heartbeat, "STALE", 0.2)
     monkeypatch.setattr(store, "POLL", 0.05)
-    server.client().set_tag(asleep, worker.WORKER, str(worker.me()))
-    server.client().set_tag(asleep, worker.HEARTBEAT, beat(2 * worker.STALE))
+    server.client().set_tag(asleep, heartbeat.WORKER, str(heartbeat.me()))
+    server.client().set_tag(asleep, heartbeat.HEARTBEAT, beat(2 * heartbeat.STALE))
     found = supervisor.run(supervisor.Config(seed=4, **LONG))
     assert found.run_id != asleep and checkpoint.read(kept) is not None

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import purge
 from w2s_mlflow.stages import sweep
-from w2s_mlflow.tracking import index, results, server
+from w2s_mlflow.tracking import results, run_cache, server
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("experiment")
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks agree: else every run of these tests would be asked for again."""
-    monkeypatch.setattr(index, "MARGIN", 0)
+    monkeypatch.setattr(run_cache, "MARGIN", 0)
 
 
 def now() -> int:
@@ -33,7 +33,7 @@ def run(name: str, end: int = 1000) -> str:
 
 
 def known() -> set[str]:
-    return {run.name for run in index.finished(server.experiment().experiment_id)}
+    return {run.name for run in run_cache.finished(server.experiment().experiment_id)}
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["known before", "never seen"])
@@ -63,13 +63,13 @@ def test_an_emptied_experiment_keeps_nothing() -> None:
     only = run("only")
     known()
     server.client().delete_run(only)
-    assert known() == set() and not index._read(index._file(server.experiment().experiment_id)).rows
+    assert known() == set() and not run_cache._read(run_cache._file(server.experiment().experiment_id)).rows
 
 
 def test_a_run_whose_files_alone_are_lost_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     run("kept")
     known()
-    monkeypatch.setattr(index, "_is_lost", lambda row: True)
+    monkeypatch.setattr(run_cache, "_is_lost", lambda row: True)
     assert known() == {"kept"}, "an analysis names it"
 
 

@@ -177,7 +177,7 @@ def test_nothing_in_a_model_is_pickled(logged: Callable[[str], str]) -> None:
         assert files[name].suffix in ("", ".json", ".py", ".txt", ".yaml")
         files[name].read_text(encoding="utf-8")  # a pickle starts with a byte that no text has
     pyfunc = yaml.safe_load(files["MLmodel"].read_text())["flavors"]["python_function"]
-    assert Path(pyfunc["model_code_path"]).name == "serving.py" and "python_model" not in pyfunc
+    assert Path(pyfunc["model_code_path"]).name == "pyfunc_model.py" and "python_model" not in pyfunc
 
 
 def test_it_is_pinned_to_what_is_installed_without_looking_for_it(logged: Callable[[str], str]) -> None:
@@ -198,7 +198,7 @@ def test_logging_is_quiet(experiment: str, capfd: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["artifacts/head/model.safetensors", "artifacts/head/head.safetensors", "MLmodel", "serving.py"]
+    "name", ["artifacts/head/model.safetensors", "artifacts/head/head.safetensors", "MLmodel", "pyfunc_model.py"]
 )
 @pytest.mark.parametrize("damage", ["flipped", "cut", "lost"])
 def test_a_damaged_file_is_named(name: str, damage: str, logged: Callable[[str], str]) -> None:

@@ -16,19 +16,19 @@ from w2s_mlflow.cli import terminal
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import rule, student, supervisor, sweep
-from w2s_mlflow.tracking import claims, planned, server, session, worker
+from w2s_mlflow.tracking import claims, heartbeat, planning, server, session
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
 
-def plan_of(stage: str, **options: Any) -> planned.Plan:
+def plan_of(stage: str, **options: Any) -> planning.Plan:
     module = plugin("stages", stage, "x")
     with session.planning() as plan:
         module.run(module.Config(**options))
     return plan
 
 
-def states(plan: planned.Plan) -> dict[str, str]:
+def states(plan: planning.Plan) -> dict[str, str]:
     return {step.name: step.state for step in plan.steps.values()}
 
 
@@ -72,7 +72,7 @@ def test_the_time_is_that_of_past_runs_in_proportion(monkeypatch: pytest.MonkeyP
 
 def test_what_another_process_is_making_is_said() -> None:
     plan = plan_of("supervisor", **SMALL)
-    tags = {"w2s.fingerprint": next(iter(plan.steps)), **worker.marks()}
+    tags = {"w2s.fingerprint": next(iter(plan.steps)), **heartbeat.marks()}
     server.client().create_run(server.experiment().experiment_id, tags=tags)
     assert states(plan_of("supervisor", **SMALL)) == {"supervisor chess chess-60k seed 0": "running"}
 
@@ -116,9 +116,9 @@ def test_a_grid_is_summed_up_by_stage(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_what_others_train_is_summed_up_apart_from_what_is_to_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
-    states_ = [planned.RUNNING] * 40 + [planned.TRAINED, planned.REUSED]
-    steps = {str(seed): planned.Step(f"student chess seed {seed}", state, 60.0) for seed, state in enumerate(states_)}
-    terminal.show_plan(planned.Plan(steps))
+    states_ = [planning.RUNNING] * 40 + [planning.TRAINED, planning.REUSED]
+    steps = {str(seed): planning.Step(f"student chess seed {seed}", state, 60.0) for seed, state in enumerate(states_)}
+    terminal.show_plan(planning.Plan(steps))
     assert [line.split() for line in capsys.readouterr().err.splitlines()[:2]] == [
         ["being", "trained", "40.0", "min", "40", "x", "student"],
         ["to", "be", "trained", "60.0", "s", "1", "x", "student"],

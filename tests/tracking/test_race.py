@@ -29,7 +29,7 @@ from tests.conftest import SMALL
 from tests.servers import DEADLINE
 from tests.tracking.test_backends import BACKENDS
 from w2s_mlflow import registry
-from w2s_mlflow.tracking import worker
+from w2s_mlflow.tracking import heartbeat
 
 PROCESSES = 5
 PAUSE = 5
@@ -202,7 +202,7 @@ def pause_in_training(pipe: Connection) -> None:
 
 def impatient(pipe: Connection) -> None:
     """Take every owner that lives for dead."""
-    worker.STALE = -1.0
+    heartbeat.STALE = -1.0
 
 
 # --- the tests --------------------------------------------------------------------------------------------------------
@@ -391,7 +391,7 @@ def pause_in_copy(pipe: Connection) -> None:
 
 def test_a_killed_process_that_nobody_has_waited_for_is_gone() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        living = worker.Worker(worker.me().machine, process.pid, worker._born(process.pid))
+        living = heartbeat.Worker(heartbeat.me().machine, process.pid, heartbeat._born(process.pid))
         assert not living.gone()
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -20,7 +20,7 @@ from tests.conftest import runs
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import claims, results, server, session, store, worker
+from w2s_mlflow.tracking import claims, heartbeat, results, server, session, store
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT
@@ -58,7 +58,7 @@ def left(status: str, tags: Mapping[str, str], attempt: int = 0) -> str:
 
 def gone() -> str:
     """A process of this machine that has ended."""
-    return f"{worker.me().machine}:{os.getpid()}:1.00"
+    return f"{heartbeat.me().machine}:{os.getpid()}:1.00"
 
 
 def beat(seconds_ago: float = 0.0) -> str:
@@ -100,7 +100,7 @@ def claim(attempt: int) -> claims.Claim:
 def test_a_claim_is_given_once_and_sealed_once() -> None:
     first = claim(0)
     other = claims.claim("f", 0)
-    assert isinstance(other, str) and other.startswith(str(worker.me())) and claims.is_over(other)
+    assert isinstance(other, str) and other.startswith(str(heartbeat.me())) and claims.is_over(other)
     assert not claims.is_over(f"{DEAD} 0") and not claims.is_over("")
     assert first.seal("r")
     assert first.seal("r"), "the same words again are no error: an answer may have been lost on the way"
@@ -120,7 +120,7 @@ def test_what_was_deleted_is_made_again_at_once(forever: bool, monkeypatch: pyte
     first = store.produce(order(), text())
     if forever:  # as `mlflow gc` does
         monkeypatch.setattr(store, "runs_of", lambda fingerprint: [])
-        monkeypatch.setattr(worker.Worker, "gone", lambda self: True)
+        monkeypatch.setattr(heartbeat.Worker, "gone", lambda self: True)
     else:
         server.client().delete_run(first.run_id)
     monkeypatch.setattr(store, "PATIENCE", math.inf)
@@ -172,7 +172,7 @@ def finished_by_other(attempt: int) -> str:
 
 
 def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = left("RUNNING", {worker.WORKER: DEAD, worker.HEARTBEAT: beat()})
+    other = left("RUNNING", {heartbeat.WORKER: DEAD, heartbeat.HEARTBEAT: beat()})
     said: list[str] = []
 
     def sleep(seconds: float) -> None:
@@ -187,7 +187,7 @@ def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
-    left("RUNNING", {worker.WORKER: str(worker.me()), worker.HEARTBEAT: beat()})
+    left("RUNNING", {heartbeat.WORKER: str(heartbeat.me()), heartbeat.HEARTBEAT: beat()})
     with (
         session.changed(wait=False),
         pytest.raises(store.BusyError, match=f"made by process {os.getpid()} on {socket.gethostname()}"),
@@ -198,8 +198,8 @@ def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
 @pytest.mark.parametrize(
     "tags",
     [
-        {worker.WORKER: "HERE", worker.HEARTBEAT: beat()},
-        {worker.WORKER: DEAD, worker.HEARTBEAT: beat(2 * worker.SKEW)},
+        {heartbeat.WORKER: "HERE", heartbeat.HEARTBEAT: beat()},
+        {heartbeat.WORKER: DEAD, heartbeat.HEARTBEAT: beat(2 * heartbeat.SKEW)},
         {},
     ],
     ids=["process gone", "silent elsewhere", "no owner"],
@@ -207,18 +207,18 @@ def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
 def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
     names = {"HERE": gone()}
     other = left("RUNNING", {key: names.get(value, value) for key, value in tags.items()})
-    worker._settle.cache_clear()
-    worker.settle()
+    heartbeat._settle.cache_clear()
+    heartbeat.settle()
     found = store.produce(order(), text())
     assert found.run_id != other and not found.reused
     assert status_of(other) == "KILLED"
 
 
-@pytest.mark.parametrize("owner", [DEAD, str(worker.me())], ids=["elsewhere", "here"])
+@pytest.mark.parametrize("owner", [DEAD, str(heartbeat.me())], ids=["elsewhere", "here"])
 def test_a_heart_is_watched_on_our_own_clock(owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another's may be wrong, and a machine may have slept: only a heartbeat that does not change over our time is silent."""
-    other = left("RUNNING", {worker.WORKER: owner, worker.HEARTBEAT: beat(200)})
-    monkeypatch.setattr(worker, "STALE", 0.3)
+    other = left("RUNNING", {heartbeat.WORKER: owner, heartbeat.HEARTBEAT: beat(200)})
+    monkeypatch.setattr(heartbeat, "STALE", 0.3)
     monkeypatch.setattr(store, "POLL", 0.05)
     looks: list[str] = []
     with session.changed(progress=looks.append):
@@ -227,10 +227,10 @@ def test_a_heart_is_watched_on_our_own_clock(owner: str, monkeypatch: pytest.Mon
 
 
 def test_a_heart_that_beats_is_never_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "STALE", 0.2)
-    other, watch = left("RUNNING", {worker.WORKER: DEAD, worker.HEARTBEAT: beat(300)}), worker.Watch()
+    monkeypatch.setattr(heartbeat, "STALE", 0.2)
+    other, watch = left("RUNNING", {heartbeat.WORKER: DEAD, heartbeat.HEARTBEAT: beat(300)}), heartbeat.Watch()
     for second in range(4):
-        server.client().set_tag(other, worker.HEARTBEAT, beat(300 - second))
+        server.client().set_tag(other, heartbeat.HEARTBEAT, beat(300 - second))
         assert not watch.dead(server.client().get_run(other))
         time.sleep(0.1)
     time.sleep(0.25)
@@ -238,7 +238,7 @@ def test_a_heart_that_beats_is_never_taken_for_dead(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_run_in_the_making_has_an_owner_and_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "BEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
     seen: list[dict[str, str]] = []
 
     def make(recorder: Recorder) -> None:
@@ -247,23 +247,23 @@ def test_a_run_in_the_making_has_an_owner_and_a_heartbeat(monkeypatch: pytest.Mo
             time.sleep(0.4)
 
     store.produce(order(), make)
-    owner = worker.Worker.parse(seen[0][worker.WORKER])
+    owner = heartbeat.Worker.parse(seen[0][heartbeat.WORKER])
     assert owner is not None and owner.pid == os.getpid() and not owner.gone()
-    assert float(seen[1][worker.HEARTBEAT]) > float(seen[0][worker.HEARTBEAT])
+    assert float(seen[1][heartbeat.HEARTBEAT]) > float(seen[0][heartbeat.HEARTBEAT])
 
 
 def test_a_process_id_that_was_given_again_is_another_process() -> None:
-    me = worker.me()
-    assert worker.Worker(me.machine, me.pid, "1.00").gone() and not me.gone()
+    me = heartbeat.me()
+    assert heartbeat.Worker(me.machine, me.pid, "1.00").gone() and not me.gone()
     unused = max(psutil.pids()) + 100_000
-    assert worker.Worker(me.machine, unused, me.born).gone()
-    assert not worker.Worker("elsewhere", unused, me.born).gone(), "a process of another machine cannot be looked up"
-    assert worker.Worker.parse(str(me)) == me and worker.Worker.parse("") is None
+    assert heartbeat.Worker(me.machine, unused, me.born).gone()
+    assert not heartbeat.Worker("elsewhere", unused, me.born).gone(), "a process of another machine cannot be looked up"
+    assert heartbeat.Worker.parse(str(me)) == me and heartbeat.Worker.parse("") is None
 
 
 def test_a_process_that_ended_and_was_not_waited_for_is_gone() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    other = worker.Worker(worker.me().machine, process.pid, worker._born(process.pid))
+    other = heartbeat.Worker(heartbeat.me().machine, process.pid, heartbeat._born(process.pid))
     assert not other.gone()
     process.kill()
     while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
@@ -277,7 +277,7 @@ def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.Mo
     monkeypatch.setattr(store, "PATIENCE", 0.2)
     monkeypatch.setattr(store, "POLL", 0.05)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(worker, "me", lambda: worker.Worker.parse(DEAD))
+        elsewhere.setattr(heartbeat, "me", lambda: heartbeat.Worker.parse(DEAD))
         for attempt in (0, 1):
             assert isinstance(claims.claim(order().parts.digest(), attempt), claims.Claim)
     with session.changed(wait=False), pytest.raises(store.BusyError, match="has just claimed"):
@@ -299,22 +299,22 @@ def _no_connection(header: object) -> str:
 
 def test_a_dead_owner_s_run_that_was_whole_is_finished_in_its_place() -> None:
     """Killed between its last artifact and its last status."""
-    other = left("RUNNING", {worker.WORKER: gone(), worker.HEARTBEAT: beat(), ARTIFACTS: "{}"})
+    other = left("RUNNING", {heartbeat.WORKER: gone(), heartbeat.HEARTBEAT: beat(), ARTIFACTS: "{}"})
     found = store.produce(order(), lambda recorder: pytest.fail("what was finished is lost"))
     assert found.run_id == other and status_of(other) == "FINISHED"
 
 
 def test_orphans_are_closed_by_the_next_start() -> None:
-    dead = left("RUNNING", {worker.WORKER: gone(), worker.HEARTBEAT: beat()})
-    alive = left("RUNNING", {worker.WORKER: DEAD, worker.HEARTBEAT: beat()}, attempt=1)
+    dead = left("RUNNING", {heartbeat.WORKER: gone(), heartbeat.HEARTBEAT: beat()})
+    alive = left("RUNNING", {heartbeat.WORKER: DEAD, heartbeat.HEARTBEAT: beat()}, attempt=1)
     foreign = server.client().create_run(server.experiment().experiment_id).info.run_id
     client, experiment = server.client(), server.experiment().experiment_id
-    long_ago = int((time.time() - 2 * worker.LAUNCH) * 1000)
+    long_ago = int((time.time() - 2 * heartbeat.LAUNCH) * 1000)
     launched = {"mlflow.project.entryPoint": "student"}
     launch = client.create_run(experiment, start_time=long_ago, tags=launched).info.run_id
     building = client.create_run(experiment, tags=launched).info.run_id
-    worker._settle.cache_clear()
-    worker.settle()
+    heartbeat._settle.cache_clear()
+    heartbeat.settle()
     assert [status_of(run) for run in (dead, launch)] == ["KILLED", "KILLED"]
     assert [status_of(run) for run in (alive, foreign, building)] == ["RUNNING"] * 3
 
@@ -379,14 +379,14 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: P
     long_ago = time.time() - scratch.OLD - 60
     for path in (old, foreign, partials[0]):
         os.utime(path, (long_ago, long_ago))
-    worker._settle.cache_clear()
-    worker.settle()
+    heartbeat._settle.cache_clear()
+    heartbeat.settle()
     assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True)
     assert [file.exists() for file in partials] == [False, True]
 
 
 def test_an_owner_that_has_woken_up_is_waited_for_though_its_run_was_ended() -> None:
-    left("KILLED", {worker.WORKER: str(worker.me()), worker.HEARTBEAT: beat()})
+    left("KILLED", {heartbeat.WORKER: str(heartbeat.me()), heartbeat.HEARTBEAT: beat()})
     with session.changed(wait=False), pytest.raises(store.BusyError):
         store.produce(order(), text())
 

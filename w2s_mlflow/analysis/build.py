@@ -48,10 +48,10 @@ def pull(config: Config) -> list[Result]:
     Raises:
         ConfigError: there is no student or rule among them, or an option names nothing.
     """
-    from w2s_mlflow.tracking import index, results, server
+    from w2s_mlflow.tracking import results, run_cache, server
 
     ids = server.experiment_ids(config.experiments)
-    found = results.finished(config.filter, ids) if config.filter else [run for id_ in ids for run in index.finished(id_)]
+    found = results.finished(config.filter, ids) if config.filter else [run for id_ in ids for run in run_cache.finished(id_)]
     if not any(result.stage in frames.ANSWERS for result in found):
         if config.filter:
             raise must("filter", "one that selects a finished student or rule", repr(config.filter))

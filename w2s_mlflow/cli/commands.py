@@ -125,20 +125,20 @@ def _compare(first: str, second: str, *, as_json: bool) -> None:
 
 
 def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> None:
-    from w2s_mlflow.tracking import assessments
+    from w2s_mlflow.tracking import human_feedback
 
     if review:
         terminal.show_line(
-            f"the debates are in the review queue {assessments.review(run)!r} of the experiment in the MLflow UI"
+            f"the debates are in the review queue {human_feedback.review(run)!r} of the experiment in the MLflow UI"
         )
     else:
         who = name or getpass.getuser()
-        for shown in assessments.waiting(run, who):
+        for shown in human_feedback.waiting(run, who):
             winner = terminal.ask_winner(shown, blind=blind)
             if winner is None:
                 break
-            assessments.log(shown, winner, who)
-    found = assessments.pull(run)
+            human_feedback.log(shown, winner, who)
+    found = human_feedback.pull(run)
     if as_json:
         print(json_.dumps({"run_id": found.run_id, "debates": len(found.votes), "judged": found.judged, "votes": found.votes}))
     terminal.show_line(found.said())

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.assessments import Shown
-    from w2s_mlflow.tracking.planned import Plan
+    from w2s_mlflow.tracking.human_feedback import Shown
+    from w2s_mlflow.tracking.planning import Plan
     from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.tracking.why import Explanation
 
@@ -58,9 +58,9 @@ def show_result(result: Result, seconds: float) -> None:
 
 def show_plan(plan: Plan) -> None:
     """What is to be trained or being trained, one line each or by stage, and the sum."""
-    from w2s_mlflow.tracking import planned
+    from w2s_mlflow.tracking import planning
 
-    waiting = [step for step in plan.steps.values() if step.state != planned.REUSED]
+    waiting = [step for step in plan.steps.values() if step.state != planning.REUSED]
     if len(waiting) <= LINES:
         for step in waiting:
             _line(f"{_words(step.state):14s} {_duration(step.seconds):>9s}  {step.name}")
@@ -70,7 +70,7 @@ def show_plan(plan: Plan) -> None:
             groups.setdefault((step.state, step.name.split()[0]), []).append(step.seconds)
         for (state, stage), seconds in groups.items():
             _line(f"{_words(state):14s} {_duration(_sum(seconds)):>9s}  {len(seconds)} x {stage}")
-    reused, trained, running = (plan.count(state) for state in (planned.REUSED, planned.TRAINED, planned.RUNNING))
+    reused, trained, running = (plan.count(state) for state in (planning.REUSED, planning.TRAINED, planning.RUNNING))
     unknown = f", and {plan.unknown()} never timed here" if plan.unknown() else ""
     _line(
         f"{reused} reused, {trained} to be trained, {running} being trained by others; "

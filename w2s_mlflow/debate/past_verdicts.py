@@ -53,9 +53,9 @@ def said(found: Sequence[Result]) -> tuple[list[Debate], list[float]]:
 
 
 def _people(chosen: Any) -> dict[str, str]:
-    from w2s_mlflow.tracking import assessments
+    from w2s_mlflow.tracking import human_feedback
 
-    found = assessments.pull(_run(chosen.run).run_id)
+    found = human_feedback.pull(_run(chosen.run).run_id)
     LOG.info("%s", found.said())
     found.check()
     return {"run": found.run_id, "heard": found.digest()}
@@ -66,9 +66,9 @@ def _judge(chosen: Any) -> dict[str, str]:
 
 
 def _votes(chosen: Any) -> tuple[list[Debate], list[tuple[str, ...]]]:
-    from w2s_mlflow.tracking import assessments
+    from w2s_mlflow.tracking import human_feedback
 
-    shown, found = debates(_run(chosen.run)), assessments.pull(chosen.run)
+    shown, found = debates(_run(chosen.run)), human_feedback.pull(chosen.run)
     if found.digest() != chosen.heard:
         raise ConfigError(f"people have judged more debates of run {chosen.run} since this command began: run it again")
     return shown, [found.votes.get(debate.question.id, ()) for debate in shown]

@@ -41,7 +41,7 @@ def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | Non
 
 def traced(found: Result, wanted: int | None) -> Result:
     """The run with its first debates written as traces, those that are not yet."""
-    from w2s_mlflow.tracking import following, traces
+    from w2s_mlflow.tracking import followers, traces
     from w2s_mlflow.tracking.recorder import Report
 
     def written(found: Result) -> int:
@@ -57,7 +57,7 @@ def traced(found: Result, wanted: int | None) -> Result:
         traces.write(found.run_id, transcripts(debates[written(found) : count], verdicts))
         return Report(tags={TRACES: str(count)})
 
-    return following.attach_once(found, "traces", report, is_there)
+    return followers.attach_once(found, "traces", report, is_there)
 
 
 def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcript]:

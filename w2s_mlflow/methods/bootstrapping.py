@@ -63,7 +63,7 @@ def walk(
 
 def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
     """A student's run with its chain as `figures/chain_<part>.png`: who labelled for whom, and what the evaluator says."""
-    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
     name = f"chain_{part}"
@@ -80,7 +80,7 @@ def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Res
 
         return Report(stage)
 
-    return following.attach_once(found, name, report)
+    return followers.attach_once(found, name, report)
 
 
 def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:

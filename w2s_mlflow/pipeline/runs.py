@@ -148,27 +148,27 @@ def produce(
 
 def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
     """A finished run with its model logged, whole. Without a head at hand the model is fitted once more, to the same bits."""
-    from w2s_mlflow.tracking import following, logged_model, recorder, session
+    from w2s_mlflow.tracking import followers, logged_model, recorder, session
 
     def whole() -> bool:
         return MODEL in found.tags and logged_model.is_whole(found.tags[MODEL])
 
     if plan := session.current().plan:
         return found if whole() else plan.again(found)
-    if following.decided(whole):
+    if followers.decided(whole):
         return found
     fitted, reads = (head, {}) if head is not None else _fitted_again(found, make)
 
     def keep() -> Result:
         return recorder.attach(found, "model", lambda directory: None, reads, {MODEL: logged_model.log(found.run_id, fitted)})
 
-    return following.led(found, keep)
+    return followers.led(found, keep)
 
 
 def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
     """The head of a finished run, and the ledger of its gold reads counted up. Raises ConfigError for other predictions."""
     from w2s_mlflow.tracking import results
-    from w2s_mlflow.tracking.rehearsal import Rehearsal
+    from w2s_mlflow.tracking.dry_recorder import Rehearsal
 
     LOG.info("%s was made without keeping its model: it is fitted once more", found.name)
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:

@@ -53,13 +53,13 @@ def report(
             facilitated weak model the supervisor `weak` and the `strong` one that has taught it.
         given: in place of a supervisor's, labels from outside; they are its floor where they cover the split.
     """
-    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking import followers
 
     if config.report == "none":
         return found
     beside = beside or {}
     inputs = {f"w2s.{role}_run_id": other.run_id for role, other in beside.items()}
-    return following.attach_once(
+    return followers.attach_once(
         found,
         config.report,
         lambda found: _scored(found, config, cut, beside, given, inputs),

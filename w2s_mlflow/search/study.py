@@ -177,11 +177,11 @@ def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Tri
     Raises:
         ConfigError: the space cannot be drawn from.
     """
-    from w2s_mlflow.tracking import worker
+    from w2s_mlflow.tracking import heartbeat
 
     with search_storage.quietly():
         trial = study.ask()
-    trial.set_user_attr(OWNER, str(worker.me()))
+    trial.set_user_attr(OWNER, str(heartbeat.me()))
     before = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number and counts(one)]
     try:
         given = _drawn(study, search, wanted, trial, len(before)) if len(before) < wanted.limit() else None
@@ -235,18 +235,18 @@ def settle(study: optuna.Study) -> None:
     """Call the trials of dead processes failed, end their runs, and have their options tried again."""
     import optuna
 
-    from w2s_mlflow.tracking import worker
+    from w2s_mlflow.tracking import heartbeat
 
     running = under_way(study)
     for trial in running:
-        owner = worker.Worker.parse(trial.user_attrs.get(OWNER, ""))
+        owner = heartbeat.Worker.parse(trial.user_attrs.get(OWNER, ""))
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if owner.gone() if owner else time.time() - began > YOUNG:
             give_up(study, trial.number, trial.params)
     with search_storage.quietly():
         optuna.storages.fail_stale_trials(study)
     if len(under_way(study)) < len(running):
-        worker.bury()
+        heartbeat.bury()
 
 
 def rehearsed(search: Search, wanted: Wanted, digest: str) -> list[dict[str, Any]]:

@@ -110,7 +110,7 @@ def _note(config: Config, others: _Others) -> str:
 
 def _reported(found: Result, config: Config, cut: Split, others: _Others) -> Result:
     """The scored run, with the plain student's accuracy beside its own."""
-    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
     before, beside = others.before, {"weak": others.weak}
@@ -120,7 +120,7 @@ def _reported(found: Result, config: Config, cut: Split, others: _Others) -> Res
     name, own = f"{config.report}/before_accuracy", f"{config.report}/accuracy"
     if own not in before.metrics:
         return found
-    return following.attach_once(found, "before", lambda found: Report(metrics={name: before.metrics[own]}))
+    return followers.attach_once(found, "before", lambda found: Report(metrics={name: before.metrics[own]}))
 
 
 def weak(config: Config) -> Result:

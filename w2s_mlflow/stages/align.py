@@ -62,7 +62,7 @@ def _debates(config: Config, aligned: Result) -> Result:
 
 def _by_round(found: Sequence[Result], config: Config) -> Result:
     """The last round's run with `tables/rounds_<part>.csv`."""
-    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
     name = f"rounds_{config.report}"
@@ -73,7 +73,7 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
         (directory / "tables").mkdir()
         pd.DataFrame(_rows(found, config)).to_csv(directory / "tables" / f"{name}.csv", index=False)
 
-    return following.attach_once(found[-1], name, lambda last: Report(stage))
+    return followers.attach_once(found[-1], name, lambda last: Report(stage))
 
 
 def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:

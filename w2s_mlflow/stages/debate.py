@@ -205,7 +205,7 @@ def _chooser(config: Config, side: str, mind: Mind, random: Generator) -> Explai
 
 def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
     """The evaluator's part: what the judge is worth against ground truth, once, and the gold beside the debates."""
-    from w2s_mlflow.tracking import following
+    from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
     part, gold = config.report, data_gold.gold_of(config)
@@ -224,7 +224,7 @@ def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
             lambda directory: write_gold(directory / "gold" / f"{part}.parquet", ids, gold_N), metrics | data_gold.reads(gold)
         )
 
-    return following.attach_once(found, part, report)
+    return followers.attach_once(found, part, report)
 
 
 def _note(config: Config, inputs: Mapping[str, Result]) -> str:

@@ -245,9 +245,9 @@ def jobs(config: Config, chosen: Sequence[Mapping[str, Any]] | None = None) -> l
 
 def _finished() -> dict[str, Result]:
     """Every finished result of the experiment by its fingerprint, of several the newest, in two requests."""
-    from w2s_mlflow.tracking import index, server
+    from w2s_mlflow.tracking import run_cache, server
 
-    return {result.fingerprint: result for result in index.finished(server.experiment().experiment_id)}
+    return {result.fingerprint: result for result in run_cache.finished(server.experiment().experiment_id)}
 
 
 def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = None) -> str:
@@ -262,12 +262,12 @@ def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = No
 
 def drained_before(waiting: Sequence[Job]) -> Result | None:
     """The run of a grid of which nothing is left to be made, no result and no table; none of it damaged."""
-    from w2s_mlflow.tracking import planned, results, session
+    from w2s_mlflow.tracking import planning, results, session
 
     if session.current().reuse_since:
         return None
     with session.planning(_finished()) as plan:
         found = [job.run() for job in waiting]
-    if plan.count(planned.REUSED) < len(plan.steps):
+    if plan.count(planning.REUSED) < len(plan.steps):
         return None
     return results.undamaged(CONTENTS, contents(found, plan.known), found)

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tracking import worker
+from w2s_mlflow.tracking import heartbeat
 from w2s_mlflow.tracking.server import client, experiment, mark
 
 LOCK, HOME = "w2s.lock_run_id", "w2s claims"
@@ -43,7 +43,7 @@ class Claim:
 
 def claim(fingerprint: str, attempt: int) -> Claim | str:
     """The claim, or what another process has written in its place ("" where MLflow does not say)."""
-    mine = f"{worker.me()} {uuid4().hex}"  # one value, one claim: writing the same value twice is no error to MLflow
+    mine = f"{heartbeat.me()} {uuid4().hex}"  # one value, one claim: writing the same value twice is no error to MLflow
     other = _write(f"{fingerprint}:{attempt}", mine)
     return Claim(fingerprint, attempt) if other is None else other
 
@@ -53,8 +53,8 @@ def is_over(other: str) -> bool:
 
     Asked only where no run shows it: the run was deleted for ever, or the claim's owner failed before it had one.
     """
-    owner = worker.Worker.parse(other.partition(" ")[0])
-    return other.startswith(SEALED) or (owner is not None and (owner.gone() or owner == worker.me()))
+    owner = heartbeat.Worker.parse(other.partition(" ")[0])
+    return other.startswith(SEALED) or (owner is not None and (owner.gone() or owner == heartbeat.me()))
 
 
 def _write(key: str, value: str) -> str | None:

@@ -31,7 +31,7 @@ from w2s_mlflow.tracking.results import ARTIFACTS, TornError, digest_once, diges
 from w2s_mlflow.tracking.server import client, sentence
 
 LOG = logging.getLogger("w2s_mlflow")
-SCRIPT = Path(__file__).with_name("serving.py")
+SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 HEAD = "head"
 """The name of the artifact that is the head's directory."""
 NEEDS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")

@@ -25,7 +25,7 @@ from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
-from w2s_mlflow.tracking import session, worker
+from w2s_mlflow.tracking import heartbeat, session
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
 from w2s_mlflow.tracking.server import client, experiment, launch_run_id
 
@@ -169,7 +169,7 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
         SupersededError: `seal` said no.
     """
     run_id = continued or _create(header)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory, worker.beating(run_id):
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory, heartbeat.beating(run_id):
         recorder = Recorder(run_id, Path(directory))
         try:
             if continued:
@@ -193,7 +193,7 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
     """A run that has no fingerprint and is never reused, such as a trial. Raises ConfigError for one of several processes."""
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
-    worker.settle()
+    heartbeat.settle()
     with recording(Header(name, {"w2s.stage": stage}, params, note), seal=lambda run_id: True) as recorder:
         yield recorder
 
@@ -239,7 +239,7 @@ def attach(
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
-    client().set_terminated(found.run_id, "FINISHED")  # its end is now: what has ended since is what is new (index.py)
+    client().set_terminated(found.run_id, "FINISHED")  # its end is now: what has ended since is what is new (run_cache.py)
     return replace(found, metrics={**found.metrics, **metrics}, tags={**found.tags, **tags})
 
 
@@ -260,7 +260,7 @@ def _tags(header: Header) -> dict[str, str]:
     family = {MLFLOW_PARENT_RUN_ID: parent_id} if (parent_id := current_parent()) else {}
     own = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
     own |= {PROCESSES: str(launch.size())} if launch.size() > 1 else {}
-    return _origin() | own | dict(header.tags) | family | worker.marks()
+    return _origin() | own | dict(header.tags) | family | heartbeat.marks()
 
 
 def _params(values: Mapping[str, Any]) -> list[Param]:
@@ -311,7 +311,7 @@ def _end(run_id: str, error: BaseException) -> None:
     """Close a run that comes to nothing."""
     with contextlib.suppress(Exception):  # the server may be what went wrong; the next start closes the run
         client().set_terminated(run_id, "KILLED" if _stops(error) else "FAILED")
-        client().set_tag(run_id, worker.WORKER, "")  # only its owner can say that it will not write here again
+        client().set_tag(run_id, heartbeat.WORKER, "")  # only its owner can say that it will not write here again
 
 
 def _stops(error: BaseException) -> bool:

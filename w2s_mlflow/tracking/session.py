@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.planned import Plan
+    from w2s_mlflow.tracking.planning import Plan
     from w2s_mlflow.tracking.results import Result
 
 LOG = logging.getLogger("w2s_mlflow")
@@ -58,7 +58,7 @@ def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
     Args:
         known: finished results by fingerprint, where many are asked for: they are then not looked up one by one.
     """
-    from w2s_mlflow.tracking.planned import Plan
+    from w2s_mlflow.tracking.planning import Plan
 
     plan = Plan(known=known or {})
     with changed(plan=plan):

@@ -18,7 +18,7 @@ from w2s_mlflow import checkpoint
 from w2s_mlflow.config import as_dict, flat
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.local import scratch
-from w2s_mlflow.tracking import claims, following, results, session, worker
+from w2s_mlflow.tracking import claims, followers, heartbeat, results, session
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, active, get, result, runs_of
@@ -65,7 +65,7 @@ class Order:
 def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
     """The result that is ordered, found or made by `make`; in a plan only noted.
 
-    Of processes that were launched together the leader finds or makes it, and the others follow (following.py).
+    Of processes that were launched together the leader finds or makes it, and the others follow (followers.py).
 
     Raises:
         BusyError: another process is making it, and the session does not wait.
@@ -76,13 +76,13 @@ def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
         runs = [run for run in active(runs_of(order.parts.digest())) if _is_reusable(run)]
         return plan.add(order.name, order.parts, order.identity, flat(order.config), runs)
     if not launch.leads():
-        return following.follow(order.parts, make)
-    worker.settle()
+        return followers.follow(order.parts, make)
+    heartbeat.settle()
     search = _Search(order.parts.digest())
     while True:
         found = search.step()
         if isinstance(found, Result):
-            following.tell(order.parts, found.run_id, finished=True, reused=True)
+            followers.tell(order.parts, found.run_id, finished=True, reused=True)
             return found
         if found is not None:
             with contextlib.suppress(SupersededError):  # asleep for too long: what the other has made is found next
@@ -94,11 +94,11 @@ def _made(order: Order, turn: _Turn, make: Callable[[Recorder], None]) -> Result
     with recording(header, turn.claim.seal, continued.info.run_id if continued else None) as recorder:
         recorder.json("config.json", as_dict(order.config))
         recorder.json("fingerprint.json", asdict(order.parts))
-        following.tell(order.parts, recorder.run_id, finished=False)
+        followers.tell(order.parts, recorder.run_id, finished=False)
         with launch.together():
             make(recorder)
     found = get(recorder.run_id)
-    following.tell(order.parts, found.run_id, finished=True)
+    followers.tell(order.parts, found.run_id, finished=True)
     LOG.info("trained %s in %.1f s%s", order.name, found.seconds, ", continued from a checkpoint" if continued else "")
     return found
 
@@ -116,7 +116,7 @@ class _Search:
     """The way to one result, step by step: reuse, wait, or take the next claim."""
 
     fingerprint: str
-    _watch: worker.Watch = field(default_factory=worker.Watch)
+    _watch: heartbeat.Watch = field(default_factory=heartbeat.Watch)
     _began: float = field(default_factory=time.monotonic)
     _refused: tuple[int, float] = (-1, 0.0)
     """The last attempt that another process had claimed, and when that was seen."""
@@ -163,7 +163,7 @@ class _Search:
         if not session.current().wait:
             raise BusyError(what)
         waited = time.monotonic() - self._began
-        if waited - self._told >= worker.BEAT or not self._told:
+        if waited - self._told >= heartbeat.BEAT or not self._told:
             self._told = waited + 1e-9
             session.current().progress(f"waiting {waited:.0f} s for {what}")
         time.sleep(POLL)
@@ -225,7 +225,7 @@ def _settled(runs: list[Run]) -> Run | None:
     for run in runs:
         if run.info.status == "FINISHED" or not _is_reusable(run):
             continue
-        owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
+        owner = heartbeat.Worker.parse(run.data.tags.get(heartbeat.WORKER, ""))
         over = owner.gone() if owner else run.info.status != "RUNNING"
         if continued is None and over and checkpoint.exists(scratch.place(run.info.run_id)):
             continued = run
@@ -239,9 +239,9 @@ def _settled(runs: list[Run]) -> Run | None:
 
 def _owned(run: Run) -> bool:
     """Whether some process may be making a run: one that is damaged was finished before."""
-    return bool(run.data.tags.get(worker.WORKER)) and TORN not in run.data.tags
+    return bool(run.data.tags.get(heartbeat.WORKER)) and TORN not in run.data.tags
 
 
 def _owner(run: Run) -> str:
-    owner = worker.Worker.parse(run.data.tags.get(worker.WORKER, ""))
+    owner = heartbeat.Worker.parse(run.data.tags.get(heartbeat.WORKER, ""))
     return f"process {owner.pid} on {owner.machine.rpartition('-')[0]}" if owner else "another process"

@@ -12,9 +12,9 @@ from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import recorder, session
+from w2s_mlflow.tracking.dry_recorder import Follower
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder, Report
-from w2s_mlflow.tracking.rehearsal import Follower
 from w2s_mlflow.tracking.results import ARTIFACTS, Result, get
 
 
