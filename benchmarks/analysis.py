@@ -33,7 +33,8 @@ from w2s_mlflow import metrics, stats
 from w2s_mlflow.analysis import variants
 from w2s_mlflow.records import Predictions, write_gold
 from w2s_mlflow.stages import analyze
-from w2s_mlflow.tracking import results, server
+from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking.backend import server
 
 WEAK, STRONG, METHODS, SEEDS, ROWS = 2, 15, 5, 60, 500
 STARTED = 1_790_000_000_000

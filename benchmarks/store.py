@@ -31,7 +31,8 @@ from w2s_mlflow.data.splits import Examples
 from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
 from w2s_mlflow.records import Predictions
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import results, server
+from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.recorder import Recorder
 
 RUNS, PARAMS, METRICS, TAGS, REPEATS = 10_000, 25, 15, 15, 50

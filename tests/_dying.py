@@ -15,7 +15,8 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from w2s_mlflow import checkpoint, train
 from w2s_mlflow.analysis import build
 from w2s_mlflow.cli import app
-from w2s_mlflow.tracking import claims, database, heartbeat, logged_model, results
+from w2s_mlflow.tracking import claims, heartbeat, logged_model, results
+from w2s_mlflow.tracking.backend import database
 
 CLIENT = mlflow.MlflowClient
 

@@ -84,7 +84,7 @@ def tidy(shared: str) -> Iterator[None]:
 
 
 def _current(tracking_uri: str, patch: pytest.MonkeyPatch, directory: Path) -> Iterator[str]:
-    from w2s_mlflow.tracking import server
+    from w2s_mlflow.tracking.backend import server
 
     name = f"test-{uuid4().hex[:8]}"
     patch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
@@ -97,7 +97,7 @@ def _current(tracking_uri: str, patch: pytest.MonkeyPatch, directory: Path) -> I
 
 def runs() -> list[Run]:
     """Every run of the current experiment, whatever its status."""
-    from w2s_mlflow.tracking import server
+    from w2s_mlflow.tracking.backend import server
 
     found: list[Run] = mlflow.MlflowClient().search_runs([server.experiment().experiment_id])
     return found

@@ -76,7 +76,7 @@ def test_wrong_input_is_one_sentence_and_status_two(
 def test_a_deleted_experiment_is_one_sentence(
     experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from w2s_mlflow.tracking import server
+    from w2s_mlflow.tracking.backend import server
 
     mlflow.delete_experiment(server.experiment().experiment_id)
     server.forget()

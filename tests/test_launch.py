@@ -29,7 +29,8 @@ from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, sweep
-from w2s_mlflow.tracking import followers, recorder, results, server
+from w2s_mlflow.tracking import followers, recorder, results
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.results import Result
 

@@ -16,7 +16,8 @@ from tests import clicking
 from tests.conftest import SMALL
 from w2s_mlflow.debate import transcripts
 from w2s_mlflow.stages import analyze, debate, student
-from w2s_mlflow.tracking import human_feedback, results, server, traces
+from w2s_mlflow.tracking import human_feedback, results, traces
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = [

@@ -22,7 +22,8 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.stages import analyze, rule, student
 from w2s_mlflow.tables import Frames, calibration, compute, pgr
-from w2s_mlflow.tracking import results, run_cache, server
+from w2s_mlflow.tracking import results, run_cache
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")

@@ -33,7 +33,8 @@ from w2s_mlflow.modeling import heads
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
 from w2s_mlflow.stages import analyze, debate, student
 from w2s_mlflow.tables import debate as table
-from w2s_mlflow.tracking import planning, results, server, session, traces
+from w2s_mlflow.tracking import planning, results, session, traces
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 
 MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}

@@ -21,7 +21,8 @@ from w2s_mlflow.pipeline import runs as pipeline_runs
 from w2s_mlflow.records import SoftLabels, read_predictions
 from w2s_mlflow.stages import analyze, ceiling, facilitate, student, supervisor
 from w2s_mlflow.tables import facilitation
-from w2s_mlflow.tracking import logged_model, results, server, session
+from w2s_mlflow.tracking import logged_model, results, session
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")

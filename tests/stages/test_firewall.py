@@ -29,7 +29,8 @@ from w2s_mlflow.pipeline import finetune, runs
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import _alignment_round, analyze, ceiling, facilitate, rule, student, supervisor, sweep
-from w2s_mlflow.tracking import results, server
+from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")

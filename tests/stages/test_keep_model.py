@@ -17,7 +17,8 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.pipeline import finetune
 from w2s_mlflow.pipeline import runs as pipeline_runs
 from w2s_mlflow.stages import ceiling, facilitate, student, supervisor
-from w2s_mlflow.tracking import logged_model, server, session
+from w2s_mlflow.tracking import logged_model, session
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.usefixtures("experiment")

@@ -100,7 +100,7 @@ def test_a_result_does_not_depend_on_what_ran_before() -> None:
     student.run(config(seed=5, method="confidence"))
     again = student.Config(**vars(config(seed=5)) | {"epochs": 1})
     student.run(again)
-    from w2s_mlflow.tracking import server
+    from w2s_mlflow.tracking.backend import server
 
     for run in runs():
         server.client().delete_run(run.info.run_id)

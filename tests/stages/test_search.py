@@ -19,7 +19,8 @@ from w2s_mlflow.records import Gold
 from w2s_mlflow.search import grid, space, sweep_file
 from w2s_mlflow.search import study as search_study
 from w2s_mlflow.stages import student, sweep
-from w2s_mlflow.tracking import heartbeat, planning, results, server, session
+from w2s_mlflow.tracking import heartbeat, planning, results, session
+from w2s_mlflow.tracking.backend import server
 
 SPACE = """
 SETTING = {"weak": "chess-43k", "strong": "chess-121k", "method": "confidence", "early_stopping": "none", "epochs": 1}

@@ -15,7 +15,7 @@ from tests.tasks import mirror
 from w2s_mlflow import tasks
 from w2s_mlflow.stages import student
 from w2s_mlflow.tasks import Rows
-from w2s_mlflow.tracking import server
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 
 SST2 = {"sentence": pa.string(), "label": pa.int64(), "idx": pa.int32()}

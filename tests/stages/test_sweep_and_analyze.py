@@ -13,7 +13,8 @@ from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.search import grid as search_grid
 from w2s_mlflow.stages import analyze, sweep
-from w2s_mlflow.tracking import results, server
+from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking.backend import server
 
 GRID = """
 SETTINGS = [

@@ -19,7 +19,8 @@ from w2s_mlflow.search import jobs, worker_process
 from w2s_mlflow.search import workers as search_workers
 from w2s_mlflow.search.jobs import Job
 from w2s_mlflow.stages import rule, student, supervisor, sweep
-from w2s_mlflow.tracking import server, session, store
+from w2s_mlflow.tracking import session, store
+from w2s_mlflow.tracking.backend import server
 
 GRID = """
 SETTINGS = [

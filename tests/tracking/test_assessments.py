@@ -17,7 +17,8 @@ from mlflow.genai.label_schemas import InputCategorical, InputPassFail
 from tests import servers
 from w2s_mlflow.cli import app
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tracking import human_feedback, server, traces
+from w2s_mlflow.tracking import human_feedback, traces
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.traces import Transcript, Turn
 
 

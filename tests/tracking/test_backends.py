@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from tests import servers
 from tests.conftest import SMALL, runs
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import results, server, store
+from w2s_mlflow.tracking import results, store
+from w2s_mlflow.tracking.backend import server
 
 PROCESSES, ROUNDS = 8, 20
 

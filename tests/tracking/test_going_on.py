@@ -18,7 +18,8 @@ from w2s_mlflow import checkpoint
 from w2s_mlflow.data import loading
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, supervisor
-from w2s_mlflow.tracking import heartbeat, results, server, session, store
+from w2s_mlflow.tracking import heartbeat, results, session, store
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, Result

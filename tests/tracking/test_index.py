@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import purge
 from w2s_mlflow.stages import sweep
-from w2s_mlflow.tracking import results, run_cache, server
+from w2s_mlflow.tracking import results, run_cache
+from w2s_mlflow.tracking.backend import server
 
 pytestmark = pytest.mark.usefixtures("experiment")
 

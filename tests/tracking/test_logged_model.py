@@ -29,7 +29,8 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference
 from w2s_mlflow.modeling.heads import Head, build
 from w2s_mlflow.records import Example, Floats
-from w2s_mlflow.tracking import logged_model, server
+from w2s_mlflow.tracking import logged_model
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import ARTIFACTS, TornError
 
 TASKS = {"choose": "chess", "classify": "chess", "compare": "chess_preference"}

@@ -15,8 +15,9 @@ from moto.server import ThreadedMotoServer
 from tests import servers
 from tests.conftest import SMALL, runs
 from w2s_mlflow.stages import analyze, student
-from w2s_mlflow.tracking import results, server
-from w2s_mlflow.tracking.failures import failure
+from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking.backend import server
+from w2s_mlflow.tracking.backend.error_messages import failure
 from w2s_mlflow.tracking.results import Result
 
 pytestmark = pytest.mark.server

@@ -16,7 +16,8 @@ from w2s_mlflow.cli import terminal
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import rule, student, supervisor, sweep
-from w2s_mlflow.tracking import claims, heartbeat, planning, server, session
+from w2s_mlflow.tracking import claims, heartbeat, planning, session
+from w2s_mlflow.tracking.backend import server
 
 pytestmark = pytest.mark.usefixtures("experiment")
 

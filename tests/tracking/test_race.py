@@ -35,7 +35,7 @@ PROCESSES = 5
 PAUSE = 5
 """The training step in which a process waits for the test."""
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.tracking.test_race", "w2s_mlflow.train", "w2s_mlflow.tracking.database"])
+CONTEXT.set_forkserver_preload(["tests.tracking.test_race", "w2s_mlflow.train", "w2s_mlflow.tracking.backend.database"])
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,8 @@ def meet(barrier: Barrier, pipe: Connection) -> None:
     """All meet wherever a race begins: at the first look at the store, at a result that is missing, in the election of the
     lock run and once it is known, and where all have found a result that is not scored."""
     from w2s_mlflow.pipeline import scoring
-    from w2s_mlflow.tracking import claims, server, store
+    from w2s_mlflow.tracking import claims, store
+    from w2s_mlflow.tracking.backend import server
 
     together = partial(barrier.wait, DEADLINE)
     for owner, name in (server, "_found"), (store, "runs_of"), (claims, "_home"), (claims, "_elect"), (scoring, "_reported"):

@@ -31,7 +31,7 @@ from tests import servers
 from tests.conftest import SMALL, runs
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import database, preflight, server
+from w2s_mlflow.tracking.backend import database, preflight, server
 
 Use = Callable[..., None]
 NOBODY = "a" * 32
@@ -444,7 +444,7 @@ def start(uri: str, experiment: str) -> str:
 def in_processes(number: int, job: Callable[..., str], *arguments: object) -> list[str]:
     """What a job gives in new processes that begin it together; an error is given as its text."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["w2s_mlflow.tracking.database"])
+    context.set_forkserver_preload(["w2s_mlflow.tracking.backend.database"])
     barrier, answers = context.Barrier(number), context.Queue()
     line = barrier, answers, job, *arguments
     processes = [context.Process(target=answer, args=line, daemon=True) for _ in range(number)]

@@ -20,7 +20,8 @@ from tests.conftest import runs
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import claims, heartbeat, results, server, session, store
+from w2s_mlflow.tracking import claims, heartbeat, results, session, store
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT

@@ -20,7 +20,8 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.pipeline import ground_truth
 from w2s_mlflow.records import Rows
 from w2s_mlflow.stages import student, supervisor
-from w2s_mlflow.tracking import fingerprint, server, source
+from w2s_mlflow.tracking import fingerprint, source
+from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.tracking.why import differences, explain
 

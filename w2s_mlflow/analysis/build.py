@@ -48,7 +48,8 @@ def pull(config: Config) -> list[Result]:
     Raises:
         ConfigError: there is no student or rule among them, or an option names nothing.
     """
-    from w2s_mlflow.tracking import results, run_cache, server
+    from w2s_mlflow.tracking import results, run_cache
+    from w2s_mlflow.tracking.backend import server
 
     ids = server.experiment_ids(config.experiments)
     found = results.finished(config.filter, ids) if config.filter else [run for id_ in ids for run in run_cache.finished(id_)]

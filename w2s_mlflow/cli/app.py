@@ -93,7 +93,7 @@ def _end(status: int, sentence: str) -> NoReturn:
 
 
 def _failure(error: Exception) -> str:
-    from w2s_mlflow.tracking import server
+    from w2s_mlflow.tracking.backend import server
 
     said = server.failure(error) or _path(error)
     if said is not None:
@@ -179,7 +179,7 @@ def _asked(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[An
 
 
 def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool) -> None:
-    from w2s_mlflow.tracking import server
+    from w2s_mlflow.tracking.backend import server
 
     with _asked(stage, values, reuse) as config:
         launch.join()
@@ -195,7 +195,8 @@ def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool
 
 
 def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool) -> None:
-    from w2s_mlflow.tracking import server, session
+    from w2s_mlflow.tracking import session
+    from w2s_mlflow.tracking.backend import server
 
     if not launch.leads():
         return

@@ -37,7 +37,7 @@ OTHERS = re.compile(
 
 def show_result(result: Result, seconds: float) -> None:
     """The numbers, where the run is, how to open the UI."""
-    from w2s_mlflow.tracking import server
+    from w2s_mlflow.tracking.backend import server
 
     if PGR_TABLE in result.digests:  # not where no student or rule was scored on `test`
         _show_table(result)

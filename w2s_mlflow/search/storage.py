@@ -41,7 +41,7 @@ def check(url: str | None) -> None:
 
 def shown(url: str) -> str:
     """A URL for people, without its password."""
-    from w2s_mlflow.tracking.failures import masked
+    from w2s_mlflow.tracking.backend.error_messages import masked
 
     return repr(masked(url))
 
@@ -63,7 +63,7 @@ def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTria
         return JournalStorage(JournalFileBackend(str(journal(name))))
     import sqlalchemy.exc
 
-    from w2s_mlflow.tracking.database import TIMEOUTS
+    from w2s_mlflow.tracking.backend.database import TIMEOUTS
 
     driver = sqlalchemy.make_url(url).get_driver_name()
     how: dict[str, Any] = {"connect_args": TIMEOUTS.get(driver, {}), "pool_pre_ping": True}

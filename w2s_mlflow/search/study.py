@@ -94,7 +94,7 @@ def _reached(search: Search, wanted: Wanted, digest: str, *, make: bool) -> optu
                 return None
             study = optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, optuna.exceptions.OptunaError, RuntimeError) as error:
-        from w2s_mlflow.tracking.failures import sentence
+        from w2s_mlflow.tracking.backend.error_messages import sentence
 
         why = sentence(error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error)
         raise must("storage", "a database that can be reached and used", f"{search_storage.shown(str(url))}: {why}") from error

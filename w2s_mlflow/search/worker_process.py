@@ -26,7 +26,7 @@ LOADED = (
         "w2s_mlflow.modeling.heads",
         "w2s_mlflow.train",
         "w2s_mlflow.modeling.inference",
-        "w2s_mlflow.tracking.database",
+        "w2s_mlflow.tracking.backend.database",
         "w2s_mlflow.tracking.store",
     ),
 )

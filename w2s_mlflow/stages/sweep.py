@@ -202,7 +202,8 @@ def _searched(config: Config, search: Search) -> Result:
 def _hangs_on(config: Config, search: Search) -> str:
     """The digest of all that a study's values hang on: the space, the objective, the store, and the fingerprints of what a
     trial with the default options is made of, so that other data, code or libraries are another study, too."""
-    from w2s_mlflow.tracking import server, session
+    from w2s_mlflow.tracking import session
+    from w2s_mlflow.tracking.backend import server
 
     with session.planning() as plan:
         for one in space.configs(search, {}, config.trial_seeds(), config.sizes()):
@@ -245,7 +246,8 @@ def jobs(config: Config, chosen: Sequence[Mapping[str, Any]] | None = None) -> l
 
 def _finished() -> dict[str, Result]:
     """Every finished result of the experiment by its fingerprint, of several the newest, in two requests."""
-    from w2s_mlflow.tracking import run_cache, server
+    from w2s_mlflow.tracking import run_cache
+    from w2s_mlflow.tracking.backend import server
 
     return {result.fingerprint: result for result in run_cache.finished(server.experiment().experiment_id)}
 

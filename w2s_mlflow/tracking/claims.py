@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking import heartbeat
-from w2s_mlflow.tracking.server import client, experiment, mark
+from w2s_mlflow.tracking.backend.server import client, experiment, mark
 
 LOCK, HOME = "w2s.lock_run_id", "w2s claims"
 SEALED = "sealed"

@@ -22,7 +22,7 @@ import psutil
 from mlflow.entities import Run
 
 from w2s_mlflow.local import scratch
-from w2s_mlflow.tracking.server import client, experiment, launch_run_id
+from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id
 
 BEAT = 10.0
 """Seconds between two heartbeats."""

@@ -24,7 +24,7 @@ from w2s_mlflow.judges import human
 from w2s_mlflow.judges.human import WINNERS
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import results, traces
-from w2s_mlflow.tracking.server import client, experiment
+from w2s_mlflow.tracking.backend.server import client, experiment
 
 NAME = "winner"
 QUESTION = "Who argues better? The side whose evidence speaks more for its claim, whatever you think of the claim itself."

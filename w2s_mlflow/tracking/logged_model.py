@@ -27,8 +27,8 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import heads, saved_heads
 from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import canonical_json
+from w2s_mlflow.tracking.backend.server import client, sentence
 from w2s_mlflow.tracking.results import ARTIFACTS, TornError, digest_once, digests_of
-from w2s_mlflow.tracking.server import client, sentence
 
 LOG = logging.getLogger("w2s_mlflow")
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")

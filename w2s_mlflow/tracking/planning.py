@@ -9,9 +9,9 @@ from typing import Any
 
 from mlflow.entities import Run
 
+from w2s_mlflow.tracking.backend.server import client, experiment
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.results import PAGE, Result, result
-from w2s_mlflow.tracking.server import client, experiment
 
 REUSED, TRAINED, RUNNING = "reused", "trained", "running"
 ALIKE = ("task", "weak", "strong", "head")

@@ -26,8 +26,8 @@ from w2s_mlflow.exceptions import must
 from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
 from w2s_mlflow.tracking import heartbeat, session
+from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
-from w2s_mlflow.tracking.server import client, experiment, launch_run_id
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -20,7 +20,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import Predictions, SoftLabels, read_gold, read_predictions
-from w2s_mlflow.tracking.server import client, experiment, sentence
+from w2s_mlflow.tracking.backend.server import client, experiment, sentence
 
 PAGE = 1000
 IDS = 200

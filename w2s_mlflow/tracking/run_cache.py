@@ -23,8 +23,8 @@ from mlflow.entities import Run, ViewType
 
 from w2s_mlflow.local import scratch
 from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking.backend.server import where
 from w2s_mlflow.tracking.results import Result
-from w2s_mlflow.tracking.server import where
 
 MARGIN = 10 * 60 * 1000
 """Milliseconds by which the clocks of two machines may differ."""

@@ -18,7 +18,7 @@ from mlflow.entities import Span, SpanType, TraceInfo, TraceLocation, TraceState
 from mlflow.tracing.client import TracingClient
 from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
 
-from w2s_mlflow.tracking.server import experiment
+from w2s_mlflow.tracking.backend.server import experiment
 
 QUESTION, RUN = "w2s.question", "w2s.debate_run_id"
 """The tags of a trace with its question's id and the run that it is of."""

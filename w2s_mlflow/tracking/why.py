@@ -10,8 +10,8 @@ from typing import Any
 
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking import results
+from w2s_mlflow.tracking.backend.server import client, experiment
 from w2s_mlflow.tracking.results import Result, TornError
-from w2s_mlflow.tracking.server import client, experiment
 
 READ = 50
 """The runs, nearest by parameters, whose fingerprints are read part by part."""

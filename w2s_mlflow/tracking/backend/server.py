@@ -21,10 +21,10 @@ from mlflow.utils.uri import is_local_uri
 
 from w2s_mlflow import __version__
 from w2s_mlflow.exceptions import ConfigError, unknown
-from w2s_mlflow.tracking import preflight
-from w2s_mlflow.tracking.failures import failure as failure
-from w2s_mlflow.tracking.failures import masked
-from w2s_mlflow.tracking.failures import sentence as sentence
+from w2s_mlflow.tracking.backend import preflight
+from w2s_mlflow.tracking.backend.error_messages import failure as failure
+from w2s_mlflow.tracking.backend.error_messages import masked
+from w2s_mlflow.tracking.backend.error_messages import sentence as sentence
 
 LAYOUT = 1
 """What runs of an experiment hold and how they are tagged; raised by a version that earlier ones cannot go on with."""
@@ -138,7 +138,7 @@ def mark(experiment_id: str, key: str, value: str) -> None:
 def _look(uri: str) -> None:
     """See that `uri` can be used, and fill an empty database, before MLflow gets at it."""
     if preflight.scheme(uri) in DATABASE_ENGINES:
-        from w2s_mlflow.tracking import database  # with SQLAlchemy, which an HTTP server's client does without
+        from w2s_mlflow.tracking.backend import database  # with SQLAlchemy, which an HTTP server's client does without
 
         database.prepare(uri)
     else:

@@ -23,8 +23,8 @@ from mlflow.store.tracking.dbmodels import initial_models
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tracking.failures import masked
-from w2s_mlflow.tracking.preflight import TIMEOUT, check_new_artifacts, lost_run, unwritable
+from w2s_mlflow.tracking.backend.error_messages import masked
+from w2s_mlflow.tracking.backend.preflight import TIMEOUT, check_new_artifacts, lost_run, unwritable
 
 PATIENCE = 20
 """Seconds to wait for another process that has locked the database, as MLflow does."""

@@ -18,7 +18,7 @@ from mlflow.utils.rest_utils import http_request
 from mlflow.utils.uri import get_uri_scheme
 
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tracking.failures import sentence
+from w2s_mlflow.tracking.backend.error_messages import sentence
 
 TIMEOUT = 5
 """Seconds that a server may take for its first answer; after that MLflow's own settings hold."""
