@@ -3,7 +3,7 @@
     python benchmarks/optimizer.py --model DIRECTORY [--steps 20]
 
 DIRECTORY holds a BERT, such as all-MiniLM-L6-v2; a GPT-2 of 124 million random weights is measured beside it. Two twins train
-on the same random tokens; the difference of losses is the largest of all steps. This is why train.py takes the fused one.
+on the same random tokens; the difference of losses is the largest of all steps. This is why training/loop.py takes the fused one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, GPT2Config, GPT2Model
 
-from w2s_mlflow import train
+from w2s_mlflow.training import loop
 
 ROWS, LENGTH = 8, 16
 
@@ -39,7 +39,7 @@ class Twin:
         started = time.perf_counter()
         loss = (self.model(input_ids=ids_RL).last_hidden_state[:, -1].mean(dim=-1) - 1).square().mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.CLIP)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), loop.CLIP)
         before = time.perf_counter()
         self.optimizer.step()
         self.update.append(time.perf_counter() - before)

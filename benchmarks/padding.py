@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from w2s_mlflow import batching
 from w2s_mlflow.modeling import token_batches
 from w2s_mlflow.modeling.tokenization import Reader
 from w2s_mlflow.records import Ints
+from w2s_mlflow.training import batching
 
 BATCH, ROWS, POOL = 32, 256, 50
 SIZES = (500, 2000)

@@ -21,10 +21,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from w2s_mlflow import models, tasks, train
+from w2s_mlflow import models, tasks
 from w2s_mlflow.losses import cross_entropy
 from w2s_mlflow.modeling import heads
 from w2s_mlflow.registry import plugin
+from w2s_mlflow.training import loop
 
 EXAMPLES, REPEATS = 256, 5
 
@@ -32,15 +33,15 @@ EXAMPLES, REPEATS = 256, 5
 def epoch_seconds(rung: models.Rung, threads: int) -> float:
     """Median wall seconds of one epoch over 256 examples at batch 32."""
     torch.set_num_threads(threads)
-    train.seed_everything(0)
+    loop.seed_everything(0)
     head = heads.build("choose", *models.load(rung, pretrained=False), 2)
     data = head.encode([row.example for row in tasks.find("chess").load(None).train[:EXAMPLES]])
     labels = np.full((EXAMPLES, 2), 0.5, dtype=np.float32)
     seconds = []
     for _ in range(REPEATS):
         started = time.perf_counter()
-        options = train.Options(epochs=1, batch_size=32, learning_rate=1e-3, seed=0)
-        train.fit(head, data, labels, lambda f, y, p: cross_entropy.loss(f, y, p, cross_entropy.Options()), options)
+        options = loop.Options(epochs=1, batch_size=32, learning_rate=1e-3, seed=0)
+        loop.fit(head, data, labels, lambda f, y, p: cross_entropy.loss(f, y, p, cross_entropy.Options()), options)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
 
@@ -68,7 +69,7 @@ def main() -> None:
     """Measure and print one JSON object: ratio by rung."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--busy", action="store_true")
-    every = train.THREADS
+    every = loop.THREADS
     rungs: tuple[models.Rung, ...] = plugin("models", "chess", "--model").RUNGS
     with load(parser.parse_args().busy):
         ratios = {rung.name: round(epoch_seconds(rung, every) / epoch_seconds(rung, 1), 2) for rung in rungs}

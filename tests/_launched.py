@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from tests.test_gradients import LOSSES, examples, labels, made
-from w2s_mlflow import batching, gradients, train
 from w2s_mlflow.distributed import process_group
 from w2s_mlflow.modeling import inference, language_modeling
 from w2s_mlflow.modeling.heads import Classify
+from w2s_mlflow.training import batching, loop, microbatches
 
 ROWS = 33
 """Not to be shared out evenly."""
@@ -34,7 +34,7 @@ def results() -> dict[str, Tensor]:
     return found | {f"predicted/{name}": tensor for name, tensor in _predicted()}
 
 
-def _losses(name: str) -> dict[str, gradients.Loss]:
+def _losses(name: str) -> dict[str, microbatches.Loss]:
     return {"next": language_modeling.loss} if name == "language" else LOSSES
 
 
@@ -47,7 +47,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
         for loss, function in _losses(name).items():
             for micro_batch in (1, 4, 32) if loss in ("confidence", "next") else (4,):
                 parts = [data.batch(part) for part in batching.parts(data, np.arange(ROWS), micro_batch, group)]
-                value = gradients.of_batch(head, head, parts, labels_NC, function, 0.5, _backward, group)
+                value = microbatches.of_batch(head, head, parts, labels_NC, function, 0.5, _backward, group)
                 group.sum_gradients(weights)
                 place = f"{kind}-{name}/{loss}/{micro_batch}"
                 yield f"{place}/loss", value.reshape(1)
@@ -65,8 +65,8 @@ def _trained() -> Iterator[tuple[str, Tensor]]:
     for kind, name in (("bert", "classify"), ("gpt2", "classify"), ("llama", "language")):
         head = made(kind, name)
         data, labels_NC = head.encode(examples(ROWS)), None if name == "language" else labels(ROWS)
-        options = train.Options(epochs=2, batch_size=8, learning_rate=1e-3, seed=0, micro_batch=2)
-        fitted = train.fit(head, data, labels_NC, _losses(name).get("confidence", language_modeling.loss), options)
+        options = loop.Options(epochs=2, batch_size=8, learning_rate=1e-3, seed=0, micro_batch=2)
+        fitted = loop.fit(head, data, labels_NC, _losses(name).get("confidence", language_modeling.loss), options)
         yield f"{kind}-{name}/steps", torch.tensor([fitted.steps, fitted.tokens])
         for weight_name, weight in head.state_dict().items():
             yield f"{kind}-{name}/{weight_name}", weight.clone()

@@ -22,11 +22,12 @@ from torch.distributed.tensor import DTensor
 
 from tests._launched import HEADS, ROWS, _backward, _losses
 from tests.test_gradients import examples, labels, made
-from w2s_mlflow import batching, gradients, learned, metrics, sharded, train
-from w2s_mlflow.checkpoint import Checkpoint
+from w2s_mlflow import metrics
 from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.modeling import inference, language_modeling
 from w2s_mlflow.modeling.heads import Classify, Head
+from w2s_mlflow.training import batching, fsdp, loop, microbatches, trainable
+from w2s_mlflow.training.checkpoint import Checkpoint
 
 PLAIN: dict[str, Any] = {"lora": None, "freeze": None, "gradient_checkpointing": False}
 TRAININGS: dict[str, dict[str, Any]] = {
@@ -59,7 +60,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
     for kind, name in HEADS:
         head = made(kind, name).train()
         data, count = head.encode(examples(ROWS)), sum(weight.numel() for weight in head.parameters())
-        learner = sharded.split(head, group) if launch.shards() else head
+        learner = fsdp.split(head, group) if launch.shards() else head
         if launch.shards():
             check_shards(head, learner, count)
         for rows, sizes in ((ROWS, (4, 32)), (1, (1,))):  # of a single row one process has none
@@ -68,11 +69,11 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
                 device = torch.device("cpu")
                 parts = batching.share(data, np.arange(rows), micro_batch, device, group, even=launch.shards())
                 loss = _losses(name).get("confidence", language_modeling.loss)
-                value = gradients.of_batch(learner, learner, parts, labels_NC, loss, 0.5, _backward, group)
+                value = microbatches.of_batch(learner, learner, parts, labels_NC, loss, 0.5, _backward, group)
                 place = f"{kind}-{name}/{rows}/{micro_batch}"
                 yield f"{place}/loss", value.reshape(1)
                 found = {key: weight.grad for key, weight in learner.named_parameters() if weight.grad is not None}
-                for key, gradient in sharded.gathered(found, keep=True).items():
+                for key, gradient in fsdp.gathered(found, keep=True).items():
                     yield f"{place}/{key}", gradient.clone()
                 learner.zero_grad()
 
@@ -106,11 +107,11 @@ def _trained(
         if step == stop:
             raise KeyboardInterrupt
 
-    options = train.Options(epochs=4, batch_size=8, learning_rate=1e-3, seed=0, micro_batch=2, dtype=dtype)
+    options = loop.Options(epochs=4, batch_size=8, learning_rate=1e-3, seed=0, micro_batch=2, dtype=dtype)
     given, loss = None if name == "language" else labels_NC, _losses(name).get("confidence", language_modeling.loss)
-    with learned.learning(head, **PLAIN | TRAININGS[how]):
+    with trainable.learning(head, **PLAIN | TRAININGS[how]):
         watch = None if checkpoint else validate
-        fitted = train.fit(head, data, given, loss, options, validate=watch, report=report, checkpoint=checkpoint)
+        fitted = loop.fit(head, data, given, loss, options, validate=watch, report=report, checkpoint=checkpoint)
     numbers = {f"{place}/fit": torch.tensor([fitted.steps, fitted.tokens, fitted.best_epoch])}
     numbers |= {f"{place}/scores": torch.tensor(scores, dtype=torch.float64)} if scores else {}
     return numbers | {f"{place}/{key}": weight.clone() for key, weight in head.state_dict().items()}

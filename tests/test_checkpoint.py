@@ -25,15 +25,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from w2s_mlflow import checkpoint, models, train
-from w2s_mlflow.checkpoint import Checkpoint
+from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.losses import cross_entropy
 from w2s_mlflow.modeling.heads import Encoded, Head, build
 from w2s_mlflow.records import Example, Floats
+from w2s_mlflow.training import checkpoint, loop
+from w2s_mlflow.training.checkpoint import Checkpoint
 
-OPTIONS = train.Options(epochs=4, batch_size=8, learning_rate=1e-2, seed=3)
+OPTIONS = loop.Options(epochs=4, batch_size=8, learning_rate=1e-2, seed=3)
 SCORES = {3: 0.5, 6: 0.7, 9: 0.7}
 """By step: three epochs of three steps, the second is the best and the third ends the training."""
 WORDS = ("Ke1", "kf8", "Qd4", "rb7", "Nf3")
@@ -52,7 +53,7 @@ def new_head(seed: int = 0) -> Head:
     model, tokenizer = models.load(models.find("chess-27k", "weak"), pretrained=True)
     trunk: Any = model.base_model
     trunk.norm = nn.Sequential(trunk.norm, nn.Dropout(0.2))
-    train.seed_everything(seed)
+    loop.seed_everything(seed)
     return build("choose", model, tokenizer, 2)
 
 
@@ -79,7 +80,7 @@ class Trained:
     """A training to its end or to its death, and all that can be told of it."""
 
     head: Head
-    fit: train.Fit | None = None
+    fit: loop.Fit | None = None
     reported: dict[int, dict[str, float]] = field(default_factory=dict)
     draws: list[float] = field(default_factory=list)
     """What the random states give after it."""
@@ -100,7 +101,7 @@ def run(
         found.reported[step] = values
         dies(step)
 
-    found.fit = train.fit(found.head, *data(), loss, OPTIONS, validate=validate, report=report, checkpoint=kept)
+    found.fit = loop.fit(found.head, *data(), loss, OPTIONS, validate=validate, report=report, checkpoint=kept)
     found.draws = [random.random(), random.gauss(0, 1), np.random.rand(), np.random.normal(), float(torch.rand(()))]
     return found
 
@@ -217,7 +218,7 @@ def test_tied_and_turned_weights_are_kept(change: Callable[[Any], None], directo
         def report(step: int, steps: int, values: dict[str, float]) -> None:
             at(dies, die)(step)
 
-        train.fit(head, *data(), noisy_loss, OPTIONS, report=report, checkpoint=Checkpoint(directory, 1))
+        loop.fit(head, *data(), noisy_loss, OPTIONS, report=report, checkpoint=Checkpoint(directory, 1))
         return head
 
     expected = fitted(changed()).state_dict()
@@ -266,7 +267,7 @@ def test_what_was_loaded_does_not_hang_on_its_file(directory: Path) -> None:
 
 def test_reading_needs_no_torch(directory: Path) -> None:
     run(Checkpoint(directory, 3))
-    code = "import sys; from pathlib import Path; from w2s_mlflow import checkpoint\n"
+    code = "import sys; from pathlib import Path; from w2s_mlflow.training import checkpoint\n"
     code += "print(checkpoint.read(Path(sys.argv[1])).step, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True, text=True, check=True)
     assert done.stdout == "9 False\n"

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from tests import trunks
-from w2s_mlflow import train
 from w2s_mlflow.modeling import attribution, heads, inference
 from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Example
+from w2s_mlflow.training import loop
 
 EXAMPLES = [Example(str(n), str(n), (" ".join("abcd"[: 1 + n % 4]),), ("c", "d b")) for n in range(5)]
 ANSWERS = np.array([0, 1, 1, 0, 1])
@@ -23,7 +23,7 @@ KINDS: dict[str, type[Head]] = {"bert": heads.Classify, "gpt2": heads.Choose, "l
 
 
 def made(kind: str) -> Head:
-    train.seed_everything(0)
+    loop.seed_everything(0)
     model, tokenizer = getattr(trunks, kind)()
     classes = {"classes": 3} if kind == "bert" else {}
     return KINDS[kind](model, tokenizer, **classes).eval()

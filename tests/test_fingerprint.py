@@ -19,7 +19,7 @@ PARTS = Parts(
     data="d",
     inputs={"weak": "w", "other": "o"},
     libraries={"torch": "2.13", "transformers": "5.23"},
-    source={"train": "t", "modeling.heads": "h"},
+    source={"training.loop": "t", "modeling.heads": "h"},
     weights="r",
 )
 OTHER: dict[str, Any] = {
@@ -29,7 +29,7 @@ OTHER: dict[str, Any] = {
     "data": "e",
     "inputs": {"weak": "o", "other": "w"},
     "libraries": {"torch": "2.14", "transformers": "5.23"},
-    "source": {"train": "t", "modeling.heads": "i"},
+    "source": {"training.loop": "t", "modeling.heads": "i"},
     "weights": "",
 }
 
@@ -65,7 +65,9 @@ def test_a_digest_is_32_hexadecimal_digits_and_the_same_in_every_process() -> No
 
 def test_where_source_stands_does_not_matter() -> None:
     assert dataclasses.replace(PARTS, source={"training.loop": "t", "modeling.heads": "h"}).digest() == PARTS.digest()
-    assert dataclasses.replace(PARTS, source={"train": "t", "modeling.heads": "h", "more": "h"}).digest() != PARTS.digest()
+    assert (
+        dataclasses.replace(PARTS, source={"training.loop": "t", "modeling.heads": "h", "more": "h"}).digest() != PARTS.digest()
+    )
 
 
 def test_parts_are_plain_enough_to_be_kept_as_json() -> None:

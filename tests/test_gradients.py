@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from tests import trunks
-from w2s_mlflow import batching, gradients, train
 from w2s_mlflow.losses import confidence
 from w2s_mlflow.modeling import heads, inference, language_modeling
 from w2s_mlflow.modeling.heads import Batch, Encoded, Head
 from w2s_mlflow.records import Example, Floats
 from w2s_mlflow.registry import plugin, plugins
+from w2s_mlflow.training import batching, loop, microbatches
 
 LETTERS = np.array(list("abcd"))
 WHOLE = confidence.Options(alpha=0.5, warmup=0)
 """A loss that needs the whole batch: its threshold is one over all rows."""
 
 
-def named(name: str) -> gradients.Loss:
+def named(name: str) -> microbatches.Loss:
     """A loss of losses/, its own term at work from the start."""
     module = plugin("losses", name, "x")
     fields = module.Options.__dataclass_fields__
@@ -32,7 +32,7 @@ def named(name: str) -> gradients.Loss:
         found: Tensor = module.loss(logits, labels_NC, progress, options)
         return found
 
-    return gradients.ByRows(loss) if module.BY_ROWS else loss
+    return microbatches.ByRows(loss) if module.BY_ROWS else loss
 
 
 LOSSES = {name: named(name) for name in plugins("losses")}
@@ -47,7 +47,7 @@ def examples(count: int) -> list[Example]:
 
 def made(kind: str, name: str, dropout: float = 0.0) -> Head:
     """A small head from random weights."""
-    train.seed_everything(0)
+    loop.seed_everything(0)
     model, tokenizer = getattr(trunks, kind)()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -59,14 +59,14 @@ def labels(count: int) -> Floats:
     return np.random.default_rng(1).dirichlet((1, 1), count).astype(np.float32)
 
 
-def of_batch(head: Head, loss: gradients.Loss, micro_batch: int, dtype: str = "float32") -> tuple[float, list[Tensor]]:
+def of_batch(head: Head, loss: microbatches.Loss, micro_batch: int, dtype: str = "float32") -> tuple[float, list[Tensor]]:
     """The loss and the gradients of one batch of 32, which goes through the model in parts."""
     data = head.encode(examples(32))
     labels_NC = None if isinstance(head, language_modeling.Language) else torch.from_numpy(labels(32))
-    answer = gradients.computing(head, dtype)
+    answer = microbatches.computing(head, dtype)
     parts = [data.batch(part) for part in batching.parts(data, np.arange(32), None if micro_batch == 32 else micro_batch)]
     head.train()
-    value = gradients.of_batch(answer, head, parts, labels_NC, loss, 0.5, lambda tensor, **given: tensor.backward(**given))
+    value = microbatches.of_batch(answer, head, parts, labels_NC, loss, 0.5, lambda tensor, **given: tensor.backward(**given))
     found = [weight.grad.clone() for weight in head.parameters() if weight.grad is not None]
     head.zero_grad()
     return value.item(), found
@@ -166,8 +166,8 @@ def test_a_training_in_parts_ends_with_the_same_weights(loss: str) -> None:
     heads_ = [made("llama", "classify") for _ in range(3)]
     steps = []
     for head, micro_batch in zip(heads_, (None, 4, 32), strict=True):
-        options = train.Options(epochs=2, batch_size=16, learning_rate=1e-3, seed=0, micro_batch=micro_batch)
-        steps.append(train.fit(head, head.encode(examples(40)), labels(40), LOSSES[loss], options))
+        options = loop.Options(epochs=2, batch_size=16, learning_rate=1e-3, seed=0, micro_batch=micro_batch)
+        steps.append(loop.fit(head, head.encode(examples(40)), labels(40), LOSSES[loss], options))
     whole, parts, one_part = (head.state_dict() for head in heads_)
     assert steps[0] == steps[1] == steps[2] and steps[0].steps == 6
     for name, weight in whole.items():
@@ -182,8 +182,8 @@ def test_a_training_in_parts_ends_with_the_same_weights(loss: str) -> None:
 def fitted(dtype: str, micro_batch: int | None = None) -> tuple[Head, Encoded]:
     head = made("llama", "classify")
     data = head.encode(examples(40))
-    options = train.Options(epochs=1, batch_size=16, learning_rate=1e-3, seed=0, dtype=dtype, micro_batch=micro_batch)
-    train.fit(head, data, labels(40), LOSSES["cross_entropy"], options)
+    options = loop.Options(epochs=1, batch_size=16, learning_rate=1e-3, seed=0, dtype=dtype, micro_batch=micro_batch)
+    loop.fit(head, data, labels(40), LOSSES["cross_entropy"], options)
     return head, data
 
 

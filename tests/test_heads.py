@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils import logging
 
 from tests import trunks
-from w2s_mlflow import models, train
+from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import heads, inference, saved_heads
 from w2s_mlflow.modeling.heads import Classify, Head, build
@@ -34,6 +34,7 @@ from w2s_mlflow.modeling.language_modeling import Language
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS
+from w2s_mlflow.training import loop
 
 LONG = "Ke1 Qd1 Pa2 kf8 rb7 nc6"
 SHORT = "Ke1 kf8"
@@ -48,7 +49,7 @@ EXAMPLES = [example(text, "Qd5", "Kf1") for text in (LONG, SHORT, "Ke1 Nf3 kf8")
 
 def head(name: str) -> Head:
     """A head on the smallest rung's weights."""
-    train.seed_everything(0)
+    loop.seed_everything(0)
     return build(name, *models.load(models.find("chess-27k", "weak"), pretrained=True), 2).eval()
 
 

@@ -109,7 +109,7 @@ def rewrite(package: Path, change: Callable[[str, str], str]) -> None:  # noqa: 
 
 def test_reworded_prose_moves_nothing(before: dict[str, set[str]], package: Path) -> None:  # noqa: F811
     rewrite(package, lambda name, text: "# Reworded.\n" + ast.unparse(Reworded().visit(ast.parse(text))))
-    assert '"""Reworded: ' in (package / "train.py").read_text()
+    assert '"""Reworded: ' in (package / "training/loop.py").read_text()
     assert changed(before) == set()
 
 
@@ -148,8 +148,8 @@ def relocated(root: str) -> str:
 TRAINED = set(STAGES) - {"rule", "analyze"}
 FINETUNED = TRAINED - {"generative", "pretrain"}
 EDITS = {
-    "a constant of the training loop": ("train.py", "WARMUP = 0.1", "WARMUP = 0.2", TRAINED),
-    "an operator of the schedule": ("train.py", "(step + 1) / warm", "(step + 2) / warm", TRAINED),
+    "a constant of the training loop": ("training/loop.py", "WARMUP = 0.1", "WARMUP = 0.2", TRAINED),
+    "an operator of the schedule": ("training/loop.py", "(step + 1) / warm", "(step + 2) / warm", TRAINED),
     "a default": ("modeling/inference.py", 'dtype: str = "float32") -> Floats:', 'dtype: str = "bfloat16") -> Floats:', FINETUNED),
     "a loss": ("losses/confidence.py", "(1 - a) * labels_NC", "(1 + a) * labels_NC", {"confidence"}),
     "the plain loss": ("losses/cross_entropy.py", "-(labels_NC", "+(labels_NC", FINETUNED),

@@ -17,7 +17,7 @@ import pytest
 from mlflow.entities import Run
 
 from tests.servers import DEADLINE
-from w2s_mlflow import checkpoint
+from w2s_mlflow.training import checkpoint
 
 GRID = ["main", "--seeds", "0", "--train-size", "1000", "--test-size", "200"]
 TRAINING = [

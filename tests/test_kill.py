@@ -17,7 +17,7 @@ import pytest
 from mlflow.entities import Run
 
 from tests._dying import POINTS, command
-from w2s_mlflow import checkpoint
+from w2s_mlflow.training import checkpoint
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests._dying"])  # seconds of imports, once instead of at every start

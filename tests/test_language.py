@@ -15,10 +15,10 @@ from transformers import BertForMaskedLM
 
 from tests.losses.test_losses import slow_machine
 from tests.trunks import bert, gpt2, ragged
-from w2s_mlflow import train
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import language_modeling
 from w2s_mlflow.modeling.tokenization import NOT_ASKED, packed
+from w2s_mlflow.training import loop
 
 TEXTS = [("a b c a b d a b c",), ("d",), ("a b", "c d h"), ("e f g",)] * 8
 
@@ -105,7 +105,7 @@ def test_a_trunk_without_output_words_answers_with_its_embeddings() -> None:
     hidden = head.eval().hidden_RLD(batch)[batch["asked"] != NOT_ASKED]
     torch.testing.assert_close(head(batch), hidden @ head.model.get_input_embeddings().weight.T)
     before = language_modeling.mean_loss(head, data)
-    train.fit(head, data, None, language_modeling.loss, train.Options(epochs=20, batch_size=4, learning_rate=1e-2, seed=0))
+    loop.fit(head, data, None, language_modeling.loss, loop.Options(epochs=20, batch_size=4, learning_rate=1e-2, seed=0))
     assert language_modeling.mean_loss(head, data) < before - 0.3
 
 

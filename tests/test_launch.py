@@ -23,7 +23,7 @@ from torch._C._distributed_c10d import HashStore, Store
 
 from tests.conftest import SMALL, runs
 from tests.servers import DEADLINE
-from w2s_mlflow import checkpoint, exceptions
+from w2s_mlflow import exceptions
 from w2s_mlflow.cli import app
 from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.exceptions import ConfigError
@@ -33,6 +33,7 @@ from w2s_mlflow.tracking import followers, recorder, results
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.results import Result
+from w2s_mlflow.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 FSDP = {"ACCELERATE_USE_FSDP": "true"}

@@ -11,30 +11,30 @@ import pytest
 import torch
 
 from tests.test_gradients import LOSSES, examples, labels, made
-from w2s_mlflow import checkpoint, learned, train
-from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference, saved_heads
 from w2s_mlflow.modeling.heads import Classify, Encoded, Head
+from w2s_mlflow.training import checkpoint, loop, trainable
+from w2s_mlflow.training.checkpoint import Checkpoint
 
-OPTIONS = train.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=0)
+OPTIONS = loop.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=0)
 PLAIN: dict[str, Any] = {"lora": None, "freeze": None, "gradient_checkpointing": False}
 CASES = [("bert", "classify"), ("bert", "compare")]
 CASES += [(kind, name) for kind in ("gpt2", "llama") for name in ("classify", "compare", "choose")]
 
 
-def fit(head: Head, data: Encoded | None = None, kept: Checkpoint | None = None, **options: Any) -> train.Fit:
+def fit(head: Head, data: Encoded | None = None, kept: Checkpoint | None = None, **options: Any) -> loop.Fit:
     """Train a head on 40 examples; `dies` is the step after which the process would be killed."""
     dies, seed = options.pop("dies", None), options.pop("seed", 0)
-    train.seed_everything(seed)
+    loop.seed_everything(seed)
 
     def report(step: int, steps: int, values: dict[str, float]) -> None:
         if step == dies:
             raise InterruptedError
 
-    with learned.learning(head, **PLAIN | options):
+    with trainable.learning(head, **PLAIN | options):
         given = data or head.encode(examples(40))
-        return train.fit(head, given, labels(40), LOSSES["cross_entropy"], OPTIONS, report=report, checkpoint=kept)
+        return loop.fit(head, given, labels(40), LOSSES["cross_entropy"], OPTIONS, report=report, checkpoint=kept)
 
 
 def weights(head: Head) -> dict[str, torch.Tensor]:
@@ -75,10 +75,10 @@ def test_adapters_are_merged_and_a_plain_head_is_left(kind: str, name: str, tmp_
 def test_every_linear_layer_of_the_trunk_has_an_adapter_and_nothing_else_is_learned(kind: str) -> None:
     head = made(kind, "classify")
     matrices = {name for name, weight in head.model.base_model.named_parameters() if weight.ndim == 2 and "emb" not in name}
-    with learned.learning(head, **PLAIN | {"lora": 3}):
+    with trainable.learning(head, **PLAIN | {"lora": 3}):
         names = {name for name, weight in head.named_parameters() if weight.requires_grad}
         assert {name for name in names if "lora" not in name} == {"linear.weight", "linear.bias"}
-        assert learned.state(head).keys() == names
+        assert trainable.state(head).keys() == names
         assert {weight.shape[0 if "lora_A" in name else 1] for name, weight in head.named_parameters() if "lora" in name} == {3}
         count = sum("lora_A" in name for name in names)
     assert count == len([name for name in matrices if name.split(".")[0] not in ("wte", "wpe")])
@@ -89,9 +89,9 @@ def test_the_merged_head_answers_as_with_its_adapters(kind: str) -> None:
     head = made(kind, "classify")
     data = head.encode(examples(9))
     plain = inference.probabilities(head, data)
-    with learned.learning(head, **PLAIN | {"lora": 2}):
+    with trainable.learning(head, **PLAIN | {"lora": 2}):
         np.testing.assert_array_equal(inference.probabilities(head, data), plain)  # an adapter begins as nothing
-        train.fit(head, head.encode(examples(40)), labels(40), LOSSES["cross_entropy"], OPTIONS)
+        loop.fit(head, head.encode(examples(40)), labels(40), LOSSES["cross_entropy"], OPTIONS)
         before = inference.probabilities(head, data)
     np.testing.assert_allclose(inference.probabilities(head, data), before, atol=1e-5)
     assert np.abs(before - plain).max() > 1e-3
@@ -101,7 +101,7 @@ def test_an_adapter_counts_twice_whatever_its_rank() -> None:
     for rank in (1, 4):
         head = made("llama", "classify")
         before = head.model.model.layers[0].mlp.up_proj.weight.clone()
-        with learned.learning(head, **PLAIN | {"lora": rank}):
+        with trainable.learning(head, **PLAIN | {"lora": rank}):
             layer: Any = head.model.model.layers[0].mlp.up_proj
             torch.nn.init.normal_(layer.lora_B.default.weight)
             product = layer.lora_B.default.weight @ layer.lora_A.default.weight
@@ -157,7 +157,7 @@ def test_it_learns_what_a_linear_layer_on_the_frozen_trunk_learns() -> None:
     assert isinstance(one, Classify) and isinstance(other, Classify)
     fit(one, inference.pooled(one, one.encode(examples(40))), freeze="trunk")
     other.model.requires_grad_(False)
-    train.fit(other, other.encode(examples(40)), labels(40), LOSSES["cross_entropy"], OPTIONS)
+    loop.fit(other, other.encode(examples(40)), labels(40), LOSSES["cross_entropy"], OPTIONS)
     for name, weight in one.state_dict().items():
         torch.testing.assert_close(weight, other.state_dict()[name], rtol=1e-4, atol=1e-5)
 
@@ -203,5 +203,5 @@ def test_a_model_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_adapters_are_not_loaded_before_they_are_asked_for() -> None:
-    source = Path(str(importlib.import_module("w2s_mlflow.learned").__file__)).read_text(encoding="utf-8")
+    source = Path(str(importlib.import_module("w2s_mlflow.training.trainable").__file__)).read_text(encoding="utf-8")
     assert "\nfrom peft" not in source and "    from peft" in source

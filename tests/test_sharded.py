@@ -16,26 +16,26 @@ from tests import _sharded
 from tests._launched import _backward
 from tests.test_gradients import LOSSES, examples, labels, made
 from tests.test_processes import ROOT
-from w2s_mlflow import gradients, learned, sharded
 from w2s_mlflow.modeling import language_modeling
+from w2s_mlflow.training import fsdp, microbatches, trainable
 
 
 @pytest.mark.parametrize(("kind", "block"), [("bert", "BertLayer"), ("gpt2", "GPT2Block"), ("llama", "LlamaDecoderLayer")])
 @pytest.mark.parametrize("lora", [None, 2])
 def test_blocks_are_the_layers_of_the_trunk(lora: int | None, kind: str, block: str) -> None:
     head = made(kind, "classify")
-    with learned.learning(head, lora=lora, freeze=None, gradient_checkpointing=False):
-        assert [type(module).__name__ for module in sharded._blocks(head)] == [block]
+    with trainable.learning(head, lora=lora, freeze=None, gradient_checkpointing=False):
+        assert [type(module).__name__ for module in fsdp._blocks(head)] == [block]
     head.model.config.num_hidden_layers = 7
-    assert not list(sharded._blocks(head))
+    assert not list(fsdp._blocks(head))
 
 
 def test_without_shards_tensors_stay_as_they_are() -> None:
     head = made("bert", "classify")
     weight = torch.ones(3)
-    assert sharded.like(weight, torch.zeros(3)) is weight and sharded.gathered({"x": weight}, keep=True)["x"] is weight
-    assert sharded.gathered({"x": weight}, keep=False) == {}
-    with sharded.joined(head, head):
+    assert fsdp.like(weight, torch.zeros(3)) is weight and fsdp.gathered({"x": weight}, keep=True)["x"] is weight
+    assert fsdp.gathered({"x": weight}, keep=False) == {}
+    with fsdp.joined(head, head):
         assert all(weight.numel() for weight in head.parameters())
 
 
@@ -46,9 +46,9 @@ def test_an_idle_part_has_no_effect(name: str) -> None:
     for idle in (0, 2):
         head = made("llama", name)
         data, labels_NC = head.encode(examples(4)), None if name == "language" else torch.from_numpy(labels(4))
-        parts = [data.batch(np.arange(4)), *[data.batch(np.arange(1)) | {gradients.IDLE: torch.ones(())}] * idle]
+        parts = [data.batch(np.arange(4)), *[data.batch(np.arange(1)) | {microbatches.IDLE: torch.ones(())}] * idle]
         loss = language_modeling.loss if name == "language" else LOSSES["confidence"]
-        value = gradients.of_batch(head, head, parts, labels_NC, loss, 0.5, _backward)
+        value = microbatches.of_batch(head, head, parts, labels_NC, loss, 0.5, _backward)
         found.append([value.detach(), *(weight.grad for weight in head.parameters() if weight.grad is not None)])
     assert len(found[0]) == len(found[1]) > 5
     for one, other in zip(*found, strict=True):

@@ -17,13 +17,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_mlflow import models, streams, train
+from w2s_mlflow import models, streams
 from w2s_mlflow.data import gold
 from w2s_mlflow.losses import cross_entropy
 from w2s_mlflow.modeling.heads import build
 from w2s_mlflow.pipeline import ground_truth
 from w2s_mlflow.records import Example, Gold, SoftLabels
 from w2s_mlflow.streams import Stream
+from w2s_mlflow.training import loop
 
 PACKAGE = Path(streams.__file__).parent
 STREAMS = {name: value for name, value in vars(streams).items() if isinstance(value, Stream)}
@@ -176,8 +177,8 @@ def wrong_shares(seed: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return cross_entropy.loss(logits_NC, labels_NC, progress, cross_entropy.Options())
 
     head = build("choose", *models.load(models.find("chess-27k", "weak"), pretrained=True), 2)
-    options = train.Options(epochs=1, batch_size=BATCH, learning_rate=1e-3, seed=seed)
-    train.fit(head, head.encode(rows), labels.of([row.id for row in rows]), loss, options)
+    options = loop.Options(epochs=1, batch_size=BATCH, learning_rate=1e-3, seed=seed)
+    loop.fit(head, head.encode(rows), labels.of([row.id for row in rows]), loss, options)
     return found
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.test_gradients import examples, made
 from tests.trunks import ragged
-from w2s_mlflow import batching, gradients
 from w2s_mlflow.distributed.process_group import Group
 from w2s_mlflow.modeling import inference, token_batches
+from w2s_mlflow.training import batching, microbatches
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=120)
 
@@ -54,7 +54,7 @@ def test_with_shards_every_process_has_as_many_parts(lengths: list[int], micro_b
     group, device = Group(0, size), torch.device("cpu")
     shares = [batching.share(data, rows, micro_batch, device, replace(group, rank=rank), even=True) for rank in range(size)]
     assert len({len(parts) for parts in shares}) == 1
-    at_work = [part["input_ids"] for parts in shares for part in parts if gradients.IDLE not in part]
+    at_work = [part["input_ids"] for parts in shares for part in parts if microbatches.IDLE not in part]
     assert sum(map(len, at_work)) == len(rows) and all(ids.numel() <= micro_batch * max(lengths) for ids in at_work)
     parts = [[*batching.parts(data, rows, micro_batch, replace(group, rank=rank))] for rank in range(size)]
     assert np.concatenate([part for own in parts for part in own]).tolist() == rows.tolist()

@@ -12,14 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_mlflow import batching, models, train
+from w2s_mlflow import models
 from w2s_mlflow.distributed.process_group import Group
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.losses import cross_entropy
 from w2s_mlflow.modeling.heads import Encoded, Head, build
 from w2s_mlflow.records import Example, Floats
+from w2s_mlflow.training import batching, loop
 
-OPTIONS = train.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=3)
+OPTIONS = loop.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=3)
 WORDS = ("Ke1", "kf8", "Qd4", "rb7", "Nf3")
 
 
@@ -35,7 +36,7 @@ def loss(logits: torch.Tensor, labels: torch.Tensor, progress: float) -> torch.T
 @pytest.fixture
 def head() -> Head:
     """A small head from random weights."""
-    train.seed_everything(0)
+    loop.seed_everything(0)
     return build("choose", *models.load(models.find("chess-27k", "weak"), pretrained=False), 2)
 
 
@@ -75,7 +76,7 @@ def test_batches_differ_from_epoch_to_epoch_and_with_the_seed() -> None:
 
 
 def test_the_rate_grows_over_a_tenth_and_falls_to_zero() -> None:
-    rates = [train.warmup_then_linear(step, 100) for step in range(100)]
+    rates = [loop.warmup_then_linear(step, 100) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     assert rates[10] == 1 and rates[-1] == pytest.approx(1 / 90)
     assert np.diff(rates[10:]) == pytest.approx(-1 / 90)
@@ -84,15 +85,15 @@ def test_the_rate_grows_over_a_tenth_and_falls_to_zero() -> None:
 def test_the_same_seed_gives_the_same_bits(head: Head, data: tuple[Encoded, Floats]) -> None:
     twin = copy.deepcopy(head)
     for one in (head, twin):
-        train.fit(one, *data, loss, OPTIONS)
+        loop.fit(one, *data, loss, OPTIONS)
     assert all(torch.equal(a, b) for a, b in zip(head.state_dict().values(), twin.state_dict().values(), strict=True))
 
 
 def test_training_lowers_the_loss_and_reports_every_step(head: Head, data: tuple[Encoded, Floats]) -> None:
     seen: list[tuple[int, int, float]] = []
     labels = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (20, 1))
-    options = train.Options(epochs=6, batch_size=8, learning_rate=1e-2, seed=0)
-    found = train.fit(
+    options = loop.Options(epochs=6, batch_size=8, learning_rate=1e-2, seed=0)
+    found = loop.fit(
         head, data[0], labels, loss, options, report=lambda step, steps, m: seen.append((step, steps, m["train/loss"]))
     )
     assert [step for step, _, _ in seen] == list(range(1, 19)) and {steps for _, steps, _ in seen} == {18}
@@ -107,7 +108,7 @@ def test_it_stops_at_the_first_epoch_that_is_no_better_and_restores_the_best(hea
         weights.append(copy.deepcopy(head.state_dict()))
         return next(scores)
 
-    found = train.fit(head, *data, loss, train.Options(epochs=4, batch_size=8, learning_rate=1e-2, seed=0), validate=validate)
+    found = loop.fit(head, *data, loss, loop.Options(epochs=4, batch_size=8, learning_rate=1e-2, seed=0), validate=validate)
     assert found.scores == [0.5, 0.7, 0.7] and found.best_epoch == 1
     kept = head.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in weights[1].items())
@@ -121,7 +122,7 @@ def test_the_loss_sees_the_whole_batch_and_growing_progress(head: Head, data: tu
         seen.append((len(logits), progress))
         return loss(logits, labels, progress)
 
-    train.fit(head, *data, spy, OPTIONS)
+    loop.fit(head, *data, spy, OPTIONS)
     assert sorted(size for size, _ in seen[:3]) == [4, 8, 8]
     assert [progress for _, progress in seen] == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
 
@@ -130,7 +131,7 @@ def test_without_a_fused_adamw_the_training_is_the_same(
     head: Head, data: tuple[Encoded, Floats], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fused, plain, asked = copy.deepcopy(head), copy.deepcopy(head), list[bool]()
-    train.fit(fused, *data, loss, OPTIONS)
+    loop.fit(fused, *data, loss, OPTIONS)
 
     def refuse(*given: Any, fused: bool = False, **options: Any) -> torch.optim.AdamW:
         asked.append(fused)
@@ -138,8 +139,8 @@ def test_without_a_fused_adamw_the_training_is_the_same(
             raise RuntimeError("`fused=True` requires all the params to be floating point Tensors of supported devices")
         return torch.optim.AdamW(*given, **options)
 
-    monkeypatch.setattr(train, "AdamW", refuse)
-    train.fit(plain, *data, loss, OPTIONS)
+    monkeypatch.setattr(loop, "AdamW", refuse)
+    loop.fit(plain, *data, loss, OPTIONS)
     assert asked == [True, False]
     for name, weight in plain.state_dict().items():
         torch.testing.assert_close(fused.state_dict()[name], weight, rtol=1e-4, atol=1e-5)
@@ -150,14 +151,14 @@ def test_without_a_fused_adamw_the_training_is_the_same(
 def test_impossible_options_are_named(name: str, value: float) -> None:
     values = {"epochs": 1, "batch_size": 1, "learning_rate": 1.0, "seed": 0} | {name: value}
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be .*got {value}"):
-        train.Options(**values)  # type: ignore[arg-type]
+        loop.Options(**values)  # type: ignore[arg-type]
 
 
 def test_processes_drop_out_units_of_their_own_in_each_step_and_the_first_those_of_one_alone() -> None:
     drawn: list[tuple[float, ...]] = []
     for rank, size, step in ((0, 3, 0), (0, 1, 0), (1, 3, 0), (1, 3, 0), (2, 3, 0), (0, 3, 8), (1, 3, 8)):
         torch.rand(1 + len(drawn))  # whatever has been drawn before
-        train._seed_dropout(3, Group(rank, size), step, torch.device("cpu"))
+        loop._seed_dropout(3, Group(rank, size), step, torch.device("cpu"))
         drawn.append(tuple(torch.rand(4).tolist()))
     assert drawn[0] == drawn[1] and drawn[2] == drawn[3]
     assert len(set(drawn)) == 5
@@ -172,10 +173,10 @@ def test_dropout_hangs_on_the_seed_and_the_step_and_not_on_what_was_drawn_before
             found.append(tuple(torch.rand(4).tolist()))
             return loss(logits, labels, progress)
 
-        train.seed_everything(0)
+        loop.seed_everything(0)
         model = build("choose", *models.load(models.find("chess-27k", "weak"), pretrained=False), 2)
         torch.rand(before)
-        train.fit(model, *data, drawing_loss, train.Options(epochs=1, batch_size=8, learning_rate=1e-2, seed=seed))
+        loop.fit(model, *data, drawing_loss, loop.Options(epochs=1, batch_size=8, learning_rate=1e-2, seed=seed))
         return found
 
     first = drops(1)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from tests import trunks
-from w2s_mlflow import train
 from w2s_mlflow.data import spans
 from w2s_mlflow.explainers import _policy, extractive
 from w2s_mlflow.explainers._places import NOWHERE, read
@@ -20,6 +19,7 @@ from w2s_mlflow.explainers.extractive import Mind, Policy
 from w2s_mlflow.modeling import attribution, heads
 from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import Example
+from w2s_mlflow.training import loop
 
 KINDS: dict[str, type[Head]] = {"bert": heads.Classify, "gpt2": heads.Choose, "llama": heads.Compare}
 QUESTIONS = [
@@ -30,7 +30,7 @@ QUESTIONS = [
 
 
 def made(kind: str, max_length: int | None = None) -> Head:
-    train.seed_everything(0)
+    loop.seed_everything(0)
     model, tokenizer = getattr(trunks, kind)()
     more: dict[str, Any] = {"classes": 2} if kind == "bert" else {}
     return KINDS[kind](model, tokenizer, max_length=max_length, **more).eval()

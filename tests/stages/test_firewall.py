@@ -15,7 +15,6 @@ import pytest
 
 from tests.conftest import SMALL
 from w2s_mlflow import config as options
-from w2s_mlflow import train
 from w2s_mlflow.data import gold, loading, splits
 from w2s_mlflow.debate import past_verdicts, play, policy_gradient, transcripts, verdicts
 from w2s_mlflow.exceptions import ConfigError
@@ -32,6 +31,7 @@ from w2s_mlflow.stages import _alignment_round, analyze, ceiling, facilitate, ru
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
+from w2s_mlflow.training import loop
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
@@ -196,7 +196,7 @@ def types_of(function: Any) -> set[Any]:
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
 DEBATING = (_alignment_round, policy_gradient, play, past_verdicts, verdicts, transcripts, extractive, judge_model)
-BLIND = (student, facilitate, student_options, presets, finetune, runs, train, inference, heads, *LOSSES, *DEBATING)
+BLIND = (student, facilitate, student_options, presets, finetune, runs, loop, inference, heads, *LOSSES, *DEBATING)
 
 
 @pytest.mark.parametrize("module", BLIND, ids=lambda module: module.__name__)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from tests.models.test_hub import made, write
-from w2s_mlflow import models, train
+from w2s_mlflow import models
 from w2s_mlflow.config import parse
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
@@ -23,6 +23,7 @@ from w2s_mlflow.pipeline import runs as pipeline_runs
 from w2s_mlflow.stages import ceiling, student, supervisor
 from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
+from w2s_mlflow.training import loop
 
 TINY: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-27k", "epochs": 1, "head": "classify"}
 LINEAR = "which has no linear layer of its own"
@@ -132,7 +133,7 @@ def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(
     config = supervisor.Config(weak="chess-27k", head="classify", keep_model="always", **SMALL, **given)
     result = supervisor.run(config)
     threads: list[int] = []
-    monkeypatch.setattr(train, "use_threads", threads.append)
+    monkeypatch.setattr(loop, "use_threads", threads.append)
     head, _ = finetune.kept(result), finetune.kept(result, 7)
     assert threads == [head.model.num_parameters(), 7]
     cut = loading.cut(config.resolved())[1]

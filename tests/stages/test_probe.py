@@ -14,7 +14,6 @@ from sklearn.preprocessing import StandardScaler
 
 from tests import trunks
 from tests.conftest import SMALL
-from w2s_mlflow import train
 from w2s_mlflow.analysis import stage_tables
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
@@ -23,6 +22,7 @@ from w2s_mlflow.records import Example
 from w2s_mlflow.stages import analyze, probe
 from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
+from w2s_mlflow.training import loop
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
@@ -42,7 +42,7 @@ def rows(found: Result) -> list[dict[str, str]]:
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
 @pytest.mark.parametrize("pooling", ["first", "last", "mean"])
 def test_all_layers_of_a_batch_are_those_of_each_text_alone(kind: str, pooling: str) -> None:
-    train.seed_everything(0)
+    loop.seed_everything(0)
     model, tokenizer = getattr(trunks, kind)()
     head = heads.Classify(model, tokenizer, 2, pooling)
     found = inference.layers(head, heads.whole(head.reader, EXAMPLES), pooling, micro_batch=3)
@@ -59,7 +59,7 @@ def test_all_layers_of_a_batch_are_those_of_each_text_alone(kind: str, pooling: 
 
 
 def test_of_a_comparison_it_is_the_difference_of_its_responses() -> None:
-    train.seed_everything(0)
+    loop.seed_everything(0)
     head = heads.Compare(*trunks.llama())
     pair, swapped = Example("1", "1", ("a b",), ("c", "d")), Example("2", "2", ("a b",), ("d", "c"))
     found = inference.layers(head, heads.responses(head.reader, [pair, swapped]), "last")
@@ -117,7 +117,7 @@ def test_a_model_is_built_only_for_activations_that_are_not_kept_and_is_placed(
     asked, placed = config(seed=5, micro_batch=32), list[heads.Head]()
     first = probe.run(replace(asked, probe_size=20))  # with the student
     layers.clear()
-    monkeypatch.setattr(train, "place", placed.append)
+    monkeypatch.setattr(loop, "place", placed.append)
     second = probe.run(asked)
     assert second.tags["w2s.student_run_id"] == first.tags["w2s.student_run_id"]
     assert layers == [(32, "float32")] * 2 and len(placed) == 2

@@ -14,7 +14,6 @@ from mlflow.entities import Metric
 
 from tests.conftest import SMALL, runs
 from tests.tracking.test_store import beat, status_of
-from w2s_mlflow import checkpoint
 from w2s_mlflow.data import loading
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, supervisor
@@ -23,6 +22,7 @@ from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, Result
+from w2s_mlflow.training import checkpoint
 
 pytestmark = pytest.mark.usefixtures("experiment")
 

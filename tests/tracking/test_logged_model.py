@@ -24,7 +24,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 
 from tests import servers, trunks
-from w2s_mlflow import models, tasks, train
+from w2s_mlflow import models, tasks
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference
 from w2s_mlflow.modeling.heads import Head, build
@@ -32,6 +32,7 @@ from w2s_mlflow.records import Example, Floats
 from w2s_mlflow.tracking import logged_model
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import ARTIFACTS, TornError
+from w2s_mlflow.training import loop
 
 TASKS = {"choose": "chess", "classify": "chess", "compare": "chess_preference"}
 """The task that each head is asked about."""
@@ -39,7 +40,7 @@ TASKS = {"choose": "chess", "classify": "chess", "compare": "chess_preference"}
 
 def fitted(name: str) -> Head:
     """A head whose weights are not exact in half the precision."""
-    train.seed_everything(0)
+    loop.seed_everything(0)
     one = build(name, *models.load(models.find("chess-27k", "weak"), pretrained=True), 2).eval()
     with torch.no_grad():
         for parameter in one.parameters():
@@ -96,7 +97,7 @@ def test_the_pyfunc_answers_as_the_head_did(name: str, logged: Callable[[str], s
 
 
 def test_the_pyfunc_reads_pairs_as_the_head_did(experiment: str) -> None:
-    train.seed_everything(0)
+    loop.seed_everything(0)
     head = build("classify", *trunks.bert(), 2, "first", 8).eval()
     asked = [
         Example(text, text, texts) for texts in (("a b", "c d"), ("c d", "a b"), ("a b c d e f", "g")) for text in texts[:1]

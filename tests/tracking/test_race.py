@@ -35,7 +35,7 @@ PROCESSES = 5
 PAUSE = 5
 """The training step in which a process waits for the test."""
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.tracking.test_race", "w2s_mlflow.train", "w2s_mlflow.tracking.backend.database"])
+CONTEXT.set_forkserver_preload(["tests.tracking.test_race", "w2s_mlflow.training.loop", "w2s_mlflow.tracking.backend.database"])
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,9 @@ def twice(pipe: Connection) -> None:
 
 def pause_in_training(pipe: Connection) -> None:
     """Wait for the test in a step; the heart goes on beating."""
-    from w2s_mlflow import train
+    from w2s_mlflow.training import loop
 
-    at(train._Training, "count", partial(wait_for_test, pipe, "training"), lambda training, _: training.fit.steps == PAUSE)
+    at(loop._Training, "count", partial(wait_for_test, pipe, "training"), lambda training, _: training.fit.steps == PAUSE)
 
 
 def impatient(pipe: Connection) -> None:
@@ -342,7 +342,7 @@ def test_a_process_that_reads_a_large_checkpoint_is_not_taken_for_dead(here: Pla
 
 def pause_in_reading(pipe: Connection) -> None:
     """Wait for the test when a checkpoint is read."""
-    from w2s_mlflow import checkpoint
+    from w2s_mlflow.training import checkpoint
 
     ahead(checkpoint, "_file_digest", partial(wait_for_test, pipe, "reading"))
 

@@ -50,7 +50,11 @@ def values(names: str, given: str) -> dict[str, dict[str, Any]]:
 
 
 def resolved(names: str, given: str) -> str:
-    """The options of judges, with what is to be known of the run that one hears. Raises ConfigError as `past_verdicts.resolved`."""
+    """The options of judges, with what is to be known of the run that one hears.
+
+    Raises:
+        ConfigError: as `past_verdicts.resolved`.
+    """
     changed = past_verdicts.resolved(judges(names, given))
     return ",".join(f"{name}={value}" for name, value in (_pairs(given) | changed).items()) if changed else given
 

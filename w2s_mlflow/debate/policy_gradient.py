@@ -1,4 +1,4 @@
-"""The second term of eq. 2, -lambda D, and its policy gradient on the choice of evidence, as a training's `also` (train.py).
+"""The second term of eq. 2, -lambda D, and its policy gradient on the choice of evidence: an `also` of training/loop.py.
 
 For each question of a batch DRAWS ordered draws of evidence are judged against the weak side's; the gradient of the expected
 reward is estimated from them with the mean of the others as the baseline (`explainers/_policy.py`). The reward is D less `kl`
@@ -55,7 +55,7 @@ class Arguing:
 
     def __call__(self, step: int, examples: Ints, backward: Callable[..., Any]) -> dict[str, float]:
         """Add the gradients of one batch; its metrics, means over questions and draws."""
-        from w2s_mlflow import batching
+        from w2s_mlflow.training import batching
 
         found: dict[str, float] = {}
         for number, rows in enumerate(batching.parts(self.reading.data, examples, self.micro_batch)):

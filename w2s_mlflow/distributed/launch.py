@@ -68,7 +68,7 @@ def leads() -> bool:
 
 
 def shards() -> bool:
-    """Whether each process is to hold a shard of what is trained: several, by `accelerate launch --use_fsdp` (sharded.py)."""
+    """Whether each process holds a shard of what is trained: several, by `accelerate launch --use_fsdp` (training/fsdp.py)."""
     return size() > 1 and _fsdp()
 
 

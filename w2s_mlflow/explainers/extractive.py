@@ -1,8 +1,8 @@
 """Evidence chosen from a question's own text: k of its pieces (data/spans.py), for any head that classifies.
 
 Three ways to choose: `policy`, a head over the model's own hidden states, drawn without replacement (_policy.py);
-`gradient`, the pieces whose tokens speak most for the decision (modeling/attribution.py); `random`. A piece that either side has shown is
-not shown again.
+`gradient`, the pieces whose tokens speak most for the decision (modeling/attribution.py); `random`. A piece that either side
+has shown is not shown again.
 Shape legend: N questions, P pieces.
 """
 

@@ -3,7 +3,7 @@
 Every file has a frozen `Options` and `loss(logits_NC, labels_NC, progress, options) -> scalar`, where `logits_NC` and
 `labels_NC` (probabilities) are those of the whole optimizer batch and `progress` in [0, 1] is the fraction of training done.
 `BY_ROWS` says whether it is a mean over rows, each of which counts for itself: a batch in parts then goes through the model
-once (gradients.py).
+once (training/microbatches.py).
 """
 
 from __future__ import annotations

@@ -19,16 +19,16 @@ from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2s_mlflow.gradients import Loss
     from w2s_mlflow.modeling.heads import Encoded, Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
-    from w2s_mlflow.train import Also, Options
+    from w2s_mlflow.training.loop import Also, Options
+    from w2s_mlflow.training.microbatches import Loss
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Examples with the soft labels they are trained on, row for row, and what is learned of them beside (train.py)."""
+    """Examples with the soft labels they are trained on, row for row, and what is learned of them beside (training/loop.py)."""
 
     examples: Sequence[Example]
     labels_NC: Floats
@@ -48,17 +48,17 @@ def build_head(config: Training, *, pretrained: bool = True, start: Path | None 
     """
     import safetensors.torch
 
-    from w2s_mlflow import train
     from w2s_mlflow.modeling import heads
+    from w2s_mlflow.training import loop
 
-    train.seed_everything(config.seed)
-    train.use_threads(config.rung().parameters)
+    loop.seed_everything(config.seed)
+    loop.use_threads(config.rung().parameters)
     model, tokenizer = models.load(config.rung(), pretrained=pretrained)
     if start is not None:
         safetensors.torch.load_model(model, str(start))
     classes = tasks.find(config.task).classes
     head = heads.build(str(config.head), model, tokenizer, classes, config.pooling, config.max_length)
-    train.place(head)
+    loop.place(head)
     return head
 
 
@@ -68,12 +68,12 @@ def kept(found: Result, parameters: int | None = None) -> Head:
     Args:
         parameters: of the largest model that is computed with, which decides on the threads; none: its own.
     """
-    from w2s_mlflow import train
     from w2s_mlflow.tracking import logged_model
+    from w2s_mlflow.training import loop
 
     head = logged_model.load(found.tags[runs.MODEL])
-    train.use_threads(parameters or head.model.num_parameters())
-    train.place(head)
+    loop.use_threads(parameters or head.model.num_parameters())
+    loop.place(head)
     return head
 
 
@@ -93,7 +93,8 @@ def fit_head(
         score_name: the agreement is logged as `validation/<score_name>`, an epoch each, and as `validation/best_<score_name>`
             that of the weights which are kept.
     """
-    from w2s_mlflow import learned, metrics, train
+    from w2s_mlflow import metrics
+    from w2s_mlflow.training import loop, trainable
 
     minimised = _loss(loss, loss_options or {}, large=config.rung().large)
     watched = _encoded(head, validation.examples, config) if validation else None
@@ -104,8 +105,8 @@ def fit_head(
         recorder.metrics({f"validation/{score_name}": score}, step)
         return score
 
-    with learned.learning(head, lora=config.lora, freeze=config.freeze, gradient_checkpointing=config.gradient_checkpointing):
-        fitted = train.fit(
+    with trainable.learning(head, lora=config.lora, freeze=config.freeze, gradient_checkpointing=config.gradient_checkpointing):
+        fitted = loop.fit(
             head,
             _encoded(head, training.examples, config),
             training.labels_NC,
@@ -121,7 +122,7 @@ def fit_head(
 
 
 def _loss(name: str, given: Mapping[str, Any], *, large: bool) -> Loss:
-    from w2s_mlflow import gradients
+    from w2s_mlflow.training import microbatches
 
     plugin = registry.plugin("losses", name, "--loss")
     chosen = losses.resolve(plugin.Options(**given), large=large)
@@ -130,14 +131,14 @@ def _loss(name: str, given: Mapping[str, Any], *, large: bool) -> Loss:
         found: Tensor = plugin.loss(logits_NC, labels_NC, progress, chosen)
         return found
 
-    return gradients.ByRows(loss) if plugin.BY_ROWS else loss
+    return microbatches.ByRows(loss) if plugin.BY_ROWS else loss
 
 
 def _how(config: Training, also: Also | None) -> Options:
-    from w2s_mlflow import train
+    from w2s_mlflow.training import loop
 
     assert config.learning_rate is not None and config.batch_size is not None
-    return train.Options(
+    return loop.Options(
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,

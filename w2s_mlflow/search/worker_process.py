@@ -24,7 +24,7 @@ LOADED = (
     *("w2s_mlflow.stages.student", "w2s_mlflow.pipeline.finetune", "w2s_mlflow.pipeline.scoring"),
     *(
         "w2s_mlflow.modeling.heads",
-        "w2s_mlflow.train",
+        "w2s_mlflow.training.loop",
         "w2s_mlflow.modeling.inference",
         "w2s_mlflow.tracking.backend.database",
         "w2s_mlflow.tracking.store",

@@ -173,9 +173,9 @@ def _answers(teacher: Result, config: Config, asked: Sequence[Example]) -> SoftL
 
 def _start(learner: Learner, weak: Result) -> Head:
     """The weak model before it is taught."""
-    from w2s_mlflow import train
+    from w2s_mlflow.training import loop
 
     if learner.start != SUPERVISOR:
         return finetune.build_head(learner)
-    train.seed_everything(learner.seed)
+    loop.seed_everything(learner.seed)
     return finetune.kept(weak)

@@ -28,7 +28,7 @@ from w2s_mlflow.records import Example
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
-    from w2s_mlflow.train import Options
+    from w2s_mlflow.training.loop import Options
 
 VERSION = 3
 LAUNCHED = True
@@ -115,21 +115,21 @@ def run(config: Config) -> Result:
 
 def make(config: Config, cut: Split, recorder: Recorder) -> None:
     """Train, measure, and stage the weights."""
-    from w2s_mlflow import train
     from w2s_mlflow.modeling import language_modeling
+    from w2s_mlflow.training import loop
 
     compare = tasks.find(config.task).head == "compare"
-    train.seed_everything(config.seed)
-    train.use_threads(models.find(config.strong, "strong").parameters)
+    loop.seed_everything(config.seed)
+    loop.use_threads(models.find(config.strong, "strong").parameters)
     head = language_modeling.head_for(*models.load(models.find(config.strong, "strong"), pretrained=True))
-    train.place(head)
+    loop.place(head)
     length = language_modeling.block_length(head, config.block, BLOCK)
     random = streams.generator(config.seed, streams.MASKED_TOKENS)
     read = head.pack(texts((*cut.supervision, *cut.transfer), compare), length, random)
     random = streams.generator(config.seed, streams.MASKED_VALIDATION_TOKENS)
     held = head.pack(texts((*cut.supervision_validation, *cut.transfer_validation), compare), length, random)
     before = language_modeling.mean_loss(head, held)
-    fitted = train.fit(
+    fitted = loop.fit(
         head,
         read,
         None,
@@ -155,11 +155,11 @@ def texts(examples: Sequence[Example], compare: bool) -> list[tuple[str, ...]]:
 
 
 def _how(config: Config) -> Options:
-    from w2s_mlflow import train
+    from w2s_mlflow.training import loop
 
     assert config.learning_rate is not None
     how = {name: getattr(config, name) for name in ("epochs", "batch_size", "seed", "micro_batch", "dtype")}
-    return train.Options(learning_rate=config.learning_rate, **how)
+    return loop.Options(learning_rate=config.learning_rate, **how)
 
 
 def _counts(cut: Split) -> dict[str, float]:

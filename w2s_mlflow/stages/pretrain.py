@@ -105,14 +105,14 @@ def make(config: Config, recorder: Recorder) -> None:
     """Draw the play, train, and stage the model with its curve under `model` in the run."""
     import torch
 
-    from w2s_mlflow import train
     from w2s_mlflow.modeling import language_modeling
+    from w2s_mlflow.training import loop
 
     began = time.time()
     play = read_play(config)
     refuse_task_positions(play)
     LOG.info("play at %d positions ready in %.0f s", config.positions, time.time() - began)
-    train.seed_everything(config.seed)
+    loop.seed_everything(config.seed)
     torch.set_num_threads(config.threads)
     family = registry.plugin("models", FAMILY, "--rung")
     head = language_modeling.Language(*models.load(models.find(config.rung, "rung"), pretrained=False))
@@ -126,8 +126,8 @@ def make(config: Config, recorder: Recorder) -> None:
 
 def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list[tuple[int, float]]:
     """Train; the curve as (step, mean loss of the CURVE steps before it)."""
-    from w2s_mlflow import train
     from w2s_mlflow.modeling import language_modeling
+    from w2s_mlflow.training import loop
 
     curve: list[tuple[int, float]] = recorder.kept.setdefault("curve", [])
     recent: list[float] = recorder.kept.setdefault("recent", [])
@@ -143,11 +143,11 @@ def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list
         if len(curve) % 10 == 0:
             LOG.info("step %d of %d, loss %.3f, %.0f s", step, steps, curve[-1][1], time.time() - began)
 
-    training = train.Options(
+    training = loop.Options(
         epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed
     )
     checkpoint = recorder.checkpoint(config.checkpoint_every)
-    train.fit(head, head.encode(_examples(play)), None, language_modeling.loss, training, report=report, checkpoint=checkpoint)
+    loop.fit(head, head.encode(_examples(play)), None, language_modeling.loss, training, report=report, checkpoint=checkpoint)
     return curve
 
 

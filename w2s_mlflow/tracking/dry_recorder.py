@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from w2s_mlflow.checkpoint import Checkpoint
 from w2s_mlflow.local import scratch
 from w2s_mlflow.tracking.recorder import Recorder
+from w2s_mlflow.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -19,8 +19,7 @@ from mlflow.entities import InputTag as DatasetTag
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from w2s_mlflow import __version__, checkpoint
-from w2s_mlflow.checkpoint import Checkpoint
+from w2s_mlflow import __version__
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.local import scratch
@@ -28,6 +27,8 @@ from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
 from w2s_mlflow.tracking import heartbeat, session
 from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
+from w2s_mlflow.training import checkpoint
+from w2s_mlflow.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from torch.nn import Module

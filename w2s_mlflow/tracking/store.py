@@ -14,7 +14,6 @@ from typing import Any
 
 from mlflow.entities import Run, RunTag
 
-from w2s_mlflow import checkpoint
 from w2s_mlflow.config import as_dict, flat
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.local import scratch
@@ -23,6 +22,7 @@ from w2s_mlflow.tracking.backend.server import client
 from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, active, get, result, runs_of
+from w2s_mlflow.training import checkpoint
 
 LOG = logging.getLogger("w2s_mlflow")
 ATTEMPT, TORN = "w2s.attempt", "w2s.torn"

@@ -16,7 +16,7 @@ from w2s_mlflow.modeling.heads import Batch, Head
 Answer = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 IDLE = "idle"
-"""A batch that holds this goes through the model, as all processes must go at once (sharded.py), but is of no other effect."""
+"""A batch that holds this goes through the model, as all processes must go at once (fsdp.py), but is of no other effect."""
 
 
 @dataclass(frozen=True)

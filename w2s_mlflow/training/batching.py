@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from w2s_mlflow.distributed.process_group import ALONE, Group
-from w2s_mlflow.gradients import IDLE
 from w2s_mlflow.modeling import token_batches
 from w2s_mlflow.modeling.heads import Batch, Encoded
 from w2s_mlflow.records import Ints
+from w2s_mlflow.training.microbatches import IDLE
 
 POOL = 50
 """About so many batches are shuffled together and then sorted by length, so that little is padded and much is random."""

@@ -20,15 +20,16 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
-from w2s_mlflow import batching, gradients, learned, sharded, streams
-from w2s_mlflow import checkpoint as checkpoints
-from w2s_mlflow.checkpoint import Checkpoint, Saved, Stop
+from w2s_mlflow import streams
 from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.distributed.process_group import Group
 from w2s_mlflow.exceptions import FailedTrainingError, check_positive, must
-from w2s_mlflow.gradients import Loss
 from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
+from w2s_mlflow.training import batching, fsdp, microbatches, trainable
+from w2s_mlflow.training import checkpoint as checkpoints
+from w2s_mlflow.training.checkpoint import Checkpoint, Saved, Stop
+from w2s_mlflow.training.microbatches import Loss
 
 Report = Callable[[int, int, dict[str, float]], None]
 Also = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
@@ -127,10 +128,10 @@ def fit(
     with patch_environment(accelerate_use_fsdp="false"):  # it would take the shards for its own
         # Its state is one for all trainings.
         accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=whole)
-    learner = sharded.split(head, group) if launch.shards() else head
+    learner = fsdp.split(head, group) if launch.shards() else head
     weights = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = accelerator.prepare(_optimizer(weights, options))
-    answer = gradients.computing(learner, options.dtype)
+    answer = microbatches.computing(learner, options.dtype)
     steps = options.epochs * math.ceil(len(data) / options.batch_size)
     schedule = LambdaLR(optimizer, lambda step: warmup_then_linear(step, steps))
     order = streams.generator(options.seed, streams.BATCH_ORDER)
@@ -144,7 +145,7 @@ def fit(
                 batch = batching.share(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
                 progress = training.fit.steps / steps
                 _seed_dropout(options.seed, group, training.fit.steps, accelerator.device)
-                value = gradients.of_batch(answer, learner, batch, labels, loss, progress, accelerator.backward, group)
+                value = microbatches.of_batch(answer, learner, batch, labels, loss, progress, accelerator.backward, group)
                 beside = options.also(training.fit.steps, examples, accelerator.backward) if options.also else {}
                 if learner is head:  # shards are summed on their way
                     group.sum_gradients(weights)
@@ -160,15 +161,15 @@ def fit(
                 report(training.fit.steps, steps, values | beside)
                 keep()
             if validate is not None:
-                with sharded.joined(head, learner):
+                with fsdp.joined(head, learner):
                     score = validate(training.fit.steps)
                 training.score(score)
             training.next_epoch()
             keep()
     if training.best is not None:
-        learned.load_state(learner, training.best)
+        trainable.load_state(learner, training.best)
     if learner is not head:
-        sharded.join(head, learner)
+        fsdp.join(head, learner)
     return training.fit
 
 
@@ -219,7 +220,7 @@ class _Training:
         """An epoch has its validation score."""
         self.fit.scores.append(float(value))
         if not self._no_better():
-            self.best, self.fit.best_epoch = copy.deepcopy(learned.state(self.head)), self.epoch
+            self.best, self.fit.best_epoch = copy.deepcopy(trainable.state(self.head)), self.epoch
 
     def next_epoch(self) -> None:
         """An epoch is done."""
@@ -249,8 +250,8 @@ class _Training:
             "schedule": self.schedule.state_dict(),
             "random": random,
         }
-        tensors = {"model": learned.state(self.head), "optimizer": slots, "best": self.best or {}, "random": states}
-        tensors = {name: sharded.gathered(group, keep=self.writes) for name, group in tensors.items()}
+        tensors = {"model": trainable.state(self.head), "optimizer": slots, "best": self.best or {}, "random": states}
+        tensors = {name: fsdp.gathered(group, keep=self.writes) for name, group in tensors.items()}
         if self.writes:
             checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
 
@@ -260,12 +261,12 @@ class _Training:
         slots: dict[int, dict[str, Tensor]] = {}
         here, weights = self.head.state_dict(), self.optimizer.param_groups[0]["params"]
         model, best = (
-            {name: sharded.like(tensor, here[name]) for name, tensor in tensors[part].items()} for part in ("model", "best")
+            {name: fsdp.like(tensor, here[name]) for name, tensor in tensors[part].items()} for part in ("model", "best")
         )
         for name, tensor in tensors["optimizer"].items():
             index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = sharded.like(tensor, weights[int(index)])
-        learned.load_state(self.head, model)
+            slots.setdefault(int(index), {})[slot] = fsdp.like(tensor, weights[int(index)])
+        trainable.load_state(self.head, model)
         own = self.optimizer.param_groups  # whether it is fused is for this device to say
         groups = [kept | {"fused": now["fused"]} for kept, now in zip(state["optimizer"], own, strict=True)]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})

@@ -1,0 +1,1 @@
+"""The training loop: batches, micro-batches, checkpoints, trainable parameters, sharding."""
