@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tests.test_gradients import LOSSES, examples, labels, made
+from tests.training.test_microbatches import LOSSES, examples, labels, made
 from w2s_mlflow.distributed import process_group
 from w2s_mlflow.modeling import inference, language_modeling
 from w2s_mlflow.modeling.heads import Classify

@@ -21,7 +21,7 @@ from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
 from tests._launched import HEADS, ROWS, _backward, _losses
-from tests.test_gradients import examples, labels, made
+from tests.training.test_microbatches import examples, labels, made
 from w2s_mlflow import metrics
 from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.modeling import inference, language_modeling

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SMALL, runs
+from tests.data.test_loading import reviews
 from tests.models.test_hub import made, write
-from tests.stages.test_sources import reviews
 from w2s_mlflow.analysis import stage_tables
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError

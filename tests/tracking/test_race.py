@@ -27,7 +27,7 @@ from mlflow.entities import Run
 
 from tests.conftest import SMALL
 from tests.servers import DEADLINE
-from tests.tracking.test_backends import BACKENDS
+from tests.tracking.backend.test_backends import BACKENDS
 from w2s_mlflow import registry
 from w2s_mlflow.tracking import heartbeat
 

@@ -14,8 +14,8 @@ import torch
 
 from tests import _sharded
 from tests._launched import _backward
-from tests.test_gradients import LOSSES, examples, labels, made
-from tests.test_processes import ROOT
+from tests.distributed.test_process_group import ROOT
+from tests.training.test_microbatches import LOSSES, examples, labels, made
 from w2s_mlflow.modeling import language_modeling
 from w2s_mlflow.training import fsdp, microbatches, trainable
 

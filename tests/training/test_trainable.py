@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_gradients import LOSSES, examples, labels, made
+from tests.training.test_microbatches import LOSSES, examples, labels, made
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference, saved_heads
 from w2s_mlflow.modeling.heads import Classify, Encoded, Head

@@ -15,7 +15,7 @@ import torch
 from tests import _launched
 from w2s_mlflow.distributed.process_group import ALONE, Group
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_shares_are_all_rows_once_in_their_order() -> None:

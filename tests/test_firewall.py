@@ -206,8 +206,9 @@ def test_the_code_that_trains_students_takes_and_gives_no_label(module: ModuleTy
 
 
 def test_the_walk_over_types_sees_labels() -> None:
-    seen = {function.__name__ for function in functions(gold) if types_of(function) & set(LABELS)}
-    assert {"gold_of", "reads", "_rows"} <= seen
+    evaluator = functions(gold) + functions(loading)
+    seen = {function.__name__ for function in evaluator if types_of(function) & set(LABELS)}
+    assert {"gold_of", "reads", "rows"} <= seen
     assert "cut" in {function.__name__ for function in functions(splits) if types_of(function) & set(LABELS)}
 
 
@@ -227,14 +228,16 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
 
 def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator() -> None:
     source = inspect.getsource(student)
-    taken = ("cut", "oracle_labels", "random_labels")
-    assert source.count("_gold.") == sum(source.count(f"_gold.{name}(") for name in taken)
-    assert "_gold" not in inspect.getsource(finetune)
+    taken = ("oracle_labels", "random_labels")
+    assert source.count("ground_truth.") == sum(source.count(f"ground_truth.{name}(") for name in taken)
+    assert "data.gold" not in source and "import gold" not in source
+    assert "ground_truth" not in inspect.getsource(finetune)
 
 
 def test_facilitation_takes_a_cut_and_questions_from_the_evaluator_and_nothing_else() -> None:
     source = inspect.getsource(facilitate)
-    assert source.count("_gold.") == source.count("_gold.cut(") + source.count("_gold.questions(") == 2
+    assert source.count("loading.") == source.count("loading.cut(") + source.count("loading.questions(") == 2
+    assert not any(name in source for name in ("ground_truth", "data.gold", "import gold"))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.test_gradients import examples, made
+from tests.training.test_microbatches import examples, made
 from tests.trunks import ragged
 from w2s_mlflow.distributed.process_group import Group
 from w2s_mlflow.modeling import inference, token_batches

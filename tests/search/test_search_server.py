@@ -19,9 +19,9 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from tests.conftest import SMALL
+from tests.search.test_search import SPACE
+from tests.search.test_trials import searching
 from tests.servers import DEADLINE, end, mlflow_server, postgresql
-from tests.stages.test_search import SPACE
-from tests.stages.test_trials import searching
 from w2s_mlflow.search import storage
 from w2s_mlflow.search import study as search_study
 from w2s_mlflow.search.study import Wanted

@@ -35,7 +35,7 @@ from w2s_mlflow.tracking.fingerprint import Parts
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.training import checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FSDP = {"ACCELERATE_USE_FSDP": "true"}
 OPTIONS: dict[str, Any] = SMALL | {
     "weak": "chess-27k",
