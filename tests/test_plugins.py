@@ -23,7 +23,20 @@ from w2s_mlflow.models import Rung
 from w2s_mlflow.tasks import Task
 
 PACKAGE = Path(w2s_mlflow.__file__).parent
-NO_PLUGINS = {"tracking"}
+NO_PLUGINS = {
+    "analysis",
+    "cli",
+    "data",
+    "debate",
+    "distributed",
+    "local",
+    "methods",
+    "modeling",
+    "pipeline",
+    "search",
+    "tracking",
+    "training",
+}
 """Folders whose files are parts of one thing."""
 FOLDERS = sorted(init.parent.name for init in PACKAGE.glob("*/__init__.py") if init.parent.name not in NO_PLUGINS)
 PLUGINS = [(folder, name) for folder in FOLDERS for name in registry.plugins(folder)]
