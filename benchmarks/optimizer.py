@@ -3,7 +3,8 @@
     python benchmarks/optimizer.py --model DIRECTORY [--steps 20]
 
 DIRECTORY holds a BERT, such as all-MiniLM-L6-v2; a GPT-2 of 124 million random weights is measured beside it. Two twins train
-on the same random tokens; the difference of losses is the largest of all steps. This is why training/loop.py takes the fused one.
+on the same random tokens; the difference of losses is the largest of all steps.
+This is why training/loop.py takes the fused one.
 """
 
 from __future__ import annotations

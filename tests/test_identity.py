@@ -113,13 +113,14 @@ def test_reworded_prose_moves_nothing(before: dict[str, set[str]], package: Path
     assert changed(before) == set()
 
 
-MOVED = ("train", "heads", "tokens", "predict", "records", "metrics", "split", "evidence", "language", "gradients")
+MOVED = ("training", "modeling", "records", "metrics", "data", "distributed", "streams")
 
 
 def test_moved_modules_move_nothing(before: dict[str, set[str]], package: Path) -> None:  # noqa: F811
     for name in MOVED:
         (package / "rooms").mkdir(exist_ok=True)
-        (package / f"{name}.py").rename(package / "rooms" / f"{name}.py")
+        path = package / name if (package / name).is_dir() else package / f"{name}.py"
+        path.rename(package / "rooms" / path.name)
     (package / "rooms" / "__init__.py").write_text("")
     names = "|".join(MOVED)
 
@@ -135,14 +136,15 @@ def test_moved_modules_move_nothing(before: dict[str, set[str]], package: Path) 
         return "\n".join(lines)
 
     rewrite(package, moved)
-    with pytest.MonkeyPatch.context() as patch:  # roots that are modules are named in the code, which moves with them
+    with pytest.MonkeyPatch.context() as patch:  # roots and NEUTRAL are named in the code, which moves with them
         found = source.digests
+        patch.setattr(source, "NEUTRAL", [relocated(module) for module in source.NEUTRAL])
         patch.setattr(source, "digests", lambda roots: found([relocated(root) for root in roots]))
         assert changed(before) == set()
 
 
 def relocated(root: str) -> str:
-    return f"rooms.{root}" if root.partition(":")[0] in MOVED else root
+    return f"rooms.{root}" if re.split("[.:]", root)[0] in MOVED else root
 
 
 TRAINED = set(STAGES) - {"rule", "analyze"}
@@ -150,16 +152,16 @@ FINETUNED = TRAINED - {"generative", "pretrain"}
 EDITS = {
     "a constant of the training loop": ("training/loop.py", "WARMUP = 0.1", "WARMUP = 0.2", TRAINED),
     "an operator of the schedule": ("training/loop.py", "(step + 1) / warm", "(step + 2) / warm", TRAINED),
-    "a default": ("modeling/inference.py", 'dtype: str = "float32") -> Floats:', 'dtype: str = "bfloat16") -> Floats:', FINETUNED),
+    "a default": ("modeling/inference.py", '= "float32") -> Floats:', '= "bfloat16") -> Floats:', FINETUNED),
     "a loss": ("losses/confidence.py", "(1 - a) * labels_NC", "(1 + a) * labels_NC", {"confidence"}),
     "the plain loss": ("losses/cross_entropy.py", "-(labels_NC", "+(labels_NC", FINETUNED),
-    "random labels": ("data/gold.py", "integers(1, classes", "integers(0, classes", {"random"}),
-    "oracle labels": ("data/gold.py", '"transfer", "oracle"', '"supervision", "oracle"', {"oracle"}),
+    "random labels": ("pipeline/ground_truth.py", "integers(1, classes", "integers(0, classes", {"random"}),
+    "oracle labels": ("pipeline/ground_truth.py", '"transfer", "oracle"', '"supervision", "oracle"', {"oracle"}),
     "a judge": ("judges/model.py", "return [", "return [None] or [", {"debate", "align"}),
     "language modelling": ("modeling/language_modeling.py", "HIDDEN = 0.15", "HIDDEN = 0.2", {"generative"}),
     "a rule": ("tasks/chess.py", "def at_random(example: Example)", "def at_random(example: Example, more: int = 1)", {"rule"}),
     "a table": ("tables/pgr.py", "CAPTION = ", "CAPTION = 'x' + ", {"analyze"}),
-    "a message": ("config.py", "must be {rule}, got", "should be {rule}, but is", set()),
+    "a message": ("exceptions.py", "must be {rule}, got", "should be {rule}, but is", set()),
     "the command line": ("cli/app.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
     "the cache": ("local/arrays.py", "def ", "def changed() -> None: ...\n\n\ndef ", set()),
 }  # fmt: skip

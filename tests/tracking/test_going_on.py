@@ -195,7 +195,7 @@ def test_the_parts_are_stored_one_by_one(whole: Result) -> None:
     found = whole
     parts = json.loads(found.artifact("fingerprint.json").read_text())
     assert Parts(**parts).digest() == found.fingerprint
-    assert {"losses.cross_entropy.loss", "train.fit", "split.cut", "models.chess.load"} <= set(parts["source"])
+    assert {"losses.cross_entropy.loss", "training.loop.fit", "data.splits.cut", "models.chess.load"} <= set(parts["source"])
     assert found.tags["w2s.data"] == parts["data"] == loading.cut(supervisor.Config(seed=1, **SMALL).resolved())[1].digest
 
 

@@ -203,14 +203,14 @@ def test_a_name_outside_the_scope_that_binds_it_is_a_reference(made: Path, body:
 def test_options_the_store_caches_and_plug_ins_of_others_are_not_followed(package: Path) -> None:
     reached = source.digests(["stages.student:_make", "losses.confidence"])
     rooms = {name.split(".")[0] for name in reached}
-    assert rooms.isdisjoint({"config", "tracking", "cache", "scratch", "checkpoint", "cli", "tables", "figures", "stats"})
+    assert rooms.isdisjoint({"config", "exceptions", "tracking", "local", "cli", "tables", "figures", "stats"})
     assert {name for name in reached if name.startswith("losses.") and name.count(".") == 2} == {
         f"losses.confidence.{name}" for name in ("BY_ROWS", "Options", "loss", "hardened", "_most_positive")
     }
 
 
 def test_a_root_that_is_not_there_is_an_error(package: Path) -> None:
-    for root in ("nowhere", "train:nothing"):
+    for root in ("nowhere", "training.loop:nothing"):
         with pytest.raises(KeyError, match=r"nowhere|nothing"):
             source.digests([root])
 
@@ -243,7 +243,7 @@ def interpreters() -> list[str]:
 def test_other_versions_of_python_give_the_same_digests() -> None:
     """source.py needs nothing but the standard library, so that it runs as a file."""
     roots, file = (
-        ["stages.student:_make", "tasks.chess", "tokens", "tracking.source"],
+        ["stages.student:_make", "tasks.chess", "modeling.tokenization", "tracking.source"],
         source.PACKAGE / "tracking" / "source.py",
     )
     code = f"import runpy; print(sorted(runpy.run_path({str(file)!r})['digests']({roots}).values()))"

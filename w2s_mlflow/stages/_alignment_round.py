@@ -63,7 +63,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options), rounds=len(debates) + 1)
     others = _Others(weak(config), _before(config), debates)
     config, cut = loading.cut(config.resolved())
-    roots = ["stages._aligning:_make", "losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}"]
+    roots = ["stages._alignment_round:_make", "losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}"]
     roots += ["judges.reward"] if debates else []
     inputs = {"weak": others.weak} | {f"debates_{number}": held for number, held in enumerate(debates, start=2)}
     parts = runs.parts("align", VERSION, config, cut, inputs, roots)

@@ -82,7 +82,7 @@ def run(config: Config) -> Result:
         data=cut.digest,
         inputs={"student": found.fingerprint, "ceiling": top.fingerprint},
         libraries=fingerprint.libraries(),
-        source=source.digests(["stages.errors:_make", "stages._gold:cut", "tables.errors", f"models.{rung.family}:load"]),
+        source=source.digests(["stages.errors:_make", "data.loading:cut", "tables.errors", f"models.{rung.family}:load"]),
         weights=models.revision(rung),
     )
     identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": rung.name, "method": config.method}

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "Config", "run"]
 
 VERSION = 1
-ROOTS = ("stages.facilitate:_make", "stages._gold:questions", "losses.cross_entropy")
+ROOTS = ("stages.facilitate:_make", "data.loading:questions", "losses.cross_entropy")
 ANSWERS = "labels/teacher.parquet"
 """What the strong model has answered to the questions."""
 

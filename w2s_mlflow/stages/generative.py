@@ -105,7 +105,7 @@ def run(config: Config) -> Result:
         data=cut.digest,
         inputs={},
         libraries=fingerprint.libraries(),
-        source=source.digests(["stages.generative:make", "stages._gold:cut", f"models.{rung.family}:load"]),
+        source=source.digests(["stages.generative:make", "data.loading:cut", f"models.{rung.family}:load"]),
         weights=models.revision(rung),
     )
     labels = {"weak": NONE, "strong": rung.name, "method": "generative"}

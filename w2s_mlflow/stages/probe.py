@@ -101,7 +101,7 @@ def run(config: Config) -> Result:
         data=hashlib.sha256(canonical_json([concept.digest for concept in concepts.values()]).encode()).hexdigest()[:32],
         inputs={"student": found.fingerprint},
         libraries=fingerprint.libraries(),
-        source=source.digests(["stages.probe:_make", "stages._gold:concept", f"models.{rung.family}:load"]),
+        source=source.digests(["stages.probe:_make", "data.gold:concept", f"models.{rung.family}:load"]),
         weights=models.revision(rung),
     )
     identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": rung.name, "method": config.method}

@@ -64,7 +64,7 @@ def run(config: Config) -> Result:
         data=cut.digest,
         inputs={},
         libraries={},
-        source=source.digests(["stages.rule:_make", "stages._gold:cut", f"tasks.{task.family}"]),
+        source=source.digests(["stages.rule:_make", "data.loading:cut", f"tasks.{task.family}"]),
     )
     labels = {"weak": NONE, "strong": NONE, "method": f"rule:{config.rule}", "seed": NONE}
     note = f"The one-line rule `{config.rule}` on `{config.task}`: what a student must beat to have learned more."

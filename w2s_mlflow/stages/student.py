@@ -106,9 +106,9 @@ def _roots(config: Config) -> list[str]:
     if config.labels != "nothing":
         found += [f"losses.{config.loss}", "stages.student:_weak_labels"]
     if config.labels == "random":
-        found.append("stages._gold:random_labels")
+        found.append("pipeline.ground_truth:random_labels")
     if ORACLE in (config.labels, config.early_stopping):
-        found.append("stages._gold:oracle_labels")
+        found.append("pipeline.ground_truth:oracle_labels")
     return found
 
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 PACKAGE = Path(__file__).parent.parent
 NAME = "w2s_mlflow"
 NEUTRAL = (
-    *("config", "cache", "scratch", "hub", "checkpoint", "tracking", "pipeline.options", "pipeline.runs", "pipeline.scoring"),
-    *("cli", "arguments", "commands", "listing", "terminal", "leaderboard"),
+    *("config", "exceptions", "registry", "local", "tracking", "training.checkpoint", "search", "analysis", "cli"),
+    *("pipeline.options", "pipeline.runs", "pipeline.scoring"),
 )
 """Modules that make no result, with those below them: a reference into one is kept by name and not followed."""
 PLUGINS = ("losses", "tasks", "models", "judges", "explainers", "tables", "figures")
