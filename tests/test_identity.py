@@ -176,6 +176,14 @@ def test_an_edit_moves_the_results_that_use_it(edit: str, before: dict[str, set[
     assert changed(before) == expected
 
 
+def test_another_training_input_is_another_result(before: dict[str, set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is made from a supervisor is another result with another supervisor, and what is not stays what it is."""
+    monkeypatch.setattr(supervisor, "VERSION", supervisor.VERSION + 1)
+    made = {name for name, found in fingerprints().items() if not before[name] & found}
+    assert made == {"supervisor", "baseline", "confidence", "bootstrap", "random", "facilitate", "probe", "debate", "align"}
+    assert changed(before) == TRAINED - {"ceiling", "oracle", "generative", "pretrain"}
+
+
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
