@@ -24,7 +24,7 @@ def judge(debates: Sequence[Debate]) -> list[Verdict]:
     verdicts = []
     for one in debates:
         first, second = (PREFERRED in side.explanation.pieces for side in (one.first, one.second))
-        verdicts.append(Verdict(2.0 * (first - second), "", one.order, 0))
+        verdicts.append(Verdict(2.0 * (first - second), "", one.order(), 0))
     return verdicts
 
 
