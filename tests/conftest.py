@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,15 @@ def tidy(shared: str) -> Iterator[None]:
     for run in runs():
         if run.info.run_id not in before:
             mlflow.MlflowClient().delete_run(run.info.run_id)
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """The command line changes what this process does at a signal: back to what it was after each test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _current(tracking_uri: str, patch: pytest.MonkeyPatch, directory: Path) -> Iterator[str]:
