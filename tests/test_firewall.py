@@ -177,8 +177,8 @@ def functions(module: ModuleType) -> list[Any]:
 def types_of(function: Any) -> set[Any]:
     """Every type in a signature, however deep."""
     names = (
-        *("Recorder", "Result", "Head", "Parts", "Tensor", "Generator", "Encoded", "Options"),
-        *("Explainer", "Transcript", "Also", "Loss", "Policy", "Read", "Mind"),
+        *("Recorder", "Result", "Head", "FingerprintParts", "Tensor", "Generator", "Encoded", "Options"),
+        *("Explainer", "Transcript", "AuxiliaryObjective", "Loss", "Policy", "EncodedQuestions", "DebaterModel"),
     )
     judging = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": verdicts.Verdicts}
     late: dict[str, Any] = dict.fromkeys(names, object) | judging | {"pd": pd}  # imported for type checkers only

@@ -31,7 +31,7 @@ from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, sweep
 from w2s_mlflow.tracking import followers, recorder, results
 from w2s_mlflow.tracking.backend import server
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.training import checkpoint
 
@@ -46,7 +46,7 @@ OPTIONS: dict[str, Any] = SMALL | {
 }
 STUDENT = ["student", "--json", *(word for name, value in OPTIONS.items() for word in (exceptions.flag(name), str(value)))]
 SHARDS = ("--use_fsdp", "--fsdp_version", "2")
-PARTS = Parts("test", 1, {"size": 3}, "data", {}, {}, {})
+PARTS = FingerprintParts("test", 1, {"size": 3}, "data", {}, {}, {})
 
 
 def launched(line: list[str], directory: Path, kind: Sequence[str] = ("--multi_gpu",)) -> subprocess.Popen[str]:
@@ -168,7 +168,7 @@ def hear(monkeypatch: pytest.MonkeyPatch, *said: Any) -> None:
     monkeypatch.setattr(launch, "agreed", lambda value: next(words))
 
 
-def said(run_id: str, *, finished: bool, parts: Parts = PARTS, reused: bool = False) -> dict[str, Any]:
+def said(run_id: str, *, finished: bool, parts: FingerprintParts = PARTS, reused: bool = False) -> dict[str, Any]:
     return {"parts": followers._said(parts), "run_id": run_id, "finished": finished, "reused": reused}
 
 
@@ -303,7 +303,7 @@ def test_what_the_leader_says_is_heard_in_its_order(monkeypatch: pytest.MonkeyPa
         assert [launch.agreed(value) for value in own] == values
 
 
-@pytest.mark.parametrize(("status", "raised"), [(2, launch.EndedError), (launch.STOPPED, KeyboardInterrupt)])
+@pytest.mark.parametrize(("status", "raised"), [(2, launch.PeerExitedError), (launch.STOPPED, KeyboardInterrupt)])
 def test_the_first_to_end_is_heard_by_who_waits_and_by_who_breaks(
     status: int, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:

@@ -125,10 +125,10 @@ def test_each_fit_starts_from_pretrained_weights_at_its_models_rate_by_ten_to_it
     fit_head = finetune.fit_head
 
     def spy(head: Any, config: Any, *arguments: Any) -> None:
-        plain = models.load(config.rung(), pretrained=True)[0].state_dict()
+        plain = models.load(config.spec(), pretrained=True)[0].state_dict()
         for name, tensor in head.model.state_dict().items():
             torch.testing.assert_close(tensor, plain[name], rtol=0, atol=0)
-        seen.append((config.rung().name, config.learning_rate))
+        seen.append((config.spec().name, config.learning_rate))
         fit_head(head, config, *arguments)
 
     monkeypatch.setattr(finetune, "fit_head", spy)

@@ -17,7 +17,7 @@ from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
 from w2s_mlflow.records import Ints, SoftLabels
 from w2s_mlflow.stages import ceiling, student, supervisor
 from w2s_mlflow.tracking import results
-from w2s_mlflow.tracking.dry_recorder import Rehearsal
+from w2s_mlflow.tracking.dry_recorder import DryRecorder
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
@@ -26,8 +26,8 @@ def config(**options: Any) -> student.Config:
     return student.Config(strong="chess-121k", **SMALL | options)
 
 
-def rehearsal(directory: Path) -> Rehearsal:
-    return Rehearsal("run", directory)
+def rehearsal(directory: Path) -> DryRecorder:
+    return DryRecorder("run", directory)
 
 
 def weak_and_truth(directory: Path, seed: int = 0) -> tuple[supervisor.Config, Split, SoftLabels, SoftLabels]:

@@ -148,7 +148,7 @@ def test_a_job_that_kills_every_process_it_is_given_to_is_called_failed(
     experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_workers, "LIVES", 1)
-    several = search_workers._Several(1)
+    several = search_workers._ProcessPool(1)
     several.add("doomed", Job("rule", rule.Config(rule="random", **SMALL)))
     pid = several.workers[0].process.pid
     assert pid is not None

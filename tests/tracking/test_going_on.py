@@ -19,7 +19,7 @@ from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import heartbeat, results, session, store
 from w2s_mlflow.tracking.backend import server
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, Result
 from w2s_mlflow.training import checkpoint
@@ -106,7 +106,7 @@ def test_a_report_whose_digests_are_missing_is_made_again() -> None:
 def test_reading_a_damaged_artifact_is_refused() -> None:
     found = supervisor.run(TINY)
     cut_file(found.artifact("predictions/selection.parquet"))
-    with pytest.raises(results.TornError, match=r"damaged artifact predictions/selection\.parquet"):
+    with pytest.raises(results.CorruptArtifactError, match=r"damaged artifact predictions/selection\.parquet"):
         found.predictions("selection")
 
 
@@ -194,7 +194,7 @@ def test_parameters_and_tags_of_a_continued_run_are_those_of_a_new_one() -> None
 def test_the_parts_are_stored_one_by_one(whole: Result) -> None:
     found = whole
     parts = json.loads(found.artifact("fingerprint.json").read_text())
-    assert Parts(**parts).digest() == found.fingerprint
+    assert FingerprintParts(**parts).digest() == found.fingerprint
     assert {"losses.cross_entropy.loss", "training.loop.fit", "data.splits.cut", "models.chess.load"} <= set(parts["source"])
     assert found.tags["w2s.data"] == parts["data"] == loading.cut(supervisor.Config(seed=1, **SMALL).resolved())[1].digest
 

@@ -192,13 +192,13 @@ def test_blind_nobody_is_told_which_side_is_strong_and_the_first_is_not_always_t
     assert [("rook" in claims[2 * number]) for number in range(4)] == swapped
 
 
-def reversed_views(run: str) -> Iterator[human_feedback.Shown]:
+def reversed_views(run: str) -> Iterator[human_feedback.DebateForReview]:
     """The debates as somebody sees them who has judged none."""
     return human_feedback.waiting(run, "somebody else")
 
 
 def test_half_of_the_debates_show_the_weak_side_first() -> None:
-    found = [human_feedback.Shown(traces.trace_id("run", str(number)), "", ()).swapped() for number in range(400)]
+    found = [human_feedback.DebateForReview(traces.trace_id("run", str(number)), "", ()).swapped() for number in range(400)]
     assert 160 < sum(found) < 240
 
 

@@ -71,10 +71,10 @@ def test_a_definition_that_moved_and_was_edited_is_one_line(first: Result, packa
     edit(
         package,
         "losses/confidence.py",
-        "from w2s_mlflow.losses import Auxiliary, weight",
-        "from w2s_mlflow.losses import Auxiliary",
+        "from w2s_mlflow.losses import AuxiliaryOptions, weight",
+        "from w2s_mlflow.losses import AuxiliaryOptions",
     )
-    edit(package, "losses/confidence.py", "BY_ROWS", "def weight(progress, options):\n    return 0.5\n\n\nBY_ROWS")
+    edit(package, "losses/confidence.py", "PER_EXAMPLE", "def weight(progress, options):\n    return 0.5\n\n\nPER_EXAMPLE")
     assert why(student.run(config())) == ("source losses.confidence.weight was edited",)
 
 

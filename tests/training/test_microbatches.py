@@ -32,7 +32,7 @@ def named(name: str) -> microbatches.Loss:
         found: Tensor = module.loss(logits, labels_NC, progress, options)
         return found
 
-    return microbatches.ByRows(loss) if module.BY_ROWS else loss
+    return microbatches.PerExampleLoss(loss) if module.PER_EXAMPLE else loss
 
 
 LOSSES = {name: named(name) for name in plugins("losses")}

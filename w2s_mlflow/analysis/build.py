@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from w2s_mlflow.tracking.fingerprint import Parts
+    from w2s_mlflow.tracking.fingerprint import FingerprintParts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -129,7 +129,7 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> Parts:
+def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> FingerprintParts:
     """What the analysis hangs on: which runs with which artifacts and numbers, and the code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint, source
 
@@ -138,7 +138,7 @@ def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str
     marks = sorted([one.run_id, sorted(one.digests.items()), own] for one, own in zip(found, numbers, strict=True))
     said = [[*key, code] for key, code in sorted(codes.items())]
     roots = [f"{folder}.{name}" for folder in ("tables", "figures") for name in registry.plugins(folder)]
-    return fingerprint.Parts(
+    return fingerprint.FingerprintParts(
         stage="analyze",
         version=VERSION,
         options={"filter": config.filter, "experiments": config.experiments},

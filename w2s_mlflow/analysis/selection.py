@@ -22,7 +22,7 @@ BESIDE = ("ceiling", "before")
 
 
 @dataclass
-class Pulled:
+class AnalysisRuns:
     """The runs that are looked at, the oldest first, what their predictions say, and what was left out so far."""
 
     runs: Mapping[str, Result]
@@ -79,7 +79,7 @@ def identified(result: Result) -> dict[str, Any]:
     return row | {"data": result.tags.get("w2s.data", ""), "settings": variants.settings(result)}
 
 
-def one_per_seed(rows: Sequence[dict[str, Any]], pulled: Pulled) -> list[dict[str, Any]]:
+def one_per_seed(rows: Sequence[dict[str, Any]], pulled: AnalysisRuns) -> list[dict[str, Any]]:
     """Of runs that differ in nothing but their code, version or data, the newest; of one cut the newest data, and of all
     seeds the test rows of the newest.
 

@@ -55,7 +55,7 @@ def main() -> None:
         _end(2, str(error))
     except (KeyboardInterrupt, typer.Abort):
         _end(launch.STOPPED, "stopped; what was finished is kept and will be reused")
-    except launch.EndedError as error:
+    except launch.PeerExitedError as error:
         _end(error.status, str(error))
     except Exception as error:  # the server, the disk: what went wrong outside is a sentence, a fault of ours a traceback
         _end(2, _failure(error))

@@ -39,19 +39,19 @@ def of_tasks() -> Table:
 
 
 def of_models() -> Table:
-    """One row per rung of the ladders."""
+    """One row per model of the ladders."""
     return [
         {
-            "model": rung.name,
-            "family": rung.family,
-            "parameters": rung.parameters,
-            "non-embedding": rung.non_embedding,
-            "tier": rung.tier,
-            "learning rate": rung.learning_rate,
-            "pooling": rung.pooling,
-            "source": rung.source or "shipped",
+            "model": spec.name,
+            "family": spec.family,
+            "parameters": spec.parameters,
+            "non-embedding": spec.non_embedding,
+            "tier": spec.tier,
+            "learning rate": spec.learning_rate,
+            "pooling": spec.pooling,
+            "source": spec.source or "shipped",
         }
-        for rung in models.every()
+        for spec in models.every()
     ]
 
 

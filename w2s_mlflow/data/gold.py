@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2s_mlflow.data import loading
-from w2s_mlflow.data.loading import Cutting
+from w2s_mlflow.data.loading import SplitOptions
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example, Gold, Ints, NoLabelError
 
@@ -41,7 +41,7 @@ class Concept:
         return np.split(rows, np.cumsum([len(self.fit_N), len(self.choose_N)]))
 
 
-def concept(config: Cutting, task: str, rows: int) -> Concept:
+def concept(config: SplitOptions, task: str, rows: int) -> Concept:
     """A concept by its task's name, cut with the student's seed; at most so many rows to fit on, and to be scored on.
 
     Raises:
@@ -82,7 +82,7 @@ def reads(gold: Gold) -> dict[str, float]:
     return {f"gold/{name}": count for name, count in gold.ledger().items()}
 
 
-def gold_of(config: Cutting) -> Gold:
+def gold_of(config: SplitOptions) -> Gold:
     """The task's ground truth, with a ledger of its own."""
     return Gold(_labels(config.task, config.data_dir))
 

@@ -17,7 +17,7 @@ from w2s_mlflow.records import Row
 LOG = logging.getLogger("w2s_mlflow")
 
 
-class Cutting(Protocol):
+class SplitOptions(Protocol):
     """The options that cut a task."""
 
     @property
@@ -34,10 +34,10 @@ class Cutting(Protocol):
     def data_dir(self) -> str | None: ...
 
 
-Cut = TypeVar("Cut", bound=Cutting)
+SplitOptionsT = TypeVar("SplitOptionsT", bound=SplitOptions)
 
 
-def cut(config: Cut) -> tuple[Cut, splits.Split]:
+def cut(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Split]:
     """A stage's options with the sizes filled in, and its cut.
 
     Raises:
@@ -52,7 +52,7 @@ def cut(config: Cut) -> tuple[Cut, splits.Split]:
     return sized, _cut(config.task, config.data_dir, config.balance, config.seed, sized.train_size, sized.test_size)
 
 
-def questions(config: Cutting, size: int | None) -> splits.Questions:
+def questions(config: SplitOptions, size: int | None) -> splits.Questions:
     """Rows of the training part that are in neither half of the cut, without labels.
 
     Args:

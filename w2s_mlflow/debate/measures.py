@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from w2s_mlflow.data import spans
 from w2s_mlflow.debate import play
-from w2s_mlflow.debate.play import STRONG, WEAK, Doubles, Played
+from w2s_mlflow.debate.play import STRONG, WEAK, DebateTranscripts, Doubles
 from w2s_mlflow.debate.verdicts import Verdicts
 from w2s_mlflow.records import Debate, Ints
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def measures(played: Played, verdicts: Verdicts) -> dict[str, float]:
+def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
     """What can be said of debates without ground truth, by the names that `stages/debate.py` explains."""
     from w2s_mlflow import stats
 

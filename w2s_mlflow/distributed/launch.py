@@ -48,7 +48,7 @@ BUILT_SHARDED = {
 _turns = itertools.count()
 
 
-class EndedError(Exception):
+class PeerExitedError(Exception):
     """Another process of the launch has ended before, and has said why."""
 
     def __init__(self, status: int) -> None:
@@ -96,7 +96,7 @@ def agreed(value: Any) -> Any:
     """What the leader says, a JSON value, on every process; the others wait for it, and what they give is not used.
 
     Raises:
-        EndedError: another process has ended.
+        PeerExitedError: another process has ended.
         KeyboardInterrupt: another process was stopped.
     """
     if size() == 1:
@@ -116,7 +116,7 @@ def together() -> Iterator[None]:
     """Around what all do at once: where it breaks because another process has ended, what is raised is why that one has.
 
     Raises:
-        EndedError: as `agreed`.
+        PeerExitedError: as `agreed`.
         KeyboardInterrupt: as `agreed`.
         ConfigError: another process has ended without a word.
     """
@@ -205,7 +205,7 @@ def _listen() -> None:
     with contextlib.suppress(RuntimeError):  # the store has gone with the process that held it
         word = json.loads(_store().get(ENDED)) if _met() and _store().check([ENDED]) else None
     if word and word["rank"] != _rank():
-        raise KeyboardInterrupt if word["status"] == STOPPED else EndedError(word["status"])
+        raise KeyboardInterrupt if word["status"] == STOPPED else PeerExitedError(word["status"])
 
 
 def _lost(error: BaseException) -> bool:

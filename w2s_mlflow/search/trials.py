@@ -17,7 +17,7 @@ from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
 from w2s_mlflow.search import space, storage, study
 from w2s_mlflow.search.jobs import Job
 from w2s_mlflow.search.space import Search
-from w2s_mlflow.search.study import Wanted
+from w2s_mlflow.search.study import StudyTarget
 from w2s_mlflow.search.workers import Workers
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ PAUSE, ROUND = 1.0, 10.0
 Jobs = Callable[[Mapping[str, Any]], Sequence[Job]]
 
 
-def run(study: optuna.Study, search: Search, wanted: Wanted, jobs: Jobs, workers: Workers) -> None:
+def run(study: optuna.Study, search: Search, wanted: StudyTarget, jobs: Jobs, workers: Workers) -> None:
     """Bring the study to what is wanted, with whoever else is at it. Ctrl-C leaves what is under way to be tried again.
 
     Args:
@@ -51,7 +51,7 @@ def run(study: optuna.Study, search: Search, wanted: Wanted, jobs: Jobs, workers
     from tqdm import tqdm
 
     with tqdm(total=wanted.trials, unit="trial", dynamic_ncols=True) as bar:
-        going = _Going(study, search, wanted, jobs, workers, bar)
+        going = _TrialLoop(study, search, wanted, jobs, workers, bar)
         with storage.beating(study, going.trial_ids):
             try:
                 going.on()
@@ -80,12 +80,12 @@ class _Trial:
 
 
 @dataclass
-class _Going:
+class _TrialLoop:
     """The loop over trials."""
 
     study: optuna.Study
     search: Search
-    wanted: Wanted
+    wanted: StudyTarget
     jobs: Jobs
     workers: Workers
     bar: tqdm[Any]

@@ -23,7 +23,7 @@ def run(config: Config) -> Result:
     from w2s_mlflow.tracking import store
 
     codes, found = coded_errors.read(config.coded) if config.coded else {}, build.pull(config)
-    order = store.Order(
+    request = store.RunRequest(
         "analyze", build.parts(config, found, codes), config, {}, {}, "Tables, figures and a report of finished runs."
     )
-    return store.produce(order, lambda recorder: build.record(build.load(found, codes), recorder))
+    return store.produce(request, lambda recorder: build.record(build.load(found, codes), recorder))

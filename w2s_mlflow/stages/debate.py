@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from torch import Generator
 
     from w2s_mlflow.explainers import Explainer
-    from w2s_mlflow.explainers.extractive import Mind
-    from w2s_mlflow.explainers.generative import Speaker
+    from w2s_mlflow.explainers.extractive import DebaterModel
+    from w2s_mlflow.explainers.generative import RationaleGenerator
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -120,7 +120,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
     roots += ["explainers.generative"] if config.explainer in SAID else []
     parts = runs.parts("debate", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": judge_options})
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.form}
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.form}
     identity |= {"argues": argues} if argues else {}
 
     def make(recorder: Recorder) -> None:
@@ -150,7 +150,7 @@ def questions(config: Config, cut: Split) -> tuple[Example, ...]:
 
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     asked = questions(config, cut)
-    heads = {side: finetune.kept(found, config.rung().parameters) for side, found in ((WEAK, weak), (STRONG, strong))}
+    heads = {side: finetune.kept(found, config.spec().parameters) for side, found in ((WEAK, weak), (STRONG, strong))}
     policy = _alignment_round.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
     minds = {
         WEAK: participants.mind(heads[WEAK], asked, config),
@@ -170,7 +170,7 @@ def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint:
     kept.unlink(missing_ok=True)
 
 
-def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debater]:
+def debaters(config: Config, minds: Mapping[str, DebaterModel]) -> tuple[Debater, Debater]:
     """Both sides, the strong one first; each draws from a stream of its own."""
     speak = {STRONG: config.form != "no_explanation", WEAK: config.form == "debate"}
 
@@ -187,7 +187,7 @@ def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debate
     return debater(0, STRONG), debater(1, WEAK)
 
 
-def _speaker(config: Config, mind: Mind, side: int) -> Speaker:
+def _speaker(config: Config, mind: DebaterModel, side: int) -> RationaleGenerator:
     from w2s_mlflow.explainers import generative
 
     task, asked = tasks.find(config.task), mind.reading.questions
@@ -196,7 +196,7 @@ def _speaker(config: Config, mind: Mind, side: int) -> Speaker:
     return generative.explainer(config.explainer, mind, tokens, claims, config.seed, side)
 
 
-def _chooser(config: Config, side: str, mind: Mind, random: Generator) -> Explainer:
+def _chooser(config: Config, side: str, mind: DebaterModel, random: Generator) -> Explainer:
     from w2s_mlflow.explainers import extractive
 
     chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer

@@ -97,19 +97,19 @@ def run(config: Config) -> Result:
     from w2s_mlflow.tracking import fingerprint, source
 
     config, cut = loading.cut(config.resolved())
-    rung = models.find(config.strong, "strong")
-    parts = fingerprint.Parts(
+    spec = models.find(config.strong, "strong")
+    parts = fingerprint.FingerprintParts(
         stage="generative",
         version=VERSION,
         options=runs.result_options(config),
         data=cut.digest,
         inputs={},
         libraries=fingerprint.libraries(),
-        source=source.digests(["stages.generative:make", "data.loading:cut", f"models.{rung.family}:load"]),
-        weights=models.revision(rung),
+        source=source.digests(["stages.generative:make", "data.loading:cut", f"models.{spec.family}:load"]),
+        weights=models.revision(spec),
     )
-    labels = {"weak": NONE, "strong": rung.name, "method": "generative"}
-    note = f"`{rung.name}` after language modelling on the unlabelled text of `supervision` and `transfer` (Algorithm 6)."
+    labels = {"weak": NONE, "strong": spec.name, "method": "generative"}
+    note = f"`{spec.name}` after language modelling on the unlabelled text of `supervision` and `transfer` (Algorithm 6)."
     return runs.produce(parts, config, cut, labels, note, lambda recorder: make(config, cut, recorder))
 
 

@@ -26,7 +26,7 @@ from w2s_mlflow.search import grid, space, storage, sweep_file, trials
 from w2s_mlflow.search import study as search_study
 from w2s_mlflow.search import workers as search_workers
 from w2s_mlflow.search.jobs import Job
-from w2s_mlflow.search.study import Wanted
+from w2s_mlflow.search.study import StudyTarget
 from w2s_mlflow.search.sweep_file import parse_seeds as parse_seeds
 from w2s_mlflow.stages import analyze
 
@@ -103,9 +103,9 @@ class Config:
         file = sweep_file.path(self.sweep)
         return space.of(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> StudyTarget:
         """What the study of a search is brought to."""
-        return Wanted(
+        return StudyTarget(
             study=self.study,
             storage=self.storage or os.environ.get(STORAGE) or None,
             sampler=self.sampler or search_study.SAMPLERS[0],

@@ -48,7 +48,7 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class TaskSource:
     """Which splits of which tables are a task's training part and its labelled held-out part."""
 
     table: Table
@@ -73,7 +73,7 @@ class Parts:
 def task(
     name: str,
     family: str,
-    parts: Parts,
+    parts: TaskSource,
     read: Reader,
     *,
     positive: str,

@@ -12,18 +12,18 @@ from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import recorder, session
-from w2s_mlflow.tracking.dry_recorder import Follower
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.dry_recorder import FollowerRecorder
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.recorder import Recorder, Report
 from w2s_mlflow.tracking.results import ARTIFACTS, Result, get
 
 
-def tell(parts: Parts, run_id: str, *, finished: bool, reused: bool = False) -> None:
+def tell(parts: FingerprintParts, run_id: str, *, finished: bool, reused: bool = False) -> None:
     """Say, as the leader, which run this result is, and whether it is finished or now to be made by all."""
     launch.agreed({"parts": _said(parts), "run_id": run_id, "finished": finished, "reused": reused})
 
 
-def follow(parts: Parts, make: Callable[[Recorder], None]) -> Result:
+def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
     """The result as the leader decides: made along with it, as often as it is begun, then read when it is finished.
 
     Raises:
@@ -39,7 +39,7 @@ def follow(parts: Parts, make: Callable[[Recorder], None]) -> Result:
         if said["finished"]:
             return replace(get(said["run_id"]), reused=said["reused"])
         with tempfile.TemporaryDirectory(prefix="w2s-") as directory, launch.together():
-            make(Follower(said["run_id"], Path(directory)))
+            make(FollowerRecorder(said["run_id"], Path(directory)))
 
 
 def attach_once(
@@ -81,5 +81,5 @@ def decided(question: Callable[[], bool]) -> bool:
     return bool(launch.agreed(question() if launch.leads() else None))
 
 
-def _said(parts: Parts) -> dict[str, str]:
+def _said(parts: FingerprintParts) -> dict[str, str]:
     return {name: canonical_json(value) for name, value in asdict(parts).items()}

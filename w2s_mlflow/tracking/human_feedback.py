@@ -43,7 +43,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Shown:
+class DebateForReview:
     """A debate as a person is shown it: the question and what the sides said, without what any judge made of it."""
 
     trace_id: str
@@ -104,7 +104,7 @@ def pull(run: str) -> Assessments:
     return Assessments(found.run_id, votes, unreadable)
 
 
-def waiting(run: str, who: str) -> Iterator[Shown]:
+def waiting(run: str, who: str) -> Iterator[DebateForReview]:
     """The debates of a run that a person has not judged, in the order of their questions' ids. Raises as `pull`."""
     found = list(_traces(results.find(run).run_id, include_spans=True))
     for trace in sorted(found, key=lambda trace: trace.info.tags[traces.QUESTION]):
@@ -112,7 +112,7 @@ def waiting(run: str, who: str) -> Iterator[Shown]:
             yield _shown(trace)
 
 
-def log(shown: Shown, winner: str, who: str) -> None:
+def log(shown: DebateForReview, winner: str, who: str) -> None:
     """Write a person's word on a debate, as the UI would."""
     assert winner in WINNERS
     source = AssessmentSource(AssessmentSourceType.HUMAN, who)
@@ -191,10 +191,10 @@ def _people(assessments: Iterable[Assessment]) -> list[Feedback]:
     return [one for one in own if one.source.source_type == AssessmentSourceType.HUMAN]
 
 
-def _shown(trace: Trace) -> Shown:
+def _shown(trace: Trace) -> DebateForReview:
     root, turns = trace.data.spans[0], [span for span in trace.data.spans if span.span_type == traces.KINDS["side"]]
     said = [Turn(span.name.split(",")[0], *_texts(span.inputs, span.outputs)) for span in turns]
-    return Shown(trace.info.trace_id, str(root.inputs["question"]), tuple(said))
+    return DebateForReview(trace.info.trace_id, str(root.inputs["question"]), tuple(said))
 
 
 def _texts(given: Mapping[str, Any], said: Mapping[str, Any]) -> Sequence[str]:

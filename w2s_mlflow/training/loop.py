@@ -28,11 +28,11 @@ from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 from w2s_mlflow.training import batching, fsdp, microbatches, trainable
 from w2s_mlflow.training import checkpoint as checkpoints
-from w2s_mlflow.training.checkpoint import Checkpoint, Saved, Stop
+from w2s_mlflow.training.checkpoint import Checkpoint, LoadedCheckpoint, SignalGuard
 from w2s_mlflow.training.microbatches import Loss
 
 Report = Callable[[int, int, dict[str, float]], None]
-Also = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
+AuxiliaryObjective = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
 """(step, the batch's examples, what backpropagates a tensor) -> metrics."""
 
 WARMUP = 0.1
@@ -57,7 +57,7 @@ class Options:
     """At most as many tokens go through the model at once as so many of the longest examples of a batch have; None: all."""
     dtype: str = "float32"
     """What the model computes in, float32 or bfloat16; weights, optimizer and loss are float32."""
-    also: Also | None = None
+    also: AuxiliaryObjective | None = None
     """What is learned beside the labels, on the same batches: it adds its gradients, and gives metrics to report."""
 
     def __post_init__(self) -> None:
@@ -255,7 +255,7 @@ class _Training:
         if self.writes:
             checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
 
-    def restore(self, saved: Saved) -> None:
+    def restore(self, saved: LoadedCheckpoint) -> None:
         """Go back to a checkpoint; the random states come last, as nothing may draw between them and the next step."""
         state, tensors = saved.state, checkpoints.tensors(saved)
         slots: dict[int, dict[str, Tensor]] = {}
@@ -291,7 +291,7 @@ def _kept(training: _Training, checkpoint: Checkpoint | None, group: Group) -> I
         raise must("W2S_SCRATCH", "one directory that all processes read", checkpoint.directory)
     if saved:
         training.restore(saved)
-    with Stop() as stop:
+    with SignalGuard() as stop:
 
         def keep() -> None:
             if checkpoint.due(training.fit.steps):

@@ -20,8 +20,8 @@ IDLE = "idle"
 
 
 @dataclass(frozen=True)
-class ByRows:
-    """A loss that is a mean over rows, each of which counts for itself (`BY_ROWS` in losses/)."""
+class PerExampleLoss:
+    """A loss that is a mean over rows, each of which counts for itself (`PER_EXAMPLE` in losses/)."""
 
     loss: Loss
 
@@ -53,11 +53,11 @@ def of_batch(
 ) -> Tensor:
     """The loss on a whole optimizer batch, a scalar; its gradients are added to those of the weights.
 
-    Where each row counts for itself (`ByRows`), each part goes through the model once. Else a loss may need all logits at
-    once: each of several parts first goes through without gradient; the loss on all of them gives the gradient at the logits;
-    and each part goes through again, from the random state that it had, to take its own share of that back. Dropout so drops
-    the same twice. A batch over several processes is one batch, too: each process has its own rows' part of the gradients,
-    whose sum is the whole (`Group.sum_gradients`).
+    Where each row counts for itself (`PerExampleLoss`), each part goes through the model once. Else a loss may need all logits
+    at once: each of several parts first goes through without gradient; the loss on all of them gives the gradient at the
+    logits; and each part goes through again, from the random state that it had, to take its own share of that back. Dropout so
+    drops the same twice. A batch over several processes is one batch, too: each process has its own rows' part of the
+    gradients, whose sum is the whole (`Group.sum_gradients`).
 
     Args:
         batch: its parts; of several processes, those of this one's share.
@@ -69,7 +69,7 @@ def of_batch(
         words = [head.targets(part)[: 0 if IDLE in part else None] for part in batch]
         tokens = group.total(torch.tensor(float(sum(map(len, words))), device=next(head.parameters()).device))
         return _part_by_part(answer, batch, words, tokens, loss, progress, backward, group)
-    if isinstance(loss, ByRows):
+    if isinstance(loss, PerExampleLoss):
         rows = torch.tensor(float(len(labels_NC)), device=labels_NC.device)
         return _part_by_part(answer, batch, _labels(batch, labels_NC, group), rows, loss, progress, backward, group)
     if len(batch) == 1 and group.size == 1:
