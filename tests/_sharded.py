@@ -69,7 +69,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
                 device = torch.device("cpu")
                 parts = batching.share(data, np.arange(rows), micro_batch, device, group, even=launch.shards())
                 loss = _losses(name).get("confidence", language_modeling.loss)
-                value = microbatches.of_batch(learner, learner, parts, labels_NC, loss, 0.5, _backward, group)
+                value = microbatches.batch_gradients(learner, learner, parts, labels_NC, loss, 0.5, _backward, group)
                 place = f"{kind}-{name}/{rows}/{micro_batch}"
                 yield f"{place}/loss", value.reshape(1)
                 found = {key: weight.grad for key, weight in learner.named_parameters() if weight.grad is not None}

@@ -261,7 +261,7 @@ def test_who_follows_reads_what_the_leader_has_made(experiment: str, monkeypatch
     assert found.run_id == recording.run_id and found.reused and found.artifact("words.txt").read_text() == "whole"
     assert [own.run_id for own in made] == ["a", "b"] and not any(own.directory.exists() for own in made)
     kept = made[0].checkpoint(4)
-    assert kept is not None and kept.directory == scratch.place("a")
+    assert kept is not None and kept.directory == scratch.cache_path("a")
     assert len(runs()) == 1 and "x" not in found.metrics
 
 

@@ -54,14 +54,14 @@ def test_every_token_of_a_text_belongs_to_the_piece_it_stands_in(kind: str) -> N
     rows = found.data.rows_per_example
     for row, length in enumerate(found.data.lengths_R):
         question, start = asked[row // rows], found.data.offsets_R[row]
-        texts, cut = question.segments + question.candidates, spans.cut(question)
+        texts, cut = question.segments + question.candidates, spans.spans_of(question)
         for piece in set(found.piece_T[start : start + length]) - {NOWHERE}:
             own = found.data.flat[start : start + length][found.piece_T[start : start + length] == piece]
             said = "".join(str(head.tokenizer.decode(own)).replace("▁", " ").split())
             place = cut[piece]
             expected = texts[place.text][place.start : place.end]
             assert said in (expected, expected.replace("é", "e"), "[UNK]", "<unk>")
-    assert extractive.readable(found).sum(dim=1).tolist() == [len(spans.cut(question)) for question in asked]
+    assert extractive.readable(found).sum(dim=1).tolist() == [len(spans.spans_of(question)) for question in asked]
 
 
 def test_a_piece_that_the_model_does_not_read_cannot_be_chosen() -> None:

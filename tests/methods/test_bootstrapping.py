@@ -93,7 +93,7 @@ def test_each_link_learns_the_labels_that_the_paper_says() -> None:
     assert [link.params["strong"] for link in links] == ["chess-43k", "chess-60k"] * 2
     learned = [link.tags["w2s.labels_run_id"] for link in links]
 
-    cut = loading.cut(config().resolved())[1]
+    cut = loading.resolve_and_split(config().resolved())[1]
     ids = [example.id for example in cut.transfer_validation]
     original = weak.weak_labels().of(ids).argmax(axis=1)
 

@@ -494,7 +494,7 @@ def test_the_hub_is_asked_for_the_commit_and_only_for_what_is_needed(cache: Path
 
     snapshot = cache / "snapshots" / COMMIT
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "look", lambda: None)
+    monkeypatch.setattr(hub, "detect_offline", lambda: None)
     monkeypatch.setattr(huggingface_hub, "model_info", info)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda source, name, revision: str(snapshot / name))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda source, **given: asked.update(given) or str(snapshot))

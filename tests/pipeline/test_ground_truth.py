@@ -31,7 +31,7 @@ def rehearsal(directory: Path) -> DryRecorder:
 
 
 def weak_and_truth(directory: Path, seed: int = 0) -> tuple[supervisor.Config, Split, SoftLabels, SoftLabels]:
-    given, cut = loading.cut(supervisor.Config(**SMALL, seed=seed).resolved())
+    given, cut = loading.resolve_and_split(supervisor.Config(**SMALL, seed=seed).resolved())
     weak = runs.weak_labels(supervisor.run(given))
     return given, cut, weak, ground_truth.oracle_labels(given, cut.transfer + cut.transfer_validation, rehearsal(directory))
 
@@ -117,7 +117,7 @@ def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_
     found = student.run(config(calibrate=True, ceiling="none"))
     weak = results.get(found.tags["w2s.weak_run_id"])
     slice_ = weak.predictions("validation")
-    cut = loading.cut(config().resolved())[1]
+    cut = loading.resolve_and_split(config().resolved())[1]
     assert set(slice_.ids) == {example.id for example in cut.supervision_validation}
     given_ids = [example.id for example in seen[-1].examples]
     temperature = weak.metrics["validation/temperature"]
@@ -132,7 +132,7 @@ def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_
 @pytest.mark.shared
 def test_stopping_by_the_truth_is_counted_said_and_another_result() -> None:
     found, plain = (student.run(config(early_stopping=stop, epochs=4)) for stop in ("oracle", "weak"))
-    cut = loading.cut(config().resolved())[1]
+    cut = loading.resolve_and_split(config().resolved())[1]
     assert found.metrics["gold/transfer/oracle"] == len(cut.transfer_validation)
     assert found.tags["w2s.gold"] == "transfer" and "w2s.gold" not in plain.tags
     assert "validation/oracle_accuracy" in found.metrics and "validation/agreement" not in found.metrics

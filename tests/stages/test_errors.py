@@ -81,7 +81,7 @@ def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any], monkeypatc
     assert sum(found.metrics[f"errors/{name}"] for name in table.TYPES) == pytest.approx(1)
     own, top = (results.get(found.tags[f"w2s.{role}_run_id"]) for role in ("student", "ceiling"))
     head, other = (logged_model.load(run.tags["w2s.model_id"]) for run in (own, top))
-    by_id = {example.id: example for example in loading.cut(config(**texts).resolved())[1].test}
+    by_id = {example.id: example for example in loading.resolve_and_split(config(**texts).resolved())[1].test}
     data = head.encode([by_id[id_] for id_ in rows["id"]])
     for judged, answer, name in ((head, "answer", "own"), (other, "ceiling_answer", "ceiling")):
         kept = attribution.top(head, data, attribution.scores(judged, data, rows[answer].to_numpy(), 16), 0.3)

@@ -78,7 +78,7 @@ def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory in which `datasets` finds data sets by their hub id, as it does for a path that exists; its own cache."""
     import datasets
 
-    monkeypatch.setattr(hub, "look", lambda: None)
+    monkeypatch.setattr(hub, "detect_offline", lambda: None)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
@@ -150,7 +150,7 @@ def test_hub_is_asked_for_the_pinned_configuration(monkeypatch: pytest.MonkeyPat
         asked.append((args, options))
         return datasets.Dataset.from_list(ROWS)
 
-    monkeypatch.setattr(hub, "look", lambda: None)
+    monkeypatch.setattr(hub, "detect_offline", lambda: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     for config, revision in (("default", "abc"), ("small", "abc"), ("small", _hub.CONVERTED)):
         assert len(list(_hub.rows(table(config, revision=revision), "test", "t", None))) == 7

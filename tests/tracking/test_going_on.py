@@ -149,13 +149,13 @@ def test_a_training_goes_on_in_the_same_run_with_the_same_bits(step: int, error:
         with dying(step, error):
             supervisor.run(supervisor.Config(seed=1, **LONG))
         stopped = next(run for run in runs() if run.info.status in ("KILLED", "FAILED"))
-        kept = checkpoint.read(scratch.place(stopped.info.run_id))
+        kept = checkpoint.read(scratch.cache_path(stopped.info.run_id))
         assert (kept is None) == (step == 4), "a death at step 4 comes before the checkpoint of step 4 is written"
         again = supervisor.run(supervisor.Config(seed=1, **LONG))
     assert (again.run_id == stopped.info.run_id) == (kept is not None)
     for part in ("validation", "selection", "test"):
         assert np.array_equal(again.predictions(part).probabilities_NC, whole.predictions(part).probabilities_NC)
-    assert status_of(again.run_id) == "FINISHED" and not scratch.place(again.run_id).exists()
+    assert status_of(again.run_id) == "FINISHED" and not scratch.cache_path(again.run_id).exists()
     for name in ("train/loss", "train/gradient_norm"):
         curve = [(point.step, point.value) for point in history_of(again, name)]
         assert curve == [(point.step, point.value) for point in history_of(whole, name)], "every step is there once"
@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_is_named_and_not_used(whole: Result, caplog: pytes
         with dying(9, KeyboardInterrupt):
             supervisor.run(supervisor.Config(seed=1, **LONG))
         stopped = next(run.info.run_id for run in runs() if run.info.status == "KILLED")
-        file = next(scratch.place(stopped).glob("*.safetensors"))
+        file = next(scratch.cache_path(stopped).glob("*.safetensors"))
         flip_byte(file)
         again = supervisor.run(supervisor.Config(seed=1, **LONG))
     assert again.run_id == stopped and file.name in caplog.text
@@ -195,8 +195,14 @@ def test_the_parts_are_stored_one_by_one(whole: Result) -> None:
     found = whole
     parts = json.loads(found.artifact("fingerprint.json").read_text())
     assert FingerprintParts(**parts).digest() == found.fingerprint
-    assert {"losses.cross_entropy.loss", "training.loop.fit", "data.splits.cut", "models.chess.load"} <= set(parts["source"])
-    assert found.tags["w2s.data"] == parts["data"] == loading.cut(supervisor.Config(seed=1, **SMALL).resolved())[1].digest
+    assert {"losses.cross_entropy.loss", "training.loop.fit", "data.splits.split_task", "models.chess.load"} <= set(
+        parts["source"]
+    )
+    assert (
+        found.tags["w2s.data"]
+        == parts["data"]
+        == loading.resolve_and_split(supervisor.Config(seed=1, **SMALL).resolved())[1].digest
+    )
 
 
 def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +210,7 @@ def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: 
     with dying(9, KeyboardInterrupt):
         supervisor.run(supervisor.Config(seed=4, **LONG))
     asleep = runs()[0].info.run_id
-    kept = scratch.place(asleep)
+    kept = scratch.cache_path(asleep)
     monkeypatch.setattr(heartbeat, "STALE", 0.2)
     monkeypatch.setattr(store, "POLL", 0.05)
     server.client().set_tag(asleep, heartbeat.WORKER, str(heartbeat.me()))

@@ -369,11 +369,11 @@ def test_what_has_not_changed_is_read_once_and_damage_seen_of_the_same_size(monk
 
 def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
-    old, new, foreign = scratch.place("0" * 32), scratch.place("f" * 32), tmp_path / "scratch" / "data set"
+    old, new, foreign = scratch.cache_path("0" * 32), scratch.cache_path("f" * 32), tmp_path / "scratch" / "data set"
     for directory in (old, new, foreign):
         directory.mkdir(parents=True)
         (directory / "state.json").write_text("{}")
-    partials = [scratch.place("digests") / f"{name}{scratch.PARTIAL}" for name in ("old", "new")]
+    partials = [scratch.cache_path("digests") / f"{name}{scratch.PARTIAL}" for name in ("old", "new")]
     partials[0].parent.mkdir()
     for file in partials:
         file.touch()

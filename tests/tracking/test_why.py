@@ -99,7 +99,7 @@ def test_a_newer_library(first: Result, monkeypatch: pytest.MonkeyPatch) -> None
 def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """From here on one row of the test part has the other label; its id."""
     task = tasks.find("chess")
-    rows, victim = task.load(None), loading.cut(config().resolved())[1].test[0].id
+    rows, victim = task.load(None), loading.resolve_and_split(config().resolved())[1].test[0].id
     heldout = tuple(dataclasses.replace(row, label=1 - row.label) if row.example.id == victim else row for row in rows.heldout)
     edited = dataclasses.replace(task, load=lambda data_dir: Rows(rows.train, heldout))
     monkeypatch.setattr(tasks, "find", lambda name: edited)
@@ -109,7 +109,7 @@ def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def _clear() -> None:
-    for cached in (loading._cut, loading._pool, loading._load, gold._labels, ground_truth._row_digests):
+    for cached in (loading._split, loading._pool, loading._load, gold._labels, ground_truth._row_digests):
         cached.cache_clear()
 
 

@@ -49,7 +49,7 @@ def concept(config: SplitOptions, task: str, rows: int) -> Concept:
     """
     sizes = (config.train_size, config.test_size) if task == config.task else (None, None)
     own = _Cut(task, config.seed, *sizes, balance=False, data_dir=config.data_dir)
-    sized, found = loading.cut(own)
+    sized, found = loading.resolve_and_split(own)
     gold, parts = gold_of(sized), (found.supervision[:rows], found.supervision_validation, found.test[:rows])
     fit_N, choose_N = (read(gold, part, "supervision", "probe") for part in parts[:2])
     test_N = read(gold, parts[2], "test", "probe")

@@ -79,7 +79,7 @@ def ask(name: str, judge: Judge, debates: Sequence[Debate], kept: Path) -> Verdi
 
 def place(fingerprint: str) -> Path:
     """Where the verdicts of a run that is not finished are kept."""
-    return scratch.place("verdicts") / f"{fingerprint}.jsonl"
+    return scratch.cache_path("verdicts") / f"{fingerprint}.jsonl"
 
 
 def _key(name: str, debate: Debate) -> str:

@@ -41,7 +41,7 @@ class EncodedQuestions:
 
 def read(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
     """The questions as `head` encodes them, with the pieces that their tokens belong to."""
-    data, cuts = head.encode(questions), [spans.cut(question) for question in questions]
+    data, cuts = head.encode(questions), [spans.spans_of(question) for question in questions]
     piece_T = np.concatenate([*_pieces(head, questions, cuts), np.empty(0, dtype=np.int64)])
     assert len(piece_T) == len(data.flat)
     return EncodedQuestions(questions, data, piece_T, np.array([len(cut) for cut in cuts], dtype=np.int64))

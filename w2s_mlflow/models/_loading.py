@@ -93,7 +93,7 @@ def _fetched(source: str, commit: str) -> str:
     """The directory in the hub's cache where a commit's files lie, fetched where they are not there yet."""
     import huggingface_hub
 
-    hub.look()
+    hub.detect_offline()
     try:
         return str(huggingface_hub.snapshot_download(source, revision=commit, allow_patterns=list(NEEDED)))
     except Exception as error:  # the hub raises a dozen kinds: gated, no answer, no space on the disk

@@ -58,7 +58,7 @@ def build_head(config: Training, *, pretrained: bool = True, start: Path | None 
         safetensors.torch.load_model(model, str(start))
     classes = tasks.find(config.task).classes
     head = heads.build(str(config.head), model, tokenizer, classes, config.pooling, config.max_length)
-    loop.place(head)
+    loop.to_device(head)
     return head
 
 
@@ -73,7 +73,7 @@ def kept(found: Result, parameters: int | None = None) -> Head:
 
     head = logged_model.load(found.tags[runs.MODEL])
     loop.use_threads(parameters or head.model.num_parameters())
-    loop.place(head)
+    loop.to_device(head)
     return head
 
 

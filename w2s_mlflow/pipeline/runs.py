@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("w2s_mlflow")
 MODEL = "w2s.model_id"
 """The tag with the id of a run's logged model."""
-ROOTS = ("data.loading:cut", "records:SoftLabels", "records:Predictions")
+ROOTS = ("data.loading:resolve_and_split", "records:SoftLabels", "records:Predictions")
 """The roots of every trained result's source, beside what its stage names and its model family. Not its task: all that a task
 says is in the rows, and these are in the data's digest, so that the same rows from another source are the same result."""
 LABELS = "w2s.labels"

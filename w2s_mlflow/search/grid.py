@@ -36,7 +36,7 @@ def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Map
     for seed in seeds:
         for setting in settings:
             one = job(dict(setting) | dict(sizes), seed)
-            loading.cut(one.config.resolved())  # sizes that a task does not have end here, before any run starts
+            loading.resolve_and_split(one.config.resolved())  # sizes that a task does not have end here, before any run starts
             found.setdefault(records.canonical_json([one.stage, options.as_dict(one.config)]), one)
     return list(found.values())
 

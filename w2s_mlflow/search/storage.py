@@ -76,7 +76,7 @@ def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTria
 
 def journal(name: str) -> Path:
     """The file of a study on this machine alone."""
-    return scratch.place("studies") / f"{name}.log"
+    return scratch.cache_path("studies") / f"{name}.log"
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     """
     config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options), rounds=len(debates) + 1)
     others = _AlignmentInputs(weak(config), _before(config), debates)
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     roots = ["stages._alignment_round:_make", "losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}"]
     roots += ["judges.reward"] if debates else []
     inputs = {"weak": others.weak} | {f"debates_{number}": held for number, held in enumerate(debates, start=2)}

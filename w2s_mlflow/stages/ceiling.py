@@ -38,7 +38,7 @@ class Config(SupervisedTraining):
 
 def run(config: Config) -> Result:
     """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     parts = runs.parts("ceiling", VERSION, config, cut, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
     labels = {"weak": NONE, "strong": config.spec().name, "method": "ceiling"}
     note = f"`{config.spec().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."

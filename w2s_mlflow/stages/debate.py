@@ -113,7 +113,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
         config: with the judges' options resolved.
         argues: what is to be known of the strong side, where these options do not say it.
     """
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     inputs = {"weak": weak, "student": strong}
     judge_options = participants.values(config.judge, config.judge_options)
     roots = ["stages.debate:_make", "explainers.extractive", *(f"judges.{name}" for name in judge_options)]

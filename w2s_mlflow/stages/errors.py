@@ -71,7 +71,7 @@ def run(config: Config) -> Result:
     if config.reads_text():
         own["keep_model"] = "always"
     found = student.run(student.Config(**own))
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     kept = {"keep_model": own["keep_model"]}
     top = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | kept))
     spec = config.spec()
@@ -82,7 +82,9 @@ def run(config: Config) -> Result:
         data=cut.digest,
         inputs={"student": found.fingerprint, "ceiling": top.fingerprint},
         libraries=fingerprint.libraries(),
-        source=source.digests(["stages.errors:_make", "data.loading:cut", "tables.errors", f"models.{spec.family}:load"]),
+        source=source.digests(
+            ["stages.errors:_make", "data.loading:resolve_and_split", "tables.errors", f"models.{spec.family}:load"]
+        ),
         weights=models.revision(spec),
     )
     identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": spec.name, "method": config.method}

@@ -62,7 +62,7 @@ class _FacilitationContext:
 
 def run(config: Config) -> Result:
     """The last turn's weak model, found or trained, with all it needs. Raises ConfigError before anything is written."""
-    asked, (config, cut) = config, loading.cut(config.resolved())
+    asked, (config, cut) = config, loading.resolve_and_split(config.resolved())
     learner, questions = config.learner(), _questions(config, cut)
     teacher = _teacher(asked, config, cut)
     shared = config.shared() | {"keep_model": "always" if config.start == SUPERVISOR else "never"}

@@ -96,7 +96,7 @@ def run(config: Config) -> Result:
     """The run of the model that has read, found or made. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     spec = models.find(config.strong, "strong")
     parts = fingerprint.FingerprintParts(
         stage="generative",
@@ -105,7 +105,7 @@ def run(config: Config) -> Result:
         data=cut.digest,
         inputs={},
         libraries=fingerprint.libraries(),
-        source=source.digests(["stages.generative:make", "data.loading:cut", f"models.{spec.family}:load"]),
+        source=source.digests(["stages.generative:make", "data.loading:resolve_and_split", f"models.{spec.family}:load"]),
         weights=models.revision(spec),
     )
     labels = {"weak": NONE, "strong": spec.name, "method": "generative"}
@@ -122,7 +122,7 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
     loop.seed_everything(config.seed)
     loop.use_threads(models.find(config.strong, "strong").parameters)
     head = language_modeling.head_for(*models.load(models.find(config.strong, "strong"), pretrained=True))
-    loop.place(head)
+    loop.to_device(head)
     length = language_modeling.block_length(head, config.block, BLOCK)
     random = streams.generator(config.seed, streams.MASKED_TOKENS)
     read = head.pack(texts((*cut.supervision, *cut.transfer), compare), length, random)

@@ -86,7 +86,7 @@ def run(config: Config) -> Result:
 
     own = {field.name: getattr(config, field.name) for field in fields(student.Config)}
     found = student.run(student.Config(**own | {"keep_model": "always"}))
-    config, _ = loading.cut(config.resolved())
+    config, _ = loading.resolve_and_split(config.resolved())
     concepts = {name: gold.concept(config, name, config.probe_size) for name in config.named()}
     for name, concept in concepts.items():
         if len(set(concept.fit_N)) < 2:

@@ -56,7 +56,7 @@ def run(config: Config) -> Result:
     from w2s_mlflow.tracking import fingerprint, source
 
     task = tasks.find(config.task)
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     parts = fingerprint.FingerprintParts(
         stage="rule",
         version=VERSION,
@@ -64,7 +64,7 @@ def run(config: Config) -> Result:
         data=cut.digest,
         inputs={},
         libraries={},
-        source=source.digests(["stages.rule:_make", "data.loading:cut", f"tasks.{task.family}"]),
+        source=source.digests(["stages.rule:_make", "data.loading:resolve_and_split", f"tasks.{task.family}"]),
     )
     labels = {"weak": NONE, "strong": NONE, "method": f"rule:{config.rule}", "seed": NONE}
     note = f"The one-line rule `{config.rule}` on `{config.task}`: what a student must beat to have learned more."

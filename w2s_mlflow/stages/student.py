@@ -59,7 +59,7 @@ def on_labels_of(labeller: Result, config: Config) -> Result:
 
 
 def _run(config: Config, labeller: Result | None) -> Result:
-    asked, (config, cut) = config, loading.cut(config.resolved())
+    asked, (config, cut) = config, loading.resolve_and_split(config.resolved())
     given = _labels_given(config, cut)
     if labeller is None and (run_id := labels_run(config.labels)) is not None:
         labeller = runs.labeller(run_id, config.weak, cut)

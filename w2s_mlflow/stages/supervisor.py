@@ -40,7 +40,7 @@ class Config(SupervisedTraining):
 
 def run(config: Config) -> Result:
     """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     parts = runs.parts("supervisor", VERSION, config, cut, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
     labels = {"weak": config.spec().name, "strong": NONE, "method": "supervisor"}
     note = f"`{config.spec().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."

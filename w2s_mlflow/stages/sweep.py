@@ -173,7 +173,7 @@ def _searched(config: Config, search: Search) -> Result:
         return [Job(search.stage, one) for one in space.configs(search, given, config.trial_seeds(), config.sizes())]
 
     for job in trial({}):
-        loading.cut(job.config.resolved())  # what cannot be cut ends here, before any run starts
+        loading.resolve_and_split(job.config.resolved())  # what cannot be cut ends here, before any run starts
     name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
     *waiting, best = search_study.rehearsed(search, wanted, digest)
     of_trials = [job for given in waiting for job in trial(given)]  # what cannot be run ends here, too

@@ -129,7 +129,7 @@ def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Tabl
 
 
 def _from_hub(table: Table, split: str) -> pa.Table:
-    hub.look()
+    hub.detect_offline()
     import datasets
 
     shown = datasets.is_progress_bar_enabled()

@@ -37,7 +37,7 @@ class FollowerRecorder(DryRecorder):
 
     def checkpoint(self, every: int) -> Checkpoint:
         """The leader's, to go on from."""
-        return Checkpoint(scratch.place(self.run_id), every)
+        return Checkpoint(scratch.cache_path(self.run_id), every)
 
     def weights(self, path: str, model: Module) -> None:
         pass

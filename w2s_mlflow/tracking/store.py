@@ -205,7 +205,7 @@ def _finish(run: Run) -> bool:
         return False
     sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # the same words twice are no error
     if sealed:
-        checkpoint.clear(scratch.place(run.info.run_id))
+        checkpoint.clear(scratch.cache_path(run.info.run_id))
         client().set_terminated(run.info.run_id, "FINISHED")
     return sealed
 
@@ -227,13 +227,13 @@ def _settled(runs: list[Run]) -> Run | None:
             continue
         owner = heartbeat.Worker.parse(run.data.tags.get(heartbeat.WORKER, ""))
         over = owner.gone() if owner else run.info.status != "RUNNING"
-        if continued is None and over and checkpoint.exists(scratch.place(run.info.run_id)):
+        if continued is None and over and checkpoint.exists(scratch.cache_path(run.info.run_id)):
             continued = run
             continue
         if run.info.status == "RUNNING":
             client().set_terminated(run.info.run_id, "KILLED")
         if over:
-            checkpoint.clear(scratch.place(run.info.run_id))
+            checkpoint.clear(scratch.cache_path(run.info.run_id))
     return continued
 
 

@@ -87,7 +87,7 @@ def use_threads(parameters: int) -> None:
     torch.set_num_threads(1 if parameters < SMALL else THREADS)
 
 
-def place(head: Head) -> None:
+def to_device(head: Head) -> None:
     """Move a head to where it is trained: an accelerator, where there is one."""
     head.to(process_group.state().device)
 
@@ -137,7 +137,7 @@ def fit(
     order = streams.generator(options.seed, streams.BATCH_ORDER)
     training = _Training(learner, optimizer, schedule, order, accelerator.is_main_process)
 
-    with _kept(training, checkpoint, group) as keep:
+    with _checkpointed(training, checkpoint, group) as keep:
         while not training.over(options.epochs):
             learner.train()
             for examples in training.batches(data.lengths_N(), options.batch_size):
@@ -145,7 +145,9 @@ def fit(
                 batch = batching.share(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
                 progress = training.fit.steps / steps
                 _seed_dropout(options.seed, group, training.fit.steps, accelerator.device)
-                value = microbatches.of_batch(answer, learner, batch, labels, loss, progress, accelerator.backward, group)
+                value = microbatches.batch_gradients(
+                    answer, learner, batch, labels, loss, progress, accelerator.backward, group
+                )
                 beside = options.also(training.fit.steps, examples, accelerator.backward) if options.also else {}
                 if learner is head:  # shards are summed on their way
                     group.sum_gradients(weights)
@@ -278,7 +280,7 @@ class _Training:
 
 
 @contextlib.contextmanager
-def _kept(training: _Training, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
+def _checkpointed(training: _Training, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
     """Go on from the checkpoint, if there is one; what is yielded is called after each step and epoch, to save and to stop.
 
     Several processes read the same checkpoint, and stop at the same step, whichever of them is told to.
@@ -287,7 +289,7 @@ def _kept(training: _Training, checkpoint: Checkpoint | None, group: Group) -> I
         yield lambda: None
         return
     saved = checkpoints.read(checkpoint.directory)
-    if not group.alike(saved.file.name if saved else ""):
+    if not group.agree_on(saved.file.name if saved else ""):
         raise must("W2S_SCRATCH", "one directory that all processes read", checkpoint.directory)
     if saved:
         training.restore(saved)

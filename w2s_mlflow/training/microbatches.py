@@ -41,7 +41,7 @@ def computing(learner: Answer, dtype: str) -> Answer:
     return answer
 
 
-def of_batch(
+def batch_gradients(
     answer: Answer,
     head: Head,
     batch: Sequence[Batch],
@@ -64,7 +64,7 @@ def of_batch(
         labels_NC: the labels of the whole batch, in its order; None where the text is its own label.
         backward: backpropagates a tensor, from a `gradient` where it is no scalar.
     """
-    answer = _heard(answer)
+    answer = _counted(answer)
     if labels_NC is None:
         words = [head.targets(part)[: 0 if IDLE in part else None] for part in batch]
         tokens = group.total(torch.tensor(float(sum(map(len, words))), device=next(head.parameters()).device))
@@ -81,7 +81,7 @@ def of_batch(
         for part in batch:
             states.append(_random(device))
             parts.append(answer(part))
-    logits_NC = group.whole(torch.cat(parts), len(labels_NC)).requires_grad_()
+    logits_NC = group.gather(torch.cat(parts), len(labels_NC)).requires_grad_()
     value = loss(logits_NC, labels_NC, progress)
     (gradient_NC,) = torch.autograd.grad(value, logits_NC)
     after, mine_N = _random(device), torch.from_numpy(group.share(np.arange(len(labels_NC))))
@@ -128,7 +128,7 @@ def _part_by_part(
     return group.total(value)
 
 
-def _heard(answer: Answer) -> Answer:
+def _counted(answer: Answer) -> Answer:
     """What counts of an answer."""
 
     def heard(batch: Batch) -> Tensor:
