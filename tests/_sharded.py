@@ -135,7 +135,7 @@ def continued(directory: Path) -> dict[str, Tensor]:
     """Trainings that go on from a stop in shards, and from one of a process alone, whose checkpoint lies in `alone`."""
     stopped(directory / "shards")
     distributed.barrier()
-    if launch.leads():
+    if launch.is_leader():
         shutil.copytree(directory / "shards", directory / "copy")
     distributed.barrier()
     found = going_on("continued/shards", directory / "copy") | going_on("continued/alone", directory / "alone")

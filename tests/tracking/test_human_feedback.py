@@ -70,7 +70,7 @@ def test_votes_are_pulled_and_counted_and_the_missing_ones_too(run: str) -> None
         "q3": [],
     }
     expected = f"people have judged 3 of 4 debates of run {run}, with 4 votes; 1 are missing; two people who judge the same "
-    assert found.said() == expected + "debate agree in 0%"
+    assert found.describe() == expected + "debate agree in 0%"
     found.check()
 
 
@@ -101,7 +101,7 @@ def test_other_feedback_is_no_vote_and_what_cannot_be_read_is_told(run: str) -> 
         trace_id=traces.trace_id(run, "q3"), name="quality", value="strong", source=AssessmentSource("HUMAN", "ann")
     )
     found = human_feedback.pull(run)
-    assert found.judged == 0 and found.unreadable == 2 and found.said().endswith("; 2 say neither of strong, weak, tie")
+    assert found.judged == 0 and found.unreadable == 2 and found.describe().endswith("; 2 say neither of strong, weak, tie")
 
 
 @pytest.mark.parametrize(("judged", "fails"), [(0, True), (2, True), (3, False)])

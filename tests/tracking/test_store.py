@@ -209,7 +209,7 @@ def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
     names = {"HERE": gone()}
     other = left("RUNNING", {key: names.get(value, value) for key, value in tags.items()})
     heartbeat._settle.cache_clear()
-    heartbeat.settle()
+    heartbeat.cleanup_once()
     found = store.produce(request(), text())
     assert found.run_id != other and not found.reused
     assert status_of(other) == "KILLED"
@@ -315,7 +315,7 @@ def test_orphans_are_closed_by_the_next_start() -> None:
     launch = client.create_run(experiment, start_time=long_ago, tags=launched).info.run_id
     building = client.create_run(experiment, tags=launched).info.run_id
     heartbeat._settle.cache_clear()
-    heartbeat.settle()
+    heartbeat.cleanup_once()
     assert [status_of(run) for run in (dead, launch)] == ["KILLED", "KILLED"]
     assert [status_of(run) for run in (alive, foreign, building)] == ["RUNNING"] * 3
 
@@ -381,7 +381,7 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: P
     for path in (old, foreign, partials[0]):
         os.utime(path, (long_ago, long_ago))
     heartbeat._settle.cache_clear()
-    heartbeat.settle()
+    heartbeat.cleanup_once()
     assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True)
     assert [file.exists() for file in partials] == [False, True]
 

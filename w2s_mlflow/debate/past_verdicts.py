@@ -56,7 +56,7 @@ def _people(chosen: Any) -> dict[str, str]:
     from w2s_mlflow.tracking import human_feedback
 
     found = human_feedback.pull(_run(chosen.run).run_id)
-    LOG.info("%s", found.said())
+    LOG.info("%s", found.describe())
     found.check()
     return {"run": found.run_id, "heard": found.digest()}
 

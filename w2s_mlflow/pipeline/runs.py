@@ -155,14 +155,14 @@ def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Hea
 
     if plan := session.current().plan:
         return found if whole() else plan.again(found)
-    if followers.decided(whole):
+    if followers.leader_decides(whole):
         return found
     fitted, reads = (head, {}) if head is not None else _fitted_again(found, make)
 
     def keep() -> Result:
         return recorder.attach(found, "model", lambda directory: None, reads, {MODEL: logged_model.log(found.run_id, fitted)})
 
-    return followers.led(found, keep)
+    return followers.leader_only(found, keep)
 
 
 def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:

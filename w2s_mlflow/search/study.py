@@ -246,7 +246,7 @@ def settle(study: optuna.Study) -> None:
     with search_storage.quietly():
         optuna.storages.fail_stale_trials(study)
     if len(under_way(study)) < len(running):
-        heartbeat.bury()
+        heartbeat.kill_orphans()
 
 
 def rehearsed(search: Search, wanted: StudyTarget, digest: str) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ class Assessments:
         """Debates with a vote."""
         return sum(bool(own) for own in self.votes.values())
 
-    def said(self) -> str:
+    def describe(self) -> str:
         """How many are there, how many are missing, and how far people agree."""
         votes, agreement = sum(map(len, self.votes.values())), human.agreement(list(self.votes.values()))
         found = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
@@ -81,7 +81,7 @@ class Assessments:
         """Raise ConfigError where half of the debates, or more, have no vote."""
         if 2 * self.judged <= len(self.votes):
             how = f"in the MLflow UI or with python -m w2s_mlflow judge {self.run_id}"
-            raise ConfigError(f"too few verdicts of people: {self.said()}; give more than half a feedback `{NAME}`, {how}")
+            raise ConfigError(f"too few verdicts of people: {self.describe()}; give more than half a feedback `{NAME}`, {how}")
 
     def digest(self) -> str:
         """What was said, as one word: equal votes, equal word."""

@@ -170,7 +170,7 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
         SupersededError: `seal` said no.
     """
     run_id = continued or _create(header)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory, heartbeat.beating(run_id):
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory, heartbeat.heartbeat(run_id):
         recorder = Recorder(run_id, Path(directory))
         try:
             if continued:
@@ -194,7 +194,7 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
     """A run that has no fingerprint and is never reused, such as a trial. Raises ConfigError for one of several processes."""
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
-    heartbeat.settle()
+    heartbeat.cleanup_once()
     with recording(Header(name, {"w2s.stage": stage}, params, note), seal=lambda run_id: True) as recorder:
         yield recorder
 

@@ -75,14 +75,14 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
             return known
         runs = [run for run in active(runs_of(request.parts.digest())) if _is_reusable(run)]
         return plan.add(request.name, request.parts, request.identity, flat(request.config), runs)
-    if not launch.leads():
+    if not launch.is_leader():
         return followers.follow(request.parts, make)
-    heartbeat.settle()
+    heartbeat.cleanup_once()
     search = _RunSearch(request.parts.digest())
     while True:
         found = search.step()
         if isinstance(found, Result):
-            followers.tell(request.parts, found.run_id, finished=True, reused=True)
+            followers.announce(request.parts, found.run_id, finished=True, reused=True)
             return found
         if found is not None:
             with contextlib.suppress(SupersededError):  # asleep for too long: what the other has made is found next
@@ -94,11 +94,11 @@ def _made(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]
     with recording(header, turn.claim.seal, continued.info.run_id if continued else None) as recorder:
         recorder.json("config.json", as_dict(request.config))
         recorder.json("fingerprint.json", asdict(request.parts))
-        followers.tell(request.parts, recorder.run_id, finished=False)
-        with launch.together():
+        followers.announce(request.parts, recorder.run_id, finished=False)
+        with launch.peer_failure_guard():
             make(recorder)
     found = get(recorder.run_id)
-    followers.tell(request.parts, found.run_id, finished=True)
+    followers.announce(request.parts, found.run_id, finished=True)
     LOG.info("trained %s in %.1f s%s", request.name, found.seconds, ", continued from a checkpoint" if continued else "")
     return found
 
@@ -127,7 +127,7 @@ class _RunSearch:
         every = runs_of(self.fingerprint)
         runs = active(every)
         for run in runs:
-            if run.info.status == "FINISHED" and _is_reusable(run) and (found := _whole(run)):
+            if run.info.status == "FINISHED" and _is_reusable(run) and (found := _verified(run)):
                 LOG.debug("reused  %s", found.name)
                 return found
         # Whatever its status: a stranger may have taken an owner for dead that was only asleep, and is now awake.
@@ -169,7 +169,7 @@ class _RunSearch:
         time.sleep(POLL)
 
 
-def _whole(run: Run) -> Result | None:
+def _verified(run: Run) -> Result | None:
     """A finished run, undamaged; a damaged one is named, marked and never used again."""
     for look in range(LOOKS):
         found = result(run, reused=True)
