@@ -113,7 +113,7 @@ def trials() -> dict[str, float]:
     def jobs(given: Mapping[str, Any]) -> list[Any]:
         return [Free(given["alpha"]), Free(given["warmup"])]
 
-    with postgresql() as storage, search_workers.hired(1) as alone:
+    with postgresql() as storage, search_workers.worker_pool(1) as alone:
         os.environ["MLFLOW_TRACKING_URI"] = storage.replace("/postgres", "/w2s")
         database(storage)
         wanted = search_study.StudyTarget(storage=storage, trials=BEFORE + MEASURED)

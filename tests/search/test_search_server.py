@@ -129,9 +129,9 @@ def test_a_trial_of_another_machine_is_dead_when_its_heart_is_silent(
     for trial in (alive, dead):
         trial.set_user_attr(search_study.OWNER, "another-12345678:1:1")
         study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-    with storage.beating(study, lambda: [alive._trial_id]):
+    with storage.heartbeat(study, lambda: [alive._trial_id]):
         time.sleep(5)
-        search_study.settle(study)
+        search_study.cleanup_once(study)
     states = [trial.state for trial in study.get_trials()]
     assert states == [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]
     assert study.get_trials()[2].system_attrs["fixed_params"] == dead.params

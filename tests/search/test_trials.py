@@ -73,7 +73,7 @@ def brought(
     def jobs(given: Mapping[str, Any]) -> list[Any]:
         return [Told(lambda place=place: say(given, place)) for place in range(of)]  # type: ignore[misc]
 
-    with search_workers.hired(1) as workers:
+    with search_workers.worker_pool(1) as workers:
         trials.run(study, search, wanted, jobs, workers)
     return study
 
@@ -163,7 +163,7 @@ def test_two_that_draw_from_one_study_make_no_trial_too_many_and_none_twice() ->
     both = [search_study.opened(search, wanted, "digest", 1) for _ in range(2)]
 
     def draw(study: optuna.Study) -> None:
-        while search_study.has_room(study, wanted):
+        while search_study.below_trial_limit(study, wanted):
             if asked := search_study.ask(study, search, wanted):
                 drawn.append(asked[1]["x"])
                 search_study.tell(study, asked[0].number, asked[1]["x"], "complete")
@@ -182,7 +182,7 @@ def test_a_trial_that_was_given_up_is_tried_again_with_its_options_once() -> Non
     asked = search_study.ask(study, search, wanted)
     assert asked is not None
     for _ in range(2):  # as two processes would
-        search_study.give_up(study, asked[0].number, asked[0].params)
+        search_study.fail_and_requeue(study, asked[0].number, asked[0].params)
     assert states(study) == ["FAIL", "WAITING"]
     again = search_study.ask(study, search, wanted)
     assert again is not None and again[1] == asked[1]
@@ -193,10 +193,10 @@ def test_a_trial_that_was_given_up_is_tried_again_with_its_options_once() -> Non
 def test_a_trial_without_an_owner_is_dead_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     study = search_study.opened(searching(), StudyTarget(), "digest", 1)
     study.ask()
-    search_study.settle(study)
+    search_study.cleanup_once(study)
     assert states(study) == ["RUNNING"]
     monkeypatch.setattr(search_study, "YOUNG", -1.0)
-    search_study.settle(study)
+    search_study.cleanup_once(study)
     assert states(study) == ["FAIL"]
 
 

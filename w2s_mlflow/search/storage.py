@@ -88,7 +88,7 @@ def quietly() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def beating(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
+def heartbeat(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
     """Inside, a thread tells a database that these trials of this process live."""
     storage, stop = study._storage, threading.Event()
 

@@ -159,7 +159,7 @@ def under_way(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def has_room(study: optuna.Study, wanted: StudyTarget) -> bool:
+def below_trial_limit(study: optuna.Study, wanted: StudyTarget) -> bool:
     """Whether one more trial may be begun."""
     from optuna.trial import TrialState
 
@@ -208,7 +208,7 @@ def _drawn(study: optuna.Study, search: Search, wanted: StudyTarget, trial: optu
         study.sampler = drawing("random", 0, 0)  # the one for grids would stop a loop of Optuna's that there is not
 
 
-def give_up(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
+def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
     """Call a trial failed, and have its options tried again; nothing where another process has done so."""
     if tell(study, number) and params:
         study.enqueue_trial(dict(params))
@@ -231,7 +231,7 @@ def _again(study: optuna.Study, trial: FrozenTrial) -> None:
         study.enqueue_trial(trial.params)
 
 
-def settle(study: optuna.Study) -> None:
+def cleanup_once(study: optuna.Study) -> None:
     """Call the trials of dead processes failed, end their runs, and have their options tried again."""
     import optuna
 
@@ -242,7 +242,7 @@ def settle(study: optuna.Study) -> None:
         owner = heartbeat.Worker.parse(trial.user_attrs.get(OWNER, ""))
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if owner.gone() if owner else time.time() - began > YOUNG:
-            give_up(study, trial.number, trial.params)
+            fail_and_requeue(study, trial.number, trial.params)
     with search_storage.quietly():
         optuna.storages.fail_stale_trials(study)
     if len(under_way(study)) < len(running):

@@ -53,7 +53,7 @@ class Workers(Protocol):
 
 
 @contextlib.contextmanager
-def hired(count: int) -> Iterator[Workers]:
+def worker_pool(count: int) -> Iterator[Workers]:
     """This process alone for a count of 1, else so many others, which end with the block."""
     if count == 1:
         yield _InlinePool()
@@ -106,7 +106,7 @@ class _InlinePool(_Queue):
     def ended(self, say: Say) -> list[Ended]:
         waiting = self.queue.popleft()
         say(waiting.job.stage)
-        found = jobs.made(waiting.job, waiting.patient, say)
+        found = jobs.run_job(waiting.job, waiting.patient, say)
         if found is None:
             self.put_off(waiting)
             return []
