@@ -37,7 +37,7 @@ def walked(rounds: int, best: str, each_round: str | None = None) -> tuple[list[
     def choose(links: Sequence[str]) -> str:
         return next(link for link in links if link.startswith(best))
 
-    return bootstrapping.walk(NAMES, rounds, "weak", fit, choose, each_round)
+    return bootstrapping.run_chain(NAMES, rounds, "weak", fit, choose, each_round)
 
 
 def test_a_round_goes_through_all_models_and_the_next_starts_from_the_best() -> None:

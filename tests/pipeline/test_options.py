@@ -134,7 +134,7 @@ def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(
     result = supervisor.run(config)
     threads: list[int] = []
     monkeypatch.setattr(loop, "use_threads", threads.append)
-    head, _ = finetune.kept(result), finetune.kept(result, 7)
+    head, _ = finetune.load_kept_model(result), finetune.load_kept_model(result, 7)
     assert threads == [head.model.num_parameters(), 7]
     cut = loading.resolve_and_split(config.resolved())[1]
     stored = result.predictions("test").aligned([example.id for example in cut.test])

@@ -279,7 +279,7 @@ def test_a_judge_that_fails_in_the_middle_goes_on_where_it_stopped(monkeypatch: 
     failing = False
     found = debate.run(config())
     assert len(asked) == len(set(asked)) == 60 and found.metrics["debate/win_rate"] == 1
-    assert not list(debate_verdicts.place("x").parent.glob("*"))
+    assert not list(debate_verdicts.cache_path("x").parent.glob("*"))
 
 
 @pytest.mark.shared

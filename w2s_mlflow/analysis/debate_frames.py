@@ -67,7 +67,7 @@ def frame(found: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[st
 
     rows = pd.DataFrame(found, columns=[*(name for name in columns if name != "setting"), "settings"])
     other = {*SAID, *ALIGNED, *ROUND}
-    setting = variants.differing(rows, ["task"], lambda name: name not in other, [plain] * len(rows))
+    setting = variants.differing_options(rows, ["task"], lambda name: name not in other, [plain] * len(rows))
     return rows.assign(setting=setting)[list(columns)]
 
 

@@ -43,10 +43,10 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     import pandas as pd
 
     every = {result.run_id: result for result in found}
-    pulled = AnalysisRuns(every, scores.of(every.values()))
+    pulled = AnalysisRuns(every, scores.load_scores(every.values()))
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
-    outcomes = variants.told_apart(pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(OUTCOMES)))
+    outcomes = variants.add_config_diff(pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(OUTCOMES)))
     for stage in ALONE:
         selection.one_per_seed([selection.identified(result) for result in pulled.counted() if result.stage == stage], pulled)
     taught = _facilitations(pulled)
@@ -81,13 +81,13 @@ def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[
 def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: AnalysisRuns) -> list[dict[str, Any]]:
     """The rows of the tables that the runs of a stage have made, with the run and its student."""
 
-    def said(result: Result) -> Iterator[dict[str, Any]]:
+    def with_run(result: Result) -> Iterator[dict[str, Any]]:
         own = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
         own |= {"run_id": result.run_id, "student_run_id": result.tags["w2s.student_run_id"]}
         for row in read(result).to_dict("records"):
             yield own | {str(name): value for name, value in row.items()}
 
-    return pulled.rows(stage, said)
+    return pulled.rows(stage, with_run)
 
 
 def _facilitations(pulled: AnalysisRuns) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def _facilitations(pulled: AnalysisRuns) -> pd.DataFrame:
 
     rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _taught(result, pulled))]
     found = pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(FACILITATIONS))
-    return variants.told_apart(found, stage="facilitate")
+    return variants.add_config_diff(found, stage="facilitate")
 
 
 def _taught(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
@@ -217,7 +217,7 @@ def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
 
     rows = [_run(result, pulled) | {"settings": variants.settings(result)} for result in pulled.counted()]
     found = pd.DataFrame(rows, columns=[*(name for name in RUNS if name not in ("variant", "setting")), "settings"])
-    return variants.told_apart(found, of=["stage"])[list(RUNS)]
+    return variants.add_config_diff(found, of=["stage"])[list(RUNS)]
 
 
 def _run(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:

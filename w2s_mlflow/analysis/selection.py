@@ -72,7 +72,7 @@ def links(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def identified(result: Result) -> dict[str, Any]:
-    """The columns of a row by which `one_per_seed` and `variants.differing` know its run."""
+    """The columns of a row by which `one_per_seed` and `variants.differing_options` know its run."""
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in variants.IDENTITY} | {"run_id": result.run_id}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
     row["balance"] = result.params.get("balance", "")

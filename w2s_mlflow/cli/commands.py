@@ -121,7 +121,7 @@ def _compare(first: str, second: str, *, as_json: bool) -> None:
     found = leaderboard.compare(first, second)
     if as_json:
         print(json_.dumps(dataclasses.asdict(found)))
-    terminal.show_table(leaderboard.said(found))
+    terminal.show_table(leaderboard.describe(found))
 
 
 def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> None:

@@ -30,7 +30,7 @@ INTERMEDIATES = 2
 Labeller = TypeVar("Labeller")
 
 
-def walk(
+def run_chain(
     names: Sequence[str],
     rounds: int,
     start: Labeller,

@@ -62,7 +62,7 @@ def build_head(config: Training, *, pretrained: bool = True, start: Path | None 
     return head
 
 
-def kept(found: Result, parameters: int | None = None) -> Head:
+def load_kept_model(found: Result, parameters: int | None = None) -> Head:
     """The model that a run has kept, where models are trained, ready to answer.
 
     Args:

@@ -51,7 +51,7 @@ def weak_labels(found: Result) -> SoftLabels:
     return found.weak_labels()
 
 
-def labeller(run: str, weak: str, cut: splits.Split) -> Result:
+def find_label_run(run: str, weak: str, cut: splits.Split) -> Result:
     """The run of this id or name, whose labels of `transfer` a student can learn.
 
     Args:

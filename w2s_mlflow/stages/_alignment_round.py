@@ -68,7 +68,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     inputs = {"weak": others.weak} | {f"debates_{number}": held for number, held in enumerate(debates, start=2)}
     parts = runs.parts("align", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": _judge_values(config, debates)})
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": said(config)}
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": describe(config)}
     identity |= {"round": str(config.rounds)} if debates else {}
     tags = {"w2s.before_run_id": others.before.run_id}
 
@@ -87,7 +87,7 @@ def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
     return found | ({"reward": options.identity(reward.Options())} if debates else {})
 
 
-def said(config: Config) -> str:
+def describe(config: Config) -> str:
     """What tells the rounds apart, for people: `lambda 0.1 round 2`."""
     return f"lambda {config.lam:g}" + (f" round {config.rounds}" if config.rounds > 1 else "")
 
@@ -136,7 +136,7 @@ def _before(config: Config) -> Result:
 
 
 def _make(config: Config, cut: Split, others: _AlignmentInputs, fingerprint: str, recorder: Recorder) -> Head:
-    head, weak_head = finetune.build_head(config), finetune.kept(others.weak, config.spec().parameters)
+    head, weak_head = finetune.build_head(config), finetune.load_kept_model(others.weak, config.spec().parameters)
     learned = _learned(others.debates, recorder)
     labels = runs.weak_labels(others.weak)
     training, validation = (LabelledExamples.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
@@ -148,7 +148,7 @@ def _make(config: Config, cut: Split, others: _AlignmentInputs, fingerprint: str
     recorder.predictions("validation", finetune.predictions(head, cut.transfer_validation, config))
     finetune.record_heldout(head, config, cut, recorder)
     _keep(policy, recorder)
-    asked, before = cut.test[: config.questions], finetune.kept(others.before)
+    asked, before = cut.test[: config.questions], finetune.load_kept_model(others.before)
     minds = {WEAK: participants.mind(weak_head, asked, config), "before": participants.mind(before, asked, config)}
     minds["after"] = participants.mind(head, asked, config, policy)
     _compare(config, asked, minds, learned, fingerprint, recorder)
@@ -161,7 +161,7 @@ def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
 
     if not debates:
         return None
-    found = reward.fit(*past_verdicts.said(debates), reward.Options().l2)
+    found = reward.fit(*past_verdicts.verdicts_of(debates), reward.Options().l2)
     found.write(recorder.directory / REWARD)
     return found
 
@@ -253,7 +253,7 @@ def _compare(
         strong = _debater(config, STRONG, "random" if minds[when].policy is None else "policy", minds[when], draws[0])
         weak = _debater(config, WEAK, config.opponent, other, draws[1])
         played = play.play(tasks.find(config.task), asked, strong, weak, rounds=1)
-        place = verdicts.place(f"{fingerprint}-{when}")
+        place = verdicts.cache_path(f"{fingerprint}-{when}")
         said[when] = verdicts.ask(config.judge, _judge(config, other), played.debates, place)
         every = [said[when], *([verdicts.ask("reward", learned.judge, played.debates, place)] if learned else [])]
         (recorder.directory / when).mkdir()
@@ -261,7 +261,7 @@ def _compare(
         values = measures.measures(played, said[when]) | measures.agreements(every)
         recorder.metrics({f"{when}/{name}": value for name, value in values.items()})
     for when in said:
-        verdicts.place(f"{fingerprint}-{when}").unlink(missing_ok=True)
+        verdicts.cache_path(f"{fingerprint}-{when}").unlink(missing_ok=True)
     grown_N = said["after"].preference_N() - said["before"].preference_N()
     known_N = np.isfinite(grown_N)
     if known_N.any():

@@ -150,14 +150,16 @@ def questions(config: Config, cut: Split) -> tuple[Example, ...]:
 
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     asked = questions(config, cut)
-    heads = {side: finetune.kept(found, config.spec().parameters) for side, found in ((WEAK, weak), (STRONG, strong))}
+    heads = {
+        side: finetune.load_kept_model(found, config.spec().parameters) for side, found in ((WEAK, weak), (STRONG, strong))
+    }
     policy = _alignment_round.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
     minds = {
         WEAK: participants.mind(heads[WEAK], asked, config),
         STRONG: participants.mind(heads[STRONG], asked, config, policy),
     }
     played = play.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
-    kept, chosen = verdicts.place(fingerprint), participants.judges(config.judge, config.judge_options)
+    kept, chosen = verdicts.cache_path(fingerprint), participants.judges(config.judge, config.judge_options)
     judge = {name: participants.judge(name, own, config, minds[WEAK]) for name, own in chosen.items()}
     said = [verdicts.ask(name, judge[name], played.debates, kept) for name in judge]
     debate_tables.write(recorder.directory, played, said)

@@ -128,7 +128,7 @@ def _on_evidence(
     """The student's answers where its own evidence, the ceiling's, or random tokens stand alone; and the first two as text."""
     from w2s_mlflow.modeling import attribution
 
-    head, other = (finetune.kept(run) for run in (found, top))
+    head, other = (finetune.load_kept_model(run) for run in (found, top))
     data = head.encode(examples)
     scored = {
         "own": attribution.scores(head, data, answers["answer"], config.micro_batch),

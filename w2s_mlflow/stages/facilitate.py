@@ -168,7 +168,7 @@ def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
 
 def _answers(teacher: Result, config: Config, asked: Sequence[Example]) -> SoftLabels:
     """f_S(q) for each question, computed as the strong model's stored predictions were."""
-    return finetune.predictions(finetune.kept(teacher), asked, config)
+    return finetune.predictions(finetune.load_kept_model(teacher), asked, config)
 
 
 def _start(learner: Learner, weak: Result) -> Head:
@@ -178,4 +178,4 @@ def _start(learner: Learner, weak: Result) -> Head:
     if learner.start != SUPERVISOR:
         return finetune.build_head(learner)
     loop.seed_everything(learner.seed)
-    return finetune.kept(weak)
+    return finetune.load_kept_model(weak)

@@ -135,7 +135,7 @@ def _probed(
     config: Config, found: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
 ) -> dict[str, dict[str, list[Probe]]]:
     """The probes of each concept before and after, one model after the other."""
-    built = {BEFORE: lambda: finetune.build_head(config), AFTER: lambda: finetune.kept(found)}
+    built = {BEFORE: lambda: finetune.build_head(config), AFTER: lambda: finetune.load_kept_model(found)}
     weights = {BEFORE: models.revision(config.spec()), AFTER: found.fingerprint}
     probes: dict[str, dict[str, list[Probe]]] = {name: {} for name in concepts}
     for when, build in built.items():

@@ -62,7 +62,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
     asked, (config, cut) = config, loading.resolve_and_split(config.resolved())
     given = _labels_given(config, cut)
     if labeller is None and (run_id := labels_run(config.labels)) is not None:
-        labeller = runs.labeller(run_id, config.weak, cut)
+        labeller = runs.find_label_run(run_id, config.weak, cut)
     inputs = {"weak": _supervisor(config)} if config.labels in (*presets.WEAK, "random") else {}
     inputs |= {"labels": labeller} if labeller else {}
     links: list[Result] = []
@@ -154,7 +154,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
 
     names = bootstrapping.names(str(config.chain))
     strong = config.strong if config.strong_each_round else None
-    return bootstrapping.walk(names, int(config.rounds or 1), weak, fit, best, strong)
+    return bootstrapping.run_chain(names, int(config.rounds or 1), weak, fit, best, strong)
 
 
 def _link(config: Config, cut: Split, position: int, decay: float, before: Result, weak: Result) -> Result:

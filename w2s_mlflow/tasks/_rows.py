@@ -124,14 +124,14 @@ def _drafts(read: Reader, source: Iterable[Source], part: str, left_out: Counter
         earlier = found.setdefault(draft.id, draft)
         if earlier is not draft:
             left_out["stands twice"] += 1
-            if _said(earlier) != _said(draft):
+            if _comparison_key(earlier) != _comparison_key(draft):
                 two_labels.add(draft.id)
     left_out["has two labels"] += len(two_labels)
     left_out += Counter()  # drops what is zero
     return [draft for id_, draft in found.items() if id_ not in two_labels]
 
 
-def _said(draft: ParsedRow) -> tuple[object, ...]:
+def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
     """What two drafts of one id must agree in; where an order or an option is drawn, the texts tell what the label is of."""
     return draft.label, draft.segments, draft.candidates
 
