@@ -14,7 +14,7 @@ import torch
 from tests import trunks
 from w2s_mlflow.data import spans
 from w2s_mlflow.explainers import _policy, extractive
-from w2s_mlflow.explainers._places import NOWHERE, read
+from w2s_mlflow.explainers._token_spans import NOWHERE, read
 from w2s_mlflow.explainers.extractive import DebaterModel, Policy
 from w2s_mlflow.modeling import attribution, heads
 from w2s_mlflow.modeling.heads import Head

@@ -95,14 +95,16 @@ def test_an_analysis_shows_errors_and_reads_codes_back(tmp_path: Path) -> None:
     for seed in (0, 1):
         errors.run(config(seed=seed))
     first, rows = analysed()
-    assert {"figures/errors.png", "tables/errors.csv"} <= set(first.digests) and "tables/coding.csv" not in first.digests
+    assert {"figures/errors.png", "tables/errors.csv"} <= set(
+        first.digests
+    ) and "tables/annotator_agreement.csv" not in first.digests
     assert {row["coded"] for row in rows} == {""} and len({row["run_id"] for row in rows}) == 2
     rows[0]["coded"], rows[1]["coded"] = rows[0]["type"], "quote_selection"
     file = tmp_path / "coded.csv"
     pd.DataFrame(rows).to_csv(file, index=False)
     second, again = analysed(coded=str(file))
     assert second.run_id != first.run_id and [row["coded"] for row in again[:2]] == [rows[0]["type"], "quote_selection"]
-    with second.artifact("tables/coding.csv").open(newline="") as lines:
+    with second.artifact("tables/annotator_agreement.csv").open(newline="") as lines:
         (row,) = csv.DictReader(lines)
     assert (row["n"], row["agreement"]) == ("2", "0.5")
     assert analyze.run(analyze.Config(coded=str(file))).run_id == second.run_id

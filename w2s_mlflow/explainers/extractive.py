@@ -17,8 +17,8 @@ from torch import Tensor
 
 from w2s_mlflow.data import spans
 from w2s_mlflow.explainers import Explainer, _policy
-from w2s_mlflow.explainers._places import NOWHERE, EncodedQuestions, read
 from w2s_mlflow.explainers._policy import Policy, draw, entropy, log_probability, scores, surrogate
+from w2s_mlflow.explainers._token_spans import NOWHERE, EncodedQuestions, read
 from w2s_mlflow.modeling import attribution, token_batches
 from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import Example, Explanation, Ints
