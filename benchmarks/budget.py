@@ -39,7 +39,7 @@ def encoder(path: str) -> Callable[[int], int]:
     return read
 
 
-def rung(name: str) -> Callable[[int], int]:
+def spec(name: str) -> Callable[[int], int]:
     """(budget) -> rows read: 4,000 positions."""
     head = heads.build("choose", *models.load(models.find(name, "strong"), pretrained=True), 2)
     data = head.encode([row.example for row in tasks.find("chess").load(None).train[:4000]])
@@ -73,7 +73,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     for name in ("chess-27k", "chess-426k"):
-        print(json.dumps({"model": name, **measured(rung(name))}), flush=True)
+        print(json.dumps({"model": name, **measured(spec(name))}), flush=True)
     print(json.dumps({"model": "BERT", **measured(encoder(path))}), flush=True)
 
 

@@ -53,7 +53,7 @@ def measure(directory: str) -> None:
     rows = tasks.find("mnli").load(Path(directory))
     loaded = time.perf_counter()
     pool = splits.pool("mnli", rows)
-    splits.cut(pool, seed=0, train_size=pool.train_rows(), test_size=pool.test_rows())
+    splits.split_task(pool, seed=0, train_size=pool.train_rows(), test_size=pool.test_rows())
     cut = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     seconds = {"load": round(loaded - started, 1), "cut": round(cut - loaded, 1)}

@@ -140,7 +140,7 @@ def contested(client: mlflow.MlflowClient, number: int, run: str) -> Iterator[Re
 def stages() -> Iterator[Request]:
     """A whole stage but for its training, and the same when it is reused: lookup, digests of all artifacts, no report."""
     config = supervisor.Config().resolved()
-    cut = loading.cut(config)[1]
+    cut = loading.resolve_and_split(config)[1]
     parts = runs.parts("supervisor", 1, config, cut, {}, ["losses.cross_entropy"])
 
     def even(examples: Examples) -> Predictions:

@@ -113,10 +113,10 @@ def trials() -> dict[str, float]:
     def jobs(given: Mapping[str, Any]) -> list[Any]:
         return [Free(given["alpha"]), Free(given["warmup"])]
 
-    with postgresql() as storage, search_workers.hired(1) as alone:
+    with postgresql() as storage, search_workers.worker_pool(1) as alone:
         os.environ["MLFLOW_TRACKING_URI"] = storage.replace("/postgres", "/w2s")
         database(storage)
-        wanted = search_study.Wanted(storage=storage, trials=BEFORE + MEASURED)
+        wanted = search_study.StudyTarget(storage=storage, trials=BEFORE + MEASURED)
         study = search_study.opened(search, wanted, "measured", 2)
         search_trials.run(study, search, wanted, jobs, alone)
         ends = [trial.datetime_complete.timestamp() for trial in study.get_trials() if trial.datetime_complete]

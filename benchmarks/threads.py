@@ -1,4 +1,4 @@
-"""One CPU thread against all of them: seconds of one epoch per rung, as the ratio all / one, measured in one run.
+"""One CPU thread against all of them: seconds of one epoch per model, as the ratio all / one, measured in one run.
 
     python benchmarks/threads.py           # on an idle machine
     python benchmarks/threads.py --busy    # beside one busy process for each core
@@ -30,11 +30,11 @@ from w2s_mlflow.training import loop
 EXAMPLES, REPEATS = 256, 5
 
 
-def epoch_seconds(rung: models.Rung, threads: int) -> float:
+def epoch_seconds(spec: models.ModelSpec, threads: int) -> float:
     """Median wall seconds of one epoch over 256 examples at batch 32."""
     torch.set_num_threads(threads)
     loop.seed_everything(0)
-    head = heads.build("choose", *models.load(rung, pretrained=False), 2)
+    head = heads.build("choose", *models.load(spec, pretrained=False), 2)
     data = head.encode([row.example for row in tasks.find("chess").load(None).train[:EXAMPLES]])
     labels = np.full((EXAMPLES, 2), 0.5, dtype=np.float32)
     seconds = []
@@ -66,13 +66,13 @@ def load(busy: bool) -> Iterator[None]:
 
 
 def main() -> None:
-    """Measure and print one JSON object: ratio by rung."""
+    """Measure and print one JSON object: ratio by model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--busy", action="store_true")
     every = loop.THREADS
-    rungs: tuple[models.Rung, ...] = plugin("models", "chess", "--model").RUNGS
+    specs: tuple[models.ModelSpec, ...] = plugin("models", "chess", "--model").SPECS
     with load(parser.parse_args().busy):
-        ratios = {rung.name: round(epoch_seconds(rung, every) / epoch_seconds(rung, 1), 2) for rung in rungs}
+        ratios = {spec.name: round(epoch_seconds(spec, every) / epoch_seconds(spec, 1), 2) for spec in specs}
     print(json.dumps(ratios))
 
 

@@ -47,7 +47,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
         for loss, function in _losses(name).items():
             for micro_batch in (1, 4, 32) if loss in ("confidence", "next") else (4,):
                 parts = [data.batch(part) for part in batching.parts(data, np.arange(ROWS), micro_batch, group)]
-                value = microbatches.of_batch(head, head, parts, labels_NC, function, 0.5, _backward, group)
+                value = microbatches.batch_gradients(head, head, parts, labels_NC, function, 0.5, _backward, group)
                 group.sum_gradients(weights)
                 place = f"{kind}-{name}/{loss}/{micro_batch}"
                 yield f"{place}/loss", value.reshape(1)
@@ -89,7 +89,7 @@ def _predicted() -> Iterator[tuple[str, Tensor]]:
 def check_words(group: process_group.Group) -> None:
     """What the processes of a group say to each other."""
     assert group.any(group.rank == 1) and group.any(True) and not group.any(False)
-    assert group.alike("same") and not group.alike(f"process {group.rank}")
+    assert group.agree_on("same") and not group.agree_on(f"process {group.rank}")
 
 
 def _backward(tensor: Tensor, **given: Tensor) -> None:

@@ -69,7 +69,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
                 device = torch.device("cpu")
                 parts = batching.share(data, np.arange(rows), micro_batch, device, group, even=launch.shards())
                 loss = _losses(name).get("confidence", language_modeling.loss)
-                value = microbatches.of_batch(learner, learner, parts, labels_NC, loss, 0.5, _backward, group)
+                value = microbatches.batch_gradients(learner, learner, parts, labels_NC, loss, 0.5, _backward, group)
                 place = f"{kind}-{name}/{rows}/{micro_batch}"
                 yield f"{place}/loss", value.reshape(1)
                 found = {key: weight.grad for key, weight in learner.named_parameters() if weight.grad is not None}
@@ -135,7 +135,7 @@ def continued(directory: Path) -> dict[str, Tensor]:
     """Trainings that go on from a stop in shards, and from one of a process alone, whose checkpoint lies in `alone`."""
     stopped(directory / "shards")
     distributed.barrier()
-    if launch.leads():
+    if launch.is_leader():
         shutil.copytree(directory / "shards", directory / "copy")
     distributed.barrier()
     found = going_on("continued/shards", directory / "copy") | going_on("continued/alone", directory / "alone")

@@ -342,7 +342,7 @@ def test_every_training_stage_refuses(name: str, values: dict[str, Any], message
         stage(name, **values)
 
 
-RUNG = registry.plugin("models", "chess", "--model").RUNGS[0].name
+RUNG = registry.plugin("models", "chess", "--model").SPECS[0].name
 NEAR_RUNG = rf"must be one of .*{RUNG}.*, got '{RUNG}x' \(did you mean {RUNG}\?\)$"
 NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you mean confidence\?\)$"
 

@@ -138,7 +138,7 @@ def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> Non
 def test_each_read_is_counted_and_logged_with_its_reason() -> None:
     found = student.run(student.Config(strong="chess-121k", **SMALL))
     weak, top = (results.get(found.tags[f"w2s.{role}_run_id"]) for role in ("weak", "ceiling"))
-    cut = loading.cut(supervisor.Config(**SMALL).resolved())[1]
+    cut = loading.resolve_and_split(supervisor.Config(**SMALL).resolved())[1]
     half = len(cut.supervision) + len(cut.supervision_validation)
     other = len(cut.transfer) + len(cut.transfer_validation)
     read = [{name: value for name, value in run.metrics.items() if name.startswith("gold/")} for run in (weak, top, found)]
@@ -177,8 +177,8 @@ def functions(module: ModuleType) -> list[Any]:
 def types_of(function: Any) -> set[Any]:
     """Every type in a signature, however deep."""
     names = (
-        *("Recorder", "Result", "Head", "Parts", "Tensor", "Generator", "Encoded", "Options"),
-        *("Explainer", "Transcript", "Also", "Loss", "Policy", "Read", "Mind"),
+        *("Recorder", "Result", "Head", "FingerprintParts", "Tensor", "Generator", "Encoded", "Options"),
+        *("Explainer", "Transcript", "AuxiliaryObjective", "Loss", "Policy", "EncodedQuestions", "DebaterModel"),
     )
     judging = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": verdicts.Verdicts}
     late: dict[str, Any] = dict.fromkeys(names, object) | judging | {"pd": pd}  # imported for type checkers only
@@ -209,7 +209,7 @@ def test_the_walk_over_types_sees_labels() -> None:
     evaluator = functions(gold) + functions(loading)
     seen = {function.__name__ for function in evaluator if types_of(function) & set(LABELS)}
     assert {"gold_of", "reads", "rows"} <= seen
-    assert "cut" in {function.__name__ for function in functions(splits) if types_of(function) & set(LABELS)}
+    assert "split_task" in {function.__name__ for function in functions(splits) if types_of(function) & set(LABELS)}
 
 
 def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
@@ -236,7 +236,7 @@ def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator
 
 def test_facilitation_takes_a_cut_and_questions_from_the_evaluator_and_nothing_else() -> None:
     source = inspect.getsource(facilitate)
-    assert source.count("loading.") == source.count("loading.cut(") + source.count("loading.questions(") == 2
+    assert source.count("loading.") == source.count("loading.resolve_and_split(") + source.count("loading.questions(") == 2
     assert not any(name in source for name in ("ground_truth", "data.gold", "import gold"))
 
 
@@ -256,7 +256,7 @@ def test_teaching_the_weak_model_reads_no_gold(options: dict[str, Any], guard: t
 def of_gold(found: Result) -> Result:
     """A run that is made from another one, as a chain's link would be."""
     config = supervisor.Config(epochs=1, **SMALL).resolved()
-    cut = loading.cut(config)[1]
+    cut = loading.resolve_and_split(config)[1]
     parts = runs.parts("link", 1, config, cut, {"above": found}, [])
 
     def make(recorder: Any) -> None:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import w2s_mlflow
 from w2s_mlflow import config, losses, models, registry, tables, tasks
-from w2s_mlflow.models import Rung
+from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.tasks import Task
 
 PACKAGE = Path(w2s_mlflow.__file__).parent
@@ -86,19 +86,19 @@ def check_tasks(plugin: ModuleType) -> None:
 
 
 def check_model(plugin: ModuleType) -> None:
-    assert isinstance(plugin.RUNGS, tuple) and (plugin.RUNGS or plugin.find)
-    sizes = [rung.parameters for rung in plugin.RUNGS]
+    assert isinstance(plugin.SPECS, tuple) and (plugin.SPECS or plugin.find)
+    sizes = [spec.parameters for spec in plugin.SPECS]
     assert sizes == sorted(sizes) and all(size > 0 for size in sizes)
-    for rung in plugin.RUNGS:
-        assert isinstance(rung, Rung) and rung.family == plugin.__name__.split(".")[-1]
-        assert models.find(rung.name, "weak") is rung
-        assert math.isfinite(rung.learning_rate) and rung.learning_rate > 0
-        assert 0 < rung.non_embedding < rung.parameters and rung.tier == models.tier_of(rung.non_embedding)
-        assert rung.pooling in ("last", "first", "mean") and rung.layers is None
-        assert rung.source or (models.revision(rung) and models.revision(rung) == models.revision(rung))
-    assert parameters(plugin.load) == ["rung", "pretrained"]
+    for spec in plugin.SPECS:
+        assert isinstance(spec, ModelSpec) and spec.family == plugin.__name__.split(".")[-1]
+        assert models.find(spec.name, "weak") is spec
+        assert math.isfinite(spec.learning_rate) and spec.learning_rate > 0
+        assert 0 < spec.non_embedding < spec.parameters and spec.tier == models.tier_of(spec.non_embedding)
+        assert spec.pooling in ("last", "first", "mean") and spec.layers is None
+        assert spec.source or (models.revision(spec) and models.revision(spec) == models.revision(spec))
+    assert parameters(plugin.load) == ["spec", "pretrained"]
     assert inspect.signature(plugin.load).parameters["pretrained"].kind is inspect.Parameter.KEYWORD_ONLY
-    assert parameters(plugin.revision) == ["rung"]
+    assert parameters(plugin.revision) == ["spec"]
 
 
 def check_table(plugin: ModuleType) -> None:
@@ -316,8 +316,8 @@ def test_a_folder_holds_plug_ins(folder: str) -> None:
 
 def test_names_of_tasks_and_models_are_used_once() -> None:
     names = [task.name for family in registry.plugins("tasks") for task in registry.plugin("tasks", family, "--task").TASKS]
-    rungs = [rung.name for family in registry.plugins("models") for rung in registry.plugin("models", family, "--model").RUNGS]
-    assert len(set(names)) == len(names) and len(set(rungs)) == len(rungs)
+    specs = [spec.name for family in registry.plugins("models") for spec in registry.plugin("models", family, "--model").SPECS]
+    assert len(set(names)) == len(names) and len(set(specs)) == len(specs)
 
 
 def test_an_option_of_two_losses_has_one_type() -> None:

@@ -62,7 +62,7 @@ def test_task_loads_and_no_group_stands_on_two_sides(name: str, data_dir: Path) 
     pool = pooled(task, rows)
     train_size, test_size = min(task.train_size, pool.train_rows()), min(task.test_size, pool.test_rows())
     for seed in range(3):
-        parts = splits.cut(pool, seed=seed, train_size=train_size, test_size=test_size).parts()
+        parts = splits.split_task(pool, seed=seed, train_size=train_size, test_size=test_size).parts()
         groups = [{example.group for example in part} for part in parts.values()]
         assert all(groups) and sum(map(len, groups)) == len(set.union(*groups))
         for part in ("supervision", "transfer", "test") if task.classes == 2 else ():
@@ -76,7 +76,7 @@ def test_halves_are_as_large_as_whole_groups_allow(name: str, data_dir: Path) ->
     task = TASKS[name]
     pool = pooled(task, load(task, data_dir))
     size = min(task.train_size, pool.train_rows()) * 3 // 4
-    cut = splits.cut(pool, seed=1, train_size=size, test_size=min(task.test_size, pool.test_rows()))
+    cut = splits.split_task(pool, seed=1, train_size=size, test_size=min(task.test_size, pool.test_rows()))
     largest = max(map(len, pool.train))
     for half in (cut.supervision + cut.supervision_validation, cut.transfer + cut.transfer_validation):
         assert size // 2 - largest < len(half) <= size // 2

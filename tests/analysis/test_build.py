@@ -91,7 +91,7 @@ def test_everything_left_out_is_a_report_of_that() -> None:
     found.artifact("predictions/test.parquet").unlink()
     analysis = analyze.run(analyze.Config())
     assert "0 students and 0 rules" in analysis.artifact("report.html").read_text()
-    assert [row["rule"] for row in table(analysis, "left_out")] == ["damaged"]
+    assert [row["rule"] for row in table(analysis, "excluded_runs")] == ["damaged"]
 
 
 @pytest.mark.slow

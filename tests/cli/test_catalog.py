@@ -61,7 +61,7 @@ def test_a_table_that_is_not_what_the_task_reads_is_an_error(sst2: Path) -> None
 def test_every_task_prefix_and_rung_is_listed() -> None:
     names = [row["task"] for row in catalog.of_tasks()]
     assert names == [task.name for task in tasks.every()] + [f"{prefix}:PATH" for prefix in tasks.prefixes()]
-    assert [row["model"] for row in catalog.of_models()] == [rung.name for rung in models.every()]
+    assert [row["model"] for row in catalog.of_models()] == [spec.name for spec in models.every()]
 
 
 @pytest.mark.slow

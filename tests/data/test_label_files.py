@@ -32,7 +32,7 @@ def write(path: Path, ids: Sequence[str], probabilities: Sequence[Sequence[float
 
 
 def cut() -> dict[str, tuple[Example, ...]]:
-    return loading.cut(student.Config(**SIZES).resolved())[1].parts()
+    return loading.resolve_and_split(student.Config(**SIZES).resolved())[1].parts()
 
 
 def given(path: Path, *parts: str, certain: float = 0.8) -> str:

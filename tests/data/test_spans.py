@@ -10,7 +10,7 @@ POSITION = Example("a", "a", ("Kd7 Qe7 kd2 >",), ("Kc6", "Qe3"))
 
 
 def test_each_piece_of_a_position_is_one_and_the_mark_and_the_moves_stay() -> None:
-    assert spans.cut(POSITION) == (Piece(0, 0, 3), Piece(0, 4, 7), Piece(0, 8, 11))
+    assert spans.spans_of(POSITION) == (Piece(0, 0, 3), Piece(0, 4, 7), Piece(0, 8, 11))
     assert spans.shown(POSITION, {1}) == Example("a", "a", ("Qe7 >",), ("Kc6", "Qe3"))
     assert spans.shown(POSITION, ()).segments == (">",)
     assert spans.shown(POSITION, range(3)) == POSITION
@@ -18,7 +18,7 @@ def test_each_piece_of_a_position_is_one_and_the_mark_and_the_moves_stay() -> No
 
 def test_all_pieces_give_the_question_back_and_it_is_cut_alike() -> None:
     question = Example("b", "b", ("The cat sat . It slept !", "Who  slept ?"), ("the cat itself", "it"))
-    every = spans.cut(question)
+    every = spans.spans_of(question)
     assert spans.shown(question, range(len(every))) == question
     assert [question.segments[0][piece.start : piece.end] for piece in every[:5]] == ["The", "cat", "sat", "It", "slept"]
     assert {piece.text for piece in every} == {0, 1, 2}
@@ -41,7 +41,7 @@ def test_people_read_pieces_in_the_order_of_the_text_with_gaps() -> None:
 def test_a_long_text_is_cut_into_runs_of_its_sentences() -> None:
     sentence = " ".join(f"w{n}" for n in range(17)) + "."
     question = Example("e", "e", (" ".join([sentence] * 3),))
-    found = [question.segments[0][piece.start : piece.end].split() for piece in spans.cut(question)]
+    found = [question.segments[0][piece.start : piece.end].split() for piece in spans.spans_of(question)]
     assert sum(map(len, found)) == 51 > SHORT
     assert [len(run) for run in found] == [5, 6, 6] * 3 and max(map(len, found)) <= SPAN
     assert [run[-1] for run in found[2::3]] == ["w16."] * 3

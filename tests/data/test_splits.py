@@ -38,7 +38,7 @@ def plain(train: int = 400, heldout: int = 100) -> Rows:
 
 
 def cut(found: Rows, *, seed: int = 0, train_size: int = 200, test_size: int = 60, task: str = "t") -> splits.Split:
-    return splits.cut(splits.pool(task, found), seed=seed, train_size=train_size, test_size=test_size)
+    return splits.split_task(splits.pool(task, found), seed=seed, train_size=train_size, test_size=test_size)
 
 
 def ids(found: splits.Split, *parts: str) -> list[str]:
@@ -155,7 +155,7 @@ def test_order_of_rows_does_not_matter(seed: int) -> None:
 def test_the_rest_is_what_neither_half_has_in_groups_of_its_own_and_without_labels() -> None:
     found = Rows(rows([1, 2, 3] * 60, "train"), rows([1] * 100, "heldout"))
     pool, parts = splits.pool("t", found), cut(found, train_size=200).parts()
-    rest = splits.rest(pool, seed=0, train_size=200, size=1000)
+    rest = splits.unused_questions(pool, seed=0, train_size=200, size=1000)
     halves = [example for name in TRAINING for example in parts[name]]
     asked = [*rest.asked, *rest.validation]
     assert {example.id for example in asked} | {example.id for example in halves} == {row.example.id for row in found.train}
@@ -166,7 +166,7 @@ def test_the_rest_is_what_neither_half_has_in_groups_of_its_own_and_without_labe
 
 def test_a_smaller_rest_is_of_the_same_rows_and_its_digest_hangs_on_text_and_not_on_labels() -> None:
     def rest(found: Rows, size: int) -> splits.Questions:
-        return splits.rest(splits.pool("t", found), seed=0, train_size=200, size=size)
+        return splits.unused_questions(splits.pool("t", found), seed=0, train_size=200, size=size)
 
     found = plain()
     small, large = rest(found, 50), rest(found, 1000)
@@ -177,7 +177,7 @@ def test_a_smaller_rest_is_of_the_same_rows_and_its_digest_hangs_on_text_and_not
     with pytest.raises(
         ConfigError, match=r"^--train-size must be small enough to leave rows in neither half, of the 400 there"
     ):
-        splits.rest(splits.pool("t", found), seed=0, train_size=400, size=50)
+        splits.unused_questions(splits.pool("t", found), seed=0, train_size=400, size=50)
 
 
 def test_training_rows_whose_group_is_held_out_are_left_out() -> None:
@@ -296,8 +296,8 @@ def test_balance_leaves_transfer_alone_and_balances_what_may_read_labels() -> No
     train, heldout = (tuple(Row(row.example, int(n % 4 == 0)) for n, row in enumerate(part)) for part in plain_parts())
     labels = {row.example.id: row.label for row in (*train, *heldout)}
     pool = splits.pool("t", Rows(train, heldout), balance=True)
-    found = splits.cut(pool, seed=0, train_size=400, test_size=30, balance=True)
-    unbalanced = splits.cut(splits.pool("t", Rows(train, heldout)), seed=0, train_size=400, test_size=30)
+    found = splits.split_task(pool, seed=0, train_size=400, test_size=30, balance=True)
+    unbalanced = splits.split_task(splits.pool("t", Rows(train, heldout)), seed=0, train_size=400, test_size=30)
     for part in ("supervision", "supervision_validation", "selection"):
         assert np.mean([labels[id_] for id_ in ids(found, part)]) == 0.5
     assert found.transfer == unbalanced.transfer and found.transfer_validation == unbalanced.transfer_validation

@@ -31,7 +31,7 @@ from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, sweep
 from w2s_mlflow.tracking import followers, recorder, results
 from w2s_mlflow.tracking.backend import server
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.training import checkpoint
 
@@ -46,7 +46,7 @@ OPTIONS: dict[str, Any] = SMALL | {
 }
 STUDENT = ["student", "--json", *(word for name, value in OPTIONS.items() for word in (exceptions.flag(name), str(value)))]
 SHARDS = ("--use_fsdp", "--fsdp_version", "2")
-PARTS = Parts("test", 1, {"size": 3}, "data", {}, {}, {})
+PARTS = FingerprintParts("test", 1, {"size": 3}, "data", {}, {}, {})
 
 
 def launched(line: list[str], directory: Path, kind: Sequence[str] = ("--multi_gpu",)) -> subprocess.Popen[str]:
@@ -165,11 +165,11 @@ def second(monkeypatch: pytest.MonkeyPatch) -> None:
 def hear(monkeypatch: pytest.MonkeyPatch, *said: Any) -> None:
     """Let the leader say these values, one after the other."""
     words = iter(said)
-    monkeypatch.setattr(launch, "agreed", lambda value: next(words))
+    monkeypatch.setattr(launch, "broadcast_from_leader", lambda value: next(words))
 
 
-def said(run_id: str, *, finished: bool, parts: Parts = PARTS, reused: bool = False) -> dict[str, Any]:
-    return {"parts": followers._said(parts), "run_id": run_id, "finished": finished, "reused": reused}
+def said(run_id: str, *, finished: bool, parts: FingerprintParts = PARTS, reused: bool = False) -> dict[str, Any]:
+    return {"parts": followers._as_json(parts), "run_id": run_id, "finished": finished, "reused": reused}
 
 
 def test_alone_everything_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,9 +177,9 @@ def test_alone_everything_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     launch.check()
     launch.join()
     launch.leave()
-    assert launch.size() == 1 and launch.leads() and launch.first(2)
-    assert launch.agreed({"x": 1}) == {"x": 1} and process_group.joined() is process_group.ALONE
-    with pytest.raises(KeyError), launch.together():
+    assert launch.size() == 1 and launch.is_leader() and launch.claims_error_message(2)
+    assert launch.broadcast_from_leader({"x": 1}) == {"x": 1} and process_group.joined() is process_group.ALONE
+    with pytest.raises(KeyError), launch.peer_failure_guard():
         raise KeyError
 
 
@@ -261,7 +261,7 @@ def test_who_follows_reads_what_the_leader_has_made(experiment: str, monkeypatch
     assert found.run_id == recording.run_id and found.reused and found.artifact("words.txt").read_text() == "whole"
     assert [own.run_id for own in made] == ["a", "b"] and not any(own.directory.exists() for own in made)
     kept = made[0].checkpoint(4)
-    assert kept is not None and kept.directory == scratch.place("a")
+    assert kept is not None and kept.directory == scratch.cache_path("a")
     assert len(runs()) == 1 and "x" not in found.metrics
 
 
@@ -281,8 +281,8 @@ def test_a_step_of_one_process_is_read_by_the_others(experiment: str, monkeypatc
     server.client().set_tag(found.run_id, "w2s.report", "there")
     monkeypatch.setenv("WORLD_SIZE", "2")
     hear(monkeypatch, True, False)
-    assert followers.led(found, lambda: pytest.fail("taken twice")).tags["w2s.report"] == "there"
-    assert not followers.decided(lambda: pytest.fail("asked twice"))
+    assert followers.leader_only(found, lambda: pytest.fail("taken twice")).tags["w2s.report"] == "there"
+    assert not followers.leader_decides(lambda: pytest.fail("asked twice"))
 
 
 @pytest.fixture
@@ -300,29 +300,29 @@ def test_what_the_leader_says_is_heard_in_its_order(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setattr(launch, "_turns", itertools.count())
         own = values if rank == "0" else [None, None, None]
-        assert [launch.agreed(value) for value in own] == values
+        assert [launch.broadcast_from_leader(value) for value in own] == values
 
 
-@pytest.mark.parametrize(("status", "raised"), [(2, launch.EndedError), (launch.STOPPED, KeyboardInterrupt)])
+@pytest.mark.parametrize(("status", "raised"), [(2, launch.PeerExitedError), (launch.STOPPED, KeyboardInterrupt)])
 def test_the_first_to_end_is_heard_by_who_waits_and_by_who_breaks(
     status: int, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
-    assert launch.first(status) and launch.first(status)
+    assert launch.claims_error_message(status) and launch.claims_error_message(status)
     monkeypatch.setenv("RANK", "0")
-    assert not launch.first(2)
-    with pytest.raises(raised), launch.together():
+    assert not launch.claims_error_message(2)
+    with pytest.raises(raised), launch.peer_failure_guard():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
-    with pytest.raises(raised), launch.together():
+    with pytest.raises(raised), launch.peer_failure_guard():
         raise KeyboardInterrupt
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(raised):
-        launch.agreed(None)
+        launch.broadcast_from_leader(None)
 
 
 def test_a_process_that_is_gone_without_a_word_is_missed(store: Store) -> None:
-    with pytest.raises(ConfigError, match=r"^one of the 2 processes is gone without a word"), launch.together():
+    with pytest.raises(ConfigError, match=r"^one of the 2 processes is gone without a word"), launch.peer_failure_guard():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
-    with pytest.raises(RuntimeError, match=r"^a fault of ours$"), launch.together():
+    with pytest.raises(RuntimeError, match=r"^a fault of ours$"), launch.peer_failure_guard():
         raise RuntimeError("a fault of ours")
 
 
@@ -333,11 +333,11 @@ def test_before_they_have_met_the_leader_speaks_and_the_others_wait_for_their_en
         raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", interrupted)
-    assert not launch.first(2)
+    assert not launch.claims_error_message(2)
     monkeypatch.setattr(launch, "PATIENCE", 0.0)
-    assert launch.first(2)
+    assert launch.claims_error_message(2)
     monkeypatch.setenv("RANK", "0")
-    assert launch.first(2)
+    assert launch.claims_error_message(2)
 
 
 def test_before_they_have_met_the_leader_alone_says_that_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,4 +346,4 @@ def test_before_they_have_met_the_leader_alone_says_that_it_was_stopped(monkeypa
     for rank, told in (("0", (True, True)), ("1", (False, True))):
         for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
             monkeypatch.setenv(name, value)
-        assert (launch.first(launch.STOPPED), launch.first(2)) == told
+        assert (launch.claims_error_message(launch.STOPPED), launch.claims_error_message(2)) == told

@@ -28,8 +28,8 @@ def test_shares_are_all_rows_once_in_their_order() -> None:
 def test_alone_everything_stays_as_it_is() -> None:
     weight = torch.ones(3, requires_grad=True)
     ALONE.sum_gradients([weight])
-    assert ALONE.any(True) and not ALONE.any(False) and ALONE.alike("word")
-    assert weight.grad is None and ALONE.total(weight) is weight and torch.equal(ALONE.whole(weight, 3), weight)
+    assert ALONE.any(True) and not ALONE.any(False) and ALONE.agree_on("word")
+    assert weight.grad is None and ALONE.total(weight) is weight and torch.equal(ALONE.gather(weight, 3), weight)
 
 
 @pytest.mark.slow

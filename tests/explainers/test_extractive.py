@@ -14,8 +14,8 @@ import torch
 from tests import trunks
 from w2s_mlflow.data import spans
 from w2s_mlflow.explainers import _policy, extractive
-from w2s_mlflow.explainers._places import NOWHERE, read
-from w2s_mlflow.explainers.extractive import Mind, Policy
+from w2s_mlflow.explainers._token_spans import NOWHERE, read
+from w2s_mlflow.explainers.extractive import DebaterModel, Policy
 from w2s_mlflow.modeling import attribution, heads
 from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import Example
@@ -42,9 +42,9 @@ def questions(kind: str) -> list[Example]:
     return [Example(question.id, question.group, question.segments, ("a", "b")) for question in QUESTIONS]
 
 
-def mind(kind: str, policy: Policy | None = None) -> Mind:
+def mind(kind: str, policy: Policy | None = None) -> DebaterModel:
     head = made(kind)
-    return Mind(head, read(head, questions(kind)), np.array([0, 1, 1]), policy)
+    return DebaterModel(head, read(head, questions(kind)), np.array([0, 1, 1]), policy)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -54,21 +54,21 @@ def test_every_token_of_a_text_belongs_to_the_piece_it_stands_in(kind: str) -> N
     rows = found.data.rows_per_example
     for row, length in enumerate(found.data.lengths_R):
         question, start = asked[row // rows], found.data.offsets_R[row]
-        texts, cut = question.segments + question.candidates, spans.cut(question)
+        texts, cut = question.segments + question.candidates, spans.spans_of(question)
         for piece in set(found.piece_T[start : start + length]) - {NOWHERE}:
             own = found.data.flat[start : start + length][found.piece_T[start : start + length] == piece]
             said = "".join(str(head.tokenizer.decode(own)).replace("▁", " ").split())
             place = cut[piece]
             expected = texts[place.text][place.start : place.end]
             assert said in (expected, expected.replace("é", "e"), "[UNK]", "<unk>")
-    assert extractive.readable(found).sum(dim=1).tolist() == [len(spans.cut(question)) for question in asked]
+    assert extractive.readable(found).sum(dim=1).tolist() == [len(spans.spans_of(question)) for question in asked]
 
 
 def test_a_piece_that_the_model_does_not_read_cannot_be_chosen() -> None:
     head = made("bert", max_length=6)
     found = read(head, [Example("long", "long", ("a b c d e f g h",), ())])
     assert extractive.readable(found).tolist() == [[True] * 4 + [False] * 4] and found.count_N.tolist() == [8]
-    explain = extractive.explainer("random", Mind(head, found, np.array([0])), 6, torch.Generator().manual_seed(0))
+    explain = extractive.explainer("random", DebaterModel(head, found, np.array([0])), 6, torch.Generator().manual_seed(0))
     assert sorted(explain([()])[0].pieces) == [0, 1, 2, 3]
 
 
@@ -156,7 +156,7 @@ def test_scores_of_a_policy_hang_on_the_decision(kind: str) -> None:
     policy = Policy(16, seed=3)
     torch.nn.init.normal_(policy.score.weight)
     own = mind(kind, policy)
-    other = Mind(own.head, own.reading, 1 - own.decisions_N, policy)
+    other = DebaterModel(own.head, own.reading, 1 - own.decisions_N, policy)
     assert not torch.allclose(extractive._by_policy(own)[0], extractive._by_policy(other)[0])
 
 

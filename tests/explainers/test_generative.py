@@ -16,7 +16,7 @@ from tests import trunks
 from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import generative
-from w2s_mlflow.explainers.extractive import Mind, Read
+from w2s_mlflow.explainers.extractive import DebaterModel, EncodedQuestions
 from w2s_mlflow.modeling import heads
 from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.modeling.tokenization import Reader
@@ -24,10 +24,10 @@ from w2s_mlflow.records import Example, Explanation
 from w2s_mlflow.tasks import chess
 
 
-def mind(head: Head, questions: list[Example]) -> Mind:
+def mind(head: Head, questions: list[Example]) -> DebaterModel:
     nothing = np.empty(0, dtype=np.int64)
-    reading = Read(questions, head.encode(questions), nothing, nothing)
-    return Mind(head, reading, np.zeros(len(questions), dtype=np.int64))
+    reading = EncodedQuestions(questions, head.encode(questions), nothing, nothing)
+    return DebaterModel(head, reading, np.zeros(len(questions), dtype=np.int64))
 
 
 def bytes_head() -> Head:
@@ -211,8 +211,8 @@ def test_a_long_question_loses_its_beginning_and_the_claim_stays() -> None:
 @pytest.mark.slow
 def test_the_shipped_chess_models_expect_a_recapture_where_one_is_legal() -> None:
     """A line of the embedded language model: most replies are the one that the rules of the task say."""
-    rung = models.find("chess-426k", "model")
-    head = heads.build("choose", *models.load(rung, pretrained=True), classes=2)
+    spec = models.find("chess-426k", "model")
+    head = heads.build("choose", *models.load(spec, pretrained=True), classes=2)
     rows = chess.load("chess").heldout[:100]
     questions = [row.example for row in rows]
     claims = [question.candidates[row.label] for question, row in zip(questions, rows, strict=True)]

@@ -75,7 +75,7 @@ def test_a_question_is_cut_once_and_hidden_once_for_an_explanation(monkeypatch: 
     shown, spans = Mock(wraps=data_spans.shown), Mock(wraps=data_spans._spans)
     monkeypatch.setattr(data_spans, "shown", shown)
     monkeypatch.setattr(data_spans, "_spans", spans)
-    data_spans.cut.cache_clear()
+    data_spans.spans_of.cache_clear()
     debate = Debate(QUESTION, side("strong", 0, 1), side("weak", 1, 0))
     JUDGE([debate, debate.swapped()])
     assert (shown.call_count, spans.call_count) == (2, 3)  # two sides' evidence; a segment and two candidates

@@ -19,9 +19,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(urllib.request, "getproxies", dict)
-    hub.look.cache_clear()
+    hub.detect_offline.cache_clear()
     yield
-    hub.look.cache_clear()
+    hub.detect_offline.cache_clear()
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def offline() -> bool:
 
 def test_hub_that_answers_is_used(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
-    hub.look()
+    hub.detect_offline()
     assert not offline()
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:{port}", "https://no-such-host.invalid"])
 def test_hub_that_does_not_answer_is_left_alone(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", endpoint.format(port=closed_port()))
-    hub.look()
+    hub.detect_offline()
     assert offline()
 
 
@@ -60,28 +60,28 @@ def test_proxy_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     # The hub may be out of reach of a socket and within that of the proxy.
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed_port()}")
     monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "http://proxy.invalid"})
-    hub.look()
+    hub.detect_offline()
     assert not offline()
 
 
 def test_an_exception_to_proxies_is_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed_port()}")
     monkeypatch.setattr(urllib.request, "getproxies", lambda: {"no": "localhost"})
-    hub.look()
+    hub.detect_offline()
     assert offline()
 
 
 def test_who_is_offline_does_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "_answers", lambda _: pytest.fail("looked"))
-    hub.look()
+    hub.detect_offline()
 
 
 def test_one_look_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
     monkeypatch.setattr(hub, "_answers", lambda endpoint: not looks.append(endpoint))  # type: ignore[func-returns-value]
-    hub.look()
-    hub.look()
+    hub.detect_offline()
+    hub.detect_offline()
     assert looks == [constants.ENDPOINT]
 
 

@@ -37,7 +37,7 @@ def walked(rounds: int, best: str, each_round: str | None = None) -> tuple[list[
     def choose(links: Sequence[str]) -> str:
         return next(link for link in links if link.startswith(best))
 
-    return bootstrapping.walk(NAMES, rounds, "weak", fit, choose, each_round)
+    return bootstrapping.run_chain(NAMES, rounds, "weak", fit, choose, each_round)
 
 
 def test_a_round_goes_through_all_models_and_the_next_starts_from_the_best() -> None:
@@ -93,7 +93,7 @@ def test_each_link_learns_the_labels_that_the_paper_says() -> None:
     assert [link.params["strong"] for link in links] == ["chess-43k", "chess-60k"] * 2
     learned = [link.tags["w2s.labels_run_id"] for link in links]
 
-    cut = loading.cut(config().resolved())[1]
+    cut = loading.resolve_and_split(config().resolved())[1]
     ids = [example.id for example in cut.transfer_validation]
     original = weak.weak_labels().of(ids).argmax(axis=1)
 
@@ -125,10 +125,10 @@ def test_each_fit_starts_from_pretrained_weights_at_its_models_rate_by_ten_to_it
     fit_head = finetune.fit_head
 
     def spy(head: Any, config: Any, *arguments: Any) -> None:
-        plain = models.load(config.rung(), pretrained=True)[0].state_dict()
+        plain = models.load(config.spec(), pretrained=True)[0].state_dict()
         for name, tensor in head.model.state_dict().items():
             torch.testing.assert_close(tensor, plain[name], rtol=0, atol=0)
-        seen.append((config.rung().name, config.learning_rate))
+        seen.append((config.spec().name, config.learning_rate))
         fit_head(head, config, *arguments)
 
     monkeypatch.setattr(finetune, "fit_head", spy)

@@ -48,7 +48,7 @@ EXAMPLES = [example(text, "Qd5", "Kf1") for text in (LONG, SHORT, "Ke1 Nf3 kf8")
 
 
 def head(name: str) -> Head:
-    """A head on the smallest rung's weights."""
+    """A head on the smallest model's weights."""
     loop.seed_everything(0)
     return build(name, *models.load(models.find("chess-27k", "weak"), pretrained=True), 2).eval()
 
@@ -241,7 +241,7 @@ def test_an_unknown_head_is_named() -> None:
 
 
 def finetuned(name: str) -> Head:
-    """A head whose weights are no longer those of the rung, nor exact in half the precision."""
+    """A head whose weights are no longer those of the pretrained model, nor exact in half the precision."""
     return moved(head(name))
 
 

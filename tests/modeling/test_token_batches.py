@@ -22,7 +22,7 @@ LENGTHS = st.lists(st.integers(1, 60), max_size=120)
 @given(LENGTHS, st.integers(1, 500))
 def test_slices_are_all_rows_in_order_within_the_budget_and_as_long_as_they_can_be(lengths: list[int], budget: int) -> None:
     lengths_N = np.array(lengths, dtype=np.int64)
-    found = token_batches.cut(lengths_N, budget)
+    found = token_batches.batch_slices(lengths_N, budget)
     assert [row for part in found for row in range(part.start, part.stop)] == list(range(len(lengths)))
     for part in found:
         own = lengths[part]

@@ -19,10 +19,10 @@ from tests import trunks
 from w2s_mlflow import models, tasks
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import arrays
-from w2s_mlflow.local.scratch import OLD, place
+from w2s_mlflow.local.scratch import OLD, cache_path
 from w2s_mlflow.modeling import tokenization
 from w2s_mlflow.modeling.heads import Head, build
-from w2s_mlflow.modeling.tokenization import Encoded, Reader, cut
+from w2s_mlflow.modeling.tokenization import Encoded, Reader, truncate
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS
@@ -150,7 +150,7 @@ def by_hand(first: int, second: int, room: int) -> tuple[int, int]:
 def test_the_longer_text_is_cut_first(first: int, second: int, room: int) -> None:
     kept = [
         len(range(length)[part])
-        for length, part in zip((first, second), cut((first, second), room, keep_end=False), strict=True)
+        for length, part in zip((first, second), truncate((first, second), room, keep_end=False), strict=True)
     ]
     assert tuple(kept) == by_hand(first, second, room)
 
@@ -158,7 +158,7 @@ def test_the_longer_text_is_cut_first(first: int, second: int, room: int) -> Non
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 50))
 def test_with_its_end_kept_a_row_is_cut_as_one_text(first: int, second: int, room: int) -> None:
     texts = [("first", n) for n in range(first)], [("second", n) for n in range(second)]
-    kept = [text[part] for text, part in zip(texts, cut((first, second), room, keep_end=True), strict=True)]
+    kept = [text[part] for text, part in zip(texts, truncate((first, second), room, keep_end=True), strict=True)]
     assert kept[0] + kept[1] == (texts[0] + texts[1])[-room:]
 
 
@@ -295,30 +295,30 @@ def test_whatever_makes_the_rows_has_a_file_of_its_own(made: list[int]) -> None:
 def test_a_damaged_file_is_made_again(damage: str, made: list[int]) -> None:
     reader = Reader(*trunks.bert()[::-1])
     expected = reader.read(TEXTS)
-    (file,) = place("tokens").iterdir()
+    (file,) = cache_path("tokens").iterdir()
     content = file.read_bytes()
     broken = {"flipped": content[:-1] + bytes([content[-1] ^ 1]), "cut": content[:-1], "empty": b"", "no digest": b"abc"}
     file.write_bytes(broken[damage])
     assert same(reader.read(TEXTS), expected) and len(made) == 2
-    assert file.read_bytes() == content and len(list(place("tokens").iterdir())) == 1
+    assert file.read_bytes() == content and len(list(cache_path("tokens").iterdir())) == 1
 
 
 def test_what_nobody_has_used_for_a_month_goes(made: list[int]) -> None:
     reader = Reader(*trunks.bert()[::-1])
     for text in "ab":
         reader.read([(text,)])
-    files = set(place("tokens").iterdir())
+    files = set(cache_path("tokens").iterdir())
     for file in files:
         os.utime(file, (time.time() - OLD - 60,) * 2)
     reader.read([("a",)])  # used again
-    assert set(place("tokens").iterdir()) == files
+    assert set(cache_path("tokens").iterdir()) == files
     reader.read([("c",)])
-    assert len(files & set(place("tokens").iterdir())) == 1 and len(made) == 3
+    assert len(files & set(cache_path("tokens").iterdir())) == 1 and len(made) == 3
 
 
 def test_a_file_that_another_process_has_just_moved_is_passed_over(made: list[int]) -> None:
-    place("tokens").mkdir(parents=True)
-    (place("tokens") / "gone.partial").symlink_to("nowhere")
+    cache_path("tokens").mkdir(parents=True)
+    (cache_path("tokens") / "gone.partial").symlink_to("nowhere")
     assert same(*(Reader(*trunks.bert()[::-1]).read(TEXTS) for _ in range(2))) and len(made) == 1
 
 
@@ -331,7 +331,7 @@ def test_rows_are_read_where_nothing_can_be_written(made: list[int], monkeypatch
 def test_few_rows_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path))
     Reader(*trunks.bert()[::-1]).read(TEXTS)
-    assert not place(arrays.FOLDER).exists()
+    assert not cache_path(arrays.FOLDER).exists()
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------

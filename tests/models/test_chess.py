@@ -15,27 +15,27 @@ from w2s_mlflow import models
 from w2s_mlflow.models import chess
 from w2s_mlflow.models._loading import counted
 
-NAMES = [rung.name for rung in chess.RUNGS]
-SMALLEST = chess.RUNGS[0]
+NAMES = [spec.name for spec in chess.SPECS]
+SMALLEST = chess.SPECS[0]
 
 
 def test_every_rung_has_a_shape_and_is_named_by_its_size() -> None:
     assert list(chess.SHAPES) == NAMES
-    for rung in chess.RUNGS:
-        model, _ = chess.load(rung, pretrained=False)
-        assert counted(model) == rung.size and not rung.large
-        assert rung.name == f"chess-{round(rung.parameters / 1000)}k"
+    for spec in chess.SPECS:
+        model, _ = chess.load(spec, pretrained=False)
+        assert counted(model) == spec.size and not spec.large
+        assert spec.name == f"chess-{round(spec.parameters / 1000)}k"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_weights_are_float16_and_loaded_as_float32(name: str) -> None:
     stored = load_file(chess.WEIGHTS / name / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    rung = models.find(name, "weak")
-    model, _ = chess.load(rung, pretrained=True)
+    spec = models.find(name, "weak")
+    model, _ = chess.load(spec, pretrained=True)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert all(torch.equal(stored[key].float(), tensor) for key, tensor in model.state_dict().items())
-    assert len(chess.revision(rung)) == 64
+    assert len(chess.revision(spec)) == 64
 
 
 def test_shipped_weights_are_small() -> None:

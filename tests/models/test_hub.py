@@ -102,7 +102,7 @@ def copied(shelf: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(shelf / "llama", tmp_path / "llama"))
 
 
-def find(value: object) -> models.Rung:
+def find(value: object) -> models.ModelSpec:
     return models.find(str(value), "weak")
 
 
@@ -120,8 +120,8 @@ def change(directory: Path, **values: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
-def answers(rung: models.Rung) -> np.ndarray[Any, Any]:
-    model, tokenizer = models.load(rung, pretrained=True)
+def answers(spec: models.ModelSpec) -> np.ndarray[Any, Any]:
+    model, tokenizer = models.load(spec, pretrained=True)
     torch.manual_seed(1)
     head = heads.build("classify", model, tokenizer, 2).eval()
     return inference.probabilities(head, head.encode(EXAMPLES))
@@ -132,19 +132,19 @@ def answers(rung: models.Rung) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_directory_is_loaded_as_it_was_saved(kind: str, shelf: Path) -> None:
-    rung, expected = find(shelf / kind), made(kind).state_dict()
+    spec, expected = find(shelf / kind), made(kind).state_dict()
     before = torch.get_rng_state()
-    model, tokenizer = models.load(rung, pretrained=True)
+    model, tokenizer = models.load(spec, pretrained=True)
     assert torch.equal(torch.get_rng_state(), before)
-    assert type(model) is type(made(kind)) and rung.size is None
+    assert type(model) is type(made(kind)) and spec.size is None
     assert model.state_dict().keys() == expected.keys()
     assert all(
         tensor.dtype == torch.float32 and torch.equal(tensor, expected[name].float())
         for name, tensor in model.named_parameters()
     )
-    assert (rung.name, rung.family, rung.layers) == (kind, "hub", None)
-    assert rung.pooling == ("mean" if kind.startswith("bert") else "last")
-    assert models.Size(rung.parameters, rung.non_embedding) == counted(model)
+    assert (spec.name, spec.family, spec.layers) == (kind, "hub", None)
+    assert spec.pooling == ("mean" if kind.startswith("bert") else "last")
+    assert models.Size(spec.parameters, spec.non_embedding) == counted(model)
     assert tokenizer.pad_token == "[END]" and not model.config.use_cache
 
 
@@ -152,7 +152,7 @@ def test_a_directory_is_loaded_as_it_was_saved(kind: str, shelf: Path) -> None:
 def test_a_cut_keeps_the_first_layers(kind: str, shelf: Path) -> None:
     whole, cut = find(shelf / kind), find(f"{shelf / kind}:1")
     assert (cut.name, cut.layers) == (f"{kind}:1", 1)
-    model, full = (models.load(rung, pretrained=True)[0] for rung in (cut, whole))
+    model, full = (models.load(spec, pretrained=True)[0] for spec in (cut, whole))
     kept = model.state_dict()
     assert all(torch.equal(full.state_dict()[name], tensor) for name, tensor in kept.items())
     assert model.config.num_hidden_layers == 1 and len(kept) < len(full.state_dict())
@@ -377,10 +377,10 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_gguf_file_is_a_model_that_can_be_cut_and_saved(
     gguf_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    rung = find(f"{gguf_file}:1")
-    assert (rung.name, rung.pooling, rung.tier) == ("small.q:1", "last", "small")
+    spec = find(f"{gguf_file}:1")
+    assert (spec.name, spec.pooling, spec.tier) == ("small.q:1", "last", "small")
     assert refused(f"{gguf_file}:3").startswith("--weak must be cut to 1 to 2 layers")
-    head = heads.build("classify", *models.load(rung, pretrained=True), 2).eval()
+    head = heads.build("classify", *models.load(spec, pretrained=True), 2).eval()
     assert isinstance(head.model, LlamaForCausalLM) and head.model.config.num_hidden_layers == 1
     saved_heads.save(head, tmp_path)
     assert load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"].flatten().tolist() == list(range(80))
@@ -389,7 +389,7 @@ def test_a_gguf_file_is_a_model_that_can_be_cut_and_saved(
         inference.probabilities(loaded, loaded.encode(asked)), inference.probabilities(head, head.encode(asked))
     )
     assert capfd.readouterr() == ("", "")
-    assert models.revision(rung) == models.revision(find(gguf_file)) + ":1"
+    assert models.revision(spec) == models.revision(find(gguf_file)) + ":1"
 
 
 # --- revisions --------------------------------------------------------------------------------------------------------
@@ -456,10 +456,10 @@ def cache(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_hub_id_is_loaded_from_the_cache(cache: Path) -> None:
-    rung = find("owner/gpt2:1")
-    assert (rung.name, rung.source, rung.layers) == ("gpt2:1", "owner/gpt2", 1)
-    assert models.revision(rung) == f"{COMMIT}:1"
-    model, _ = models.load(rung, pretrained=True)
+    spec = find("owner/gpt2:1")
+    assert (spec.name, spec.source, spec.layers) == ("gpt2:1", "owner/gpt2", 1)
+    assert models.revision(spec) == f"{COMMIT}:1"
+    model, _ = models.load(spec, pretrained=True)
     assert isinstance(model, GPT2LMHeadModel) and model.config.num_hidden_layers == 1
     pinned = find(f"owner/gpt2@{COMMIT}")
     assert (pinned.name, pinned.commit, models.revision(pinned)) == (f"gpt2@{COMMIT}", COMMIT, COMMIT)
@@ -494,12 +494,12 @@ def test_the_hub_is_asked_for_the_commit_and_only_for_what_is_needed(cache: Path
 
     snapshot = cache / "snapshots" / COMMIT
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "look", lambda: None)
+    monkeypatch.setattr(hub, "detect_offline", lambda: None)
     monkeypatch.setattr(huggingface_hub, "model_info", info)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda source, name, revision: str(snapshot / name))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda source, **given: asked.update(given) or str(snapshot))
-    rung = find("owner/gpt2@v1")
-    assert models.revision(rung) == COMMIT and models.load(rung, pretrained=True)
+    spec = find("owner/gpt2@v1")
+    assert models.revision(spec) == COMMIT and models.load(spec, pretrained=True)
     assert asked["revision"] == COMMIT and not [name for name in asked["allow_patterns"] if "bin" in name]
 
 
@@ -508,9 +508,9 @@ def test_the_hub_is_asked_for_the_commit_and_only_for_what_is_needed(cache: Path
 
 def test_a_ladders_rung_may_be_cut(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.rename(cache.with_name("models--openai-community--gpt2"))
-    rung = models.find("gpt2:1", "weak")
-    assert (rung.name, rung.family, rung.source, rung.pooling) == ("gpt2:1", "gpt2", "openai-community/gpt2", "last")
-    assert rung.parameters == sum(tensor.numel() for tensor in models.load(rung, pretrained=True)[0].parameters())
+    spec = models.find("gpt2:1", "weak")
+    assert (spec.name, spec.family, spec.source, spec.pooling) == ("gpt2:1", "gpt2", "openai-community/gpt2", "last")
+    assert spec.parameters == sum(tensor.numel() for tensor in models.load(spec, pretrained=True)[0].parameters())
 
 
 QWEN3: dict[str, Any] = {"vocab_size": 151_936, "head_dim": 128, "num_key_value_heads": 8}
@@ -540,17 +540,17 @@ PUBLISHED: dict[str, PreTrainedConfig] = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_sizes_are_those_of_the_published_configs(name: str) -> None:
-    rung = models.find(name, "weak")
+    spec = models.find(name, "weak")
     head: Any = AutoModelForMaskedLM if name.startswith("bert") else AutoModelForCausalLM
     with torch.device("meta"), hub.quiet():
-        assert counted(head.from_config(PUBLISHED[name])) == rung.size
+        assert counted(head.from_config(PUBLISHED[name])) == spec.size
 
 
 def test_tiers_and_rates_follow_from_the_size() -> None:
     tiers = {name: models.find(name, "weak").tier for name in ("bert-base", "gpt2-medium", "gpt2-large", "gpt2-xl")}
     assert tiers == {"bert-base": "small", "gpt2-medium": "medium", "gpt2-large": "medium", "gpt2-xl": "large"}
-    assert [rung.large for rung in map(find, ("gpt2-large", "gpt2-xl"))] == [False, True]
-    rates = [rung.learning_rate for rung in models.every() if rung.family == "pythia"]
+    assert [spec.large for spec in map(find, ("gpt2-large", "gpt2-xl"))] == [False, True]
+    rates = [spec.learning_rate for spec in models.every() if spec.family == "pythia"]
     assert rates == sorted(rates, reverse=True) and (rates[0], rates[-1]) == (1e-4, 1e-5)
 
 
@@ -559,16 +559,16 @@ def test_the_table_in_the_documentation_is_that_of_the_code() -> None:
     written = [line.strip("| \n").split(" | ") for line in text.splitlines() if line.count("|") == 8][2:]
     assert written == [
         [
-            rung.name,
-            rung.source,
-            f"{rung.parameters:,}",
-            f"{rung.non_embedding:,}",
-            rung.tier,
-            f"{rung.learning_rate:g}",
-            rung.pooling,
+            spec.name,
+            spec.source,
+            f"{spec.parameters:,}",
+            f"{spec.non_embedding:,}",
+            spec.tier,
+            f"{spec.learning_rate:g}",
+            spec.pooling,
         ]
-        for rung in models.every()
-        if rung.source
+        for spec in models.every()
+        if spec.source
     ]
 
 
@@ -577,9 +577,9 @@ def test_the_rule_for_other_models_gives_the_ladders_tiers() -> None:
     for name, (layers, width) in {"gpt2": (12, 768), "gpt2-large": (36, 1280), "gpt2-xl": (48, 1600)}.items():
         config = {"model_type": "gpt2", "n_layer": layers, "n_embd": width}
         about = _checkpoint.Checkpoint("", None, None, config).non_embedding(None)
-        rung = models.find(name, "weak")
-        assert about == pytest.approx(rung.non_embedding, rel=0.01)
-        assert (models.tier_of(about), models.rate_of(about)) == (rung.tier, rung.learning_rate)
+        spec = models.find(name, "weak")
+        assert about == pytest.approx(spec.non_embedding, rel=0.01)
+        assert (models.tier_of(about), models.rate_of(about)) == (spec.tier, spec.learning_rate)
 
 
 def test_finding_a_model_loads_nothing_heavy(shelf: Path) -> None:

@@ -17,7 +17,7 @@ from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
 from w2s_mlflow.records import Ints, SoftLabels
 from w2s_mlflow.stages import ceiling, student, supervisor
 from w2s_mlflow.tracking import results
-from w2s_mlflow.tracking.dry_recorder import Rehearsal
+from w2s_mlflow.tracking.dry_recorder import DryRecorder
 
 pytestmark = pytest.mark.usefixtures("experiment")
 
@@ -26,12 +26,12 @@ def config(**options: Any) -> student.Config:
     return student.Config(strong="chess-121k", **SMALL | options)
 
 
-def rehearsal(directory: Path) -> Rehearsal:
-    return Rehearsal("run", directory)
+def rehearsal(directory: Path) -> DryRecorder:
+    return DryRecorder("run", directory)
 
 
 def weak_and_truth(directory: Path, seed: int = 0) -> tuple[supervisor.Config, Split, SoftLabels, SoftLabels]:
-    given, cut = loading.cut(supervisor.Config(**SMALL, seed=seed).resolved())
+    given, cut = loading.resolve_and_split(supervisor.Config(**SMALL, seed=seed).resolved())
     weak = runs.weak_labels(supervisor.run(given))
     return given, cut, weak, ground_truth.oracle_labels(given, cut.transfer + cut.transfer_validation, rehearsal(directory))
 
@@ -117,7 +117,7 @@ def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_
     found = student.run(config(calibrate=True, ceiling="none"))
     weak = results.get(found.tags["w2s.weak_run_id"])
     slice_ = weak.predictions("validation")
-    cut = loading.cut(config().resolved())[1]
+    cut = loading.resolve_and_split(config().resolved())[1]
     assert set(slice_.ids) == {example.id for example in cut.supervision_validation}
     given_ids = [example.id for example in seen[-1].examples]
     temperature = weak.metrics["validation/temperature"]
@@ -132,7 +132,7 @@ def test_calibrated_labels_are_scaled_by_the_temperature_of_the_supervisors_own_
 @pytest.mark.shared
 def test_stopping_by_the_truth_is_counted_said_and_another_result() -> None:
     found, plain = (student.run(config(early_stopping=stop, epochs=4)) for stop in ("oracle", "weak"))
-    cut = loading.cut(config().resolved())[1]
+    cut = loading.resolve_and_split(config().resolved())[1]
     assert found.metrics["gold/transfer/oracle"] == len(cut.transfer_validation)
     assert found.tags["w2s.gold"] == "transfer" and "w2s.gold" not in plain.tags
     assert "validation/oracle_accuracy" in found.metrics and "validation/agreement" not in found.metrics

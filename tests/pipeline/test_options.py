@@ -80,7 +80,7 @@ def test_a_few_new_weights_take_larger_steps_unless_the_rate_is_given() -> None:
 
 
 def parts_of(**given: Any) -> str:
-    config, cut = loading.cut(supervisor.Config(head="classify", **SMALL | given).resolved())
+    config, cut = loading.resolve_and_split(supervisor.Config(head="classify", **SMALL | given).resolved())
     return pipeline_runs.parts("supervisor", 1, config, cut, {}, []).digest()
 
 
@@ -134,9 +134,9 @@ def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(
     result = supervisor.run(config)
     threads: list[int] = []
     monkeypatch.setattr(loop, "use_threads", threads.append)
-    head, _ = finetune.kept(result), finetune.kept(result, 7)
+    head, _ = finetune.load_kept_model(result), finetune.load_kept_model(result, 7)
     assert threads == [head.model.num_parameters(), 7]
-    cut = loading.cut(config.resolved())[1]
+    cut = loading.resolve_and_split(config.resolved())[1]
     stored = result.predictions("test").aligned([example.id for example in cut.test])
     np.testing.assert_array_equal(inference.probabilities(head, head.encode(cut.test)), stored.probabilities_NC)
     assert result.metrics["model/parameters"] == models.find("chess-27k", "weak").parameters
@@ -178,6 +178,6 @@ def test_another_model_of_the_same_name_is_another_result(tmp_path: Path) -> Non
     second = student.run(student.Config(weak=str(other), strong="chess-27k", **given))
     assert first.name == second.name and first.run_id != second.run_id
     config = ceiling.Config(strong=str(one), **SMALL)
-    digests = {pipeline_runs.parts("ceiling", 1, *loading.cut(config.resolved()), {}, []).digest()}
+    digests = {pipeline_runs.parts("ceiling", 1, *loading.resolve_and_split(config.resolved()), {}, []).digest()}
     config = ceiling.Config(strong=str(other), **SMALL)
-    assert pipeline_runs.parts("ceiling", 1, *loading.cut(config.resolved()), {}, []).digest() not in digests
+    assert pipeline_runs.parts("ceiling", 1, *loading.resolve_and_split(config.resolved()), {}, []).digest() not in digests

@@ -150,7 +150,7 @@ def test_a_trial_whose_process_is_gone_is_tried_again() -> None:
         trial.suggest_float("a", 0.0, 1.0)
         trial.set_user_attr(search_study.OWNER, owner)
     again = study_of(asked())
-    search_study.settle(again)
+    search_study.cleanup_once(again)
     assert [trial.state for trial in again.get_trials()] == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
     assert again.ask().suggest_float("a", 0.0, 1.0) == study.get_trials()[0].params["a"]
 

@@ -24,7 +24,7 @@ from tests.search.test_trials import searching
 from tests.servers import DEADLINE, end, mlflow_server, postgresql
 from w2s_mlflow.search import storage
 from w2s_mlflow.search import study as search_study
-from w2s_mlflow.search.study import Wanted
+from w2s_mlflow.search.study import StudyTarget
 
 TRIALS = 4
 pytestmark = pytest.mark.server
@@ -122,16 +122,16 @@ def test_a_trial_of_another_machine_is_dead_when_its_heart_is_silent(
 ) -> None:
     monkeypatch.setattr(storage, "BEAT", 1)
     monkeypatch.setattr(storage, "SILENCE", 3)
-    search, wanted = searching(), Wanted(trials=4, storage=database, study="hearts")
+    search, wanted = searching(), StudyTarget(trials=4, storage=database, study="hearts")
     study = search_study.opened(search, wanted, "digest", 1)
     asked = [search_study.ask(study, search, wanted) for _ in range(2)]
     (alive, dead) = [one[0] for one in asked if one]
     for trial in (alive, dead):
         trial.set_user_attr(search_study.OWNER, "another-12345678:1:1")
         study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-    with storage.beating(study, lambda: [alive._trial_id]):
+    with storage.heartbeat(study, lambda: [alive._trial_id]):
         time.sleep(5)
-        search_study.settle(study)
+        search_study.cleanup_once(study)
     states = [trial.state for trial in study.get_trials()]
     assert states == [TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING]
     assert study.get_trials()[2].system_attrs["fixed_params"] == dead.params
@@ -139,5 +139,5 @@ def test_a_trial_of_another_machine_is_dead_when_its_heart_is_silent(
 
 def test_a_plan_makes_no_study(database: str, experiment: str) -> None:
     search = searching()
-    assert len(search_study.rehearsed(search, Wanted(trials=3, storage=database, study="planned"), "digest")) == 4
+    assert len(search_study.rehearsed(search, StudyTarget(trials=3, storage=database, study="planned"), "digest")) == 4
     assert "planned" not in optuna.get_all_study_names(database)

@@ -20,7 +20,7 @@ from w2s_mlflow.search import space as search_space
 from w2s_mlflow.search import study as search_study
 from w2s_mlflow.search import trials
 from w2s_mlflow.search import workers as search_workers
-from w2s_mlflow.search.study import Wanted
+from w2s_mlflow.search.study import StudyTarget
 from w2s_mlflow.tracking.results import Result
 
 
@@ -61,7 +61,7 @@ def searching(draws: Callable[[Any], dict[str, Any]] = space) -> search_space.Se
 
 
 def brought(
-    wanted: Wanted,
+    wanted: StudyTarget,
     say: Callable[[Mapping[str, Any], int], float],
     draws: Callable[[Any], dict[str, Any]] = space,
     of: int = 2,
@@ -73,7 +73,7 @@ def brought(
     def jobs(given: Mapping[str, Any]) -> list[Any]:
         return [Told(lambda place=place: say(given, place)) for place in range(of)]  # type: ignore[misc]
 
-    with search_workers.hired(1) as workers:
+    with search_workers.worker_pool(1) as workers:
         trials.run(study, search, wanted, jobs, workers)
     return study
 
@@ -83,10 +83,12 @@ def states(study: optuna.Study) -> list[str]:
 
 
 def test_a_grid_tries_each_setting_once_and_ends_by_itself() -> None:
-    study = brought(Wanted(sampler="grid", trials=None), lambda given, place: float(given["b"]), steps, of=1)
+    study = brought(StudyTarget(sampler="grid", trials=None), lambda given, place: float(given["b"]), steps, of=1)
     tried = sorted(trial.user_attrs[search_study.GIVEN]["b"] for trial in search_study.ended(study))
     assert tried == [-1, 0, 1, 2, 3] and study.best_value == 3
-    assert brought(Wanted(sampler="grid", trials=None), lambda *_: math.nan, steps, of=1).best_value == 3  # nothing is left
+    assert (
+        brought(StudyTarget(sampler="grid", trials=None), lambda *_: math.nan, steps, of=1).best_value == 3
+    )  # nothing is left
 
 
 def test_options_that_come_to_nothing_cost_one_trial_and_are_not_tried_again() -> None:
@@ -95,7 +97,7 @@ def test_options_that_come_to_nothing_cost_one_trial_and_are_not_tried_again() -
             raise FailedTrainingError("diverged")
         return float(given["x"])
 
-    study = brought(Wanted(trials=8, sampler="random"), say)
+    study = brought(StudyTarget(trials=8, sampler="random"), say)
     assert sorted(set(states(study))) == ["COMPLETE", "FAIL"] and len(states(study)) == 8
     assert all((trial.params["x"] < 0.5) == (trial.state == TrialState.FAIL) for trial in study.get_trials())
     failed = [run for run in runs() if run.data.tags.get(trials.STATE) == "failed"]
@@ -107,12 +109,12 @@ def test_where_all_trials_fail_the_sentence_says_as_what_and_the_study_can_be_go
     def diverges(*_: object) -> float:
         raise FailedTrainingError("its training diverged")
 
-    study = brought(Wanted(trials=3), diverges)
+    study = brought(StudyTarget(trials=3), diverges)
     with pytest.raises(
         ConfigError, match="all 3 trials of study searching-digest have failed, the last as its training diverged"
     ):
         search_study.best(study)
-    assert search_study.best(brought(Wanted(trials=4), lambda given, place: 1.0))
+    assert search_study.best(brought(StudyTarget(trials=4), lambda given, place: 1.0))
 
 
 def test_a_pruner_ends_a_trial_before_its_last_run() -> None:
@@ -122,7 +124,7 @@ def test_a_pruner_ends_a_trial_before_its_last_run() -> None:
         asked.append((given["x"], place))
         return float(len({x for x, _ in asked}) <= 6)  # the first five are the median's own; the seventh is hopeless
 
-    study = brought(Wanted(trials=7, pruner="median"), say, of=3)
+    study = brought(StudyTarget(trials=7, pruner="median"), say, of=3)
     assert states(study) == ["COMPLETE"] * 6 + ["PRUNED"]
     assert len(asked) == 6 * 3 + 1
     (pruned,) = [run for run in runs() if run.data.tags.get(trials.STATE) == "pruned"]
@@ -139,29 +141,29 @@ def test_wilcoxon_compares_run_by_run() -> None:
         first.append(given["x"])
         return easy[place] - float(given["x"] != first[0])
 
-    study = brought(Wanted(trials=2, pruner="wilcoxon"), say, of=len(easy))
+    study = brought(StudyTarget(trials=2, pruner="wilcoxon"), say, of=len(easy))
     assert states(study) == ["COMPLETE", "PRUNED"]
     assert len(study.get_trials()[1].intermediate_values) < len(easy)
 
 
 @pytest.mark.slow
 def test_hyperband_prunes_some_and_finishes_some() -> None:
-    study = brought(Wanted(trials=12, pruner="hyperband"), lambda given, place: given["x"] + place, of=9)
+    study = brought(StudyTarget(trials=12, pruner="hyperband"), lambda given, place: given["x"] + place, of=9)
     assert {"COMPLETE", "PRUNED"} == set(states(study))
 
 
 def test_of_a_pruner_that_has_no_name_nothing_is_made() -> None:
     with pytest.raises(ConfigError, match="--sampler must be one of grid, random, tpe"):
-        brought(replace(Wanted(), sampler="none"), lambda *_: 0.0)
+        brought(replace(StudyTarget(), sampler="none"), lambda *_: 0.0)
 
 
 def test_two_that_draw_from_one_study_make_no_trial_too_many_and_none_twice() -> None:
     """The number of a trial decides whether it is one too many, whoever asks when."""
-    search, wanted, drawn = searching(), Wanted(trials=6), []
+    search, wanted, drawn = searching(), StudyTarget(trials=6), []
     both = [search_study.opened(search, wanted, "digest", 1) for _ in range(2)]
 
     def draw(study: optuna.Study) -> None:
-        while search_study.has_room(study, wanted):
+        while search_study.below_trial_limit(study, wanted):
             if asked := search_study.ask(study, search, wanted):
                 drawn.append(asked[1]["x"])
                 search_study.tell(study, asked[0].number, asked[1]["x"], "complete")
@@ -175,12 +177,12 @@ def test_two_that_draw_from_one_study_make_no_trial_too_many_and_none_twice() ->
 
 
 def test_a_trial_that_was_given_up_is_tried_again_with_its_options_once() -> None:
-    search, wanted = searching(), Wanted(trials=2)
+    search, wanted = searching(), StudyTarget(trials=2)
     study = search_study.opened(search, wanted, "digest", 1)
     asked = search_study.ask(study, search, wanted)
     assert asked is not None
     for _ in range(2):  # as two processes would
-        search_study.give_up(study, asked[0].number, asked[0].params)
+        search_study.fail_and_requeue(study, asked[0].number, asked[0].params)
     assert states(study) == ["FAIL", "WAITING"]
     again = search_study.ask(study, search, wanted)
     assert again is not None and again[1] == asked[1]
@@ -189,17 +191,17 @@ def test_a_trial_that_was_given_up_is_tried_again_with_its_options_once() -> Non
 
 
 def test_a_trial_without_an_owner_is_dead_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = search_study.opened(searching(), Wanted(), "digest", 1)
+    study = search_study.opened(searching(), StudyTarget(), "digest", 1)
     study.ask()
-    search_study.settle(study)
+    search_study.cleanup_once(study)
     assert states(study) == ["RUNNING"]
     monkeypatch.setattr(search_study, "YOUNG", -1.0)
-    search_study.settle(study)
+    search_study.cleanup_once(study)
     assert states(study) == ["FAIL"]
 
 
 def test_a_study_by_name_is_refused_to_another_space() -> None:
-    named = Wanted(study="mine")
+    named = StudyTarget(study="mine")
     search_study.opened(searching(), named, "one", 1)
     search_study.opened(searching(), named, "one", 1)
     with pytest.raises(ConfigError, match=r"--study must be a new name: the space, objective, data or code.*got 'mine'"):
@@ -207,7 +209,7 @@ def test_a_study_by_name_is_refused_to_another_space() -> None:
 
 
 def test_time_that_is_over_begins_no_trial() -> None:
-    study = brought(Wanted(trials=5, seconds=1e-9), lambda *_: 0.0)
+    study = brought(StudyTarget(trials=5, seconds=1e-9), lambda *_: 0.0)
     assert states(study) == []
 
 
@@ -216,9 +218,9 @@ def test_an_error_of_the_server_leaves_the_trial_to_be_tried_again() -> None:
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError):
-        brought(Wanted(trials=2), fails)
-    study = search_study.opened(searching(), Wanted(trials=2), "digest", 1)
+        brought(StudyTarget(trials=2), fails)
+    study = search_study.opened(searching(), StudyTarget(trials=2), "digest", 1)
     assert states(study) == ["FAIL", "WAITING"]
-    after = brought(Wanted(trials=2), lambda given, place: given["x"])
+    after = brought(StudyTarget(trials=2), lambda given, place: given["x"])
     assert states(after) == ["FAIL", "COMPLETE", "COMPLETE"]
     assert after.get_trials()[0].params == after.get_trials()[1].params

@@ -51,7 +51,7 @@ def test_alone_a_job_is_put_off_while_there_are_others() -> None:
                 raise store.BusyError("what it needs")
             return self.name
 
-    with search_workers.hired(1) as workers:
+    with search_workers.worker_pool(1) as workers:
         for name in ("busy", "free"):
             workers.add(name, Told(name))  # type: ignore[arg-type]
         ended: list[Any] = [pair for _ in range(3) for pair in workers.ended(lambda text: None)]
@@ -73,7 +73,7 @@ def test_a_training_that_comes_to_nothing_leaves_nothing_in_memory(monkeypatch: 
         raise OutOfMemoryError("it is full")
 
     monkeypatch.setattr(supervisor, "run", run)
-    error = jobs.made(Job("supervisor", None), True, lambda text: None)
+    error = jobs.run_job(Job("supervisor", None), True, lambda text: None)
     assert isinstance(error, FailedTrainingError) and "supervisor does not fit the memory" in str(error)
     assert models[0]() is None
 
@@ -96,7 +96,7 @@ def test_a_grid_by_two_processes_is_that_by_one(experiment: str, tmp_path: Path,
 @pytest.mark.slow
 def test_errors_come_back_as_they_were_and_no_process_is_left(experiment: str) -> None:
     wrong = student.Config(weak="chess-27k", strong="chess-43k", labels="weak", **SMALL | {"train_size": 10**9})
-    with search_workers.hired(2) as workers:
+    with search_workers.worker_pool(2) as workers:
         workers.add("wrong", Job("student", wrong))
         ((key, error),) = until(workers, 1)
         assert key == "wrong" and isinstance(error, ConfigError) and "--train-size" in str(error)
@@ -111,7 +111,7 @@ def test_what_a_killed_process_was_training_is_gone_on_with(
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setattr(search_workers, "LOOK", 0.02)
     long = supervisor.Config(weak="chess-60k", epochs=60, early_stopping="none", checkpoint_every=5, report="none", **SMALL)
-    with search_workers.hired(2) as workers:
+    with search_workers.worker_pool(2) as workers:
         workers.add("killed", Job("supervisor", long))
         while not list(tmp_path.glob("scratch/**/state.json")):
             assert not workers.ended(lambda text: None), "it ended before it could be killed"
@@ -148,7 +148,7 @@ def test_a_job_that_kills_every_process_it_is_given_to_is_called_failed(
     experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_workers, "LIVES", 1)
-    several = search_workers._Several(1)
+    several = search_workers._ProcessPool(1)
     several.add("doomed", Job("rule", rule.Config(rule="random", **SMALL)))
     pid = several.workers[0].process.pid
     assert pid is not None

@@ -187,7 +187,7 @@ def check_learned(found: Result, debates: list[Result]) -> None:
     for held in debates:
         assert not [name for name in held.digests if "gold" in name] and not [name for name in held.metrics if "gold/" in name]
         table, verdicts = transcripts.read(held)
-        asked = loading.cut(config().resolved())[1]
+        asked = loading.resolve_and_split(config().resolved())[1]
         assert set(table["id"]) == {question.id for question in asked.transfer + asked.transfer_validation}
         assert set(verdicts["judge"]) == {"model"}
         shown += past_verdicts.debates(held)

@@ -26,7 +26,7 @@ from w2s_mlflow.debate.play import Debater
 from w2s_mlflow.debate.verdicts import Verdicts
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.explainers import Explainer
-from w2s_mlflow.explainers.extractive import Mind, Read
+from w2s_mlflow.explainers.extractive import DebaterModel, EncodedQuestions
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.local import scratch
 from w2s_mlflow.modeling import heads
@@ -59,7 +59,7 @@ def says(*chosen: int) -> Explainer:
     return explain
 
 
-def played(count: int, rounds: int = 1, weak: Explainer | None = None) -> play.Played:
+def played(count: int, rounds: int = 1, weak: Explainer | None = None) -> play.DebateTranscripts:
     strong = Debater("strong", np.zeros(count, dtype=np.int64), says(0, 1, 2))
     other = Debater("weak", np.arange(count) % 2, weak or says(3, 0, 1))
     return play.play(CHESS, questions(count), strong, other, rounds)
@@ -108,7 +108,7 @@ def test_rationales_hear_each_other_and_pieces_are_known_anyway() -> None:
     """The sides as a run makes them, of two small language models: what one said last is what the other hears."""
     asked, nothing = questions(3), np.empty(0, dtype=np.int64)
     head = heads.build("classify", *trunks.gpt2(), classes=2)
-    mind = Mind(head, Read(asked, head.encode(asked), nothing, nothing), np.zeros(3, dtype=np.int64))
+    mind = DebaterModel(head, EncodedQuestions(asked, head.encode(asked), nothing, nothing), np.zeros(3, dtype=np.int64))
     sides = debate.debaters(config(explainer="rationale", form="debate"), {"strong": mind, "weak": mind})
     assert [side.hear and side.hear(["Because so."] * 3) for side in sides] == [["Because so."] * 3] * 2
     sides = debate.debaters(config(explainer="rationale", form="consultancy"), {"strong": mind, "weak": mind})
@@ -279,7 +279,7 @@ def test_a_judge_that_fails_in_the_middle_goes_on_where_it_stopped(monkeypatch: 
     failing = False
     found = debate.run(config())
     assert len(asked) == len(set(asked)) == 60 and found.metrics["debate/win_rate"] == 1
-    assert not list(debate_verdicts.place("x").parent.glob("*"))
+    assert not list(debate_verdicts.cache_path("x").parent.glob("*"))
 
 
 @pytest.mark.shared
@@ -408,7 +408,7 @@ def test_debates_that_do_not_count_are_named_and_those_of_other_students_do(monk
     fresh, fewer = held("fresh", plain, seed="1"), held("fewer", plain, questions="20")
     orphan = held("orphan", replace(plain, run_id="purged"), seed="2")
     found = {run.run_id: run for run in (plain, other, first, stale, again, third, fresh, fewer, orphan)}
-    pulled = selection.Pulled(found, {})
+    pulled = selection.AnalysisRuns(found, {})
     debated, _ = debate_frames.frames(pulled)
     assert {run_id: rule for run_id, (rule, _) in pulled.left_out.items()} == {
         "first": "duplicated seed",
@@ -438,7 +438,7 @@ def test_seeds_that_were_tested_on_other_rows_than_the_newest_do_not_count() -> 
         student("same rows", 1, ("c", "d"), "written by another library"),
         student("now", 2, ("c", "d"), "new file"),
     ]
-    pulled = selection.Pulled({run.run_id: run for run, _ in made}, {run.run_id: own for run, own in made})
+    pulled = selection.AnalysisRuns({run.run_id: run for run, _ in made}, {run.run_id: own for run, own in made})
     kept = selection.one_per_seed([selection.identified(run) for run, _ in made], pulled)
     assert [row["run_id"] for row in kept] == ["same rows", "now"]
     assert pulled.left_out["before"][0] == "other data"
@@ -458,7 +458,7 @@ def test_what_a_run_was_made_from_has_the_debates_of_later_rounds_once_and_not_w
         run("two", "align", weak_run_id="weak", before_run_id="plain", ceiling_run_id="top", debates_2_run_id="held"),
         run("chained", "student", chain_run_ids="two,one"),
     ]
-    pulled = selection.Pulled({one.run_id: one for one in runs_}, {})
+    pulled = selection.AnalysisRuns({one.run_id: one for one in runs_}, {})
     of = {one.run_id: sorted(other.run_id for other in pulled.made_from(one)) for one in runs_}
     assert of["one"] == ["one", "weak"] and of["two"] == ["held", "one", "two", "weak"]
     assert of["chained"] == sorted(["chained", *of["two"]])

@@ -81,7 +81,7 @@ def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any], monkeypatc
     assert sum(found.metrics[f"errors/{name}"] for name in table.TYPES) == pytest.approx(1)
     own, top = (results.get(found.tags[f"w2s.{role}_run_id"]) for role in ("student", "ceiling"))
     head, other = (logged_model.load(run.tags["w2s.model_id"]) for run in (own, top))
-    by_id = {example.id: example for example in loading.cut(config(**texts).resolved())[1].test}
+    by_id = {example.id: example for example in loading.resolve_and_split(config(**texts).resolved())[1].test}
     data = head.encode([by_id[id_] for id_ in rows["id"]])
     for judged, answer, name in ((head, "answer", "own"), (other, "ceiling_answer", "ceiling")):
         kept = attribution.top(head, data, attribution.scores(judged, data, rows[answer].to_numpy(), 16), 0.3)
@@ -95,14 +95,16 @@ def test_an_analysis_shows_errors_and_reads_codes_back(tmp_path: Path) -> None:
     for seed in (0, 1):
         errors.run(config(seed=seed))
     first, rows = analysed()
-    assert {"figures/errors.png", "tables/errors.csv"} <= set(first.digests) and "tables/coding.csv" not in first.digests
+    assert {"figures/errors.png", "tables/errors.csv"} <= set(
+        first.digests
+    ) and "tables/annotator_agreement.csv" not in first.digests
     assert {row["coded"] for row in rows} == {""} and len({row["run_id"] for row in rows}) == 2
     rows[0]["coded"], rows[1]["coded"] = rows[0]["type"], "quote_selection"
     file = tmp_path / "coded.csv"
     pd.DataFrame(rows).to_csv(file, index=False)
     second, again = analysed(coded=str(file))
     assert second.run_id != first.run_id and [row["coded"] for row in again[:2]] == [rows[0]["type"], "quote_selection"]
-    with second.artifact("tables/coding.csv").open(newline="") as lines:
+    with second.artifact("tables/annotator_agreement.csv").open(newline="") as lines:
         (row,) = csv.DictReader(lines)
     assert (row["n"], row["agreement"]) == ("2", "0.5")
     assert analyze.run(analyze.Config(coded=str(file))).run_id == second.run_id

@@ -39,7 +39,7 @@ def taught(**options: Any) -> Result:
 
 
 def cut() -> Split:
-    return loading.cut(config().resolved())[1]
+    return loading.resolve_and_split(config().resolved())[1]
 
 
 def answers(found: Result) -> SoftLabels:
@@ -93,7 +93,7 @@ def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_m
     found, parts = taught(questions=questions), cut().parts()
     halves = ("supervision", "transfer") if questions == "both" else (questions,)
     if questions == "rest":
-        rest = loading.questions(loading.cut(config().resolved())[0], None)
+        rest = loading.questions(loading.resolve_and_split(config().resolved())[0], None)
         parts, halves = {"rest": rest.asked, "rest_validation": rest.validation}, ("rest",)
     asked = [example for half in halves for slice_ in ("", "_validation") for example in parts[half + slice_]]
     assert sorted(answers(found).ids) == sorted(example.id for example in asked)
@@ -175,7 +175,7 @@ def test_each_turn_is_a_run_and_its_student_learns_the_labels_of_the_weak_model_
     )
     inputs = [_inputs(run) for run in (student_1, first, student_2, second)]
     weak = results.get(student_1.tags["w2s.weak_run_id"])
-    questions = {"questions": loading.questions(loading.cut(config().resolved())[0], None).digest}
+    questions = {"questions": loading.questions(loading.resolve_and_split(config().resolved())[0], None).digest}
     assert inputs == [
         {"weak": weak.fingerprint},
         {"strong": student_1.fingerprint} | questions,

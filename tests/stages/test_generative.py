@@ -42,7 +42,7 @@ def test_it_reads_both_halves_and_nothing_that_is_held_out(monkeypatch: pytest.M
         return pack(self, rows, length, random)
 
     monkeypatch.setattr(language_modeling.Packed, "pack", seen)
-    given, cut = loading.cut(generative.Config(strong="chess-121k", **SMALL).resolved())
+    given, cut = loading.resolve_and_split(generative.Config(strong="chess-121k", **SMALL).resolved())
     found = generative.run(given)
     parts = {name: [example.segments for example in examples] for name, examples in cut.parts().items()}
     assert packed[0] == parts["supervision"] + parts["transfer"]
@@ -53,7 +53,7 @@ def test_it_reads_both_halves_and_nothing_that_is_held_out(monkeypatch: pytest.M
 
 
 def test_held_out_text_that_is_read_is_counted() -> None:
-    cut = loading.cut(generative.Config(**SMALL).resolved())[1]
+    cut = loading.resolve_and_split(generative.Config(**SMALL).resolved())[1]
     leaky: Split = replace(cut, transfer=cut.transfer + cut.test[:3])
     assert generative._counts(leaky)["generative/heldout_texts"] == 3
 

@@ -41,7 +41,7 @@ def keeping(stage: str) -> Result:
 
 def served(found: Result, stage: str) -> np.ndarray[Any, Any]:
     """What MLflow's own loader makes of the test examples."""
-    examples = loading.cut(STAGES[stage][1].resolved())[1].test
+    examples = loading.resolve_and_split(STAGES[stage][1].resolved())[1].test
     model = mlflow.pyfunc.load_model(f"models:/{found.tags[pipeline_runs.MODEL]}")
     frame = pd.DataFrame(
         {"segments": [list(e.segments) for e in examples], "candidates": [list(e.candidates) for e in examples]}

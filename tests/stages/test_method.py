@@ -88,7 +88,7 @@ def test_another_seed_draws_other_rows_and_the_same_test() -> None:
 @pytest.mark.shared
 def test_the_labels_cover_transfer_and_its_validation_slice_and_nothing_else() -> None:
     options = supervisor.Config(**SMALL).resolved()
-    cut = loading.cut(options)[1]
+    cut = loading.resolve_and_split(options)[1]
     labels = supervisor.run(options).weak_labels()
     assert set(labels.ids) == {example.id for example in cut.transfer + cut.transfer_validation}
     assert labels.probabilities_NC.sum(axis=1) == pytest.approx(np.ones(len(labels.ids)), abs=1e-6)

@@ -59,7 +59,7 @@ def test_the_loss_falls_and_the_weights_load(config: pretrain.Config, tmp_path: 
     assert story["options"]["learning_rate"] == 1e-2
     monkeypatch.setattr(chess, "WEIGHTS", tmp_path)
     (tmp_path / "model").rename(tmp_path / "chess-27k")
-    assert chess.load(chess.RUNGS[0], pretrained=True)[0].num_parameters() == 27_376
+    assert chess.load(chess.SPECS[0], pretrained=True)[0].num_parameters() == 27_376
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_its_numbers_follow_from_its_table_and_reads_are_counted() -> None:
     gain = float(chosen["after"]["accuracy"]) - float(chosen["before"]["accuracy"])
     assert found.metrics["probe/chess/gain"] == pytest.approx(gain)
     assert found.metrics["probe/chess/gain_low"] <= gain <= found.metrics["probe/chess/gain_high"]
-    cut = loading.cut(config().resolved())[1]
+    cut = loading.resolve_and_split(config().resolved())[1]
     assert found.metrics["gold/supervision/probe"] == min(90, len(cut.supervision)) + len(cut.supervision_validation)
     assert found.metrics["gold/test/probe"] == 90 == float(table[0]["rows"])
     assert "gold/transfer/probe" not in found.metrics
@@ -117,7 +117,7 @@ def test_a_model_is_built_only_for_activations_that_are_not_kept_and_is_placed(
     asked, placed = config(seed=5, micro_batch=32), list[heads.Head]()
     first = probe.run(replace(asked, probe_size=20))  # with the student
     layers.clear()
-    monkeypatch.setattr(loop, "place", placed.append)
+    monkeypatch.setattr(loop, "to_device", placed.append)
     second = probe.run(asked)
     assert second.tags["w2s.student_run_id"] == first.tags["w2s.student_run_id"]
     assert layers == [(32, "float32")] * 2 and len(placed) == 2

@@ -98,7 +98,7 @@ def test_a_number_that_the_predictions_do_not_give_is_left_out_and_named(grid: s
     victim = next(run for run in runs() if run.data.tags["w2s.stage"] == "student")
     server.client().log_metric(victim.info.run_id, "test/accuracy", 0.99)
     found = analyze.run(analyze.Config())
-    (row,) = rows(found, "left_out")
+    (row,) = rows(found, "excluded_runs")
     assert (row["rule"], row["run_id"]) == ("contradicted", victim.info.run_id)
     assert "reports test/accuracy = 0.99, but its stored predictions give" in row["reason"]
     assert victim.info.run_id[:8] in found.artifact("report.html").read_text()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s_mlflow.tables import coding, error_examples, errors
+from w2s_mlflow.tables import annotator_agreement, error_examples, errors
 
 NAN = float("nan")
 
@@ -84,11 +84,11 @@ def test_a_row_is_the_mean_over_runs_of_each_run_s_shares() -> None:
 def test_codes_are_compared_with_the_rules() -> None:
     found = frame([RULES[name][0] for name in list(RULES)[:6]])
     found["coded"] = ["overfitting", "other", "evidence_extraction", "", "other", "quote_selection"]
-    (row,) = coding.table(found).to_dict("records")
+    (row,) = annotator_agreement.table(found).to_dict("records")
     assert (row["n"], row["agreement"], row["other"]) == (5, 0.8, 0.4)
     # by hand: 4 of 5 agree; by chance (1*2 + 1*1 + 1*1 + 2*1) / 25 = 0.24; (0.8 - 0.24) / 0.76
     assert row["kappa"] == pytest.approx(0.56 / 0.76)
-    assert coding.table(frame([RULES["no evidence"][0]])).empty
+    assert annotator_agreement.table(frame([RULES["no evidence"][0]])).empty
 
 
 def test_the_sample_to_be_coded_is_the_same_whatever_the_types() -> None:

@@ -16,8 +16,8 @@ from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import hub
 from w2s_mlflow.tasks import _hub
-from w2s_mlflow.tasks._hub import Parts, Table
-from w2s_mlflow.tasks._rows import Draft, Source
+from w2s_mlflow.tasks._hub import Table, TaskSource
+from w2s_mlflow.tasks._rows import ParsedRow, Source
 
 SCHEMA = {"text": pa.string(), "label": pa.int64(), "extra": pa.string()}
 ROWS = [{"text": f"text {number}", "label": number % 2, "extra": "-"} for number in range(7)]
@@ -78,7 +78,7 @@ def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory in which `datasets` finds data sets by their hub id, as it does for a path that exists; its own cache."""
     import datasets
 
-    monkeypatch.setattr(hub, "look", lambda: None)
+    monkeypatch.setattr(hub, "detect_offline", lambda: None)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
@@ -150,7 +150,7 @@ def test_hub_is_asked_for_the_pinned_configuration(monkeypatch: pytest.MonkeyPat
         asked.append((args, options))
         return datasets.Dataset.from_list(ROWS)
 
-    monkeypatch.setattr(hub, "look", lambda: None)
+    monkeypatch.setattr(hub, "detect_offline", lambda: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     for config, revision in (("default", "abc"), ("small", "abc"), ("small", _hub.CONVERTED)):
         assert len(list(_hub.rows(table(config, revision=revision), "test", "t", None))) == 7
@@ -164,27 +164,29 @@ def test_hub_is_asked_for_the_pinned_configuration(monkeypatch: pytest.MonkeyPat
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def read(row: Source, part: str) -> Draft:
-    return Draft(f"{part}-{row['text']}", (row["text"],), row["label"])
+def read(row: Source, part: str) -> ParsedRow:
+    return ParsedRow(f"{part}-{row['text']}", (row["text"],), row["label"])
 
 
 def test_heldout_part_of_another_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_hub, "_from_hub", never)
     mirror.write(tmp_path, "owner/name/default", "train", SCHEMA, ROWS[:4])
     mirror.write(tmp_path, "owner/name/other", "test", SCHEMA, ROWS[4:])
-    rows = Parts(table=table(), heldout="test", heldout_table=table("other")).load("t", read, tmp_path)
+    rows = TaskSource(table=table(), heldout="test", heldout_table=table("other")).load("t", read, tmp_path)
     assert [row.example.id for row in rows.train] == [f"train-text {number}" for number in range(4)]
     assert [row.example.id for row in rows.heldout] == [f"heldout-text {number}" for number in range(4, 7)]
 
 
 def test_source_names_commit_or_branch() -> None:
-    assert str(Parts(table=table(revision="0123456789" * 4))) == "owner/name at 01234567"
-    assert str(Parts(table=table("small", revision="refs/convert/parquet"))) == "owner/name (small) at refs/convert/parquet"
+    assert str(TaskSource(table=table(revision="0123456789" * 4))) == "owner/name at 01234567"
+    assert (
+        str(TaskSource(table=table("small", revision="refs/convert/parquet"))) == "owner/name (small) at refs/convert/parquet"
+    )
 
 
 def test_one_part_is_cut(tmp_path: Path) -> None:
     file = mirror.write(tmp_path, "owner/name/default", "train", SCHEMA, [{**ROWS[0], "text": str(n)} for n in range(100)])
-    rows = Parts(table=table(), heldout=None).load("t", read, tmp_path)
+    rows = TaskSource(table=table(), heldout=None).load("t", read, tmp_path)
     assert len(rows.train) + len(rows.heldout) == pq.read_metadata(file).num_rows and 5 <= len(rows.heldout) <= 40
 
 
@@ -192,10 +194,10 @@ def test_group_larger_than_the_test_part_is_left_out(tmp_path: Path, monkeypatch
     monkeypatch.setattr(_hub, "TEST_SIZE", 3)
     mirror.write(tmp_path, "owner/name/default", "train", SCHEMA, ROWS)
 
-    def by_half(row: Source, part: str) -> Draft:
-        return Draft(row["text"], (row["text"],), row["label"], ("first four" if row["text"] < "text 4" else "last three",))
+    def by_half(row: Source, part: str) -> ParsedRow:
+        return ParsedRow(row["text"], (row["text"],), row["label"], ("first four" if row["text"] < "text 4" else "last three",))
 
     mirror.write(tmp_path, "owner/name/default", "validation", SCHEMA, [])
-    rows = Parts(table=table()).load("t", by_half, tmp_path)
+    rows = TaskSource(table=table()).load("t", by_half, tmp_path)
     assert [row.example.id for row in rows.train] == ["text 4", "text 5", "text 6"]
     assert rows.left_out == {"is one of more than 3 rows of a group": 4}

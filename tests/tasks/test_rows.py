@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from w2s_mlflow.records import NO_LABEL, Rows
 from w2s_mlflow.tasks import _rows
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, draw, groups_of, same, without_large_groups
+from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, assemble, draw, groups_of, same, without_large_groups
 
 drafts = st.lists(
     st.builds(
-        lambda text, names: Draft("", (text,), 0, tuple(same("name", name) for name in names)),
+        lambda text, names: ParsedRow("", (text,), 0, tuple(same("name", name) for name in names)),
         st.sampled_from(["one", "two", "Three", "three", "four ", "five", "six", "seven"]),
         st.lists(st.integers(0, 7), max_size=2),
     ),
@@ -25,9 +25,9 @@ drafts = st.lists(
 )
 
 
-def read(row: Source, part: str) -> Draft:
+def read(row: Source, part: str) -> ParsedRow:
     """A row as it stands: `(id, text, label, groups)` by column."""
-    return Draft(f"{part}-{row['id']}", (row["text"],), row["label"], tuple(row.get("groups", ())))
+    return ParsedRow(f"{part}-{row['id']}", (row["text"],), row["label"], tuple(row.get("groups", ())))
 
 
 def row(id_: str, text: str, label: int = 0, *groups: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def group_by_id(rows: Rows) -> dict[str, str]:
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 
-def slow_groups(drafts: Sequence[Draft]) -> list[str]:
+def slow_groups(drafts: Sequence[ParsedRow]) -> list[str]:
     """Let names flow along shared ones until nothing moves; a group is called by its smallest name."""
     names = [{*draft.groups, same("text", *draft.segments, *draft.candidates)} for draft in drafts]
     moved = True
@@ -53,36 +53,36 @@ def slow_groups(drafts: Sequence[Draft]) -> list[str]:
 
 @settings(deadline=None)
 @given(drafts)
-def test_groups_are_those_of_the_slow_restatement(found: list[Draft]) -> None:
+def test_groups_are_those_of_the_slow_restatement(found: list[ParsedRow]) -> None:
     assert groups_of(found) == slow_groups(found)
 
 
 @settings(deadline=None)
 @given(drafts, st.randoms(use_true_random=False))
-def test_groups_do_not_hang_on_row_order(found: list[Draft], rng: random.Random) -> None:
+def test_groups_do_not_hang_on_row_order(found: list[ParsedRow], rng: random.Random) -> None:
     order = rng.sample(range(len(found)), len(found))
     groups = groups_of(found)
     assert groups_of([found[place] for place in order]) == [groups[place] for place in order]
 
 
 def test_groups_join_through_others() -> None:
-    chain = [Draft(str(n), (f"text {n}",), 0, (f"name {n}", f"name {n + 1}")) for n in range(4)]
+    chain = [ParsedRow(str(n), (f"text {n}",), 0, (f"name {n}", f"name {n + 1}")) for n in range(4)]
     assert len(set(groups_of(chain))) == 1
     assert len(set(groups_of([chain[0], chain[1], chain[3]]))) == 2
 
 
 def test_equal_texts_are_one_group_whatever_their_cut() -> None:
     whole, spaced, other = (
-        Draft("1", ("A cat.", "It sat."), 0),
-        Draft("2", ("a  CAT.", "It sat."), 1),
-        Draft("3", ("A cat.",), 0),
+        ParsedRow("1", ("A cat.", "It sat."), 0),
+        ParsedRow("2", ("a  CAT.", "It sat."), 1),
+        ParsedRow("3", ("A cat.",), 0),
     )
     groups = groups_of([whole, spaced, other])
     assert groups[0] == groups[1] != groups[2]
 
 
 def test_candidates_are_part_of_the_text() -> None:
-    one, other = (Draft(str(n), ("Which?",), 0, candidates=("this", word)) for n, word in enumerate(("that", "none")))
+    one, other = (ParsedRow(str(n), ("Which?",), 0, candidates=("this", word)) for n, word in enumerate(("that", "none")))
     assert len(set(groups_of([one, other]))) == 2
 
 
@@ -114,7 +114,7 @@ def test_draws_are_even_and_differ_by_purpose() -> None:
 @pytest.mark.parametrize("label", [2, -1, None, "1", float("nan")])
 def test_label_that_is_no_class_leaves_the_row_out(label: object) -> None:
     assert _rows.of_class({0: 1, 1: 0}, 0) == 1
-    with pytest.raises(LeftOut, match="has no legal label"):
+    with pytest.raises(SkippedRow, match="has no legal label"):
         _rows.of_class({0: 1, 1: 0}, label)
 
 
@@ -132,9 +132,9 @@ def test_what_stands_twice_is_one_row_and_two_labels_are_none() -> None:
 
 
 def test_what_a_reader_leaves_out_is_counted_by_reason() -> None:
-    def picky(source: Source, part: str) -> Draft:
+    def picky(source: Source, part: str) -> ParsedRow:
         if source["text"].startswith("-"):
-            raise LeftOut("starts with a dash")
+            raise SkippedRow("starts with a dash")
         return read(source, part)
 
     train = [row("a", "A."), row("b", "- B."), row("c", " \n"), row("d", "D.", -2), row("e", "E.", NO_LABEL)]
@@ -145,9 +145,9 @@ def test_what_a_reader_leaves_out_is_counted_by_reason() -> None:
 
 @pytest.mark.parametrize("missing", ["segments", "candidates"])
 def test_text_that_is_null_is_empty(missing: str) -> None:
-    def with_null(source: Source, part: str) -> Draft:
+    def with_null(source: Source, part: str) -> ParsedRow:
         texts: Mapping[str, Any] = {"segments": ("A.",), "candidates": ("this", "that"), missing: ("A.", None)}
-        return Draft(source["id"], label=0, **texts)
+        return ParsedRow(source["id"], label=0, **texts)
 
     assert assemble(with_null, [row("a", "A.")], []).left_out == {"has an empty text": 1}
 

@@ -10,9 +10,9 @@ import pytest
 
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import fingerprint
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 
-PARTS = Parts(
+PARTS = FingerprintParts(
     stage="student",
     version=1,
     options={"epochs": 2, "loss_options": {"alpha": 0.5}},
@@ -35,7 +35,7 @@ OTHER: dict[str, Any] = {
 
 
 def test_other_holds_every_part() -> None:
-    assert set(OTHER) == {field.name for field in dataclasses.fields(Parts)}
+    assert set(OTHER) == {field.name for field in dataclasses.fields(FingerprintParts)}
 
 
 @pytest.mark.parametrize("part", OTHER)
@@ -60,7 +60,7 @@ def test_order_of_keys_does_not_matter() -> None:
 def test_a_digest_is_32_hexadecimal_digits_and_the_same_in_every_process() -> None:
     assert len(PARTS.digest()) == 32 and set(PARTS.digest()) <= set("0123456789abcdef")
     text = '{"data":"d","inputs":{},"libraries":{},"options":{"a":1},"source":[],"stage":"s","version":1,"weights":""}'
-    assert Parts("s", 1, {"a": 1}, "d", {}, {}, {}).digest() == hashlib.sha256(text.encode()).hexdigest()[:32]
+    assert FingerprintParts("s", 1, {"a": 1}, "d", {}, {}, {}).digest() == hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def test_where_source_stands_does_not_matter() -> None:

@@ -19,7 +19,7 @@ from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import heartbeat, results, session, store
 from w2s_mlflow.tracking.backend import server
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, Result
 from w2s_mlflow.training import checkpoint
@@ -106,7 +106,7 @@ def test_a_report_whose_digests_are_missing_is_made_again() -> None:
 def test_reading_a_damaged_artifact_is_refused() -> None:
     found = supervisor.run(TINY)
     cut_file(found.artifact("predictions/selection.parquet"))
-    with pytest.raises(results.TornError, match=r"damaged artifact predictions/selection\.parquet"):
+    with pytest.raises(results.CorruptArtifactError, match=r"damaged artifact predictions/selection\.parquet"):
         found.predictions("selection")
 
 
@@ -149,13 +149,13 @@ def test_a_training_goes_on_in_the_same_run_with_the_same_bits(step: int, error:
         with dying(step, error):
             supervisor.run(supervisor.Config(seed=1, **LONG))
         stopped = next(run for run in runs() if run.info.status in ("KILLED", "FAILED"))
-        kept = checkpoint.read(scratch.place(stopped.info.run_id))
+        kept = checkpoint.read(scratch.cache_path(stopped.info.run_id))
         assert (kept is None) == (step == 4), "a death at step 4 comes before the checkpoint of step 4 is written"
         again = supervisor.run(supervisor.Config(seed=1, **LONG))
     assert (again.run_id == stopped.info.run_id) == (kept is not None)
     for part in ("validation", "selection", "test"):
         assert np.array_equal(again.predictions(part).probabilities_NC, whole.predictions(part).probabilities_NC)
-    assert status_of(again.run_id) == "FINISHED" and not scratch.place(again.run_id).exists()
+    assert status_of(again.run_id) == "FINISHED" and not scratch.cache_path(again.run_id).exists()
     for name in ("train/loss", "train/gradient_norm"):
         curve = [(point.step, point.value) for point in history_of(again, name)]
         assert curve == [(point.step, point.value) for point in history_of(whole, name)], "every step is there once"
@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_is_named_and_not_used(whole: Result, caplog: pytes
         with dying(9, KeyboardInterrupt):
             supervisor.run(supervisor.Config(seed=1, **LONG))
         stopped = next(run.info.run_id for run in runs() if run.info.status == "KILLED")
-        file = next(scratch.place(stopped).glob("*.safetensors"))
+        file = next(scratch.cache_path(stopped).glob("*.safetensors"))
         flip_byte(file)
         again = supervisor.run(supervisor.Config(seed=1, **LONG))
     assert again.run_id == stopped and file.name in caplog.text
@@ -194,9 +194,15 @@ def test_parameters_and_tags_of_a_continued_run_are_those_of_a_new_one() -> None
 def test_the_parts_are_stored_one_by_one(whole: Result) -> None:
     found = whole
     parts = json.loads(found.artifact("fingerprint.json").read_text())
-    assert Parts(**parts).digest() == found.fingerprint
-    assert {"losses.cross_entropy.loss", "training.loop.fit", "data.splits.cut", "models.chess.load"} <= set(parts["source"])
-    assert found.tags["w2s.data"] == parts["data"] == loading.cut(supervisor.Config(seed=1, **SMALL).resolved())[1].digest
+    assert FingerprintParts(**parts).digest() == found.fingerprint
+    assert {"losses.cross_entropy.loss", "training.loop.fit", "data.splits.split_task", "models.chess.load"} <= set(
+        parts["source"]
+    )
+    assert (
+        found.tags["w2s.data"]
+        == parts["data"]
+        == loading.resolve_and_split(supervisor.Config(seed=1, **SMALL).resolved())[1].digest
+    )
 
 
 def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +210,7 @@ def test_the_run_of_an_owner_that_is_only_asleep_is_not_written_to(monkeypatch: 
     with dying(9, KeyboardInterrupt):
         supervisor.run(supervisor.Config(seed=4, **LONG))
     asleep = runs()[0].info.run_id
-    kept = scratch.place(asleep)
+    kept = scratch.cache_path(asleep)
     monkeypatch.setattr(heartbeat, "STALE", 0.2)
     monkeypatch.setattr(store, "POLL", 0.05)
     server.client().set_tag(asleep, heartbeat.WORKER, str(heartbeat.me()))

@@ -70,7 +70,7 @@ def test_votes_are_pulled_and_counted_and_the_missing_ones_too(run: str) -> None
         "q3": [],
     }
     expected = f"people have judged 3 of 4 debates of run {run}, with 4 votes; 1 are missing; two people who judge the same "
-    assert found.said() == expected + "debate agree in 0%"
+    assert found.describe() == expected + "debate agree in 0%"
     found.check()
 
 
@@ -101,7 +101,7 @@ def test_other_feedback_is_no_vote_and_what_cannot_be_read_is_told(run: str) -> 
         trace_id=traces.trace_id(run, "q3"), name="quality", value="strong", source=AssessmentSource("HUMAN", "ann")
     )
     found = human_feedback.pull(run)
-    assert found.judged == 0 and found.unreadable == 2 and found.said().endswith("; 2 say neither of strong, weak, tie")
+    assert found.judged == 0 and found.unreadable == 2 and found.describe().endswith("; 2 say neither of strong, weak, tie")
 
 
 @pytest.mark.parametrize(("judged", "fails"), [(0, True), (2, True), (3, False)])
@@ -192,13 +192,13 @@ def test_blind_nobody_is_told_which_side_is_strong_and_the_first_is_not_always_t
     assert [("rook" in claims[2 * number]) for number in range(4)] == swapped
 
 
-def reversed_views(run: str) -> Iterator[human_feedback.Shown]:
+def reversed_views(run: str) -> Iterator[human_feedback.DebateForReview]:
     """The debates as somebody sees them who has judged none."""
     return human_feedback.waiting(run, "somebody else")
 
 
 def test_half_of_the_debates_show_the_weak_side_first() -> None:
-    found = [human_feedback.Shown(traces.trace_id("run", str(number)), "", ()).swapped() for number in range(400)]
+    found = [human_feedback.DebateForReview(traces.trace_id("run", str(number)), "", ()).swapped() for number in range(400)]
     assert 160 < sum(found) < 240
 
 

@@ -31,7 +31,7 @@ from w2s_mlflow.modeling.heads import Head, build
 from w2s_mlflow.records import Example, Floats
 from w2s_mlflow.tracking import logged_model
 from w2s_mlflow.tracking.backend import server
-from w2s_mlflow.tracking.results import ARTIFACTS, TornError
+from w2s_mlflow.tracking.results import ARTIFACTS, CorruptArtifactError
 from w2s_mlflow.training import loop
 
 TASKS = {"choose": "chess", "classify": "chess", "compare": "chess_preference"}
@@ -213,7 +213,7 @@ def test_a_damaged_file_is_named(name: str, damage: str, logged: Callable[[str],
     else:
         file.write_bytes(content[:-1] if damage == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
     for use in (logged_model.verify, logged_model.load):
-        with pytest.raises(TornError, match=f"the logged model {model_id} has (a damaged|lost its) file {name}"):
+        with pytest.raises(CorruptArtifactError, match=f"the logged model {model_id} has (a damaged|lost its) file {name}"):
             use(model_id)
     file.write_bytes(content)
     logged_model.verify(model_id)
@@ -231,7 +231,7 @@ def test_a_model_whose_files_are_gone_is_named(experiment: str, tmp_path: Path) 
     model_id = logged_model.log(new_run(), fitted("choose"))
     directory = directory_of(model_id)
     directory.rename(tmp_path / "elsewhere")
-    with pytest.raises(TornError, match=f"the logged model {model_id} has lost its files in {directory}: "):
+    with pytest.raises(CorruptArtifactError, match=f"the logged model {model_id} has lost its files in {directory}: "):
         logged_model.verify(model_id)
 
 
@@ -323,8 +323,8 @@ def test_a_model_is_the_same_behind_a_tracking_server(experiment: str, tmp_path:
         stored = next((tmp_path / "artifacts").rglob("model.safetensors"))
         content = stored.read_bytes()
         stored.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        with pytest.raises(TornError, match=r"a damaged file artifacts/head/model\.safetensors"):
+        with pytest.raises(CorruptArtifactError, match=r"a damaged file artifacts/head/model\.safetensors"):
             logged_model.load(model_id)
         stored.unlink()
-        with pytest.raises(TornError, match=r"lost its file artifacts/head/model\.safetensors"):
+        with pytest.raises(CorruptArtifactError, match=r"lost its file artifacts/head/model\.safetensors"):
             logged_model.verify(model_id)

@@ -298,7 +298,7 @@ def impatient_later(pipe: Connection) -> None:
     """Wait for an owner that lives, once; then take it for dead."""
     from w2s_mlflow.tracking import store
 
-    at(store._Search, "_wait", partial(impatient, pipe))
+    at(store._RunSearch, "_wait", partial(impatient, pipe))
 
 
 @pytest.mark.slow

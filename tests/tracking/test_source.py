@@ -205,7 +205,7 @@ def test_options_the_store_caches_and_plug_ins_of_others_are_not_followed(packag
     rooms = {name.split(".")[0] for name in reached}
     assert rooms.isdisjoint({"config", "exceptions", "tracking", "local", "cli", "tables", "figures", "stats"})
     assert {name for name in reached if name.startswith("losses.") and name.count(".") == 2} == {
-        f"losses.confidence.{name}" for name in ("BY_ROWS", "Options", "loss", "hardened", "_most_positive")
+        f"losses.confidence.{name}" for name in ("PER_EXAMPLE", "Options", "loss", "hardened", "_most_positive")
     }
 
 

@@ -22,7 +22,7 @@ from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import supervisor
 from w2s_mlflow.tracking import claims, heartbeat, results, session, store
 from w2s_mlflow.tracking.backend import server
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT
 
@@ -33,10 +33,10 @@ DEAD = "gone-0123:1:0.00"
 """A worker of another machine."""
 
 
-def order(seed: int = 0) -> store.Order:
+def request(seed: int = 0) -> store.RunRequest:
     """A result that needs no model."""
-    parts = Parts("test", 1, {"seed": seed}, "", {}, {}, {})
-    return store.Order(f"test {seed}", parts, supervisor.Config(seed=seed), IDENTITY, {}, "a note")
+    parts = FingerprintParts("test", 1, {"seed": seed}, "", {}, {}, {})
+    return store.RunRequest(f"test {seed}", parts, supervisor.Config(seed=seed), IDENTITY, {}, "a note")
 
 
 def text(words: str = "whole") -> Callable[[Recorder], None]:
@@ -46,10 +46,10 @@ def text(words: str = "whole") -> Callable[[Recorder], None]:
 
 def left(status: str, tags: Mapping[str, str], attempt: int = 0) -> str:
     """A run of the result that some process has left behind; its id."""
-    assert isinstance(claims.claim(order().parts.digest(), attempt), claims.Claim)
+    assert isinstance(claims.claim(request().parts.digest(), attempt), claims.Claim)
     run = server.client().create_run(
         server.experiment().experiment_id,
-        tags={FINGERPRINT: order().parts.digest(), "w2s.stage": "test", store.ATTEMPT: str(attempt), **tags},
+        tags={FINGERPRINT: request().parts.digest(), "w2s.stage": "test", store.ATTEMPT: str(attempt), **tags},
         run_name="left",
     )
     if status != "RUNNING":
@@ -71,21 +71,21 @@ def status_of(run_id: str) -> str:
 
 
 def test_the_second_asks_and_does_not_make() -> None:
-    first = store.produce(order(), text())
-    second = store.produce(order(), lambda recorder: pytest.fail("made twice"))
+    first = store.produce(request(), text())
+    second = store.produce(request(), lambda recorder: pytest.fail("made twice"))
     assert (first.run_id, first.reused, second.run_id, second.reused) == (second.run_id, False, first.run_id, True)
     assert second.artifact("words.txt").read_text() == "whole"
 
 
 def test_another_fingerprint_is_another_result() -> None:
-    assert store.produce(order(0), text()).run_id != store.produce(order(1), text()).run_id
+    assert store.produce(request(0), text()).run_id != store.produce(request(1), text()).run_id
 
 
 def test_an_error_fails_the_run_and_the_next_makes_it() -> None:
     with pytest.raises(ZeroDivisionError):
-        store.produce(order(), lambda recorder: [][1 // 0])
+        store.produce(request(), lambda recorder: [][1 // 0])
     assert [run.info.status for run in runs()] == ["FAILED"]
-    assert not store.produce(order(), text()).reused
+    assert not store.produce(request(), text()).reused
     assert sorted(run.info.status for run in runs()) == ["FAILED", "FINISHED"]
 
 
@@ -118,7 +118,7 @@ def test_who_was_replaced_cannot_seal() -> None:
 
 @pytest.mark.parametrize("forever", [False, True])
 def test_what_was_deleted_is_made_again_at_once(forever: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = store.produce(order(), text())
+    first = store.produce(request(), text())
     if forever:  # as `mlflow gc` does
         monkeypatch.setattr(store, "runs_of", lambda fingerprint: [])
         monkeypatch.setattr(heartbeat.Worker, "gone", lambda self: True)
@@ -126,7 +126,7 @@ def test_what_was_deleted_is_made_again_at_once(forever: bool, monkeypatch: pyte
         server.client().delete_run(first.run_id)
     monkeypatch.setattr(store, "PATIENCE", math.inf)
     with session.changed(wait=False):
-        second = store.produce(order(), text())
+        second = store.produce(request(), text())
     assert not second.reused and second.run_id != first.run_id
 
 
@@ -143,7 +143,7 @@ def test_the_lock_run_is_one_and_out_of_sight() -> None:
 def test_a_deleted_lock_run_is_one_sentence() -> None:
     server.client().delete_run(claims.lock_run_id())
     with pytest.raises(ConfigError, match=r"holds the claims of .* was deleted: restore it with `mlflow runs restore"):
-        store.produce(order(), text())
+        store.produce(request(), text())
     server.client().restore_run(claims.lock_run_id())
 
 
@@ -153,17 +153,17 @@ def test_what_a_sleeper_made_does_not_count() -> None:
 
     def make(recorder: Recorder) -> None:
         recorder.text("words.txt", "late")
-        assert isinstance(claims.claim(order().parts.digest(), 1), claims.Claim)
+        assert isinstance(claims.claim(request().parts.digest(), 1), claims.Claim)
         others.append(finished_by_other(attempt=1))
 
-    found = store.produce(order(), make)
+    found = store.produce(request(), make)
     assert (found.run_id, found.reused) == (others[0], True)
     assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]
 
 
 def finished_by_other(attempt: int) -> str:
     run = server.client().create_run(
-        server.experiment().experiment_id, tags={FINGERPRINT: order().parts.digest(), store.ATTEMPT: str(attempt)}
+        server.experiment().experiment_id, tags={FINGERPRINT: request().parts.digest(), store.ATTEMPT: str(attempt)}
     )
     server.client().set_terminated(run.info.run_id)
     return str(run.info.run_id)
@@ -182,7 +182,7 @@ def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("w2s_mlflow.tracking.store.time.sleep", sleep)
     with session.changed(progress=said.append):
-        found = store.produce(order(), lambda recorder: pytest.fail("made twice"))
+        found = store.produce(request(), lambda recorder: pytest.fail("made twice"))
     assert found.run_id == other and found.reused
     assert said == ["waiting 0 s for left, made by process 1 on gone"]
 
@@ -193,7 +193,7 @@ def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
         session.changed(wait=False),
         pytest.raises(store.BusyError, match=f"made by process {os.getpid()} on {socket.gethostname()}"),
     ):
-        store.produce(order(), text())
+        store.produce(request(), text())
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
     names = {"HERE": gone()}
     other = left("RUNNING", {key: names.get(value, value) for key, value in tags.items()})
     heartbeat._settle.cache_clear()
-    heartbeat.settle()
-    found = store.produce(order(), text())
+    heartbeat.cleanup_once()
+    found = store.produce(request(), text())
     assert found.run_id != other and not found.reused
     assert status_of(other) == "KILLED"
 
@@ -223,7 +223,7 @@ def test_a_heart_is_watched_on_our_own_clock(owner: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(store, "POLL", 0.05)
     looks: list[str] = []
     with session.changed(progress=looks.append):
-        found = store.produce(order(), text())
+        found = store.produce(request(), text())
     assert looks and found.run_id != other and status_of(other) == "KILLED"
 
 
@@ -247,7 +247,7 @@ def test_a_run_in_the_making_has_an_owner_and_a_heartbeat(monkeypatch: pytest.Mo
             seen.append(dict(server.client().get_run(recorder.run_id).data.tags))
             time.sleep(0.4)
 
-    store.produce(order(), make)
+    store.produce(request(), make)
     owner = heartbeat.Worker.parse(seen[0][heartbeat.WORKER])
     assert owner is not None and owner.pid == os.getpid() and not owner.gone()
     assert float(seen[1][heartbeat.HEARTBEAT]) > float(seen[0][heartbeat.HEARTBEAT])
@@ -280,18 +280,18 @@ def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.Mo
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(heartbeat, "me", lambda: heartbeat.Worker.parse(DEAD))
         for attempt in (0, 1):
-            assert isinstance(claims.claim(order().parts.digest(), attempt), claims.Claim)
+            assert isinstance(claims.claim(request().parts.digest(), attempt), claims.Claim)
     with session.changed(wait=False), pytest.raises(store.BusyError, match="has just claimed"):
-        store.produce(order(), text())
-    assert not store.produce(order(), text()).reused
+        store.produce(request(), text())
+    assert not store.produce(request(), text()).reused
 
 
 def test_a_claim_of_our_own_that_came_to_nothing_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as failing, pytest.raises(ConnectionError):
         failing.setattr("w2s_mlflow.tracking.recorder._create", _no_connection)
-        store.produce(order(), text())
+        store.produce(request(), text())
     with session.changed(wait=False):
-        assert not store.produce(order(), text()).reused
+        assert not store.produce(request(), text()).reused
 
 
 def _no_connection(header: object) -> str:
@@ -301,7 +301,7 @@ def _no_connection(header: object) -> str:
 def test_a_dead_owner_s_run_that_was_whole_is_finished_in_its_place() -> None:
     """Killed between its last artifact and its last status."""
     other = left("RUNNING", {heartbeat.WORKER: gone(), heartbeat.HEARTBEAT: beat(), ARTIFACTS: "{}"})
-    found = store.produce(order(), lambda recorder: pytest.fail("what was finished is lost"))
+    found = store.produce(request(), lambda recorder: pytest.fail("what was finished is lost"))
     assert found.run_id == other and status_of(other) == "FINISHED"
 
 
@@ -315,7 +315,7 @@ def test_orphans_are_closed_by_the_next_start() -> None:
     launch = client.create_run(experiment, start_time=long_ago, tags=launched).info.run_id
     building = client.create_run(experiment, tags=launched).info.run_id
     heartbeat._settle.cache_clear()
-    heartbeat.settle()
+    heartbeat.cleanup_once()
     assert [status_of(run) for run in (dead, launch)] == ["KILLED", "KILLED"]
     assert [status_of(run) for run in (alive, foreign, building)] == ["RUNNING"] * 3
 
@@ -324,12 +324,12 @@ def test_orphans_are_closed_by_the_next_start() -> None:
 
 
 def test_reuse_never_makes_it_again_but_once() -> None:
-    first = store.produce(order(), text())
+    first = store.produce(request(), text())
     time.sleep(0.002)
     with session.changed(reuse_since=session.reuse_since("never")):
-        second, third = store.produce(order(), text()), store.produce(order(), text())
+        second, third = store.produce(request(), text()), store.produce(request(), text())
     assert first.run_id != second.run_id == third.run_id and third.reused
-    assert store.produce(order(), text()).run_id == second.run_id, "the newest is the one that is found"
+    assert store.produce(request(), text()).run_id == second.run_id, "the newest is the one that is found"
 
 
 # --- what is left ----------------------------------------------------------------------------------------------------
@@ -341,11 +341,11 @@ def test_every_file_of_a_directory_is_checked() -> None:
         recorder.text("model/b/c.txt", "c")
         recorder.text("models.txt", "another")
 
-    found = store.produce(order(), make)
+    found = store.produce(request(), make)
     assert (found.artifact("model") / "b" / "c.txt").read_text() == "c"
     (found.artifact("model") / "b" / "c.txt").write_text("d")
     assert found.artifact("models.txt").read_text() == "another" and found.artifact("model/a.txt").read_text() == "a"
-    with pytest.raises(results.TornError, match=r"model/b/c\.txt"):
+    with pytest.raises(results.CorruptArtifactError, match=r"model/b/c\.txt"):
         found.artifact("model")
 
 
@@ -358,22 +358,22 @@ def test_what_has_not_changed_is_read_once_and_damage_seen_of_the_same_size(monk
         return digest(file)
 
     monkeypatch.setattr(results, "digest", spy)
-    found = store.produce(order(), text("whole"))
+    found = store.produce(request(), text("whole"))
     read.clear()
     for _ in range(2):
-        assert store.produce(order(), text()).reused
+        assert store.produce(request(), text()).reused
     assert sorted(read) == sorted({Path(path).name for path in found.digests}) != []
     found.artifact("words.txt").write_text("while")
-    assert not store.produce(order(), text()).reused
+    assert not store.produce(request(), text()).reused
 
 
 def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
-    old, new, foreign = scratch.place("0" * 32), scratch.place("f" * 32), tmp_path / "scratch" / "data set"
+    old, new, foreign = scratch.cache_path("0" * 32), scratch.cache_path("f" * 32), tmp_path / "scratch" / "data set"
     for directory in (old, new, foreign):
         directory.mkdir(parents=True)
         (directory / "state.json").write_text("{}")
-    partials = [scratch.place("digests") / f"{name}{scratch.PARTIAL}" for name in ("old", "new")]
+    partials = [scratch.cache_path("digests") / f"{name}{scratch.PARTIAL}" for name in ("old", "new")]
     partials[0].parent.mkdir()
     for file in partials:
         file.touch()
@@ -381,7 +381,7 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: P
     for path in (old, foreign, partials[0]):
         os.utime(path, (long_ago, long_ago))
     heartbeat._settle.cache_clear()
-    heartbeat.settle()
+    heartbeat.cleanup_once()
     assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True)
     assert [file.exists() for file in partials] == [False, True]
 
@@ -389,7 +389,7 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: P
 def test_an_owner_that_has_woken_up_is_waited_for_though_its_run_was_ended() -> None:
     left("KILLED", {heartbeat.WORKER: str(heartbeat.me()), heartbeat.HEARTBEAT: beat()})
     with session.changed(wait=False), pytest.raises(store.BusyError):
-        store.produce(order(), text())
+        store.produce(request(), text())
 
 
 @pytest.mark.parametrize(("request_", "status"), [("log_batch", "KILLED"), ("set_terminated", "FINISHED")])
@@ -408,7 +408,7 @@ def test_ctrl_c_within_a_request_leaves_no_run_running(request_: str, status: st
     server.experiment()
     monkeypatch.setattr(kind, request_, stopped)
     with pytest.raises(KeyboardInterrupt):
-        store.produce(order(), lambda recorder: None)
+        store.produce(request(), lambda recorder: None)
     assert [run.info.status for run in runs()] == [status]
 
 
@@ -429,6 +429,6 @@ def test_the_digests_come_after_every_metric(count: int, monkeypatch: pytest.Mon
         recorder.tags |= {f"tag{number}": "x" for number in range(19)}
 
     monkeypatch.setattr(SqlAlchemyStore, "log_batch", logged)
-    found = store.produce(order(), make)
+    found = store.produce(request(), make)
     assert sent[-1] == ARTIFACTS and sent.count("metric") == count + 1
     assert len(server.client().get_metric_history(found.run_id, "loss")) == count

@@ -71,10 +71,10 @@ def test_a_definition_that_moved_and_was_edited_is_one_line(first: Result, packa
     edit(
         package,
         "losses/confidence.py",
-        "from w2s_mlflow.losses import Auxiliary, weight",
-        "from w2s_mlflow.losses import Auxiliary",
+        "from w2s_mlflow.losses import AuxiliaryOptions, weight",
+        "from w2s_mlflow.losses import AuxiliaryOptions",
     )
-    edit(package, "losses/confidence.py", "BY_ROWS", "def weight(progress, options):\n    return 0.5\n\n\nBY_ROWS")
+    edit(package, "losses/confidence.py", "PER_EXAMPLE", "def weight(progress, options):\n    return 0.5\n\n\nPER_EXAMPLE")
     assert why(student.run(config())) == ("source losses.confidence.weight was edited",)
 
 
@@ -99,7 +99,7 @@ def test_a_newer_library(first: Result, monkeypatch: pytest.MonkeyPatch) -> None
 def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """From here on one row of the test part has the other label; its id."""
     task = tasks.find("chess")
-    rows, victim = task.load(None), loading.cut(config().resolved())[1].test[0].id
+    rows, victim = task.load(None), loading.resolve_and_split(config().resolved())[1].test[0].id
     heldout = tuple(dataclasses.replace(row, label=1 - row.label) if row.example.id == victim else row for row in rows.heldout)
     edited = dataclasses.replace(task, load=lambda data_dir: Rows(rows.train, heldout))
     monkeypatch.setattr(tasks, "find", lambda name: edited)
@@ -109,7 +109,7 @@ def changed_row(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def _clear() -> None:
-    for cached in (loading._cut, loading._pool, loading._load, gold._labels, ground_truth._row_digests):
+    for cached in (loading._split, loading._pool, loading._load, gold._labels, ground_truth._row_digests):
         cached.cache_clear()
 
 

@@ -404,7 +404,7 @@ def test_a_thread_trains_without_touching_signals(directory: Path) -> None:
 
 
 def test_a_stop_that_nobody_looked_at_is_raised_at_the_end() -> None:
-    with pytest.raises(KeyboardInterrupt), checkpoint.Stop() as stop:
+    with pytest.raises(KeyboardInterrupt), checkpoint.SignalGuard() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked
 

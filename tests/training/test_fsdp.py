@@ -48,7 +48,7 @@ def test_an_idle_part_has_no_effect(name: str) -> None:
         data, labels_NC = head.encode(examples(4)), None if name == "language" else torch.from_numpy(labels(4))
         parts = [data.batch(np.arange(4)), *[data.batch(np.arange(1)) | {microbatches.IDLE: torch.ones(())}] * idle]
         loss = language_modeling.loss if name == "language" else LOSSES["confidence"]
-        value = microbatches.of_batch(head, head, parts, labels_NC, loss, 0.5, _backward)
+        value = microbatches.batch_gradients(head, head, parts, labels_NC, loss, 0.5, _backward)
         found.append([value.detach(), *(weight.grad for weight in head.parameters() if weight.grad is not None)])
     assert len(found[0]) == len(found[1]) > 5
     for one, other in zip(*found, strict=True):

@@ -32,7 +32,7 @@ def named(name: str) -> microbatches.Loss:
         found: Tensor = module.loss(logits, labels_NC, progress, options)
         return found
 
-    return microbatches.ByRows(loss) if module.BY_ROWS else loss
+    return microbatches.PerExampleLoss(loss) if module.PER_EXAMPLE else loss
 
 
 LOSSES = {name: named(name) for name in plugins("losses")}
@@ -66,7 +66,9 @@ def of_batch(head: Head, loss: microbatches.Loss, micro_batch: int, dtype: str =
     answer = microbatches.computing(head, dtype)
     parts = [data.batch(part) for part in batching.parts(data, np.arange(32), None if micro_batch == 32 else micro_batch)]
     head.train()
-    value = microbatches.of_batch(answer, head, parts, labels_NC, loss, 0.5, lambda tensor, **given: tensor.backward(**given))
+    value = microbatches.batch_gradients(
+        answer, head, parts, labels_NC, loss, 0.5, lambda tensor, **given: tensor.backward(**given)
+    )
     found = [weight.grad.clone() for weight in head.parameters() if weight.grad is not None]
     head.zero_grad()
     return value.item(), found

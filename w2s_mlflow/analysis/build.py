@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from w2s_mlflow.tracking.fingerprint import Parts
+    from w2s_mlflow.tracking.fingerprint import FingerprintParts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -57,10 +57,10 @@ def pull(config: Config) -> list[Result]:
         if config.filter:
             raise must("filter", "one that selects a finished student or rule", repr(config.filter))
         raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
-    return whole([result for result in found if result.stage in STAGES])
+    return load_complete([result for result in found if result.stage in STAGES])
 
 
-def whole(found: Iterable[Result]) -> list[Result]:
+def load_complete(found: Iterable[Result]) -> list[Result]:
     """The runs with all they were trained from or are reported against, which a filter on methods leaves out."""
     from w2s_mlflow.tracking import results
 
@@ -74,7 +74,7 @@ def whole(found: Iterable[Result]) -> list[Result]:
 
 def load(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
     """The frames that tables and figures are made from, with what a person says of errors (analysis/coded_errors.py)."""
-    return frames.frames(whole(found), codes)
+    return frames.frames(load_complete(found), codes)
 
 
 def record(frames: Frames, recorder: Recorder) -> None:
@@ -129,7 +129,7 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> Parts:
+def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> FingerprintParts:
     """What the analysis hangs on: which runs with which artifacts and numbers, and the code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint, source
 
@@ -138,7 +138,7 @@ def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str
     marks = sorted([one.run_id, sorted(one.digests.items()), own] for one, own in zip(found, numbers, strict=True))
     said = [[*key, code] for key, code in sorted(codes.items())]
     roots = [f"{folder}.{name}" for folder in ("tables", "figures") for name in registry.plugins(folder)]
-    return fingerprint.Parts(
+    return fingerprint.FingerprintParts(
         stage="analyze",
         version=VERSION,
         options={"filter": config.filter, "experiments": config.experiments},

@@ -12,7 +12,7 @@ import numpy as np
 
 from w2s_mlflow.analysis import selection, variants
 from w2s_mlflow.analysis.scores import Scores
-from w2s_mlflow.analysis.selection import Pulled
+from w2s_mlflow.analysis.selection import AnalysisRuns
 from w2s_mlflow.debate import debate_tables, measures, play, transcripts
 from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.records import read_gold
@@ -32,7 +32,7 @@ PLAIN = {"argues": "baseline"}
 GOLD = ("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
 
 
-def frames(pulled: Pulled) -> tuple[pd.DataFrame, pd.DataFrame]:
+def frames(pulled: AnalysisRuns) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames of debates and of aligned models among the runs that count."""
     debated = pulled.rows("debate", lambda result: debates(result, pulled.runs))
     aligned = pulled.rows("align", lambda result: [alignment(result, pulled.scores)])
@@ -67,7 +67,7 @@ def frame(found: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[st
 
     rows = pd.DataFrame(found, columns=[*(name for name in columns if name != "setting"), "settings"])
     other = {*SAID, *ALIGNED, *ROUND}
-    setting = variants.differing(rows, ["task"], lambda name: name not in other, [plain] * len(rows))
+    setting = variants.differing_options(rows, ["task"], lambda name: name not in other, [plain] * len(rows))
     return rows.assign(setting=setting)[list(columns)]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import tasks
 from w2s_mlflow.analysis import debate_frames, scores, selection, stage_tables, variants
 from w2s_mlflow.analysis.scores import Scores
-from w2s_mlflow.analysis.selection import Pulled
+from w2s_mlflow.analysis.selection import AnalysisRuns
 from w2s_mlflow.analysis.variants import IDENTITY
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.pipeline import scoring
@@ -43,10 +43,10 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     import pandas as pd
 
     every = {result.run_id: result for result in found}
-    pulled = Pulled(every, scores.of(every.values()))
+    pulled = AnalysisRuns(every, scores.load_scores(every.values()))
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
-    outcomes = variants.told_apart(pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(OUTCOMES)))
+    outcomes = variants.add_config_diff(pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(OUTCOMES)))
     for stage in ALONE:
         selection.one_per_seed([selection.identified(result) for result in pulled.counted() if result.stage == stage], pulled)
     taught = _facilitations(pulled)
@@ -62,14 +62,14 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, wrongs, taught, debated, aligned)
 
 
-def _probes(pulled: Pulled) -> list[dict[str, Any]]:
+def _probes(pulled: AnalysisRuns) -> list[dict[str, Any]]:
     """The rows of every probe run's own table."""
     import pandas as pd
 
     return _own_rows("probe", lambda result: pd.read_csv(result.artifact(stage_tables.PROBES)), pulled)
 
 
-def _errors(pulled: Pulled, codes: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
+def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
     """The rows of every run of errors, each with what a person says of it. Raises ConfigError for a code of no such row."""
     rows = _own_rows("errors", stage_tables.read_errors, pulled)
     if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
@@ -78,28 +78,28 @@ def _errors(pulled: Pulled, codes: Mapping[tuple[str, str], str]) -> list[dict[s
     return [row | {"coded": codes.get((row["run_id"], row["id"]), "")} for row in rows]
 
 
-def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: Pulled) -> list[dict[str, Any]]:
+def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: AnalysisRuns) -> list[dict[str, Any]]:
     """The rows of the tables that the runs of a stage have made, with the run and its student."""
 
-    def said(result: Result) -> Iterator[dict[str, Any]]:
+    def with_run(result: Result) -> Iterator[dict[str, Any]]:
         own = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
         own |= {"run_id": result.run_id, "student_run_id": result.tags["w2s.student_run_id"]}
         for row in read(result).to_dict("records"):
             yield own | {str(name): value for name, value in row.items()}
 
-    return pulled.rows(stage, said)
+    return pulled.rows(stage, with_run)
 
 
-def _facilitations(pulled: Pulled) -> pd.DataFrame:
+def _facilitations(pulled: AnalysisRuns) -> pd.DataFrame:
     """One row per facilitated weak model with a report; of runs that differ in nothing but code or data, the newest."""
     import pandas as pd
 
     rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _taught(result, pulled))]
     found = pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(FACILITATIONS))
-    return variants.told_apart(found, stage="facilitate")
+    return variants.add_config_diff(found, stage="facilitate")
 
 
-def _taught(result: Result, pulled: Pulled) -> dict[str, Any] | None:
+def _taught(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     """One row of `facilitations`, its numbers from stored predictions; None for one that is left out."""
     beside = [result.run_id, *(result.tags.get(f"w2s.{role}_run_id", "") for role in ("weak", "strong"))]
     if "test/accuracy" not in result.metrics:
@@ -120,7 +120,7 @@ def _taught(result: Result, pulled: Pulled) -> dict[str, Any] | None:
     return row | numbers | {"accuracy": own.metrics["accuracy"]}
 
 
-def _leave_out_older(pulled: Pulled) -> None:
+def _leave_out_older(pulled: AnalysisRuns) -> None:
     """Of several runs of one fingerprint the newest counts."""
     newest = {result.fingerprint: result for result in pulled.runs.values()}
     for result in pulled.runs.values():
@@ -131,7 +131,7 @@ def _leave_out_older(pulled: Pulled) -> None:
 # --- outcomes ---------------------------------------------------------------------------------------------------------
 
 
-def _outcome(result: Result, pulled: Pulled) -> dict[str, Any] | None:
+def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     """One row of `outcomes`: what the run says of itself and what its predictions give; None for one that is left out."""
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--report none or selection)")
@@ -152,7 +152,7 @@ def _outcome(result: Result, pulled: Pulled) -> dict[str, Any] | None:
     return row
 
 
-def _beside(result: Result, own: Scores, pulled: Pulled) -> dict[str, Any]:
+def _beside(result: Result, own: Scores, pulled: AnalysisRuns) -> dict[str, Any]:
     """The columns that compare with the supervisor and the ceiling; None, or not a number, without one on the same rows."""
     row: dict[str, Any] = {"agreement": math.nan}
     for role in ("weak", "ceiling"):
@@ -165,7 +165,7 @@ def _beside(result: Result, own: Scores, pulled: Pulled) -> dict[str, Any]:
     return row
 
 
-def _answers(result: Result, role: str, own: Scores, pulled: Pulled) -> Any:
+def _answers(result: Result, role: str, own: Scores, pulled: AnalysisRuns) -> Any:
     """The answers of a student's supervisor (or of labels from outside, where they cover its test rows), or of its ceiling."""
     if role == "weak" and GIVEN in result.digests:
         try:
@@ -211,16 +211,16 @@ def _domain(task: str) -> str:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def _runs(pulled: Pulled) -> pd.DataFrame:
+def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
     """The frame `runs`; runs of each stage are told apart by the options of that stage."""
     import pandas as pd
 
     rows = [_run(result, pulled) | {"settings": variants.settings(result)} for result in pulled.counted()]
     found = pd.DataFrame(rows, columns=[*(name for name in RUNS if name not in ("variant", "setting")), "settings"])
-    return variants.told_apart(found, of=["stage"])[list(RUNS)]
+    return variants.add_config_diff(found, of=["stage"])[list(RUNS)]
 
 
-def _run(result: Result, pulled: Pulled) -> dict[str, Any]:
+def _run(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     """One row of `runs`, of any stage."""
     scores = pulled.scores.get(result.run_id)
     found = scores.metrics if isinstance(scores, Scores) else {}
@@ -239,7 +239,7 @@ def _used(result: Result) -> dict[str, float]:
     return {"seconds": result.seconds, "tokens": tokens, "parameters": parameters, "flops": flops}
 
 
-def _with_inputs(result: Result, pulled: Pulled) -> dict[str, float]:
+def _with_inputs(result: Result, pulled: AnalysisRuns) -> dict[str, float]:
     """What the run and all that it was made from have used, each counted once."""
     used = [_used(other) for other in pulled.made_from(result)]
     return {f"all_{name}": sum(other[name] for other in used) for name in ("seconds", "tokens", "flops")}

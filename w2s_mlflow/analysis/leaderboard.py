@@ -86,14 +86,14 @@ def compare(first: str, second: str) -> Comparison:
     )
 
 
-def said(found: Comparison) -> list[dict[str, str]]:
+def describe(found: Comparison) -> list[dict[str, str]]:
     """A comparison for people, a row each."""
     words = ((name.replace("_", " "), value) for name, value in asdict(found).items())
     return [{"what": what, "value": f"{value:.3g}" if isinstance(value, float) else str(value)} for what, value in words]
 
 
 def _scores_of(run: results.Result) -> Scores:
-    found = scores.of([run]).get(run.run_id)
+    found = scores.load_scores([run]).get(run.run_id)
     if not isinstance(found, Scores):
         reason = found or "it has no test report"
         raise ConfigError(f"RUN must be a finished run with test predictions, got {run.name}: {reason}")

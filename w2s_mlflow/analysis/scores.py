@@ -60,10 +60,10 @@ class Scores:
         return np.asarray(self.answer_N == self.rows.gold_N)
 
 
-def of(found: Iterable[Result]) -> dict[str, Scores | str]:
+def load_scores(found: Iterable[Result]) -> dict[str, Scores | str]:
     """By run id the scores of each run with a test report, or a sentence that says why they cannot be had."""
     reported = [result for result in found if GOLD in result.digests and PREDICTIONS in result.digests]
-    file = scratch.place("scores") / f"{_name(reported)}.parquet"
+    file = scratch.cache_path("scores") / f"{_name(reported)}.parquet"
     kept = _read(file)
     scores: dict[str, Scores | str] = {run.run_id: kept[_mark(run)] for run in reported if _mark(run) in kept}
     if missing := [run for run in reported if run.run_id not in scores]:

@@ -22,7 +22,7 @@ BESIDE = ("ceiling", "before")
 
 
 @dataclass
-class Pulled:
+class AnalysisRuns:
     """The runs that are looked at, the oldest first, what their predictions say, and what was left out so far."""
 
     runs: Mapping[str, Result]
@@ -72,14 +72,14 @@ def links(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def identified(result: Result) -> dict[str, Any]:
-    """The columns of a row by which `one_per_seed` and `variants.differing` know its run."""
+    """The columns of a row by which `one_per_seed` and `variants.differing_options` know its run."""
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in variants.IDENTITY} | {"run_id": result.run_id}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
     row["balance"] = result.params.get("balance", "")
     return row | {"data": result.tags.get("w2s.data", ""), "settings": variants.settings(result)}
 
 
-def one_per_seed(rows: Sequence[dict[str, Any]], pulled: Pulled) -> list[dict[str, Any]]:
+def one_per_seed(rows: Sequence[dict[str, Any]], pulled: AnalysisRuns) -> list[dict[str, Any]]:
     """Of runs that differ in nothing but their code, version or data, the newest; of one cut the newest data, and of all
     seeds the test rows of the newest.
 

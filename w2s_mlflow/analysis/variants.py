@@ -42,7 +42,7 @@ def of_setting(name: str) -> bool:
     return name not in METHOD_OPTIONS
 
 
-def told_apart(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "student") -> pd.DataFrame:
+def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "student") -> pd.DataFrame:
     """The frame with `variant` and `setting`: in which options of the method, and in which others, its runs differ.
 
     Args:
@@ -54,11 +54,11 @@ def told_apart(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "studen
     columns = [*of, *label]
     named = (dict(zip(columns, row, strict=True)) for row in frame[columns].itertuples(index=False, name=None))
     plain = [defaults(**({"stage": stage} | row)) for row in named]
-    variants = differing(frame, [*of, *label], of_method, plain)
-    return frame.assign(variant=variants, setting=differing(frame, [*of, "task", "head"], of_setting, plain))
+    variants = differing_options(frame, [*of, *label], of_method, plain)
+    return frame.assign(variant=variants, setting=differing_options(frame, [*of, "task", "head"], of_setting, plain))
 
 
-def differing(
+def differing_options(
     frame: pd.DataFrame, keys: Sequence[str], told: Callable[[str], bool], plain: Sequence[Mapping[str, str]]
 ) -> list[str]:
     """For each row the options in which rows of the same `keys` differ, but those that are as they are by default.
@@ -91,7 +91,7 @@ def defaults(stage: str = "student", **named: str) -> dict[str, str]:
     kind = registry.plugin("stages", "student" if stage == "link" else stage, "stage").Config
     fields = {field.name for field in dataclasses.fields(kind)}
     chosen = {name: value for name, value in named.items() if name in fields and value != NONE}
-    asked, known = {chosen[role] for role in ("weak", "strong") if role in chosen}, {rung.name for rung in models.every()}
+    asked, known = {chosen[role] for role in ("weak", "strong") if role in chosen}, {spec.name for spec in models.every()}
     if asked <= known and hasattr(kind, "resolved"):
         for given in (chosen, {name: value for name, value in chosen.items() if name != "method"}):
             with contextlib.suppress(ConfigError):

@@ -44,18 +44,18 @@ def main() -> None:
         _check_stage(words)
         if words and (kind := _kind(words[0])):
             words = arguments.affirmed(arguments.present(words, kind), kind)
-        with contextlib.redirect_stdout(sys.stdout if launch.leads() else None):
+        with contextlib.redirect_stdout(sys.stdout if launch.is_leader() else None):
             job = app(words[0] if words else None)(words, standalone_mode=False)
         if job == launch.STOPPED:  # so Typer ends for a Ctrl-C
             raise KeyboardInterrupt
         if callable(job):  # run out here, as Typer would turn Ctrl-C into a silent exit; after --help there is none
-            with launch.together():
+            with launch.peer_failure_guard():
                 job()
     except (ConfigError, typer.TyperException) as error:
         _end(2, str(error))
     except (KeyboardInterrupt, typer.Abort):
         _end(launch.STOPPED, "stopped; what was finished is kept and will be reused")
-    except launch.EndedError as error:
+    except launch.PeerExitedError as error:
         _end(error.status, str(error))
     except Exception as error:  # the server, the disk: what went wrong outside is a sentence, a fault of ours a traceback
         _end(2, _failure(error))
@@ -84,7 +84,7 @@ def app(asked: str | None = None) -> typer.Typer:
 
 def _end(status: int, sentence: str) -> NoReturn:
     """Exit; of several processes the first to end says why."""
-    if launch.first(status):
+    if launch.claims_error_message(status):
         print(f"w2s_mlflow: {sentence}", file=sys.stderr)
     if launch.size() > 1:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, to those that are left: they are ending
@@ -98,7 +98,7 @@ def _failure(error: Exception) -> str:
     said = server.failure(error) or _path(error)
     if said is not None:
         return said
-    tells = launch.first(1)
+    tells = launch.claims_error_message(1)
     launch.leave(failed=True)
     if tells:
         raise error
@@ -169,9 +169,9 @@ def _asked(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[An
     config = options.parse(stage.Config, values)
     if reuse not in ("exact", "never"):
         raise unknown("--reuse", reuse, ("exact", "never"))
-    level = logging.WARNING if launch.leads() else logging.CRITICAL
+    level = logging.WARNING if launch.is_leader() else logging.CRITICAL
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=level)
-    logging.getLogger("w2s_mlflow").setLevel(logging.INFO if launch.leads() else level)
+    logging.getLogger("w2s_mlflow").setLevel(logging.INFO if launch.is_leader() else level)
     from w2s_mlflow.tracking import session
 
     with session.changed(reuse_since=session.reuse_since(reuse)):
@@ -186,7 +186,7 @@ def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool
         started = time.perf_counter()
         result = stage.run(config)
         seconds = time.perf_counter() - started
-        if not launch.leads():
+        if not launch.is_leader():
             return
         server.close_launch(result.run_id)
     if as_json:
@@ -198,7 +198,7 @@ def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: boo
     from w2s_mlflow.tracking import session
     from w2s_mlflow.tracking.backend import server
 
-    if not launch.leads():
+    if not launch.is_leader():
         return
     with _asked(stage, values, reuse) as config, session.planning() as plan:
         server.launch_run_id()  # the launcher's run is called one also where nothing comes of it

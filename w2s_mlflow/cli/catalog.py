@@ -39,19 +39,19 @@ def of_tasks() -> Table:
 
 
 def of_models() -> Table:
-    """One row per rung of the ladders."""
+    """One row per model of the ladders."""
     return [
         {
-            "model": rung.name,
-            "family": rung.family,
-            "parameters": rung.parameters,
-            "non-embedding": rung.non_embedding,
-            "tier": rung.tier,
-            "learning rate": rung.learning_rate,
-            "pooling": rung.pooling,
-            "source": rung.source or "shipped",
+            "model": spec.name,
+            "family": spec.family,
+            "parameters": spec.parameters,
+            "non-embedding": spec.non_embedding,
+            "tier": spec.tier,
+            "learning rate": spec.learning_rate,
+            "pooling": spec.pooling,
+            "source": spec.source or "shipped",
         }
-        for rung in models.every()
+        for spec in models.every()
     ]
 
 
@@ -117,7 +117,7 @@ def write_rows(config: Config) -> dict[str, int]:
     out = Path(config.out)
     if not config.out or not out.parent.is_dir() or (out.exists() and not out.is_file()):
         raise must("out", "a file in a directory that exists", repr(config.out))
-    _, cut = loading.cut(replace(config, data_dir=mirror(config.data_dir)))
+    _, cut = loading.resolve_and_split(replace(config, data_dir=mirror(config.data_dir)))
     rows = [{"part": part, **asdict(example)} for part, examples in cut.parts().items() for example in examples]
     names = ("id", "part", "segments", "candidates")
     table = pa.table({name: [row[name] for row in rows] for name in names})

@@ -121,7 +121,7 @@ def _compare(first: str, second: str, *, as_json: bool) -> None:
     found = leaderboard.compare(first, second)
     if as_json:
         print(json_.dumps(dataclasses.asdict(found)))
-    terminal.show_table(leaderboard.said(found))
+    terminal.show_table(leaderboard.describe(found))
 
 
 def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> None:
@@ -141,7 +141,7 @@ def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> 
     found = human_feedback.pull(run)
     if as_json:
         print(json_.dumps({"run_id": found.run_id, "debates": len(found.votes), "judged": found.judged, "votes": found.votes}))
-    terminal.show_line(found.said())
+    terminal.show_line(found.describe())
 
 
 def _tasks(*, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.human_feedback import Shown
+    from w2s_mlflow.tracking.human_feedback import DebateForReview
     from w2s_mlflow.tracking.planning import Plan
     from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.tracking.why import Explanation
@@ -94,7 +94,7 @@ def show_line(text: str) -> None:
     _line(text)
 
 
-def ask_winner(shown: Shown, *, blind: bool) -> str | None:
+def ask_winner(shown: DebateForReview, *, blind: bool) -> str | None:
     """Show a debate and read who argues better: strong, weak or tie; None for a stop, also at the end of the input."""
     sides = tuple(dict.fromkeys(turn.side for turn in shown.turns))[:: -1 if shown.swapped() else 1]
     named = dict(zip(sides, "AB", strict=False)) if blind else {side: side for side in sides}

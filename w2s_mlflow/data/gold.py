@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2s_mlflow.data import loading
-from w2s_mlflow.data.loading import Cutting
+from w2s_mlflow.data.loading import SplitOptions
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example, Gold, Ints, NoLabelError
 
@@ -41,7 +41,7 @@ class Concept:
         return np.split(rows, np.cumsum([len(self.fit_N), len(self.choose_N)]))
 
 
-def concept(config: Cutting, task: str, rows: int) -> Concept:
+def concept(config: SplitOptions, task: str, rows: int) -> Concept:
     """A concept by its task's name, cut with the student's seed; at most so many rows to fit on, and to be scored on.
 
     Raises:
@@ -49,7 +49,7 @@ def concept(config: Cutting, task: str, rows: int) -> Concept:
     """
     sizes = (config.train_size, config.test_size) if task == config.task else (None, None)
     own = _Cut(task, config.seed, *sizes, balance=False, data_dir=config.data_dir)
-    sized, found = loading.cut(own)
+    sized, found = loading.resolve_and_split(own)
     gold, parts = gold_of(sized), (found.supervision[:rows], found.supervision_validation, found.test[:rows])
     fit_N, choose_N = (read(gold, part, "supervision", "probe") for part in parts[:2])
     test_N = read(gold, parts[2], "test", "probe")
@@ -82,7 +82,7 @@ def reads(gold: Gold) -> dict[str, float]:
     return {f"gold/{name}": count for name, count in gold.ledger().items()}
 
 
-def gold_of(config: Cutting) -> Gold:
+def gold_of(config: SplitOptions) -> Gold:
     """The task's ground truth, with a ledger of its own."""
     return Gold(_labels(config.task, config.data_dir))
 

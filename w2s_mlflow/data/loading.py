@@ -17,7 +17,7 @@ from w2s_mlflow.records import Row
 LOG = logging.getLogger("w2s_mlflow")
 
 
-class Cutting(Protocol):
+class SplitOptions(Protocol):
     """The options that cut a task."""
 
     @property
@@ -34,10 +34,10 @@ class Cutting(Protocol):
     def data_dir(self) -> str | None: ...
 
 
-Cut = TypeVar("Cut", bound=Cutting)
+SplitOptionsT = TypeVar("SplitOptionsT", bound=SplitOptions)
 
 
-def cut(config: Cut) -> tuple[Cut, splits.Split]:
+def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Split]:
     """A stage's options with the sizes filled in, and its cut.
 
     Raises:
@@ -49,10 +49,10 @@ def cut(config: Cut) -> tuple[Cut, splits.Split]:
         train_size=config.train_size or min(task.train_size, pool.train_rows()),
         test_size=config.test_size or min(task.test_size, pool.test_rows()),
     )
-    return sized, _cut(config.task, config.data_dir, config.balance, config.seed, sized.train_size, sized.test_size)
+    return sized, _split(config.task, config.data_dir, config.balance, config.seed, sized.train_size, sized.test_size)
 
 
-def questions(config: Cutting, size: int | None) -> splits.Questions:
+def questions(config: SplitOptions, size: int | None) -> splits.Questions:
     """Rows of the training part that are in neither half of the cut, without labels.
 
     Args:
@@ -64,7 +64,7 @@ def questions(config: Cutting, size: int | None) -> splits.Questions:
     """
     assert config.train_size is not None
     pool = _pool(config.task, config.data_dir, config.balance)
-    return splits.rest(pool, seed=config.seed, train_size=config.train_size, size=size or config.train_size)
+    return splits.unused_questions(pool, seed=config.seed, train_size=config.train_size, size=size or config.train_size)
 
 
 def rows(task: str, data_dir: str | None) -> tuple[Row, ...]:
@@ -87,9 +87,9 @@ def _pool(task: str, data_dir: str | None, balance: bool) -> splits.Pool:
 
 
 @functools.lru_cache(maxsize=32)
-def _cut(task: str, data_dir: str | None, balance: bool, seed: int, train_size: int, test_size: int) -> splits.Split:
+def _split(task: str, data_dir: str | None, balance: bool, seed: int, train_size: int, test_size: int) -> splits.Split:
     pool = _pool(task, data_dir, balance)
-    return splits.cut(pool, seed=seed, train_size=train_size, test_size=test_size, balance=balance)
+    return splits.split_task(pool, seed=seed, train_size=train_size, test_size=test_size, balance=balance)
 
 
 def mirror(data_dir: str | None) -> str | None:

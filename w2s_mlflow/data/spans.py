@@ -39,7 +39,7 @@ class Piece(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)  # a debate asks for the same question's again and again
-def cut(example: Example) -> tuple[Piece, ...]:
+def spans_of(example: Example) -> tuple[Piece, ...]:
     """The pieces of a question, in the order of its texts."""
     found = [Piece(number, *span) for number, text in enumerate(example.segments) for span in _spans(text)]
     for number, text in enumerate(example.candidates, len(example.segments)):
@@ -49,11 +49,11 @@ def cut(example: Example) -> tuple[Piece, ...]:
 
 
 def shown(example: Example, chosen: Collection[int]) -> Example:
-    """The question of which only the chosen pieces, by their numbers in `cut`, are left, and what is no piece.
+    """The question of which only the chosen pieces, by their numbers in `spans_of`, are left, and what is no piece.
 
     What is left closes up. Of a text whose pieces are all hidden NOTHING is left, or what in it is no piece.
     """
-    every = cut(example)
+    every = spans_of(example)
     hidden = [piece for number, piece in enumerate(every) if number not in chosen]
     texts = [
         _without(text, [piece for piece in hidden if piece.text == number])
@@ -65,7 +65,7 @@ def shown(example: Example, chosen: Collection[int]) -> Example:
 
 def quoted(example: Example, chosen: Collection[int]) -> str:
     """The chosen pieces as people read them: in the text's order, a gap where something is left out, a line for each text."""
-    every, texts = cut(example), example.segments + example.candidates
+    every, texts = spans_of(example), example.segments + example.candidates
     lines: dict[int, list[str]] = {}
     last = -1
     for number in sorted(chosen):

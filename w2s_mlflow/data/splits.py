@@ -89,7 +89,7 @@ def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Po
         if len(groups) < fewest:
             few = f"{len(groups)} with {_size(groups)} rows"
             raise ConfigError(f"the task {key} must have at least {fewest} groups of rows in its {part} part, it has {few}")
-    selection, test = _share(heldout, SELECTION, "test_size", _size(heldout))
+    selection, test = _take_fraction(heldout, SELECTION, "test_size", _size(heldout))
     if balance:
         selection, test = balanced(selection), balanced(test)
     for part, groups in {"training": train, "test": test}.items():
@@ -98,7 +98,7 @@ def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Po
     return Pool(key, train, selection, test, classes)
 
 
-def cut(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool = False) -> Split:
+def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool = False) -> Split:
     """Cut a task for one seed: halves of at most `train_size` / 2 rows each, and at most `test_size` test rows.
 
     Args:
@@ -111,12 +111,12 @@ def cut(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool
     """
     _check_sizes(train_size, pool.train_rows(), test_size, pool.test_rows())
     supervision, transfer, _ = _halves(pool, seed, train_size)
-    test, _ = _take(pool.test, test_size)
+    test, _ = _take_rows(pool.test, test_size)
     if not test:
         raise must("test_size", "at least the size of a group of rows", test_size)
     # The validation slice of each half is its last tenth: drawn by the same hash as everything else.
-    d1, d1_validation = _share(supervision, 1 - VALIDATION, "train_size", train_size)
-    d2, d2_validation = _share(transfer, 1 - VALIDATION, "train_size", train_size)
+    d1, d1_validation = _take_fraction(supervision, 1 - VALIDATION, "train_size", train_size)
+    d2, d2_validation = _take_fraction(transfer, 1 - VALIDATION, "train_size", train_size)
     if balance:
         d1, d1_validation = balanced(d1), balanced(d1_validation)
     if pool.classes == 2 and (only := _only_label(d1)) is not None:
@@ -137,17 +137,17 @@ def cut(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool
     )
 
 
-def rest(pool: Pool, *, seed: int, train_size: int, size: int) -> Questions:
-    """At most `size` rows of the training part that `cut` puts in neither half, the last tenth of them for validation.
+def unused_questions(pool: Pool, *, seed: int, train_size: int, size: int) -> Questions:
+    """At most `size` rows of the training part that `split_task` puts in neither half, the last tenth of them for validation.
 
     Raises:
         ConfigError: less than two groups of rows are left.
     """
-    left, _ = _take(_halves(pool, seed, train_size)[2], size)
+    left, _ = _take_rows(_halves(pool, seed, train_size)[2], size)
     if len(left) < 2:
         rule = f"small enough to leave rows in neither half, of the {pool.train_rows()} there are"
         raise must("train_size", rule, train_size)
-    shares = _share(left, 1 - VALIDATION, "train_size", train_size)
+    shares = _take_fraction(left, 1 - VALIDATION, "train_size", train_size)
     parts = [[row.example for group in part for row in group] for part in shares]
     digests = canonical_json([digest(Row(example, NO_LABEL) for example in part) for part in parts])
     return Questions(tuple(parts[0]), tuple(parts[1]), hashlib.sha256(digests.encode()).hexdigest())
@@ -156,8 +156,8 @@ def rest(pool: Pool, *, seed: int, train_size: int, size: int) -> Questions:
 def _halves(pool: Pool, seed: int, train_size: int) -> tuple[Groups, Groups, Groups]:
     """The groups of `supervision` and of `transfer`, validation slices included, and what is left."""
     ordered = _by_hash(pool.train, ("train", pool.key, str(seed)))
-    supervision, others = _take(ordered, train_size // 2)
-    transfer, left = _take(others, train_size // 2)
+    supervision, others = _take_rows(ordered, train_size // 2)
+    transfer, left = _take_rows(others, train_size // 2)
     return supervision, transfer, left
 
 
@@ -224,18 +224,18 @@ def _hash(*parts: str) -> bytes:
     return hashlib.sha256("\x1f".join(parts).encode()).digest()
 
 
-def _take(groups: Groups, size: int) -> tuple[Groups, Groups]:
+def _take_rows(groups: Groups, size: int) -> tuple[Groups, Groups]:
     """The first groups that together hold at most `size` rows, and the rest."""
     held = itertools.accumulate(len(group) for group in groups)
     count = sum(rows <= size for rows in held)
     return groups[:count], groups[count:]
 
 
-def _share(groups: Groups, share: float, option: str, size: int) -> tuple[Groups, Groups]:
+def _take_fraction(groups: Groups, share: float, option: str, size: int) -> tuple[Groups, Groups]:
     """Groups of at most `share` of the rows, but one on each side at least. Raises ConfigError for less than two groups."""
     if len(groups) < 2:
         raise must(option, "large enough for two groups of rows in each part", size)
-    count = len(_take(groups, round(share * _size(groups)))[0])
+    count = len(_take_rows(groups, round(share * _size(groups)))[0])
     count = min(max(count, 1), len(groups) - 1)
     return groups[:count], groups[count:]
 

@@ -59,6 +59,7 @@ class Config(Training):
             raise must("lam", f"above 0 with --rounds {self.rounds}, as without a policy there is nobody to debate", self.lam)
         if self.opponent != GRADIENT:
             raise must("opponent", f"{GRADIENT} with --rounds {self.rounds}", self.opponent)
-        if self.judge in past_verdicts.HEARD:
-            rule = f"one who can be asked about new debates with --rounds {self.rounds}, not {' or '.join(past_verdicts.HEARD)}"
+        if self.judge in past_verdicts.RESOLVERS:
+            others = " or ".join(past_verdicts.RESOLVERS)
+            rule = f"one who can be asked about new debates with --rounds {self.rounds}, not {others}"
             raise must("judge", rule, self.judge)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow.debate.play import Played
+from w2s_mlflow.debate.play import DebateTranscripts
 from w2s_mlflow.debate.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 DEBATES, VERDICTS = "debates.parquet", "verdicts.parquet"
 
 
-def write(directory: Path, played: Played, verdicts: Sequence[Verdicts]) -> None:
+def write(directory: Path, played: DebateTranscripts, verdicts: Sequence[Verdicts]) -> None:
     """Write both tables: a row for each debate, and one for each verdict."""
     _debates(played).to_parquet(directory / DEBATES, index=False)
     _verdicts(played, verdicts).to_parquet(directory / VERDICTS, index=False)
 
 
-def _debates(played: Played) -> pd.DataFrame:
+def _debates(played: DebateTranscripts) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
@@ -39,7 +39,7 @@ def _debates(played: Played) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _verdicts(played: Played, verdicts: Sequence[Verdicts]) -> pd.DataFrame:
+def _verdicts(played: DebateTranscripts, verdicts: Sequence[Verdicts]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from w2s_mlflow.data import spans
 from w2s_mlflow.debate import play
-from w2s_mlflow.debate.play import STRONG, WEAK, Doubles, Played
+from w2s_mlflow.debate.play import STRONG, WEAK, DebateTranscripts, Doubles
 from w2s_mlflow.debate.verdicts import Verdicts
 from w2s_mlflow.records import Debate, Ints
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def measures(played: Played, verdicts: Verdicts) -> dict[str, float]:
+def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
     """What can be said of debates without ground truth, by the names that `stages/debate.py` explains."""
     from w2s_mlflow import stats
 
     preference_N, bias_N = verdicts.preference_N(), verdicts.bias_N()
-    judged_N, apart_N = np.isfinite(preference_N), apart(played.debates)
+    judged_N, apart_N = np.isfinite(preference_N), disagree(played.debates)
     found = {"questions": float(len(preference_N)), "no_verdict": float((~judged_N).sum()), "cost": float(verdicts.cost())}
     found |= {"disagreements": float(apart_N.mean())}
     for side in (STRONG, WEAK):
@@ -46,7 +46,7 @@ def measures(played: Played, verdicts: Verdicts) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def apart(debates: Sequence[Debate]) -> NDArray[np.bool_]:
+def disagree(debates: Sequence[Debate]) -> NDArray[np.bool_]:
     """Whether the sides disagree, (N,)."""
     return np.array([debate.first.decision != debate.second.decision for debate in debates])
 

@@ -16,7 +16,7 @@ from w2s_mlflow.pipeline.options import Training
 from w2s_mlflow.records import Example, Floats
 
 if TYPE_CHECKING:
-    from w2s_mlflow.explainers.extractive import Mind, Policy
+    from w2s_mlflow.explainers.extractive import DebaterModel, Policy
     from w2s_mlflow.judges import Judge
     from w2s_mlflow.modeling.heads import Head
 
@@ -70,14 +70,14 @@ def _pair(text: str) -> tuple[str, str]:
     return name.replace("-", "_"), value
 
 
-def judge(name: str, chosen: Any, config: Training, weak: Mind) -> Judge:
+def judge(name: str, chosen: Any, config: Training, weak: DebaterModel) -> Judge:
     """A judge by its name; one that hears an earlier run is handed that, any other the frozen weak model's answers."""
     handed = past_verdicts.answer(name, chosen) or answers(weak, config)
     made: Judge = registry.plugin("judges", name, "--judge").make(chosen, handed)
     return made
 
 
-def answers(weak: Mind, config: Training) -> Callable[[Sequence[Example]], Floats]:
+def answers(weak: DebaterModel, config: Training) -> Callable[[Sequence[Example]], Floats]:
     """log probabilities of the classes, (N, C), by the frozen weak model."""
 
     def answer(asked: Sequence[Example]) -> Floats:
@@ -88,10 +88,10 @@ def answers(weak: Mind, config: Training) -> Callable[[Sequence[Example]], Float
     return answer
 
 
-def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy | None = None) -> Mind:
+def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy | None = None) -> DebaterModel:
     """A model that argues, with its decisions."""
     from w2s_mlflow.explainers import extractive
 
     reading = extractive.read(head, asked)
     decisions_N = finetune.probabilities(head, reading.data, config).argmax(axis=1)
-    return extractive.Mind(head, reading, decisions_N, policy, config.micro_batch)
+    return extractive.DebaterModel(head, reading, decisions_N, policy, config.micro_batch)

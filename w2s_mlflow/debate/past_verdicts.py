@@ -31,13 +31,13 @@ def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in judges:
-        found |= HEARD[name](judges[name]) if name in HEARD else {}
+        found |= RESOLVERS[name](judges[name]) if name in RESOLVERS else {}
     return found
 
 
 def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Sequence[Any]]] | None:
     """What is handed to a judge that hears an earlier run: its debates and what was said of each; None for any other judge."""
-    return (lambda: ANSWERS[name](chosen)) if name in ANSWERS else None
+    return (lambda: LEARNERS[name](chosen)) if name in LEARNERS else None
 
 
 def debates(found: Result) -> list[Debate]:
@@ -46,7 +46,7 @@ def debates(found: Result) -> list[Debate]:
     return [_debate(row) for row in transcripts.rows(table)]
 
 
-def said(found: Sequence[Result]) -> tuple[list[Debate], list[float]]:
+def verdicts_of(found: Sequence[Result]) -> tuple[list[Debate], list[float]]:
     """The debates of some runs, and D of each by the first judge of its run."""
     shown = [debate for one in found for debate in debates(one)]
     return shown, [value for one in found for value in transcripts.preference_N(*transcripts.read(one)).tolist()]
@@ -56,7 +56,7 @@ def _people(chosen: Any) -> dict[str, str]:
     from w2s_mlflow.tracking import human_feedback
 
     found = human_feedback.pull(_run(chosen.run).run_id)
-    LOG.info("%s", found.said())
+    LOG.info("%s", found.describe())
     found.check()
     return {"run": found.run_id, "heard": found.digest()}
 
@@ -83,8 +83,8 @@ def _verdicts(chosen: Any) -> tuple[list[Debate], list[float]]:
     return debates(found), transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
 
 
-HEARD: Mapping[str, Callable[[Any], dict[str, str]]] = {"human": _people, "reward": _judge}
-ANSWERS: Mapping[str, Callable[[Any], tuple[Sequence[Debate], Sequence[Any]]]] = {"human": _votes, "reward": _verdicts}
+RESOLVERS: Mapping[str, Callable[[Any], dict[str, str]]] = {"human": _people, "reward": _judge}
+LEARNERS: Mapping[str, Callable[[Any], tuple[Sequence[Debate], Sequence[Any]]]] = {"human": _votes, "reward": _verdicts}
 
 
 def _run(run: str) -> Result:

@@ -40,7 +40,7 @@ class Debater:
 
 
 @dataclass(frozen=True)
-class Played:
+class DebateTranscripts:
     """Debates, the strong side first, whose explanations are all that was shown.
 
     Attributes:
@@ -64,7 +64,7 @@ def claim(task: tasks.Task, question: Example, decision: int) -> str:
     return f"class {decision}"
 
 
-def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: Debater, rounds: int) -> Played:
+def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: Debater, rounds: int) -> DebateTranscripts:
     """Let both sides speak, in each round at the same time; nobody repeats a piece that either side has shown before."""
     said: dict[str, list[list[Explanation]]] = {STRONG: [], WEAK: []}
     heard: dict[str, list[Sequence[str]]] = {STRONG: [], WEAK: []}
@@ -80,7 +80,7 @@ def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: 
     sides = [_sides(task, questions, side, said[side.name]) for side in (strong, weak)]
     debates = [Debate(question, *pair) for question, *pair in zip(questions, *sides, strict=True)]
     texts = {name: [[own.text for own in turn] for turn in turns] for name, turns in said.items()}
-    return Played(debates, _by_debate(texts), _by_debate(heard))
+    return DebateTranscripts(debates, _by_debate(texts), _by_debate(heard))
 
 
 def _by_debate(turns: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[tuple[str, ...]]]:

@@ -24,7 +24,7 @@ from w2s_mlflow.records import Debate, Explanation, Ints, Side
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from w2s_mlflow.explainers.extractive import Policy, Read
+    from w2s_mlflow.explainers.extractive import EncodedQuestions, Policy
     from w2s_mlflow.modeling.heads import Head
 
 DRAWS = 4
@@ -43,7 +43,7 @@ class Arguing:
 
     head: Head
     policy: Policy
-    reading: Read
+    reading: EncodedQuestions
     weak: Sequence[Side]
     judge: Judge
     task: tasks.Task

@@ -77,9 +77,9 @@ def ask(name: str, judge: Judge, debates: Sequence[Debate], kept: Path) -> Verdi
     return Verdicts(name, tuple(verdicts[::2]), tuple(verdicts[1::2]))
 
 
-def place(fingerprint: str) -> Path:
+def cache_path(fingerprint: str) -> Path:
     """Where the verdicts of a run that is not finished are kept."""
-    return scratch.place("verdicts") / f"{fingerprint}.jsonl"
+    return scratch.cache_path("verdicts") / f"{fingerprint}.jsonl"
 
 
 def _key(name: str, debate: Debate) -> str:

@@ -48,7 +48,7 @@ BUILT_SHARDED = {
 _turns = itertools.count()
 
 
-class EndedError(Exception):
+class PeerExitedError(Exception):
     """Another process of the launch has ended before, and has said why."""
 
     def __init__(self, status: int) -> None:
@@ -62,7 +62,7 @@ def size() -> int:
     return int(text) if text.isdecimal() else 1
 
 
-def leads() -> bool:
+def is_leader() -> bool:
     """Whether this process is the first of those that were launched together, or alone."""
     return size() == 1 or _rank() == 0
 
@@ -92,17 +92,17 @@ def join() -> None:
         _store()
 
 
-def agreed(value: Any) -> Any:
+def broadcast_from_leader(value: Any) -> Any:
     """What the leader says, a JSON value, on every process; the others wait for it, and what they give is not used.
 
     Raises:
-        EndedError: another process has ended.
+        PeerExitedError: another process has ended.
         KeyboardInterrupt: another process was stopped.
     """
     if size() == 1:
         return value
     key = f"w2s/{next(_turns)}"
-    if leads():
+    if is_leader():
         _store().set(key, json.dumps(value))
         return value
     while not _store().check([key]):
@@ -112,12 +112,12 @@ def agreed(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def peer_failure_guard() -> Iterator[None]:
     """Around what all do at once: where it breaks because another process has ended, what is raised is why that one has.
 
     Raises:
-        EndedError: as `agreed`.
-        KeyboardInterrupt: as `agreed`.
+        PeerExitedError: as `broadcast_from_leader`.
+        KeyboardInterrupt: as `broadcast_from_leader`.
         ConfigError: another process has ended without a word.
     """
     try:
@@ -131,14 +131,14 @@ def together() -> Iterator[None]:
         raise
 
 
-def first(status: int) -> bool:
+def claims_error_message(status: int) -> bool:
     """Whether this process is the first that ends before its time, so that people are to read why; the others hear of it.
 
     Before they have met they end alike, by the same wrong option: then the launcher stops the others once the leader has ended.
     Of a stop the leader speaks alone.
     """
     if size() == 1 or not _met():
-        return leads() or (status != STOPPED and _stays())
+        return is_leader() or (status != STOPPED and _stays())
     word = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", word)).decode() == word
@@ -155,7 +155,7 @@ def leave(*, failed: bool = False) -> None:
     if distributed.is_initialized() and not (failed and distributed.get_backend() == "nccl"):  # it would wait for the others
         distributed.destroy_process_group()
     with contextlib.suppress(RuntimeError):
-        if leads():
+        if is_leader():
             _store().set(OVER, "")
         elif failed:
             _waits(lambda: _store().check([OVER]))
@@ -205,7 +205,7 @@ def _listen() -> None:
     with contextlib.suppress(RuntimeError):  # the store has gone with the process that held it
         word = json.loads(_store().get(ENDED)) if _met() and _store().check([ENDED]) else None
     if word and word["rank"] != _rank():
-        raise KeyboardInterrupt if word["status"] == STOPPED else EndedError(word["status"])
+        raise KeyboardInterrupt if word["status"] == STOPPED else PeerExitedError(word["status"])
 
 
 def _lost(error: BaseException) -> bool:

@@ -31,7 +31,7 @@ class Group:
         """This process's rows of those of all, consecutive; shares differ by one row at most, and may be empty."""
         return np.array_split(rows, self.size)[self.rank]
 
-    def whole(self, mine: Tensor, rows: int) -> Tensor:
+    def gather(self, mine: Tensor, rows: int) -> Tensor:
         """The outputs on all `rows` rows, in their order, without gradient; `mine` are those on this process's share."""
         if self.size == 1:
             return mine.detach()
@@ -51,7 +51,7 @@ class Group:
         """Whether it is so on any process."""
         return mine if self.size == 1 else bool(self.total(torch.tensor(int(mine), device=state().device)))
 
-    def alike(self, word: str) -> bool:
+    def agree_on(self, word: str) -> bool:
         """Whether all processes give the same word."""
         if self.size == 1:
             return True

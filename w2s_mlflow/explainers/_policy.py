@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from w2s_mlflow import streams
-from w2s_mlflow.explainers._places import NOWHERE
+from w2s_mlflow.explainers._token_spans import NOWHERE
 from w2s_mlflow.modeling.heads import Choose, Classify, Compare, Head, pooled
 from w2s_mlflow.modeling.tokenization import Batch
 

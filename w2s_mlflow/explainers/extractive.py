@@ -17,20 +17,20 @@ from torch import Tensor
 
 from w2s_mlflow.data import spans
 from w2s_mlflow.explainers import Explainer, _policy
-from w2s_mlflow.explainers._places import NOWHERE, Read, read
 from w2s_mlflow.explainers._policy import Policy, draw, entropy, log_probability, scores, surrogate
+from w2s_mlflow.explainers._token_spans import NOWHERE, EncodedQuestions, read
 from w2s_mlflow.modeling import attribution, token_batches
 from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import Example, Explanation, Ints
 
-__all__ = ["CHOOSERS", "Mind", "Policy", "Read", "explained", "explainer", "read"]
+__all__ = ["CHOOSERS", "DebaterModel", "EncodedQuestions", "Policy", "explained", "explainer", "read"]
 __all__ += ["draw", "entropy", "log_probability", "scores", "surrogate"]
 
 CHOOSERS = ("policy", "gradient", "random")
 
 
 @dataclass(frozen=True)
-class Mind:
+class DebaterModel:
     """One side of a debate: a fitted model with its decisions on the questions, and its policy where it has one.
 
     Attributes:
@@ -38,13 +38,13 @@ class Mind:
     """
 
     head: Head
-    reading: Read
+    reading: EncodedQuestions
     decisions_N: Ints
     policy: Policy | None = None
     micro_batch: int | None = None
 
 
-def explainer(chooser: str, mind: Mind, size: int, random: torch.Generator) -> Explainer:
+def explainer(chooser: str, mind: DebaterModel, size: int, random: torch.Generator) -> Explainer:
     """A side's explainer, which shows `size` pieces a round.
 
     Args:
@@ -74,7 +74,7 @@ def explained(questions: Sequence[Example], drawn_NS: Tensor) -> list[Explanatio
     return [Explanation(spans.quoted(question, own), own) for question, own in zip(questions, chosen, strict=True)]
 
 
-def readable(reading: Read) -> Tensor:
+def readable(reading: EncodedQuestions) -> Tensor:
     """read_NP: which pieces of each question the model reads at all."""
     width, rows = int(reading.count_N.max(initial=1)), reading.data.rows_per_example
     example_T = np.repeat(np.arange(len(reading.data.lengths_R)) // rows, reading.data.lengths_R)
@@ -84,12 +84,12 @@ def readable(reading: Read) -> Tensor:
     return read_NP
 
 
-def _at_random(mind: Mind) -> tuple[Tensor, Tensor]:
+def _at_random(mind: DebaterModel) -> tuple[Tensor, Tensor]:
     read_NP = readable(mind.reading)
     return torch.zeros(read_NP.shape), read_NP
 
 
-def _by_gradient(mind: Mind) -> tuple[Tensor, Tensor]:
+def _by_gradient(mind: DebaterModel) -> tuple[Tensor, Tensor]:
     """The sum over a piece's tokens of gradient times input for the decision."""
     read_NP, reading = readable(mind.reading), mind.reading
     score_T = attribution.scores(mind.head, reading.data, mind.decisions_N, mind.micro_batch)
@@ -100,7 +100,7 @@ def _by_gradient(mind: Mind) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(scores_NP), read_NP
 
 
-def _by_policy(mind: Mind) -> tuple[Tensor, Tensor]:
+def _by_policy(mind: DebaterModel) -> tuple[Tensor, Tensor]:
     assert mind.policy is not None, "the chooser policy needs one"
     reading, read_NP = mind.reading, readable(mind.reading)
     scores_NP = torch.zeros(read_NP.shape)

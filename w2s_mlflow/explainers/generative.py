@@ -22,7 +22,7 @@ from transformers import GenerationConfig
 
 from w2s_mlflow import streams
 from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.explainers.extractive import Mind
+from w2s_mlflow.explainers.extractive import DebaterModel
 from w2s_mlflow.modeling import token_batches
 from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.modeling.tokenization import SEPARATOR, Encoded, Reader
@@ -41,7 +41,7 @@ _MOVE = re.compile(r"[KQRBNPkqrbnp][a-h][1-8]")
 
 
 @dataclass
-class Speaker:
+class RationaleGenerator:
     """A side's explainer that speaks in words of its own.
 
     Attributes:
@@ -64,7 +64,7 @@ class Speaker:
         return [Explanation(text) for text in self.say(self.heard)]
 
 
-def explainer(chooser: str, mind: Mind, tokens: int, claims: Sequence[str], seed: int, side: int) -> Speaker:
+def explainer(chooser: str, mind: DebaterModel, tokens: int, claims: Sequence[str], seed: int, side: int) -> RationaleGenerator:
     """A side's explainer, which says at most `tokens` tokens in a round; a line of play does not hear the other side.
 
     Args:
@@ -98,7 +98,7 @@ def explainer(chooser: str, mind: Mind, tokens: int, claims: Sequence[str], seed
             left.pop()
         return " ".join(left)
 
-    return Speaker(say, fitting, [""] * len(questions))
+    return RationaleGenerator(say, fitting, [""] * len(questions))
 
 
 def _check(chooser: str, head: Head, claims: Sequence[str]) -> None:

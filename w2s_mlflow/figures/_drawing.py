@@ -129,7 +129,7 @@ def short(size: float) -> str:
     return f"{size:.3g}"
 
 
-def said(*words: object) -> str:
+def one_line(*words: object) -> str:
     """Words as one line, those that say nothing left out."""
     return " ".join(" ".join(map(str, words)).split())
 

@@ -21,7 +21,10 @@ def figure(errors: pd.DataFrame) -> Figure:
     """The figure: one panel per task and models, one bar per method and options."""
     cells = list(table.table(errors).groupby(["task", "weak", "strong"], sort=False))
     labels = [
-        [f"{_drawing.said(row['method'], row['variant'], row['setting'])}, n = {row['n']}" for row in rows.to_dict("records")]
+        [
+            f"{_drawing.one_line(row['method'], row['variant'], row['setting'])}, n = {row['n']}"
+            for row in rows.to_dict("records")
+        ]
         for _, rows in cells
     ]
     drawn, panels = _drawing.bars(labels)

@@ -37,7 +37,7 @@ def figure(facilitations: pd.DataFrame) -> Figure:
 
 def _label(row: dict[object, object]) -> str:
     words = [row["method"], row["variant"], row["setting"], "(gold)" if row["gold"] and row["method"] != "ceiling" else ""]
-    return _drawing.said("taught by", *words)
+    return _drawing.one_line("taught by", *words)
 
 
 def _line(axes: Axes, rows: pd.DataFrame, label: str, colour: str, aside: float) -> None:

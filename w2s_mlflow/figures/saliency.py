@@ -19,7 +19,7 @@ def figure(probes: pd.DataFrame) -> Figure:
     """The figure: one panel per models, one line per concept, method and options."""
     own = ["concept", "method", "variant", "setting"]
     cells = [(key, list(rows.groupby(own, sort=False))) for key, rows in _cells(probes)]
-    labels = [[f"{concept}, {_drawing.said(*words)}" for (concept, *words), _ in lines] for _, lines in cells]
+    labels = [[f"{concept}, {_drawing.one_line(*words)}" for (concept, *words), _ in lines] for _, lines in cells]
     drawn, panels = _drawing.bars(labels)
     for axes, names, ((task, weak, strong), lines) in zip(panels, labels, cells, strict=True):
         for place, (name, (_, rows)) in enumerate(zip(names, lines, strict=True)):

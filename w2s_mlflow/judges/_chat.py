@@ -93,7 +93,7 @@ class Chat:
     def _answer(self, session: requests.Session, key: str, body: Body, stopped: threading.Event) -> Answer:
         if stopped.is_set():  # one before it has failed, and its sentence is told
             raise CancelledError
-        file = scratch.place(FOLDER) / key[:2] / f"{key}.json"
+        file = scratch.cache_path(FOLDER) / key[:2] / f"{key}.json"
         asked = {"url": self.url, "body": body}
         if (kept := _read(file, asked)) is None:
             try:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow.local.scratch import place, remove_old, replacing
+from w2s_mlflow.local.scratch import cache_path, remove_old, replacing
 
 Arrays = Mapping[str, NDArray[Any]]
 FOLDER = "tokens"
@@ -23,7 +23,7 @@ FOLDER = "tokens"
 
 def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
     """The arrays kept under `key` in the scratch directory, int64 below 2**31 or float32; what is not there is made."""
-    file = place(FOLDER) / f"{key}.safetensors"
+    file = cache_path(FOLDER) / f"{key}.safetensors"
     if (found := _read(file)) is None:
         found = make()
         with contextlib.suppress(OSError):  # a full disk costs time only

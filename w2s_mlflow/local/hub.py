@@ -19,7 +19,7 @@ TIMEOUT = 3.0
 
 
 @functools.cache
-def look() -> None:
+def detect_offline() -> None:
     """Before the first use of the hub: where it does not answer, its client is told to be offline."""
     from huggingface_hub import constants
 

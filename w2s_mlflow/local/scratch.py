@@ -16,7 +16,7 @@ OLD = 30 * 24 * 3600.0
 """Seconds after which what nobody has used may be removed."""
 
 
-def place(name: str) -> Path:
+def cache_path(name: str) -> Path:
     """The file or directory of this name: in `w2s_mlflow` in W2S_SCRATCH, else in the user's cache directory."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("W2S_SCRATCH") or cache) / "w2s_mlflow" / name
@@ -32,9 +32,9 @@ def is_old(path: Path) -> bool:
 
 def sweep() -> None:
     """Remove what nobody has used for OLD seconds: checkpoints of runs, by their ids, partial files, and nothing else."""
-    for directory in filter(is_old, place("").glob("[0-9a-f]" * 32)):
+    for directory in filter(is_old, cache_path("").glob("[0-9a-f]" * 32)):
         shutil.rmtree(directory, ignore_errors=True)
-    remove_old(place("").glob(f"*/*{PARTIAL}"))
+    remove_old(cache_path("").glob(f"*/*{PARTIAL}"))
 
 
 def remove_old(files: Iterator[Path]) -> None:

@@ -2,7 +2,7 @@
 
 Every file has a frozen `Options` and `loss(logits_NC, labels_NC, progress, options) -> scalar`, where `logits_NC` and
 `labels_NC` (probabilities) are those of the whole optimizer batch and `progress` in [0, 1] is the fraction of training done.
-`BY_ROWS` says whether it is a mean over rows, each of which counts for itself: a batch in parts then goes through the model
+`PER_EXAMPLE` says whether it is a mean over rows, each of which counts for itself: a batch in parts then goes through the model
 once (training/microbatches.py).
 """
 
@@ -18,7 +18,7 @@ ALPHA_LARGE, ALPHA_SMALL = 0.75, 0.5
 
 
 @checked_dataclass
-class Auxiliary:
+class AuxiliaryOptions:
     """The options of a loss with a term that the weak labels have no part in."""
 
     alpha: float | None = option(default=None, ge=0, le=1)
@@ -27,7 +27,7 @@ class Auxiliary:
     """Fraction of training in [0, 1] over which the weight grows linearly from 0; 0 means constant."""
 
 
-def weight(progress: float, options: Auxiliary) -> float:
+def weight(progress: float, options: AuxiliaryOptions) -> float:
     """a = alpha * min(1, progress / warmup), continuous, alpha from `warmup` on (Algorithm 4)."""
     assert options.alpha is not None, "alpha is resolved from the model's tier before training"
     return options.alpha * (min(1.0, progress / options.warmup) if options.warmup else 1.0)

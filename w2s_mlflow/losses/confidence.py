@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from w2s_mlflow.config import checked_dataclass
-from w2s_mlflow.losses import Auxiliary, weight
+from w2s_mlflow.losses import AuxiliaryOptions, weight
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BY_ROWS = False  # the threshold is one over all rows
+PER_EXAMPLE = False  # the threshold is one over all rows
 
 
 @checked_dataclass
-class Options(Auxiliary):
+class Options(AuxiliaryOptions):
     """How much the student's own confident predictions count."""
 
 

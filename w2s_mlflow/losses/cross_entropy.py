@@ -9,7 +9,7 @@ from w2s_mlflow.config import checked_dataclass
 if TYPE_CHECKING:
     from torch import Tensor
 
-BY_ROWS = True
+PER_EXAMPLE = True
 
 
 @checked_dataclass

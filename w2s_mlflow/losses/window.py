@@ -13,7 +13,7 @@ from w2s_mlflow.config import checked_dataclass, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-BY_ROWS = True
+PER_EXAMPLE = True
 
 
 @checked_dataclass

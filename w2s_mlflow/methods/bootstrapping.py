@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.models import Rung
+from w2s_mlflow.models import ModelSpec
 
 if TYPE_CHECKING:
     from w2s_mlflow.figures._chain import Node
@@ -30,7 +30,7 @@ INTERMEDIATES = 2
 Labeller = TypeVar("Labeller")
 
 
-def walk(
+def run_chain(
     names: Sequence[str],
     rounds: int,
     start: Labeller,
@@ -100,19 +100,19 @@ def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> l
     return nodes
 
 
-def between(weak: Rung, strong: Rung) -> list[str]:
+def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
     """INTERMEDIATES models of the strong one's ladder between the two, as evenly as sizes allow; fewer where there are fewer.
 
     Raises:
         ConfigError: there is none.
     """
     low, high = weak.non_embedding, strong.non_embedding
-    ladder = [rung for rung in models.every() if rung.family == strong.family and low < rung.non_embedding < high]
+    ladder = [spec for spec in models.every() if spec.family == strong.family and low < spec.non_embedding < high]
     if not ladder:
         raise ConfigError(f"--chain must name the models between {weak.name} and {strong.name}, no ladder has one")
     steps = [math.log(low) + (math.log(high) - math.log(low)) * n / (INTERMEDIATES + 1) for n in range(1, INTERMEDIATES + 1)]
-    nearest = {min(ladder, key=lambda rung: abs(math.log(rung.non_embedding) - step)) for step in steps}
-    return [rung.name for rung in sorted(nearest, key=lambda rung: rung.non_embedding)]
+    nearest = {min(ladder, key=lambda spec: abs(math.log(spec.non_embedding) - step)) for step in steps}
+    return [spec.name for spec in sorted(nearest, key=lambda spec: spec.non_embedding)]
 
 
 def names(chain: str) -> list[str]:

@@ -116,7 +116,7 @@ class Config(Training):
         """The same with the primitives, the loss's options and the method's name filled in."""
         primitives = self._primitives()
         plugin = registry.plugin("losses", primitives["loss"], "--loss")
-        chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.rung().large)
+        chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.spec().large)
         values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": presets.name_of(primitives)}
         if path := labels_file(self.labels):
             values["weak"] = f"{GIVEN}{Path(path).stem}"
@@ -126,7 +126,7 @@ class Config(Training):
         if primitives["chain"]:
             values |= {"rounds": self.rounds or ROUNDS, "lr_decay": self.lr_decay or DECAY}
         if primitives["chain"] == bootstrapping.AUTO:
-            values["chain"] = ",".join(bootstrapping.between(models.find(self.weak, "weak"), self.rung()))
+            values["chain"] = ",".join(bootstrapping.between(models.find(self.weak, "weak"), self.spec()))
         filled = replace(self, **values)
         resolved = super(Config, filled).resolved()
         if resolved.labels == "nothing" and resolved.head != "choose":

@@ -62,7 +62,7 @@ def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, micro_ba
             some = group if len(rows) >= group.size else process_group.ALONE  # of no rows nobody knows the shape
             batch = data.batch(some.share(rows))
             found = answer({name: tensor.to(device) for name, tensor in batch.items()})
-            parts.append(some.whole(found, len(rows)).cpu().numpy())
+            parts.append(some.gather(found, len(rows)).cpu().numpy())
     head.train(training)
     sorted_N = np.concatenate(parts)
     found_N = np.empty_like(sorted_N)

@@ -13,7 +13,7 @@ On a CPU more is no faster for MiniLM and chess-426k, and pads and holds more; l
 """
 
 
-def cut(lengths_N: Ints, budget: int) -> list[slice]:
+def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
     """Rows in consecutive slices, each as long as it can be: rows * longest row <= budget, or a single row."""
     found, start, longest = [], 0, 0
     for row, length in enumerate(lengths_N.tolist()):
@@ -37,4 +37,4 @@ def by_length(lengths_N: Ints, micro_batch: int | None = None, *, rows: int = 1,
     budget = BUDGET if micro_batch is None else min(BUDGET, micro_batch * rows * int(lengths_N.max(initial=0)))
     tuples = [order[start : start + processes] for start in range(0, len(order), processes)]  # one example for each process
     longest = np.array([lengths_N[some[-1]] for some in tuples], dtype=np.int64)
-    return [np.concatenate(tuples[part]) for part in cut(rows * longest, budget)]
+    return [np.concatenate(tuples[part]) for part in batch_slices(rows * longest, budget)]

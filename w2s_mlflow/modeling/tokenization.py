@@ -183,7 +183,7 @@ def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | N
     return tokens if tokens < UNLIMITED else None
 
 
-def cut(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice]:
+def truncate(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice]:
     """Which tokens of a row's texts stay, so that all fit into `room`.
 
     With `keep_end` the row loses its beginning: of two texts the second is left as it is as long as it fits. Else the longer
@@ -264,7 +264,7 @@ class Reader:
         types: list[list[int]] = []
         for texts in texts_R:
             template = self.two if self.two and len(texts) == 2 else self.one
-            where = cut([len(text) for text in texts], self._room(template, closed), keep_end=keep_end)
+            where = truncate([len(text) for text in texts], self._room(template, closed), keep_end=keep_end)
             left = [text[part] for text, part in zip(texts, where, strict=True)]
             left = left if self.two else [list(itertools.chain.from_iterable(left))]
             ids.append(template.row(left, closed))

@@ -1,6 +1,6 @@
-"""Who learns: one model family per file, each exporting `RUNGS`, `load`, `revision` and, of what has no size here, `size`.
+"""Who learns: one model family per file, each exporting `SPECS`, `load`, `revision` and, of what has no size here, `size`.
 
-A rung of a hub family may be cut or pinned, NAME[@REVISION][:N]; any other model is found by models/hub.py.
+A named model of a hub family may be cut or pinned, NAME[@REVISION][:N]; any other model is found by models/hub.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class ModelSpec:
     """One model, mostly of a ladder of growing size."""
 
     name: str
@@ -83,10 +83,10 @@ class Rung:
         return found
 
 
-def declared(name: str, family: str, source: str, size: Size, pooling: str = "last") -> Rung:
-    """A rung on the hub, its tier and rate by the rules above."""
+def declared(name: str, family: str, source: str, size: Size, pooling: str = "last") -> ModelSpec:
+    """A model on the hub, its tier and rate by the rules above."""
     tier, rate = tier_of(size.non_embedding), rate_of(size.non_embedding)
-    return Rung(name=name, family=family, source=source, size=size, tier=tier, learning_rate=rate, pooling=pooling)
+    return ModelSpec(name=name, family=family, source=source, size=size, tier=tier, learning_rate=rate, pooling=pooling)
 
 
 def tier_of(non_embedding: float) -> str:
@@ -99,43 +99,43 @@ def rate_of(non_embedding: float) -> float:
     return next((rate for bound, rate in RATES if non_embedding < bound), LOWEST_RATE)
 
 
-def find(name: str, option: str) -> Rung:
-    """The rung called `name`, or the model of a hub id, a directory or a GGUF file. No weight is read.
+def find(name: str, option: str) -> ModelSpec:
+    """The model called `name`, or that of a hub id, a directory or a GGUF file. No weight is read.
 
     Raises:
         ConfigError: there is none, or it is one that cannot be used; it names `option` and says what is legal.
     """
     if name in (known := _named()):
         return known[name]
-    found: Rung = registry.plugin("models", ANY, option).find(name, option, known)
+    found: ModelSpec = registry.plugin("models", ANY, option).find(name, option, known)
     return found
 
 
 @functools.cache
-def _named() -> dict[str, Rung]:
-    return {rung.name: rung for rung in every()}
+def _named() -> dict[str, ModelSpec]:
+    return {spec.name: spec for spec in every()}
 
 
-def every() -> Iterator[Rung]:
-    """All rungs that have a name, family by family."""
+def every() -> Iterator[ModelSpec]:
+    """All models that have a name, family by family."""
     for family in registry.plugins("models"):
-        yield from registry.plugin("models", family, "--model").RUNGS
+        yield from registry.plugin("models", family, "--model").SPECS
 
 
-def load(rung: Rung, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in float32 and its tokenizer; `pretrained=False` gives weights from the current random state.
 
     Raises:
         ConfigError: its files are not there, or are not those of a model that can be used.
     """
-    found: tuple[PreTrainedModel, PreTrainedTokenizerBase] = _family(rung).load(rung, pretrained=pretrained)
+    found: tuple[PreTrainedModel, PreTrainedTokenizerBase] = _family(spec).load(spec, pretrained=pretrained)
     return found
 
 
-def revision(rung: Rung) -> str:
-    """What identifies the pretrained weights of a rung, for fingerprints. Raises ConfigError as `load`."""
-    return str(_family(rung).revision(rung))
+def revision(spec: ModelSpec) -> str:
+    """What identifies the pretrained weights of a model, for fingerprints. Raises ConfigError as `load`."""
+    return str(_family(spec).revision(spec))
 
 
-def _family(rung: Rung) -> ModuleType:
-    return registry.plugin("models", rung.family, "--model")
+def _family(spec: ModelSpec) -> ModuleType:
+    return registry.plugin("models", spec.family, "--model")

@@ -102,7 +102,7 @@ def _of_hub(source: str, commit: str, option: str, value: str) -> Checkpoint:
 @functools.cache
 def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
     """The commit of a repository, its files, and where its config.json lies. Raises LookupError that says what was tried."""
-    hub.look()
+    hub.detect_offline()
     import huggingface_hub
     from huggingface_hub import constants
 

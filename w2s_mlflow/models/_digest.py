@@ -7,7 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from w2s_mlflow.local.scratch import place, replacing
+from w2s_mlflow.local.scratch import cache_path, replacing
 from w2s_mlflow.models._checkpoint import TOKENIZERS, Checkpoint
 
 BESIDE = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
@@ -44,4 +44,4 @@ def _of_file(file: Path) -> str:
 
 def _kept(path: str) -> Path:
     """Where a digest is kept, beside the checkpoints of trainings."""
-    return place("digests") / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"
+    return cache_path("digests") / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"

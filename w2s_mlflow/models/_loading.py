@@ -1,4 +1,4 @@
-"""A rung's model and tokenizer through transformers: float32, safetensors only, no code of others, no random number drawn."""
+"""A model and its tokenizer through transformers: float32, safetensors only, no code of others, no random number drawn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import streams
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import hub
-from w2s_mlflow.models import ANY, Rung, Size
+from w2s_mlflow.models import ANY, ModelSpec, Size
 from w2s_mlflow.models._checkpoint import Checkpoint, first_line, look
 from w2s_mlflow.models._digest import digest
 
@@ -24,42 +24,42 @@ NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt
 """What is fetched of a repository."""
 
 
-def load(rung: Rung, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The rung's model in float32 and its tokenizer; `pretrained=False` draws weights from the current random state.
+def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in float32 and its tokenizer; `pretrained=False` draws weights from the current random state.
 
     Raises:
         ConfigError: the weights are not there, or are not those of the model that config.json describes.
     """
     import torch
 
-    checkpoint = _look(rung)
+    checkpoint = _look(spec)
     with hub.quiet():
-        config = _config(checkpoint, rung.layers)
+        config = _config(checkpoint, spec.layers)
         if pretrained:
             with torch.random.fork_rng():  # a pooler that nobody reads may be drawn: the same for all, and nothing else moves
                 torch.manual_seed(streams.integer(0, streams.UNREAD_WEIGHTS))
-                model = _pretrained(rung, checkpoint, config)
+                model = _pretrained(spec, checkpoint, config)
         else:
             model = _classes(checkpoint, config)[0].from_config(config, dtype=torch.float32)
         model.config.use_cache = False
         return model, _tokenizer(checkpoint)
 
 
-def revision(rung: Rung) -> str:
+def revision(spec: ModelSpec) -> str:
     """The commit on the hub, or the digest of the files, with the layers that are kept. Raises ConfigError where it is gone."""
-    checkpoint = _look(rung)
-    cut = "" if rung.layers is None else f":{rung.layers}"
+    checkpoint = _look(spec)
+    cut = "" if spec.layers is None else f":{spec.layers}"
     return (checkpoint.commit or digest(checkpoint)) + cut
 
 
 @functools.cache
-def size(rung: Rung) -> Size:
-    """The parameters of the rung's model, counted without their memory."""
+def size(spec: ModelSpec) -> Size:
+    """The parameters of the model, counted without their memory."""
     import torch
 
-    checkpoint = _look(rung)
+    checkpoint = _look(spec)
     with hub.quiet(), torch.device("meta"):
-        config = _config(checkpoint, rung.layers)
+        config = _config(checkpoint, spec.layers)
         return counted(_classes(checkpoint, config)[0].from_config(config))
 
 
@@ -74,8 +74,8 @@ def counted(model: PreTrainedModel) -> Size:
     return Size(sum(count for count, _ in counts), sum(count for count, other in counts if other))
 
 
-def _look(rung: Rung) -> Checkpoint:
-    return look(rung.source, rung.commit, OPTION, rung.source if rung.family == ANY else rung.name)
+def _look(spec: ModelSpec) -> Checkpoint:
+    return look(spec.source, spec.commit, OPTION, spec.source if spec.family == ANY else spec.name)
 
 
 def _where(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _fetched(source: str, commit: str) -> str:
     """The directory in the hub's cache where a commit's files lie, fetched where they are not there yet."""
     import huggingface_hub
 
-    hub.look()
+    hub.detect_offline()
     try:
         return str(huggingface_hub.snapshot_download(source, revision=commit, allow_patterns=list(NEEDED)))
     except Exception as error:  # the hub raises a dozen kinds: gated, no answer, no space on the disk
@@ -133,23 +133,25 @@ def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...
     return AutoModelForMaskedLM if encoder else AutoModelForCausalLM, AutoModel
 
 
-def _pretrained(rung: Rung, checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
+def _pretrained(spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
     """The model with its language-model head if the weights have one, else its trunk."""
     missing: list[str] = []
     for architecture in _classes(checkpoint, config):
-        model, missing = _read(architecture, rung, checkpoint, config)
+        model, missing = _read(architecture, spec, checkpoint, config)
         if all("pooler" in name for name in missing):
             return model
-    raise ConfigError(f"the weights in {rung.source} are not those of its config.json: {missing[0]} is missing")
+    raise ConfigError(f"the weights in {spec.source} are not those of its config.json: {missing[0]} is missing")
 
 
-def _read(architecture: Any, rung: Rung, checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
+def _read(
+    architecture: Any, spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfig
+) -> tuple[PreTrainedModel, list[str]]:
     """The model and the names of the weights that were not there."""
     import torch
 
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
     bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()  # GGUF has one of its own
-    with _reading("weights", rung.source), bar:
+    with _reading("weights", spec.source), bar:
         model, report = architecture.from_pretrained(**_where(checkpoint), **options)
     if checkpoint.gguf:  # it is float32 now, and may be saved as such
         del model.hf_quantizer, model.config.quantization_config

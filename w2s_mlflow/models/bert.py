@@ -8,9 +8,9 @@ from __future__ import annotations
 from w2s_mlflow.models import Size, declared
 from w2s_mlflow.models._loading import load, revision, size
 
-__all__ = ["RUNGS", "load", "revision", "size"]
+__all__ = ["SPECS", "load", "revision", "size"]
 
-RUNGS = (
+SPECS = (
     declared("bert-tiny", "bert", "gaunernst/bert-tiny-uncased", Size(4_416_698, 413_568), pooling="mean"),
     declared("bert-mini", "bert", "gaunernst/bert-mini-uncased", Size(11_201_594, 3_225_856), pooling="mean"),
     declared("bert-small", "bert", "gaunernst/bert-small-uncased", Size(28_795_194, 12_874_240), pooling="mean"),

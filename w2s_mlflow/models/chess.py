@@ -1,6 +1,6 @@
 """The embedded ladder: six small decoder language models, pretrained by stages/pretrain.py on play that our code generates.
 
-Words are pieces on squares (see VOCABULARY); the weights stand in weights/<rung>, a Hugging Face directory each, in float16.
+Words are pieces on squares (see VOCABULARY); the weights stand in weights/<name>, a Hugging Face directory each, in float16.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2s_mlflow.models import Rung, Size
+from w2s_mlflow.models import ModelSpec, Size
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -33,7 +33,7 @@ CONTEXT = 32
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of one rung's Llama."""
+    """The size of one model's Llama."""
 
     layers: int
     width: int
@@ -49,24 +49,24 @@ SHAPES = {
     "chess-426k": Shape(3, 96, 6),
 }
 
-RUNGS = (
-    Rung(name="chess-27k", family="chess", size=Size(27_376, 2_608), learning_rate=3e-3),
-    Rung(name="chess-43k", family="chess", size=Size(42_984, 5_832), learning_rate=3e-3),
-    Rung(name="chess-60k", family="chess", size=Size(59_872, 10_336), learning_rate=3e-3),
-    Rung(name="chess-121k", family="chess", size=Size(120_624, 46_320), learning_rate=5e-4),
-    Rung(name="chess-222k", family="chess", size=Size(222_400, 123_328), learning_rate=3e-4),
-    Rung(name="chess-426k", family="chess", size=Size(425_760, 277_152), learning_rate=3e-4),
+SPECS = (
+    ModelSpec(name="chess-27k", family="chess", size=Size(27_376, 2_608), learning_rate=3e-3),
+    ModelSpec(name="chess-43k", family="chess", size=Size(42_984, 5_832), learning_rate=3e-3),
+    ModelSpec(name="chess-60k", family="chess", size=Size(59_872, 10_336), learning_rate=3e-3),
+    ModelSpec(name="chess-121k", family="chess", size=Size(120_624, 46_320), learning_rate=5e-4),
+    ModelSpec(name="chess-222k", family="chess", size=Size(222_400, 123_328), learning_rate=3e-4),
+    ModelSpec(name="chess-426k", family="chess", size=Size(425_760, 277_152), learning_rate=3e-4),
 )
 
 
-def load(rung: Rung, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The rung's model in float32 and its tokenizer; `pretrained=False` draws weights from the current random state."""
+def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in float32 and its tokenizer; `pretrained=False` draws weights from the current random state."""
     from safetensors.torch import load_file
     from transformers import LlamaForCausalLM
 
-    model = LlamaForCausalLM(_config(SHAPES[rung.name]))
+    model = LlamaForCausalLM(_config(SHAPES[spec.name]))
     if pretrained:  # not by from_pretrained, which takes ten times as long and prints a progress bar for each model
-        model.load_state_dict(load_file(WEIGHTS / rung.name / "model.safetensors"))
+        model.load_state_dict(load_file(WEIGHTS / spec.name / "model.safetensors"))
     return model, tokenizer()
 
 
@@ -83,9 +83,9 @@ def save(model: PreTrainedModel, directory: Path) -> None:
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
 
 
-def revision(rung: Rung) -> str:
-    """The digest of the shipped weights, for fingerprints; "" for a rung without weights."""
-    file = WEIGHTS / rung.name / "model.safetensors"
+def revision(spec: ModelSpec) -> str:
+    """The digest of the shipped weights, for fingerprints; "" for a model without weights."""
+    file = WEIGHTS / spec.name / "model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from w2s_mlflow.models import Size, declared
 from w2s_mlflow.models._loading import load, revision, size
 
-__all__ = ["RUNGS", "load", "revision", "size"]
+__all__ = ["SPECS", "load", "revision", "size"]
 
-RUNGS = (
+SPECS = (
     declared("gpt2", "gpt2", "openai-community/gpt2", Size(124_439_808, 85_056_000)),
     declared("gpt2-medium", "gpt2", "openai-community/gpt2-medium", Size(354_823_168, 302_311_424)),
     declared("gpt2-large", "gpt2", "openai-community/gpt2-large", Size(774_030_080, 708_390_400)),

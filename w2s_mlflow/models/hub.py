@@ -1,4 +1,4 @@
-"""Any model: a hub id, a directory or a GGUF file; each, and a rung of a hub family, may be cut: SOURCE[@REVISION][:N].
+"""Any model: a hub id, a directory or a GGUF file; each, and a named model of a hub family, may be cut: SOURCE[@REVISION][:N].
 
 `:N` keeps the first N layers, so that one download is a ladder. Tier and rate follow from about 12 N D^2 parameters.
 """
@@ -10,22 +10,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from w2s_mlflow.exceptions import flag, must, unknown
-from w2s_mlflow.models import ANY, Rung, rate_of, tier_of
+from w2s_mlflow.models import ANY, ModelSpec, rate_of, tier_of
 from w2s_mlflow.models._checkpoint import look
 from w2s_mlflow.models._loading import load, revision, size
 
-__all__ = ["RUNGS", "find", "load", "revision", "size"]
+__all__ = ["SPECS", "find", "load", "revision", "size"]
 
-RUNGS: tuple[Rung, ...] = ()
+SPECS: tuple[ModelSpec, ...] = ()
 FORMS = ("OWNER/NAME", "DIRECTORY", "FILE.gguf")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def find(value: str, option: str, known: Mapping[str, Rung]) -> Rung:
-    """The rung of any model.
+def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
+    """The spec of any model.
 
     Args:
-        known: the rungs that have a name, which may be cut or pinned.
+        known: the models that have a name, which may be cut or pinned.
 
     Raises:
         ConfigError: there is no such model, it has no so many layers, or it is one that cannot be used.
@@ -40,7 +40,7 @@ def find(value: str, option: str, known: Mapping[str, Rung]) -> Rung:
         raise must(option, f"cut to 1 to {found.layers} layers", value)
     name = f"{source if base else _short(place)}{f'@{commit}' if commit else ''}{f':{layers}' if layers else ''}"
     about = found.non_embedding(layers)
-    return Rung(
+    return ModelSpec(
         name=name,
         family=base.family if base else ANY,
         learning_rate=rate_of(about),
@@ -66,7 +66,7 @@ def _split(value: str, option: str) -> tuple[str, str, int | None]:
     return source, commit, int(cut) if cut else None
 
 
-def _place(source: str, option: str, value: str, known: Mapping[str, Rung]) -> str:
+def _place(source: str, option: str, value: str, known: Mapping[str, ModelSpec]) -> str:
     """A hub id, or an absolute path: an existing one, or what begins like one."""
     path = Path(source).expanduser()
     if path.exists() or source.startswith(("/", ".", "~")) or path.suffix == ".gguf":

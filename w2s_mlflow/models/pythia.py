@@ -5,9 +5,9 @@ from __future__ import annotations
 from w2s_mlflow.models import Size, declared
 from w2s_mlflow.models._loading import load, revision, size
 
-__all__ = ["RUNGS", "load", "revision", "size"]
+__all__ = ["SPECS", "load", "revision", "size"]
 
-RUNGS = (
+SPECS = (
     declared("pythia-14m", "pythia", "EleutherAI/pythia-14m", Size(14_067_712, 1_189_888)),
     declared("pythia-31m", "pythia", "EleutherAI/pythia-31m", Size(30_494_720, 4_739_072)),
     declared("pythia-70m", "pythia", "EleutherAI/pythia-70m", Size(70_426_624, 18_915_328)),

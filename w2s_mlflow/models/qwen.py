@@ -5,9 +5,9 @@ from __future__ import annotations
 from w2s_mlflow.models import Size, declared
 from w2s_mlflow.models._loading import load, revision, size
 
-__all__ = ["RUNGS", "load", "revision", "size"]
+__all__ = ["SPECS", "load", "revision", "size"]
 
-RUNGS = (
+SPECS = (
     declared("qwen3-0.6b", "qwen", "Qwen/Qwen3-0.6B-Base", Size(596_049_920, 440_467_456)),
     declared("qwen3-1.7b", "qwen", "Qwen/Qwen3-1.7B-Base", Size(1_720_574_976, 1_409_410_048)),
     declared("qwen3-4b", "qwen", "Qwen/Qwen3-4B-Base", Size(4_022_468_096, 3_633_511_936)),

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Encoded, Head
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
-    from w2s_mlflow.training.loop import Also, Options
+    from w2s_mlflow.training.loop import AuxiliaryObjective, Options
     from w2s_mlflow.training.microbatches import Loss
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledExamples:
     """Examples with the soft labels they are trained on, row for row, and what is learned of them beside (training/loop.py)."""
 
     examples: Sequence[Example]
     labels_NC: Floats
-    also: Also | None = None
+    also: AuxiliaryObjective | None = None
 
     @classmethod
-    def joined(cls, examples: Sequence[Example], labels: SoftLabels) -> Labelled:
+    def joined(cls, examples: Sequence[Example], labels: SoftLabels) -> LabelledExamples:
         """The examples with their labels, joined by id. Raises JoinError for an example without."""
         return cls(examples, labels.of([example.id for example in examples]))
 
@@ -52,17 +52,17 @@ def build_head(config: Training, *, pretrained: bool = True, start: Path | None 
     from w2s_mlflow.training import loop
 
     loop.seed_everything(config.seed)
-    loop.use_threads(config.rung().parameters)
-    model, tokenizer = models.load(config.rung(), pretrained=pretrained)
+    loop.use_threads(config.spec().parameters)
+    model, tokenizer = models.load(config.spec(), pretrained=pretrained)
     if start is not None:
         safetensors.torch.load_model(model, str(start))
     classes = tasks.find(config.task).classes
     head = heads.build(str(config.head), model, tokenizer, classes, config.pooling, config.max_length)
-    loop.place(head)
+    loop.to_device(head)
     return head
 
 
-def kept(found: Result, parameters: int | None = None) -> Head:
+def load_kept_model(found: Result, parameters: int | None = None) -> Head:
     """The model that a run has kept, where models are trained, ready to answer.
 
     Args:
@@ -73,15 +73,15 @@ def kept(found: Result, parameters: int | None = None) -> Head:
 
     head = logged_model.load(found.tags[runs.MODEL])
     loop.use_threads(parameters or head.model.num_parameters())
-    loop.place(head)
+    loop.to_device(head)
     return head
 
 
 def fit_head(
     head: Head,
     config: Training,
-    training: Labelled,
-    validation: Labelled | None,
+    training: LabelledExamples,
+    validation: LabelledExamples | None,
     recorder: Recorder,
     loss: str = "cross_entropy",
     loss_options: Mapping[str, Any] | None = None,
@@ -96,7 +96,7 @@ def fit_head(
     from w2s_mlflow import metrics
     from w2s_mlflow.training import loop, trainable
 
-    minimised = _loss(loss, loss_options or {}, large=config.rung().large)
+    minimised = _loss(loss, loss_options or {}, large=config.spec().large)
     watched = _encoded(head, validation.examples, config) if validation else None
 
     def validate(step: int) -> float:
@@ -131,10 +131,10 @@ def _loss(name: str, given: Mapping[str, Any], *, large: bool) -> Loss:
         found: Tensor = plugin.loss(logits_NC, labels_NC, progress, chosen)
         return found
 
-    return microbatches.ByRows(loss) if plugin.BY_ROWS else loss
+    return microbatches.PerExampleLoss(loss) if plugin.PER_EXAMPLE else loss
 
 
-def _how(config: Training, also: Also | None) -> Options:
+def _how(config: Training, also: AuxiliaryObjective | None) -> Options:
     from w2s_mlflow.training import loop
 
     assert config.learning_rate is not None and config.batch_size is not None

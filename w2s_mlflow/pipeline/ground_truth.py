@@ -12,10 +12,10 @@ import numpy as np
 from w2s_mlflow import streams, tasks
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.data import loading, splits
-from w2s_mlflow.data.loading import Cutting
+from w2s_mlflow.data.loading import SplitOptions
 from w2s_mlflow.pipeline import finetune
-from w2s_mlflow.pipeline.finetune import Labelled
-from w2s_mlflow.pipeline.options import GoldTraining
+from w2s_mlflow.pipeline.finetune import LabelledExamples
+from w2s_mlflow.pipeline.options import SupervisedTraining
 from w2s_mlflow.pipeline.scoring import CEILING_FAILED, NEAR_CHANCE
 from w2s_mlflow.records import Example, Ints, Predictions, SoftLabels
 
@@ -29,7 +29,7 @@ ROWS = "rows.parquet"
 """The rows of a cut, each with its digest, kept by the supervisor: by them `why` names a row that has changed."""
 
 
-def fit_on_gold(config: GoldTraining, cut: splits.Split, half: str, reason: str, recorder: Recorder) -> Head:
+def fit_on_gold(config: SupervisedTraining, cut: splits.Split, half: str, reason: str, recorder: Recorder) -> Head:
     """A head fitted on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
 
     Metrics beside the curve: `train/accuracy` and `train/majority` on LOOKED_AT training rows; on the validation slice all of
@@ -37,7 +37,7 @@ def fit_on_gold(config: GoldTraining, cut: splits.Split, half: str, reason: str,
     """
     gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
     training, validation = (
-        Labelled.joined(examples, _one_hot(examples, data_gold.read(gold, examples, half, reason), classes))
+        LabelledExamples.joined(examples, _one_hot(examples, data_gold.read(gold, examples, half, reason), classes))
         for examples in (cut.parts()[half], cut.parts()[f"{half}_validation"])
     )
     head = finetune.build_head(config)
@@ -51,7 +51,7 @@ def fit_on_gold(config: GoldTraining, cut: splits.Split, half: str, reason: str,
     return head
 
 
-def _near_chance(head: Head, config: GoldTraining, training: Labelled, recorder: Recorder) -> bool:
+def _near_chance(head: Head, config: SupervisedTraining, training: LabelledExamples, recorder: Recorder) -> bool:
     """Whether the training rows are known no better than by their most frequent class alone; both shares are metrics."""
     from w2s_mlflow import stats
 
@@ -62,7 +62,7 @@ def _near_chance(head: Head, config: GoldTraining, training: Labelled, recorder:
     return stats.near_chance(accuracy, majority, len(labels_N))
 
 
-def _calibration(found: Predictions, validation: Labelled) -> dict[str, float]:
+def _calibration(found: Predictions, validation: LabelledExamples) -> dict[str, float]:
     from w2s_mlflow import metrics
 
     gold_N = validation.labels_NC.argmax(axis=1)
@@ -71,7 +71,7 @@ def _calibration(found: Predictions, validation: Labelled) -> dict[str, float]:
     return {f"validation/{name}": value for name, value in values.items()}
 
 
-def oracle_labels(config: Cutting, examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
+def oracle_labels(config: SplitOptions, examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
     """The ground truth of `transfer`'s examples, one-hot, in the place of weak labels; its reads are counted."""
     gold = data_gold.gold_of(config)
     labels_N = data_gold.read(gold, examples, "transfer", "oracle")
@@ -79,7 +79,7 @@ def oracle_labels(config: Cutting, examples: Sequence[Example], recorder: Record
     return _one_hot(examples, labels_N, tasks.find(config.task).classes)
 
 
-def random_labels(config: Cutting, cut: splits.Split, weak: SoftLabels, recorder: Recorder) -> SoftLabels:
+def random_labels(config: SplitOptions, cut: splits.Split, weak: SoftLabels, recorder: Recorder) -> SoftLabels:
     """Labels as often right as the weak ones, but wrong at random, one-hot: what a student can do against noise alone.
 
     As many rows of `transfer`, and of its validation slice, have a wrong label as the supervisor got wrong; which ones, and
@@ -104,7 +104,7 @@ def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftL
     return SoftLabels(ids, groups, np.eye(classes, dtype=np.float32)[labels_N])
 
 
-def record_rows(config: Cutting, cut: splits.Split, recorder: Recorder) -> None:
+def record_rows(config: SplitOptions, cut: splits.Split, recorder: Recorder) -> None:
     """Stage `rows.parquet`: id, part and digest of every row of the cut, and what else its source says of it, as JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq

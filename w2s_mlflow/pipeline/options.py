@@ -36,7 +36,7 @@ OF_STUDENT = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rat
 
 
 @checked_dataclass
-class Reported:
+class EvalConfig:
     """The option of every stage with predictions."""
 
     report: Literal["none", "selection", "test"] = option(default="test", result=False)
@@ -44,7 +44,7 @@ class Reported:
 
 
 @checked_dataclass
-class Training(Reported):
+class Training(EvalConfig):
     """The options of every stage that trains."""
 
     task: str = option(default="chess", lookup=tasks.find)
@@ -117,7 +117,7 @@ class Training(Reported):
         values: dict[str, Any] = {
             "data_dir": loading.mirror(self.data_dir),
             "head": head,
-            "pooling": None if head == "choose" else self.pooling or self.rung().pooling,
+            "pooling": None if head == "choose" else self.pooling or self.spec().pooling,
             "batch_size": self.batch_size or BATCH_SIZE,
             "learning_rate": self.learning_rate or self.own_rate(),
         }
@@ -127,9 +127,9 @@ class Training(Reported):
         """The learning rate of what is trained of the model, where none is given: a few new weights take larger steps."""
         if self.freeze is not None:
             return FROZEN_RATE
-        return (LORA_FACTOR if self.lora is not None else 1) * self.rung().learning_rate
+        return (LORA_FACTOR if self.lora is not None else 1) * self.spec().learning_rate
 
-    def rung(self) -> models.Rung:
+    def spec(self) -> models.ModelSpec:
         """The model that is trained."""
         return models.find(getattr(self, self.MODEL), self.MODEL)
 
@@ -139,7 +139,7 @@ class Training(Reported):
 
 
 @checked_dataclass
-class GoldTraining(Training):
+class SupervisedTraining(Training):
     """The options of the stages that train on ground truth: supervisor and ceiling."""
 
     early_stopping: Literal["gold", "none"] = "gold"

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import config as options
 from w2s_mlflow import models, tasks
 from w2s_mlflow.data import splits
-from w2s_mlflow.data.loading import Cutting
+from w2s_mlflow.data.loading import SplitOptions
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.pipeline.options import NONE, Training, model_name
 from w2s_mlflow.records import SoftLabels
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
-    from w2s_mlflow.tracking.fingerprint import Parts
+    from w2s_mlflow.tracking.fingerprint import FingerprintParts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
 LOG = logging.getLogger("w2s_mlflow")
 MODEL = "w2s.model_id"
 """The tag with the id of a run's logged model."""
-ROOTS = ("data.loading:cut", "records:SoftLabels", "records:Predictions")
+ROOTS = ("data.loading:resolve_and_split", "records:SoftLabels", "records:Predictions")
 """The roots of every trained result's source, beside what its stage names and its model family. Not its task: all that a task
 says is in the rows, and these are in the data's digest, so that the same rows from another source are the same result."""
 LABELS = "w2s.labels"
@@ -51,7 +51,7 @@ def weak_labels(found: Result) -> SoftLabels:
     return found.weak_labels()
 
 
-def labeller(run: str, weak: str, cut: splits.Split) -> Result:
+def find_label_run(run: str, weak: str, cut: splits.Split) -> Result:
     """The run of this id or name, whose labels of `transfer` a student can learn.
 
     Args:
@@ -75,7 +75,7 @@ def labeller(run: str, weak: str, cut: splits.Split) -> Result:
 
 def parts(
     stage: str, version: int, config: Training, cut: splits.Split, inputs: Mapping[str, Result], roots: Sequence[str]
-) -> Parts:
+) -> FingerprintParts:
     """The parts of this result's fingerprint.
 
     Args:
@@ -83,20 +83,20 @@ def parts(
     """
     from w2s_mlflow.tracking import fingerprint, source
 
-    rung = config.rung()
-    return fingerprint.Parts(
+    spec = config.spec()
+    return fingerprint.FingerprintParts(
         stage=stage,
         version=version,
         options=result_options(config),
         data=cut.digest,
         inputs={role: result.fingerprint for role, result in inputs.items()},
         libraries=fingerprint.libraries(*(["peft"] if config.lora else [])),
-        source=source.digests((*ROOTS, f"models.{rung.family}:load", *roots)),
-        weights=models.revision(rung),
+        source=source.digests((*ROOTS, f"models.{spec.family}:load", *roots)),
+        weights=models.revision(spec),
     )
 
 
-def result_options(config: Cutting) -> dict[str, Any]:
+def result_options(config: SplitOptions) -> dict[str, Any]:
     """The options that enter a fingerprint; a file's task by its stem and a model by its name, so that files may be moved.
 
     What lies in the files enters by digests: the rows by the data's, a model by its weights' or its supervisor's fingerprint.
@@ -109,8 +109,8 @@ def result_options(config: Cutting) -> dict[str, Any]:
 
 
 def produce(
-    parts: Parts,
-    config: Cutting,
+    parts: FingerprintParts,
+    config: SplitOptions,
     cut: splits.Split,
     labels: Mapping[str, str],
     note: str,
@@ -131,7 +131,7 @@ def produce(
     marks = {f"w2s.{role}_run_id": found.run_id for role, found in (inputs or {}).items()} | dict(tags or {})
     if learned := [found.tags[GOLD] for found in (inputs or {}).values() if GOLD in found.tags]:
         marks[GOLD] = learned[0]
-    order = store.Order(run_name(parts.stage, identity, _other_head(config)), parts, config, identity, marks, note)
+    request = store.RunRequest(run_name(parts.stage, identity, _other_head(config)), parts, config, identity, marks, note)
 
     heads: list[Head | None] = [None]
 
@@ -142,7 +142,7 @@ def produce(
         if head is not None:
             recorder.metrics({"model/parameters": head.model.num_parameters()})
 
-    found = store.produce(order, make_with_data)
+    found = store.produce(request, make_with_data)
     return _with_model(found, heads[0], make) if getattr(config, "keep_model", "never") == "always" else found
 
 
@@ -155,25 +155,25 @@ def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Hea
 
     if plan := session.current().plan:
         return found if whole() else plan.again(found)
-    if followers.decided(whole):
+    if followers.leader_decides(whole):
         return found
     fitted, reads = (head, {}) if head is not None else _fitted_again(found, make)
 
     def keep() -> Result:
         return recorder.attach(found, "model", lambda directory: None, reads, {MODEL: logged_model.log(found.run_id, fitted)})
 
-    return followers.led(found, keep)
+    return followers.leader_only(found, keep)
 
 
 def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
     """The head of a finished run, and the ledger of its gold reads counted up. Raises ConfigError for other predictions."""
     from w2s_mlflow.tracking import results
-    from w2s_mlflow.tracking.dry_recorder import Rehearsal
+    from w2s_mlflow.tracking.dry_recorder import DryRecorder
 
     LOG.info("%s was made without keeping its model: it is fitted once more", found.name)
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
-        rehearsal = Rehearsal(found.run_id, Path(directory))
-        head = make(rehearsal)
+        dry = DryRecorder(found.run_id, Path(directory))
+        head = make(dry)
         made = results.digests_of(Path(directory))
     assert head is not None
     for path in made:
@@ -182,11 +182,11 @@ def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tup
                 f"run {found.run_id} ({found.name}) cannot be given its model: fitted again here it has another {path}; "
                 "make both anew with --reuse never"
             )
-    reads = {name: value for name, value in rehearsal.last.items() if name.startswith("gold/")}
+    reads = {name: value for name, value in dry.last.items() if name.startswith("gold/")}
     return head, {name: value + found.metrics.get(name, 0) for name, value in reads.items()}
 
 
-def _other_head(config: Cutting) -> str:
+def _other_head(config: SplitOptions) -> str:
     """The head, where it is not the task's own."""
     head = getattr(config, "head", None)
     return f"{head} head" if head not in (None, tasks.find(config.task).head) else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from w2s_mlflow import tasks
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.data import splits
-from w2s_mlflow.data.loading import Cutting
+from w2s_mlflow.data.loading import SplitOptions
 from w2s_mlflow.records import Predictions, SoftLabels, write_gold
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ HUMAN = "w2s.human"
 """weak or strong against the task's published human score, where there is one on accuracy."""
 
 
-class Scoring(Cutting, Protocol):
+class EvalOptions(SplitOptions, Protocol):
     """The options that cut a task and say what is scored."""
 
     @property
@@ -39,7 +39,7 @@ class Scoring(Cutting, Protocol):
 
 def report(
     found: Result,
-    config: Scoring,
+    config: EvalOptions,
     cut: splits.Split,
     beside: Mapping[str, Result] | None = None,
     given: SoftLabels | None = None,
@@ -69,7 +69,7 @@ def report(
 
 def _scored(
     found: Result,
-    config: Scoring,
+    config: EvalOptions,
     cut: splits.Split,
     beside: Mapping[str, Result],
     given: SoftLabels | None,
@@ -101,7 +101,7 @@ def _scored(
     return Report(stage, values, {**inputs, **tags})
 
 
-def _against_human(config: Scoring, values: Mapping[str, float]) -> dict[str, str]:
+def _against_human(config: EvalOptions, values: Mapping[str, float]) -> dict[str, str]:
     """A tag that says whether a model is weak or strong: below the published human score, or not; none without one."""
     human, accuracy = tasks.find(config.task).human, values.get(f"{config.report}/accuracy")
     if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # of more options it is another thing

@@ -36,7 +36,7 @@ def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Map
     for seed in seeds:
         for setting in settings:
             one = job(dict(setting) | dict(sizes), seed)
-            loading.cut(one.config.resolved())  # sizes that a task does not have end here, before any run starts
+            loading.resolve_and_split(one.config.resolved())  # sizes that a task does not have end here, before any run starts
             found.setdefault(records.canonical_json([one.stage, options.as_dict(one.config)]), one)
     return list(found.values())
 
@@ -52,14 +52,14 @@ def job(setting: dict[str, Any], seed: int) -> Job:
     return Job(stage, options.parse(kind, setting))
 
 
-def drain(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
+def run_all(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
     """Run the jobs, with a progress bar that shows the time left: the results in the order of the jobs, and what went wrong.
 
     A training that comes to nothing does not stop the others; any other error does.
     """
     found: dict[Any, Result] = {}
     failed: list[FailedTrainingError] = []
-    with quiet(), search_workers.hired(min(count, len(waiting))) as workers, _bar(len(waiting)) as bar:
+    with quiet(), search_workers.worker_pool(min(count, len(waiting))) as workers, _bar(len(waiting)) as bar:
         for place, job in enumerate(waiting):
             workers.add(place, job)
         while workers.pending:

@@ -31,7 +31,7 @@ class Job(NamedTuple):
         return found
 
 
-def made(job: Job, patient: bool, say: Say) -> Result | Exception | None:
+def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
     """The result, or what went wrong, or None where another process is making something that it needs."""
     from w2s_mlflow.tracking import session, store
 

@@ -76,7 +76,7 @@ def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTria
 
 def journal(name: str) -> Path:
     """The file of a study on this machine alone."""
-    return scratch.place("studies") / f"{name}.log"
+    return scratch.cache_path("studies") / f"{name}.log"
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ def quietly() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def beating(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
+def heartbeat(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
     """Inside, a thread tells a database that these trials of this process live."""
     storage, stop = study._storage, threading.Event()
 

@@ -40,7 +40,7 @@ YOUNG = 60.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class StudyTarget:
     """What a study is brought to, and how.
 
     Attributes:
@@ -61,7 +61,7 @@ class Wanted:
         return sys.maxsize if self.trials is None else self.trials
 
 
-def opened(search: Search, wanted: Wanted, digest: str, runs: int) -> optuna.Study:
+def opened(search: Search, wanted: StudyTarget, digest: str, runs: int) -> optuna.Study:
     """The study, made where there is none.
 
     Args:
@@ -78,7 +78,7 @@ def opened(search: Search, wanted: Wanted, digest: str, runs: int) -> optuna.Stu
     return study
 
 
-def _reached(search: Search, wanted: Wanted, digest: str, *, make: bool) -> optuna.Study | None:
+def _reached(search: Search, wanted: StudyTarget, digest: str, *, make: bool) -> optuna.Study | None:
     """The study; where there is none, a new one if it is to be made."""
     import optuna
     import sqlalchemy.exc
@@ -159,7 +159,7 @@ def under_way(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def has_room(study: optuna.Study, wanted: Wanted) -> bool:
+def below_trial_limit(study: optuna.Study, wanted: StudyTarget) -> bool:
     """Whether one more trial may be begun."""
     from optuna.trial import TrialState
 
@@ -169,7 +169,7 @@ def has_room(study: optuna.Study, wanted: Wanted) -> bool:
     return not study.user_attrs.get(EXHAUSTED) and sum(map(counts, trials)) < wanted.limit()
 
 
-def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Trial, dict[str, Any]] | None:
+def ask(study: optuna.Study, search: Search, wanted: StudyTarget) -> tuple[optuna.Trial, dict[str, Any]] | None:
     """The next trial and its options, owned by this process; None where it would be one too many.
 
     Whether it is, is only known once it has a number: other processes may ask at the same time.
@@ -199,7 +199,7 @@ def ask(study: optuna.Study, search: Search, wanted: Wanted) -> tuple[optuna.Tri
     return trial, given
 
 
-def _drawn(study: optuna.Study, search: Search, wanted: Wanted, trial: optuna.Trial, number: int) -> dict[str, Any]:
+def _drawn(study: optuna.Study, search: Search, wanted: StudyTarget, trial: optuna.Trial, number: int) -> dict[str, Any]:
     study.sampler = drawing(wanted.sampler, wanted.seed, number)
     try:
         with search_storage.quietly():
@@ -208,7 +208,7 @@ def _drawn(study: optuna.Study, search: Search, wanted: Wanted, trial: optuna.Tr
         study.sampler = drawing("random", 0, 0)  # the one for grids would stop a loop of Optuna's that there is not
 
 
-def give_up(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
+def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
     """Call a trial failed, and have its options tried again; nothing where another process has done so."""
     if tell(study, number) and params:
         study.enqueue_trial(dict(params))
@@ -231,7 +231,7 @@ def _again(study: optuna.Study, trial: FrozenTrial) -> None:
         study.enqueue_trial(trial.params)
 
 
-def settle(study: optuna.Study) -> None:
+def cleanup_once(study: optuna.Study) -> None:
     """Call the trials of dead processes failed, end their runs, and have their options tried again."""
     import optuna
 
@@ -242,21 +242,21 @@ def settle(study: optuna.Study) -> None:
         owner = heartbeat.Worker.parse(trial.user_attrs.get(OWNER, ""))
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if owner.gone() if owner else time.time() - began > YOUNG:
-            give_up(study, trial.number, trial.params)
+            fail_and_requeue(study, trial.number, trial.params)
     with search_storage.quietly():
         optuna.storages.fail_stale_trials(study)
     if len(under_way(study)) < len(running):
-        heartbeat.bury()
+        heartbeat.kill_orphans()
 
 
-def rehearsed(search: Search, wanted: Wanted, digest: str) -> list[dict[str, Any]]:
+def rehearsed(search: Search, wanted: StudyTarget, digest: str) -> list[dict[str, Any]]:
     """As many options drawn at random as the study lacks trials, and for the best one: how many there are, of which kind."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _reached(search, wanted, digest, make=False)
     drawn, lacking = optuna.create_study(), wanted.limit() - (len(ended(study)) if study else 0)
-    own = Wanted(sampler="grid" if wanted.sampler == "grid" else "random", trials=None)
+    own = StudyTarget(sampler="grid" if wanted.sampler == "grid" else "random", trials=None)
     found: list[dict[str, Any]] = []
     while len(found) <= max(lacking, 0) and (asked := ask(drawn, search, own)):
         found.append(asked[1])

@@ -17,7 +17,7 @@ from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
 from w2s_mlflow.search import space, storage, study
 from w2s_mlflow.search.jobs import Job
 from w2s_mlflow.search.space import Search
-from w2s_mlflow.search.study import Wanted
+from w2s_mlflow.search.study import StudyTarget
 from w2s_mlflow.search.workers import Workers
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ PAUSE, ROUND = 1.0, 10.0
 Jobs = Callable[[Mapping[str, Any]], Sequence[Job]]
 
 
-def run(study: optuna.Study, search: Search, wanted: Wanted, jobs: Jobs, workers: Workers) -> None:
+def run(study: optuna.Study, search: Search, wanted: StudyTarget, jobs: Jobs, workers: Workers) -> None:
     """Bring the study to what is wanted, with whoever else is at it. Ctrl-C leaves what is under way to be tried again.
 
     Args:
@@ -51,10 +51,10 @@ def run(study: optuna.Study, search: Search, wanted: Wanted, jobs: Jobs, workers
     from tqdm import tqdm
 
     with tqdm(total=wanted.trials, unit="trial", dynamic_ncols=True) as bar:
-        going = _Going(study, search, wanted, jobs, workers, bar)
-        with storage.beating(study, going.trial_ids):
+        going = _TrialLoop(study, search, wanted, jobs, workers, bar)
+        with storage.heartbeat(study, going.trial_ids):
             try:
-                going.on()
+                going.run()
             except BaseException as error:
                 going.abandon(error)
                 raise
@@ -80,12 +80,12 @@ class _Trial:
 
 
 @dataclass
-class _Going:
+class _TrialLoop:
     """The loop over trials."""
 
     study: optuna.Study
     search: Search
-    wanted: Wanted
+    wanted: StudyTarget
     jobs: Jobs
     workers: Workers
     bar: tqdm[Any]
@@ -99,7 +99,7 @@ class _Going:
         """As the storage knows the trials that are under way here."""
         return [each.trial._trial_id for each in list(self.mine.values())]
 
-    def on(self) -> None:
+    def run(self) -> None:
         """Begin trials and take what comes of their runs, until there are as many as wanted."""
         while True:
             self.look_round()
@@ -117,11 +117,11 @@ class _Going:
         """Once in a while, see to the trials of dead processes."""
         if time.monotonic() - self.looked > ROUND:
             self.looked = time.monotonic()
-            study.settle(self.study)
+            study.cleanup_once(self.study)
 
     def others(self) -> bool:
         """Whether there is something to wait for: trials of other processes, unless the time is over."""
-        if self.over() or not (study.under_way(self.study) or study.has_room(self.study, self.wanted)):
+        if self.over() or not (study.under_way(self.study) or study.below_trial_limit(self.study, self.wanted)):
             return False
         self.say("waiting for other processes")
         time.sleep(PAUSE)
@@ -135,7 +135,7 @@ class _Going:
         """Whether one more trial was begun."""
         from w2s_mlflow.tracking import recorder
 
-        if self.over() or not study.has_room(self.study, self.wanted):
+        if self.over() or not study.below_trial_limit(self.study, self.wanted):
             return False
         if (asked := study.ask(self.study, self.search, self.wanted)) is None:
             return False
@@ -230,7 +230,7 @@ class _Going:
         for trial in self.mine.values():
             with contextlib.suppress(Exception):  # the server or the database may be what went wrong
                 trial.close(error)
-                study.give_up(self.study, trial.trial.number, trial.trial.params)
+                study.fail_and_requeue(self.study, trial.trial.number, trial.trial.params)
         self.mine.clear()
 
     def say(self, what: str) -> None:

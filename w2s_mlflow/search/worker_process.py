@@ -74,7 +74,7 @@ def serve(
         with session.changed(parent=parent, reuse_since=since):
             while True:
                 job, patient = connection.recv()
-                found = jobs.made(job, patient, lambda text: connection.send(("says", text)))
+                found = jobs.run_job(job, patient, lambda text: connection.send(("says", text)))
                 connection.send(("ended", _portable(found)))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending
 

@@ -53,12 +53,12 @@ class Workers(Protocol):
 
 
 @contextlib.contextmanager
-def hired(count: int) -> Iterator[Workers]:
+def worker_pool(count: int) -> Iterator[Workers]:
     """This process alone for a count of 1, else so many others, which end with the block."""
     if count == 1:
-        yield _Alone()
+        yield _InlinePool()
         return
-    several = _Several(count)
+    several = _ProcessPool(count)
     try:
         yield several
     finally:
@@ -93,7 +93,7 @@ class _Queue:
         self.queue.append(waiting)
 
 
-class _Alone(_Queue):
+class _InlinePool(_Queue):
     """This process, one job after the other."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class _Alone(_Queue):
     def ended(self, say: Say) -> list[Ended]:
         waiting = self.queue.popleft()
         say(waiting.job.stage)
-        found = jobs.made(waiting.job, waiting.patient, say)
+        found = jobs.run_job(waiting.job, waiting.patient, say)
         if found is None:
             self.put_off(waiting)
             return []
@@ -120,7 +120,7 @@ class _Worker:
     busy: _Waiting | None = None
 
 
-class _Several(_Queue):
+class _ProcessPool(_Queue):
     """Processes of this machine; each makes one job at a time."""
 
     def __init__(self, count: int) -> None:

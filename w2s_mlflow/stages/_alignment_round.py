@@ -21,7 +21,7 @@ from w2s_mlflow.debate.alignment_options import Config
 from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.debate.policy_gradient import Arguing
 from w2s_mlflow.pipeline import finetune, runs, scoring
-from w2s_mlflow.pipeline.finetune import Labelled
+from w2s_mlflow.pipeline.finetune import LabelledExamples
 from w2s_mlflow.pipeline.options import OF_STUDENT, model_name
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import ceiling, student, supervisor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Generator
 
     from w2s_mlflow.debate.verdicts import Verdicts
-    from w2s_mlflow.explainers.extractive import Mind, Policy
+    from w2s_mlflow.explainers.extractive import DebaterModel, Policy
     from w2s_mlflow.judges import Judge
     from w2s_mlflow.judges.reward import Reward
     from w2s_mlflow.modeling.heads import Head
@@ -43,7 +43,7 @@ POLICY, REWARD = "policy.safetensors", "reward.json"
 
 
 @dataclass(frozen=True)
-class _Others:
+class _AlignmentInputs:
     """The runs that a round needs: the weak model, the plain student, and the debates so far with the judge's verdicts."""
 
     weak: Result
@@ -61,14 +61,14 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
         ConfigError: before anything is written.
     """
     config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options), rounds=len(debates) + 1)
-    others = _Others(weak(config), _before(config), debates)
-    config, cut = loading.cut(config.resolved())
+    others = _AlignmentInputs(weak(config), _before(config), debates)
+    config, cut = loading.resolve_and_split(config.resolved())
     roots = ["stages._alignment_round:_make", "losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}"]
     roots += ["judges.reward"] if debates else []
     inputs = {"weak": others.weak} | {f"debates_{number}": held for number, held in enumerate(debates, start=2)}
     parts = runs.parts("align", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": _judge_values(config, debates)})
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": said(config)}
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": describe(config)}
     identity |= {"round": str(config.rounds)} if debates else {}
     tags = {"w2s.before_run_id": others.before.run_id}
 
@@ -87,16 +87,16 @@ def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
     return found | ({"reward": options.identity(reward.Options())} if debates else {})
 
 
-def said(config: Config) -> str:
+def describe(config: Config) -> str:
     """What tells the rounds apart, for people: `lambda 0.1 round 2`."""
     return f"lambda {config.lam:g}" + (f" round {config.rounds}" if config.rounds > 1 else "")
 
 
-def _note(config: Config, others: _Others) -> str:
+def _note(config: Config, others: _AlignmentInputs) -> str:
     from w2s_mlflow.tracking import results
 
     found = (
-        f"`{config.rung().name}` aligned with {results.link(others.weak)} by debates before the judge `{config.judge}`, lambda "
+        f"`{config.spec().name}` aligned with {results.link(others.weak)} by debates before the judge `{config.judge}`, lambda "
         f"= {config.lam:g} (Definition 5); before it is {results.link(others.before)}. The PGR interval here is over test "
         "groups only."
     )
@@ -108,7 +108,7 @@ def _note(config: Config, others: _Others) -> str:
     )
 
 
-def _reported(found: Result, config: Config, cut: Split, others: _Others) -> Result:
+def _reported(found: Result, config: Config, cut: Split, others: _AlignmentInputs) -> Result:
     """The scored run, with the plain student's accuracy beside its own."""
     from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
@@ -135,11 +135,11 @@ def _before(config: Config) -> Result:
     return student.run(student.Config(**own, **config.shared() | kept))
 
 
-def _make(config: Config, cut: Split, others: _Others, fingerprint: str, recorder: Recorder) -> Head:
-    head, weak_head = finetune.build_head(config), finetune.kept(others.weak, config.rung().parameters)
+def _make(config: Config, cut: Split, others: _AlignmentInputs, fingerprint: str, recorder: Recorder) -> Head:
+    head, weak_head = finetune.build_head(config), finetune.load_kept_model(others.weak, config.spec().parameters)
     learned = _learned(others.debates, recorder)
     labels = runs.weak_labels(others.weak)
-    training, validation = (Labelled.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
+    training, validation = (LabelledExamples.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
     if config.lam:
         training = replace(training, also=_arguing(config, head, training.examples, weak_head, learned))
     watched = validation if config.early_stopping == "weak" else None
@@ -148,7 +148,7 @@ def _make(config: Config, cut: Split, others: _Others, fingerprint: str, recorde
     recorder.predictions("validation", finetune.predictions(head, cut.transfer_validation, config))
     finetune.record_heldout(head, config, cut, recorder)
     _keep(policy, recorder)
-    asked, before = cut.test[: config.questions], finetune.kept(others.before)
+    asked, before = cut.test[: config.questions], finetune.load_kept_model(others.before)
     minds = {WEAK: participants.mind(weak_head, asked, config), "before": participants.mind(before, asked, config)}
     minds["after"] = participants.mind(head, asked, config, policy)
     _compare(config, asked, minds, learned, fingerprint, recorder)
@@ -161,7 +161,7 @@ def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
 
     if not debates:
         return None
-    found = reward.fit(*past_verdicts.said(debates), reward.Options().l2)
+    found = reward.fit(*past_verdicts.verdicts_of(debates), reward.Options().l2)
     found.write(recorder.directory / REWARD)
     return found
 
@@ -188,7 +188,7 @@ def _arguing(config: Config, head: Head, asked: Sequence[Example], weak_head: He
     )
 
 
-def _weak_sides(config: Config, weak: Mind) -> list[Side]:
+def _weak_sides(config: Config, weak: DebaterModel) -> list[Side]:
     """What the weak side claims and shows of each question."""
     random = streams.torch_generator(config.seed, streams.OPPONENT_EVIDENCE)
     own = _debater(config, WEAK, config.opponent, weak, random)
@@ -197,13 +197,13 @@ def _weak_sides(config: Config, weak: Mind) -> list[Side]:
     return [debate.second for debate in played.debates]
 
 
-def _debater(config: Config, name: str, chooser: str, mind: Mind, random: Generator) -> Debater:
+def _debater(config: Config, name: str, chooser: str, mind: DebaterModel, random: Generator) -> Debater:
     from w2s_mlflow.explainers import extractive
 
     return Debater(name, mind.decisions_N, extractive.explainer(chooser, mind, config.pieces, random))
 
 
-def _judge(config: Config, weak: Mind) -> Judge:
+def _judge(config: Config, weak: DebaterModel) -> Judge:
     ((name, chosen),) = participants.judges(config.judge, config.judge_options).items()
     return participants.judge(name, chosen, config, weak)
 
@@ -231,7 +231,7 @@ def _keep(policy: Any, recorder: Recorder) -> None:
 def _compare(
     config: Config,
     asked: Sequence[Example],
-    minds: Mapping[str, Mind],
+    minds: Mapping[str, DebaterModel],
     learned: Reward | None,
     fingerprint: str,
     recorder: Recorder,
@@ -253,7 +253,7 @@ def _compare(
         strong = _debater(config, STRONG, "random" if minds[when].policy is None else "policy", minds[when], draws[0])
         weak = _debater(config, WEAK, config.opponent, other, draws[1])
         played = play.play(tasks.find(config.task), asked, strong, weak, rounds=1)
-        place = verdicts.place(f"{fingerprint}-{when}")
+        place = verdicts.cache_path(f"{fingerprint}-{when}")
         said[when] = verdicts.ask(config.judge, _judge(config, other), played.debates, place)
         every = [said[when], *([verdicts.ask("reward", learned.judge, played.debates, place)] if learned else [])]
         (recorder.directory / when).mkdir()
@@ -261,7 +261,7 @@ def _compare(
         values = measures.measures(played, said[when]) | measures.agreements(every)
         recorder.metrics({f"{when}/{name}": value for name, value in values.items()})
     for when in said:
-        verdicts.place(f"{fingerprint}-{when}").unlink(missing_ok=True)
+        verdicts.cache_path(f"{fingerprint}-{when}").unlink(missing_ok=True)
     grown_N = said["after"].preference_N() - said["before"].preference_N()
     known_N = np.isfinite(grown_N)
     if known_N.any():

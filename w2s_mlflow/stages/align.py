@@ -56,7 +56,7 @@ def _debates(config: Config, aligned: Result) -> Result:
     shared = config.shared() | {"report": "none", "split": "transfer", "questions": None, "explainer": "policy", "traces": 0}
     own = {name: getattr(config, name) for name in (*OF_STUDENT, "pieces", "judge")}
     own["judge_options"] = participants.resolved(config.judge, config.judge_options)
-    argues = f"{_alignment_round.said(config)}, kl {config.kl:g}"
+    argues = f"{_alignment_round.describe(config)}, kl {config.kl:g}"
     return debate.held(debate.Config(**shared, **own), _alignment_round.weak(config), aligned, argues)
 
 
@@ -79,15 +79,15 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
 def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:
     """A row for the plain student, round 0, and one for each round; the judge's own words on held-out questions."""
     part, first = config.report, found[0]
-    start = {"round": 0, "run_id": first.tags["w2s.before_run_id"]} | _said(first, "before", config.judge)
+    start = {"round": 0, "run_id": first.tags["w2s.before_run_id"]} | _round_metrics(first, "before", config.judge)
     rows = [start | {"accuracy": first.metrics.get(f"{part}/before_accuracy", math.nan)}]
     for number, own in enumerate(found, start=1):
-        row = {"round": number, "run_id": own.run_id} | _said(own, "after", config.judge)
+        row = {"round": number, "run_id": own.run_id} | _round_metrics(own, "after", config.judge)
         rows.append(row | {"accuracy": own.metrics.get(f"{part}/accuracy", math.nan)})
     return rows
 
 
-def _said(found: Result, when: str, judge: str) -> dict[str, float]:
+def _round_metrics(found: Result, when: str, judge: str) -> dict[str, float]:
     names = ("win_rate", "win_rate_low", "win_rate_high", "preference", f"agreement/{judge}/reward")
     values = {name: found.metrics.get(f"{when}/{name}", math.nan) for name in names}
     return {name.replace(f"/{judge}/", "_"): value for name, value in values.items()}

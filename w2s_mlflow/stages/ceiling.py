@@ -14,7 +14,7 @@ from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
-from w2s_mlflow.pipeline.options import NONE, GoldTraining
+from w2s_mlflow.pipeline.options import NONE, SupervisedTraining
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -27,7 +27,7 @@ LAUNCHED = True
 
 
 @checked_dataclass
-class Config(GoldTraining):
+class Config(SupervisedTraining):
     """A strong ceiling."""
 
     strong: str = option(default="chess-426k", lookup=models.find)
@@ -38,10 +38,10 @@ class Config(GoldTraining):
 
 def run(config: Config) -> Result:
     """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     parts = runs.parts("ceiling", VERSION, config, cut, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
-    labels = {"weak": NONE, "strong": config.rung().name, "method": "ceiling"}
-    note = f"`{config.rung().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
+    labels = {"weak": NONE, "strong": config.spec().name, "method": "ceiling"}
+    note = f"`{config.spec().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
     tags = {runs.GOLD: "transfer"}
     found = runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags=tags)
     return scoring.report(found, config, cut)

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from torch import Generator
 
     from w2s_mlflow.explainers import Explainer
-    from w2s_mlflow.explainers.extractive import Mind
-    from w2s_mlflow.explainers.generative import Speaker
+    from w2s_mlflow.explainers.extractive import DebaterModel
+    from w2s_mlflow.explainers.generative import RationaleGenerator
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -113,14 +113,14 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
         config: with the judges' options resolved.
         argues: what is to be known of the strong side, where these options do not say it.
     """
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     inputs = {"weak": weak, "student": strong}
     judge_options = participants.values(config.judge, config.judge_options)
     roots = ["stages.debate:_make", "explainers.extractive", *(f"judges.{name}" for name in judge_options)]
     roots += ["explainers.generative"] if config.explainer in SAID else []
     parts = runs.parts("debate", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": judge_options})
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.form}
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.form}
     identity |= {"argues": argues} if argues else {}
 
     def make(recorder: Recorder) -> None:
@@ -150,14 +150,16 @@ def questions(config: Config, cut: Split) -> tuple[Example, ...]:
 
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     asked = questions(config, cut)
-    heads = {side: finetune.kept(found, config.rung().parameters) for side, found in ((WEAK, weak), (STRONG, strong))}
+    heads = {
+        side: finetune.load_kept_model(found, config.spec().parameters) for side, found in ((WEAK, weak), (STRONG, strong))
+    }
     policy = _alignment_round.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
     minds = {
         WEAK: participants.mind(heads[WEAK], asked, config),
         STRONG: participants.mind(heads[STRONG], asked, config, policy),
     }
     played = play.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
-    kept, chosen = verdicts.place(fingerprint), participants.judges(config.judge, config.judge_options)
+    kept, chosen = verdicts.cache_path(fingerprint), participants.judges(config.judge, config.judge_options)
     judge = {name: participants.judge(name, own, config, minds[WEAK]) for name, own in chosen.items()}
     said = [verdicts.ask(name, judge[name], played.debates, kept) for name in judge]
     debate_tables.write(recorder.directory, played, said)
@@ -170,7 +172,7 @@ def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint:
     kept.unlink(missing_ok=True)
 
 
-def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debater]:
+def debaters(config: Config, minds: Mapping[str, DebaterModel]) -> tuple[Debater, Debater]:
     """Both sides, the strong one first; each draws from a stream of its own."""
     speak = {STRONG: config.form != "no_explanation", WEAK: config.form == "debate"}
 
@@ -187,7 +189,7 @@ def debaters(config: Config, minds: Mapping[str, Mind]) -> tuple[Debater, Debate
     return debater(0, STRONG), debater(1, WEAK)
 
 
-def _speaker(config: Config, mind: Mind, side: int) -> Speaker:
+def _speaker(config: Config, mind: DebaterModel, side: int) -> RationaleGenerator:
     from w2s_mlflow.explainers import generative
 
     task, asked = tasks.find(config.task), mind.reading.questions
@@ -196,7 +198,7 @@ def _speaker(config: Config, mind: Mind, side: int) -> Speaker:
     return generative.explainer(config.explainer, mind, tokens, claims, config.seed, side)
 
 
-def _chooser(config: Config, side: str, mind: Mind, random: Generator) -> Explainer:
+def _chooser(config: Config, side: str, mind: DebaterModel, random: Generator) -> Explainer:
     from w2s_mlflow.explainers import extractive
 
     chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer

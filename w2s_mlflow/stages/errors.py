@@ -71,26 +71,28 @@ def run(config: Config) -> Result:
     if config.reads_text():
         own["keep_model"] = "always"
     found = student.run(student.Config(**own))
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     kept = {"keep_model": own["keep_model"]}
     top = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | kept))
-    rung = config.rung()
-    parts = fingerprint.Parts(
+    spec = config.spec()
+    parts = fingerprint.FingerprintParts(
         stage="errors",
         version=VERSION,
         options={"evidence": config.evidence, "seed": config.seed},
         data=cut.digest,
         inputs={"student": found.fingerprint, "ceiling": top.fingerprint},
         libraries=fingerprint.libraries(),
-        source=source.digests(["stages.errors:_make", "data.loading:cut", "tables.errors", f"models.{rung.family}:load"]),
-        weights=models.revision(rung),
+        source=source.digests(
+            ["stages.errors:_make", "data.loading:resolve_and_split", "tables.errors", f"models.{spec.family}:load"]
+        ),
+        weights=models.revision(spec),
     )
-    identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": rung.name, "method": config.method}
+    identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": spec.name, "method": config.method}
     identity["seed"] = str(config.seed)
     tags = {"w2s.student_run_id": found.run_id, "w2s.ceiling_run_id": top.run_id}
     note = f"The test errors of {found.name}, beside its supervisor's and its ceiling's answers."
-    order = store.Order(runs.run_name("errors", identity), parts, config, identity, tags, note)
-    return store.produce(order, lambda recorder: _make(config, cut, found, top, recorder))
+    request = store.RunRequest(runs.run_name("errors", identity), parts, config, identity, tags, note)
+    return store.produce(request, lambda recorder: _make(config, cut, found, top, recorder))
 
 
 def _make(config: Config, cut: Split, found: Result, top: Result, recorder: Recorder) -> None:
@@ -126,7 +128,7 @@ def _on_evidence(
     """The student's answers where its own evidence, the ceiling's, or random tokens stand alone; and the first two as text."""
     from w2s_mlflow.modeling import attribution
 
-    head, other = (finetune.kept(run) for run in (found, top))
+    head, other = (finetune.load_kept_model(run) for run in (found, top))
     data = head.encode(examples)
     scored = {
         "own": attribution.scores(head, data, answers["answer"], config.micro_batch),

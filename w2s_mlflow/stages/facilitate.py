@@ -30,7 +30,7 @@ from w2s_mlflow.methods import trajectory
 from w2s_mlflow.methods.facilitation_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
 from w2s_mlflow.methods.trajectory import Turn
 from w2s_mlflow.pipeline import finetune, runs, scoring
-from w2s_mlflow.pipeline.finetune import Labelled
+from w2s_mlflow.pipeline.finetune import LabelledExamples
 from w2s_mlflow.pipeline.options import model_name
 from w2s_mlflow.records import Example, SoftLabels
 from w2s_mlflow.stages import ceiling, student, supervisor
@@ -49,7 +49,7 @@ ANSWERS = "labels/teacher.parquet"
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class _FacilitationContext:
     """What all turns share."""
 
     config: Config
@@ -62,12 +62,12 @@ class _Lesson:
 
 def run(config: Config) -> Result:
     """The last turn's weak model, found or trained, with all it needs. Raises ConfigError before anything is written."""
-    asked, (config, cut) = config, loading.cut(config.resolved())
+    asked, (config, cut) = config, loading.resolve_and_split(config.resolved())
     learner, questions = config.learner(), _questions(config, cut)
     teacher = _teacher(asked, config, cut)
     shared = config.shared() | {"keep_model": "always" if config.start == SUPERVISOR else "never"}
     weak = supervisor.run(supervisor.Config(weak=config.weak, **shared))
-    lesson = _Lesson(config, learner, cut, questions, weak)
+    lesson = _FacilitationContext(config, learner, cut, questions, weak)
     turns = [Turn(teacher, _facilitated(lesson, teacher, 1))]
     for number in range(2, config.iterations + 1):
         teacher = student.on_labels_of(turns[-1].weak, _student(asked))
@@ -117,7 +117,7 @@ def _named(run: str, cut: Split) -> Result:
     return found
 
 
-def _facilitated(lesson: _Lesson, teacher: Result, number: int) -> Result:
+def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> Result:
     """M'_W of one turn, found or trained, and scored."""
     from w2s_mlflow.tracking import results
 
@@ -140,18 +140,18 @@ def _by(config: Config, teacher: Result) -> dict[str, str]:
     """Who teaches, as runs are grouped by it; a run that was named says itself what it is."""
     if config.teacher in (STUDENT, CEILING):
         method = CEILING if config.teacher == CEILING else config.method
-        return {"strong": config.rung().name, "method": method, "teacher": config.teacher}
+        return {"strong": config.spec().name, "method": method, "teacher": config.teacher}
     return {name: teacher.params[name] for name in ("strong", "method")} | {"teacher": RUN}
 
 
-def _make(lesson: _Lesson, teacher: Result, recorder: Recorder) -> Head:
+def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> Head:
     learner, questions, cut = lesson.learner, lesson.questions, lesson.cut
     answers = _answers(teacher, lesson.config, [*questions.asked, *questions.validation])
     answers.write(recorder.directory / ANSWERS)
     targets = _targets(answers, learner)
     head = _start(learner, lesson.weak)
-    stopping = Labelled.joined(questions.validation, targets) if learner.early_stopping == "weak" else None
-    finetune.fit_head(head, learner, Labelled.joined(questions.asked, targets), stopping, recorder)
+    stopping = LabelledExamples.joined(questions.validation, targets) if learner.early_stopping == "weak" else None
+    finetune.fit_head(head, learner, LabelledExamples.joined(questions.asked, targets), stopping, recorder)
     recorder.metrics({"facilitate/questions": len(questions.asked)})
     recorder.predictions("validation", finetune.predictions(head, questions.validation, learner))
     recorder.weak_labels(finetune.predictions(head, cut.transfer + cut.transfer_validation, learner))
@@ -168,7 +168,7 @@ def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
 
 def _answers(teacher: Result, config: Config, asked: Sequence[Example]) -> SoftLabels:
     """f_S(q) for each question, computed as the strong model's stored predictions were."""
-    return finetune.predictions(finetune.kept(teacher), asked, config)
+    return finetune.predictions(finetune.load_kept_model(teacher), asked, config)
 
 
 def _start(learner: Learner, weak: Result) -> Head:
@@ -178,4 +178,4 @@ def _start(learner: Learner, weak: Result) -> Head:
     if learner.start != SUPERVISOR:
         return finetune.build_head(learner)
     loop.seed_everything(learner.seed)
-    return finetune.kept(weak)
+    return finetune.load_kept_model(weak)

@@ -96,20 +96,20 @@ def run(config: Config) -> Result:
     """The run of the model that has read, found or made. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
-    config, cut = loading.cut(config.resolved())
-    rung = models.find(config.strong, "strong")
-    parts = fingerprint.Parts(
+    config, cut = loading.resolve_and_split(config.resolved())
+    spec = models.find(config.strong, "strong")
+    parts = fingerprint.FingerprintParts(
         stage="generative",
         version=VERSION,
         options=runs.result_options(config),
         data=cut.digest,
         inputs={},
         libraries=fingerprint.libraries(),
-        source=source.digests(["stages.generative:make", "data.loading:cut", f"models.{rung.family}:load"]),
-        weights=models.revision(rung),
+        source=source.digests(["stages.generative:make", "data.loading:resolve_and_split", f"models.{spec.family}:load"]),
+        weights=models.revision(spec),
     )
-    labels = {"weak": NONE, "strong": rung.name, "method": "generative"}
-    note = f"`{rung.name}` after language modelling on the unlabelled text of `supervision` and `transfer` (Algorithm 6)."
+    labels = {"weak": NONE, "strong": spec.name, "method": "generative"}
+    note = f"`{spec.name}` after language modelling on the unlabelled text of `supervision` and `transfer` (Algorithm 6)."
     return runs.produce(parts, config, cut, labels, note, lambda recorder: make(config, cut, recorder))
 
 
@@ -122,7 +122,7 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
     loop.seed_everything(config.seed)
     loop.use_threads(models.find(config.strong, "strong").parameters)
     head = language_modeling.head_for(*models.load(models.find(config.strong, "strong"), pretrained=True))
-    loop.place(head)
+    loop.to_device(head)
     length = language_modeling.block_length(head, config.block, BLOCK)
     random = streams.generator(config.seed, streams.MASKED_TOKENS)
     read = head.pack(texts((*cut.supervision, *cut.transfer), compare), length, random)

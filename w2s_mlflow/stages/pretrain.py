@@ -48,7 +48,7 @@ Play = list[tuple[str, str]]
 
 @checked_dataclass
 class Config:
-    """A rung pretrained from random weights."""
+    """A model pretrained from random weights."""
 
     rung: str = option(default="chess-27k", lookup=models.find)
     """The embedded model to make."""
@@ -63,7 +63,7 @@ class Config:
     seed: int = option(default=0, ge=0, lt=2**32)
     """Seeds the play, the first weights and the order of batches."""
     out: str = option(default="weights", result=False)
-    """The directory under which a directory of the rung's name is written."""
+    """The directory under which a directory of the model's name is written."""
     play: str = option(default="", result=False)
     """A file to keep the play in, read instead of drawing it again; empty keeps none."""
     workers: int = option(default=2, ge=1, result=False)
@@ -74,16 +74,16 @@ class Config:
     """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
 
     def __post_init__(self) -> None:
-        rung = models.find(self.rung, "rung")
-        if rung.family != FAMILY:
+        spec = models.find(self.rung, "rung")
+        if spec.family != FAMILY:
             raise must("rung", f"of the family {FAMILY}", self.rung)
 
 
 def run(config: Config) -> Result:
-    """The rung's weights, found among the finished runs or trained, and written to `out`."""
+    """The model's weights, found among the finished runs or trained, and written to `out`."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
-    parts = fingerprint.Parts(
+    parts = fingerprint.FingerprintParts(
         stage="pretrain",
         version=VERSION,
         options=options.identity(config),
@@ -95,7 +95,7 @@ def run(config: Config) -> Result:
     identity = {"task": FAMILY, "weak": NONE, "strong": config.rung, "method": "pretrain", "seed": str(config.seed)}
     note = f"`{config.rung}` from random weights: next-token loss on the play at {config.positions} positions."
     name = f"pretrain {config.rung} seed {config.seed}"
-    found = store.produce(store.Order(name, parts, config, identity, {}, note), lambda recorder: make(config, recorder))
+    found = store.produce(store.RunRequest(name, parts, config, identity, {}, note), lambda recorder: make(config, recorder))
     if found.run_id:
         shutil.copytree(found.artifact("model"), Path(config.out) / config.rung, dirs_exist_ok=True)
     return found

@@ -35,7 +35,7 @@ from w2s_mlflow.stages import student
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
-    from w2s_mlflow.tracking.fingerprint import Parts
+    from w2s_mlflow.tracking.fingerprint import FingerprintParts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
@@ -86,32 +86,36 @@ def run(config: Config) -> Result:
 
     own = {field.name: getattr(config, field.name) for field in fields(student.Config)}
     found = student.run(student.Config(**own | {"keep_model": "always"}))
-    config, _ = loading.cut(config.resolved())
+    config, _ = loading.resolve_and_split(config.resolved())
     concepts = {name: gold.concept(config, name, config.probe_size) for name in config.named()}
     for name, concept in concepts.items():
         if len(set(concept.fit_N)) < 2:
             raise ConfigError(
                 f"--concepts must have two classes among {len(concept.fit_N)} rows of supervision, {name} has one"
             )
-    rung = config.rung()
-    parts = fingerprint.Parts(
+    spec = config.spec()
+    parts = fingerprint.FingerprintParts(
         stage="probe",
         version=VERSION,
         options={"concepts": sorted(concepts), "probe_size": config.probe_size, "seed": config.seed},
         data=hashlib.sha256(canonical_json([concept.digest for concept in concepts.values()]).encode()).hexdigest()[:32],
         inputs={"student": found.fingerprint},
         libraries=fingerprint.libraries(),
-        source=source.digests(["stages.probe:_make", "data.gold:concept", f"models.{rung.family}:load"]),
-        weights=models.revision(rung),
+        source=source.digests(["stages.probe:_make", "data.gold:concept", f"models.{spec.family}:load"]),
+        weights=models.revision(spec),
     )
-    identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": rung.name, "method": config.method}
+    identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": spec.name, "method": config.method}
     identity["seed"] = str(config.seed)
-    note = f"Linear probes for {', '.join(concepts)} on `{rung.name}` before and after it became {found.name}."
-    order = store.Order(runs.run_name("probe", identity), parts, config, identity, {"w2s.student_run_id": found.run_id}, note)
-    return store.produce(order, lambda recorder: _make(config, found, concepts, parts, recorder))
+    note = f"Linear probes for {', '.join(concepts)} on `{spec.name}` before and after it became {found.name}."
+    request = store.RunRequest(
+        runs.run_name("probe", identity), parts, config, identity, {"w2s.student_run_id": found.run_id}, note
+    )
+    return store.produce(request, lambda recorder: _make(config, found, concepts, parts, recorder))
 
 
-def _make(config: Config, found: Result, concepts: dict[str, gold.Concept], parts: Parts, recorder: Recorder) -> None:
+def _make(
+    config: Config, found: Result, concepts: dict[str, gold.Concept], parts: FingerprintParts, recorder: Recorder
+) -> None:
     rows: list[dict[str, Any]] = []
     for name, probes in _probed(config, found, concepts, parts).items():
         concept = concepts[name]
@@ -128,11 +132,11 @@ def _make(config: Config, found: Result, concepts: dict[str, gold.Concept], part
 
 
 def _probed(
-    config: Config, found: Result, concepts: Mapping[str, gold.Concept], parts: Parts
+    config: Config, found: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
 ) -> dict[str, dict[str, list[Probe]]]:
     """The probes of each concept before and after, one model after the other."""
-    built = {BEFORE: lambda: finetune.build_head(config), AFTER: lambda: finetune.kept(found)}
-    weights = {BEFORE: models.revision(config.rung()), AFTER: found.fingerprint}
+    built = {BEFORE: lambda: finetune.build_head(config), AFTER: lambda: finetune.load_kept_model(found)}
+    weights = {BEFORE: models.revision(config.spec()), AFTER: found.fingerprint}
     probes: dict[str, dict[str, list[Probe]]] = {name: {} for name in concepts}
     for when, build in built.items():
         head = functools.cache(build)
@@ -142,7 +146,9 @@ def _probed(
     return probes
 
 
-def _activations(head: Callable[[], Head], weights: str, concept: gold.Concept, config: Config, parts: Parts) -> Floats:
+def _activations(
+    head: Callable[[], Head], weights: str, concept: gold.Concept, config: Config, parts: FingerprintParts
+) -> Floats:
     """(N, layers, D) of all rows of a concept, kept on this machine by weights, rows, and all that computes them.
 
     Args:
@@ -151,7 +157,7 @@ def _activations(head: Callable[[], Head], weights: str, concept: gold.Concept, 
     from w2s_mlflow.modeling import heads, inference
 
     examples = concept.examples
-    pooling = config.pooling or config.rung().pooling
+    pooling = config.pooling or config.spec().pooling
     how = [pooling, config.max_length, config.dtype, config.micro_batch, sorted(parts.source.values()), parts.libraries]
     key = [weights, concept.digest, *how, [example.segments for example in examples]]
     name = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:32]

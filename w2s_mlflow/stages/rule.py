@@ -14,7 +14,7 @@ from w2s_mlflow.data.loading import mirror
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import unknown
 from w2s_mlflow.pipeline import finetune, runs, scoring
-from w2s_mlflow.pipeline.options import NONE, Reported
+from w2s_mlflow.pipeline.options import NONE, EvalConfig
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
@@ -24,7 +24,7 @@ VERSION = 1
 
 
 @checked_dataclass
-class Config(Reported):
+class Config(EvalConfig):
     """One rule on one task."""
 
     task: str = option(default="chess", lookup=tasks.find)
@@ -56,15 +56,15 @@ def run(config: Config) -> Result:
     from w2s_mlflow.tracking import fingerprint, source
 
     task = tasks.find(config.task)
-    config, cut = loading.cut(config.resolved())
-    parts = fingerprint.Parts(
+    config, cut = loading.resolve_and_split(config.resolved())
+    parts = fingerprint.FingerprintParts(
         stage="rule",
         version=VERSION,
         options=runs.result_options(config),
         data=cut.digest,
         inputs={},
         libraries={},
-        source=source.digests(["stages.rule:_make", "data.loading:cut", f"tasks.{task.family}"]),
+        source=source.digests(["stages.rule:_make", "data.loading:resolve_and_split", f"tasks.{task.family}"]),
     )
     labels = {"weak": NONE, "strong": NONE, "method": f"rule:{config.rule}", "seed": NONE}
     note = f"The one-line rule `{config.rule}` on `{config.task}`: what a student must beat to have learned more."

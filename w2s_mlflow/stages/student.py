@@ -27,7 +27,7 @@ from w2s_mlflow.methods import bootstrapping, presets
 from w2s_mlflow.methods.presets import AUTO, labels_file, labels_run
 from w2s_mlflow.methods.student_options import ORACLE, Config
 from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
-from w2s_mlflow.pipeline.finetune import Labelled
+from w2s_mlflow.pipeline.finetune import LabelledExamples
 from w2s_mlflow.pipeline.options import NONE, OF_STUDENT, model_name
 from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.stages import ceiling, generative, supervisor
@@ -59,10 +59,10 @@ def on_labels_of(labeller: Result, config: Config) -> Result:
 
 
 def _run(config: Config, labeller: Result | None) -> Result:
-    asked, (config, cut) = config, loading.cut(config.resolved())
+    asked, (config, cut) = config, loading.resolve_and_split(config.resolved())
     given = _labels_given(config, cut)
     if labeller is None and (run_id := labels_run(config.labels)) is not None:
-        labeller = runs.labeller(run_id, config.weak, cut)
+        labeller = runs.find_label_run(run_id, config.weak, cut)
     inputs = {"weak": _supervisor(config)} if config.labels in (*presets.WEAK, "random") else {}
     inputs |= {"labels": labeller} if labeller else {}
     links: list[Result] = []
@@ -79,7 +79,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
             inputs={**parts.inputs, "labels": label_files.digest(given)},
             options={**parts.options, "labels": "file", "weak": NONE},
         )
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.method}
     if labeller:  # by its fingerprint, and for readers by what it is: ids differ from store to store, and from seed to seed
         parts = replace(parts, options={**parts.options, "labels": "run"})
         identity["labels"] = labeller.tags.get(runs.LABELS, f"of {labeller.stage}")
@@ -154,7 +154,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
 
     names = bootstrapping.names(str(config.chain))
     strong = config.strong if config.strong_each_round else None
-    return bootstrapping.walk(names, int(config.rounds or 1), weak, fit, best, strong)
+    return bootstrapping.run_chain(names, int(config.rounds or 1), weak, fit, best, strong)
 
 
 def _link(config: Config, cut: Split, position: int, decay: float, before: Result, weak: Result) -> Result:
@@ -165,7 +165,7 @@ def _link(config: Config, cut: Split, position: int, decay: float, before: Resul
     config = replace(config, learning_rate=config.learning_rate / decay**position)
     inputs = {"labels": before} | ({"generative": _reader(config)} if config.generative_epochs else {})
     parts = runs.parts("link", VERSION, config, cut, inputs, _roots(config))
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.rung().name, "method": config.method}
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.method}
 
     def make(recorder: Recorder) -> Head:
         start = inputs["generative"].artifact(generative.WEIGHTS) if config.generative_epochs else None
@@ -174,7 +174,7 @@ def _link(config: Config, cut: Split, position: int, decay: float, before: Resul
         recorder.weak_labels(finetune.predictions(head, cut.transfer + cut.transfer_validation, config))
         return head
 
-    note = f"`{config.rung().name}` at position {position} of a chain, finetuned on the labels of {results.link(before)}."
+    note = f"`{config.spec().name}` at position {position} of a chain, finetuned on the labels of {results.link(before)}."
     found = runs.produce(parts, config, cut, identity, note, make, inputs)
     return found if config.report == "none" else scoring.report(found, config, cut, {"weak": weak})
 
@@ -260,8 +260,8 @@ def _make(
     head = finetune.build_head(config, pretrained=config.weights == "pretrained", start=start)
     if labels is not None:
         assert config.loss is not None
-        training = Labelled.joined(cut.transfer, labels)
-        validation = Labelled.joined(cut.transfer_validation, watched) if watched else None
+        training = LabelledExamples.joined(cut.transfer, labels)
+        validation = LabelledExamples.joined(cut.transfer_validation, watched) if watched else None
         score = "oracle_accuracy" if config.early_stopping == ORACLE else "agreement"
         finetune.fit_head(head, config, training, validation, recorder, config.loss, config.loss_options, score)
     recorder.predictions("validation", finetune.predictions(head, cut.transfer_validation, config))
@@ -284,4 +284,4 @@ def _note(config: Config, inputs: Mapping[str, Result], links: Sequence[Result])
         how = f"finetuned on the labels of {results.link(inputs['labels'])}, the best of the last round of {through}"
     if "generative" in inputs:
         how = f"{how}, after {results.link(inputs['generative'])}"
-    return f"`{config.rung().name}` {how}, method `{config.method}`. The PGR interval here is over test groups only."
+    return f"`{config.spec().name}` {how}, method `{config.method}`. The PGR interval here is over test groups only."

@@ -16,7 +16,7 @@ from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
-from w2s_mlflow.pipeline.options import NONE, GoldTraining
+from w2s_mlflow.pipeline.options import NONE, SupervisedTraining
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -29,7 +29,7 @@ LAUNCHED = True
 
 
 @checked_dataclass
-class Config(GoldTraining):
+class Config(SupervisedTraining):
     """A weak supervisor."""
 
     weak: str = option(default="chess-60k", lookup=models.find)
@@ -40,10 +40,10 @@ class Config(GoldTraining):
 
 def run(config: Config) -> Result:
     """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
-    config, cut = loading.cut(config.resolved())
+    config, cut = loading.resolve_and_split(config.resolved())
     parts = runs.parts("supervisor", VERSION, config, cut, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
-    labels = {"weak": config.rung().name, "strong": NONE, "method": "supervisor"}
-    note = f"`{config.rung().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
+    labels = {"weak": config.spec().name, "strong": NONE, "method": "supervisor"}
+    note = f"`{config.spec().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
     found = runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
     return scoring.report(found, config, cut)
 

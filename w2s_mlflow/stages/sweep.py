@@ -26,7 +26,7 @@ from w2s_mlflow.search import grid, space, storage, sweep_file, trials
 from w2s_mlflow.search import study as search_study
 from w2s_mlflow.search import workers as search_workers
 from w2s_mlflow.search.jobs import Job
-from w2s_mlflow.search.study import Wanted
+from w2s_mlflow.search.study import StudyTarget
 from w2s_mlflow.search.sweep_file import parse_seeds as parse_seeds
 from w2s_mlflow.stages import analyze
 
@@ -103,9 +103,9 @@ class Config:
         file = sweep_file.path(self.sweep)
         return space.of(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> StudyTarget:
         """What the study of a search is brought to."""
-        return Wanted(
+        return StudyTarget(
             study=self.study,
             storage=self.storage or os.environ.get(STORAGE) or None,
             sampler=self.sampler or search_study.SAMPLERS[0],
@@ -142,12 +142,12 @@ def _drained(config: Config) -> Result:
         for job in waiting:
             job.run()
         return plan.placeholder(name, "sweep")
-    if before := drained_before(waiting):
+    if before := find_completed(waiting):
         LOG.info("%d results, all reused, and their tables", len(waiting))
         return before
     note = f"The grid `{config.sweep}` over seeds {config.seeds}: its runs are below, its tables among the artifacts."
     with recorder.parent(name, "sweep", options.flat(config), note) as recording:
-        found, failed = grid.drain(waiting, config.workers)
+        found, failed = grid.run_all(waiting, config.workers)
         if not found:
             raise failed[0]
         recording.json("runs.json", sorted({result.run_id for result in found}))
@@ -173,7 +173,7 @@ def _searched(config: Config, search: Search) -> Result:
         return [Job(search.stage, one) for one in space.configs(search, given, config.trial_seeds(), config.sizes())]
 
     for job in trial({}):
-        loading.cut(job.config.resolved())  # what cannot be cut ends here, before any run starts
+        loading.resolve_and_split(job.config.resolved())  # what cannot be cut ends here, before any run starts
     name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
     *waiting, best = search_study.rehearsed(search, wanted, digest)
     of_trials = [job for given in waiting for job in trial(given)]  # what cannot be run ends here, too
@@ -185,7 +185,7 @@ def _searched(config: Config, search: Search) -> Result:
     note = f"The search `{search.name}`, objective `{search.objective}`: its trials and their runs are below."
     with recorder.parent(name, "sweep", options.flat(config) | {"study": study.study_name}, note) as recording:
         recording.tags |= {"w2s.objective": search.objective, "w2s.study": study.study_name}
-        with grid.quiet(), search_workers.hired(config.workers) as workers:
+        with grid.quiet(), search_workers.worker_pool(config.workers) as workers:
             trials.run(study, search, wanted, trial, workers)
         best = search_study.best(study)
         command = space.command(search, best)
@@ -224,7 +224,7 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
     from w2s_mlflow import stats
 
     pair = _chosen(config, search, {}), _chosen(config, search, best)
-    found, failed = grid.drain([*pair[0], *pair[1]], config.workers)
+    found, failed = grid.run_all([*pair[0], *pair[1]], config.workers)
     if failed:
         raise failed[0]
     scores = [result.metrics[f"test/{search.score}"] for result in found]
@@ -262,7 +262,7 @@ def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = No
     return build.parts(analyze.Config(), [finished.get(result.fingerprint, result) for result in found], {}).digest()
 
 
-def drained_before(waiting: Sequence[Job]) -> Result | None:
+def find_completed(waiting: Sequence[Job]) -> Result | None:
     """The run of a grid of which nothing is left to be made, no result and no table; none of it damaged."""
     from w2s_mlflow.tracking import planning, results, session
 

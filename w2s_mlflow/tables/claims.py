@@ -52,7 +52,7 @@ class Claim(NamedTuple):
     high: float
 
 
-def _said(claim: str, found: Finding, low: float, high: float) -> dict[str, Any]:
+def _verdict_row(claim: str, found: Finding, low: float, high: float) -> dict[str, Any]:
     """A statement that a quantity lies from `low` to `high`, and whether its interval lies there, elsewhere, or neither."""
     verdict = UNDETERMINED
     if found.low >= low and found.high <= high:
@@ -72,7 +72,7 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
         for key, found in students[students["domain"].isin(claim.domains)].groupby(keys, sort=False):
             where = dict(zip(keys, key, strict=True))
             where["failed_ceilings"] = int(found.groupby(["strong", "seed"])["ceiling_failed"].any().sum())
-            rows += [where | _said(claim.text, finding, claim.low, claim.high) for finding in claim.measure(found)]
+            rows += [where | _verdict_row(claim.text, finding, claim.low, claim.high) for finding in claim.measure(found)]
     return pd.DataFrame([*rows, *_salient(probes)], columns=COLUMNS)
 
 
@@ -83,7 +83,7 @@ def _salient(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
             what = f"probe of {row['concept']}, after minus before, {row['method']}"
             finding = Finding(what, str(row["strong"]), row["n"], row["gain"], row["gain_low"], row["gain_high"])
             where = {"task": row["task"], "weak": row["weak"], "head": "-", "setting": row["setting"]}
-            yield where | _said("weak-to-strong training makes concepts more salient", finding, 0, INFINITY)
+            yield where | _verdict_row("weak-to-strong training makes concepts more salient", finding, 0, INFINITY)
 
 
 # --- quantities -------------------------------------------------------------------------------------------------------

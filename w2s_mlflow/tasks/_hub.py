@@ -48,7 +48,7 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class TaskSource:
     """Which splits of which tables are a task's training part and its labelled held-out part."""
 
     table: Table
@@ -73,7 +73,7 @@ class Parts:
 def task(
     name: str,
     family: str,
-    parts: Parts,
+    parts: TaskSource,
     read: Reader,
     *,
     positive: str,
@@ -129,7 +129,7 @@ def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Tabl
 
 
 def _from_hub(table: Table, split: str) -> pa.Table:
-    hub.look()
+    hub.detect_offline()
     import datasets
 
     shown = datasets.is_progress_bar_enabled()

@@ -11,7 +11,7 @@ import chess
 import chess.engine
 
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tasks._rows import LeftOut, Source, draw
+from w2s_mlflow.tasks._rows import SkippedRow, Source, draw
 
 PLIES = 4
 """Positions before the end of a game in which mate is looked for."""
@@ -29,20 +29,20 @@ Game = tuple[str, list[chess.Move]]
 """A game's id and moves."""
 
 
-def games(rows: Iterable[Source]) -> Iterator[Game | LeftOut]:
+def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
     """The games of Kaggle's Lichess table (columns `id` and `moves`, in SAN); in place of one that cannot be played, why."""
     for row in rows:
         board = chess.Board()
         try:
             yield str(row["id"]), [board.push_san(word) for word in (row["moves"] or "").split()]
         except ValueError:
-            yield LeftOut("has an illegal move")
+            yield SkippedRow("has an illegal move")
 
 
-def cut(games: Iterable[Game | LeftOut], best: Best, *, by_engine: bool) -> Iterator[Source | LeftOut]:
+def cut(games: Iterable[Game | SkippedRow], best: Best, *, by_engine: bool) -> Iterator[Source | SkippedRow]:
     """At most one puzzle a game, in the columns of Lichess's puzzle table, with the moves that led there in `Game`."""
     for game in games:
-        yield game if isinstance(game, LeftOut) else _puzzle(*game, best, _drawn(*game) if by_engine else _last(*game))
+        yield game if isinstance(game, SkippedRow) else _puzzle(*game, best, _drawn(*game) if by_engine else _last(*game))
 
 
 def _last(id_: str, moves: list[chess.Move]) -> list[int]:
@@ -53,7 +53,7 @@ def _drawn(id_: str, moves: list[chess.Move]) -> list[int]:
     return sorted(range(OPENING, len(moves)), key=lambda ply: draw("ply", f"{id_}-{ply}", 2**62))[:TRIES]
 
 
-def _puzzle(id_: str, moves: list[chess.Move], best: Best, plies: Iterable[int]) -> Source | LeftOut:
+def _puzzle(id_: str, moves: list[chess.Move], best: Best, plies: Iterable[int]) -> Source | SkippedRow:
     for ply in plies:
         before, game = chess.Board(), []
         for move in moves[: ply - 1]:
@@ -68,7 +68,7 @@ def _puzzle(id_: str, moves: list[chess.Move], best: Best, plies: Iterable[int])
                 "GameUrl": f"https://lichess.org/{id_}#{ply}",
                 "Game": " ".join(game),
             }
-    return LeftOut("has no position with exactly one best move")
+    return SkippedRow("has no position with exactly one best move")
 
 
 # --- exact search -----------------------------------------------------------------------------------------------------

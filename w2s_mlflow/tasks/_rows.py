@@ -19,12 +19,12 @@ HELDOUT_SHARE = 5
 """Of a source with one part, one group in so many is held out, by the hash of its name."""
 
 
-class LeftOut(Exception):  # noqa: N818 - it is no error: the row is counted and the next one read
+class SkippedRow(Exception):  # noqa: N818 - it is no error: the row is counted and the next one read
     """A row of a source that cannot be an example; its message is the reason, a few words, the same for all of its kind."""
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class ParsedRow:
     """An example to be: what a task's reader makes of one row of its source."""
 
     id: str
@@ -38,8 +38,8 @@ class Draft:
     """What else the source says of it, for an analysis."""
 
 
-Reader = Callable[[Source, str], Draft]
-"""(row, part) -> Draft. The part ("train", "heldout") starts the id where keys restart in each. Raises LeftOut."""
+Reader = Callable[[Source, str], ParsedRow]
+"""(row, part) -> ParsedRow. The part ("train", "heldout") starts the id where keys restart in each. Raises SkippedRow."""
 
 
 def same(kind: str, *texts: object) -> str:
@@ -58,9 +58,9 @@ def digest(*texts: str) -> str:
 
 
 def of_class(classes: Mapping[Any, int], label: object) -> int:
-    """The class that a source's label stands for. Raises LeftOut where it stands for none."""
+    """The class that a source's label stands for. Raises SkippedRow where it stands for none."""
     if label not in classes:
-        raise LeftOut("has no legal label")
+        raise SkippedRow("has no legal label")
     return classes[label]
 
 
@@ -111,39 +111,39 @@ def without_large_groups(rows: Rows, largest: int) -> Rows:
     return Rows(train, heldout, {**rows.left_out, **counted})
 
 
-def _drafts(read: Reader, source: Iterable[Source], part: str, left_out: Counter[str]) -> list[Draft]:
-    found: dict[str, Draft] = {}
+def _drafts(read: Reader, source: Iterable[Source], part: str, left_out: Counter[str]) -> list[ParsedRow]:
+    found: dict[str, ParsedRow] = {}
     two_labels = set()
     for row in source:
         try:
             draft = read(row, part)
             _check(draft)
-        except LeftOut as reason:
+        except SkippedRow as reason:
             left_out[str(reason)] += 1
             continue
         earlier = found.setdefault(draft.id, draft)
         if earlier is not draft:
             left_out["stands twice"] += 1
-            if _said(earlier) != _said(draft):
+            if _comparison_key(earlier) != _comparison_key(draft):
                 two_labels.add(draft.id)
     left_out["has two labels"] += len(two_labels)
     left_out += Counter()  # drops what is zero
     return [draft for id_, draft in found.items() if id_ not in two_labels]
 
 
-def _said(draft: Draft) -> tuple[object, ...]:
+def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
     """What two drafts of one id must agree in; where an order or an option is drawn, the texts tell what the label is of."""
     return draft.label, draft.segments, draft.candidates
 
 
-def _check(draft: Draft) -> None:
+def _check(draft: ParsedRow) -> None:
     if not all(text and text.strip() for text in draft.segments + draft.candidates):
-        raise LeftOut("has an empty text")
+        raise SkippedRow("has an empty text")
     if draft.label < NO_LABEL:
-        raise LeftOut("has no legal label")
+        raise SkippedRow("has no legal label")
 
 
-def groups_of(drafts: Sequence[Draft]) -> list[str]:
+def groups_of(drafts: Sequence[ParsedRow]) -> list[str]:
     """The group of each draft: those that share a name or a text, directly or through others, have one, the smallest name."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

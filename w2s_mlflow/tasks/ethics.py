@@ -7,8 +7,8 @@ with the same words before, or after, their last "because" are one group; deonto
 from __future__ import annotations
 
 from w2s_mlflow.tasks import Task
-from w2s_mlflow.tasks._hub import CONVERTED, Parts, Table, task
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Reader, Source, digest, normalised, of_class, ordered, same
+from w2s_mlflow.tasks._hub import CONVERTED, Table, TaskSource, task
+from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, digest, normalised, of_class, ordered, same
 
 CLASSES = {0: 0, 1: 1}
 WHICH = "Which of the two is more pleasant?"
@@ -16,9 +16,9 @@ OPENING = 6
 """Words that name the set of a justice row without a reason."""
 
 
-def _justice(row: Source, part: str) -> Draft:
+def _justice(row: Source, part: str) -> ParsedRow:
     text = row["scenario"]
-    return Draft(f"{part}-{digest(text)}", (text,), of_class(CLASSES, row["label"]), _set(text))
+    return ParsedRow(f"{part}-{digest(text)}", (text,), of_class(CLASSES, row["label"]), _set(text))
 
 
 def _set(text: str) -> tuple[str, ...]:
@@ -28,24 +28,24 @@ def _set(text: str) -> tuple[str, ...]:
     return same("claim", claim), same("reason", reason.rstrip(" ."))
 
 
-def _deontology(row: Source, part: str) -> Draft:
+def _deontology(row: Source, part: str) -> ParsedRow:
     texts = (row["scenario"], row["excuse"])
-    return Draft(f"{part}-{digest(*texts)}", texts, of_class(CLASSES, row["label"]), (same("scenario", row["scenario"]),))
+    return ParsedRow(f"{part}-{digest(*texts)}", texts, of_class(CLASSES, row["label"]), (same("scenario", row["scenario"]),))
 
 
-def _utilitarianism(row: Source, part: str) -> Draft:
+def _utilitarianism(row: Source, part: str) -> ParsedRow:
     """A comparison of two scenarios, in an order drawn by an id that does not know which is the more pleasant."""
     better, worse = row["baseline"], row["less_pleasant"]
     if normalised(better) == normalised(worse):
-        raise LeftOut("compares equal texts")
+        raise SkippedRow("compares equal texts")
     id_ = f"{part}-{digest(*sorted((better, worse)))}"
     pair = ordered(id_, better, worse)
-    return Draft(id_, (WHICH,), pair.index(better), (same("scenario", better), same("scenario", worse)), pair)
+    return ParsedRow(id_, (WHICH,), pair.index(better), (same("scenario", better), same("scenario", worse)), pair)
 
 
 def _task(name: str, columns: dict[str, str], read: Reader, positive: str, head: str = "classify") -> Task:
     table = Table(path="hendrycks/ethics", config=name, revision=CONVERTED, columns=columns)
-    return task(f"ethics_{name}", "ethics", Parts(table=table), read, positive=positive, license="MIT", head=head)
+    return task(f"ethics_{name}", "ethics", TaskSource(table=table), read, positive=positive, license="MIT", head=head)
 
 
 TASKS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import NO_LABEL, Rows
 from w2s_mlflow.tasks import Task, _files
-from w2s_mlflow.tasks._rows import Draft, Source, digest
+from w2s_mlflow.tasks._rows import ParsedRow, Source, digest
 
 TASKS: tuple[Task, ...] = ()
 
@@ -30,11 +30,11 @@ def load(option: str, path: Path) -> Rows:
 FILES = {"file": functools.partial(_files.task, "file", load=load, head="classify", positive="the file's label 1")}
 
 
-def _read(row: Source, part: str) -> Draft:
+def _read(row: Source, part: str) -> ParsedRow:
     segments = tuple(row[name] for name in ("text", "text_pair") if row.get(name) is not None)
     id_ = str(row["id"]) if row.get("id") is not None else f"{part}-{digest(*segments)}"
     groups = (str(row["group"]),) if row.get("group") is not None else ()
-    return Draft(id_, segments, row["label"], groups)
+    return ParsedRow(id_, segments, row["label"], groups)
 
 
 def _label(option: str, number: int, row: Source) -> int:

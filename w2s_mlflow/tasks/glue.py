@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from w2s_mlflow.tasks import Human, Task
-from w2s_mlflow.tasks._hub import Parts, Table, task
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Reader, Source, normalised, of_class, same
+from w2s_mlflow.tasks._hub import Table, TaskSource, task
+from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, normalised, of_class, same
 
 ENTAILS = "the premise entails the hypothesis"
 SIMILAR = 3.0
@@ -50,7 +50,7 @@ def _entails_of_3(label: object) -> int:
 
 def _similar(label: float | None) -> int:
     if label is None or not 0 <= label <= 5:
-        raise LeftOut("has no legal label")
+        raise SkippedRow("has no legal label")
     return int(label >= SIMILAR)
 
 
@@ -89,8 +89,8 @@ def _table(config: str, texts: Texts, label: str = "integer") -> Table:
 
 
 def _reader(texts: Texts, label: Callable[..., int], groups: Groups) -> Reader:
-    def read(row: Source, part: str) -> Draft:
-        return Draft(f"{part}-{row['idx']}", tuple(row[name] for name in texts), label(row["label"]), groups(row))
+    def read(row: Source, part: str) -> ParsedRow:
+        return ParsedRow(f"{part}-{row['idx']}", tuple(row[name] for name in texts), label(row["label"]), groups(row))
 
     return read
 
@@ -107,12 +107,12 @@ def _task(
     heldout: str = "validation",
 ) -> Task:
     """A task of one GLUE configuration; `human` is the score of MUPPET and its metric."""
-    parts = Parts(table=_table(name, texts, kind), heldout=heldout)
+    parts = TaskSource(table=_table(name, texts, kind), heldout=heldout)
     read = _reader(texts, label, groups)
     return task(name, "glue", parts, read, positive=positive, license=LICENSE, human=Human(*human, MUPPET))
 
 
-def _diagnostic(row: Source, part: str) -> Draft:
+def _diagnostic(row: Source, part: str) -> ParsedRow:
     """A training row is MNLI's, grouped by its premise; the diagnostic has each pair in both directions."""
     groups = _either(*PREMISE if part == "heldout" else PREMISE[:1])
     return _reader(PREMISE, _entails_of_3, groups)(row, part)
@@ -126,7 +126,7 @@ DIAGNOSTIC = replace(
 AX = task(
     "ax",
     "glue",
-    Parts(table=_table("mnli", PREMISE), heldout="diagnostic_full", heldout_table=DIAGNOSTIC),
+    TaskSource(table=_table("mnli", PREMISE), heldout="diagnostic_full", heldout_table=DIAGNOSTIC),
     _diagnostic,
     positive=ENTAILS,
     license=LICENSE,

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2s_mlflow.tasks import Human
-from w2s_mlflow.tasks._hub import Parts, Table, task
-from w2s_mlflow.tasks._rows import Draft, Reader, Source, digest, of_class, same
+from w2s_mlflow.tasks._hub import Table, TaskSource, task
+from w2s_mlflow.tasks._rows import ParsedRow, Reader, Source, digest, of_class, same
 
 ENTAILS = "the premise entails the hypothesis"
 SCITAIL = {"entails": 1, "neutral": 0}
@@ -23,9 +23,9 @@ def _columns(label: str) -> dict[str, str]:
 
 
 def _reader(classes: Mapping[Any, int]) -> Reader:
-    def read(row: Source, part: str) -> Draft:
+    def read(row: Source, part: str) -> ParsedRow:
         texts = (row["premise"], row["hypothesis"])
-        return Draft(f"{part}-{digest(*texts)}", texts, of_class(classes, row["label"]), (same("premise", row["premise"]),))
+        return ParsedRow(f"{part}-{digest(*texts)}", texts, of_class(classes, row["label"]), (same("premise", row["premise"]),))
 
     return read
 
@@ -34,7 +34,7 @@ TASKS = (
     task(
         "scitail",
         "inference",
-        Parts(
+        TaskSource(
             table=Table(
                 path="allenai/scitail",
                 config="tsv_format",
@@ -49,7 +49,7 @@ TASKS = (
     task(
         "snli",
         "inference",
-        Parts(
+        TaskSource(
             table=Table(
                 path="stanfordnlp/snli",
                 config="plain_text",

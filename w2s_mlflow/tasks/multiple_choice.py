@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from w2s_mlflow.tasks import Human, Task
-from w2s_mlflow.tasks._hub import CONVERTED, Parts, Table, task
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, digest, draw, normalised, of_class, same
+from w2s_mlflow.tasks._hub import CONVERTED, Table, TaskSource, task
+from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, digest, draw, normalised, of_class, same
 
 LETTERS = {letter: number for number, letter in enumerate("ABCD")}
 DIGITS = {str(number): number for number in range(4)}
@@ -19,37 +19,37 @@ RIGHT = "the option is the right one"
 RACE_PAPER = "Lai et al. 2017, RACE, arXiv:1704.04683, Table 5"
 
 
-def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> Draft:
-    """The context with the option that the id draws. Raises LeftOut where the right option stands among the wrong ones."""
+def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> ParsedRow:
+    """The context with the option that the id draws. Raises SkippedRow where the right option stands among the wrong ones."""
     if not 0 <= right < len(options):
-        raise LeftOut("has no legal label")
+        raise SkippedRow("has no legal label")
     wrong = sorted(option for number, option in enumerate(options) if number != right)
     if normalised(options[right]) in map(normalised, wrong):
-        raise LeftOut("has its right option twice")
+        raise SkippedRow("has its right option twice")
     label = draw("option", id_, 2)
     shown = options[right] if label else wrong[draw("wrong", id_, len(wrong))]
-    return Draft(id_, (*context, shown), label, tuple(groups))
+    return ParsedRow(id_, (*context, shown), label, tuple(groups))
 
 
-def _race(row: Source, part: str) -> Draft:
+def _race(row: Source, part: str) -> ParsedRow:
     id_ = f"{part}-{digest(row['article'], row['question'], *row['options'])}"
     right = of_class(LETTERS, row["answer"])
     return _draft(id_, (row["article"], row["question"]), row["options"], right, [same("article", row["article"])])
 
 
-def _swag(row: Source, part: str) -> Draft:
+def _swag(row: Source, part: str) -> ParsedRow:
     endings = [row[f"ending{number}"] for number in range(4)]
     id_ = f"{part}-{digest(row['video-id'], row['startphrase'], *endings)}"
     groups = [same("video", row["video-id"]), same("start", row["startphrase"])]
     return _draft(id_, (row["startphrase"],), endings, of_class(NUMBERS, row["label"]), groups)
 
 
-def _hellaswag(row: Source, part: str) -> Draft:
+def _hellaswag(row: Source, part: str) -> ParsedRow:
     groups = [same("source", row["source_id"]), same("context", row["ctx"])]
     return _draft(f"{part}-{row['ind']}", (row["ctx"],), row["endings"], of_class(DIGITS, row["label"]), groups)
 
 
-def _sciq(row: Source, part: str) -> Draft:
+def _sciq(row: Source, part: str) -> ParsedRow:
     options = sorted(row[name] for name in ("correct_answer", "distractor1", "distractor2", "distractor3"))
     id_ = f"{part}-{digest(row['question'], *options)}"
     support = row["support"].strip()
@@ -63,7 +63,7 @@ def _of_race(name: str, config: str, human: float) -> Task:
     table = Table(path="ehovy/race", config=config, revision="2fec9fd81f1dc971569a9b729c43f2f0e6436637", columns=columns)
     said = Human(human, "accuracy over four options, workers of Amazon Mechanical Turk", RACE_PAPER)
     return task(
-        name, "multiple_choice", Parts(table=table), _race, positive=RIGHT, license="other (non-commercial)", human=said
+        name, "multiple_choice", TaskSource(table=table), _race, positive=RIGHT, license="other (non-commercial)", human=said
     )
 
 
@@ -94,7 +94,7 @@ TASKS = (
     task(
         "swag",
         "multiple_choice",
-        Parts(table=SWAG),
+        TaskSource(table=SWAG),
         _swag,
         positive=RIGHT,
         license="not stated on the hub card",
@@ -103,11 +103,11 @@ TASKS = (
     task(
         "hellaswag",
         "multiple_choice",
-        Parts(table=HELLASWAG),
+        TaskSource(table=HELLASWAG),
         _hellaswag,
         positive=RIGHT,
         license="MIT",
         human=Human(0.956, "accuracy over four endings, majority of workers", "Zellers et al. 2019, arXiv:1905.07830"),
     ),
-    task("sciq", "multiple_choice", Parts(table=SCIQ), _sciq, positive=RIGHT, license="CC-BY-NC-3.0"),
+    task("sciq", "multiple_choice", TaskSource(table=SCIQ), _sciq, positive=RIGHT, license="CC-BY-NC-3.0"),
 )

@@ -13,29 +13,29 @@ from typing import Any
 
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Human, Task, _files
-from w2s_mlflow.tasks._hub import CONVERTED, Parts, Table, task
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, digest, normalised, of_class, ordered, same
+from w2s_mlflow.tasks._hub import CONVERTED, Table, TaskSource, task
+from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, digest, normalised, of_class, ordered, same
 
 POSITIVE = "the second response is preferred"
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 CHOICES = {0: 0, 1: 1}
 
 
-def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[str], id_: str | None = None) -> Draft:
-    """Two responses in the order that the id draws. Raises LeftOut for equal ones."""
+def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[str], id_: str | None = None) -> ParsedRow:
+    """Two responses in the order that the id draws. Raises SkippedRow for equal ones."""
     if normalised(chosen) == normalised(rejected):
-        raise LeftOut("has two equal responses")
+        raise SkippedRow("has two equal responses")
     id_ = id_ or f"{part}-{digest(prompt, *sorted((chosen, rejected)))}"
     pair = ordered(id_, chosen, rejected)
-    return Draft(id_, (prompt,), pair.index(chosen), (same("prompt", prompt), *groups), pair)
+    return ParsedRow(id_, (prompt,), pair.index(chosen), (same("prompt", prompt), *groups), pair)
 
 
-def _hh(row: Source, part: str) -> Draft:
+def _hh(row: Source, part: str) -> ParsedRow:
     """Two dialogues that part at their last answer; turns of one dialogue share its first question."""
     common = _common(row["chosen"], row["rejected"])
     end = common.rfind(ASSISTANT)
     if end < 0:
-        raise LeftOut("has no prompt in common")
+        raise SkippedRow("has no prompt in common")
     end += len(ASSISTANT)
     prompt, chosen, rejected = (text.strip() for text in (common[:end], row["chosen"][end:], row["rejected"][end:]))
     first = row["chosen"].partition(ASSISTANT)[0].removeprefix(HUMAN)
@@ -48,28 +48,28 @@ def _common(one: str, other: str) -> str:
     return one[:length]
 
 
-def _summarize(row: Source, part: str) -> Draft:
+def _summarize(row: Source, part: str) -> ParsedRow:
     info, summaries = row["info"], [summary["text"] for summary in row["summaries"]]
     if len(summaries) != 2:
-        raise LeftOut("has not two summaries")
+        raise SkippedRow("has not two summaries")
     post = info.get("post") or info.get("article")
     if not post:
-        raise LeftOut("has neither post nor article")
+        raise SkippedRow("has neither post nor article")
     better = of_class(CHOICES, row["choice"])
     prompt = f"{info['title']}\n{post}\nTL;DR:" if info.get("title") else f"{post}\nTL;DR:"
     return _pair(part, prompt, summaries[better], summaries[1 - better], [same("post", info["id"]), same("text", post)])
 
 
-def _ultrafeedback(row: Source, part: str) -> Draft:
+def _ultrafeedback(row: Source, part: str) -> ParsedRow:
     if row["score_chosen"] == row["score_rejected"]:
-        raise LeftOut("has equal scores")
+        raise SkippedRow("has equal scores")
     chosen, rejected = (_answer(row[name]) for name in ("chosen", "rejected"))
     return _pair(part, row["prompt"], chosen, rejected, [])
 
 
 def _answer(messages: Sequence[dict[str, str]]) -> str:
     if not messages or messages[-1]["role"] != "assistant":
-        raise LeftOut("does not end with an answer")
+        raise SkippedRow("does not end with an answer")
     return messages[-1]["content"].strip()
 
 
@@ -83,14 +83,14 @@ def _load(option: str, file: Path) -> Rows:
 FILES = {"preferences": functools.partial(_files.task, "preferences", load=_load, head="compare", positive=POSITIVE)}
 
 
-def _own(row: Source, part: str) -> Draft:
+def _own(row: Source, part: str) -> ParsedRow:
     groups = [str(row["group"])] if row.get("group") is not None else []
     id_ = None if row.get("id") is None else str(row["id"])
     return _pair(part, row["prompt"], row["chosen"], row["rejected"], groups, id_)
 
 
 def _task(name: str, table: Table, read: Any, splits: tuple[str, str], license: str, human: Human | None = None) -> Task:
-    parts = Parts(table=table, train=splits[0], heldout=splits[1])
+    parts = TaskSource(table=table, train=splits[0], heldout=splits[1])
     return task(name, "preferences", parts, read, positive=POSITIVE, license=license, head="compare", human=human)
 
 

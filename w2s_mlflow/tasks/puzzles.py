@@ -31,7 +31,7 @@ from w2s_mlflow.local.scratch import replacing
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Task, _files, _hub
 from w2s_mlflow.tasks import _puzzle_search as search
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Source, assemble, draw, same
+from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, assemble, draw, same
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ NUMBER = {move: number for number, move in enumerate(UCI_MOVES)}
 # --- one puzzle -------------------------------------------------------------------------------------------------------
 
 
-def read(row: Source, part: str, *, moves: bool, best: bool) -> Draft:
+def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
     """The example of one puzzle.
 
     Args:
@@ -81,32 +81,32 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> Draft:
     groups = (same("position", board.board_fen(), board.turn), *_game(row))
     about = {name: row[name] for name in ABOUT if row.get(name) is not None}
     if best:
-        return Draft(id_, (shown,), NUMBER[solution.uci()], groups, about=about)
+        return ParsedRow(id_, (shown,), NUMBER[solution.uci()], groups, about=about)
     label = draw("candidate", id_, 2)
     others = sorted(move.uci() for move in board.legal_moves if move != solution)
     candidate = solution.uci() if label else others[draw("wrong", id_, len(others))]
-    return Draft(id_, (shown, candidate), label, groups, about=about)
+    return ParsedRow(id_, (shown, candidate), label, groups, about=about)
 
 
 def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
-    """The board before the opponent's move, the board of the question, and the answer. Raises LeftOut."""
+    """The board before the opponent's move, the board of the question, and the answer. Raises SkippedRow."""
     try:
         before = chess.Board(row["FEN"])
         if not before.is_valid():
             raise ValueError
     except (ValueError, TypeError):
-        raise LeftOut("has an illegal position") from None
+        raise SkippedRow("has an illegal position") from None
     board = before.copy(stack=False)
     try:
         opponent, solution = [chess.Move.from_uci(word) for word in str(row["Moves"]).split()[:2]]
         board.push(_legal(board, opponent))
         _legal(board, solution)
     except ValueError:
-        raise LeftOut("has an illegal move") from None
+        raise SkippedRow("has an illegal move") from None
     if board.legal_moves.count() < 2:
-        raise LeftOut("has one legal move only")
+        raise SkippedRow("has one legal move only")
     if search.mates(board, solution) and len(search.mating_moves(board)) > 1:
-        raise LeftOut("has several mating moves")
+        raise SkippedRow("has several mating moves")
     return before, board, solution
 
 
@@ -145,7 +145,7 @@ def _game(row: Source) -> tuple[str, ...]:
 # --- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _of_hub(name: str, reader: Callable[[Source, str], Draft], data_dir: Path | None) -> Rows:
+def _of_hub(name: str, reader: Callable[[Source, str], ParsedRow], data_dir: Path | None) -> Rows:
     table = _hub.arrow(TABLE, "train", name, data_dir)
     _hub.check_columns(table.schema, TABLE.columns, f"{TABLE}, split train")
     kept = _kept(table.select([*TABLE.columns, *(name for name in ABOUT if name in table.column_names)]))
@@ -166,22 +166,22 @@ def _place(row: Source) -> int:
     return draw("kept", str(row["PuzzleId"]), 2**62)
 
 
-def _of_puzzles(option: str, file: Path, reader: Callable[[Source, str], Draft]) -> Rows:
+def _of_puzzles(option: str, file: Path, reader: Callable[[Source, str], ParsedRow]) -> Rows:
     rows = list(_files.rows(option, file, NEEDED))
     kept = rows if len(rows) <= LIMIT else sorted(rows, key=_place)[:LIMIT]
     return _counted(assemble(reader, kept, None), {BEYOND: len(rows) - len(kept)})
 
 
-def _of_games(option: str, file: Path, reader: Callable[[Source, str], Draft]) -> Rows:
+def _of_games(option: str, file: Path, reader: Callable[[Source, str], ParsedRow]) -> Rows:
     games = search.games(_files.rows(option, file, GAMES))
     puzzles, left_out = _sorted_out(search.cut(games, search.only_mate, by_engine=False))
     return _counted(assemble(reader, puzzles, None), left_out)
 
 
-def _sorted_out(found: Iterable[Source | LeftOut]) -> tuple[list[Source], Counter[str]]:
+def _sorted_out(found: Iterable[Source | SkippedRow]) -> tuple[list[Source], Counter[str]]:
     puzzles, left_out = [], Counter[str]()
     for puzzle in found:
-        if isinstance(puzzle, LeftOut):
+        if isinstance(puzzle, SkippedRow):
             left_out[str(puzzle)] += 1
         else:
             puzzles.append(puzzle)
@@ -213,7 +213,7 @@ def _task(name: str, suffix: str, load: Callable[[Path | None], Rows], source: s
     )
 
 
-def _reader(suffix: str) -> Callable[[Source, str], Draft]:
+def _reader(suffix: str) -> Callable[[Source, str], ParsedRow]:
     return functools.partial(read, moves="_moves" in suffix, best=suffix.endswith("_best"))
 
 

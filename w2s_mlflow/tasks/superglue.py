@@ -12,8 +12,8 @@ import functools
 import re
 
 from w2s_mlflow.tasks import Human, Task
-from w2s_mlflow.tasks._hub import Parts, Table, task
-from w2s_mlflow.tasks._rows import Draft, LeftOut, Reader, Source, draw, normalised, of_class, same
+from w2s_mlflow.tasks._hub import Table, TaskSource, task
+from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, draw, normalised, of_class, same
 
 PLACEHOLDER = "@placeholder"
 MARK = "*"
@@ -27,29 +27,29 @@ CB = {0: 1, 1: 0, 2: 0}
 ASKS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
-def _cb(row: Source, part: str) -> Draft:
+def _cb(row: Source, part: str) -> ParsedRow:
     texts = (row["premise"], row["hypothesis"])
-    return Draft(f"{part}-{row['idx']}", texts, of_class(CB, row["label"]), (same("premise", row["premise"]),))
+    return ParsedRow(f"{part}-{row['idx']}", texts, of_class(CB, row["label"]), (same("premise", row["premise"]),))
 
 
-def _copa(row: Source, part: str) -> Draft:
+def _copa(row: Source, part: str) -> ParsedRow:
     id_ = f"{part}-{row['idx']}"
     right = of_class(AS_ON_THE_HUB, row["label"])
     if row["question"] not in ASKS:
-        raise LeftOut("asks for neither cause nor effect")
+        raise SkippedRow("asks for neither cause nor effect")
     label = draw("copa", id_, 2)
     shown = row["choice1"] if (right == 0) == (label == 1) else row["choice2"]
-    return Draft(id_, (f"{row['premise']} {ASKS[row['question']]}", shown), label, (same("premise", row["premise"]),))
+    return ParsedRow(id_, (f"{row['premise']} {ASKS[row['question']]}", shown), label, (same("premise", row["premise"]),))
 
 
-def _multirc(row: Source, part: str) -> Draft:
+def _multirc(row: Source, part: str) -> ParsedRow:
     idx = row["idx"]
     id_ = f"{part}-{idx['paragraph']}-{idx['question']}-{idx['answer']}"
     texts = (row["paragraph"], f"{row['question']} {row['answer']}")
-    return Draft(id_, texts, of_class(AS_ON_THE_HUB, row["label"]), (same("passage", row["paragraph"]),))
+    return ParsedRow(id_, texts, of_class(AS_ON_THE_HUB, row["label"]), (same("passage", row["paragraph"]),))
 
 
-def _record(row: Source, part: str) -> Draft:
+def _record(row: Source, part: str) -> ParsedRow:
     id_ = f"{part}-{row['idx']['passage']}-{row['idx']['query']}"
     right = {normalised(answer) for answer in row["answers"]}
     of_passage = {normalised(entity): entity for entity in sorted(row["entities"], reverse=True)}
@@ -58,34 +58,34 @@ def _record(row: Source, part: str) -> Draft:
         0: sorted(entity for name, entity in of_passage.items() if name not in right),
     }
     if PLACEHOLDER not in row["query"]:
-        raise LeftOut("has no placeholder")
+        raise SkippedRow("has no placeholder")
     if not all(choices.values()):
-        raise LeftOut("has no right or no wrong entity")
+        raise SkippedRow("has no right or no wrong entity")
     label = draw("record", id_, 2)
     entity = choices[label][draw("entity", id_, len(choices[label]))]
     passage = " ".join(row["passage"].replace(HIGHLIGHT, " ").split())
-    return Draft(id_, (passage, row["query"].replace(PLACEHOLDER, entity)), label, (same("passage", row["passage"]),))
+    return ParsedRow(id_, (passage, row["query"].replace(PLACEHOLDER, entity)), label, (same("passage", row["passage"]),))
 
 
-def _wic(row: Source, part: str) -> Draft:
+def _wic(row: Source, part: str) -> ParsedRow:
     texts = [_marked(row[f"sentence{n}"], row[f"start{n}"], row[f"end{n}"]) for n in (1, 2)]
     groups = tuple(same("sentence", row[name]) for name in ("sentence1", "sentence2"))
     segments = (f"{row['word']}: {texts[0]}", texts[1])
-    return Draft(f"{part}-{row['idx']}", segments, of_class(AS_ON_THE_HUB, row["label"]), groups)
+    return ParsedRow(f"{part}-{row['idx']}", segments, of_class(AS_ON_THE_HUB, row["label"]), groups)
 
 
-def _wsc(row: Source, part: str) -> Draft:
+def _wsc(row: Source, part: str) -> ParsedRow:
     """Spans are given as the index of their first word, counted by spaces, and their text."""
     spans = [_span(row["text"], row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2)]
     text = functools.reduce(lambda text, span: _marked(text, *span), sorted(spans, reverse=True), row["text"])
     question = f"{row['span2_text']}: {row['span1_text']}"
     groups = (same("text", row["text"]), same("opening", *row["text"].split()[:4]))
-    return Draft(f"{part}-{row['idx']}", (text, question), of_class(AS_ON_THE_HUB, row["label"]), groups)
+    return ParsedRow(f"{part}-{row['idx']}", (text, question), of_class(AS_ON_THE_HUB, row["label"]), groups)
 
 
 def _marked(text: str, start: int, end: int) -> str:
     if not 0 <= start < end <= len(text):
-        raise LeftOut("has a span outside its text")
+        raise SkippedRow("has a span outside its text")
     return f"{text[:start]}{MARK}{text[start:end]}{MARK}{text[end:]}"
 
 
@@ -94,14 +94,14 @@ def _span(text: str, word: int, span: str) -> tuple[int, int]:
     starts = [found.start() for found in re.finditer(r"\S+", text)]
     start = text.lower().find(span.lower().strip(), starts[word]) if 0 <= word < len(starts) else -1
     if not span.strip() or start < 0 or start - starts[word] > 1:
-        raise LeftOut("has a span that is not in its text")
+        raise SkippedRow("has a span that is not in its text")
     return start, start + len(span.strip())
 
 
-def _boolq(row: Source, part: str) -> Draft:
+def _boolq(row: Source, part: str) -> ParsedRow:
     texts = (row["passage"], row["question"])
     groups = (same("passage", row["passage"]), same("question", row["question"]))
-    return Draft(f"{part}-{row['idx']}", texts, of_class(AS_ON_THE_HUB, row["label"]), groups)
+    return ParsedRow(f"{part}-{row['idx']}", texts, of_class(AS_ON_THE_HUB, row["label"]), groups)
 
 
 def _task(
@@ -114,7 +114,7 @@ def _task(
         columns=columns,
     )
     return task(
-        name, "superglue", Parts(table=table), read, positive=positive, license=LICENSE, human=Human(*human, source=PAPER)
+        name, "superglue", TaskSource(table=table), read, positive=positive, license=LICENSE, human=Human(*human, source=PAPER)
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Rehearsal(Recorder):
+class DryRecorder(Recorder):
     """A result made once more, for its model: nothing of it is sent."""
 
     last: dict[str, float] = field(default_factory=dict)
@@ -32,12 +32,12 @@ class Rehearsal(Recorder):
 
 
 @dataclass
-class Follower(Rehearsal):
+class FollowerRecorder(DryRecorder):
     """A result that is made along with the process that leads, which alone sends it and keeps its checkpoints."""
 
     def checkpoint(self, every: int) -> Checkpoint:
         """The leader's, to go on from."""
-        return Checkpoint(scratch.place(self.run_id), every)
+        return Checkpoint(scratch.cache_path(self.run_id), every)
 
     def weights(self, path: str, model: Module) -> None:
         pass

@@ -22,7 +22,7 @@ LENGTH = 32
 
 
 @dataclass(frozen=True)
-class Parts:
+class FingerprintParts:
     """The parts of a fingerprint, kept beside the run as `fingerprint.json`."""
 
     stage: str

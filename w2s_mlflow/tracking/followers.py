@@ -12,34 +12,34 @@ from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import recorder, session
-from w2s_mlflow.tracking.dry_recorder import Follower
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.dry_recorder import FollowerRecorder
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.recorder import Recorder, Report
 from w2s_mlflow.tracking.results import ARTIFACTS, Result, get
 
 
-def tell(parts: Parts, run_id: str, *, finished: bool, reused: bool = False) -> None:
+def announce(parts: FingerprintParts, run_id: str, *, finished: bool, reused: bool = False) -> None:
     """Say, as the leader, which run this result is, and whether it is finished or now to be made by all."""
-    launch.agreed({"parts": _said(parts), "run_id": run_id, "finished": finished, "reused": reused})
+    launch.broadcast_from_leader({"parts": _as_json(parts), "run_id": run_id, "finished": finished, "reused": reused})
 
 
-def follow(parts: Parts, make: Callable[[Recorder], None]) -> Result:
+def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
     """The result as the leader decides: made along with it, as often as it is begun, then read when it is finished.
 
     Raises:
         ConfigError: this process would make another result.
     """
     while True:
-        said = launch.agreed(None)
-        if differ := [name for name, value in _said(parts).items() if said["parts"].get(name) != value]:
+        said = launch.broadcast_from_leader(None)
+        if differ := [name for name, value in _as_json(parts).items() if said["parts"].get(name) != value]:
             raise ConfigError(
                 f"process {os.environ['RANK']} would make another result than process 0, they differ in {', '.join(differ)}: "
                 "code, libraries, data and options must be the same for all"
             )
         if said["finished"]:
             return replace(get(said["run_id"]), reused=said["reused"])
-        with tempfile.TemporaryDirectory(prefix="w2s-") as directory, launch.together():
-            make(Follower(said["run_id"], Path(directory)))
+        with tempfile.TemporaryDirectory(prefix="w2s-") as directory, launch.peer_failure_guard():
+            make(FollowerRecorder(said["run_id"], Path(directory)))
 
 
 def attach_once(
@@ -63,23 +63,23 @@ def attach_once(
         report = build(latest)
         return recorder.attach(latest, name, report.stage, report.metrics, report.tags)
 
-    return led(found, attach)
+    return leader_only(found, attach)
 
 
-def led(found: Result, step: Callable[[], Result]) -> Result:
+def leader_only(found: Result, step: Callable[[], Result]) -> Result:
     """A finished run after a step that one process takes, such as a report: the leader; the others wait for its end."""
-    if launch.leads():
+    if launch.is_leader():
         made = step()
-        launch.agreed(True)
+        launch.broadcast_from_leader(True)
         return made
-    launch.agreed(None)
+    launch.broadcast_from_leader(None)
     return replace(get(found.run_id), reused=found.reused)
 
 
-def decided(question: Callable[[], bool]) -> bool:
+def leader_decides(question: Callable[[], bool]) -> bool:
     """What the leader answers."""
-    return bool(launch.agreed(question() if launch.leads() else None))
+    return bool(launch.broadcast_from_leader(question() if launch.is_leader() else None))
 
 
-def _said(parts: Parts) -> dict[str, str]:
+def _as_json(parts: FingerprintParts) -> dict[str, str]:
     return {name: canonical_json(value) for name, value in asdict(parts).items()}

@@ -74,7 +74,7 @@ def marks() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def beating(run_id: str) -> Iterator[None]:
+def heartbeat(run_id: str) -> Iterator[None]:
     """Set the run's heartbeat from a thread while the block runs. A server that does not answer is asked again next time."""
     stop = threading.Event()
 
@@ -115,7 +115,7 @@ class Watch:
         return time.monotonic() - since > STALE
 
 
-def settle() -> None:
+def cleanup_once() -> None:
     """Once in a process and experiment: end the runs of dead owners as KILLED, give the launcher's run a heartbeat, and
     remove checkpoints that are too old."""
     _settle(mlflow.get_tracking_uri(), experiment().experiment_id)
@@ -124,14 +124,14 @@ def settle() -> None:
 @functools.cache
 def _settle(uri: str, experiment_id: str) -> None:
     scratch.sweep()
-    bury()
+    kill_orphans()
     if launch := launch_run_id():
         for key, value in marks().items():
             client().set_tag(launch, key, value)
-        beating(launch).__enter__()  # until this process ends: the launcher then ends its run itself
+        heartbeat(launch).__enter__()  # until this process ends: the launcher then ends its run itself
 
 
-def bury() -> None:
+def kill_orphans() -> None:
     """End the runs of dead owners as KILLED."""
     watch, launch = Watch(), launch_run_id()
     for run in client().search_runs([experiment().experiment_id], "attributes.status = 'RUNNING'"):

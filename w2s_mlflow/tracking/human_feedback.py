@@ -43,7 +43,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Shown:
+class DebateForReview:
     """A debate as a person is shown it: the question and what the sides said, without what any judge made of it."""
 
     trace_id: str
@@ -69,7 +69,7 @@ class Assessments:
         """Debates with a vote."""
         return sum(bool(own) for own in self.votes.values())
 
-    def said(self) -> str:
+    def describe(self) -> str:
         """How many are there, how many are missing, and how far people agree."""
         votes, agreement = sum(map(len, self.votes.values())), human.agreement(list(self.votes.values()))
         found = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
@@ -81,7 +81,7 @@ class Assessments:
         """Raise ConfigError where half of the debates, or more, have no vote."""
         if 2 * self.judged <= len(self.votes):
             how = f"in the MLflow UI or with python -m w2s_mlflow judge {self.run_id}"
-            raise ConfigError(f"too few verdicts of people: {self.said()}; give more than half a feedback `{NAME}`, {how}")
+            raise ConfigError(f"too few verdicts of people: {self.describe()}; give more than half a feedback `{NAME}`, {how}")
 
     def digest(self) -> str:
         """What was said, as one word: equal votes, equal word."""
@@ -104,7 +104,7 @@ def pull(run: str) -> Assessments:
     return Assessments(found.run_id, votes, unreadable)
 
 
-def waiting(run: str, who: str) -> Iterator[Shown]:
+def waiting(run: str, who: str) -> Iterator[DebateForReview]:
     """The debates of a run that a person has not judged, in the order of their questions' ids. Raises as `pull`."""
     found = list(_traces(results.find(run).run_id, include_spans=True))
     for trace in sorted(found, key=lambda trace: trace.info.tags[traces.QUESTION]):
@@ -112,7 +112,7 @@ def waiting(run: str, who: str) -> Iterator[Shown]:
             yield _shown(trace)
 
 
-def log(shown: Shown, winner: str, who: str) -> None:
+def log(shown: DebateForReview, winner: str, who: str) -> None:
     """Write a person's word on a debate, as the UI would."""
     assert winner in WINNERS
     source = AssessmentSource(AssessmentSourceType.HUMAN, who)
@@ -191,10 +191,10 @@ def _people(assessments: Iterable[Assessment]) -> list[Feedback]:
     return [one for one in own if one.source.source_type == AssessmentSourceType.HUMAN]
 
 
-def _shown(trace: Trace) -> Shown:
+def _shown(trace: Trace) -> DebateForReview:
     root, turns = trace.data.spans[0], [span for span in trace.data.spans if span.span_type == traces.KINDS["side"]]
     said = [Turn(span.name.split(",")[0], *_texts(span.inputs, span.outputs)) for span in turns]
-    return Shown(trace.info.trace_id, str(root.inputs["question"]), tuple(said))
+    return DebateForReview(trace.info.trace_id, str(root.inputs["question"]), tuple(said))
 
 
 def _texts(given: Mapping[str, Any], said: Mapping[str, Any]) -> Sequence[str]:

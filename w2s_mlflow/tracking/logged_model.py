@@ -28,7 +28,7 @@ from w2s_mlflow.modeling import heads, saved_heads
 from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking.backend.server import client, sentence
-from w2s_mlflow.tracking.results import ARTIFACTS, TornError, digest_once, digests_of
+from w2s_mlflow.tracking.results import ARTIFACTS, CorruptArtifactError, digest_once, digests_of
 
 LOG = logging.getLogger("w2s_mlflow")
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
@@ -64,7 +64,7 @@ def load(model_id: str) -> Head:
     """The head of a logged model, in float32 on the CPU, with the probabilities it had, to the bit.
 
     Raises:
-        TornError: as `verify`.
+        CorruptArtifactError: as `verify`.
         ConfigError: as `verify`.
     """
     with _whole(model_id) as directory:
@@ -75,7 +75,7 @@ def verify(model_id: str) -> None:
     """See that every file of a logged model is there and undamaged.
 
     Raises:
-        TornError: one is gone, or is not what was written; it is named.
+        CorruptArtifactError: one is gone, or is not what was written; it is named.
         ConfigError: there is no such model, or it was never finished.
     """
     with _whole(model_id):
@@ -146,9 +146,9 @@ def _whole(model_id: str) -> Iterator[Path]:
         for name, expected in _digests(model).items():
             file = directory / name
             if not file.is_file():
-                raise TornError(f"the logged model {model_id} has lost its file {name}")
+                raise CorruptArtifactError(f"the logged model {model_id} has lost its file {name}")
             if digest_once(file) != expected:
-                raise TornError(f"the logged model {model_id} has a damaged file {name}: it is not what was written")
+                raise CorruptArtifactError(f"the logged model {model_id} has a damaged file {name}: it is not what was written")
         yield directory
 
 
@@ -175,4 +175,6 @@ def _fetched(model: LoggedModel, scratch: str) -> Path:
         return Path(str(repository.download_artifacts("", place)))  # type: ignore[no-untyped-call]
     except (MlflowException, OSError) as error:
         location = model.artifact_location
-        raise TornError(f"the logged model {model.model_id} has lost its files in {location}: {sentence(error)}") from error
+        raise CorruptArtifactError(
+            f"the logged model {model.model_id} has lost its files in {location}: {sentence(error)}"
+        ) from error

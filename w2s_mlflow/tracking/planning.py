@@ -10,7 +10,7 @@ from typing import Any
 from mlflow.entities import Run
 
 from w2s_mlflow.tracking.backend.server import client, experiment
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.results import PAGE, Result, result
 
 REUSED, TRAINED, RUNNING = "reused", "trained", "running"
@@ -46,7 +46,7 @@ class Plan:
         return found
 
     def add(
-        self, name: str, parts: Parts, identity: Mapping[str, str], options: Mapping[str, Any], runs: Sequence[Run]
+        self, name: str, parts: FingerprintParts, identity: Mapping[str, str], options: Mapping[str, Any], runs: Sequence[Run]
     ) -> Result:
         """Note one result, of which there are `runs`; what stands in for it has its fingerprint, and an id if it exists."""
         fingerprint = parts.digest()

@@ -104,7 +104,7 @@ class Recorder:
     def checkpoint(self, every: int) -> Checkpoint | None:
         """Where the training of this run keeps its state every `every` steps, with the metrics that are not sent yet."""
         self._held = every > 0
-        return Checkpoint(scratch.place(self.run_id), every, notes=self._notes, saved=self.flush)
+        return Checkpoint(scratch.cache_path(self.run_id), every, notes=self._notes, saved=self.flush)
 
     def _notes(self) -> dict[str, Any]:
         waiting = [[metric.key, metric.value, metric.timestamp, metric.step] for metric in self._metrics]
@@ -170,7 +170,7 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
         SupersededError: `seal` said no.
     """
     run_id = continued or _create(header)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory, heartbeat.beating(run_id):
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory, heartbeat.heartbeat(run_id):
         recorder = Recorder(run_id, Path(directory))
         try:
             if continued:
@@ -194,7 +194,7 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
     """A run that has no fingerprint and is never reused, such as a trial. Raises ConfigError for one of several processes."""
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
-    heartbeat.settle()
+    heartbeat.cleanup_once()
     with recording(Header(name, {"w2s.stage": stage}, params, note), seal=lambda run_id: True) as recorder:
         yield recorder
 
@@ -288,20 +288,20 @@ def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
     client().update_run(run_id, status="RUNNING")
     names = client().get_run(run_id).data.metrics
     recorder.sent = {name: max(point.step for point in client().get_metric_history(run_id, name)) for name in names}
-    if saved := checkpoint.read(scratch.place(run_id)):
+    if saved := checkpoint.read(scratch.cache_path(run_id)):
         recorder.restore(saved.notes)
     else:
-        checkpoint.clear(scratch.place(run_id))
+        checkpoint.clear(scratch.cache_path(run_id))
 
 
 def _finish(run_id: str) -> None:
-    checkpoint.clear(scratch.place(run_id))
+    checkpoint.clear(scratch.cache_path(run_id))
     client().set_terminated(run_id, "FINISHED")
 
 
 def _give_up(recorder: Recorder, error: BaseException) -> None:
     if isinstance(error, SupersededError):
-        checkpoint.clear(scratch.place(recorder.run_id))
+        checkpoint.clear(scratch.cache_path(recorder.run_id))
     if not _stops(error):  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
         with contextlib.suppress(Exception):  # as in _end
             recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])

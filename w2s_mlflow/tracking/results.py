@@ -29,7 +29,7 @@ FINGERPRINT, ARTIFACTS = "w2s.fingerprint", "w2s.artifacts"
 WEAK_LABELS = "labels/weak_labels.parquet"
 
 
-class TornError(ConfigError):
+class CorruptArtifactError(ConfigError):
     """An artifact is gone, or is not what was written."""
 
 
@@ -61,18 +61,18 @@ class Result:
         """A local path of one artifact, a file or a directory, undamaged.
 
         Raises:
-            TornError: it is not there, or its digest is not the one it was written with.
+            CorruptArtifactError: it is not there, or its digest is not the one it was written with.
         """
         repository = get_artifact_repository(self.artifact_uri)
         try:
             found = _local(repository, self.run_id, path)
             self._check(path, found)
         except (MlflowException, OSError) as error:
-            raise TornError(f"run {self.run_id} ({self.name}) has lost its artifact {path}") from error
+            raise CorruptArtifactError(f"run {self.run_id} ({self.name}) has lost its artifact {path}") from error
         return found
 
     def check(self) -> None:
-        """See that every artifact is there and undamaged. Raises TornError for the first that is damaged."""
+        """See that every artifact is there and undamaged. Raises CorruptArtifactError for the first that is damaged."""
         for path in self.digests:
             self.artifact(path)
 
@@ -81,7 +81,9 @@ class Result:
         for name, expected in self.digests.items():
             file = found if name == path else found / name.removeprefix(f"{path}/")
             if (name == path or name.startswith(f"{path}/")) and digest_once(file) != expected:
-                raise TornError(f"run {self.run_id} ({self.name}) has a damaged artifact {name}: it is not what was written")
+                raise CorruptArtifactError(
+                    f"run {self.run_id} ({self.name}) has a damaged artifact {name}: it is not what was written"
+                )
 
     def predictions(self, split: str) -> Predictions:
         """The stored predictions on `validation`, `selection` or `test`, with gold where the evaluator has scored them."""
@@ -174,7 +176,7 @@ def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
     try:
         for each in (found, *below):
             each.check()
-    except TornError:
+    except CorruptArtifactError:
         return None
     return found
 

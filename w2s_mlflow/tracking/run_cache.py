@@ -74,7 +74,7 @@ def _counts(run: Run) -> bool:
 
 def _file(experiment_id: str) -> Path:
     name = hashlib.sha256(f"{where()}\n{experiment_id}".encode()).hexdigest()[:32]
-    return scratch.place("index") / f"{name}.parquet"
+    return scratch.cache_path("index") / f"{name}.parquet"
 
 
 def _row(run: Run) -> dict[str, Any]:

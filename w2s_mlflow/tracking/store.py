@@ -19,9 +19,9 @@ from w2s_mlflow.distributed import launch
 from w2s_mlflow.local import scratch
 from w2s_mlflow.tracking import claims, followers, heartbeat, results, session
 from w2s_mlflow.tracking.backend.server import client
-from w2s_mlflow.tracking.fingerprint import Parts
+from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
-from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, Result, TornError, active, get, result, runs_of
+from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, CorruptArtifactError, Result, active, get, result, runs_of
 from w2s_mlflow.training import checkpoint
 
 LOG = logging.getLogger("w2s_mlflow")
@@ -39,7 +39,7 @@ class BusyError(Exception):
 
 
 @dataclass(frozen=True)
-class Order:
+class RunRequest:
     """A result that is asked for.
 
     Attributes:
@@ -49,7 +49,7 @@ class Order:
     """
 
     name: str
-    parts: Parts
+    parts: FingerprintParts
     config: Any
     identity: Mapping[str, str]
     tags: Mapping[str, str]
@@ -62,7 +62,7 @@ class Order:
         return Header(self.name, marks | {ATTEMPT: str(attempt)}, flat(self.config) | dict(self.identity), self.note)
 
 
-def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
+def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
     """The result that is ordered, found or made by `make`; in a plan only noted.
 
     Of processes that were launched together the leader finds or makes it, and the others follow (followers.py).
@@ -71,40 +71,40 @@ def produce(order: Order, make: Callable[[Recorder], None]) -> Result:
         BusyError: another process is making it, and the session does not wait.
     """
     if plan := session.current().plan:
-        if known := plan.reuse(order.parts.digest()):
+        if known := plan.reuse(request.parts.digest()):
             return known
-        runs = [run for run in active(runs_of(order.parts.digest())) if _is_reusable(run)]
-        return plan.add(order.name, order.parts, order.identity, flat(order.config), runs)
-    if not launch.leads():
-        return followers.follow(order.parts, make)
-    heartbeat.settle()
-    search = _Search(order.parts.digest())
+        runs = [run for run in active(runs_of(request.parts.digest())) if _is_reusable(run)]
+        return plan.add(request.name, request.parts, request.identity, flat(request.config), runs)
+    if not launch.is_leader():
+        return followers.follow(request.parts, make)
+    heartbeat.cleanup_once()
+    search = _RunSearch(request.parts.digest())
     while True:
         found = search.step()
         if isinstance(found, Result):
-            followers.tell(order.parts, found.run_id, finished=True, reused=True)
+            followers.announce(request.parts, found.run_id, finished=True, reused=True)
             return found
         if found is not None:
             with contextlib.suppress(SupersededError):  # asleep for too long: what the other has made is found next
-                return _made(order, found, make)
+                return _made(request, found, make)
 
 
-def _made(order: Order, turn: _Turn, make: Callable[[Recorder], None]) -> Result:
-    header, continued = order.header(turn.claim.attempt), turn.continued
+def _made(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]) -> Result:
+    header, continued = request.header(turn.claim.attempt), turn.continued
     with recording(header, turn.claim.seal, continued.info.run_id if continued else None) as recorder:
-        recorder.json("config.json", as_dict(order.config))
-        recorder.json("fingerprint.json", asdict(order.parts))
-        followers.tell(order.parts, recorder.run_id, finished=False)
-        with launch.together():
+        recorder.json("config.json", as_dict(request.config))
+        recorder.json("fingerprint.json", asdict(request.parts))
+        followers.announce(request.parts, recorder.run_id, finished=False)
+        with launch.peer_failure_guard():
             make(recorder)
     found = get(recorder.run_id)
-    followers.tell(order.parts, found.run_id, finished=True)
-    LOG.info("trained %s in %.1f s%s", order.name, found.seconds, ", continued from a checkpoint" if continued else "")
+    followers.announce(request.parts, found.run_id, finished=True)
+    LOG.info("trained %s in %.1f s%s", request.name, found.seconds, ", continued from a checkpoint" if continued else "")
     return found
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _MakeTurn:
     """The right to make a result, and the unfinished run to go on with, if there is one."""
 
     claim: claims.Claim
@@ -112,7 +112,7 @@ class _Turn:
 
 
 @dataclass
-class _Search:
+class _RunSearch:
     """The way to one result, step by step: reuse, wait, or take the next claim."""
 
     fingerprint: str
@@ -122,12 +122,12 @@ class _Search:
     """The last attempt that another process had claimed, and when that was seen."""
     _told: float = 0.0
 
-    def step(self) -> Result | _Turn | None:
+    def step(self) -> Result | _MakeTurn | None:
         """The result, or the turn to make it, or None after a wait. Raises BusyError if the session does not wait."""
         every = runs_of(self.fingerprint)
         runs = active(every)
         for run in runs:
-            if run.info.status == "FINISHED" and _is_reusable(run) and (found := _whole(run)):
+            if run.info.status == "FINISHED" and _is_reusable(run) and (found := _verified(run)):
                 LOG.debug("reused  %s", found.name)
                 return found
         # Whatever its status: a stranger may have taken an owner for dead that was only asleep, and is now awake.
@@ -142,7 +142,7 @@ class _Search:
         if taken and taken.attempt > attempt and _seen(runs_of(self.fingerprint)) != _seen(every):
             return None  # who had the claims before was not dead but done, just after the first look
         if taken:
-            return _Turn(taken, _settled(runs))
+            return _MakeTurn(taken, _settled(runs))
         self._wait("a result that another process has just claimed")
         return None
 
@@ -169,13 +169,13 @@ class _Search:
         time.sleep(POLL)
 
 
-def _whole(run: Run) -> Result | None:
+def _verified(run: Run) -> Result | None:
     """A finished run, undamaged; a damaged one is named, marked and never used again."""
     for look in range(LOOKS):
         found = result(run, reused=True)
         try:
             found.check()
-        except TornError as error:
+        except CorruptArtifactError as error:
             torn = error
         else:
             return found
@@ -205,7 +205,7 @@ def _finish(run: Run) -> bool:
         return False
     sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # the same words twice are no error
     if sealed:
-        checkpoint.clear(scratch.place(run.info.run_id))
+        checkpoint.clear(scratch.cache_path(run.info.run_id))
         client().set_terminated(run.info.run_id, "FINISHED")
     return sealed
 
@@ -227,13 +227,13 @@ def _settled(runs: list[Run]) -> Run | None:
             continue
         owner = heartbeat.Worker.parse(run.data.tags.get(heartbeat.WORKER, ""))
         over = owner.gone() if owner else run.info.status != "RUNNING"
-        if continued is None and over and checkpoint.exists(scratch.place(run.info.run_id)):
+        if continued is None and over and checkpoint.exists(scratch.cache_path(run.info.run_id)):
             continued = run
             continue
         if run.info.status == "RUNNING":
             client().set_terminated(run.info.run_id, "KILLED")
         if over:
-            checkpoint.clear(scratch.place(run.info.run_id))
+            checkpoint.clear(scratch.cache_path(run.info.run_id))
     return continued
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.backend.server import client, experiment
-from w2s_mlflow.tracking.results import Result, TornError
+from w2s_mlflow.tracking.results import CorruptArtifactError, Result
 
 READ = 50
 """The runs, nearest by parameters, whose fingerprints are read part by part."""
 ROWS = "rows.parquet"
 NESTED = ("options", "libraries", "inputs")
-Parts = Mapping[str, Any]
+FingerprintParts = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def explain(run: str) -> Explanation:
     return Explanation(found.run_id, found.name, near.run_id, near.name, tuple(differences(other, own)))
 
 
-def differences(old: Parts, new: Parts) -> Iterator[str]:
+def differences(old: FingerprintParts, new: FingerprintParts) -> Iterator[str]:
     """One line for each part that differs, those of an input under the input's name."""
     for name, before, after in _leaves(old, new):
         kind, _, key = name.partition(" ")
@@ -69,7 +69,7 @@ def _edited(before: str | None, after: str | None) -> str:
     return "is used now" if after else "is no longer used"
 
 
-def _leaves(old: Parts, new: Parts) -> list[tuple[str, Any, Any]]:
+def _leaves(old: FingerprintParts, new: FingerprintParts) -> list[tuple[str, Any, Any]]:
     """(name, before, after) of each part that differs, options and the like one by one."""
     before, after = _flat(old), _flat(new)
     names = dict.fromkeys((*before, *after))
@@ -90,7 +90,7 @@ def _source(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[st
         yield f"source {key}", value, None
 
 
-def _flat(parts: Parts) -> dict[str, Any]:
+def _flat(parts: FingerprintParts) -> dict[str, Any]:
     found: dict[str, Any] = {name: value for name, value in parts.items() if name not in (*NESTED, "source")}
     singular = dict(zip(NESTED, ("option", "library", "input"), strict=True))
     for kind, word in singular.items():
@@ -110,7 +110,7 @@ def _of_inputs(before: str, after: str) -> Iterator[str]:
         yield from differences(old, new)
 
 
-def _by_fingerprint(fingerprint: str) -> Parts | None:
+def _by_fingerprint(fingerprint: str) -> FingerprintParts | None:
     for run in results.active(results.runs_of(fingerprint)):
         if parts := _parts(results.result(run, reused=True)):
             return parts
@@ -144,7 +144,7 @@ def _rows(data: str) -> dict[str, tuple[str, str]] | None:
     return None
 
 
-def _nearest(found: Result, own: Parts) -> Result | None:
+def _nearest(found: Result, own: FingerprintParts) -> Result | None:
     """The finished run of the stage with the fewest parts that differ; of several the last one before the run."""
     others = [
         other for other in results.finished(f"tags.`w2s.stage` = '{found.stage}'") if other.fingerprint != found.fingerprint
@@ -154,11 +154,11 @@ def _nearest(found: Result, own: Parts) -> Result | None:
     return min(ranked, key=lambda entry: entry[:2])[2] if ranked else None
 
 
-def _parts(found: Result) -> Parts | None:
+def _parts(found: Result) -> FingerprintParts | None:
     """The parts of a run's fingerprint as it keeps them; None where it has none."""
     try:
-        parts: Parts = json.loads(found.artifact("fingerprint.json").read_text())
-    except TornError:
+        parts: FingerprintParts = json.loads(found.artifact("fingerprint.json").read_text())
+    except CorruptArtifactError:
         return None
     return parts
 

@@ -44,7 +44,7 @@ def parts(data: Encoded, examples: Ints, micro_batch: int | None, group: Group =
     if micro_batch is None:
         return [mine] if len(mine) else []
     budget = micro_batch * int(data.lengths_N(examples).max())
-    return [mine[part] for part in token_batches.cut(data.lengths_N(mine), budget)]
+    return [mine[part] for part in token_batches.batch_slices(data.lengths_N(mine), budget)]
 
 
 def share(

@@ -63,7 +63,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Saved:
+class LoadedCheckpoint:
     """A checkpoint on disk, whole and undamaged."""
 
     step: int
@@ -77,7 +77,7 @@ class Saved:
 # --- on disk ----------------------------------------------------------------------------------------------------------
 
 
-def read(directory: Path) -> Saved | None:
+def read(directory: Path) -> LoadedCheckpoint | None:
     """The checkpoint in a directory, or None where there is none or a damaged one, which is named in a warning.
 
     Raises:
@@ -95,7 +95,7 @@ def read(directory: Path) -> Saved | None:
         raise ConfigError(f"the scratch directory {directory} {reason}") from None
 
 
-def _checked(directory: Path) -> Saved:
+def _checked(directory: Path) -> LoadedCheckpoint:
     """The checkpoint. Raises ValueError for one whose content is not what its digests say."""
     held = None
     with contextlib.suppress(ValueError):  # neither UTF-8 nor JSON
@@ -106,10 +106,10 @@ def _checked(directory: Path) -> Saved:
     file = directory / content["file"]
     if _file_digest(file) != content["sha256"]:
         raise ValueError(f"{file.name} is not what was written")
-    return Saved(content["step"], content["notes"], content["state"], file)
+    return LoadedCheckpoint(content["step"], content["notes"], content["state"], file)
 
 
-def tensors(saved: Saved) -> defaultdict[str, dict[str, Tensor]]:
+def tensors(saved: LoadedCheckpoint) -> defaultdict[str, dict[str, Tensor]]:
     """The tensors of a checkpoint, in the CPU's memory; an empty group is not told from a missing one."""
     from safetensors.torch import load_file
 
@@ -228,7 +228,7 @@ def restore_random_state(values: Mapping[str, Any], states: Mapping[str, Tensor]
 # --- a stop -----------------------------------------------------------------------------------------------------------
 
 
-class Stop:
+class SignalGuard:
     """Holds SIGINT and SIGTERM back while it is entered, in the main thread: `asked` is true once one of them came.
 
     Whoever entered looks at `asked` when a step has ended, and raises KeyboardInterrupt. It is raised here where that takes
@@ -240,7 +240,7 @@ class Stop:
         self._interrupted = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> SignalGuard:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup, or in the background of a script

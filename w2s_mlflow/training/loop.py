@@ -28,11 +28,11 @@ from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 from w2s_mlflow.training import batching, fsdp, microbatches, trainable
 from w2s_mlflow.training import checkpoint as checkpoints
-from w2s_mlflow.training.checkpoint import Checkpoint, Saved, Stop
+from w2s_mlflow.training.checkpoint import Checkpoint, LoadedCheckpoint, SignalGuard
 from w2s_mlflow.training.microbatches import Loss
 
 Report = Callable[[int, int, dict[str, float]], None]
-Also = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
+AuxiliaryObjective = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
 """(step, the batch's examples, what backpropagates a tensor) -> metrics."""
 
 WARMUP = 0.1
@@ -57,7 +57,7 @@ class Options:
     """At most as many tokens go through the model at once as so many of the longest examples of a batch have; None: all."""
     dtype: str = "float32"
     """What the model computes in, float32 or bfloat16; weights, optimizer and loss are float32."""
-    also: Also | None = None
+    also: AuxiliaryObjective | None = None
     """What is learned beside the labels, on the same batches: it adds its gradients, and gives metrics to report."""
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ def use_threads(parameters: int) -> None:
     torch.set_num_threads(1 if parameters < SMALL else THREADS)
 
 
-def place(head: Head) -> None:
+def to_device(head: Head) -> None:
     """Move a head to where it is trained: an accelerator, where there is one."""
     head.to(process_group.state().device)
 
@@ -137,7 +137,7 @@ def fit(
     order = streams.generator(options.seed, streams.BATCH_ORDER)
     training = _Training(learner, optimizer, schedule, order, accelerator.is_main_process)
 
-    with _kept(training, checkpoint, group) as keep:
+    with _checkpointed(training, checkpoint, group) as keep:
         while not training.over(options.epochs):
             learner.train()
             for examples in training.batches(data.lengths_N(), options.batch_size):
@@ -145,7 +145,9 @@ def fit(
                 batch = batching.share(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
                 progress = training.fit.steps / steps
                 _seed_dropout(options.seed, group, training.fit.steps, accelerator.device)
-                value = microbatches.of_batch(answer, learner, batch, labels, loss, progress, accelerator.backward, group)
+                value = microbatches.batch_gradients(
+                    answer, learner, batch, labels, loss, progress, accelerator.backward, group
+                )
                 beside = options.also(training.fit.steps, examples, accelerator.backward) if options.also else {}
                 if learner is head:  # shards are summed on their way
                     group.sum_gradients(weights)
@@ -255,7 +257,7 @@ class _Training:
         if self.writes:
             checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
 
-    def restore(self, saved: Saved) -> None:
+    def restore(self, saved: LoadedCheckpoint) -> None:
         """Go back to a checkpoint; the random states come last, as nothing may draw between them and the next step."""
         state, tensors = saved.state, checkpoints.tensors(saved)
         slots: dict[int, dict[str, Tensor]] = {}
@@ -278,7 +280,7 @@ class _Training:
 
 
 @contextlib.contextmanager
-def _kept(training: _Training, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
+def _checkpointed(training: _Training, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
     """Go on from the checkpoint, if there is one; what is yielded is called after each step and epoch, to save and to stop.
 
     Several processes read the same checkpoint, and stop at the same step, whichever of them is told to.
@@ -287,11 +289,11 @@ def _kept(training: _Training, checkpoint: Checkpoint | None, group: Group) -> I
         yield lambda: None
         return
     saved = checkpoints.read(checkpoint.directory)
-    if not group.alike(saved.file.name if saved else ""):
+    if not group.agree_on(saved.file.name if saved else ""):
         raise must("W2S_SCRATCH", "one directory that all processes read", checkpoint.directory)
     if saved:
         training.restore(saved)
-    with Stop() as stop:
+    with SignalGuard() as stop:
 
         def keep() -> None:
             if checkpoint.due(training.fit.steps):

@@ -20,8 +20,8 @@ IDLE = "idle"
 
 
 @dataclass(frozen=True)
-class ByRows:
-    """A loss that is a mean over rows, each of which counts for itself (`BY_ROWS` in losses/)."""
+class PerExampleLoss:
+    """A loss that is a mean over rows, each of which counts for itself (`PER_EXAMPLE` in losses/)."""
 
     loss: Loss
 
@@ -41,7 +41,7 @@ def computing(learner: Answer, dtype: str) -> Answer:
     return answer
 
 
-def of_batch(
+def batch_gradients(
     answer: Answer,
     head: Head,
     batch: Sequence[Batch],
@@ -53,23 +53,23 @@ def of_batch(
 ) -> Tensor:
     """The loss on a whole optimizer batch, a scalar; its gradients are added to those of the weights.
 
-    Where each row counts for itself (`ByRows`), each part goes through the model once. Else a loss may need all logits at
-    once: each of several parts first goes through without gradient; the loss on all of them gives the gradient at the logits;
-    and each part goes through again, from the random state that it had, to take its own share of that back. Dropout so drops
-    the same twice. A batch over several processes is one batch, too: each process has its own rows' part of the gradients,
-    whose sum is the whole (`Group.sum_gradients`).
+    Where each row counts for itself (`PerExampleLoss`), each part goes through the model once. Else a loss may need all logits
+    at once: each of several parts first goes through without gradient; the loss on all of them gives the gradient at the
+    logits; and each part goes through again, from the random state that it had, to take its own share of that back. Dropout so
+    drops the same twice. A batch over several processes is one batch, too: each process has its own rows' part of the
+    gradients, whose sum is the whole (`Group.sum_gradients`).
 
     Args:
         batch: its parts; of several processes, those of this one's share.
         labels_NC: the labels of the whole batch, in its order; None where the text is its own label.
         backward: backpropagates a tensor, from a `gradient` where it is no scalar.
     """
-    answer = _heard(answer)
+    answer = _counted(answer)
     if labels_NC is None:
         words = [head.targets(part)[: 0 if IDLE in part else None] for part in batch]
         tokens = group.total(torch.tensor(float(sum(map(len, words))), device=next(head.parameters()).device))
         return _part_by_part(answer, batch, words, tokens, loss, progress, backward, group)
-    if isinstance(loss, ByRows):
+    if isinstance(loss, PerExampleLoss):
         rows = torch.tensor(float(len(labels_NC)), device=labels_NC.device)
         return _part_by_part(answer, batch, _labels(batch, labels_NC, group), rows, loss, progress, backward, group)
     if len(batch) == 1 and group.size == 1:
@@ -81,7 +81,7 @@ def of_batch(
         for part in batch:
             states.append(_random(device))
             parts.append(answer(part))
-    logits_NC = group.whole(torch.cat(parts), len(labels_NC)).requires_grad_()
+    logits_NC = group.gather(torch.cat(parts), len(labels_NC)).requires_grad_()
     value = loss(logits_NC, labels_NC, progress)
     (gradient_NC,) = torch.autograd.grad(value, logits_NC)
     after, mine_N = _random(device), torch.from_numpy(group.share(np.arange(len(labels_NC))))
@@ -128,7 +128,7 @@ def _part_by_part(
     return group.total(value)
 
 
-def _heard(answer: Answer) -> Answer:
+def _counted(answer: Answer) -> Answer:
     """What counts of an answer."""
 
     def heard(batch: Batch) -> Tensor:

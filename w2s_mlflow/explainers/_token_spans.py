@@ -19,7 +19,7 @@ NOWHERE = -1
 
 
 @dataclass(frozen=True)
-class Read:
+class EncodedQuestions:
     """Questions as one model reads them.
 
     Attributes:
@@ -39,18 +39,18 @@ class Read:
         return batch, as_tokens.batch(examples)["input_ids"].to(device)
 
 
-def read(head: Head, questions: Sequence[Example]) -> Read:
+def read(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
     """The questions as `head` encodes them, with the pieces that their tokens belong to."""
-    data, cuts = head.encode(questions), [spans.cut(question) for question in questions]
+    data, cuts = head.encode(questions), [spans.spans_of(question) for question in questions]
     piece_T = np.concatenate([*_pieces(head, questions, cuts), np.empty(0, dtype=np.int64)])
     assert len(piece_T) == len(data.flat)
-    return Read(questions, data, piece_T, np.array([len(cut) for cut in cuts], dtype=np.int64))
+    return EncodedQuestions(questions, data, piece_T, np.array([len(cut) for cut in cuts], dtype=np.int64))
 
 
 def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[spans.Piece]]) -> Iterator[Ints]:
     """The piece of each token, row by row."""
     reader = head.reader
-    head.reader = Places(reader)
+    head.reader = OffsetReader(reader)
     try:
         for question, cut in zip(questions, cuts, strict=True):
             places = head.encode([question])
@@ -82,7 +82,7 @@ def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence
     return found
 
 
-class Places(Reader):
+class OffsetReader(Reader):
     """A reader that gives, in the place of each token, where in its row's joined texts it ends; of a mark NOWHERE."""
 
     def __init__(self, reader: Reader) -> None:
