@@ -11,7 +11,7 @@ from tests.conftest import SMALL, runs
 from w2s_mlflow.analysis import build
 from w2s_mlflow.records import Example, Gold, Ints
 from w2s_mlflow.stages import student
-from w2s_mlflow.tables import ledger
+from w2s_mlflow.tables import gold_reads
 from w2s_mlflow.tracking import results
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -36,5 +36,5 @@ def test_the_ledger_of_all_runs_is_what_was_read(monkeypatch: pytest.MonkeyPatch
         counted
     )
     frames = build.load([results.result(run, reused=True) for run in reversed(runs())], {})
-    table = ledger.table(frames.runs)
+    table = gold_reads.table(frames.runs)
     assert table["rows"].sum() == sum(counted.values())
