@@ -1,13 +1,13 @@
-"""`python -m w2s_mlflow STAGE --key value`."""
+"""Entry point of `python -m w2s_mlflow STAGE --key value`."""
 
 import atexit
 import gc
 
-# torch and MLflow make a million objects as they load, none of them garbage: look through them neither now nor at the end.
+# torch and MLflow allocate about a million objects on import, none of them garbage: keep them out of garbage collection.
 gc.set_threshold(100_000)
-atexit.register(gc.freeze)  # what is registered first is done last
+atexit.register(gc.freeze)  # registered first, so it runs last
 
-from w2s_mlflow.cli.app import main  # noqa: E402 - what it loads is meant
+from w2s_mlflow.cli.app import main  # noqa: E402 - must follow the gc settings
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
-"""Config dataclasses <-> `--key value`.
+"""Config dataclasses and their `--key value` form.
 
-A Config is a frozen, keyword-only dataclass with a sentence under each field; the command line, its help, MLproject and the
-run's parameters are all read off it.
+A Config is a frozen, keyword-only dataclass with a sentence under each field. The command line, its help, MLproject and the
+run's parameters are all derived from it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from w2s_mlflow.exceptions import ConfigError, flag, must, unknown
 
 C = TypeVar("C")
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-"""How a switch is written."""
+"""Accepted spellings of a boolean option."""
 
 
 # --- declared options -------------------------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "n
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """What a number must be: at least `ge`, above `gt`, at most `le`, below `lt`."""
+    """Limits of a number: at least `ge`, above `gt`, at most `le`, below `lt`."""
 
     ge: float | None = None
     gt: float | None = None
@@ -39,7 +39,7 @@ class Bounds:
     lt: float | None = None
 
     def hold(self, value: float) -> bool:
-        """Whether `value` lies within."""
+        """Return whether `value` lies within the bounds."""
         return (
             (self.ge is None or value >= self.ge)
             and (self.gt is None or value > self.gt)
@@ -48,7 +48,7 @@ class Bounds:
         )
 
     def rule(self) -> str:
-        """The bounds in words: "at least 1", "in [0, 1]"."""
+        """Return the bounds in words: "at least 1", "in [0, 1]"."""
         low, high = (one if one is not None else other for one, other in ((self.ge, self.gt), (self.le, self.lt)))
         if high is None:
             return f"at least {low:g}" if self.ge is not None else f"above {low:g}"
@@ -57,7 +57,7 @@ class Bounds:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What is declared of an option beside its name, type and default; see `option`."""
+    """Declaration of an option beyond its name, type and default; see `option`."""
 
     bounds: Bounds = Bounds()
     unset: str = "auto"
@@ -67,7 +67,7 @@ class Declared:
 
 
 UNSET = ("", "none", "None")
-"""How None is written for every option that has it, beside the word of its own."""
+"""Spellings of None accepted for every option that can be None, besides the option's own `unset` word."""
 
 
 def option(
@@ -82,17 +82,17 @@ def option(
     former_values: Mapping[str, Any] | None = None,
     **bounds: float,
 ) -> Any:
-    """A field of a Config, with all that is declared of it. Legal words stand in its type, a Literal.
+    """Return a Config field with its declaration. A field with a fixed set of legal words lists them in its type, a Literal.
 
     Args:
-        result: False keeps it out of the fingerprint.
-        loss_options: it takes the options of the loss, which are written like any other.
-        introduced: for an option that is newer than its Config, the value that acts as the code did before it: while it has
-            this value it adds nothing to a fingerprint, so that older results stay what they are.
-        unset: how None is written: `auto` where a default takes its place, `none` where it switches something off.
-        lookup: (value, name of the option) -> anything; raises ConfigError for a name that does not exist.
-        formerly: the option's name in earlier versions, still understood.
-        former_values: words of earlier versions, still understood, and what they are now.
+        result: False keeps the option out of the fingerprint.
+        loss_options: the field holds the options of the loss; on the command line they are written like any other option.
+        introduced: for an option newer than its Config, the value that reproduces the behaviour before the option existed.
+            While the option has this value it adds nothing to a fingerprint, so older results stay valid.
+        unset: how None is written: `auto` if a default replaces it, `none` if it switches a feature off.
+        lookup: function of (value, option name), called for validation; raises ConfigError for a name that does not exist.
+        formerly: the option's former name, still accepted.
+        former_values: former values, still accepted, mapped to their present values.
         bounds: `ge`, `gt`, `le`, `lt` (see Bounds).
     """
     declared = Declared(
@@ -108,11 +108,11 @@ def option(
 
 @typing.dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
 def checked_dataclass(cls: type[C]) -> type[C]:
-    """A frozen, keyword-only dataclass whose values are held against their declarations before anything else sees them.
+    """Return `cls` as a frozen, keyword-only dataclass that validates its values on construction.
 
-    From Python as from the command line: `Config(epochs=2.5)` raises the ConfigError of `--epochs 2.5`, an option of the loss
-    may stand beside the others (`Config(alpha=0.6)`), and former names are understood. A class whose options are not written
-    `--name value` says how in `WRITTEN`, with {} for the name.
+    Python and the command line behave alike: `Config(epochs=2.5)` raises the same ConfigError as `--epochs 2.5`, options of the
+    loss may be given directly (`Config(alpha=0.6)`), and former names are accepted. A class whose options are not spelled
+    `--name value` sets `WRITTEN`, a format string with {} for the name.
     """
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     assign = made.__init__
@@ -126,7 +126,7 @@ def checked_dataclass(cls: type[C]) -> type[C]:
 
 
 def parse(cls: type[C], values: Mapping[str, Any]) -> C:
-    """A Config from texts (the command line) or values (a sweep). Raises ConfigError for what is not legal."""
+    """Return a Config from texts (the command line) or values (a sweep). Raises ConfigError for an illegal name or value."""
     names = _present_names(
         declarations(typing.cast(Any, cls)), {name.replace("-", "_"): value for name, value in values.items()}
     )
@@ -134,7 +134,7 @@ def parse(cls: type[C], values: Mapping[str, Any]) -> C:
 
 
 def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by field; what is no field but an option of some loss goes to the field marked `loss_options`."""
+    """Return checked values by field; names that are not fields but options of a loss go to the field marked `loss_options`."""
     fields, nested = declarations(cls), _nested(cls)
     known: dict[str, Any] = {}
     of_loss: dict[str, Any] = {}
@@ -161,7 +161,7 @@ def _present_names(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
 
 
 def _spread(values: Mapping[str, Any], nested: str | None) -> Iterator[tuple[str, Any]]:
-    """Names and values one by one, those of a loss also where they were given together as a mapping."""
+    """Yield (name, value) pairs; options of a loss that were given as one mapping are yielded one by one."""
     for name, value in values.items():
         if name != nested:
             yield name, value
@@ -182,7 +182,7 @@ def _nested(cls: type) -> str | None:
 
 @functools.cache
 def declarations(cls: type) -> dict[str, tuple[Any, Declared]]:
-    """The type and the declaration of each option of a Config by name."""
+    """Return the type and declaration of each option of a Config, by name."""
     hints = typing.get_type_hints(cls)
     fields = dataclasses.fields(typing.cast(Any, cls))
     return {field.name: (hints[field.name], field.metadata.get("declared", Declared())) for field in fields}
@@ -190,7 +190,7 @@ def declarations(cls: type) -> dict[str, tuple[Any, Declared]]:
 
 @functools.cache
 def loss_options() -> dict[str, tuple[Any, Declared]]:
-    """Every option that some loss has, with its type and declaration."""
+    """Return the options of all losses, with their types and declarations."""
     found: dict[str, tuple[Any, Declared]] = {}
     for name in registry.plugins("losses"):
         found |= declarations(registry.plugin("losses", name, "--loss").Options)
@@ -198,7 +198,7 @@ def loss_options() -> dict[str, tuple[Any, Declared]]:
 
 
 def losses_with(name: str) -> list[str]:
-    """The losses that have an option of this name."""
+    """Return the losses that have an option of this name."""
     return [
         loss for loss in registry.plugins("losses") if name in declarations(registry.plugin("losses", loss, "--loss").Options)
     ]
@@ -210,21 +210,21 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def choices(kind: Any, declared: Declared) -> tuple[str, ...]:
-    """The words that an option may be; none where it is a number, or any text."""
+    """Return the legal words of an option; empty if it is a number or free text."""
     inner, optional = _inner(kind)
     legal = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
     return (*legal, *([declared.unset] if optional else [])) if legal else ()
 
 
 def _inner(kind: Any) -> tuple[Any, bool]:
-    """A type without None, and whether it has None."""
+    """Return a type without None, and whether None was part of it."""
     if typing.get_origin(kind) not in (typing.Union, types.UnionType):
         return kind, False
     return next(arm for arm in typing.get_args(kind) if arm is not type(None)), True
 
 
 def _read(cls: type, name: str, value: Any) -> Any:
-    """A value as it is written on the command line, in its own type; what cannot be read is left for `check` to refuse."""
+    """Convert a command-line text to the option's type; unreadable text is returned unchanged, for `check` to reject."""
     kind, declared = declarations(cls).get(name) or loss_options().get(name) or (str, Declared())
     inner, optional = _inner(kind)
     if not isinstance(value, str):
@@ -241,10 +241,10 @@ def _read(cls: type, name: str, value: Any) -> Any:
 
 
 def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
-    """The value, if it is legal: of its type, one of its words, within its bounds, and a name that exists.
+    """Return the value if it is legal: of the right type, one of the legal words, within the bounds, an existing name.
 
     Raises:
-        ConfigError: it is not; names the option, the rule and the value.
+        ConfigError: the value is illegal; the message names the option, the rule and the value.
     """
     inner, optional = _inner(kind)
     value = declared.former_values.get(value, value) if isinstance(value, str) else value
@@ -266,16 +266,16 @@ def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
     return value
 
 
-# --- as values --------------------------------------------------------------------------------------------------------
+# --- plain values -----------------------------------------------------------------------------------------------------
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """The resolved Config as plain values, the loss's options in their own field."""
+    """Return the resolved Config as plain values, with the loss's options nested in their own field."""
     return dataclasses.asdict(config)
 
 
 def flat(config: Any) -> dict[str, Any]:
-    """What changes the result, as MLflow parameters: one level, the loss's options under their own names."""
+    """Return the result options as MLflow parameters: one flat level, the loss's options under their own names."""
     values = result_options(config)
     for field in dataclasses.fields(config):
         if field.metadata.get("loss_options"):
@@ -284,7 +284,7 @@ def flat(config: Any) -> dict[str, Any]:
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """The part of a Config that enters a fingerprint: the fields that change the result, without newer ones as introduced."""
+    """Return the fields that enter the fingerprint: the result options except those equal to their `introduced` value."""
     found = _without_introduced(config, result_options(config))
     for field in dataclasses.fields(config):
         if field.metadata.get("loss_options") and config.loss:
@@ -294,7 +294,7 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 def _without_introduced(owner: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """`values` of the fields of a dataclass without those that are what they were when they were introduced."""
+    """Return `values` without the fields of `owner` that equal their `introduced` value."""
     introduced = {
         field.name: field.metadata["introduced"] for field in dataclasses.fields(owner) if "introduced" in field.metadata
     }
@@ -302,14 +302,14 @@ def _without_introduced(owner: Any, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def result_options(config: Any) -> dict[str, Any]:
-    """The fields that change the result, which are the run's parameters."""
+    """Return the fields that affect the result; they are the run's parameters."""
     neutral = {field.name for field in dataclasses.fields(config) if not field.metadata.get("result", True)}
     return {name: value for name, value in as_dict(config).items() if name not in neutral}
 
 
 @functools.cache
 def sentences(cls: type) -> dict[str, str]:
-    """The sentence under each field of a dataclass and of those it extends, its documentation on the command line."""
+    """Return the sentence under each field of a dataclass and its bases: the option's help on the command line."""
     found: dict[str, str] = {}
     for owner in (one for one in reversed(cls.__mro__) if dataclasses.is_dataclass(one)):
         body = ast.parse(inspect.getsource(owner)).body[0]

@@ -1,6 +1,6 @@
-"""What a prediction is worth: pure numpy, (probabilities_NC, gold_N) -> float, named as in scikit-learn.
+"""Metrics of predictions: pure numpy, (probabilities_NC, gold_N) -> float, named as in scikit-learn.
 
-`*_score` is better high, `*_loss` and `*_error` better low. Undefined values are NaN, never a guess.
+Higher is better for `*_score`, lower for `*_loss` and `*_error`. Undefined values are NaN.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from scipy import optimize
 from scipy.stats import rankdata
 
 COLDEST, HOTTEST = 0.05, 20.0
-"""The temperature is searched for between these: on rows that are all right, the likeliest would be 0."""
+"""Search range of the temperature: without it, the optimum would be 0 if every prediction is right."""
 
 BINS = 10
 
 
 def accuracy_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Share of rows whose most probable class is the gold one; a tie goes to the lower class."""
-    if not np.isfinite(probabilities_NC).all():  # a model that diverged chooses nothing
+    """Return the share of rows whose most probable class is the gold one; a tie goes to the lower class."""
+    if not np.isfinite(probabilities_NC).all():  # a diverged model has no most probable class
         return float("nan")
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.asarray(gold_N)))
 
 
 def agreement_score(probabilities_NC: ArrayLike, others_NC: ArrayLike) -> float:
-    """Share of rows on which two tables of probabilities, row for row, have the same most probable class."""
+    """Return the share of rows on which two tables, in the same row order, have the same most probable class."""
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.argmax(others_NC, axis=1)))
 
 
 def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Area under the ROC curve of P(class 1), ties counted half (Mann-Whitney); NaN for C > 2 or one class only."""
+    """Return the area under the ROC curve of P(class 1), ties counted half (Mann-Whitney); NaN for C > 2 or one class only."""
     probabilities, gold = np.asarray(probabilities_NC), np.asarray(gold_N)
     positives = int((gold == 1).sum())
     negatives = len(gold) - positives
@@ -43,14 +43,14 @@ def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
 
 
 def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Mean squared distance of the probabilities from the truth, sum over classes / 2, so that C = 2 gives the usual one."""
+    """Return the mean squared error of the probabilities, summed over classes and halved: the usual Brier score for C = 2."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
     truth = np.eye(probabilities.shape[1])[gold]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)
 
 
 def expected_calibration_error(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """|confidence - accuracy| averaged over ten equal-width bins of confidence, weighted by their rows (Guo et al. 2017)."""
+    """Return |confidence - accuracy| averaged over ten equal-width confidence bins, weighted by rows (Guo et al. 2017)."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
     if not np.isfinite(probabilities).all():
         return float("nan")
@@ -67,17 +67,17 @@ REPORTED: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "brier": brier_score_loss,
     "ece": expected_calibration_error,
 }
-"""What each run says of a split with gold, by its name in MLflow."""
+"""Metrics that each run reports for a split with gold, by their name in MLflow."""
 
 
 def report(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> dict[str, float]:
-    """Every metric of `REPORTED` that is defined here."""
+    """Return every metric of `REPORTED` that is defined for these predictions."""
     found = {name: metric(probabilities_NC, gold_N) for name, metric in REPORTED.items()}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def temperature(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """The T at which softmax(log p / T) has the least cross-entropy with the gold classes; above 1, p is too sure."""
+    """Return the T at which softmax(log p / T) has the lowest cross-entropy with the gold; T > 1 means p is overconfident."""
     log_p_NC = np.log(np.maximum(np.asarray(probabilities_NC, dtype=np.float64), np.finfo(np.float32).tiny))
     gold_N = np.asarray(gold_N)
 

@@ -1,4 +1,4 @@
-"""The records that stages exchange: examples, soft labels, predictions, debates, and the gold that only evaluators read.
+"""Records that stages exchange: examples, soft labels, predictions, debates, and gold, which only evaluators read.
 
 Tables are joined by id, never by row order; a join that loses or doubles a row is an error. Shape legend: N rows, C classes.
 """
@@ -21,11 +21,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question, without its answer: what student code may see.
+    """One question without its answer: all that student code may see.
 
-    `segments` is the text, kept apart so that encoders get pairs; `candidates` are the answers to choose from (head
+    `segments` is the text, kept in parts so that encoders can read pairs; `candidates` are the answers to choose from (head
     `choose`: one word each; head `compare`: response A and response B). Rows of one `group` (same premise, passage,
-    position, ...) never stand on two sides of a split.
+    position, ...) are always on the same side of a split.
     """
 
     id: str
@@ -35,38 +35,38 @@ class Example:
 
 
 GIVEN = "labels/given.parquet"
-"""The artifact with the labels from outside that a student was trained on."""
+"""Artifact path of the externally supplied labels that a student was trained on."""
 NO_LABEL = -1
-"""The label of a row whose truth nobody knows."""
+"""Label of a row without ground truth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An example and its gold label, an index into the classes or NO_LABEL. Only `splits.pool` sees rows."""
+    """An example and its gold label, a class index or NO_LABEL."""
 
     example: Example
     label: int
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """What else the source says of it, such as a puzzle's rating; no model is shown it, and no digest has it."""
+    """Further facts from the source, such as a puzzle's rating. They are shown to no model and enter no digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A task's labelled rows: the training part, and the held-out part that `selection` and `test` come from."""
+    """A task's labelled rows: the training part, and the held-out part from which `selection` and `test` are cut."""
 
     train: tuple[Row, ...]
     heldout: tuple[Row, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """How many rows of the source are not here, by the reason why (an illegal move, a text with two labels, ...)."""
+    """Number of excluded rows of the source by reason (an illegal move, a text with two labels, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a side decides as it does: what its judge, model or person, is shown.
+    """A side's explanation of its decision, shown to the judge (a model or a person).
 
     Attributes:
         text: the evidence or the rationale in words.
-        pieces: of an extractive one, which pieces of the question, in the order drawn; of a generative one none.
+        pieces: extractive explanation: indices of the question's spans, in the order drawn; generative one: empty.
     """
 
     text: str
@@ -91,29 +91,29 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Debate:
-    """One question with its two sides in one order, as a judge sees it; there is no ground truth in it."""
+    """One question with its two sides in one order, as a judge sees it; it contains no ground truth."""
 
     question: Example
     first: Side
     second: Side
 
     def swapped(self) -> Debate:
-        """The same debate in the other order."""
+        """Return the same debate with the sides in the other order."""
         return Debate(self.question, self.second, self.first)
 
     def order(self) -> str:
-        """`strong,weak` or `weak,strong`."""
+        """Return `strong,weak` or `weak,strong`."""
         return f"{self.first.name},{self.second.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge says of one debate in one order.
+    """A judge's verdict on one debate in one order.
 
     Attributes:
-        log_odds: that the side shown first wins; None where there is no verdict.
-        order: that of `Debate.order`.
-        cost: tokens paid for, 0 where nothing is.
+        log_odds: log-odds that the side shown first wins; None if the judge gave no verdict.
+        order: the order of the sides, as `Debate.order` returns it.
+        cost: number of tokens paid for; 0 for a judge that is free.
     """
 
     log_odds: float | None
@@ -123,18 +123,18 @@ class Verdict:
 
 
 class JoinError(ValueError):
-    """Two tables that should hold the same ids do not."""
+    """Two tables that should hold the same ids hold different ones."""
 
 
 class NoLabelError(ValueError):
-    """Ground truth was asked for where there is none."""
+    """Ground truth was requested for rows that have none."""
 
 
 def positions(ids: Sequence[str], wanted: Sequence[str]) -> Ints:
-    """Row numbers in `ids` of each id in `wanted`, in that order.
+    """Return the row number in `ids` of each id in `wanted`, in that order.
 
     Raises:
-        JoinError: an id stands twice in `ids`, or one of `wanted` is missing.
+        JoinError: an id occurs twice in `ids`, or one of `wanted` is missing.
     """
     index = {id_: row for row, id_ in enumerate(ids)}
     if len(index) != len(ids):
@@ -148,7 +148,7 @@ def positions(ids: Sequence[str], wanted: Sequence[str]) -> Ints:
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Class probabilities by id, what a supervisor says of `transfer`. `probabilities_NC` is float32."""
+    """Class probabilities by id, such as a supervisor's weak labels of `transfer`. `probabilities_NC` is float32."""
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
@@ -159,18 +159,18 @@ class SoftLabels:
         assert self.probabilities_NC.ndim == 2 and len(self.probabilities_NC) == rows == len(self.groups)
 
     def of(self, ids: Sequence[str]) -> Floats:
-        """The probabilities of `ids`, in their order, (len(ids), C). Raises JoinError for an id without a label."""
+        """Return the probabilities of `ids`, in their order, (len(ids), C). Raises JoinError for an id without a label."""
         return self.probabilities_NC[positions(self.ids, ids)]
 
     def hardened(self) -> SoftLabels:
-        """The same rows with all probability on the most probable class, the first of equal ones."""
+        """Return the same rows with all probability on the most probable class; ties go to the first."""
         return replace(
             self,
             probabilities_NC=np.eye(self.probabilities_NC.shape[1], dtype=np.float32)[self.probabilities_NC.argmax(axis=1)],
         )
 
     def at_temperature(self, temperature: float) -> SoftLabels:
-        """The same rows with softmax(log p / temperature): less sure above 1, surer below; a probability of 0 stays 0."""
+        """Return softmax(log p / temperature) of the same rows: softer above 1, sharper below; a probability of 0 stays 0."""
         with np.errstate(divide="ignore"):
             scaled_NC = np.log(self.probabilities_NC, dtype=np.float64) / temperature
         scaled_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
@@ -178,7 +178,7 @@ class SoftLabels:
         return replace(self, probabilities_NC=tempered_NC)
 
     def write(self, path: Path) -> None:
-        """Write the table as parquet: id, group, probabilities list<float32>[C]. Gold is never in it."""
+        """Write the table as parquet: id, group, probabilities list<float32>[C]. Gold is never written."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -192,15 +192,15 @@ class SoftLabels:
 
 @dataclass(frozen=True)
 class Predictions(SoftLabels):
-    """A model's probabilities on one split, with the gold beside it where the evaluator has read it. `gold_N` is int64."""
+    """A model's probabilities on one split, with the gold if the evaluator has read it. `gold_N` is int64."""
 
     gold_N: Ints | None = None
 
     def aligned(self, ids: Sequence[str]) -> Predictions:
-        """The same table with its rows in the order of `ids`.
+        """Return the same table with its rows in the order of `ids`.
 
         Raises:
-            JoinError: the two do not hold exactly the same ids.
+            JoinError: the table and `ids` do not hold exactly the same ids.
         """
         rows = positions(self.ids, ids)
         if not len(set(ids)) == len(ids) == len(self.ids):
@@ -210,17 +210,17 @@ class Predictions(SoftLabels):
         return Predictions(tuple(ids), groups, self.probabilities_NC[rows], gold_N)
 
     def correct_N(self) -> NDArray[np.float64]:
-        """1.0 where the most probable class is the gold one, else 0.0, (N,)."""
+        """Return 1.0 where the most probable class is the gold one, else 0.0, (N,)."""
         assert self.gold_N is not None, "these predictions have not been scored"
         return np.asarray(self.probabilities_NC.argmax(axis=1) == self.gold_N, dtype=np.float64)
 
     def with_gold(self, gold_N: Ints) -> Predictions:
-        """The same table with the evaluator's gold beside it, row for row."""
+        """Return the same table with the evaluator's gold, given in the same row order."""
         return replace(self, gold_N=gold_N)
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read what `SoftLabels.write` or `Predictions.write` wrote."""
+    """Return the predictions in a file of `SoftLabels.write`, without gold."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path).combine_chunks()
@@ -241,7 +241,7 @@ def write_gold(path: Path, ids: Sequence[str], gold_N: Ints) -> None:
 
 
 def read_gold(path: Path, ids: Sequence[str]) -> Ints:
-    """The gold of `ids`, in their order, (N,) int64, from what `write_gold` wrote. Raises JoinError for one without."""
+    """Return the gold of `ids`, in their order, (N,) int64, from a file of `write_gold`. Raises JoinError for a missing id."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
@@ -250,7 +250,7 @@ def read_gold(path: Path, ids: Sequence[str]) -> Ints:
 
 
 class Gold:
-    """Ground truth by id, held by the evaluator; each read is counted under its split and its reason.
+    """Ground truth by id, held by the evaluator; each read is counted by split and reason.
 
     Reasons: `supervision` (a supervisor's own training), `ceiling`, `report`, `probe`, `control`, `oracle`, `debate`, `errors`.
     """
@@ -260,10 +260,10 @@ class Gold:
         self.reads: Counter[tuple[str, str]] = Counter()
 
     def read(self, examples: Iterable[Example], *, split: str, reason: str) -> Ints:
-        """The labels of `examples`, (N,) int64, counted as N reads of `split` for `reason`.
+        """Return the labels of `examples`, (N,) int64, and count them as N reads of `split` for `reason`.
 
         Raises:
-            NoLabelError: one of them has none.
+            NoLabelError: an example has no label.
         """
         labels_N = np.array([self._labels[example.id] for example in examples], dtype=np.int64)
         if missing := int((labels_N == NO_LABEL).sum()):
@@ -272,14 +272,14 @@ class Gold:
         return labels_N
 
     def known(self, examples: Iterable[Example]) -> bool:
-        """Whether any of `examples` has a label; none is read."""
+        """Return whether any of `examples` has a label; this is not counted as a read."""
         return any(self._labels[example.id] != NO_LABEL for example in examples)
 
     def ledger(self) -> dict[str, int]:
-        """The counts so far, as {"split/reason": rows read}."""
+        """Return the counts so far, as {"split/reason": rows read}."""
         return {f"{split}/{reason}": count for (split, reason), count in sorted(self.reads.items())}
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values, equal text."""
+    """Return JSON with sorted keys and no spaces, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

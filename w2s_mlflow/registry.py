@@ -1,4 +1,4 @@
-"""Plug-ins: the file name is the registry."""
+"""Plug-in registry: a plug-in is a file in its package and is named after the file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from w2s_mlflow.exceptions import unknown
 
 @functools.cache
 def plugins(package: str) -> tuple[str, ...]:
-    """The names of the plug-in files in `w2s_mlflow/<package>`; files with a leading underscore are their private rooms."""
+    """Return the names of the plug-in files in `w2s_mlflow/<package>`; files with a leading underscore are private."""
     folder = importlib.import_module(f"w2s_mlflow.{package}")
     return tuple(sorted(name for _, name, _ in pkgutil.iter_modules(folder.__path__) if not name.startswith("_")))
 
 
 def plugin(package: str, name: str, option: str) -> types.ModuleType:
-    """The plug-in `w2s_mlflow/<package>/<name>.py`. Raises ConfigError that names `option` where there is none."""
+    """Return the plug-in module `w2s_mlflow/<package>/<name>.py`. Raises ConfigError naming `option` if there is none."""
     if name not in plugins(package):
         raise unknown(option, name, plugins(package))
     return importlib.import_module(f"w2s_mlflow.{package}.{name}")

@@ -1,4 +1,4 @@
-"""PGR with its interval, paired tests, Holm: pure numpy and scipy.
+"""PGR and its interval, paired tests, Holm's correction: pure numpy and scipy.
 
 Shape legend: S seeds, G test groups. Intervals are at 95% unless `level` says otherwise.
 """
@@ -15,19 +15,19 @@ from scipy import optimize, stats
 
 LEVEL = 0.95
 ROUNDING = 1e-12
-"""Differences of accuracies below this are the noise of floating point."""
+"""Differences of accuracies below this are floating-point noise."""
 OK, UNDETERMINED = "ok", "undetermined"
 
 Floats = NDArray[np.float64]
 
 
 def pgr(weak: float, student: float, ceiling: float) -> float:
-    """Performance gap recovered (eq. 3): (P_ws - P_w) / (P_s - P_w); NaN where floor and ceiling are equal."""
+    """Return the performance gap recovered (eq. 3): (P_ws - P_w) / (P_s - P_w); NaN if floor and ceiling are equal."""
     return (student - weak) / (ceiling - weak) if ceiling != weak else math.nan
 
 
 def near_chance(accuracy: float, majority: float, rows: int) -> bool:
-    """Whether an accuracy on `rows` rows is within two standard errors of what the most frequent class alone gives, or below.
+    """Return whether an accuracy on `rows` rows is at most two standard errors above that of the majority class.
 
     Args:
         majority: the share of the most frequent class, in [0, 1].
@@ -38,7 +38,7 @@ def near_chance(accuracy: float, majority: float, rows: int) -> bool:
 class PGR(NamedTuple):
     """PGR with its interval. `status` is `undetermined` unless the interval of the gap P_s - P_w lies above zero.
 
-    With a ceiling below its floor a worse student would have the higher PGR.
+    If the ceiling were below the floor, a worse student would have a higher PGR.
     """
 
     point: float
@@ -50,7 +50,7 @@ class PGR(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A mean with its interval and the degrees of freedom behind it."""
+    """A mean with its interval and its degrees of freedom."""
 
     mean: float
     low: float
@@ -58,7 +58,7 @@ class Interval(NamedTuple):
     df: float
 
     def named(self, name: str) -> dict[str, float]:
-        """The mean and its bounds, as tables and metrics name them."""
+        """Return the mean and its bounds under the names used in tables and metrics."""
         return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
@@ -69,17 +69,17 @@ def pgr_interval(
     groups: ArrayLike,
     level: float = LEVEL,
 ) -> PGR:
-    """PGR over seeds with Fieller's interval: all theta for which mean(ws - w) - theta mean(s - w) could be zero.
+    """Return PGR over seeds with Fieller's interval: all theta for which mean(ws - w) - theta mean(s - w) could be zero.
 
-    The variance is two-way clustered (seeds + test groups - cells) with Satterthwaite's degrees of freedom; with a single
-    seed it is that of the test groups alone, and says nothing of other seeds.
+    The variance is two-way clustered (seeds + test groups - cells) with Satterthwaite's degrees of freedom. With a single
+    seed it covers the test groups alone and does not generalise to other seeds.
 
     Args:
         weak, student, ceiling: per seed, the correctness (0 or 1) of each test row, all in the same order.
         groups: the group of each test row.
 
     Returns:
-        The point from the means; bounds are infinite where the gap could be zero or less.
+        The point estimate is computed from the means; bounds are infinite if the gap could be zero or less.
     """
     weak_SN, student_SN, ceiling_SN = (np.asarray(rows, dtype=np.float64) for rows in (weak, student, ceiling))
     gain_SG, sizes_G = _by_group(student_SN - weak_SN, groups)
@@ -91,7 +91,7 @@ def pgr_interval(
         return PGR(point, -math.inf, math.inf, UNDETERMINED, seeds, n_groups)
 
     def excess(theta: float) -> float:
-        """Negative where theta is inside the interval."""
+        """Return a negative number if theta is inside the interval."""
         found = clustered_mean(gain_SG - theta * gap_SG, sizes_G, level)
         return max(found.low, -found.high)
 
@@ -99,10 +99,10 @@ def pgr_interval(
 
 
 def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL) -> Interval:
-    """The mean over rows of sums per (seed, group) cell, with its two-way clustered t interval.
+    """Return the mean over rows, from sums per (seed, group) cell, with its two-way clustered t interval.
 
-    Var = V_seeds + V_groups - V_cells (Cameron, Gelbach & Miller 2011, eq. 2.9), not below either of the first two; degrees
-    of freedom by Satterthwaite. One seed: V_groups alone. One group: nothing can be said, the bounds are infinite.
+    Var = V_seeds + V_groups - V_cells (Cameron, Gelbach & Miller 2011, eq. 2.9), at least the larger of the first two; degrees
+    of freedom by Satterthwaite. One seed: V_groups alone. One group: the bounds are infinite.
     """
     cells, sizes = np.asarray(cells_SG, dtype=np.float64), np.asarray(sizes_G, dtype=np.float64)
     seeds, groups = cells.shape
@@ -122,13 +122,13 @@ def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL
 
 
 def group_interval(values_N: ArrayLike, groups: ArrayLike, level: float = LEVEL) -> Interval:
-    """The mean of one value per row with its t interval, rows of one group taken together."""
+    """Return the mean of one value per row with its t interval, clustered by group."""
     cells_SG, sizes_G = _by_group(np.asarray(values_N, dtype=np.float64)[None], groups)
     return clustered_mean(cells_SG, sizes_G, level)
 
 
 def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """The mean of one value per seed with its t interval; bounds are NaN for a single value."""
+    """Return the mean of one value per seed with its t interval; the bounds are NaN for a single value."""
     found = np.asarray(values, dtype=np.float64)
     if len(found) < 2:
         return Interval(float(found.mean()), math.nan, math.nan, 0)
@@ -136,9 +136,9 @@ def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
-    """The median, and the narrowest pair of order statistics that covers it at `level` whatever the distribution.
+    """Return the median and the narrowest pair of order statistics that covers it at `level`, whatever the distribution.
 
-    Below 6 values there is none at 95%, and the bounds are NaN (Conover 1999, section 3.2).
+    At 95% no such pair exists below 6 values, and the bounds are NaN (Conover 1999, section 3.2).
     """
     found = np.sort(np.asarray(values, dtype=np.float64))
     rank = int(stats.binom.ppf((1 - level) / 2, len(found), 0.5))
@@ -148,7 +148,7 @@ def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, flo
 
 
 class PairedTest(NamedTuple):
-    """A paired t-test of method minus baseline, with the interval of the difference and Cohen's d_z."""
+    """Paired t-test of method minus baseline, with the interval of the difference and Cohen's d_z."""
 
     t: float
     p: float
@@ -160,10 +160,10 @@ class PairedTest(NamedTuple):
 
 
 def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) -> PairedTest:
-    """scipy.stats.ttest_rel of `method` against `baseline`, one value per unit (a seed or a task), matched by position.
+    """Run scipy.stats.ttest_rel of `method` against `baseline`, one value per unit (a seed or a task), matched by position.
 
-    Where all differ by the same, or not at all, all but the mean is NaN: of counts of right answers over few seeds this is
-    common, and says nothing of the spread over others.
+    If all differences are equal, every field but n and the mean is NaN. This is common for accuracies over few seeds, and
+    does not mean that other seeds would not vary.
 
     Raises:
         ValueError: fewer than two pairs, or unequal lengths.
@@ -182,14 +182,14 @@ def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) 
 
 
 def wilcoxon_p(baseline: ArrayLike, method: ArrayLike) -> float:
-    """Two-sided Wilcoxon signed-rank p of matched pairs; at n = 5 it cannot be below .0625."""
+    """Return the two-sided Wilcoxon signed-rank p of matched pairs; at n = 5 it is at least .0625."""
     difference = np.asarray(method, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    ranked = np.round(difference / ROUNDING) * ROUNDING  # equal differences share a rank, whatever floating point makes of them
+    ranked = np.round(difference / ROUNDING) * ROUNDING  # differences that are equal up to rounding share a rank
     return float(stats.wilcoxon(ranked).pvalue) if ranked.any() else 1.0
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Holm's step-down adjusted p-values, in the order given; NaN stays NaN and is not counted."""
+    """Return Holm's step-down adjusted p-values, in the order given; NaN stays NaN and is not counted."""
     p = np.asarray(p_values, dtype=np.float64)
     tested = np.flatnonzero(np.isfinite(p))
     order = tested[np.argsort(p[tested], kind="stable")]
@@ -200,7 +200,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def _by_group(values_SN: Floats, groups: ArrayLike) -> tuple[Floats, Floats]:
-    """Sums per seed and group, (S, G), and the rows of each group, (G,)."""
+    """Return the sums per seed and group, (S, G), and the number of rows of each group, (G,)."""
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.stack([np.bincount(index, weights=values) for values in values_SN]).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)
@@ -217,12 +217,12 @@ def _t_interval(mean: float, variance: float, df: float, level: float) -> Interv
 
 
 def _edge(excess: Callable[[float], float], point: float, direction: float) -> float:
-    """Where `excess` turns positive on one side of the point estimate; infinite if it never does."""
+    """Return where `excess` turns positive on one side of the point estimate; infinite if it never does."""
     step = 1.0
     while excess(point + direction * step) <= 0:
         step *= 2
         if step > 1e9:
             return direction * math.inf
-    if excess(point) >= 0:  # no variance at all: the interval is the point
+    if excess(point) >= 0:  # zero variance: the interval is the point
         return point
     return float(optimize.brentq(excess, point, point + direction * step))

@@ -1,1 +1,1 @@
-"""From finished runs to frames, tables, figures and a report."""
+"""Build frames, tables, figures and a report from finished runs."""

@@ -1,4 +1,4 @@
-"""An analysis: which runs are looked at, and the tables, figures and report that are made from them."""
+"""Select the runs of an analysis, and write their tables, figures and report."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 
 VERSION = 1
 STAGES = ("supervisor", "ceiling", "student", "link", "generative", "rule", "probe", "errors", "facilitate", "debate", "align")
-"""Whose runs are looked at."""
+"""Stages whose runs are analysed."""
 
 
 @checked_dataclass
 class Config:
-    """What to analyse."""
+    """Options that select the runs to analyse."""
 
     filter: str = ""
-    """MLflow's own filter string, such as "params.task = 'chess'"; nothing takes every finished run."""
+    """MLflow filter string that selects runs, such as "params.task = 'chess'". Empty: all finished runs."""
     experiments: str = ""
-    """Experiments by name, with commas between them; nothing takes the one in use."""
+    """Names of the experiments to analyse, separated by commas. Empty: the current experiment."""
     coded: str | None = option(default=None, unset="none")
-    """The CSV of the table error_examples with its column `coded` filled in by a person, where it is."""
+    """CSV file of the table error_examples with its column `coded` filled in by a person; `none`: no annotations."""
 
 
 def pull(config: Config) -> list[Result]:
-    """The finished runs that the options select, the oldest first.
+    """Return the finished runs that the options select, the oldest first, and then the runs that they depend on.
 
     Raises:
-        ConfigError: there is no student or rule among them, or an option names nothing.
+        ConfigError: no student or rule is selected, or an option names something unknown.
     """
     from w2s_mlflow.tracking import results, run_cache
     from w2s_mlflow.tracking.backend import server
@@ -61,24 +61,24 @@ def pull(config: Config) -> list[Result]:
 
 
 def load_complete(found: Iterable[Result]) -> list[Result]:
-    """The runs with all they were trained from or are reported against, which a filter on methods leaves out."""
+    """Add all runs that these were trained from or are compared with; a filter on methods leaves them out."""
     from w2s_mlflow.tracking import results
 
     chosen = {result.run_id: result for result in found}
     waiting = list(chosen.values())
     while missing := {run_id for result in waiting for _, run_id in selection.links(result)} - chosen.keys():
         waiting = [results.result(run, reused=True) for run in results.by_id(missing)]
-        chosen |= {result.run_id: result for result in waiting}  # one that was deleted for good is not among them
+        chosen |= {result.run_id: result for result in waiting}  # without those deleted permanently
     return list(chosen.values())
 
 
 def load(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
-    """The frames that tables and figures are made from, with what a person says of errors (analysis/coded_errors.py)."""
+    """Build the frames for tables and figures, with the error types that a person assigned (analysis/coded_errors.py)."""
     return frames.frames(load_complete(found), codes)
 
 
 def record(frames: Frames, recorder: Recorder) -> None:
-    """Write every table with rows, every figure with panels and the report as artifacts, and the aggregates as metrics."""
+    """Log the non-empty tables and figures and the report as artifacts, and the aggregates as metrics."""
     tables = {}
     for name in registry.plugins("tables"):
         plugin = registry.plugin("tables", name, "table")
@@ -86,14 +86,14 @@ def record(frames: Frames, recorder: Recorder) -> None:
         if len(table):
             recorder.text(f"tables/{name}.csv", table.to_csv(index=False))
             recorder.text(f"tables/{name}.md", f"{plugin.CAPTION}\n\n{report.markdown(table)}")
-            if len(table) <= report.ROWS:  # longer ones are not for print
+            if len(table) <= report.ROWS:  # longer tables are not meant for print
                 recorder.text(f"tables/{name}.tex", report.latex(table))
     recorder.text("report.html", report.html(frames, tables, _figures(frames, recorder)))
     recorder.metrics(aggregates(tables["pgr"][0]))
 
 
 def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
-    """Write the figures; name, SVG and caption of each."""
+    """Write the figures; return the name, SVG and caption of each."""
     from w2s_mlflow.figures import _interactive
 
     found = []
@@ -105,7 +105,7 @@ def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
         file = recorder.directory / "figures" / f"{name}.png"
         file.parent.mkdir(exist_ok=True)
         drawn.savefig(file, dpi=150)
-        drawn.set_layout_engine("none")  # it is laid out: not once more for the SVG
+        drawn.set_layout_engine("none")  # keep the layout of the PNG for the SVG
         svg = _interactive.svg(drawn, name)
         recorder.text(f"figures/{name}.svg", svg)
         recorder.text(f"figures/{name}.html", _interactive.page(svg, name, plugin.CAPTION))
@@ -114,12 +114,12 @@ def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
 
 
 def _given(frames: Frames, plugin: ModuleType) -> list[pd.DataFrame]:
-    """The frames that a table or a figure takes."""
+    """Return the frames that a table or a figure takes."""
     return [getattr(frames, name) for name in plugin.FRAMES]
 
 
 def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
-    """Mean, interval and n over seeds per label, as metrics, from the table of PGR."""
+    """Return mean, interval and n over seeds for each label of the PGR table, as metrics."""
     found = {}
     for row in pgr.to_dict("records"):
         label = re.sub(r"[^\w./ -]", " ", " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)))
@@ -130,10 +130,10 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
 
 
 def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> FingerprintParts:
-    """What the analysis hangs on: which runs with which artifacts and numbers, and the code of tables and figures."""
+    """Return the fingerprint parts of an analysis: its runs, artifacts and metrics, and the code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint, source
 
-    # A number that is none, which others may have logged, has no place in JSON.
+    # Canonical JSON has no NaN or infinity, which other programs may have logged.
     numbers = [sorted((name, value) for name, value in one.metrics.items() if math.isfinite(value)) for one in found]
     marks = sorted([one.run_id, sorted(one.digests.items()), own] for one, own in zip(found, numbers, strict=True))
     said = [[*key, code] for key, code in sorted(codes.items())]

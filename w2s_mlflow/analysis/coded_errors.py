@@ -1,4 +1,4 @@
-"""What a person says of errors: the CSV of the table `error_examples`, with its column `coded` filled in."""
+"""Error types assigned by a person: the CSV of the table `error_examples` with its column `coded` filled in."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ NEEDED = ("run_id", "id", "coded")
 
 
 def read(path: str) -> dict[tuple[str, str], str]:
-    """By run and id the type of each error that is coded; rows that are not yet are left alone.
+    """Return the type of each coded error by run id and example id; rows not coded yet are skipped.
 
     Raises:
-        ConfigError: there is no such file, it lacks a column, has a type that does not exist, or codes a row twice.
+        ConfigError: the file does not exist, lacks a column, has an unknown type, or gives one error two types.
     """
     from w2s_mlflow.tables import errors
 
     try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a mark
+        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
             table = csv.DictReader(file)
             rows = list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:

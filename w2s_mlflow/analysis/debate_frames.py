@@ -1,4 +1,4 @@
-"""Runs of the stages debate and align -> the frames of their tables, every number recomputed from what is stored."""
+"""Build the frames `debates` and `alignments` from runs; every number is recomputed from stored data."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 SAID = ("task", "weak", "strong", "seed", "split", "form", "explainer", "pieces", "rounds")
 ALIGNED = ("task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge")
 ROUND = ("round", "method")
-"""The options in which the rounds of one alignment differ; the first has none named `round`."""
+"""Options that differ between the rounds of one alignment; the first round does not log `round`."""
 PLAIN = {"argues": "baseline"}
-"""The method of a plain student."""
+"""Default of `argues`: the method of a plain student."""
 GOLD = ("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
 
 
 def frames(pulled: AnalysisRuns) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames of debates and of aligned models among the runs that count."""
+    """Return the frames of debates and of aligned models, from the runs that count."""
     debated = pulled.rows("debate", lambda result: debates(result, pulled.runs))
     aligned = pulled.rows("align", lambda result: [alignment(result, pulled.scores)])
     debated, aligned = (selection.one_per_seed(rows, pulled) for rows in (debated, aligned))
@@ -42,7 +42,7 @@ def frames(pulled: AnalysisRuns) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _chained(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of aligned models with `rounds`, how many rounds there are of a model's options and seed."""
+    """Add `rounds` to the rows of aligned models: the number of rounds with the same options and seed."""
     last: dict[tuple[Any, ...], int] = {}
     chains = [_chain(row) for row in found]
     for row, chain in zip(found, chains, strict=True):
@@ -51,17 +51,17 @@ def _chained(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _chain(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What the rounds of one alignment share."""
+    """Return the key that all rounds of one alignment share."""
     settings = json.loads(row["settings"])
     own = {name: row[name] for name in variants.IDENTITY} | settings
     return tuple(sorted((name, value) for name, value in own.items() if name not in ROUND))
 
 
 def frame(found: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[str, str]) -> pd.DataFrame:
-    """The rows as a frame; `setting` is what of their other options differs between rows of one task.
+    """Return the rows as a frame; `setting` lists the other non-default options that differ between rows of one task.
 
     Args:
-        plain: the options where none is given.
+        plain: default options.
     """
     import pandas as pd
 
@@ -72,10 +72,11 @@ def frame(found: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[st
 
 
 def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, Any]]:
-    """One row for each judge of a run of debates, as tables/__init__.py describes it. Raises ConfigError for lost tables.
+    """Yield one row per judge of a debate run (columns: tables/__init__.py). Raises ConfigError for missing tables.
 
     Args:
-        runs: its student among them, if it was not purged; the run itself does not say its method: its own is the form.
+        runs: all runs by id, with the run's student unless it was purged. A debate run logs its form as `method`, so the
+            student's method is read from the student.
     """
     held, verdicts = transcripts.read(result)
     student = runs.get(result.tags["w2s.student_run_id"])
@@ -93,7 +94,7 @@ def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, An
 
 
 def _won(preference_N: play.Doubles) -> float:
-    """The strong side's share of the debates with a verdict; not a number without one."""
+    """Return the strong side's share of the debates with a verdict, or NaN if there are none."""
     known = preference_N[np.isfinite(preference_N)]
     return float(measures.won_N(known).mean()) if len(known) else math.nan
 
@@ -107,7 +108,7 @@ def _against_gold(result: Result, held: pd.DataFrame, preference_N: play.Doubles
 
 
 def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, Any]:
-    """The row of an aligned model: accuracy and mean D of the plain student, and of it. Raises ConfigError for lost tables."""
+    """Return an aligned model's row: accuracy and mean D, before and after. Raises ConfigError for missing tables."""
     import pandas as pd
 
     row = selection.identified(result) | {name: result.params[name] for name in ALIGNED}

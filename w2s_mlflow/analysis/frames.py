@@ -1,4 +1,4 @@
-"""Runs -> the frames that tables and figures are made from; what does not count is named with the rule that says so."""
+"""Build the frames for tables and figures from runs; excluded runs are listed with the rule that excludes them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 ANSWERS = ("student", "rule")
-"""Stages whose runs are outcomes: answers to be compared with a supervisor's and a ceiling's."""
+"""Stages whose runs are rows of `outcomes`, compared with a supervisor and a ceiling."""
 ALONE = ("supervisor", "ceiling", "probe", "errors")
-"""Others of which tables have means over seeds."""
+"""Other stages with tables of means over seeds."""
 TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
-"""The paper's three domains, by a task's family; every other one is NLP."""
+"""The paper's three domains, by task family; every other family is NLP."""
 FORWARD_AND_BACK = 6
 """Floating-point operations per parameter and token of a training step (Kaplan et al. 2020, section 2.1)."""
 
 
 def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
-    """Every frame of `Frames`, from finished runs, the oldest first.
+    """Build every frame of `Frames` from finished runs, the oldest first.
 
     Args:
-        codes: by run and id the type that a person gave an error.
+        codes: error types assigned by a person, by run id and example id.
     """
     import pandas as pd
 
@@ -63,14 +63,14 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
 
 
 def _probes(pulled: AnalysisRuns) -> list[dict[str, Any]]:
-    """The rows of every probe run's own table."""
+    """Return the rows of all probe runs' tables."""
     import pandas as pd
 
     return _own_rows("probe", lambda result: pd.read_csv(result.artifact(stage_tables.PROBES)), pulled)
 
 
 def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
-    """The rows of every run of errors, each with what a person says of it. Raises ConfigError for a code of no such row."""
+    """Return the rows of all error runs, with a person's error types. Raises ConfigError for a type without a row."""
     rows = _own_rows("errors", stage_tables.read_errors, pulled)
     if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
         run_id, id_ = min(unknown)
@@ -79,7 +79,7 @@ def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[
 
 
 def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: AnalysisRuns) -> list[dict[str, Any]]:
-    """The rows of the tables that the runs of a stage have made, with the run and its student."""
+    """Return the rows of the tables that a stage's runs wrote, with the run and its student."""
 
     def with_run(result: Result) -> Iterator[dict[str, Any]]:
         own = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
@@ -91,7 +91,7 @@ def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: Analys
 
 
 def _facilitations(pulled: AnalysisRuns) -> pd.DataFrame:
-    """One row per facilitated weak model with a report; of runs that differ in nothing but code or data, the newest."""
+    """Return one row per facilitated weak model with a test report; of runs that differ only in code or data, the newest."""
     import pandas as pd
 
     rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _taught(result, pulled))]
@@ -100,7 +100,7 @@ def _facilitations(pulled: AnalysisRuns) -> pd.DataFrame:
 
 
 def _taught(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
-    """One row of `facilitations`, its numbers from stored predictions; None for one that is left out."""
+    """Return one row of `facilitations`, computed from stored predictions, or None if the run is excluded."""
     beside = [result.run_id, *(result.tags.get(f"w2s.{role}_run_id", "") for role in ("weak", "strong"))]
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--report none or selection)")
@@ -121,7 +121,7 @@ def _taught(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
 
 
 def _leave_out_older(pulled: AnalysisRuns) -> None:
-    """Of several runs of one fingerprint the newest counts."""
+    """Exclude all but the newest run of each fingerprint."""
     newest = {result.fingerprint: result for result in pulled.runs.values()}
     for result in pulled.runs.values():
         if newest[result.fingerprint] is not result:
@@ -132,7 +132,7 @@ def _leave_out_older(pulled: AnalysisRuns) -> None:
 
 
 def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
-    """One row of `outcomes`: what the run says of itself and what its predictions give; None for one that is left out."""
+    """Return one row of `outcomes`, from the run's options and stored predictions, or None if the run is excluded."""
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--report none or selection)")
         return None
@@ -153,7 +153,7 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
 
 
 def _beside(result: Result, own: Scores, pulled: AnalysisRuns) -> dict[str, Any]:
-    """The columns that compare with the supervisor and the ceiling; None, or not a number, without one on the same rows."""
+    """Return the columns that compare with supervisor and ceiling; None or NaN without one on the same rows."""
     row: dict[str, Any] = {"agreement": math.nan}
     for role in ("weak", "ceiling"):
         answer_N = _answers(result, role, own, pulled)
@@ -166,7 +166,7 @@ def _beside(result: Result, own: Scores, pulled: AnalysisRuns) -> dict[str, Any]
 
 
 def _answers(result: Result, role: str, own: Scores, pulled: AnalysisRuns) -> Any:
-    """The answers of a student's supervisor (or of labels from outside, where they cover its test rows), or of its ceiling."""
+    """Return the answers of a run's ceiling or supervisor (or external labels that cover its test rows), or None."""
     if role == "weak" and GIVEN in result.digests:
         try:
             return read_predictions(result.artifact(GIVEN)).of(own.rows.ids).argmax(axis=1)
@@ -177,13 +177,13 @@ def _answers(result: Result, role: str, own: Scores, pulled: AnalysisRuns) -> An
 
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
-    """By the two rules of `w2s.ceiling_failed`, of which the one on the reported split is computed anew."""
+    """Apply the two rules of `w2s.ceiling_failed`; the rule on the reported split is recomputed."""
     tag = result.tags.get(scoring.CEILING_FAILED, "no")
     return scoring.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 
 
 def _reported(row: Mapping[str, Any]) -> dict[str, float]:
-    """What a student reports beside its own metrics."""
+    """Return the numbers that a student reports beside its own metrics."""
     from w2s_mlflow import stats
 
     found = {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
@@ -191,7 +191,7 @@ def _reported(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _contradiction(result: Result, own: Scores, beside: Mapping[str, float]) -> str:
-    """A number that the run reports and its stored predictions do not give, or nothing."""
+    """Describe a reported number that the stored predictions contradict; empty if there is none."""
     for name, value in {**own.metrics, **beside}.items():
         logged = result.metrics.get(f"test/{name}", math.nan)
         if math.isfinite(value) and not abs(logged - value) <= TOLERANCE:
@@ -203,7 +203,7 @@ def _contradiction(result: Result, own: Scores, beside: Mapping[str, float]) -> 
 def _domain(task: str) -> str:
     try:
         found = tasks.find(task)
-    except ConfigError:  # a file that has moved since
+    except ConfigError:  # the task's file has moved
         return "NLP"
     return "reward modelling" if found.head == "compare" else DOMAINS.get(found.family, "NLP")
 
@@ -212,7 +212,7 @@ def _domain(task: str) -> str:
 
 
 def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
-    """The frame `runs`; runs of each stage are told apart by the options of that stage."""
+    """Return the frame `runs`, where runs of each stage are distinguished by the options of that stage."""
     import pandas as pd
 
     rows = [_run(result, pulled) | {"settings": variants.settings(result)} for result in pulled.counted()]
@@ -221,7 +221,7 @@ def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
 
 
 def _run(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
-    """One row of `runs`, of any stage."""
+    """Return one row of `runs`, for a run of any stage."""
     scores = pulled.scores.get(result.run_id)
     found = scores.metrics if isinstance(scores, Scores) else {}
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
@@ -240,6 +240,6 @@ def _used(result: Result) -> dict[str, float]:
 
 
 def _with_inputs(result: Result, pulled: AnalysisRuns) -> dict[str, float]:
-    """What the run and all that it was made from have used, each counted once."""
+    """Return the total cost of the run and all runs that it was made from, each counted once."""
     used = [_used(other) for other in pulled.made_from(result)]
     return {f"all_{name}": sum(other[name] for other in used) for name in ("seconds", "tokens", "flops")}

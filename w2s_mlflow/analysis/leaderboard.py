@@ -1,4 +1,4 @@
-"""What finished runs say side by side: the leaderboard with its seeds together, and two runs on the same test rows."""
+"""Leaderboard of finished runs over seeds, and comparison of two runs on the same test rows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from w2s_mlflow.tracking import results
 
 
 def board(filter_string: str = "", experiments: str = "") -> list[dict[str, Any]]:
-    """The table of PGR, task by task, the highest accuracy first; None where something is not defined.
+    """Return the PGR table, task by task, the highest accuracy first; undefined values are None.
 
     Raises:
-        ConfigError: there is no finished student or rule, or an option names nothing.
+        ConfigError: there is no finished student or rule, or an option names something unknown.
     """
     found = build.load(build.pull(build.Config(filter=filter_string, experiments=experiments)))
     table = plugin("tables", "pgr", "table").table(found.outcomes)
@@ -28,11 +28,11 @@ def board(filter_string: str = "", experiments: str = "") -> list[dict[str, Any]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the same `rows` test rows in `groups` groups; the difference is second minus first, in accuracy.
+    """Comparison of two runs on the same `rows` test rows in `groups` groups; `difference` is second minus first accuracy.
 
-    `low` and `high` are its 95% t interval over test groups, which says nothing of other seeds. `only_first` and `only_second`
-    count rows that one of the two alone gets right; `p_mcnemar` is the exact test of these two counts, which takes rows for
-    independent.
+    `low` and `high` are its 95% t interval over test groups, which does not cover variation over seeds. `only_first` and
+    `only_second` count the rows that one run alone gets right; `p_mcnemar` is the exact McNemar test of these counts, which
+    assumes independent rows.
     """
 
     first: str
@@ -51,10 +51,10 @@ class Comparison:
 
 
 def compare(first: str, second: str) -> Comparison:
-    """Two runs by id or name.
+    """Compare two runs, given by id or name.
 
     Raises:
-        ConfigError: there is no such run, one has no test report, or they were scored on other rows.
+        ConfigError: a run does not exist or has no test report, or the two were scored on different rows.
     """
     from scipy.stats import binomtest
 
@@ -87,7 +87,7 @@ def compare(first: str, second: str) -> Comparison:
 
 
 def describe(found: Comparison) -> list[dict[str, str]]:
-    """A comparison for people, a row each."""
+    """Return a comparison as rows for display."""
     words = ((name.replace("_", " "), value) for name, value in asdict(found).items())
     return [{"what": what, "value": f"{value:.3g}" if isinstance(value, float) else str(value)} for what, value in words]
 

@@ -1,4 +1,4 @@
-"""report.html: question, setup, headline, caveats, figures, tests and commands on one page that needs no network."""
+"""Build report.html: setup, headline, caveats, figures, tables and commands on one page that needs no network."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 ROWS = 200
-"""Rows that a table shows on the page; its CSV has all."""
+"""Maximum rows of a table on the page; its CSV has all."""
 SETUP = ["task", "domain", "weak", "strong", "head", "setting", "train_size", "test_size", "seeds", "parameters"]
 LATER = ("setup", "pgr", "claims", "runs", "error_examples")
-"""Tables that stand in a place of their own, or are too long for the page."""
+"""Tables with their own place on the page, or too long for it."""
 FINGERPRINT = 12
-"""Digits that tell fingerprints apart for a reader."""
+"""Digits of a fingerprint on the page."""
 
 
 def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures: Iterable[Mapping[str, str]]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        tables: by name a table and its caption.
-        figures: name, svg and caption of each.
+        tables: table and caption by name.
+        figures: name, SVG and caption of each figure.
     """
     from jinja2 import Environment
     from markupsafe import Markup
@@ -60,21 +60,21 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
 
 
 def _coded(caption: str) -> Markup:
-    """A caption as HTML, its `names` in type of their own."""
+    """Return a caption as HTML, with its `names` as code."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(caption))))
 
 
 def setup(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """What was tried: one row per pair of models on a task."""
+    """Return the table of experiments: one row per task, pair of models, head, setting and sizes."""
     students = outcomes[outcomes["strong"] != NONE]
     grouped = students.groupby(PAIR, sort=False, as_index=False)
     return grouped.agg(domain=("domain", "first"), seeds=("seed", "nunique"), parameters=("parameters", "first"))[SETUP]
 
 
 def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
-    """What a reader must know before believing a number, a sentence each."""
+    """Yield the caveats that a reader must know, one sentence each."""
     for rule, rows in frames.left_out.groupby("rule", sort=False):
         some = "; ".join(f"{row['name']} ({row['run_id'][:8]}): {row['reason']}" for row in rows.head(3).to_dict("records"))
         yield f"Left out, {rule}: {len(rows)} run(s). {some}{'; ...' if len(rows) > 3 else ''}"
@@ -96,7 +96,7 @@ def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
 
 
 def commands(frames: Frames) -> Iterator[str]:
-    """The command of each label, with its seeds and the fingerprint of one of its runs."""
+    """Yield the command of each label, with its seeds and the fingerprint of one of its runs."""
     fingerprints = frames.runs.set_index("run_id")["fingerprint"]
     for key, rows in frames.outcomes.groupby(LABEL, sort=False):
         named = dict(zip(LABEL, key, strict=True))
@@ -114,7 +114,7 @@ def commands(frames: Frames) -> Iterator[str]:
 
 
 def element(table: pd.DataFrame) -> str:
-    """A table as HTML: words that all rows share stand above it, numbers to the right, what is not defined is a dash."""
+    """Return a table as HTML: text that all rows share is above it, numbers are right-aligned, undefined values are dashes."""
     from markupsafe import escape
 
     if table.empty:
@@ -139,7 +139,7 @@ def _cell(name: object, value: Any) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A Markdown table: numbers at three decimals, p-values at two digits, what is not defined as a dash."""
+    """Return a Markdown table: numbers with three decimals, p-values with two digits, undefined values as dashes."""
     lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
     for row in table.to_dict("records"):
         cells = (cell(str(name), value).replace("|", r"\|").replace("\n", " ") for name, value in row.items())
@@ -148,13 +148,13 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame) -> str:
-    """A LaTeX tabular with booktabs' rules, of the same cells."""
+    """Return a LaTeX tabular with booktabs rules and the same cells."""
     cells = table.astype(object).apply(lambda column: [cell(str(column.name), value) for value in column])
     return str(cells.to_latex(index=False, escape=True))
 
 
 def cell(column: str, value: Any) -> str:
-    """One value as a person reads it."""
+    """Format a value for display."""
     if value is None:
         return NONE
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What stored test predictions say, read once: answers and metrics recomputed, kept on this machine by the run's digests."""
+"""Answers and metrics recomputed from stored test predictions, cached on this machine by the runs' digests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 READERS = 8
-"""Threads that read predictions, which may lie on a server."""
+"""Threads that read predictions, which may be on a server."""
 PREDICTIONS, GOLD = "predictions/test.parquet", "gold/test.parquet"
 
 
@@ -32,7 +32,7 @@ class Rows:
     """Test rows that many runs share, sorted by id.
 
     Attributes:
-        key: the digest of the file that their gold stands in.
+        key: digest of the file with their gold labels.
     """
 
     key: str
@@ -42,26 +42,26 @@ class Rows:
 
     @functools.cached_property
     def digest(self) -> str:
-        """sha256 over ids and gold, whatever library wrote the file."""
+        """Return the sha256 over ids and gold labels, which does not depend on the library that wrote the file."""
         said = [[id_, int(gold)] for id_, gold in zip(self.ids, self.gold_N, strict=True)]
         return hashlib.sha256(canonical_json(said).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One run's answers on its test rows, and every metric of `metrics.report` computed from its stored probabilities."""
+    """A run's answers on its test rows, and every metric of `metrics.report`, computed from stored probabilities."""
 
     rows: Rows
     answer_N: NDArray[np.int16]
     metrics: Mapping[str, float]
 
     def correct_N(self) -> NDArray[np.bool_]:
-        """Whether each answer is the gold one."""
+        """Return whether each answer is correct."""
         return np.asarray(self.answer_N == self.rows.gold_N)
 
 
 def load_scores(found: Iterable[Result]) -> dict[str, Scores | str]:
-    """By run id the scores of each run with a test report, or a sentence that says why they cannot be had."""
+    """Return by run id the scores of each run with a test report, or a sentence that says why they are unavailable."""
     reported = [result for result in found if GOLD in result.digests and PREDICTIONS in result.digests]
     file = scratch.cache_path("scores") / f"{_name(reported)}.parquet"
     kept = _read(file)
@@ -75,18 +75,18 @@ def load_scores(found: Iterable[Result]) -> dict[str, Scores | str]:
 
 
 def _name(reported: Iterable[Result]) -> str:
-    """One file for each place that runs' artifacts lie in, which is one for each experiment."""
+    """Return the name of the cache file for the runs' artifact locations; each experiment has one location."""
     places = sorted({result.artifact_uri.rsplit("/", 2)[0] for result in reported})
     return hashlib.sha256(canonical_json(places).encode()).hexdigest()[:32]
 
 
 def _mark(result: Result) -> str:
-    """What the scores of a run hang on: the digests of its predictions and their gold."""
+    """Return the cache key of a run's scores: the digests of its predictions and gold labels."""
     return f"{result.digests[PREDICTIONS]}{result.digests[GOLD]}"
 
 
 def _scored(result: Result, rows: dict[str, Rows]) -> Scores | str:
-    """The scores of a run; gold that another run has, too, is read once and stays in `rows`."""
+    """Compute the scores of a run; gold labels that several runs share are read once and kept in `rows`."""
     from w2s_mlflow import metrics
     from w2s_mlflow.records import read_gold, read_predictions
 
@@ -104,7 +104,7 @@ def _scored(result: Result, rows: dict[str, Rows]) -> Scores | str:
 
 
 def _read(file: Path) -> dict[str, Scores]:
-    """The scores of a file by their marks; none where it is not there or damaged."""
+    """Read the cached scores by key; empty if the file is missing or corrupt."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -137,7 +137,7 @@ def _write(file: Path, found: Mapping[str, Scores]) -> None:
         }
         for mark, scores in found.items()
     ]
-    with contextlib.suppress(OSError):  # a full disk costs time only
+    with contextlib.suppress(OSError):  # a full disk only costs time
         _replace(_beside(file), shared)
         _replace(file, own)
 

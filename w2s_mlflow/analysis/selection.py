@@ -1,4 +1,4 @@
-"""The runs of an analysis: what they hang on, and which of them count; what does not is named with the rule that says so."""
+"""Select the runs of an analysis: their dependencies, which runs count, and the rules that exclude the others."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 LINK = re.compile(r"w2s\.(\w+)_run_ids?")
-"""The tags by which a run names those that it hangs on, by their role."""
+"""Tags with the ids of the runs that a run depends on or is compared with, by role."""
 BESIDE = ("ceiling", "before")
-"""The roles of runs that one is compared with, and not made from."""
+"""Roles of runs that a run is compared with but not made from."""
 
 
 @dataclass
 class AnalysisRuns:
-    """The runs that are looked at, the oldest first, what their predictions say, and what was left out so far."""
+    """Runs of an analysis, the oldest first, with their scores and the runs excluded so far."""
 
     runs: Mapping[str, Result]
     scores: Mapping[str, Scores | str]
     left_out: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By run id the rule and its reason."""
+    """Rule and reason of each excluded run, by run id."""
 
     def leave_out(self, result: Result, rule: str, reason: str) -> None:
-        """The first rule that applies is the one that is named."""
+        """Exclude a run; the first rule that applies is kept."""
         self.left_out.setdefault(result.run_id, (rule, reason))
 
     def tested_on(self, run_id: str) -> str:
-        """The digest of a run's test rows with their gold; nothing without any."""
+        """Return the digest of a run's test rows with their gold labels; empty if it has none."""
         own = self.scores.get(run_id)
         return own.rows.digest if isinstance(own, Scores) else ""
 
     def counted(self) -> list[Result]:
-        """What is not left out."""
+        """Return the runs that are not excluded."""
         return [result for result in self.runs.values() if result.run_id not in self.left_out]
 
     def rows(self, stage: str, read: Callable[[Result], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """What `read` gives of each run of a stage; one whose files are damaged or lost is left out as a whole."""
+        """Return the rows that `read` gives for each run of a stage; a run with damaged or missing files is excluded."""
         rows: list[dict[str, Any]] = []
         for result in [result for result in self.counted() if result.stage == stage]:
             try:
@@ -54,7 +54,7 @@ class AnalysisRuns:
         return rows
 
     def made_from(self, result: Result) -> list[Result]:
-        """The run and all that it was made from, directly or not, each once."""
+        """Return the run and all runs that it was made from, directly or not, each once."""
         needed, waiting = {result.run_id: result}, [result]
         while waiting:
             for role, run_id in links(waiting.pop()):
@@ -65,14 +65,14 @@ class AnalysisRuns:
 
 
 def links(result: Result) -> Iterator[tuple[str, str]]:
-    """Role and id of each run that this one was made from or is compared with."""
+    """Yield the role and id of each run that this one was made from or is compared with."""
     for tag, run_ids in result.tags.items():
         if found := LINK.fullmatch(tag):
             yield from ((found[1], run_id) for run_id in run_ids.split(",") if run_id)
 
 
 def identified(result: Result) -> dict[str, Any]:
-    """The columns of a row by which `one_per_seed` and `variants.differing_options` know its run."""
+    """Return the columns that identify a run to `one_per_seed` and `variants.differing`."""
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in variants.IDENTITY} | {"run_id": result.run_id}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
     row["balance"] = result.params.get("balance", "")
@@ -80,11 +80,12 @@ def identified(result: Result) -> dict[str, Any]:
 
 
 def one_per_seed(rows: Sequence[dict[str, Any]], pulled: AnalysisRuns) -> list[dict[str, Any]]:
-    """Of runs that differ in nothing but their code, version or data, the newest; of one cut the newest data, and of all
-    seeds the test rows of the newest.
+    """Keep the newest of the runs that differ only in code, version or data, and exclude the others.
+
+    Runs of one split must have its newest data; runs of one task, with any seed, must have the newest test rows.
 
     Args:
-        rows: of `identified` runs; a run of debates has one for each `judge`.
+        rows: rows from `identified`; a debate run has one row per `judge`.
     """
     data = {_cut(row): row["data"] for row in rows}
     test = {_held(row): own for row in rows if (own := pulled.tested_on(row["run_id"]))}
@@ -108,10 +109,10 @@ def one_per_seed(rows: Sequence[dict[str, Any]], pulled: AnalysisRuns) -> list[d
 
 
 def _cut(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What runs of the same data share."""
+    """Return the key that runs of the same split share."""
     return (*_held(row), row["seed"], row["train_size"])
 
 
 def _held(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What runs of the same test rows share, whatever their seed."""
+    """Return the key that runs with the same test rows share, whatever their seed."""
     return row["task"], row["test_size"], row["balance"]

@@ -1,4 +1,4 @@
-"""The tables that the stages probe and errors write, as an analysis reads them."""
+"""Tables of the stages probe and errors, and how an analysis reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
 
 
 def read_errors(found: Result) -> pd.DataFrame:
-    """The rows of a finished run; a text that says nan is a text. Raises ConfigError where they are lost."""
+    """Read the error table of a finished run; the text `nan` stays text. Raises ConfigError if the table is missing."""
     import pandas as pd
 
     missing: Any = {name: [""] for name in ON_EVIDENCE}

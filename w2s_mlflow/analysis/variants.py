@@ -1,4 +1,4 @@
-"""In which options runs differ: those that make a method, and those that runs must share to be compared."""
+"""Differences in options between runs: those that define a method, and those that compared runs must share."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "turn")
-"""What names a run; only a facilitated weak model has a turn."""
+"""Parameters that identify a run; only a facilitated weak model has `turn`."""
 METHOD_OPTIONS = {*presets.PRIMITIVES, *options.loss_options(), "rounds", "lr_decay", "strong_each_round", "calibrate"}
 METHOD_OPTIONS |= {"learning_rate", "batch_size"}
-"""What makes a method; runs that differ in any other option are not compared."""
+"""Options that define a method; runs that differ in any other option are not compared."""
 
 
 def settings(result: Result) -> str:
-    """All options of a run but those that name it, as JSON."""
+    """Return a run's options without those that identify it, as JSON."""
     return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in (*IDENTITY, "rule")})
 
 
 def of_method(name: str) -> bool:
-    """Whether the option makes a method."""
+    """Return whether the option defines a method."""
     return name in METHOD_OPTIONS
 
 
 def of_setting(name: str) -> bool:
-    """Whether runs must share the option to be compared."""
+    """Return whether compared runs must share the option."""
     return name not in METHOD_OPTIONS
 
 
 def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "student") -> pd.DataFrame:
-    """The frame with `variant` and `setting`: in which options of the method, and in which others, its runs differ.
+    """Add `variant` and `setting` to the frame: the method options, and the other options, in which its runs differ.
 
     Args:
-        frame: with the columns `settings`, `of`, and those of a label but these two.
-        of: what else two runs must share to be told apart, such as their `stage`.
-        stage: whose options they are, where no column says so.
+        frame: has the columns `settings`, `of`, and those of a label without these two.
+        of: further columns that group the runs before they are compared, such as `stage`.
+        stage: stage of the runs, if the frame has no such column in `of`.
     """
     label = ["task", "weak", "strong", "head", "method"]
     columns = [*of, *label]
@@ -61,12 +61,12 @@ def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "s
 def differing_options(
     frame: pd.DataFrame, keys: Sequence[str], told: Callable[[str], bool], plain: Sequence[Mapping[str, str]]
 ) -> list[str]:
-    """For each row the options in which rows of the same `keys` differ, but those that are as they are by default.
+    """Return, for each row, the non-default options that vary within its group of `keys`.
 
     Args:
-        frame: with the columns `keys` and `settings`.
-        told: which options are looked at.
-        plain: each row's options where none is given.
+        frame: has the columns `keys` and `settings`.
+        told: selects the options to compare.
+        plain: default options of each row.
     """
     given = frame["settings"].map(json.loads)
     found: dict[Any, list[str]] = {}
@@ -82,11 +82,11 @@ def differing_options(
 
 @functools.cache
 def defaults(stage: str = "student", **named: str) -> dict[str, str]:
-    """The options of a stage (a link of a chain is a student) where none is given, as its runs log them.
+    """Return the default options of a stage, as its runs log them (a link of a chain is a student).
 
     Args:
-        named: models, head and method of a run, for which they are resolved, unless a model has no name of its own here: it is
-            not looked for. The options of a method that has none are those of a plain student.
+        named: models, head and method of a run, for which the defaults are resolved unless a model is not declared here.
+            A method that is not a preset takes the options of a plain student.
     """
     kind = registry.plugin("stages", "student" if stage == "link" else stage, "stage").Config
     fields = {field.name for field in dataclasses.fields(kind)}

@@ -1,1 +1,1 @@
-"""The command line: one command per stage, and those that show what there is."""
+"""Command line: one command per stage, and commands that list, compare and explain."""

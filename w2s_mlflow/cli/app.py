@@ -1,7 +1,7 @@
-"""The command line: one command per stage, generated from the stage's Config.
+"""Command line with one command per stage, generated from the stage's Config.
 
-Standard output carries one JSON value (`--json`) or nothing; all that is for people goes to standard error. Wrong input
-ends in one sentence and exit status 2.
+Standard output carries one JSON value (`--json`) or nothing; messages for people go to standard error. Invalid input exits with
+status 2 and one sentence.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 REUSE = "exact: a finished run with the same fingerprint is the result; never: nothing that was there before this command is."
 ROWS = "Write the rows of a cut without their labels, for people or an API model to label (`student --labels FILE`)."
-EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that the sentence about them is ours
+EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that we report unknown options ourselves
 
 
 def main() -> None:
-    """Run the command line and exit: 0, or 2 with one sentence for wrong input."""
-    signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's stop ends a run as Ctrl-C does: closed, not left running
+    """Run the command line and exit with status 0, or 2 and one sentence for invalid input."""
+    signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's stop closes the run as Ctrl-C does
     try:
         words = arguments.spelled(sys.argv[1:])
         _check_stage(words)
@@ -46,9 +46,9 @@ def main() -> None:
             words = arguments.affirmed(arguments.present(words, kind), kind)
         with contextlib.redirect_stdout(sys.stdout if launch.is_leader() else None):
             job = app(words[0] if words else None)(words, standalone_mode=False)
-        if job == launch.STOPPED:  # so Typer ends for a Ctrl-C
+        if job == launch.STOPPED:  # Typer returns this after Ctrl-C
             raise KeyboardInterrupt
-        if callable(job):  # run out here, as Typer would turn Ctrl-C into a silent exit; after --help there is none
+        if callable(job):  # run outside Typer, which exits silently on Ctrl-C; --help returns no job
             with launch.peer_failure_guard():
                 job()
     except (ConfigError, typer.TyperException) as error:
@@ -57,21 +57,21 @@ def main() -> None:
         _end(launch.STOPPED, "stopped; what was finished is kept and will be reused")
     except launch.PeerExitedError as error:
         _end(error.status, str(error))
-    except Exception as error:  # the server, the disk: what went wrong outside is a sentence, a fault of ours a traceback
+    except Exception as error:  # failures of the server or disk get a sentence, our own bugs a traceback
         _end(2, _failure(error))
     launch.leave()
 
 
 def app(asked: str | None = None) -> typer.Typer:
-    """The Typer application with a command for each file of stages/, or for that alone which is asked for."""
+    """Build the Typer application with the commands of all stages, or of the stage `asked` alone, and the other commands."""
     found = typer.Typer(
         help="Weak-to-strong generalization experiments on MLflow.",
         no_args_is_help=True,
         add_completion=False,
-        rich_markup_mode=None,  # it would take "[default: 3]" for markup
+        rich_markup_mode=None,  # Rich would parse "[default: 3]" as markup
         pretty_exceptions_enable=False,
     )
-    found.callback()(lambda: None)  # else Typer takes a command that stands alone for the whole application
+    found.callback()(lambda: None)  # else Typer makes a single command the whole application
     stages = registry.plugins("stages")
     for name in [asked] if asked in stages else stages:
         stage = registry.plugin("stages", name, "the stage")
@@ -83,11 +83,11 @@ def app(asked: str | None = None) -> typer.Typer:
 
 
 def _end(status: int, sentence: str) -> NoReturn:
-    """Exit; of several processes the first to end says why."""
+    """Exit with a status; of several processes, only the first to end prints its sentence."""
     if launch.claims_error_message(status):
         print(f"w2s_mlflow: {sentence}", file=sys.stderr)
     if launch.size() > 1:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, to those that are left: they are ending
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher terminates the remaining processes
     launch.leave(failed=True)
     sys.exit(status)
 
@@ -106,7 +106,7 @@ def _failure(error: Exception) -> str:
 
 
 def _path(error: Exception) -> str | None:
-    """What is wrong with a path that no file can have."""
+    """Describe an invalid path, or return None for another error."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return f"a path must be short enough for the file system, got {str(error.filename)[:40]}..."
     if isinstance(error, RuntimeError) and "home directory" in str(error):
@@ -119,7 +119,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _kind(name: str) -> type | None:
-    """The Config behind a command, where there is one."""
+    """Return the Config of a command, or None if it has none."""
     if name == "rows":
         return catalog.Config
     found: type | None = registry.plugin("stages", name, "the stage").Config if name in registry.plugins("stages") else None
@@ -141,7 +141,7 @@ def _is_launched(name: str) -> bool:
 
 
 def _command(stage: ModuleType) -> Any:
-    """A function with one option per field of the stage's Config, for Typer to read; it gives back the job to run."""
+    """Return a function with one option per field of the stage's Config, for Typer; it returns the job to run."""
 
     def command(context: typer.Context, reuse: str, json: bool, plan: bool, **given: str | None) -> Callable[[], None]:
         if context.args:
@@ -165,7 +165,7 @@ def _rows_command() -> Any:
 
 @contextlib.contextmanager
 def _asked(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[Any]:
-    """The stage's Config, with what is for people on standard error and the reuse policy in force."""
+    """Yield the stage's Config, with logging to standard error and the reuse policy in force."""
     config = options.parse(stage.Config, values)
     if reuse not in ("exact", "never"):
         raise unknown("--reuse", reuse, ("exact", "never"))
@@ -201,7 +201,7 @@ def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: boo
     if not launch.is_leader():
         return
     with _asked(stage, values, reuse) as config, session.planning() as plan:
-        server.launch_run_id()  # the launcher's run is called one also where nothing comes of it
+        server.launch_run_id()  # tag the run of `mlflow run` as a launch, also for a plan
         stage.run(config)
     if as_json:
         print(json.dumps(plan.summary(), allow_nan=False))

@@ -1,4 +1,4 @@
-"""Arguments as people and `mlflow run` write them, and the options of a Config as Typer reads them."""
+"""Convert arguments, also as `mlflow run` writes them, and turn the options of a Config into Typer parameters."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ SWITCHES = {
 }
 
 
-# --- as they are written -------------------------------------------------------------------------------------------------
+# --- normalizing arguments -----------------------------------------------------------------------------------------------
 
 
 def spelled(arguments: Iterable[str]) -> list[str]:
-    """Arguments as the commands read them, also where `mlflow run` wrote them, which can only pass values."""
+    """Return the arguments as the commands read them; `mlflow run` can only pass values."""
     return _switched([_dashed(argument) for argument in arguments])
 
 
 def _dashed(argument: str) -> str:
-    """`--train_size` is `--train-size`: so `mlflow run -P train_size=...` passes on what MLproject does not declare."""
+    """Write `--train_size` as `--train-size`: `mlflow run -P train_size=...` passes undeclared options with underscores."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
 def _switched(arguments: list[str]) -> list[str]:
-    """`--plan true` is `--plan`."""
+    """Write `--plan true` as `--plan`, and drop `--plan false`."""
     found: list[str] = []
     for argument in arguments:
         if found and found[-1].removeprefix("--") in SWITCHES and argument.lower() in options.BOOLEANS:
@@ -49,7 +49,7 @@ def _switched(arguments: list[str]) -> list[str]:
 
 
 def present(arguments: list[str], kind: type) -> list[str]:
-    """Former names of the options of a Config as their present ones."""
+    """Replace former names of a Config's options by the current ones."""
     former = {
         exceptions.flag(declared.formerly): exceptions.flag(name)
         for name, (_, declared) in options.declarations(kind).items()
@@ -63,7 +63,7 @@ def present(arguments: list[str], kind: type) -> list[str]:
 
 
 def affirmed(arguments: list[str], kind: type) -> list[str]:
-    """`--calibrate` alone is `--calibrate true`, of the options of a Config that are one or the other."""
+    """Write boolean options of a Config without a value, such as `--calibrate`, as `--calibrate true`."""
     either = {exceptions.flag(name) for name, type_ in typing.get_type_hints(kind).items() if type_ is bool}
     found: list[str] = []
     for argument, after in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
@@ -71,16 +71,16 @@ def affirmed(arguments: list[str], kind: type) -> list[str]:
     return found
 
 
-# --- as Typer reads them -------------------------------------------------------------------------------------------------
+# --- Typer parameters ----------------------------------------------------------------------------------------------------
 
 
 def given(values: Mapping[str, str | None]) -> dict[str, str]:
-    """The options that are given."""
+    """Return the options with a value."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def signed(command: Any, cls: type, more: Iterable[inspect.Parameter]) -> Any:
-    """The function with the signature that Typer reads: one option per field of a Config, and those of `more`."""
+    """Set the signature that Typer reads: one option per field of a Config, and the parameters in `more`."""
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     command.__signature__ = inspect.Signature([context, *_parameters(cls), *more])
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()}
@@ -88,7 +88,7 @@ def signed(command: Any, cls: type, more: Iterable[inspect.Parameter]) -> Any:
 
 
 def _parameters(cls: type) -> Iterator[inspect.Parameter]:
-    """A parameter for each option of a Config, those of the losses in place of `loss_options`."""
+    """Yield a parameter for each option of a Config; the options of all losses replace `loss_options`."""
     sentences, declarations = options.sentences(cls), options.declarations(cls)
     for field in dataclasses.fields(cls):
         kind, declared = declarations[field.name]
@@ -99,7 +99,7 @@ def _parameters(cls: type) -> Iterator[inspect.Parameter]:
 
 
 def _loss_parameters() -> Iterator[inspect.Parameter]:
-    """The options of all losses; one that several share is listed once, with each loss's help."""
+    """Yield the options of all losses; an option shared by several losses is listed once, with each loss's help."""
     found: dict[str, str] = {}
     for loss in registry.plugins("losses"):
         kind = registry.plugin("losses", loss, "--loss").Options
@@ -116,7 +116,7 @@ def _shown(default: Any, declared: options.Declared) -> str:
 
 
 def _metavar(kind: Any, declared: options.Declared) -> str:
-    """What stands for the value in the help: the legal words, or the kind of value."""
+    """Return the placeholder for the value in the help: the legal words, or the type of the value."""
     if words := options.choices(kind, declared):
         return f"[{'|'.join(words)}]"
     arms = typing.get_args(kind) or (kind,)
@@ -124,20 +124,20 @@ def _metavar(kind: Any, declared: options.Declared) -> str:
 
 
 def _parameter(name: str, default: str, help_: str, metavar: str) -> inspect.Parameter:
-    # Every option arrives as text: config.parse owns types and wording, whether a value comes from here or from a sweep.
+    # Every option arrives as text: config.parse checks types and words the errors, for the command line and sweeps alike.
     text = f"{' '.join(help_.split())} [default: {default}]"
     option = typer.Option(None, exceptions.flag(name), help=text, metavar=metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
 
 
 def switch(name: str) -> inspect.Parameter:
-    """One of SWITCHES, for Typer to read."""
+    """Return the Typer parameter of one of SWITCHES."""
     option = typer.Option(False, exceptions.flag(name), help=SWITCHES[name])
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=option)
 
 
 def refuse(argument: str, legal: Iterable[str]) -> NoReturn:
-    """Raise ConfigError for what is no option, naming those that are legal."""
+    """Raise ConfigError for an argument that is not a legal option, naming those that are."""
     if argument.startswith("-"):
         raise unknown("the option", argument.split("=")[0], map(exceptions.flag, legal))
     raise ConfigError(f"options are written --name value, got the lone word {argument!r}")

@@ -1,4 +1,4 @@
-"""What there is: the tasks, and what of them is found here; the models; and the rows of a cut, for others to label."""
+"""List tasks and models, check which tasks' data are found, and write the rows of a split for others to label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Table = list[dict[str, Any]]
 
 
 def of_tasks() -> Table:
-    """One row per task that has a name, and one per prefix of a user's own file."""
+    """Return one row per named task, and one per prefix of a user's own file."""
     files = [{"task": f"{prefix}:PATH", "source": "your own file"} for prefix in tasks.prefixes()]
     named = [
         {
@@ -39,7 +39,7 @@ def of_tasks() -> Table:
 
 
 def of_models() -> Table:
-    """One row per model of the ladders."""
+    """Return one row per model spec."""
     return [
         {
             "model": spec.name,
@@ -56,10 +56,10 @@ def of_models() -> Table:
 
 
 def checked(data_dir: str | None) -> Iterator[dict[str, Any]]:
-    """Load every task, one after the other: what is found, in rows; what is not, with the sentence that says why.
+    """Load every task in turn; yield the counts of its data, or `rows: None` if they are not found.
 
     Raises:
-        ConfigError: a table is found, but is not what the task reads.
+        ConfigError: a table is found, but not in the format that the task reads.
     """
     chosen = mirror(data_dir)
     directory = Path(chosen).expanduser() if chosen else None
@@ -91,26 +91,27 @@ def _described(task: Task, rows: tasks.Rows) -> dict[str, Any]:
 
 @checked_dataclass
 class Config:
-    """The rows of a cut, without labels."""
+    """Options for writing the rows of a split without labels."""
 
     task: str = option(default="chess", lookup=tasks.find)
-    """The task: one that `tasks` lists, or PREFIX:PATH."""
+    """Task, by a name that `tasks` lists or as PREFIX:PATH."""
     seed: int = option(default=0, ge=0, lt=2**32)
-    """The seed of the cut."""
+    """Seed of the split."""
     train_size: int | None = option(default=None, ge=1)
-    """As the student's that is to be trained on the labels."""
+    """Rows of the training part, equal to --train-size of the student that trains on the labels; `auto`: the task's own."""
     test_size: int | None = option(default=None, ge=1)
-    """As the student's."""
+    """Number of test rows, equal to --test-size of the student; `auto`: the task's own."""
     balance: bool = False
-    """As the student's."""
+    """Whether to balance the classes of supervision, selection and test, equal to --balance of the student."""
     data_dir: str | None = option(default=None)
-    """A mirror of public data sets; none takes W2S_DATA_DIR, then the hub."""
+    """Directory with a mirror of public data sets. Default: W2S_DATA_DIR, else the hub."""
     out: str = "rows.parquet"
-    """The file to write: id, part, segments, candidates. Label `transfer`, `transfer_validation`, and `test` for a floor."""
+    """Parquet file to write (id, part, segments, candidates). Label `transfer` and `transfer_validation`, and `test` to measure
+    the accuracy of the labels."""
 
 
 def write_rows(config: Config) -> dict[str, int]:
-    """Write the rows of a cut, and count those of each part. Raises ConfigError for a cut that cannot be."""
+    """Write the rows of a split; return the number in each part. Raises ConfigError for an impossible split or file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,5 +1,4 @@
-"""The commands that are no stages: tasks, models and runs that there are, two runs compared, why a run is not another, the rows
-to label, and a person's word on debates."""
+"""Commands that are not stages: list tasks, models and runs, compare and explain runs, write rows, and judge debates."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ def why(
     run: str = typer.Argument(metavar="RUN", help="A run's id or its name; of several of one name the newest."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """Say in which parts RUN differs from its nearest match, the finished run of its stage that shares most parts with it."""
+    """Show the parts in which RUN differs from its nearest match, the finished run of its stage that shares most parts."""
     return functools.partial(_why, run, as_json=json)
 
 
@@ -34,12 +33,12 @@ def tasks(
     ),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """List the tasks; with --check, what of them is found here."""
+    """List the tasks; with --check, load each and describe the data found."""
     return functools.partial(_check, data_dir or None, as_json=json) if check else functools.partial(_tasks, as_json=json)
 
 
 def models(json: bool = typer.Option(False, "--json", help=JSON)) -> Job:
-    """List the models of the ladders."""
+    """List the models that are declared here."""
     return functools.partial(_models, as_json=json)
 
 
@@ -48,7 +47,7 @@ def runs(
     experiments: str = typer.Option("", "--experiments", help="Experiments by name, with commas; nothing: the one in use."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """List finished students and rules, seeds together: mean, interval and n, the best accuracy of each task first."""
+    """List finished students and rules, averaged over seeds (mean, interval, n), the best accuracy of each task first."""
     return functools.partial(_runs, filter, experiments, as_json=json)
 
 
@@ -57,7 +56,7 @@ def compare(
     second: str = typer.Argument(metavar="RUN", help="Another, scored on the same test rows."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """Compare two runs on the same test rows: the difference in accuracy with its interval over groups, and who errs where."""
+    """Compare two runs on the same test rows: accuracy difference, its interval over groups, and rows only one gets right."""
     return functools.partial(_compare, first, second, as_json=json)
 
 
@@ -70,8 +69,8 @@ def judge(
     ),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """Judge the debates of RUN that you have not judged: each is shown, and your word is written to its trace as the MLflow UI
-    would write it. A stop loses nothing."""
+    """Judge the debates of RUN that you have not judged yet. Each verdict is written to the debate's trace at once, in the
+    format of the MLflow UI, so that you can stop at any time."""
     return functools.partial(_judge, run, name, blind=blind, review=review, as_json=json)
 
 
@@ -83,11 +82,11 @@ COMMANDS: Mapping[str, Callable[..., Job]] = {
     "why": why,
     "judge": judge,
 }
-"""By name; `rows` has the options of a Config, and is made as the stages' commands are."""
+"""Commands by name, without `rows`, which is generated from a Config as the stages' commands are."""
 
 
 def rows(values: Mapping[str, str], *, as_json: bool) -> None:
-    """Write the rows of a cut."""
+    """Write the rows of a split and show their counts."""
     from w2s_mlflow.cli import catalog
 
     config = options.parse(catalog.Config, values)

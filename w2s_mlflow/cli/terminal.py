@@ -1,4 +1,4 @@
-"""What a person reads when a command ends: the numbers of a result, a plan, or why a run is not another."""
+"""Terminal output: the metrics of a result, a plan, tables, debates to judge, and differences between runs."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 PGR_TABLE = "tables/pgr.csv"
 PGR_STATUS, UNDETERMINED = "w2s.pgr_status", "undetermined"
 WIDTH = 150
-"""Columns where standard error is no terminal, such as under `mlflow run`."""
+"""Width in columns if standard error is not a terminal, as under `mlflow run`."""
 LINES = 40
-"""A plan with more results to train is summed up by stage."""
+"""Maximum steps of a plan that are listed one by one; longer plans are summed up by stage."""
 HEADLINE = (
     *("accuracy", "weak_accuracy", "strong_accuracy", "ceiling_accuracy", "pgr", "pgr_low", "pgr_high"),
     *("gain", "gain_low", "gain_high"),
     *("default_accuracy", "best_accuracy", "difference", "difference_low", "difference_high", "p"),
 )
-"""Metrics of a split, as far as a run has them: of a student or a facilitated weak model, then of a search's best setting."""
+"""Metrics of a split to show, if logged: of a student or a facilitated weak model, then of a search's best setting."""
 OTHERS = re.compile(
     r"(debate|before|after)/(win_rate|judge_accuracy)|align/gain(_low|_high)?|probe/\w+/(before|after|gain)|errors/\w+"
     r"|validation/(perplexity(_before)?|loss)"
 )
-"""Metrics that are shown of runs of other stages."""
+"""Metrics to show for runs of other stages."""
 
 
 def show_result(result: Result, seconds: float) -> None:
-    """The numbers, where the run is, how to open the UI."""
+    """Show the metrics of a result, its run, and how to open the UI."""
     from w2s_mlflow.tracking.backend import server
 
-    if PGR_TABLE in result.digests:  # not where no student or rule was scored on `test`
+    if PGR_TABLE in result.digests:  # missing if no student or rule was scored on `test`
         _show_table(result)
     status, undetermined = result.tags.get(PGR_STATUS, ""), result.tags.get(PGR_STATUS) == UNDETERMINED
     names = [name for split in ("selection", "test") for name in (f"{split}/{name}" for name in HEADLINE)]
@@ -57,7 +57,7 @@ def show_result(result: Result, seconds: float) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-    """What is to be trained or being trained, one line each or by stage, and the sum."""
+    """Show the runs to train or in training, one per line or summed up by stage, and the total."""
     from w2s_mlflow.tracking import planning
 
     waiting = [step for step in plan.steps.values() if step.state != planning.REUSED]
@@ -79,7 +79,7 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_why(found: Explanation) -> None:
-    """The nearest match and the parts in which the two differ."""
+    """Show the nearest match of a run and the parts in which the two differ."""
     _line(f"{found.name}, run {found.run_id}")
     if found.nearest_run_id is None:
         _line("has no other finished run of its stage to be compared with")
@@ -90,12 +90,12 @@ def show_why(found: Explanation) -> None:
 
 
 def show_line(text: str) -> None:
-    """One line."""
+    """Show one line."""
     _line(text)
 
 
 def ask_winner(shown: DebateForReview, *, blind: bool) -> str | None:
-    """Show a debate and read who argues better: strong, weak or tie; None for a stop, also at the end of the input."""
+    """Show a debate and read which side argues better: strong, weak or tie; None if the user stops or the input ends."""
     sides = tuple(dict.fromkeys(turn.side for turn in shown.turns))[:: -1 if shown.swapped() else 1]
     named = dict(zip(sides, "AB", strict=False)) if blind else {side: side for side in sides}
     _line(f"\n{shown.question}\n")
@@ -114,7 +114,7 @@ def ask_winner(shown: DebateForReview, *, blind: bool) -> str | None:
 
 
 def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows of named values, a line each; a value that a row lacks is left blank."""
+    """Show rows of named values, one per line; missing values are blank."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -127,7 +127,7 @@ def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_checked(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The tasks that were found, and the names of those that were not."""
+    """Show the tasks that were found, and the names of the others."""
     show_table([row for row in rows if row["rows"] is not None])
     missing = [row["task"] for row in rows if row["rows"] is None]
     _line(f"{len(rows) - len(missing)} of {len(rows)} tasks found" + (f"; not found: {', '.join(missing)}" if missing else ""))
@@ -168,7 +168,7 @@ def _console() -> Any:
 
 
 def _show_table(result: Result) -> None:
-    """The PGR table, and the names of the others; the artifacts hold every column."""
+    """Show the PGR table, and the names of the other tables; the artifacts hold every column."""
     with result.artifact(PGR_TABLE).open(newline="", encoding="utf-8") as file:
         show_pgr(list(csv.DictReader(file)))
     others = sorted(Path(path).stem for path in result.digests if path.startswith("tables/") and path.endswith(".md"))
@@ -176,7 +176,7 @@ def _show_table(result: Result) -> None:
 
 
 def show_pgr(table: Sequence[Mapping[str, str]]) -> None:
-    """The table of PGR, narrow enough for a terminal: what all rows share stands above it."""
+    """Show the PGR table, narrowed for a terminal: values that all rows share are in the title."""
     from rich.table import Table
 
     rows = [_compact(row) for row in table]
@@ -191,7 +191,7 @@ def show_pgr(table: Sequence[Mapping[str, str]]) -> None:
 
 
 NUMBERS = ("n", "weak", "accuracy", "ceiling", "PGR")
-"""The columns of the PGR table that are shown even where all rows are alike."""
+"""Columns of the PGR table that are shown even if all rows share a value."""
 
 
 def _compact(row: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Gold labels and the ledger of their reads.
 
-What trains on weak labels is given a `Split`, which has none. `Gold` counts every read under its reason; fits on gold labels
-are in pipeline/ground_truth.py, and stored predictions are scored against them in pipeline/scoring.py.
+Training on weak labels receives a `Split`, which holds no gold. `Gold` counts every read under its reason. Fits on gold are
+in pipeline/ground_truth.py; scoring of stored predictions against gold is in pipeline/scoring.py.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from w2s_mlflow.records import Example, Gold, Ints, NoLabelError
 
 @dataclass(frozen=True)
 class Concept:
-    """The ground truth of a task, for a probe: rows to fit on, to choose a layer by, and to be scored on, in this order.
+    """The ground truth of a task for a probe: rows to fit on, to choose a layer on, and to score on, in this order.
 
-    The first two are of `supervision` and its validation slice, the last of `test`. `reads` is the ledger of what was read.
+    The first two come from `supervision` and its validation slice, the last from `test`. `reads` is the ledger of gold reads.
     """
 
     task: str
@@ -37,15 +37,15 @@ class Concept:
     reads: dict[str, float]
 
     def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
-        """What belongs to the rows of each of the three, of an array with one entry for each of `examples`."""
+        """Split an array with one entry per item of `examples` into the entries of the three sets of rows."""
         return np.split(rows, np.cumsum([len(self.fit_N), len(self.choose_N)]))
 
 
 def concept(config: SplitOptions, task: str, rows: int) -> Concept:
-    """A concept by its task's name, cut with the student's seed; at most so many rows to fit on, and to be scored on.
+    """Return the concept of a task, cut with the student's seed; at most `rows` rows to fit on, and to score on.
 
     Raises:
-        ConfigError: the task is found nowhere, or is too small to be cut.
+        ConfigError: the task is not found or too small to be cut.
     """
     sizes = (config.train_size, config.test_size) if task == config.task else (None, None)
     own = _Cut(task, config.seed, *sizes, balance=False, data_dir=config.data_dir)
@@ -59,7 +59,7 @@ def concept(config: SplitOptions, task: str, rows: int) -> Concept:
 
 @dataclass(frozen=True)
 class _Cut:
-    """How a concept's task is cut."""
+    """Split options of a concept's task."""
 
     task: str
     seed: int
@@ -70,7 +70,7 @@ class _Cut:
 
 
 def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Ints:
-    """The labels of examples, counted. Raises ConfigError where there are none."""
+    """Return the labels of examples and count the reads. Raises ConfigError if a label is missing."""
     try:
         return gold.read(examples, split=part, reason=reason)
     except NoLabelError as error:
@@ -78,12 +78,12 @@ def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Int
 
 
 def reads(gold: Gold) -> dict[str, float]:
-    """The ledger as metrics: `gold/<split>/<reason>`, rows read."""
+    """Return the ledger as metrics: `gold/<split>/<reason>`, rows read."""
     return {f"gold/{name}": count for name, count in gold.ledger().items()}
 
 
 def gold_of(config: SplitOptions) -> Gold:
-    """The task's ground truth, with a ledger of its own."""
+    """Return the task's ground truth, with a new ledger."""
     return Gold(_labels(config.task, config.data_dir))
 
 

@@ -1,4 +1,4 @@
-"""Weak labels from outside, of people or of an API model: a parquet file with the columns `id` and `probabilities`."""
+"""External weak labels, from people or an API model: a parquet file with the columns `id` and `probabilities`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import Example, Floats, SoftLabels
 
 TOLERANCE = 1e-3
-"""How far from 1 the probabilities of a row may sum."""
+"""Maximum deviation from 1 of the sum of a row's probabilities."""
 
 
 def read(path: str, classes: int) -> SoftLabels:
-    """The labels of a file, their rows sorted by id.
+    """Read the labels from a file, sorted by id.
 
     Raises:
-        ConfigError: it is no such file, or a row is not `classes` probabilities that sum to 1.
+        ConfigError: the file is not such a table, or a row does not hold `classes` probabilities that sum to 1.
     """
     columns = _columns(Path(path).expanduser())
     ids = [str(id_) for id_ in columns["id"]]
@@ -56,7 +56,7 @@ def _probabilities(values: Sequence[Any], ids: Sequence[str], classes: int) -> F
 
 
 def check(labels: SoftLabels, examples: Sequence[Example], path: str) -> None:
-    """Raise ConfigError unless each example has its labels."""
+    """Raise ConfigError unless every example has a label."""
     known = set(labels.ids)
     if missing := [example.id for example in examples if example.id not in known]:
         raise ConfigError(
@@ -66,7 +66,7 @@ def check(labels: SoftLabels, examples: Sequence[Example], path: str) -> None:
 
 
 def digest(labels: SoftLabels) -> str:
-    """What identifies the labels: sha256 over ids and probabilities, cut at 32 digits."""
+    """Return the identity of the labels: sha256 over ids and probabilities, cut at 32 digits."""
     found = hashlib.sha256("\n".join(labels.ids).encode())
     found.update(np.ascontiguousarray(labels.probabilities_NC).tobytes())
     return found.hexdigest()[:32]

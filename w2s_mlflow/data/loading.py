@@ -1,4 +1,4 @@
-"""The rows of a task, loaded once, and cut into the parts of a run."""
+"""Loading of a task's rows, once per process, and their split for a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG = logging.getLogger("w2s_mlflow")
 
 
 class SplitOptions(Protocol):
-    """The options that cut a task."""
+    """The options that determine how a task is split."""
 
     @property
     def task(self) -> str: ...
@@ -38,10 +38,10 @@ SplitOptionsT = TypeVar("SplitOptionsT", bound=SplitOptions)
 
 
 def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Split]:
-    """A stage's options with the sizes filled in, and its cut.
+    """Return a stage's options with the sizes filled in, and its split.
 
     Raises:
-        ConfigError: the task is found nowhere, or does not have the sizes asked for.
+        ConfigError: the task is not found, or has fewer rows than requested.
     """
     task, pool = tasks.find(config.task), _pool(config.task, config.data_dir, config.balance)
     sized = replace(  # type: ignore[type-var]
@@ -53,14 +53,14 @@ def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Spli
 
 
 def questions(config: SplitOptions, size: int | None) -> splits.Questions:
-    """Rows of the training part that are in neither half of the cut, without labels.
+    """Return rows of the training part that are in neither half of the split, without labels.
 
     Args:
-        config: with the sizes filled in.
-        size: at most so many; None: as many as both halves have.
+        config: split options, with the sizes filled in.
+        size: maximum number of rows; None: as many as both halves together.
 
     Raises:
-        ConfigError: the cut leaves none.
+        ConfigError: the split leaves too few rows.
     """
     assert config.train_size is not None
     pool = _pool(config.task, config.data_dir, config.balance)
@@ -68,7 +68,7 @@ def questions(config: SplitOptions, size: int | None) -> splits.Questions:
 
 
 def rows(task: str, data_dir: str | None) -> tuple[Row, ...]:
-    """All rows of a task, those for training first."""
+    """Return all rows of a task, the training part first."""
     return _load(task, data_dir).train + _load(task, data_dir).heldout
 
 
@@ -93,7 +93,7 @@ def _split(task: str, data_dir: str | None, balance: bool, seed: int, train_size
 
 
 def mirror(data_dir: str | None) -> str | None:
-    """The directory of the mirror of public data sets in use, if there is one. Raises ConfigError for one that is not there."""
+    """Return the local mirror of public data sets, or None if none is set. Raises ConfigError if it is not a directory."""
     chosen = data_dir or os.environ.get("W2S_DATA_DIR")
     if chosen and not Path(chosen).expanduser().is_dir():
         raise must("data_dir" if data_dir else "W2S_DATA_DIR", "a directory", chosen)

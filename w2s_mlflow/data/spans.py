@@ -1,12 +1,12 @@
-"""Pieces of a question's text, what evidence is made of: where they stand, and the question with some of them alone.
+"""Spans of a question's text, the units of evidence: where they are, and the question reduced to some of them.
 
-A piece of a short text is a word, of a longer one a run of at most SPAN words of one sentence. What has neither letter nor
-digit (a chess prompt's closing mark, a lone dash) is no piece and always stays, and so does a candidate answer of one word: it
-is what the claims are about.
+In a short text each word is a span, in a longer one a run of at most SPAN words of one sentence. A run without letters or
+digits (a chess prompt's closing mark, a lone dash) is not a span and always stays. So does a one-word candidate answer,
+since the claims are about it.
 
-In a chess position a word is a piece on its square, so evidence is some of the pieces. What is left is not the game: it is
-another, emptier position, and whoever is shown it alone does not know what else may take back. A debater can so hide a
-defender, and its opponent can show it.
+In a chess position each word is a chess piece on its square, so evidence is a subset of the pieces. The remainder is a
+different, emptier position: a judge that sees only the evidence does not know which other pieces can recapture. A debater
+can therefore hide a defender, and its opponent can reveal it.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from typing import NamedTuple
 from w2s_mlflow.records import Example
 
 SHORT = 40
-"""Words of a text up to which each is a piece of its own."""
+"""Maximum number of words of a text in which each word is a span of its own."""
 SPAN = 8
-"""Words that a piece of a longer text has, at most."""
+"""Maximum number of words in a span of a longer text."""
 GAP = " … "
-"""Between pieces that do not stand side by side in the text."""
+"""Separator between spans that are not adjacent in the text."""
 NOTHING = "…"
-"""In the place of a text of which nothing is left: a model cannot read nothing."""
+"""Stands for a text of which nothing is left, since a model cannot read an empty text."""
 _ENDS = re.compile(r"[.!?;:][\"')\]]*$")
 
 
 class Piece(NamedTuple):
-    """Where a piece stands: in which of the example's texts (segments, then candidates), from which character to which."""
+    """Position of a span: index of the example's text (segments, then candidates), start and end character."""
 
     text: int
     start: int
     end: int
 
 
-@functools.lru_cache(maxsize=1024)  # a debate asks for the same question's again and again
+@functools.lru_cache(maxsize=1024)  # a debate requests the same question repeatedly
 def spans_of(example: Example) -> tuple[Piece, ...]:
-    """The pieces of a question, in the order of its texts."""
+    """Return the spans of a question, in the order of its texts."""
     found = [Piece(number, *span) for number, text in enumerate(example.segments) for span in _spans(text)]
     for number, text in enumerate(example.candidates, len(example.segments)):
         spans = list(_spans(text))
@@ -49,9 +49,9 @@ def spans_of(example: Example) -> tuple[Piece, ...]:
 
 
 def shown(example: Example, chosen: Collection[int]) -> Example:
-    """The question of which only the chosen pieces, by their numbers in `spans_of`, are left, and what is no piece.
+    """Return the question with only the chosen spans (indices into `cut`) and the text outside spans.
 
-    What is left closes up. Of a text whose pieces are all hidden NOTHING is left, or what in it is no piece.
+    The gaps close up. A text with nothing left becomes NOTHING.
     """
     every = spans_of(example)
     hidden = [piece for number, piece in enumerate(every) if number not in chosen]
@@ -64,7 +64,7 @@ def shown(example: Example, chosen: Collection[int]) -> Example:
 
 
 def quoted(example: Example, chosen: Collection[int]) -> str:
-    """The chosen pieces as people read them: in the text's order, a gap where something is left out, a line for each text."""
+    """Return the chosen spans for human readers: in text order, with a gap mark where text is left out, one line per text."""
     every, texts = spans_of(example), example.segments + example.candidates
     lines: dict[int, list[str]] = {}
     last = -1
@@ -79,7 +79,7 @@ def quoted(example: Example, chosen: Collection[int]) -> str:
 
 
 def words(text: str) -> int:
-    """How long a piece of evidence is, gaps not counted."""
+    """Return the length of a piece of evidence in words, gap marks not counted."""
     return sum(word != NOTHING for word in text.split())
 
 
@@ -91,7 +91,7 @@ def _without(text: str, hidden: Sequence[Piece]) -> str:
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
-    """(start, end) of each piece of one text."""
+    """Yield (start, end) of each span of one text."""
     found = [word.span() for word in re.finditer(r"\S+", text)]
     for run in _runs(text, found) if len(found) > SHORT else ([word] for word in found):
         start, end = run[0][0], run[-1][1]
@@ -100,7 +100,7 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _runs(text: str, found: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """The words of each sentence in runs of equal length, to one, of at most SPAN."""
+    """Yield the words of each sentence in runs of at most SPAN words, whose lengths differ by at most one."""
     sentence: list[tuple[int, int]] = []
     for start, end in found:
         sentence.append((start, end))

@@ -1,7 +1,7 @@
-"""Grouped halves: D is cut per seed into `supervision` and `transfer`; `selection` and `test` never change.
+"""Grouped splits: each seed cuts D into `supervision` and `transfer`; `selection` and `test` are the same for all seeds.
 
-Everything hangs on hashes of ids and groups, nothing on row order or file format. Rows of one group stay together, and a
-training row whose group also stands in the held-out part is left out.
+All splits depend on hashes of ids and groups, never on row order or file format. Rows of one group stay together, and
+training rows whose group also occurs in the held-out part are excluded.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import NO_LABEL, Example, JoinError, Row, Rows, canonical_json
 
 VALIDATION = 0.1
-"""The slice of each half that only early stopping sees."""
+"""Fraction of each half that is set aside as its validation slice."""
 SELECTION = 0.25
-"""The share of the held-out groups that searches may look at; the rest is `test`."""
+"""Fraction of the held-out rows that searches may use; the rest is `test`."""
 
 Examples = tuple[Example, ...]
 Groups = list[list[Row]]
@@ -26,7 +26,7 @@ Groups = list[list[Row]]
 
 @dataclass(frozen=True)
 class Split:
-    """One seed's cut of a task, without labels: what every stage may see."""
+    """One seed's split of a task, without labels: visible to every stage."""
 
     supervision: Examples
     supervision_validation: Examples
@@ -38,13 +38,13 @@ class Split:
     """sha256 over each part's sorted (id, group, segments, candidates, label)."""
 
     def parts(self) -> dict[str, Examples]:
-        """Its six parts by name."""
+        """Return the six parts by name."""
         return {name: value for name, value in vars(self).items() if name != "digest"}
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Text without labels: to learn on, and a slice by which the learning stops. The digest is over what is to be read."""
+    """Unlabelled rows to train on, with a validation slice for early stopping. `digest` identifies the rows."""
 
     asked: Examples
     validation: Examples
@@ -53,33 +53,33 @@ class Questions:
 
 @dataclass(frozen=True)
 class Pool:
-    """A task's rows in groups, what is the same for every seed."""
+    """A task's rows in groups, the same for every seed."""
 
     key: str
-    """What the order of groups hangs on, beside their own names: the task's."""
+    """The task's key; with the groups' names it determines the order of groups."""
     train: Groups
     selection: Groups
     test: Groups
     classes: int
 
     def train_rows(self) -> int:
-        """The rows that a seed can draw from."""
+        """Return the number of rows that a seed can draw from."""
         return _size(self.train)
 
     def test_rows(self) -> int:
-        """The rows that `test` can hold."""
+        """Return the number of rows available for `test`."""
         return _size(self.test)
 
 
 def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Pool:
-    """The rows of a task in groups, `selection` and `test` apart; training rows whose group is held out are left out.
+    """Group a task's rows and cut off `selection` and `test`; training rows whose group is held out are excluded.
 
     Args:
-        balance: whether `selection` and `test` hold as many rows of each class.
+        balance: give `selection` and `test` equally many rows of each class.
 
     Raises:
-        ConfigError: there are too few groups to fill every part of a cut, or no row of one of two classes.
-        JoinError: an id stands twice.
+        ConfigError: too few groups to fill every part of a split, or every label of a two-class task is the same.
+        JoinError: an id occurs twice.
     """
     _check_ids(rows)
     heldout = _in_groups(rows.heldout, ("heldout", key))
@@ -99,22 +99,22 @@ def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Po
 
 
 def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool = False) -> Split:
-    """Cut a task for one seed: halves of at most `train_size` / 2 rows each, and at most `test_size` test rows.
+    """Split a task for one seed: halves of at most `train_size` / 2 rows each, and at most `test_size` test rows.
 
     Args:
-        balance: whether `supervision` and its validation slice hold as many rows of each class; `transfer` never is, as
-            that takes its labels.
+        balance: give `supervision` and its validation slice equally many rows of each class; `transfer` is never balanced,
+            as that would require its labels.
 
     Raises:
-        ConfigError: the task has fewer training or held-out rows than asked for, too few groups to fill every part, or no
-            row of one of two classes where it is needed.
+        ConfigError: the task has fewer rows than requested, a size is too small to fill every part, or `supervision` of a
+            two-class task has only one class.
     """
     _check_sizes(train_size, pool.train_rows(), test_size, pool.test_rows())
     supervision, transfer, _ = _halves(pool, seed, train_size)
     test, _ = _take_rows(pool.test, test_size)
     if not test:
         raise must("test_size", "at least the size of a group of rows", test_size)
-    # The validation slice of each half is its last tenth: drawn by the same hash as everything else.
+    # The validation slice of each half is its last tenth, in the same hash order.
     d1, d1_validation = _take_fraction(supervision, 1 - VALIDATION, "train_size", train_size)
     d2, d2_validation = _take_fraction(transfer, 1 - VALIDATION, "train_size", train_size)
     if balance:
@@ -138,10 +138,10 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
 
 
 def unused_questions(pool: Pool, *, seed: int, train_size: int, size: int) -> Questions:
-    """At most `size` rows of the training part that `split_task` puts in neither half, the last tenth of them for validation.
+    """Return at most `size` training rows that `cut` puts in neither half, the last tenth of them for validation.
 
     Raises:
-        ConfigError: less than two groups of rows are left.
+        ConfigError: fewer than two groups of rows are left.
     """
     left, _ = _take_rows(_halves(pool, seed, train_size)[2], size)
     if len(left) < 2:
@@ -154,7 +154,7 @@ def unused_questions(pool: Pool, *, seed: int, train_size: int, size: int) -> Qu
 
 
 def _halves(pool: Pool, seed: int, train_size: int) -> tuple[Groups, Groups, Groups]:
-    """The groups of `supervision` and of `transfer`, validation slices included, and what is left."""
+    """Return the groups of `supervision` and of `transfer`, validation slices included, and the remaining groups."""
     ordered = _by_hash(pool.train, ("train", pool.key, str(seed)))
     supervision, others = _take_rows(ordered, train_size // 2)
     transfer, left = _take_rows(others, train_size // 2)
@@ -162,9 +162,9 @@ def _halves(pool: Pool, seed: int, train_size: int) -> tuple[Groups, Groups, Gro
 
 
 def balanced(groups: Groups) -> Groups:
-    """The same groups with as many rows of each class: of the larger classes, every group gives up rows before any loses all.
+    """Return the groups with equally many rows of each class; larger classes lose rows in the fullest groups first.
 
-    Which rows stay hangs on their place within the group (by id) and on the groups' order, so on hashes alone.
+    The choice depends on a row's place in its group (by id) and on the order of groups, so on hashes alone.
     """
     by_class: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for number, group in enumerate(groups):
@@ -190,12 +190,12 @@ def _first_of_each_class(group: list[Row], room: dict[int, int]) -> list[Row]:
 
 
 def digest(rows: Iterable[Row]) -> str:
-    """sha256 over the content of rows, whatever their order."""
+    """Return the sha256 over the content of rows, independent of their order."""
     return hashlib.sha256("\n".join(sorted(map(_line, rows))).encode()).hexdigest()
 
 
 def row_digest(row: Row) -> str:
-    """sha256 over the content of one row, cut at 16 digits."""
+    """Return the sha256 over the content of one row, cut at 16 digits."""
     return hashlib.sha256(_line(row).encode()).hexdigest()[:16]
 
 
@@ -205,7 +205,7 @@ def _line(row: Row) -> str:
 
 
 def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> Groups:
-    """The rows by group, the groups in the order of their hash under `key`, the rows of a group in that of their ids."""
+    """Return the rows by group, groups ordered by their hash under `key`, rows of a group by id."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.example.id):
         groups[row.example.group].append(row)
@@ -225,14 +225,17 @@ def _hash(*parts: str) -> bytes:
 
 
 def _take_rows(groups: Groups, size: int) -> tuple[Groups, Groups]:
-    """The first groups that together hold at most `size` rows, and the rest."""
+    """Return the first groups that together hold at most `size` rows, and the rest."""
     held = itertools.accumulate(len(group) for group in groups)
     count = sum(rows <= size for rows in held)
     return groups[:count], groups[count:]
 
 
 def _take_fraction(groups: Groups, share: float, option: str, size: int) -> tuple[Groups, Groups]:
-    """Groups of at most `share` of the rows, but one on each side at least. Raises ConfigError for less than two groups."""
+    """Return groups with at most `share` of the rows, and the rest, at least one group each.
+
+    Raises ConfigError for fewer than two groups.
+    """
     if len(groups) < 2:
         raise must(option, "large enough for two groups of rows in each part", size)
     count = len(_take_rows(groups, round(share * _size(groups)))[0])
@@ -247,7 +250,7 @@ def _check_ids(rows: Rows) -> None:
 
 
 def _only_label(groups: Groups) -> int | None:
-    """The label of all labelled rows, if there is but one."""
+    """Return the label of all labelled rows if it is the same, else None."""
     labels = {row.label for group in groups for row in group} - {NO_LABEL}
     return labels.pop() if len(labels) == 1 else None
 

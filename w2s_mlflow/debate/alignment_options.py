@@ -1,4 +1,4 @@
-"""What alignment is asked for: who argues against whom, before whom, and how much it counts."""
+"""Options of the `align` stage: models, evidence, judge, and weight of the debate term."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ GRADIENT = "gradient"
 
 @checked_dataclass
 class Config(Training):
-    """A strong model that is aligned by debates."""
+    """Options for aligning a strong model by debates."""
 
     weak: str = option(default="chess-60k", lookup=models.find)
-    """The weak model: it labels, it argues on the other side, and, frozen, it answers where a judge asks a model."""
+    """Weak model: it provides the labels, argues the opposing side, and, frozen, answers for `--judge model`."""
     strong: str = option(default="chess-426k", lookup=models.find)
-    """The strong model that is aligned."""
+    """Strong model to align."""
     lam: float = option(default=0.1, ge=0)
-    """lambda of eq. 2, the weight of the debate beside the labels; 0 is a plain student."""
+    """lambda of eq. 2: weight of the debate term beside the label loss; 0: a plain student."""
     kl: float = option(default=0.05, ge=0)
-    """What the policy pays in D for each nat of distance from where it started."""
+    """Penalty, in units of D, per nat of KL divergence of the policy from its starting point."""
     pieces: int = option(default=3, ge=1)
-    """Pieces of evidence that a side shows."""
+    """Number of evidence spans that each side shows."""
     opponent: Literal["gradient", "random"] = "gradient"
-    """How the weak side chooses its evidence: gradient or random; it does not learn."""
+    """How the untrained weak side chooses its evidence. `gradient`: the spans that support its decision most, by gradient times
+    input; `random`: random spans."""
     judge: str = "model"
-    """Who decides, a file of judges/."""
+    """Judge that decides the debates: the name of a file in judges/."""
     judge_options: str = ""
-    """Options of the judge, NAME=VALUE with commas between them."""
+    """Options of the judge, as comma-separated NAME=VALUE pairs."""
     rounds: int = option(default=1, ge=1, result=False)
-    """How often it is aligned, each time from the start weights: from round 2 on by a reward model, which learns what the judge
-    says of debates of the model of the round before."""
+    """Number of alignment rounds, each starting from the initial weights. From round 2 on, the reward comes from a reward model
+    fitted on the judge's verdicts on debates of all earlier rounds' models."""
     questions: int | None = option(default=400, ge=1, unset="all")
-    """Held-out questions on which it is seen whether the judge is won over, the first of the test part; none takes all."""
+    """Number of test questions, from the start of the split, on which the judge compares the aligned model with the plain
+    student; `all`: the whole split."""
     ceiling: Literal["gold", "none"] = option(default="gold", result=False)
-    """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
+    """Ceiling for PGR. `gold`: the strong model finetuned on ground truth; `none`: no ceiling and no PGR."""
     early_stopping: Literal["weak", "none"] = "weak"
-    """weak: stop at the first epoch that agrees no better with the weak labels of the validation slice, best weights back;
-    none: all epochs."""
+    """`weak`: stop at the first epoch without better agreement with the weak labels of the validation split, and restore the
+    best weights; `none`: train for all epochs."""
 
     MODEL: ClassVar[str] = "strong"
 
@@ -54,7 +56,7 @@ class Config(Training):
             self._check_rounds()
 
     def _check_rounds(self) -> None:
-        """Debates of an aligned model need its policy, the weak side's evidence by gradient, and a judge to be asked anew."""
+        """Check the needs of later rounds: a trained policy, a gradient opponent, and a judge that can decide new debates."""
         if not self.lam:
             raise must("lam", f"above 0 with --rounds {self.rounds}, as without a policy there is nobody to debate", self.lam)
         if self.opponent != GRADIENT:

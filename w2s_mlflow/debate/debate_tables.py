@@ -1,4 +1,4 @@
-"""The tables of a run of debates: a row for each debate, and one for each verdict."""
+"""Parquet tables of a debate run: one row per debate, and one row per verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEBATES, VERDICTS = "debates.parquet", "verdicts.parquet"
 
 
 def write(directory: Path, played: DebateTranscripts, verdicts: Sequence[Verdicts]) -> None:
-    """Write both tables: a row for each debate, and one for each verdict."""
+    """Write both tables to `directory`: one row per debate, and one per verdict."""
     _debates(played).to_parquet(directory / DEBATES, index=False)
     _verdicts(played, verdicts).to_parquet(directory / VERDICTS, index=False)
 

@@ -1,4 +1,4 @@
-"""Measures of debates, without ground truth and against it.
+"""Measures of debates, with and without ground truth.
 
 Shape legend: N questions, C classes.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
-    """What can be said of debates without ground truth, by the names that `stages/debate.py` explains."""
+    """Return the measures that need no ground truth; `stages/debate.py` documents their names."""
     from w2s_mlflow import stats
 
     preference_N, bias_N = verdicts.preference_N(), verdicts.bias_N()
@@ -47,17 +47,17 @@ def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
 
 
 def disagree(debates: Sequence[Debate]) -> NDArray[np.bool_]:
-    """Whether the sides disagree, (N,)."""
+    """Return whether the sides of each debate disagree, (N,)."""
     return np.array([debate.first.decision != debate.second.decision for debate in debates])
 
 
 def won_N(preference_N: Doubles) -> Doubles:
-    """1 where the strong side wins, 0 where it loses, half of each where the judge finds both alike."""
+    """Return 1 where the strong side wins, 0 where it loses, and 0.5 for a tie (D = 0)."""
     return 0.5 + 0.5 * np.sign(preference_N)
 
 
 def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
-    """How often two judges let the same side win, of the debates that both have judged, by `agreement/<one>/<other>`."""
+    """Return how often two judges pick the same winner, over debates that both judged, as `agreement/<one>/<other>`."""
     found = {}
     for number, one in enumerate(verdicts):
         for other in verdicts[number + 1 :]:
@@ -70,14 +70,17 @@ def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
 
 
 def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
-    """The class that the labels of these verdicts (`labels`) hold most probable, the lower one of two; debates as written."""
+    """Return the most probable class of `play.labels`, (N,), the lower one on a tie. `debates` is the table made by `write`."""
     strong_N, weak_N = (debates[f"{side}_decision"].to_numpy() for side in (STRONG, WEAK))
     decided_N = np.where(preference_N == 0, np.minimum(strong_N, weak_N), np.where(preference_N > 0, strong_N, weak_N))
     return np.asarray(np.where(np.isfinite(preference_N), decided_N, weak_N))
 
 
 def against_gold(debates: pd.DataFrame, preference_N: Doubles, gold_N: Ints) -> Mapping[str, float]:
-    """What the evaluator can say of debates, as `write` wrote them: of the judge where the sides disagree and one is right."""
+    """Score both sides and the labels against ground truth, and the judge on the debates where exactly one side is right.
+
+    `debates` is the table made by `debate_tables.write`.
+    """
     from w2s_mlflow import metrics, stats
 
     right = {side: debates[f"{side}_decision"].to_numpy() == gold_N for side in (STRONG, WEAK)}

@@ -1,4 +1,4 @@
-"""Who argues and who judges, made ready: fitted models with their decisions, and judges by name with their options."""
+"""Participants of a debate: fitted models with their decisions, and judges by name with their options."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def judges(names: str, given: str) -> dict[str, Any]:
-    """The judges by name, each with its options.
+    """Return the options of each judge, by judge name.
 
     Args:
-        names: of files of judges/, with commas between them.
-        given: NAME=VALUE with commas between them, each for the judges that have such an option.
+        names: comma-separated names of files in judges/.
+        given: comma-separated NAME=VALUE pairs; each applies to every judge that has the option.
 
     Raises:
-        ConfigError: there is no such judge, or an option is none's.
+        ConfigError: a judge does not exist or is named twice, or no judge has one of the options.
     """
     pairs, chosen = _pairs(given), [name.strip() for name in names.split(",")]
     kinds = {name: registry.plugin("judges", name, "--judge").Options for name in chosen}
@@ -45,15 +45,15 @@ def judges(names: str, given: str) -> dict[str, Any]:
 
 
 def values(names: str, given: str) -> dict[str, dict[str, Any]]:
-    """The options of each judge as they enter a fingerprint. Raises ConfigError as `judges`."""
+    """Return the options of each judge as they enter a fingerprint. Raises ConfigError like `judges`."""
     return {name: options.identity(chosen) for name, chosen in judges(names, given).items()}
 
 
 def resolved(names: str, given: str) -> str:
-    """The options of judges, with what is to be known of the run that one hears.
+    """Return the judges' options, with those that refer to an earlier run resolved.
 
     Raises:
-        ConfigError: as `past_verdicts.resolved`.
+        ConfigError: see `past_verdicts.resolved`.
     """
     changed = past_verdicts.resolved(judges(names, given))
     return ",".join(f"{name}={value}" for name, value in (_pairs(given) | changed).items()) if changed else given
@@ -71,14 +71,14 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def judge(name: str, chosen: Any, config: Training, weak: DebaterModel) -> Judge:
-    """A judge by its name; one that hears an earlier run is handed that, any other the frozen weak model's answers."""
+    """Build a judge by name: on an earlier run's verdicts if it learns from them, else on the frozen weak model's answers."""
     handed = past_verdicts.answer(name, chosen) or answers(weak, config)
     made: Judge = registry.plugin("judges", name, "--judge").make(chosen, handed)
     return made
 
 
 def answers(weak: DebaterModel, config: Training) -> Callable[[Sequence[Example]], Floats]:
-    """log probabilities of the classes, (N, C), by the frozen weak model."""
+    """Return a function that computes the frozen weak model's log probabilities of the classes, (N, C)."""
 
     def answer(asked: Sequence[Example]) -> Floats:
         found_NC = finetune.probabilities(weak.head, weak.head.encode(asked), config)
@@ -89,7 +89,7 @@ def answers(weak: DebaterModel, config: Training) -> Callable[[Sequence[Example]
 
 
 def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy | None = None) -> DebaterModel:
-    """A model that argues, with its decisions."""
+    """Return a model that argues, with its decisions on the questions."""
     from w2s_mlflow.explainers import extractive
 
     reading = extractive.read(head, asked)

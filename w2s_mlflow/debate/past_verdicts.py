@@ -1,4 +1,4 @@
-"""What was said of the debates of an earlier run, by people or by its judges: what the judges human and reward learn from."""
+"""Verdicts of people or judges on the debates of an earlier run: training data of the judges `human` and `reward`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ STAGE = "debate"
 
 
 def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
-    """What becomes of the options of judges that hear an earlier run: its full id, and the digest of what people said there.
+    """Resolve options of judges that learn from an earlier run: its full id and, for `human`, the digest of the votes.
 
-    So a stage that is called again once people have said more makes another result, and else finds the one it has made.
+    A stage that is called again after people have added votes makes a new result; otherwise it finds the existing one.
 
     Raises:
-        ConfigError: there is no such run, it is none of debates, or half of the verdicts of people are missing.
+        ConfigError: the run does not exist, is not a debate run, or has models trained on ground truth of `transfer`; or
+            half or more of its debates have no human vote.
     """
     found: dict[str, str] = {}
     for name in judges:
@@ -36,18 +37,18 @@ def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
 
 
 def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Sequence[Any]]] | None:
-    """What is handed to a judge that hears an earlier run: its debates and what was said of each; None for any other judge."""
+    """Return a loader of an earlier run's debates and verdicts, for a judge that learns from them; None for other judges."""
     return (lambda: LEARNERS[name](chosen)) if name in LEARNERS else None
 
 
 def debates(found: Result) -> list[Debate]:
-    """The debates of a run, the strong side first, as its judges were shown them."""
+    """Return the debates of a run, strong side first, as its judges saw them."""
     table, _ = transcripts.read(found)
     return [_debate(row) for row in transcripts.rows(table)]
 
 
 def verdicts_of(found: Sequence[Result]) -> tuple[list[Debate], list[float]]:
-    """The debates of some runs, and D of each by the first judge of its run."""
+    """Return the debates of several runs, and D of each by the first judge of its run."""
     shown = [debate for one in found for debate in debates(one)]
     return shown, [value for one in found for value in transcripts.preference_N(*transcripts.read(one)).tolist()]
 
@@ -95,7 +96,7 @@ def _run(run: str) -> Result:
     found = results.find(run)
     if found.stage != STAGE:
         raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={run}, a run of {found.stage or 'no stage'}")
-    if runs.GOLD in found.tags:  # what was said of such claims would carry it on into what is aligned
+    if runs.GOLD in found.tags:  # its verdicts would leak ground truth into the aligned model
         rule = "run=RUN, a run whose models have learned no ground truth of transfer"
         raise must("judge_options", rule, f"run={run}, whose models have learned that of {found.tags[runs.GOLD]}")
     return found

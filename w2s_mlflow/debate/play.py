@@ -1,4 +1,4 @@
-"""Debates played, written down and measured (Definition 4, Algorithm 1 steps 1 to 4); nothing here sees ground truth.
+"""Play debates, and combine weak labels with their verdicts (Definition 4, Algorithm 1 steps 1 to 4); no ground truth is read.
 
 Shape legend: N questions, C classes.
 """
@@ -26,11 +26,11 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Debater:
-    """One side: its decisions, and how it explains them; None says nothing.
+    """One side of the debates: its decisions and its explainer (None: it shows nothing).
 
     Attributes:
-        hear: called before each round but the first with the other side's last words on each question; what of them it
-            knows when it speaks. None: all, as they are pieces of the question, which are not shown again.
+        hear: called before each round but the first with the other side's latest text on each question; returns the part
+            that this side takes into account. None: all of it (extractive evidence, whose spans are not shown again).
     """
 
     name: str
@@ -41,11 +41,11 @@ class Debater:
 
 @dataclass(frozen=True)
 class DebateTranscripts:
-    """Debates, the strong side first, whose explanations are all that was shown.
+    """Debates, strong side first; each side's explanation holds all that it showed.
 
     Attributes:
-        said: by side, for each debate what it said, round by round.
-        heard: by side likewise what it knew of the other side's last words, nothing in the first round.
+        said: by side, for each debate, the side's text of each round.
+        heard: by side, for each debate, the known part of the other side's latest text in each round; empty in the first.
     """
 
     debates: Sequence[Debate]
@@ -54,7 +54,7 @@ class DebateTranscripts:
 
 
 def claim(task: tasks.Task, question: Example, decision: int) -> str:
-    """A decision in words."""
+    """Return a decision in words."""
     if task.head == "compare":
         return f"response {'AB'[decision]}"
     if question.candidates and task.head == "choose":
@@ -65,7 +65,7 @@ def claim(task: tasks.Task, question: Example, decision: int) -> str:
 
 
 def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: Debater, rounds: int) -> DebateTranscripts:
-    """Let both sides speak, in each round at the same time; nobody repeats a piece that either side has shown before."""
+    """Play all rounds: both sides speak at the same time and show no span that either side showed in an earlier round."""
     said: dict[str, list[list[Explanation]]] = {STRONG: [], WEAK: []}
     heard: dict[str, list[Sequence[str]]] = {STRONG: [], WEAK: []}
     taken: list[set[int]] = [set() for _ in questions]
@@ -84,12 +84,12 @@ def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: 
 
 
 def _by_debate(turns: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[tuple[str, ...]]]:
-    """By side, for each debate its texts by round, of the texts of each round."""
+    """Regroup the texts of each side from one list per round to one tuple of rounds per debate."""
     return {name: list(zip(*own, strict=True)) for name, own in turns.items()}
 
 
 def _heard(side: Debater, turns: Sequence[Sequence[Explanation]], count: int) -> Sequence[str]:
-    """What a side knows of the last of the other side's turns, on each question."""
+    """Return what a side knows of the other side's latest turn, for each question."""
     if not turns or not side.explain:
         return [""] * count
     last = [explanation.text for explanation in turns[-1]]
@@ -101,7 +101,7 @@ def _turn(side: Debater, taken: Sequence[Collection[int]]) -> list[Explanation]:
 
 
 def _sides(task: tasks.Task, questions: Sequence[Example], side: Debater, turns: Sequence[Sequence[Explanation]]) -> list[Side]:
-    """A side on each question, with all that it has said."""
+    """Return one side of every debate, with all that it showed."""
     found = []
     for row, question in enumerate(questions):
         decision, own = int(side.decisions_N[row]), [turn[row] for turn in turns]
@@ -110,7 +110,7 @@ def _sides(task: tasks.Task, questions: Sequence[Example], side: Debater, turns:
 
 
 def _whole(question: Example, turns: Sequence[Explanation]) -> Explanation:
-    """What was said in all rounds, as one."""
+    """Merge the explanations of all rounds into one."""
     if len(turns) == 1:
         return turns[0]
     if chosen := tuple(piece for turn in turns for piece in turn.pieces):
@@ -119,10 +119,10 @@ def _whole(question: Example, turns: Sequence[Explanation]) -> Explanation:
 
 
 def labels(weak: SoftLabels, debates: Sequence[Debate], preference_N: Doubles) -> SoftLabels:
-    """What the debates make of the weak side's labels, row for row.
+    """Combine the weak side's labels with the verdicts, row for row.
 
-    Where the sides disagree and there is a verdict, P(the strong side's class) = sigmoid(D), the rest is on the weak side's
-    class. Where they agree, or the judge says nothing, the weak label stays: there is nothing to decide, or nobody has.
+    Where the sides disagree and there is a verdict, P(strong side's class) = sigmoid(D) and P(weak side's class) =
+    sigmoid(-D). Where they agree or there is no verdict, the weak label is kept.
     """
     found_NC = weak.probabilities_NC.copy()
     for row, (debate, preference) in enumerate(zip(debates, preference_N, strict=True)):
@@ -134,5 +134,5 @@ def labels(weak: SoftLabels, debates: Sequence[Debate], preference_N: Doubles) -
 
 
 def sigmoid(value: float) -> float:
-    """1 / (1 + exp(-value)), without overflow."""
+    """Return 1 / (1 + exp(-value)), without overflow."""
     return 0.5 * (1 + math.tanh(value / 2))

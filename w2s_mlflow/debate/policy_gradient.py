@@ -1,9 +1,9 @@
 """The second term of eq. 2, -lambda D, and its policy gradient on the choice of evidence: an `also` of training/loop.py.
 
-For each question of a batch DRAWS ordered draws of evidence are judged against the weak side's; the gradient of the expected
-reward is estimated from them with the mean of the others as the baseline (`explainers/_policy.py`). The reward is D less `kl`
-times log p / p_0, so that in expectation a policy pays for its distance from the one it started as. What is drawn hangs on the
-seed and the step alone: a training that goes on from a checkpoint draws the same. Shape legend: N questions, K draws.
+For each question of a batch, DRAWS ordered draws of evidence are judged against the weak side's evidence. The gradient of the
+expected reward is estimated with the mean reward of the other draws as baseline (`explainers/_policy.py`). The reward is D
+minus `kl` times log p / p_0, in expectation a KL penalty towards the starting policy. The random stream depends only on the
+seed, the step and the micro-batch, so training resumed from a checkpoint repeats the draws. Shape legend: N questions, K draws.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ DRAWS = 4
 
 @dataclass(frozen=True)
 class Arguing:
-    """A strong model that argues while it learns.
+    """Debate term of the strong model's training: has its evidence judged and adds the policy gradient.
 
     Attributes:
-        weak: the other side of each training question, which does not change.
+        weak: the opposing side for each training question; fixed.
         weight: lambda.
-        kl: the price of log p / p_0 in the reward.
-        size: pieces of evidence.
+        kl: coefficient of log p / p_0 in the reward.
+        size: number of evidence spans per draw.
     """
 
     head: Head
@@ -54,7 +54,7 @@ class Arguing:
     micro_batch: int | None
 
     def __call__(self, step: int, examples: Ints, backward: Callable[..., Any]) -> dict[str, float]:
-        """Add the gradients of one batch; its metrics, means over questions and draws."""
+        """Add the gradients of one batch and return its metrics, means over questions and draws."""
         from w2s_mlflow.training import batching
 
         found: dict[str, float] = {}
@@ -88,7 +88,7 @@ class Arguing:
         return extractive.surrogate(log_p_NK, judged_NK - self.kl * away_NK), said
 
     def _explained(self, rows: Ints, drawn_NKS: Tensor) -> list[list[Explanation]]:
-        """The explanation of each draw, by question."""
+        """Return the explanation of each draw, by question."""
         from w2s_mlflow.explainers import extractive
 
         every = [self.reading.questions[row] for row in rows for _ in range(DRAWS)]
@@ -96,7 +96,7 @@ class Arguing:
         return [found[start : start + DRAWS] for start in range(0, len(found), DRAWS)]
 
     def _judged(self, rows: Ints, decisions: Sequence[int], explained: Sequence[Sequence[Explanation]]) -> NDArray[np.float64]:
-        """D of each draw, (N, K)."""
+        """Return D of each draw, (N, K)."""
         debates = []
         for row, decision, own in zip(rows, decisions, explained, strict=True):
             question = self.reading.questions[row]
@@ -107,7 +107,7 @@ class Arguing:
 
 
 def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
-    """D by question and draw, (N, K); one without a verdict gets the mean of its question's others, and so weighs nothing."""
+    """Return D by question and draw, (N, K); one without a verdict gets the mean of its question's others: zero advantage."""
     found_NK = np.array(preferences, dtype=np.float64).reshape(-1, DRAWS)
     known_NK = np.isfinite(found_NK)
     mean_N = np.where(known_NK, found_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)

@@ -1,4 +1,4 @@
-"""The debates of a finished run, read back: for measures that need ground truth, and as traces that people read."""
+"""Debates of a finished run, read back for measures that need ground truth and written as MLflow traces for people."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.traces import Transcript
 
 TRACES = "w2s.traces"
-"""The tag of a run of debates with the number of those that are written as traces."""
+"""Tag of a debate run: the number of its debates that are written as traces."""
 TIE = "tie"
 
 
 def read(found: Result) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables of debates and of verdicts. Raises ConfigError where they are lost."""
+    """Return the tables of debates and verdicts. Raises ConfigError if they are missing."""
     import pandas as pd
 
     return pd.read_parquet(found.artifact(DEBATES)), pd.read_parquet(found.artifact(VERDICTS))
 
 
 def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | None = None) -> Doubles:
-    """D of each debate by one judge, the first where none is named; not a number where an order has no verdict."""
+    """Return D of each debate by one judge (None: the first judge); NaN where an order has no verdict."""
     own = verdicts[verdicts["judge"] == (judge or verdicts["judge"].iloc[0])]
     by_order = own.pivot(index="id", columns="order", values="log_odds").reindex(debates["id"])
     both = (by_order[order].to_numpy(dtype=np.float64) for order in (f"{STRONG},{WEAK}", f"{WEAK},{STRONG}"))
@@ -40,7 +40,7 @@ def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | Non
 
 
 def traced(found: Result, wanted: int | None) -> Result:
-    """The run with its first debates written as traces, those that are not yet."""
+    """Write the first `wanted` debates (None: all) as traces, skipping those already written, and return the run."""
     from w2s_mlflow.tracking import followers, traces
     from w2s_mlflow.tracking.recorder import Report
 
@@ -61,7 +61,7 @@ def traced(found: Result, wanted: int | None) -> Result:
 
 
 def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcript]:
-    """Each debate in the order in which it was held: side by side, round by round, then what each judge says of each order."""
+    """Return one transcript per debate: the turns of both sides by round, then each judge's verdict on each order."""
     from w2s_mlflow.tracking.traces import Transcript
 
     preferences, by_id = preference_N(debates, verdicts), dict(list(verdicts.groupby("id", sort=False)))
@@ -69,7 +69,7 @@ def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcrip
     for preference, debate in zip(preferences, rows(debates), strict=True):
         own = by_id[debate["id"]]
         sides = {side: debate[f"{side}_claim"] for side in (STRONG, WEAK)}
-        shown = {side: debate[f"{side}_explanation"] for side in (STRONG, WEAK)}  # a review queue shows the root alone
+        shown = {side: debate[f"{side}_explanation"] for side in (STRONG, WEAK)}  # a review queue shows only the trace's root
         given = {"question": "\n".join(debate["segments"]), "claims": sides, "evidence": shown}
         tags = {"w2s.winner": winner(preference)}
         found.append(Transcript(debate["id"], given, _decided(preference, sides), [*_turns(debate), *_judged(own)], tags))
@@ -77,12 +77,12 @@ def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcrip
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table, by the names of its columns."""
+    """Return the rows of a table as dictionaries by column name."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def winner(preference: float) -> str:
-    """strong, weak or tie by the sign of D; none where there is no verdict."""
+    """Return `strong`, `weak` or `tie` by the sign of D; `none` without a verdict."""
     if not math.isfinite(preference):
         return "none"
     return {1.0: STRONG, -1.0: WEAK}.get(float(np.sign(preference)), TIE)
@@ -109,7 +109,7 @@ def _turns(debate: dict[str, Any]) -> list[Any]:
 
 
 def _heard(debate: dict[str, Any], side: str, other: str) -> Sequence[str]:
-    """By round what a side knew of the other's words; tables without it are of pieces, all of which a side knows."""
+    """Return what a side knew of the other's text in each round; tables without this column hold spans, known in full."""
     found: Sequence[str] = debate.get(f"{side}_heard", ("", *debate[f"{other}_said"]))
     return found
 

@@ -1,8 +1,8 @@
-"""Verdicts as they come: both orders of each debate, kept on this machine until the run that wants them is finished.
+"""Verdicts on both orders of each debate, cached on this machine until their run is finished.
 
-A judge may fail in the middle (a key that is missing, a server that is out of reach). What it has said by then is kept by what
-was asked, and a second start asks for the rest alone: nothing is paid for twice. What nobody has gone on from for as long as
-a checkpoint waits is removed when the next run is judged; a paid judge's answers are in its own store (judges/endpoint.py).
+A judge may fail midway (missing key, unreachable server). Its verdicts are cached under a hash of judge and debate, and a
+restart requests only the missing ones: nothing is paid for twice. Partial verdict files older than 30 days are deleted when
+the next run is judged; the answers of the judge `endpoint` have a cache of their own (judges/_chat.py).
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from w2s_mlflow.records import Debate, Verdict, canonical_json
 
 LOG = logging.getLogger("w2s_mlflow")
 CHUNK = 64
-"""Debates in one call of a judge, each in both orders: what is lost, at most, where it fails."""
+"""Debates per call of a judge, each in both orders: the most that a failure loses."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What one judge says of debates, row for row: with the strong side shown first, and with the weak side."""
+    """Verdicts of one judge, row for row: with the strong side shown first, and with the weak side shown first."""
 
     judge: str
     strong_first: tuple[Verdict, ...]
     weak_first: tuple[Verdict, ...]
 
     def preference_N(self) -> NDArray[np.float64]:
-        """D of each debate, not a number where an order has no verdict (Definition 4)."""
+        """Return D of each debate (Definition 4); NaN where an order has no verdict."""
         pairs = zip(self.strong_first, self.weak_first, strict=True)
         return np.array([judges.preference(*pair) for pair in pairs], dtype=np.float64)
 
     def bias_N(self) -> NDArray[np.float64]:
-        """The log-odds given to the first place, not a number where an order has no verdict."""
+        """Return the log-odds given to the first position; NaN where an order has no verdict."""
         pairs = zip(self.strong_first, self.weak_first, strict=True)
         return np.array([judges.bias(*pair) for pair in pairs], dtype=np.float64)
 
     def cost(self) -> int:
-        """Tokens paid for, all told."""
+        """Return the total number of tokens paid for."""
         return sum(verdict.cost for verdict in self.strong_first + self.weak_first)
 
 
 def ask(name: str, judge: Judge, debates: Sequence[Debate], kept: Path) -> Verdicts:
-    """The judge's verdicts of debates whose first side is the strong one, in both orders.
+    """Return the judge's verdicts, in both orders, on debates given with the strong side first.
 
     Args:
-        kept: the file of what was said before, which grows as the judge speaks.
+        kept: the file of cached verdicts; new ones are appended after each call of the judge.
 
     Raises:
-        ConfigError: the judge cannot go on; what it has said is kept.
+        ConfigError: the judge cannot continue; verdicts made so far are kept.
     """
     known = _read(kept)
     both = [order for debate in debates for order in (debate, debate.swapped())]
@@ -78,7 +78,7 @@ def ask(name: str, judge: Judge, debates: Sequence[Debate], kept: Path) -> Verdi
 
 
 def cache_path(fingerprint: str) -> Path:
-    """Where the verdicts of a run that is not finished are kept."""
+    """Return the path of the cached verdicts of an unfinished run."""
     return scratch.cache_path("verdicts") / f"{fingerprint}.jsonl"
 
 
@@ -91,12 +91,12 @@ def _append(kept: Path, said: dict[str, Verdict]) -> None:
     if not kept.exists():
         scratch.remove_old(kept.parent.glob("*.jsonl"))
     with kept.open("a", encoding="utf-8") as file:
-        for key, verdict in said.items():  # the newline first: what a kill has cut does not spoil the next line
+        for key, verdict in said.items():  # newline first, so that a truncated line does not corrupt the next one
             file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
 
 
 def _read(kept: Path) -> dict[str, Verdict]:
-    """What was said before, which is so marked as used; a line that a kill has cut is left out."""
+    """Read the cached verdicts, skipping truncated lines, and mark the file as used."""
     if not kept.exists():
         return {}
     kept.touch()

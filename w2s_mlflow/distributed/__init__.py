@@ -1,1 +1,1 @@
-"""Several processes that train one model: how they are launched, and their process group."""
+"""Training of one model by several processes: their launch and their process group."""

@@ -1,8 +1,8 @@
-"""Processes that were launched together (`torchrun`, `accelerate launch`): the first leads, the others do as it says.
+"""Processes launched together (`torchrun`, `accelerate launch`): the first is the leader, the others follow it.
 
-The leader alone talks to people and writes to MLflow. What it says goes as JSON through torch's key-value store, not through
-a collective, which has a time limit and waits for ever for a process that is gone. Whoever ends before its time leaves word
-there why; the first word is what people read, and all end by it. Torch is imported only where there are others.
+Only the leader prints and writes to MLflow. It sends values as JSON through torch's key-value store rather than through a
+collective, which has a time limit and does not notice a dead process. A process that ends early stores its exit status; the
+first stored status is reported, and all processes end with it. Torch is imported only if there are several processes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 ENDED, OVER = "w2s/ended", "w2s/over"
-"""The keys of the first word, and of the leader's last."""
+"""Keys of the first exit status, and of the leader's end."""
 POLL = 0.05
-"""Seconds between two looks for what the leader says."""
+"""Seconds between two polls for the leader's value."""
 PATIENCE = 10.0
-"""Seconds that a process which ends before its time gives the leader, to close its run or to say the same."""
+"""Seconds that a process that ends early gives the leader, to close its run or to report the same error."""
 STOPPED = 130
 """The exit status after Ctrl-C or SIGTERM."""
 SHARDS = "what shards a model here is --use_fsdp --fsdp_version 2"
@@ -36,20 +36,20 @@ BUILT = {
     "ACCELERATE_MIXED_PRECISION": ("no", "what a model computes in is --dtype"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "a batch goes through the model in parts by --micro-batch"),
 }
-"""What `accelerate launch` may set: its only value that is built here, and why."""
+"""Variables that `accelerate launch` may set: the only supported value, and why."""
 BUILT_SHARDED = {
     "FSDP_VERSION": ("2", "fully_shard, --fsdp_version 2"),
     "FSDP_RESHARD_AFTER_FORWARD": ("true", "a block that is not at work is held in shards"),
     "FSDP_OFFLOAD_PARAMS": ("false", "shards stay on their GPU"),
     "FSDP_ACTIVATION_CHECKPOINTING": ("false", "activations are computed again by --gradient-checkpointing"),
 }
-"""The same with `--use_fsdp`."""
+"""The same for `--use_fsdp`."""
 
 _turns = itertools.count()
 
 
 class PeerExitedError(Exception):
-    """Another process of the launch has ended before, and has said why."""
+    """Another process of the launch ended early and stored its exit status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"another process has ended with status {status}")
@@ -57,23 +57,23 @@ class PeerExitedError(Exception):
 
 
 def size() -> int:
-    """How many processes were launched together; 1 alone."""
+    """Return the number of processes launched together; 1 for a single process."""
     text = os.environ.get("WORLD_SIZE", "1")
     return int(text) if text.isdecimal() else 1
 
 
 def is_leader() -> bool:
-    """Whether this process is the first of those that were launched together, or alone."""
+    """Return whether this process is the leader: the first of those launched together, or the only one."""
     return size() == 1 or _rank() == 0
 
 
 def shards() -> bool:
-    """Whether each process holds a shard of what is trained: several, by `accelerate launch --use_fsdp` (training/fsdp.py)."""
+    """Return whether training is sharded: several processes, by `accelerate launch --use_fsdp` (training/fsdp.py)."""
     return size() > 1 and _fsdp()
 
 
 def check() -> None:
-    """Raise ConfigError for a launch whose processes would not find each other, or that is not of the kind built here."""
+    """Raise ConfigError for a launch whose processes could not find each other, or with unsupported settings."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or text == "0":
         raise must("WORLD_SIZE", "a number of processes", text)
@@ -83,17 +83,17 @@ def check() -> None:
         if (given := os.environ.get(name, legal)).lower() != legal:
             raise must(name, f"{legal}: {why}", given)
     if _fsdp():
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # by the launcher's default only the first would read weights
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # accelerate's default lets only the first process read weights
 
 
 def join() -> None:
-    """Meet the other processes, if there are any; they are waited for."""
+    """Join the other processes, if any, and wait for them."""
     if size() > 1:
         _store()
 
 
 def broadcast_from_leader(value: Any) -> Any:
-    """What the leader says, a JSON value, on every process; the others wait for it, and what they give is not used.
+    """Return the leader's JSON value on every process; the others wait for it, and their own `value` is ignored.
 
     Raises:
         PeerExitedError: another process has ended.
@@ -113,12 +113,12 @@ def broadcast_from_leader(value: Any) -> Any:
 
 @contextlib.contextmanager
 def peer_failure_guard() -> Iterator[None]:
-    """Around what all do at once: where it breaks because another process has ended, what is raised is why that one has.
+    """Guard a collective operation: if it fails because another process has ended, raise that process's reason instead.
 
     Raises:
-        PeerExitedError: as `broadcast_from_leader`.
-        KeyboardInterrupt: as `broadcast_from_leader`.
-        ConfigError: another process has ended without a word.
+        PeerExitedError: as `agreed`.
+        KeyboardInterrupt: as `agreed`.
+        ConfigError: another process has ended without storing a status.
     """
     try:
         yield
@@ -132,27 +132,27 @@ def peer_failure_guard() -> Iterator[None]:
 
 
 def claims_error_message(status: int) -> bool:
-    """Whether this process is the first that ends before its time, so that people are to read why; the others hear of it.
+    """Return whether this process is the first to end early, and so prints the error; the others learn of it.
 
-    Before they have met they end alike, by the same wrong option: then the launcher stops the others once the leader has ended.
-    Of a stop the leader speaks alone.
+    Before the processes have joined they all end alike, by the same wrong option: the leader prints, and another process only
+    if the launcher has not stopped it within PATIENCE seconds. A stop signal is then reported by the leader alone.
     """
     if size() == 1 or not _met():
         return is_leader() or (status != STOPPED and _stays())
     word = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", word)).decode() == word
-    except RuntimeError:  # the store has gone with the process that held it: said twice is better than never
+    except RuntimeError:  # the store ended with its process: two reports are better than none
         return True
 
 
 def leave(*, failed: bool = False) -> None:
-    """Let go of the other processes. One that has failed first wakes those who wait for it, and lets the leader end its run."""
+    """Leave the process group. A process that failed first wakes the waiting ones, and lets the leader close its run."""
     if size() == 1 or not _met():
         return
     from torch import distributed
 
-    if distributed.is_initialized() and not (failed and distributed.get_backend() == "nccl"):  # it would wait for the others
+    if distributed.is_initialized() and not (failed and distributed.get_backend() == "nccl"):  # NCCL would wait for the others
         distributed.destroy_process_group()
     with contextlib.suppress(RuntimeError):
         if is_leader():
@@ -163,7 +163,7 @@ def leave(*, failed: bool = False) -> None:
 
 @functools.cache
 def _store() -> Store:
-    """The store of the group of processes, which is joined on first use."""
+    """Return the store of the process group, which is joined on first use."""
     from torch import distributed
 
     from w2s_mlflow.distributed import process_group
@@ -173,7 +173,7 @@ def _store() -> Store:
 
 
 def _stays() -> bool:
-    """Whether this process is still there after a while."""
+    """Return whether this process is still running after PATIENCE seconds."""
     try:
         _waits(lambda: False)
     except KeyboardInterrupt:
@@ -200,16 +200,16 @@ def _met() -> bool:
 
 
 def _listen() -> None:
-    """Raise what another process has ended by, if one has."""
+    """Raise the reason for which another process has ended, if one has."""
     word = None
-    with contextlib.suppress(RuntimeError):  # the store has gone with the process that held it
+    with contextlib.suppress(RuntimeError):  # the store ended with its process
         word = json.loads(_store().get(ENDED)) if _met() and _store().check([ENDED]) else None
     if word and word["rank"] != _rank():
         raise KeyboardInterrupt if word["status"] == STOPPED else PeerExitedError(word["status"])
 
 
 def _lost(error: BaseException) -> bool:
-    """Whether an error says that another process does not answer."""
+    """Return whether an error means that another process does not respond."""
     from torch import distributed
 
     return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

@@ -1,6 +1,6 @@
-"""Several processes that train one head together, each on its share of every optimizer batch (`torchrun`, `accelerate launch`).
+"""Group of processes that train one head, each on its share of every optimizer batch (`torchrun`, `accelerate launch`).
 
-All hold the same weights, data and order of batches, and come to the same gradients: those that one process alone would have.
+All hold the same weights, data and batch order, and compute the same gradients as a single process would.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Group:
-    """The processes, and which of them this is; alone by default."""
+    """A process group and this process's rank in it; a single process by default."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, rows: Ints) -> Ints:
-        """This process's rows of those of all, consecutive; shares differ by one row at most, and may be empty."""
+        """Return this rank's consecutive share of the rows; shares differ by at most one row and may be empty."""
         return np.array_split(rows, self.size)[self.rank]
 
     def gather(self, mine: Tensor, rows: int) -> Tensor:
-        """The outputs on all `rows` rows, in their order, without gradient; `mine` are those on this process's share."""
+        """Return the outputs on all `rows` rows, in order and without gradient; `mine` are the outputs on this rank's share."""
         if self.size == 1:
             return mine.detach()
         found = mine.new_zeros((rows, *mine.shape[1:]))
@@ -40,7 +40,7 @@ class Group:
         return self.total(found)
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum over processes, element by element; `value` is left as it is."""
+        """Return the element-wise sum over all ranks; `value` is not modified."""
         if self.size == 1:
             return value
         found = value.clone()
@@ -48,11 +48,11 @@ class Group:
         return found
 
     def any(self, mine: bool) -> bool:
-        """Whether it is so on any process."""
+        """Return whether `mine` is true on any rank."""
         return mine if self.size == 1 else bool(self.total(torch.tensor(int(mine), device=state().device)))
 
     def agree_on(self, word: str) -> bool:
-        """Whether all processes give the same word."""
+        """Return whether all ranks give the same word."""
         if self.size == 1:
             return True
         words = torch.zeros(self.size, dtype=torch.int64, device=state().device)
@@ -60,7 +60,7 @@ class Group:
         return len(set(self.total(words).tolist())) == 1
 
     def sum_gradients(self, weights: Sequence[Tensor]) -> None:
-        """Give every process the sum of all gradients; a weight that has none on any process keeps none."""
+        """Give every rank the sum of all gradients; a weight without a gradient on every rank keeps none."""
         if self.size == 1:
             return
         used = torch.tensor([float(weight.grad is not None) for weight in weights], device=weights[0].device)
@@ -73,21 +73,21 @@ ALONE = Group()
 
 
 def state() -> PartialState:
-    """accelerate's state of this process: its device and its place among the others, which it joins on the first call."""
+    """Return accelerate's state of this process (device and rank); the first call joins the process group."""
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=cpu)  # unless it is told, it takes processes without an accelerator for strangers
+    return PartialState(cpu=cpu)  # without cpu=True, processes without an accelerator would not form a group
 
 
 def current() -> Group:
-    """The group that this process was launched in."""
+    """Return the group in which this process was launched."""
     return Group(state().process_index, state().num_processes)
 
 
 def joined() -> Group:
-    """The group, if this process has joined it; else alone. It needs torch only, as a model does that is served."""
+    """Return the process group if this process has joined it, else ALONE. Needs torch only, so served models can use it."""
     if distributed.is_available() and distributed.is_initialized():
         return Group(distributed.get_rank(), distributed.get_world_size())
     return ALONE

@@ -1,7 +1,7 @@
-"""Why a model decides as it does (E in Definition 4): one way to explain per file.
+"""Explanations of a model's decisions (E in Definition 4): one kind of explanation per file.
 
-An explainer is made for one side, and called once a round: `(taken) -> explanations`, one for each question in its order, where
-`taken` has for each question the pieces that either side has shown before.
+An explainer is built for one side and called once per round: `(taken) -> explanations`, one per question in order. `taken`
+holds, for each question, the spans that either side has already shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A policy over pieces of evidence: scores from a model's own hidden states, and ordered draws without replacement.
+"""Policy over evidence spans: scores from a model's own hidden states, and ordered draws without replacement.
 
-Draws follow Plackett and Luce: the next piece is a softmax of the scores of those that are left. Shape legend: N questions, P
-pieces, K draws a question, S pieces a draw, R token rows, L tokens, D hidden units, H units of the policy.
+Draws follow the Plackett-Luce model: the next span is sampled from the softmax over the scores of the remaining spans. Shape
+legend: N questions, P spans, K draws per question, S spans per draw, R token rows, L tokens, D hidden units, H policy units.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from w2s_mlflow.modeling.tokenization import Batch
 
 UNITS = 64
 SCALE = 50.0
-"""Of scores: Adam moves each weight by about the trunk's rate a step, which for a policy that starts from nothing is little."""
+"""Factor on the scores: Adam moves a weight by about the backbone's rate per step, too little for a policy that starts at 0."""
 LOW = -1e9
-"""The score of a piece that cannot be drawn: finite, so that a question without any has a gradient, of zero."""
+"""Score of a span that cannot be drawn; finite, so that a question without spans has a zero gradient, not NaN."""
 
 
 class Policy(nn.Module):
-    """score = SCALE v . tanh(A h_piece + B h_question + C w_decision); v = 0 at the start: all pieces are equally likely."""
+    """Policy network: score = SCALE v . tanh(A h_span + B h_question + C w_decision); v = 0 at first (all spans alike)."""
 
     def __init__(self, width: int, seed: int) -> None:
-        """Draw new weights from a random state of their own: what else is drawn from the global one stays as it was.
+        """Draw the initial weights from a separate random stream, leaving the global random state unchanged.
 
         Args:
-            width: D of the model whose hidden states are scored.
+            width: D, the hidden size of the model.
         """
         super().__init__()
         with torch.random.fork_rng(devices=[]):
@@ -38,7 +38,7 @@ class Policy(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, piece_NPD: Tensor, question_ND: Tensor, decision_ND: Tensor) -> Tensor:
-        """scores_NP of pieces for a decision."""
+        """Return scores_NP of the spans for a decision."""
         about_NH = self.question(question_ND) + self.decision(decision_ND)
         scores_NP1: Tensor = self.score(torch.tanh(self.piece(piece_NPD) + about_NH.unsqueeze(1)))
         return SCALE * scores_NP1.squeeze(-1)
@@ -47,11 +47,11 @@ class Policy(nn.Module):
 def scores(
     head: Head, policy: Policy, batch: Batch, piece_RL: Tensor, decisions_N: Tensor, pieces: int
 ) -> tuple[Tensor, Tensor]:
-    """(scores_NP, read_NP) of a batch: the policy's scores of pieces for the decisions, and which pieces the model reads.
+    """Return (scores_NP, read_NP) of a batch: the policy's span scores for the decisions, and which spans the model reads.
 
     Args:
-        piece_RL: the piece of each token, or NOWHERE.
-        pieces: P, at least as many as any question has.
+        piece_RL: the span of each token, or NOWHERE.
+        pieces: P, at least the largest number of spans in a question.
     """
     hidden_RLD = head.hidden_RLD(batch).float()
     piece_NPD, read_NP = _means(hidden_RLD, piece_RL, len(decisions_N), pieces)
@@ -62,7 +62,7 @@ def scores(
 
 
 def _means(hidden_RLD: Tensor, piece_RL: Tensor, questions: int, pieces: int) -> tuple[Tensor, Tensor]:
-    """The mean hidden state of each piece's tokens, in all rows of its question; and whether it has any."""
+    """Return the mean hidden state of each span's tokens over all rows of its question, and whether it has any token."""
     of_NTP = nn.functional.one_hot(piece_RL.reshape(questions, -1) - NOWHERE, pieces + 1)[..., 1:].to(hidden_RLD.dtype)
     count_NP = of_NTP.sum(dim=1)
     sum_NPD = torch.einsum("ntp,ntd->npd", of_NTP, hidden_RLD.reshape(questions, -1, hidden_RLD.shape[-1]))
@@ -70,7 +70,7 @@ def _means(hidden_RLD: Tensor, piece_RL: Tensor, questions: int, pieces: int) ->
 
 
 def _decision_ND(head: Head, batch: Batch, decisions_N: Tensor) -> Tensor:
-    """The weights with which a head reads a decision off its hidden states."""
+    """Return the weights by which the head scores each question's decision."""
     if isinstance(head, Choose):
         words_N = batch["candidates"].gather(1, decisions_N.unsqueeze(1)).squeeze(1)
         words_VD: Tensor = head.unembedding().weight  # type: ignore[assignment]
@@ -82,9 +82,9 @@ def _decision_ND(head: Head, batch: Batch, decisions_N: Tensor) -> Tensor:
 
 
 def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torch.Generator) -> Tensor:
-    """K ordered draws of S pieces of each question, (N, K, S); NOWHERE where a question has no more that are open.
+    """Return K ordered draws of S spans per question, (N, K, S); NOWHERE where a question has no more open spans.
 
-    The S highest of the scores with Gumbel noise, in their order, are such a draw (Yellott 1977).
+    The S highest scores under Gumbel noise, in descending order, are such a draw (Yellott 1977).
     """
     shape = (len(scores_NP), draws, scores_NP.shape[1])
     noise_NKP = -torch.empty(shape, device="cpu").exponential_(generator=random).log().to(scores_NP.device)
@@ -92,13 +92,13 @@ def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torc
 
 
 def best(scores_NKP: Tensor, open_NKP: Tensor, size: int) -> Tensor:
-    """The S pieces with the highest scores, the highest first, of equal ones the first; NOWHERE as above."""
+    """Return the S highest-scoring spans in descending order, ties by position; NOWHERE as in `draw`."""
     sorted_NKP, order_NKP = scores_NKP.masked_fill(~open_NKP, -torch.inf).sort(dim=-1, descending=True, stable=True)
     return order_NKP.masked_fill(sorted_NKP == -torch.inf, NOWHERE)[..., :size]
 
 
 def log_probability(scores_NP: Tensor, open_NP: Tensor, drawn_NKS: Tensor) -> Tensor:
-    """log p of ordered draws, (N, K): sum over s of score(s) - log sum_{pieces left} exp(score) (Plackett-Luce)."""
+    """Return log p of ordered draws, (N, K): sum over s of score(s) - log sum_{spans left} exp(score) (Plackett-Luce)."""
     shape = (*drawn_NKS.shape[:2], scores_NP.shape[1])
     scores_NKP, left_NKP = scores_NP.unsqueeze(1).expand(shape), open_NP.unsqueeze(1).expand(shape)
     total_NK = torch.zeros(shape[:2], dtype=scores_NP.dtype, device=scores_NP.device)
@@ -112,24 +112,24 @@ def log_probability(scores_NP: Tensor, open_NP: Tensor, drawn_NKS: Tensor) -> Te
 
 
 def advantage(reward_NK: Tensor) -> Tensor:
-    """Each draw's reward less the mean of the other K - 1 of its question, a baseline that the draw has no part in."""
+    """Return each draw's reward minus the mean of its question's other K - 1 draws, a baseline independent of the draw."""
     draws = reward_NK.shape[1]
     return (reward_NK - reward_NK.mean(dim=1, keepdim=True)) * (draws / (draws - 1))
 
 
 def surrogate(log_p_NK: Tensor, reward_NK: Tensor) -> Tensor:
-    """A scalar whose gradient is, in expectation, minus that of the mean expected reward (Williams 1992).
+    """Return a scalar whose gradient is, in expectation, minus the gradient of the mean expected reward (Williams 1992).
 
-    -mean over n, k of (R_nk - mean_{j != k} R_nj) log p_nk. With R = D - b (log p - log p_0) it is that of
+    -mean over n, k of (R_nk - mean_{j != k} R_nj) log p_nk. With R = D - b (log p - log p_0), the maximised objective is
     E[D] - b KL(p || p_0), since the expectation of grad log p is zero.
     """
     return -(advantage(reward_NK.detach()) * log_p_NK).mean()
 
 
 def entropy(scores_NP: Tensor, open_NP: Tensor) -> Tensor:
-    """The entropy of the first piece that is drawn, by that of a uniform draw: 1 is anything, 0 is always the same, (N,).
+    """Return the entropy of the first drawn span relative to a uniform draw, (N,): 1 is uniform, 0 is deterministic.
 
-    A question with one piece or none has 1.
+    A question with at most one span has entropy 1.
     """
     log_p_NP = scores_NP.masked_fill(~open_NP, LOW).log_softmax(dim=-1)
     own_N = -(log_p_NP.exp() * log_p_NP).masked_fill(~open_NP, 0.0).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""Which piece of its question each token belongs to, however a model's head and its tokenizer put the texts together."""
+"""Map each token to the evidence span of its question, for every head and tokenizer template."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from w2s_mlflow.modeling.tokenization import SEPARATOR, Batch, Encoded, Reader, 
 from w2s_mlflow.records import Example, Ints
 
 NOWHERE = -1
-"""In the place of a piece, for a token that belongs to none."""
+"""Span index of a token that belongs to no span."""
 
 
 @dataclass(frozen=True)
 class EncodedQuestions:
-    """Questions as one model reads them.
+    """Questions encoded for one model.
 
     Attributes:
-        piece_T: the piece of each token, as `Encoded.flat` has them, or NOWHERE.
-        count_N: how many pieces each question has, those included that the model does not read (its text is cut).
+        piece_T: the span of each token of `Encoded.flat`, or NOWHERE.
+        count_N: number of spans of each question, including those that truncation removes.
     """
 
     questions: Sequence[Example]
@@ -33,14 +33,14 @@ class EncodedQuestions:
     count_N: Ints
 
     def batch(self, examples: Ints, device: torch.device) -> tuple[Batch, Tensor]:
-        """Some questions as tensors, and the piece of each of their tokens, (rows, L)."""
+        """Return the given questions as tensors, and the span of each of their tokens, (rows, L)."""
         as_tokens = replace(self.data, flat=self.piece_T, pad_id=NOWHERE, types=None, candidates_NC=None)
         batch = {name: tensor.to(device) for name, tensor in self.data.batch(examples).items()}
         return batch, as_tokens.batch(examples)["input_ids"].to(device)
 
 
 def read(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
-    """The questions as `head` encodes them, with the pieces that their tokens belong to."""
+    """Encode the questions with `head`, and find the span of each token."""
     data, cuts = head.encode(questions), [spans.spans_of(question) for question in questions]
     piece_T = np.concatenate([*_pieces(head, questions, cuts), np.empty(0, dtype=np.int64)])
     assert len(piece_T) == len(data.flat)
@@ -48,7 +48,7 @@ def read(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
 
 
 def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[spans.Piece]]) -> Iterator[Ints]:
-    """The piece of each token, row by row."""
+    """Yield the span of each token, row by row."""
     reader = head.reader
     head.reader = OffsetReader(reader)
     try:
@@ -62,7 +62,7 @@ def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[sp
 
 
 def _texts(head: Head, question: Example) -> list[list[int]]:
-    """The numbers of the texts (segments, then candidates) that each row of a question is made of."""
+    """Return the indices of the texts (segments, then candidates) in each token row of a question."""
     segments = list(range(len(question.segments)))
     if isinstance(head, Choose):
         return [segments]
@@ -71,7 +71,7 @@ def _texts(head: Head, question: Example) -> list[list[int]]:
 
 
 def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[spans.Piece]) -> Ints:
-    """The piece of each character of a row's texts, one after the other; the last, which NOWHERE points at, is none."""
+    """Return the span of each character of a row's joined texts; the last entry, at index NOWHERE (-1), is no span."""
     texts = question.segments + question.candidates
     lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]
     starts = dict(zip(numbers, np.cumsum([0, *lengths]), strict=False))
@@ -83,10 +83,10 @@ def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence
 
 
 class OffsetReader(Reader):
-    """A reader that gives, in the place of each token, where in its row's joined texts it ends; of a mark NOWHERE."""
+    """Reader that replaces tokens by the offset of their last character in the row's joined texts, special ones by NOWHERE."""
 
     def __init__(self, reader: Reader) -> None:
-        """Read as `reader` does, to the token."""
+        """Copy the settings of `reader`, so that both produce the same token rows."""
         self.__dict__ |= vars(reader)
         self._reader = reader
         self.one, self.two = _unmarked(reader.one), reader.two and _unmarked(reader.two)
@@ -94,7 +94,7 @@ class OffsetReader(Reader):
         self._row = ""
 
     def continuation(self, word: str) -> list[int]:
-        """As the reader has it."""
+        """Return the tokens of the wrapped reader."""
         return self._reader.continuation(word)
 
     def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
@@ -108,9 +108,9 @@ class OffsetReader(Reader):
         return {name: np.concatenate([part[name] for part in found]) for name in ("flat", "lengths")}
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Of texts which together are the row: the first begins where it begins, the last ends where it ends."""
+        """Return the offsets for texts that together form the row: the first starts with the row, the last ends with it."""
         before = self.backend.encode_special_tokens
-        self.backend.encode_special_tokens = True  # as text, as the reader has it
+        self.backend.encode_special_tokens = True  # encode them as text, as Reader does
         try:
             encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
         finally:

@@ -1,9 +1,8 @@
-"""Evidence chosen from a question's own text: k of its pieces (data/spans.py), for any head that classifies.
+"""Extractive evidence: k spans of a question's own text (data/spans.py), for the heads choose, classify and compare.
 
-Three ways to choose: `policy`, a head over the model's own hidden states, drawn without replacement (_policy.py);
-`gradient`, the pieces whose tokens speak most for the decision (modeling/attribution.py); `random`. A piece that either side
-has shown is not shown again.
-Shape legend: N questions, P pieces.
+Three choosers: `policy`, a head over the model's own hidden states, sampled without replacement (_policy.py); `gradient`, the
+spans whose tokens support the decision most (modeling/attribution.py); `random`. A span that either side has shown is not
+shown again. Shape legend: N questions, P spans.
 """
 
 from __future__ import annotations
@@ -31,10 +30,11 @@ CHOOSERS = ("policy", "gradient", "random")
 
 @dataclass(frozen=True)
 class DebaterModel:
-    """One side of a debate: a fitted model with its decisions on the questions, and its policy where it has one.
+    """Model of one side of a debate: a fitted head, its decisions on the questions, and its policy if it has one.
 
     Attributes:
-        micro_batch: at most as many tokens at once as so many of the longest questions have; None: token_batches.BUDGET alone.
+        micro_batch: limits a forward pass to the tokens of so many of the longest questions, and to token_batches.BUDGET;
+            None: to the latter only.
     """
 
     head: Head
@@ -45,11 +45,11 @@ class DebaterModel:
 
 
 def explainer(chooser: str, mind: DebaterModel, size: int, random: torch.Generator) -> Explainer:
-    """A side's explainer, which shows `size` pieces a round.
+    """Return a side's explainer, which shows `size` spans per round.
 
     Args:
-        chooser: one of CHOOSERS; `policy` needs the mind's.
-        random: what `policy` and `random` draw from, round by round.
+        chooser: one of CHOOSERS; `policy` requires `mind.policy`.
+        random: generator for the draws of `policy` and `random`, used round by round.
     """
     score = {"policy": _by_policy, "gradient": _by_gradient, "random": _at_random}[chooser]
     found: list[tuple[Tensor, Tensor]] = []
@@ -69,13 +69,13 @@ def explainer(chooser: str, mind: DebaterModel, size: int, random: torch.Generat
 
 
 def explained(questions: Sequence[Example], drawn_NS: Tensor) -> list[Explanation]:
-    """The explanations that are made of drawn pieces, in the order drawn."""
+    """Return one explanation per question from its drawn spans, in the order drawn."""
     chosen = [tuple(piece for piece in row if piece != NOWHERE) for row in drawn_NS.tolist()]
     return [Explanation(spans.quoted(question, own), own) for question, own in zip(questions, chosen, strict=True)]
 
 
 def readable(reading: EncodedQuestions) -> Tensor:
-    """read_NP: which pieces of each question the model reads at all."""
+    """Return read_NP: which spans of each question the model reads (truncation may remove some)."""
     width, rows = int(reading.count_N.max(initial=1)), reading.data.rows_per_example
     example_T = np.repeat(np.arange(len(reading.data.lengths_R)) // rows, reading.data.lengths_R)
     known_T = reading.piece_T != NOWHERE
@@ -90,7 +90,7 @@ def _at_random(mind: DebaterModel) -> tuple[Tensor, Tensor]:
 
 
 def _by_gradient(mind: DebaterModel) -> tuple[Tensor, Tensor]:
-    """The sum over a piece's tokens of gradient times input for the decision."""
+    """Score each span by gradient times input for the decision, summed over its tokens."""
     read_NP, reading = readable(mind.reading), mind.reading
     score_T = attribution.scores(mind.head, reading.data, mind.decisions_N, mind.micro_batch)
     example_T = np.repeat(np.arange(len(reading.data.lengths_R)) // reading.data.rows_per_example, reading.data.lengths_R)
@@ -118,7 +118,7 @@ def _by_policy(mind: DebaterModel) -> tuple[Tensor, Tensor]:
 
 
 def _marked(taken: Sequence[Collection[int]], width: int) -> Tensor:
-    """taken_NP: the pieces that have been shown."""
+    """Return taken_NP: which spans have been shown."""
     marked_NP = torch.zeros(len(taken), width, dtype=torch.bool)
     for row, own in enumerate(taken):
         marked_NP[row, list(own)] = True

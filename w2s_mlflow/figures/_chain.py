@@ -1,4 +1,4 @@
-"""A chain's models, round by round, and whose labels each has learned (Algorithm 5)."""
+"""Diagram of a bootstrapping chain: its models by round, and the labels that each was trained on (Algorithm 5)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Node:
     """One fit of a chain.
 
     Attributes:
-        column: 0 is the weak supervisor, then the position in the chain, the strong model last.
-        learned: the number of the node whose labels it was fitted on; None for the supervisor.
-        agreement: with the supervisor, on the reported split; None for the supervisor.
-        accuracy: on the same split, as the evaluator sees it; None where nobody knows the truth.
+        column: 0 for the weak supervisor, then the models of the chain in order, the strong model last.
+        learned: index of the node whose labels it was fitted on; None for the supervisor.
+        agreement: agreement with the supervisor on the reported split; None for the supervisor.
+        accuracy: accuracy on the same split; None without ground truth.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Node:
 
 
 def figure(nodes: Sequence[Node], part: str) -> Figure:
-    """Boxes for fits, arrows for labels; the labels that a next round or the strong model starts from are drawn thick."""
+    """Draw fits as boxes and labels as arrows; a thick arrow leads to the next round or to the strong model."""
     columns, rounds = (max(getattr(node, name) for node in nodes) + 1 for name in ("column", "round"))
     drawn = Figure(figsize=(1.9 * columns, 0.5 + 1.15 * rounds), layout="constrained")
     axes = drawn.subplots()
@@ -57,7 +57,7 @@ def _box(axes: Axes, node: Node) -> None:
 
 
 def _arrow(axes: Axes, start: Node, end: Node, onward: bool) -> None:
-    """An arrow; one that skips a model goes over it."""
+    """Draw an arrow; it curves over a model that it skips."""
     skips = end.column > start.column + 1 and end.round == start.round
     style: dict[str, object] = {"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.8 if onward else 0.9}
     gap = 18 if end.column == start.column else 33

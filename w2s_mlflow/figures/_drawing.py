@@ -1,4 +1,4 @@
-"""What figures share: colours that the colour-blind tell apart, panels in rows, points with bars that say what they are."""
+"""Shared parts of figures: a colour-blind-safe palette, panel layouts, lines with error bars, and tooltips."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MARKERS = "osD^vPX*"
 COLUMNS = 3
 MOST = len(COLOURS)
 TIP, SERIES, LEGEND = "tip|", "series|", "legend|"
-"""What gids begin with: a point that says something, what belongs to a method, and the method's name in the legend."""
+"""Prefixes of gids: of a point with a tooltip, of the artists of a method, and of the method's legend entry."""
 
 
 def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels in rows of at most COLUMNS; of 0, one without axes."""
+    """Return a figure of `count` panels in rows of at most COLUMNS; without axes if `count` is 0."""
     columns = min(count, COLUMNS)
     rows = math.ceil(count / COLUMNS)
     drawn = Figure(figsize=(width * max(1, columns), height * max(1, rows)), layout="constrained")
@@ -35,7 +35,7 @@ def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure,
 
 
 def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
-    """A figure of panels one below the other, each with one named line per label, the first on top."""
+    """Return a figure of panels one below the other, each with one named line per label, the first on top."""
     widest = max((len(label) for panel in labels for label in panel), default=0)
     heights = [0.9 + 0.22 * len(panel) for panel in labels]
     drawn = Figure(figsize=(3.6 + 0.062 * widest, 0.4 + sum(heights)), layout="constrained")
@@ -51,18 +51,18 @@ def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
 
 
 def _small(axes: Axes) -> None:
-    """Letters for half a column."""
+    """Set font sizes for a panel of half a column."""
     axes.tick_params(labelsize=8)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_fontsize(9)
 
 
 def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, every: Sequence[str]) -> None:
-    """One method's line over the size of the student, with bars from `<y>_low` to `<y>_high` and a tip on each point.
+    """Draw one method's line over student size, with error bars from `<y>_low` to `<y>_high` and a tooltip on each point.
 
     Args:
-        rows: with the columns size, n, y, and its bounds.
-        every: the labels of all methods of the figure: each has its own colour and marker, and stands a little aside.
+        rows: with the columns size, n, `<y>`, `<y>_low` and `<y>_high`.
+        every: labels of all methods of the figure; each has its own colour, marker and small horizontal offset.
     """
     rows = rows.sort_values("size")
     index = list(every).index(label)
@@ -79,7 +79,7 @@ def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, every: Sequence[s
 
 
 def stacked(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str], labels: Sequence[str]) -> None:
-    """One bar for each row, of the columns in `colours` one after the other, each with a tip that says what it is."""
+    """Draw one stacked bar per row from the columns in `colours`, with a tooltip on each part."""
     left = pd.Series(0.0, index=rows.index)
     for name, colour in colours.items():
         word = name.replace("_", " ")
@@ -90,12 +90,12 @@ def stacked(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str], labels: 
 
 
 def tip(axes: Axes, x: float, y: float, text: str) -> None:
-    """Say `text` where the mouse rests at a point."""
+    """Add a tooltip with `text` at a point."""
     axes.plot([x], [y], marker="o", markersize=10, alpha=0, linestyle="none", label="_", gid=f"{TIP}{text}")
 
 
 def sizes(axes: Axes, found: pd.Series) -> None:
-    """A logarithmic axis of the sizes of students."""
+    """Set up a logarithmic x-axis of student sizes."""
     axes.set_xlabel("parameters of the student")
     if found.dropna().empty:
         return
@@ -107,7 +107,7 @@ def sizes(axes: Axes, found: pd.Series) -> None:
 
 
 def legend(drawn: Figure) -> None:
-    """One legend below all panels, each method once."""
+    """Add one legend below all panels, with each method once."""
     labels: dict[str, Any] = {}
     for axes in drawn.axes:
         handles, names_ = axes.get_legend_handles_labels()
@@ -122,7 +122,7 @@ def legend(drawn: Figure) -> None:
 
 
 def short(size: float) -> str:
-    """1.2M, 60k."""
+    """Format a number of parameters, as 1.2M or 60k."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if size >= unit:
             return f"{size / unit:.3g}{name}"
@@ -130,12 +130,12 @@ def short(size: float) -> str:
 
 
 def one_line(*words: object) -> str:
-    """Words as one line, those that say nothing left out."""
+    """Join words into one line, leaving out empty ones."""
     return " ".join(" ".join(map(str, words)).split())
 
 
 def names(rows: pd.DataFrame) -> pd.Series:
-    """What each row's line is called: the method, a head other than its task's usual one, the options in which it differs."""
+    """Return the name of each row's line: method, head (if not its task's most frequent one), and differing options."""
     usual = rows.groupby("task")["head"].transform(lambda head: head.mode().iloc[0])
     words = [rows["method"], ("(" + rows["head"] + ")").where(rows["head"] != usual, "")]
     words += [rows["variant"]] + ([rows["setting"]] if rows["setting"].nunique() > 1 else [])
@@ -143,9 +143,9 @@ def names(rows: pd.DataFrame) -> pd.Series:
 
 
 def lines(rows: pd.DataFrame) -> pd.DataFrame:
-    """What a figure over sizes has room for, its names in the column `line`: the setting of most runs, then at most MOST lines.
+    """Select at most MOST lines for a figure over sizes, from the setting with the most runs; their names are in column `line`.
 
-    Methods without options of their own come first, and of these the ones that were tried at most sizes.
+    Methods without options of their own come first, then those with; within each kind, methods tried at the most sizes.
     """
     if rows.empty:
         return rows.assign(line="")
@@ -159,5 +159,5 @@ def lines(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def title(axes: Axes, *words: object) -> None:
-    """What a panel shows."""
+    """Set the title of a panel."""
     axes.set_title(", ".join(map(str, words)), fontsize=9)

@@ -1,4 +1,4 @@
-"""A figure as a page: its SVG, with what is said of a point under the mouse, and methods that a click in the legend hides."""
+"""Standalone HTML figure: tooltips on points; click a legend entry to hide that method."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ document.querySelectorAll('g[id^="{LEGEND}"]').forEach(g => {{
   }});
 }});
 """
-"""What makes the gids of _drawing speak; once for any number of figures on a page."""
+"""Script that turns the gids of _drawing into tooltips and legend clicks; include it once per page."""
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element with real text; the same figure gives the same bytes.
+    """Return the figure as an SVG element with selectable text; equal figures give equal bytes.
 
     Args:
-        name: tells its clip paths from those of other figures on one page.
+        name: salt of the element ids, which separates its clip paths from those of other figures on the page.
     """
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         drawn = io.StringIO()
@@ -46,7 +46,7 @@ def svg(figure: Figure, name: str) -> str:
 
 
 def page(element: str, title: str, caption: str) -> str:
-    """One figure as a page of its own, which needs no network."""
+    """Return one figure as a standalone HTML page that needs no network."""
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f'<body style="font-family: sans-serif; max-width: 75em; margin: 2em auto">{element}<p>{caption}</p>'

@@ -1,4 +1,4 @@
-"""What comes out turn by turn, or round by round: the lines, and the accuracies of one facilitation."""
+"""Lines over turns or rounds, and the accuracy figure of one facilitation."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from matplotlib.ticker import MaxNLocator
 from w2s_mlflow.figures import _drawing
 
 LOOKS = {"weak": ("o", "-", 0.0), "strong": ("s", "--", -0.5)}
-"""Marker, line and place of each model: a strong one stands between the turn whose labels it learns and the one it teaches."""
+"""Marker, line style and x-offset of each model; a strong model is drawn between the turns that it learns from and teaches."""
 WORDS = {"weak": "weak model", "strong": "strong model"}
 
 
 def figure(rows: pd.DataFrame, task: str, part: str, ceiling: float) -> Figure:
-    """The figure: turn 0 is the weak supervisor; then each turn's strong model, and the weak one that it has taught.
+    """Draw the accuracies by turn: turn 0 is the weak supervisor, then each turn's strong model and the weak model it taught.
 
     Args:
         rows: with the columns turn, model (weak or strong), name and accuracy.
-        ceiling: the accuracy of the strong model on ground truth, drawn as a line; not a number where there is none.
+        ceiling: accuracy of the strong model trained on ground truth, drawn as a line; NaN without a ceiling.
     """
     drawn, (axes,) = _drawing.panels(1, 4.6, 3.2)
     for (model, own), colour in zip(rows.groupby("model", sort=False), _drawing.COLOURS, strict=False):
@@ -42,13 +42,13 @@ def figure(rows: pd.DataFrame, task: str, part: str, ceiling: float) -> Figure:
 
 
 def line(axes: Axes, turn: pd.Series, accuracy: pd.Series, model: str, **look: object) -> None:
-    """One model's line over turns."""
+    """Draw one model's line over turns."""
     marker, style, place = LOOKS[model]
     axes.plot(turn + place, accuracy, marker=marker, linestyle=style, linewidth=1.2, markersize=5, **look)  # type: ignore[arg-type]
 
 
 def means(axes: Axes, place: pd.Series, rows: pd.DataFrame, name: str, model: str, tips: Iterable[str], **look: object) -> None:
-    """One model's line over means, with bars from `<name>_low` to `<name>_high` and a tip on each point."""
+    """Draw one model's line of means, with error bars from `<name>_low` to `<name>_high` and a tooltip on each point."""
     line(axes, place, rows[name], model, **look)
     place = place + LOOKS[model][2]
     bars = [(rows[name] - rows[f"{name}_low"]).fillna(0), (rows[f"{name}_high"] - rows[name]).fillna(0)]
@@ -58,6 +58,6 @@ def means(axes: Axes, place: pd.Series, rows: pd.DataFrame, name: str, model: st
 
 
 def turns(axes: Axes, label: str = "turn (0: the weak supervisor)") -> None:
-    """An axis of whole turns, or of what `label` says."""
+    """Set up an x-axis of integer turns with the given label."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(label)

@@ -1,4 +1,4 @@
-"""Test accuracy against the size of the student, with its floor and its ceiling, task by task (the paper's Figure 2)."""
+"""Test accuracy against student size, with floor and ceiling, one panel per task and supervisor (the paper's Figure 2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CAPTION = (
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
-    """The figure: one panel per task and supervisor."""
+    """Draw one panel per task and supervisor."""
     found = pgr.table(outcomes)
     found = found[found["weak_accuracy"].notna()]
     sizes = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]

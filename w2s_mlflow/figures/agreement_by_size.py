@@ -16,7 +16,7 @@ CAPTION = (
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
-    """The figure: one panel per task and supervisor."""
+    """Draw one panel per task and supervisor."""
     found = _drawing.lines(agreement.table(outcomes).rename(columns={"parameters": "size"}))
     every, cells = list(found["line"].unique()), list(found.groupby(["task", "weak"], sort=False))
     drawn, panels = _drawing.panels(len(cells))

@@ -1,4 +1,4 @@
-"""How far a judge is won over by alignment, and at what price in accuracy (eq. 2), round by round where there are several."""
+"""Effect of alignment on the judge's preference D and on test accuracy (eq. 2), by round if there are several."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN = {"preference": "mean D", "accuracy": "test accuracy"}
 
 
 def figure(alignments: pd.DataFrame) -> Figure:
-    """The figure: two panels per task and models, one place per lambda and judge, or over rounds one line."""
+    """Draw two panels per task and models, with one position or, over several rounds, one line per lambda and judge."""
     cells = list(alignments.groupby(["task", "weak", "strong"], sort=False))
     drawn, panels = _drawing.panels(len(SHOWN) * len(cells))
     for number, (key, rows) in enumerate(cells):
@@ -51,7 +51,7 @@ def _pairs(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
 
 
 def _rounds(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
-    """The mean gain of each setting over rounds, from the plain student on, which gains nothing over itself."""
+    """Draw the mean gain of each setting over rounds, starting at 0 for the plain student (round 0)."""
     found = table.table(rows)
     found["line"] = _names(found)
     lines = sorted(found.groupby("line", sort=False), key=lambda line: -len(line[1]))[: _drawing.MOST]  # most rounds first
@@ -73,7 +73,7 @@ def _tip(row: Mapping[Hashable, Any], name: str) -> str:
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    """What each row is called: lambda and judge, and in which other options rows differ."""
+    """Return the name of each row: lambda, judge, and the other options that differ."""
     apart = [name for name in ("opponent", "kl", "pieces") if rows[name].nunique() > 1]
     found = []
     for row in rows.to_dict("records"):

@@ -1,4 +1,4 @@
-"""What judges are worth where a student and its supervisor disagree (Definition 4)."""
+"""Accuracy of judges on questions where a student and its supervisor disagree (Definition 4)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAMES = ("debates",)
 
 
 def figure(debates: pd.DataFrame) -> Figure:
-    """The figure: one panel per task and models, one line per form of debate and judge."""
+    """Draw one panel per task and models, one line per form of debate and judge."""
     found = table.table(debates)
     cells = list(found[found["judge_accuracy"].notna()].groupby(["task", "weak", "strong"], sort=False))
     labels = [[_label(row) for row in rows.to_dict("records")] for _, rows in cells]

@@ -1,4 +1,4 @@
-"""What kind of errors students make (the paper's Figure 5)."""
+"""Types of errors that students make (the paper's Figure 5)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLOURS = dict(zip(table.TYPES, ("#D55E00", "#0072B2", "#56B4E9", "#999999"), st
 
 
 def figure(errors: pd.DataFrame) -> Figure:
-    """The figure: one panel per task and models, one bar per method and options."""
+    """Draw one panel per task and models, one bar per method and options."""
     cells = list(table.table(errors).groupby(["task", "weak", "strong"], sort=False))
     labels = [
         [

@@ -1,4 +1,4 @@
-"""What the weak model gains from being taught by the strong one, turn by turn (Definition 3)."""
+"""Accuracy of the weak model and of the strong model that teaches it, by turn of facilitation (Definition 3)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PANEL = ["task", "weak", "strong"]
 
 
 def figure(facilitations: pd.DataFrame) -> Figure:
-    """The figure: one panel per task and models, one colour per method and options."""
+    """Draw one panel per task and models, one colour per method and options."""
     found = table.table(facilitations)
     found["line"] = [_label(row) for row in found.to_dict("records")]
     cells = list(found.groupby(PANEL, sort=False))
@@ -41,7 +41,7 @@ def _label(row: dict[object, object]) -> str:
 
 
 def _line(axes: Axes, rows: pd.DataFrame, label: str, colour: str, aside: float) -> None:
-    """The weak model's line, from the supervisor on, and the strong model's."""
+    """Draw the weak model's line, starting at the supervisor, and the strong model's line."""
     first = rows[rows["turn"] == rows["turn"].min()]
     floor = {f"accuracy{bound}": first[f"weak_accuracy{bound}"] for bound in table.BOUNDS}
     start = first.assign(turn=first["turn"] - 1, **floor)

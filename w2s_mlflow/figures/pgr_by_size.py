@@ -23,7 +23,7 @@ VALUE = ("pgr", "pgr_low", "pgr_high")
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
-    """The figure; a domain without a determined PGR has an empty panel that says so."""
+    """Draw the figure; a panel without a determined PGR is empty and says so."""
     found = pgr.table(outcomes)
     found = found[found[["weak_accuracy", "ceiling_accuracy"]].notna().all(axis=1)]
     about = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]

@@ -1,8 +1,8 @@
-"""Who says which side of a debate argues better (Definition 4): one judge per file, `(debates) -> verdicts` in their order.
+"""Judges, which decide which side of a debate argues better (Definition 4): one per file, `(debates) -> verdicts` in order.
 
-Every file has a frozen `Options` and `make(options, answer) -> Judge`, where `answer` is the callable that the stage hands it,
-as the file says. A judge is shown no ground truth, and is asked about each debate in both orders. One that needs the network
-may raise ConfigError in the middle: what it has said before is kept.
+Every file has a frozen `Options` and `make(options, answer) -> Judge`, where `answer` is a callable that the stage passes in;
+each file documents its own. A judge sees no ground truth, and decides each debate in both orders. A judge that needs the
+network may raise ConfigError midway; its earlier verdicts are kept.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Judge = Callable[[Sequence[Debate]], list[Verdict]]
 
 
 def preference(strong_first: Verdict, weak_first: Verdict) -> float | None:
-    """D = (l(S, W) - l(W, S)) / 2, the log-odds that the strong side wins (Definition 4); None where an order has no verdict.
+    """Return D = (l(S, W) - l(W, S)) / 2, the log-odds that the strong side wins (Definition 4); None if a verdict is missing.
 
-    It changes its sign when the sides are swapped, and whatever a judge gives the first place cancels.
+    D changes its sign when the sides are swapped; the judge's bias for the first position cancels out.
     """
     if strong_first.log_odds is None or weak_first.log_odds is None:
         return None
@@ -25,7 +25,7 @@ def preference(strong_first: Verdict, weak_first: Verdict) -> float | None:
 
 
 def bias(strong_first: Verdict, weak_first: Verdict) -> float | None:
-    """(l(S, W) + l(W, S)) / 2, the log-odds that a judge gives to the first place, whoever stands there; None as above."""
+    """Return (l(S, W) + l(W, S)) / 2, the log-odds that a judge gives to the first position; None if a verdict is missing."""
     if strong_first.log_odds is None or weak_first.log_odds is None:
         return None
     return (strong_first.log_odds + weak_first.log_odds) / 2

@@ -1,8 +1,8 @@
-"""One question to a server that speaks OpenAI's protocol, and its answer: asked again where that helps, paid for once.
+"""Client for servers with OpenAI's chat completions protocol: retries failed requests and caches paid answers.
 
-An answer is kept in the scratch directory by the sha256 of what was asked (address, model, messages, settings), written whole
-or not at all, and never asked for again, by whichever run. The key comes from the environment and goes into one header of the
-request: into no file, no log and no sentence.
+Answers are cached in the scratch directory under the sha256 of the request (address, model, messages, settings), written
+atomically, and never requested again by any run. The API key is read from the environment and sent in one request header; it
+is never written to a file, a log or an error message.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from w2s_mlflow.local import scratch
 from w2s_mlflow.records import canonical_json
 
 KEY = "W2S_ENDPOINT_KEY"
-"""The environment variable with the key; a server on this machine may need none."""
+"""Environment variable with the API key; a local server may need none."""
 FOLDER = "endpoint"
 AGAIN = (408, 429, 500, 502, 503, 504)
-"""What a server says when it may answer later."""
+"""HTTP status codes after which a request is retried."""
 BACKOFF, JITTER, LONGEST = 1.0, 1.0, 60.0
-"""Seconds: the wait doubles from BACKOFF with up to JITTER on top, and no wait is longer, also if Retry-After asks for more."""
+"""Seconds: waits double from BACKOFF, plus up to JITTER, and never exceed LONGEST, even if Retry-After asks for more."""
 KEPT = "the answers so far are kept, so run the same command again"
 
 Body = Mapping[str, Any]
@@ -43,33 +43,33 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said, and the tokens that were paid for it, prompt and answer together."""
+    """The model's text, and the tokens paid for, prompt and answer together."""
 
     text: str
     tokens: int
 
 
 class Chat:
-    """A server, as one judge uses it."""
+    """Connection of one judge to a server."""
 
     def __init__(self, url: str, retries: int, timeout: float, concurrency: int) -> None:
-        """Nothing is asked yet.
+        """Store the settings; no request is sent yet.
 
         Args:
-            url: of the whole endpoint, `.../chat/completions`.
-            timeout: seconds that one try may take.
+            url: full URL of the endpoint, `.../chat/completions`.
+            timeout: seconds per attempt.
         """
         self.url, self.retries, self.timeout, self.concurrency = url, retries, timeout, concurrency
         self._charged: set[str] = set()
 
     def answers(self, bodies: Sequence[Body]) -> list[Answer]:
-        """The answers to requests, in their order, at most `concurrency` of them under way.
+        """Return the answers to requests, in order, with at most `concurrency` requests in flight.
 
-        Equal requests are one: the first bears its cost, those after it none. One that was paid for in another run costs what
-        it cost there, so that a run that was stopped and went on says the same as one that was not.
+        Equal requests are sent once: the first is charged, later ones cost 0. An answer cached by another run is charged at
+        its original cost, so a resumed run reports the same cost as an uninterrupted one.
 
         Raises:
-            ConfigError: one cannot be had; those that were under way are waited for and kept.
+            ConfigError: a request failed; requests in flight are awaited and their answers cached.
         """
         waiting = {self._key(body): body for body in bodies}
         stopped = threading.Event()
@@ -91,7 +91,7 @@ class Chat:
         return Answer(answer.text, tokens)
 
     def _answer(self, session: requests.Session, key: str, body: Body, stopped: threading.Event) -> Answer:
-        if stopped.is_set():  # one before it has failed, and its sentence is told
+        if stopped.is_set():  # an earlier request failed; its error is the one reported
             raise CancelledError
         file = scratch.cache_path(FOLDER) / key[:2] / f"{key}.json"
         asked = {"url": self.url, "body": body}
@@ -114,10 +114,10 @@ class Chat:
         return self._content(reply)
 
     def _content(self, reply: requests.Response) -> Answer:
-        """The text of the first choice, and what it cost, where the server says."""
+        """Return the text of the first choice, and its cost if the server reports one."""
         try:
             held = reply.json()
-            text = held["choices"][0]["message"]["content"] or ""  # null where all tokens went into thinking
+            text = held["choices"][0]["message"]["content"] or ""  # null if reasoning used up all tokens
             cost = int((held.get("usage") or {}).get("total_tokens") or 0)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             text, cost = None, 0
@@ -130,8 +130,8 @@ class Chat:
 
     def _session(self, stopped: threading.Event) -> requests.Session:
         session = requests.Session()
-        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # shared by threads, so it remembers nothing
-        session.auth = _authorized  # also keeps a password of ~/.netrc out of it
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # shared by threads: store no cookies
+        session.auth = _authorized  # also disables passwords from ~/.netrc
         waits = _interruptible(stopped)(
             self.retries,
             allowed_methods=None,
@@ -146,7 +146,7 @@ class Chat:
             session.mount(scheme, HTTPAdapter(max_retries=waits, pool_maxsize=self.concurrency))
         return session
 
-    # --- one sentence for each way to get no answer ---
+    # --- error messages of failed requests ---
 
     def _named(self) -> str:
         return f"the judge's endpoint {self.url}"
@@ -171,7 +171,7 @@ class Chat:
 
 
 def _interruptible(stopped: threading.Event) -> type[Retry]:
-    """urllib3's retries, whose waits end, and with them the request, once `stopped` is set: Ctrl-C is not kept waiting."""
+    """Return a urllib3 `Retry` class that cancels its wait and the request once `stopped` is set (as on Ctrl-C)."""
 
     class Waits(Retry):
         def sleep(self, response: BaseHTTPResponse | None = None) -> None:
@@ -189,14 +189,14 @@ def _authorized(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """What the network said, out of the layers of requests and urllib3."""
+    """Return the network error's message, unwrapped from requests and urllib3."""
     reason = getattr(error.args[0] if error.args else None, "reason", None) or error
     text = str(reason).splitlines()[0] if str(reason) else type(error).__name__
     return _without_key(text.rpartition("object at 0x")[2].partition(": ")[2] or text)
 
 
 def _words(reply: requests.Response) -> str:
-    """The server's own words, where it has some: OpenAI's `error`, FastAPI's `detail`."""
+    """Return the server's error message, if any: OpenAI's `error`, FastAPI's `detail`."""
     try:
         held = reply.json()
         said = held.get("error") or held["detail"]
@@ -211,11 +211,11 @@ def _without_key(text: str) -> str:
     return text.replace(key, "***") if key else text
 
 
-# --- answers that were paid for ---------------------------------------------------------------------------------------
+# --- cached answers ---------------------------------------------------------------------------------------------------
 
 
 def _read(file: Path, asked: Mapping[str, Any]) -> Answer | None:
-    """The answer in a file; None where there is none, or not to this question."""
+    """Return the cached answer; None if the file is missing or corrupt, or answers another request."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         held = json.loads(file.read_text(encoding="utf-8"))
         if {name: held[name] for name in asked} == asked:
@@ -228,14 +228,14 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
         partial.write_text(canonical_json(content), encoding="utf-8")
 
 
-# --- where it is ------------------------------------------------------------------------------------------------------
+# --- endpoint address -------------------------------------------------------------------------------------------------
 
 
 def address(url: str) -> str:
-    """The address of the chat completions of a server: `http://host`, `http://host/v1` and the whole address will do.
+    """Return the chat completions URL of a server, given as `http://host`, `http://host/v1` or the full URL.
 
     Raises:
-        ValueError: it is none, or it holds a user, a password or a query, which would end up in runs.
+        ValueError: the URL is invalid, or it contains a user, password or query, which would be recorded in runs.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password or parts.query:

@@ -1,10 +1,10 @@
-"""People as the judge: what they said of debates in the MLflow UI or at a terminal, strong, weak or tie.
+"""Judge that uses people's votes on debates, given in the MLflow UI or at a terminal: strong, weak or tie.
 
 The log-odds of a debate are log((s + t / 2 + prior) / (w + t / 2 + prior)) for s votes for the strong side, w for the weak
-and t ties: the mean vote, a tie being half a vote for each, held back by `prior` votes for each side (1/2: Jeffreys' prior),
-so that one person's word is no certainty. People see a debate once, so the other order has the opposite sign, and no bias for
-a place can be told. A debate that nobody has judged, because it shows other evidence or asks another question, is decided by
-a Bradley-Terry model learned from the votes (reward.py): so a model can be aligned with what people said once.
+side and t ties. A tie counts as half a vote for each side, and `prior` votes are added to each side (1/2: Jeffreys' prior), so
+that a single vote is not taken as certain. People see each debate in one order, so the other order has the opposite sign and
+position bias cannot be measured. A debate without votes, because its evidence or its question is new, is decided by a
+Bradley-Terry model fitted on the votes (reward.py); a model can thus be aligned with votes that were collected once.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from w2s_mlflow.judges import Judge, reward
 from w2s_mlflow.records import Debate, Verdict
 
 WINNERS = ("strong", "weak", "tie")
-"""What a person may say."""
+"""Legal votes."""
 Heard = Callable[[], tuple[Sequence[Debate], Sequence[Sequence[str]]]]
-"""Debates that people were shown, and for each the votes, of WINNERS, maybe none."""
+"""Loader of the debates that people were shown, and of the votes on each (values of WINNERS; may be empty)."""
 
 
 @checked_dataclass
 class Options:
-    """Whose words count, and for what."""
+    """Options of the judge `human`."""
 
     run: str = ""
-    """The run of debates that people have judged, by id or name."""
+    """Debate run that people have voted on, by id or name."""
     heard: str = ""
-    """The digest of what was said of its debates, found when the stage is called: another once people have said more."""
+    """Digest of the votes, set when the stage is called; it changes when people add votes."""
     prior: float = option(default=0.5, gt=0)
-    """Votes that each side has before anybody has voted."""
+    """Number of votes added to each side as a prior."""
     others: Literal["reward", "none"] = "reward"
-    """Who decides where nobody has voted: reward, a model that is learned from the votes; or none, and there is no verdict."""
+    """Decision on debates without votes. `reward`: by a model fitted on the votes; `none`: no verdict."""
     l2: float = option(default=0.01, gt=0)
-    """How strongly that model's weights are held near 0."""
+    """L2 penalty on the weights of that model."""
 
     WRITTEN: ClassVar[str] = "{}=... of --judge-options"
 
 
 def make(options: Options, answer: Heard) -> Judge:
-    """The judge, who is heard once, when first asked.
+    """Return the judge; the votes are loaded once, at its first call.
 
     Args:
-        answer: the debates that people were shown, with their votes.
+        answer: loads the debates that people were shown, with their votes.
     """
 
     @functools.cache
@@ -66,21 +66,21 @@ def make(options: Options, answer: Heard) -> Judge:
 
 
 def log_odds(votes: Sequence[str], debate: Debate, prior: float) -> float:
-    """That the debate's first side wins, by the votes on it."""
+    """Return the log-odds that the debate's first side wins, by the votes on it."""
     count = Counter(votes)
     half = count["tie"] / 2 + prior
     return math.log((count[debate.first.name] + half) / (count[debate.second.name] + half))
 
 
 def agreement(votes: Sequence[Sequence[str]]) -> float | None:
-    """How often two people say the same of one debate, over all pairs of votes on the same; None without a pair."""
+    """Return how often two votes on the same debate are equal, over all pairs of such votes; None without a pair."""
     counts = [Counter(own) for own in votes]
     pairs = sum(math.comb(count.total(), 2) for count in counts)
     return sum(math.comb(n, 2) for count in counts for n in count.values()) / pairs if pairs else None
 
 
 def _verdict(debate: Debate, known: dict[Debate, float], guess: Verdict) -> Verdict:
-    """What people said of the debate, in whichever order it was shown to them; else what is guessed."""
+    """Return the verdict of the votes on the debate, in either order; without votes, `guess`."""
     own, other = known.get(debate), known.get(debate.swapped())
     if own is None and other is None:
         return guess

@@ -1,9 +1,9 @@
-"""A frozen weak model as the judge: what it would say of the question if it were shown one side's evidence alone.
+"""Judge that is a frozen weak model: it scores each side's claim given only that side's evidence.
 
-score(side) = log p_J(the side's own claim | the question with only the side's evidence), and the log-odds are the difference.
-A side that shows nothing is judged by what the other shows, so that of one who argues alone (a consultant) both claims are
-held against the same evidence; where neither shows anything, against none. An explanation that is no piece of the question,
-such as a rationale, is read as one more text after what is left of it.
+score(side) = log p_J(the side's own claim | the question with only the side's evidence); the log-odds are the difference.
+The claim of a side without evidence is scored on the other side's evidence, so that in a consultancy both claims are scored on
+the same evidence; if neither side shows evidence, both are scored without any. An explanation that is not made of spans of the
+question, such as a rationale, is appended to what is left of the question.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from w2s_mlflow.records import Debate, Example, Explanation, Floats, Verdict
 
 @checked_dataclass
 class Options:
-    """A judge that has none."""
+    """Options of the judge `model`: none."""
 
 
 def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Judge:
-    """The judge.
+    """Return the judge.
 
     Args:
-        answer: log probabilities of the classes, (N, C), of questions, by a model that is not trained any more.
+        answer: computes a frozen model's log probabilities of the classes, (N, C), for questions.
     """
 
     def judge(debates: Sequence[Debate]) -> list[Verdict]:
         if not debates:
             return []
         seen = [(debate.question, _seen(debate, own)) for debate in debates for own in (True, False)]
-        left = {one: evidence(*one) for one in dict.fromkeys(seen)}  # the orders of a debate share them
+        left = {one: evidence(*one) for one in dict.fromkeys(seen)}  # both orders of a debate share them
         questions = [left[one] for one in seen]
         once = {question: row for row, question in enumerate(dict.fromkeys(questions))}
         log_p_NC = answer(list(once))[[once[question] for question in questions]]
@@ -43,13 +43,13 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
 
 
 def _seen(debate: Debate, of_first: bool) -> Explanation:
-    """What one side's claim is held against."""
+    """Return the evidence on which one side's claim is scored."""
     own, other = (debate.first, debate.second) if of_first else (debate.second, debate.first)
     return own.explanation if own.explanation.text else other.explanation
 
 
 def evidence(question: Example, explanation: Explanation) -> Example:
-    """The question with only the explanation's pieces, or with none of its own and the explanation's text after it."""
+    """Return the question reduced to the explanation's spans; the text of an explanation without spans is appended."""
     left = spans.shown(question, explanation.pieces)
     if explanation.pieces or not explanation.text:
         return left

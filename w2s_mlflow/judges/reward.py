@@ -1,10 +1,10 @@
-"""A Bradley-Terry model learned from verdicts so far: what a judge prefers, without asking it again.
+"""Judge that is a Bradley-Terry model fitted on earlier verdicts: it predicts a judge's preference without asking it again.
 
     P(the first side wins | q) = sigmoid(r(q, first) - r(q, second)),  r(q, side) = w . phi(q, side)
 
-(Bradley and Terry 1952; as a reward model Christiano et al. 2017, eq. 1.) w is the least of mean_n CE(P_n, sigmoid(log_odds_n))
-+ l2 / 2 |w|^2, a convex problem without random numbers; verdicts are soft targets, so that one that is unsure teaches less.
-There is no intercept, so that the first place is worth nothing, and swapped sides change the sign.
+(Bradley and Terry 1952; as a reward model Christiano et al. 2017, eq. 1.) w minimises mean_n CE(P_n, sigmoid(log_odds_n))
++ l2 / 2 |w|^2, a convex problem without random numbers. Verdicts are soft targets, so uncertain verdicts have less influence.
+There is no intercept, so the first position has no advantage, and swapping the sides changes the sign.
 Shape legend: N debates, D features.
 """
 
@@ -27,43 +27,43 @@ from w2s_mlflow.records import Debate, Example, Side, Verdict, canonical_json
 
 Argued = tuple[Example, Side]
 Features = Callable[[Sequence[Argued]], Any]
-"""What is known of sides: (N, D), a numpy array or a sparse matrix of scipy; an embedding may take the place of `words`."""
+"""Feature function: (N, D) of sides, a numpy array or a scipy sparse matrix; an embedding may replace `words`."""
 SoFar = Callable[[], tuple[Sequence[Debate], Sequence[float | None]]]
-"""Debates that were judged, and for each the log-odds that its first side wins, None where there was no verdict."""
+"""Loader of judged debates, and of the log-odds that the first side of each wins (None without a verdict)."""
 SIZE = 2**14
-"""Buckets that words are hashed into."""
+"""Number of hash buckets for the features."""
 FEW = 2
-"""Fewer verdicts teach nothing."""
+"""Minimum number of verdicts to fit on."""
 
 
 @checked_dataclass
 class Options:
-    """What it learns from, and how freely."""
+    """Options of the judge `reward`."""
 
     run: str = ""
-    """The run of debates whose verdicts it learns from, by id or name."""
+    """Debate run whose verdicts the model is fitted on, by id or name."""
     of: str = ""
-    """The judge of that run whose verdicts these are; nothing: its first."""
+    """Judge of that run whose verdicts are used; empty: its first judge."""
     l2: float = option(default=0.01, gt=0)
-    """How strongly its weights are held near 0."""
+    """L2 penalty on the weights."""
 
     WRITTEN: ClassVar[str] = "{}=... of --judge-options"
 
 
 @dataclass(frozen=True)
 class Reward:
-    """A fitted model. `weights_D` is float64."""
+    """Fitted Bradley-Terry model. `weights_D` is float64."""
 
     weights_D: NDArray[np.float64]
     features: Features
 
     def score_N(self, argued: Sequence[Argued]) -> NDArray[np.float64]:
-        """r(q, side) of each, (N,), up to a constant of the question."""
+        """Return r(q, side) of each pair, (N,), up to a constant per question."""
         found_N: NDArray[np.float64] = np.asarray(self.features(argued) @ self.weights_D, dtype=np.float64)
         return found_N
 
     def judge(self, debates: Sequence[Debate]) -> list[Verdict]:
-        """A verdict on each debate; nothing is paid for."""
+        """Return a verdict on each debate, at no cost."""
         if not debates:
             return []
         first_N, second_N = (self.score_N(argued) for argued in _sides(debates))
@@ -71,16 +71,16 @@ class Reward:
         return [Verdict(a - b, f"reward {a:.3f} against {b:.3f}", debate.order(), 0) for debate, a, b in pairs]
 
     def write(self, path: Path) -> None:
-        """Keep the weights that are not 0 as JSON; the features are not in it."""
+        """Write the nonzero weights as JSON; the feature function is not stored."""
         weights = {str(place): float(self.weights_D[place]) for place in np.flatnonzero(self.weights_D)}
         path.write_text(canonical_json({"size": len(self.weights_D), "weights": weights}), encoding="utf-8")
 
 
 def make(options: Options, answer: SoFar) -> Judge:
-    """The judge, fitted when it is first asked.
+    """Return the judge, which is fitted at its first call.
 
     Args:
-        answer: the verdicts so far.
+        answer: loads the verdicts so far.
     """
     fitted: list[Reward] = []
 
@@ -93,10 +93,10 @@ def make(options: Options, answer: SoFar) -> Judge:
 
 
 def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, features: Features | None = None) -> Reward:
-    """The model that the verdicts teach; either order of a debate, or both, may be among them.
+    """Fit the model on verdicts; `debates` may contain either order of a debate, or both.
 
     Args:
-        log_odds: that each debate's first side wins; one without a verdict (None, or not a number) is left out.
+        log_odds: that each debate's first side wins; debates without a verdict (None or not finite) are left out.
         l2: as in the module's equation.
 
     Raises:
@@ -116,7 +116,7 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
     first_ND, second_ND = (phi(argued) for argued in _sides([debate for debate, _ in known]))
     difference_ND = first_ND - second_ND
     p_N = expit([value for _, value in known])
-    # A soft target is one row for each answer, weighed by its probability.
+    # A soft target is two rows, one per answer, weighted by their probabilities.
     rows, answers = _stacked(difference_ND), np.repeat([1, 0], len(known))
     model = LogisticRegression(C=1 / (l2 * len(known)), fit_intercept=False, tol=1e-8, max_iter=10_000)
     model.fit(rows, answers, sample_weight=np.concatenate([p_N, 1 - p_N]))
@@ -124,7 +124,7 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
 
 
 def read(path: Path, features: Features | None = None) -> Reward:
-    """What `Reward.write` wrote, for the same features."""
+    """Read what `Reward.write` wrote; `features` must be those of the fit."""
     held = json.loads(path.read_text(encoding="utf-8"))
     weights_D = np.zeros(held["size"])
     for place, weight in held["weights"].items():
@@ -133,7 +133,7 @@ def read(path: Path, features: Features | None = None) -> Reward:
 
 
 def words(argued: Sequence[Argued]) -> Any:
-    """phi_ND, sparse: the words of the explanation, alone and with the decision that they speak for, hashed; and `_traits`."""
+    """Return phi_ND, sparse and hashed: the explanation's words, alone and with the decision; the decision; and `_traits`."""
     from sklearn.feature_extraction import FeatureHasher
 
     return FeatureHasher(SIZE, input_type="pair").transform([list(_named(*one)) for one in argued])
@@ -148,7 +148,7 @@ def _named(question: Example, side: Side) -> Iterator[tuple[str, float]]:
 
 
 def _traits(question: Example, side: Side) -> Iterator[tuple[str, float]]:
-    """How long the explanation is, and how far it keeps to the question's own words."""
+    """Yield the explanation's log length, and the share of its words that occur in the question."""
     own = _words(side.explanation.text)
     asked = set(_words(" ".join(question.segments + question.candidates)))
     yield "length", math.log1p(len(own))
@@ -156,7 +156,7 @@ def _traits(question: Example, side: Side) -> Iterator[tuple[str, float]]:
 
 
 def _words(text: str) -> list[str]:
-    """Its words without the marks around them; in chess an upper-case letter is white's, so case stays."""
+    """Return the words without surrounding punctuation; case is kept, since in chess upper case means white."""
     return [word for word in (part.strip(".,;:!?\"'()[]…") for part in text.split()) if word]
 
 
@@ -166,7 +166,7 @@ def _sides(debates: Sequence[Debate]) -> tuple[list[Argued], list[Argued]]:
 
 
 def _stacked(rows_ND: Any) -> Any:
-    """The rows twice, one set after the other."""
+    """Return the rows twice, one copy after the other."""
     if isinstance(rows_ND, np.ndarray):
         return np.concatenate([rows_ND, rows_ND])
     from scipy import sparse

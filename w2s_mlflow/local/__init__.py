@@ -1,1 +1,1 @@
-"""What is kept on this machine: the cache directory, arrays, and files of the Hugging Face hub."""
+"""Local files: the scratch directory, cached arrays, and files of the Hugging Face hub."""

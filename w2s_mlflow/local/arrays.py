@@ -1,6 +1,6 @@
-"""Arrays that take long to make, kept on disk by a key that names all they hang on.
+"""Disk cache of arrays that take long to compute, by a key over everything they depend on.
 
-A file holds a sha256 and, behind it, safetensors: one that is damaged is made again. It is written whole or not at all.
+A file holds a sha256 followed by safetensors; a damaged file is recomputed. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ FOLDER = "tokens"
 
 
 def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
-    """The arrays kept under `key` in the scratch directory, int64 below 2**31 or float32; what is not there is made."""
+    """Return the arrays cached under `key` in the scratch directory, int64 below 2**31 or float32; compute them if missing."""
     file = cache_path(FOLDER) / f"{key}.safetensors"
     if (found := _read(file)) is None:
         found = make()
-        with contextlib.suppress(OSError):  # a full disk costs time only
+        with contextlib.suppress(OSError):  # a full disk only costs time
             _write(file, found)
     return found
 
 
 def _read(file: Path) -> Arrays | None:
-    """The arrays of a file, which is marked as used, or None where there is none or a damaged one."""
+    """Return the arrays of a file and mark it as used, or None if it is missing or damaged."""
     from safetensors.numpy import load
 
     try:
@@ -40,13 +40,13 @@ def _read(file: Path) -> Arrays | None:
         if _digest(content) != digest:
             return None
         os.utime(file)
-    except (OSError, ValueError):  # not there, or not two parts
+    except (OSError, ValueError):  # missing, or not in two parts
         return None
     return {name: array.astype(np.int64) if array.dtype == np.int32 else array for name, array in load(content).items()}
 
 
 def _write(file: Path, found: Arrays) -> None:
-    """Write the arrays, and remove the files that nobody has used for long."""
+    """Write the arrays, and remove files that have not been used for long."""
     from safetensors.numpy import save
 
     content = save({name: array.astype(np.int32) if array.dtype == np.int64 else array for name, array in found.items()})

@@ -1,4 +1,4 @@
-"""The Hugging Face hub without a network: its client tries for half a minute; we look once and then ask its cache alone."""
+"""Offline use of the Hugging Face hub: check once whether it is reachable, since its client retries for half a minute."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from urllib.parse import urlsplit
 
 LOG = logging.getLogger("w2s_mlflow")
 PROXIES = {"http", "https", "all"}
-"""What a proxy may be for; `no_proxy`, which names whom to reach without one, is none."""
+"""Proxy variables that skip the check of the hub; `no_proxy` lists hosts to reach directly and is not one."""
 TIMEOUT = 3.0
-"""Seconds that a machine which answers may take."""
+"""Connection timeout in seconds."""
 
 
 @functools.cache
 def detect_offline() -> None:
-    """Before the first use of the hub: where it does not answer, its client is told to be offline."""
+    """Switch the hub's client to offline mode if the hub does not respond; call before the first use of the hub."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or PROXIES & urllib.request.getproxies().keys() or _answers(constants.ENDPOINT):
         return
     LOG.info("%s does not answer: only what is in its cache can be had", constants.ENDPOINT)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # for `datasets`, which reads it when it is imported, and for child processes
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for `datasets`, which reads it on import, and for child processes
     constants.HF_HUB_OFFLINE = True
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the progress bars of transformers, which would tear our own, and its reports on weights, which we read."""
+    """Hide transformers' progress bars, which would break ours, and its loading reports, which we check ourselves."""
     from transformers.utils import logging as theirs
 
     shown, level = theirs.is_progress_bar_enabled(), theirs.get_verbosity()

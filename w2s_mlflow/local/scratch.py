@@ -1,4 +1,4 @@
-"""The scratch directory: what is kept on this machine beside the store, and files that are written whole or not at all."""
+"""The scratch directory for local files outside the MLflow store, and atomic file writing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from uuid import uuid4
 
 PARTIAL = ".partial"
-"""What the name of a file ends in that is not whole yet."""
+"""Suffix of the names of incomplete files."""
 OLD = 30 * 24 * 3600.0
-"""Seconds after which what nobody has used may be removed."""
+"""Seconds without use after which a file may be removed."""
 
 
 def cache_path(name: str) -> Path:
-    """The file or directory of this name: in `w2s_mlflow` in W2S_SCRATCH, else in the user's cache directory."""
+    """Return the path of this name in `w2s_mlflow` under W2S_SCRATCH, else under the user's cache directory."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("W2S_SCRATCH") or cache) / "w2s_mlflow" / name
 
 
 def is_old(path: Path) -> bool:
-    """Whether nobody has used a file or a directory for OLD seconds; one that is gone is not."""
+    """Return whether a path has not been used for OLD seconds; False if it is gone."""
     try:
         return time.time() - path.stat().st_mtime > OLD
     except OSError:
@@ -31,14 +31,14 @@ def is_old(path: Path) -> bool:
 
 
 def sweep() -> None:
-    """Remove what nobody has used for OLD seconds: checkpoints of runs, by their ids, partial files, and nothing else."""
+    """Remove checkpoint directories (named by run id) and partial files not used for OLD seconds, and nothing else."""
     for directory in filter(is_old, cache_path("").glob("[0-9a-f]" * 32)):
         shutil.rmtree(directory, ignore_errors=True)
     remove_old(cache_path("").glob(f"*/*{PARTIAL}"))
 
 
 def remove_old(files: Iterator[Path]) -> None:
-    """Remove those of the files that nobody has used for OLD seconds; one that cannot be removed stays."""
+    """Remove the files not used for OLD seconds; one that cannot be removed stays."""
     for file in filter(is_old, files):
         with contextlib.suppress(OSError):
             file.unlink()
@@ -46,7 +46,7 @@ def remove_old(files: Iterator[Path]) -> None:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A path beside a file, to be written, which then takes its place in one move: whole or, after a failure, not at all."""
+    """Yield a temporary path next to `file`; on success it replaces `file` atomically, after a failure it is removed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{uuid4().hex[:8]}{PARTIAL}")
     try:

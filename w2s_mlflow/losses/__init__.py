@@ -1,9 +1,9 @@
-"""What a student minimises: one loss per file, each a pure function of (logits_NC, labels_NC, progress, options).
+"""Training losses of a student: one per file, each a pure function of (logits_NC, labels_NC, progress, options).
 
 Every file has a frozen `Options` and `loss(logits_NC, labels_NC, progress, options) -> scalar`, where `logits_NC` and
 `labels_NC` (probabilities) are those of the whole optimizer batch and `progress` in [0, 1] is the fraction of training done.
-`PER_EXAMPLE` says whether it is a mean over rows, each of which counts for itself: a batch in parts then goes through the model
-once (training/microbatches.py).
+`PER_EXAMPLE` is True if the loss is a mean of independent per-row terms: each micro-batch then passes through the model only once
+(training/microbatches.py).
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ ALPHA_LARGE, ALPHA_SMALL = 0.75, 0.5
 
 @checked_dataclass
 class AuxiliaryOptions:
-    """The options of a loss with a term that the weak labels have no part in."""
+    """Options of a loss with an auxiliary term on the student's own predictions."""
 
     alpha: float | None = option(default=None, ge=0, le=1)
-    """Weight of the term in [0, 1]; the default is .75 for a large student, .5 otherwise."""
+    """Weight of the auxiliary term, in [0, 1]. Default: .75 for a large student, .5 otherwise."""
     warmup: float = option(default=0.2, ge=0, le=1)
-    """Fraction of training in [0, 1] over which the weight grows linearly from 0; 0 means constant."""
+    """Fraction of training, in [0, 1], over which the weight grows linearly from 0; 0: constant weight."""
 
 
 def weight(progress: float, options: AuxiliaryOptions) -> float:
-    """a = alpha * min(1, progress / warmup), continuous, alpha from `warmup` on (Algorithm 4)."""
+    """Return a = alpha * min(1, progress / warmup), or alpha if warmup is 0 (Algorithm 4)."""
     assert options.alpha is not None, "alpha is resolved from the model's tier before training"
     return options.alpha * (min(1.0, progress / options.warmup) if options.warmup else 1.0)
 
 
 def resolve(options: Any, *, large: bool) -> Any:
-    """`alpha=None` becomes the paper's weight for the model's tier."""
+    """Return the options with `alpha=None` replaced by the paper's weight for the model's tier."""
     if getattr(options, "alpha", 0.0) is None:
         return dataclasses.replace(options, alpha=ALPHA_LARGE if large else ALPHA_SMALL)
     return options

@@ -1,8 +1,8 @@
 """The auxiliary confidence loss (Algorithm 4): L = (1 - a) CE(f, f_w) + a CE(f, f_hat).
 
-f_hat is the student's own prediction, hardened, without gradient; a = alpha * min(1, progress / warmup). The idea is that of
-Burns et al. 2023, section 4.3.2; the threshold for two classes is set so that as many rows are called positive as the weak
-labels say there are, over the whole optimizer batch.
+f_hat is the student's own prediction, hardened, without gradient; a = alpha * min(1, progress / warmup). The loss follows
+Burns et al. 2023, section 4.3.2. For two classes, the threshold is set so that the number of positive rows in the whole
+optimizer batch equals the sum of the weak labels' P(class 1), rounded.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from w2s_mlflow.losses import AuxiliaryOptions, weight
 if TYPE_CHECKING:
     from torch import Tensor
 
-PER_EXAMPLE = False  # the threshold is one over all rows
+PER_EXAMPLE = False  # one threshold for all rows of the batch
 
 
 @checked_dataclass
 class Options(AuxiliaryOptions):
-    """How much the student's own confident predictions count."""
+    """Options of the confidence loss: weight of the student's own hardened predictions."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """(1 - a) CE(f, f_w) + a CE(f, f_hat), the mean over rows, a scalar."""
+    """Return (1 - a) CE(f, f_w) + a CE(f, f_hat), the mean over rows, a scalar."""
     a = weight(progress, options)
     log_f_NC = logits_NC.log_softmax(dim=-1)
     mixed_NC = (1 - a) * labels_NC + a * hardened(logits_NC.detach(), labels_NC)
@@ -32,7 +32,7 @@ def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options
 
 
 def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
-    """f_hat, one-hot (N, C): the argmax; for C = 2 the k = round(sum of weak P(class 1)) most positive rows are class 1."""
+    """Return f_hat, one-hot (N, C): the argmax; if C = 2, class 1 for the k = round(sum of weak P(1)) most positive rows."""
     classes = logits_NC.shape[1]
     if classes > 2:
         chosen_N = logits_NC.argmax(dim=-1)
@@ -42,8 +42,8 @@ def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
 
 
 def _most_positive(margins_N: Tensor, k: int) -> Tensor:
-    # Margins order the rows as f_1 does but do not saturate. Strictly above the (k+1)-th largest: no tie, k rows; a tie
-    # at the cut goes wholly negative, so that row order decides nothing.
+    # Margins order the rows as f_1 does but do not saturate. Rows strictly above the (k+1)-th largest margin are positive:
+    # k rows without ties; rows tied at the threshold are all negative, so that row order has no effect.
     if k >= len(margins_N):
         return margins_N == margins_N
     return margins_N > margins_N.sort(descending=True).values[k]

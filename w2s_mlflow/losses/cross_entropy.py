@@ -14,9 +14,9 @@ PER_EXAMPLE = True
 
 @checked_dataclass
 class Options:
-    """Cross-entropy has none."""
+    """Options of cross-entropy: none."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """The mean over rows, a scalar (Algorithm 3). `progress` is not used."""
+    """Return the mean over rows, a scalar (Algorithm 3). `progress` is unused."""
     return -(labels_NC * logits_NC.log_softmax(dim=-1)).sum(dim=-1).mean()

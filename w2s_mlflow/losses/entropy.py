@@ -1,8 +1,8 @@
-"""Weak labels and sure answers: L = (1 - a) CE(f, f_w) + a H(f), H(f) = -sum_c f_c log f_c, a as in the confidence loss.
+"""Entropy minimisation: L = (1 - a) CE(f, f_w) + a H(f), H(f) = -sum_c f_c log f_c, a as in the confidence loss.
 
-The confidence loss with the student's answer not hardened, which is the entropy minimisation of Grandvalet & Bengio 2004. The
-gradient goes through both factors of H: with f held constant in the first, as github.com/EleutherAI/w2s has it (w2s/loss.py),
-the gradient of H at the logits is f - f = 0, and the term does nothing but weaken the labels.
+This is the confidence loss without hardening the student's prediction: entropy minimisation (Grandvalet & Bengio 2004). The
+gradient flows through both factors of H. With f held constant in the first factor, as in github.com/EleutherAI/w2s
+(w2s/loss.py), the gradient of H at the logits is f - f = 0, and the term only reduces the weight of the labels.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ PER_EXAMPLE = True
 
 @checked_dataclass
 class Options(AuxiliaryOptions):
-    """How much the entropy counts."""
+    """Options of the entropy loss: weight of the entropy term."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """(1 - a) CE(f, f_w) + a H(f), the mean over rows, a scalar."""
+    """Return (1 - a) CE(f, f_w) + a H(f), the mean over rows, a scalar."""
     a = weight(progress, options)
     log_f_NC = logits_NC.log_softmax(dim=-1)
     mixed_NC = (1 - a) * labels_NC + a * log_f_NC.exp()

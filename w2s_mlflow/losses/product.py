@@ -1,7 +1,7 @@
-"""The weak labels times the student's own answer: L = CE(f, t), t proportional to f_w^weak_power f^own_power, without gradient.
+"""Product of experts as target: L = CE(f, t), t proportional to f_w^weak_power f^own_power, without gradient through t.
 
-A product of experts as the target: where the student is sure it is believed more than where it is not. The formula is that of
-`product_loss_fct` in the code of Burns et al. 2023 (github.com/openai/weak-to-strong, weak_to_strong/loss.py).
+The target multiplies the weak label by the student's own prediction, which counts more where the student is confident. The
+formula is `product_loss_fct` of Burns et al. 2023 (github.com/openai/weak-to-strong, weak_to_strong/loss.py).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ PER_EXAMPLE = True
 
 @checked_dataclass
 class Options:
-    """How much either answer counts in the product."""
+    """Options of the product loss: exponents of the two factors."""
 
     weak_power: float = option(default=1.0, ge=0)
-    """The power of the weak label in the target; 0 leaves it out."""
+    """Exponent of the weak label in the target; 0: the weak label is ignored."""
     own_power: float = option(default=1.0, ge=0)
-    """The power of the student's own answer in the target; 0 gives cross-entropy."""
+    """Exponent of the student's own prediction in the target; 0 (with weak_power 1): cross-entropy."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """CE(f, t), the mean over rows, a scalar. `progress` is not used."""
+    """Return CE(f, t), the mean over rows, a scalar. `progress` is unused."""
     log_f_NC = logits_NC.log_softmax(dim=-1)
     product_NC = labels_NC.pow(options.weak_power).log() + options.own_power * log_f_NC.detach()
     return -(product_NC.softmax(dim=-1) * log_f_NC).sum(dim=-1).mean()

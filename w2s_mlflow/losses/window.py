@@ -1,6 +1,6 @@
-"""Weak labels for the unsure only: L = 1/N sum_n [max_c f_nc < .5 + radius] CE(f_n, f_w,n).
+"""Cross-entropy on unsure rows only: L = 1/N sum_n [max_c f_nc < .5 + radius] CE(f_n, f_w,n).
 
-A row of which the student is sure is left as it is, whatever its label says. The formula is that of `confidence_window_loss` in
+Rows on which the student is confident contribute nothing, whatever their labels. The formula is `confidence_window_loss` of
 github.com/EleutherAI/w2s, w2s/loss.py.
 """
 
@@ -18,14 +18,14 @@ PER_EXAMPLE = True
 
 @checked_dataclass
 class Options:
-    """Who is unsure."""
+    """Options of the window loss: the confidence threshold."""
 
     radius: float = option(default=0.15, gt=0, le=0.5)
-    """A row counts while the student's largest probability is below .5 + radius, radius in (0, .5]."""
+    """Half-width of the window, in (0, .5]: a row counts while the student's largest probability is below .5 + radius."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """The sum over rows that count by the number of all rows, a scalar. `progress` is not used."""
+    """Return the sum over the rows that count, divided by the number of all rows, a scalar. `progress` is unused."""
     log_f_NC = logits_NC.log_softmax(dim=-1)
     unsure_N = log_f_NC.detach().exp().amax(dim=-1) < 0.5 + options.radius
     return -((labels_NC * log_f_NC).sum(dim=-1) * unsure_N).mean()

@@ -1,1 +1,1 @@
-"""What a student is made of: presets, bootstrapping, and the options of students and of facilitation."""
+"""Methods of a student: presets, bootstrapping, and the options of students and of facilitation."""

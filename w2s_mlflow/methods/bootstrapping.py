@@ -1,9 +1,10 @@
-"""Algorithm 5, bootstrapping: labels go from the weak supervisor through models of growing size, round by round.
+"""Algorithm 5, bootstrapping: labels pass from the weak supervisor through models of growing size, round by round.
 
-In a round each intermediate model learns, from its pretrained weights, the labels of the one before, and labels `transfer`.
-The next round starts from the labels of the best of them: the one that agrees most with the original weak labels on the
-validation slice, as the truth there is nobody's to know. The strong model is fitted once, on the best one's labels after the
-last round; or, to the letter ("train M_S" stands inside the loop), in each round, and the next starts from its labels.
+In each round, every intermediate model is finetuned from its pretrained weights on the labels of the model before it, and then
+labels `transfer`. The next round starts from the labels of the best intermediate: the one with the highest agreement with the
+original weak labels on the validation split, since ground truth is not available. The strong model is fitted once, on the best
+intermediate's labels after the last round; or, following Algorithm 5 to the letter ("train M_S" is inside the loop), in every
+round, and the next round starts from its labels.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 LABELLER = "w2s.labels_run_id"
-"""The tag with the run whose labels a link, or the student at the end, has learned."""
+"""Tag with the id of the run whose labels a link, or the final student, was trained on."""
 INTERMEDIATES = 2
-"""As in the paper: M_S1 and M_S2."""
+"""Number of intermediate models, as in the paper: M_S1 and M_S2."""
 
 Labeller = TypeVar("Labeller")
 
@@ -38,14 +39,14 @@ def run_chain(
     best: Callable[[Sequence[Labeller]], Labeller],
     each_round: str | None = None,
 ) -> tuple[list[Labeller], Labeller]:
-    """Every link in the order in which it is made, and the one whose labels the strong model learns last.
+    """Return all links in the order of their fits, and the labeller for the final fit of the strong model.
 
     Args:
-        names: the intermediate models, the smallest first.
-        start: who labelled first, the weak supervisor.
-        fit: (model, its position in the chain, whose labels it learns) -> who labels now.
-        best: the best of a round.
-        each_round: the strong model, where it is fitted in each round; its position is the last.
+        names: the intermediate models, smallest first.
+        start: the first labeller, the weak supervisor.
+        fit: (model, its position in the chain, labeller) -> the fitted model as the next labeller.
+        best: selects the best labeller of a round.
+        each_round: the strong model, if it is fitted in every round; its position is the last.
     """
     links: list[Labeller] = []
     for round_ in range(rounds):
@@ -62,7 +63,7 @@ def run_chain(
 
 
 def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
-    """A student's run with its chain as `figures/chain_<part>.png`: who labelled for whom, and what the evaluator says."""
+    """Attach `figures/chain_<part>.png`, the diagram of the chain with the evaluator's scores, to a student's run."""
     from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
@@ -84,7 +85,7 @@ def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Res
 
 
 def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:
-    """Every fit in its order, the supervisor first and the student last; a round begins where the first model comes again."""
+    """Return all fits in order, supervisor first and student last; a round begins where the first model recurs."""
     from w2s_mlflow.figures._chain import Node
 
     fits = [*links, found]
@@ -101,7 +102,7 @@ def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> l
 
 
 def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
-    """INTERMEDIATES models of the strong one's ladder between the two, as evenly as sizes allow; fewer where there are fewer.
+    """Return INTERMEDIATES models of the strong model's family between the two sizes, about evenly spaced; fewer if need be.
 
     Raises:
         ConfigError: there is none.
@@ -116,7 +117,7 @@ def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
 
 
 def names(chain: str) -> list[str]:
-    """The models of a chain as it is written, "m1,m2". Raises ConfigError for one that is none."""
+    """Return the models of a chain written as "m1,m2". Raises ConfigError for an empty or unknown name."""
     found = [name.strip() for name in chain.split(",")]
     if not all(found):
         raise must("chain", "names of models with commas between them", chain)

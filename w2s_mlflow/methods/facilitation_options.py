@@ -1,4 +1,4 @@
-"""What facilitation is asked for: a student's options, who teaches, on what, and how the weak model learns."""
+"""Options of the `facilitate` stage: a student's options, the teacher, the questions, and how the weak model is trained."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ SUPERVISOR = "supervisor"
 
 @checked_dataclass
 class Config(student_options.Config):
-    """Who teaches (a student, asked for by its own options), on which text, and how often."""
+    """Options of facilitation: the teacher (by default the student of these options), the questions and the number of turns."""
 
     teacher: str = STUDENT
-    """Who teaches: student, the one that the other options ask for; ceiling, the strong model finetuned on ground truth; or a
-    finished run that has kept its model, by its id or name."""
+    """Teacher of the weak model. `student`: the student that the other options define; `ceiling`: the strong model finetuned on
+    ground truth; otherwise the id or name of a finished run that kept its model."""
     questions: Literal["rest", "supervision", "transfer", "both"] = "rest"
-    """The text without labels that the weak model learns on: rest, rows of the training part that are in neither half;
-    supervision, transfer, or both."""
+    """Unlabelled examples that the weak model is trained on. `rest`: rows of the training part in neither half; `supervision`,
+    `transfer`: that half; `both`: both halves."""
     question_rows: int | None = option(default=None, ge=1)
-    """At most so many rows of the rest; none takes as many as --train-size."""
+    """Maximum number of rows for --questions rest. Default: --train-size."""
     targets: Literal["soft", "hard"] = "soft"
-    """What it learns: soft, the strong model's probabilities; hard, its most probable classes."""
+    """Training targets of the weak model. `soft`: the strong model's probabilities; `hard`: its most probable classes."""
     temperature: float = option(default=1.0, gt=0, lt=LARGEST)
-    """What the strong model's log-probabilities are divided by, above 0: surer targets below 1, less sure ones above."""
+    """Temperature above 0 that divides the teacher's log-probabilities: below 1 sharpens the targets, above 1 softens them."""
     start: Literal["pretrained", "supervisor"] = "pretrained"
-    """Where the weak model starts: pretrained, its own weights; supervisor, those that ground truth of supervision gave it."""
+    """Initial weights of the weak model. `pretrained`: the pretrained ones; `supervisor`: those trained on supervision gold."""
     weak_epochs: int = option(default=2, ge=1)
-    """Passes of the weak model over the questions; --early-stopping holds for it, too, by its agreement with the targets."""
+    """Epochs of the weak model on the questions; --early-stopping applies to it too, by agreement with the targets."""
     weak_learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
-    """Its peak learning rate; none takes the model's own."""
+    """Peak learning rate of the weak model. Default: the model's own rate, adjusted for --lora and --freeze."""
     iterations: int = option(default=1, ge=1, result=False)
-    """Turns: in each a student learns what the weak model of the turn before says of transfer, and teaches the weak model."""
+    """Number of turns. In each, a student is trained on the previous weak model's labels of transfer, then teaches the weak
+    model; the first turn starts from the supervisor's labels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +50,7 @@ class Config(student_options.Config):
             self._check_turns()
 
     def _check_together(self) -> None:
-        """What goes with what."""
+        """Check options that depend on each other."""
         if self.targets == "hard" and self.temperature != 1:
             raise must("temperature", "1 with --targets hard, which it does not change", self.temperature)
         if self.question_rows is not None and self.questions != REST:
@@ -58,7 +59,7 @@ class Config(student_options.Config):
             raise must("labels", "those of a supervisor, the weak model that is taught", self.labels)
 
     def _check_turns(self) -> None:
-        """A student of a later turn learns M'_W's labels as they are, and nothing of gold."""
+        """Check that students of later turns train on the labels of M'_W unchanged, and without ground truth."""
         labels, chain = (self._primitives()[name] for name in ("labels", "chain"))
         wrong = {"teacher": self.teacher != STUDENT, "labels": labels != "weak", "chain": bool(chain)}
         wrong |= {"calibrate": self.calibrate, "early_stopping": self.early_stopping == "oracle"}
@@ -67,14 +68,14 @@ class Config(student_options.Config):
             raise must("iterations", f"1 with {exceptions.flag(name)} {value}", self.iterations)
 
     def learner(self) -> Learner:
-        """How the weak model learns: the same data, head and way to compute."""
+        """Return the options for training the weak model, with the same data, head and compute settings."""
         own = {name: getattr(self, name) for name in ("weak", "questions", "targets", "temperature", "start")}
         stops = "none" if self.early_stopping == "none" else "weak"
         how = Learner(epochs=self.weak_epochs, learning_rate=self.weak_learning_rate, early_stopping=stops)
         return Learner(**vars(how) | self.shared() | own).resolved()
 
     def labeller(self, by: Mapping[str, str]) -> str:
-        """Whose labels M'_W's are, in words that tell each option of facilitation that is not the default.
+        """Describe M'_W as a labeller, naming each facilitation option that is not at its default.
 
         Args:
             by: the strong model, its method, and the turn.
@@ -90,19 +91,19 @@ OWN = ("questions", "question_rows", "targets", "temperature", "start", "weak_ep
 
 @checked_dataclass
 class Learner(Training):
-    """All that makes M'_W but who teaches it, whose fingerprint is an input."""
+    """Options that determine M'_W; its teacher enters by fingerprint, as an input."""
 
     weak: str = "chess-60k"
-    """The weak model."""
+    """Weak model."""
     questions: str = REST
-    """The text it learns on."""
+    """Unlabelled examples to train on."""
     targets: str = "soft"
-    """What of the answers it learns."""
+    """Training targets: `soft` or `hard`."""
     temperature: float = 1.0
-    """How sure they are."""
+    """Temperature of the targets."""
     start: str = "pretrained"
-    """Where it starts."""
+    """Initial weights: `pretrained` or `supervisor`."""
     early_stopping: str = "weak"
-    """weak: stop at the first epoch that agrees no better with the targets of the validation slice; none: all epochs."""
+    """`weak`: stop at the first epoch without better agreement with the targets of the validation split; `none`: all epochs."""
 
     MODEL: ClassVar[str] = "weak"

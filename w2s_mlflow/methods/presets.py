@@ -1,6 +1,6 @@
-"""A student's methods: presets over its primitives, the names that go with them, and what its labels are.
+"""Methods of a student: presets over its primitive options, their names, and the kinds of labels.
 
-A Config's primitives are None where they are left out: then they are the method's, or what `PRIMITIVES` says.
+A primitive option that a Config leaves at None takes the method's value or, without one, the value in `PRIMITIVES`.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "consultancy": {"labels": "consultancy"},
     "no_explanation": {"labels": "no_explanation"},
 }
-"""Presets over the primitives: Algorithms 3 to 6, the ablation of Table 2, the controls, and labels that a judge has made."""
+"""Presets over the primitives: Algorithms 3 to 6, the ablation of Table 2, the controls, and labels decided by a judge."""
 
 WEAK = ("weak", "hard")
-"""Labels that are a supervisor's."""
+"""Labels made by a supervisor."""
 GOLD = ("random", "oracle")
-"""Labels that ground truth goes into: controls, whose runs are tagged."""
+"""Labels that use ground truth: controls, whose runs are tagged `w2s.gold`."""
 DEBATES = ("debate", "consultancy", "no_explanation")
-"""Labels that verdicts make of the supervisor's, by the form of the debates (stages/debate.py)."""
+"""Labels that combine the supervisor's with verdicts, named by the form of the debates (stages/debate.py)."""
 LABELS = (*WEAK, *GOLD, *DEBATES, "nothing")
 RUN = "run:"
-"""What labels begin with that a finished run gave `transfer`, before its id or name."""
+"""Prefix, before the id or name of a finished run, for the labels that this run gave `transfer`."""
 HOW = {
     "weak": "finetuned on",
     "hard": "finetuned on the most probable classes of",
@@ -55,11 +55,11 @@ HOW = {
     "consultancy": "finetuned on the labels that a consultant's arguments make of the supervisor's,",
     "no_explanation": "finetuned on the labels that a judge without arguments makes of the supervisor's,",
 }
-"""What the note of a run says of its labels."""
+"""Description of each kind of labels in the note of a run."""
 
 
 def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a method is made of: its own, unless `given`. Raises ConfigError for one given against the method."""
+    """Return the primitives of a method, overridden by `given`. Raises ConfigError for a value that contradicts the method."""
     preset = METHODS.get(method)
     found = PRIMITIVES | (preset or {})
     for name, value in found.items():
@@ -72,7 +72,7 @@ def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_of(chosen: Mapping[str, Any]) -> str:
-    """The method that is made of these primitives, `custom` where there is none."""
+    """Return the name of the method with these primitives, `custom` if there is none."""
     kinds = {name: _kind(name, value) for name, value in chosen.items()}
     presets = {name: PRIMITIVES | preset for name, preset in METHODS.items()}
     names = (name for name, preset in presets.items() if kinds == {key: _kind(key, preset[key]) for key in preset})
@@ -80,7 +80,7 @@ def name_of(chosen: Mapping[str, Any]) -> str:
 
 
 def labels_file(labels: str | None) -> str | None:
-    """The file of labels from outside, if that is what `labels` is. Raises ConfigError for one that is not there."""
+    """Return `labels` if it is the path of a label file, else None. Raises ConfigError if the file does not exist."""
     if labels is None or labels in LABELS or labels_run(labels) is not None:
         return None
     if not Path(labels).expanduser().is_file():
@@ -90,12 +90,12 @@ def labels_file(labels: str | None) -> str | None:
 
 
 def labels_run(labels: str | None) -> str | None:
-    """The run, by its id or name, that has labelled `transfer`, if that is what `labels` is."""
+    """Return the id or name of the run whose labels of `transfer` are used, or None if `labels` is something else."""
     return labels.removeprefix(RUN) if labels is not None and labels.startswith(RUN) else None
 
 
 def _kind(name: str, value: Any) -> Any:
-    """What a method says of a primitive: labels of a file or a run are weak labels, any chain is one, and so on."""
+    """Reduce a value to what a method fixes: labels of a file or run count as weak, any chain or number of epochs as true."""
     if name == "labels" and value not in LABELS:
         return "weak"
     return bool(value) if name in ("generative_epochs", "chain") else value

@@ -1,4 +1,4 @@
-"""What a student is asked for: its options, what does not go together, and how `none` is filled in."""
+"""Options of the `student` stage, their consistency checks, and their defaults."""
 
 from __future__ import annotations
 
@@ -17,56 +17,57 @@ from w2s_mlflow.pipeline.options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
 AFTER_READING = {"learning_rate": 0.5, "batch_size": 16}
-"""The paper's rate after generative finetuning is half of its own, 5e-5 of 1e-4; and its batch."""
+"""After generative finetuning: the factor on the learning rate (in the paper 5e-5 instead of 1e-4), and the batch size."""
 ORACLE = "oracle"
 
 
 @checked_dataclass
 class Config(Training):
-    """A student: the strong model, trained on weak labels."""
+    """Options of a student: the strong model, trained on weak labels."""
 
     weak: str = "chess-60k"
-    """The weak model that supervises."""
+    """Weak model that supervises."""
     strong: str = option(default="chess-426k", lookup=models.find)
-    """The strong model that learns."""
+    """Strong model, trained as the student."""
     method: str = AUTO
-    """A preset: baseline, confidence, bootstrap, generative, full (these three together), full-without-confidence and so on, or
-    a control: untuned, random_weights, hard_labels, random_labels or oracle; or debate, consultancy, no_explanation; auto is
-    whatever --loss, --chain, --generative-epochs, --labels and --weights make."""
+    """Preset of the options below: `baseline`, `confidence`, `bootstrap`, `generative`, `full` (the last three together) or
+    `full-without-X` (X is one of the three); controls: `untuned`, `random_weights`, `hard_labels`, `random_labels`, `oracle`;
+    labels decided by a judge: `debate`, `consultancy`, `no_explanation`. `auto`: no preset; the method is named after --loss,
+    --chain, --generative-epochs, --labels and --weights."""
     loss: str | None = option(default=None, unset="method")
-    """What is minimised: a file of losses/; none takes the method's."""
+    """Training loss: the name of a file in losses/; `method`: the method's loss."""
     loss_options: Mapping[str, Any] = option(default=None, loss_options=True)
-    """The options of the loss (`--alpha`, `--warmup`)."""
+    """Options of the loss, such as `--alpha` and `--warmup`."""
     labels: str | None = option(default=None, unset="method")
-    """What it is trained on: weak; hard, the weak labels' most probable classes; random, as often right as the weak ones but
-    wrong at random; oracle, ground truth; nothing (scored as it comes, where its head allows); debate, consultancy or
-    no_explanation: what a judge makes of the weak ones where a plain student disagrees (`debate --split transfer`); run:ID,
-    those of a finished run, such as a weak model's after facilitation; or a parquet file of labels from outside, with the
-    columns id and probabilities, in place of a supervisor's; none takes the method's."""
+    """Training labels. `weak`: the supervisor's; `hard`: their most probable classes; `random`: noise with the weak labels'
+    accuracy, wrong at random; `oracle`: ground truth; `nothing`: no training, for head choose only; `debate`, `consultancy`,
+    `no_explanation`: weak labels, decided by a judge where a plain student disagrees (`debate --split transfer`); `run:ID`:
+    those of a finished run, such as a facilitated weak model; a path: a parquet file of external labels with the columns id
+    and probabilities, in place of a supervisor; `method`: the method's."""
     ceiling: Literal["gold", "none"] = option(default="gold", result=False)
-    """What it is reported against: gold, the strong model finetuned on ground truth; or none, and then there is no PGR."""
+    """Ceiling for PGR. `gold`: the strong model finetuned on ground truth; `none`: no ceiling and no PGR."""
     weights: Literal["pretrained", "random"] | None = option(default=None, unset="method")
-    """Where it starts: pretrained or random; none takes the method's."""
+    """Initial weights. `pretrained`: the pretrained weights; `random`: random weights; `method`: the method's."""
     chain: str | None = option(default=None, unset="method")
-    """Models between weak and strong through which the labels go (Algorithm 5), the smallest first, with commas between them;
-    auto takes two of the strong model's ladder; none takes the method's."""
+    """Intermediate models for bootstrapping (Algorithm 5), comma-separated, smallest first. `auto`: two models of the strong
+    model's family, of sizes between weak and strong; `method`: the method's."""
     rounds: int | None = option(default=None, ge=1)
-    """How often the labels go through the chain; none takes 3."""
+    """Number of bootstrapping rounds. Default: 3."""
     lr_decay: float | None = option(default=None, ge=1)
-    """Each model's learning rate is divided by this to the power of its position in the chain, the strong model's the last;
-    none takes 10, the paper's, 1 leaves rates as they are."""
+    """Learning rate decay along the chain: each model's rate is divided by lr_decay^position, counted from 0 (the strong model
+    is last); 1: no decay. Default: 10, as in the paper."""
     strong_each_round: bool = False
-    """Whether the strong model is fitted in each round, and the next starts from its labels: Algorithm 5 to the letter."""
+    """Whether to fit the strong model in every round and start the next round from its labels (Algorithm 5 to the letter)."""
     generative_epochs: int | None = option(default=None, ge=0, unset="method")
-    """Passes of language modelling over the task's unlabelled text before the weak labels (Algorithm 6), which are then learned
-    at half the rate in batches of 16, unless given; 0 for none; none takes the method's."""
+    """Epochs of language modelling on the task's unlabelled text before training on the weak labels (Algorithm 6), which then
+    defaults to half the learning rate and batches of 16. 0: no language modelling; `method`: the method's."""
     calibrate: bool = False
-    """Whether the supervisor's labels are first scaled by the temperature that fits the truth of its own validation slice best,
-    which is of the other half."""
+    """Whether to temperature-scale the supervisor's labels; the temperature is fitted on the ground truth of the supervision
+    half's validation split."""
     early_stopping: Literal["weak", "none", "oracle"] = "weak"
-    """weak: stop at the first epoch that agrees no better with the weak labels of the validation slice, best weights
-    back; none: all epochs; oracle, a control: by the truth of that slice (the models of a chain stop by weak labels even
-    then)."""
+    """`weak`: stop at the first epoch without better agreement with the weak labels of the validation split, and restore the
+    best weights; `none`: train for all epochs; `oracle`: a control that stops by the ground truth of that split (intermediate
+    models of a chain still stop by weak labels)."""
 
     MODEL: ClassVar[str] = "strong"
 
@@ -113,7 +114,7 @@ class Config(Training):
         return presets.primitives(self.method, {name: getattr(self, name) for name in presets.PRIMITIVES})
 
     def resolved(self) -> Self:
-        """The same with the primitives, the loss's options and the method's name filled in."""
+        """Return a copy with the primitives, the loss's options and the method's name filled in."""
         primitives = self._primitives()
         plugin = registry.plugin("losses", primitives["loss"], "--loss")
         chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.spec().large)

@@ -1,4 +1,4 @@
-"""The accuracies of weak and strong model, turn by turn of a facilitation, on its last run."""
+"""Accuracies of the weak and the strong model by turn of a facilitation, attached to its last run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Turn(NamedTuple):
-    """Who has taught, and the weak model that was taught."""
+    """Runs of one turn: the strong model as teacher, and the weak model that it taught."""
 
     strong: Result
     weak: Result
 
 
 def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
-    """The last turn's run with `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png`, from reported metrics.
+    """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png`, from reported metrics, to the last turn's run.
 
     Args:
         weak: the supervisor, M_W.
@@ -48,9 +48,9 @@ def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
 
 
 def rows(weak: Result, turns: Sequence[Turn], part: str) -> list[dict[str, Any]]:
-    """One row per model in the order in which they were made: M_W, then of each turn M_S and M'_W.
+    """Return one row per model in the order of training: M_W, then M_S and M'_W of each turn.
 
-    `agreement` is with the supervisor, `gain` the accuracy minus the supervisor's.
+    `agreement` is with the supervisor, `gain` is the accuracy minus the supervisor's.
     """
     found = [_row(weak, 0, "weak", part, weak, "")]
     for number, (strong, taught) in enumerate(turns, start=1):

@@ -1,1 +1,1 @@
-"""Networks: tokenization, heads, language modelling, inference, attribution, saved heads."""
+"""Models: tokenization, heads, language modelling, inference, attribution, saved heads."""

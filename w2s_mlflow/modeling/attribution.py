@@ -1,7 +1,7 @@
-"""Evidence: the tokens that a head's answer rests on, by gradient times input, and what it answers where they stand alone.
+"""Attribution: the tokens that a head's answer rests on, by gradient times input, and inputs reduced to those tokens.
 
-Kept alone, a part of a text is what ERASER calls sufficient when the answer stays (DeYoung et al. 2020, section 4.2). Shape
-legend: N examples, R token rows, T tokens of all rows one after the other (`Encoded.flat`).
+A part of a text is called sufficient by ERASER if the answer stays when only that part is kept (DeYoung et al. 2020, section
+4.2). Shape legend: N examples, R token rows, T tokens of all rows concatenated (`Encoded.flat`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 
 GAP = " … "
-"""Between pieces of a text that do not stand side by side in it."""
+"""Separator between quoted spans that are not adjacent in the text."""
 Mask = NDArray[np.bool_]
 
 
 def scores(head: Head, data: Encoded, answers_N: Ints, micro_batch: int | None = None) -> Floats:
-    """How much each token speaks for the answers, (T,): the gradient of the answer's margin over all others, times input.
+    """Return each token's attribution to the answers, (T,): the gradient of the answer's margin over all others, times input.
 
     The margin is logit_a - log sum_{c != a} exp(logit_c); the input is the token's embedding (Shrikumar et al. 2017).
     """
@@ -54,7 +54,7 @@ def _margin(logits_NC: Tensor, answers_N: Tensor) -> Tensor:
 
 @contextmanager
 def _frozen(head: Head) -> Iterator[None]:
-    """Inside, no weight has a gradient, so that of what leads to weights alone nothing is held."""
+    """Disable the gradients of all weights while entered, so that nothing is stored for them."""
     learned = [weight for weight in head.parameters() if weight.requires_grad]
     try:
         for weight in learned:
@@ -67,7 +67,7 @@ def _frozen(head: Head) -> Iterator[None]:
 
 @contextmanager
 def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, what the model makes of token ids is a leaf of the graph, and stands in the list."""
+    """Make the token embeddings a leaf of the graph while entered; the yielded list receives them."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, given: object, made: Tensor) -> Tensor:
@@ -82,14 +82,14 @@ def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def top(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
-    """The given share of each row's tokens, rounded up, those with the highest scores; of equal ones the first. (T,).
+    """Return a mask of the highest-scoring `share` of each row's tokens, rounded up, (T,); ties go to the first token.
 
-    A tokenizer's own marks are never counted and always kept.
+    The tokenizer's special tokens are not counted and always kept.
     """
     tokenizer = head.tokenizer
     marks_T = np.isin(data.flat, [id_ for id_ in tokenizer.all_special_ids if id_ != tokenizer.unk_token_id])
     row_T = _rows(data)
-    order = np.lexsort((-scores_T, marks_T, row_T))  # row by row: text before marks, the highest first
+    order = np.lexsort((-scores_T, marks_T, row_T))  # by row: text before special tokens, highest scores first
     rank_T = np.empty(len(order), dtype=np.int64)
     rank_T[order] = np.arange(len(order)) - data.offsets_R[row_T]
     wanted_R = np.ceil(share * np.bincount(row_T[~marks_T], minlength=len(data.lengths_R)))
@@ -98,14 +98,14 @@ def top(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
 
 
 def alone(data: Encoded, kept_T: Mask) -> Encoded:
-    """`data` without the tokens that are not kept; those that are close up."""
+    """Return `data` with only the kept tokens; the gaps close up."""
     lengths_R = np.bincount(_rows(data)[kept_T], minlength=len(data.lengths_R))
     types = None if data.types is None else data.types[kept_T]
     return replace(data, flat=data.flat[kept_T], offsets_R=np.cumsum(lengths_R) - lengths_R, lengths_R=lengths_R, types=types)
 
 
 def quotes(head: Head, data: Encoded, kept_T: Mask) -> list[str]:
-    """What is kept of each example, as text, a line for each of its rows."""
+    """Return the kept tokens of each example as text, one line per row."""
     k = data.rows_per_example
     lines = [_quote(head, data, kept_T, row) for row in range(len(data.lengths_R))]
     return ["\n".join(lines[n * k : (n + 1) * k]) for n in range(len(data))]
@@ -120,5 +120,5 @@ def _quote(head: Head, data: Encoded, kept_T: Mask, row: int) -> str:
 
 
 def _rows(data: Encoded) -> Ints:
-    """The row of each token, (T,)."""
+    """Return the row of each token, (T,)."""
     return np.repeat(np.arange(len(data.lengths_R)), data.lengths_R)

@@ -1,8 +1,8 @@
-"""Logits -> answers: the heads `choose`, `classify` and `compare` (language modelling stands in language_modeling.py).
+"""Heads that turn a model's outputs into answers: `choose`, `classify`, `compare` (language_modeling.py holds the others).
 
-A head wraps a Hugging Face model: `encode` says what the text of an example is and tokenises once, `forward` turns a batch
-into logits_NC, in float32. Positions of tokens come from the attention mask alone, never from token values. Shape legend: N
-examples, R token rows (2N for `compare`, else N), L tokens, D hidden units, C classes, V words.
+A head wraps a Hugging Face model: `encode` builds the text of each example and tokenises it once; `forward` turns a batch
+into logits_NC, in float32. Token positions come from the attention mask alone, never from token values. Shape legend: N
+examples, R token rows (2N for `compare`, else N), L tokens, D hidden units, C classes, V vocabulary entries.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from w2s_mlflow.tasks import HEADS
 __all__ = ["POOLINGS", "Batch", "Encoded", "Head", "build"]
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""What a batch holds for the trunk."""
+"""Tensors of a batch that are inputs of the backbone."""
 
 
 class Head(nn.Module):
-    """A model that answers: `encode` once, then `forward` per batch."""
+    """A model with a way to answer: call `encode` once, then `forward` per batch."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__()
@@ -37,39 +37,39 @@ class Head(nn.Module):
         self.reader = Reader(tokenizer, model, max_length)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise once. Subclasses say what the text of an example is."""
+        """Tokenise the examples. Subclasses define the text of an example."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
-        """logits_NC of a batch made by `Encoded.batch`."""
+        """Return logits_NC of a batch made by `Encoded.batch`."""
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> Tensor:
-        """What of the text itself is asked for, where there are no other labels (language_modeling.py)."""
+        """Return the targets that come from the text itself, for training without other labels (language_modeling.py)."""
         raise NotImplementedError
 
     def hidden_RLD(self, batch: Batch) -> Tensor:
-        """The trunk's last hidden states."""
+        """Return the backbone's last hidden states."""
         hidden: Tensor = self.model.base_model(**self._inputs(batch)).last_hidden_state
         return hidden
 
     def layers_RKD(self, batch: Batch, pooling: str) -> Tensor:
-        """One vector a row from each of K layers, the token embeddings first, by `pooling`."""
+        """Return one vector per row from each of K layers, the token embeddings first, pooled by `pooling`."""
         every = self.model.base_model(**self._inputs(batch), output_hidden_states=True).hidden_states
         return torch.stack([pooled(hidden_RLD, batch["attention_mask"], pooling) for hidden_RLD in every], dim=1)
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor | bool]:
         inputs: dict[str, Tensor | bool] = {name: batch[name] for name in INPUTS if name in batch}
-        if hasattr(self.model.config, "use_cache"):  # for generating only, and at odds with gradient checkpointing
+        if hasattr(self.model.config, "use_cache"):  # only for generation, and incompatible with gradient checkpointing
             inputs["use_cache"] = False
         return inputs
 
     def last_RD(self, batch: Batch) -> Tensor:
-        """The hidden state of the last real token of each row, found by the mask (rows are right-padded)."""
+        """Return the hidden state of the last real token of each row, found by the mask (rows are right-padded)."""
         return pooled(self.hidden_RLD(batch), batch["attention_mask"], "last")
 
     def unembedding(self) -> nn.Module:
-        """The language-model head. Raises ConfigError for a model without one."""
+        """Return the language-model head. Raises ConfigError for a model without one."""
         layer: nn.Module | None = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if layer is None:
             raise ConfigError(f"--head choose needs a language model, got {type(self.model).__name__} without output words")
@@ -77,7 +77,7 @@ class Head(nn.Module):
 
 
 class Choose(Head):
-    """The language-model head's scores of the candidate words after the text; a named departure from the paper."""
+    """The language-model head's scores of the candidate words after the text; a departure from the paper."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer, max_length)
@@ -85,7 +85,7 @@ class Choose(Head):
             raise ConfigError(f"--head choose needs a model that reads left to right, got {type(model).__name__}")
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """One text, open at its end, where the answer stands; a long one loses its beginning."""
+        """Tokenise each example as one text without closing special tokens; a long text loses its beginning."""
         data = self.reader.read([(SEPARATOR.join(example.segments),) for example in examples], keep_end=True, closed=False)
         words = sorted({word for example in examples for word in example.candidates})
         token_of = {word: self._candidate(word) for word in words}
@@ -104,7 +104,7 @@ class Choose(Head):
 
 
 class Classify(Head):
-    """A linear head on the mask-aware pooled trunk, as the paper has it."""
+    """A linear head on the mask-aware pooled backbone, as in the paper."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Classify(Head):
         self.linear = nn.Linear(model.config.hidden_size, classes)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """The first text and all others, a pair where the tokenizer has such; the longer one loses its end first."""
+        """Tokenise the first text and the rest, as a pair if the tokenizer has pairs; the longer one loses its end first."""
         return whole(self.reader, examples)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -127,14 +127,14 @@ class Classify(Head):
         return logits_NC.float()
 
     def pooled_RD(self, batch: Batch) -> Tensor:
-        """One vector a row, by `pooling`; where attention is causal, only the last token has seen the whole text."""
-        if "pooled" in batch:  # by a frozen trunk, once
+        """Return one vector per row, by `pooling`; with causal attention only the last token has seen the whole text."""
+        if "pooled" in batch:  # precomputed by a frozen backbone
             return batch["pooled"]
         return pooled(self.hidden_RLD(batch), batch["attention_mask"], self.pooling)
 
 
 class Compare(Classify):
-    """A scalar per response: logits (r_A, r_B), whose softmax is the Bradley-Terry probability."""
+    """A scalar reward per response: logits (r_A, r_B), whose softmax is the Bradley-Terry probability."""
 
     def __init__(
         self,
@@ -146,9 +146,9 @@ class Compare(Classify):
         super().__init__(model, tokenizer, 1, pooling, max_length)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Two rows an example, the prompt with each response; a long one loses its beginning, the prompt's before all.
+        """Tokenise two rows per example, the prompt with each response; a long row loses its beginning, so the prompt first.
 
-        The end of a response stays: answers to one prompt often begin alike, and the reward is read where they end.
+        The end of a response is kept: answers to one prompt often begin alike, and the reward is read at their end.
         """
         return responses(self.reader, examples)
 
@@ -158,7 +158,7 @@ class Compare(Classify):
 
 
 def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
-    """One vector a row: of its first token, of its last real one, or their mean, by the mask (rows are right-padded)."""
+    """Return one vector per row: its first token's, its last real token's, or the mean, by the mask (rows are right-padded)."""
     if pooling == "first":
         return hidden_RLD[:, 0]
     if pooling == "last":
@@ -169,12 +169,12 @@ def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
 
 
 def whole(reader: Reader, examples: Sequence[Example]) -> Encoded:
-    """One row an example, its candidates among its texts: what `classify` reads."""
+    """Tokenise one row per example, candidates included: the input of `classify`."""
     return reader.read([_first_and_rest(example.segments + example.candidates) for example in examples])
 
 
 def responses(reader: Reader, examples: Sequence[Example]) -> Encoded:
-    """Two rows an example, the prompt with each response: what `compare` reads."""
+    """Tokenise two rows per example, the prompt with each response: the input of `compare`."""
     rows = [_first_and_rest((SEPARATOR.join(e.segments), response)) for e in examples for response in e.candidates]
     return reader.read(rows, rows_per_example=2, keep_end=True)
 
@@ -184,7 +184,7 @@ def _first_and_rest(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def causal(model: PreTrainedModel) -> bool:
-    """Whether the model reads left to right: by its attention, or where that does not say so, as it can generate."""
+    """Return whether the model reads left to right: it can generate, or one of its modules has causal attention."""
     return model.can_generate() or any(getattr(module, "is_causal", False) is True for module in model.modules())
 
 
@@ -196,11 +196,11 @@ def build(
     pooling: str | None = None,
     max_length: int | None = None,
 ) -> Head:
-    """The head `name` on `model`; new weights are drawn from the current random state, so seed first.
+    """Return the head `name` on `model`; new weights are drawn from the current random state, so seed first.
 
     Args:
-        pooling: of heads `classify` and `compare`: one of POOLINGS; None: "last" where attention is causal, else "mean".
-        max_length: tokens that a row may have; None: as many as the model can read.
+        pooling: for `classify` and `compare`: one of POOLINGS; None: "last" with causal attention, else "mean".
+        max_length: maximum tokens per row; None: as many as the model can read.
     """
     if pooling is not None and pooling not in POOLINGS:
         raise unknown("--pooling", pooling, POOLINGS)
@@ -214,7 +214,7 @@ def build(
 
 
 def classes_of(head: Head) -> int | None:
-    """How many classes a head answers with; None for `choose`, which has as many as an example has candidates."""
+    """Return a head's number of classes; None for `choose`, which has one class per candidate."""
     if isinstance(head, Compare):
         return 2
     return head.linear.out_features if isinstance(head, Classify) else None

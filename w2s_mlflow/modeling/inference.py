@@ -1,4 +1,4 @@
-"""What a head says of examples: sorted by length, never padded to the maximum, in the order that was asked for."""
+"""Inference with a head: batches sorted by length, padded to their own longest row, results in the original order."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from w2s_mlflow.records import Floats
 
 
 def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Floats:
-    """softmax(logits) of every example in `data`, (N, C) float32, in their order; no loss is touched.
+    """Return softmax(logits) of every example in `data`, (N, C) float32, in their order; the loss is not used.
 
     Args:
-        micro_batch: at most as many tokens at once as so many of the longest examples have; None: token_batches.BUDGET alone.
-        dtype: what the model computes in, float32 or bfloat16.
+        micro_batch: limit the tokens per pass to those of this many of the longest examples; None: token_batches.BUDGET alone.
+        dtype: precision of the forward pass, float32 or bfloat16.
 
     Raises:
         FailedTrainingError: a probability is not finite: the training diverged.
@@ -33,14 +33,14 @@ def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dty
 
 
 def pooled(head: Classify, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Encoded:
-    """`data` with what the trunk makes of each row, so that a linear head on a frozen trunk needs the trunk no more."""
+    """Return `data` with the backbone's pooled vector of each row: all that a linear head on a frozen backbone needs."""
     k = data.rows_per_example
     found_NKD = _each(head, lambda batch: torch.unflatten(head.pooled_RD(batch).float(), 0, (-1, k)), data, micro_batch, dtype)
     return replace(data, pooled_RD=found_NKD.reshape(-1, found_NKD.shape[-1]))
 
 
 def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = None, dtype: str = "float32") -> Floats:
-    """One vector a layer for every example in `data`, all layers in one pass, (N, K, D); of two rows, their difference."""
+    """Return one vector per layer for every example, in one pass, (N, K, D); for two rows per example, their difference."""
     k = data.rows_per_example
 
     def answer(batch: Batch) -> Tensor:
@@ -51,7 +51,7 @@ def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = No
 
 
 def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, micro_batch: int | None, dtype: str) -> Floats:
-    """What `answer` gives for every example, with dropout off; each of several processes is asked for its share of them."""
+    """Return `answer` of every example, with dropout off; with several processes each rank computes its share."""
     device, group = next(head.parameters()).device, process_group.joined()
     batches = token_batches.by_length(data.lengths_N(), micro_batch, rows=data.rows_per_example, processes=group.size)
     training = head.training
@@ -59,7 +59,7 @@ def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, micro_ba
     parts = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for rows in batches:
-            some = group if len(rows) >= group.size else process_group.ALONE  # of no rows nobody knows the shape
+            some = group if len(rows) >= group.size else process_group.ALONE  # a rank without rows lacks the shape
             batch = data.batch(some.share(rows))
             found = answer({name: tensor.to(device) for name, tensor in batch.items()})
             parts.append(some.gather(found, len(rows)).cpu().numpy())

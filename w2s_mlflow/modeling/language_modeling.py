@@ -1,4 +1,4 @@
-"""Language modelling, which needs no labels: the next token, or tokens that are hidden; for pretraining and Algorithm 6.
+"""Language modelling, which needs no labels (next-token or masked): for pretraining and Algorithm 6.
 
 Shape legend as in heads.py, and M scored tokens.
 """
@@ -21,16 +21,16 @@ from w2s_mlflow.modeling.tokenization import NOT_ASKED, SEPARATOR, Batch, Encode
 from w2s_mlflow.records import Example
 
 HIDDEN = 0.15
-"""The share of tokens that a masked language model is asked for (Devlin et al. 2018, section 3.1)."""
+"""Share of tokens that a masked language model predicts (Devlin et al. 2018, section 3.1)."""
 MASKED, REPLACED = 0.8, 0.1
-"""Of these, the share that the mask stands for, and that another token stands for; the others are seen."""
+"""Of these, the share replaced by the mask token, and the share replaced by a random token; the others stay visible."""
 
 
 class Language(Head):
-    """Next-token prediction: each example's candidate (or, without one, its whole text) is what is scored."""
+    """Next-token prediction, scored on each example's candidate or, without one, on its whole text."""
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """One text, which loses its end where it is too long."""
+        """Tokenise each example as one text; a long text loses its end."""
         data = self.reader.read([(SEPARATOR.join(example.segments + example.candidates),) for example in examples])
         starts = np.ones(len(examples), dtype=np.int64)
         continued = [index for index, example in enumerate(examples) if example.candidates]
@@ -39,12 +39,12 @@ class Language(Head):
         return replace(data, scored_from_R=starts)
 
     def forward(self, batch: Batch) -> Tensor:
-        """logits_MV of the M scored tokens, each from the hidden state of the token before it."""
+        """Return logits_MV of the M scored tokens, each from the hidden state of the token before it."""
         logits_MV: Tensor = self.unembedding()(self.hidden_RLD(batch)[:, :-1][self._scored(batch)])
         return logits_MV.float()
 
     def targets(self, batch: Batch) -> Tensor:
-        """The scored tokens themselves, (M,)."""
+        """Return the scored tokens, (M,)."""
         return batch["input_ids"][:, 1:][self._scored(batch)]
 
     def _scored(self, batch: Batch) -> Tensor:
@@ -53,16 +53,19 @@ class Language(Head):
 
 
 class Packed(Language):
-    """Next-token prediction in packed rows: texts run on into each other, so that nothing is padded."""
+    """Next-token prediction in packed rows: texts are concatenated, so that nothing is padded."""
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
-        """Texts in blocks of at most `length` tokens, with the tokenizer's own marks between them. Nothing is drawn."""
+        """Return the texts in blocks of at most `length` tokens, with the tokenizer's special tokens between texts.
+
+        `random` is not used.
+        """
         data = packed(self.reader.read([(SEPARATOR.join(texts),) for texts in rows]), length)
         return replace(data, scored_from_R=np.ones(len(data), dtype=np.int64))
 
 
 class Masked(Head):
-    """Hidden tokens told from what stands on both sides, in packed rows (Devlin et al. 2018)."""
+    """Masked language modelling in packed rows (Devlin et al. 2018)."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer, max_length)
@@ -70,7 +73,7 @@ class Masked(Head):
             raise ConfigError(f"language modelling needs a tokenizer with a mask, got that of {type(model).__name__} without")
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
-        """Texts in blocks of at most `length` tokens; what is hidden is drawn once, the same in all epochs."""
+        """Return the texts in blocks of at most `length` tokens; hidden tokens are drawn once, the same for all epochs."""
         data = packed(self.reader.read(rows), length)
         flat, asked = data.flat.copy(), np.full(len(data.flat), NOT_ASKED, dtype=np.int64)
         words = ~np.isin(flat, self.tokenizer.all_special_ids)
@@ -86,7 +89,7 @@ class Masked(Head):
         return replace(data, flat=flat, asked=asked)
 
     def forward(self, batch: Batch) -> Tensor:
-        """logits_MV of the M hidden tokens; a trunk without output words answers with its input embeddings."""
+        """Return logits_MV of the M hidden tokens; a backbone without an output layer uses its input embeddings instead."""
         where_RL = batch["asked"] != NOT_ASKED
         if self.model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
             embedding = self.model.get_input_embeddings()
@@ -97,15 +100,15 @@ class Masked(Head):
         return logits_MV.float()
 
     def targets(self, batch: Batch) -> Tensor:
-        """The hidden tokens themselves, (M,)."""
+        """Return the original tokens at the hidden positions, (M,)."""
         return batch["asked"][batch["asked"] != NOT_ASKED]
 
 
 def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Packed | Masked:
-    """The language modelling that a model was pretrained with: the next token where attention is causal, else hidden ones.
+    """Return the head of the model's pretraining objective: next-token with causal attention, else masked.
 
     Raises:
-        ConfigError: a causal model has no output words, or a tokenizer no mask.
+        ConfigError: a causal model has no output layer, or a tokenizer no mask token.
     """
     if not causal(model):
         return Masked(model, tokenizer)
@@ -115,14 +118,14 @@ def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pack
 
 
 def loss(logits_MV: Tensor, tokens_M: Tensor, progress: float) -> Tensor:
-    """Cross-entropy in nats, the mean over scored tokens, a scalar. `progress` is not used."""
+    """Return the scalar cross-entropy in nats, the mean over scored tokens. `progress` is not used."""
     return functional.cross_entropy(logits_MV, tokens_M)
 
 
 def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
-    """The loss in nats over all scored tokens of `data`, with dropout off; its exponential is the perplexity.
+    """Return the mean loss in nats over all scored tokens of `data`, with dropout off; its exponential is the perplexity.
 
-    Each of several processes reads its share of the rows.
+    With several processes each rank computes its share of the rows.
     """
     total, tokens, device = 0.0, 0, next(head.parameters()).device
     training, group = head.training, process_group.joined()
@@ -141,7 +144,10 @@ def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
 
 
 def block_length(head: Head, asked: int | None, most: int) -> int:
-    """The tokens of a packed row: `asked`, or `most`, at most what the model can read. Raises ConfigError for more."""
+    """Return the tokens per packed row: `asked`, or `most` limited to what the model can read.
+
+    Raises ConfigError if `asked` is below 2 or above that limit.
+    """
     limit = head.reader.limit
     if asked is not None and (asked < 2 or (limit is not None and asked > limit)):
         raise must("block", "at least 2" if limit is None else f"in [2, {limit}], what this model can read", asked)

@@ -1,4 +1,4 @@
-"""A fitted head on disk: `save` and `load` keep it as a Hugging Face directory in safetensors, beside what the head adds."""
+"""Saving and loading of heads: a Hugging Face directory in safetensors, plus files for the head's own settings and weights."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LINEAR = "head.safetensors"
 
 
 def save(head: Head, directory: Path) -> None:
-    """Write a fitted head: a Hugging Face directory, `head.json`, and `head.safetensors` where the head has its own weights.
+    """Write a head: a Hugging Face directory, `head.json`, and `head.safetensors` if the head has weights of its own.
 
-    The precision is that of the head, float32.
+    Weights are stored in the head's precision, float32.
     """
     with hub.quiet():
         head.model.save_pretrained(directory)
@@ -36,15 +36,15 @@ def save(head: Head, directory: Path) -> None:
 
 
 def load(directory: Path) -> Head:
-    """The head that `save` wrote, in float32 on the CPU, ready to answer; no random number is drawn.
+    """Return the head that `save` wrote, in float32 on the CPU, in evaluation mode; no random number is drawn.
 
     Raises:
-        ConfigError: config.json names no model of transformers, or the weights are not that model's.
+        ConfigError: config.json names no model of transformers, or the weights do not fit that model.
     """
     content = json.loads((directory / HEAD).read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     model = _load_model(directory)
-    with torch.device("meta"):  # the weights that are read below replace those that would be drawn
+    with torch.device("meta"):  # draw no weights: they are loaded below
         head = build(content["head"], model, tokenizer, content["classes"], content["pooling"], content["max_length"])
     if isinstance(head, Classify):
         weights = safetensors.torch.load((directory / LINEAR).read_bytes())
@@ -65,7 +65,7 @@ def _load_model(directory: Path) -> PreTrainedModel:
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
-            disable_mmap=True,  # else the weights are views of the file, and change with it
+            disable_mmap=True,  # otherwise the weights are views of the file and change with it
             output_loading_info=True,
         )
     model, report = read

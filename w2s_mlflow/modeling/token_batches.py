@@ -1,4 +1,4 @@
-"""Rows cut by their tokens, padding included: what goes through a model at once costs as much, whatever the rows' lengths."""
+"""Batches limited by tokens, padding included, so that each pass costs about the same whatever the rows' lengths."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import numpy as np
 from w2s_mlflow.records import Ints
 
 BUDGET = 2048
-"""Tokens, padding included, that go through a model at once where nothing is learned.
+"""Tokens, padding included, per forward pass without training.
 
-On a CPU more is no faster for MiniLM and chess-426k, and pads and holds more; less is slower (benchmarks/LOG.md).
+On a CPU a larger budget is no faster for MiniLM and chess-426k, and needs more padding and memory; a smaller one is slower
+(benchmarks/LOG.md).
 """
 
 
 def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
-    """Rows in consecutive slices, each as long as it can be: rows * longest row <= budget, or a single row."""
+    """Return consecutive slices of rows, each as long as possible: rows * longest row <= budget, or a single row."""
     found, start, longest = [], 0, 0
     for row, length in enumerate(lengths_N.tolist()):
         longest = max(longest, length)
@@ -25,16 +26,16 @@ def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
 
 
 def by_length(lengths_N: Ints, micro_batch: int | None = None, *, rows: int = 1, processes: int = 1) -> list[Ints]:
-    """All examples once, the short ones first, in what goes through a model at once where nothing is learned.
+    """Return batches for inference that cover all examples once, the short ones first.
 
     Args:
         lengths_N: the longest token row of each example.
-        micro_batch: at most as many tokens at once as so many of the longest examples have; None: BUDGET alone.
-        rows: token rows of an example.
-        processes: those that share each batch out evenly among them; the share of each keeps to the budget.
+        micro_batch: limit the tokens per pass to those of this many of the longest examples; None: BUDGET alone.
+        rows: token rows per example.
+        processes: number of ranks that share each batch evenly; the budget applies to each rank's share.
     """
     order = np.argsort(lengths_N, kind="stable")
     budget = BUDGET if micro_batch is None else min(BUDGET, micro_batch * rows * int(lengths_N.max(initial=0)))
-    tuples = [order[start : start + processes] for start in range(0, len(order), processes)]  # one example for each process
+    tuples = [order[start : start + processes] for start in range(0, len(order), processes)]  # one example per rank
     longest = np.array([lengths_N[some[-1]] for some in tuples], dtype=np.int64)
     return [np.concatenate(tuples[part]) for part in batch_slices(rows * longest, budget)]

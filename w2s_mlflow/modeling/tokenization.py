@@ -1,8 +1,8 @@
-"""Text -> tensors: rows of one or two texts, cut to what a model can read, tokenised once and kept on disk.
+"""Tokenization: rows of one or two texts, truncated to what a model can read, tokenised once and cached on disk.
 
-A row's special tokens stand where the tokenizer's own template sets them, once. Two texts stay a pair where that template
-separates them (BERT: `[CLS] A [SEP] B [SEP]`); else they are one text, joined by a newline (GPT-2, Llama). What looks like a
-special token in a text is text. Shape legend: N examples, R token rows (2N for head `compare`, else N), L tokens.
+Special tokens are placed by the tokenizer's own template. Two texts stay a pair if that template separates them (BERT:
+`[CLS] A [SEP] B [SEP]`); otherwise they are joined by a newline (GPT-2, Llama). Text that looks like a special token is
+treated as text. Shape legend: N examples, R token rows (2N for head `compare`, else N), L tokens.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Tensor]
 Texts = tuple[str, ...]
-"""What one row holds: a text, or two."""
+"""The content of one row: one text or two."""
 SEPARATOR = "\n"
-"""Between texts that become one, so that words do not run together."""
+"""Inserted between texts that are joined, so that words do not run together."""
 NOT_ASKED = -1
-"""In the place of the token that is asked for, where none is."""
+"""Marks tokens that are not prediction targets in `Encoded.asked`."""
 UNLIMITED = 10**9
-"""A tokenizer's limit from which on it has none: it is then a very large number, 1e30."""
+"""Threshold above which a tokenizer's limit means "no limit" (tokenizers without one report 1e30)."""
 KEPT = 200_000
-"""Characters from which on rows are kept on disk: fewer take a fraction of a second (benchmarks/LOG.md)."""
+"""Number of characters from which token rows are cached on disk: fewer take a fraction of a second (benchmarks/LOG.md)."""
 
 
 # --- token rows -------------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ KEPT = 200_000
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised examples, ragged: all token rows one after the other, so that a batch is cut out without Python loops."""
+    """Tokenised examples in ragged form: all token rows concatenated, so that batches are gathered without Python loops."""
 
     flat: Ints
     """The tokens of all R rows, (sum of lengths,)."""
@@ -56,31 +56,31 @@ class Encoded:
     rows_per_example: int
     pad_id: int
     types: Ints | None = None
-    """The token type of each token, 1 in the second text of a pair, (sum of lengths,); None for a model without types."""
+    """Token type of each token, 1 in the second text of a pair, (sum of lengths,); None for a model without types."""
     candidates_NC: Ints | None = None
-    """Head `choose`: the token of each candidate answer."""
+    """Head `choose`: token of each candidate answer."""
     scored_from_R: Ints | None = None
-    """Head `language`: the first token of the row that counts in the loss."""
+    """Next-token prediction: index of the first token of each row that is scored."""
     asked: Ints | None = None
-    """Language modelling by hidden tokens: the token under each hidden one, (sum of lengths,), NOT_ASKED elsewhere."""
+    """Masked language modelling: the original token at each hidden position, (sum of lengths,), NOT_ASKED elsewhere."""
     pooled_RD: Floats | None = None
-    """Heads `classify` and `compare`: what a frozen trunk has made of each row."""
+    """Heads `classify` and `compare`: a frozen backbone's pooled vector of each row."""
 
     def __len__(self) -> int:
         return len(self.lengths_R) // self.rows_per_example
 
     def lengths_N(self, examples: Ints | None = None) -> Ints:
-        """The longest token row of each example, or of each of the given ones, (N,): what batches are sorted by."""
+        """Return the length of the longest token row of each example, or of each given one, (N,): batches are sorted by it."""
         lengths_NK = self.lengths_R.reshape(-1, self.rows_per_example)
         longest_N: Ints = (lengths_NK if examples is None else lengths_NK[examples]).max(axis=1)
         return longest_N
 
     def tokens(self, examples: Ints) -> int:
-        """How many tokens the given examples have."""
+        """Return the number of tokens in the given examples."""
         return int(self.lengths_R.reshape(-1, self.rows_per_example)[examples].sum())
 
     def batch(self, examples: Ints) -> Batch:
-        """The given examples as tensors, right-padded to the longest among them: input_ids_RL, attention_mask_RL, ..."""
+        """Return the examples as tensors, right-padded to the longest of them: input_ids_RL, attention_mask_RL and others."""
         k = self.rows_per_example
         rows = (examples[:, None] * k + np.arange(k)).reshape(-1)
         columns = np.arange(int(self.lengths_R[rows].max()))
@@ -102,7 +102,7 @@ class Encoded:
 
 
 def packed(data: Encoded, length: int) -> Encoded:
-    """The same tokens in rows of equal length, to one, and at most `length`: one text runs on into the next."""
+    """Return the same tokens in rows of at most `length` that differ by at most one token; texts run on across rows."""
     tokens = len(data.flat)
     ends_R = np.linspace(0, tokens, -(-tokens // length) + 1).round().astype(np.int64)
     return Encoded(data.flat, ends_R[:-1], np.diff(ends_R), 1, data.pad_id)
@@ -117,33 +117,33 @@ def _starts(lengths_R: Ints) -> Ints:
     return starts_R
 
 
-# --- what a tokenizer adds, and what a model can read -----------------------------------------------------------------
+# --- special tokens and length limits ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Template:
-    """What a tokenizer sets around one text, or two: the special tokens before, between and after them, with their types."""
+    """Special tokens that a tokenizer adds before, between and after one text or two, with their token types."""
 
     marks: tuple[tuple[int, ...], ...]
     mark_types: tuple[tuple[int, ...], ...]
     text_types: tuple[int, ...]
 
     def size(self, closed: bool = True) -> int:
-        """How many special tokens there are; an open row has none after its last text, as it is to be continued."""
+        """Return the number of special tokens; an open row has none after its last text, as it is to be continued."""
         return sum(map(len, self.marks if closed else self.marks[:-1]))
 
     def row(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
-        """The tokens of the texts, and the special ones around them."""
+        """Return the tokens of the texts with the special tokens around them."""
         return _alternating(self.marks, texts, closed)
 
     def types(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
-        """The token types of `row(texts)`."""
+        """Return the token types of `row(texts)`."""
         of_texts = [[type_] * len(text) for type_, text in zip(self.text_types, texts, strict=True)]
         return _alternating(self.mark_types, of_texts, closed)
 
 
 def _alternating(marks: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], closed: bool) -> list[int]:
-    """Marks and texts in turn, a mark first and, where the row is closed, last."""
+    """Alternate marks and texts, beginning with a mark and, if closed, ending with one."""
     found = list(marks[0])
     for text, mark in zip(texts, (*marks[1:-1], marks[-1] if closed else ()), strict=True):
         found += text
@@ -152,7 +152,7 @@ def _alternating(marks: Sequence[Sequence[int]], texts: Sequence[Sequence[int]],
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, texts: int) -> Template:
-    """Read off what the tokenizer makes of `texts` texts of one token, which is a special one: every tokenizer knows it."""
+    """Derive the template by encoding `texts` texts of one token each; the token is a special one, which is always known."""
     marks: list[list[tuple[int, int]]] = [[] for _ in range(texts + 1)]
     types = [0] * texts
     if words := tokenizer.all_special_tokens:
@@ -170,10 +170,10 @@ def _template(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, texts: int
 
 
 def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | None:
-    """The tokens that a row may have, special ones included, or None without a limit.
+    """Return the maximum tokens per row, special ones included, or None for no limit.
 
-    It is the tokenizer's limit or the model's number of positions, whichever is less. RoBERTa and its like begin to count
-    positions behind the padding's, so that fewer are left.
+    It is the lower of the tokenizer's limit and the model's number of positions. RoBERTa and similar models start counting
+    positions after the padding index, so fewer are left.
     """
     found = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or UNLIMITED]
     for name, module in model.named_modules():
@@ -184,10 +184,10 @@ def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | N
 
 
 def truncate(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice]:
-    """Which tokens of a row's texts stay, so that all fit into `room`.
+    """Return the slice to keep of each text of a row, so that all fit into `room` tokens.
 
-    With `keep_end` the row loses its beginning: of two texts the second is left as it is as long as it fits. Else the longer
-    text loses its end first, so that of two texts both stay.
+    With `keep_end` the row loses its beginning: the second of two texts stays complete as long as it fits. Otherwise the
+    longer text loses its end first, so that some of both stays.
     """
     if sum(lengths) <= room:
         return [slice(None)] * len(lengths)
@@ -199,25 +199,26 @@ def truncate(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice
     return [slice(0, tokens) for tokens in (*kept, room - sum(kept))]
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- tokenising -------------------------------------------------------------------------------------------------------
 
 
 class Reader:
-    """A tokenizer, as one model reads through it."""
+    """A tokenizer set up for one model."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int | None = None) -> None:
-        """Take `tokenizer` for `model`.
+        """Set up `tokenizer` for `model`.
 
         Args:
-            max_length: tokens that a row may have; None: as many as the model can read.
+            max_length: maximum tokens per row; None: as many as the model can read.
 
         Raises:
-            ConfigError: the model cannot read so many; or too few to hold two words; or the tokenizer is not a fast one.
+            ConfigError: `max_length` exceeds what the model can read or leaves room for fewer than two tokens of text, or the
+                tokenizer is not a fast one.
         """
         backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ConfigError(f"the model's tokenizer must be one of the tokenizers library, got {type(tokenizer).__name__}")
-        backend.no_truncation()  # of the file: what was cut or padded for others is neither here
+        backend.no_truncation()  # ignore the truncation and padding settings of tokenizer.json
         backend.no_padding()
         self.backend = backend
         self.one, pair = (_template(tokenizer, backend, texts) for texts in (1, 2))
@@ -236,14 +237,14 @@ class Reader:
         return max_length or readable
 
     def read(self, rows: Sequence[Texts], *, rows_per_example: int = 1, keep_end: bool = False, closed: bool = True) -> Encoded:
-        """The token rows of one or two texts each.
+        """Return the token rows of one or two texts each.
 
         Args:
-            keep_end: a row that is too long loses its beginning, and not the end of its longer text.
+            keep_end: a row that is too long loses its beginning, instead of the end of its longer text.
             closed: whether special tokens follow the last text.
 
         Raises:
-            ConfigError: a row has no token: a model cannot answer nothing.
+            ConfigError: a row has no tokens.
         """
         make = functools.partial(self._read, rows, keep_end, closed)
         large = sum(len(text) for row in rows for text in row) >= KEPT
@@ -252,7 +253,7 @@ class Reader:
         return Encoded(arrays["flat"], _starts(lengths_R), lengths_R, rows_per_example, self.pad_id, arrays.get("types"))
 
     def continuation(self, word: str) -> list[int]:
-        """The tokens of `word` after another: with the space before it, however the tokenizer writes one."""
+        """Return the tokens of `word` after another word: with the space before it, as this tokenizer encodes it."""
         before, both = self._tokens(["a", f"a {word}"])
         return both[len(before) :]
 
@@ -273,7 +274,7 @@ class Reader:
         return found | ({"types": _flat(types)} if self.typed else {})
 
     def _room(self, template: Template, closed: bool) -> int:
-        """The tokens that are left for texts."""
+        """Return the number of tokens left for text."""
         return (self.limit or UNLIMITED) - template.size(closed)
 
     def _pairs(self, rows: Sequence[Texts]) -> list[list[list[int]]]:
@@ -281,7 +282,7 @@ class Reader:
         return [[next(tokens) for _ in row] for row in rows]
 
     def _joined(self, rows: Sequence[Texts], room: int) -> list[list[list[int]]]:
-        """Rows as one text; one of two texts that is too long stays in two, the separator before the second."""
+        """Tokenise each row as one joined text; a two-text row over `room` stays in two, the separator before the second."""
         found = [[tokens] for tokens in self._tokens([SEPARATOR.join(row) for row in rows])]
         for index, row in enumerate(rows):
             if len(row) == 2 and len(found[index][0]) > room:
@@ -289,9 +290,9 @@ class Reader:
         return found
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of each text, without special ones."""
+        """Return the tokens of each text, without special ones."""
         before = self.backend.encode_special_tokens
-        self.backend.encode_special_tokens = True  # as text
+        self.backend.encode_special_tokens = True  # treat special tokens in the text as text
         try:
             return [found.ids for found in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
         except TypeError:
@@ -300,7 +301,7 @@ class Reader:
             self.backend.encode_special_tokens = before
 
     def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
-        """sha256 over all that makes the token rows: the tokenizer, its library, this file, the limit and the texts."""
+        """Return the cache key: sha256 over the tokenizer, its library's version, this file, the limit and the texts."""
         how = (version("tokenizers"), self.limit, keep_end, closed, self.typed, self.two, self.one)
         content = hashlib.sha256(Path(__file__).read_bytes())
         for part in (repr(how), self.backend.to_str(), json.dumps(rows)):

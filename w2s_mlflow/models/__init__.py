@@ -1,6 +1,6 @@
-"""Who learns: one model family per file, each exporting `SPECS`, `load`, `revision` and, of what has no size here, `size`.
+"""Models: one family per file, each exporting `SPECS`, `load`, `revision` and, if a model spec may lack a size, `size`.
 
-A named model of a hub family may be cut or pinned, NAME[@REVISION][:N]; any other model is found by models/hub.py.
+A model of a hub family can be pinned and cut, NAME[@REVISION][:N]; models/hub.py resolves these and any other model.
 """
 
 from __future__ import annotations
@@ -18,61 +18,61 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POOLINGS = ("first", "last", "mean")
-"""What a linear head reads of a row: its first token, its last real one, or the mean over the real ones."""
+"""Poolings of a linear head over a row: the first token, the last real token, or the mean over the real tokens."""
 ANY = "hub"
-"""The family of every model that stands on no ladder."""
+"""Family of every model that belongs to no ladder."""
 MEDIUM, LARGE = 100_000_000, 1_000_000_000
-"""Non-embedding parameters from which a model is of the tier medium, and large."""
+"""Lowest non-embedding parameter counts of the tiers medium and large."""
 RATES = ((30_000_000, 1e-4), (200_000_000, 5e-5), (LARGE, 2e-5))
-"""Below so many non-embedding parameters, so high a default rate: the paper's 1e-4 where a model is small, else less."""
+"""Default learning rates as (upper bound on non-embedding parameters, rate): the paper's 1e-4 for small models, else lower."""
 LOWEST_RATE = 1e-5
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a model is."""
+    """Parameter counts of a model."""
 
     parameters: int
     non_embedding: int
-    """Those outside token and position embeddings and the output words, what ladders are compared by."""
+    """Parameters outside the token and position embeddings and the output head; ladders are compared by this count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """One model, mostly of a ladder of growing size."""
+    """Declaration of one model; most belong to a ladder of models of growing size."""
 
     name: str
-    """How runs and the UI call it; of a path, its last component."""
+    """Name shown in runs and the UI; for a path, its last component (without `.gguf`)."""
     family: str
-    """The plug-in file, `models/<family>.py`: the model's root in a fingerprint."""
+    """Name of the plug-in file, `models/<family>.py`, whose source enters the fingerprint."""
     size: Size | None = None
-    """None: counted from the model's config when it is asked for."""
+    """Parameter counts; None: computed from the model's config on first use."""
     learning_rate: float
-    """The rate it is finetuned at unless the user says otherwise."""
+    """Default learning rate for finetuning."""
     tier: str = "small"
-    """small, medium or large."""
+    """Size class: `small`, `medium` or `large`."""
     pooling: str = "last"
-    """How a linear head reads it: the last token of a decoder, the mean of an encoder, or the first token."""
+    """Default pooling of a linear head: `last` token (decoders), `mean` (encoders) or `first` token."""
     source: str = ""
-    """A hub id, a directory or a GGUF file; "" for a model that is shipped."""
+    """Hub id, directory or GGUF file; "" for a shipped model."""
     commit: str = ""
-    """The revision of the hub id that was asked for; "" for its newest."""
+    """Requested revision of the hub id; "" for the newest."""
     layers: int | None = None
-    """Only so many of its first layers; None for all."""
+    """Number of first layers to keep; None keeps all."""
 
     @property
     def large(self) -> bool:
-        """The paper's tier: a large student takes alpha = .75 in the confidence loss, another .5."""
+        """Whether the tier is large: the default alpha of the confidence loss is .75 for a large student, else .5."""
         return self.tier == "large"
 
     @property
     def parameters(self) -> int:
-        """All parameters, the language-model head among them."""
+        """Number of all parameters, including the language-model head."""
         return self._counted.parameters
 
     @property
     def non_embedding(self) -> int:
-        """The parameters without embeddings and output words."""
+        """Number of parameters outside the embeddings and the output head."""
         return self._counted.non_embedding
 
     @cached_property
@@ -84,26 +84,26 @@ class ModelSpec:
 
 
 def declared(name: str, family: str, source: str, size: Size, pooling: str = "last") -> ModelSpec:
-    """A model on the hub, its tier and rate by the rules above."""
+    """Return the model spec of a hub model; its tier and learning rate follow from its size."""
     tier, rate = tier_of(size.non_embedding), rate_of(size.non_embedding)
     return ModelSpec(name=name, family=family, source=source, size=size, tier=tier, learning_rate=rate, pooling=pooling)
 
 
 def tier_of(non_embedding: float) -> str:
-    """small, medium from MEDIUM, large from LARGE non-embedding parameters."""
+    """Return `large` from LARGE non-embedding parameters, `medium` from MEDIUM, else `small`."""
     return "large" if non_embedding >= LARGE else "medium" if non_embedding >= MEDIUM else "small"
 
 
 def rate_of(non_embedding: float) -> float:
-    """The default learning rate by size."""
+    """Return the default learning rate for a number of non-embedding parameters."""
     return next((rate for bound, rate in RATES if non_embedding < bound), LOWEST_RATE)
 
 
 def find(name: str, option: str) -> ModelSpec:
-    """The model called `name`, or that of a hub id, a directory or a GGUF file. No weight is read.
+    """Return the model spec called `name`, or that of a hub id, a directory or a GGUF file, without reading weights.
 
     Raises:
-        ConfigError: there is none, or it is one that cannot be used; it names `option` and says what is legal.
+        ConfigError: the model does not exist or cannot be used; the message names `option` and the legal values.
     """
     if name in (known := _named()):
         return known[name]
@@ -117,23 +117,23 @@ def _named() -> dict[str, ModelSpec]:
 
 
 def every() -> Iterator[ModelSpec]:
-    """All models that have a name, family by family."""
+    """Yield all named model specs, family by family."""
     for family in registry.plugins("models"):
         yield from registry.plugin("models", family, "--model").SPECS
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in float32 and its tokenizer; `pretrained=False` gives weights from the current random state.
+    """Load the model in float32 and its tokenizer; `pretrained=False` draws the weights from the current random state.
 
     Raises:
-        ConfigError: its files are not there, or are not those of a model that can be used.
+        ConfigError: the model's files are missing or unusable.
     """
     found: tuple[PreTrainedModel, PreTrainedTokenizerBase] = _family(spec).load(spec, pretrained=pretrained)
     return found
 
 
 def revision(spec: ModelSpec) -> str:
-    """What identifies the pretrained weights of a model, for fingerprints. Raises ConfigError as `load`."""
+    """Return the identity of the pretrained weights, for fingerprints. Raises ConfigError as `load`."""
     return str(_family(spec).revision(spec))
 
 

@@ -1,6 +1,6 @@
-"""What lies in a checkpoint, before any weight is read: a directory, a GGUF file, or a repository of the hub and its cache.
+"""Inspection of a checkpoint before any weight is read: a directory, a GGUF file, or a hub repository, online or cached.
 
-Neither torch nor transformers is imported for a model of a common type: `look` is asked whenever options are read.
+Common model types are checked without importing torch or transformers, because `look` runs whenever options are parsed.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from w2s_mlflow.local import hub
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
-"""A checkpoint with none of these files has no tokenizer."""
+"""Tokenizer files; a checkpoint must have at least one."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 ENCODERS = frozenset({"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"})
 ENCODERS |= {"roberta", "xlm-roberta"}
-"""Types that are encoders whatever their architecture is called; of others the architecture, then transformers is asked."""
+"""Encoder types, unless saved as a causal language model; for other types the architecture, then transformers decides."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that can be loaded."""
+    """Description of a checkpoint that can be loaded."""
 
     source: str
-    """A hub id or a directory."""
+    """Hub id or directory."""
     commit: str | None
-    """The commit of the hub id; None for a directory."""
+    """Commit of the hub id; None for a directory."""
     gguf: str | None
-    """The file in the directory that holds everything; None for a Hugging Face directory."""
+    """Name of the GGUF file in the directory; None for a Hugging Face directory."""
     config: Mapping[str, Any]
 
     @property
     def layers(self) -> int:
-        """Its number of layers."""
+        """Number of layers."""
         return next((int(self.config[name]) for name in LAYERS if name in self.config), 0)
 
     def non_embedding(self, layers: int | None) -> int:
-        """About so many parameters without embeddings: 12 L D^2, exact for GPT-2 but for biases and norms."""
+        """Estimate the non-embedding parameters as 12 L D^2; for GPT-2 only biases and norms are missing."""
         width = next((int(self.config[name]) for name in WIDTH if name in self.config), 0)
         return 12 * (layers or self.layers) * width**2
 
     @property
     def architecture(self) -> str:
-        """The class of transformers that it was saved from, or ""."""
+        """Name of the transformers class that the checkpoint was saved from, or ""."""
         return str((self.config.get("architectures") or [""])[0])
 
     def is_encoder(self) -> bool:
-        """Whether it reads in both directions."""
+        """Return whether the model is a bidirectional encoder."""
         name, kind = self.architecture, self.config.get("model_type")
         if name.endswith(("ForCausalLM", "LMHeadModel")):
             return False
@@ -67,14 +67,16 @@ class Checkpoint:
 
 
 def look(source: str, commit: str, option: str, value: str) -> Checkpoint:
-    """The checkpoint at a path or of a hub id, checked.
+    """Return the checkpoint at an absolute path or of a hub id, after checking that it can be used.
 
     Args:
-        commit: the revision asked for; "" for the newest.
-        option: named in errors, beside the `value` that it was given.
+        source: an absolute path, or else a hub id.
+        commit: the requested revision; "" for the newest.
+        option: the option named in error messages.
+        value: the option's value as the user gave it, for error messages.
 
     Raises:
-        ConfigError: it is not there, or it is not one that can be used.
+        ConfigError: the checkpoint does not exist or cannot be used.
     """
     path = Path(source)
     if not path.is_absolute():
@@ -101,7 +103,7 @@ def _of_hub(source: str, commit: str, option: str, value: str) -> Checkpoint:
 
 @functools.cache
 def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
-    """The commit of a repository, its files, and where its config.json lies. Raises LookupError that says what was tried."""
+    """Return a repository's commit, files and config.json directory. Raises LookupError listing the places tried."""
     hub.detect_offline()
     import huggingface_hub
     from huggingface_hub import constants
@@ -112,7 +114,7 @@ def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
             found = huggingface_hub.model_info(source, revision=commit or None, timeout=10)
             config = huggingface_hub.hf_hub_download(source, "config.json", revision=found.sha)
             return str(found.sha), tuple(file.rfilename for file in found.siblings or ()), Path(config).parent
-        except Exception as error:  # the hub raises a dozen kinds: absent, gated, no such revision, no answer
+        except Exception as error:  # a dozen exception types: absent, gated, no such revision, no answer
             tried.append(f"the hub: {first_line(error)}")
     else:
         tried.append("the hub does not answer or is switched off")
@@ -125,7 +127,7 @@ def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, for one sentence."""
+    """Return the first non-empty line of an error's message, or the name of its class."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -153,7 +155,7 @@ def _read(file: Path, option: str, value: str) -> Mapping[str, Any]:
 
 
 def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str, Any]:
-    """The config. Raises ConfigError where it needs code of its own, or is of a kind that has no place here."""
+    """Return the config. Raises ConfigError if the model needs custom code or its type is not supported."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or not _is_known(kind):
         what = "needs code of its own, which is never run" if "auto_map" in config else "names a type it does not have"
@@ -166,7 +168,7 @@ def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str,
 
 
 def _is_known(kind: str) -> bool:
-    """Whether transformers has a model type: most have a directory of their own, else its table is asked, at length."""
+    """Return whether transformers has a model type: look for its directory first, then import the table, which is slow."""
     package = importlib.util.find_spec("transformers")
     assert package is not None and package.origin is not None
     if kind.isidentifier() and Path(package.origin).parent.joinpath("models", kind).is_dir():
@@ -184,7 +186,7 @@ def _of_gguf(path: Path, option: str, value: str) -> Checkpoint:
     try:
         seen = path.stat()
         config = _gguf_config(path, seen.st_size, seen.st_mtime_ns)
-    except Exception:  # the reader raises what its first wrong byte leads it to
+    except Exception:  # a malformed file can make the reader raise anything
         raise must(option, "a GGUF file that can be read", value) from None
     if "tokens" not in config:
         raise must(option, "a checkpoint with a tokenizer", f"{value}, a checkpoint without a tokenizer")
@@ -193,7 +195,7 @@ def _of_gguf(path: Path, option: str, value: str) -> Checkpoint:
 
 @functools.cache
 def _gguf_config(path: Path, size: int, changed: int) -> dict[str, Any]:
-    """Of a GGUF file's own words, those that config.json has, too; a second's work, so each state of a file is read once."""
+    """Return a GGUF file's metadata as config.json fields. Cached per size and mtime, as reading takes about a second."""
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields

@@ -1,4 +1,4 @@
-"""What identifies a checkpoint on disk: sha256 over the files that make the model, each file read once for all processes."""
+"""Identity of a checkpoint on disk: sha256 over the model's files, cached so that each file is read once for all processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from w2s_mlflow.local.scratch import cache_path, replacing
 from w2s_mlflow.models._checkpoint import TOKENIZERS, Checkpoint
 
 BESIDE = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
-"""What moves tokens or the model beside the weights; a generation's settings and a template of chats do not."""
+"""Files beside the weights that affect the model or its tokens; generation settings and chat templates do not."""
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """sha256 over the names and the contents of a local checkpoint's files; where they lie does not matter."""
+    """Return the sha256 over the contents and (except for GGUF) names of a local checkpoint's files, not their location."""
     files = [Path(checkpoint.source, checkpoint.gguf)] if checkpoint.gguf else _files(Path(checkpoint.source))
     lines = [f"{'' if checkpoint.gguf else file.name} {_of_file(file)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -28,7 +28,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _of_file(file: Path) -> str:
-    """sha256 of one file, kept under its path, its size and the time of its last change."""
+    """Return the sha256 of one file, cached by path, size and modification time."""
     path, seen = str(file.resolve()), file.stat()
     state, kept = [path, seen.st_size, seen.st_mtime_ns], _kept(path)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -37,11 +37,11 @@ def _of_file(file: Path) -> str:
             return str(held["sha256"])
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
-    with contextlib.suppress(OSError), replacing(kept) as partial:  # without a place, the file is read again the next time
+    with contextlib.suppress(OSError), replacing(kept) as partial:  # if the cache cannot be written, the next call hashes again
         partial.write_text(json.dumps({"state": state, "sha256": found}), encoding="utf-8")
     return found
 
 
 def _kept(path: str) -> Path:
-    """Where a digest is kept, beside the checkpoints of trainings."""
+    """Return the path of a file's cached digest, in the scratch directory that also holds training checkpoints."""
     return cache_path("digests") / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"

@@ -1,4 +1,7 @@
-"""A model and its tokenizer through transformers: float32, safetensors only, no code of others, no random number drawn."""
+"""Loading of models and tokenizers through transformers: float32, safetensors or GGUF, no custom code.
+
+Loading pretrained weights leaves the random state unchanged.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 OPTION = "--weak or --strong"
-"""What errors name, once it is no longer known which option the model came from."""
+"""Option named in errors when it is unknown which option the model came from."""
 NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt", "*.model")
-"""What is fetched of a repository."""
+"""Patterns of the files downloaded from a repository."""
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in float32 and its tokenizer; `pretrained=False` draws weights from the current random state.
+    """Load the model in float32 and its tokenizer; `pretrained=False` draws the weights from the current random state.
 
     Raises:
-        ConfigError: the weights are not there, or are not those of the model that config.json describes.
+        ConfigError: the weights are missing or do not match config.json.
     """
     import torch
 
@@ -36,7 +39,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
     with hub.quiet():
         config = _config(checkpoint, spec.layers)
         if pretrained:
-            with torch.random.fork_rng():  # a pooler that nobody reads may be drawn: the same for all, and nothing else moves
+            with torch.random.fork_rng():  # an unused pooler may be initialised: fix its seed, keep the caller's state
                 torch.manual_seed(streams.integer(0, streams.UNREAD_WEIGHTS))
                 model = _pretrained(spec, checkpoint, config)
         else:
@@ -46,7 +49,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 
 def revision(spec: ModelSpec) -> str:
-    """The commit on the hub, or the digest of the files, with the layers that are kept. Raises ConfigError where it is gone."""
+    """Return the hub commit or the files' digest, with the number of layers kept. Raises ConfigError if the model is gone."""
     checkpoint = _look(spec)
     cut = "" if spec.layers is None else f":{spec.layers}"
     return (checkpoint.commit or digest(checkpoint)) + cut
@@ -54,7 +57,7 @@ def revision(spec: ModelSpec) -> str:
 
 @functools.cache
 def size(spec: ModelSpec) -> Size:
-    """The parameters of the model, counted without their memory."""
+    """Count the model's parameters on the meta device, without allocating them."""
     import torch
 
     checkpoint = _look(spec)
@@ -64,7 +67,7 @@ def size(spec: ModelSpec) -> Size:
 
 
 def counted(model: PreTrainedModel) -> Size:
-    """All parameters, and those that are neither a table of embeddings nor the output words."""
+    """Count all parameters, and those outside the embedding tables and the output head."""
     from torch import nn
 
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
@@ -79,7 +82,7 @@ def _look(spec: ModelSpec) -> Checkpoint:
 
 
 def _where(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The arguments that every from_pretrained takes: files on this machine, and no code from among them."""
+    """Return the arguments common to all from_pretrained calls: local files only, no custom code."""
     file = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
     return {"pretrained_model_name_or_path": _folder(checkpoint), "local_files_only": True, "trust_remote_code": False, **file}
 
@@ -90,24 +93,24 @@ def _folder(checkpoint: Checkpoint) -> str:
 
 @functools.cache
 def _fetched(source: str, commit: str) -> str:
-    """The directory in the hub's cache where a commit's files lie, fetched where they are not there yet."""
+    """Return the directory of a commit in the hub's cache, after downloading missing files."""
     import huggingface_hub
 
     hub.detect_offline()
     try:
         return str(huggingface_hub.snapshot_download(source, revision=commit, allow_patterns=list(NEEDED)))
-    except Exception as error:  # the hub raises a dozen kinds: gated, no answer, no space on the disk
+    except Exception as error:  # the hub raises a dozen exception types: gated, no answer, disk full
         raise ConfigError(f"{source} cannot be fetched from the hub: {first_line(error)}") from error
 
 
 @contextlib.contextmanager
 def _reading(what: str, source: str) -> Iterator[None]:
-    """Whatever transformers and tokenizers raise at files that are not what they should be, as one sentence."""
+    """Turn any exception that transformers or tokenizers raise on malformed files into a one-sentence ConfigError."""
     try:
         yield
     except ConfigError:
         raise
-    except Exception as error:  # OSError, ValueError, RuntimeError, KeyError, and of tokenizers plain Exception
+    except Exception as error:  # OSError, ValueError, RuntimeError, KeyError; tokenizers raises plain Exception
         raise ConfigError(f"the {what} in {source} cannot be read: {first_line(error)}") from error
 
 
@@ -123,18 +126,18 @@ def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
 
 
 def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...]:
-    """What the weights may be read as: with a language-model head, then without; most saved as a trunk have none."""
+    """Return the auto classes to try: with a language-model head (not for most saved backbones), then the backbone alone."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
     name, encoder = checkpoint.architecture, checkpoint.is_encoder()
     trunk = name.endswith("Model") and not name.endswith("LMHeadModel")
-    if trunk and (encoder or not config.tie_word_embeddings):  # a decoder's tied words are in its trunk
+    if trunk and (encoder or not config.tie_word_embeddings):  # a decoder's tied head is in its backbone
         return (AutoModel,)
     return AutoModelForMaskedLM if encoder else AutoModelForCausalLM, AutoModel
 
 
 def _pretrained(spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
-    """The model with its language-model head if the weights have one, else its trunk."""
+    """Load the model with its language-model head if the weights have one, else the backbone alone."""
     missing: list[str] = []
     for architecture in _classes(checkpoint, config):
         model, missing = _read(architecture, spec, checkpoint, config)
@@ -146,21 +149,21 @@ def _pretrained(spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfi
 def _read(
     architecture: Any, spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfig
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model and the names of the weights that were not there."""
+    """Load the model; return it and the names of weights missing from the checkpoint."""
     import torch
 
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-    bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()  # GGUF has one of its own
+    bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()  # hide GGUF's progress bar
     with _reading("weights", spec.source), bar:
         model, report = architecture.from_pretrained(**_where(checkpoint), **options)
-    if checkpoint.gguf:  # it is float32 now, and may be saved as such
+    if checkpoint.gguf:  # dequantized to float32, and can be saved so
         del model.hf_quantizer, model.config.quantization_config
     missing: Iterable[str] = report["missing_keys"]
     return model, sorted(missing)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """The tokenizer; without a pad token it takes the one that ends a text: what is padded is told by the mask alone."""
+    """Load the tokenizer; a missing pad token becomes the end-of-text token, as only the attention mask marks padding."""
     from transformers import AutoTokenizer
 
     with _reading("tokenizer", checkpoint.source):

@@ -1,6 +1,6 @@
 """BERT, uncased: encoders of six sizes (Devlin et al. 2018; the four small ones Turc et al. 2019, arXiv:1908.08962).
 
-The small ones are republished: Google's own repositories of mini, small and medium hold pickled weights only.
+The four small models come from republished copies: Google's repositories of mini, small and medium hold only pickled weights.
 """
 
 from __future__ import annotations

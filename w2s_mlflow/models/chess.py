@@ -1,6 +1,6 @@
-"""The embedded ladder: six small decoder language models, pretrained by stages/pretrain.py on play that our code generates.
+"""The embedded ladder: six small decoder language models, pretrained by stages/pretrain.py on generated chess play.
 
-Words are pieces on squares (see VOCABULARY); the weights stand in weights/<name>, a Hugging Face directory each, in float16.
+A word is a piece on a square (see VOCABULARY). Each model is a Hugging Face directory, weights/<name>, in float16.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ VOCABULARY = (
     "expert",
     *(piece + square for piece in "KQRBNPkqrbnp" for square in _SQUARES),
 )
-"""Every word: the marks, then a piece on a square; white in upper case."""
+"""All words: the special ones, then each piece on each square, White in upper case."""
 CONTEXT = 32
-"""Tokens that a text may have: a position of ten pieces, its mark and a few moves."""
+"""Maximum tokens of a text: a position of at most eight pieces, its mark and a few moves."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of one model's Llama."""
+    """Dimensions of one Llama model of the ladder."""
 
     layers: int
     width: int
@@ -60,18 +60,18 @@ SPECS = (
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in float32 and its tokenizer; `pretrained=False` draws weights from the current random state."""
+    """Load the model in float32 and its tokenizer; `pretrained=False` draws the weights from the current random state."""
     from safetensors.torch import load_file
     from transformers import LlamaForCausalLM
 
     model = LlamaForCausalLM(_config(SHAPES[spec.name]))
-    if pretrained:  # not by from_pretrained, which takes ten times as long and prints a progress bar for each model
+    if pretrained:  # from_pretrained takes ten times as long and prints a progress bar for each model
         model.load_state_dict(load_file(WEIGHTS / spec.name / "model.safetensors"))
     return model, tokenizer()
 
 
 def save(model: PreTrainedModel, directory: Path) -> None:
-    """Write config.json and model.safetensors, in float16, as Hugging Face lays them out."""
+    """Write config.json and model.safetensors (float16) in Hugging Face's layout."""
     import torch
     from safetensors.torch import save_file
 
@@ -84,13 +84,13 @@ def save(model: PreTrainedModel, directory: Path) -> None:
 
 
 def revision(spec: ModelSpec) -> str:
-    """The digest of the shipped weights, for fingerprints; "" for a model without weights."""
+    """Return the sha256 of the shipped weights, for fingerprints; "" for a model without weights."""
     file = WEIGHTS / spec.name / "model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
-    """One token a word, `<bos>` first; a pair is one text after the other."""
+    """Return a tokenizer with one token per word and `<bos>` first; a pair is concatenated without a separator."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -1,6 +1,7 @@
-"""Any model: a hub id, a directory or a GGUF file; each, and a named model of a hub family, may be cut: SOURCE[@REVISION][:N].
+"""Any model, SOURCE[@REVISION][:N]: a hub id, a directory, a GGUF file, or the name of a model of a hub family.
 
-`:N` keeps the first N layers, so that one download is a ladder. Tier and rate follow from about 12 N D^2 parameters.
+`@REVISION` pins a hub model. `:N` keeps the first N layers, so that one download gives a ladder. The tier and the learning rate
+follow from an estimate of 12 N D^2 parameters.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
-    """The spec of any model.
+    """Return the model spec of any model.
 
     Args:
-        known: the models that have a name, which may be cut or pinned.
+        known: the named model specs; those of hub families may be cut or pinned.
 
     Raises:
-        ConfigError: there is no such model, it has no so many layers, or it is one that cannot be used.
+        ConfigError: the model does not exist, has fewer layers than requested, or cannot be used.
     """
     source, commit, layers = _split(value, option)
     base = known.get(source)
@@ -54,7 +55,7 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
 
 
 def _split(value: str, option: str) -> tuple[str, str, int | None]:
-    """Source, revision and layers. A path that exists is taken as it stands."""
+    """Split SOURCE[@REVISION][:N] into source, revision and layers; an existing path is taken whole."""
     if Path(value).expanduser().exists():
         return value, "", None
     rest, colon, cut = value.rpartition(":")
@@ -67,7 +68,7 @@ def _split(value: str, option: str) -> tuple[str, str, int | None]:
 
 
 def _place(source: str, option: str, value: str, known: Mapping[str, ModelSpec]) -> str:
-    """A hub id, or an absolute path: an existing one, or what begins like one."""
+    """Return a hub id, or an absolute path if `source` exists, starts with `/`, `.` or `~`, or ends in `.gguf`."""
     path = Path(source).expanduser()
     if path.exists() or source.startswith(("/", ".", "~")) or path.suffix == ".gguf":
         return str(path.resolve())

@@ -1,4 +1,4 @@
-"""Qwen3, the base models: decoders of five sizes (Qwen team 2025, arXiv:2505.09388)."""
+"""Qwen3 base models: decoders of five sizes (Qwen team 2025, arXiv:2505.09388)."""
 
 from __future__ import annotations
 

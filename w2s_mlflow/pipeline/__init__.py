@@ -1,1 +1,1 @@
-"""What the stages share: options, runs, finetuning, ground truth and scoring."""
+"""Code shared by the stages: options, runs, finetuning, ground truth and scoring."""

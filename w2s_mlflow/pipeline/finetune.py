@@ -1,6 +1,6 @@
-"""What the stages share that train a model or ask one: a fitted head and its stored predictions.
+"""Finetuning and prediction with a head, shared by the stages.
 
-Nothing here sees ground truth: examples have no label, and the labels to train on are handed in.
+Nothing here reads gold labels: examples have no label, and the caller passes the labels to train on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledExamples:
-    """Examples with the soft labels they are trained on, row for row, and what is learned of them beside (training/loop.py)."""
+    """Examples with the soft labels to train on, row by row, and an optional auxiliary objective (training/loop.py)."""
 
     examples: Sequence[Example]
     labels_NC: Floats
@@ -36,15 +36,15 @@ class LabelledExamples:
 
     @classmethod
     def joined(cls, examples: Sequence[Example], labels: SoftLabels) -> LabelledExamples:
-        """The examples with their labels, joined by id. Raises JoinError for an example without."""
+        """Join examples with their labels by id. Raises JoinError if an example has no label."""
         return cls(examples, labels.of([example.id for example in examples]))
 
 
 def build_head(config: Training, *, pretrained: bool = True, start: Path | None = None) -> Head:
-    """The seeded model with its head; the seed is set first, so new weights are covered by it.
+    """Build the model with its head. The seed is set first, so that it determines new weights.
 
     Args:
-        start: a file of the model's weights, in the place of its own.
+        start: file of weights to load into the model instead of its own.
     """
     import safetensors.torch
 
@@ -63,10 +63,10 @@ def build_head(config: Training, *, pretrained: bool = True, start: Path | None 
 
 
 def load_kept_model(found: Result, parameters: int | None = None) -> Head:
-    """The model that a run has kept, where models are trained, ready to answer.
+    """Load the model that a run has kept to the training device.
 
     Args:
-        parameters: of the largest model that is computed with, which decides on the threads; none: its own.
+        parameters: size of the largest model in use, which sets the number of threads. None: the size of this model.
     """
     from w2s_mlflow.tracking import logged_model
     from w2s_mlflow.training import loop
@@ -87,11 +87,11 @@ def fit_head(
     loss_options: Mapping[str, Any] | None = None,
     score_name: str = "agreement",
 ) -> None:
-    """Train `head` on `training`; stop early by agreement with the labels of `validation`, if given. Logs the curve.
+    """Train `head` on `training`; stop early by agreement with the labels of `validation`, if given. Logs the training curve.
 
     Args:
-        score_name: the agreement is logged as `validation/<score_name>`, an epoch each, and as `validation/best_<score_name>`
-            that of the weights which are kept.
+        score_name: name of the agreement, logged by epoch as `validation/<score_name>`, and as `validation/best_<score_name>`
+            for the weights that are kept.
     """
     from w2s_mlflow import metrics
     from w2s_mlflow.training import loop, trainable
@@ -150,7 +150,7 @@ def _how(config: Training, also: AuxiliaryObjective | None) -> Options:
 
 
 def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encoded:
-    """Tokens to train on; where the trunk is frozen, with what it makes of them, once for all epochs."""
+    """Encode examples for training; if the backbone is frozen, add its outputs, computed once for all epochs."""
     from w2s_mlflow.modeling import heads, inference
 
     data = head.encode(examples)
@@ -161,24 +161,24 @@ def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encod
 
 
 def probabilities(head: Head, data: Encoded, config: Training) -> Floats:
-    """What the head says of encoded examples, (N, C), computed as all stored predictions are."""
+    """Return the head's probabilities on encoded examples, (N, C), computed in the same way as all stored predictions."""
     from w2s_mlflow.modeling import inference
 
     return inference.probabilities(head, data, config.micro_batch, config.dtype)
 
 
 def predictions(head: Head, examples: Sequence[Example], config: Training) -> Predictions:
-    """The head's probabilities on `examples`."""
+    """Return the head's predictions on `examples`."""
     return predict_table(examples, probabilities(head, head.encode(examples), config))
 
 
 def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Predictions:
-    """A table of predictions, row for row with `examples`."""
+    """Return a table of predictions, row by row with `examples`."""
     ids, groups = (tuple(getattr(example, name) for example in examples) for name in ("id", "group"))
     return Predictions(ids, groups, probabilities_NC)
 
 
 def record_heldout(head: Head, config: Training, cut: splits.Split, recorder: Recorder) -> None:
-    """Store predictions on `selection` and `test`, so that they can be scored, now or later, without the model."""
+    """Store predictions on `selection` and `test`, so that they can be scored at any time without the model."""
     for part in ("selection", "test"):
         recorder.predictions(part, predictions(head, cut.parts()[part], config))

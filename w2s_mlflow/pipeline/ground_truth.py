@@ -1,4 +1,4 @@
-"""Fits on ground truth, and the labels of controls; each read of gold labels is counted."""
+"""Training on ground truth, and the labels of controls; each read of gold labels is counted."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
 
 LOOKED_AT = 1000
-"""Training rows, at most, on which it is seen whether a fit on ground truth has learned."""
+"""Maximum number of training rows used to check that a fit on ground truth has learned."""
 ROWS = "rows.parquet"
-"""The rows of a cut, each with its digest, kept by the supervisor: by them `why` names a row that has changed."""
+"""Supervisor artifact with each row of the split and its digest, by which `why` names the rows that have changed."""
 
 
 def fit_on_gold(config: SupervisedTraining, cut: splits.Split, half: str, reason: str, recorder: Recorder) -> Head:
-    """A head fitted on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
+    """Fit a head on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
 
-    Metrics beside the curve: `train/accuracy` and `train/majority` on LOOKED_AT training rows; on the validation slice all of
-    `metrics.report`, and the `temperature` that fits it best.
+    Metrics besides the curve: `train/accuracy` and `train/majority` on at most LOOKED_AT training rows; on the validation slice
+    all of `metrics.report`, and the fitted `temperature`.
     """
     gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
     training, validation = (
@@ -52,7 +52,7 @@ def fit_on_gold(config: SupervisedTraining, cut: splits.Split, half: str, reason
 
 
 def _near_chance(head: Head, config: SupervisedTraining, training: LabelledExamples, recorder: Recorder) -> bool:
-    """Whether the training rows are known no better than by their most frequent class alone; both shares are metrics."""
+    """Return whether training accuracy is near the share of the most frequent class (`stats.near_chance`); logs both."""
     from w2s_mlflow import stats
 
     answers_N = finetune.predictions(head, training.examples[:LOOKED_AT], config).probabilities_NC.argmax(axis=1)
@@ -72,7 +72,7 @@ def _calibration(found: Predictions, validation: LabelledExamples) -> dict[str, 
 
 
 def oracle_labels(config: SplitOptions, examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
-    """The ground truth of `transfer`'s examples, one-hot, in the place of weak labels; its reads are counted."""
+    """Return the ground truth of `transfer` examples as one-hot labels, to replace weak labels; its reads are counted."""
     gold = data_gold.gold_of(config)
     labels_N = data_gold.read(gold, examples, "transfer", "oracle")
     recorder.metrics(data_gold.reads(gold))
@@ -80,11 +80,11 @@ def oracle_labels(config: SplitOptions, examples: Sequence[Example], recorder: R
 
 
 def random_labels(config: SplitOptions, cut: splits.Split, weak: SoftLabels, recorder: Recorder) -> SoftLabels:
-    """Labels as often right as the weak ones, but wrong at random, one-hot: what a student can do against noise alone.
+    """Return one-hot labels with the error rate of the weak labels but random errors: a control for learning from noise.
 
-    As many rows of `transfer`, and of its validation slice, have a wrong label as the supervisor got wrong; which ones, and
-    which wrong class, is drawn by the seed, and by no number that also orders the batches: each has as many wrong rows as
-    chance gives it. The reads of ground truth are counted as `control`.
+    In `transfer` and in its validation slice, as many rows have a wrong label as the supervisor got wrong. The rows and their
+    wrong classes are drawn from a random stream of their own, so that the errors are independent of the batch order. Reads of
+    ground truth are counted as `control`.
     """
     gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
     drawn = streams.generator(config.seed, streams.RANDOM_LABELS)
@@ -105,7 +105,7 @@ def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftL
 
 
 def record_rows(config: SplitOptions, cut: splits.Split, recorder: Recorder) -> None:
-    """Stage `rows.parquet`: id, part and digest of every row of the cut, and what else its source says of it, as JSON."""
+    """Stage `rows.parquet`: id, part and digest of every row of the split, and further facts from its source as JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -120,5 +120,5 @@ def record_rows(config: SplitOptions, cut: splits.Split, recorder: Recorder) -> 
 
 @functools.lru_cache(maxsize=8)
 def _row_digests(task: str, data_dir: str | None) -> dict[str, str]:
-    # Not a field of Split: a digest covers the label, and two labels are soon tried.
+    # Not a field of Split: a digest covers the label, which could be recovered by trying both classes.
     return {row.example.id: splits.row_digest(row) for row in loading.rows(task, data_dir)}

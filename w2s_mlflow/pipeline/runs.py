@@ -1,6 +1,6 @@
 """A stage's run: its fingerprint, its name, and how it is found or made.
 
-Nothing here sees ground truth.
+Nothing here reads ground truth.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("w2s_mlflow")
 MODEL = "w2s.model_id"
-"""The tag with the id of a run's logged model."""
+"""Tag with the id of a run's logged model."""
 ROOTS = ("data.loading:resolve_and_split", "records:SoftLabels", "records:Predictions")
-"""The roots of every trained result's source, beside what its stage names and its model family. Not its task: all that a task
-says is in the rows, and these are in the data's digest, so that the same rows from another source are the same result."""
+"""Source roots of every trained result, besides those of its stage and its model family. The task is not among them: its rows
+enter through the data digest, so that the same rows from another source give the same result."""
 LABELS = "w2s.labels"
-"""The tag that says whose labels a run gives `transfer`, where it is no supervisor, and of a student whose it has learned."""
+"""Tag that describes the labeller of `transfer` if it is not a supervisor, on its own run and on students of its labels."""
 GOLD = "w2s.gold"
-"""The tag of a run with a gold-trained ancestor on `transfer`: its labels are no weak labels."""
+"""Tag of a run that depends on ground truth of `transfer`, itself or by an ancestor: its labels are not weak labels."""
 
 
 def weak_labels(found: Result) -> SoftLabels:
-    """The labels that a run gave `transfer`, for a student to train on.
+    """Return a run's labels of `transfer`, for a student to train on.
 
     Raises:
-        ConfigError: ground truth of `transfer` went into them.
+        ConfigError: they depend on ground truth of `transfer`.
     """
     if GOLD in found.tags:
         raise ConfigError(
@@ -52,13 +52,14 @@ def weak_labels(found: Result) -> SoftLabels:
 
 
 def find_label_run(run: str, weak: str, cut: splits.Split) -> Result:
-    """The run of this id or name, whose labels of `transfer` a student can learn.
+    """Find the run with this id or name, and check that a student can train on its labels of `transfer`.
 
     Args:
-        weak: the weak model that the student is reported against, which must be the one that has labelled.
+        weak: the weak model that the student is compared with, which must be the one that labelled.
 
     Raises:
-        ConfigError: there is none, it has labelled nothing or other rows, its labels are damaged, or it has learned gold.
+        ConfigError: there is no such run, it labelled nothing, other rows or with another weak model, its labels are damaged,
+            or they depend on ground truth.
     """
     from w2s_mlflow.tracking import results
 
@@ -76,10 +77,10 @@ def find_label_run(run: str, weak: str, cut: splits.Split) -> Result:
 def parts(
     stage: str, version: int, config: Training, cut: splits.Split, inputs: Mapping[str, Result], roots: Sequence[str]
 ) -> FingerprintParts:
-    """The parts of this result's fingerprint.
+    """Return the parts of a result's fingerprint.
 
     Args:
-        roots: the definitions of the stage that make the result, and the plug-ins that they use.
+        roots: the definitions of the stage that make the result, and the plug-ins they use.
     """
     from w2s_mlflow.tracking import fingerprint, source
 
@@ -97,9 +98,9 @@ def parts(
 
 
 def result_options(config: SplitOptions) -> dict[str, Any]:
-    """The options that enter a fingerprint; a file's task by its stem and a model by its name, so that files may be moved.
+    """Return the options that enter a fingerprint, a task file by its stem and a model by its name, so that files can be moved.
 
-    What lies in the files enters by digests: the rows by the data's, a model by its weights' or its supervisor's fingerprint.
+    File contents enter separately: rows by the data digest, models by a weights digest or the supervisor's fingerprint.
     """
     found = options.identity(config)
     named = {name: model_name(found[name], name) for name in ("weak", "strong") if name in found}
@@ -118,12 +119,12 @@ def produce(
     inputs: Mapping[str, Result] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Result:
-    """The result with this fingerprint: a finished run if there is one, else made by `make`.
+    """Return the result with this fingerprint: a finished run if there is one, else a new one made by `make`.
 
     Args:
-        labels: `weak`, `strong` and `method` as the UI shows and groups them; NONE where a stage has no such thing.
-        inputs: the training inputs by role; what one has learned of gold, its result has learned, too.
-        tags: more tags.
+        labels: `weak`, `strong` and `method`, by which the UI groups runs; NONE where one does not apply to the stage.
+        inputs: the training inputs by role; the result inherits their gold tag.
+        tags: additional tags.
     """
     from w2s_mlflow.tracking import store
 
@@ -147,7 +148,7 @@ def produce(
 
 
 def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
-    """A finished run with its model logged, whole. Without a head at hand the model is fitted once more, to the same bits."""
+    """Ensure that a finished run has its model logged, undamaged. Without `head` the model is refitted, bit for bit."""
     from w2s_mlflow.tracking import followers, logged_model, recorder, session
 
     def whole() -> bool:
@@ -166,7 +167,7 @@ def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Hea
 
 
 def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
-    """The head of a finished run, and the ledger of its gold reads counted up. Raises ConfigError for other predictions."""
+    """Refit the head of a finished run; return it with the added-up gold reads. Raises ConfigError if an artifact differs."""
     from w2s_mlflow.tracking import results
     from w2s_mlflow.tracking.dry_recorder import DryRecorder
 
@@ -187,13 +188,13 @@ def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tup
 
 
 def _other_head(config: SplitOptions) -> str:
-    """The head, where it is not the task's own."""
+    """Return the head for the run name, such as `classify head`; empty for the task's default head."""
     head = getattr(config, "head", None)
     return f"{head} head" if head not in (None, tasks.find(config.task).head) else ""
 
 
 def run_name(stage: str, identity: Mapping[str, str], head: str = "") -> str:
-    """`student sst2 gpt2->gpt2-large confidence seed 0`."""
+    """Return a run's name, such as `student sst2 gpt2->gpt2-large confidence seed 0`."""
     models_ = "->".join(name for name in (identity["weak"], identity["strong"]) if name != NONE)
     method = "" if identity["method"] in (stage, NONE) else identity["method"]
     labels = f"on labels {identity['labels']}" if "labels" in identity else ""

@@ -1,4 +1,4 @@
-"""The step after a fit: stored predictions scored against ground truth, beside supervisor and ceiling, without any model."""
+"""Scoring of stored predictions against ground truth, compared with supervisor and ceiling; no model is needed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 CEILING_FAILED = "w2s.ceiling_failed"
-"""On a ceiling and on each student reported against it: no, or by which of two rules it did not learn. Its training accuracy is
-near chance (`stats.near_chance`), or on the reported split it is below the supervisor."""
+"""Tag of a ceiling and of each student compared with it: `no`, or the rules by which the ceiling failed: its training accuracy
+is near chance (`stats.near_chance`), or its accuracy on the reported split is below the supervisor's."""
 NEAR_CHANCE = "near chance"
 
 PGR_STATUS = "w2s.pgr_status"
-"""ok, undetermined, or what is missing for a PGR."""
+"""Tag of a student: `ok`, `undetermined`, or what is missing for a PGR, such as `no ceiling`."""
 BELOW_FLOOR = "below the floor"
-"""The second rule by which a ceiling has failed (`CEILING_FAILED`)."""
+"""Value of CEILING_FAILED for a ceiling less accurate than the supervisor."""
 HUMAN = "w2s.human"
-"""weak or strong against the task's published human score, where there is one on accuracy."""
+"""Tag: `weak` or `strong` compared with the task's published human accuracy, if there is one."""
 
 
 class EvalOptions(SplitOptions, Protocol):
-    """The options that cut a task and say what is scored."""
+    """Options that define a task's split and the part to score."""
 
     @property
     def report(self) -> str: ...
@@ -44,14 +44,14 @@ def report(
     beside: Mapping[str, Result] | None = None,
     given: SoftLabels | None = None,
 ) -> Result:
-    """The step after a fit: score the stored predictions on `--report`'s split, once, and keep their gold beside them.
+    """Score the stored predictions on the split of `--report`, once, and store the gold labels with them.
 
-    Where nobody knows the truth of the split, agreement is all that is reported.
+    Without ground truth of the split only agreement is reported.
 
     Args:
-        beside: a student's supervisor `weak` and its `ceiling`, which it is reported against, where it has them; of a
-            facilitated weak model the supervisor `weak` and the `strong` one that has taught it.
-        given: in place of a supervisor's, labels from outside; they are its floor where they cover the split.
+        beside: the runs to compare with: for a student its supervisor `weak` and its `ceiling`, where it has them; for a
+            facilitated weak model the supervisor `weak` and its teacher `strong`.
+        given: labels from a file that replace a supervisor's; they are the floor if they cover the split.
     """
     from w2s_mlflow.tracking import followers
 
@@ -102,15 +102,15 @@ def _scored(
 
 
 def _against_human(config: EvalOptions, values: Mapping[str, float]) -> dict[str, str]:
-    """A tag that says whether a model is weak or strong: below the published human score, or not; none without one."""
+    """Return the tag HUMAN: `weak` below the published human accuracy, else `strong`; no tag if none is published."""
     human, accuracy = tasks.find(config.task).human, values.get(f"{config.report}/accuracy")
-    if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # of more options it is another thing
+    if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # over more options: not comparable
         return {}
     return {HUMAN: "strong" if accuracy >= human.score else "weak"}
 
 
 def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> str:
-    """By which rules a student's ceiling has not learned, or no. A value that is missing breaks none."""
+    """Return the rules by which a student's ceiling failed, or `no`; a missing value fails no rule."""
     floor, top = (values.get(f"{part}/{role}_accuracy", math.nan) for role in ("weak", "ceiling"))
     rules = {
         NEAR_CHANCE: ceiling.tags.get(CEILING_FAILED) == NEAR_CHANCE,
@@ -120,7 +120,7 @@ def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> 
 
 
 def _draw_confidence(scored: Predictions, file: Path) -> None:
-    """Draw how sure a supervisor is, and how right: what its labels are worth as probabilities."""
+    """Draw a supervisor's confidence against its accuracy."""
     from w2s_mlflow.figures import _confidence
 
     file.parent.mkdir()
@@ -129,7 +129,7 @@ def _draw_confidence(scored: Predictions, file: Path) -> None:
 
 
 def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:
-    """The metrics of one split beside those of `weak` and `ceiling`, where there are such; and whether PGR is determined."""
+    """Return the metrics of one split, compared with `weak` and `ceiling` where given, and the PGR status."""
     from w2s_mlflow import metrics, stats
 
     values = {}
@@ -148,7 +148,7 @@ def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -
 
 
 def _facilitated(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:
-    """The metrics of M'_W beside M_W, `weak`, and M_S, `strong` (Definition 3); its gain's interval is over groups alone."""
+    """Return the metrics of M'_W, compared with M_W (`weak`) and M_S (`strong`); the gain's interval is over groups."""
     from w2s_mlflow import metrics, stats
 
     agreement = {
@@ -169,7 +169,7 @@ def _named(values: Mapping[str, float], part: str) -> dict[str, float]:
 
 
 def _reported(found: Result, part: str, inputs: Mapping[str, str]) -> bool:
-    """Whether the split is scored beside these inputs: the digests of its gold are the last that a report writes."""
+    """Return whether the split is scored against these inputs; a report writes the tag with its digests last."""
     from w2s_mlflow.tracking import results
 
     return f"{results.ARTIFACTS}.{part}" in found.tags and inputs.items() <= found.tags.items()

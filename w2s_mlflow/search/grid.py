@@ -1,4 +1,4 @@
-"""A grid: its jobs, how they are drained, and when nothing of it is left to be made."""
+"""Grid sweeps: build the jobs of a grid and run them."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ LOG = logging.getLogger("w2s_mlflow")
 
 
 def settings(name: str) -> Sequence[Mapping[str, Any]]:
-    """The settings of a grid. Raises ConfigError where the file is none."""
+    """Return the settings of a grid file. Raises ConfigError for a missing or invalid file."""
     found: Sequence[Mapping[str, Any]] = sweep_file.read(name).SETTINGS
     return found
 
 
 def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Mapping[str, int]) -> list[Job]:
-    """Every job of these settings, seed by seed, each Config checked. Raises ConfigError for one that cannot be run."""
+    """Return the distinct jobs of these settings, seed by seed. Raises ConfigError for a job that cannot run."""
     found: dict[str, Job] = {}
     for seed in seeds:
         for setting in settings:
             one = job(dict(setting) | dict(sizes), seed)
-            loading.resolve_and_split(one.config.resolved())  # sizes that a task does not have end here, before any run starts
+            loading.resolve_and_split(
+                one.config.resolved()
+            )  # raises for sizes that the task does not have, before any run starts
             found.setdefault(records.canonical_json([one.stage, options.as_dict(one.config)]), one)
     return list(found.values())
 
 
 def job(setting: dict[str, Any], seed: int) -> Job:
-    """One setting with a seed, where its stage has one. Raises ConfigError for an option that there is not."""
+    """Build the job of one setting, with the seed if its stage takes one. Raises ConfigError for an unknown stage or option."""
     stage = str(setting.pop("stage", "student"))
     kind = registry.plugin("stages", stage, "stage").Config
     if not hasattr(kind, "resolved"):
@@ -53,9 +55,9 @@ def job(setting: dict[str, Any], seed: int) -> Job:
 
 
 def run_all(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
-    """Run the jobs, with a progress bar that shows the time left: the results in the order of the jobs, and what went wrong.
+    """Run the jobs under a progress bar; return the results in the order of the jobs, and the failures.
 
-    A training that comes to nothing does not stop the others; any other error does.
+    A failed training does not stop the other jobs; any other error does.
     """
     found: dict[Any, Result] = {}
     failed: list[FailedTrainingError] = []
@@ -78,7 +80,7 @@ def run_all(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The bar speaks for the stages while it moves."""
+    """Silence stage logging while the progress bar is shown."""
     level = LOG.level
     LOG.setLevel(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""One run of a sweep: a stage with its options, and what comes of it here."""
+"""Jobs of a sweep: a stage with its options, run in this process."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """One stage to run."""
+    """A stage to run, with its Config."""
 
     stage: str
     config: Any
 
     def run(self) -> Result:
-        """Its result. Raises FailedTrainingError where the training diverged or does not fit the memory."""
+        """Run the stage. Raises FailedTrainingError if the training diverges or runs out of memory."""
         try:
             found: Result = registry.plugin("stages", self.stage, "stage").run(self.config)
         except RuntimeError as error:
-            if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name alone
+            if type(error).__name__ == "OutOfMemoryError":  # compare by name, to avoid importing torch
                 raise FailedTrainingError(f"{self.stage} does not fit the memory of its device: {error}") from error
             raise
         return found
 
 
 def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
-    """The result, or what went wrong, or None where another process is making something that it needs."""
+    """Run a job and return its result or its error.
+
+    If another process is making a run that the job needs, wait for it (`patient`) or return None.
+    """
     from w2s_mlflow.tracking import session, store
 
     try:
@@ -42,6 +45,6 @@ def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
         return None
     except FailedTrainingError as error:
         error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)  # whose frames would hold the model for as long as the error is kept
+        return error.with_traceback(None)  # its frames would keep the model in memory
     except Exception as error:
         return error

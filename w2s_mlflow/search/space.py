@@ -1,14 +1,14 @@
-"""Searches: Optuna proposes options, students are made with them, and an objective says how good they are.
+"""Hyperparameter searches: Optuna proposes options, students are trained with them, and an objective scores them.
 
-A search file has STAGE, METRIC and DIRECTION (accuracy, maximize), SETTING, the options that are tuned around, `space(trial)`,
-which gives the options of one trial, OBJECTIVE, and, for the objective `proxy`, PROXY, the settings that stand in for the one
-that is tuned. Objectives, each a mean over seeds:
+A search file defines STAGE (default: student), METRIC (accuracy), DIRECTION (maximize), SETTING, the fixed options,
+`space(trial)`, which returns the options of one trial, OBJECTIVE (proxy) and, for the objective `proxy`, PROXY, a list of
+changes to SETTING on which trials are scored instead. Each objective is a mean over seeds (and PROXY):
 
-| objective | what a trial sees | what it may tune |
+| objective | value of a trial | options that may be tuned |
 |---|---|---|
-| agreement | that with the labels trained on, on their validation slice: of a student it rewards imitation | rates and epochs |
-| proxy | `selection/METRIC` of other tasks, or of a smaller pair of models | anything |
-| oracle | `selection/METRIC` of this task and pair: ground truth that nobody has | anything |
+| agreement | agreement with the training labels on their validation slice: rewards a student's imitation | rates and epochs |
+| proxy | `selection/METRIC` of other tasks, or of a smaller pair of models | any |
+| oracle | `selection/METRIC` of this task and pair: ground truth that is not available in practice | any |
 
 Trials are never scored on `test`.
 """
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 OBJECTIVES = ("agreement", "proxy", "oracle")
 DIRECTIONS = ("maximize", "minimize")
 IMITATION_SAFE = {"learning_rate", "epochs", "generative_epochs"}
-"""What may be tuned by agreement with weak labels: nothing that says how closely they are to be followed."""
+"""Options that may be tuned by agreement with weak labels: none sets how closely a student follows the labels."""
 SCORES = ("accuracy", "auroc", "brier", "ece", "agreement", "pgr", "gain")
-"""What a METRIC may be: what stages report of `selection` and `test`."""
+"""Legal values of METRIC: the metrics that stages report on `selection` and `test`."""
 TRUTHFUL = ("supervisor", "ceiling")
-"""The stages whose own labels are ground truth."""
+"""Stages that train on ground truth."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search file says, checked.
+    """The validated contents of a search file.
 
     Attributes:
-        metric: what a trial's value is the mean of.
-        score: what the best setting is held against the default by, on `test`.
-        tuned: the setting that the search is for.
-        settings: what each trial is run on, once per seed: PROXY's, or `tuned` alone.
-        source: the file's text.
+        metric: metric whose mean is a trial's value.
+        score: metric by which the best setting is compared with the default on `test`.
+        tuned: setting to tune.
+        settings: settings that each trial runs, once per seed: PROXY's, or `tuned` alone.
+        source: text of the file.
     """
 
     name: str
@@ -67,16 +67,16 @@ class Search:
     source: str = field(repr=False, default="")
 
     def digest(self, hangs_on: Mapping[str, Any]) -> str:
-        """The digest of all that a trial's value hangs on: what the file says, and what else is given."""
+        """Return the digest of everything that a trial's value depends on: the search file and `hangs_on`."""
         said = [self.source, self.stage, self.objective, self.metric, self.direction, dict(hangs_on)]
         return hashlib.sha256(canonical_json(said).encode()).hexdigest()[:12]
 
 
 def of(name: str, module: ModuleType, source: str, objective: str | None) -> Search:
-    """The search in a file.
+    """Build the search that a file defines.
 
     Raises:
-        ConfigError: it names a stage, an objective or a direction that does not exist, or lacks what its objective needs.
+        ConfigError: the stage, objective, direction or metric is unknown, or the file lacks what its objective needs.
     """
     chosen = str(objective or getattr(module, "OBJECTIVE", "proxy"))
     if chosen not in OBJECTIVES:
@@ -95,16 +95,16 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
     if score not in SCORES:
         raise unknown(f"--sweep {name}: METRIC", score, SCORES)
     metric = f"selection/{score}"
-    if chosen == "agreement":  # of what ground truth trains, agreement with its labels is accuracy
+    if chosen == "agreement":  # trained on ground truth, a model's agreement with its labels is accuracy
         metric = "validation/accuracy" if stage in TRUTHFUL else "validation/best_agreement"
     return Search(name, stage, chosen, metric, score, direction, setting, settings, module.space, source)
 
 
 def proposed(search: Search, trial: optuna.Trial) -> dict[str, Any]:
-    """The options of a trial. Raises ConfigError where the objective may not tune one of them, or its range is none."""
+    """Return a trial's options. Raises ConfigError if `space` fails or proposes an option that must not be tuned."""
     try:
         found = dict(search.space(trial))
-    except Exception as error:  # the file is the user's: whatever is wrong with it is one sentence
+    except Exception as error:  # user code: report any error in one sentence
         raise ConfigError(f"--sweep {search.name}: its space cannot be drawn from: {type(error).__name__}: {error}") from error
     if "seed" in found:
         raise ConfigError(f"--sweep {search.name}: its space must leave the seed to --search-seeds and --seeds")
@@ -116,7 +116,7 @@ def proposed(search: Search, trial: optuna.Trial) -> dict[str, Any]:
 
 
 def value(search: Search, results: Sequence[Result]) -> float:
-    """The objective of one trial, the mean over its runs. Raises ConfigError where a run does not log it."""
+    """Return the objective of a trial, the mean over its runs. Raises ConfigError if a run does not log the metric."""
     if missing := next((result for result in results if search.metric not in result.metrics), None):
         raise ConfigError(
             f"--objective {search.objective} needs {search.metric}, which run {missing.run_id} ({missing.name}) does not log"
@@ -125,10 +125,10 @@ def value(search: Search, results: Sequence[Result]) -> float:
 
 
 def configs(search: Search, given: Mapping[str, Any], seeds: Sequence[int], sizes: Mapping[str, Any]) -> list[Any]:
-    """The Configs of one trial, for each setting and seed; they report what the objective looks at, and never `test`.
+    """Return the Configs of a trial, one per setting and seed; they report the split the objective needs, never `test`.
 
     Raises:
-        ConfigError: the stage has no such option, or not with this value.
+        ConfigError: the stage does not have such an option, or rejects its value.
     """
     kind = registry.plugin("stages", search.stage, "stage").Config
     report = "none" if search.objective == "agreement" else "selection"
@@ -137,7 +137,7 @@ def configs(search: Search, given: Mapping[str, Any], seeds: Sequence[int], size
 
 
 def command(search: Search, given: Mapping[str, Any]) -> str:
-    """What to type for one setting of what is tuned."""
+    """Return the command that runs the tuned setting with these options."""
     chosen = {**search.tuned, **given}
     return " ".join(
         ["python -m w2s_mlflow", search.stage, *(f"{exceptions.flag(name)} {value}" for name, value in chosen.items())]

@@ -1,4 +1,4 @@
-"""Where a study lies: a file in the scratch directory for the processes of one machine, or a database for those of several."""
+"""Storage of studies: a journal file in the scratch directory (one machine) or a database (several machines)."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 BEAT, SILENCE = 30, 120
-"""Seconds between two of Optuna's heartbeats, and without one after which a trial of another machine is taken for dead."""
+"""Seconds between two Optuna heartbeats; seconds without one after which a trial of another machine counts as dead."""
 
 
 def check(url: str | None) -> None:
-    """Raise ConfigError for a storage that no study should lie in. It is not asked whether it is there."""
+    """Raise ConfigError for a storage URL that is not allowed. Does not connect to it."""
     if url is None:
         return
     import sqlalchemy.exc
 
     rule = "the URL of a database server, such as postgresql+psycopg2://user@host/name"
     try:
-        parts = sqlalchemy.make_url(url)  # what it takes for the password is the password
+        parts = sqlalchemy.make_url(url)  # SQLAlchemy decides which part is the password
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise must("storage", rule, shown(url)) from None
     if not parts.drivername.startswith(("postgresql", "mysql")):
         raise must("storage", rule, shown(url))
     if parts.password is not None or any("pass" in name.lower() for name in parts.query):
-        # It would stand in the run that `mlflow run` makes, and in the list of processes.
+        # It would show in the run that `mlflow run` creates, and in the list of processes.
         raise must("storage", "without its password: set PGPASSWORD, or use ~/.pgpass", shown(url))
 
 
 def shown(url: str) -> str:
-    """A URL for people, without its password."""
+    """Return the quoted URL without its password, for messages."""
     from w2s_mlflow.tracking.backend.error_messages import masked
 
     return repr(masked(url))
 
 
 def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
-    """The storage that `url` names; without one, the journal of the study of this name.
+    """Open the storage at `url`, or without a URL the journal file of the study `name`.
 
     Args:
-        again: called with a trial of another machine whose heart is silent, once it is called failed.
+        again: callback for a trial of another machine with a stale heartbeat, after it is marked as failed.
 
     Raises:
         SQLAlchemyError, ImportError: the database cannot be reached, or its driver is missing.
@@ -70,18 +70,18 @@ def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTria
     beats: dict[str, Any] = {"heartbeat_interval": BEAT, "grace_period": SILENCE, "heartbeat_stale_trial_callback": again}
     try:
         return RDBStorage(url, how, **beats)
-    except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError):  # another process has just made the tables
+    except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError):  # another process has just created the tables
         return RDBStorage(url, how, **beats)
 
 
 def journal(name: str) -> Path:
-    """The file of a study on this machine alone."""
+    """Return the path of a study's journal file on this machine."""
     return scratch.cache_path("studies") / f"{name}.log"
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Inside, Optuna does not warn that what is used of it, heartbeats, pruner or sampler, is new."""
+    """Suppress Optuna's warnings that its heartbeats, pruners and samplers are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -89,13 +89,13 @@ def quietly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def heartbeat(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
-    """Inside, a thread tells a database that these trials of this process live."""
+    """Send heartbeats for these trials of this process from a thread, if the storage is a database, until the block ends."""
     storage, stop = study._storage, threading.Event()
 
     def beat() -> None:
         while not stop.wait(BEAT):
             for trial_id in trial_ids():
-                with contextlib.suppress(Exception):  # a database that does not answer is asked again next time
+                with contextlib.suppress(Exception):  # retry at the next heartbeat
                     storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
 
     thread = threading.Thread(target=beat, name="heartbeats of trials", daemon=True)

@@ -1,8 +1,8 @@
-"""A study: Optuna's trials, kept where any number of processes can bring them to an end together.
+"""Optuna studies that any number of processes work on together.
 
-It lies in a journal file in the scratch directory, for the processes of one machine, or in a database, for those of several
-(`--storage`). A trial whose process is gone is called failed, and its options are tried again: what was finished of its runs
-is reused. Which process of this machine lives is looked up; of others Optuna's heartbeats tell, which a database keeps.
+A study is stored in a journal file in the scratch directory (one machine) or in a database (several machines, `--storage`). A
+trial whose process is dead is marked as failed; its options are tried again, and its finished runs are reused. Dead processes
+of this machine are detected directly, those of other machines by Optuna's heartbeats in the database.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 TRIALS = 20
 OWNER, GIVEN, RUN, USED = "worker", "options", "run_id", "used_run_ids"
-"""What a trial notes of itself: its process, its options, its run, and the runs that its value is the mean of."""
+"""User attributes of a trial: its process, its options, its run, and the runs that its value is the mean of."""
 ERROR, WITHDRAWN = "error", "withdrawn"
-"""Of a failed trial: why its options come to nothing; or that it was one too many, and never began."""
+"""User attributes of a failed trial: the error of its training; whether it was withdrawn as surplus before it began."""
 HANGS_ON, EXHAUSTED = "hangs_on", "exhausted"
-"""What a study notes of itself: the digest of all that its values hang on; that its space holds no other options."""
+"""User attributes of a study: the digest of everything its values depend on; whether its space is exhausted."""
 YOUNG = 60.0
-"""Seconds that a new trial may have no owner yet."""
+"""Seconds that a new trial may exist without an owner before it counts as dead."""
 
 
 @dataclass(frozen=True)
 class StudyTarget:
-    """What a study is brought to, and how.
+    """The target of a study, and how to reach it.
 
     Attributes:
-        trials: how many trials are to end; None: all there are, of a space that is searched as a grid.
-        seconds: after which none is begun any more.
+        trials: number of trials to finish; None: all options of the space, with the grid sampler.
+        seconds: time after which no trial starts; None: no limit.
     """
 
     study: str | None = None
@@ -57,19 +57,19 @@ class StudyTarget:
     seed: int = 0
 
     def limit(self) -> int:
-        """The number of trials, as one that can be compared with."""
+        """Return the number of trials as an integer: sys.maxsize for no limit."""
         return sys.maxsize if self.trials is None else self.trials
 
 
 def opened(search: Search, wanted: StudyTarget, digest: str, runs: int) -> optuna.Study:
-    """The study, made where there is none.
+    """Open the study, or create it.
 
     Args:
-        digest: of all that its values hang on.
-        runs: how many runs a trial is made of.
+        digest: digest of everything that its values depend on.
+        runs: number of runs per trial.
 
     Raises:
-        ConfigError: the storage is out of reach, or holds a study of this name whose values hang on something else.
+        ConfigError: the storage cannot be reached, or holds a study of this name with another digest.
     """
     study = _reached(search, wanted, digest, make=True)
     assert study is not None
@@ -79,7 +79,7 @@ def opened(search: Search, wanted: StudyTarget, digest: str, runs: int) -> optun
 
 
 def _reached(search: Search, wanted: StudyTarget, digest: str, *, make: bool) -> optuna.Study | None:
-    """The study; where there is none, a new one if it is to be made."""
+    """Open the study; if it does not exist, create it (`make`) or return None."""
     import optuna
     import sqlalchemy.exc
 
@@ -122,10 +122,12 @@ def _pruner(name: str, runs: int) -> BasePruner:
 
 
 def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by how many before it count: a study that was stopped draws what one that was not does.
+    """Return the sampler of one trial, seeded by the number of trials before it that count.
+
+    A resumed study thus draws the same options as an uninterrupted one.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: the sampler is unknown.
     """
     import optuna
 
@@ -141,26 +143,26 @@ def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of those that are wanted: not if its options are tried again by another."""
+    """Return whether a trial counts towards the limit. Failed trials without ERROR do not: they are retried or withdrawn."""
     from optuna.trial import TrialState
 
     return trial.state != TrialState.FAIL or ERROR in trial.user_attrs
 
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that have come to an end: with a value, pruned, or failed for good."""
+    """Return the finished trials: complete, pruned, or failed for good."""
     return [trial for trial in study.get_trials(deepcopy=False) if counts(trial) and trial.state.is_finished()]
 
 
 def under_way(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that some process is at."""
+    """Return the trials that any process is running."""
     from optuna.trial import TrialState
 
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def below_trial_limit(study: optuna.Study, wanted: StudyTarget) -> bool:
-    """Whether one more trial may be begun."""
+    """Return whether one more trial may start."""
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
@@ -170,9 +172,9 @@ def below_trial_limit(study: optuna.Study, wanted: StudyTarget) -> bool:
 
 
 def ask(study: optuna.Study, search: Search, wanted: StudyTarget) -> tuple[optuna.Trial, dict[str, Any]] | None:
-    """The next trial and its options, owned by this process; None where it would be one too many.
+    """Start the next trial, owned by this process; return it with its options, or None if it would be one too many.
 
-    Whether it is, is only known once it has a number: other processes may ask at the same time.
+    Other processes may ask at the same time, so a trial must be created before its number shows whether it is one too many.
 
     Raises:
         ConfigError: the space cannot be drawn from.
@@ -205,17 +207,17 @@ def _drawn(study: optuna.Study, search: Search, wanted: StudyTarget, trial: optu
         with search_storage.quietly():
             return space.proposed(search, trial)
     finally:
-        study.sampler = drawing("random", 0, 0)  # the one for grids would stop a loop of Optuna's that there is not
+        study.sampler = drawing("random", 0, 0)  # BruteForceSampler calls study.stop(), an error outside optimize()
 
 
 def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
-    """Call a trial failed, and have its options tried again; nothing where another process has done so."""
+    """Mark a trial as failed and enqueue its options again, unless another process has done so."""
     if tell(study, number) and params:
         study.enqueue_trial(dict(params))
 
 
 def tell(study: optuna.Study, number: int, value: float | None = None, state: str = "fail") -> bool:
-    """End a trial as complete with a value, pruned or failed; False where another process has taken its owner for dead."""
+    """End a trial as complete (with a value), pruned or failed; return False if another process has already ended it."""
     import optuna
 
     try:
@@ -226,13 +228,13 @@ def tell(study: optuna.Study, number: int, value: float | None = None, state: st
 
 
 def _again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """What Optuna does with a trial whose heart is silent."""
+    """Callback for trials with a stale heartbeat: enqueue their options again."""
     if trial.params:
         study.enqueue_trial(trial.params)
 
 
 def cleanup_once(study: optuna.Study) -> None:
-    """Call the trials of dead processes failed, end their runs, and have their options tried again."""
+    """Mark the trials of dead processes as failed, end their runs, and enqueue their options again."""
     import optuna
 
     from w2s_mlflow.tracking import heartbeat
@@ -250,7 +252,7 @@ def cleanup_once(study: optuna.Study) -> None:
 
 
 def rehearsed(search: Search, wanted: StudyTarget, digest: str) -> list[dict[str, Any]]:
-    """As many options drawn at random as the study lacks trials, and for the best one: how many there are, of which kind."""
+    """Draw placeholder options, at random or from the grid: one set per missing trial, and one more for the best trial."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -264,14 +266,14 @@ def rehearsed(search: Search, wanted: StudyTarget, digest: str) -> list[dict[str
 
 
 def looks(study: optuna.Study, search: Search) -> int:
-    """How many scores on the ground truth of `selection` the trials that ended have seen."""
+    """Return how many scores on the ground truth of `selection` the finished trials have used."""
     if search.objective == "agreement":
         return 0
     return sum(len(trial.user_attrs.get(USED, ())) for trial in ended(study))
 
 
 def best(study: optuna.Study) -> dict[str, Any]:
-    """The options of the best trial. Raises ConfigError where all have failed."""
+    """Return the options of the best trial. Raises ConfigError if all trials failed."""
     from optuna.trial import TrialState
 
     trials = ended(study)

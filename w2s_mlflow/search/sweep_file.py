@@ -1,4 +1,4 @@
-"""The file of a grid or a search, by its name or path; and seeds as they are written."""
+"""Sweep files: load a grid or a search by name or path; parse seeds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FOLDER = Path(__file__).parents[2] / "sweeps"
 
 
 def read(name: str) -> ModuleType:
-    """The module `sweeps/NAME.py`, or the file NAME.
+    """Load `sweeps/NAME.py`, or the .py file at the path NAME, as a module.
 
     Raises:
-        ConfigError: there is none, it cannot be read, or it defines neither a grid nor a search.
+        ConfigError: the file does not exist or cannot be loaded, or does not define exactly one of a grid and a search.
     """
     file = path(name)
     spec = importlib.util.spec_from_file_location("sweep_settings", file)
@@ -23,7 +23,7 @@ def read(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the file is the user's: whatever is wrong with it is one sentence
+    except (Exception, SystemExit) as error:  # user code: report any error in one sentence
         raise ConfigError(f"--sweep {name}: {file.name} cannot be read: {type(error).__name__}: {error}") from error
     settings = getattr(module, "SETTINGS", None)
     if (settings is not None) == hasattr(module, "space") or (settings is not None and not _is_grid(settings)):
@@ -34,14 +34,14 @@ def read(name: str) -> ModuleType:
 
 
 def _is_grid(settings: object) -> bool:
-    """Whether it is a list of one dictionary or more, from names to values."""
+    """Return whether `settings` is a non-empty list of dictionaries with strings as keys."""
     if not isinstance(settings, (list, tuple)) or not settings:
         return False
     return all(isinstance(setting, dict) and all(isinstance(name, str) for name in setting) for setting in settings)
 
 
 def parse_seeds(text: str, option: str = "seeds") -> list[int]:
-    """`0..4` or `0,3,7` as numbers. Raises ConfigError for anything else."""
+    """Parse seeds written as `0..4` or `0,3,7`. Raises ConfigError for anything else."""
     try:
         first, dots, last = text.partition("..")
         found = list(range(int(first), int(last) + 1)) if dots else [int(part) for part in text.split(",")]
@@ -53,7 +53,7 @@ def parse_seeds(text: str, option: str = "seeds") -> list[int]:
 
 
 def path(name: str) -> Path:
-    """Where the file lies. Raises ConfigError where there is none."""
+    """Return the path of a sweep file. Raises ConfigError if it does not exist."""
     if name.endswith(".py"):
         if Path(name).is_file():
             return Path(name)

@@ -1,7 +1,7 @@
-"""The trials of a study that this process has under way: each a run of its own that links to the runs its value is the mean of.
+"""Trials of a study that run in this process; each has a run of its own, linked to the runs that its value is the mean of.
 
-A trial is made of several runs, one for each setting and seed of its search. They are made in any order, and reported in
-theirs, so that a pruner compares the same runs of two trials.
+A trial consists of one run per setting and seed of its search. The runs end in any order but are reported in a fixed order, so
+that a pruner compares the same runs of two trials.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "slice", "intermediate_values")
 BY_NUMBER = ("optimization_history", "intermediate_values")
-"""Plots over the numbers of trials, or of their runs."""
+"""Plots with the numbers of trials, or of their runs, on the x-axis."""
 STATE = "w2s.trial_state"
 PAUSE, ROUND = 1.0, 10.0
-"""Seconds between two looks at what other processes have done, and between two rounds for trials of dead ones."""
+"""Seconds between two polls of other processes' trials, and between two clean-ups of dead processes' trials."""
 
 Jobs = Callable[[Mapping[str, Any]], Sequence[Job]]
 
 
 def run(study: optuna.Study, search: Search, wanted: StudyTarget, jobs: Jobs, workers: Workers) -> None:
-    """Bring the study to what is wanted, with whoever else is at it. Ctrl-C leaves what is under way to be tried again.
+    """Run trials, with other processes, until the study reaches its target. Trials stopped by Ctrl-C are retried later.
 
     Args:
-        jobs: the runs that a trial with these options is made of.
+        jobs: returns the runs of a trial with these options.
 
     Raises:
-        ConfigError: a trial cannot be made of the space, or does not log its objective; the study stays usable.
+        ConfigError: a trial cannot be built from the space, or does not log its objective; the study stays usable.
     """
     from tqdm import tqdm
 
@@ -64,7 +64,7 @@ def run(study: optuna.Study, search: Search, wanted: StudyTarget, jobs: Jobs, wo
 
 @dataclass
 class _Trial:
-    """One trial under way."""
+    """A running trial."""
 
     trial: optuna.Trial
     open: contextlib.ExitStack
@@ -75,13 +75,13 @@ class _Trial:
     reported: int = 0
 
     def close(self, error: BaseException | None = None) -> None:
-        """End its run: finished, or as the error says."""
+        """End the trial's run, as finished or with an error."""
         self.open.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 
 @dataclass
 class _TrialLoop:
-    """The loop over trials."""
+    """The loop over this process's trials."""
 
     study: optuna.Study
     search: Search
@@ -96,11 +96,11 @@ class _TrialLoop:
     shown: float = -math.inf
 
     def trial_ids(self) -> list[int]:
-        """As the storage knows the trials that are under way here."""
+        """Return the storage ids of the trials that run here."""
         return [each.trial._trial_id for each in list(self.mine.values())]
 
     def run(self) -> None:
-        """Begin trials and take what comes of their runs, until there are as many as wanted."""
+        """Start trials and collect the results of their runs until the study reaches its target."""
         while True:
             self.look_round()
             while self.workers.pending < self.workers.count and self.begin():
@@ -114,13 +114,13 @@ class _TrialLoop:
                 return
 
     def look_round(self) -> None:
-        """Once in a while, see to the trials of dead processes."""
+        """Clean up the trials of dead processes, at most once in ROUND seconds."""
         if time.monotonic() - self.looked > ROUND:
             self.looked = time.monotonic()
             study.cleanup_once(self.study)
 
     def others(self) -> bool:
-        """Whether there is something to wait for: trials of other processes, unless the time is over."""
+        """Wait for other processes; return False if the time is over or the study has no running or further trial."""
         if self.over() or not (study.under_way(self.study) or study.below_trial_limit(self.study, self.wanted)):
             return False
         self.say("waiting for other processes")
@@ -128,11 +128,11 @@ class _TrialLoop:
         return True
 
     def over(self) -> bool:
-        """Whether the time in which trials are begun is over."""
+        """Return whether the time for starting trials is over."""
         return self.wanted.seconds is not None and time.monotonic() - self.began > self.wanted.seconds
 
     def begin(self) -> bool:
-        """Whether one more trial was begun."""
+        """Start one more trial, if the limits allow it; return whether one was started."""
         from w2s_mlflow.tracking import recorder
 
         if self.over() or not study.below_trial_limit(self.study, self.wanted):
@@ -156,9 +156,9 @@ class _TrialLoop:
         return True
 
     def take(self, number: int, place: int, found: Result | Exception) -> None:
-        """What came of one run of a trial."""
+        """Handle the result or the error of one run of a trial."""
         if (trial := self.mine.get(number)) is None:
-            return  # it was pruned meanwhile
+            return  # the trial has already ended
         if isinstance(found, FailedTrainingError):
             self.fail(trial, found)
         elif isinstance(found, Exception):
@@ -174,7 +174,7 @@ class _TrialLoop:
                 raise
 
     def report(self, trial: _Trial) -> None:
-        """Report what is known without a gap; with the last run the trial ends, and before where it is pruned."""
+        """Report the results without a gap so far; end the trial after its last run, or earlier if it is pruned."""
         while trial.reported in trial.found:
             mean = space.value(self.search, [trial.found[place] for place in range(trial.reported + 1)])
             one = space.value(self.search, [trial.found[trial.reported]])
@@ -187,12 +187,12 @@ class _TrialLoop:
                 return self.end(trial, mean, "pruned")
 
     def prunes(self, trial: _Trial) -> bool:
-        """Whether the rest of a trial is not worth its time."""
+        """Return whether the pruner stops the trial."""
         with storage.quietly():
             return self.wanted.pruner != "none" and trial.trial.should_prune()
 
     def end(self, trial: _Trial, value: float, state: str) -> None:
-        """A trial is complete or pruned: its run says so, then the study."""
+        """End a trial as complete or pruned: first its run, then the trial in the study."""
         from w2s_mlflow.tracking import results
 
         found = [trial.found[place] for place in range(trial.reported)]
@@ -206,7 +206,7 @@ class _TrialLoop:
         study.tell(self.study, trial.trial.number, value if state == "complete" else None, state)
 
     def fail(self, trial: _Trial, error: FailedTrainingError) -> None:
-        """The options of a trial come to nothing; the search goes on."""
+        """End a trial whose training failed; the search goes on."""
         trial.recording.tags[STATE] = "failed"
         trial.recording.note(f"{trial.note} Failed: {error}.")
         trial.close(error)
@@ -215,7 +215,7 @@ class _TrialLoop:
         study.tell(self.study, trial.trial.number)
 
     def lose(self, trial: _Trial, error: Exception) -> None:
-        """A trial ends for a reason that will end all others: with what the user asked for it is not tried again."""
+        """End a trial after a ConfigError without a retry. Other errors leave the trial to `abandon`."""
         if isinstance(error, ConfigError):
             trial.close(error)
             self._forget(trial)
@@ -226,19 +226,19 @@ class _TrialLoop:
         self.workers.drop(lambda key: key[0] == trial.trial.number)
 
     def abandon(self, error: BaseException) -> None:
-        """Leave what is under way to be tried again, by the next process or the next time."""
+        """Give up the running trials, so that another process or a later start retries them."""
         for trial in self.mine.values():
-            with contextlib.suppress(Exception):  # the server or the database may be what went wrong
+            with contextlib.suppress(Exception):  # the server or the database may have caused the error
                 trial.close(error)
                 study.fail_and_requeue(self.study, trial.trial.number, trial.trial.params)
         self.mine.clear()
 
     def say(self, what: str) -> None:
-        """Show what is being done or waited for."""
+        """Show the current activity beside the progress bar."""
         self.bar.set_description_str(what)
 
     def show(self) -> None:
-        """Show how far the study is, whoever has brought it there."""
+        """Show the progress of the study, including the trials of other processes."""
         import optuna
 
         self.shown = time.monotonic()
@@ -256,7 +256,7 @@ class _TrialLoop:
 
 
 def draw(study: optuna.Study, search: Search, directory: Path) -> None:
-    """Write the table of trials, and Optuna's plots as far as there are trials enough for them."""
+    """Write the table of trials, and those of Optuna's plots that the number of trials allows."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
     from optuna.visualization import matplotlib as plots
@@ -264,7 +264,7 @@ def draw(study: optuna.Study, search: Search, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
     for name in PLOTS:
-        with storage.quietly(), contextlib.suppress(ValueError, RuntimeError):  # one trial, or one value only
+        with storage.quietly(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or a single value
             named = {} if name == "intermediate_values" else {"target_name": search.metric}
             getattr(plots, f"plot_{name}")(study, **named)
             if name in BY_NUMBER:

@@ -1,4 +1,4 @@
-"""The life of a worker: a process that makes the runs which are handed to it, on its own GPU or share of the cores."""
+"""Worker process: runs the jobs that it receives, on its GPU and its share of the CPU cores."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ LOADED = (
         "w2s_mlflow.tracking.store",
     ),
 )
-"""What a worker needs at any rate: torch and MLflow come with it, which take longer to load than a small model to train."""
+"""Modules that every worker needs. They import torch and MLflow, which takes longer than training a small model."""
 
 
 def context() -> Any:
-    """How workers are started: forked off a process that has loaded what all need, and opened, computed and asked nothing.
+    """Return the multiprocessing context: workers fork from a server process that has only imported LOADED (Linux), else spawn.
 
-    A fork of this process would share MLflow's sockets, torch's threads and locks.
+    A fork of this process would share MLflow's sockets and torch's threads and locks.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -54,19 +54,19 @@ def serve(
     parent: str | None,
     since: int,
 ) -> None:
-    """A worker's life: jobs come and what came of them goes through the connection, until its other end is closed.
+    """Run jobs received through the connection and send back their results, until the other end is closed.
 
     Args:
-        environment: that of the process which hires it; what it is forked off may be older.
-        place: its number among the `count` workers.
-        gpus: those that are shared out, as CUDA_VISIBLE_DEVICES names them.
-        parent: the run under which its own are filed.
+        environment: environment variables of the parent process; those of the fork server may be outdated.
+        place: index of this worker among the `count` workers.
+        gpus: GPUs to share out, as named in CUDA_VISIBLE_DEVICES.
+        parent: id of the run under which the worker's runs are filed.
         since: results from before this time, in ms, are not reused; 0 reuses all.
     """
     os.environ.clear()
     os.environ.update(environment)
     _settle_down(place, count, gpus)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent says when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent stops the workers
     signal.signal(signal.SIGTERM, _stopped)
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         from w2s_mlflow.tracking import session
@@ -76,7 +76,7 @@ def serve(
                 job, patient = connection.recv()
                 found = jobs.run_job(job, patient, lambda text: connection.send(("says", text)))
                 connection.send(("ended", _portable(found)))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # already ending
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:
@@ -84,19 +84,19 @@ def _stopped(number: int, frame: FrameType | None) -> None:
 
 
 def _portable(found: Result | Exception | None) -> Result | Exception | None:
-    """An error with its traceback as a note, which would be lost on the way; as plain text where it would be lost, too."""
+    """Prepare an error for pickling: append its traceback as a note; if it cannot be pickled, convert it to plain text."""
     if not isinstance(found, Exception) or isinstance(found, exceptions.ConfigError):
         return found
     found.add_note("".join(traceback.format_exception(found)))
     try:
         ForkingPickler.loads(ForkingPickler.dumps(found))
-    except Exception:  # whatever an error of a library does when it is taken apart
+    except Exception:  # pickling a library's error may raise anything
         return RuntimeError("\n".join([str(found), *found.__notes__]))
     return found
 
 
 def _settle_down(place: int, count: int, gpus: list[str]) -> None:
-    """Take one GPU, or a share of the cores. To be called before torch computes anything."""
+    """Bind this process to one GPU, if there are any, and to its share of the cores. Call before torch computes anything."""
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
     if sys.platform == "linux":
@@ -108,7 +108,7 @@ def _settle_down(place: int, count: int, gpus: list[str]) -> None:
 
 
 def cores(place: int, count: int, every: list[int]) -> list[int]:
-    """The cores of one of `count` workers: shares differ by one at most; of more workers than cores several have one."""
+    """Return the cores of one of `count` workers: shares differ by one at most; workers in excess of the cores share them."""
     if count >= len(every):
         return [every[place % len(every)]]
     return every[place * len(every) // count : (place + 1) * len(every) // count]

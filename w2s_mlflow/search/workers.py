@@ -1,7 +1,7 @@
-"""Who makes the runs of a sweep: this process, or several of this machine, each with its own GPU or its share of the cores.
+"""Worker pools that run the jobs of a sweep: this process, or several, each with a GPU, if any, and a share of the cores.
 
-A job that needs what another process is making is put off once, while there are others, and then waits. One whose process
-is killed is given to a new process, which goes on from its checkpoint.
+A job that needs a run which another process is making goes to the end of the queue once, and then waits for that run. A job
+whose process is killed is given to a new process, which resumes from the checkpoint.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 LOOK = 1.0
-"""Seconds after which whoever asks for what has ended is answered at the latest, where other processes do the work."""
+"""Maximum seconds that `ended` blocks while worker processes run the jobs."""
 GRACE = 15.0
-"""Seconds in which a process that is told to stop keeps its checkpoint; it is then killed."""
+"""Seconds that a process has to save its checkpoint after SIGTERM; it is then killed."""
 LIVES = 3
-"""How many processes a job may cost before it is called failed."""
+"""Number of killed processes after which a job counts as failed."""
 
 
 class Workers(Protocol):
-    """Those who take jobs, and give back results in the order in which they end."""
+    """Pool that takes jobs and returns their results in the order in which they end."""
 
     count: int
 
     @property
     def pending(self) -> int:
-        """How many jobs are waiting or under way."""
+        """Return the number of waiting and running jobs."""
 
     def add(self, key: Hashable, job: Job) -> None:
-        """Take a job, which `ended` will name by its key."""
+        """Queue a job; `ended` returns its result with this key."""
 
     def drop(self, unwanted: Callable[[Any], bool]) -> None:
-        """Forget the jobs that have not begun and whose key is unwanted."""
+        """Remove the queued jobs with an unwanted key."""
 
     def ended(self, say: Say) -> list[Ended]:
-        """What has ended since, perhaps nothing; what is waited for meanwhile is said to `say`."""
+        """Return the results since the last call, possibly none; report progress to `say`."""
 
 
 @contextlib.contextmanager
 def worker_pool(count: int) -> Iterator[Workers]:
-    """This process alone for a count of 1, else so many others, which end with the block."""
+    """Yield this process as the pool for a count of 1, else a pool of worker processes that stop when the block ends."""
     if count == 1:
         yield _InlinePool()
         return
@@ -67,7 +67,7 @@ def worker_pool(count: int) -> Iterator[Workers]:
 
 @dataclass
 class _Waiting:
-    """A job in the queue; a patient one waits for what it needs."""
+    """A job with its key; a patient job waits for the runs that it needs."""
 
     key: Hashable
     job: Job
@@ -76,7 +76,7 @@ class _Waiting:
 
 
 class _Queue:
-    """The jobs that have not begun."""
+    """Queue of the jobs that have not started."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -94,7 +94,7 @@ class _Queue:
 
 
 class _InlinePool(_Queue):
-    """This process, one job after the other."""
+    """Pool that runs one job after the other in this process."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -121,7 +121,7 @@ class _Worker:
 
 
 class _ProcessPool(_Queue):
-    """Processes of this machine; each makes one job at a time."""
+    """Pool of processes on this machine, each of which runs one job at a time."""
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
@@ -137,7 +137,7 @@ class _ProcessPool(_Queue):
         arguments = (there, dict(os.environ), place, self.count, self.gpus, *self.context)
         process = context.Process(target=worker_process.serve, args=arguments, name=f"worker {place}", daemon=True)
         process.start()
-        there.close()  # so that the end of the process is seen as the end of what it says
+        there.close()  # so that recv() raises EOFError when the process ends
         return _Worker(process, here)
 
     @property
@@ -148,7 +148,7 @@ class _ProcessPool(_Queue):
         for worker in self.workers:
             if worker.busy is None and self.queue:
                 worker.busy = self.queue.popleft()
-                with contextlib.suppress(BrokenPipeError):  # its end is found below
+                with contextlib.suppress(BrokenPipeError):  # a dead worker is detected below
                     worker.connection.send((worker.busy.job, worker.busy.patient))
         heard = wait([worker.connection for worker in self.workers], LOOK)
         places = [place for place, worker in enumerate(self.workers) if worker.connection in heard]
@@ -171,7 +171,7 @@ class _ProcessPool(_Queue):
         return waiting.key, said
 
     def _died(self, place: int) -> Ended | None:
-        """A process that was killed has another in its place; the job is tried again first, up to LIVES times."""
+        """Replace a dead process; its job is retried first, or returned as failed after LIVES deaths."""
         worker = self.workers[place]
         worker.process.join()
         waiting, self.workers[place] = worker.busy, self._start(place)
@@ -185,7 +185,7 @@ class _ProcessPool(_Queue):
         return waiting.key, FailedTrainingError(f"{waiting.job.stage}: the process that made it {how}, {LIVES} times")
 
     def stop(self) -> None:
-        """End the processes; those that are at work keep their checkpoints, the others end as nothing more can come."""
+        """Stop the processes: busy ones save their checkpoints, idle ones end as their connection closes."""
         for worker in self.workers:
             worker.connection.close()
             if worker.busy:
@@ -198,7 +198,7 @@ class _ProcessPool(_Queue):
 
 
 def _gpus() -> list[str]:
-    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the available GPUs, as named in CUDA_VISIBLE_DEVICES."""
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in given.split(",") if name]
     import torch

@@ -1,1 +1,1 @@
-"""The paper's method, one file per stage; each has a `Config` and `run(Config) -> Result`, and finds the stages it needs."""
+"""Entry points, one file per stage: each has a `Config` and `run(Config) -> Result` and runs the stages it depends on."""

@@ -1,7 +1,7 @@
-"""One round of alignment (Definition 5, eq. 2): its run, found or made.
+"""One round of alignment (Definition 5, eq. 2), found or trained.
 
-From the second round on (stages/align.py) the training asks no judge: a reward model (judges/reward.py) learns from what the
-judge has said of the debates so far, and rewards in its place. On held-out questions the judge itself decides.
+From the second round on (stages/align.py), training uses a reward model (judges/reward.py) instead of the judge, fitted on the
+judge's verdicts so far. On held-out questions the judge itself decides.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ POLICY, REWARD = "policy.safetensors", "reward.json"
 
 @dataclass(frozen=True)
 class _AlignmentInputs:
-    """The runs that a round needs: the weak model, the plain student, and the debates so far with the judge's verdicts."""
+    """Input runs of a round: the weak model, the plain student, and the debates so far with the judge's verdicts."""
 
     weak: Result
     before: Result
@@ -52,10 +52,10 @@ class _AlignmentInputs:
 
 
 def run(config: Config, debates: Sequence[Result] = ()) -> Result:
-    """The aligned model's run of one round, found or made, with what it needs.
+    """Find or train the aligned model of one round, with its inputs.
 
     Args:
-        debates: the runs of the debates so far, one for each round from the second on; none in the first.
+        debates: the debate runs so far, one for each earlier round; empty in the first round.
 
     Raises:
         ConfigError: before anything is written.
@@ -80,7 +80,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
 
 
 def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
-    """The options of the judge, and of the reward model that learns from earlier debates."""
+    """Return the options of the judge and, from the second round on, of the reward model, for the fingerprint."""
     from w2s_mlflow.judges import reward
 
     found = participants.values(config.judge, config.judge_options)
@@ -88,7 +88,7 @@ def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
 
 
 def describe(config: Config) -> str:
-    """What tells the rounds apart, for people: `lambda 0.1 round 2`."""
+    """Return a readable label of the round, such as `lambda 0.1 round 2`."""
     return f"lambda {config.lam:g}" + (f" round {config.rounds}" if config.rounds > 1 else "")
 
 
@@ -109,7 +109,7 @@ def _note(config: Config, others: _AlignmentInputs) -> str:
 
 
 def _reported(found: Result, config: Config, cut: Split, others: _AlignmentInputs) -> Result:
-    """The scored run, with the plain student's accuracy beside its own."""
+    """Score the run and attach the plain student's accuracy as `<split>/before_accuracy`."""
     from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
@@ -124,12 +124,12 @@ def _reported(found: Result, config: Config, cut: Split, others: _AlignmentInput
 
 
 def weak(config: Config) -> Result:
-    """The supervisor, its weights kept."""
+    """Find or train the supervisor, with its model kept."""
     return supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"keep_model": "always"}))
 
 
 def _before(config: Config) -> Result:
-    """The plain student, which an aligned model is compared with."""
+    """Find or train the plain student, the baseline of the aligned model."""
     own = {name: getattr(config, name) for name in (*OF_STUDENT, "early_stopping")}
     kept = {"keep_model": "always", "ceiling": "none"}
     return student.run(student.Config(**own, **config.shared() | kept))
@@ -156,7 +156,7 @@ def _make(config: Config, cut: Split, others: _AlignmentInputs, fingerprint: str
 
 
 def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
-    """The reward model of the judge's verdicts so far, kept as an artifact; None in the first round."""
+    """Fit the reward model on the judge's verdicts so far and save it as an artifact; None in the first round."""
     from w2s_mlflow.judges import reward
 
     if not debates:
@@ -167,7 +167,7 @@ def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
 
 
 def _arguing(config: Config, head: Head, asked: Sequence[Example], weak_head: Head, learned: Reward | None) -> Arguing:
-    """The debates of the training questions; the policy is attached to the head, so that it is learned and kept with it."""
+    """Set up the debates on the training questions; attaches the policy to the head, which trains and checkpoints it."""
     from w2s_mlflow.explainers import extractive
 
     policy = extractive.Policy(head.model.config.hidden_size, config.seed).to(next(head.parameters()).device)
@@ -189,7 +189,7 @@ def _arguing(config: Config, head: Head, asked: Sequence[Example], weak_head: He
 
 
 def _weak_sides(config: Config, weak: DebaterModel) -> list[Side]:
-    """What the weak side claims and shows of each question."""
+    """Return the weak side's claim and evidence for each question."""
     random = streams.torch_generator(config.seed, streams.OPPONENT_EVIDENCE)
     own = _debater(config, WEAK, config.opponent, weak, random)
     quiet = Debater(STRONG, weak.decisions_N, None)
@@ -209,7 +209,7 @@ def _judge(config: Config, weak: DebaterModel) -> Judge:
 
 
 def policy_of(found: Result, head: Head) -> Policy | None:
-    """The policy of an aligned model, on its head's device; None of one with lambda = 0, which has none."""
+    """Load the policy of an aligned model to its head's device; None for lambda = 0, which trains no policy."""
     from safetensors.torch import load_file
 
     from w2s_mlflow.explainers import extractive
@@ -236,19 +236,19 @@ def _compare(
     fingerprint: str,
     recorder: Recorder,
 ) -> None:
-    """Debate the held-out questions with the plain student, which draws evidence at random, and with the aligned one.
+    """Run the debates on held-out questions, with the plain student (random evidence) and with the aligned model.
 
     Args:
-        minds: the weak model, the plain student ("before") and the aligned one ("after") with their decisions on `asked`.
-        learned: the reward model of a later round, which is asked, too, so that it is seen whether the judge agrees with it.
-        fingerprint: of this run; what its judge has said is kept by it, should the judge fail in the middle.
+        minds: the weak model, the plain student ("before") and the aligned model ("after"), with their decisions on `asked`.
+        learned: the reward model of a later round; it also judges, to measure its agreement with the judge.
+        fingerprint: this run's; it names the files that keep the verdicts in case the judge fails midway.
     """
     from w2s_mlflow import stats
 
     other = minds[WEAK]
     said: dict[str, Verdicts] = {}
     for when in ("before", "after"):
-        # The same draws before and after: what differs is the model.
+        # Use the same draws before and after, so that only the model differs.
         draws = [streams.torch_generator(config.seed, streams.COMPARED_EVIDENCE, side) for side in (0, 1)]
         strong = _debater(config, STRONG, "random" if minds[when].policy is None else "policy", minds[when], draws[0])
         weak = _debater(config, WEAK, config.opponent, other, draws[1])

@@ -1,22 +1,22 @@
-"""Algorithm 1, step 5: the strong model learns weak labels, and to explain so that a judge prefers it (Definition 5, eq. 2).
+"""Algorithm 1, step 5: the strong model learns weak labels and which evidence convinces a judge (Definition 5, eq. 2).
 
-The paper prints "+ D" under an argmin while it calls D a reward to raise: minimised is L(f_S'(q), f_W(q)) - lambda D. The first
-term is a plain student's; the second moves a policy over evidence, which reads the model's own hidden states, and the model
-with it, by a policy gradient (debate/policy_gradient.py). With lambda = 0 it is the plain student, to the bit.
+The paper prints "+ D" under an argmin but calls D a reward to maximise; this stage minimises L(f_S'(q), f_W(q)) - lambda D. The
+first term is the loss of a plain student. The second trains a policy that selects evidence from the model's hidden states, and
+the model with it, by policy gradient (debate/policy_gradient.py). With lambda = 0 the result is bit for bit the plain student.
 
-With `--rounds` Algorithm 1 is gone through again and again: the aligned model debates all of `transfer` with its policy, the
-judge decides, a reward model learns from its verdicts so far, and the model is aligned anew, from the start weights, with the
-reward model in the judge's place. Each round's debates and model are runs of their own (_alignment_round.py).
+`--rounds` repeats Algorithm 1: the aligned model debates all of `transfer` with its policy, the judge decides, a reward model
+is fitted on the verdicts so far, and the strong model is aligned again from its initial weights with the reward model as the
+judge. The debates and the model of each round are separate runs (_alignment_round.py).
 
-Metrics: those of a student; by step `align/reward`, the mean D of what is drawn, `align/win_rate`, `align/kl` from the policy's
-start, and two guards against a collapse, `align/entropy` (1: anything may be drawn, 0: always the same) and `align/words` of
-evidence. On held-out questions, on which it was not trained and of which no truth is read: `before/<name>` of the plain
-student, which draws at random, and `after/<name>`, as `debate/<name>` of the stage debate; `align/gain`, the mean of what D has
-grown by, with its interval over groups. `test/before_accuracy` beside `test/accuracy`. From round 2 on `align/reward` and
-`align/win_rate` are what the reward model says, `before/` and `after/` what the judge says; `after/agreement/<judge>/reward`:
-how often both let the same side win.
+Metrics: those of a student. By step: `align/reward`, the mean D of the draws; `align/win_rate`; `align/kl` from the initial
+policy; and, to detect a collapse, `align/entropy` (1: uniform draws, 0: always the same) and `align/words` of evidence. On
+held-out questions, without training on them or reading their ground truth: `before/<name>` for the plain student, which draws
+evidence at random, and `after/<name>` for the aligned model, with the names of `debate/<name>` in the stage debate;
+`align/gain`, the mean increase of D, with its interval over groups. `test/before_accuracy` next to `test/accuracy`. From round
+2 on, `align/reward` and `align/win_rate` come from the reward model, `before/` and `after/` from the judge;
+`after/agreement/<judge>/reward` is how often both choose the same winner.
 Artifacts: those of a student; `policy.safetensors`; `before/` and `after/`, the debates; from round 2 on `reward.json`, and on
-the last round `tables/rounds_<part>.csv`, win rate, mean D and accuracy by round.
+the last round `tables/rounds_<part>.csv` with win rate, mean D and accuracy by round.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ __all__ = ["VERSION", "Config", "run"]
 
 
 def run(config: Config) -> Result:
-    """The last round's run, found or made, with all it needs. Raises ConfigError before anything is written."""
+    """Find or train the last round's model, with its inputs. Raises ConfigError before anything is written."""
     if config.rounds == 1:
         return _alignment_round.run(config)
-    config = replace(config, keep_model="always")  # the next round debates with it
+    config = replace(config, keep_model="always")  # the next round's debates load it
     found, debates = [_alignment_round.run(config)], list[Any]()
     for number in range(1, config.rounds):
         debates.append(_debates(replace(config, rounds=number), found[-1]))
@@ -52,7 +52,7 @@ def run(config: Config) -> Result:
 
 
 def _debates(config: Config, aligned: Result) -> Result:
-    """The debates of all of `transfer` by the model of a round with its policy, and what the judge says of them."""
+    """Find or run the debates of a round's aligned model with its policy on all of `transfer`, with the judge's verdicts."""
     shared = config.shared() | {"report": "none", "split": "transfer", "questions": None, "explainer": "policy", "traces": 0}
     own = {name: getattr(config, name) for name in (*OF_STUDENT, "pieces", "judge")}
     own["judge_options"] = participants.resolved(config.judge, config.judge_options)
@@ -61,7 +61,7 @@ def _debates(config: Config, aligned: Result) -> Result:
 
 
 def _by_round(found: Sequence[Result], config: Config) -> Result:
-    """The last round's run with `tables/rounds_<part>.csv`."""
+    """Attach `tables/rounds_<part>.csv` to the last round's run."""
     from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
@@ -77,7 +77,7 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
 
 
 def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:
-    """A row for the plain student, round 0, and one for each round; the judge's own words on held-out questions."""
+    """Return one row for the plain student (round 0) and one per round, by the judge's verdicts on held-out questions."""
     part, first = config.report, found[0]
     start = {"round": 0, "run_id": first.tags["w2s.before_run_id"]} | _round_metrics(first, "before", config.judge)
     rows = [start | {"accuracy": first.metrics.get(f"{part}/before_accuracy", math.nan)}]

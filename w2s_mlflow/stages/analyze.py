@@ -1,10 +1,11 @@
-"""From tracked runs to the paper's tables, figures and a report: every number recomputed from stored predictions.
+"""Make the paper's tables, figures and a report from tracked runs, recomputing every number from stored predictions.
 
-Nothing is trained. What does not count (a damaged file, a number that predictions do not give, ...) is named with the rule that
-says so, in the table `excluded_runs` and among the report's caveats. An analysis of the same runs by the same code is reused.
+Nothing is trained. Excluded data (a damaged file, a number that the predictions do not reproduce, and so on) is listed with the
+rule that excludes it, in the table `left_out` and in the report's caveats. An analysis of the same runs by the same code is
+reused.
 
 Artifacts: `report.html`; `tables/<name>.csv`, `.md` and `.tex`; `figures/<name>.png`, `.svg` and an interactive `.html`.
-Metrics: the aggregates `<label>/pgr` and `.../accuracy` over seeds.
+Metrics: aggregates over seeds: `<label>/accuracy`, `<label>/pgr`, `<label>/pgr_low`, `<label>/pgr_high` and `<label>/n`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(config: Config) -> Result:
-    """Analyse finished runs into a run of its own. Raises ConfigError where there is no student or rule among them."""
+    """Analyse finished runs and record the analysis as a run. Raises ConfigError if they include no student or rule."""
     from w2s_mlflow.tracking import store
 
     codes, found = coded_errors.read(config.coded) if config.coded else {}, build.pull(config)

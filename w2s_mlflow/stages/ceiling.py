@@ -1,8 +1,8 @@
-"""The ceiling: the strong model finetuned on the ground truth of the same `transfer` rows that students get weak labels for.
+"""The ceiling: the strong model finetuned on the ground truth of the `transfer` rows that students get weak labels for.
 
-One per (task, strong, seed, size), plain settings, shared by all methods. Its run is tagged `w2s.gold`: no student may
-train on its labels. One that is not much better on its training rows than their most frequent class is tagged
-`w2s.ceiling_failed`. Metrics as for the supervisor.
+There is one per (task, strong, seed, size), with plain settings, shared by all methods. Its run is tagged `w2s.gold`: no
+student may train on its labels. The tag `w2s.ceiling_failed` is `near chance` if its training accuracy is not clearly above the
+share of the most frequent class, else `no`. Metrics as for the supervisor.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 VERSION = 2
 LAUNCHED = True
-"""Several processes may be launched to train it together (docs/launch.md)."""
+"""Whether several processes can train it together (docs/launch.md)."""
 
 
 @checked_dataclass
 class Config(SupervisedTraining):
-    """A strong ceiling."""
+    """Options of a ceiling."""
 
     strong: str = option(default="chess-426k", lookup=models.find)
-    """The strong model."""
+    """Strong model to finetune on ground truth."""
 
     MODEL: ClassVar[str] = "strong"
 
 
 def run(config: Config) -> Result:
-    """The ceiling's run, found or trained. Raises ConfigError before anything is written."""
+    """Find or train the ceiling. Raises ConfigError before anything is written."""
     config, cut = loading.resolve_and_split(config.resolved())
     parts = runs.parts("ceiling", VERSION, config, cut, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
     labels = {"weak": NONE, "strong": config.spec().name, "method": "ceiling"}

@@ -1,17 +1,17 @@
-"""Algorithm 1, steps 1 to 4: student and supervisor argue over unlabelled questions, and a judge decides (Definition 4).
+"""Algorithm 1, steps 1 to 4: student and supervisor debate unlabelled questions before a judge (Definition 4).
 
-Each side decides, and shows evidence for it, some pieces of the question (`--explainer`). The judge sees both claims with their
-evidence, in both orders. Both models are asked for by their options, and found or trained with their weights kept.
+Each side decides and explains its decision, by default with spans of the question (`--explainer`). The judge sees both claims
+with their evidence, in both orders. Both models are found by their options or trained, and their weights are kept.
 
-Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups, `apart_win_rate`, the same where the
-sides disagree, and `preference`, the mean D;
-`disagreements`; `position_bias`, the mean log-odds that the judge gives to the first place, and `by_position`, how often the
-place decides; `no_verdict`, `cost` in tokens, `strong_words` and `weak_words` of evidence; `agreement/<judge>/<judge>`. The
-evaluator adds, on the split that `--report` names, what needs ground truth: `judge_accuracy` where the sides disagree, with
-`judge_brier` and `judge_ece`; `strong_right`, what an always-strong judge would have there; `decided`, how many these are;
-`strong_accuracy`, `weak_accuracy`, `label_accuracy`.
-Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels that the verdicts make. One
-MLflow trace for each debate.
+Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups; `apart_win_rate`, the same where the
+sides disagree; `preference`, the mean D; `disagreements`, the share of questions on which the sides disagree; `position_bias`,
+the judge's mean log-odds for the side shown first; `by_position`, the share of debates whose winner depends on the order;
+`no_verdict`, the number of debates without a verdict; `cost` in tokens; `strong_words` and `weak_words` of evidence;
+`agreement/<judge>/<judge>`. If `--report` names the debated split, also against ground truth: where exactly one side is right,
+`judge_accuracy`, `judge_brier`, `judge_ece`, `strong_right` (the accuracy of a judge that always chooses the strong side) and
+`decided` (the number of these debates); and over all debates `strong_accuracy`, `weak_accuracy` and `label_accuracy`.
+Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels that follow from the verdicts.
+One MLflow trace per debate.
 """
 
 from __future__ import annotations
@@ -48,43 +48,44 @@ if TYPE_CHECKING:
 VERSION = 2
 CHOOSERS = ("gradient", "policy", "random")
 SAID = {"rationale": 40, "line": 4}
-"""Explanations that a model says in its own words, and the tokens that each may have unless the user says otherwise."""
+"""Explainers that generate text, with the default maximum number of tokens of each."""
 
 
 @checked_dataclass
 class Config(Training):
-    """A debate: who argues, about what, how, and before whom."""
+    """Options of a debate: its sides, questions, form and judges."""
 
     weak: str = option(default="chess-60k", lookup=models.find)
-    """The weak side: the supervisor of this model."""
+    """Weak side: the supervisor trained from this model."""
     strong: str = option(default="chess-426k", lookup=models.find)
-    """The strong side: this model as a student of that supervisor."""
+    """Strong side: this model as a student of that supervisor."""
     method: str = "baseline"
-    """The student's method, a preset of `student --method`."""
+    """Method of the student: a preset of `student --method`, except debate, consultancy and no_explanation."""
     split: Literal["test", "selection", "transfer"] = "test"
-    """What is debated: test, selection or transfer (with its validation slice)."""
+    """Split to debate: `test`, `selection`, or `transfer` (with its validation slice)."""
     questions: int | None = option(default=200, ge=1, unset="all")
-    """Questions that are debated, the first of the split; none takes all."""
+    """Number of questions to debate, from the start of the split. `all`: the whole split."""
     form: Literal["debate", "consultancy", "no_explanation"] = "debate"
-    """debate: both sides show evidence; consultancy: the strong side alone, and its evidence is all there is for either
-    claim; no_explanation: neither."""
+    """Which sides show evidence. `debate`: both; `consultancy`: the strong side only, and both claims are judged on its
+    evidence; `no_explanation`: neither."""
     explainer: str = "gradient"
-    """How evidence is chosen: gradient, the pieces that speak most for the decision; random; or policy: the strong side is the
-    model of `align` with these options and its policy, the weak side's evidence is chosen by gradient. Or what is said, by
-    causal language models: rationale, in words; line, in chess the play that is expected."""
+    """How a side explains its decision. By spans of the question: `gradient`, those with the highest attribution to the
+    decision; `random`; `policy`, for the strong side those that the policy of the model of `align` with these options selects,
+    for the weak side those of `gradient`. By text that a causal language model generates: `rationale`; `line`, in chess the
+    moves that it expects."""
     pieces: int = option(default=3, ge=1)
-    """Pieces of evidence that a side shows in one round."""
+    """Spans of evidence per side and round."""
     tokens: int | None = option(default=None, ge=1)
-    """Tokens of a rationale or a line that a side says in one round, at most; none: 40 and 4."""
+    """Maximum number of tokens of a rationale or line, per side and round. Default: 40 for `rationale`, 4 for `line`."""
     rounds: int = option(default=1, ge=1)
-    """How often both sides speak: each knows which pieces were shown before and shows none of them again, a rationale answers
-    the other side's last one; the judge sees all a side has shown."""
+    """Number of rounds; in each, both sides speak. No side repeats a span that either has shown, a rationale answers the other
+    side's last one, and the judge sees everything that a side has shown."""
     judge: str = "model"
-    """Who decides, a file of judges/; several with commas between them, of whom the first makes the labels."""
+    """Judge: a file of judges/, or several separated by commas; the first one's verdicts make the labels."""
     judge_options: str = ""
-    """Options of the judges, NAME=VALUE with commas between them."""
+    """Options of the judges: NAME=VALUE, separated by commas."""
     traces: int | None = option(default=None, ge=0, unset="all", result=False)
-    """Debates that are written as MLflow traces, the first; none takes all, 0 writes none."""
+    """Number of debates written as MLflow traces, from the first on. `all`: every debate; 0: none."""
 
     MODEL: ClassVar[str] = "strong"
 
@@ -101,17 +102,17 @@ class Config(Training):
 
 
 def run(config: Config) -> Result:
-    """The debates, found or held, with the two models they need. Raises ConfigError before anything is written."""
+    """Find or run the debates, with the two models they need. Raises ConfigError before anything is written."""
     config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options))
     return held(config, *sides(config))
 
 
 def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Result:
-    """The debates of two models that are there, their weights kept.
+    """Find or run the debates of two finished models with kept weights.
 
     Args:
         config: with the judges' options resolved.
-        argues: what is to be known of the strong side, where these options do not say it.
+        argues: description of the strong side beyond these options, logged as the parameter `argues`.
     """
     config, cut = loading.resolve_and_split(config.resolved())
     inputs = {"weak": weak, "student": strong}
@@ -126,14 +127,14 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
     def make(recorder: Recorder) -> None:
         _make(config, cut, weak, strong, parts.digest(), recorder)
 
-    plain = replace(config, keep_model="never")  # what is kept are its inputs' models
+    plain = replace(config, keep_model="never")  # a debate run has no model of its own; its inputs keep theirs
     found = runs.produce(parts, plain, cut, identity, _note(config, inputs), make, inputs)
     found = _scored(found, config, questions(config, cut))
     return transcripts.traced(found, config.traces)
 
 
 def sides(config: Config) -> tuple[Result, Result]:
-    """The supervisor and the student that argue, found or trained, their weights kept."""
+    """Find or train the two sides, supervisor and student, with their weights kept."""
     kept: dict[str, Any] = {**config.shared(), "report": "none", "keep_model": "always", "ceiling": "none"}
     own = {name: getattr(config, name) for name in OF_STUDENT}
     weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"report": "none", "keep_model": "always"}))
@@ -143,7 +144,7 @@ def sides(config: Config) -> tuple[Result, Result]:
 
 
 def questions(config: Config, cut: Split) -> tuple[Example, ...]:
-    """What is debated, without labels."""
+    """Return the questions to debate, without labels."""
     found = cut.transfer + cut.transfer_validation if config.split == "transfer" else cut.parts()[config.split]
     return found[: config.questions]
 
@@ -173,7 +174,7 @@ def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint:
 
 
 def debaters(config: Config, minds: Mapping[str, DebaterModel]) -> tuple[Debater, Debater]:
-    """Both sides, the strong one first; each draws from a stream of its own."""
+    """Return both sides, the strong one first; each has its own random stream."""
     speak = {STRONG: config.form != "no_explanation", WEAK: config.form == "debate"}
 
     def debater(number: int, side: str) -> Debater:
@@ -206,7 +207,7 @@ def _chooser(config: Config, side: str, mind: DebaterModel, random: Generator) -
 
 
 def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
-    """The evaluator's part: what the judge is worth against ground truth, once, and the gold beside the debates."""
+    """Score the judge against ground truth (once) and store the gold labels with the debates."""
     from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 

@@ -1,11 +1,11 @@
-"""The kind of errors a student makes (the paper's Figure 5): what it answers where only the evidence is left of a text.
+"""Types of errors that a student makes (the paper's Figure 5), from its answers to the evidence alone.
 
-For each test row that the student answers wrongly, the tokens that its own answer rests on, and those that the ceiling's
-does (modeling/attribution.py), stand alone, and the student answers anew; as a control, so do as many tokens drawn at random.
-`tables/errors.py` has the rules that make types of this. A chess game cut to some of its moves is another game: there is no
-evidence in chess.
+For each test row that the student answers wrongly, it answers again three times, given only the tokens that its own answer
+rests on, only those of the ceiling's answer (modeling/attribution.py), and, as a control, as many random tokens.
+`tables/errors.py` has the rules that classify an error by these answers. Chess tasks have no evidence: a position or game
+without some of its words is another one.
 
-Metrics: `errors/count`, and `errors/<type>`, shares of the errors. Artifacts: `errors.csv`, a row for each error.
+Metrics: `errors/count`, and `errors/<type>`, shares of the errors. Artifacts: `errors.csv`, one row per error.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ VERSION = 3
 ANSWERS = ("answer", "weak_answer", "ceiling_answer")
 COLUMNS = ("id", "text", "gold", *ANSWERS, *ON_EVIDENCE, "own_evidence", "ceiling_evidence")
 GAMES = ("chess", "puzzles")
-"""The families of tasks whose texts are moves."""
+"""Task families without evidence: their texts are chess positions or moves."""
 
 
 @checked_dataclass
 class Config(student.Config):
-    """A student, and how much of a text its evidence is."""
+    """Options of the student, and the share of a text that is its evidence."""
 
     evidence: float = option(default=0.2, gt=0, lt=1)
-    """The share of a text's tokens that is evidence, those with the highest scores."""
+    """Share of a text's tokens that counts as evidence: those with the highest attribution scores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,12 +59,12 @@ class Config(student.Config):
             raise must("labels", "those of a supervisor for a comparison of errors", self.labels)
 
     def reads_text(self) -> bool:
-        """Whether the task's texts have evidence."""
+        """Return whether the task's texts have evidence."""
         return tasks.find(self.task).family not in GAMES
 
 
 def run(config: Config) -> Result:
-    """The run of errors, found or made, with the student and the ceiling. Raises ConfigError before anything is written."""
+    """Find or make the error analysis, with the student and the ceiling. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
     own: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(student.Config)}
@@ -125,7 +125,7 @@ def _text(example: Example) -> str:
 def _on_evidence(
     config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], found: Result, top: Result
 ) -> dict[str, Any]:
-    """The student's answers where its own evidence, the ceiling's, or random tokens stand alone; and the first two as text."""
+    """Return the student's answers to its own evidence, the ceiling's and random tokens alone, and the first two as text."""
     from w2s_mlflow.modeling import attribution
 
     head, other = (finetune.load_kept_model(run) for run in (found, top))
@@ -142,7 +142,7 @@ def _on_evidence(
 
 
 def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
-    """The student's classes where only what is kept is left, computed as the answers that they are held against."""
+    """Return the student's classes for the kept tokens alone, computed in the same way as its stored predictions."""
     from w2s_mlflow.modeling import attribution
 
     found_N: Ints = finetune.probabilities(head, attribution.alone(data, kept_T), config).argmax(axis=1)

@@ -1,20 +1,20 @@
-"""Facilitation (Definition 3, eq. 1): a strong model teaches the weak one on text without labels.
+"""Facilitation (Definition 3, eq. 1): a strong model teaches the weak one on unlabelled text.
 
-theta_W' = argmin sum_{q in Q} CE(f_W'(q), f_S(q)): the weak model M_W is finetuned on what the strong one, M_S, answers to the
-questions Q, and becomes M'_W. It is compared with the weak supervisor, which ground truth of `supervision` has made of the
-same model. With `--iterations` M'_W labels `transfer`, a new student learns these labels and teaches the weak model again, from
-the same start; each turn's student and weak model are runs of their own.
+theta_W' = argmin sum_{q in Q} CE(f_W'(q), f_S(q)): the weak model is finetuned on the answers of the strong model, M_S, to the
+questions Q, and becomes M'_W. It is compared with the supervisor, M_W, which is the same model finetuned on the ground truth of
+`supervision`. With `--iterations`, M'_W labels `transfer`, a new student is trained on these labels and teaches the weak model
+again, from the same initial weights; the student and the weak model of each iteration are separate runs.
 
-Q is what the cut leaves of the training part, rows of neither half. Of `transfer`'s the strong model has learned the weak
-labels, and M'_W is to label them as the supervisor does, without having been trained on them; of `supervision`'s the supervisor
-has learned the truth, which no teacher can better. `--questions` takes them all the same. (docs/facilitation.md)
+By default Q is the rows of the training part that are in neither half. The strong model was trained on the weak labels of
+`transfer`, and M'_W must label `transfer` without having been trained on it, as the supervisor does; the supervisor was trained
+on the ground truth of `supervision`, which no teacher can improve. `--questions` can still select them. (docs/facilitation.md)
 
 Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy`, `test/auroc`,
 `test/brier`, `test/ece` of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
-`test/weak_agreement` with M_W; `test/gain`, the accuracy of M'_W minus that of M_W, `test/gain_low` and `test/gain_high`, its
-interval over test groups.
-Artifacts: `labels/teacher.parquet`, what M_S answers to Q; `labels/weak_labels.parquet`, what M'_W says of `transfer`;
-`predictions/*.parquet`; `tables/trajectory_test.csv` and `figures/trajectory_test.png`, the accuracies turn by turn.
+`test/weak_agreement` with M_W; `test/gain`, the accuracy of M'_W minus that of M_W, with its interval over test groups,
+`test/gain_low` and `test/gain_high`.
+Artifacts: `labels/teacher.parquet`, the answers of M_S to Q; `labels/weak_labels.parquet`, the labels of M'_W for `transfer`;
+`predictions/*.parquet`; `tables/trajectory_test.csv` and `figures/trajectory_test.png`, the accuracies by iteration.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ __all__ = ["VERSION", "Config", "run"]
 VERSION = 1
 ROOTS = ("stages.facilitate:_make", "data.loading:questions", "losses.cross_entropy")
 ANSWERS = "labels/teacher.parquet"
-"""What the strong model has answered to the questions."""
+"""Artifact with the strong model's answers to the questions."""
 
 
 @dataclass(frozen=True)
 class _FacilitationContext:
-    """What all turns share."""
+    """Context shared by all iterations."""
 
     config: Config
     learner: Learner
@@ -61,7 +61,7 @@ class _FacilitationContext:
 
 
 def run(config: Config) -> Result:
-    """The last turn's weak model, found or trained, with all it needs. Raises ConfigError before anything is written."""
+    """Find or train the last iteration's weak model, with its inputs. Raises ConfigError before anything is written."""
     asked, (config, cut) = config, loading.resolve_and_split(config.resolved())
     learner, questions = config.learner(), _questions(config, cut)
     teacher = _teacher(asked, config, cut)
@@ -76,7 +76,7 @@ def run(config: Config) -> Result:
 
 
 def _questions(config: Config, cut: Split) -> Questions:
-    """Q, and the slice by which the training on it stops."""
+    """Return Q and the validation slice for early stopping."""
     if config.questions == REST:
         return loading.questions(config, config.question_rows)
     halves = ("supervision", "transfer") if config.questions == "both" else (config.questions,)
@@ -86,7 +86,7 @@ def _questions(config: Config, cut: Split) -> Questions:
 
 
 def _teacher(asked: Config, config: Config, cut: Split) -> Result:
-    """The strong model of the first turn, with its model kept.
+    """Find or train the teacher of the first iteration, with its model kept.
 
     Args:
         asked: the options as the user gave them.
@@ -104,13 +104,13 @@ def _student(asked: Config) -> student.Config:
 
 
 def _named(run: str, cut: Split) -> Result:
-    """A teacher by its id or name. Raises ConfigError unless it is whole, has kept its model, and is of the same rows."""
+    """Find a teacher by run id or name. Raises ConfigError if it is damaged, kept no model or was trained on other rows."""
     from w2s_mlflow.tracking import logged_model, results
 
     found = results.find(run)
     if runs.MODEL not in found.tags:
         raise must("teacher", "a run that has kept its model (--keep-model always)", f"{found.name} ({found.run_id})")
-    if found.tags.get("w2s.data") != cut.digest:  # its training rows could be this cut's test rows
+    if found.tags.get("w2s.data") != cut.digest:  # its training rows could be test rows of this split
         raise must("teacher", "a run on the same rows: task, seed, sizes", f"{found.name} ({found.run_id}), which has others")
     found.check()
     logged_model.verify(found.tags[runs.MODEL])
@@ -118,7 +118,7 @@ def _named(run: str, cut: Split) -> Result:
 
 
 def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> Result:
-    """M'_W of one turn, found or trained, and scored."""
+    """Find or train M'_W of one iteration, and score it."""
     from w2s_mlflow.tracking import results
 
     config, learner, cut = lesson.config, lesson.learner, lesson.cut
@@ -137,7 +137,7 @@ def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> 
 
 
 def _by(config: Config, teacher: Result) -> dict[str, str]:
-    """Who teaches, as runs are grouped by it; a run that was named says itself what it is."""
+    """Return the parameters that describe the teacher; those of a teacher given as a run are read from that run."""
     if config.teacher in (STUDENT, CEILING):
         method = CEILING if config.teacher == CEILING else config.method
         return {"strong": config.spec().name, "method": method, "teacher": config.teacher}
@@ -160,19 +160,19 @@ def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> 
 
 
 def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
-    """What the weak model learns of the strong one's answers; at temperature 1 their very bits."""
+    """Return the training targets made from the strong model's answers; soft targets at temperature 1 are unchanged."""
     if learner.targets == "hard":
         return answers.hardened()
     return answers if learner.temperature == 1 else answers.at_temperature(learner.temperature)
 
 
 def _answers(teacher: Result, config: Config, asked: Sequence[Example]) -> SoftLabels:
-    """f_S(q) for each question, computed as the strong model's stored predictions were."""
+    """Return f_S(q) for each question, computed in the same way as the strong model's stored predictions."""
     return finetune.predictions(finetune.load_kept_model(teacher), asked, config)
 
 
 def _start(learner: Learner, weak: Result) -> Head:
-    """The weak model before it is taught."""
+    """Return the weak model before facilitation."""
     from w2s_mlflow.training import loop
 
     if learner.start != SUPERVISOR:

@@ -1,10 +1,10 @@
-"""Algorithm 6, its first half: a strong model goes on with language modelling on the task's own text, without labels.
+"""Algorithm 6, first half: continue the language modelling of a strong model on the task's own unlabelled text.
 
-It reads the texts of `supervision` and `transfer`, never one of `selection` or `test`: both halves are packed into rows without
-padding, and what it has learned is measured on their validation slices. A student starts from there (`--generative-epochs`).
+The training text is that of `supervision` and `transfer`, never of `selection` or `test`. Both halves are packed into rows
+without padding; the loss is measured on their validation slices. A student starts from the weights (`--generative-epochs`).
 
-Metrics: `train/loss` by step; `validation/perplexity_before` and `validation/perplexity` (of hidden tokens, for an encoder);
-`generative/texts` and `generative/heldout_texts`, how many it has read, and how many of these are held out: none.
+Metrics: `train/loss` by step; `validation/perplexity_before` and `validation/perplexity` (of masked tokens, for an encoder);
+`generative/texts`, the number of training texts, and `generative/heldout_texts`, how many of these are held out: none.
 Artifacts: `model/model.safetensors`, the weights.
 """
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 VERSION = 3
 LAUNCHED = True
-"""Several processes may be launched to train it together (docs/launch.md)."""
+"""Whether several processes can train it together (docs/launch.md)."""
 WEIGHTS = "model/model.safetensors"
 WORST = 100.0
-"""A loss, in nats per token, of which nothing can be said any more."""
+"""Validation loss, in nats per token, from which a training counts as diverged."""
 BLOCK = 128
-"""Tokens of a packed row, unless the model reads fewer."""
+"""Tokens per packed row, unless the model's limit is lower."""
 SHARED = (
     "task",
     "seed",
@@ -50,50 +50,50 @@ SHARED = (
     "dtype",
     "checkpoint_every",
 )
-"""What a student hands on."""
+"""Options that a student passes on to this stage."""
 
 
 @checked_dataclass
 class Config:
-    """A strong model that has read the task's text."""
+    """Options of generative finetuning."""
 
     task: str = option(default="chess", lookup=tasks.find)
-    """Whose text is read: a task of tasks/."""
+    """Task that provides the text: a task of tasks/."""
     strong: str = option(default="chess-426k", lookup=models.find)
-    """The model that reads."""
+    """Strong model to train."""
     seed: int = option(default=0, ge=0, lt=2**32)
-    """Seeds the cut of the training part, what is hidden, the order of batches and dropout."""
+    """Seed of the split of the training part, the masked tokens, the order of batches and dropout."""
     train_size: int | None = option(default=None, ge=1)
-    """Rows of the training part drawn by the seed, supervision and transfer together; none takes the task's own."""
+    """Number of training rows, drawn by the seed, supervision and transfer together. Default: the task's own."""
     test_size: int | None = option(default=None, ge=1)
-    """At most so many test rows; none takes the task's own."""
+    """Maximum number of test rows. Default: the task's own."""
     balance: bool = False
-    """Whether supervision holds as many rows of each class."""
+    """Whether to balance the classes of supervision."""
     data_dir: str | None = option(default=None, result=False)
-    """A mirror of public data sets; none takes W2S_DATA_DIR, then the hub."""
+    """Mirror of public data sets. Default: W2S_DATA_DIR, else the hub."""
     epochs: int = option(default=1, ge=1)
-    """Passes over the text."""
+    """Number of passes over the text."""
     batch_size: int = option(default=32, ge=1)
-    """Packed rows in one optimizer step."""
+    """Packed rows per optimizer step."""
     learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
-    """Peak learning rate of AdamW; none takes the model's own."""
+    """Peak learning rate of AdamW. Default: the model's own."""
     block: int | None = option(default=None, ge=2)
-    """Tokens of a packed row; none takes 128, or what the model reads if that is less."""
+    """Tokens per packed row. Default: 128, or the model's limit if that is lower."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
-    """Packed rows that go through the model at once; none takes whole batches."""
+    """Packed rows per forward pass. `none`: the whole batch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the model computes in: float32 or bfloat16."""
+    """Compute precision: `float32` or `bfloat16`."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
-    """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
+    """Steps between checkpoints, from which a killed training resumes. 0: write one only when the training is stopped."""
 
     def resolved(self) -> Config:
-        """The same with `none` replaced by what the model says; the sizes come from the cut."""
+        """Return the options with the model's defaults filled in; the split fills in the sizes."""
         rate = self.learning_rate or models.find(self.strong, "strong").learning_rate
         return replace(self, data_dir=mirror(self.data_dir), learning_rate=rate)
 
 
 def run(config: Config) -> Result:
-    """The run of the model that has read, found or made. Raises ConfigError before anything is written."""
+    """Find or train the model. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
     config, cut = loading.resolve_and_split(config.resolved())
@@ -114,7 +114,7 @@ def run(config: Config) -> Result:
 
 
 def make(config: Config, cut: Split, recorder: Recorder) -> None:
-    """Train, measure, and stage the weights."""
+    """Train the model, measure its perplexity before and after, and stage the weights."""
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
@@ -148,7 +148,7 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
 
 
 def texts(examples: Sequence[Example], compare: bool) -> list[tuple[str, ...]]:
-    """What there is to read: the text of each example; of a comparison, with each of its responses."""
+    """Return the training texts: the text of each example or, for a comparison, the prompt with each response."""
     if not compare:
         return [example.segments for example in examples]
     return [("\n".join(example.segments), response) for example in examples for response in example.candidates]
@@ -163,7 +163,7 @@ def _how(config: Config) -> Options:
 
 
 def _counts(cut: Split) -> dict[str, float]:
-    """How many texts were read, and how many of them are held out: the cut says none."""
+    """Count the distinct training texts, and those of them that are held out: a correct split has none."""
     read, held = (
         {(example.segments, example.candidates) for part in parts for example in part}
         for parts in ((cut.supervision, cut.transfer), (cut.selection, cut.test))

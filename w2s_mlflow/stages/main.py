@@ -1,4 +1,4 @@
-"""The default experiment: the grid sweeps/default.py with its tables and figure, offline."""
+"""Run the default experiment, offline: the grid sweeps/default.py, with its tables and figures."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 @checked_dataclass
 class Config:
-    """The default experiment."""
+    """Options of the default experiment."""
 
     seeds: str = "0..4"
     """Seeds, as a range `0..4` or a list `0,3,7`."""
     train_size: int | None = None
-    """Rows of the training part for every setting; none takes each task's own."""
+    """Number of training rows of every setting. Default: the setting's or the task's own."""
     test_size: int | None = None
-    """Test rows for every setting; none takes each task's own."""
+    """Maximum number of test rows of every setting. Default: the setting's or the task's own."""
     workers: int = option(default=1, ge=1, result=False)
-    """How many processes of this machine make runs side by side."""
+    """Number of processes on this machine that make runs in parallel."""
 
     def __post_init__(self) -> None:
         sweep.Config(**vars(self))
 
 
 def run(config: Config) -> Result:
-    """The parent run of the grid, with its tables. Raises ConfigError before the first job starts."""
+    """Run the grid and return its parent run, with the tables. Raises ConfigError before the first job starts."""
     return sweep.run(sweep.Config(sweep="default", **vars(config)))

@@ -1,9 +1,9 @@
-"""The embedded ladder, from nothing: a small language model learns to continue play (tasks/_chess_play.py).
+"""Pretrain an embedded chess model from random weights, as a small language model that continues play.
 
-Each position comes twice, once mirrored, with players drawn anew. Only what follows the position is scored, next token by
-next token. Metrics: `train/loss` by step in nats per token, each the mean of CURVE steps; `validation/loss` after training,
-on positions of their own. Written to `out`/<rung>: config.json, model.safetensors (float16), and pretraining.json, the
-curve with the options that made it.
+Each position of the play (tasks/_chess_play.py) comes twice, once mirrored, with newly drawn players. Only the text after the
+position is scored, by next-token prediction. Metrics: `train/loss` by step in nats per token, each the mean of CURVE steps;
+`validation/loss` after training, on positions that are not trained on. Written to `out`/<rung>: config.json, model.safetensors
+(float16), and pretraining.json, the loss curve with the options of the training.
 """
 
 from __future__ import annotations
@@ -36,42 +36,42 @@ VERSION = 2
 FAMILY = "chess"
 LOG = logging.getLogger("w2s_mlflow")
 VALIDATION = 1_000
-"""Positions kept for `validation/loss`."""
+"""Number of positions reserved for `validation/loss`."""
 CHUNK = 5_000
-"""Positions that a worker draws at a time, each chunk from a stream of its own."""
+"""Positions that a worker draws at a time; each chunk has its own random stream."""
 CURVE = 100
-"""Steps that one point of the curve averages."""
+"""Steps averaged into one point of the loss curve."""
 
 Play = list[tuple[str, str]]
-"""Pretraining texts: a position, and what is played and named there."""
+"""Pretraining texts: a position, and the moves that an unnamed player and the named expert play there."""
 
 
 @checked_dataclass
 class Config:
-    """A model pretrained from random weights."""
+    """Options of pretraining."""
 
     rung: str = option(default="chess-27k", lookup=models.find)
-    """The embedded model to make."""
+    """Embedded model to pretrain."""
     positions: int = option(default=300_000, ge=1)
-    """Random positions to play from; each is learned with its mirror image."""
+    """Number of random positions to play from; the mirror image of each is trained on as well."""
     epochs: int = option(default=3, ge=1)
-    """Passes over all of them."""
+    """Number of passes over all positions."""
     batch_size: int = option(default=64, ge=1)
-    """Sequences in one optimizer step."""
+    """Sequences per optimizer step."""
     learning_rate: float = option(default=3e-3, gt=0, lt=LARGEST)
     """Peak learning rate of AdamW."""
     seed: int = option(default=0, ge=0, lt=2**32)
-    """Seeds the play, the first weights and the order of batches."""
+    """Seed of the play, the initial weights and the order of batches."""
     out: str = option(default="weights", result=False)
-    """The directory under which a directory of the model's name is written."""
+    """Output directory; the model is written to a subdirectory with its name."""
     play: str = option(default="", result=False)
-    """A file to keep the play in, read instead of drawing it again; empty keeps none."""
+    """File that caches the play: read if it exists, else written. Empty: no cache."""
     workers: int = option(default=2, ge=1, result=False)
-    """Processes that draw the play."""
+    """Number of processes that draw the play."""
     threads: int = option(default=1, ge=1, result=False)
-    """Threads that torch may use."""
+    """Number of torch threads."""
     checkpoint_every: int = option(default=2000, ge=0, result=False)
-    """Steps between two checkpoints, from which a killed training goes on; 0 keeps one only when it is stopped."""
+    """Steps between checkpoints, from which a killed training resumes. 0: write one only when the training is stopped."""
 
     def __post_init__(self) -> None:
         spec = models.find(self.rung, "rung")
@@ -80,7 +80,7 @@ class Config:
 
 
 def run(config: Config) -> Result:
-    """The model's weights, found among the finished runs or trained, and written to `out`."""
+    """Find or train the model, and write its weights to `out`."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
     parts = fingerprint.FingerprintParts(
@@ -102,7 +102,7 @@ def run(config: Config) -> Result:
 
 
 def make(config: Config, recorder: Recorder) -> None:
-    """Draw the play, train, and stage the model with its curve under `model` in the run."""
+    """Draw the play, train, and stage the model with its loss curve under `model` in the run."""
     import torch
 
     from w2s_mlflow.modeling import language_modeling
@@ -125,7 +125,7 @@ def make(config: Config, recorder: Recorder) -> None:
 
 
 def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list[tuple[int, float]]:
-    """Train; the curve as (step, mean loss of the CURVE steps before it)."""
+    """Train the model; return the loss curve as (step, mean loss since the previous point)."""
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
@@ -156,7 +156,7 @@ def _examples(play: Play) -> list[Example]:
 
 
 def read_play(config: Config) -> Play:
-    """The play at VALIDATION + `positions` positions, two texts each: read from the file `play` if there, else drawn."""
+    """Return two texts for each of VALIDATION + `positions` positions, read from the file `play` if it exists, else drawn."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -175,14 +175,14 @@ def read_play(config: Config) -> Play:
 
 
 def refuse_task_positions(play: Play) -> None:
-    """Raise ConfigError if a text shows a position of the shipped tasks, or its mirror image: a file may hold anything."""
+    """Raise ConfigError if a text, which may come from a file, shows a position of the shipped tasks or its mirror image."""
     found = chess.overlap(chess.shipped(), (position for position, _ in play))
     if found:
         raise must("play", "without positions of the task", f"{found} texts that show one")
 
 
 def draw_play(positions: int, seed: int, workers: int) -> Play:
-    """Two texts for each of `positions` positions, the second of its mirror image; the same for any number of workers."""
+    """Draw two texts per position, the second of its mirror image; the result does not depend on the number of workers."""
     counts = [min(CHUNK, positions - start) for start in range(0, positions, CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
         return [text for chunk in pool.map(_draw_chunk, counts, [seed] * len(counts), range(len(counts))) for text in chunk]

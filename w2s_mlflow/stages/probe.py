@@ -1,13 +1,13 @@
 """Linear probes on frozen activations, before and after weak-to-strong training: is a concept more salient (Figure 4)?
 
-The activations of the strong model as it was pretrained, and of the student, on the same examples: every layer in one pass,
-pooled as the model's own head reads them. For each concept, which is a task's ground truth, a logistic regression is fitted
-on `supervision` and scored on `test`; the layer is chosen on `supervision`'s validation slice. Control: the same probe fitted
-on shuffled labels; selectivity is what is left above it (Hewitt & Liang 2019).
+The activations of the pretrained strong model and of the student are computed on the same examples, every layer in one pass,
+pooled as for the model's own head. A concept is the ground truth of a task. For each concept a logistic regression is fitted on
+`supervision` and scored on `test`; the layer is chosen on the validation slice of `supervision`. Control: the same probe fitted
+on shuffled labels; selectivity is the accuracy above that control (Hewitt & Liang 2019).
 
-Metrics: `probe/<concept>/before` and `/after`, test accuracy at the chosen layer; `/gain` with `/gain_low` and `/gain_high`
-over test groups; `/selectivity`. `probe/<concept>/before_by_layer` and `/after_by_layer` with the layer as the step.
-Artifacts: `probes.csv`, a row for each concept, layer and model.
+Metrics: `probe/<concept>/before` and `/after`, test accuracy at the chosen layer; `/gain` with `/gain_low` and `/gain_high`,
+its interval over test groups; `/selectivity`; `/before_by_layer` and `/after_by_layer`, with the layer as the step.
+Artifacts: `probes.csv`, one row per concept, layer and model.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ VERSION = 2
 BEFORE, AFTER = "before", "after"
 COLUMNS = ("concept", "model", "layer", "chosen", "accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows")
 ITERATIONS = 1000
-"""Steps of L-BFGS, at most, for one probe."""
+"""Maximum number of L-BFGS steps per probe."""
 
 
 @checked_dataclass
 class Config(student.Config):
-    """A student, and what its activations are probed for."""
+    """Options of the student, and the concepts to probe for."""
 
     concepts: str = ""
-    """Tasks whose ground truth is probed for, with commas between them; nothing takes the student's own."""
+    """Tasks whose ground truth to probe for, separated by commas. Empty: the student's own task."""
     probe_size: int = option(default=1000, ge=20)
-    """Rows that a probe is fitted on, and rows that it is scored on, at most."""
+    """Maximum number of rows to fit a probe on, and to score it on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,17 +61,17 @@ class Config(student.Config):
             tasks.find(name, "concepts")
 
     def named(self) -> list[str]:
-        """The concepts by name."""
+        """Return the names of the concepts."""
         return [name.strip() for name in self.concepts.split(",") if name.strip()] or [self.task]
 
 
 class Probe(NamedTuple):
-    """One logistic regression on one layer.
+    """Logistic regression on one layer.
 
     Attributes:
-        correct_N: whether it is right on each test row.
-        chosen_by: its accuracy on the validation slice.
-        control: the test accuracy of the same fitted on shuffled labels.
+        correct_N: 1 for each test row that is classified correctly, else 0.
+        chosen_by: accuracy on the validation slice, by which the layer is chosen.
+        control: test accuracy of the same probe fitted on shuffled labels.
     """
 
     layer: int
@@ -81,7 +81,7 @@ class Probe(NamedTuple):
 
 
 def run(config: Config) -> Result:
-    """The probes' run, found or made, with the student that they need. Raises ConfigError before anything is written."""
+    """Find or make the probes, with the student they need. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
     own = {field.name: getattr(config, field.name) for field in fields(student.Config)}
@@ -134,7 +134,7 @@ def _make(
 def _probed(
     config: Config, found: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
 ) -> dict[str, dict[str, list[Probe]]]:
-    """The probes of each concept before and after, one model after the other."""
+    """Fit the probes of each concept before and after training, with one model in memory at a time."""
     built = {BEFORE: lambda: finetune.build_head(config), AFTER: lambda: finetune.load_kept_model(found)}
     weights = {BEFORE: models.revision(config.spec()), AFTER: found.fingerprint}
     probes: dict[str, dict[str, list[Probe]]] = {name: {} for name in concepts}
@@ -149,10 +149,10 @@ def _probed(
 def _activations(
     head: Callable[[], Head], weights: str, concept: gold.Concept, config: Config, parts: FingerprintParts
 ) -> Floats:
-    """(N, layers, D) of all rows of a concept, kept on this machine by weights, rows, and all that computes them.
+    """Return the activations of all rows of a concept, (N, layers, D), cached locally by weights, rows, options and source.
 
     Args:
-        head: the model, asked for where they are not kept.
+        head: builds the model; called only if the activations are not cached.
     """
     from w2s_mlflow.modeling import heads, inference
 
@@ -172,7 +172,7 @@ def _activations(
 
 
 def _probes(activations_NLD: Floats, concept: gold.Concept, seed: int) -> Iterator[Probe]:
-    """A probe of each layer."""
+    """Yield one probe per layer."""
     fit, choose, test = concept.parts(activations_NLD)
     shuffled_N = streams.generator(seed, streams.SHUFFLED_LABELS).permutation(concept.fit_N)
     for layer in range(activations_NLD.shape[1]):
@@ -183,7 +183,7 @@ def _probes(activations_NLD: Floats, concept: gold.Concept, seed: int) -> Iterat
 
 
 def fitted(activations_ND: Floats, labels_N: Ints) -> Any:
-    """A logistic regression on standardised activations, with scikit-learn's own penalty."""
+    """Fit a logistic regression on standardised activations, with scikit-learn's default penalty."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -192,7 +192,7 @@ def fitted(activations_ND: Floats, labels_N: Ints) -> Any:
 
 
 def best(probes: Sequence[Probe]) -> Probe:
-    """The layer that is best on the validation slice, of equal ones the first."""
+    """Return the probe with the highest validation accuracy, the first one in a tie."""
     return max(probes, key=lambda probe: probe.chosen_by)
 
 

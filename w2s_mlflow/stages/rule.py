@@ -1,4 +1,4 @@
-"""A control: a one-line rule of the task, scored like a student. It sees examples and no model."""
+"""Score a one-line rule of the task like a student, as a control; the rule sees examples and no model."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ VERSION = 1
 
 @checked_dataclass
 class Config(EvalConfig):
-    """One rule on one task."""
+    """Options of a rule."""
 
     task: str = option(default="chess", lookup=tasks.find)
-    """What the rule answers."""
+    """Task to answer."""
     rule: str = "random"
-    """The rule, one of those that the task lists."""
+    """Rule to score: one of those that the task defines."""
     train_size: int | None = option(default=None, ge=1)
-    """Rows of the training part that the split sets aside; a rule looks at none of them. none takes the task's own."""
+    """Number of training rows in the split, which no rule uses. Default: the task's own."""
     test_size: int | None = option(default=None, ge=1)
-    """At most so many test rows; none takes the task's own."""
+    """Maximum number of test rows. Default: the task's own."""
     balance: bool = False
-    """Whether selection and test hold as many rows of each class."""
+    """Whether to balance the classes of selection and test."""
     data_dir: str | None = option(default=None, result=False)
-    """A mirror of public data sets; none takes W2S_DATA_DIR, then the hub."""
+    """Mirror of public data sets. Default: W2S_DATA_DIR, else the hub."""
 
     seed: ClassVar[int] = 0
 
@@ -47,12 +47,12 @@ class Config(EvalConfig):
             raise unknown("--rule", self.rule, tasks.find(self.task).rules)
 
     def resolved(self) -> Config:
-        """The same with the mirror that is in use."""
+        """Return the options with the data mirror filled in."""
         return replace(self, data_dir=mirror(self.data_dir))
 
 
 def run(config: Config) -> Result:
-    """The rule's run, found or made. Raises ConfigError before anything is written."""
+    """Find or make the rule's run. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
     task = tasks.find(config.task)

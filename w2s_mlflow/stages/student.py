@@ -1,16 +1,16 @@
 """Algorithms 3 to 6: the strong model finetuned on the weak supervisor's labels of `transfer`.
 
-Asked for by its result: the supervisor whose labels it needs and the ceiling it is reported against are found among the
-finished runs, or trained. The ceiling is a reporting input: it has no part in the student's fingerprint.
+The supervisor that labels and the ceiling that the student is compared with are found among the finished runs or trained. The
+ceiling is a reporting input: it does not enter the student's fingerprint.
 
-Labels may also come from outside (`--labels FILE`, of people or an API model), and where nobody knows the truth there is no
+Labels may also come from a file (`--labels FILE`), made by people or an API model. If no ground truth is known, there is no
 ceiling and no PGR (`--ceiling none`).
 
-Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` by epoch with the labels it trains on
-(`validation/oracle_accuracy` under `--early-stopping oracle`), and as `validation/best_...` that of the weights kept;
-`test/accuracy`, `test/auroc`, `test/brier`, `test/ece`; `test/agreement` with the supervisor; `test/weak_accuracy`,
-`test/ceiling_accuracy`, and `test/pgr` with `test/pgr_low` and `test/pgr_high`. The interval of a single student is over
-test groups only; over seeds it is that of `analyze`.
+Metrics: `train/loss` and `train/gradient_norm` by step; by epoch `validation/agreement` with the labels trained on
+(`validation/oracle_accuracy` with `--early-stopping oracle`), and as `validation/best_<name>` that of the weights that are
+kept; `test/accuracy`, `test/auroc`, `test/brier`, `test/ece`; `test/agreement` with the supervisor; `test/weak_accuracy`,
+`test/ceiling_accuracy`, and `test/pgr` with `test/pgr_low` and `test/pgr_high`. The interval of a single student is over test
+groups only; `analyze` reports intervals over seeds.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ __all__ = ["VERSION", "Config", "run"]
 
 VERSION = 2
 LAUNCHED = True
-"""Several processes may be launched to train it together (docs/launch.md)."""
+"""Whether several processes can train it together (docs/launch.md)."""
 CHAIN = "w2s.chain_run_ids"
-"""The tag with the ids of all links of a student's chain, in the order in which they were made."""
+"""Tag with the run ids of all links of a student's chain, in training order."""
 TEMPERATURE = "validation/temperature"
-"""The metric of a supervisor by which its labels are calibrated."""
+"""Supervisor metric with the temperature for `--calibrate`."""
 
 
 def run(config: Config) -> Result:
-    """The student's run, found or trained, with its inputs. Raises ConfigError before anything is written."""
+    """Find or train the student, with its inputs. Raises ConfigError before anything is written."""
     return _run(config, None)
 
 
 def on_labels_of(labeller: Result, config: Config) -> Result:
-    """The run of a student that learns what another run says of `transfer`, in place of its supervisor's labels."""
+    """Find or train a student on another run's labels of `transfer` instead of its supervisor's."""
     return _run(replace(config, labels=f"{presets.RUN}{labeller.run_id}"), labeller)
 
 
@@ -80,7 +80,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
             options={**parts.options, "labels": "file", "weak": NONE},
         )
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.method}
-    if labeller:  # by its fingerprint, and for readers by what it is: ids differ from store to store, and from seed to seed
+    if labeller:  # identified by fingerprint and, for readers, by a description: run ids differ between stores and seeds
         parts = replace(parts, options={**parts.options, "labels": "run"})
         identity["labels"] = labeller.tags.get(runs.LABELS, f"of {labeller.stage}")
 
@@ -101,7 +101,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
 
 
 def _roots(config: Config) -> list[str]:
-    """The source that makes a student, or a link of a chain, of these options."""
+    """Return the source roots of a student, or of a link of a chain, with these options."""
     found = ["stages.student:_make", "stages.student:_at_end"]
     if config.labels != "nothing":
         found += [f"losses.{config.loss}", "stages.student:_weak_labels"]
@@ -113,10 +113,10 @@ def _roots(config: Config) -> list[str]:
 
 
 def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[list[Result], Result]:
-    """The runs of the chain, and the one whose labels the strong model learns.
+    """Find or train the links of the chain; return them and the one that labels for the strong model.
 
     Args:
-        asked: the options as the user gave them, so that each link takes its own model's rate and alpha.
+        asked: the options as the user gave them, so that each link uses its own model's learning rate and alpha.
         config: the same, resolved.
     """
     from w2s_mlflow import metrics
@@ -124,7 +124,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
     ids = [example.id for example in cut.transfer_validation]
 
     def fit(name: str, position: int, before: Result) -> Result:
-        """The link of this model, trained on the labels of the one before."""
+        """Find or train the link of this model on the labels of the one before."""
         own: dict[str, Any] = {
             "chain": None,
             "rounds": None,
@@ -150,7 +150,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
 
     def best(links: Sequence[Result]) -> Result:
         planned_only = not all(link.run_id for link in links)
-        return links[-1] if planned_only else max(links, key=agreement)  # of equal ones the first, the smallest
+        return links[-1] if planned_only else max(links, key=agreement)  # in a tie the first, which is the smallest
 
     names = bootstrapping.names(str(config.chain))
     strong = config.strong if config.strong_each_round else None
@@ -158,7 +158,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
 
 
 def _link(config: Config, cut: Split, position: int, decay: float, before: Result, weak: Result) -> Result:
-    """One model of a chain, fitted on the labels of the one before; it labels `transfer` anew."""
+    """Find or train one model of a chain on the labels of the one before; it labels `transfer` again."""
     from w2s_mlflow.tracking import results
 
     assert config.learning_rate is not None
@@ -180,7 +180,7 @@ def _link(config: Config, cut: Split, position: int, decay: float, before: Resul
 
 
 def _at_end(config: Config) -> Config:
-    """At the end of a chain, with the rate of that position."""
+    """Return the strong model's options, with the learning rate of its position at the end of the chain, if there is one."""
     if not config.chain:
         return config
     assert config.learning_rate is not None and config.lr_decay is not None
@@ -188,7 +188,7 @@ def _at_end(config: Config) -> Config:
 
 
 def _labels(config: Config, cut: Split, inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
-    """What the student is trained on, where it is not given from outside; None for nothing."""
+    """Return the labels to train on, unless they come from a file; None to train on nothing."""
     if config.labels == "oracle":
         return ground_truth.oracle_labels(config, cut.transfer + cut.transfer_validation, recorder)
     if not {"weak", "labels"} & set(inputs):
@@ -200,20 +200,20 @@ def _labels(config: Config, cut: Split, inputs: Mapping[str, Result], recorder: 
 
 
 def _weak_labels(config: Config, found: Result) -> SoftLabels:
-    """The labels of a supervisor, calibrated where that is asked for, or of a link."""
+    """Return a run's labels; those of a supervisor are temperature-scaled with `--calibrate`."""
     labels = runs.weak_labels(found)
     return labels.at_temperature(found.metrics[TEMPERATURE]) if config.calibrate and found.stage == "supervisor" else labels
 
 
 def _watched(config: Config, cut: Split, labels: SoftLabels | None, recorder: Recorder) -> SoftLabels | None:
-    """The labels of the validation slice by which the training stops; None for no such stop."""
+    """Return the validation labels for early stopping, or None to disable it."""
     if config.early_stopping == ORACLE and config.labels != ORACLE:
         return ground_truth.oracle_labels(config, cut.transfer_validation, recorder)
     return None if config.early_stopping == "none" else labels
 
 
 def _labels_given(config: Config, cut: Split) -> SoftLabels | None:
-    """The labels from outside, if that is what the student is trained on."""
+    """Read and check the labels file, if `--labels` names one, else return None."""
     if (path := labels_file(config.labels)) is None:
         return None
     labels = label_files.read(path, tasks.find(config.task).classes)
@@ -222,7 +222,7 @@ def _labels_given(config: Config, cut: Split) -> SoftLabels | None:
 
 
 def _beside(config: Config) -> dict[str, Result]:
-    """What the student is reported against: its supervisor, where it has one, and its ceiling, where one is wanted."""
+    """Return the runs to compare the student with: its supervisor, if it has one, and its ceiling, with `--ceiling gold`."""
     found = {} if labels_file(config.labels) else {"weak": _supervisor(config)}
     if config.ceiling == "gold":
         found["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
@@ -235,8 +235,8 @@ def _reader(config: Config) -> Result:
 
 
 def _debated(asked: Config) -> Result:
-    """The debates on `transfer` whose verdicts are the labels: a plain student of these options against the supervisor."""
-    stage = registry.plugin("stages", "debate", "the stage")  # by its name, as it needs students itself
+    """Find or run the debates on `transfer` that make the labels: a plain student of these options against the supervisor."""
+    stage = registry.plugin("stages", "debate", "the stage")  # looked up by name, because that stage imports this one
     own = {name: getattr(asked, name) for name in OF_STUDENT}
     form = presets.primitives(asked.method, {name: getattr(asked, name) for name in presets.PRIMITIVES})["labels"]
     how = {"form": form, "split": "transfer", "questions": None, "report": "none", "traces": 0}
@@ -256,7 +256,7 @@ def _make(
     start: Path | None,
     recorder: Recorder,
 ) -> Head:
-    """A head fitted on `labels`, or as it comes without; it stops by those of `watched`, if given."""
+    """Build a head and fit it on `labels`, if given; `watched`, if given, are the labels for early stopping."""
     head = finetune.build_head(config, pretrained=config.weights == "pretrained", start=start)
     if labels is not None:
         assert config.loss is not None

@@ -1,10 +1,10 @@
 """Algorithm 2: finetune the weak model on the ground truth of `supervision`, then let it label `transfer`.
 
-Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the gold of its own validation slice;
-`train/accuracy` beside `train/majority`; `validation/temperature`, which fits that slice best (`student --calibrate`);
-`test/accuracy`, `test/auroc`, `test/brier`, `test/ece`, and the first four on `validation`.
+Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the gold labels of its validation slice;
+`train/accuracy` and `train/majority`, the share of the most frequent class; `validation/temperature`, fitted on that slice (for
+`student --calibrate`); `test/accuracy`, `test/auroc`, `test/brier`, `test/ece`, and the same four on `validation`.
 Artifacts: `labels/weak_labels.parquet`, the probabilities on `transfer` and its validation slice; `predictions/*.parquet`;
-`rows.parquet`, the digest of each row of the cut; `figures/confidence_test.png`, how sure it is and how right.
+`rows.parquet`, the digest of each row of the split; `figures/confidence_test.png`, confidence against accuracy.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 VERSION = 2
 LAUNCHED = True
-"""Several processes may be launched to train it together (docs/launch.md)."""
+"""Whether several processes can train it together (docs/launch.md)."""
 
 
 @checked_dataclass
 class Config(SupervisedTraining):
-    """A weak supervisor."""
+    """Options of a supervisor."""
 
     weak: str = option(default="chess-60k", lookup=models.find)
-    """The weak model."""
+    """Weak model to finetune on ground truth."""
 
     MODEL: ClassVar[str] = "weak"
 
 
 def run(config: Config) -> Result:
-    """The supervisor's run, found or trained. Raises ConfigError before anything is written."""
+    """Find or train the supervisor. Raises ConfigError before anything is written."""
     config, cut = loading.resolve_and_split(config.resolved())
     parts = runs.parts("supervisor", VERSION, config, cut, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
     labels = {"weak": config.spec().name, "strong": NONE, "method": "supervisor"}

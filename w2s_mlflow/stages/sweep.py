@@ -1,12 +1,12 @@
-"""Grids and searches: what a file of sweeps/ says is run, shared inputs built once, and what came of it is analysed.
+"""Run a grid or a search and analyse the results; shared inputs are built once.
 
-`sweeps/NAME.py` holds either `SETTINGS`, a sequence of dictionaries, `stage` and that stage's options: each setting is run for
-every seed (once, where its stage has none); or `space(trial)`, from which Optuna draws the options of `--trials` trials; the
-best of them and the default setting are then scored on `test` for every seed. The parent run carries tables, figures and
-aggregates over seeds.
+`sweeps/NAME.py` defines either `SETTINGS`, a sequence of dictionaries with `stage` and its options, or `space(trial)`. A grid
+runs each setting for every seed (once, if its stage has no seed). A search lets Optuna draw the options of `--trials` trials
+from the space, then scores the best setting and the default on `test` for every seed. The parent run has the tables, figures
+and aggregates over seeds.
 
-`--workers N` are N processes of this machine. The same command on another machine joins in: two processes never make the
-same run (tracking/claims.py), and those of one search draw from one study (`--storage`).
+`--workers N` uses N processes on this machine. The same command on another machine joins in: two processes never make the same
+run (tracking/claims.py), and the processes of one search share a study (`--storage`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 CONTENTS = "w2s.contents"
-"""The tag of a grid's run by which it is found again when nothing is left to be made."""
+"""Tag of a grid's run with the digest of its contents, by which a completed grid is found again."""
 
 LOG = logging.getLogger("w2s_mlflow")
 SEARCH_SEEDS = "1000,1001"
@@ -46,37 +46,38 @@ OF_SEARCHES = ("trials", "timeout", "search_seeds", "objective", "sampler", "pru
 
 @checked_dataclass
 class Config:
-    """A grid, or a search, and its seeds."""
+    """Options of a grid or a search."""
 
     sweep: str = "default"
-    """A file of sweeps/ by its name, or the path of any such .py file."""
+    """Grid or search to run: the name of a file of sweeps/, or the path of such a .py file."""
     seeds: str = "0..4"
-    """Seeds, as a range `0..4` or a list `0,3,7`; after a search the best setting is compared with the default on these."""
+    """Seeds, as a range `0..4` or a list `0,3,7`. A search compares its best setting with the default on these."""
     train_size: int | None = None
-    """Rows of the training part for every setting; none takes each task's own."""
+    """Number of training rows of every setting. Default: the setting's or the task's own."""
     test_size: int | None = None
-    """Test rows for every setting; none takes each task's own."""
+    """Maximum number of test rows of every setting. Default: the setting's or the task's own."""
     workers: int = option(default=1, ge=1, result=False)
-    """How many processes of this machine make runs side by side, each with a GPU or a share of the cores of its own."""
+    """Number of processes on this machine that make runs in parallel, each with its own GPU or share of the CPU cores."""
     trials: int | None = option(default=None, ge=1)
-    """Of a search: how many trials its study is brought to; none takes 20, and of the sampler grid all there are."""
+    """Search only: number of trials of the study. Default: 20, or the whole space with --sampler grid."""
     timeout: float | None = option(default=None, gt=0, unset="none", result=False)
-    """Of a search: minutes after which no trial is begun any more; none sets no limit."""
+    """Search only: minutes after which no trial starts. `none`: no limit."""
     search_seeds: str | None = None
-    """Of a search: the seeds that each trial is the mean of, none of them in --seeds; none takes 1000,1001."""
+    """Search only: seeds to average each trial over; they must not overlap with --seeds. Default: 1000,1001."""
     objective: Literal["agreement", "proxy", "oracle"] | None = option(default=None)
-    """Of a search: agreement with the weak labels, which may tune rates and epochs only; proxy, the accuracy on the settings
-    PROXY of its file; oracle, that on the task itself; none takes the file's."""
+    """Search only: score of a trial. `agreement`: agreement with the weak labels, by which only rates and epochs may be tuned;
+    `proxy`: the file's METRIC (such as accuracy) on its PROXY settings; `oracle`: METRIC on the task itself, by ground truth.
+    Default: the file's OBJECTIVE, else `proxy`."""
     sampler: Literal["tpe", "random", "grid"] | None = option(default=None)
-    """Of a search: tpe, random, or grid, which tries all there is of a space of steps; none takes tpe."""
+    """Search only: Optuna sampler. `tpe`; `random`; `grid`: every combination of a discrete space. Default: `tpe`."""
     pruner: Literal["median", "hyperband", "wilcoxon"] | None = option(default=None, unset="none")
-    """Of a search: what ends a trial after some of its runs: median, hyperband, or wilcoxon over tasks and seeds; none
-    prunes nothing."""
+    """Search only: Optuna pruner, which may end a trial after some of its runs. `median`; `hyperband`; `wilcoxon`: over tasks
+    and seeds; `none`: no pruning."""
     study: str | None = None
-    """Of a search: its study by name; none makes one of the file's name and a digest of everything its values depend on."""
+    """Search only: name of the study. Default: the file's name with a digest of everything that the trial values depend on."""
     storage: str | None = option(default=None, result=False)
-    """Of a search: a database for its study, such as postgresql+psycopg2://user@host/name, for several machines; none takes
-    what W2S_STORAGE says, else a file on this machine."""
+    """Search only: database for the study, such as postgresql+psycopg2://user@host/name, to share it between machines. Default:
+    W2S_STORAGE, else a file on this machine."""
 
     def __post_init__(self) -> None:
         seeds, module = parse_seeds(self.seeds), sweep_file.read(self.sweep)
@@ -96,7 +97,7 @@ class Config:
         storage.check(self.wanted().storage)
 
     def search(self) -> Search | None:
-        """The search in the file; None for a grid. Raises ConfigError for one that is incomplete."""
+        """Return the search that the file defines; None for a grid. Raises ConfigError if the search is incomplete."""
         module = sweep_file.read(self.sweep)
         if hasattr(module, "SETTINGS"):
             return None
@@ -104,7 +105,7 @@ class Config:
         return space.of(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
 
     def wanted(self) -> StudyTarget:
-        """What the study of a search is brought to."""
+        """Return the target of the search's study."""
         return StudyTarget(
             study=self.study,
             storage=self.storage or os.environ.get(STORAGE) or None,
@@ -116,19 +117,19 @@ class Config:
         )
 
     def trial_seeds(self) -> list[int]:
-        """The seeds that each trial is the mean of."""
+        """Return the seeds to average each trial over."""
         return parse_seeds(self.search_seeds or SEARCH_SEEDS, "search_seeds")
 
     def sizes(self) -> dict[str, int]:
-        """The sizes that are given."""
+        """Return the sizes that are set."""
         return {name: size for name in ("train_size", "test_size") if (size := getattr(self, name)) is not None}
 
 
 def run(config: Config) -> Result:
-    """Drain the grid, or search, under a parent run; analyse what it made.
+    """Run the grid or search under a parent run, and analyse the results.
 
     Raises:
-        ConfigError: before the first job starts, for what cannot be run; at the end, for runs that came to nothing.
+        ConfigError: an option is invalid (raised before the first job starts), or runs have failed (raised at the end).
     """
     search = config.search()
     return _searched(config, search) if search else _drained(config)
@@ -166,17 +167,17 @@ def _drained(config: Config) -> Result:
 
 
 def _searched(config: Config, search: Search) -> Result:
-    """Bring the study to its trials; then `test` is read once, for the best setting beside the default."""
+    """Complete the study's trials, then read `test` once, to compare the best setting with the default."""
     from w2s_mlflow.tracking import recorder, results, session
 
     def trial(given: Mapping[str, Any]) -> list[Job]:
         return [Job(search.stage, one) for one in space.configs(search, given, config.trial_seeds(), config.sizes())]
 
     for job in trial({}):
-        loading.resolve_and_split(job.config.resolved())  # what cannot be cut ends here, before any run starts
+        loading.resolve_and_split(job.config.resolved())  # data that cannot be split fails here, before any run starts
     name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
     *waiting, best = search_study.rehearsed(search, wanted, digest)
-    of_trials = [job for given in waiting for job in trial(given)]  # what cannot be run ends here, too
+    of_trials = [job for given in waiting for job in trial(given)]  # options that cannot be run fail here, too
     if plan := session.current().plan:
         for job in [*of_trials, *_chosen(config, search, {}), *_chosen(config, search, best)]:
             job.run()
@@ -200,27 +201,27 @@ def _searched(config: Config, search: Search) -> Result:
 
 
 def _hangs_on(config: Config, search: Search) -> str:
-    """The digest of all that a study's values hang on: the space, the objective, the store, and the fingerprints of what a
-    trial with the default options is made of, so that other data, code or libraries are another study, too."""
+    """Return the digest of everything that a study's values depend on: the space, the objective, the store, and the
+    fingerprints of a trial with the default options, so that other data, code or libraries make another study."""
     from w2s_mlflow.tracking import session
     from w2s_mlflow.tracking.backend import server
 
     with session.planning() as plan:
         for one in space.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, one).run()
-    experiment = server.experiment()  # not by its address, which another machine may write in another way
+    experiment = server.experiment()  # not by its URI, which may differ between machines
     store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
     how = {"sampler": config.sampler, "pruner": config.pruner}
     return search.digest(store | how | {"fingerprints": sorted(plan.steps)})
 
 
 def _chosen(config: Config, search: Search, given: Mapping[str, Any]) -> list[Job]:
-    """The jobs of one setting of what is tuned, a seed each."""
+    """Return the jobs of one setting of the tuned options, one per seed."""
     return jobs(config, [{"stage": search.stage, **search.tuned, **given}])
 
 
 def _compare(config: Config, search: Search, best: Mapping[str, Any], recording: Recorder) -> None:
-    """The best setting beside the default over fresh seeds, on `test`, paired by seed."""
+    """Compare the best setting with the default on `test` over fresh seeds, paired by seed."""
     from w2s_mlflow import stats
 
     pair = _chosen(config, search, {}), _chosen(config, search, best)
@@ -239,13 +240,13 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
 
 
 def jobs(config: Config, chosen: Sequence[Mapping[str, Any]] | None = None) -> list[Job]:
-    """Every job of the grid, or of the settings `chosen`, seed by seed, each Config checked."""
+    """Return every job of the grid, or of the settings `chosen`, ordered by seed; each Config is checked."""
     settings = grid.settings(config.sweep) if chosen is None else chosen
     return grid.jobs(settings, parse_seeds(config.seeds), config.sizes())
 
 
 def _finished() -> dict[str, Result]:
-    """Every finished result of the experiment by its fingerprint, of several the newest, in two requests."""
+    """Return the newest finished result of the experiment for each fingerprint, in two requests."""
     from w2s_mlflow.tracking import run_cache
     from w2s_mlflow.tracking.backend import server
 
@@ -253,17 +254,17 @@ def _finished() -> dict[str, Result]:
 
 
 def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = None) -> str:
-    """What the tables of a grid hang on: the numbers and artifacts of its results, and the code of the tables.
+    """Return the digest of what a grid's tables depend on: metrics and artifacts of its results, and the code of the tables.
 
     Args:
-        finished: the finished results of the experiment by fingerprint; None asks for them.
+        finished: the finished results of the experiment by fingerprint. None: look them up.
     """
     finished = _finished() if finished is None else finished
     return build.parts(analyze.Config(), [finished.get(result.fingerprint, result) for result in found], {}).digest()
 
 
 def find_completed(waiting: Sequence[Job]) -> Result | None:
-    """The run of a grid of which nothing is left to be made, no result and no table; none of it damaged."""
+    """Return the run of an already completed grid, or None if any result or table is missing or damaged."""
     from w2s_mlflow.tracking import planning, results, session
 
     if session.current().reuse_since:

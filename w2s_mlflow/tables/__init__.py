@@ -1,32 +1,34 @@
-"""One analysis table per file: `CAPTION`, `FRAMES`, `COLUMNS` and `table(*frames)`, a frame with those columns; pure functions.
+"""Analysis tables, one per file, each with `CAPTION`, `FRAMES`, `COLUMNS` and `table(*frames)`.
 
-`FRAMES` names those of `Frames` that it takes. `outcomes` has one row per student (or rule) and seed:
+`table` is a pure function that returns a frame with the columns COLUMNS.
 
-| column | what |
+`FRAMES` names the fields of `Frames` that `table` takes. `outcomes` has one row per student (or rule) and seed:
+
+| column | meaning |
 |---|---|
-| run_id, task, domain, weak, strong, head, method, seed | which run |
-| variant, setting | the options, where they differ, that make the method; and those that runs must share to be compared |
-| train_size, test_size, parameters, data | rows drawn, test rows, parameters of the strong model, the data's digest |
+| run_id, task, domain, weak, strong, head, method, seed | identity of the run |
+| variant, setting | differing options that define the method; differing options that compared runs must share |
+| train_size, test_size, parameters, data | rows drawn, test rows, parameters of the strong model, digest of the data |
 | settings | all other options, as JSON |
 | accuracy, auroc, brier, ece | on `test`, from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; agreement is with the supervisor |
-| ceiling_failed | whether the ceiling did not learn: near chance on its training rows, or below the supervisor |
+| ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
 | groups, gold, answer, weak_answer, ceiling_answer | per test row, in the same order for all runs of a task and test size |
-| correct, weak_correct, ceiling_correct | whether these answers are the gold ones |
+| correct, weak_correct, ceiling_correct | whether these answers equal gold |
 
-What a run has none of (a rule any supervisor, a student its ceiling) is None or not a number.
+Missing values (a rule has no supervisor, a student may have no ceiling) are None or NaN.
 
 `probes` has one row per probe run, concept, layer and model (before, after): PROBES. `errors` has one row per test error of
-a run of the stage `errors`: ERRORS. `facilitations` has one row per facilitated weak model: FACILITATIONS; on `test`, with
-`weak_accuracy` and `weak_agreement` of and with the supervisor, `strong_accuracy` and `agreement` of and with its teacher.
+a run of the stage `errors`: ERRORS. `facilitations` has one row per facilitated weak model: FACILITATIONS, with metrics on
+`test`; `weak_accuracy` and `weak_agreement` refer to the supervisor, `strong_accuracy` and `agreement` to the teacher.
 
-`debates` has one row per run of debates and judge (DEBATES; what needs ground truth is not a number where none was read),
-`alignments` one per aligned model (ALIGNMENTS; `before` is the plain student, `round` the one that made the model, `rounds` how
-many of its seed and options there are); `setting` has the other options that differ, where they are not as by default, and in
-`debates` as `argues` the method of the student.
+`debates` has one row per debate run and judge (DEBATES; columns that need ground truth are NaN if none was read). `alignments`
+has one row per aligned model (ALIGNMENTS; `before` is the plain student, `round` the round that made the model, `rounds` the
+number of rounds with its seed and options). `setting` has the other non-default options that differ; in `debates` it includes
+the student's method as `argues`.
 
-`runs` has one row per finished run of any stage (columns: RUNS; `all_*` is with everything it was made from), `left_out` one
-per run that does not count (run_id, name, rule, reason).
+`runs` has one row per finished run of any stage (RUNS; `all_*` includes all runs it was made from), `left_out` one per excluded
+run (run_id, name, rule, reason).
 """
 
 from __future__ import annotations
@@ -38,16 +40,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LABEL = ["task", "weak", "strong", "head", "method", "variant", "setting"]
-"""What rows of different seeds share."""
+"""Columns that rows of different seeds share."""
 PAIR = ["task", "weak", "strong", "head", "setting", "train_size", "test_size"]
-"""What runs that may be compared share."""
+"""Columns that compared runs share."""
 OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
     *("train_size", "test_size", "parameters", "data", "settings"),
     *("accuracy", "auroc", "brier", "ece", "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
 )
-"""The columns of `outcomes` but `variant` and `setting`."""
+"""Columns of `outcomes` without `variant` and `setting`."""
 RUNS = (
     *("run_id", "name", "stage", "task", "domain", "weak", "strong", "head", "method", "variant", "setting", "seed"),
     *("accuracy", "auroc", "brier", "ece", "pgr", "pgr_status", "ceiling_failed", "human", "gold", "reads"),
@@ -65,12 +67,12 @@ ERRORS = (
     *("answer", "weak_answer", "ceiling_answer", "on_own_evidence", "on_ceiling_evidence", "on_random"),
     *("own_evidence", "ceiling_evidence", "coded"),
 )
-"""`coded` is the type that a person gave it, or nothing."""
+"""`coded` is the type that a person assigned, or empty."""
 FACILITATIONS = (
     *("run_id", "task", "weak", "strong", "head", "method", "seed", "turn", "gold", "train_size", "test_size", "data"),
     *("settings", "accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"),
 )
-"""The columns of `facilitations` but `variant` and `setting`; `gold` is the part whose ground truth the teacher has learned."""
+"""Columns of `facilitations` without `variant` and `setting`; `gold` names the split whose ground truth trained the teacher."""
 DEBATES = (
     *("run_id", "task", "weak", "strong", "seed", "split", "form", "explainer", "pieces", "rounds", "judge", "setting"),
     *("questions", "no_verdict", "disagreements", "win_rate", "apart_win_rate", "cost", "position_bias"),
@@ -86,7 +88,7 @@ LEFT_OUT = ("run_id", "name", "rule", "reason")
 
 @dataclass(frozen=True)
 class Frames:
-    """What tables and figures are made from."""
+    """Frames that tables and figures are made from."""
 
     outcomes: pd.DataFrame
     runs: pd.DataFrame

@@ -1,4 +1,4 @@
-"""How often a student answers as its supervisor does, by its size and method (Figure 3)."""
+"""Agreement of students with their supervisor, by size and method (Figure 3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = [*LABEL, "parameters", "n", "agreement", "agreement_low", "agreement_h
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """One row per label of students, the smallest student first."""
+    """Return one row per label of students, the smallest student first."""
     students = outcomes[outcomes["agreement"].notna()]
     rows = []
     for key, found in students.groupby(LABEL, sort=False):

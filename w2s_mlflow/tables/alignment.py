@@ -1,4 +1,4 @@
-"""Aligned models beside the plain students they would be at lambda = 0: accuracy, and how far the judge is won over (eq. 2)."""
+"""Aligned models compared with plain students (lambda = 0): accuracy, and how far they win over the judge (eq. 2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CAPTION = (
 )
 FRAMES = ("alignments",)
 KEYS = ["task", "weak", "strong", "judge", "opponent", "lam", "kl", "pieces", "setting"]
-"""What rows of different seeds and rounds share."""
+"""Columns that rows of different seeds and rounds share."""
 COMPARED = ("accuracy", "preference")
 PARTS = ("before", "after", "gain", "gain_low", "gain_high", "p", "step", "step_low", "step_high")
 COLUMNS = [*KEYS, "round", "rounds", "n", "n_step"]
@@ -25,7 +25,7 @@ COLUMNS += ["win_rate_before", "win_rate_after", "entropy", "words"]
 
 
 def table(alignments: pd.DataFrame) -> pd.DataFrame:
-    """One row per models, judge, weights of the debate, and round."""
+    """Return one row per pair of models, judge, debate options and round."""
     rows = []
     keys = [*KEYS, "round"]
     for key, found in _stepped(alignments).sort_values("round", kind="stable").groupby(keys, sort=False):
@@ -39,7 +39,7 @@ def table(alignments: pd.DataFrame) -> pd.DataFrame:
 
 
 def _stepped(alignments: pd.DataFrame) -> pd.DataFrame:
-    """The frame with what each model steps from: its seed's model of the round before, in round 1 the plain student."""
+    """Add the values before each model's step: those of its seed's previous round, or of the plain student in round 1."""
     same = [*KEYS, "seed", "round"]
     earlier = alignments[same].assign(round=alignments["round"] + 1)
     earlier = earlier.assign(**{f"{name}_last": alignments[f"{name}_after"] for name in COMPARED})

@@ -1,4 +1,4 @@
-"""What a person says of the errors that were read, beside the rules."""
+"""Error types assigned by a person, compared with those of the rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = [*by_rule.KEYS, "n", *by_rule.TYPES, "agreement", "kappa"]
 
 
 def table(errors: pd.DataFrame) -> pd.DataFrame:
-    """One row per models and method of which some error is coded."""
+    """Return one row per models, method and options with errors that a person coded."""
     from sklearn.metrics import cohen_kappa_score
 
     coded = errors[errors["coded"] != ""]
@@ -23,7 +23,7 @@ def table(errors: pd.DataFrame) -> pd.DataFrame:
     for key, found in coded.groupby(by_rule.KEYS, sort=False):
         said, ruled = found["coded"], by_rule.types(found)
         row = dict(zip(by_rule.KEYS, key, strict=True)) | {"n": len(found), "agreement": float((said == ruled).mean())}
-        several = said.nunique() > 1 or ruled.nunique() > 1  # of one type alone there is no agreement beyond chance
+        several = said.nunique() > 1 or ruled.nunique() > 1  # kappa is undefined for a single type
         row |= {"kappa": float(cohen_kappa_score(said, ruled)) if several else float("nan")}
         rows.append(row | {name: float((said == name).mean()) for name in by_rule.TYPES})
     return pd.DataFrame(rows, columns=COLUMNS)

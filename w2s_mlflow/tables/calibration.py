@@ -1,4 +1,4 @@
-"""How good probabilities are, of supervisors, ceilings and students."""
+"""Calibration of supervisors, ceilings and students: accuracy, AUROC, Brier score and expected calibration error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = [*KEYS, "n", "accuracy", "auroc", "brier", "ece", "ece_low", "ece_high
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per stage and models that answer with probabilities; a rule does not."""
+    """Return one row per stage, models and options with probabilities; rules have none."""
     rows = []
     for key, found in runs[runs["ece"].notna() & (runs["stage"] != "rule")].groupby(KEYS, sort=False):
         means = {name: found[name].mean() for name in ("accuracy", "auroc", "brier")}

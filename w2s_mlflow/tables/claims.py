@@ -1,4 +1,4 @@
-"""What the paper says, held against these runs: supported, contradicted or undetermined, task by task."""
+"""The paper's statements, tested on these runs task by task: supported, contradicted or undetermined."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Found = Iterator[Finding]
 
 
 class Claim(NamedTuple):
-    """One statement: where it is made, how it is measured on the students of one supervisor, and where it puts the quantity."""
+    """A statement of the paper: its domains, its measure on the students of one supervisor, and the range it predicts."""
 
     text: str
     domains: tuple[str, ...]
@@ -53,7 +53,7 @@ class Claim(NamedTuple):
 
 
 def _verdict_row(claim: str, found: Finding, low: float, high: float) -> dict[str, Any]:
-    """A statement that a quantity lies from `low` to `high`, and whether its interval lies there, elsewhere, or neither."""
+    """Return the row of a statement: its verdict says whether the interval lies within `low` to `high`, outside, or neither."""
     verdict = UNDETERMINED
     if found.low >= low and found.high <= high:
         verdict = SUPPORTED
@@ -64,7 +64,7 @@ def _verdict_row(claim: str, found: Finding, low: float, high: float) -> dict[st
 
 
 def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
-    """One row per statement and task, supervisor and head for which there are runs to measure it on."""
+    """Return one row per statement, task, supervisor and head with runs to measure it on."""
     students = outcomes[outcomes["weak_correct"].notna() & (outcomes["variant"] == "")]
     keys = ["task", "weak", "head", "setting", "train_size", "test_size"]
     rows: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _salient(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Whether concepts are more salient after training, by their probes' gains."""
+    """Yield the rows on whether concepts are more salient after training, from the probes' gains."""
     for row in salience.table(found[found["variant"] == ""]).to_dict("records"):
         if row["n"] > 1:
             what = f"probe of {row['concept']}, after minus before, {row['method']}"
@@ -90,13 +90,13 @@ def _salient(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _of(students: pd.DataFrame, method: str) -> list[pd.DataFrame]:
-    """The students of one method by size, the smallest first, each with its seeds as the index."""
+    """Return the students of one method by size, the smallest first, each indexed by seed."""
     sizes = students[students["method"] == method].groupby(["parameters", "strong"])
     return [rows.set_index("seed").sort_index() for _, rows in sizes]
 
 
 def _largest_pgr(students: pd.DataFrame) -> Found:
-    """The plain PGR of the largest student."""
+    """Yield the baseline PGR of the largest student."""
     for rows in _of(students, "baseline")[-1:]:
         if pgr.comparable(rows):
             found = pgr.interval(rows)
@@ -104,7 +104,7 @@ def _largest_pgr(students: pd.DataFrame) -> Found:
 
 
 def _gain_of(method: str) -> Callable[[pd.DataFrame], Found]:
-    """What a method adds to the plain PGR of the largest student that both were tried on."""
+    """Return a measure: PGR of the method's largest student minus the baseline's PGR for the same student."""
 
     def measure(students: pd.DataFrame) -> Found:
         plain = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
@@ -117,7 +117,7 @@ def _gain_of(method: str) -> Callable[[pd.DataFrame], Found]:
 
 
 def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], Found]:
-    """The largest student against the smallest."""
+    """Return a measure: the quantity for the largest student minus the smallest."""
 
     def measure(students: pd.DataFrame) -> Found:
         sizes = [rows for rows in _of(students, method) if len(values(rows))]
@@ -129,7 +129,7 @@ def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Seri
 
 
 def _least_step(students: pd.DataFrame) -> Found:
-    """From size to size of bootstrapped students, the step in accuracy that is the lowest by its lower bound."""
+    """Yield the accuracy step between successive sizes of bootstrapped students that has the lowest lower bound."""
     sizes = _of(students, "bootstrap")
     steps = [
         finding
@@ -150,7 +150,7 @@ def _difference(
 
 
 def pgr_per_seed(rows: pd.DataFrame) -> pd.Series:
-    """The PGR of each seed, or none where it is undetermined for the pair of models."""
+    """Return the PGR of each seed; empty if it is undetermined for the pair of models."""
     determined = pgr.comparable(rows) and pgr.interval(rows).status == stats.OK
     return pgr.by_seed(rows) if determined else pd.Series(dtype=float)
 

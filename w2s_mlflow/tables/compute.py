@@ -1,4 +1,4 @@
-"""What students cost: their own training, all they were trained from, and a point of PGR."""
+"""Compute cost of students: of their own training, of all training they depend on, and per point of PGR."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per task, models and method of students."""
+    """Return one row per label of students."""
     rows = []
     for key, found in runs[runs["stage"] == "student"].groupby(KEYS, sort=False):
         means = {name: float(found[name].mean()) for name in (*USED, "pgr")}

@@ -1,4 +1,4 @@
-"""Debates between a student and its supervisor: who wins, and what the judge is worth (Definition 4)."""
+"""Debates between a student and its supervisor: win rates, and the accuracy of the judge (Definition 4)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = [*KEYS, "n", *(f"{name}{bound}" for name in BOUNDED for bound in ("", 
 
 
 def table(debates: pd.DataFrame) -> pd.DataFrame:
-    """One row per models, form, chooser and judge."""
+    """Return one row per models, debate form, explainer, judge and other options."""
     rows = []
     for key, found in debates.groupby(KEYS, sort=False):
         row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)}

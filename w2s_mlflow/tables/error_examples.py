@@ -1,4 +1,4 @@
-"""A sample of errors to be read and coded by a person."""
+"""Sample of errors for a person to read and code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COLUMNS += ["own_evidence", "ceiling_evidence", "type", "coded"]
 
 
 def table(errors: pd.DataFrame) -> pd.DataFrame:
-    """The sample, run by run."""
+    """Return the sample, run by run."""
     mark = errors["id"].map(lambda id_: hashlib.sha256(str(id_).encode()).hexdigest())
     ordered = errors.assign(mark=mark, type=by_rule.types(errors)).sort_values(["run_id", "mark"])
     return ordered.groupby("run_id").head(SIZE)[COLUMNS].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Runs that do not count, each with the rule that says so."""
+"""Excluded runs, each with the rule that excludes it."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ COLUMNS = ["rule", "name", "run_id", "reason"]
 
 
 def table(left_out: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, rule by rule."""
+    """Return one row per run, sorted by rule."""
     return left_out.sort_values(["rule", "name"], kind="stable")[COLUMNS]

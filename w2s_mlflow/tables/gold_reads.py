@@ -1,4 +1,4 @@
-"""Every read of ground truth: by which stage, of which part, for which reason."""
+"""Reads of ground truth, by stage, part and reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COLUMNS = ["task", "stage", "part", "reason", "runs", "rows"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per task, stage, part and reason."""
+    """Return one row per task, stage, part and reason."""
     reads = [
         {"task": run["task"], "stage": run["stage"], "part": name.split("/")[0], "reason": name.split("/")[1], "rows": rows}
         for run in runs.to_dict("records")

@@ -1,4 +1,4 @@
-"""What becomes of the supervisor's errors: copied, corrected, or joined by new ones."""
+"""Inheritance of the supervisor's errors by students: copied, corrected, and new errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = [*LABEL, "n", *SHARES, "of_errors_corrected", "of_errors_corrected_low
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """One row per label of students that have a supervisor."""
+    """Return one row per label of students with a supervisor."""
     students = outcomes[outcomes["weak_answer"].notna()]
     rows = []
     for key, found in students.groupby(LABEL, sort=False):
@@ -35,7 +35,7 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(gold_N: Any, weak_N: Any, student_N: Any) -> dict[str, float]:
-    """The five shares of one run's test rows, from classes."""
+    """Return the five shares of one run's test rows, from class indices."""
     gold_N, weak_N, student_N = (np.asarray(classes) for classes in (gold_N, weak_N, student_N))
     weak_right, right = weak_N == gold_N, student_N == gold_N
     same = weak_N == student_N

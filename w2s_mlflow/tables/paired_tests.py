@@ -1,7 +1,7 @@
 """Paired tests (Table 3): each method against its supervisor, its ceiling, the baseline and the untuned model.
 
 Within a task the unit is the seed: supervisor, student and ceiling of one seed share their data, so their difference is one
-observation. Across tasks, from five of them, the unit is the task, averaged over its pairs of models and seeds.
+observation. Across five or more tasks the unit is the task, averaged over its pairs of models and seeds.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ CAPTION = (
 FRAMES = ("outcomes",)
 REFERENCES = ("baseline", "untuned")
 TASKS = 5
-"""From so many tasks on a test across tasks is made."""
+"""Minimum number of tasks for a test across tasks."""
 ALL = "(all)"
 COLUMNS = [*PAIR[:5], "metric", "baseline", "method", "unit", "n", "mean_difference", "low", "high", "effect_size", "t", "p"]
 COLUMNS += ["p_holm", "p_wilcoxon", "failed_ceilings"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """One row per comparison of two columns of accuracies (or PGRs), matched by seed, or by task."""
+    """Return one row per comparison of two accuracies (or PGRs), matched by seed or by task."""
     students = outcomes[outcomes["weak_correct"].notna()]
     rows = [
         dict(zip(PAIR, key, strict=True)) | row | {"failed_ceilings": int(found.groupby("seed")["ceiling_failed"].any().sum())}
@@ -43,7 +43,7 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def name(rows: pd.DataFrame) -> pd.Series:
-    """The method of each row with the options in which it differs from others of that name."""
+    """Return each row's method with the options that distinguish it from others of the same name."""
     return (rows["method"] + " " + rows["variant"]).str.strip()
 
 
@@ -62,7 +62,7 @@ def _comparisons(pair: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _across(students: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Each method against the supervisor and the baseline, one observation a task."""
+    """Yield the tests of each method against the supervisor and the baseline, with one observation per task."""
     cells = students.assign(name=name(students)).set_index([*PAIR, "seed"])
     baseline = cells.loc[cells["name"] == "baseline", "accuracy"]
     blank = dict.fromkeys(PAIR[1:5], "-") | {"task": ALL}

@@ -21,8 +21,7 @@ COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """One row per label. `n` is the number of seeds; a rule has no supervisor, no ceiling and no seed, a student may lack
-    either of the two."""
+    """Return one row per label with `n` seeds; a rule has no supervisor, ceiling or seed, a student may lack the first two."""
     keys = list(dict.fromkeys(LABEL + PAIR))
     rows = [dict(zip(keys, key, strict=True)) | _row(found) for key, found in outcomes.groupby(keys, sort=False)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -44,18 +43,18 @@ def _row(found: pd.DataFrame) -> dict[str, Any]:
 
 
 def comparable(found: pd.DataFrame) -> bool:
-    """Whether every run has its supervisor and its ceiling on the same test rows."""
+    """Return whether every run has its supervisor and its ceiling on the same test rows."""
     return not found[["weak_correct", "ceiling_correct"]].isna().any(axis=None)
 
 
 def interval(found: pd.DataFrame) -> stats.PGR:
-    """PGR over the seeds of one label, with its interval and status."""
+    """Return the PGR over the seeds of one label, with its interval and status."""
     weak, student, ceiling = (list(found[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
     return stats.pgr_interval(weak, student, ceiling, found["groups"].iloc[0])
 
 
 def by_seed(found: pd.DataFrame) -> pd.Series:
-    """The PGR of each run, not a number where floor and ceiling are equal."""
+    """Return the PGR of each run; NaN if floor and ceiling are equal."""
     columns = found[["weak_accuracy", "accuracy", "ceiling_accuracy"]]
     values = [stats.pgr(*row) for row in columns.itertuples(index=False, name=None)]
     return pd.Series(values, index=found.index, dtype=float)

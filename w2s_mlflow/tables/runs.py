@@ -1,4 +1,4 @@
-"""Every finished run that counts, of any stage."""
+"""All finished runs of any stage that are not excluded."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ COLUMNS += ["accuracy", "pgr", "pgr_status", "ceiling_failed", "human", "gold", 
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, stage by stage."""
+    """Return one row per run, sorted by stage."""
     return runs.sort_values(["stage", "task", "weak", "strong", "method", "seed"], kind="stable")[COLUMNS]

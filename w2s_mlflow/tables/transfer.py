@@ -1,4 +1,4 @@
-"""Which supervisor brings which student how far: weak against strong, for tasks with several pairs of models."""
+"""Transfer matrix: gain and PGR of each student under each supervisor, for tasks with several pairs of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell; none for a method that was tried on a single pair."""
+    """Return one row per cell; empty for a method that was tried on a single pair."""
     cells = pgr.table(outcomes[outcomes["weak_correct"].notna()])
     cells["gain"] = cells["accuracy"] - cells["weak_accuracy"]
     several = cells.groupby(KEYS)["weak"].transform("size") > 1

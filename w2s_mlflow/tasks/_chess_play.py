@@ -1,11 +1,11 @@
-"""Close-quarters chess positions, the worth of their captures, and the players whose moves the small models are pretrained on.
+"""Chess positions on 24 squares, the worth of their captures, and the players whose moves the small models are pretrained on.
 
-A position is a line of words, one per piece: the piece and its square, upper case for white (`Ke2 Qd3 kf6 pc5`). A prompt is
-that line closed by the mark `>`; a move is the word of the piece on its destination (`Qd5`). White moves. Each side has its
-king, two pieces and at most one pawn on the 24 squares c2-f7; pawns stand where one move neither promotes, nor steps twice,
-nor captures en passant, so a move is a piece changing its square.
+A position is a line of words, one per piece: the piece and its square, upper case for White (`Ke2 Qd3 kf6 pc5`). A prompt is
+that line followed by the mark `>`; a move is the word of the piece on its destination (`Qd5`). White is to move. Each side has
+its king, two pieces and at most one pawn on the 24 squares c2-f7. Pawns stand where no single move can promote, step twice or
+capture en passant, so every move changes the square of one piece.
 
-Positions are cut into the task's part and the rest by a hash that mirror images share; pretraining takes the rest.
+A hash shared by mirror images assigns each position to the task or to pretraining.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 import chess
 
 VALUES = {chess.KING: 0, chess.PAWN: 1, chess.KNIGHT: 3, chess.BISHOP: 3, chess.ROOK: 5, chess.QUEEN: 9}
-"""Material in pawns."""
+"""Value of each piece in pawns."""
 MARK = ">"
-"""Closes a position: what follows is a move."""
+"""Word that ends a position; a move follows."""
 NONE = "-"
-"""The reply where there is no recapture."""
+"""Word for the reply if there is no recapture."""
 TASK_SHARE = 16
-"""One position in so many belongs to the task."""
+"""One position in TASK_SHARE belongs to the task."""
 _PIECES = "KQRBNPkqrbnp"
 _ORDER = {piece + square: (rank, square) for rank, piece in enumerate(_PIECES) for square in chess.SQUARE_NAMES}
 _SQUARES = [chess.square(file, rank) for rank in range(1, 7) for file in range(2, 6)]
@@ -37,12 +37,12 @@ _FILES = str.maketrans("abcdefgh", "hgfedcba")
 
 
 def text(board: chess.Board) -> str:
-    """The words of the position, ordered by piece, then by square, without the mark."""
+    """Return the words of the position, ordered by piece, then by square, without the mark."""
     return _ordered(_word(piece, square) for square, piece in board.piece_map().items())
 
 
 def parse(position: str) -> chess.Board:
-    """The board of a position's text or prompt, white to move."""
+    """Return the board of a position's text or prompt, White to move."""
     board = chess.Board(None)
     for word in shown(position).split():
         board.set_piece_at(chess.parse_square(word[1:]), chess.Piece.from_symbol(word[0]))
@@ -50,37 +50,37 @@ def parse(position: str) -> chess.Board:
 
 
 def prompt(position: str) -> str:
-    """What a model is shown of a position: its text, then the mark."""
+    """Return the prompt of a position: its text, then the mark."""
     return f"{position} {MARK}"
 
 
 def shown(prompt: str) -> str:
-    """The position of a prompt (or of its own text)."""
+    """Return the position's text, given its prompt or the text itself."""
     return prompt.removesuffix(MARK).strip()
 
 
 def mirror(position: str) -> str:
-    """The left-right mirror image of a position's text; without castling the game is the same."""
+    """Return the left-right mirror image of a position's text, an equivalent position, as there is no castling."""
     return _ordered(mirror_word(word) for word in position.split())
 
 
 def mirror_word(word: str) -> str:
-    """The left-right mirror image of a piece on its square: `Qd5` becomes `Qe5`. Other words stay."""
+    """Return the left-right mirror image of a piece on its square: `Qd5` becomes `Qe5`. Other words are unchanged."""
     return word[0] + word[1:].translate(_FILES) if len(word) == 3 and word[0] in _PIECES else word
 
 
 def position_hash(position: str) -> str:
-    """sha256 of the text of the position or of its mirror image, whichever comes first: both share it."""
+    """Return the sha256 of the position's text or its mirror image, whichever sorts first, so that both share it."""
     return hashlib.sha256(min(position, mirror(position)).encode()).hexdigest()
 
 
 def belongs_to_task(position: str) -> bool:
-    """Whether the position is kept for the task; the others are for pretraining."""
+    """Return whether the position is reserved for the task; all others are for pretraining."""
     return int(position_hash(position), 16) % TASK_SHARE == 0
 
 
 def move_word(board: chess.Board, move: chess.Move) -> str:
-    """The word of a move: the piece on its destination."""
+    """Return the word of a move: the piece on its destination."""
     piece = board.piece_at(move.from_square)
     assert piece is not None
     return _word(piece, move.to_square)
@@ -99,55 +99,55 @@ def _ordered(words: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A legal move and what is computed about it."""
+    """A legal move and its computed properties."""
 
     word: str
     captured: int
-    """The value of what it takes, in pawns; 0 for a quiet move."""
+    """Value of the captured piece, in pawns; 0 for a quiet move."""
     reply: str
-    """The recapture on its destination by the least valuable piece, as a word; NONE where there is none."""
+    """Word of the recapture on the destination by the least valuable piece; NONE if there is none."""
     piece: int
-    """The value of the moved piece; 0 for the king."""
+    """Value of the moved piece; 0 for the king."""
     distance: int
-    """King moves from the destination to the black king."""
+    """Number of king moves from the destination to the black king."""
 
     @property
     def exchange(self) -> int:
-        """Capture less recapture, in pawns."""
+        """Value of the capture minus that of the recapture, in pawns."""
         return self.captured - (self.piece if self.reply != NONE else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A position's text without the mark, and every legal move."""
+    """Text of a position, without the mark, and all its legal moves."""
 
     text: str
     moves: tuple[Move, ...]
 
     def named_once(self) -> list[Move]:
-        """The moves whose word names no other: two rooks that reach one square are left out."""
+        """Return the moves whose word is unique; if two rooks can reach the same square, both moves are left out."""
         times = Counter(move.word for move in self.moves)
         return [move for move in self.moves if times[move.word] == 1]
 
     def captures(self) -> list[Move]:
-        """The captures among them."""
+        """Return the captures among the moves whose word is unique."""
         return [move for move in self.named_once() if move.captured]
 
     def mirrored(self) -> Position:
-        """The left-right mirror image."""
+        """Return the left-right mirror image."""
         moves = (replace(move, word=mirror_word(move.word), reply=mirror_word(move.reply)) for move in self.moves)
         return Position(mirror(self.text), tuple(moves))
 
 
 def positions(rng: random.Random, *, task: bool) -> Iterator[Position]:
-    """Endless random positions, of the task's part or of the rest, in which white has at least two captures."""
+    """Yield endless random positions, of the task (`task=True`) or for pretraining; White has at least two captures in each."""
     while True:
         words = _scatter(rng)
         if belongs_to_task(_ordered(words)) != task:
-            continue  # before there is a board, which costs more
+            continue  # cheapest check first: it needs no board
         board = parse(" ".join(words))
         if len(list(board.generate_pseudo_legal_moves(to_mask=board.occupied_co[chess.BLACK]))) < 2:
-            continue  # before legality, which costs more again
+            continue  # counting pseudo-legal captures is cheaper than checking legality
         if board.status() != chess.STATUS_VALID or board.is_check():
             continue
         position = analyse(board)
@@ -156,16 +156,16 @@ def positions(rng: random.Random, *, task: bool) -> Iterator[Position]:
 
 
 def analyse(board: chess.Board) -> Position:
-    """The text and the moves of a board."""
+    """Return the text and the legal moves of a board."""
     king = board.king(not board.turn)
     assert king is not None
     return Position(text(board), tuple(_move(board, move, king) for move in board.generate_legal_moves()))
 
 
 def recapture(board: chess.Board, move: chess.Move) -> str:
-    """The other side's legal recapture on the move's destination by its least valuable piece, or NONE.
+    """Return the other side's legal recapture on the move's destination by its least valuable piece (the king last), or NONE.
 
-    Attack masks name the pieces; a board is made, and legality asked, only where there is one.
+    Attack masks are tested first; the board is copied and legality checked only if a piece attacks the destination.
     """
     target = chess.BB_SQUARES[move.to_square]
     occupied = board.occupied & ~chess.BB_SQUARES[move.from_square] | target
@@ -180,7 +180,7 @@ def recapture(board: chess.Board, move: chess.Move) -> str:
 
 
 def _scatter(rng: random.Random) -> list[str]:
-    """The words of a king, two pieces and, half the time that its square allows, a pawn for each side, on random squares."""
+    """Return the words of each side's king, two pieces and, half the time its square allows one, a pawn, on random squares."""
     squares = rng.sample(_SQUARES, 8)
     words = []
     for color, pawn_ranks in _PAWN_RANKS.items():
@@ -211,13 +211,13 @@ PLAYERS: Mapping[str, Callable[[Move], int]] = {
     "hunter": lambda move: -move.distance,
     "humble": lambda move: 20 - move.piece if move.captured else 0,
 }
-"""What each player wants most of; ties are drawn."""
+"""Score that each player maximizes; ties are broken at random."""
 UNNAMED = {EXPERT: 0.4, "hunter": 0.35, "humble": 0.25}
-"""Who the unnamed player is, and how often: a mixture whose habits have little to do with the task."""
+"""Probability of each player behind an unnamed move; only the expert plays by the worth that the task asks for."""
 
 
 def play(position: Position, player: str, rng: random.Random) -> Move:
-    """The move that the player makes."""
+    """Return the move that the player makes."""
     moves = position.named_once()
     wanted = [PLAYERS[player](move) for move in moves]
     most = max(wanted)
@@ -225,7 +225,7 @@ def play(position: Position, player: str, rng: random.Random) -> Move:
 
 
 def sequence(position: Position, rng: random.Random) -> tuple[str, str]:
-    """One pretraining text: the prompt; an unnamed player's move, then the named expert's, each with its reply."""
+    """Return a pretraining text: the prompt; an unnamed player's move, then the named expert's, each with its reply."""
     unnamed = play(position, rng.choices(list(UNNAMED), list(UNNAMED.values()))[0], rng)
     expert = play(position, EXPERT, rng)
     return prompt(position.text), " ".join((unnamed.word, unnamed.reply, EXPERT, expert.word, expert.reply))

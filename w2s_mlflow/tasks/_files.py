@@ -1,4 +1,4 @@
-"""A user's own rows: parquet, CSV or JSON lines, by the suffix; the task that is made of them."""
+"""Tasks of a user's own rows: a parquet, CSV or JSON lines file, by its suffix."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PARTS = ("train", "heldout")
 
 
 def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, positive: str) -> Task:
-    """The task of a file, called by its stem. Raises ConfigError where there is no such file.
+    """Build the task of a file, with its stem as the key. Raises ConfigError if the file does not exist or cannot be read.
 
     Args:
-        load: makes the rows of what the user wrote, for the sentence of an error, and the file.
+        load: returns the rows, given the option as the user wrote it (for error messages) and the file.
     """
     name, file = f"{family}:{path}", Path(path).expanduser()
     option = f"--task {name}"
-    next(rows(option, file, ()), None)  # what is wrong with the file as such is said before anything starts
+    next(rows(option, file, ()), None)  # report an unreadable file before anything starts
     return Task(
         name=name,
         family=family,
@@ -42,14 +42,14 @@ def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, p
 
 
 def checked(option: str, path: Path, needed: Collection[str], optional: Collection[str] = ()) -> Iterator[tuple[int, Source]]:
-    """The rows of a file, numbered from 1.
+    """Yield the rows of a file, numbered from 1, after checking their texts and parts.
 
     Args:
-        needed: columns that must have text.
-        optional: columns that must have text where they have anything.
+        needed: columns that must hold non-empty text.
+        optional: columns that must hold non-empty text or be null or absent.
 
     Raises:
-        ConfigError: as `rows`; a text is empty, or the column `part` has none of PARTS.
+        ConfigError: as `rows`; or a text is empty, or the column `part` holds a value outside PARTS.
     """
     for number, row in enumerate(rows(option, path, needed), start=1):
         for name in (*needed, *(name for name in optional if row.get(name) is not None)):
@@ -61,7 +61,7 @@ def checked(option: str, path: Path, needed: Collection[str], optional: Collecti
 
 
 def parted(read: Reader, found: Iterable[Source]) -> Rows:
-    """The rows by their column `part`, training rows where there is none; without held-out ones `assemble` holds some out."""
+    """Assemble rows by their column `part` (default: train); if none is held out, `assemble` holds out some groups."""
     parts: dict[str, list[Source]] = {part: [] for part in PARTS}
     for row in found:
         parts[row.get("part", PARTS[0])].append(row)
@@ -69,14 +69,14 @@ def parted(read: Reader, found: Iterable[Source]) -> Rows:
 
 
 def rows(option: str, path: Path, needed: Collection[str]) -> Iterator[Source]:
-    """The rows of a file by column; a CSV's values are text, empty ones None.
+    """Yield the rows of a file as mappings by column; CSV values are strings, or None if empty.
 
     Args:
-        option: what the user wrote, for the sentence of an error.
-        needed: the columns that it must have.
+        option: the option as the user wrote it, for error messages.
+        needed: the columns that the file must have.
 
     Raises:
-        ConfigError: it is not there, not what its suffix says, or lacks a column.
+        ConfigError: the file does not exist, is not what its suffix says, or lacks a column.
     """
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{option} must be a file ending in {', '.join(SUFFIXES)}, got {path}")

@@ -1,6 +1,6 @@
-"""Tables of the Hugging Face hub: from a mirror in the hub's layout where one is named, else through `datasets` and its cache.
+"""Tables of the Hugging Face hub, read from a local mirror if it has them, else through `datasets` and its cache.
 
-A mirror holds `<owner>/<name>/<configuration>/<split>.parquet`, `default` where a data set has one configuration.
+A mirror holds `<owner>/<name>/<configuration>/<split>.parquet`; `default` is the configuration of a data set that names none.
 """
 
 from __future__ import annotations
@@ -20,28 +20,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH = 10_000
-"""Rows that are Python objects at once."""
+"""Number of rows converted to Python objects at a time."""
 TRAIN_SIZE, TEST_SIZE = 20_000, 5_000
 CONVERTED = "refs/convert/parquet"
-"""The branch on which the hub keeps the tables of data sets whose own are behind a loading script, a directory for each
-configuration."""
+"""Branch on which the hub keeps parquet copies of data sets that need a loading script, one directory per configuration."""
 COMMIT = 40
-"""Digits of a commit; what is shorter is a branch."""
+"""Number of digits of a commit hash; any revision of another length is a branch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of the hub: where it lies and the columns that a task reads."""
+    """A table of the hub: its location and the columns that a task reads."""
 
     path: str
-    """The hub id, such as `nyu-mll/glue`."""
+    """Hub id, such as `nyu-mll/glue`."""
     config: str = "default"
     revision: str
-    """A commit of the data set's repository, or a branch where none is known to us."""
+    """Commit of the data set's repository, or a branch if no commit is pinned."""
     columns: Mapping[str, str]
-    """The kind of each column that is read: text, integer, number, boolean, list or struct."""
+    """Kind of each column that is read: text, integer, number, boolean, list or struct."""
     by_hand: str = ""
-    """Where its file comes from if the hub does not serve it: then it is looked for in the mirror alone."""
+    """How to obtain the file if the hub does not serve it; only the mirror is searched then. "": the hub serves it."""
 
     def __str__(self) -> str:
         return f"{self.path} ({self.config})" if self.config != "default" else self.path
@@ -49,14 +48,14 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSource:
-    """Which splits of which tables are a task's training part and its labelled held-out part."""
+    """The hub splits that make up a task's training part and its labelled held-out part."""
 
     table: Table
     train: str = "train"
     heldout: str | None = "validation"
-    """None holds out groups of the training part, by hash."""
+    """Held-out split; None holds out groups of the training part, by hash."""
     heldout_table: Table | None = None
-    """Where the held-out split is that of another table."""
+    """Table of the held-out split; None: the same as `table`."""
 
     def __str__(self) -> str:
         revision = self.table.revision
@@ -64,7 +63,7 @@ class TaskSource:
         return f"{self.table} at {short}" + (f", held out {self.heldout_table}" if self.heldout_table else "")
 
     def load(self, task: str, read: Reader, data_dir: Path | None) -> Rows:
-        """The rows that `read` makes of the two. Raises ConfigError where one is found nowhere."""
+        """Return the rows that `read` makes of both parts. Raises ConfigError if a table is found nowhere."""
         heldout = None if self.heldout is None else rows(self.heldout_table or self.table, self.heldout, task, data_dir)
         found = assemble(read, rows(self.table, self.train, task, data_dir), heldout)
         return without_large_groups(found, TEST_SIZE)
@@ -81,7 +80,7 @@ def task(
     human: Human | None = None,
     head: str = "classify",
 ) -> Task:
-    """A binary task whose rows are those of tables of the hub."""
+    """Build a binary task whose rows come from tables of the hub."""
     return Task(
         name=name,
         family=family,
@@ -98,10 +97,10 @@ def task(
 
 
 def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator[Source]:
-    """The rows of one split, a batch of them in memory at a time; the table itself is found before the first is asked for.
+    """Return an iterator over the rows of one split, converted in batches of BATCH; the table is loaded at once.
 
     Raises:
-        ConfigError: it is found nowhere (what was tried is listed), or a column is missing or of another kind.
+        ConfigError: the table is found nowhere (the message lists what was tried), or a column is missing or of another kind.
     """
     found = arrow(table, split, task, data_dir)
     check_columns(found.schema, table.columns, f"{table}, split {split}")
@@ -110,7 +109,7 @@ def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator
 
 
 def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Table:
-    """One split as an Arrow table. Raises NotFoundError where it is found nowhere."""
+    """Return one split as an Arrow table. Raises NotFoundError if it is found nowhere."""
     import pyarrow.parquet as pq
 
     place = f"{table.path}/{table.config}/{split}.parquet"
@@ -122,7 +121,7 @@ def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Tabl
         raise NotFoundError(f"--task {task} needs {table}, split {split}, and there is {missing} ({table.by_hand})")
     try:
         return _from_hub(table, split)
-    except Exception as error:  # the hub raises a dozen kinds: absent, gated, offline, no such split
+    except Exception as error:  # the hub raises a dozen exception types: absent, gated, offline, no such split
         lines = str(error).strip().splitlines()
         tried.append(f"the hub and its cache: {lines[0] if lines else type(error).__name__}")
     raise NotFoundError(f"--task {task} needs {table}, split {split}, which was found nowhere ({'; '.join(tried)})")
@@ -144,7 +143,7 @@ def _from_hub(table: Table, split: str) -> pa.Table:
 
 
 def check_columns(schema: pa.Schema, columns: Mapping[str, str], where: str) -> None:
-    """Raise ConfigError unless the schema has each column, and of the kind that the task reads."""
+    """Raise ConfigError unless the schema has each column, in the kind that the task reads."""
     missing = [name for name in columns if name not in schema.names]
     if missing:
         raise ConfigError(f"{where} must have the column {missing[0]}, it has {', '.join(schema.names)}")

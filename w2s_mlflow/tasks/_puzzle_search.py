@@ -14,23 +14,23 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks._rows import SkippedRow, Source, draw
 
 PLIES = 4
-"""Positions before the end of a game in which mate is looked for."""
+"""Number of positions searched for mate: those before each of a game's last PLIES moves."""
 TRIES = 5
-"""Positions of a game that an engine looks at, drawn by the hash of the game's id, until one has a best move."""
+"""Maximum positions of a game that an engine analyses to find a best move, drawn by the hash of the game's id and ply."""
 OPENING = 10
-"""Plies that an engine leaves out: they are theory."""
+"""Number of first plies that an engine skips, as opening theory."""
 HASH_MB = 16
 ANSWER_S = 60.0
-"""Seconds in which an engine answers; one that does not has gone astray."""
+"""Timeout for an engine's answer, in seconds."""
 
 Best = Callable[[chess.Board], chess.Move | None]
-"""The one best move of a position, if there is exactly one."""
+"""Function that returns the only best move of a position, or None if there is not exactly one."""
 Game = tuple[str, list[chess.Move]]
-"""A game's id and moves."""
+"""Id and moves of a game."""
 
 
 def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
-    """The games of Kaggle's Lichess table (columns `id` and `moves`, in SAN); in place of one that cannot be played, why."""
+    """Yield the games of Kaggle's Lichess table (columns `id`, `moves` in SAN); a LeftOut for one with an illegal move."""
     for row in rows:
         board = chess.Board()
         try:
@@ -40,7 +40,7 @@ def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
 
 
 def cut(games: Iterable[Game | SkippedRow], best: Best, *, by_engine: bool) -> Iterator[Source | SkippedRow]:
-    """At most one puzzle a game, in the columns of Lichess's puzzle table, with the moves that led there in `Game`."""
+    """Yield one puzzle per game in Lichess's columns, with the moves that led there in `Game`; a LeftOut if there is none."""
     for game in games:
         yield game if isinstance(game, SkippedRow) else _puzzle(*game, best, _drawn(*game) if by_engine else _last(*game))
 
@@ -75,9 +75,9 @@ def _puzzle(id_: str, moves: list[chess.Move], best: Best, plies: Iterable[int])
 
 
 def only_mate(board: chess.Board) -> chess.Move | None:
-    """The move that mates, if exactly one does; where none does, the move that forces mate in two, if exactly one does.
+    """Return the only mating move; if no move mates, the only move that forces mate in two; else None.
 
-    Exact: every move and every reply is looked at.
+    The search is exact: it covers every move and every reply.
     """
     at_once = mating_moves(board)
     found = at_once or [move for move in board.legal_moves if forces_mate(board, move)]
@@ -85,17 +85,17 @@ def only_mate(board: chess.Board) -> chess.Move | None:
 
 
 def mating_moves(board: chess.Board) -> list[chess.Move]:
-    """The moves that mate at once."""
+    """Return the moves that mate at once."""
     return [move for move in board.legal_moves if mates(board, move)]
 
 
 def mates(board: chess.Board, move: chess.Move) -> bool:
-    """Whether a legal move mates at once; one that gives no check is not tried, as it cannot."""
+    """Return whether a legal move mates at once; moves without check are skipped, as they cannot mate."""
     return board.gives_check(move) and _after(board, move).is_checkmate()
 
 
 def forces_mate(board: chess.Board, move: chess.Move) -> bool:
-    """Whether after `move` every reply allows mate at once, and there is a reply."""
+    """Return whether the opponent has a reply to `move` and every reply allows mate at once."""
     after = _after(board, move)
     replies = list(after.legal_moves)
     return bool(replies) and all(mating_moves(_after(after, reply)) for reply in replies)
@@ -112,14 +112,14 @@ def _after(board: chess.Board, move: chess.Move) -> chess.Board:
 
 @contextlib.contextmanager
 def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
-    """A UCI engine's best move of a position, where its second-best is worth less by `margin` centipawns or more.
+    """Start a UCI engine; yield a function returning a best move at least `margin` centipawns above the next best, or None.
 
-    One thread, a fixed number of nodes and an empty hash for each position: the same answer every time.
+    One thread, a fixed number of nodes and an empty hash table for each position make the answers reproducible.
 
     Raises:
-        ConfigError: the program does not start, speaks no UCI, ends, or does not answer.
+        ConfigError: the program does not start, does not speak UCI, exits, or does not answer.
     """
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would say with a traceback what is said in one sentence
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # no traceback beside our one-sentence error
     try:
         with chess.engine.SimpleEngine.popen_uci(str(path), timeout=ANSWER_S) as running, _dropping_what_is_asked(running):
             running.configure(
@@ -133,7 +133,7 @@ def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
 
 @contextlib.contextmanager
 def _dropping_what_is_asked(running: chess.engine.SimpleEngine) -> Iterator[None]:
-    """At the end a question that is still open is dropped: with one, the thread of the engine would never end."""
+    """Drop pending engine commands on exit; with one pending, the engine's thread would never end."""
 
     def drop() -> None:
         running.protocol.command = running.protocol.next_command = None

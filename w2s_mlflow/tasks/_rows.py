@@ -1,4 +1,4 @@
-"""From drafts to rows: ids, groups, draws by hash, and what is left out."""
+"""Conversion of parsed source rows (drafts) to a task's rows: ids, groups, draws by hash, and counts of skipped rows."""
 
 from __future__ import annotations
 
@@ -14,74 +14,74 @@ import numpy as np
 from w2s_mlflow.records import NO_LABEL, Example, Row, Rows
 
 Source = Mapping[str, Any]
-"""One row of a source, by column."""
+"""One row of a source: a mapping from column to value."""
 HELDOUT_SHARE = 5
-"""Of a source with one part, one group in so many is held out, by the hash of its name."""
+"""If a source has one part only, one group in HELDOUT_SHARE is held out, by the hash of its name."""
 
 
-class SkippedRow(Exception):  # noqa: N818 - it is no error: the row is counted and the next one read
-    """A row of a source that cannot be an example; its message is the reason, a few words, the same for all of its kind."""
+class SkippedRow(Exception):  # noqa: N818 - not an error: the row is counted and skipped
+    """Signal that a source row cannot be an example; the message is a short reason, by which skipped rows are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """An example to be: what a task's reader makes of one row of its source."""
+    """A source row as parsed by a task's reader, before it becomes a row."""
 
     id: str
     segments: tuple[str, ...]
     label: int
-    """An index into the classes, or NO_LABEL."""
+    """Index into the classes, or NO_LABEL."""
     groups: tuple[str, ...] = ()
-    """What keeps rows together, as `same(...)` makes them: rows with one in common are one group. Equal texts always are."""
+    """Keys made by `same(...)`: rows that share a key, or have equal texts, are one group."""
     candidates: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
-    """What else the source says of it, for an analysis."""
+    """Other facts from the source, for analysis only."""
 
 
 Reader = Callable[[Source, str], ParsedRow]
-"""(row, part) -> ParsedRow. The part ("train", "heldout") starts the id where keys restart in each. Raises SkippedRow."""
+"""(row, part) -> ParsedRow. The part ("train", "heldout") prefixes the id if each part has its own keys. Raises SkippedRow."""
 
 
 def same(kind: str, *texts: object) -> str:
-    """The name of what rows have in common, such as `same("premise", row["premise"])`: equal for equal normalised texts."""
+    """Return a group key, such as `same("premise", row["premise"])`: equal for equal normalised texts."""
     return digest(kind, *(normalised(str(text)) for text in texts))
 
 
 def normalised(text: str) -> str:
-    """Without differences in case, in white space, and in how Unicode writes a letter."""
+    """Return the text with case folded, white space collapsed and Unicode normalised (NFKC)."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def digest(*texts: str) -> str:
-    """sha256 of texts, cut at 16 digits: an id for rows whose source has no key."""
+    """Return the sha256 of texts, truncated to 16 digits: an id for rows whose source has no key."""
     return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:16]
 
 
 def of_class(classes: Mapping[Any, int], label: object) -> int:
-    """The class that a source's label stands for. Raises SkippedRow where it stands for none."""
+    """Return the class of a source's label. Raises SkippedRow if the label has none."""
     if label not in classes:
         raise SkippedRow("has no legal label")
     return classes[label]
 
 
 def draw(purpose: str, id_: str, count: int) -> int:
-    """A number in [0, count) that hangs on the id alone; another purpose, another draw."""
+    """Return a number in [0, count) that depends only on the purpose and the id."""
     return int.from_bytes(hashlib.sha256(f"{purpose}\x1f{id_}".encode()).digest()[:8]) % count
 
 
 def ordered(id_: str, *pair: str) -> tuple[str, ...]:
-    """Two texts that are compared, in an order that hangs on themselves and the id: it does not tell which is the better."""
+    """Return two texts in an order that depends only on the texts and the id, so that it does not reveal the better one."""
     return tuple(sorted(pair, reverse=draw("order", id_, 2) == 1))
 
 
 def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | None) -> Rows:
-    """The rows of a task. What a reader leaves out is counted; so is what stands twice, and what has two labels.
+    """Return the rows of a task, with counts of the rows skipped by the reader, of duplicates and of ids with two labels.
 
-    An id that stands twice in a part is one row if its label is the same; with two labels it is left out.
+    An id repeated within a part is kept once if its label and texts are the same; otherwise it is left out.
 
     Args:
-        read: makes a draft of each source row.
-        heldout: the source's labelled held-out part; None cuts one of its groups in HELDOUT_SHARE from `train` by hash.
+        read: parses each source row into a draft.
+        heldout: the source's labelled held-out part; None holds out one group in HELDOUT_SHARE of `train`, by hash.
     """
     left_out: Counter[str] = Counter()
     parts = {"train": _drafts(read, train, "train", left_out)}
@@ -103,7 +103,7 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
 
 
 def without_large_groups(rows: Rows, largest: int) -> Rows:
-    """Without the groups of more than `largest` rows, which no test part could hold: chains of pairs can grow that long."""
+    """Remove groups of more than `largest` rows, too large for any test split: pairs that share texts can form long chains."""
     sizes = Counter(row.example.group for row in (*rows.train, *rows.heldout))
     train, heldout = (tuple(row for row in part if sizes[row.example.group] <= largest) for part in (rows.train, rows.heldout))
     fewer = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
@@ -127,12 +127,12 @@ def _drafts(read: Reader, source: Iterable[Source], part: str, left_out: Counter
             if _comparison_key(earlier) != _comparison_key(draft):
                 two_labels.add(draft.id)
     left_out["has two labels"] += len(two_labels)
-    left_out += Counter()  # drops what is zero
+    left_out += Counter()  # drops zero counts
     return [draft for id_, draft in found.items() if id_ not in two_labels]
 
 
 def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
-    """What two drafts of one id must agree in; where an order or an option is drawn, the texts tell what the label is of."""
+    """Return the fields in which duplicates must agree; if an order or an option is drawn, the label refers to the texts."""
     return draft.label, draft.segments, draft.candidates
 
 
@@ -144,7 +144,7 @@ def _check(draft: ParsedRow) -> None:
 
 
 def groups_of(drafts: Sequence[ParsedRow]) -> list[str]:
-    """The group of each draft: those that share a name or a text, directly or through others, have one, the smallest name."""
+    """Return the group of each draft: those linked, even indirectly, by a shared key or text get their smallest key."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 

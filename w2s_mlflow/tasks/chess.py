@@ -1,11 +1,11 @@
 """`chess`: which of two captures wins more material; `chess_preference`: the same question as a comparison of two responses.
 
-The worth of a capture is computed: the value taken, less the value of the capturing piece if it can be retaken; no later move
-counts. In `chess` one of the two captures is the position's unique best move. SHARES holds rules on the values of the pieces
+The worth of a capture is computed: the value taken, minus the value of the capturing piece if it can be retaken; later moves
+do not count. In `chess` one of the two captures is the position's unique best move. SHARES keeps rules based on piece values
 near chance: it fixes how often the better capture takes more, as much, or less than the other, with a cheaper, an equal, or a
-dearer piece. It does not balance where the kings stand: `gain_beside_king` is right in four positions of five.
+dearer piece. It does not balance the positions of the kings: `gain_beside_king` is right in four of five positions.
 
-The rows are drawn by our own generator and shipped beside this file; they were made by
+The rows come from our own generator and are shipped beside this file; they were made by
 
     python -m w2s_mlflow.tasks.chess --seed 20261130
 
@@ -33,7 +33,7 @@ from w2s_mlflow.tasks._chess_play import Move, Position
 
 POSITIONS = Path(__file__).with_name("chess_positions.parquet")
 TRAIN, HELDOUT = 8_000, 3_200
-"""Rows of each task in the shipped file; every seed draws its own from the training part."""
+"""Rows of each task in the shipped file; each seed draws its own rows from the training part."""
 
 MORE = CHEAPER = 1
 EQUAL = 0
@@ -47,10 +47,10 @@ SHARES = {
     (EQUAL, CHEAPER): 0.05,
     (EQUAL, DEARER): 0.05,
 }
-"""How often the better capture takes MORE, as much or LESS, and with a CHEAPER, an equal or a DEARER piece."""
+"""Share of rows whose better capture takes MORE, EQUAL or LESS material, and with a CHEAPER, EQUAL or DEARER piece."""
 
 Drawn = tuple[str, str, str, str]
-"""Task, position, better and worse capture."""
+"""Task, position, better capture and worse capture of one row."""
 Pair = tuple[Move, Move]
 """The better and the worse capture."""
 
@@ -59,7 +59,7 @@ Pair = tuple[Move, Move]
 
 
 def load(task: str, data_dir: Path | None = None) -> Rows:
-    """The shipped rows of one task; no other source is looked at."""
+    """Return the shipped rows of one task; `data_dir` is ignored."""
     import pyarrow.parquet as pq
 
     columns = pq.read_table(POSITIONS, filters=[("task", "==", task)]).to_pydict()
@@ -71,7 +71,7 @@ def load(task: str, data_dir: Path | None = None) -> Rows:
 
 
 def shipped() -> list[str]:
-    """The positions of all shipped rows."""
+    """Return the positions of all shipped rows."""
     import pyarrow.parquet as pq
 
     positions: list[str] = pq.read_table(POSITIONS, columns=["position"])["position"].to_pylist()
@@ -79,7 +79,7 @@ def shipped() -> list[str]:
 
 
 def _row(task: str, group: str, position: str, better: str, worse: str) -> Row:
-    """One example; which capture comes first hangs on the hash of its id alone."""
+    """Build one example; the order of its captures depends only on the hash of its id."""
     id_ = f"{task}-{group}"
     label = _bit("order", id_)
     candidates = (better, worse) if label == 0 else (worse, better)
@@ -94,22 +94,22 @@ def _bit(purpose: str, id_: str) -> int:
 
 
 def most_valuable_capture(example: Example) -> int:
-    """Take the most valuable piece; the first of two equals."""
+    """Take the most valuable piece; on a tie, the first capture."""
     return _larger(_taken(example, word) for word in example.candidates)
 
 
 def least_valuable_piece(example: Example) -> int:
-    """Capture with the least valuable piece, the king before all, as he is never retaken; the first of two equals."""
+    """Capture with the least valuable piece, preferably the king, which is never retaken; on a tie, the first capture."""
     return _larger(-_value(word) for word in example.candidates)
 
 
 def most_gained(example: Example) -> int:
-    """The value taken less the value of the capturing piece, as if everything were protected; the first of two equals."""
+    """Maximize the value taken minus that of the capturing piece, as if all were protected; on a tie, the first capture."""
     return _larger(_taken(example, word) - _value(word) for word in example.candidates)
 
 
 def gain_beside_king(example: Example) -> int:
-    """The value taken, less the value of the capturing piece if it lands beside the black king; the first of two equals."""
+    """Maximize the value taken, minus the capturing piece's if it lands beside the black king; on a tie, the first capture."""
     board = chess_play.parse(example.segments[0])
     king = board.king(chess.BLACK)
     assert king is not None
@@ -122,14 +122,14 @@ def gain_beside_king(example: Example) -> int:
 
 
 def first_check(example: Example) -> int:
-    """The first capture that gives check, else the first."""
+    """Choose the first capture that gives check, else the first capture."""
     board = chess_play.parse(example.segments[0])
     checks = {chess_play.move_word(board, move) for move in board.legal_moves if board.gives_check(move)}
     return _larger(word in checks for word in example.candidates)
 
 
 def at_random(example: Example) -> int:
-    """By the hash of the id."""
+    """Choose by the hash of the id."""
     return _bit("random", example.id)
 
 
@@ -180,14 +180,14 @@ TASKS = (_task("chess", "choose"), _task("chess_preference", "compare"))
 
 
 def best_and_others(position: Position) -> list[Pair]:
-    """`chess`: the unique best move of the position, if it is a capture with a word of its own, with each other capture."""
+    """Pair the unique best move, if it is a capture with a unique word, with each other capture (task `chess`)."""
     exchanges = sorted(move.exchange for move in position.moves)
     pairs = better_and_worse(position) if exchanges[-1] > exchanges[-2] else []
     return [pair for pair in pairs if pair[0].exchange == exchanges[-1]]
 
 
 def better_and_worse(position: Position) -> list[Pair]:
-    """`chess_preference`: any two captures of unequal worth, the better one first."""
+    """Return all pairs of captures of unequal worth, the better one first (task `chess_preference`)."""
     return [pair for pair in permutations(position.captures(), 2) if pair[0].exchange > pair[1].exchange]
 
 
@@ -195,7 +195,7 @@ PAIRS = {"chess": best_and_others, "chess_preference": better_and_worse}
 
 
 def draw(task: str, count: int, seed: int) -> list[Drawn]:
-    """`count` rows of the task's part, no two with one position or its mirror image, composed as SHARES says."""
+    """Draw `count` rows of a task in the proportions of SHARES; no two have the same position or its mirror image."""
     rng = random.Random(streams.integer(seed, streams.TASK_POSITIONS, list(PAIRS).index(task)))
     room = {cell: round(share * count) for cell, share in SHARES.items()}
     drawn: dict[str, Drawn] = {}
@@ -204,7 +204,7 @@ def draw(task: str, count: int, seed: int) -> list[Drawn]:
         pairs = [pair for pair in PAIRS[task](position) if room.get(_cell(pair), 0) > 0]
         if not pairs or key in drawn:
             continue
-        # The cell with most room left: scarce ones fill slowly, and take every position that has a pair for them.
+        # Choose the cell with the most room left: scarce cells fill slowly, so they get every position with a pair for them.
         better, worse = pair = max(rng.sample(pairs, len(pairs)), key=lambda pair: room[_cell(pair)])
         room[_cell(pair)] -= 1
         drawn[key] = (task, position.text, better.word, worse.word)
@@ -223,13 +223,13 @@ def _sign(value: int) -> int:
 
 
 def overlap(task_texts: Iterable[str], pretraining_texts: Iterable[str]) -> int:
-    """How many pretraining texts (positions or prompts) show a position of the task, or its mirror image."""
+    """Count the pretraining texts (positions or prompts) that show a position of the task or its mirror image."""
     kept = {chess_play.position_hash(chess_play.shown(text)) for text in task_texts}
     return sum(chess_play.position_hash(chess_play.shown(text)) in kept for text in pretraining_texts)
 
 
 def write(drawn: Iterable[Drawn], path: Path) -> None:
-    """The rows as zstd parquet. A row is held out by the hash of its position, so the file's order does not matter."""
+    """Write the rows as zstd parquet. The hash of the position decides whether a row is held out; row order does not matter."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,7 +1,7 @@
 """Three parts of ETHICS: justice, deontology, utilitarianism (Hendrycks et al. 2021, arXiv:2008.02275).
 
-No table has keys: an id is the hash of the texts. Justice comes in sets that differ in the claim or in the reason alone: rows
-with the same words before, or after, their last "because" are one group; deontology's share their scenario.
+No table has keys: an id is the hash of the texts. Justice rows come in sets that differ only in the claim or the reason: rows
+with the same words before, or after, their last "because" are one group. In the other parts, rows that share a scenario are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, digest
 CLASSES = {0: 0, 1: 1}
 WHICH = "Which of the two is more pleasant?"
 OPENING = 6
-"""Words that name the set of a justice row without a reason."""
+"""Number of opening words by which justice rows without a reason are grouped."""
 
 
 def _justice(row: Source, part: str) -> ParsedRow:
@@ -34,7 +34,7 @@ def _deontology(row: Source, part: str) -> ParsedRow:
 
 
 def _utilitarianism(row: Source, part: str) -> ParsedRow:
-    """A comparison of two scenarios, in an order drawn by an id that does not know which is the more pleasant."""
+    """Build a comparison of two scenarios; their order does not depend on which is the more pleasant."""
     better, worse = row["baseline"], row["less_pleasant"]
     if normalised(better) == normalised(worse):
         raise SkippedRow("compares equal texts")

@@ -1,7 +1,7 @@
-"""A task of the user's own rows: `--task file:PATH`, a parquet, CSV or JSON lines file.
+"""Task of the user's own rows: `--task file:PATH`, a parquet, CSV or JSON lines file.
 
-Columns: `text`, and where there are pairs `text_pair`; `label`, 0 or 1 (without it nothing can be scored); and, each optional,
-`group` (rows that must not be separated), `id`, and `part`, "train" or "heldout". Without parts, one group in five is held out.
+Columns: `text`, and `text_pair` for pairs; `label`, 0 or 1 (without it nothing can be scored); optionally `group` (rows that
+must not be separated), `id`, and `part` ("train" or "heldout"). Without held-out rows, one group in five is held out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TASKS: tuple[Task, ...] = ()
 
 
 def load(option: str, path: Path) -> Rows:
-    """The rows of a file. Raises ConfigError that names the row for an empty text, a label or a part that is none."""
+    """Return the rows of a file. Raises ConfigError for a bad text, label or part (naming the row), or a repeated id."""
     numbered = _files.checked(option, path, ("text",), ("text_pair",))
     rows = [{**row, "label": _label(option, number, row)} for number, row in numbered]
     ids = [id_ for row in rows if (id_ := row.get("id")) is not None]

@@ -1,10 +1,10 @@
-"""GLUE, each task as one binary question.
+"""GLUE tasks as binary questions.
 
-Entailment (MNLI, QNLI, RTE, WNLI, AX): 1 is entailment, 0 the rest. STS-B: 1 from 3.0 of 5 on. MRPC, QQP: 1 is a paraphrase.
-Rows that share a premise, or for symmetric pairs either sentence, are one group. WNLI comes from Winograd schemas, whose twins
-differ in a word or two near one end: a premise that opens or closes with the same words as another is of its schema.
+Entailment (MNLI, QNLI, RTE, WNLI, AX): 1 is entailment, 0 the rest. STS-B: 1 is a rating of at least 3.0 of 5. MRPC, QQP: 1 is
+a paraphrase. Rows that share a premise (in symmetric pairs, either sentence) are one group. WNLI comes from Winograd schemas,
+whose twins differ in a word or two near one end: premises with the same opening or closing words are one group.
 
-AX has no training part, and on the hub no labels: it trains as MNLI and is scored on the authors' labelled diagnostic.
+AX has no training part, and no labels on the hub: it trains on MNLI and is scored on the authors' labelled diagnostic set.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, normal
 
 ENTAILS = "the premise entails the hypothesis"
 SIMILAR = 3.0
-"""Of 5: "roughly equivalent, but some important information differs/missing" in the guidelines of STS-B."""
+"""Threshold of 5: "roughly equivalent, but some important information differs/missing" in the guidelines of STS-B."""
 SCHEMA_WORDS = 4
-"""Words at either end of a WNLI premise that name its schema: read through, they join all twins and no two unlike schemas."""
+"""Number of words at either end of a WNLI premise that identify its schema (checked by hand: all twins join, no others)."""
 
 LICENSE = "other (the hub card: that of each source corpus)"
 MUPPET = "Nangia and Bowman 2019, Human vs. Muppet, arXiv:1905.10425: GLUE leaderboard, test part"
@@ -39,12 +39,12 @@ def _as_on_the_hub(label: object) -> int:
 
 
 def _entails_of_2(label: object) -> int:
-    """QNLI, RTE: the hub's 0 is entailment. (WNLI is the other way round.)"""
+    """Return 1 for entailment, the hub's 0 in QNLI and RTE. (WNLI is the other way round.)"""
     return of_class({0: 1, 1: 0}, label)
 
 
 def _entails_of_3(label: object) -> int:
-    """MNLI, AX: entailment, neutral, contradiction."""
+    """Return 1 for entailment; the hub's labels in MNLI and AX are entailment, neutral, contradiction."""
     return of_class({0: 1, 1: 0, 2: 0}, label)
 
 
@@ -62,12 +62,12 @@ def _alone(row: Source) -> tuple[str, ...]:
 
 
 def _by(*columns: str) -> Groups:
-    """Rows with the same text in the same column."""
+    """Group rows with the same text in the same column."""
     return lambda row: tuple(same(column, row[column]) for column in columns)
 
 
 def _either(*columns: str) -> Groups:
-    """Rows with the same text in any of the columns."""
+    """Group rows with the same text in any of the columns."""
     return lambda row: tuple(same("either", row[column]) for column in columns)
 
 
@@ -106,14 +106,14 @@ def _task(
     kind: str = "integer",
     heldout: str = "validation",
 ) -> Task:
-    """A task of one GLUE configuration; `human` is the score of MUPPET and its metric."""
+    """Build the task of one GLUE configuration; `human` is the score reported in MUPPET, and its metric."""
     parts = TaskSource(table=_table(name, texts, kind), heldout=heldout)
     read = _reader(texts, label, groups)
     return task(name, "glue", parts, read, positive=positive, license=LICENSE, human=Human(*human, MUPPET))
 
 
 def _diagnostic(row: Source, part: str) -> ParsedRow:
-    """A training row is MNLI's, grouped by its premise; the diagnostic has each pair in both directions."""
+    """Group training rows (MNLI) by premise, diagnostic rows by either text, as those have each pair in both directions."""
     groups = _either(*PREMISE if part == "heldout" else PREMISE[:1])
     return _reader(PREMISE, _entails_of_3, groups)(row, part)
 
@@ -177,7 +177,7 @@ TASKS = (
         ("question", "sentence"),
         "the sentence answers the question",
         (0.912, "accuracy"),
-        groups=_by("question", "sentence"),  # the paragraph is not in the table
+        groups=_by("question", "sentence"),  # the table lacks the paragraph
         label=_entails_of_2,
     ),
     _task("rte", SENTENCES, ENTAILS, (0.936, "accuracy"), groups=_by("sentence1"), label=_entails_of_2),

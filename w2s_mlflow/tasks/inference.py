@@ -1,4 +1,4 @@
-"""Natural language inference beside GLUE's: 1 is entailment, 0 the rest. Rows of one premise are one group.
+"""Natural language inference beyond GLUE: 1 is entailment, 0 the rest. Rows that share a premise are one group.
 
 SNLI pairs without a gold label (-1 on the hub) are left out. Neither table has keys: an id is the hash of the texts.
 """
@@ -15,7 +15,7 @@ from w2s_mlflow.tasks._rows import ParsedRow, Reader, Source, digest, of_class, 
 ENTAILS = "the premise entails the hypothesis"
 SCITAIL = {"entails": 1, "neutral": 0}
 SNLI = {0: 1, 1: 0, 2: 0}
-"""Entailment, neutral, contradiction."""
+"""Classes of the hub's labels: entailment, neutral, contradiction."""
 
 
 def _columns(label: str) -> dict[str, str]:

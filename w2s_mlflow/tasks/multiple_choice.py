@@ -1,7 +1,7 @@
-"""Multiple choice as one binary question: the question with its right option (1) or with one wrong option (0).
+"""Multiple choice as binary questions: the question with its right option (1) or with one wrong option (0).
 
-Which of the two, and which wrong one, hangs on the hash of the row's id, which knows nothing of the right one. Rows of one
-article, video, source or question are one group.
+The hash of the row's id decides which of the two is shown, and which wrong option; the id does not depend on the right one.
+Rows that share an article, video, source or question are one group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RACE_PAPER = "Lai et al. 2017, RACE, arXiv:1704.04683, Table 5"
 
 
 def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> ParsedRow:
-    """The context with the option that the id draws. Raises SkippedRow where the right option stands among the wrong ones."""
+    """Return the context with the option drawn by the id. Raises SkippedRow if the right option is also among the wrong ones."""
     if not 0 <= right < len(options):
         raise SkippedRow("has no legal label")
     wrong = sorted(option for number, option in enumerate(options) if number != right)

@@ -1,7 +1,7 @@
-"""Reward modelling: which of two responses to a prompt is preferred. Scored as r_A, r_B (head `compare`).
+"""Reward modelling: which of two responses to a prompt is preferred. The logits are r_A, r_B (head `compare`).
 
-Which response is A hangs on the texts and on the hash of an id, itself made of the texts: it does not know the preferred one.
-Rows of one prompt, dialogue or post are one group. A pair that several people judged otherwise is left out.
+The order of the responses depends on their texts and the hash of the id, not on which is preferred. Rows that share a prompt,
+dialogue or post are one group. A pair with contradictory judgements is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHOICES = {0: 0, 1: 1}
 
 
 def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[str], id_: str | None = None) -> ParsedRow:
-    """Two responses in the order that the id draws. Raises SkippedRow for equal ones."""
+    """Return two responses in an order drawn by the id. Raises SkippedRow if they are equal."""
     if normalised(chosen) == normalised(rejected):
         raise SkippedRow("has two equal responses")
     id_ = id_ or f"{part}-{digest(prompt, *sorted((chosen, rejected)))}"
@@ -31,7 +31,7 @@ def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[s
 
 
 def _hh(row: Source, part: str) -> ParsedRow:
-    """Two dialogues that part at their last answer; turns of one dialogue share its first question."""
+    """Parse two dialogues that differ from one answer on; turns of one dialogue are grouped by its first question."""
     common = _common(row["chosen"], row["rejected"])
     end = common.rfind(ASSISTANT)
     if end < 0:
@@ -43,7 +43,7 @@ def _hh(row: Source, part: str) -> ParsedRow:
 
 
 def _common(one: str, other: str) -> str:
-    """What both texts begin with."""
+    """Return the common prefix of both texts."""
     length = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     return one[:length]
 

@@ -1,15 +1,15 @@
-"""Real chess: puzzles of Lichess, of a file in its columns, or cut from a table of games.
+"""Real chess: puzzles from Lichess, from a file in Lichess's columns, or cut from a table of games.
 
-`puzzles`: is the move the solution? (1: it is; 0: another legal move, drawn by the hash of the id); `puzzles_best`: which of
-the 1,968 moves of UCI is it? What is shown is the board, or (`puzzles_moves`, `puzzles_moves_best`) the moves that led there.
-The same words before `:PATH` take a file in Lichess's columns (PuzzleId, FEN, Moves, GameUrl); `games:PATH` and so on take
-Kaggle's table of games (id, moves), whose puzzles are the positions near a game's end with exactly one mating move, or
-exactly one that forces mate in two. An engine finds others, once:
+`puzzles`: is the move the solution? (1: yes; 0: another legal move, drawn by the hash of the id). `puzzles_best`: which of the
+1,968 moves of UCI is the solution? Both show the board; `puzzles_moves` and `puzzles_moves_best` show the moves that led there.
+With `:PATH` the same four names read a file in Lichess's columns (PuzzleId, FEN, Moves, GameUrl); `games:PATH` and its variants
+read Kaggle's table of games (id, moves) and take positions near a game's end with exactly one mating move, or exactly one move
+that forces mate in two. To find other puzzles with an engine, run once:
 
     python -m w2s_mlflow.tasks.puzzles --games games.csv --engine /usr/games/stockfish --out puzzles.csv
 
-Rows of one game or position are one group. Rating and themes are kept beside a row, in a run's rows.parquet. A board is written
-as a list of pieces on their squares: tokenizers cut FEN's runs of letters and digits at odd places.
+Rows of the same game or position are one group. Ratings and themes are kept in a run's rows.parquet. A board is written as a
+list of pieces on their squares, because tokenizers split FEN's runs of letters and digits at odd places.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LIMIT = 50_000
-"""Puzzles that are read of a source that has more: those with the smallest hash of their id. Lichess has millions."""
+"""Maximum number of puzzles read from a source: those with the smallest hash of their id. Lichess has millions."""
 BEYOND = "is beyond the rows that are read"
 COLUMNS = ("PuzzleId", "FEN", "Moves", "GameUrl", "Game")
-"""What the command writes."""
+"""Columns of the file that the command writes."""
 NEEDED = COLUMNS[:3]
 ABOUT = ("Rating", "Themes")
-"""What a puzzle is known to be like: how hard for people, and of what kind."""
+"""Columns kept for analysis: a puzzle's difficulty for people and its kind."""
 GAMES = ("id", "moves")
 TABLE = _hub.Table(path="Lichess/chess-puzzles", revision="main", columns=dict.fromkeys(COLUMNS[:4], "text"))
 PIECES = "KQRBNP"
@@ -61,7 +61,7 @@ def _moves() -> Iterator[str]:
 
 
 UCI_MOVES = tuple(sorted(_moves()))
-"""The classes of the `_best` forms: where a queen or a knight can go from any square, and the promotions."""
+"""Classes of the `_best` tasks: all moves of a queen or a knight from any square, and the promotions."""
 NUMBER = {move: number for number, move in enumerate(UCI_MOVES)}
 
 
@@ -69,11 +69,11 @@ NUMBER = {move: number for number, move in enumerate(UCI_MOVES)}
 
 
 def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
-    """The example of one puzzle.
+    """Parse one puzzle.
 
     Args:
-        moves: whether it shows the moves that led there, instead of the board.
-        best: whether it asks for the best of all moves, instead of one move's being it.
+        moves: whether to show the moves that led to the position instead of the board.
+        best: whether to ask for the best of all moves, instead of whether one candidate is the best.
     """
     before, board, solution = _position(row)
     id_ = str(row["PuzzleId"])
@@ -89,7 +89,7 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
 
 
 def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
-    """The board before the opponent's move, the board of the question, and the answer. Raises SkippedRow."""
+    """Return the board before the opponent's move, the puzzle's board, and the solution. Raises SkippedRow if unusable."""
     try:
         before = chess.Board(row["FEN"])
         if not before.is_valid():
@@ -117,7 +117,7 @@ def _legal(board: chess.Board, move: chess.Move) -> chess.Move:
 
 
 def text(board: chess.Board) -> str:
-    """`White: Kg1 Qd3 Pa2. Black: Kg8. White to move.`, with castling rights and the en passant square where there are such."""
+    """Return `White: Kg1 Qd3 Pa2. Black: Kg8. White to move.`, with any castling rights and en passant square."""
     sides = (f"{name}: {' '.join(_pieces(board, color))}." for name, color in (("White", True), ("Black", False)))
     castling = [] if board.castling_xfen() == "-" else [f"Castling: {board.castling_xfen()}."]
     passing = [f"En passant: {chess.square_name(board.ep_square)}."] if board.has_legal_en_passant() and board.ep_square else []
@@ -137,7 +137,7 @@ def _led(row: Source, before: chess.Board) -> str:
 
 
 def _game(row: Source) -> tuple[str, ...]:
-    """The game's name: its address without the ply and the side it is seen from."""
+    """Return the group key of the game: its URL without the ply and the side it is viewed from."""
     address = str(row.get("GameUrl") or "").partition("#")[0].removesuffix("/black").removesuffix("/white")
     return (same("game", address),) if address else ()
 
@@ -154,7 +154,7 @@ def _of_hub(name: str, reader: Callable[[Source, str], ParsedRow], data_dir: Pat
 
 
 def _kept(table: pa.Table) -> pa.Table:
-    """The LIMIT rows with the smallest hash of their id; of the others, only their ids become Python objects."""
+    """Return the LIMIT rows with the smallest hash of their id; of other rows, only the ids become Python objects."""
     if table.num_rows <= LIMIT:
         return table
     batches = table.select(["PuzzleId"]).to_batches(max_chunksize=_hub.BATCH)
@@ -238,10 +238,10 @@ FILES = {f"{kind}{suffix}": functools.partial(_file_task, kind, suffix) for kind
 
 
 def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) -> Counter[str]:
-    """Cut puzzles from a table of games into a CSV, written whole or not at all; how many, and what was left out.
+    """Cut puzzles from a table of games into a CSV, written atomically; return the counts of puzzles and of skipped games.
 
     Raises:
-        ConfigError: there is no such table, or no such engine.
+        ConfigError: the table or the engine is missing or unusable.
     """
     found = search.games(_files.rows("--games", games, GAMES))
     if engine is None:
@@ -258,7 +258,7 @@ def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) 
 
 
 def main() -> None:
-    """Read the options, cut and count; 2 with one sentence for wrong input."""
+    """Run the command: write the puzzles and print the counts. Exit with status 2 and one sentence on wrong input."""
     parser = argparse.ArgumentParser(description="Cut chess puzzles from a table of games.")
     parser.add_argument("--games", type=Path, required=True, help="the table: columns id and moves, in SAN")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")

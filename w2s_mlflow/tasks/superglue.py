@@ -1,9 +1,9 @@
-"""SuperGLUE, each task as one binary question.
+"""SuperGLUE tasks as binary questions.
 
 CB: 1 is entailment. COPA: the premise with its right alternative (1) or the other (0), by the hash of the id. MultiRC: each
-answer of a question is right or wrong. ReCoRD: the placeholder is filled with one of the right entities (1) or with one that
-is not among them (0), by the hash of the id. WiC, WSC: the two spans stand between asterisks. WSC is the hub's `wsc.fixed`,
-whose span indices were corrected. Rows of one premise, passage or sentence are one group.
+answer to a question is right (1) or wrong (0). ReCoRD: the placeholder is filled with a right entity (1) or a wrong one (0),
+by the hash of the id. WiC, WSC: the spans are marked with asterisks. WSC is the hub's `wsc.fixed`, with corrected span indices.
+Rows that share a premise, passage, sentence or (BoolQ) question are one group.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, draw, 
 PLACEHOLDER = "@placeholder"
 MARK = "*"
 HIGHLIGHT = "@highlight"
-"""What ReCoRD sets before the summary's sentences."""
+"""Marker that ReCoRD puts before each sentence of a passage's summary."""
 LICENSE = "other (the hub card: that of each source)"
 PAPER = "Wang et al. 2019, SuperGLUE, arXiv:1905.00537, Table 3"
 AS_ON_THE_HUB = {0: 0, 1: 1}
 CB = {0: 1, 1: 0, 2: 0}
-"""Entailment, contradiction, neutral."""
+"""Classes of the hub's labels: entailment, contradiction, neutral."""
 ASKS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
@@ -75,7 +75,7 @@ def _wic(row: Source, part: str) -> ParsedRow:
 
 
 def _wsc(row: Source, part: str) -> ParsedRow:
-    """Spans are given as the index of their first word, counted by spaces, and their text."""
+    """Parse a row whose spans are given by their text and the index of their first word, counted by spaces."""
     spans = [_span(row["text"], row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2)]
     text = functools.reduce(lambda text, span: _marked(text, *span), sorted(spans, reverse=True), row["text"])
     question = f"{row['span2_text']}: {row['span1_text']}"
@@ -90,7 +90,7 @@ def _marked(text: str, start: int, end: int) -> str:
 
 
 def _span(text: str, word: int, span: str) -> tuple[int, int]:
-    """Start and end of `span` in `text`, at or after its word of that index; quotes and brackets may stick to the word."""
+    """Return the start and end of `span` in `text`, at its `word`-th word; one quote or bracket may precede the span."""
     starts = [found.start() for found in re.finditer(r"\S+", text)]
     start = text.lower().find(span.lower().strip(), starts[word]) if 0 <= word < len(starts) else -1
     if not span.strip() or start < 0 or start - starts[word] > 1:

@@ -1,4 +1,4 @@
-"""The store: what made a result (fingerprint.py), who makes it (claims.py), where it is kept. docs/design.md lists the rooms.
+"""The MLflow store: fingerprints (fingerprint.py), claims (claims.py) and runs. docs/design.md lists the modules.
 
-Only here is mlflow imported.
+mlflow is imported in this package only.
 """

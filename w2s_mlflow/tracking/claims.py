@@ -1,11 +1,11 @@
-"""Who makes a result: write-once claims on the experiment's lock run, so that two processes never train the same thing.
+"""Write-once claims on results, kept in the experiment's lock run, so that two processes never train the same result.
 
-MLflow's parameters are write-once, so a claim is the parameter `<fingerprint>:<attempt>` of the lock run: of all who want to
-write it, one can. Attempts count up from 0 and every number is written once:
+MLflow's parameters are write-once, so a claim is the parameter `<fingerprint>:<attempt>` of the lock run, which only one
+process can write. Attempts count up from 0, and each number is written once:
 
 - the owner of attempt n makes the result, then *seals* it by writing attempt n + 1 itself;
-- whoever takes a dead or failed owner's place writes attempt n + 1 before; that owner's seal then fails, and what it made
-  is never called finished, even if it was only asleep.
+- a process that replaces a dead or failed owner writes attempt n + 1 first; the old owner's seal then fails, and its run is
+  never marked finished, even if that process was only suspended.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ NOTE = "Who made which result: `fingerprint:attempt`. Keep this run: without it 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to make the result with this fingerprint, held by this process."""
+    """The exclusive right to make the result with this fingerprint."""
 
     fingerprint: str
     attempt: int
 
     def seal(self, run_id: str) -> bool:
-        """Whether the result made in `run_id` counts: True once, and only if nobody took this claim's place."""
+        """Seal the result in `run_id` and return whether it counts: False if another process has taken over the claim."""
         return _write(f"{self.fingerprint}:{self.attempt + 1}", f"{SEALED} {run_id}") is None
 
 
 def claim(fingerprint: str, attempt: int) -> Claim | str:
-    """The claim, or what another process has written in its place ("" where MLflow does not say)."""
-    mine = f"{heartbeat.me()} {uuid4().hex}"  # one value, one claim: writing the same value twice is no error to MLflow
+    """Claim an attempt; return the claim, or the value that another process wrote first ("" if MLflow does not report it)."""
+    mine = f"{heartbeat.me()} {uuid4().hex}"  # unique per claim, because MLflow accepts the same value twice
     other = _write(f"{fingerprint}:{attempt}", mine)
     return Claim(fingerprint, attempt) if other is None else other
 
 
 def is_over(other: str) -> bool:
-    """Whether what stands in a claim's place is known to be past: a seal, or a process that has ended, or this one.
+    """Return whether a claim's value is known to be over: a seal, or a claim of an ended process or of this one.
 
-    Asked only where no run shows it: the run was deleted for ever, or the claim's owner failed before it had one.
+    Used only for a claim without a run: the run was permanently deleted, or the owner failed before it created one.
     """
     owner = heartbeat.Worker.parse(other.partition(" ")[0])
     return other.startswith(SEALED) or (owner is not None and (owner.gone() or owner == heartbeat.me()))
 
 
 def _write(key: str, value: str) -> str | None:
-    """None if this value now stands, and ever will, under `key`; else the other that does."""
+    """Write a write-once parameter of the lock run; return None on success, else the value that it already has."""
     try:
         client().log_param(lock_run_id(), key, value)
     except MlflowException as error:
@@ -75,7 +75,7 @@ def _write(key: str, value: str) -> str | None:
 
 
 def lock_run_id() -> str:
-    """The lock run of the experiment in use, made on first use."""
+    """Return the id of the current experiment's lock run, created on first use."""
     return _lock_run_id(mlflow.get_tracking_uri(), experiment().experiment_id)
 
 
@@ -89,10 +89,10 @@ def _lock_run_id(uri: str, experiment_id: str) -> str:
 
 
 def _elect(experiment_id: str) -> str:
-    """One lock run for all who want to make one at the same time.
+    """Create the lock run, or return the one of a process that does so at the same time.
 
-    Tags can be overwritten and write-once parameters need a run, but names of experiments are unique: whoever makes the
-    experiment of this name, deleted at once so that nobody sees it, has made the lock run.
+    Tags can be overwritten and write-once parameters need a run, but experiment names are unique: the process that creates the
+    experiment with the election's name, deleted at once to hide it, has created the lock run.
     """
     tags = {"mlflow.runName": experiment().name, "w2s.stage": "claims", MLFLOW_RUN_NOTE: NOTE}
     mine = client().create_run(_home(), tags=tags).info.run_id
@@ -109,7 +109,7 @@ def _elect(experiment_id: str) -> str:
 
 
 def _home() -> str:
-    """The experiment of lock runs, apart: the UI would make a column of each of their parameters."""
+    """Return the id of the separate experiment for lock runs; elsewhere the UI would show a column for each claim."""
     try:
         return str(client().create_experiment(HOME))
     except MlflowException as error:

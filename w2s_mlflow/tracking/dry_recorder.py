@@ -1,4 +1,4 @@
-"""A result that is made and not recorded: once more, for its model, or along with the process that leads a launch."""
+"""Recorders that send nothing: for refitting a finished run to get its model, and for the ranks other than the leader."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class DryRecorder(Recorder):
-    """A result made once more, for its model: nothing of it is sent."""
+    """Recorder for refitting a finished run to get its model; sends nothing to MLflow."""
 
     last: dict[str, float] = field(default_factory=dict)
-    """The last value of each metric."""
+    """Last value of each metric."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         self.last.update(values)
@@ -33,10 +33,10 @@ class DryRecorder(Recorder):
 
 @dataclass
 class FollowerRecorder(DryRecorder):
-    """A result that is made along with the process that leads, which alone sends it and keeps its checkpoints."""
+    """Recorder for the ranks that follow the leader; only the leader sends the result."""
 
     def checkpoint(self, every: int) -> Checkpoint:
-        """The leader's, to go on from."""
+        """Return the leader's checkpoint, to resume from."""
         return Checkpoint(scratch.cache_path(self.run_id), every)
 
     def weights(self, path: str, model: Module) -> None:

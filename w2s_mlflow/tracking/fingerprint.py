@@ -1,7 +1,7 @@
-"""What made a result: its options, data, training inputs, libraries and source, part by part.
+"""Fingerprint of a result: its options, data, training inputs, libraries and source, part by part.
 
-Two runs with equal parts are the same result, so that the second is never trained. What only reports (tables, a ceiling
-beside a student) is no part of it.
+Two runs with equal parts are the same result, so the second one is never trained. Reports (tables, the ceiling that a student
+is compared with) are not part of the fingerprint.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from w2s_mlflow.records import canonical_json
 
 LIBRARIES = ("torch", "transformers")
 version = functools.cache(metadata.version)
-"""The version of a library, whose metadata is long read."""
+"""Installed version of a library, cached because reading package metadata is slow."""
 LENGTH = 32
 
 
 @dataclass(frozen=True)
 class FingerprintParts:
-    """The parts of a fingerprint, kept beside the run as `fingerprint.json`."""
+    """The parts of a fingerprint, stored with the run as `fingerprint.json`."""
 
     stage: str
     version: int
-    """The stage's VERSION, raised by hand when its file changes what comes out."""
+    """The stage's VERSION, raised by hand when an edit of the stage's file changes its results."""
     options: Mapping[str, Any]
-    """The Config fields that change the result."""
+    """The Config fields that change the result and differ from the value they had when they were introduced."""
     data: str
     inputs: Mapping[str, str]
-    """The fingerprints of the training inputs by role."""
+    """Fingerprint of each training input, by role."""
     libraries: Mapping[str, str]
     source: Mapping[str, str]
-    """The digest of each definition that makes the result (source.py). Where it stands is no part of the fingerprint."""
+    """Digest of each definition that makes the result (source.py), by its path; the path itself is not fingerprinted."""
     weights: str = ""
-    """The revision of the pretrained weights it starts from."""
+    """Revision of the pretrained weights that training starts from."""
 
     def digest(self) -> str:
-        """The fingerprint: sha256 over the canonical JSON of all parts, cut at 32 hexadecimal digits."""
+        """Return the fingerprint: sha256 over the canonical JSON of all parts, cut at 32 hexadecimal digits."""
         parts = asdict(self) | {"source": sorted(self.source.values())}
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:LENGTH]
 
 
 def libraries(*more: str) -> dict[str, str]:
-    """major.minor of the libraries that move numbers, and of `more` that this result is made with."""
+    """Return the major.minor version of each library that affects results: LIBRARIES and, for this result, `more`."""
     return {name: ".".join(version(name).split(".")[:2]) for name in (*LIBRARIES, *more)}

@@ -1,4 +1,4 @@
-"""A result that processes launched together make: the first finds, claims and records it, the others are told what to do."""
+"""Results made by a distributed launch: rank 0 (the leader) finds, claims and records a result; the other ranks follow it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from w2s_mlflow.tracking.results import ARTIFACTS, Result, get
 
 
 def announce(parts: FingerprintParts, run_id: str, *, finished: bool, reused: bool = False) -> None:
-    """Say, as the leader, which run this result is, and whether it is finished or now to be made by all."""
+    """Broadcast, as the leader, the run of this result and whether it is finished or now to be made by all ranks."""
     launch.broadcast_from_leader({"parts": _as_json(parts), "run_id": run_id, "finished": finished, "reused": reused})
 
 
 def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
-    """The result as the leader decides: made along with it, as often as it is begun, then read when it is finished.
+    """Follow the leader: call `make` each time the leader starts the result, then return the finished run.
 
     Raises:
-        ConfigError: this process would make another result.
+        ConfigError: this process would make another result than the leader.
     """
     while True:
         said = launch.broadcast_from_leader(None)
@@ -45,12 +45,12 @@ def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
 def attach_once(
     found: Result, name: str, build: Callable[[Result], Report], is_there: Callable[[Result], bool] | None = None
 ) -> Result:
-    """A finished run with a report added, unless it has it; in a plan the run as it is.
+    """Add a report to a finished run unless it has one, and return the run; under `--plan` return the run unchanged.
 
     Args:
-        name: of the report; one of the same name takes its place.
-        build: makes the report of the run as it is now; one process calls it.
-        is_there: whether a run has the report; by default, whether it has one of this name.
+        name: of the report; a report of the same name is replaced.
+        build: builds the report from the latest state of the run; called on the leader only.
+        is_there: returns whether a run has the report. Default: whether it has a report called `name`.
     """
     has = is_there or (lambda run: f"{ARTIFACTS}.{name}" in run.tags)
     if session.current().plan or has(found):
@@ -58,7 +58,7 @@ def attach_once(
 
     def attach() -> Result:
         latest = replace(get(found.run_id), reused=found.reused)
-        if has(latest):  # by another process that found this run
+        if has(latest):  # added in the meantime by another process that uses this run
             return latest
         report = build(latest)
         return recorder.attach(latest, name, report.stage, report.metrics, report.tags)
@@ -67,7 +67,7 @@ def attach_once(
 
 
 def leader_only(found: Result, step: Callable[[], Result]) -> Result:
-    """A finished run after a step that one process takes, such as a report: the leader; the others wait for its end."""
+    """Run `step`, which changes the finished run (such as adding a report), on the leader only; return the run after it."""
     if launch.is_leader():
         made = step()
         launch.broadcast_from_leader(True)
@@ -77,7 +77,7 @@ def leader_only(found: Result, step: Callable[[], Result]) -> Result:
 
 
 def leader_decides(question: Callable[[], bool]) -> bool:
-    """What the leader answers."""
+    """Evaluate `question` on the leader and return its answer on every rank."""
     return bool(launch.broadcast_from_leader(question() if launch.is_leader() else None))
 
 

@@ -1,6 +1,6 @@
-"""This process as others see it: its name on a run, its heartbeat, and whether the owner of another run still lives.
+"""Ownership of runs: the owning process, its heartbeat, and the detection of dead owners.
 
-A run that is being made carries two tags: `w2s.worker`, the process, and `w2s.heartbeat`, set anew every BEAT seconds.
+A run in progress has two tags: `w2s.worker`, the owning process, and `w2s.heartbeat`, a time updated every BEAT seconds.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id
 BEAT = 10.0
 """Seconds between two heartbeats."""
 STALE = 60.0
-"""Seconds without a heartbeat after which the owner of a run is taken for dead."""
+"""Seconds without a heartbeat after which the owner of a run counts as dead."""
 SKEW = 600.0
-"""Seconds by which the clocks of two machines may differ."""
+"""Allowed clock difference between two machines, in seconds."""
 LAUNCH = 3600.0
 """Seconds that `mlflow run` may take to build an environment before our process starts and adopts its run."""
 WORKER, HEARTBEAT = "w2s.worker", "w2s.heartbeat"
@@ -37,7 +37,7 @@ WORKER, HEARTBEAT = "w2s.worker", "w2s.heartbeat"
 
 @dataclass(frozen=True)
 class Worker:
-    """A process: the machine (host name and a digest of its boot and process namespace), its id there, when it began."""
+    """A process: its machine (host name and a digest of the boot and process namespace), process id and start time."""
 
     machine: str
     pid: int
@@ -48,13 +48,13 @@ class Worker:
 
     @classmethod
     def parse(cls, text: str) -> Worker | None:
-        """A worker from its tag; None for text that is none."""
+        """Parse a worker's tag; None if it is not valid."""
         machine, _, rest = text.partition(":")
         pid, _, born = rest.partition(":")
         return cls(machine, int(pid), born) if pid.isdigit() else None
 
     def gone(self) -> bool:
-        """Whether it is known to have ended: only a process of this machine can be looked up."""
+        """Return whether the process is known to have ended; always False for a process on another machine."""
         if self.machine != _machine():
             return False
         try:
@@ -64,18 +64,18 @@ class Worker:
 
 
 def me() -> Worker:
-    """This process."""
+    """Return this process as a Worker."""
     return Worker(_machine(), os.getpid(), _born(os.getpid()))
 
 
 def marks() -> dict[str, str]:
-    """The tags of a run that this process makes."""
+    """Return the tags of a run that this process owns."""
     return {WORKER: str(me()), HEARTBEAT: f"{time.time():.1f}"}
 
 
 @contextlib.contextmanager
 def heartbeat(run_id: str) -> Iterator[None]:
-    """Set the run's heartbeat from a thread while the block runs. A server that does not answer is asked again next time."""
+    """Update the run's heartbeat from a thread while the block runs; a failed update is retried at the next beat."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -89,21 +89,22 @@ def heartbeat(run_id: str) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(timeout=1)  # not longer: the server may be the one who does not answer
+        thread.join(timeout=1)  # not longer, as the server may not be answering
 
 
 @dataclass
 class Watch:
-    """Whether owners of runs live, over the time that one process watches them."""
+    """Monitor of run owners, which detects dead ones by watching their heartbeats over time."""
 
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """By run: the last heartbeat seen, and when it was first seen, on this process's own clock."""
+    """By run id: the last heartbeat seen, and when it was first seen on this process's monotonic clock."""
 
     def dead(self, run: Run) -> bool:
-        """Whether the owner of a run has ended, or is silent.
+        """Return whether the owner of a run has ended or has a stale heartbeat.
 
-        A process of this machine is looked up. A heart is watched on this process's own clock, which stands still while the
-        machine sleeps, so that no other clock matters; unless another machine's is silent for longer than clocks may differ.
+        Whether it has ended is known on this machine only. A heartbeat is stale if it has not changed for STALE seconds of this
+        process's monotonic clock, which pauses while the machine sleeps and is independent of other clocks. A heartbeat from
+        another machine is also stale if its time is more than SKEW seconds ago.
         """
         owner, beat = Worker.parse(run.data.tags.get(WORKER, "")), run.data.tags.get(HEARTBEAT, "0")
         here = owner is not None and owner.machine == _machine()
@@ -116,8 +117,8 @@ class Watch:
 
 
 def cleanup_once() -> None:
-    """Once in a process and experiment: end the runs of dead owners as KILLED, give the launcher's run a heartbeat, and
-    remove checkpoints that are too old."""
+    """End orphaned runs as KILLED, start the launcher run's heartbeat and delete old checkpoints, once per process and
+    experiment."""
     _settle(mlflow.get_tracking_uri(), experiment().experiment_id)
 
 
@@ -128,11 +129,11 @@ def _settle(uri: str, experiment_id: str) -> None:
     if launch := launch_run_id():
         for key, value in marks().items():
             client().set_tag(launch, key, value)
-        heartbeat(launch).__enter__()  # until this process ends: the launcher then ends its run itself
+        heartbeat(launch).__enter__()  # until this process exits; the launcher ends its run itself
 
 
 def kill_orphans() -> None:
-    """End the runs of dead owners as KILLED."""
+    """Mark runs with a dead owner as KILLED."""
     watch, launch = Watch(), launch_run_id()
     for run in client().search_runs([experiment().experiment_id], "attributes.status = 'RUNNING'"):
         if run.info.run_id != launch and _orphan(run, watch):
@@ -142,13 +143,13 @@ def kill_orphans() -> None:
 def _orphan(run: Run, watch: Watch) -> bool:
     if WORKER in run.data.tags:
         return watch.dead(run)
-    # `mlflow run` made it, and no process of ours has adopted it for so long that none will.
+    # A run created by `mlflow run` that no process of ours has adopted within LAUNCH seconds.
     launched = "mlflow.project.entryPoint" in run.data.tags
     return launched and time.time() - run.info.start_time / 1000 > LAUNCH
 
 
 def _born(pid: int) -> str:
-    """When a process began, by a clock that nobody sets: on Linux in ticks since the boot, which the machine's name holds."""
+    """Return a process's start time; on Linux in ticks since the boot that `_machine` identifies, immune to clock changes."""
     if sys.platform == "linux":
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return f"{psutil.Process(pid).create_time():.2f}"
@@ -156,7 +157,7 @@ def _born(pid: int) -> str:
 
 @functools.cache
 def _machine() -> str:
-    """The host's name with a digest of its boot and, in a container, of its own view of processes."""
+    """Return the host name with a digest of the boot id and the process namespace (different in each container)."""
     parts = [platform.node(), f"{psutil.boot_time():.0f}"]
     with contextlib.suppress(OSError):
         parts = [platform.node(), Path("/proc/sys/kernel/random/boot_id").read_text().strip()]

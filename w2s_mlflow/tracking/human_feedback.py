@@ -1,8 +1,8 @@
-"""What people say of debates: MLflow's feedback `winner` (strong, weak or tie) on their traces.
+"""Human verdicts on debates: MLflow feedback named `winner` (strong, weak or tie) on the debates' traces.
 
-They give it in the UI, on a trace's page or in a review queue (`review`), or at a terminal (`python -m w2s_mlflow judge RUN`);
-all of these write the same assessment. Of one person the last word counts. MLflow without accounts calls everybody in the UI
-by one name: there each assessment that stands is a vote of its own, and who changes their mind edits it.
+People give it in the UI, on a trace's page or in a review queue (`review`), or at a terminal (`python -m w2s_mlflow judge
+RUN`); all three write the same assessment. A named reviewer's latest assessment counts. MLflow without accounts gives everybody
+in the UI the same name: each valid assessment is then a separate vote, and a reviewer changes a vote by editing it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from w2s_mlflow.tracking.backend.server import client, experiment
 NAME = "winner"
 QUESTION = "Who argues better? The side whose evidence speaks more for its claim, whatever you think of the claim itself."
 NAMELESS = {"", "default", "unknown", "anonymous"}
-"""Who gave an assessment, where MLflow does not know."""
+"""Source ids that MLflow uses for an unknown reviewer."""
 PAGE = 100
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side said in one round."""
+    """One side's claim and evidence in one round."""
 
     side: str
     claim: str
@@ -44,33 +44,33 @@ class Turn:
 
 @dataclass(frozen=True)
 class DebateForReview:
-    """A debate as a person is shown it: the question and what the sides said, without what any judge made of it."""
+    """A debate for review: the question and the sides' turns, without any judge's verdict."""
 
     trace_id: str
     question: str
     turns: tuple[Turn, ...]
 
     def swapped(self) -> bool:
-        """Whether the weak side is shown first: half of the debates, by their ids, the same for everybody."""
+        """Return whether the weak side is shown first: in about half of the debates, by trace id, alike for all reviewers."""
         return hashlib.sha256(self.trace_id.encode()).digest()[0] % 2 == 1
 
 
 @dataclass(frozen=True)
 class Assessments:
-    """What was said of the debates of one run: the votes on each by its question's id, none where nobody has judged it."""
+    """Human votes on the debates of one run, by question id; empty for a debate without votes."""
 
     run_id: str
     votes: Mapping[str, tuple[str, ...]]
     unreadable: int
-    """Feedback of people by that name that is none of WINNERS, which is not counted."""
+    """Number of `winner` assessments whose value is not in WINNERS; they are not counted as votes."""
 
     @property
     def judged(self) -> int:
-        """Debates with a vote."""
+        """Number of debates with at least one vote."""
         return sum(bool(own) for own in self.votes.values())
 
     def describe(self) -> str:
-        """How many are there, how many are missing, and how far people agree."""
+        """Summarise how many debates are judged, how many are missing, and how often people agree."""
         votes, agreement = sum(map(len, self.votes.values())), human.agreement(list(self.votes.values()))
         found = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
         found += f"; {len(self.votes) - self.judged} are missing"
@@ -78,21 +78,21 @@ class Assessments:
         return found + (f"; {self.unreadable} say neither of {', '.join(WINNERS)}" if self.unreadable else "")
 
     def check(self) -> None:
-        """Raise ConfigError where half of the debates, or more, have no vote."""
+        """Raise ConfigError if half of the debates or more have no vote."""
         if 2 * self.judged <= len(self.votes):
             how = f"in the MLflow UI or with python -m w2s_mlflow judge {self.run_id}"
             raise ConfigError(f"too few verdicts of people: {self.describe()}; give more than half a feedback `{NAME}`, {how}")
 
     def digest(self) -> str:
-        """What was said, as one word: equal votes, equal word."""
+        """Return a digest of the votes."""
         return hashlib.sha256(canonical_json({name: sorted(own) for name, own in self.votes.items()}).encode()).hexdigest()[:16]
 
 
 def pull(run: str) -> Assessments:
-    """The votes on a run's debates.
+    """Read the votes on a run's debates.
 
     Raises:
-        ConfigError: there is no such run, or none of its debates is a trace.
+        ConfigError: the run does not exist, or it has no debate traces.
     """
     found = results.find(run)
     votes: dict[str, tuple[str, ...]] = {}
@@ -105,7 +105,7 @@ def pull(run: str) -> Assessments:
 
 
 def waiting(run: str, who: str) -> Iterator[DebateForReview]:
-    """The debates of a run that a person has not judged, in the order of their questions' ids. Raises as `pull`."""
+    """Yield the debates of a run that reviewer `who` has not judged, by question id. Raises the errors of `pull`."""
     found = list(_traces(results.find(run).run_id, include_spans=True))
     for trace in sorted(found, key=lambda trace: trace.info.tags[traces.QUESTION]):
         if not any(one.source.source_id == who for one in _last_words(trace.info.assessments)):
@@ -113,17 +113,17 @@ def waiting(run: str, who: str) -> Iterator[DebateForReview]:
 
 
 def log(shown: DebateForReview, winner: str, who: str) -> None:
-    """Write a person's word on a debate, as the UI would."""
+    """Log reviewer `who`'s verdict on a debate, as the UI would."""
     assert winner in WINNERS
     source = AssessmentSource(AssessmentSourceType.HUMAN, who)
     mlflow.log_feedback(trace_id=shown.trace_id, name=NAME, value=winner, source=source)
 
 
 def review(run: str) -> str:
-    """Put a run's debates into a review queue of the UI, those that are not in it yet; its name.
+    """Add a run's debates to its review queue in the UI, without duplicates, and return the queue's name.
 
     Raises:
-        ConfigError: as `pull`; or the experiment has another question of that name.
+        ConfigError: as in `pull`; or the experiment has a label schema `winner` with other answers.
     """
     found = results.find(run)
     ids, place = [trace.info.trace_id for trace in _traces(found.run_id, include_spans=False)], experiment().experiment_id
@@ -140,7 +140,7 @@ def review(run: str) -> str:
 
 
 def _schema(place: str) -> LabelSchema:
-    """The question that a review queue asks, with the answers to choose from."""
+    """Return the label schema of the review queue (its question and answers), created if missing."""
     given = InputCategorical(options=list(WINNERS))
     try:
         found = label_schemas.get_label_schema(NAME, experiment_id=place)
@@ -161,7 +161,7 @@ def _only_missing(error: MlflowException) -> None:
 
 
 def _traces(run_id: str, *, include_spans: bool) -> Iterator[Trace]:
-    """The debates of a run. Raises ConfigError where there are none."""
+    """Yield the debate traces of a run. Raises ConfigError if there are none."""
     clause, token, place = f"tag.`{traces.RUN}` = '{run_id}'", None, client().get_run(run_id).info.experiment_id
     none = True
     while none or token:
@@ -177,7 +177,7 @@ def _traces(run_id: str, *, include_spans: bool) -> Iterator[Trace]:
 
 
 def _last_words(assessments: Iterable[Assessment]) -> list[Feedback]:
-    """What people say of a debate's winner: of each person with a name the last word, of others all that stands."""
+    """Return the latest vote of each named reviewer and every vote of anonymous ones."""
     found: dict[str, Feedback] = {}
     for one in sorted(_people(assessments), key=lambda one: (one.create_time_ms or 0, one.assessment_id or "")):
         who = one.source.source_id
@@ -186,7 +186,7 @@ def _last_words(assessments: Iterable[Assessment]) -> list[Feedback]:
 
 
 def _people(assessments: Iterable[Assessment]) -> list[Feedback]:
-    """The feedback `winner` that people gave and did not take back."""
+    """Return the human `winner` feedback that is still valid."""
     own = [one for one in assessments if isinstance(one, Feedback) and one.name == NAME and one.valid is not False]
     return [one for one in own if one.source.source_type == AssessmentSourceType.HUMAN]
 

@@ -1,6 +1,6 @@
-"""Fitted heads as MLflow's logged models: made from code and safetensors, checked by digests, ready only when whole.
+"""Fitted heads as MLflow logged models: models-from-code with safetensors, verified by digests, READY only when complete.
 
-`mlflow.pyfunc.load_model("models:/<id>")` and `mlflow models serve -m models:/<id> --env-manager local` load one.
+Load one with `mlflow.pyfunc.load_model("models:/<id>")` or `mlflow models serve -m models:/<id> --env-manager local`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from w2s_mlflow.tracking.results import ARTIFACTS, CorruptArtifactError, digest_
 LOG = logging.getLogger("w2s_mlflow")
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 HEAD = "head"
-"""The name of the artifact that is the head's directory."""
+"""Name of the artifact that holds the head's directory."""
 NEEDS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
-"""What the script and what it imports need, pinned as installed; the script imports this package, too."""
+"""Requirements of the pyfunc script and its imports, pinned to the installed versions; it also needs w2s_mlflow itself."""
 ORIGIN = ("mlflow.user", "mlflow.source.")
-"""The tags of a run that its model takes over: who made it, from which commit."""
+"""Prefixes of the run tags that are copied to its model: the user and the source commit."""
 
 
 def log(run_id: str, head: Head, name: str = "model") -> str:
-    """Log a fitted head as a model of a run, among the run's outputs and with its parameters; the model's id.
+    """Log a fitted head as a model output of a run, with the run's parameters, and return the model's id.
 
     The model is PENDING until its last file is written, and FAILED after an error.
     """
@@ -53,7 +53,7 @@ def log(run_id: str, head: Head, name: str = "model") -> str:
             _send(model, Path(directory, "model"))
         client().log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     except BaseException:
-        with contextlib.suppress(Exception):  # the server may be what went wrong; the model then stays PENDING
+        with contextlib.suppress(Exception):  # the server itself may have failed; the model then stays PENDING
             client().finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
         raise
     client().finalize_logged_model(model.model_id, LoggedModelStatus.READY)
@@ -61,29 +61,29 @@ def log(run_id: str, head: Head, name: str = "model") -> str:
 
 
 def load(model_id: str) -> Head:
-    """The head of a logged model, in float32 on the CPU, with the probabilities it had, to the bit.
+    """Load the head of a logged model, in float32 on the CPU; it reproduces the original probabilities bit for bit.
 
     Raises:
-        CorruptArtifactError: as `verify`.
-        ConfigError: as `verify`.
+        CorruptArtifactError: as in `verify`.
+        ConfigError: as in `verify`.
     """
     with _whole(model_id) as directory:
         return saved_heads.load(directory / "artifacts" / HEAD)
 
 
 def verify(model_id: str) -> None:
-    """See that every file of a logged model is there and undamaged.
+    """Verify that every file of a logged model exists and matches its digest.
 
     Raises:
-        CorruptArtifactError: one is gone, or is not what was written; it is named.
-        ConfigError: there is no such model, or it was never finished.
+        CorruptArtifactError: a file, named in the message, is missing or differs from its digest.
+        ConfigError: the model does not exist, or it was never finished.
     """
     with _whole(model_id):
         pass
 
 
 def is_whole(model_id: str) -> bool:
-    """Whether the model can be used; what is wrong with one that cannot is said."""
+    """Return whether the model is complete and undamaged; if not, log a warning with the reason."""
     try:
         verify(model_id)
     except ConfigError as error:
@@ -103,7 +103,7 @@ def _create(run: Run, name: str) -> LoggedModel:
 
 
 def _write(model: LoggedModel, head: Head, directory: Path) -> None:
-    """Write the head and, in `directory / "model"`, MLflow's model of it."""
+    """Write the head and, in `directory / "model"`, its MLflow model."""
     saved_heads.save(head, directory / HEAD)
     described = Model(
         artifact_path=model.artifact_location,
@@ -112,7 +112,7 @@ def _write(model: LoggedModel, head: Head, directory: Path) -> None:
         model_id=model.model_id,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # its advice on type hints and examples
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # advice on type hints and input examples
         mlflow.pyfunc.save_model(
             path=directory / "model",
             python_model=SCRIPT,
@@ -139,7 +139,7 @@ def _send(model: LoggedModel, directory: Path) -> None:
 
 @contextlib.contextmanager
 def _whole(model_id: str) -> Iterator[Path]:
-    """The directory of a logged model, every file of it undamaged."""
+    """Yield the local directory of a logged model after verifying all its files."""
     model = _ready(model_id)
     with tempfile.TemporaryDirectory(prefix="w2s-model-") as scratch:
         directory = _fetched(model, scratch)
@@ -168,7 +168,7 @@ def _digests(model: LoggedModel) -> dict[str, str]:
 
 
 def _fetched(model: LoggedModel, scratch: str) -> Path:
-    """Where the files lie: local ones in their place, others fetched into `scratch`."""
+    """Return the directory of the model's files: in place if they are local, else downloaded into `scratch`."""
     repository = get_artifact_repository(model.artifact_location)
     place = None if isinstance(repository, LocalArtifactRepository) else scratch
     try:

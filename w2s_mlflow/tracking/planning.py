@@ -1,4 +1,4 @@
-"""What a command would do: the results it would reuse and those it would train, with the time they took before."""
+"""Plan of a command (`--plan`): the results it would reuse and those it would train, with estimated times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from w2s_mlflow.tracking.results import PAGE, Result, result
 
 REUSED, TRAINED, RUNNING = "reused", "trained", "running"
 ALIKE = ("task", "weak", "strong", "head")
-"""What two results must share for one to tell the time of the other."""
+"""Parameters that two runs must share for one's time to predict the other's."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,23 @@ class Step:
 
     name: str
     state: str
-    """`reused`, to be `trained`, or `running` in another process."""
+    """`reused`: a finished run is used; `trained`: to be trained; `running`: another process is making it."""
     seconds: float | None
-    """Estimated from past runs of its kind; None where there are none."""
+    """Estimated training time from similar past runs; None if there are none. 0 if reused."""
 
 
 @dataclass
 class Plan:
-    """The results that a command needs, each once."""
+    """The distinct results that a command needs, by fingerprint."""
 
     steps: dict[str, Step] = field(default_factory=dict)
     known: Mapping[str, Result] = field(default_factory=dict)
-    """Finished results by fingerprint that need not be asked for one by one."""
+    """Finished results by fingerprint, fetched in advance to avoid single look-ups."""
     _past: dict[str, list[Result]] = field(default_factory=dict)
-    """Finished runs by stage, by which times are estimated."""
+    """Finished runs by stage, for estimating times."""
 
     def reuse(self, fingerprint: str) -> Result | None:
-        """A result that is known to be finished, noted."""
+        """Note a result as reused and return it if it is in `known`, else return None."""
         if (found := self.known.get(fingerprint)) is not None:
             self.steps[fingerprint] = Step(found.name, REUSED, 0.0)
         return found
@@ -48,7 +48,7 @@ class Plan:
     def add(
         self, name: str, parts: FingerprintParts, identity: Mapping[str, str], options: Mapping[str, Any], runs: Sequence[Run]
     ) -> Result:
-        """Note one result, of which there are `runs`; what stands in for it has its fingerprint, and an id if it exists."""
+        """Note a result with its existing `runs`; return its finished run, or a placeholder Result with its fingerprint."""
         fingerprint = parts.digest()
         by_status = {run.info.status: run for run in reversed(runs)}  # the newest comes first in `runs`
         if found := by_status.get("FINISHED"):
@@ -59,35 +59,35 @@ class Plan:
         return self.placeholder(name, parts.stage, fingerprint)
 
     def again(self, found: Result) -> Result:
-        """Note that a finished result is to be fitted once more, for its model."""
+        """Note that a finished result must be refitted to get its model."""
         if found.run_id:
             self.steps[found.fingerprint] = Step(found.name, TRAINED, found.seconds)
         return found
 
     def placeholder(self, name: str, stage: str, fingerprint: str = "") -> Result:
-        """What stands in for a result that is not there."""
+        """Return a placeholder Result, without run id, for a result that does not exist yet."""
         return Result("", name, stage, fingerprint, "", {}, {}, {}, 0.0, reused=False)
 
     def count(self, state: str) -> int:
-        """How many results are in this state."""
+        """Return the number of results in this state."""
         return sum(step.state == state for step in self.steps.values())
 
     def seconds(self) -> float:
-        """The estimated time of what is to be trained, as far as it is known."""
+        """Return the estimated seconds of all results to be trained, without those that have no estimate."""
         return sum(step.seconds or 0.0 for step in self.steps.values() if step.state == TRAINED)
 
     def summary(self) -> dict[str, Any]:
-        """The plan as plain values."""
+        """Return the plan as JSON-compatible values."""
         counts = {state: self.count(state) for state in (REUSED, TRAINED, RUNNING)}
         steps = [vars(step) | {"fingerprint": fingerprint} for fingerprint, step in self.steps.items()]
         return counts | {"seconds": round(self.seconds(), 1), "steps": steps}
 
     def unknown(self) -> int:
-        """How many of the results to be trained have no estimate."""
+        """Return the number of results to be trained without an estimate."""
         return sum(step.state == TRAINED and step.seconds is None for step in self.steps.values())
 
     def _estimate(self, stage: str, params: Mapping[str, Any]) -> float | None:
-        """Median time of the finished runs of the same stage, task and models, in proportion to rows and epochs."""
+        """Return the median time of finished runs of the stage with the same ALIKE parameters, scaled by rows and epochs."""
         if stage not in self._past:
             self._past[stage] = _finished(stage)
         alike = [run for run in self._past[stage] if all(run.params.get(name) == str(params.get(name)) for name in ALIKE)]

@@ -1,4 +1,7 @@
-"""The pyfunc of a logged model: MLflow copies this file into the model and runs it to load or serve it; nothing is pickled."""
+"""Pyfunc of a logged model (models-from-code): MLflow copies this file into the model and runs it to load or serve it.
+
+Nothing is pickled.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ from w2s_mlflow.records import Example, Floats
 
 
 class Answers(PythonModel):
-    """A fitted head that answers tables of examples."""
+    """Pyfunc model that predicts class probabilities with a fitted head."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the head from the model's artifacts."""
+        """Load the head from the model's artifacts."""
         self.head = saved_heads.load(Path(context.artifacts["head"]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Floats:
-        """Class probabilities, (N, C) float32, of the N rows, each with `segments` and `candidates`, lists of strings.
+        """Return the class probabilities, (N, C) float32, of N rows with columns `segments` and `candidates`, lists of strings.
 
         Raises:
-            MlflowException: the head cannot answer one of them; the server says so with status 400.
+            MlflowException: the head cannot score one of the rows; a model server answers with status 400.
         """
         try:
             examples = examples_of(self.head, model_input)
@@ -38,7 +41,7 @@ class Answers(PythonModel):
 
 
 def examples_of(head: Head, table: pd.DataFrame) -> Sequence[Example]:
-    """The rows of a table as examples. Raises ConfigError where `head` needs more, or fewer, segments or candidates."""
+    """Convert the rows of a table to examples. Raises ConfigError if their segments or candidates do not fit `head`."""
     rows = zip(table["segments"], table["candidates"], strict=True)
     examples = [Example(str(row), str(row), tuple(texts), tuple(words)) for row, (texts, words) in enumerate(rows)]
     if not examples or not all(example.segments for example in examples):

@@ -1,6 +1,6 @@
-"""A run being made: metrics are buffered, artifacts staged in a directory, both sent in few requests.
+"""Recording of a run: metrics are buffered, artifacts staged in a directory, and both sent in few requests.
 
-It is finished only when its last artifact is written. What is stopped before goes on from its checkpoint, in the same run.
+A run is FINISHED only after its last artifact is written. An interrupted run is resumed, as the same run, from its checkpoint.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 
 PARAM_LIMIT = 6000
 BATCH = 1000
-"""Metrics and tags in one request, the most that MLflow takes."""
+"""Maximum number of metrics and tags in one request to MLflow."""
 DIGEST_LIMIT = 36
-"""MLflow cuts the digest of a data set here."""
+"""Length at which MLflow cuts the digest of a data set."""
 
 PROCESSES = "w2s.processes"
-"""The tag with the number of processes that make a run together; none for one alone."""
+"""Tag with the number of ranks that made a run; absent for a single process."""
 
 
 class SupersededError(Exception):
-    """Another process has taken this one's place: what was made here does not count."""
+    """Another process has taken over this result; the one made here does not count."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a run says of itself before it starts."""
+    """Name, tags, parameters and note that a run is created with."""
 
     name: str
     tags: Mapping[str, str]
@@ -59,24 +59,24 @@ class Header:
 
 @dataclass
 class Recorder:
-    """The run in the making, handed to the code that makes it."""
+    """A run in progress, passed to the code that makes the result."""
 
     run_id: str
     directory: Path
-    """Where artifacts are staged."""
+    """Directory in which artifacts are staged."""
     kept: dict[str, Any] = field(default_factory=dict)
-    """Plain values of the code that makes the run, kept with its checkpoints and there again when it goes on."""
+    """JSON values of the code that makes the run, saved with its checkpoints and restored when it resumes."""
     began: float = field(default_factory=time.monotonic)
     _metrics: list[Metric] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
-    """What the code that makes the run finds out about it, sent at its end."""
+    """Tags set by the code that makes the run, sent at its end."""
     sent: dict[str, int] = field(default_factory=dict)
-    """The last step of each metric that a run which goes on has already, though its checkpoint may be of an earlier one."""
+    """Last step of each metric that a resumed run already has in MLflow, possibly later than its checkpoint."""
     _held: bool = False
-    """Metrics wait for the next checkpoint, so that one that is gone back to has none of its future in the run."""
+    """Whether metrics are held until the next checkpoint, so that a resumed run has no metrics from after its checkpoint."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffer metrics of one step; a full buffer is sent."""
+        """Buffer the metrics of one step; send the buffer when it is full, unless metrics are held for a checkpoint."""
         now = int(time.time() * 1000)
         new = {name: value for name, value in values.items() if not 0 < step <= self.sent.get(name, 0)}
         self._metrics += [Metric(name, float(value), now, step) for name, value in new.items()]
@@ -84,25 +84,23 @@ class Recorder:
             self.flush()
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Send what the code that makes the run has chosen, at once."""
+        """Send parameters chosen by the code that makes the run, at once."""
         client().log_batch(self.run_id, params=_params(values))
 
     def note(self, text: str) -> None:
-        """Replace the run's Markdown note, at its end."""
+        """Replace the run's Markdown note when the run ends."""
         self.tags[MLFLOW_RUN_NOTE] = text
 
     def flush(self, tags: Sequence[RunTag] = ()) -> None:
-        """Send what is buffered, and last these tags, in one request where there is room."""
-        if len(self._metrics) + len(tags) > BATCH:  # MLflow's client would split them, and send the tags with the first part
+        """Send the buffered metrics, then these tags, in one request if they fit."""
+        if len(self._metrics) + len(tags) > BATCH:  # MLflow's client would send the tags with the first part
             client().log_batch(self.run_id, metrics=self._metrics)
             self._metrics = []
-        client().log_batch(
-            self.run_id, metrics=self._metrics, tags=tags
-        )  # its store writes the tags last; nothing sends nothing
+        client().log_batch(self.run_id, metrics=self._metrics, tags=tags)  # MLflow writes tags last; an empty batch is not sent
         self._metrics = []
 
     def checkpoint(self, every: int) -> Checkpoint | None:
-        """Where the training of this run keeps its state every `every` steps, with the metrics that are not sent yet."""
+        """Return the checkpoint that saves the training state, with the metrics not sent yet, every `every` steps."""
         self._held = every > 0
         return Checkpoint(scratch.cache_path(self.run_id), every, notes=self._notes, saved=self.flush)
 
@@ -111,7 +109,7 @@ class Recorder:
         return {"metrics": waiting, "kept": self.kept, "seconds": time.monotonic() - self.began}
 
     def restore(self, notes: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint. A metric that was sent after all is the same to the time stamp, and stays one to MLflow."""
+        """Restore a checkpoint's notes. Re-sent metrics keep their timestamp, so MLflow stores them once."""
         self._metrics = [Metric(*values) for values in notes["metrics"]]
         self.kept = dict(notes["kept"])
         self.began -= notes["seconds"]
@@ -121,7 +119,7 @@ class Recorder:
         predictions.write(self.directory / "predictions" / f"{split}.parquet")
 
     def weak_labels(self, labels: SoftLabels) -> None:
-        """Stage a supervisor's labels of `transfer`."""
+        """Stage the run's labels of the transfer split."""
         labels.write(self.directory / WEAK_LABELS)
 
     def json(self, path: str, value: Any) -> None:
@@ -143,12 +141,12 @@ class Recorder:
         safetensors.torch.save_model(model, str(target))
 
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
-        """Link the data the run used, by its digest, with the number of rows in each part."""
+        """Log the data set as an input of the run: its digest, and the number of rows in each split."""
         data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
         client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
 
     def send(self) -> None:
-        """Send all there is: artifacts, metrics, and last the digests that say the artifacts are whole."""
+        """Send artifacts, then metrics, then tags with the artifacts' digests, which mark the artifacts as complete."""
         self.metrics({"seconds": time.monotonic() - self.began})
         if any(self.directory.iterdir()):
             client().log_artifacts(self.run_id, str(self.directory))
@@ -158,16 +156,16 @@ class Recorder:
 
 @contextlib.contextmanager
 def recording(header: Header, seal: Callable[[str], bool], continued: str | None = None) -> Iterator[Recorder]:
-    """A run that is RUNNING, with a heartbeat, while the block makes it.
+    """Create or resume a run, which is RUNNING with a heartbeat while the block makes the result.
 
-    It ends FINISHED once `seal` says that it counts, KILLED after Ctrl-C or where it does not count, FAILED after an error.
+    It ends as FINISHED if `seal` returns True, KILLED after Ctrl-C or if `seal` returns False, FAILED after an error.
 
     Args:
-        seal: called with the run's id when its last artifact is written.
-        continued: the unfinished run to go on with, from its checkpoint; else a new one is made.
+        seal: called with the run's id after its last artifact is written; returns whether the result counts.
+        continued: the id of the unfinished run to resume from its checkpoint. Default: create a new run.
 
     Raises:
-        SupersededError: `seal` said no.
+        SupersededError: `seal` returned False.
     """
     run_id = continued or _create(header)
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory, heartbeat.heartbeat(run_id):
@@ -184,14 +182,14 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
             raise
         try:
             _finish(run_id)
-        except KeyboardInterrupt:  # it counts by now, and a stop leaves no run running
+        except KeyboardInterrupt:  # the result is sealed, so finish it before stopping
             _finish(run_id)
             raise
 
 
 @contextlib.contextmanager
 def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """A run that has no fingerprint and is never reused, such as a trial. Raises ConfigError for one of several processes."""
+    """Record a run without fingerprint, which is never reused, such as a trial. Raises ConfigError in a distributed launch."""
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
     heartbeat.cleanup_once()
@@ -201,22 +199,22 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
 
 @contextlib.contextmanager
 def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """A plain run under which the results made inside are filed: a grid or a search."""
+    """Record a plain run that is the parent of all runs made within the block, such as a grid or a search."""
     with plain(name, stage, params, note) as recorder, session.changed(parent=recorder.run_id):
         yield recorder
 
 
 def current_parent() -> str | None:
-    """The id of the run under which new runs are filed, if there is one."""
+    """Return the id of the parent of new runs, if there is one."""
     return session.current().parent or launch_run_id()
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is added to a finished run."""
+    """Artifacts, metrics and tags to add to a finished run."""
 
     stage: Callable[[Path], None] = lambda directory: None
-    """Writes artifacts into the directory it is given."""
+    """Function that writes the artifacts into the given directory."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -224,11 +222,11 @@ class Report:
 def attach(
     found: Result, name: str, stage: Callable[[Path], None], metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> Result:
-    """A finished run with a report added: artifacts, then metrics, and last the tags, with the digests that make it count.
+    """Add a report to a finished run and return the run: first artifacts, then metrics and tags with the artifacts' digests.
 
     Args:
-        name: of the report; one of the same name takes its place.
-        stage: writes the artifacts into the directory it is given.
+        name: of the report; a report of the same name is replaced.
+        stage: writes the artifacts into the given directory.
     """
     now = int(time.time() * 1000)
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
@@ -240,20 +238,20 @@ def attach(
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
-    client().set_terminated(found.run_id, "FINISHED")  # its end is now: what has ended since is what is new (run_cache.py)
+    client().set_terminated(found.run_id, "FINISHED")  # a new end time tells run_cache.py that it changed
     return replace(found, metrics={**found.metrics, **metrics}, tags={**found.tags, **tags})
 
 
 def _upload(run_id: str, directory: str) -> None:
     try:
         client().log_artifacts(run_id, directory)
-    except FileExistsError:  # another process has just made a directory of the same report
+    except FileExistsError:  # another process has just created a directory for the same report
         client().log_artifacts(run_id, directory)
 
 
 @functools.cache
 def _origin() -> dict[str, str]:
-    """Who runs what, from which commit: the tags that MLflow's fluent API would set."""
+    """Return the tags that MLflow's fluent API would set, such as user, source and commit."""
     return dict(resolve_tags())
 
 
@@ -279,10 +277,10 @@ def _create(header: Header) -> str:
 
 
 def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
-    """Make an unfinished run this process's own: what a new one would say, and what its checkpoint had not sent.
+    """Take over an unfinished run: set the tags of a new run, then restore the checkpoint's unsent metrics.
 
-    The owner comes first, since a large checkpoint is long read. A damaged one is removed: the run then starts anew, and
-    the metrics that it has stay as they are.
+    The tags, which name the owner, come first because reading a large checkpoint takes long. A damaged checkpoint is removed:
+    training then restarts, and the metrics already in the run stay.
     """
     client().log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(header).items()])
     client().update_run(run_id, status="RUNNING")
@@ -302,19 +300,19 @@ def _finish(run_id: str) -> None:
 def _give_up(recorder: Recorder, error: BaseException) -> None:
     if isinstance(error, SupersededError):
         checkpoint.clear(scratch.cache_path(recorder.run_id))
-    if not _stops(error):  # metrics that a stop left waiting are in its checkpoint, or come after it and will come again
-        with contextlib.suppress(Exception):  # as in _end
+    if not _stops(error):  # after a stop, unsent metrics are in the checkpoint or will be computed again
+        with contextlib.suppress(Exception):  # the server itself may have failed
             recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
     _end(recorder.run_id, error)
 
 
 def _end(run_id: str, error: BaseException) -> None:
-    """Close a run that comes to nothing."""
-    with contextlib.suppress(Exception):  # the server may be what went wrong; the next start closes the run
+    """Close an unsuccessful run as KILLED or FAILED."""
+    with contextlib.suppress(Exception):  # the server itself may have failed; the next start then closes the run
         client().set_terminated(run_id, "KILLED" if _stops(error) else "FAILED")
-        client().set_tag(run_id, heartbeat.WORKER, "")  # only its owner can say that it will not write here again
+        client().set_tag(run_id, heartbeat.WORKER, "")  # the owner declares that it will not write to this run again
 
 
 def _stops(error: BaseException) -> bool:
-    """Whether nothing went wrong: somebody stopped it, or another process took its place."""
+    """Return whether the run was stopped by a user or taken over by another process, as opposed to an error."""
     return isinstance(error, KeyboardInterrupt | SupersededError)

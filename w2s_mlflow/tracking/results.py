@@ -1,4 +1,4 @@
-"""Finished runs: found by fingerprint, read artifact by artifact, each held against the digest it was written with."""
+"""Finished runs, found by fingerprint; each artifact is verified against its recorded digest when it is read."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from w2s_mlflow.tracking.backend.server import client, experiment, sentence
 
 PAGE = 1000
 IDS = 200
-"""Runs that are asked for by their ids in one request."""
+"""Number of run ids in one request."""
 FINGERPRINT, ARTIFACTS = "w2s.fingerprint", "w2s.artifacts"
 WEAK_LABELS = "labels/weak_labels.parquet"
 
 
 class CorruptArtifactError(ConfigError):
-    """An artifact is gone, or is not what was written."""
+    """An artifact is missing, or differs from its recorded digest."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, reused or new; under `--plan` a run that may not be there yet, without an id."""
+    """A finished run, reused or new; under `--plan` possibly a placeholder with an empty `run_id` for a run not made yet."""
 
     run_id: str
     name: str
@@ -50,7 +50,7 @@ class Result:
 
     @property
     def digests(self) -> dict[str, str]:
-        """sha256, cut at 32 digits, of each artifact by its path: those of the run, and of each report added to it."""
+        """Digest (sha256, cut at 32 digits) of each artifact of the run and of its reports, by path."""
         found: dict[str, str] = {}
         for tag, value in self.tags.items():
             if tag == ARTIFACTS or tag.startswith(f"{ARTIFACTS}."):
@@ -58,10 +58,10 @@ class Result:
         return found
 
     def artifact(self, path: str) -> Path:
-        """A local path of one artifact, a file or a directory, undamaged.
+        """Return a local path of one artifact (a file or a directory) after verifying its digests.
 
         Raises:
-            CorruptArtifactError: it is not there, or its digest is not the one it was written with.
+            CorruptArtifactError: it is missing, or it differs from its recorded digest.
         """
         repository = get_artifact_repository(self.artifact_uri)
         try:
@@ -72,7 +72,7 @@ class Result:
         return found
 
     def check(self) -> None:
-        """See that every artifact is there and undamaged. Raises CorruptArtifactError for the first that is damaged."""
+        """Verify every artifact. Raises CorruptArtifactError for the first that is missing or damaged."""
         for path in self.digests:
             self.artifact(path)
 
@@ -86,24 +86,24 @@ class Result:
                 )
 
     def predictions(self, split: str) -> Predictions:
-        """The stored predictions on `validation`, `selection` or `test`, with gold where the evaluator has scored them."""
+        """Read the predictions on `validation`, `selection` or `test`, with gold if the evaluator has scored them."""
         found = read_predictions(self.artifact(f"predictions/{split}.parquet"))
         gold = f"gold/{split}.parquet"
         return found.with_gold(read_gold(self.artifact(gold), found.ids)) if gold in self.digests else found
 
     def weak_labels(self) -> SoftLabels:
-        """The labels a supervisor gave `transfer`."""
+        """Read the run's labels of the transfer split."""
         return read_predictions(self.artifact(WEAK_LABELS))
 
 
 def digest(file: Path) -> str:
-    """sha256 of a file, cut at 32 digits."""
+    """Return the sha256 of a file, cut at 32 digits."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
 
 
 def digest_once(file: Path) -> str:
-    """As `digest`, but a file that has not changed since is read once by a process."""
+    """Return the digest of a file, cached in this process while its size and times stay the same."""
     seen = file.stat()
     return _digest_once(file, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
@@ -114,28 +114,31 @@ def _digest_once(file: Path, *state: int) -> str:
 
 
 def digests_of(directory: Path) -> dict[str, str]:
-    """The digest of every file in a directory, by its path there."""
+    """Return the digest of every file under a directory, by relative path."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return {path.relative_to(directory).as_posix(): digest(path) for path in files}
 
 
 def runs_of(fingerprint: str) -> list[Run]:
-    """All runs with this fingerprint, whatever their status, deleted ones too, the newest first."""
+    """Return all runs with this fingerprint, of any status and including deleted ones, newest first."""
     clause = f"tags.`{FINGERPRINT}` = '{fingerprint}'"
     found = client().search_runs([experiment().experiment_id], clause, run_view_type=ViewType.ALL)
     return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id), reverse=True)
 
 
 def active(runs: Iterable[Run]) -> list[Run]:
-    """Those that are not deleted."""
+    """Return the runs that are not deleted."""
     return [run for run in runs if run.info.lifecycle_stage == LifecycleStage.ACTIVE]
 
 
 def finished(filter_string: str, experiment_ids: Sequence[str] | None = None) -> list[Result]:
-    """Every finished result that the filter selects, of the experiments or of the one in use, the oldest first.
+    """Return every finished result that matches an MLflow filter string, oldest first.
+
+    Args:
+        experiment_ids: the experiments to search. Default: the current one.
 
     Raises:
-        ConfigError: `filter_string` is none of MLflow's.
+        ConfigError: `filter_string` is not a valid MLflow filter string.
     """
     clause = f"attributes.status = 'FINISHED' and tags.`{FINGERPRINT}` LIKE '%'"  # a launcher's run has no fingerprint
     text = f"{clause} and {filter_string}" if filter_string else clause
@@ -146,7 +149,7 @@ def finished(filter_string: str, experiment_ids: Sequence[str] | None = None) ->
 
 
 def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
-    """Every run that a filter string selects, all pages, the oldest first. Raises MlflowException for one that is none."""
+    """Yield every run that matches a filter string, from all pages, oldest first. Raises MlflowException for an invalid one."""
     order, token = ["attributes.start_time ASC"], None
     while True:
         page = client().search_runs(list(experiment_ids), text, view, PAGE, order, token)
@@ -157,7 +160,7 @@ def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_
 
 
 def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -> list[Run]:
-    """The runs of these ids that there are, deleted ones too, many in one request: of the experiments, or of them all."""
+    """Return the existing runs with these ids, including deleted ones, in batched requests. Default: all experiments."""
     if experiment_ids is None:
         experiment_ids = [found.experiment_id for found in mlflow.search_experiments(view_type=ViewType.ALL)]
     asked = sorted(set(run_ids))
@@ -167,7 +170,7 @@ def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -
 
 
 def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
-    """The newest finished run with this tag, if neither it nor what is `below` it has a damaged artifact."""
+    """Return the newest finished run with this tag; None if there is none, or if it or a run in `below` is damaged."""
     clause = f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
     runs = client().search_runs([experiment().experiment_id], clause, max_results=1)
     if not runs:
@@ -182,15 +185,15 @@ def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
 
 
 def get(run_id: str) -> Result:
-    """A run by its id."""
+    """Return a run by its id."""
     return result(client().get_run(run_id), reused=False)
 
 
 def find(run: str) -> Result:
-    """The run of this id or name, of several of one name the newest; the launcher's run stands for its result.
+    """Return the run with this id, or the newest with this name; a launcher's run is replaced by its result's.
 
     Raises:
-        ConfigError: there is none in the experiment in use.
+        ConfigError: there is no run with this id, and none with this name in the current experiment.
     """
     try:
         found = get(run)
@@ -206,12 +209,12 @@ def find(run: str) -> Result:
 
 
 def link(found: Result) -> str:
-    """A Markdown link to the run, for the notes of others."""
+    """Return a Markdown link to the run, for use in other runs' notes."""
     return f"[{found.name}](#/experiments/{experiment().experiment_id}/runs/{found.run_id})"
 
 
 def result(run: Run, *, reused: bool) -> Result:
-    """What MLflow says of a run."""
+    """Convert an MLflow run to a Result."""
     info, data = run.info, run.data
     lasted = ((info.end_time or info.start_time) - info.start_time) / 1000
     stage, fingerprint = data.tags.get("w2s.stage", ""), data.tags.get(FINGERPRINT, "")
@@ -220,12 +223,12 @@ def result(run: Run, *, reused: bool) -> Result:
 
 
 def forget(run_id: str) -> None:
-    """Fetch a run's artifacts anew when they are asked for next; local ones are never fetched."""
+    """Delete the downloaded artifacts of a run, so that the next read downloads them again; local artifacts are unaffected."""
     shutil.rmtree(Path(_scratch().name) / run_id, ignore_errors=True)
 
 
 def _local(repository: ArtifactRepository, run_id: str, path: str) -> Path:
-    """Where an artifact lies: a local one in its place, another fetched once into a directory that ends with the process."""
+    """Return an artifact's path: in place if it is local, else downloaded once to a directory deleted at process exit."""
     if isinstance(repository, LocalArtifactRepository):
         return Path(str(repository.download_artifacts(path)))  # type: ignore[no-untyped-call]
     directory = Path(_scratch().name) / run_id

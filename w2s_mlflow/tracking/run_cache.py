@@ -1,9 +1,9 @@
-"""Finished runs, kept on this machine: what an experiment has already said of a run is not asked for again.
+"""Local cache of finished runs, so that MLflow is queried only for runs that have changed.
 
-A run's end is when its last report was written (recorder.attach), so that one question, what has ended since, finds all that
-is new. Another finds what was deleted; a third, where there is doubt alone, what was restored, or purged by `mlflow gc`. A run
-with artifacts elsewhere stays if nobody has looked between its deletion and its purge, and is found damaged where it is read.
-What people change by hand in a finished run is seen in an analysis with a filter alone, which asks for all anew.
+A run's end time is set again whenever a report is added (recorder.attach), so one query for runs that ended since the last one
+finds all new data. A second query finds deleted runs; a third, made only in doubt, finds runs that were restored, or purged by
+`mlflow gc`. A run with remote artifacts that was deleted and purged between two queries stays cached; reading it then fails as
+damaged. Manual edits of a finished run are seen only by an analysis with a filter, which bypasses the cache.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from w2s_mlflow.tracking.backend.server import where
 from w2s_mlflow.tracking.results import Result
 
 MARGIN = 10 * 60 * 1000
-"""Milliseconds by which the clocks of two machines may differ."""
+"""Allowed clock difference between two machines, in milliseconds."""
 NESTED = ("params", "metrics", "tags")
 ENDED = "ended"
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What the file of an experiment holds."""
+    """Content of an experiment's cache file."""
 
     rows: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    """The finished runs by their ids."""
+    """Finished runs by run id."""
     deleted: frozenset[str] = frozenset()
-    """The runs that were deleted at the last look, finished or not."""
+    """Ids of all runs that were deleted at the time of the last query, finished or not."""
     since: int = 0
-    """The last end of a run, in milliseconds."""
+    """Latest end time of a run, in milliseconds."""
 
 
 def finished(experiment_id: str) -> list[Result]:
-    """Every finished result of an experiment, the oldest first: those known here, and what has ended since."""
+    """Return every finished result of an experiment, oldest first: the cached ones and those that ended since."""
     file, now = _file(experiment_id), int(time.time() * 1000)
     before = _read(file)
-    since = min(before.since, now)  # the clock that has ended a run may be ahead
+    since = min(before.since, now)  # the machine that ended a run may have a fast clock
     deleted = frozenset(run.info.run_id for run in results.pages("", [experiment_id], view=ViewType.DELETED_ONLY))
     new = list(results.pages(f"attributes.end_time > {max(0, since - MARGIN)}", [experiment_id]))
     doubtful = (before.deleted | {run_id for run_id, row in before.rows.items() if _is_lost(row)}) - deleted
@@ -63,7 +63,7 @@ def finished(experiment_id: str) -> list[Result]:
 
 
 def _is_lost(row: Mapping[str, Any]) -> bool:
-    """Whether the directory of a run's artifacts is gone from this machine, as after `mlflow gc`."""
+    """Return whether a run's local artifact directory no longer exists, as after `mlflow gc`."""
     uri = str(row["artifact_uri"])
     return urlsplit(uri).scheme in ("", "file") and not Path(url2pathname(urlsplit(uri).path)).exists()
 
@@ -89,7 +89,7 @@ def _result(row: dict[str, Any]) -> Result:
 
 
 def _read(file: Path) -> _Known:
-    """What the file holds; nothing where it is not there or damaged."""
+    """Read the cache file; empty if missing or corrupt."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -102,7 +102,7 @@ def _read(file: Path) -> _Known:
 
 
 def _write(file: Path, known: _Known) -> None:
-    """Write the file, whole or not at all; a full disk costs time only."""
+    """Write the cache file atomically; file errors such as a full disk are ignored, since the cache only saves time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

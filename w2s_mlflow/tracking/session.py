@@ -1,4 +1,4 @@
-"""The session: how results are asked for at present, in one object that a block of code may change for what it calls."""
+"""The session: settings for how results are requested, which a block of code can change for everything it calls."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ LOG = logging.getLogger("w2s_mlflow")
 
 @dataclass(frozen=True)
 class Session:
-    """How results are asked for."""
+    """Settings for how results are requested."""
 
     plan: Plan | None = None
-    """Where results are noted instead of made; None where they are made."""
+    """The plan in which results are noted instead of made; None: make them."""
     reuse_since: int = 0
-    """Runs that started before this moment, in milliseconds, are not reused."""
+    """Time in milliseconds since the epoch; runs that started before it are not reused."""
     wait: bool = True
-    """Whether a result that another process makes is waited for; else BusyError is raised."""
+    """Whether to wait for a result that another process is making; otherwise raise BusyError."""
     progress: Callable[[str], None] = LOG.info
-    """Is told what is waited for."""
+    """Callback for progress messages while waiting."""
     parent: str | None = None
-    """The id of the run under which new runs are filed; None: the launcher's, if there is one."""
+    """Id of the parent run of new runs; None: the launcher's run, if there is one."""
 
 
-_session: ContextVar[Session] = ContextVar("session", default=Session())  # noqa: B039  # it is frozen
+_session: ContextVar[Session] = ContextVar("session", default=Session())  # noqa: B039  # frozen
 
 
 def current() -> Session:
-    """The session in force."""
+    """Return the current session."""
     return _session.get()
 
 
 @contextlib.contextmanager
 def changed(**values: Any) -> Iterator[Session]:
-    """Inside, the fields of the session that are named have these values."""
+    """Change the given fields of the session within the block."""
     token = _session.set(replace(current(), **values))
     try:
         yield current()
@@ -53,10 +53,10 @@ def changed(**values: Any) -> Iterator[Session]:
 
 @contextlib.contextmanager
 def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
-    """Inside, stages only note what they would do: nothing is trained or written.
+    """Make stages note results in a plan within the block; nothing is trained or written.
 
     Args:
-        known: finished results by fingerprint, where many are asked for: they are then not looked up one by one.
+        known: finished results by fingerprint, to avoid looking up many results one by one.
     """
     from w2s_mlflow.tracking.planning import Plan
 
@@ -66,5 +66,5 @@ def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
 
 
 def reuse_since(policy: str) -> int:
-    """The value of `reuse_since` under `--reuse`: `exact` reuses all finished runs, `never` those that start from now on."""
+    """Return `Session.reuse_since` for `--reuse`: `exact` reuses all finished runs, `never` only runs started from now on."""
     return 0 if policy == "exact" else int(time.time() * 1000)

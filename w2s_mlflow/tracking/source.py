@@ -1,9 +1,9 @@
-"""The source that makes a result, definition by definition: a digest of each function, class and constant that it reaches.
+"""Source digests of a result: one per function, class and constant that its roots reach.
 
-A digest is taken over the syntax tree, so that layout, comments, docstrings, annotations and the texts of errors and of logs
-leave it as it is. A definition is told by its own name and not by its module, and a reference by the name of what it refers to:
-a module, or a definition, may move. Not followed, so no part of a result: options and their checks (a Config enters a
-fingerprint by its values), the store, caches and the command line.
+A digest is taken over the syntax tree, so layout, comments, docstrings, annotations and the texts of errors and logs do not
+change it. Definitions and references enter it by their own name without their module, so modules and definitions may move.
+Options and their checks (a Config enters a fingerprint by its values), the store, caches and the command line are not followed
+and therefore not part of a result.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ NEUTRAL = (
     *("config", "exceptions", "registry", "local", "tracking", "training.checkpoint", "search", "analysis", "cli"),
     *("pipeline.options", "pipeline.runs", "pipeline.scoring"),
 )
-"""Modules that make no result, with those below them: a reference into one is kept by name and not followed."""
+"""Modules and packages that do not affect results: a reference into one is recorded by name and not followed."""
 PLUGINS = ("losses", "tasks", "models", "judges", "explainers", "tables", "figures")
-"""The folders of plug-ins: a stage names those that it uses as roots, and no other reference to one is followed."""
+"""Plug-in folders. Stages list the plug-ins they use as roots; references to one from outside its folder are not followed."""
 BY_VALUE = ("Config", "Options")
-"""The dataclasses of stages and plug-ins that enter a fingerprint by the values of their fields (config.identity)."""
+"""Dataclasses of stages and plug-ins that enter a fingerprint by their field values (config.identity), not by source."""
 LOGS, LOG_METHODS = (
     ("LOG", "logging", "warnings"),
     ("debug", "info", "warning", "warn", "error", "exception", "critical", "log"),
@@ -39,7 +39,7 @@ LENGTH = 16
 
 
 class Definition(NamedTuple):
-    """A name at the top of one of the package's modules; the name ALL stands for every one."""
+    """A top-level name of a module of the package; the name ALL means all names of the module."""
 
     module: str
     name: str
@@ -49,13 +49,13 @@ ALL = "*"
 
 
 def digests(roots: Iterable[str]) -> dict[str, str]:
-    """The digest of each definition that `roots` reach, by "module.name".
+    """Return the digest of each definition reachable from `roots`, by "module.name".
 
     Args:
-        roots: modules of the package ("losses.confidence": all that it defines) or single definitions ("train:fit").
+        roots: modules of the package ("losses.confidence": all its definitions) or single definitions ("training.loop:fit").
 
     Raises:
-        KeyError: a root is no module or definition.
+        KeyError: a root is not a module or definition.
     """
     return dict(_digests(tuple(sorted(set(roots)))))
 
@@ -67,7 +67,7 @@ def _digests(roots: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for definition in reached:
         tree = _tree(definition)
-        # Of several definitions of one name the digest of the caller says which is meant.
+        # If several definitions share a name, the referring definition's digest includes the digest of the one it uses.
         meant = [_tree(other).digest for other in tree.references if names[other.name] > 1]
         found[f"{definition.module}.{definition.name}"] = _sha(tree.digest, *meant) if meant else tree.digest
     return found
@@ -96,7 +96,7 @@ def _root(root: str) -> Definition:
 
 
 def clear() -> None:
-    """Forget what was read: the files have changed."""
+    """Clear the caches after the source files have changed."""
     for cached in (_digests, _module, _tree):
         cached.cache_clear()
 
@@ -106,17 +106,17 @@ def clear() -> None:
 
 @dataclass(frozen=True)
 class Module:
-    """What a module of the package defines and imports at its top."""
+    """Top-level definitions and imports of a module of the package."""
 
     statements: dict[str, list[ast.stmt]]
-    """The statements that bind each name; statements that bind none stand under the name ''."""
+    """Statements by the name they bind; statements that bind no name are under ''."""
     imports: dict[str, str]
-    """Names of imports -> the full dotted path of what they mean."""
+    """Imported names, each with the full dotted path of the imported object."""
 
 
 @functools.cache
 def _module(name: str) -> Module:
-    """A module of the package. Raises KeyError where there is none."""
+    """Parse a module of the package. Raises KeyError if it does not exist."""
     path = _file(name)
     if not path.exists():
         raise KeyError(f"{NAME} has no module {name}")
@@ -144,7 +144,7 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str
 
 
 def _resolve(path: str) -> Definition | None:
-    """The definition that a dotted path of this package means, through modules that only pass it on; None for a foreign one."""
+    """Return the definition at a dotted path, following re-exports; None for a path outside this package."""
     package, _, inside = path.partition(".")
     if package != NAME:
         return None
@@ -173,7 +173,7 @@ def _is_plugin_of_others(module: str, user: str) -> bool:
 
 @dataclass(frozen=True)
 class Tree:
-    """A definition's syntax tree as a digest, and what it refers to in the order in which it does."""
+    """Digest of a definition's syntax tree, and the definitions it refers to, in order of appearance."""
 
     digest: str
     references: tuple[Definition, ...]
@@ -196,15 +196,15 @@ def _sha(*words: str) -> str:
 
 @dataclass
 class _Writer:
-    """Writes syntax trees as words, the same on every version of Python: no empty field, and none without effect."""
+    """Serialiser of syntax trees to words, the same on every Python version: empty and ineffective fields are left out."""
 
     module: str
     words: list[str] = field(default_factory=list)
     references: list[Definition] = field(default_factory=list)
     scopes: list[tuple[bool, dict[str, str | None]]] = field(default_factory=list)
-    """(is it a class's, the names that are bound there -> what they import), the innermost last."""
+    """Enclosing scopes, innermost last: (whether it is a class, its bound names and the path each imports or None)."""
     as_message: bool = False
-    """Whether texts are those of a message, which are left out."""
+    """Whether the current node is in an error's message, whose texts are left out."""
 
     def statements(self, body: Sequence[ast.stmt]) -> None:
         for statement in body:
@@ -212,7 +212,7 @@ class _Writer:
                 self.write(statement)
 
     def write(self, node: Any) -> None:
-        """A node, a list of nodes, or a plain value."""
+        """Write a node, a list of nodes or a plain value."""
         special = getattr(self, f"visit_{type(node).__name__}", None)
         if special is not None:
             special(node)
@@ -246,7 +246,7 @@ class _Writer:
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.words.append(f"({type(node).__name__} {node.name}")
         self.write(node.decorator_list)
-        self.write(node.args)  # defaults belong to the scope outside
+        self.write(node.args)  # defaults are evaluated in the enclosing scope
         self._within(_bound(node.body) | _arguments(node.args), node.body, node.body)
         self.words.append(")")
 
@@ -254,7 +254,7 @@ class _Writer:
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self.words.append("(Lambda")
-        self.write(node.args)  # defaults belong to the scope outside
+        self.write(node.args)  # defaults are evaluated in the enclosing scope
         self._within(_arguments(node.args), [], [node.body])
         self.words.append(")")
 
@@ -268,7 +268,7 @@ class _Writer:
     def visit_ListComp(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
         self.words.append(f"({type(node).__name__}")
         first = node.generators[0].iter
-        self.write(first)  # belongs to the scope outside
+        self.write(first)  # evaluated in the enclosing scope
         parts: list[Any] = [getattr(node, name) for name in node._fields if name != "generators"]
         for part in node.generators:
             parts += [part.target, *([] if part.iter is first else [part.iter]), part.ifs, part.is_async]
@@ -304,7 +304,7 @@ class _Writer:
             self._fields(node)
 
     def _meaning(self, name: str) -> str | None:
-        """The full path of a name that is no local one; None for a local one, and for what the language has."""
+        """Return the full dotted path of a module-level or imported name; None for a local variable or a builtin."""
         for depth, (is_class, scope) in enumerate(reversed(self.scopes)):
             if name in scope and (depth == 0 or not is_class):
                 return scope[name]
@@ -327,14 +327,14 @@ class _Writer:
         self.words += ["ours", definition.name, *self._rest(meaning, attributes, definition)]
 
     def _rest(self, meaning: str, attributes: list[str], definition: Definition) -> list[str]:
-        """The attributes that are read of a definition."""
+        """Return the attributes that follow the definition's name in a dotted reference."""
         path = [*meaning.split("."), *attributes]
-        if definition.name not in path:  # a whole module, or passed on under another name
+        if definition.name not in path:  # a whole module, or re-exported under another name
             return []
         last = len(path) - 1 - path[::-1].index(definition.name)
         return path[last + 1 :]
 
-    # What has no effect, or is a message.
+    # Parts without effect (annotations), and messages.
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.words.append("(Assign")
@@ -383,7 +383,7 @@ def _plain(value: Any) -> str:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """A docstring, or the sentence under a field or a constant."""
+    """Return whether a statement is a docstring or the text under a field or constant."""
     return (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
     )
@@ -412,7 +412,7 @@ NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler,
 
 
 def _bound(body: Sequence[ast.stmt]) -> set[str]:
-    """The names that statements bind in their own scope, imports and declared globals aside."""
+    """Return the names that statements bind in their own scope, except imports and names declared global or nonlocal."""
     found: set[str | None] = set()
     elsewhere: set[str] = set()
     for node in itertools.chain.from_iterable(map(_own_nodes, body)):
@@ -426,7 +426,7 @@ def _bound(body: Sequence[ast.stmt]) -> set[str]:
 
 
 def _own_nodes(statement: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a statement, without what stands in scopes of their own."""
+    """Yield the nodes of a statement without those in nested scopes."""
     yield statement
     inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp)
     if not isinstance(statement, (*inner, ast.GeneratorExp)):

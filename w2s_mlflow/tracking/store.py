@@ -1,6 +1,6 @@
-"""Results by their fingerprint: a finished run is reused, an unfinished one continued, a missing one made, by one process.
+"""Results by fingerprint: a finished run is reused, an unfinished one resumed, a missing one made, always by one process.
 
-Whatever else wants the same result meanwhile waits for it (claims.py), or turns to other work (BusyError).
+Other processes that need the same result wait for it (claims.py) or do other work meanwhile (BusyError).
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from w2s_mlflow.training import checkpoint
 LOG = logging.getLogger("w2s_mlflow")
 ATTEMPT, TORN = "w2s.attempt", "w2s.torn"
 POLL = 0.5
-"""Seconds between two looks at a run that another process makes."""
+"""Seconds between two checks of a run that another process is making."""
 PATIENCE = 60.0
-"""Seconds in which whoever has a claim shows a run, or is taken for dead."""
+"""Seconds within which the owner of a claim must have created a run; after that it counts as dead."""
 LOOKS = 3
-"""How often an artifact is found damaged before that is believed."""
+"""Number of failed checks after which a run's artifacts count as damaged."""
 
 
 class BusyError(Exception):
-    """Another process makes a result that is needed first."""
+    """Another process is making a result that is needed first."""
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A result that is asked for.
+    """A request for a result.
 
     Attributes:
-        config: the resolved Config, kept as `config.json` and, flat, as parameters.
-        identity: task, weak, strong, method and seed as the UI groups by them: parameters and `w2s.` tags.
+        config: the resolved Config, stored as `config.json` and, flattened, as parameters.
+        identity: task, weak, strong, method and seed, by which the UI groups runs; stored as parameters and `w2s.` tags.
         tags: more tags, such as the run ids of the inputs.
     """
 
@@ -56,16 +56,16 @@ class RunRequest:
     note: str
 
     def header(self, attempt: int) -> Header:
-        """What its run says of itself."""
+        """Return the name, tags, parameters and note of the result's run."""
         marks = {"w2s.stage": self.parts.stage, FINGERPRINT: self.parts.digest(), "w2s.data": self.parts.data}
         marks |= {f"w2s.{key}": value for key, value in self.identity.items()} | dict(self.tags)
         return Header(self.name, marks | {ATTEMPT: str(attempt)}, flat(self.config) | dict(self.identity), self.note)
 
 
 def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
-    """The result that is ordered, found or made by `make`; in a plan only noted.
+    """Return the requested result, found in the store or made by `make`; under a plan, only note it.
 
-    Of processes that were launched together the leader finds or makes it, and the others follow (followers.py).
+    In a distributed launch the leader finds or makes the result, and the other ranks follow it (followers.py).
 
     Raises:
         BusyError: another process is making it, and the session does not wait.
@@ -85,7 +85,7 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
             followers.announce(request.parts, found.run_id, finished=True, reused=True)
             return found
         if found is not None:
-            with contextlib.suppress(SupersededError):  # asleep for too long: what the other has made is found next
+            with contextlib.suppress(SupersededError):  # another process took over: its result is found next
                 return _made(request, found, make)
 
 
@@ -105,7 +105,7 @@ def _made(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]
 
 @dataclass(frozen=True)
 class _MakeTurn:
-    """The right to make a result, and the unfinished run to go on with, if there is one."""
+    """The claim to make a result, and the unfinished run to resume, if there is one."""
 
     claim: claims.Claim
     continued: Run | None
@@ -113,24 +113,24 @@ class _MakeTurn:
 
 @dataclass
 class _RunSearch:
-    """The way to one result, step by step: reuse, wait, or take the next claim."""
+    """Search for one result, step by step: reuse it, wait for it, or claim it."""
 
     fingerprint: str
     _watch: heartbeat.Watch = field(default_factory=heartbeat.Watch)
     _began: float = field(default_factory=time.monotonic)
     _refused: tuple[int, float] = (-1, 0.0)
-    """The last attempt that another process had claimed, and when that was seen."""
+    """The last attempt found claimed by another process, and when."""
     _told: float = 0.0
 
     def step(self) -> Result | _MakeTurn | None:
-        """The result, or the turn to make it, or None after a wait. Raises BusyError if the session does not wait."""
+        """Return the result, the turn to make it, or None to try again. Raises BusyError if the session does not wait."""
         every = runs_of(self.fingerprint)
         runs = active(every)
         for run in runs:
             if run.info.status == "FINISHED" and _is_reusable(run) and (found := _verified(run)):
                 LOG.debug("reused  %s", found.name)
                 return found
-        # Whatever its status: a stranger may have taken an owner for dead that was only asleep, and is now awake.
+        # Of any status but FINISHED: another process may have closed the run of an owner that was only suspended.
         owned = [run for run in runs if run.info.status != "FINISHED" and _owned(run)]
         if alive := next((run for run in owned if not self._watch.dead(run)), None):
             self._wait(f"{alive.info.run_name}, made by {_owner(alive)}")
@@ -140,18 +140,18 @@ class _RunSearch:
         attempt = max([0, *(_next_attempt(run) for run in every)])
         taken = self._claim(attempt)
         if taken and taken.attempt > attempt and _seen(runs_of(self.fingerprint)) != _seen(every):
-            return None  # who had the claims before was not dead but done, just after the first look
+            return None  # the runs changed since they were read: the previous owner may just have finished
         if taken:
             return _MakeTurn(taken, _settled(runs))
         self._wait("a result that another process has just claimed")
         return None
 
     def _claim(self, attempt: int) -> claims.Claim | None:
-        """The next claim, if it is free. One that was refused is not asked for again, but after PATIENCE the one behind it."""
+        """Take the next claim if it is free, else return None; PATIENCE seconds after a refusal, try the attempt after it."""
         refused, when = self._refused
         if attempt <= refused and time.monotonic() - when < PATIENCE:
             return None
-        attempt = max(attempt, refused + 1)  # whoever has the claim died before it had a run
+        attempt = max(attempt, refused + 1)  # the refused claim's owner died before it created a run
         while isinstance(taken := claims.claim(self.fingerprint, attempt), str) and claims.is_over(taken):
             attempt += 1
         if isinstance(taken, claims.Claim):
@@ -170,7 +170,7 @@ class _RunSearch:
 
 
 def _verified(run: Run) -> Result | None:
-    """A finished run, undamaged; a damaged one is named, marked and never used again."""
+    """Return a finished run if its artifacts are undamaged; else log it, tag it as damaged, mark it FAILED and return None."""
     for look in range(LOOKS):
         found = result(run, reused=True)
         try:
@@ -179,12 +179,12 @@ def _verified(run: Run) -> Result | None:
             torn = error
         else:
             return found
-        if look < LOOKS - 1:  # another process may just be writing the same report anew
+        if look < LOOKS - 1:  # another process may be rewriting a report
             time.sleep(POLL)
             results.forget(run.info.run_id)
             run = client().get_run(run.info.run_id)
     LOG.warning("%s; it is made again", torn)
-    client().log_batch(run.info.run_id, tags=[RunTag(TORN, str(torn))])  # unlike set_tag it lets two write at once
+    client().log_batch(run.info.run_id, tags=[RunTag(TORN, str(torn))])  # unlike set_tag, safe with concurrent writers
     client().set_terminated(run.info.run_id, "FAILED")
     return None
 
@@ -194,16 +194,16 @@ def _is_reusable(run: Run) -> bool:
 
 
 def _seen(runs: Iterable[Run]) -> set[tuple[str, str, str, bool]]:
-    """What of runs tells whether their makers have gone on since."""
+    """Snapshot of run ids, statuses, attempts and whether all artifacts are written, to detect progress of other processes."""
     return {(run.info.run_id, run.info.status, run.data.tags.get(ATTEMPT, ""), ARTIFACTS in run.data.tags) for run in runs}
 
 
 def _finish(run: Run) -> bool:
-    """Whether a dead owner's run, which had written its last artifact, is now finished in its place."""
+    """Mark a dead owner's run FINISHED if its last artifact was written; return whether that was done."""
     tags = run.data.tags
     if run.info.status == "FINISHED" or ARTIFACTS not in tags or TORN in tags:
         return False
-    sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # the same words twice are no error
+    sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # sealing the same run twice is no error
     if sealed:
         checkpoint.clear(scratch.cache_path(run.info.run_id))
         client().set_terminated(run.info.run_id, "FINISHED")
@@ -211,15 +211,15 @@ def _finish(run: Run) -> bool:
 
 
 def _next_attempt(run: Run) -> int:
-    """The first attempt that this run leaves free: a sealed one has taken two."""
+    """Return the first attempt after those of this run; a sealed run has used two."""
     sealed = run.info.status == "FINISHED" or TORN in run.data.tags
     return int(run.data.tags.get(ATTEMPT, "0")) + (2 if sealed else 1)
 
 
 def _settled(runs: list[Run]) -> Run | None:
-    """The unfinished run to go on with, of those without a living owner; the others are ended.
+    """Return the unfinished run to resume: its owner has ended, and its checkpoint is here. End the other runs as KILLED.
 
-    One whose owner may only be asleep, on another machine or stopped on this one, is never written to by a second.
+    A run whose owner may only be suspended, on another machine or on this one, is never resumed by a second process.
     """
     continued = None
     for run in runs:
@@ -238,7 +238,7 @@ def _settled(runs: list[Run]) -> Run | None:
 
 
 def _owned(run: Run) -> bool:
-    """Whether some process may be making a run: one that is damaged was finished before."""
+    """Return whether a process may still be making a run; a run tagged as damaged was finished before."""
     return bool(run.data.tags.get(heartbeat.WORKER)) and TORN not in run.data.tags
 
 

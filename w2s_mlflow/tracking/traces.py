@@ -1,7 +1,7 @@
-"""Debates as MLflow traces: a person reads each transcript on the UI's Traces page, and on that of the run.
+"""Debates as MLflow traces: each transcript can be read on the UI's Traces page and on the run's page.
 
-A trace is a root span and one span for each side's turn and each verdict. Its id hangs on the run and the question, so that one
-that is written twice is one; a human judge's feedback `winner` is found by it.
+A trace is a root span and one span per turn of a side and per verdict. Its id is derived from the run and the question, so
+writing a debate twice gives one trace; the id also identifies the debate of a human judge's feedback `winner`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTag
 from w2s_mlflow.tracking.backend.server import experiment
 
 QUESTION, RUN = "w2s.question", "w2s.debate_run_id"
-"""The tags of a trace with its question's id and the run that it is of."""
+"""Tags of a trace: the id of its question, and the run of the debate."""
 BATCH = 100
-"""Traces whose spans go in one request."""
+"""Number of traces whose spans are sent in one request."""
 PREVIEW = 1000
-"""Characters of the question and of the verdict that the list of traces shows, at most."""
+"""Maximum number of characters of the question and of the verdict shown in the list of traces."""
 KINDS = {"side": SpanType.AGENT, "judge": SpanType.EVALUATOR}
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One span: what a `side` or a `judge` was given, and what it said."""
+    """One span: the input (`given`) and output (`said`) of a side or a judge; `kind` is `side` or `judge`."""
 
     name: str
     kind: str
@@ -41,7 +41,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Transcript:
-    """One debate in the order in which it was held; `question` is its id, `given` and `said` are those of the whole."""
+    """One debate with its turns in order; `question` is the question's id, `given` and `said` belong to the root span."""
 
     question: str
     given: Any
@@ -51,12 +51,12 @@ class Transcript:
 
 
 def trace_id(run_id: str, question: str) -> str:
-    """The id of the trace of one debate."""
+    """Return the trace id of a run's debate on a question."""
     return f"tr-{hashlib.sha256(f'{run_id}/{question}'.encode()).hexdigest()[:32]}"
 
 
 def write(run_id: str, transcripts: Sequence[Transcript]) -> None:
-    """Write one trace for each debate of a run: a request each for what the list shows, and one a BATCH for the spans."""
+    """Write one trace per debate of a run, with one request per trace for its list entry and one per BATCH for the spans."""
     client, place = TracingClient(mlflow.get_tracking_uri()), experiment().experiment_id
     for start in range(0, len(transcripts), BATCH):
         part = transcripts[start : start + BATCH]
@@ -81,7 +81,7 @@ def _info(run_id: str, place: str, transcript: Transcript) -> TraceInfo:
 
 
 def _spans(run_id: str, transcript: Transcript) -> Iterator[Span]:
-    """The root, then the turns, one after the other in time as well, as the UI sorts by it."""
+    """Yield the root span, then one span per turn, with increasing start times because the UI sorts by time."""
     trace, now = trace_id(run_id, transcript.question), time.time_ns()
     root = _span_id(trace, 0)
     whole = Turn("debate", "debate", transcript.given, transcript.said)

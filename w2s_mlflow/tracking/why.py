@@ -1,4 +1,4 @@
-"""Why a run was not another one: the parts of its fingerprint that differ from those of its nearest match."""
+"""Explanation of why a run was not reused: the parts of its fingerprint that differ from those of its nearest match."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from w2s_mlflow.tracking.backend.server import client, experiment
 from w2s_mlflow.tracking.results import CorruptArtifactError, Result
 
 READ = 50
-"""The runs, nearest by parameters, whose fingerprints are read part by part."""
+"""Number of candidate runs, the nearest by parameters, whose fingerprints are compared part by part."""
 ROWS = "rows.parquet"
 NESTED = ("options", "libraries", "inputs")
 FingerprintParts = Mapping[str, Any]
@@ -22,7 +22,7 @@ FingerprintParts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Explanation:
-    """A run, the finished run of its stage that is nearest to it, and the parts in which they differ, nearest -> run."""
+    """A run, the nearest finished run of the same stage, and the parts in which they differ, as `nearest -> run`."""
 
     run_id: str
     name: str
@@ -32,10 +32,10 @@ class Explanation:
 
 
 def explain(run: str) -> Explanation:
-    """The parts in which a run, by its id or its name, differs from its nearest match.
+    """Compare a run, given by id or name, with its nearest match.
 
     Raises:
-        ConfigError: there is no such run, or it has no fingerprint.
+        ConfigError: the run does not exist or has no fingerprint.
     """
     found = results.find(run)
     own = _parts(found)
@@ -50,7 +50,7 @@ def explain(run: str) -> Explanation:
 
 
 def differences(old: FingerprintParts, new: FingerprintParts) -> Iterator[str]:
-    """One line for each part that differs, those of an input under the input's name."""
+    """Yield one line per part that differs; parts of an input are prefixed with the input's name."""
     for name, before, after in _leaves(old, new):
         kind, _, key = name.partition(" ")
         if kind == "source":
@@ -70,7 +70,7 @@ def _edited(before: str | None, after: str | None) -> str:
 
 
 def _leaves(old: FingerprintParts, new: FingerprintParts) -> list[tuple[str, Any, Any]]:
-    """(name, before, after) of each part that differs, options and the like one by one."""
+    """Return (name, before, after) of each part that differs; each option, library, input and definition is a part."""
     before, after = _flat(old), _flat(new)
     names = dict.fromkeys((*before, *after))
     found = [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
@@ -78,7 +78,7 @@ def _leaves(old: FingerprintParts, new: FingerprintParts) -> list[tuple[str, Any
 
 
 def _source(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
-    """The definitions that differ, but for those that only moved; one that moved and was edited stands under its new name."""
+    """Yield the definitions that differ, except those that only moved; one moved and edited is listed under its new name."""
     gone, come = Counter(old.values()) - Counter(new.values()), Counter(new.values()) - Counter(old.values())
     before = {key: value for key, value in old.items() if value in gone}
     after = {key: value for key, value in new.items() if value in come}
@@ -95,7 +95,7 @@ def _flat(parts: FingerprintParts) -> dict[str, Any]:
     singular = dict(zip(NESTED, ("option", "library", "input"), strict=True))
     for kind, word in singular.items():
         for key, value in parts[kind].items():
-            if isinstance(value, Mapping):  # the options of a loss
+            if isinstance(value, Mapping):  # a loss's options
                 found |= {f"{word} {inner}": value[inner] for inner in value}
             else:
                 found[f"{word} {key}"] = value
@@ -118,7 +118,7 @@ def _by_fingerprint(fingerprint: str) -> FingerprintParts | None:
 
 
 def _changed_rows(before: str, after: str) -> str:
-    """How the rows in use differ, from the tables that the supervisors of the two cuts keep."""
+    """Describe how the rows in use differ, by the `rows.parquet` of the supervisors of the two splits."""
     old, new = _rows(before), _rows(after)
     if old is None or new is None:
         return f"the rows in use differ, digest {before[:12]} -> {after[:12]}"
@@ -134,7 +134,7 @@ def _changed_rows(before: str, after: str) -> str:
 
 
 def _rows(data: str) -> dict[str, tuple[str, str]] | None:
-    """(part, digest) of each row by its id, for the cut with this digest; None where no run has kept them."""
+    """Return (part, digest) of each row by id, for the split with this data digest; None if no supervisor run has stored it."""
     import pyarrow.parquet as pq
 
     clause = f"tags.`w2s.data` = '{data}' and tags.`w2s.stage` = 'supervisor' and attributes.status = 'FINISHED'"
@@ -145,7 +145,7 @@ def _rows(data: str) -> dict[str, tuple[str, str]] | None:
 
 
 def _nearest(found: Result, own: FingerprintParts) -> Result | None:
-    """The finished run of the stage with the fewest parts that differ; of several the last one before the run."""
+    """Return the finished run of the same stage with the fewest differing parts; ties go to the nearest by parameters."""
     others = [
         other for other in results.finished(f"tags.`w2s.stage` = '{found.stage}'") if other.fingerprint != found.fingerprint
     ]
@@ -155,7 +155,7 @@ def _nearest(found: Result, own: FingerprintParts) -> Result | None:
 
 
 def _parts(found: Result) -> FingerprintParts | None:
-    """The parts of a run's fingerprint as it keeps them; None where it has none."""
+    """Read a run's stored fingerprint parts; None if it has none."""
     try:
         parts: FingerprintParts = json.loads(found.artifact("fingerprint.json").read_text())
     except CorruptArtifactError:

@@ -1,4 +1,4 @@
-"""Which examples are trained on together: batches of similar length, cut into what goes through the model at once."""
+"""Batches of examples of similar length, and their micro-batches."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from w2s_mlflow.records import Ints
 from w2s_mlflow.training.microbatches import IDLE
 
 POOL = 50
-"""About so many batches are shuffled together and then sorted by length, so that little is padded and much is random."""
+"""Approximate number of batches that are shuffled together and then sorted by length: little padding, much randomness."""
 
 
 def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Iterator[Ints]:
-    """One epoch: every example once, in random batches of similar length; one batch may be smaller, none is dropped.
+    """Yield one epoch: every example once, in random batches of similar length; one batch may be smaller, none is dropped.
 
-    Pools are equal to one batch: a small one, of what the others leave over, would be sorted in vain.
+    Pool sizes differ by at most one batch. A small pool of leftovers would gain little from sorting.
     """
     shuffled = order.permutation(len(lengths_N))
     count = math.ceil(len(shuffled) / batch_size)
@@ -36,9 +36,9 @@ def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Ite
 
 
 def parts(data: Encoded, examples: Ints, micro_batch: int | None, group: Group = ALONE) -> list[Ints]:
-    """This process's share of a batch, in parts that go through the model at once.
+    """Return this rank's share of a batch as micro-batches.
 
-    A part has at most as many tokens, padding included, as `micro_batch` of the longest examples of the whole batch.
+    A micro-batch has at most as many tokens, padding included, as `micro_batch` of the longest examples of the whole batch.
     """
     mine = group.share(examples)
     if micro_batch is None:
@@ -50,7 +50,7 @@ def parts(data: Encoded, examples: Ints, micro_batch: int | None, group: Group =
 def share(
     data: Encoded, examples: Ints, micro_batch: int | None, device: torch.device, group: Group, *, even: bool
 ) -> list[Batch]:
-    """The parts of a batch that are this process's; `even`: with so many idle ones that every process has as many parts."""
+    """Return this rank's micro-batches of a batch. `even`: add idle ones so that every rank has the same number."""
     found = [_to(data, part, device) for part in parts(data, examples, micro_batch, group)]
     if even:
         most = max(len(parts(data, examples, micro_batch, replace(group, rank=rank))) for rank in range(group.size))

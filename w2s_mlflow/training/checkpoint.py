@@ -1,8 +1,8 @@
-"""What outlives a killed training: its state on disk, whole or not at all, and a stop that waits for the step in progress.
+"""Checkpoints: the state of a training run on disk, written atomically, and deferred stop signals.
 
-A checkpoint is a directory of its own with two files: `step-<n>-epoch-<m>.safetensors` with every tensor, then `state.json`,
-which names that file, holds its sha256 and one over its own content, and is replaced in one move. Torch is imported only
-where tensors are touched, so that `read` is quick.
+A checkpoint is a directory with two files: `step-<n>-epoch-<m>.safetensors` holds every tensor; `state.json` names that file,
+holds its sha256 and one over its own content, and is replaced atomically. Torch is imported only where tensors are used, so
+`read` is fast.
 """
 
 from __future__ import annotations
@@ -32,56 +32,56 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = Mapping[str, Mapping[str, "Tensor"]]
-"""Tensors by group and name: in the file, `group.name`."""
+"""Tensors by group and name; stored in the file as `group.name`."""
 
 LOG = logging.getLogger("w2s_mlflow")
 STATE = "state.json"
 GRACE = 4.0
-"""Seconds that what is in progress may go on after a stop: the process has ended before a scheduler's five are over."""
+"""Seconds that the current step may go on after a stop signal: the process exits within the five that schedulers allow."""
 
 
 def exists(directory: Path) -> bool:
-    """Whether a checkpoint lies in a directory, whole or not: at once, however large it is."""
+    """Return whether a directory holds a checkpoint, complete or not; fast whatever its size."""
     return (directory / STATE).exists()
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where one training keeps its state, and how often. A directory is for one training only: same head, data and options."""
+    """Where and how often a training run saves its state. A directory serves one run only: same head, data and options."""
 
     directory: Path
     every: int
-    """Steps between checkpoints; 0: only at a stop."""
+    """Steps between checkpoints; 0: only on a stop signal."""
     notes: Callable[[], Any] = lambda: None
-    """Called at saving: what the caller wants to find beside the checkpoint, as JSON."""
+    """Called on saving: returns JSON values of the caller's to store with the checkpoint."""
     saved: Callable[[], None] = lambda: None
-    """Called once a checkpoint is whole on disk."""
+    """Called after a checkpoint is complete on disk."""
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint follows this step."""
+        """Return whether a checkpoint is due after this step."""
         return self.every > 0 and step % self.every == 0
 
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A checkpoint on disk, whole and undamaged."""
+    """A complete and undamaged checkpoint on disk."""
 
     step: int
     notes: Any
     state: Mapping[str, Any] = field(repr=False)
-    """What the training keeps beside its tensors."""
+    """State of the training run other than tensors, as JSON values."""
     file: Path
-    """The tensors."""
+    """The safetensors file."""
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------
 
 
 def read(directory: Path) -> LoadedCheckpoint | None:
-    """The checkpoint in a directory, or None where there is none or a damaged one, which is named in a warning.
+    """Return the checkpoint in a directory, or None if there is none or it is damaged (logged as a warning).
 
     Raises:
-        ConfigError: there is one that the file system does not let us read.
+        ConfigError: the checkpoint exists but cannot be read from the file system.
     """
     if not exists(directory):
         return None
@@ -96,7 +96,7 @@ def read(directory: Path) -> LoadedCheckpoint | None:
 
 
 def _checked(directory: Path) -> LoadedCheckpoint:
-    """The checkpoint. Raises ValueError for one whose content is not what its digests say."""
+    """Return the checkpoint. Raises ValueError if its content does not match its digests."""
     held = None
     with contextlib.suppress(ValueError):  # neither UTF-8 nor JSON
         held = json.loads((directory / STATE).read_text(encoding="utf-8"))
@@ -110,21 +110,21 @@ def _checked(directory: Path) -> LoadedCheckpoint:
 
 
 def tensors(saved: LoadedCheckpoint) -> defaultdict[str, dict[str, Tensor]]:
-    """The tensors of a checkpoint, in the CPU's memory; an empty group is not told from a missing one."""
+    """Load the tensors of a checkpoint to the CPU; an empty group and a missing group look the same."""
     from safetensors.torch import load_file
 
     found: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     for label, tensor in load_file(saved.file).items():
         group, _, name = label.partition(".")
-        found[group][name] = tensor.clone()  # else it is a view of the file, unaligned, and holds its space
+        found[group][name] = tensor.clone()  # otherwise an unaligned view that keeps the whole file in memory
     return found
 
 
 def save(checkpoint: Checkpoint, step: int, epoch: int, state: Mapping[str, Any], tensors: Tensors) -> None:
-    """Write a checkpoint in the place of the one before it: killed at any moment, this leaves the older or the newer whole.
+    """Write a checkpoint that replaces the previous one; if killed at any moment, either the old or the new one is complete.
 
     Args:
-        epoch: with `step` it names the file of tensors, which must not be that of the checkpoint before.
+        epoch: names the file of tensors together with `step`; the pair must differ from the previous checkpoint's.
         state: JSON values.
 
     Raises:
@@ -146,12 +146,12 @@ def save(checkpoint: Checkpoint, step: int, epoch: int, state: Mapping[str, Any]
 
 
 def clear(directory: Path) -> None:
-    """Remove a checkpoint with its directory."""
+    """Remove a checkpoint and its directory."""
     shutil.rmtree(directory, ignore_errors=True)
 
 
 def _write_tensors(file: Path, tensors: Tensors) -> None:
-    """Write and flush the tensors, copied one by one, as safetensors refuses those that share memory."""
+    """Write the tensors and flush them to disk. Each is copied, as safetensors refuses tensors that share memory."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -182,13 +182,13 @@ def _partial(directory: Path) -> Path:
 
 
 def _remove(files: Iterable[Path]) -> None:
-    with contextlib.suppress(OSError):  # what is left over does no harm, and the next checkpoint tries again
+    with contextlib.suppress(OSError):  # leftover files are harmless; the next checkpoint tries again
         for file in files:
             file.unlink(missing_ok=True)
 
 
 def _digest(content: Any) -> str:
-    """sha256 of the JSON text, in the order in which it was written; NaN is allowed, as a loss may be one."""
+    """Return the sha256 of the JSON text, keys in the given order; NaN is allowed, since a loss may be NaN."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -201,7 +201,7 @@ def _file_digest(path: Path) -> str:
 
 
 def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The random states of Python and numpy as JSON values, and of torch, on the CPU and on each GPU, as tensors."""
+    """Return the random states of Python and numpy as JSON values, and of torch (CPU and each GPU) as tensors."""
     import torch
 
     legacy: dict[str, Any] = dict(np.random.get_state(legacy=False))
@@ -213,7 +213,7 @@ def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def restore_random_state(values: Mapping[str, Any], states: Mapping[str, Tensor]) -> None:
-    """Put back what `random_state` gave; a GPU that is gone is passed over."""
+    """Restore the states that `random_state` returned; states of missing GPUs are ignored."""
     import torch
 
     version, words, gauss = values["python"]
@@ -225,14 +225,14 @@ def restore_random_state(values: Mapping[str, Any], states: Mapping[str, Tensor]
             torch.cuda.set_rng_state(states[name], device)
 
 
-# --- a stop -----------------------------------------------------------------------------------------------------------
+# --- stop signals -----------------------------------------------------------------------------------------------------
 
 
 class SignalGuard:
-    """Holds SIGINT and SIGTERM back while it is entered, in the main thread: `asked` is true once one of them came.
+    """Context manager that defers SIGINT and SIGTERM in the main thread; `asked` is true after one of them arrived.
 
-    Whoever entered looks at `asked` when a step has ended, and raises KeyboardInterrupt. It is raised here where that takes
-    longer than GRACE, at a second Ctrl-C, and at the exit where nobody has.
+    The caller checks `asked` after each step and raises KeyboardInterrupt. This class raises it if that takes longer than
+    GRACE, at a second Ctrl-C, and on exit if the caller has not.
     """
 
     def __init__(self) -> None:
@@ -243,7 +243,7 @@ class SignalGuard:
     def __enter__(self) -> SignalGuard:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup, or in the background of a script
+                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup or in a script's background
                     self._before[number] = signal.signal(number, self._hold)
         return self
 
@@ -258,7 +258,7 @@ class SignalGuard:
     def _hold(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
-        self._interrupted |= number == signal.SIGINT  # `mlflow run` sends SIGTERM after a Ctrl-C: that is no second one
+        self._interrupted |= number == signal.SIGINT  # `mlflow run` sends SIGTERM after a Ctrl-C: not a second request
         if not self.asked:
             self.asked = True
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)

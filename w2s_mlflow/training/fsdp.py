@@ -1,7 +1,7 @@
-"""A head in shards while it is trained (FSDP2): every process holds a part of each weight, its gradient and its AdamW state.
+"""Sharded training of a head (FSDP2): each rank holds a shard of every weight, its gradient and its AdamW state.
 
-The shards belong to a twin of the head, which alone is trained. The head itself is without weights meanwhile, and gets them
-back whole where others look at it: at a validation, and at the end. So nobody else need know of shards.
+The shards belong to a copy of the head, the twin, which is trained. Meanwhile the head itself has no weights; it gets the
+full weights back for validation and at the end, so other modules need no knowledge of sharding.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from w2s_mlflow.modeling.heads import Head
 
 
 def split(head: Head, group: Group) -> Head:
-    """A twin of the head with this process's shards of its weights, which are the same on every process; they leave the head.
+    """Return a twin of the head that holds this rank's shards of the weights, and empty the head.
 
-    A block of the trunk is gathered when it is at work, all else when the twin is. Gradients are summed, not averaged.
+    The weights must be equal on all ranks. Each backbone block is gathered only while it computes, the other weights while
+    the twin computes. Gradients are summed, not averaged.
     """
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nobody changes what a head gives in place
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # a head's outputs are never modified in place
     shared = [head.tokenizer, head.reader, *head.parameters(), *head.buffers()]
     twin = copy.deepcopy(head, {id(each): each for each in shared})
     mesh = init_device_mesh(state().device.type, (group.size,))
@@ -34,20 +35,20 @@ def split(head: Head, group: Group) -> Head:
         fully_shard(module, mesh=mesh)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # gloo has no other
+        module.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction
     _empty(head)
     return twin
 
 
 def join(head: Head, twin: Head) -> None:
-    """Give the head the weights of its twin, whole, on every process."""
+    """Give the head the full weights of its twin, on every rank."""
     for weight, shard in zip(head.parameters(), twin.parameters(), strict=True):
         weight.data = _full(shard.detach())
 
 
 @contextlib.contextmanager
 def joined(head: Head, twin: Head) -> Iterator[None]:
-    """Inside, the head has its weights."""
+    """Context manager in which the head has its full weights."""
     if twin is head:
         yield
         return
@@ -57,9 +58,9 @@ def joined(head: Head, twin: Head) -> Iterator[None]:
 
 
 def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """The tensors, those in shards made whole in the CPU's memory, one by one; nothing where they are not kept.
+    """Return the tensors with shards gathered into full tensors on the CPU, one by one; empty if `keep` is false.
 
-    All processes call it together.
+    All ranks must call this together.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -70,16 +71,16 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
 
 
 def like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """This process's shard of a whole tensor that belongs to `weight`, if that is in shards; else the tensor, in its strides.
+    """Return this rank's shard of a full tensor if `weight` is sharded; otherwise the tensor with the strides of `weight`.
 
-    A fused AdamW takes weight, gradient and state in the order of memory: of other strides it would make another training.
+    Fused AdamW processes weight, gradient and state in memory order, so other strides would change the training.
     """
-    if tensor.shape != weight.shape:  # AdamW counts its steps in a single number
+    if tensor.shape != weight.shape:  # AdamW's step count is a scalar
         return tensor
     if not isinstance(weight, DTensor):
         return tensor if tensor.stride() == weight.stride() else torch.empty_like(weight, device=tensor.device).copy_(tensor)
     shard = distribute_tensor(tensor.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
-    return shard.clone()  # else it would hold the memory of the whole
+    return shard.clone()  # otherwise the shard keeps the full tensor in memory
 
 
 def _full(tensor: Tensor) -> Tensor:
@@ -92,7 +93,7 @@ def _empty(head: Head) -> None:
 
 
 def _blocks(head: Head) -> Iterator[nn.Module]:
-    """The trunk's layers: the first list of as many modules as the model says that it has; none where there is no such list."""
+    """Return the backbone's layers: the first ModuleList with `num_hidden_layers` modules; empty if there is none."""
     count = getattr(head.model.config, "num_hidden_layers", None)
     lists = (module for module in head.model.base_model.modules() if isinstance(module, nn.ModuleList))
     return iter(next((found for found in lists if len(found) == count), ()))

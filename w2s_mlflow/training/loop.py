@@ -1,4 +1,4 @@
-"""fit(): the only training loop, on accelerate."""
+"""The training loop `fit()`, based on accelerate."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ from w2s_mlflow.training.microbatches import Loss
 
 Report = Callable[[int, int, dict[str, float]], None]
 AuxiliaryObjective = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
-"""(step, the batch's examples, what backpropagates a tensor) -> metrics."""
+"""(step, indices of the batch's examples, backward function) -> metrics."""
 
 WARMUP = 0.1
-"""Fraction of the steps over which the learning rate grows; it then falls linearly to zero."""
+"""Fraction of the steps over which the learning rate rises; it then falls linearly to zero."""
 CLIP = 1.0
 THREADS = torch.get_num_threads()
 SMALL = 5_000_000
-"""Parameters below which one thread is taken: it costs up to a fifth on an idle machine and halves the time on a shared one
-(benchmarks/LOG.md)."""
+"""Number of parameters below which one CPU thread is used: up to a fifth slower on an idle machine, twice as fast on a
+shared one (benchmarks/LOG.md).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to train."""
+    """Training options."""
 
     epochs: int
     batch_size: int
@@ -54,11 +55,11 @@ class Options:
     seed: int
     weight_decay: float = 0.01
     micro_batch: int | None = None
-    """At most as many tokens go through the model at once as so many of the longest examples of a batch have; None: all."""
+    """Limit on tokens per forward pass: those of this many of the batch's longest examples; None: the whole batch."""
     dtype: str = "float32"
-    """What the model computes in, float32 or bfloat16; weights, optimizer and loss are float32."""
+    """Precision of the forward pass, float32 or bfloat16; weights, optimizer and loss are float32."""
     also: AuxiliaryObjective | None = None
-    """What is learned beside the labels, on the same batches: it adds its gradients, and gives metrics to report."""
+    """Auxiliary objective on the same batches: it adds its own gradients and returns metrics to report."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch"):
@@ -69,7 +70,7 @@ class Options:
 
 @dataclass
 class Fit:
-    """What a training did: steps taken, and the validation score after each epoch (higher is better)."""
+    """Result of a training run: steps and tokens, the validation score after each epoch (higher is better), the best epoch."""
 
     steps: int = 0
     tokens: int = 0
@@ -78,17 +79,17 @@ class Fit:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch. Call before a model or head is built: new weights come from this state."""
+    """Seed Python, numpy and torch. Call before building a model or head: new weights are drawn from this state."""
     set_seed(streams.integer(seed, streams.WEIGHTS))
 
 
 def use_threads(parameters: int) -> None:
-    """One CPU thread for a small model, whose threads would mostly wait for each other; else all that torch takes."""
+    """Use one CPU thread for a small model, since more would mostly wait for each other; otherwise torch's default number."""
     torch.set_num_threads(1 if parameters < SMALL else THREADS)
 
 
 def to_device(head: Head) -> None:
-    """Move a head to where it is trained: an accelerator, where there is one."""
+    """Move a head to the training device: an accelerator if available."""
     head.to(process_group.state().device)
 
 
@@ -103,30 +104,31 @@ def fit(
     report: Report = lambda step, steps, metrics: None,
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
-    """Train what of `head` requires a gradient, in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
+    """Train the parameters of `head` that require a gradient, in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
 
-    Of several processes each trains on its share of every batch, to the same weights (distributed/process_group.py).
+    With several processes each rank trains on its share of every batch, and all reach the same weights
+    (distributed/process_group.py).
 
-    After each epoch `validate(step)` scores the head, higher is better; training stops at the first epoch that is no
-    better and the best weights come back. Without it the last weights stay.
+    After each epoch `validate(step)` scores the head, higher is better; training stops at the first epoch that does not
+    improve on the best score, and the best weights are restored. Without `validate` the last weights are kept.
 
     Args:
         data: the encoded training examples, N of them.
-        labels_NC: their soft labels, joined by id before; None where the text is its own label (head `language`).
+        labels_NC: their soft labels, already joined by id; None for language modelling, where the text is the label.
         loss: (logits, targets, progress in [0, 1]) -> scalar, over the whole optimizer batch.
         report: called after each step with (step, steps, {"train/loss": ...}).
-        checkpoint: where training goes on from, to the same bits on a CPU, and is kept after every few steps and at a stop.
+        checkpoint: where training resumes from (bit for bit on a CPU) and saves to, every few steps and on a stop signal.
 
     Raises:
-        KeyboardInterrupt: with `checkpoint`, SIGINT or SIGTERM came; the step in progress is ended and kept, unless it
+        KeyboardInterrupt: with `checkpoint`, SIGINT or SIGTERM arrived; the current step is finished and saved, unless it
             takes longer than `checkpoint.GRACE`.
-        FailedTrainingError: the loss is not finite any more.
-        ConfigError: the checkpoint cannot be written, or of several processes one does not find it.
+        FailedTrainingError: the loss is not finite.
+        ConfigError: the checkpoint cannot be written, or the ranks do not all find the same one.
     """
     group = process_group.current()
-    whole = GradientAccumulationPlugin(num_steps=1)  # else the launcher's setting would divide every gradient
-    with patch_environment(accelerate_use_fsdp="false"):  # it would take the shards for its own
-        # Its state is one for all trainings.
+    whole = GradientAccumulationPlugin(num_steps=1)  # otherwise the launcher's setting would divide every gradient
+    with patch_environment(accelerate_use_fsdp="false"):  # otherwise accelerate would manage our FSDP shards itself
+        # accelerate's state is global to the process: every training run must use the same settings.
         accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=whole)
     learner = fsdp.split(head, group) if launch.shards() else head
     weights = [parameter for parameter in learner.parameters() if parameter.requires_grad]
@@ -149,7 +151,7 @@ def fit(
                     answer, learner, batch, labels, loss, progress, accelerator.backward, group
                 )
                 beside = options.also(training.fit.steps, examples, accelerator.backward) if options.also else {}
-                if learner is head:  # shards are summed on their way
+                if learner is head:  # FSDP sums the gradients of shards itself
                     group.sum_gradients(weights)
                 norm = accelerator.clip_grad_norm_(learner.parameters(), CLIP)
                 optimizer.step()
@@ -176,60 +178,60 @@ def fit(
 
 
 def _optimizer(weights: Sequence[Tensor], options: Options) -> AdamW:
-    """AdamW, fused where torch has that for the device of the weights: a small part of the time (benchmarks/LOG.md)."""
+    """Return AdamW, fused if torch supports it on the device: about ten times faster (benchmarks/LOG.md)."""
     adamw = functools.partial(AdamW, weights, lr=options.learning_rate, weight_decay=options.weight_decay)
     try:
         return adamw(fused=True)
-    except RuntimeError:  # torch's own refusal
+    except RuntimeError:  # fused AdamW is not supported on this device
         return adamw()
 
 
 @dataclass
 class _Training:
-    """All that changes while a head is trained; a checkpoint holds it, with the random states."""
+    """All state that changes during training; a checkpoint stores it together with the random states."""
 
     head: Head
     optimizer: Optimizer
     schedule: LambdaLR
     order: np.random.Generator
     writes: bool
-    """Whether this process writes the checkpoints: of several, the main one."""
+    """Whether this rank writes the checkpoints: true on the main process only."""
     fit: Fit = field(default_factory=Fit)
     best: dict[str, Tensor] | None = None
-    """The learned weights at the best score."""
+    """The trained weights at the best score."""
     epoch: int = 0
     batch: int = 0
-    """The batches of this epoch that are done."""
+    """Number of finished batches of this epoch."""
     shuffle: Any = None
-    """The state of `order` from which this epoch's batches are drawn."""
+    """State of `order` from which this epoch's batches are drawn."""
     kept: tuple[int, int] | None = None
-    """The step and the epoch of the checkpoint that was written last."""
+    """Step and epoch of the last written checkpoint."""
 
     def __post_init__(self) -> None:
         self.shuffle = self.order.bit_generator.state
 
     def batches(self, lengths_N: Ints, batch_size: int) -> Iterator[Ints]:
-        """What is left of this epoch's batches."""
+        """Return the remaining batches of this epoch."""
         return itertools.islice(batching.batches(lengths_N, batch_size, self.order), self.batch, None)
 
     def count(self, tokens: int) -> None:
-        """A step is done."""
+        """Record a finished step."""
         self.batch += 1
         self.fit.steps += 1
         self.fit.tokens += tokens
 
     def score(self, value: float) -> None:
-        """An epoch has its validation score."""
+        """Record an epoch's validation score, and keep the weights if they are the best so far."""
         self.fit.scores.append(float(value))
         if not self._no_better():
             self.best, self.fit.best_epoch = copy.deepcopy(trainable.state(self.head)), self.epoch
 
     def next_epoch(self) -> None:
-        """An epoch is done."""
+        """Go to the next epoch."""
         self.epoch, self.batch, self.shuffle = self.epoch + 1, 0, self.order.bit_generator.state
 
     def over(self, epochs: int) -> bool:
-        """Whether all epochs are done, or the last one was no better than those before it."""
+        """Return whether all epochs are done, or the last score is no better than the best before it."""
         return self.epoch == epochs or self._no_better()
 
     def _no_better(self) -> bool:
@@ -237,7 +239,7 @@ class _Training:
         return bool(scores) and scores[-1] <= max(scores[:-1], default=-math.inf)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, unless the last one is of this very moment; shards are gathered by all processes."""
+        """Write a checkpoint unless this step and epoch are already saved; all ranks must call this, as shards are gathered."""
         if self.kept == (self.fit.steps, self.epoch):
             return
         self.kept = self.fit.steps, self.epoch
@@ -258,7 +260,7 @@ class _Training:
             checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
 
     def restore(self, saved: LoadedCheckpoint) -> None:
-        """Go back to a checkpoint; the random states come last, as nothing may draw between them and the next step."""
+        """Restore a checkpoint; random states come last, since nothing may draw between them and the next step."""
         state, tensors = saved.state, checkpoints.tensors(saved)
         slots: dict[int, dict[str, Tensor]] = {}
         here, weights = self.head.state_dict(), self.optimizer.param_groups[0]["params"]
@@ -269,7 +271,7 @@ class _Training:
             index, _, slot = name.partition(".")
             slots.setdefault(int(index), {})[slot] = fsdp.like(tensor, weights[int(index)])
         trainable.load_state(self.head, model)
-        own = self.optimizer.param_groups  # whether it is fused is for this device to say
+        own = self.optimizer.param_groups  # whether AdamW is fused depends on this device
         groups = [kept | {"fused": now["fused"]} for kept, now in zip(state["optimizer"], own, strict=True)]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.schedule.load_state_dict(state["schedule"])
@@ -281,9 +283,9 @@ class _Training:
 
 @contextlib.contextmanager
 def _checkpointed(training: _Training, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
-    """Go on from the checkpoint, if there is one; what is yielded is called after each step and epoch, to save and to stop.
+    """Resume from the checkpoint if there is one; yield a function to call after each step and epoch, to save and to stop.
 
-    Several processes read the same checkpoint, and stop at the same step, whichever of them is told to.
+    All ranks read the same checkpoint and stop at the same step, whichever of them receives the signal.
     """
     if checkpoint is None:
         yield lambda: None
@@ -306,17 +308,17 @@ def _checkpointed(training: _Training, checkpoint: Checkpoint | None, group: Gro
 
 
 def _seed_dropout(seed: int, group: Group, step: int, device: torch.device) -> None:
-    """Let what a step drops out hang on nothing drawn before it, so that a training goes on from a checkpoint as it was.
+    """Seed the dropout of a step independently of all earlier draws, so that a run resumes from a checkpoint unchanged.
 
-    Each process drops units of its own, not those that the first drops of other rows; the first is as one alone.
+    Each rank has its own seed, so ranks do not drop the same units for different rows; rank 0 has the single-process seed.
     """
     own = streams.integer(seed, streams.DROPOUT, group.rank, step)
-    torch.default_generator.manual_seed(own)  # torch.manual_seed looks for every kind of device, in 0.2 ms
+    torch.default_generator.manual_seed(own)  # torch.manual_seed would probe every device type, in 0.2 ms
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(own)
 
 
 def warmup_then_linear(step: int, steps: int) -> float:
-    """The learning rate's factor at `step` of `steps`: up over the first 10%, then linearly to zero."""
+    """Return the learning rate's factor at `step` of `steps`: a linear rise over the first 10%, then a linear fall to zero."""
     warm = max(1, round(WARMUP * steps))
     return (step + 1) / warm if step < warm else (steps - step) / max(1, steps - warm)

@@ -1,4 +1,4 @@
-"""The gradients of one optimizer batch, which may go through the model in parts: the loss has the whole batch all the same."""
+"""Gradients of one optimizer batch that goes through the model in micro-batches, with a loss that sees the whole batch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from w2s_mlflow.modeling.heads import Batch, Head
 Answer = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 IDLE = "idle"
-"""A batch that holds this goes through the model, as all processes must go at once (fsdp.py), but is of no other effect."""
+"""Key that marks an idle micro-batch: it goes through the model, as all ranks must run in step (fsdp.py), but has no effect."""
 
 
 @dataclass(frozen=True)
 class PerExampleLoss:
-    """A loss that is a mean over rows, each of which counts for itself (`PER_EXAMPLE` in losses/)."""
+    """A loss that is a mean over rows, each computed independently of the others (`PER_EXAMPLE` in losses/)."""
 
     loss: Loss
 
@@ -30,7 +30,7 @@ class PerExampleLoss:
 
 
 def computing(learner: Answer, dtype: str) -> Answer:
-    """The learner, which computes in `dtype`, float32 or bfloat16; its weights and what it gives back are float32."""
+    """Return the model with its forward pass in `dtype`, float32 or bfloat16; its weights and outputs stay float32."""
     if dtype == "float32":
         return learner
 
@@ -51,18 +51,18 @@ def batch_gradients(
     backward: Callable[..., Any],
     group: Group = ALONE,
 ) -> Tensor:
-    """The loss on a whole optimizer batch, a scalar; its gradients are added to those of the weights.
+    """Return the scalar loss on a whole optimizer batch; its gradients are added to those of the weights.
 
-    Where each row counts for itself (`PerExampleLoss`), each part goes through the model once. Else a loss may need all logits
-    at once: each of several parts first goes through without gradient; the loss on all of them gives the gradient at the
-    logits; and each part goes through again, from the random state that it had, to take its own share of that back. Dropout so
-    drops the same twice. A batch over several processes is one batch, too: each process has its own rows' part of the
-    gradients, whose sum is the whole (`Group.sum_gradients`).
+    With a per-row loss (`ByRows`) each micro-batch goes through the model once. Any other loss may need all logits at once:
+    if there are several micro-batches, each goes through first without gradient; the loss on all logits gives the gradient at
+    the logits; then each goes through again under its saved random state, so that dropout drops the same units, and
+    backpropagates its own share. A batch over several ranks is still one batch: each rank computes the gradients of its own
+    rows, and their sum is the whole (`Group.sum_gradients`).
 
     Args:
-        batch: its parts; of several processes, those of this one's share.
-        labels_NC: the labels of the whole batch, in its order; None where the text is its own label.
-        backward: backpropagates a tensor, from a `gradient` where it is no scalar.
+        batch: the micro-batches of this rank's share.
+        labels_NC: the labels of the whole batch, in its order; None if the text is its own label.
+        backward: backpropagates a tensor, starting from `gradient` if it is not a scalar.
     """
     answer = _counted(answer)
     if labels_NC is None:
@@ -77,7 +77,7 @@ def batch_gradients(
         backward(value)
         return value
     states, parts, device = [], [labels_NC[:0]], labels_NC.device
-    with torch.set_grad_enabled(len(batch) == 1):  # what is held of a single part fits: it goes through once
+    with torch.set_grad_enabled(len(batch) == 1):  # a single micro-batch fits in memory with its graph: one pass
         for part in batch:
             states.append(_random(device))
             parts.append(answer(part))
@@ -91,15 +91,15 @@ def batch_gradients(
             _set_random(state, device)
             first = answer(part)
         backward(first, gradient=share)
-    _set_random(after, device)  # the loss, too, may have drawn
+    _set_random(after, device)  # the loss may have drawn random numbers, too
     return value.detach()
 
 
 def _labels(batch: Sequence[Batch], labels_NC: Tensor, group: Group) -> Sequence[Tensor]:
-    """The labels of each part."""
+    """Return the labels of each micro-batch."""
     mine_NC = labels_NC[torch.from_numpy(group.share(np.arange(len(labels_NC))))]
     rows = [0 if IDLE in part else len(part["input_ids"]) for part in batch]
-    each = max(1, sum(rows) // max(1, len(mine_NC)))  # `compare` has two rows an example
+    each = max(1, sum(rows) // max(1, len(mine_NC)))  # `compare` has two rows per example
     return torch.split(mine_NC, [count // each for count in rows])
 
 
@@ -113,9 +113,9 @@ def _part_by_part(
     backward: Callable[..., Any],
     group: Group,
 ) -> Tensor:
-    """The same where the loss is a mean over targets, `whole` of them in all: a part counts as its own do, and is held alone.
+    """Compute `of_batch` for a loss that is a mean over `whole` targets: weight each micro-batch by its targets, one at a time.
 
-    The logits of all scored tokens, each as wide as the vocabulary, are so never in memory at once.
+    The logits of all scored tokens, each as wide as the vocabulary, are thus never in memory at once.
     """
     value = torch.zeros((), device=whole.device)
     for part, own in zip(batch, targets, strict=True):
@@ -129,7 +129,7 @@ def _part_by_part(
 
 
 def _counted(answer: Answer) -> Answer:
-    """What counts of an answer."""
+    """Wrap the model so that the outputs of idle micro-batches are dropped."""
 
     def heard(batch: Batch) -> Tensor:
         found = answer(batch)
@@ -143,7 +143,7 @@ def _device(batch: Batch) -> torch.device:
 
 
 def _random(device: torch.device) -> list[Tensor]:
-    """The random states that a model draws from: the CPU's, and its device's own."""
+    """Return the random states that a model draws from: the CPU's and its device's."""
     states = [torch.get_rng_state()]
     return states if device.type == "cpu" else [*states, torch.get_device_module(device).get_rng_state()]
 

@@ -1,4 +1,4 @@
-"""What of a head is learned: all of it, low-rank adapters of its trunk, or its own weights alone; and at what price."""
+"""Selection of trainable parameters (all, low-rank adapters of the backbone, or the head's own), and gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from peft import LoraModel
 
 SCALE = 2
-"""An adapter's product is added SCALE times, whatever its rank (alpha = SCALE * rank)."""
+"""Scale of an adapter's product, whatever its rank (alpha = SCALE * rank)."""
 
 
 @contextlib.contextmanager
 def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_checkpointing: bool) -> Iterator[None]:
-    """Inside, only what is to be learned requires a gradient; afterwards the head is whole again, adapters merged.
+    """Make only the selected parameters trainable while entered; afterwards adapters are merged and all weights trainable.
 
     Args:
-        lora: the rank of adapters on all linear layers of the trunk, beside which the head's own weights are learned;
-            drawn from the current random state. None: no adapters.
-        freeze: "trunk": the head's own weights alone are learned. None: nothing is frozen.
-        gradient_checkpointing: whether activations are computed again where they are needed, instead of being held.
+        lora: rank of the adapters on all linear layers of the backbone, trained together with the head's own weights and drawn
+            from the current random state; None: no adapters.
+        freeze: "trunk": train only the head's own weights; None: freeze nothing.
+        gradient_checkpointing: recompute activations in the backward pass instead of storing them.
 
     Raises:
-        ConfigError: the model cannot have its activations computed again.
+        ConfigError: the model does not support gradient checkpointing.
     """
     adapters = _adapters(head, lora) if lora else None
     if freeze == "trunk":
@@ -46,24 +46,24 @@ def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_check
 
 
 def state(head: Head) -> dict[str, Tensor]:
-    """The head's state without what is frozen, which stays as it was loaded: that of adapters is small."""
+    """Return the head's state without frozen weights, which stay as loaded; with adapters it is small."""
     frozen = {name for name, weight in head.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     return {name: tensor for name, tensor in head.state_dict().items() if name not in frozen}
 
 
 def load_state(head: Head, learned: Mapping[str, Tensor]) -> None:
-    """Put back what `state` gave, all of it."""
+    """Load the state that `state` returned."""
     head.load_state_dict({**head.state_dict(), **learned})
 
 
 def _adapters(head: Head, rank: int) -> LoraModel:
-    """Adapters in the place of the trunk's linear layers; every other weight of the model is frozen."""
+    """Replace the backbone's linear layers by adapters; every other weight of the model is frozen."""
     from peft import LoraConfig, LoraModel
     from transformers.pytorch_utils import Conv1D
 
     head.model.requires_grad_(False)
     trunk: Any = head.model.base_model
-    transposed = any(isinstance(module, Conv1D) for module in trunk.modules())  # GPT-2's
+    transposed = any(isinstance(module, Conv1D) for module in trunk.modules())  # GPT-2 uses Conv1D
     settings = LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules="all-linear", fan_in_fan_out=transposed)
     return LoraModel(trunk, settings, "default")
 

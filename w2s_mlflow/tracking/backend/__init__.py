@@ -1,1 +1,1 @@
-"""MLflow's tracking servers and databases, and one sentence for each way they cannot be used."""
+"""Access to MLflow's tracking servers and databases, with a one-sentence error for each failure."""

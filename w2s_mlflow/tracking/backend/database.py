@@ -1,7 +1,7 @@
-"""The database behind a tracking URI, looked at before MLflow uses it.
+"""Checks of the database behind a tracking URI, made before MLflow uses it.
 
-MLflow makes what it misses of its tables in any database, also in a stranger's and in an older MLflow's, step by step and
-unprotected against a second process. Here only an empty database is filled, by one process.
+MLflow creates its missing tables in any database, even another program's or an older MLflow's, step by step and without a lock
+against a second process. This module fills empty databases only, in one process.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from w2s_mlflow.tracking.backend.error_messages import masked
 from w2s_mlflow.tracking.backend.preflight import TIMEOUT, check_new_artifacts, lost_run, unwritable
 
 PATIENCE = 20
-"""Seconds to wait for another process that has locked the database, as MLflow does."""
+"""Seconds to wait while another process has the database locked; the same as MLflow's timeout."""
 ANOTHER = "name another database in MLFLOW_TRACKING_URI"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
-"""Packages whose name is not the module's."""
+"""PyPI packages of the driver modules with another name than the package."""
 TIMEOUTS = {
     "psycopg": {"connect_timeout": TIMEOUT},
     "psycopg2": {"connect_timeout": TIMEOUT},
     "mysqldb": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT},
     "pymysql": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT},
 }
-"""By driver: what it calls the time that a server may take to answer."""
+"""Connection arguments of each driver that limit how long a server may take to answer."""
 LOCKS = {"postgresql": "SELECT pg_advisory_xact_lock(8239471)", "mysql": "SELECT GET_LOCK('w2s_mlflow', 120)"}
-"""By dialect: a lock that ends with the connection, for which all who find the database empty wait."""
+"""SQL, by dialect, of the lock taken before an empty database is filled; it is released with the connection."""
 
 VERSIONS = "SELECT version_num FROM alembic_version"
 
@@ -47,10 +47,10 @@ State = Literal["ready", "empty", "incomplete"]
 
 
 def prepare(uri: str) -> None:
-    """Make sure that `uri` is a database of this MLflow's; an empty one is filled.
+    """Check that `uri` is a database of the installed MLflow version; create the tables if it is empty.
 
     Raises:
-        ConfigError: it is damaged, out of reach, somebody else's or of another version of MLflow; nothing was written.
+        ConfigError: it is damaged, unreachable, another program's or another MLflow version's; nothing was written.
     """
     url = sqlalchemy.make_url(uri)
     if url.get_backend_name() == "sqlite":
@@ -64,14 +64,14 @@ def _prepare_file(uri: str, url: sqlalchemy.URL) -> None:
         raise ConfigError("it names no file: write sqlite:/// and a path, such as sqlite:////data/mlflow.db")
     path = Path(str(url.database))
     _check_place(path)
-    while (state := _state_of_file(path)) == "empty":  # again where the process that filled it was stopped and took it away
+    while (state := _state_of_file(path)) == "empty":  # again if another process removed the file it was filling
         _check_filling(uri)
         _fill_file(path)
     _check_complete(state)
 
 
 def _check_place(path: Path) -> None:
-    folder = path.resolve().parent  # SQLite writes beside the file itself, not beside a link to it
+    folder = path.resolve().parent  # SQLite writes next to the file itself, not next to a symbolic link
     if not folder.is_dir():
         raise ConfigError(f"there is no directory {folder}: make it, or {ANOTHER}")
     if why := unwritable(folder):
@@ -105,14 +105,14 @@ def _tables(database: sqlite3.Connection) -> set[str]:
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:
-    """Switch to a write-ahead log, once for all: readers then do not block the writer."""
+    """Switch the database to write-ahead logging (a permanent setting), so that readers do not block the writer."""
     if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-        with contextlib.suppress(sqlite3.OperationalError):  # in use by others: the next start will do it
+        with contextlib.suppress(sqlite3.OperationalError):  # in use by other processes: the next start switches it
             database.execute("PRAGMA journal_mode=WAL")
 
 
 def _fill_file(path: Path) -> None:
-    """Make MLflow's tables in an empty database: by one process, all of them or none."""
+    """Create MLflow's tables in an empty database atomically, under an exclusive lock."""
     new, statements = not path.exists(), _statements()
     with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as database:
         database.execute("BEGIN EXCLUSIVE")
@@ -130,13 +130,13 @@ def _fill_file(path: Path) -> None:
 
 
 def _statements() -> list[str]:
-    """The SQL of a new database of MLflow's, which it makes in memory."""
+    """Return the SQL statements of a new MLflow database, dumped from one created in memory."""
     store = SqlAlchemyStore("sqlite://", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
     with contextlib.closing(store.engine.raw_connection()) as connection:
         database = connection.driver_connection
         assert isinstance(database, sqlite3.Connection)
         found = [line for line in database.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
-    store.engine.dispose()  # MLflow keeps the engine: the next one starts empty
+    store.engine.dispose()  # MLflow caches the engine: the next in-memory database must start empty
     return found
 
 
@@ -150,7 +150,7 @@ def _prepare_server(uri: str, url: sqlalchemy.URL) -> None:
     with engine.connect() as connection:
         if _state_of_server(connection) == "ready":
             return
-        connection.rollback()  # what the lock lets in must be seen
+        connection.rollback()  # end the snapshot, so that tables created before we get the lock are visible
         if lock := LOCKS.get(url.get_backend_name()):
             connection.execute(sqlalchemy.text(lock))
         state = _state_of_server(connection)
@@ -167,7 +167,7 @@ def _state_of_server(connection: sqlalchemy.Connection) -> State:
 
 
 def _state(tables: set[str], versions: Callable[[], list[str]]) -> State:
-    """What a database with these tables is to MLflow; `versions` reads its alembic_version."""
+    """Classify a database by its tables; `versions` reads alembic_version. Raises ConfigError if MLflow cannot use it."""
     found = set(versions()) if "alembic_version" in tables else set()
     others = tables - {"alembic_version"}
     known, newest = _revisions()
@@ -190,13 +190,13 @@ def _state(tables: set[str], versions: Callable[[], list[str]]) -> State:
 
 @functools.cache
 def _revisions() -> tuple[set[str], str | None]:
-    """The versions of MLflow's tables that the MLflow installed knows, and the newest."""
+    """Return the schema revisions known to the installed MLflow, and the newest of them."""
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     return {script.revision for script in scripts.walk_revisions()}, scripts.get_current_head()
 
 
 def _check_filling(uri: str) -> None:
-    """Raise ConfigError where an empty database is not the place for what is to be done."""
+    """Raise ConfigError if an empty database cannot be right (MLFLOW_RUN_ID is set) or its artifacts could not be written."""
     if run_id := os.environ.get("MLFLOW_RUN_ID"):
         raise lost_run(uri, run_id)
     check_new_artifacts()

@@ -1,4 +1,4 @@
-"""What went wrong outside the program, in one sentence; passwords are not shown."""
+"""One-sentence messages, without passwords, for failures outside the program."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mlflow.exceptions import MlflowException
 from w2s_mlflow.exceptions import ConfigError
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""Errors of files that the machine is the cause of, not the program."""
+"""File errors that are caused by the machine and not by the program."""
 STORES = ("boto3", "botocore", "azure", "google")
-"""The packages by which MLflow reaches object stores; each has errors of its own."""
+"""Packages that MLflow uses to access object stores; each has its own exception classes."""
 GO_ON = "what was finished is kept, so run the same command again once this is mended"
 
 
 def failure(error: BaseException) -> str | None:
-    """The sentence for an error that a server, an object store, the network or the disk is the cause of; None for any other."""
-    import sqlalchemy.exc  # a program that talks to an HTTP server loads it only here
+    """Return the message for an error caused by a server, an object store, the network or the disk; None for other errors."""
+    import sqlalchemy.exc  # imported here because clients of an HTTP server do not need it otherwise
 
     if isinstance(error, requests.RequestException):
         return f"{_party(error)} failed: {sentence(error)}; {GO_ON}"
@@ -33,17 +33,17 @@ def failure(error: BaseException) -> str | None:
         return f"the tracking server {masked(mlflow.get_tracking_uri())} failed: {sentence(error)}; {GO_ON}"
     if type(error).__module__.split(".")[0] in STORES:
         return f"the artifact store failed: {sentence(error)}; {GO_ON}"
-    if isinstance(error, ModuleNotFoundError) and error.name in STORES:  # MLflow loads it when it is needed
+    if isinstance(error, ModuleNotFoundError) and error.name in STORES:  # MLflow imports it lazily
         return f"the artifact store needs the package {error.name}, which is not installed; {GO_ON}"
     if code := _refused(error):
-        place = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of a copy: the second is written
+        place = getattr(error, "filename2", None) or getattr(error, "filename", None)  # when copying, filename2 is the target
         place = place or f"a file (temporary ones are in {tempfile.gettempdir()})"
         return f"{place} cannot be used: {os.strerror(code)}; {GO_ON}"
     return None
 
 
 def sentence(error: BaseException) -> str:
-    """The first line of what went wrong, out of the JSON and the names of classes that it is wrapped in."""
+    """Return the first line of an error's message, without the JSON and class names around it."""
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -51,12 +51,12 @@ def sentence(error: BaseException) -> str:
     text = _network(error) or str(error.args[0] if error.args else error)
     with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
         text = str(json.loads(text)["message"])
-    text = re.sub(r"^\([\w.]+\) ", "", text.strip())  # SQLAlchemy's: "(sqlite3.OperationalError) ..."
+    text = re.sub(r"^\([\w.]+\) ", "", text.strip())  # SQLAlchemy's prefix, as in "(sqlite3.OperationalError) ..."
     return _without_passwords(text.splitlines()[0])[:200] if text else type(error).__name__
 
 
 def masked(uri: str) -> str:
-    """A URI for people: without its password, which may hold any character, also unquoted."""
+    """Return a URI for display, without passwords; a password may contain any character, even unquoted."""
     shown = re.sub(r"(://[^/:@]*):.*@", r"\1:***@", uri, flags=re.DOTALL)
     return re.sub(r"([?&]\w*(?:pass|secret|token|key)\w*=)[^&]*", r"\1***", shown, flags=re.IGNORECASE)
 
@@ -67,14 +67,14 @@ def _without_passwords(text: str) -> str:
 
 
 def _party(error: requests.RequestException) -> str:
-    """Who did not answer: the tracking server, or the host of the request where that is another."""
+    """Name the party that did not answer: the tracking server, or the request's host if that is another."""
     uri, url = mlflow.get_tracking_uri(), str(getattr(error.request, "url", None) or "")
     host = urlsplit(url).hostname
     return f"the tracking server {masked(uri)}" if host in (None, urlsplit(uri).hostname) else f"the host {host}"
 
 
 def _network(error: BaseException) -> str | None:
-    """What the network said: below MLflow's text lies that of requests, and below it the reason of urllib3."""
+    """Return the network's own reason: MLflow's exception wraps one of requests, which wraps urllib3's reason."""
     chain = (error, error.__cause__, error.__context__)
     found = next((one for one in chain if isinstance(one, requests.RequestException)), None)
     reason = getattr(found.args[0], "reason", None) if found and found.args else None
@@ -82,7 +82,7 @@ def _network(error: BaseException) -> str | None:
 
 
 def _refused(error: BaseException) -> int | None:
-    """The number of an operating system's error, also out of the text that libraries in Rust put it into."""
+    """Return the errno of an error if it is in REFUSED, also when a Rust library gives it only in the message; else None."""
     code = error.errno if isinstance(error, OSError) else None
     if found := re.search(r"\(os error (\d+)\)", str(error)):
         code = int(found[1])

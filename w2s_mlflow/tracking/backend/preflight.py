@@ -1,6 +1,6 @@
-"""What a tracking URI leads to, looked at before MLflow uses it, which would ask a silent server for minutes.
+"""Checks of a tracking URI before MLflow uses it: MLflow itself would retry an unresponsive server for minutes.
 
-The errors of this file and of database.py say why a URI cannot be used and what to do; server.py adds which URI.
+The errors of this file and of database.py say why a URI cannot be used and what to do; server.py adds the URI.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking.backend.error_messages import sentence
 
 TIMEOUT = 5
-"""Seconds that a server may take for its first answer; after that MLflow's own settings hold."""
+"""Seconds that a server may take for its first answer; later requests follow MLflow's own settings."""
 BUSY = 429
-"""The status of a server that lives and wants to be asked less often: MLflow's own retries see to that."""
+"""HTTP status of a server that is up but limits the request rate; MLflow's own retries handle it."""
 
 
 def check(uri: str) -> None:
-    """Look at a URI that is no database's: ask a server for an experiment. Other schemes are left to MLflow.
+    """Check a URI that is not a database: request one experiment from an HTTP server. Other schemes are left to MLflow.
 
     Raises:
-        ConfigError: the server does not answer, or not as MLflow does; or `uri` is a directory.
+        ConfigError: the server does not answer or is not an MLflow server, or `uri` is a directory.
     """
     kind = scheme(uri)
     if kind in ("http", "https"):
@@ -43,12 +43,12 @@ def check(uri: str) -> None:
 
 
 def scheme(uri: str) -> str:
-    """The scheme of a URI without the driver: `postgresql` of `postgresql+psycopg2://host/name`; "" of a path."""
+    """Return the scheme of a URI without the driver: `postgresql` for `postgresql+psycopg2://host/name`, "" for a path."""
     return str(get_uri_scheme(uri))  # type: ignore[no-untyped-call]
 
 
 def unwritable(directory: Path) -> str | None:
-    """Why no file can be made in `directory`, or in the nearest one above it while it does not exist; None where one can."""
+    """Return why no file can be created in `directory` (or in its nearest existing parent); None if one can."""
     try:
         nearest = next(place for place in (directory, *directory.absolute().parents) if place.exists())
         with tempfile.TemporaryFile(dir=nearest):
@@ -58,14 +58,14 @@ def unwritable(directory: Path) -> str | None:
 
 
 def check_new_artifacts() -> None:
-    """Raise ConfigError where MLflow could not write the artifacts of an experiment that is made in a database from here."""
+    """Raise ConfigError if the artifacts of a new experiment, which go into the working directory, could not be written."""
     directory = Path(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).absolute()
     if why := unwritable(directory):
         raise ConfigError(f"its artifacts would go to {directory}, which cannot be written ({why}): start in another directory")
 
 
 def lost_run(uri: str, run_id: str) -> ConfigError:
-    """The error for a launcher's run that is not where `uri` leads."""
+    """Return the error for a launcher's run that does not exist at `uri`."""
     database = re.fullmatch(r"sqlite[^:]*:///([^/].*)", uri)
     if not database:
         advice = "unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to where the run is"
@@ -111,7 +111,7 @@ def _advice(status: int) -> str:
 
 
 def _is_answer(text: str) -> bool:
-    """Whether it is the JSON object of MLflow's experiments; one without experiments is empty."""
+    """Return whether `text` is MLflow's JSON answer to an experiment search; it is `{}` if there are no experiments."""
     try:
         found = json.loads(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The MLflow server, experiment and launcher's run in use: MLflow's own settings, read once.
+"""The current MLflow server, experiment and launcher's run, from MLflow's own settings, which are read once.
 
-The server is MLFLOW_TRACKING_URI (default: mlflow.db in this directory), the experiment MLFLOW_EXPERIMENT_NAME or
-MLFLOW_EXPERIMENT_ID (default: MLflow's default experiment), as `mlflow run` sets them.
+MLFLOW_TRACKING_URI names the server (default: mlflow.db in the working directory); MLFLOW_EXPERIMENT_NAME or
+MLFLOW_EXPERIMENT_ID names the experiment (default: MLflow's default experiment). `mlflow run` sets them.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from w2s_mlflow.tracking.backend.error_messages import masked
 from w2s_mlflow.tracking.backend.error_messages import sentence as sentence
 
 LAYOUT = 1
-"""What runs of an experiment hold and how they are tagged; raised by a version that earlier ones cannot go on with."""
+"""Schema version of an experiment's runs and tags; raised by a version whose runs earlier versions cannot use."""
 MARKS = {
-    "mlflow.experimentKind": "custom_model_development",  # model training, to the UI
+    "mlflow.experimentKind": "custom_model_development",  # shown as model training in the UI
     "w2s.layout": str(LAYOUT),
     "w2s.version": __version__,
 }
-"""The tags of an experiment, set when it is first used."""
+"""Tags of an experiment, set on first use."""
 
 
 @functools.cache
 def client() -> mlflow.MlflowClient:
-    """The client of the server in use. Raises ConfigError where it cannot be used."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would tear our own progress line
+    """Return the client of the current server. Raises ConfigError if the server cannot be used."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would break up our own progress line
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a stop in the middle of a request is no traceback
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it would log the traceback of an error it raises
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # no traceback when stopped within a request
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs errors that it also raises
     uri = mlflow.get_tracking_uri()
     try:
         _look(uri)
@@ -50,17 +50,17 @@ def client() -> mlflow.MlflowClient:
     except UnsupportedModelRegistryStoreURIException as error:
         legal = set(error.supported_uri_schemes) - {"", "file"}
         raise _unusable(str(unknown("the scheme of MLFLOW_TRACKING_URI", preflight.scheme(uri), legal))) from error
-    except Exception as error:  # whatever the driver raises: the user's sentence is the same
+    except Exception as error:  # drivers raise exceptions of many types
         raise _unusable(sentence(error)) from error
 
 
 @functools.cache
 def experiment() -> Experiment:
-    """The experiment in use, made and marked as model training on first use.
+    """Return the current experiment, created and tagged as model training on first use.
 
     Raises:
-        ConfigError: it does not exist, was deleted, is a newer version's, or its artifacts cannot be written; or the server
-            cannot be used.
+        ConfigError: MLFLOW_EXPERIMENT_ID does not exist; or the experiment was deleted or written by a newer version; or its
+            artifacts cannot be written; or the server cannot be used.
     """
     found = _found()
     if found.lifecycle_stage != "active":
@@ -74,10 +74,10 @@ def experiment() -> Experiment:
 
 
 def experiment_ids(names: str) -> list[str]:
-    """The ids of experiments by their names, with commas between them; nothing is the one in use.
+    """Return the ids of the experiments in a comma-separated list of names; if it is empty, that of the current experiment.
 
     Raises:
-        ConfigError: there is none of a name.
+        ConfigError: an experiment does not exist.
     """
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:
@@ -89,22 +89,22 @@ def experiment_ids(names: str) -> list[str]:
 
 
 def forget() -> None:
-    """Read the environment anew: for a process that changes its tracking server or its experiment."""
+    """Clear the caches, so that a changed tracking server or experiment in the environment takes effect."""
     for cached in (client, experiment, launch_run_id):
         cached.cache_clear()
 
 
 def where() -> str:
-    """The tracking URI in use, for people: without its password."""
+    """Return the current tracking URI for display, without its password."""
     return masked(mlflow.get_tracking_uri())
 
 
 @functools.cache
 def launch_run_id() -> str | None:
-    """The run that `mlflow run` made, adopted once as the parent of what is made here.
+    """Return the id of the run created by `mlflow run`, adopted once as the parent of new runs; None without a launcher.
 
     Raises:
-        ConfigError: MLFLOW_RUN_ID is no run of the server in use, or the server cannot be used.
+        ConfigError: MLFLOW_RUN_ID is not a run of the current server, or the server cannot be used.
     """
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
@@ -115,30 +115,30 @@ def launch_run_id() -> str | None:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise _unusable(str(preflight.lost_run(mlflow.get_tracking_uri(), run_id))) from error
         raise ConfigError(f"the run {run_id} in MLFLOW_RUN_ID cannot be used at {where()}: {sentence(error)}") from error
-    # Left in the environment, MLFLOW_RUN_ID would make any child process write into the launcher's run.
+    # If MLFLOW_RUN_ID stayed in the environment, child processes would write into the launcher's run.
     del os.environ["MLFLOW_RUN_ID"]
     return run_id
 
 
 def close_launch(result_run_id: str) -> None:
-    """Point the launcher's own run, if `mlflow run` made one, at the result."""
+    """Tag the launcher's run, if there is one, with the id of the result's run."""
     if launch := launch_run_id():
         client().set_tag(launch, "w2s.result_run_id", result_run_id)
 
 
 def mark(experiment_id: str, key: str, value: str) -> None:
-    """Set a new tag of an experiment, which another process may be setting to the same value."""
+    """Set a new tag of an experiment; another process may set it to the same value at the same time."""
     try:
         client().set_experiment_tag(experiment_id, key, value)
-    except MlflowException:  # two processes cannot set a new tag at the same time: then the other one has
+    except MlflowException:  # MLflow fails if two processes set a new tag at once: then the other one has set it
         if key not in client().get_experiment(experiment_id).tags:
             raise
 
 
 def _look(uri: str) -> None:
-    """See that `uri` can be used, and fill an empty database, before MLflow gets at it."""
+    """Check that `uri` can be used, and fill an empty database, before MLflow accesses it."""
     if preflight.scheme(uri) in DATABASE_ENGINES:
-        from w2s_mlflow.tracking.backend import database  # with SQLAlchemy, which an HTTP server's client does without
+        from w2s_mlflow.tracking.backend import database  # imports SQLAlchemy, not needed for an HTTP server
 
         database.prepare(uri)
     else:
@@ -156,13 +156,13 @@ def _found() -> Experiment:
             return client().get_experiment(id_)
         return client().get_experiment_by_name(name) or _made(name)
     except MlflowException as error:
-        launch_run_id()  # not there either where `mlflow run` meant another server: then that is what to say
+        launch_run_id()  # raises the more helpful error if `mlflow run` used another server
         hint = " (MLFLOW_EXPERIMENT_ID; `mlflow experiments search` lists those there are)" if id_ else ""
         raise ConfigError(f"the experiment {id_ or name} cannot be used at {where()}: {sentence(error)}{hint}") from error
 
 
 def _made(name: str) -> Experiment:
-    """The new experiment, or the one that another process has made in the meantime."""
+    """Create and return an experiment, or return the one that another process has created in the meantime."""
     if preflight.scheme(mlflow.get_tracking_uri()) in DATABASE_ENGINES:
         preflight.check_new_artifacts()
     try:
