@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from typing import Any
 
-SETTINGS: list[dict[str, Any]] = [{"stage": "align", "rounds": 3}]
+SETTINGS: list[dict[str, Any]] = [{"stage": "align", "iterations": 3}]

@@ -16,6 +16,6 @@ def space(trial: Any) -> dict[str, Any]:
     """The options of one trial."""
     return {
         "chain": trial.suggest_categorical("chain", CHAINS),
-        "rounds": trial.suggest_int("rounds", 1, 3),
+        "chain_rounds": trial.suggest_int("chain_rounds", 1, 3),
         "lr_decay": trial.suggest_float("lr_decay", 1.0, 10.0, log=True),
     }

@@ -11,7 +11,7 @@ SETTINGS = [
     FACILITATE | {"iterations": 3},
     FACILITATE | {"teacher": "ceiling"},
     FACILITATE | {"method": "confidence"},
-    *(FACILITATE | {"questions": questions} for questions in ("supervision", "transfer", "both")),
+    *(FACILITATE | {"question_source": questions} for questions in ("supervision", "transfer", "both")),
     FACILITATE | {"targets": "hard"},
     *(FACILITATE | {"temperature": temperature} for temperature in (0.3, 3.0)),
     FACILITATE | {"start": "supervisor"},

@@ -18,7 +18,7 @@ def space(trial: Any) -> dict[str, Any]:
         "alpha": trial.suggest_float("alpha", 0.0, 1.0),
         "warmup": trial.suggest_float("warmup", 0.0, 1.0),
         "chain": trial.suggest_categorical("chain", CHAINS),
-        "rounds": trial.suggest_int("rounds", 1, 3),
+        "chain_rounds": trial.suggest_int("chain_rounds", 1, 3),
         "lr_decay": trial.suggest_float("lr_decay", 1.0, 10.0, log=True),
         "generative_epochs": trial.suggest_int("generative_epochs", 1, 3),
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),

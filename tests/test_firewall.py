@@ -151,7 +151,7 @@ def test_each_read_is_counted_and_logged_with_its_reason() -> None:
 
 @pytest.mark.slow
 def test_a_search_may_look_at_selection_and_not_at_test() -> None:
-    found = student.run(student.Config(strong="chess-121k", report="selection", **SMALL))
+    found = student.run(student.Config(strong="chess-121k", eval_split="selection", **SMALL))
     assert "selection/pgr" in found.metrics or found.tags["w2s.pgr_status"] == "undetermined"
     assert not [name for name in found.metrics if name.startswith("test/")]
     assert found.predictions("test").gold_N is None and found.predictions("selection").gold_N is not None
@@ -246,7 +246,7 @@ def test_facilitation_takes_a_cut_and_questions_from_the_evaluator_and_nothing_e
 )
 def test_teaching_the_weak_model_reads_no_gold(options: dict[str, Any], guard: type[Guarded]) -> None:
     guard.allowed = {("supervision", "supervision")}  # the supervisor's own
-    found = facilitate.run(facilitate.Config(strong="chess-121k", report="none", **SMALL | options))
+    found = facilitate.run(facilitate.Config(strong="chess-121k", eval_split="none", **SMALL | options))
     assert not [name for name in found.metrics if name.startswith(("gold/", "test/"))] and "w2s.gold" not in found.tags
 
 

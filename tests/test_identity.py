@@ -250,8 +250,8 @@ def test_options_that_are_newer_say_how_they_were_introduced() -> None:
 
 def test_all_that_makes_a_student_is_in_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every function of the package that runs while a student is made stands in its source, or makes no result."""
-    config = student.Config(method="confidence", report="none", epochs=1, **SMALL)
-    supervisor.run(supervisor.Config(report="none", epochs=1, **SMALL))
+    config = student.Config(method="confidence", eval_split="none", epochs=1, **SMALL)
+    supervisor.run(supervisor.Config(eval_split="none", epochs=1, **SMALL))
     roots: list[str] = []
     digests = source.digests
 

@@ -230,7 +230,7 @@ def probes() -> pd.DataFrame:
 
 
 def errors() -> pd.DataFrame:
-    """Errors of two methods and three seeds, one in two coded."""
+    """Errors of two methods and three seeds, one in two annotated."""
     rows = []
     for seed, method, number in itertools.product(range(3), ("baseline", "confidence"), range(8)):
         row: dict[str, Any] = dict.fromkeys(tables.ERRORS, "") | {
@@ -240,7 +240,7 @@ def errors() -> pd.DataFrame:
         }
         row |= {"gold": 0, "answer": 1, "weak_answer": number % 2, "ceiling_answer": number // 2 % 2, "id": str(number)}
         row |= {"on_own_evidence": (number + seed) % 2, "on_ceiling_evidence": number % 3 % 2, "on_random": 1}
-        rows.append(row | {"task": "one", "weak": "small", "strong": "big", "coded": "other" if number % 2 else ""})
+        rows.append(row | {"task": "one", "weak": "small", "strong": "big", "annotation": "other" if number % 2 else ""})
     return pd.DataFrame(rows)
 
 
@@ -267,8 +267,8 @@ def debates() -> pd.DataFrame:
     rows = []
     for seed, form in itertools.product(range(3), ("debate", "consultancy")):
         row: dict[str, Any] = dict.fromkeys(tables.DEBATES, 0.4 + 0.1 * seed) | {"run_id": f"{form}{seed}", "seed": str(seed)}
-        row |= {"task": "one", "weak": "small", "strong": "big", "split": "test", "form": form, "explainer": "gradient"}
-        rows.append(row | {"pieces": "3", "rounds": "1", "judge": "model", "setting": ""})
+        row |= {"task": "one", "weak": "small", "strong": "big", "split": "test", "protocol": form, "explainer": "gradient"}
+        rows.append(row | {"evidence_spans": "3", "turns": "1", "judge": "model", "setting": ""})
     return pd.DataFrame(rows)
 
 
@@ -277,9 +277,11 @@ def alignments() -> pd.DataFrame:
     rows = []
     for seed, (lam, number) in itertools.product(range(3), (("0.0", 1), ("0.1", 1), ("0.1", 2))):
         row: dict[str, Any] = dict.fromkeys(tables.ALIGNMENTS, 0.4 + 0.1 * seed) | {"run_id": f"{lam}{seed}{number}"}
-        row |= {"seed": str(seed), "round": number, "rounds": 2 if float(lam) else 1}
-        row |= {"task": "one", "weak": "small", "strong": "big", "lam": lam, "kl": "0.05", "opponent": "gradient"}
-        rows.append(row | {"pieces": "3", "judge": "model", "setting": "", "preference_after": 0.9 + 0.2 * seed * float(lam)})
+        row |= {"seed": str(seed), "round": number, "iterations": 2 if float(lam) else 1}
+        row |= {"task": "one", "weak": "small", "strong": "big", "debate_weight": lam, "kl": "0.05", "opponent": "gradient"}
+        rows.append(
+            row | {"evidence_spans": "3", "judge": "model", "setting": "", "preference_after": 0.9 + 0.2 * seed * float(lam)}
+        )
     return pd.DataFrame(rows)
 
 

@@ -96,7 +96,7 @@ def test_the_ui_opens_a_report_from_the_artifact_pane(experiment: str, tracking_
 
 
 def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experiment: str, tracking_uri: str) -> None:
-    held = debate.run(debate.Config(weak="chess-27k", strong="chess-121k", questions=3, report="none", **SMALL))
+    held = debate.run(debate.Config(weak="chess-27k", strong="chess-121k", num_questions=3, eval_split="none", **SMALL))
     table, _ = transcripts.read(held)
     one = next(row for row in transcripts.rows(table))
     place, trace = server.experiment().experiment_id, traces.trace_id(held.run_id, one["id"])
@@ -121,7 +121,7 @@ def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experi
 
 
 def test_what_a_person_clicks_in_the_review_queue_is_a_vote(experiment: str, tracking_uri: str) -> None:
-    held = debate.run(debate.Config(weak="chess-27k", strong="chess-121k", questions=3, report="none", **SMALL))
+    held = debate.run(debate.Config(weak="chess-27k", strong="chess-121k", num_questions=3, eval_split="none", **SMALL))
     place, queue = server.experiment().experiment_id, human_feedback.review(held.run_id)
 
     async def judge(pages: str) -> None:

@@ -95,7 +95,7 @@ def test_a_line_of_play_is_an_explanation_that_the_judge_reads() -> None:
 
 @pytest.mark.usefixtures("experiment")
 def test_a_run_that_cannot_be_heard_is_one_sentence() -> None:
-    other = student.run(student.Config(strong="chess-121k", weak="chess-27k", report="none", ceiling="none", **SMALL))
+    other = student.run(student.Config(strong="chess-121k", weak="chess-27k", eval_split="none", ceiling="none", **SMALL))
     for options, said in (
         (
             "",

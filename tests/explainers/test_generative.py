@@ -240,5 +240,5 @@ def test_a_line_of_what_is_no_move_is_refused_in_one_sentence() -> None:
 
 @pytest.mark.parametrize("tokens", [0, 505])
 def test_more_tokens_than_a_model_has_room_for_are_refused(tokens: int) -> None:
-    with pytest.raises(ConfigError, match=rf"--tokens must be in \[1, 504\], what this model can say .* got {tokens}"):
+    with pytest.raises(ConfigError, match=rf"--max-new-tokens must be in \[1, 504\], what this model can say .* got {tokens}"):
         generative.explainer("rationale", mind(bytes_head(), QUESTIONS), tokens, CLAIMS, 0, 0)

@@ -72,7 +72,7 @@ GIVEN: dict[str, Any] = SMALL | {
     "weak": "chess-27k",
     "strong": "chess-121k",
     "chain": "chess-43k,chess-60k",
-    "rounds": 2,
+    "chain_rounds": 2,
     "epochs": 1,
 }
 
@@ -144,11 +144,11 @@ def test_each_fit_starts_from_pretrained_weights_at_its_models_rate_by_ten_to_it
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_links_are_reused_and_a_longer_chain_goes_on_from_a_shorter() -> None:
-    student.run(config(chain="chess-43k", rounds=1))
+    student.run(config(chain="chess-43k", chain_rounds=1))
     before = len(runs())
-    again = student.run(config(chain="chess-43k", rounds=1))
+    again = student.run(config(chain="chess-43k", chain_rounds=1))
     assert again.reused and len(runs()) == before
-    longer = student.run(config(rounds=1))
+    longer = student.run(config(chain_rounds=1))
     assert len(runs()) == before + 2  # the second link and the student
     assert chain_of(longer)[0].run_id == chain_of(again)[0].run_id
 
@@ -156,7 +156,7 @@ def test_links_are_reused_and_a_longer_chain_goes_on_from_a_shorter() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_full_is_all_three_and_each_link_has_the_loss_and_has_read() -> None:
-    found = student.run(config(chain=None, weak="chess-43k", rounds=1, method="full"))
+    found = student.run(config(chain=None, weak="chess-43k", chain_rounds=1, method="full"))
     (link,) = chain_of(found)
     assert (found.params["method"], found.params["chain"], found.params["generative_epochs"]) == ("full", "chess-60k", "1")
     for result in (found, link):
@@ -207,7 +207,7 @@ def test_a_chain_of_moved_checkpoints_is_the_same_result(tmp_path: Path) -> None
         "weak": "chess-27k",
         "strong": "chess-43k",
         "head": "classify",
-        "rounds": 1,
+        "chain_rounds": 1,
         "ceiling": "none",
         "epochs": 1,
     }
@@ -224,9 +224,9 @@ def test_a_chain_of_moved_checkpoints_is_the_same_result(tmp_path: Path) -> None
             "--chain must be names of models with commas between them, got chess-43k,,chess-60k",
         ),
         ({"chain": "chess-44k"}, "--chain must be one of .*chess-43k.*, got 'chess-44k'"),
-        ({"rounds": 0}, "--rounds must be"),
+        ({"chain_rounds": 0}, "--chain-rounds must be"),
         ({"lr_decay": 0.5}, "--lr-decay must be at least 1, got 0.5"),
-        ({"chain": None}, "--rounds must be left out without --chain, got 2"),
+        ({"chain": None}, "--chain-rounds must be left out without --chain, got 2"),
         ({"labels": "oracle"}, "--chain must be left out unless --labels is weak, got chess-43k,chess-60k"),
         ({"method": "confidence"}, "--chain must be .* under --method confidence"),
     ],

@@ -224,7 +224,7 @@ def test_every_shipped_search_draws_settings_that_can_be_run(name: str) -> None:
         for one in space.configs(search, given, [0], SMALL):
             one.resolved()
         kind = registry.plugin("stages", search.stage, "stage").Config
-        assert config.parse(kind, {**search.tuned, **given}).resolved().report == "test"
+        assert config.parse(kind, {**search.tuned, **given}).resolved().eval_split == "test"
 
 
 def test_a_metric_may_be_whatever_a_split_with_gold_is_scored_by() -> None:

@@ -110,7 +110,7 @@ def test_what_a_killed_process_was_training_is_gone_on_with(
 ) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setattr(search_workers, "LOOK", 0.02)
-    long = supervisor.Config(weak="chess-60k", epochs=60, early_stopping="none", checkpoint_every=5, report="none", **SMALL)
+    long = supervisor.Config(weak="chess-60k", epochs=60, early_stopping="none", checkpoint_every=5, eval_split="none", **SMALL)
     with search_workers.worker_pool(2) as workers:
         workers.add("killed", Job("supervisor", long))
         while not list(tmp_path.glob("scratch/**/state.json")):

@@ -25,7 +25,7 @@ MODELS: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k"}
 
 
 def config(**options: Any) -> align.Config:
-    return align.Config(**{"questions": 60, "ceiling": "none", **MODELS, **SMALL, **options})
+    return align.Config(**{"num_questions": 60, "ceiling": "none", **MODELS, **SMALL, **options})
 
 
 def probabilities(found: Result) -> list[bytes]:
@@ -36,19 +36,19 @@ def probabilities(found: Result) -> list[bytes]:
 @pytest.mark.usefixtures("experiment")
 def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = student.run(student.Config(ceiling="none", **MODELS, **SMALL))
-    found = align.run(config(lam=0.0))
+    found = align.run(config(debate_weight=0.0))
     assert probabilities(found) == probabilities(plain)
     assert found.metrics["test/accuracy"] == found.metrics["test/before_accuracy"] == plain.metrics["test/accuracy"]
     assert found.metrics["align/gain"] == 0 and _alignment_round.POLICY not in found.digests
     assert not [name for name in found.metrics if name.startswith("align/re")]
     monkeypatch.setattr(logged_model, "load", load := Mock(wraps=logged_model.load))
-    other = align.run(config(lam=0.5))
+    other = align.run(config(debate_weight=0.5))
     assert load.call_count == 2  # the weak model and the plain student, once each
     assert probabilities(other) != probabilities(plain) and results.get(other.tags["w2s.before_run_id"]).run_id == plain.run_id
     check_written(other)
-    assert align.run(config(lam=0.5)).run_id == other.run_id
+    assert align.run(config(debate_weight=0.5)).run_id == other.run_id
     with session.planning() as plan:
-        align.run(config(lam=0.2))
+        align.run(config(debate_weight=0.2))
     assert plan.count(planning.TRAINED) == 1
 
 
@@ -66,7 +66,7 @@ def check_written(found: Result) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_two_sides_that_draw_at_random_draw_apart() -> None:
-    found = align.run(config(opponent="random", lam=0.0))
+    found = align.run(config(opponent="random", debate_weight=0.0))
     debates = pd.read_parquet(found.artifact("before/debates.parquet"))
     same = [sorted(one) == sorted(other) for one, other in zip(debates["strong_pieces"], debates["weak_pieces"], strict=True)]
     assert np.mean(same) < 0.2
@@ -87,7 +87,7 @@ def prefers_the_king(options: Any, answer: Any) -> Judge:
 @pytest.mark.usefixtures("experiment")
 def test_a_judge_that_prefers_a_planted_piece_drives_the_policy_to_choose_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "make", prefers_the_king)
-    found = align.run(config(train_size=800, epochs=4, early_stopping="none", pieces=2, lam=1.0, kl=0.0))
+    found = align.run(config(train_size=800, epochs=4, early_stopping="none", pieces=2, debate_weight=1.0, kl=0.0))
     shares = {}
     for when in ("before", "after"):
         shown = pd.read_parquet(found.artifact(f"{when}/debates.parquet"))["strong_explanation"]
@@ -104,22 +104,22 @@ def test_a_draw_without_a_verdict_weighs_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"lam": -0.1}, "--lam must be at least 0, got -0.1"),
+        ({"debate_weight": -0.1}, "--debate-weight must be at least 0, got -0.1"),
         ({"kl": float("inf")}, "--kl must be finite, got inf"),
-        ({"pieces": 0}, "--pieces must be at least 1, got 0"),
-        ({"questions": 0}, "--questions must be at least 1, got 0"),
+        ({"evidence_spans": 0}, "--evidence-spans must be at least 1, got 0"),
+        ({"num_questions": 0}, "--num-questions must be at least 1, got 0"),
         ({"opponent": "policy"}, "--opponent must be one of gradient, random, got 'policy'"),
         ({"early_stopping": "oracle"}, "--early-stopping must be one of none, weak, got 'oracle'"),
         ({"judge": "nobody"}, "--judge must be one of .*model.*, got 'nobody'"),
-        ({"rounds": 0}, "--rounds must be at least 1, got 0"),
+        ({"iterations": 0}, "--iterations must be at least 1, got 0"),
         (
-            {"rounds": 2, "lam": 0.0},
-            "--lam must be above 0 with --rounds 2, as without a policy there is nobody",
+            {"iterations": 2, "debate_weight": 0.0},
+            "--debate-weight must be above 0 with --iterations 2, as without a policy there is nobody",
         ),
-        ({"rounds": 2, "opponent": "random"}, "--opponent must be gradient with --rounds 2, got random"),
+        ({"iterations": 2, "opponent": "random"}, "--opponent must be gradient with --iterations 2, got random"),
         (
-            {"rounds": 2, "judge": "human"},
-            "--judge must be one who can be asked about new debates with --rounds 2, not human or reward, got human",
+            {"iterations": 2, "judge": "human"},
+            "--judge must be one who can be asked about new debates with --iterations 2, not human or reward, got human",
         ),
         ({"ceiling": "x"}, "--ceiling must be one of gold, none, got 'x'"),
     ],
@@ -141,7 +141,7 @@ def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pyte
         return argue(self, step, examples, backward)
 
     monkeypatch.setattr(policy_gradient.Arguing, "__call__", stopped)
-    asked = config(lam=0.5, early_stopping="none", checkpoint_every=2)
+    asked = config(debate_weight=0.5, early_stopping="none", checkpoint_every=2)
     with pytest.raises(KeyboardInterrupt):
         align.run(asked)
     found = align.run(asked)
@@ -159,23 +159,23 @@ def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pyte
 @pytest.mark.usefixtures("experiment")
 def test_each_round_is_a_run_of_its_own_that_learns_the_verdicts_so_far_and_is_made_once() -> None:
     with session.planning() as plan:
-        align.run(config(rounds=3))
+        align.run(config(iterations=3))
     assert plan.count(planning.TRAINED) == 7 and runs() == []  # supervisor, plain student, three models, debates before two
-    first, found = align.run(config()), align.run(config(rounds=3))
+    first, found = align.run(config()), align.run(config(iterations=3))
     assert len(runs()) == 7 and (found.params["round"], found.params["method"]) == ("3", "lambda 0.1 round 3")
     debates = [results.get(found.tags[f"w2s.debates_{number}_run_id"]) for number in (2, 3)]
     students = [results.get(held.tags["w2s.student_run_id"]) for held in debates]
     assert students[0].run_id == first.run_id and "w2s.debates_2_run_id" not in first.tags
     assert {name for name in students[1].tags if name.startswith("w2s.debates_")} == {"w2s.debates_2_run_id"}
     assert [held.params["argues"] for held in debates] == ["lambda 0.1, kl 0.05", "lambda 0.1 round 2, kl 0.05"]
-    assert align.run(config(rounds=3)).run_id == found.run_id
-    assert align.run(config(rounds=2)).run_id == students[1].run_id and align.run(config()).run_id == first.run_id
+    assert align.run(config(iterations=3)).run_id == found.run_id
+    assert align.run(config(iterations=2)).run_id == students[1].run_id and align.run(config()).run_id == first.run_id
     assert len(runs()) == 7
     check_learned(found, debates)
     frames = build.load([found])  # with all that it hangs on
     aligned = frames.alignments.sort_values("round")
     assert set(frames.runs["run_id"]) == {run.info.run_id for run in runs()}
-    assert aligned["round"].tolist() == [1, 2, 3] and set(aligned["rounds"]) == {3} and set(aligned["setting"]) == {""}
+    assert aligned["round"].tolist() == [1, 2, 3] and set(aligned["iterations"]) == {3} and set(aligned["setting"]) == {""}
     assert aligned["run_id"].tolist() == [first.run_id, students[1].run_id, found.run_id]
     assert frames.debates["setting"].nunique() == 2
     check_by_round(found, [first, students[1], found])
@@ -227,6 +227,6 @@ def test_in_a_later_round_the_reward_model_is_asked_and_not_the_judge(monkeypatc
 
     align.run(config(keep_model="always"))
     monkeypatch.setattr(model, "make", counted)
-    found = align.run(config(rounds=2))
+    found = align.run(config(iterations=2))
     questions = results.get(found.tags["w2s.debates_2_run_id"]).metrics["debate/questions"]
     assert sum(asked) == 2 * (questions + 60 + 60)  # both orders: the debates, and the held-out ones before and after

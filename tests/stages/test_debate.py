@@ -42,7 +42,7 @@ CHESS = tasks.find("chess")
 
 
 def config(**options: Any) -> debate.Config:
-    return debate.Config(**{"questions": 30, "traces": 0, **MODELS, **SMALL, **options})
+    return debate.Config(**{"num_questions": 30, "traces": 0, **MODELS, **SMALL, **options})
 
 
 def questions(count: int) -> list[Example]:
@@ -303,12 +303,12 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
         ({"judge_options": "x=1"}, "an option of --judge-options must be one of .*, got 'x'"),
         ({"judge_options": "x"}, "--judge-options must be NAME=VALUE with commas between them, got 'x'"),
         ({"explainer": "x"}, "--explainer must be one of gradient, line, policy, random, rationale, got 'x'"),
-        ({"form": "x"}, "--form must be one of consultancy, debate, no_explanation, got 'x'"),
+        ({"protocol": "x"}, "--protocol must be one of consultancy, debate, no_explanation, got 'x'"),
         ({"split": "train"}, "--split must be one of selection, test, transfer, got 'train'"),
-        ({"pieces": 0}, "--pieces must be at least 1, got 0"),
-        ({"tokens": 0}, "--tokens must be at least 1, got 0"),
-        ({"rounds": 0}, "--rounds must be at least 1, got 0"),
-        ({"questions": 0}, "--questions must be at least 1, got 0"),
+        ({"pieces": 0}, "--evidence-spans must be at least 1, got 0"),
+        ({"tokens": 0}, "--max-new-tokens must be at least 1, got 0"),
+        ({"rounds": 0}, "--turns must be at least 1, got 0"),
+        ({"num_questions": 0}, "--num-questions must be at least 1, got 0"),
         ({"traces": -1}, "--traces must be at least 0, got -1"),
         ({"explainer": "policy", "method": "confidence"}, "--method must be baseline under --explainer policy, got confidence"),
         ({"method": "debate"}, "--method must be one of .*baseline.*, got 'debate'"),
@@ -369,11 +369,11 @@ def test_an_aligned_model_argues_with_its_policy() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
-    for own in ({"seed": 0}, {"seed": 1}, {"seed": 1, "questions": 20}):
+    for own in ({"seed": 0}, {"seed": 1}, {"seed": 1, "num_questions": 20}):
         debate.run(config(**own))
     student.run(student.Config(**MODELS, **SMALL))
     frames = build.load(build.pull(analyze.Config()))
-    assert frames.debates["setting"].tolist() == ["questions=30", "questions=30", "questions=20"]
+    assert frames.debates["setting"].tolist() == ["num_questions=30", "num_questions=30", "num_questions=20"]
     found = table.table(frames.debates)
     assert found["n"].tolist() == [2, 1]
     first = debate.run(config(seed=0)), debate.run(config(seed=1))
@@ -405,7 +405,7 @@ def test_debates_that_do_not_count_are_named_and_those_of_other_students_do(monk
     )
     first, again, third = held("first", plain), held("again", plain), held("third", other)
     stale = replace(held("stale", plain, seed="1"), tags={**first.tags, "w2s.data": "of an older package"})
-    fresh, fewer = held("fresh", plain, seed="1"), held("fewer", plain, questions="20")
+    fresh, fewer = held("fresh", plain, seed="1"), held("fewer", plain, num_questions="20")
     orphan = held("orphan", replace(plain, run_id="purged"), seed="2")
     found = {run.run_id: run for run in (plain, other, first, stale, again, third, fresh, fewer, orphan)}
     pulled = selection.AnalysisRuns(found, {})
@@ -417,11 +417,11 @@ def test_debates_that_do_not_count_are_named_and_those_of_other_students_do(monk
     assert debated["judge"].tolist() == 5 * ["model", "human"]
     settings = dict(zip(debated["run_id"], debated["setting"], strict=True))
     assert settings == {
-        "again": "questions=30",
-        "third": "argues=confidence questions=30",
-        "fresh": "questions=30",
-        "fewer": "questions=20",
-        "orphan": "argues=- questions=30",
+        "again": "num_questions=30",
+        "third": "argues=confidence num_questions=30",
+        "fresh": "num_questions=30",
+        "fewer": "num_questions=20",
+        "orphan": "argues=- num_questions=30",
     }
 
 

@@ -98,16 +98,16 @@ def test_an_analysis_shows_errors_and_reads_codes_back(tmp_path: Path) -> None:
     assert {"figures/errors.png", "tables/errors.csv"} <= set(
         first.digests
     ) and "tables/annotator_agreement.csv" not in first.digests
-    assert {row["coded"] for row in rows} == {""} and len({row["run_id"] for row in rows}) == 2
-    rows[0]["coded"], rows[1]["coded"] = rows[0]["type"], "quote_selection"
+    assert {row["annotation"] for row in rows} == {""} and len({row["run_id"] for row in rows}) == 2
+    rows[0]["annotation"], rows[1]["annotation"] = rows[0]["type"], "quote_selection"
     file = tmp_path / "coded.csv"
     pd.DataFrame(rows).to_csv(file, index=False)
-    second, again = analysed(coded=str(file))
-    assert second.run_id != first.run_id and [row["coded"] for row in again[:2]] == [rows[0]["type"], "quote_selection"]
+    second, again = analysed(error_annotations=str(file))
+    assert second.run_id != first.run_id and [row["annotation"] for row in again[:2]] == [rows[0]["type"], "quote_selection"]
     with second.artifact("tables/annotator_agreement.csv").open(newline="") as lines:
         (row,) = csv.DictReader(lines)
     assert (row["n"], row["agreement"]) == ("2", "0.5")
-    assert analyze.run(analyze.Config(coded=str(file))).run_id == second.run_id
+    assert analyze.run(analyze.Config(error_annotations=str(file))).run_id == second.run_id
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_an_analysis_shows_errors_and_reads_codes_back(tmp_path: Path) -> None:
     [
         ({"evidence": 1.0}, "--evidence must be in \\(0, 1\\), got 1.0"),
         ({"ceiling": "none"}, "--ceiling must be gold for a comparison of errors, got none"),
-        ({"report": "none"}, "--report must be test for a comparison of errors, got none"),
+        ({"eval_split": "none"}, "--eval-split must be test for a comparison of errors, got none"),
     ],
 )
 def test_wrong_input_is_one_sentence(options: dict[str, Any], said: str) -> None:
@@ -127,11 +127,23 @@ def test_wrong_input_is_one_sentence(options: dict[str, Any], said: str) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "--coded must be a CSV file that can be read, got"),
-        ("id,coded\n1,other\n", "--coded must be a CSV file with the columns run_id, id, coded, got .* without run_id"),
-        ("run_id,id,coded\nr,1,overfiting\n", "--coded, row 2 of .* must be one of .*did you mean overfitting"),
-        ("run_id,id,coded\nr,1,other\nr,1,overfitting\n", "--coded must be a CSV file with one code for each error"),
-        ("run_id,id,coded\nr,1,other\n", "--coded must name errors of the runs that are analysed, got id '1' of run 'r'"),
+        (None, "--error-annotations must be a CSV file that can be read, got"),
+        (
+            "id,annotation\n1,other\n",
+            "--error-annotations must be a CSV file with the columns run_id, id, annotation, got .* without run_id",
+        ),
+        (
+            "run_id,id,annotation\nr,1,overfiting\n",
+            "--error-annotations, row 2 of .* must be one of .*did you mean overfitting",
+        ),
+        (
+            "run_id,id,annotation\nr,1,other\nr,1,overfitting\n",
+            "--error-annotations must be a CSV file with one code for each error",
+        ),
+        (
+            "run_id,id,annotation\nr,1,other\n",
+            "--error-annotations must name errors of the runs that are analysed, got id '1' of run 'r'",
+        ),
     ],
 )
 def test_codes_that_cannot_be_read_are_one_sentence(tmp_path: Path, text: str | None, said: str) -> None:
@@ -140,5 +152,5 @@ def test_codes_that_cannot_be_read_are_one_sentence(tmp_path: Path, text: str | 
         (tmp_path / "coded.csv").write_text(text)
     before = len(runs())
     with pytest.raises(ConfigError, match=f"^{said}"):
-        analyze.run(analyze.Config(coded=str(tmp_path / "coded.csv")))
+        analyze.run(analyze.Config(error_annotations=str(tmp_path / "coded.csv")))
     assert len([run for run in runs() if run.info.status == "FINISHED"]) == before

@@ -66,7 +66,7 @@ def as_student(labels: SoftLabels, directory: Path) -> Result:
 @pytest.mark.shared
 @pytest.mark.slow
 def test_at_temperature_1_it_is_training_on_the_strong_model_s_answers(tmp_path: Path) -> None:
-    found = taught(questions="transfer")
+    found = taught(question_source="transfer")
     assert bits(found) == bits(as_student(answers(found), tmp_path))
 
 
@@ -80,7 +80,7 @@ def test_at_a_low_temperature_it_is_training_on_hard_targets() -> None:
 @pytest.mark.shared
 @pytest.mark.slow
 def test_at_a_high_temperature_it_is_training_on_uniform_targets(tmp_path: Path) -> None:
-    found = taught(questions="transfer", temperature=1e12)
+    found = taught(question_source="transfer", temperature=1e12)
     said = answers(found)
     uniform = SoftLabels(said.ids, said.groups, np.full_like(said.probabilities_NC, 0.5))
     assert bits(found) == bits(as_student(uniform, tmp_path))
@@ -90,7 +90,7 @@ def test_at_a_high_temperature_it_is_training_on_uniform_targets(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("questions", ("rest", "supervision", "transfer", "both"))
 def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_model(questions: str) -> None:
-    found, parts = taught(questions=questions), cut().parts()
+    found, parts = taught(question_source=questions), cut().parts()
     halves = ("supervision", "transfer") if questions == "both" else (questions,)
     if questions == "rest":
         rest = loading.questions(loading.resolve_and_split(config().resolved())[0], None)
@@ -175,7 +175,7 @@ def test_each_turn_is_a_run_and_its_student_learns_the_labels_of_the_weak_model_
     )
     inputs = [_inputs(run) for run in (student_1, first, student_2, second)]
     weak = results.get(student_1.tags["w2s.weak_run_id"])
-    questions = {"questions": loading.questions(loading.resolve_and_split(config().resolved())[0], None).digest}
+    questions = {"question_source": loading.questions(loading.resolve_and_split(config().resolved())[0], None).digest}
     assert inputs == [
         {"weak": weak.fingerprint},
         {"strong": student_1.fingerprint} | questions,
@@ -190,10 +190,10 @@ def _inputs(run: Result) -> dict[str, str]:
 
 
 def test_labels_say_who_has_taught_whom_and_how() -> None:
-    asked = config(temperature=0.5, questions="both")
+    asked = config(temperature=0.5, question_source="both")
     assert config().labeller({"strong": "s", "method": "baseline", "turn": "1"}) == "facilitated by s"
     said = asked.labeller({"strong": "s", "method": "confidence", "turn": "2"})
-    assert said == "facilitated by s confidence turn 2 questions=both temperature=0.5"
+    assert said == "facilitated by s confidence turn 2 question_source=both temperature=0.5"
 
 
 @pytest.mark.shared
@@ -292,11 +292,14 @@ def test_an_analysis_recomputes_every_turn_and_leaves_out_what_is_contradicted()
             "--temperature must be 1 with --targets hard, which it does not change, got 2.0",
         ),
         ({"targets": "firm"}, "--targets must be one of hard, soft, got 'firm'"),
-        ({"questions": "x"}, "--questions must be one of both, rest, supervision, transfer, got 'x'"),
+        ({"question_source": "x"}, "--question-source must be one of both, rest, supervision, transfer, got 'x'"),
         ({"start": "here"}, "--start must be one of pretrained, supervisor, got 'here'"),
         ({"iterations": 0}, "--iterations must be at least 1, got 0"),
         ({"question_rows": 0}, "--question-rows must be at least 1, got 0"),
-        ({"question_rows": 9, "questions": "both"}, "--question-rows must be left out unless --questions is rest, got 9"),
+        (
+            {"question_rows": 9, "question_source": "both"},
+            "--question-rows must be left out unless --question-source is rest, got 9",
+        ),
         ({"weak_epochs": 0}, "--weak-epochs must be at least 1, got 0"),
         ({"weak_learning_rate": -1.0}, r"--weak-learning-rate must be in \(0, 1e\+30\), got -1.0"),
         ({"iterations": 2, "chain": "chess-43k"}, "--iterations must be 1 with --chain chess-43k, got 2"),

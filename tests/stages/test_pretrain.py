@@ -22,7 +22,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> pretrain.Config:
     monkeypatch.setattr(pretrain, "VALIDATION", 40)
     monkeypatch.setattr(pretrain, "CHUNK", 60)
     monkeypatch.setattr(pretrain, "CURVE", 5)
-    return pretrain.Config(rung="chess-27k", positions=200, epochs=3, batch_size=16, learning_rate=1e-2, workers=1)
+    return pretrain.Config(model="chess-27k", num_positions=200, epochs=3, batch_size=16, learning_rate=1e-2, workers=1)
 
 
 def test_play_does_not_depend_on_the_number_of_workers(config: pretrain.Config) -> None:
@@ -41,11 +41,11 @@ def test_play_comes_with_its_mirror_image_and_never_from_the_task(config: pretra
 
 
 def test_kept_play_is_read_again(config: pretrain.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(config, play=str(tmp_path / "play.parquet"))
+    config = replace(config, text_cache=str(tmp_path / "play.parquet"))
     drawn = pretrain.read_play(config)
     monkeypatch.setattr(pretrain, "draw_play", None)
     assert pretrain.read_play(config) == drawn
-    assert len(pretrain.read_play(replace(config, positions=50))) == 2 * 90
+    assert len(pretrain.read_play(replace(config, num_positions=50))) == 2 * 90
 
 
 def test_the_loss_falls_and_the_weights_load(config: pretrain.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,8 +65,8 @@ def test_the_loss_falls_and_the_weights_load(config: pretrain.Config, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rung": "chess-1k"}, "--rung must be one of .*chess-27k"),
-        ({"positions": 0}, "--positions must be at least 1, got 0"),
+        ({"rung": "chess-1k"}, "--model must be one of .*chess-27k"),
+        ({"positions": 0}, "--num-positions must be at least 1, got 0"),
         ({"workers": 0}, "--workers must be at least 1"),
         ({"learning_rate": float("nan")}, "--learning-rate must be"),
     ],
@@ -79,6 +79,6 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
 def test_play_that_shows_a_task_position_is_refused(config: pretrain.Config, tmp_path: Path) -> None:
     planted = chess_play.mirror(chess_task.shipped()[7])
     play = [*pretrain.draw_play(5, seed=0, workers=1), (chess_play.prompt(planted), "Qd5 -")]
-    with pytest.raises(ConfigError, match=r"--play must be without positions of the task, got 1 texts"):
+    with pytest.raises(ConfigError, match=r"--text-cache must be without positions of the task, got 1 texts"):
         pretrain.refuse_task_positions(play)
     pretrain.refuse_task_positions(play[:-1])

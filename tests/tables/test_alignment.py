@@ -23,7 +23,13 @@ def frame(rounds: Sequence[Sequence[float]], **more: Any) -> pd.DataFrame:
     for seed, (before, *after) in enumerate(rounds):
         for number, accuracy in enumerate(after, start=1):
             row: dict[str, Any] = dict.fromkeys(tables.ALIGNMENTS, "") | {"seed": str(seed), "round": number}
-            row |= {"rounds": len(after), "accuracy_before": before, "accuracy_after": accuracy, "lam": "0.1", "judge": "model"}
+            row |= {
+                "iterations": len(after),
+                "accuracy_before": before,
+                "accuracy_after": accuracy,
+                "debate_weight": "0.1",
+                "judge": "model",
+            }
             row |= {"preference_before": 10 * before, "preference_after": 10 * accuracy}
             rows.append(row | dict.fromkeys(("win_rate_before", "win_rate_after", "entropy", "words"), 0.5) | more)
     return pd.DataFrame(rows)
@@ -34,7 +40,7 @@ THREE = [(0.60, 0.64, 0.66), (0.62, 0.63, 0.67), (0.64, 0.71, 0.77)]
 
 def test_each_round_is_a_row_with_its_gain_and_its_step_paired_by_seed() -> None:
     found = alignment.table(frame(THREE))
-    assert found["round"].tolist() == [1, 2] and found["rounds"].tolist() == [2, 2]
+    assert found["round"].tolist() == [1, 2] and found["iterations"].tolist() == [2, 2]
     assert found["n"].tolist() == found["n_step"].tolist() == [3, 3]
     first, second = found.to_dict("records")
     # gains .04, .01, .07: deviation .03, so that half the interval is 4.3027 * .03 / sqrt 3 = .07452
@@ -59,20 +65,24 @@ def test_a_seed_without_the_round_before_steps_from_nothing() -> None:
 
 
 def test_other_weights_are_other_rows_and_step_from_their_own() -> None:
-    found = alignment.table(pd.concat([frame(THREE), frame([(0.6, 0.5, 0.4)] * 3, lam="1")]))
-    assert sorted(zip(found["lam"], found["round"], strict=True)) == [("0.1", 1), ("0.1", 2), ("1", 1), ("1", 2)]
-    assert found.set_index(["lam", "round"])["accuracy_step"]["1", 2] == pytest.approx(-0.1)
+    found = alignment.table(pd.concat([frame(THREE), frame([(0.6, 0.5, 0.4)] * 3, debate_weight="1")]))
+    assert sorted(zip(found["debate_weight"], found["round"], strict=True)) == [("0.1", 1), ("0.1", 2), ("1", 1), ("1", 2)]
+    assert found.set_index(["debate_weight", "round"])["accuracy_step"]["1", 2] == pytest.approx(-0.1)
 
 
 def test_rounds_are_counted_by_options_and_seed_and_the_first_is_one_of_them() -> None:
-    def row(seed: int, number: int, lam: str = "0.1") -> dict[str, Any]:
-        own = dict.fromkeys(variants.IDENTITY, "-") | {"task": "t", "seed": str(seed), "method": f"{lam} round {number}"}
-        options = {"lam": lam} | ({"round": str(number)} if number > 1 else {})  # as runs log it
+    def row(seed: int, number: int, debate_weight: str = "0.1") -> dict[str, Any]:
+        own = dict.fromkeys(variants.IDENTITY, "-") | {
+            "task": "t",
+            "seed": str(seed),
+            "method": f"{debate_weight} round {number}",
+        }
+        options = {"debate_weight": debate_weight} | ({"round": str(number)} if number > 1 else {})  # as runs log it
         return {**own, "round": number, "settings": json.dumps(options), "judge": "model"}
 
-    chained = debate_frames._chained([row(0, 1), row(0, 2), row(0, 3), row(1, 1), row(0, 1, lam="1")])
-    assert [one["rounds"] for one in chained] == [3, 3, 3, 1, 1]
-    found = debate_frames.frame(chained, ["task", "round", "rounds", "setting"], {})
+    chained = debate_frames._chained([row(0, 1), row(0, 2), row(0, 3), row(1, 1), row(0, 1, debate_weight="1")])
+    assert [one["iterations"] for one in chained] == [3, 3, 3, 1, 1]
+    found = debate_frames.frame(chained, ["task", "round", "iterations", "setting"], {})
     assert found["round"].tolist() == [1, 2, 3, 1, 1] and set(found["setting"]) == {""}
 
 

@@ -20,7 +20,7 @@ def frame(rows: Sequence[tuple[float, ...]], **more: Any) -> pd.DataFrame:
     """Errors from answers in the order gold, answer, weak, ceiling, on own evidence, on the ceiling's, on random tokens."""
     names = ["gold", "answer", "weak_answer", "ceiling_answer", "on_own_evidence", "on_ceiling_evidence", "on_random"]
     found = pd.DataFrame(rows, columns=names)
-    texts = dict.fromkeys(("text", "own_evidence", "ceiling_evidence", "coded"), "")
+    texts = dict.fromkeys(("text", "own_evidence", "ceiling_evidence", "annotation"), "")
     run = {"task": "t", "weak": "w", "strong": "s", "method": "m", "variant": "", "setting": ""}
     run |= {"seed": "0", "run_id": "r", "student_run_id": "s"}
     return found.assign(id=[str(n) for n in range(len(found))], **run | texts | more)
@@ -83,7 +83,7 @@ def test_a_row_is_the_mean_over_runs_of_each_run_s_shares() -> None:
 
 def test_codes_are_compared_with_the_rules() -> None:
     found = frame([RULES[name][0] for name in list(RULES)[:6]])
-    found["coded"] = ["overfitting", "other", "evidence_extraction", "", "other", "quote_selection"]
+    found["annotation"] = ["overfitting", "other", "evidence_extraction", "", "other", "quote_selection"]
     (row,) = annotator_agreement.table(found).to_dict("records")
     assert (row["n"], row["agreement"], row["other"]) == (5, 0.8, 0.4)
     # by hand: 4 of 5 agree; by chance (1*2 + 1*1 + 1*1 + 2*1) / 25 = 0.24; (0.8 - 0.24) / 0.76

@@ -122,7 +122,7 @@ def test_a_changed_row(first: Result, changed_row: str) -> None:
 def test_an_option_of_an_input(first: Result) -> None:
     """An input's own difference is named under its name, however the input came to be another."""
     parts = json.loads(first.artifact("fingerprint.json").read_text())
-    other = supervisor.run(supervisor.Config(epochs=5, report="none", **SMALL))
+    other = supervisor.run(supervisor.Config(epochs=5, eval_split="none", **SMALL))
     changed = parts | {"inputs": {"weak": other.fingerprint}}
     assert list(differences(parts, changed)) == ["input weak: option epochs: 2 -> 5"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from w2s_mlflow import registry
-from w2s_mlflow.analysis import frames, report, selection
+from w2s_mlflow.analysis import former_names, frames, report, selection
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.pipeline.options import NONE
@@ -38,7 +38,7 @@ class Config:
     """MLflow filter string that selects runs, such as "params.task = 'chess'". Empty: all finished runs."""
     experiments: str = ""
     """Names of the experiments to analyse, separated by commas. Empty: the current experiment."""
-    coded: str | None = option(default=None, unset="none")
+    error_annotations: str | None = option(default=None, unset="none", formerly="coded")
     """CSV file of the table error_examples with its column `coded` filled in by a person; `none`: no annotations."""
 
 
@@ -74,7 +74,7 @@ def load_complete(found: Iterable[Result]) -> list[Result]:
 
 def load(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
     """Build the frames for tables and figures, with the error types that a person assigned (analysis/coded_errors.py)."""
-    return frames.frames(load_complete(found), codes)
+    return frames.frames([former_names.present(one) for one in load_complete(found)], codes)
 
 
 def record(frames: Frames, recorder: Recorder) -> None:

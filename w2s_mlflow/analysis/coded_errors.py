@@ -7,7 +7,9 @@ from pathlib import Path
 
 from w2s_mlflow.exceptions import must, unknown
 
-NEEDED = ("run_id", "id", "coded")
+FORMER = {"coded": "annotation"}
+"""Columns by their names in earlier versions."""
+NEEDED = ("run_id", "id", "annotation")
 
 
 def read(path: str) -> dict[tuple[str, str], str]:
@@ -20,19 +22,24 @@ def read(path: str) -> dict[tuple[str, str], str]:
 
     try:
         with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
-            table = csv.DictReader(file)
-            rows = list(table)
+            lines = csv.reader(file)
+            names = [FORMER.get(name, name) for name in next(lines, [])]
+            rows = [dict(zip(names, line, strict=False)) for line in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise must("coded", "a CSV file that can be read", f"{path} ({error})") from error
-    if missing := [name for name in NEEDED if name not in (table.fieldnames or ())]:
-        raise must("coded", f"a CSV file with the columns {', '.join(NEEDED)}", f"{path} without {', '.join(missing)}")
+        raise must("error_annotations", "a CSV file that can be read", f"{path} ({error})") from error
+    if missing := [name for name in NEEDED if name not in names]:
+        raise must(
+            "error_annotations", f"a CSV file with the columns {', '.join(NEEDED)}", f"{path} without {', '.join(missing)}"
+        )
     found: dict[tuple[str, str], str] = {}
     for line, row in enumerate(rows, start=2):
-        code, key = (row["coded"] or "").strip(), (row["run_id"], row["id"])
+        code, key = row.get("annotation", "").strip(), (row["run_id"], row["id"])
         if not code:
             continue
         if code not in errors.TYPES:
-            raise unknown(f"--coded, row {line} of {path},", code, errors.TYPES)
+            raise unknown(f"--error-annotations, row {line} of {path},", code, errors.TYPES)
         if found.setdefault(key, code) != code:
-            raise must("coded", "a CSV file with one code for each error", f"{found[key]} and {code} for id {row['id']}")
+            raise must(
+                "error_annotations", "a CSV file with one code for each error", f"{found[key]} and {code} for id {row['id']}"
+            )
     return found

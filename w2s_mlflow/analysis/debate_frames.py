@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-SAID = ("task", "weak", "strong", "seed", "split", "form", "explainer", "pieces", "rounds")
-ALIGNED = ("task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge")
+SAID = ("task", "weak", "strong", "seed", "split", "protocol", "explainer", "evidence_spans", "turns")
+ALIGNED = ("task", "weak", "strong", "seed", "debate_weight", "kl", "opponent", "evidence_spans", "judge")
 ROUND = ("round", "method")
 """Options that differ between the rounds of one alignment; the first round does not log `round`."""
 PLAIN = {"argues": "baseline"}
@@ -47,7 +47,7 @@ def _chained(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     chains = [_chain(row) for row in found]
     for row, chain in zip(found, chains, strict=True):
         last[chain] = max(row["round"], last.get(chain, 0))
-    return [row | {"rounds": last[chain]} for row, chain in zip(found, chains, strict=True)]
+    return [row | {"iterations": last[chain]} for row, chain in zip(found, chains, strict=True)]
 
 
 def _chain(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -74,8 +74,10 @@ def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[
     rows = _own_rows("errors", stage_tables.read_errors, pulled)
     if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
         run_id, id_ = min(unknown)
-        raise ConfigError(f"--coded must name errors of the runs that are analysed, got id {id_!r} of run {run_id!r}")
-    return [row | {"coded": codes.get((row["run_id"], row["id"]), "")} for row in rows]
+        raise ConfigError(
+            f"--error-annotations must name errors of the runs that are analysed, got id {id_!r} of run {run_id!r}"
+        )
+    return [row | {"annotation": codes.get((row["run_id"], row["id"]), "")} for row in rows]
 
 
 def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: AnalysisRuns) -> list[dict[str, Any]]:
@@ -103,7 +105,7 @@ def _taught(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     """Return one row of `facilitations`, computed from stored predictions, or None if the run is excluded."""
     beside = [result.run_id, *(result.tags.get(f"w2s.{role}_run_id", "") for role in ("weak", "strong"))]
     if "test/accuracy" not in result.metrics:
-        pulled.leave_out(result, "not reported", "it has no test report (--report none or selection)")
+        pulled.leave_out(result, "not reported", "it has no test report (--eval-split none or selection)")
         return None
     scores = [pulled.scores.get(run_id, f"run {run_id} has lost its test predictions") for run_id in beside]
     if damaged := [said for said in scores if isinstance(said, str)]:
@@ -134,7 +136,7 @@ def _leave_out_older(pulled: AnalysisRuns) -> None:
 def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     """Return one row of `outcomes`, from the run's options and stored predictions, or None if the run is excluded."""
     if "test/accuracy" not in result.metrics:
-        pulled.leave_out(result, "not reported", "it has no test report (--report none or selection)")
+        pulled.leave_out(result, "not reported", "it has no test report (--eval-split none or selection)")
         return None
     own = pulled.scores.get(result.run_id, "it has lost its test predictions")
     if isinstance(own, str):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "turn")
 """Parameters that identify a run; only a facilitated weak model has `turn`."""
-METHOD_OPTIONS = {*presets.PRIMITIVES, *options.loss_options(), "rounds", "lr_decay", "strong_each_round", "calibrate"}
+METHOD_OPTIONS = {*presets.PRIMITIVES, *options.loss_options(), "chain_rounds", "lr_decay", "strong_each_round", "calibrate"}
 METHOD_OPTIONS |= {"learning_rate", "batch_size"}
 """Options that define a method; runs that differ in any other option are not compared."""
 

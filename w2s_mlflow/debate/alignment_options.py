@@ -21,11 +21,11 @@ class Config(Training):
     """Weak model: it provides the labels, argues the opposing side, and, frozen, answers for `--judge model`."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model to align."""
-    lam: float = option(default=0.1, ge=0)
+    debate_weight: float = option(default=0.1, ge=0, formerly="lam")
     """lambda of eq. 2: weight of the debate term beside the label loss; 0: a plain student."""
     kl: float = option(default=0.05, ge=0)
     """Penalty, in units of D, per nat of KL divergence of the policy from its starting point."""
-    pieces: int = option(default=3, ge=1)
+    evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Number of evidence spans that each side shows."""
     opponent: Literal["gradient", "random"] = "gradient"
     """How the untrained weak side chooses its evidence. `gradient`: the spans that support its decision most, by gradient times
@@ -34,10 +34,10 @@ class Config(Training):
     """Judge that decides the debates: the name of a file in judges/."""
     judge_options: str = ""
     """Options of the judge, as comma-separated NAME=VALUE pairs."""
-    rounds: int = option(default=1, ge=1, result=False)
+    iterations: int = option(default=1, ge=1, result=False, formerly="rounds")
     """Number of alignment rounds, each starting from the initial weights. From round 2 on, the reward comes from a reward model
     fitted on the judge's verdicts on debates of all earlier rounds' models."""
-    questions: int | None = option(default=400, ge=1, unset="all")
+    num_questions: int | None = option(default=400, ge=1, unset="all", formerly="questions")
     """Number of test questions, from the start of the split, on which the judge compares the aligned model with the plain
     student; `all`: the whole split."""
     ceiling: Literal["gold", "none"] = option(default="gold", result=False)
@@ -52,16 +52,20 @@ class Config(Training):
         super().__post_init__()
         if len(participants.judges(self.judge, self.judge_options)) > 1:
             raise must("judge", "one judge, whom the model is to convince", self.judge)
-        if self.rounds > 1:
+        if self.iterations > 1:
             self._check_rounds()
 
     def _check_rounds(self) -> None:
         """Check the needs of later rounds: a trained policy, a gradient opponent, and a judge that can decide new debates."""
-        if not self.lam:
-            raise must("lam", f"above 0 with --rounds {self.rounds}, as without a policy there is nobody to debate", self.lam)
+        if not self.debate_weight:
+            raise must(
+                "debate_weight",
+                f"above 0 with --iterations {self.iterations}, as without a policy there is nobody to debate",
+                self.debate_weight,
+            )
         if self.opponent != GRADIENT:
-            raise must("opponent", f"{GRADIENT} with --rounds {self.rounds}", self.opponent)
+            raise must("opponent", f"{GRADIENT} with --iterations {self.iterations}", self.opponent)
         if self.judge in past_verdicts.RESOLVERS:
             others = " or ".join(past_verdicts.RESOLVERS)
-            rule = f"one who can be asked about new debates with --rounds {self.rounds}, not {others}"
+            rule = f"one who can be asked about new debates with --iterations {self.iterations}, not {others}"
             raise must("judge", rule, self.judge)

@@ -212,5 +212,5 @@ def _room(head: Head, tokens: int) -> int | None:
     limit = head.reader.limit
     if tokens < 1 or (limit is not None and limit - tokens < LEAST):
         most = "at least 1" if limit is None else f"in [1, {limit - LEAST}], what this model can say beside a question"
-        raise must("tokens", most, tokens)
+        raise must("max_new_tokens", most, tokens)
     return None if limit is None else limit - tokens

@@ -74,9 +74,9 @@ def _tip(row: Mapping[Hashable, Any], name: str) -> str:
 
 def _names(rows: pd.DataFrame) -> list[str]:
     """Return the name of each row: lambda, judge, and the other options that differ."""
-    apart = [name for name in ("opponent", "kl", "pieces") if rows[name].nunique() > 1]
+    apart = [name for name in ("opponent", "kl", "evidence_spans") if rows[name].nunique() > 1]
     found = []
     for row in rows.to_dict("records"):
-        words = [f"λ = {row['lam']}", row["judge"], *(f"{name} {row[name]}" for name in apart), row["setting"]]
+        words = [f"λ = {row['debate_weight']}", row["judge"], *(f"{name} {row[name]}" for name in apart), row["setting"]]
         found.append(", ".join(filter(None, words)))
     return found

@@ -40,6 +40,6 @@ def figure(debates: pd.DataFrame) -> Figure:
 
 
 def _label(row: Mapping[Any, Any]) -> str:
-    shown = "" if row["form"] == "no_explanation" else f", {row['pieces']} by {row['explainer']}"
-    rounds = f", {row['rounds']} rounds" if str(row["rounds"]) != "1" else ""
-    return f"{row['form']}{shown}{rounds}, {row['judge']}, n = {row['n']}"
+    shown = "" if row["protocol"] == "no_explanation" else f", {row['evidence_spans']} by {row['explainer']}"
+    turns = f", {row['turns']} turns" if str(row["turns"]) != "1" else ""
+    return f"{row['protocol']}{shown}{turns}, {row['judge']}, n = {row['n']}"

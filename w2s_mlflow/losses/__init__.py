@@ -2,8 +2,8 @@
 
 Every file has a frozen `Options` and `loss(logits_NC, labels_NC, progress, options) -> scalar`, where `logits_NC` and
 `labels_NC` (probabilities) are those of the whole optimizer batch and `progress` in [0, 1] is the fraction of training done.
-`PER_EXAMPLE` is True if the loss is a mean of independent per-row terms: each micro-batch then passes through the model only once
-(training/microbatches.py).
+`PER_EXAMPLE` is True if the loss is a mean of independent per-row terms: each micro-batch then passes through the model
+only once (training/microbatches.py).
 """
 
 from __future__ import annotations

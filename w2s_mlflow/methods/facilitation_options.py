@@ -24,7 +24,7 @@ class Config(student_options.Config):
     teacher: str = STUDENT
     """Teacher of the weak model. `student`: the student that the other options define; `ceiling`: the strong model finetuned on
     ground truth; otherwise the id or name of a finished run that kept its model."""
-    questions: Literal["rest", "supervision", "transfer", "both"] = "rest"
+    question_source: Literal["rest", "supervision", "transfer", "both"] = option(default="rest", formerly="questions")
     """Unlabelled examples that the weak model is trained on. `rest`: rows of the training part in neither half; `supervision`,
     `transfer`: that half; `both`: both halves."""
     question_rows: int | None = option(default=None, ge=1)
@@ -53,8 +53,8 @@ class Config(student_options.Config):
         """Check options that depend on each other."""
         if self.targets == "hard" and self.temperature != 1:
             raise must("temperature", "1 with --targets hard, which it does not change", self.temperature)
-        if self.question_rows is not None and self.questions != REST:
-            raise must("question_rows", f"left out unless --questions is {REST}", self.question_rows)
+        if self.question_rows is not None and self.question_source != REST:
+            raise must("question_rows", f"left out unless --question-source is {REST}", self.question_rows)
         if presets.labels_file(self.labels):
             raise must("labels", "those of a supervisor, the weak model that is taught", self.labels)
 
@@ -69,7 +69,7 @@ class Config(student_options.Config):
 
     def learner(self) -> Learner:
         """Return the options for training the weak model, with the same data, head and compute settings."""
-        own = {name: getattr(self, name) for name in ("weak", "questions", "targets", "temperature", "start")}
+        own = {name: getattr(self, name) for name in ("weak", "question_source", "targets", "temperature", "start")}
         stops = "none" if self.early_stopping == "none" else "weak"
         how = Learner(epochs=self.weak_epochs, learning_rate=self.weak_learning_rate, early_stopping=stops)
         return Learner(**vars(how) | self.shared() | own).resolved()
@@ -86,7 +86,7 @@ class Config(student_options.Config):
         return " ".join(word for word in ("facilitated by", by["strong"], method, turn, *given) if word)
 
 
-OWN = ("questions", "question_rows", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")
+OWN = ("question_source", "question_rows", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")
 
 
 @checked_dataclass
@@ -95,7 +95,7 @@ class Learner(Training):
 
     weak: str = "chess-60k"
     """Weak model."""
-    questions: str = REST
+    question_source: str = option(default=REST, formerly="questions")
     """Unlabelled examples to train on."""
     targets: str = "soft"
     """Training targets: `soft` or `hard`."""

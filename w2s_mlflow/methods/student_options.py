@@ -51,7 +51,7 @@ class Config(Training):
     chain: str | None = option(default=None, unset="method")
     """Intermediate models for bootstrapping (Algorithm 5), comma-separated, smallest first. `auto`: two models of the strong
     model's family, of sizes between weak and strong; `method`: the method's."""
-    rounds: int | None = option(default=None, ge=1)
+    chain_rounds: int | None = option(default=None, ge=1, formerly="rounds")
     """Number of bootstrapping rounds. Default: 3."""
     lr_decay: float | None = option(default=None, ge=1)
     """Learning rate decay along the chain: each model's rate is divided by lr_decay^position, counted from 0 (the strong model
@@ -92,7 +92,7 @@ class Config(Training):
 
     def _check_chain(self) -> None:
         chain = self._primitives()["chain"]
-        for name in ("rounds", "lr_decay", "strong_each_round"):
+        for name in ("chain_rounds", "lr_decay", "strong_each_round"):
             value = getattr(self, name)
             if value and not chain:
                 raise must(name, "left out without --chain", value)
@@ -125,7 +125,7 @@ class Config(Training):
             values["learning_rate"] = self.learning_rate or AFTER_READING["learning_rate"] * self.own_rate()
             values["batch_size"] = self.batch_size or AFTER_READING["batch_size"]
         if primitives["chain"]:
-            values |= {"rounds": self.rounds or ROUNDS, "lr_decay": self.lr_decay or DECAY}
+            values |= {"chain_rounds": self.chain_rounds or ROUNDS, "lr_decay": self.lr_decay or DECAY}
         if primitives["chain"] == bootstrapping.AUTO:
             values["chain"] = ",".join(bootstrapping.between(models.find(self.weak, "weak"), self.spec()))
         filled = replace(self, **values)

@@ -27,7 +27,7 @@ def model_name(value: str, option: str) -> str:
 
 
 SHARED = (
-    *("task", "seed", "train_size", "test_size", "balance", "data_dir", "head", "max_length", "report", "checkpoint_every"),
+    *("task", "seed", "train_size", "test_size", "balance", "data_dir", "head", "max_length", "eval_split", "checkpoint_every"),
     *("micro_batch", "dtype", "gradient_checkpointing", "lora", "freeze"),
 )
 """Options shared by supervisor, ceiling and student; without the pooling, which a supervisor takes from its own family."""
@@ -39,7 +39,7 @@ OF_STUDENT = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rat
 class EvalConfig:
     """Option of every stage with predictions."""
 
-    report: Literal["none", "selection", "test"] = option(default="test", result=False)
+    eval_split: Literal["none", "selection", "test"] = option(default="test", result=False, formerly="report")
     """Split to score after fitting, from stored predictions. `test`; `selection`, for searches; `none`: no scoring."""
 
 

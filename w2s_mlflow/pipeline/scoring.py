@@ -34,7 +34,7 @@ class EvalOptions(SplitOptions, Protocol):
     """Options that define a task's split and the part to score."""
 
     @property
-    def report(self) -> str: ...
+    def eval_split(self) -> str: ...
 
 
 def report(
@@ -44,7 +44,7 @@ def report(
     beside: Mapping[str, Result] | None = None,
     given: SoftLabels | None = None,
 ) -> Result:
-    """Score the stored predictions on the split of `--report`, once, and store the gold labels with them.
+    """Score the stored predictions on the split of `--eval-split`, once, and store the gold labels with them.
 
     Without ground truth of the split only agreement is reported.
 
@@ -55,15 +55,15 @@ def report(
     """
     from w2s_mlflow.tracking import followers
 
-    if config.report == "none":
+    if config.eval_split == "none":
         return found
     beside = beside or {}
     inputs = {f"w2s.{role}_run_id": other.run_id for role, other in beside.items()}
     return followers.attach_once(
         found,
-        config.report,
+        config.eval_split,
         lambda found: _scored(found, config, cut, beside, given, inputs),
-        lambda found: _reported(found, config.report, inputs),
+        lambda found: _reported(found, config.eval_split, inputs),
     )
 
 
@@ -77,33 +77,33 @@ def _scored(
 ) -> Report:
     from w2s_mlflow.tracking.recorder import Report
 
-    gold, examples = data_gold.gold_of(config), cut.parts()[config.report]
-    scored = found.predictions(config.report).aligned([example.id for example in examples])
+    gold, examples = data_gold.gold_of(config), cut.parts()[config.eval_split]
+    scored = found.predictions(config.eval_split).aligned([example.id for example in examples])
     if gold.known(examples):
-        scored = scored.with_gold(data_gold.read(gold, examples, config.report, "report"))
-    others = {role: other.predictions(config.report).aligned(scored.ids) for role, other in beside.items()}
+        scored = scored.with_gold(data_gold.read(gold, examples, config.eval_split, "report"))
+    others = {role: other.predictions(config.eval_split).aligned(scored.ids) for role, other in beside.items()}
     if given and set(scored.ids) <= set(given.ids):
         others["weak"] = Predictions(scored.ids, scored.groups, given.of(scored.ids))
-    values, status = (_facilitated if found.stage == "facilitate" else _scores)(scored, others, config.report)
+    values, status = (_facilitated if found.stage == "facilitate" else _scores)(scored, others, config.eval_split)
     tags = _against_human(config, values) | ({PGR_STATUS: status} if found.stage == "student" else {})
     if "ceiling" in beside:
-        tags[CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.report)
+        tags[CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.eval_split)
     for name, count in data_gold.reads(gold).items():
         values[name] = count + found.metrics.get(name, 0)
 
     def stage(directory: Path) -> None:
         if scored.gold_N is None:
             return
-        write_gold(directory / "gold" / f"{config.report}.parquet", scored.ids, scored.gold_N)
+        write_gold(directory / "gold" / f"{config.eval_split}.parquet", scored.ids, scored.gold_N)
         if found.stage == "supervisor":
-            _draw_confidence(scored, directory / "figures" / f"confidence_{config.report}.png")
+            _draw_confidence(scored, directory / "figures" / f"confidence_{config.eval_split}.png")
 
     return Report(stage, values, {**inputs, **tags})
 
 
 def _against_human(config: EvalOptions, values: Mapping[str, float]) -> dict[str, str]:
     """Return the tag HUMAN: `weak` below the published human accuracy, else `strong`; no tag if none is published."""
-    human, accuracy = tasks.find(config.task).human, values.get(f"{config.report}/accuracy")
+    human, accuracy = tasks.find(config.task).human, values.get(f"{config.eval_split}/accuracy")
     if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # over more options: not comparable
         return {}
     return {HUMAN: "strong" if accuracy >= human.score else "weak"}

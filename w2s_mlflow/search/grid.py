@@ -36,9 +36,8 @@ def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Map
     for seed in seeds:
         for setting in settings:
             one = job(dict(setting) | dict(sizes), seed)
-            loading.resolve_and_split(
-                one.config.resolved()
-            )  # raises for sizes that the task does not have, before any run starts
+            # Raise for sizes that the task does not have before any run starts.
+            loading.resolve_and_split(one.config.resolved())
             found.setdefault(records.canonical_json([one.stage, options.as_dict(one.config)]), one)
     return list(found.values())
 

@@ -89,7 +89,7 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
         raise unknown(f"--sweep {name}: DIRECTION", direction, DIRECTIONS)
     settings = [setting | proxy for proxy in proxies] if chosen == "proxy" else [setting]
     stage = getattr(module, "STAGE", "student")
-    if "report" not in options.sentences(registry.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
+    if "eval_split" not in options.sentences(registry.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
         raise ConfigError(f"--sweep {name}: STAGE must be a stage with predictions, got {stage!r}")
     score = str(getattr(module, "METRIC", "accuracy"))
     if score not in SCORES:
@@ -133,7 +133,7 @@ def configs(search: Search, given: Mapping[str, Any], seeds: Sequence[int], size
     kind = registry.plugin("stages", search.stage, "stage").Config
     report = "none" if search.objective == "agreement" else "selection"
     every = [dict(setting) | dict(given) | dict(sizes) for setting in search.settings]
-    return [options.parse(kind, one | {"seed": seed, "report": report}) for one in every for seed in seeds]
+    return [options.parse(kind, one | {"seed": seed, "eval_split": report}) for one in every for seed in seeds]
 
 
 def command(search: Search, given: Mapping[str, Any]) -> str:

@@ -60,7 +60,9 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     Raises:
         ConfigError: before anything is written.
     """
-    config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options), rounds=len(debates) + 1)
+    config = replace(
+        config, judge_options=participants.resolved(config.judge, config.judge_options), iterations=len(debates) + 1
+    )
     others = _AlignmentInputs(weak(config), _before(config), debates)
     config, cut = loading.resolve_and_split(config.resolved())
     roots = ["stages._alignment_round:_make", "losses.cross_entropy", "explainers.extractive", f"judges.{config.judge}"]
@@ -69,14 +71,14 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     parts = runs.parts("align", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": _judge_values(config, debates)})
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": describe(config)}
-    identity |= {"round": str(config.rounds)} if debates else {}
+    identity |= {"round": str(config.iterations)} if debates else {}
     tags = {"w2s.before_run_id": others.before.run_id}
 
     def make(recorder: Recorder) -> Head:
         return _make(config, cut, others, parts.digest(), recorder)
 
     found = runs.produce(parts, config, cut, identity, _note(config, others), make, inputs, tags)
-    return found if config.report == "none" else _reported(found, config, cut, others)
+    return found if config.eval_split == "none" else _reported(found, config, cut, others)
 
 
 def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
 
 def describe(config: Config) -> str:
     """Return a readable label of the round, such as `lambda 0.1 round 2`."""
-    return f"lambda {config.lam:g}" + (f" round {config.rounds}" if config.rounds > 1 else "")
+    return f"lambda {config.debate_weight:g}" + (f" round {config.iterations}" if config.iterations > 1 else "")
 
 
 def _note(config: Config, others: _AlignmentInputs) -> str:
@@ -97,12 +99,12 @@ def _note(config: Config, others: _AlignmentInputs) -> str:
 
     found = (
         f"`{config.spec().name}` aligned with {results.link(others.weak)} by debates before the judge `{config.judge}`, lambda "
-        f"= {config.lam:g} (Definition 5); before it is {results.link(others.before)}. The PGR interval here is over test "
-        "groups only."
+        f"= {config.debate_weight:g} (Definition 5); before it is {results.link(others.before)}. The PGR interval here is over "
+        "test groups only."
     )
     learned = ", ".join(results.link(held) for held in others.debates)
     return (
-        f"{found} Round {config.rounds}: it is rewarded by a model that learned the verdicts of {learned}."
+        f"{found} Round {config.iterations}: it is rewarded by a model that learned the verdicts of {learned}."
         if learned
         else found
     )
@@ -117,7 +119,7 @@ def _reported(found: Result, config: Config, cut: Split, others: _AlignmentInput
     if config.ceiling == "gold":
         beside["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
     found = scoring.report(found, config, cut, beside)
-    name, own = f"{config.report}/before_accuracy", f"{config.report}/accuracy"
+    name, own = f"{config.eval_split}/before_accuracy", f"{config.eval_split}/accuracy"
     if own not in before.metrics:
         return found
     return followers.attach_once(found, "before", lambda found: Report(metrics={name: before.metrics[own]}))
@@ -140,7 +142,7 @@ def _make(config: Config, cut: Split, others: _AlignmentInputs, fingerprint: str
     learned = _learned(others.debates, recorder)
     labels = runs.weak_labels(others.weak)
     training, validation = (LabelledExamples.joined(part, labels) for part in (cut.transfer, cut.transfer_validation))
-    if config.lam:
+    if config.debate_weight:
         training = replace(training, also=_arguing(config, head, training.examples, weak_head, learned))
     watched = validation if config.early_stopping == "weak" else None
     finetune.fit_head(head, config, training, watched, recorder)
@@ -148,7 +150,7 @@ def _make(config: Config, cut: Split, others: _AlignmentInputs, fingerprint: str
     recorder.predictions("validation", finetune.predictions(head, cut.transfer_validation, config))
     finetune.record_heldout(head, config, cut, recorder)
     _keep(policy, recorder)
-    asked, before = cut.test[: config.questions], finetune.load_kept_model(others.before)
+    asked, before = cut.test[: config.num_questions], finetune.load_kept_model(others.before)
     minds = {WEAK: participants.mind(weak_head, asked, config), "before": participants.mind(before, asked, config)}
     minds["after"] = participants.mind(head, asked, config, policy)
     _compare(config, asked, minds, learned, fingerprint, recorder)
@@ -180,9 +182,9 @@ def _arguing(config: Config, head: Head, asked: Sequence[Example], weak_head: He
         weak=_weak_sides(config, weak),
         judge=learned.judge if learned else _judge(config, weak),
         task=tasks.find(config.task),
-        weight=config.lam,
+        weight=config.debate_weight,
         kl=config.kl,
-        size=config.pieces,
+        size=config.evidence_spans,
         seed=config.seed,
         micro_batch=config.micro_batch,
     )
@@ -200,7 +202,7 @@ def _weak_sides(config: Config, weak: DebaterModel) -> list[Side]:
 def _debater(config: Config, name: str, chooser: str, mind: DebaterModel, random: Generator) -> Debater:
     from w2s_mlflow.explainers import extractive
 
-    return Debater(name, mind.decisions_N, extractive.explainer(chooser, mind, config.pieces, random))
+    return Debater(name, mind.decisions_N, extractive.explainer(chooser, mind, config.evidence_spans, random))
 
 
 def _judge(config: Config, weak: DebaterModel) -> Judge:

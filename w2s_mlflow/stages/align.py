@@ -4,9 +4,9 @@ The paper prints "+ D" under an argmin but calls D a reward to maximise; this st
 first term is the loss of a plain student. The second trains a policy that selects evidence from the model's hidden states, and
 the model with it, by policy gradient (debate/policy_gradient.py). With lambda = 0 the result is bit for bit the plain student.
 
-`--rounds` repeats Algorithm 1: the aligned model debates all of `transfer` with its policy, the judge decides, a reward model
-is fitted on the verdicts so far, and the strong model is aligned again from its initial weights with the reward model as the
-judge. The debates and the model of each round are separate runs (_alignment_round.py).
+`--iterations` repeats Algorithm 1: the aligned model debates all of `transfer` with its policy, the judge decides, a reward
+model is fitted on the verdicts so far, and the strong model is aligned again from its initial weights with the reward model
+as the judge. The debates and the model of each round are separate runs (_alignment_round.py).
 
 Metrics: those of a student. By step: `align/reward`, the mean D of the draws; `align/win_rate`; `align/kl` from the initial
 policy; and, to detect a collapse, `align/entropy` (1: uniform draws, 0: always the same) and `align/words` of evidence. On
@@ -41,20 +41,26 @@ __all__ = ["VERSION", "Config", "run"]
 
 def run(config: Config) -> Result:
     """Find or train the last round's model, with its inputs. Raises ConfigError before anything is written."""
-    if config.rounds == 1:
+    if config.iterations == 1:
         return _alignment_round.run(config)
     config = replace(config, keep_model="always")  # the next round's debates load it
     found, debates = [_alignment_round.run(config)], list[Any]()
-    for number in range(1, config.rounds):
-        debates.append(_debates(replace(config, rounds=number), found[-1]))
+    for number in range(1, config.iterations):
+        debates.append(_debates(replace(config, iterations=number), found[-1]))
         found.append(_alignment_round.run(config, debates))
-    return found[-1] if config.report == "none" else _by_round(found, config)
+    return found[-1] if config.eval_split == "none" else _by_round(found, config)
 
 
 def _debates(config: Config, aligned: Result) -> Result:
     """Find or run the debates of a round's aligned model with its policy on all of `transfer`, with the judge's verdicts."""
-    shared = config.shared() | {"report": "none", "split": "transfer", "questions": None, "explainer": "policy", "traces": 0}
-    own = {name: getattr(config, name) for name in (*OF_STUDENT, "pieces", "judge")}
+    shared = config.shared() | {
+        "eval_split": "none",
+        "split": "transfer",
+        "num_questions": None,
+        "explainer": "policy",
+        "traces": 0,
+    }
+    own = {name: getattr(config, name) for name in (*OF_STUDENT, "evidence_spans", "judge")}
     own["judge_options"] = participants.resolved(config.judge, config.judge_options)
     argues = f"{_alignment_round.describe(config)}, kl {config.kl:g}"
     return debate.held(debate.Config(**shared, **own), _alignment_round.weak(config), aligned, argues)
@@ -65,7 +71,7 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
     from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
-    name = f"rounds_{config.report}"
+    name = f"rounds_{config.eval_split}"
 
     def stage(directory: Path) -> None:
         import pandas as pd
@@ -78,7 +84,7 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
 
 def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:
     """Return one row for the plain student (round 0) and one per round, by the judge's verdicts on held-out questions."""
-    part, first = config.report, found[0]
+    part, first = config.eval_split, found[0]
     start = {"round": 0, "run_id": first.tags["w2s.before_run_id"]} | _round_metrics(first, "before", config.judge)
     rows = [start | {"accuracy": first.metrics.get(f"{part}/before_accuracy", math.nan)}]
     for number, own in enumerate(found, start=1):

@@ -23,7 +23,7 @@ def run(config: Config) -> Result:
     """Analyse finished runs and record the analysis as a run. Raises ConfigError if they include no student or rule."""
     from w2s_mlflow.tracking import store
 
-    codes, found = coded_errors.read(config.coded) if config.coded else {}, build.pull(config)
+    codes, found = coded_errors.read(config.error_annotations) if config.error_annotations else {}, build.pull(config)
     request = store.RunRequest(
         "analyze", build.parts(config, found, codes), config, {}, {}, "Tables, figures and a report of finished runs."
     )

@@ -3,13 +3,14 @@
 Each side decides and explains its decision, by default with spans of the question (`--explainer`). The judge sees both claims
 with their evidence, in both orders. Both models are found by their options or trained, and their weights are kept.
 
-Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups; `apart_win_rate`, the same where the
-sides disagree; `preference`, the mean D; `disagreements`, the share of questions on which the sides disagree; `position_bias`,
-the judge's mean log-odds for the side shown first; `by_position`, the share of debates whose winner depends on the order;
-`no_verdict`, the number of debates without a verdict; `cost` in tokens; `strong_words` and `weak_words` of evidence;
-`agreement/<judge>/<judge>`. If `--report` names the debated split, also against ground truth: where exactly one side is right,
-`judge_accuracy`, `judge_brier`, `judge_ece`, `strong_right` (the accuracy of a judge that always chooses the strong side) and
-`decided` (the number of these debates); and over all debates `strong_accuracy`, `weak_accuracy` and `label_accuracy`.
+Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups; `apart_win_rate`, the same where
+the sides disagree; `preference`, the mean D; `disagreements`, the share of questions on which the sides disagree;
+`position_bias`, the judge's mean log-odds for the side shown first; `by_position`, the share of debates whose winner depends
+on the order; `no_verdict`, the number of debates without a verdict; `cost` in tokens; `strong_words` and `weak_words` of
+evidence; `agreement/<judge>/<judge>`. If `--eval-split` names the debated split, also against ground truth: where exactly one
+side is right, `judge_accuracy`, `judge_brier`, `judge_ece`, `strong_right` (the accuracy of a judge that always chooses the
+strong side) and `decided` (the number of these debates); and over all debates `strong_accuracy`, `weak_accuracy` and
+`label_accuracy`.
 Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels that follow from the verdicts.
 One MLflow trace per debate.
 """
@@ -63,9 +64,9 @@ class Config(Training):
     """Method of the student: a preset of `student --method`, except debate, consultancy and no_explanation."""
     split: Literal["test", "selection", "transfer"] = "test"
     """Split to debate: `test`, `selection`, or `transfer` (with its validation slice)."""
-    questions: int | None = option(default=200, ge=1, unset="all")
+    num_questions: int | None = option(default=200, ge=1, unset="all", formerly="questions")
     """Number of questions to debate, from the start of the split. `all`: the whole split."""
-    form: Literal["debate", "consultancy", "no_explanation"] = "debate"
+    protocol: Literal["debate", "consultancy", "no_explanation"] = option(default="debate", formerly="form")
     """Which sides show evidence. `debate`: both; `consultancy`: the strong side only, and both claims are judged on its
     evidence; `no_explanation`: neither."""
     explainer: str = "gradient"
@@ -73,11 +74,11 @@ class Config(Training):
     decision; `random`; `policy`, for the strong side those that the policy of the model of `align` with these options selects,
     for the weak side those of `gradient`. By text that a causal language model generates: `rationale`; `line`, in chess the
     moves that it expects."""
-    pieces: int = option(default=3, ge=1)
+    evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Spans of evidence per side and round."""
-    tokens: int | None = option(default=None, ge=1)
+    max_new_tokens: int | None = option(default=None, ge=1, formerly="tokens")
     """Maximum number of tokens of a rationale or line, per side and round. Default: 40 for `rationale`, 4 for `line`."""
-    rounds: int = option(default=1, ge=1)
+    turns: int = option(default=1, ge=1, formerly="rounds")
     """Number of rounds; in each, both sides speak. No side repeats a span that either has shown, a rationale answers the other
     side's last one, and the judge sees everything that a side has shown."""
     judge: str = "model"
@@ -121,7 +122,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
     roots += ["explainers.generative"] if config.explainer in SAID else []
     parts = runs.parts("debate", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": judge_options})
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.form}
+    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.protocol}
     identity |= {"argues": argues} if argues else {}
 
     def make(recorder: Recorder) -> None:
@@ -135,18 +136,20 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
 
 def sides(config: Config) -> tuple[Result, Result]:
     """Find or train the two sides, supervisor and student, with their weights kept."""
-    kept: dict[str, Any] = {**config.shared(), "report": "none", "keep_model": "always", "ceiling": "none"}
+    kept: dict[str, Any] = {**config.shared(), "eval_split": "none", "keep_model": "always", "ceiling": "none"}
     own = {name: getattr(config, name) for name in OF_STUDENT}
-    weak = supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"report": "none", "keep_model": "always"}))
+    weak = supervisor.run(
+        supervisor.Config(weak=config.weak, **config.shared() | {"eval_split": "none", "keep_model": "always"})
+    )
     if config.explainer == "policy":
-        return weak, _alignment_round.run(alignment_options.Config(pieces=config.pieces, **own, **kept))
+        return weak, _alignment_round.run(alignment_options.Config(evidence_spans=config.evidence_spans, **own, **kept))
     return weak, student.run(student.Config(method=config.method, **own, **kept))
 
 
 def questions(config: Config, cut: Split) -> tuple[Example, ...]:
     """Return the questions to debate, without labels."""
     found = cut.transfer + cut.transfer_validation if config.split == "transfer" else cut.parts()[config.split]
-    return found[: config.questions]
+    return found[: config.num_questions]
 
 
 def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
@@ -159,7 +162,7 @@ def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint:
         WEAK: participants.mind(heads[WEAK], asked, config),
         STRONG: participants.mind(heads[STRONG], asked, config, policy),
     }
-    played = play.play(tasks.find(config.task), asked, *debaters(config, minds), config.rounds)
+    played = play.play(tasks.find(config.task), asked, *debaters(config, minds), config.turns)
     kept, chosen = verdicts.cache_path(fingerprint), participants.judges(config.judge, config.judge_options)
     judge = {name: participants.judge(name, own, config, minds[WEAK]) for name, own in chosen.items()}
     said = [verdicts.ask(name, judge[name], played.debates, kept) for name in judge]
@@ -175,7 +178,7 @@ def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint:
 
 def debaters(config: Config, minds: Mapping[str, DebaterModel]) -> tuple[Debater, Debater]:
     """Return both sides, the strong one first; each has its own random stream."""
-    speak = {STRONG: config.form != "no_explanation", WEAK: config.form == "debate"}
+    speak = {STRONG: config.protocol != "no_explanation", WEAK: config.protocol == "debate"}
 
     def debater(number: int, side: str) -> Debater:
         decisions_N = minds[side].decisions_N
@@ -195,7 +198,7 @@ def _speaker(config: Config, mind: DebaterModel, side: int) -> RationaleGenerato
 
     task, asked = tasks.find(config.task), mind.reading.questions
     claims = [play.claim(task, *one) for one in zip(asked, mind.decisions_N.tolist(), strict=True)]
-    tokens = config.tokens or SAID[config.explainer]
+    tokens = config.max_new_tokens or SAID[config.explainer]
     return generative.explainer(config.explainer, mind, tokens, claims, config.seed, side)
 
 
@@ -203,7 +206,7 @@ def _chooser(config: Config, side: str, mind: DebaterModel, random: Generator) -
     from w2s_mlflow.explainers import extractive
 
     chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer
-    return extractive.explainer(chooser, mind, config.pieces, random)
+    return extractive.explainer(chooser, mind, config.evidence_spans, random)
 
 
 def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
@@ -211,7 +214,7 @@ def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
     from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
-    part, gold = config.report, data_gold.gold_of(config)
+    part, gold = config.eval_split, data_gold.gold_of(config)
     if part != config.split or not gold.known(asked):
         return found
 
@@ -239,4 +242,6 @@ def _note(config: Config, inputs: Mapping[str, Result]) -> str:
         "consultancy": "the strong side alone shows evidence",
         "no_explanation": "neither shows evidence",
     }
-    return f"{strong} against {weak} on `{config.split}`, {how[config.form]}, before the judge `{config.judge}` (Algorithm 1)."
+    return (
+        f"{strong} against {weak} on `{config.split}`, {how[config.protocol]}, before the judge `{config.judge}` (Algorithm 1)."
+    )

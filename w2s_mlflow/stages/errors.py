@@ -52,7 +52,7 @@ class Config(student.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("ceiling", "gold"), ("report", "test")):
+        for name, value in (("ceiling", "gold"), ("eval_split", "test")):
             if getattr(self, name) != value:
                 raise must(name, f"{value} for a comparison of errors", getattr(self, name))
         if presets.labels_file(self.labels):

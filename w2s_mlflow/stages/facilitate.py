@@ -72,14 +72,14 @@ def run(config: Config) -> Result:
     for number in range(2, config.iterations + 1):
         teacher = student.on_labels_of(turns[-1].weak, _student(asked))
         turns.append(Turn(teacher, _facilitated(lesson, teacher, number)))
-    return turns[-1].weak if config.report == "none" else trajectory.attach(weak, turns, config.report)
+    return turns[-1].weak if config.eval_split == "none" else trajectory.attach(weak, turns, config.eval_split)
 
 
 def _questions(config: Config, cut: Split) -> Questions:
     """Return Q and the validation slice for early stopping."""
-    if config.questions == REST:
+    if config.question_source == REST:
         return loading.questions(config, config.question_rows)
-    halves = ("supervision", "transfer") if config.questions == "both" else (config.questions,)
+    halves = ("supervision", "transfer") if config.question_source == "both" else (config.question_source,)
     parts = cut.parts()
     asked, watched = (tuple(row for half in halves for row in parts[f"{half}{part}"]) for part in ("", "_validation"))
     return Questions(asked, watched, cut.digest)
@@ -127,7 +127,7 @@ def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> 
     parts = replace(parts, inputs={**parts.inputs, "questions": lesson.questions.digest})
     identity = {"weak": model_name(config.weak, "weak"), **_by(config, teacher), "turn": str(number)}
     tags = {runs.LABELS: config.labeller(identity)}
-    text = f"taught by {results.link(teacher)} on unlabelled text ({learner.questions}; eq. 1)"
+    text = f"taught by {results.link(teacher)} on unlabelled text ({learner.question_source}; eq. 1)"
 
     def make(recorder: Recorder) -> Head:
         return _make(lesson, teacher, recorder)

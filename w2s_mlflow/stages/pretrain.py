@@ -50,9 +50,9 @@ Play = list[tuple[str, str]]
 class Config:
     """Options of pretraining."""
 
-    rung: str = option(default="chess-27k", lookup=models.find)
+    model: str = option(default="chess-27k", lookup=models.find, formerly="rung")
     """Embedded model to pretrain."""
-    positions: int = option(default=300_000, ge=1)
+    num_positions: int = option(default=300_000, ge=1, formerly="positions")
     """Number of random positions to play from; the mirror image of each is trained on as well."""
     epochs: int = option(default=3, ge=1)
     """Number of passes over all positions."""
@@ -64,7 +64,7 @@ class Config:
     """Seed of the play, the initial weights and the order of batches."""
     out: str = option(default="weights", result=False)
     """Output directory; the model is written to a subdirectory with its name."""
-    play: str = option(default="", result=False)
+    text_cache: str = option(default="", result=False, formerly="play")
     """File that caches the play: read if it exists, else written. Empty: no cache."""
     workers: int = option(default=2, ge=1, result=False)
     """Number of processes that draw the play."""
@@ -74,9 +74,9 @@ class Config:
     """Steps between checkpoints, from which a killed training resumes. 0: write one only when the training is stopped."""
 
     def __post_init__(self) -> None:
-        spec = models.find(self.rung, "rung")
+        spec = models.find(self.model, "model")
         if spec.family != FAMILY:
-            raise must("rung", f"of the family {FAMILY}", self.rung)
+            raise must("model", f"of the family {FAMILY}", self.model)
 
 
 def run(config: Config) -> Result:
@@ -92,12 +92,12 @@ def run(config: Config) -> Result:
         libraries=fingerprint.libraries(),
         source=source.digests(["stages.pretrain:make", f"models.{FAMILY}"]),
     )
-    identity = {"task": FAMILY, "weak": NONE, "strong": config.rung, "method": "pretrain", "seed": str(config.seed)}
-    note = f"`{config.rung}` from random weights: next-token loss on the play at {config.positions} positions."
-    name = f"pretrain {config.rung} seed {config.seed}"
+    identity = {"task": FAMILY, "weak": NONE, "strong": config.model, "method": "pretrain", "seed": str(config.seed)}
+    note = f"`{config.model}` from random weights: next-token loss on the play at {config.num_positions} positions."
+    name = f"pretrain {config.model} seed {config.seed}"
     found = store.produce(store.RunRequest(name, parts, config, identity, {}, note), lambda recorder: make(config, recorder))
     if found.run_id:
-        shutil.copytree(found.artifact("model"), Path(config.out) / config.rung, dirs_exist_ok=True)
+        shutil.copytree(found.artifact("model"), Path(config.out) / config.model, dirs_exist_ok=True)
     return found
 
 
@@ -111,11 +111,11 @@ def make(config: Config, recorder: Recorder) -> None:
     began = time.time()
     play = read_play(config)
     refuse_task_positions(play)
-    LOG.info("play at %d positions ready in %.0f s", config.positions, time.time() - began)
+    LOG.info("play at %d positions ready in %.0f s", config.num_positions, time.time() - began)
     loop.seed_everything(config.seed)
     torch.set_num_threads(config.threads)
-    family = registry.plugin("models", FAMILY, "--rung")
-    head = language_modeling.Language(*models.load(models.find(config.rung, "rung"), pretrained=False))
+    family = registry.plugin("models", FAMILY, "--model")
+    head = language_modeling.Language(*models.load(models.find(config.model, "model"), pretrained=False))
     curve = _fit(head, play[2 * VALIDATION :], config, recorder)
     held = language_modeling.mean_loss(head, head.encode(_examples(play[: 2 * VALIDATION])))
     recorder.metrics({"validation/loss": held}, step=curve[-1][0])
@@ -160,13 +160,13 @@ def read_play(config: Config) -> Play:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = Path(config.play) if config.play else None
+    path = Path(config.text_cache) if config.text_cache else None
     if path and path.exists():
         table = pq.read_table(path)
         return list(zip(table["position"].to_pylist(), table["line"].to_pylist(), strict=True))[
-            : 2 * (VALIDATION + config.positions)
+            : 2 * (VALIDATION + config.num_positions)
         ]
-    play = draw_play(VALIDATION + config.positions, config.seed, config.workers)
+    play = draw_play(VALIDATION + config.num_positions, config.seed, config.workers)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         positions, lines = zip(*play, strict=True)
@@ -178,7 +178,7 @@ def refuse_task_positions(play: Play) -> None:
     """Raise ConfigError if a text, which may come from a file, shows a position of the shipped tasks or its mirror image."""
     found = chess.overlap(chess.shipped(), (position for position, _ in play))
     if found:
-        raise must("play", "without positions of the task", f"{found} texts that show one")
+        raise must("text_cache", "without positions of the task", f"{found} texts that show one")
 
 
 def draw_play(positions: int, seed: int, workers: int) -> Play:

@@ -94,10 +94,10 @@ def _run(config: Config, labeller: Result | None) -> Result:
     tags = {runs.GOLD: "transfer"} if config.labels in presets.GOLD or config.early_stopping == ORACLE else {}
     tags |= {CHAIN: ",".join(link.run_id for link in links)} if links else {}
     found = runs.produce(parts, config, cut, identity, _note(config, inputs, links), make, inputs, tags)
-    if config.report == "none":
+    if config.eval_split == "none":
         return found
     found = scoring.report(found, config, cut, _beside(config), given)
-    return bootstrapping.draw(found, links, _supervisor(config), config.report) if links else found
+    return bootstrapping.draw(found, links, _supervisor(config), config.eval_split) if links else found
 
 
 def _roots(config: Config) -> list[str]:
@@ -127,7 +127,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
         """Find or train the link of this model on the labels of the one before."""
         own: dict[str, Any] = {
             "chain": None,
-            "rounds": None,
+            "chain_rounds": None,
             "lr_decay": None,
             "strong_each_round": False,
             "method": AUTO,
@@ -154,7 +154,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
 
     names = bootstrapping.names(str(config.chain))
     strong = config.strong if config.strong_each_round else None
-    return bootstrapping.run_chain(names, int(config.rounds or 1), weak, fit, best, strong)
+    return bootstrapping.run_chain(names, int(config.chain_rounds or 1), weak, fit, best, strong)
 
 
 def _link(config: Config, cut: Split, position: int, decay: float, before: Result, weak: Result) -> Result:
@@ -176,7 +176,7 @@ def _link(config: Config, cut: Split, position: int, decay: float, before: Resul
 
     note = f"`{config.spec().name}` at position {position} of a chain, finetuned on the labels of {results.link(before)}."
     found = runs.produce(parts, config, cut, identity, note, make, inputs)
-    return found if config.report == "none" else scoring.report(found, config, cut, {"weak": weak})
+    return found if config.eval_split == "none" else scoring.report(found, config, cut, {"weak": weak})
 
 
 def _at_end(config: Config) -> Config:
@@ -238,8 +238,8 @@ def _debated(asked: Config) -> Result:
     """Find or run the debates on `transfer` that make the labels: a plain student of these options against the supervisor."""
     stage = registry.plugin("stages", "debate", "the stage")  # looked up by name, because that stage imports this one
     own = {name: getattr(asked, name) for name in OF_STUDENT}
-    form = presets.primitives(asked.method, {name: getattr(asked, name) for name in presets.PRIMITIVES})["labels"]
-    how = {"form": form, "split": "transfer", "questions": None, "report": "none", "traces": 0}
+    protocol = presets.primitives(asked.method, {name: getattr(asked, name) for name in presets.PRIMITIVES})["labels"]
+    how = {"protocol": protocol, "split": "transfer", "num_questions": None, "eval_split": "none", "traces": 0}
     found: Result = stage.run(stage.Config(**own, **asked.shared() | how))
     return found
 

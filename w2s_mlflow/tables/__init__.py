@@ -65,21 +65,23 @@ PROBES = (
 ERRORS = (
     *("run_id", "student_run_id", "task", "weak", "strong", "method", "variant", "setting", "seed", "id", "text", "gold"),
     *("answer", "weak_answer", "ceiling_answer", "on_own_evidence", "on_ceiling_evidence", "on_random"),
-    *("own_evidence", "ceiling_evidence", "coded"),
+    *("own_evidence", "ceiling_evidence", "annotation"),
 )
-"""`coded` is the type that a person assigned, or empty."""
+"""`annotation` is the type that a person assigned, or empty."""
 FACILITATIONS = (
     *("run_id", "task", "weak", "strong", "head", "method", "seed", "turn", "gold", "train_size", "test_size", "data"),
     *("settings", "accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"),
 )
 """Columns of `facilitations` without `variant` and `setting`; `gold` names the split whose ground truth trained the teacher."""
 DEBATES = (
-    *("run_id", "task", "weak", "strong", "seed", "split", "form", "explainer", "pieces", "rounds", "judge", "setting"),
+    *("run_id", "task", "weak", "strong", "seed", "split", "protocol"),
+    *("explainer", "evidence_spans", "turns", "judge", "setting"),
     *("questions", "no_verdict", "disagreements", "win_rate", "apart_win_rate", "cost", "position_bias"),
     *("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy"),
 )
 ALIGNMENTS = (
-    *("run_id", "task", "weak", "strong", "seed", "lam", "kl", "opponent", "pieces", "judge", "setting", "round", "rounds"),
+    *("run_id", "task", "weak", "strong", "seed", "debate_weight", "kl"),
+    *("opponent", "evidence_spans", "judge", "setting", "round", "iterations"),
     *("accuracy_before", "accuracy_after", "preference_before", "preference_after", "win_rate_before", "win_rate_after"),
     *("entropy", "words"),
 )

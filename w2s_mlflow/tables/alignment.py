@@ -7,19 +7,19 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Aligned models beside plain students on held-out questions, by round of `align --rounds` (`rounds`: the most that a seed "
-    "has), means over n seeds: test accuracy, its gain over the plain student with a 95% t interval over seeds and the paired "
-    "p, and its step from the round before with an interval likewise, over the n_step seeds that have both (round 1 steps from "
-    "the plain student); the mean D (log-odds for the strong side, by the judge itself) with its gain and its step; the win "
-    "rate; and the guards against a collapse at the end of the training: entropy (1: anything may be shown, 0: always the "
-    "same) and words of evidence."
+    "Aligned models beside plain students on held-out questions, by round of `align --iterations` (`iterations`: the most "
+    "that a seed has), means over n seeds: test accuracy, its gain over the plain student with a 95% t interval over seeds "
+    "and the paired p, and its step from the round before with an interval likewise, over the n_step seeds that have both "
+    "(round 1 steps from the plain student); the mean D (log-odds for the strong side, by the judge itself) with its gain "
+    "and its step; the win rate; and the guards against a collapse at the end of the training: entropy (1: anything may be "
+    "shown, 0: always the same) and words of evidence."
 )
 FRAMES = ("alignments",)
-KEYS = ["task", "weak", "strong", "judge", "opponent", "lam", "kl", "pieces", "setting"]
+KEYS = ["task", "weak", "strong", "judge", "opponent", "debate_weight", "kl", "evidence_spans", "setting"]
 """Columns that rows of different seeds and rounds share."""
 COMPARED = ("accuracy", "preference")
 PARTS = ("before", "after", "gain", "gain_low", "gain_high", "p", "step", "step_low", "step_high")
-COLUMNS = [*KEYS, "round", "rounds", "n", "n_step"]
+COLUMNS = [*KEYS, "round", "iterations", "n", "n_step"]
 COLUMNS += [f"{name}_{part}" for name in COMPARED for part in PARTS]
 COLUMNS += ["win_rate_before", "win_rate_after", "entropy", "words"]
 
@@ -29,7 +29,7 @@ def table(alignments: pd.DataFrame) -> pd.DataFrame:
     rows = []
     keys = [*KEYS, "round"]
     for key, found in _stepped(alignments).sort_values("round", kind="stable").groupby(keys, sort=False):
-        row = dict(zip(keys, key, strict=True)) | {"rounds": int(found["rounds"].max()), "n": len(found)}
+        row = dict(zip(keys, key, strict=True)) | {"iterations": int(found["iterations"].max()), "n": len(found)}
         row["n_step"] = int(found["preference_last"].notna().sum())
         for name in COMPARED:
             row |= _compared(found, name)

@@ -7,8 +7,8 @@ import pandas as pd
 from w2s_mlflow.tables import errors as by_rule
 
 CAPTION = (
-    "Errors coded by a person (`analyze --coded FILE`), n of them over all seeds: the share of each type as it was coded, how "
-    "often the rules say the same, and Cohen's kappa."
+    "Errors coded by a person (`analyze --error-annotations FILE`), n of them over all seeds: the share of each type as it was "
+    "coded, how often the rules say the same, and Cohen's kappa."
 )
 FRAMES = ("errors",)
 COLUMNS = [*by_rule.KEYS, "n", *by_rule.TYPES, "agreement", "kappa"]
@@ -18,10 +18,10 @@ def table(errors: pd.DataFrame) -> pd.DataFrame:
     """Return one row per models, method and options with errors that a person coded."""
     from sklearn.metrics import cohen_kappa_score
 
-    coded = errors[errors["coded"] != ""]
+    coded = errors[errors["annotation"] != ""]
     rows = []
     for key, found in coded.groupby(by_rule.KEYS, sort=False):
-        said, ruled = found["coded"], by_rule.types(found)
+        said, ruled = found["annotation"], by_rule.types(found)
         row = dict(zip(by_rule.KEYS, key, strict=True)) | {"n": len(found), "agreement": float((said == ruled).mean())}
         several = said.nunique() > 1 or ruled.nunique() > 1  # kappa is undefined for a single type
         row |= {"kappa": float(cohen_kappa_score(said, ruled)) if several else float("nan")}

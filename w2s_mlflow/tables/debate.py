@@ -14,7 +14,7 @@ CAPTION = (
     "questions, the accuracy of both sides and of the labels that the verdicts make."
 )
 FRAMES = ("debates",)
-KEYS = ["task", "weak", "strong", "split", "form", "explainer", "pieces", "rounds", "judge", "setting"]
+KEYS = ["task", "weak", "strong", "split", "protocol", "explainer", "evidence_spans", "turns", "judge", "setting"]
 BOUNDED = ("win_rate", "apart_win_rate", "judge_accuracy")
 MEANS = (
     *("disagreements", "position_bias", "no_verdict", "cost", "strong_right", "judge_ece"),

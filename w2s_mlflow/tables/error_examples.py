@@ -10,7 +10,7 @@ from w2s_mlflow.tables import errors as by_rule
 
 CAPTION = (
     "Errors of each run to be read, at most 50, a sample by the hash of the id whatever their type. Fill the column `coded` "
-    f"with one of {', '.join(by_rule.TYPES)} and hand the CSV to `analyze --coded FILE`."
+    f"with one of {', '.join(by_rule.TYPES)} and hand the CSV to `analyze --error-annotations FILE`."
 )
 FRAMES = ("errors",)
 SIZE = 50
@@ -28,7 +28,7 @@ COLUMNS = [
     "weak_answer",
     "ceiling_answer",
 ]
-COLUMNS += ["own_evidence", "ceiling_evidence", "type", "coded"]
+COLUMNS += ["own_evidence", "ceiling_evidence", "type", "annotation"]
 
 
 def table(errors: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,7 @@ Game = tuple[str, list[chess.Move]]
 
 
 def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
-    """Yield the games of Kaggle's Lichess table (columns `id`, `moves` in SAN); a LeftOut for one with an illegal move."""
+    """Yield the games of Kaggle's Lichess table (columns `id`, `moves` in SAN); a SkippedRow for one with an illegal move."""
     for row in rows:
         board = chess.Board()
         try:
@@ -40,7 +40,7 @@ def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
 
 
 def cut(games: Iterable[Game | SkippedRow], best: Best, *, by_engine: bool) -> Iterator[Source | SkippedRow]:
-    """Yield one puzzle per game in Lichess's columns, with the moves that led there in `Game`; a LeftOut if there is none."""
+    """Yield one puzzle per game in Lichess's columns, with the moves that led there in `Game`, or a SkippedRow."""
     for game in games:
         yield game if isinstance(game, SkippedRow) else _puzzle(*game, best, _drawn(*game) if by_engine else _last(*game))
 

@@ -20,7 +20,7 @@ RACE_PAPER = "Lai et al. 2017, RACE, arXiv:1704.04683, Table 5"
 
 
 def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> ParsedRow:
-    """Return the context with the option drawn by the id. Raises SkippedRow if the right option is also among the wrong ones."""
+    """Return the context with the option drawn by the id. Raises SkippedRow if the right option is also a wrong one."""
     if not 0 <= right < len(options):
         raise SkippedRow("has no legal label")
     wrong = sorted(option for number, option in enumerate(options) if number != right)
