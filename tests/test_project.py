@@ -14,6 +14,9 @@ import yaml
 from w2s_mlflow import exceptions, registry
 
 ROOT = Path(__file__).parents[1]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "LOG.md"]
+GENERATED = "reference/api/"
+"""Pages that the site's hook makes."""
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 ENTRY_POINTS: dict[str, Any] = PROJECT["entry_points"]
 
@@ -70,3 +73,16 @@ def test_the_readme_has_exactly_two_commands() -> None:
     assert len(commands) == 2
     assert "mlflow run ." in commands[0] and "pytest" in commands[1]
     assert all("-c constraints.txt" in command for command in commands)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_links_between_pages_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s#]+)", page.read_text())
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert [target for target in missing if not target.startswith(GENERATED)] == []
+
+
+def test_every_page_stands_in_the_index_of_the_documentation() -> None:
+    index = ROOT / "docs" / "index.md"
+    named = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)\s#]+)", index.read_text())}
+    assert {page.resolve() for page in PAGES if page != index} <= named

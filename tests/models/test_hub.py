@@ -555,7 +555,7 @@ def test_tiers_and_rates_follow_from_the_size() -> None:
 
 
 def test_the_table_in_the_documentation_is_that_of_the_code() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "models.md").read_text(encoding="utf-8")
     written = [line.strip("| \n").split(" | ") for line in text.splitlines() if line.count("|") == 8][2:]
     assert written == [
         [

@@ -1,0 +1,119 @@
+"""The examples of CONTRIBUTING.md are complete plug-ins: each is laid over the package and used."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+import torch
+
+from tests import test_plugins
+from w2s_mlflow import config, judges, registry, tasks
+from w2s_mlflow.data import splits
+from w2s_mlflow.records import Debate, Example, Explanation, Side
+
+TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+BLOCK = re.compile(r'^```python title="w2s_mlflow/(\w+)/(\w+)\.py"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+EXAMPLES = {folder: (name, source) for folder, name, source in BLOCK.findall(TEXT)}
+CACHES = (registry.plugins, config.loss_options, tasks.prefixes, tasks._named)
+LONGEST = 40
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModuleType]]:
+    """The examples by folder, each loaded as a plug-in from a directory that extends the path of its folder."""
+    root = tmp_path_factory.mktemp("overlay")
+    with pytest.MonkeyPatch.context() as patch:
+        for folder, (name, source) in EXAMPLES.items():
+            (root / folder).mkdir()
+            (root / folder / f"{name}.py").write_text(source)
+            package = importlib.import_module(f"w2s_mlflow.{folder}")
+            patch.setattr(package, "__path__", [*package.__path__, str(root / folder)])
+        _forget()
+        yield {folder: registry.plugin(folder, name, folder) for folder, (name, _) in EXAMPLES.items()}
+    for folder, (name, _) in EXAMPLES.items():
+        sys.modules.pop(f"w2s_mlflow.{folder}.{name}", None)
+        vars(sys.modules[f"w2s_mlflow.{folder}"]).pop(name, None)
+    _forget()
+
+
+def _forget() -> None:
+    importlib.invalidate_caches()
+    for cache in CACHES:
+        cache.cache_clear()
+
+
+def test_there_is_an_example_of_each_kind() -> None:
+    assert set(EXAMPLES) == {"losses", "tasks", "tables", "judges"}
+    assert len(BLOCK.findall(TEXT)) == len(EXAMPLES) == TEXT.count("```python")
+
+
+@pytest.mark.parametrize("folder", EXAMPLES)
+def test_an_example_is_short_and_new(folder: str) -> None:
+    name, source = EXAMPLES[folder]
+    assert len(source.splitlines()) < LONGEST
+    assert not (test_plugins.PACKAGE / folder / f"{name}.py").exists()
+
+
+@pytest.mark.parametrize("folder", EXAMPLES)
+def test_an_example_keeps_the_contract_of_its_folder(plugins: dict[str, ModuleType], folder: str) -> None:
+    test_plugins.SUITES[folder](plugins[folder])
+
+
+def test_the_loss_declares_what_the_others_declare(plugins: dict[str, ModuleType]) -> None:
+    other = registry.plugin("losses", "product", "--loss")
+    declared = {name for name in vars(other) if name.isupper() and name != "TYPE_CHECKING"}
+    assert declared <= set(vars(plugins["losses"]))
+
+
+def test_the_loss_by_hand(plugins: dict[str, ModuleType]) -> None:
+    plugin = plugins["losses"]
+    logits_NC = torch.tensor([[0.8, 0.2], [0.3, 0.7]], dtype=torch.float64).log()
+    labels_NC = torch.tensor([[1.0, 0.0], [0.5, 0.5]], dtype=torch.float64)
+    found = plugin.loss(logits_NC, labels_NC, 0.0, plugin.Options(gce_power=1.0))
+    assert found.item() == pytest.approx(((1 - 0.8) + 0.5 * (0.7 + 0.3)) / 2)
+    small = plugin.loss(logits_NC, labels_NC, 0.0, plugin.Options(gce_power=1e-6))
+    assert small.item() == pytest.approx(-(labels_NC * logits_NC).sum(dim=-1).mean().item(), abs=1e-4)
+    assert "gce_power" in config.loss_options()
+
+
+def test_the_task_loads_and_splits(plugins: dict[str, ModuleType], tmp_path: Path) -> None:
+    task = tasks.find("rotten_tomatoes")
+    mirror = tmp_path / plugins["tasks"].TABLE.path / "default"
+    mirror.mkdir(parents=True)
+    for part, rows in {"train": 80, "test": 40}.items():
+        texts = [f"{part} film {number}" for number in range(rows)] + ["word"]
+        labels = [number % 2 for number in range(len(texts))]
+        pd.DataFrame({"text": texts, "label": labels}).to_parquet(mirror / f"{part}.parquet")
+    found = task.load(tmp_path)
+    assert (len(found.train), len(found.heldout), found.left_out) == (80, 40, {"has one word": 2})
+    split = splits.cut(splits.pool(task.key, found), seed=0, train_size=60, test_size=20)
+    sizes = {part: len(examples) for part, examples in split.parts().items()}
+    assert sum(size for part, size in sizes.items() if part not in ("selection", "test")) == 60
+    assert 0 < sizes["test"] <= 20 and sizes["supervision"] == sizes["transfer"]
+
+
+def test_the_table_by_hand(plugins: dict[str, ModuleType]) -> None:
+    plugin = plugins["tables"]
+    key = dict.fromkeys(plugin.KEYS, "x")
+    outcomes = pd.DataFrame([key | {"accuracy": 0.5}, key | {"accuracy": 0.7}, key | {"task": "alone", "accuracy": 0.9}])
+    (row,) = plugin.table(outcomes).to_dict("records")
+    assert (row["n"], row["lowest"], row["highest"]) == (2, 0.5, 0.7)
+    assert row["deviation"] == pytest.approx(0.02**0.5)
+
+
+def test_the_judge_decides_two_debates(plugins: dict[str, ModuleType]) -> None:
+    question = Example("q", "q", ("Ka1 Qb2 >",), ("Qc3", "Kb1"))
+    sides = [Side(name, 0, "Qc3", Explanation(text)) for name, text in (("strong", "one two three"), ("weak", "one"))]
+    debate = Debate(question, *sides)
+    judge = plugins["judges"].make(plugins["judges"].Options(per_word=0.5), None)
+    first, second = judge([debate, debate.swapped()])
+    assert (first.log_odds, second.log_odds) == (1.0, -1.0)
+    assert (first.order, second.order) == ("strong,weak", "weak,strong")
+    assert judges.preference(first, second) == 1.0 and judges.bias(first, second) == 0.0
