@@ -36,11 +36,14 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Modu
             package = importlib.import_module(f"w2s_mlflow.{folder}")
             patch.setattr(package, "__path__", [*package.__path__, str(root / folder)])
         _forget()
-        yield {folder: registry.plugin(folder, name, folder) for folder, (name, _) in EXAMPLES.items()}
-    for folder, (name, _) in EXAMPLES.items():
-        sys.modules.pop(f"w2s_mlflow.{folder}.{name}", None)
-        vars(sys.modules[f"w2s_mlflow.{folder}"]).pop(name, None)
-    _forget()
+        try:
+            yield {folder: registry.plugin(folder, name, folder) for folder, (name, _) in EXAMPLES.items()}
+        finally:  # other tests must not find them, whatever came of them
+            patch.undo()
+            for folder, (name, _) in EXAMPLES.items():
+                sys.modules.pop(f"w2s_mlflow.{folder}.{name}", None)
+                vars(sys.modules[f"w2s_mlflow.{folder}"]).pop(name, None)
+            _forget()
 
 
 def _forget() -> None:
@@ -93,7 +96,7 @@ def test_the_task_loads_and_splits(plugins: dict[str, ModuleType], tmp_path: Pat
         pd.DataFrame({"text": texts, "label": labels}).to_parquet(mirror / f"{part}.parquet")
     found = task.load(tmp_path)
     assert (len(found.train), len(found.heldout), found.left_out) == (80, 40, {"has one word": 2})
-    split = splits.cut(splits.pool(task.key, found), seed=0, train_size=60, test_size=20)
+    split = splits.split_task(splits.pool(task.key, found), seed=0, train_size=60, test_size=20)
     sizes = {part: len(examples) for part, examples in split.parts().items()}
     assert sum(size for part, size in sizes.items() if part not in ("selection", "test")) == 60
     assert 0 < sizes["test"] <= 20 and sizes["supervision"] == sizes["transfer"]

@@ -7,7 +7,8 @@ again, from the same initial weights; the student and the weak model of each ite
 
 By default Q is the rows of the training part that are in neither half. The strong model was trained on the weak labels of
 `transfer`, and M'_W must label `transfer` without having been trained on it, as the supervisor does; the supervisor was trained
-on the ground truth of `supervision`, which no teacher can improve. `--questions` can still select them. (docs/explanation/facilitation.md)
+on the ground truth of `supervision`, which no teacher can improve. `--question-source` can still select them
+(docs/explanation/facilitation.md).
 
 Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy`, `test/auroc`,
 `test/brier`, `test/ece` of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
