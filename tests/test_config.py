@@ -360,6 +360,8 @@ NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you me
         ("student", {"early_stopping": "gold"}, r"^--early-stopping must be one of .*weak.*, got 'gold'"),
         ("student", {"method": "confidense"}, rf"^--method {NEAR_CONFIDENCE}"),
         ("student", {"loss": "confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
+        ("student", {"method": "loss:confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
+        ("student", {"method": "none+loss:product"}, r"^--method must be one of .*loss:NAME"),
         ("student", {"labels": "gold"}, r"^--labels must be weak, hard, .*, nothing, or a parquet file .*, got gold"),
         ("student", {"weights": "pretraind"}, r"^--weights must be one of method, pretrained, random, got 'pretraind'"),
         ("student", {"method": "confidence", "loss_options": {"alpha": 2.0}}, r"^--alpha must be in \[0, 1\], got 2.0$"),
@@ -409,7 +411,11 @@ def test_alpha_of_a_student_goes_to_the_options_of_its_loss() -> None:
         ({"loss": "confidence"}, "confidence"),
         ({"labels": "nothing"}, "untuned"),
         ({"weights": "random"}, "random_weights"),
-        ({"loss": "confidence", "weights": "random"}, "custom"),
+        ({"loss": "confidence", "weights": "random"}, "random_weights+loss:confidence"),
+        ({"loss": "product"}, "loss:product"),
+        ({"method": "loss:product"}, "loss:product"),
+        ({"method": "full+loss:entropy"}, "full+loss:entropy"),
+        ({"weights": "random", "labels": "hard"}, "custom"),
     ],
 )
 def test_primitives_on_the_command_line_make_a_method(values: dict[str, str], method: str) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.methods import bootstrapping
 
-AUTO, CUSTOM = "auto", "custom"
+AUTO, CUSTOM, PLAIN = "auto", "custom", "baseline"
+LOSS = "loss:"
+"""Prefix of a method that is a preset with another loss, before the name of the loss."""
 PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "chain": None, "generative_epochs": 0}
 PRIMITIVES |= {"labels": "weak", "weights": "pretrained"}
 FULL = {"loss": "confidence", "chain": bootstrapping.AUTO, "generative_epochs": 1}
@@ -60,7 +62,7 @@ HOW = {
 
 def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the primitives of a method, overridden by `given`. Raises ConfigError for a value that contradicts the method."""
-    preset = METHODS.get(method)
+    preset = preset_of(method)
     found = PRIMITIVES | (preset or {})
     for name, value in found.items():
         if given[name] is None:
@@ -71,12 +73,28 @@ def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def preset_of(method: str) -> dict[str, Any] | None:
+    """Return the primitives that a method fixes: of a preset, `loss:NAME`, or `PRESET+loss:NAME`; None for any other name."""
+    if LOSS not in method:
+        return METHODS.get(method)
+    preset, _, loss = method.partition(LOSS)
+    if not preset:
+        return {"loss": loss}
+    base = METHODS.get(preset.removesuffix("+"))
+    return base | {"loss": loss} if base is not None and preset.endswith("+") else None
+
+
 def name_of(chosen: Mapping[str, Any]) -> str:
-    """Return the name of the method with these primitives, `custom` if there is none."""
+    """Return the name of the method with these primitives: a preset, or a preset with another loss; else `custom`."""
     kinds = {name: _kind(name, value) for name, value in chosen.items()}
-    presets = {name: PRIMITIVES | preset for name, preset in METHODS.items()}
-    names = (name for name, preset in presets.items() if kinds == {key: _kind(key, preset[key]) for key in preset})
-    return next(names, CUSTOM)
+    presets = {name: {key: _kind(key, value) for key, value in (PRIMITIVES | own).items()} for name, own in METHODS.items()}
+    if exact := [name for name, preset in presets.items() if preset == kinds]:
+        return exact[0]
+    other_loss = [name for name, preset in presets.items() if preset | {"loss": kinds["loss"]} == kinds]
+    if not other_loss:
+        return CUSTOM
+    loss = f"{LOSS}{chosen['loss']}"
+    return loss if other_loss[0] == PLAIN else f"{other_loss[0]}+{loss}"
 
 
 def labels_file(labels: str | None) -> str | None:

@@ -12,7 +12,7 @@ from w2s_mlflow import exceptions, losses, models, registry
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.methods import bootstrapping, presets
-from w2s_mlflow.methods.presets import AUTO, CUSTOM, METHODS, labels_file
+from w2s_mlflow.methods.presets import AUTO, CUSTOM, LOSS, METHODS, labels_file, preset_of
 from w2s_mlflow.pipeline.options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
@@ -31,9 +31,10 @@ class Config(Training):
     """Strong model, trained as the student."""
     method: str = AUTO
     """Preset of the options below: `baseline`, `confidence`, `bootstrap`, `generative`, `full` (the last three together) or
-    `full-without-X` (X is one of the three); controls: `untuned`, `random_weights`, `hard_labels`, `random_labels`, `oracle`;
-    labels decided by a judge: `debate`, `consultancy`, `no_explanation`. `auto`: no preset; the method is named after --loss,
-    --chain, --generative-epochs, --labels and --weights."""
+    `full-without-X` (X is one of the three); `loss:NAME` and `PRESET+loss:NAME`: the plain method or a preset with
+    another loss; controls: `untuned`, `random_weights`, `hard_labels`, `random_labels`, `oracle`; labels decided by a
+    judge: `debate`, `consultancy`, `no_explanation`. `auto`: no preset; the method is named after --loss, --chain,
+    --generative-epochs, --labels and --weights."""
     loss: str | None = option(default=None, unset="method")
     """Training loss: the name of a file in losses/; `method`: the method's loss."""
     loss_options: Mapping[str, Any] = option(default=None, loss_options=True)
@@ -75,8 +76,8 @@ class Config(Training):
         super().__post_init__()
         if labels_file(self.labels) is None:
             models.find(self.weak, "weak")
-        if self.method not in (*METHODS, AUTO, CUSTOM):
-            raise unknown("--method", self.method, (*METHODS, AUTO))
+        if self.method not in (AUTO, CUSTOM) and preset_of(self.method) is None:
+            raise unknown("--method", self.method, (*METHODS, AUTO, f"{LOSS}NAME", f"PRESET+{LOSS}NAME"))
         if self._primitives()["generative_epochs"] and self._primitives()["weights"] == "random":
             raise must("generative_epochs", "0 with --weights random", self._primitives()["generative_epochs"])
         self._check_labels()

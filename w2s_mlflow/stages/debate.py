@@ -92,7 +92,7 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in presets.METHODS or presets.METHODS[self.method].get("labels") in presets.DEBATES:
+        if (preset := presets.preset_of(self.method)) is None or preset.get("labels") in presets.DEBATES:
             legal = [name for name in presets.METHODS if name not in presets.DEBATES]
             raise unknown("--method", self.method, legal)
         if self.explainer not in (*CHOOSERS, *SAID):
