@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-REUSE = "exact: a finished run with the same fingerprint is the result; never: nothing that was there before this command is."
-ROWS = "Write the rows of a cut without their labels, for people or an API model to label (`student --labels FILE`)."
+REUSE = "exact: reuse finished runs with the same fingerprint; never: reuse no run from before this command."
+ROWS = "Write the rows of a split without their labels, for people or an API model to label (`student --labels FILE`)."
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that we report unknown options ourselves
 
 

@@ -18,7 +18,7 @@ from w2s_mlflow.exceptions import ConfigError, unknown
 
 SWITCHES = {
     "json": commands.JSON,
-    "plan": "Say what would be reused and what trained, and how long that would take; start nothing.",
+    "plan": "Print what would be reused and trained, and the estimated time; start nothing.",
 }
 
 

@@ -19,7 +19,7 @@ Job = Callable[[], None]
 
 
 def why(
-    run: str = typer.Argument(metavar="RUN", help="A run's id or its name; of several of one name the newest."),
+    run: str = typer.Argument(metavar="RUN", help="Id or name of a run; if several have the name, the newest."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
     """Show the parts in which RUN differs from its nearest match, the finished run of its stage that shares most parts."""
@@ -27,10 +27,8 @@ def why(
 
 
 def tasks(
-    check: bool = typer.Option(False, "--check", help="Load each task that is found here, and say what it holds."),
-    data_dir: str = typer.Option(
-        "", "--data-dir", help="A mirror of public data sets; without one W2S_DATA_DIR, then the hub."
-    ),
+    check: bool = typer.Option(False, "--check", help="Load each task that is found, and report its rows, groups and sizes."),
+    data_dir: str = typer.Option("", "--data-dir", help="Mirror of public data sets. Default: W2S_DATA_DIR, else the hub."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
     """List the tasks; with --check, load each and describe the data found."""
@@ -43,8 +41,10 @@ def models(json: bool = typer.Option(False, "--json", help=JSON)) -> Job:
 
 
 def runs(
-    filter: str = typer.Option("", "--filter", help="One of MLflow's filter strings; nothing takes every finished run."),
-    experiments: str = typer.Option("", "--experiments", help="Experiments by name, with commas; nothing: the one in use."),
+    filter: str = typer.Option("", "--filter", help="MLflow filter string. Empty: all finished runs."),
+    experiments: str = typer.Option(
+        "", "--experiments", help="Names of experiments, separated by commas. Empty: the one in use."
+    ),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
     """List finished students and rules, averaged over seeds (mean, interval, n), the best accuracy of each task first."""
@@ -52,8 +52,8 @@ def runs(
 
 
 def compare(
-    first: str = typer.Argument(metavar="RUN", help="A run's id or its name; of several of one name the newest."),
-    second: str = typer.Argument(metavar="RUN", help="Another, scored on the same test rows."),
+    first: str = typer.Argument(metavar="RUN", help="Id or name of a run; if several have the name, the newest."),
+    second: str = typer.Argument(metavar="RUN", help="Another run, scored on the same test rows."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
     """Compare two runs on the same test rows: accuracy difference, its interval over groups, and rows only one gets right."""
@@ -61,11 +61,13 @@ def compare(
 
 
 def judge(
-    run: str = typer.Argument(metavar="RUN", help="A run of debates, by its id or its name."),
-    name: str = typer.Option("", "--name", help="Who judges; nothing: the user of this machine."),
-    blind: bool = typer.Option(False, "--blind", help="Call the sides A and B, so that nobody knows which is the strong one."),
+    run: str = typer.Argument(metavar="RUN", help="Id or name of a run of debates."),
+    name: str = typer.Option("", "--name", help="Name of the judge. Empty: the user of this machine."),
+    blind: bool = typer.Option(
+        False, "--blind", help="Call the sides A and B, so that the judge does not know which is the strong model."
+    ),
     review: bool = typer.Option(
-        False, "--review", help="Ask nothing here: put the debates into a review queue of the MLflow UI."
+        False, "--review", help="Put the debates into a review queue of the MLflow UI instead of asking here."
     ),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
