@@ -42,9 +42,7 @@ def models(json: bool = typer.Option(False, "--json", help=JSON)) -> Job:
 
 def runs(
     filter: str = typer.Option("", "--filter", help="MLflow filter string. Empty: all finished runs."),
-    experiments: str = typer.Option(
-        "", "--experiments", help="Names of experiments, separated by commas. Empty: the one in use."
-    ),
+    experiments: str = typer.Option("", "--experiments", help="Comma-separated names of experiments. Empty: the current one."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
     """List finished students and rules, averaged over seeds (mean, interval, n), the best accuracy of each task first."""
@@ -63,9 +61,7 @@ def compare(
 def judge(
     run: str = typer.Argument(metavar="RUN", help="Id or name of a run of debates."),
     name: str = typer.Option("", "--name", help="Name of the judge. Empty: the user of this machine."),
-    blind: bool = typer.Option(
-        False, "--blind", help="Call the sides A and B, so that the judge does not know which is the strong model."
-    ),
+    blind: bool = typer.Option(False, "--blind", help="Call the sides A and B, to hide which is the strong model."),
     review: bool = typer.Option(
         False, "--review", help="Put the debates into a review queue of the MLflow UI instead of asking here."
     ),

@@ -7,7 +7,7 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Debates by what is shown (form), how it is chosen, and who judges; means over n seeds with 95% t intervals. `win_rate` "
+    "Debates by protocol, explainer and judge; means over n seeds with 95% t intervals. `win_rate` "
     "of the strong side, of all debates and of those in which the sides disagree (apart); `position_bias`: the mean log-odds "
     "given to the side that is shown first. Against ground truth, where the sides disagree: `judge_accuracy` beside "
     "`strong_right`, what a judge has who always believes the strong side, and the judge's calibration error; of all "
