@@ -51,7 +51,7 @@ SHUFFLED_LABELS = Stream("probe/shuffled-labels")
 DEBATE_EVIDENCE = Stream("debate/evidence")
 """Further integer: the side."""
 DEBATE_WORDS = Stream("debate/words")
-"""Further integers: the side, the sampling round, the start of the batch."""
+"""Further integers: the side, the sampling round and the start index of the batch."""
 POLICY_WEIGHTS = Stream("align/policy-weights")
 POLICY_DRAWS = Stream("align/policy-draws")
 """Further integers: the step, the micro-batch."""

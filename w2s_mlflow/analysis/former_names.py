@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 STAGES = {"link": "student"}
-"""Stages of runs that are not named like a stage, and whose options they have."""
+"""Stage tags of runs that are not stage files, mapped to the stage whose options these runs have."""
 
 
 def present(found: Result) -> Result:

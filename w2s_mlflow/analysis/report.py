@@ -24,7 +24,7 @@ ROWS = 200
 """Maximum rows of a table on the page; its CSV has all."""
 SETUP = ["task", "domain", "weak", "strong", "head", "setting", "train_size", "test_size", "seeds", "parameters"]
 LATER = ("setup", "pgr", "claims", "runs", "error_examples")
-"""Tables with their own place on the page, or too long for it."""
+"""Tables that are not listed with the others: they have their own section or are too long."""
 FINGERPRINT = 12
 """Digits of a fingerprint on the page."""
 
@@ -96,7 +96,7 @@ def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
 
 
 def commands(frames: Frames) -> Iterator[str]:
-    """Yield the command of each label, with its seeds and the fingerprint of one of its runs."""
+    """Yield the command that reproduces each group of students, with its seeds and the fingerprint of one of its runs."""
     fingerprints = frames.runs.set_index("run_id")["fingerprint"]
     for key, rows in frames.outcomes.groupby(LABEL, sort=False):
         named = dict(zip(LABEL, key, strict=True))
@@ -148,7 +148,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame) -> str:
-    """Return a LaTeX tabular with booktabs rules and the same cells."""
+    """Return the table as a LaTeX tabular with booktabs rules; values are formatted as in the Markdown table."""
     cells = table.astype(object).apply(lambda column: [cell(str(column.name), value) for value in column])
     return str(cells.to_latex(index=False, escape=True))
 

@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def app(asked: str | None = None) -> typer.Typer:
-    """Build the Typer application with the commands of all stages, or of the stage `asked` alone, and the other commands."""
+    """Build the Typer application: the stage commands (only `asked`, if given) and all other commands."""
     found = typer.Typer(
         help="Weak-to-strong generalization experiments on MLflow.",
         no_args_is_help=True,
@@ -83,7 +83,7 @@ def app(asked: str | None = None) -> typer.Typer:
 
 
 def _end(status: int, sentence: str) -> NoReturn:
-    """Exit with a status; of several processes, only the first to end prints its sentence."""
+    """Exit with `status` after printing the message; in a distributed launch, only the first process to fail prints one."""
     if launch.claims_error_message(status):
         print(f"w2s_mlflow: {sentence}", file=sys.stderr)
     if launch.size() > 1:

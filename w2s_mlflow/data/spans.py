@@ -20,7 +20,7 @@ from typing import NamedTuple
 from w2s_mlflow.records import Example
 
 SHORT = 40
-"""Maximum number of words of a text in which each word is a span of its own."""
+"""Texts of at most this many words are divided into single-word spans."""
 SPAN = 8
 """Maximum number of words in a span of a longer text."""
 GAP = " … "

@@ -88,7 +88,7 @@ class Arguing:
         return extractive.surrogate(log_p_NK, judged_NK - self.kl * away_NK), said
 
     def _explained(self, rows: Ints, drawn_NKS: Tensor) -> list[list[Explanation]]:
-        """Return the explanation of each draw, by question."""
+        """Return, for each question, the explanations of its sampled selections of spans."""
         from w2s_mlflow.explainers import extractive
 
         every = [self.reading.questions[row] for row in rows for _ in range(DRAWS)]

@@ -173,7 +173,7 @@ def _store() -> Store:
 
 
 def _stays() -> bool:
-    """Return whether this process is still running after PATIENCE seconds."""
+    """Wait PATIENCE seconds for the launcher to terminate this process; return False if it is interrupted, else True."""
     try:
         _waits(lambda: False)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ PARTS = {"corrected": "#009E73", "copied": "#D55E00", "broken": "#E69F00", "both
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
-    """Draw one panel per task and models, one bar per method."""
+    """Draw one panel per task and model pair, with one bar per method."""
     cells = list(inheritance.table(outcomes).groupby(["task", "weak", "strong"], sort=False))
     labels = [[f"{name}, n = {n}" for name, n in zip(_drawing.names(rows), rows["n"], strict=True)] for _, rows in cells]
     drawn, panels = _drawing.bars(labels)

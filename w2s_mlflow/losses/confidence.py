@@ -43,7 +43,7 @@ def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
 
 def _most_positive(margins_N: Tensor, k: int) -> Tensor:
     # Margins order the rows as f_1 does but do not saturate. Rows strictly above the (k+1)-th largest margin are positive:
-    # k rows without ties; rows tied at the threshold are all negative, so that row order has no effect.
+    # Without ties k rows are positive. Rows tied at the threshold are all negative, so row order has no effect.
     if k >= len(margins_N):
         return margins_N == margins_N
     return margins_N > margins_N.sort(descending=True).values[k]

@@ -19,7 +19,7 @@ SUPERVISOR = "supervisor"
 
 @checked_dataclass
 class Config(student_options.Config):
-    """Options of facilitation: the teacher (by default the student of these options), the questions and the number of turns."""
+    """Options of facilitation: the teacher (default: the student that the other options define), questions, number of turns."""
 
     teacher: str = STUDENT
     """Teacher of the weak model. `student`: the student that the other options define; `ceiling`: the strong model finetuned on

@@ -54,7 +54,7 @@ def _margin(logits_NC: Tensor, answers_N: Tensor) -> Tensor:
 
 @contextmanager
 def _frozen(head: Head) -> Iterator[None]:
-    """Disable the gradients of all weights while entered, so that nothing is stored for them."""
+    """Turn off the gradients of all weights inside the block, so that no weight gradients are stored."""
     learned = [weight for weight in head.parameters() if weight.requires_grad]
     try:
         for weight in learned:

@@ -143,7 +143,7 @@ class Template:
 
 
 def _alternating(marks: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], closed: bool) -> list[int]:
-    """Alternate marks and texts, beginning with a mark and, if closed, ending with one."""
+    """Interleave special tokens and texts, starting with special tokens; if `closed`, also end with special tokens."""
     found = list(marks[0])
     for text, mark in zip(texts, (*marks[1:-1], marks[-1] if closed else ()), strict=True):
         found += text

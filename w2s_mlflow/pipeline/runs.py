@@ -32,7 +32,7 @@ ROOTS = ("data.loading:resolve_and_split", "records:SoftLabels", "records:Predic
 """Source roots of every trained result, besides those of its stage and its model family. The task is not among them: its rows
 enter through the data digest, so that the same rows from another source give the same result."""
 LABELS = "w2s.labels"
-"""Tag that describes the labeller of `transfer` if it is not a supervisor, on its own run and on students of its labels."""
+"""Tag that names who labelled `transfer`, if no supervisor did; on the labeller's run and on students of its labels."""
 GOLD = "w2s.gold"
 """Tag of a run that depends on ground truth of `transfer`, itself or by an ancestor: its labels are not weak labels."""
 

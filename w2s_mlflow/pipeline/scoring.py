@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 CEILING_FAILED = "w2s.ceiling_failed"
-"""Tag of a ceiling and of each student compared with it: `no`, or the rules by which the ceiling failed: its training accuracy
-is near chance (`stats.near_chance`), or its accuracy on the reported split is below the supervisor's."""
+"""Tag that says whether a ceiling failed, on the ceiling and on each student compared with it. `no`, or the reasons: training
+accuracy near chance (`stats.near_chance`), or accuracy below the supervisor's on the scored split."""
 NEAR_CHANCE = "near chance"
 
 PGR_STATUS = "w2s.pgr_status"

@@ -47,7 +47,7 @@ def shown(url: str) -> str:
 
 
 def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
-    """Open the storage at `url`, or without a URL the journal file of the study `name`.
+    """Open the storage at `url`; if `url` is None, open the journal file of the study `name`.
 
     Args:
         again: callback for a trial of another machine with a stale heartbeat, after it is marked as failed.

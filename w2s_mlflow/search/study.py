@@ -172,7 +172,7 @@ def below_trial_limit(study: optuna.Study, wanted: StudyTarget) -> bool:
 
 
 def ask(study: optuna.Study, search: Search, wanted: StudyTarget) -> tuple[optuna.Trial, dict[str, Any]] | None:
-    """Start the next trial, owned by this process; return it with its options, or None if it would be one too many.
+    """Start the next trial, owned by this process; return it with its options, or None if the trial limit is reached.
 
     Other processes may ask at the same time, so a trial must be created before its number shows whether it is one too many.
 

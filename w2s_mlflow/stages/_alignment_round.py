@@ -1,4 +1,4 @@
-"""One round of alignment (Definition 5, eq. 2), found or trained.
+"""Train one round of alignment (Definition 5, eq. 2), or reuse its run.
 
 From the second round on (stages/align.py), training uses a reward model (judges/reward.py) instead of the judge, fitted on the
 judge's verdicts so far. On held-out questions the judge itself decides.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 LAUNCHED = True
-"""Whether several processes can train it together (docs/how-to/launch.md)."""
+"""Whether this stage supports distributed training (docs/how-to/launch.md)."""
 
 
 @checked_dataclass

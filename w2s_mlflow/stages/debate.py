@@ -59,7 +59,7 @@ class Config(Training):
     weak: str = option(default="chess-60k", lookup=models.find)
     """Weak side: the supervisor trained from this model."""
     strong: str = option(default="chess-426k", lookup=models.find)
-    """Strong side: this model as a student of that supervisor."""
+    """Strong side: the student trained from this model on the weak side's labels."""
     method: str = "baseline"
     """Method of the student: a preset of `student --method`, except debate, consultancy and no_explanation."""
     split: Literal["test", "selection", "transfer"] = "test"

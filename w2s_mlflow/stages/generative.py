@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 VERSION = 3
 LAUNCHED = True
-"""Whether several processes can train it together (docs/how-to/launch.md)."""
+"""Whether this stage supports distributed training (docs/how-to/launch.md)."""
 WEIGHTS = "model/model.safetensors"
 WORST = 100.0
 """Validation loss, in nats per token, from which a training counts as diverged."""

@@ -1,4 +1,4 @@
-"""Score a one-line rule of the task like a student, as a control; the rule sees examples and no model."""
+"""Score a one-line heuristic of the task as a control, with the metrics of a student. The heuristic uses no model."""
 
 from __future__ import annotations
 

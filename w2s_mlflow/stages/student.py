@@ -41,7 +41,7 @@ __all__ = ["VERSION", "Config", "run"]
 
 VERSION = 2
 LAUNCHED = True
-"""Whether several processes can train it together (docs/how-to/launch.md)."""
+"""Whether this stage supports distributed training (docs/how-to/launch.md)."""
 CHAIN = "w2s.chain_run_ids"
 """Tag with the run ids of all links of a student's chain, in training order."""
 TEMPERATURE = "validation/temperature"

@@ -16,7 +16,7 @@ from w2s_mlflow.tasks._rows import SkippedRow, Source, draw
 PLIES = 4
 """Number of positions searched for mate: those before each of a game's last PLIES moves."""
 TRIES = 5
-"""Maximum positions of a game that an engine analyses to find a best move, drawn by the hash of the game's id and ply."""
+"""Maximum number of positions per game that the engine analyses, sampled by a hash of the game id and the ply."""
 OPENING = 10
 """Number of first plies that an engine skips, as opening theory."""
 HASH_MB = 16

@@ -16,7 +16,7 @@ from w2s_mlflow.records import NO_LABEL, Example, Row, Rows
 Source = Mapping[str, Any]
 """One row of a source: a mapping from column to value."""
 HELDOUT_SHARE = 5
-"""If a source has one part only, one group in HELDOUT_SHARE is held out, by the hash of its name."""
+"""Inverse held-out fraction of a source without a held-out part: one group in so many, chosen by a hash of the group."""
 
 
 class SkippedRow(Exception):  # noqa: N818 - not an error: the row is counted and skipped
@@ -103,7 +103,7 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
 
 
 def without_large_groups(rows: Rows, largest: int) -> Rows:
-    """Remove groups of more than `largest` rows, too large for any test split: pairs that share texts can form long chains."""
+    """Remove groups of more than `largest` rows, which pairs that share texts in a chain form: they fit into no test split."""
     sizes = Counter(row.example.group for row in (*rows.train, *rows.heldout))
     train, heldout = (tuple(row for row in part if sizes[row.example.group] <= largest) for part in (rows.train, rows.heldout))
     fewer = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
@@ -132,7 +132,7 @@ def _drafts(read: Reader, source: Iterable[Source], part: str, left_out: Counter
 
 
 def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
-    """Return the fields in which duplicates must agree; if an order or an option is drawn, the label refers to the texts."""
+    """Return the label and texts in which rows of one id must agree: the label may be an index into texts in a drawn order."""
     return draft.label, draft.segments, draft.candidates
 
 

@@ -18,7 +18,7 @@ from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, normal
 
 ENTAILS = "the premise entails the hypothesis"
 SIMILAR = 3.0
-"""Threshold of 5: "roughly equivalent, but some important information differs/missing" in the guidelines of STS-B."""
+"""Minimum STS-B score (0 to 5) of a similar pair. 3 is "roughly equivalent, but some important information differs/missing"."""
 SCHEMA_WORDS = 4
 """Number of words at either end of a WNLI premise that identify its schema (checked by hand: all twins join, no others)."""
 

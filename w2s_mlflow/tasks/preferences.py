@@ -31,7 +31,7 @@ def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[s
 
 
 def _hh(row: Source, part: str) -> ParsedRow:
-    """Parse two dialogues that differ from one answer on; turns of one dialogue are grouped by its first question."""
+    """Parse two dialogues with a common beginning; pairs with the same first question form one group."""
     common = _common(row["chosen"], row["rejected"])
     end = common.rfind(ASSISTANT)
     if end < 0:

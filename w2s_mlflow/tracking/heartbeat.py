@@ -129,7 +129,7 @@ def _settle(uri: str, experiment_id: str) -> None:
     if launch := launch_run_id():
         for key, value in marks().items():
             client().set_tag(launch, key, value)
-        heartbeat(launch).__enter__()  # until this process exits; the launcher ends its run itself
+        heartbeat(launch).__enter__()  # until this process exits; the launcher terminates its own run
 
 
 def kill_orphans() -> None:

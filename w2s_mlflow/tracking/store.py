@@ -63,7 +63,7 @@ class RunRequest:
 
 
 def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
-    """Return the requested result, found in the store or made by `make`; under a plan, only note it.
+    """Return the requested result from the store, or create it with `make`. When planning, only record the request.
 
     In a distributed launch the leader finds or makes the result, and the other ranks follow it (followers.py).
 
@@ -119,7 +119,7 @@ class _RunSearch:
     _watch: heartbeat.Watch = field(default_factory=heartbeat.Watch)
     _began: float = field(default_factory=time.monotonic)
     _refused: tuple[int, float] = (-1, 0.0)
-    """The last attempt found claimed by another process, and when."""
+    """Number of the last attempt that another process had already claimed, and the time at which this was seen."""
     _told: float = 0.0
 
     def step(self) -> Result | _MakeTurn | None:

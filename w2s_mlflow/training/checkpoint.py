@@ -37,7 +37,7 @@ Tensors = Mapping[str, Mapping[str, "Tensor"]]
 LOG = logging.getLogger("w2s_mlflow")
 STATE = "state.json"
 GRACE = 4.0
-"""Seconds that the current step may go on after a stop signal: the process exits within the five that schedulers allow."""
+"""Maximum seconds for the current step to finish after a stop signal; schedulers kill a process after five."""
 
 
 def exists(directory: Path) -> bool:

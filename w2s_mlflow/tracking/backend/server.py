@@ -27,7 +27,7 @@ from w2s_mlflow.tracking.backend.error_messages import masked
 from w2s_mlflow.tracking.backend.error_messages import sentence as sentence
 
 LAYOUT = 1
-"""Schema version of an experiment's runs and tags; raised by a version whose runs earlier versions cannot use."""
+"""Schema version of an experiment's runs and tags; increment it when older releases can no longer read new runs."""
 MARKS = {
     "mlflow.experimentKind": "custom_model_development",  # shown as model training in the UI
     "w2s.layout": str(LAYOUT),
