@@ -133,7 +133,7 @@ def read(path: Path, features: Features | None = None) -> Reward:
 
 
 def words(argued: Sequence[Argued]) -> Any:
-    """Return hashed sparse features phi_ND: each word, each word paired with the decision, the decision itself, and `_traits`."""
+    """Return hashed sparse features phi_ND: each word, each word with the decision, the decision itself, and `_traits`."""
     from sklearn.feature_extraction import FeatureHasher
 
     return FeatureHasher(SIZE, input_type="pair").transform([list(_named(*one)) for one in argued])
