@@ -26,6 +26,8 @@ FIRST = ("test_mlflow_run.py", "test_search.py", "test_sweep_and_analyze.py")
 
 def pytest_configure() -> None:
     """For this and every child process: torch on one thread, as tests run beside each other, and a scratch directory."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.set_threshold(100_000)  # as the command line does (w2s_mlflow/__main__.py)
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["W2S_SCRATCH"] = tempfile.mkdtemp(prefix="w2s-scratch-")
