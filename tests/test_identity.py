@@ -210,6 +210,17 @@ def test_a_new_option_adds_nothing_until_it_has_an_effect() -> None:
     assert options.identity(Newer(decay=1.0)) == options.identity(Old())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Renamed:
+    learning_rate: float = option(default=0.1, formerly="rate")
+    loss: None = None
+
+
+def test_a_renamed_option_is_the_same_result() -> None:
+    assert options.identity(Renamed()) == options.identity(Old())
+    assert options.identity(Renamed(learning_rate=0.2)) == options.identity(Old(rate=0.2))
+
+
 def test_a_new_option_of_a_loss_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     config = student.Config(method="confidence").resolved()
     before = options.identity(config)

@@ -91,7 +91,7 @@ def option(
             While the option has this value it adds nothing to a fingerprint, so older results stay valid.
         unset: how None is written: `auto` if a default replaces it, `none` if it switches a feature off.
         lookup: function of (value, option name), called for validation; raises ConfigError for a name that does not exist.
-        formerly: the option's former name, still accepted.
+        formerly: first name of a renamed option: still accepted, and kept in fingerprints, so that results stay what they are.
         former_values: former values, still accepted, mapped to their present values.
         bounds: `ge`, `gt`, `le`, `lt` (see Bounds).
     """
@@ -284,21 +284,20 @@ def flat(config: Any) -> dict[str, Any]:
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """Return the fields that enter the fingerprint: the result options except those equal to their `introduced` value."""
-    found = _without_introduced(config, result_options(config))
+    """Return the options that enter the fingerprint, under their first names, without those equal to `introduced`."""
+    found = _identity(config, result_options(config))
     for field in dataclasses.fields(config):
         if field.metadata.get("loss_options") and config.loss:
             kind = registry.plugin("losses", config.loss, "--loss").Options
-            found[field.name] = _without_introduced(kind, dict(found[field.name]))
+            found[field.name] = _identity(kind, dict(found[field.name]))
     return found
 
 
-def _without_introduced(owner: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Return `values` without the fields of `owner` that equal their `introduced` value."""
-    introduced = {
-        field.name: field.metadata["introduced"] for field in dataclasses.fields(owner) if "introduced" in field.metadata
-    }
-    return {name: value for name, value in values.items() if name not in introduced or value != introduced[name]}
+def _identity(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` of the fields of `owner` under their first names, without those that equal `introduced`."""
+    fields = {field.name: field.metadata for field in dataclasses.fields(owner)}
+    kept = {name: value for name, value in values.items() if value != fields[name].get("introduced", dataclasses.MISSING)}
+    return {getattr(fields[name].get("declared"), "formerly", "") or name: value for name, value in kept.items()}
 
 
 def result_options(config: Any) -> dict[str, Any]:
