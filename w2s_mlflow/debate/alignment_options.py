@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from w2s_mlflow import models
+from w2s_mlflow import models, registry
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.debate import participants, past_verdicts
 from w2s_mlflow.exceptions import must
@@ -65,7 +65,7 @@ class Config(Training):
             )
         if self.opponent != GRADIENT:
             raise must("opponent", f"{GRADIENT} with --iterations {self.iterations}", self.opponent)
-        if self.judge in past_verdicts.RESOLVERS:
-            others = " or ".join(past_verdicts.RESOLVERS)
+        if past_verdicts.learns_from(self.judge):
+            others = " or ".join(name for name in registry.plugins("judges") if past_verdicts.learns_from(name))
             rule = f"one who can be asked about new debates with --iterations {self.iterations}, not {others}"
             raise must("judge", rule, self.judge)

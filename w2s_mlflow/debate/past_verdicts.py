@@ -1,13 +1,14 @@
-"""Verdicts of people or judges on the debates of an earlier run: training data of the judges `human` and `reward`."""
+"""Verdicts of people or judges on the debates of an earlier run: training data of judges that declare LEARNS_FROM."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from w2s_mlflow import registry
 from w2s_mlflow.debate import transcripts
 from w2s_mlflow.debate.play import STRONG, WEAK
 from w2s_mlflow.exceptions import ConfigError, must
@@ -32,13 +33,22 @@ def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in judges:
-        found |= RESOLVERS[name](judges[name]) if name in RESOLVERS else {}
+        kind = learns_from(name)
+        found |= SOURCES[kind].resolve(judges[name]) if kind else {}
     return found
 
 
 def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Sequence[Any]]] | None:
     """Return a loader of an earlier run's debates and verdicts, for a judge that learns from them; None for other judges."""
-    return (lambda: LEARNERS[name](chosen)) if name in LEARNERS else None
+    kind = learns_from(name)
+    return (lambda: SOURCES[kind].load(chosen)) if kind else None
+
+
+def learns_from(name: str) -> str:
+    """Return what a judge learns from, a key of SOURCES; empty for a judge that reads no earlier run."""
+    found = getattr(registry.plugin("judges", name, "--judge"), "LEARNS_FROM", "")
+    assert not found or found in SOURCES, f"judges/{name}.py: LEARNS_FROM must be one of {', '.join(SOURCES)}"
+    return str(found)
 
 
 def debates(found: Result) -> list[Debate]:
@@ -84,8 +94,17 @@ def _verdicts(chosen: Any) -> tuple[list[Debate], list[float]]:
     return debates(found), transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
 
 
-RESOLVERS: Mapping[str, Callable[[Any], dict[str, str]]] = {"human": _people, "reward": _judge}
-LEARNERS: Mapping[str, Callable[[Any], tuple[Sequence[Debate], Sequence[Any]]]] = {"human": _votes, "reward": _verdicts}
+class Source(NamedTuple):
+    """One kind of past verdicts that a judge may learn from."""
+
+    resolve: Callable[[Any], dict[str, str]]
+    """Resolves the judge's options: the run's full id, and what else identifies its verdicts."""
+    load: Callable[[Any], tuple[Sequence[Debate], Sequence[Any]]]
+    """Loads the debates of the run, and the verdicts on each."""
+
+
+SOURCES = {"votes": Source(_people, _votes), "verdicts": Source(_judge, _verdicts)}
+"""Kinds of past verdicts by the name that a judge declares as LEARNS_FROM: people's votes, or verdicts of the run's judges."""
 
 
 def _run(run: str) -> Result:

@@ -2,7 +2,8 @@
 
 Every file has a frozen `Options` and `make(options, answer) -> Judge`, where `answer` is a callable that the stage passes in;
 each file documents its own. A judge sees no ground truth, and decides each debate in both orders. A judge that needs the
-network may raise ConfigError midway; its earlier verdicts are kept.
+network may raise ConfigError midway; its earlier verdicts are kept. A judge that learns from the debates of an earlier run
+declares `LEARNS_FROM`, a kind of past verdicts (debate/past_verdicts.py).
 """
 
 from __future__ import annotations

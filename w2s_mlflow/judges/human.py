@@ -19,6 +19,7 @@ from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.judges import Judge, reward
 from w2s_mlflow.records import Debate, Verdict
 
+LEARNS_FROM = "votes"
 WINNERS = ("strong", "weak", "tie")
 """Legal votes."""
 Heard = Callable[[], tuple[Sequence[Debate], Sequence[Sequence[str]]]]

@@ -30,6 +30,7 @@ Features = Callable[[Sequence[Argued]], Any]
 """Feature function: (N, D) of sides, a numpy array or a scipy sparse matrix; an embedding may replace `words`."""
 SoFar = Callable[[], tuple[Sequence[Debate], Sequence[float | None]]]
 """Loader of judged debates, and of the log-odds that the first side of each wins (None without a verdict)."""
+LEARNS_FROM = "verdicts"
 SIZE = 2**14
 """Number of hash buckets for the features."""
 FEW = 2
