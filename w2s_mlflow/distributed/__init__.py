@@ -1,1 +1,1 @@
-"""Training of one model by several processes: their launch and their process group."""
+"""Distributed training of one model: the launch of the processes and their process group."""

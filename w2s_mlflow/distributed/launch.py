@@ -1,4 +1,4 @@
-"""Processes launched together (`torchrun`, `accelerate launch`): the first is the leader, the others follow it.
+"""Distributed launch (`torchrun`, `accelerate launch`): rank 0 is the leader, and the other ranks follow it.
 
 Only the leader prints and writes to MLflow. It sends values as JSON through torch's key-value store rather than through a
 collective, which has a time limit and does not notice a dead process. A process that ends early stores its exit status; the
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 ENDED, OVER = "w2s/ended", "w2s/over"
-"""Keys of the first exit status, and of the leader's end."""
+"""Store keys: the first exit status, and whether the leader has ended."""
 POLL = 0.05
 """Seconds between two polls for the leader's value."""
 PATIENCE = 10.0
-"""Seconds that a process that ends early gives the leader, to close its run or to report the same error."""
+"""Seconds that a failed process waits for the leader to close its run or to report the same error."""
 STOPPED = 130
 """The exit status after Ctrl-C or SIGTERM."""
 SHARDS = "what shards a model here is --use_fsdp --fsdp_version 2"
@@ -36,14 +36,14 @@ BUILT = {
     "ACCELERATE_MIXED_PRECISION": ("no", "what a model computes in is --dtype"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "a batch goes through the model in parts by --micro-batch"),
 }
-"""Variables that `accelerate launch` may set: the only supported value, and why."""
+"""Environment variables that `accelerate launch` may set: the only supported value, and the reason."""
 BUILT_SHARDED = {
     "FSDP_VERSION": ("2", "fully_shard, --fsdp_version 2"),
     "FSDP_RESHARD_AFTER_FORWARD": ("true", "a block that is not at work is held in shards"),
     "FSDP_OFFLOAD_PARAMS": ("false", "shards stay on their GPU"),
     "FSDP_ACTIVATION_CHECKPOINTING": ("false", "activations are computed again by --gradient-checkpointing"),
 }
-"""The same for `--use_fsdp`."""
+"""The same for `accelerate launch --use_fsdp`."""
 
 _turns = itertools.count()
 
@@ -57,23 +57,23 @@ class PeerExitedError(Exception):
 
 
 def size() -> int:
-    """Return the number of processes launched together; 1 for a single process."""
+    """Return the number of processes in the launch; 1 for a single process."""
     text = os.environ.get("WORLD_SIZE", "1")
     return int(text) if text.isdecimal() else 1
 
 
 def is_leader() -> bool:
-    """Return whether this process is the leader: the first of those launched together, or the only one."""
+    """Return whether this process is the leader: rank 0 or the only process."""
     return size() == 1 or _rank() == 0
 
 
 def shards() -> bool:
-    """Return whether training is sharded: several processes, by `accelerate launch --use_fsdp` (training/fsdp.py)."""
+    """Return whether training is sharded: `accelerate launch --use_fsdp` with several processes (training/fsdp.py)."""
     return size() > 1 and _fsdp()
 
 
 def check() -> None:
-    """Raise ConfigError for a launch whose processes could not find each other, or with unsupported settings."""
+    """Raise ConfigError if variables that the processes need to find each other are missing, or settings are unsupported."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or text == "0":
         raise must("WORLD_SIZE", "a number of processes", text)
@@ -83,17 +83,17 @@ def check() -> None:
         if (given := os.environ.get(name, legal)).lower() != legal:
             raise must(name, f"{legal}: {why}", given)
     if _fsdp():
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # accelerate's default lets only the first process read weights
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # with accelerate's default, only rank 0 reads weights
 
 
 def join() -> None:
-    """Join the other processes, if any, and wait for them."""
+    """Join the process group of a distributed launch, waiting for the other processes."""
     if size() > 1:
         _store()
 
 
 def broadcast_from_leader(value: Any) -> Any:
-    """Return the leader's JSON value on every process; the others wait for it, and their own `value` is ignored.
+    """Return the leader's JSON value on every rank; the other ranks wait for it, and their `value` is ignored.
 
     Raises:
         PeerExitedError: another process has ended.
@@ -113,11 +113,11 @@ def broadcast_from_leader(value: Any) -> Any:
 
 @contextlib.contextmanager
 def peer_failure_guard() -> Iterator[None]:
-    """Guard a collective operation: if it fails because another process has ended, raise that process's reason instead.
+    """Guard a collective operation: if it fails because another process has ended, raise an error that says so instead.
 
     Raises:
-        PeerExitedError: as `agreed`.
-        KeyboardInterrupt: as `agreed`.
+        PeerExitedError: as in `broadcast_from_leader`.
+        KeyboardInterrupt: as in `broadcast_from_leader`.
         ConfigError: another process has ended without storing a status.
     """
     try:
@@ -132,22 +132,22 @@ def peer_failure_guard() -> Iterator[None]:
 
 
 def claims_error_message(status: int) -> bool:
-    """Return whether this process is the first to end early, and so prints the error; the others learn of it.
+    """Return whether this process prints the error: the first to end early does, and stores its status for the others.
 
-    Before the processes have joined they all end alike, by the same wrong option: the leader prints, and another process only
-    if the launcher has not stopped it within PATIENCE seconds. A stop signal is then reported by the leader alone.
+    Before they have joined, all processes usually fail with the same error (a wrong option). The leader prints it; another
+    process does only if the launcher has not stopped it within PATIENCE seconds, and never for a stop signal.
     """
     if size() == 1 or not _met():
         return is_leader() or (status != STOPPED and _stays())
     word = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", word)).decode() == word
-    except RuntimeError:  # the store ended with its process: two reports are better than none
+    except RuntimeError:  # the store's process has ended; two reports are better than none
         return True
 
 
 def leave(*, failed: bool = False) -> None:
-    """Leave the process group. A process that failed first wakes the waiting ones, and lets the leader close its run."""
+    """Leave the process group, which wakes ranks waiting in it. If `failed`, wait for the leader to close its run."""
     if size() == 1 or not _met():
         return
     from torch import distributed
@@ -163,7 +163,7 @@ def leave(*, failed: bool = False) -> None:
 
 @functools.cache
 def _store() -> Store:
-    """Return the store of the process group, which is joined on first use."""
+    """Return the key-value store of the process group; the first call joins the group."""
     from torch import distributed
 
     from w2s_mlflow.distributed import process_group
@@ -200,9 +200,9 @@ def _met() -> bool:
 
 
 def _listen() -> None:
-    """Raise the reason for which another process has ended, if one has."""
+    """Raise PeerExitedError if another process has ended early, or KeyboardInterrupt if it was stopped."""
     word = None
-    with contextlib.suppress(RuntimeError):  # the store ended with its process
+    with contextlib.suppress(RuntimeError):  # the store's process has ended
         word = json.loads(_store().get(ENDED)) if _met() and _store().check([ENDED]) else None
     if word and word["rank"] != _rank():
         raise KeyboardInterrupt if word["status"] == STOPPED else PeerExitedError(word["status"])

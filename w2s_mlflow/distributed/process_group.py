@@ -1,6 +1,6 @@
-"""Group of processes that train one head, each on its share of every optimizer batch (`torchrun`, `accelerate launch`).
+"""Process group of a distributed launch (`torchrun`, `accelerate launch`): each rank trains on its share of every batch.
 
-All hold the same weights, data and batch order, and compute the same gradients as a single process would.
+All ranks have the same weights, data and batch order; gradients summed over all ranks match single-process training.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Group:
         return mine if self.size == 1 else bool(self.total(torch.tensor(int(mine), device=state().device)))
 
     def agree_on(self, word: str) -> bool:
-        """Return whether all ranks give the same word."""
+        """Return whether all ranks pass the same `word`."""
         if self.size == 1:
             return True
         words = torch.zeros(self.size, dtype=torch.int64, device=state().device)
@@ -60,7 +60,7 @@ class Group:
         return len(set(self.total(words).tolist())) == 1
 
     def sum_gradients(self, weights: Sequence[Tensor]) -> None:
-        """Give every rank the sum of all gradients; a weight without a gradient on every rank keeps none."""
+        """Sum the gradient of each weight over all ranks; a weight that has no gradient on any rank keeps none."""
         if self.size == 1:
             return
         used = torch.tensor([float(weight.grad is not None) for weight in weights], device=weights[0].device)
@@ -82,7 +82,7 @@ def state() -> PartialState:
 
 
 def current() -> Group:
-    """Return the group in which this process was launched."""
+    """Return the process group of this launch, joining it if necessary."""
     return Group(state().process_index, state().num_processes)
 
 

@@ -1,4 +1,4 @@
-"""Disk cache of arrays that take long to compute, by a key over everything they depend on.
+"""Disk cache of arrays that take long to compute; the key must cover everything they depend on.
 
 A file holds a sha256 followed by safetensors; a damaged file is recomputed. Files are written atomically.
 """
@@ -22,7 +22,7 @@ FOLDER = "tokens"
 
 
 def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays cached under `key` in the scratch directory, int64 below 2**31 or float32; compute them if missing."""
+    """Return the arrays cached under `key` or, if missing, made by `make`: float32, or int64 with values below 2**31."""
     file = cache_path(FOLDER) / f"{key}.safetensors"
     if (found := _read(file)) is None:
         found = make()
@@ -32,7 +32,7 @@ def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
 
 
 def _read(file: Path) -> Arrays | None:
-    """Return the arrays of a file and mark it as used, or None if it is missing or damaged."""
+    """Return the arrays of a file and update its time of use; None if it is missing or damaged."""
     from safetensors.numpy import load
 
     try:
@@ -46,7 +46,7 @@ def _read(file: Path) -> Arrays | None:
 
 
 def _write(file: Path, found: Arrays) -> None:
-    """Write the arrays, and remove files that have not been used for long."""
+    """Write the arrays to `file`, and remove old cache files."""
     from safetensors.numpy import save
 
     content = save({name: array.astype(np.int32) if array.dtype == np.int64 else array for name, array in found.items()})

@@ -1,4 +1,4 @@
-"""Offline use of the Hugging Face hub: check once whether it is reachable, since its client retries for half a minute."""
+"""Offline use of the Hugging Face hub: one check whether it is reachable, because its client retries for half a minute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 LOG = logging.getLogger("w2s_mlflow")
 PROXIES = {"http", "https", "all"}
-"""Proxy variables that skip the check of the hub; `no_proxy` lists hosts to reach directly and is not one."""
+"""Proxy settings with which the hub is not checked; `no_proxy`, which lists hosts to reach directly, is not among them."""
 TIMEOUT = 3.0
 """Connection timeout in seconds."""
 
@@ -32,7 +32,7 @@ def detect_offline() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide transformers' progress bars, which would break ours, and its loading reports, which we check ourselves."""
+    """Hide transformers' progress bars, which would break up ours, and its loading reports, replaced by our own checks."""
     from transformers.utils import logging as theirs
 
     shown, level = theirs.is_progress_bar_enabled(), theirs.get_verbosity()

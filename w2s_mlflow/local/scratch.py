@@ -17,7 +17,7 @@ OLD = 30 * 24 * 3600.0
 
 
 def cache_path(name: str) -> Path:
-    """Return the path of this name in `w2s_mlflow` under W2S_SCRATCH, else under the user's cache directory."""
+    """Return the path of `name` in the scratch directory: `w2s_mlflow` in W2S_SCRATCH or in the user's cache directory."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("W2S_SCRATCH") or cache) / "w2s_mlflow" / name
 
@@ -31,14 +31,14 @@ def is_old(path: Path) -> bool:
 
 
 def sweep() -> None:
-    """Remove checkpoint directories (named by run id) and partial files not used for OLD seconds, and nothing else."""
+    """Remove only checkpoint directories (named by run id) and partial files that were not used for OLD seconds."""
     for directory in filter(is_old, cache_path("").glob("[0-9a-f]" * 32)):
         shutil.rmtree(directory, ignore_errors=True)
     remove_old(cache_path("").glob(f"*/*{PARTIAL}"))
 
 
 def remove_old(files: Iterator[Path]) -> None:
-    """Remove the files not used for OLD seconds; one that cannot be removed stays."""
+    """Remove the files not used for OLD seconds, skipping those that cannot be removed."""
     for file in filter(is_old, files):
         with contextlib.suppress(OSError):
             file.unlink()
@@ -46,7 +46,7 @@ def remove_old(files: Iterator[Path]) -> None:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `file`; on success it replaces `file` atomically, after a failure it is removed."""
+    """Yield a temporary path next to `file`; it replaces `file` atomically on success and is removed on failure."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{uuid4().hex[:8]}{PARTIAL}")
     try:

@@ -1,4 +1,4 @@
 """The MLflow store: fingerprints (fingerprint.py), claims (claims.py) and runs. docs/reference/packages.md lists the modules.
 
-mlflow is imported in this package only.
+Only this package imports mlflow.
 """

@@ -1,7 +1,7 @@
 """Write-once claims on results, kept in the experiment's lock run, so that two processes never train the same result.
 
 MLflow's parameters are write-once, so a claim is the parameter `<fingerprint>:<attempt>` of the lock run, which only one
-process can write. Attempts count up from 0, and each number is written once:
+process can write. Attempts count up from 0:
 
 - the owner of attempt n makes the result, then *seals* it by writing attempt n + 1 itself;
 - a process that replaces a dead or failed owner writes attempt n + 1 first; the old owner's seal then fails, and its run is
@@ -37,7 +37,7 @@ class Claim:
     attempt: int
 
     def seal(self, run_id: str) -> bool:
-        """Seal the result in `run_id` and return whether it counts: False if another process has taken over the claim."""
+        """Seal the result in `run_id`; return True if it counts, False if another process has taken over the claim."""
         return _write(f"{self.fingerprint}:{self.attempt + 1}", f"{SEALED} {run_id}") is None
 
 
@@ -49,16 +49,16 @@ def claim(fingerprint: str, attempt: int) -> Claim | str:
 
 
 def is_over(other: str) -> bool:
-    """Return whether a claim's value is known to be over: a seal, or a claim of an ended process or of this one.
+    """Return whether a claim with the value `other` is over: a seal, or the claim of an ended process or of this process.
 
-    Used only for a claim without a run: the run was permanently deleted, or the owner failed before it created one.
+    Used only for a claim without a run: the run was permanently deleted, or the owner failed before creating it.
     """
     owner = heartbeat.Worker.parse(other.partition(" ")[0])
     return other.startswith(SEALED) or (owner is not None and (owner.gone() or owner == heartbeat.me()))
 
 
 def _write(key: str, value: str) -> str | None:
-    """Write a write-once parameter of the lock run; return None on success, else the value that it already has."""
+    """Write a write-once parameter of the lock run; return None on success, else the parameter's existing value."""
     try:
         client().log_param(lock_run_id(), key, value)
     except MlflowException as error:
@@ -89,10 +89,10 @@ def _lock_run_id(uri: str, experiment_id: str) -> str:
 
 
 def _elect(experiment_id: str) -> str:
-    """Create the lock run, or return the one of a process that does so at the same time.
+    """Create the lock run, or return the one that another process has just created.
 
-    Tags can be overwritten and write-once parameters need a run, but experiment names are unique: the process that creates the
-    experiment with the election's name, deleted at once to hide it, has created the lock run.
+    Tags can be overwritten and write-once parameters need a run, but experiment names are unique: the lock run is made by the
+    process that creates the experiment `election`, which is deleted at once to hide it.
     """
     tags = {"mlflow.runName": experiment().name, "w2s.stage": "claims", MLFLOW_RUN_NOTE: NOTE}
     mine = client().create_run(_home(), tags=tags).info.run_id
@@ -109,7 +109,7 @@ def _elect(experiment_id: str) -> str:
 
 
 def _home() -> str:
-    """Return the id of the separate experiment for lock runs; elsewhere the UI would show a column for each claim."""
+    """Return the id of the experiment for lock runs, kept separate because the UI shows a column for each claim."""
     try:
         return str(client().create_experiment(HOME))
     except MlflowException as error:

@@ -1,4 +1,4 @@
-"""Recorders that send nothing: for refitting a finished run to get its model, and for the ranks other than the leader."""
+"""Recorders that send nothing to MLflow: for refitting a finished run to get its model, and for ranks other than the leader."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class DryRecorder(Recorder):
 
 @dataclass
 class FollowerRecorder(DryRecorder):
-    """Recorder for the ranks that follow the leader; only the leader sends the result."""
+    """Recorder for the ranks other than the leader, which alone sends the result."""
 
     def checkpoint(self, every: int) -> Checkpoint:
-        """Return the leader's checkpoint, to resume from."""
+        """Return the leader's checkpoint, from which this rank resumes too."""
         return Checkpoint(scratch.cache_path(self.run_id), every)
 
     def weights(self, path: str, model: Module) -> None:

@@ -1,7 +1,7 @@
-"""Fingerprint of a result: its options, data, training inputs, libraries and source, part by part.
+"""Fingerprint of a result: a digest of its options, data, training inputs, libraries and source code.
 
-Two runs with equal parts are the same result, so the second one is never trained. Reports (tables, the ceiling that a student
-is compared with) are not part of the fingerprint.
+Requests with equal fingerprints share one run, which is trained once. Reports (tables, the ceiling that a student is compared
+with) are not part of the fingerprint.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ class FingerprintParts:
 
     stage: str
     version: int
-    """The stage's VERSION, raised by hand when an edit of the stage's file changes its results."""
+    """The stage's VERSION, incremented by hand when an edit of the stage's file changes results."""
     options: Mapping[str, Any]
-    """The Config fields that change the result and differ from the value they had when they were introduced."""
+    """Config fields that affect the result and differ from the default with which they were introduced."""
     data: str
     inputs: Mapping[str, str]
     """Fingerprint of each training input, by role."""
     libraries: Mapping[str, str]
     source: Mapping[str, str]
-    """Digest of each definition that makes the result (source.py), by its path; the path itself is not fingerprinted."""
+    """Digest of each definition that affects the result (source.py), by dotted path; paths are not fingerprinted."""
     weights: str = ""
     """Revision of the pretrained weights that training starts from."""
 
     def digest(self) -> str:
-        """Return the fingerprint: sha256 over the canonical JSON of all parts, cut at 32 hexadecimal digits."""
+        """Return the fingerprint: the first 32 hexadecimal digits of the sha256 of the parts' canonical JSON."""
         parts = asdict(self) | {"source": sorted(self.source.values())}
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:LENGTH]
 
 
 def libraries(*more: str) -> dict[str, str]:
-    """Return the major.minor version of each library that affects results: LIBRARIES and, for this result, `more`."""
+    """Return the major.minor versions of LIBRARIES and of `more`, the other libraries that affect this result."""
     return {name: ".".join(version(name).split(".")[:2]) for name in (*LIBRARIES, *more)}

@@ -1,4 +1,4 @@
-"""Results made by a distributed launch: rank 0 (the leader) finds, claims and records a result; the other ranks follow it."""
+"""Making of results in a distributed launch: rank 0 (the leader) finds, claims and records a result; other ranks follow."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from w2s_mlflow.tracking.results import ARTIFACTS, Result, get
 
 
 def announce(parts: FingerprintParts, run_id: str, *, finished: bool, reused: bool = False) -> None:
-    """Broadcast, as the leader, the run of this result and whether it is finished or now to be made by all ranks."""
+    """Broadcast, as the leader, the result's run id and whether the run is finished or all ranks must make it now."""
     launch.broadcast_from_leader({"parts": _as_json(parts), "run_id": run_id, "finished": finished, "reused": reused})
 
 
 def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
-    """Follow the leader: call `make` each time the leader starts the result, then return the finished run.
+    """Follow the leader: call `make` each time the leader starts making the result; return the finished run.
 
     Raises:
         ConfigError: this process would make another result than the leader.
@@ -45,12 +45,12 @@ def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
 def attach_once(
     found: Result, name: str, build: Callable[[Result], Report], is_there: Callable[[Result], bool] | None = None
 ) -> Result:
-    """Add a report to a finished run unless it has one, and return the run; under `--plan` return the run unchanged.
+    """Add a report to a finished run that lacks it, and return the run; when planning, return the run unchanged.
 
     Args:
-        name: of the report; a report of the same name is replaced.
+        name: name of the report; an existing report of that name is replaced.
         build: builds the report from the latest state of the run; called on the leader only.
-        is_there: returns whether a run has the report. Default: whether it has a report called `name`.
+        is_there: returns whether a run has the report. Default: check for a report called `name`.
     """
     has = is_there or (lambda run: f"{ARTIFACTS}.{name}" in run.tags)
     if session.current().plan or has(found):
@@ -67,7 +67,7 @@ def attach_once(
 
 
 def leader_only(found: Result, step: Callable[[], Result]) -> Result:
-    """Run `step`, which changes the finished run (such as adding a report), on the leader only; return the run after it."""
+    """Run `step`, which changes a finished run (for example, adds a report), on the leader only; return the changed run."""
     if launch.is_leader():
         made = step()
         launch.broadcast_from_leader(True)

@@ -1,4 +1,4 @@
-"""Ownership of runs: the owning process, its heartbeat, and the detection of dead owners.
+"""Ownership of runs: owning processes, their heartbeats, and detection of dead owners.
 
 A run in progress has two tags: `w2s.worker`, the owning process, and `w2s.heartbeat`, a time updated every BEAT seconds.
 """
@@ -31,7 +31,7 @@ STALE = 60.0
 SKEW = 600.0
 """Allowed clock difference between two machines, in seconds."""
 LAUNCH = 3600.0
-"""Seconds that `mlflow run` may take to build an environment before our process starts and adopts its run."""
+"""Seconds that `mlflow run` may take to build an environment before a process of ours adopts its run."""
 WORKER, HEARTBEAT = "w2s.worker", "w2s.heartbeat"
 
 
@@ -48,7 +48,7 @@ class Worker:
 
     @classmethod
     def parse(cls, text: str) -> Worker | None:
-        """Parse a worker's tag; None if it is not valid."""
+        """Parse a `w2s.worker` tag; return None if it is invalid."""
         machine, _, rest = text.partition(":")
         pid, _, born = rest.partition(":")
         return cls(machine, int(pid), born) if pid.isdigit() else None
@@ -69,7 +69,7 @@ def me() -> Worker:
 
 
 def marks() -> dict[str, str]:
-    """Return the tags of a run that this process owns."""
+    """Return the tags that declare this process the owner of a run, with a fresh heartbeat."""
     return {WORKER: str(me()), HEARTBEAT: f"{time.time():.1f}"}
 
 
@@ -94,17 +94,17 @@ def heartbeat(run_id: str) -> Iterator[None]:
 
 @dataclass
 class Watch:
-    """Monitor of run owners, which detects dead ones by watching their heartbeats over time."""
+    """Detector of dead run owners, which watches heartbeats over time."""
 
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """By run id: the last heartbeat seen, and when it was first seen on this process's monotonic clock."""
+    """By run id: the last heartbeat seen, and the monotonic time at which it was first seen."""
 
     def dead(self, run: Run) -> bool:
         """Return whether the owner of a run has ended or has a stale heartbeat.
 
-        Whether it has ended is known on this machine only. A heartbeat is stale if it has not changed for STALE seconds of this
-        process's monotonic clock, which pauses while the machine sleeps and is independent of other clocks. A heartbeat from
-        another machine is also stale if its time is more than SKEW seconds ago.
+        An ended process is detected only on its own machine. A heartbeat is stale if it has not changed for STALE
+        seconds of this process's monotonic clock, which pauses while the machine sleeps and is independent of other clocks. A
+        heartbeat from another machine is also stale if its time is more than SKEW seconds ago.
         """
         owner, beat = Worker.parse(run.data.tags.get(WORKER, "")), run.data.tags.get(HEARTBEAT, "0")
         here = owner is not None and owner.machine == _machine()
@@ -117,8 +117,7 @@ class Watch:
 
 
 def cleanup_once() -> None:
-    """End orphaned runs as KILLED, start the launcher run's heartbeat and delete old checkpoints, once per process and
-    experiment."""
+    """Kill orphaned runs, start the launcher run's heartbeat, delete old checkpoints; once per process and experiment."""
     _settle(mlflow.get_tracking_uri(), experiment().experiment_id)
 
 

@@ -1,8 +1,8 @@
 """Human verdicts on debates: MLflow feedback named `winner` (strong, weak or tie) on the debates' traces.
 
 People give it in the UI, on a trace's page or in a review queue (`review`), or at a terminal (`python -m w2s_mlflow judge
-RUN`); all three write the same assessment. A named reviewer's latest assessment counts. MLflow without accounts gives everybody
-in the UI the same name: each valid assessment is then a separate vote, and a reviewer changes a vote by editing it.
+RUN`); all three write the same assessment. Only the latest assessment of a named reviewer counts. MLflow without
+accounts gives everybody in the UI the same name; each valid assessment is then one vote, changed by editing the assessment.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DebateForReview:
     turns: tuple[Turn, ...]
 
     def swapped(self) -> bool:
-        """Return whether the weak side is shown first: in about half of the debates, by trace id, alike for all reviewers."""
+        """Return whether the weak side is shown first (in about half of the debates, by trace id, for all reviewers)."""
         return hashlib.sha256(self.trace_id.encode()).digest()[0] % 2 == 1
 
 
@@ -62,7 +62,7 @@ class Assessments:
     run_id: str
     votes: Mapping[str, tuple[str, ...]]
     unreadable: int
-    """Number of `winner` assessments whose value is not in WINNERS; they are not counted as votes."""
+    """Number of `winner` assessments with a value outside WINNERS, which are not counted as votes."""
 
     @property
     def judged(self) -> int:
@@ -70,7 +70,7 @@ class Assessments:
         return sum(bool(own) for own in self.votes.values())
 
     def describe(self) -> str:
-        """Summarise how many debates are judged, how many are missing, and how often people agree."""
+        """Summarise how many debates have votes, how many have none, and how often people agree."""
         votes, agreement = sum(map(len, self.votes.values())), human.agreement(list(self.votes.values()))
         found = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
         found += f"; {len(self.votes) - self.judged} are missing"
@@ -113,7 +113,7 @@ def waiting(run: str, who: str) -> Iterator[DebateForReview]:
 
 
 def log(shown: DebateForReview, winner: str, who: str) -> None:
-    """Log reviewer `who`'s verdict on a debate, as the UI would."""
+    """Log the verdict of reviewer `who` on a debate, in the same form as the UI."""
     assert winner in WINNERS
     source = AssessmentSource(AssessmentSourceType.HUMAN, who)
     mlflow.log_feedback(trace_id=shown.trace_id, name=NAME, value=winner, source=source)
@@ -186,7 +186,7 @@ def _last_words(assessments: Iterable[Assessment]) -> list[Feedback]:
 
 
 def _people(assessments: Iterable[Assessment]) -> list[Feedback]:
-    """Return the human `winner` feedback that is still valid."""
+    """Return the valid `winner` feedback given by people."""
     own = [one for one in assessments if isinstance(one, Feedback) and one.name == NAME and one.valid is not False]
     return [one for one in own if one.source.source_type == AssessmentSourceType.HUMAN]
 

@@ -1,6 +1,6 @@
-"""Fitted heads as MLflow logged models: models-from-code with safetensors, verified by digests, READY only when complete.
+"""Fitted heads as MLflow logged models, stored as models-from-code with safetensors weights and verified by digests.
 
-Load one with `mlflow.pyfunc.load_model("models:/<id>")` or `mlflow models serve -m models:/<id> --env-manager local`.
+Load a model with `mlflow.pyfunc.load_model("models:/<id>")` or `mlflow models serve -m models:/<id> --env-manager local`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 HEAD = "head"
 """Name of the artifact that holds the head's directory."""
 NEEDS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
-"""Requirements of the pyfunc script and its imports, pinned to the installed versions; it also needs w2s_mlflow itself."""
+"""Packages that the pyfunc script needs besides w2s_mlflow; a logged model pins their installed versions."""
 ORIGIN = ("mlflow.user", "mlflow.source.")
-"""Prefixes of the run tags that are copied to its model: the user and the source commit."""
+"""Prefixes of the run tags copied to the run's model: user and source."""
 
 
 def log(run_id: str, head: Head, name: str = "model") -> str:
@@ -61,7 +61,7 @@ def log(run_id: str, head: Head, name: str = "model") -> str:
 
 
 def load(model_id: str) -> Head:
-    """Load the head of a logged model, in float32 on the CPU; it reproduces the original probabilities bit for bit.
+    """Load the head of a logged model, in float32 on the CPU; its probabilities equal the original ones bit for bit.
 
     Raises:
         CorruptArtifactError: as in `verify`.
@@ -72,10 +72,10 @@ def load(model_id: str) -> Head:
 
 
 def verify(model_id: str) -> None:
-    """Verify that every file of a logged model exists and matches its digest.
+    """Verify that every file of a logged model exists and matches its recorded digest.
 
     Raises:
-        CorruptArtifactError: a file, named in the message, is missing or differs from its digest.
+        CorruptArtifactError: a file, named in the message, is missing or does not match its digest.
         ConfigError: the model does not exist, or it was never finished.
     """
     with _whole(model_id):
@@ -103,7 +103,7 @@ def _create(run: Run, name: str) -> LoggedModel:
 
 
 def _write(model: LoggedModel, head: Head, directory: Path) -> None:
-    """Write the head and, in `directory / "model"`, its MLflow model."""
+    """Write the head to `directory / HEAD` and its MLflow model to `directory / "model"`."""
     saved_heads.save(head, directory / HEAD)
     described = Model(
         artifact_path=model.artifact_location,
@@ -168,7 +168,7 @@ def _digests(model: LoggedModel) -> dict[str, str]:
 
 
 def _fetched(model: LoggedModel, scratch: str) -> Path:
-    """Return the directory of the model's files: in place if they are local, else downloaded into `scratch`."""
+    """Return the directory of the model's files: the original if it is local, else a download in `scratch`."""
     repository = get_artifact_repository(model.artifact_location)
     place = None if isinstance(repository, LocalArtifactRepository) else scratch
     try:

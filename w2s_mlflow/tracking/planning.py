@@ -1,4 +1,4 @@
-"""Plan of a command (`--plan`): the results it would reuse and those it would train, with estimated times."""
+"""Plan of a command (`--plan`): the results that it would reuse or train, with estimated times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from w2s_mlflow.tracking.results import PAGE, Result, result
 
 REUSED, TRAINED, RUNNING = "reused", "trained", "running"
 ALIKE = ("task", "weak", "strong", "head")
-"""Parameters that two runs must share for one's time to predict the other's."""
+"""Parameters that a past run must share with a planned one to be used for its time estimate."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Step:
     state: str
     """`reused`: a finished run is used; `trained`: to be trained; `running`: another process is making it."""
     seconds: float | None
-    """Estimated training time from similar past runs; None if there are none. 0 if reused."""
+    """Training time in seconds, estimated from similar past runs; None if there are none, 0 if reused."""
 
 
 @dataclass
@@ -35,12 +35,12 @@ class Plan:
 
     steps: dict[str, Step] = field(default_factory=dict)
     known: Mapping[str, Result] = field(default_factory=dict)
-    """Finished results by fingerprint, fetched in advance to avoid single look-ups."""
+    """Finished results by fingerprint, fetched in advance to avoid look-ups one by one."""
     _past: dict[str, list[Result]] = field(default_factory=dict)
     """Finished runs by stage, for estimating times."""
 
     def reuse(self, fingerprint: str) -> Result | None:
-        """Note a result as reused and return it if it is in `known`, else return None."""
+        """If the result is in `known`, add it to the plan as reused and return it; else return None."""
         if (found := self.known.get(fingerprint)) is not None:
             self.steps[fingerprint] = Step(found.name, REUSED, 0.0)
         return found
@@ -48,7 +48,7 @@ class Plan:
     def add(
         self, name: str, parts: FingerprintParts, identity: Mapping[str, str], options: Mapping[str, Any], runs: Sequence[Run]
     ) -> Result:
-        """Note a result with its existing `runs`; return its finished run, or a placeholder Result with its fingerprint."""
+        """Add a result to the plan; return its finished run from `runs`, or a placeholder Result with its fingerprint."""
         fingerprint = parts.digest()
         by_status = {run.info.status: run for run in reversed(runs)}  # the newest comes first in `runs`
         if found := by_status.get("FINISHED"):
@@ -59,7 +59,7 @@ class Plan:
         return self.placeholder(name, parts.stage, fingerprint)
 
     def again(self, found: Result) -> Result:
-        """Note that a finished result must be refitted to get its model."""
+        """Plan the refit of a finished result, needed to get its model; return the result."""
         if found.run_id:
             self.steps[found.fingerprint] = Step(found.name, TRAINED, found.seconds)
         return found
@@ -73,7 +73,7 @@ class Plan:
         return sum(step.state == state for step in self.steps.values())
 
     def seconds(self) -> float:
-        """Return the estimated seconds of all results to be trained, without those that have no estimate."""
+        """Return the total estimated seconds of the results to be trained, ignoring those without an estimate."""
         return sum(step.seconds or 0.0 for step in self.steps.values() if step.state == TRAINED)
 
     def summary(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pyfunc of a logged model (models-from-code): MLflow copies this file into the model and runs it to load or serve it.
+"""Pyfunc script of a logged model (models-from-code): MLflow copies it into the model and runs it on loading or serving.
 
 Nothing is pickled.
 """
@@ -31,7 +31,7 @@ class Answers(PythonModel):
         """Return the class probabilities, (N, C) float32, of N rows with columns `segments` and `candidates`, lists of strings.
 
         Raises:
-            MlflowException: the head cannot score one of the rows; a model server answers with status 400.
+            MlflowException: the head cannot score one of the rows; a model server then returns status 400.
         """
         try:
             examples = examples_of(self.head, model_input)
@@ -41,7 +41,7 @@ class Answers(PythonModel):
 
 
 def examples_of(head: Head, table: pd.DataFrame) -> Sequence[Example]:
-    """Convert the rows of a table to examples. Raises ConfigError if their segments or candidates do not fit `head`."""
+    """Convert the rows of a table to examples. Raises ConfigError if their segments or candidates are invalid for `head`."""
     rows = zip(table["segments"], table["candidates"], strict=True)
     examples = [Example(str(row), str(row), tuple(texts), tuple(words)) for row, (texts, words) in enumerate(rows)]
     if not examples or not all(example.segments for example in examples):

@@ -1,4 +1,4 @@
-"""Recording of a run: metrics are buffered, artifacts staged in a directory, and both sent in few requests.
+"""Recording of a run: metrics are buffered and artifacts staged in a directory, to send both in few requests.
 
 A run is FINISHED only after its last artifact is written. An interrupted run is resumed, as the same run, from its checkpoint.
 """
@@ -37,19 +37,19 @@ PARAM_LIMIT = 6000
 BATCH = 1000
 """Maximum number of metrics and tags in one request to MLflow."""
 DIGEST_LIMIT = 36
-"""Length at which MLflow cuts the digest of a data set."""
+"""Maximum length of a data set digest in MLflow."""
 
 PROCESSES = "w2s.processes"
 """Tag with the number of ranks that made a run; absent for a single process."""
 
 
 class SupersededError(Exception):
-    """Another process has taken over this result; the one made here does not count."""
+    """Another process has taken over this result, so the run made here does not count."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Name, tags, parameters and note that a run is created with."""
+    """Name, tags, parameters and note of a new run."""
 
     name: str
     tags: Mapping[str, str]
@@ -65,13 +65,13 @@ class Recorder:
     directory: Path
     """Directory in which artifacts are staged."""
     kept: dict[str, Any] = field(default_factory=dict)
-    """JSON values of the code that makes the run, saved with its checkpoints and restored when it resumes."""
+    """JSON values that the code making the result saves with each checkpoint; restored when the run resumes."""
     began: float = field(default_factory=time.monotonic)
     _metrics: list[Metric] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
-    """Tags set by the code that makes the run, sent at its end."""
+    """Tags set by the code that makes the result, sent when the run ends."""
     sent: dict[str, int] = field(default_factory=dict)
-    """Last step of each metric that a resumed run already has in MLflow, possibly later than its checkpoint."""
+    """Last step of each metric that MLflow already has for a resumed run; may be later than the checkpoint."""
     _held: bool = False
     """Whether metrics are held until the next checkpoint, so that a resumed run has no metrics from after its checkpoint."""
 
@@ -84,15 +84,15 @@ class Recorder:
             self.flush()
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Send parameters chosen by the code that makes the run, at once."""
+        """Send further parameters of the run immediately."""
         client().log_batch(self.run_id, params=_params(values))
 
     def note(self, text: str) -> None:
-        """Replace the run's Markdown note when the run ends."""
+        """Set the run's Markdown note, sent when the run ends."""
         self.tags[MLFLOW_RUN_NOTE] = text
 
     def flush(self, tags: Sequence[RunTag] = ()) -> None:
-        """Send the buffered metrics, then these tags, in one request if they fit."""
+        """Send the buffered metrics and then `tags`, in one request if they fit."""
         if len(self._metrics) + len(tags) > BATCH:  # MLflow's client would send the tags with the first part
             client().log_batch(self.run_id, metrics=self._metrics)
             self._metrics = []
@@ -100,7 +100,7 @@ class Recorder:
         self._metrics = []
 
     def checkpoint(self, every: int) -> Checkpoint | None:
-        """Return the checkpoint that saves the training state, with the metrics not sent yet, every `every` steps."""
+        """Return the run's checkpoint, which saves the training state and unsent metrics every `every` steps."""
         self._held = every > 0
         return Checkpoint(scratch.cache_path(self.run_id), every, notes=self._notes, saved=self.flush)
 
@@ -109,7 +109,7 @@ class Recorder:
         return {"metrics": waiting, "kept": self.kept, "seconds": time.monotonic() - self.began}
 
     def restore(self, notes: Mapping[str, Any]) -> None:
-        """Restore a checkpoint's notes. Re-sent metrics keep their timestamp, so MLflow stores them once."""
+        """Restore the notes saved with a checkpoint. Re-sent metrics keep their timestamp, so MLflow stores them once."""
         self._metrics = [Metric(*values) for values in notes["metrics"]]
         self.kept = dict(notes["kept"])
         self.began -= notes["seconds"]
@@ -119,7 +119,7 @@ class Recorder:
         predictions.write(self.directory / "predictions" / f"{split}.parquet")
 
     def weak_labels(self, labels: SoftLabels) -> None:
-        """Stage the run's labels of the transfer split."""
+        """Stage the run's weak labels for the transfer split."""
         labels.write(self.directory / WEAK_LABELS)
 
     def json(self, path: str, value: Any) -> None:
@@ -141,7 +141,7 @@ class Recorder:
         safetensors.torch.save_model(model, str(target))
 
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
-        """Log the data set as an input of the run: its digest, and the number of rows in each split."""
+        """Log a data set as an input of the run, with its digest and the number of rows in each split."""
         data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
         client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
 
@@ -158,7 +158,7 @@ class Recorder:
 def recording(header: Header, seal: Callable[[str], bool], continued: str | None = None) -> Iterator[Recorder]:
     """Create or resume a run, which is RUNNING with a heartbeat while the block makes the result.
 
-    It ends as FINISHED if `seal` returns True, KILLED after Ctrl-C or if `seal` returns False, FAILED after an error.
+    The run ends as FINISHED if `seal` returns True, KILLED after Ctrl-C or if `seal` returns False, FAILED after an error.
 
     Args:
         seal: called with the run's id after its last artifact is written; returns whether the result counts.
@@ -189,7 +189,7 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
 
 @contextlib.contextmanager
 def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """Record a run without fingerprint, which is never reused, such as a trial. Raises ConfigError in a distributed launch."""
+    """Record a run without a fingerprint (never reused), such as a trial. Raises ConfigError in a distributed launch."""
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
     heartbeat.cleanup_once()
@@ -205,7 +205,7 @@ def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Itera
 
 
 def current_parent() -> str | None:
-    """Return the id of the parent of new runs, if there is one."""
+    """Return the id of the parent run of new runs, or None."""
     return session.current().parent or launch_run_id()
 
 
@@ -222,10 +222,10 @@ class Report:
 def attach(
     found: Result, name: str, stage: Callable[[Path], None], metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> Result:
-    """Add a report to a finished run and return the run: first artifacts, then metrics and tags with the artifacts' digests.
+    """Add a report to a finished run: send artifacts, then metrics and tags with their digests. Return the updated run.
 
     Args:
-        name: of the report; a report of the same name is replaced.
+        name: name of the report; an existing report of that name is replaced.
         stage: writes the artifacts into the given directory.
     """
     now = int(time.time() * 1000)
@@ -238,7 +238,7 @@ def attach(
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
-    client().set_terminated(found.run_id, "FINISHED")  # a new end time tells run_cache.py that it changed
+    client().set_terminated(found.run_id, "FINISHED")  # the new end time tells run_cache.py that the run changed
     return replace(found, metrics={**found.metrics, **metrics}, tags={**found.tags, **tags})
 
 
@@ -277,10 +277,10 @@ def _create(header: Header) -> str:
 
 
 def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
-    """Take over an unfinished run: set the tags of a new run, then restore the checkpoint's unsent metrics.
+    """Take over an unfinished run: update its tags, then restore the unsent metrics from the checkpoint.
 
-    The tags, which name the owner, come first because reading a large checkpoint takes long. A damaged checkpoint is removed:
-    training then restarts, and the metrics already in the run stay.
+    The tags, which name the new owner, come first because reading a large checkpoint takes long. If the checkpoint is damaged,
+    it is removed and training restarts; the metrics already in the run stay.
     """
     client().log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(header).items()])
     client().update_run(run_id, status="RUNNING")
@@ -308,7 +308,7 @@ def _give_up(recorder: Recorder, error: BaseException) -> None:
 
 def _end(run_id: str, error: BaseException) -> None:
     """Close an unsuccessful run as KILLED or FAILED."""
-    with contextlib.suppress(Exception):  # the server itself may have failed; the next start then closes the run
+    with contextlib.suppress(Exception):  # the server itself may have failed; the next process to start then closes the run
         client().set_terminated(run_id, "KILLED" if _stops(error) else "FAILED")
         client().set_tag(run_id, heartbeat.WORKER, "")  # the owner declares that it will not write to this run again
 

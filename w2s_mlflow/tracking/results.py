@@ -35,7 +35,7 @@ class CorruptArtifactError(ConfigError):
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, reused or new; under `--plan` possibly a placeholder with an empty `run_id` for a run not made yet."""
+    """A finished run, reused or new; when planning, possibly a placeholder with an empty `run_id` for a run not made yet."""
 
     run_id: str
     name: str
@@ -50,7 +50,7 @@ class Result:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Digest (sha256, cut at 32 digits) of each artifact of the run and of its reports, by path."""
+        """Digest (see `digest`) of each artifact of the run and of its reports, by path."""
         found: dict[str, str] = {}
         for tag, value in self.tags.items():
             if tag == ARTIFACTS or tag.startswith(f"{ARTIFACTS}."):
@@ -58,10 +58,10 @@ class Result:
         return found
 
     def artifact(self, path: str) -> Path:
-        """Return a local path of one artifact (a file or a directory) after verifying its digests.
+        """Verify an artifact (a file or a directory) by its digests and return its local path.
 
         Raises:
-            CorruptArtifactError: it is missing, or it differs from its recorded digest.
+            CorruptArtifactError: the artifact is missing, or differs from its recorded digest.
         """
         repository = get_artifact_repository(self.artifact_uri)
         try:
@@ -72,7 +72,7 @@ class Result:
         return found
 
     def check(self) -> None:
-        """Verify every artifact. Raises CorruptArtifactError for the first that is missing or damaged."""
+        """Verify every artifact. Raises CorruptArtifactError if one is missing or damaged."""
         for path in self.digests:
             self.artifact(path)
 
@@ -86,24 +86,24 @@ class Result:
                 )
 
     def predictions(self, split: str) -> Predictions:
-        """Read the predictions on `validation`, `selection` or `test`, with gold if the evaluator has scored them."""
+        """Read the predictions on `validation`, `selection` or `test`, with gold labels if the evaluator has scored them."""
         found = read_predictions(self.artifact(f"predictions/{split}.parquet"))
         gold = f"gold/{split}.parquet"
         return found.with_gold(read_gold(self.artifact(gold), found.ids)) if gold in self.digests else found
 
     def weak_labels(self) -> SoftLabels:
-        """Read the run's labels of the transfer split."""
+        """Read the run's weak labels for the transfer split."""
         return read_predictions(self.artifact(WEAK_LABELS))
 
 
 def digest(file: Path) -> str:
-    """Return the sha256 of a file, cut at 32 digits."""
+    """Return the first 32 hexadecimal digits of a file's sha256."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
 
 
 def digest_once(file: Path) -> str:
-    """Return the digest of a file, cached in this process while its size and times stay the same."""
+    """Return the digest of a file, cached in this process until the file's size or timestamps change."""
     seen = file.stat()
     return _digest_once(file, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
@@ -149,7 +149,7 @@ def finished(filter_string: str, experiment_ids: Sequence[str] | None = None) ->
 
 
 def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
-    """Yield every run that matches a filter string, from all pages, oldest first. Raises MlflowException for an invalid one."""
+    """Yield every run that matches a filter string, oldest first, page by page. Raises MlflowException if it is invalid."""
     order, token = ["attributes.start_time ASC"], None
     while True:
         page = client().search_runs(list(experiment_ids), text, view, PAGE, order, token)
@@ -160,7 +160,7 @@ def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_
 
 
 def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -> list[Run]:
-    """Return the existing runs with these ids, including deleted ones, in batched requests. Default: all experiments."""
+    """Return the existing runs with these ids, including deleted ones, from `experiment_ids` (default: all experiments)."""
     if experiment_ids is None:
         experiment_ids = [found.experiment_id for found in mlflow.search_experiments(view_type=ViewType.ALL)]
     asked = sorted(set(run_ids))
@@ -170,7 +170,7 @@ def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -
 
 
 def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
-    """Return the newest finished run with this tag; None if there is none, or if it or a run in `below` is damaged."""
+    """Return the newest finished run with this tag; None if there is none, or if that run or a run in `below` is damaged."""
     clause = f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
     runs = client().search_runs([experiment().experiment_id], clause, max_results=1)
     if not runs:
@@ -190,7 +190,7 @@ def get(run_id: str) -> Result:
 
 
 def find(run: str) -> Result:
-    """Return the run with this id, or the newest with this name; a launcher's run is replaced by its result's.
+    """Return the run with this id, or the newest with this name; for a launcher's run, return the run of its result.
 
     Raises:
         ConfigError: there is no run with this id, and none with this name in the current experiment.
@@ -228,7 +228,7 @@ def forget(run_id: str) -> None:
 
 
 def _local(repository: ArtifactRepository, run_id: str, path: str) -> Path:
-    """Return an artifact's path: in place if it is local, else downloaded once to a directory deleted at process exit."""
+    """Return an artifact's path: the original if local, else a download, made once and deleted when the process exits."""
     if isinstance(repository, LocalArtifactRepository):
         return Path(str(repository.download_artifacts(path)))  # type: ignore[no-untyped-call]
     directory = Path(_scratch().name) / run_id

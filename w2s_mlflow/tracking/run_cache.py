@@ -1,9 +1,9 @@
 """Local cache of finished runs, so that MLflow is queried only for runs that have changed.
 
-A run's end time is set again whenever a report is added (recorder.attach), so one query for runs that ended since the last one
-finds all new data. A second query finds deleted runs; a third, made only in doubt, finds runs that were restored, or purged by
-`mlflow gc`. A run with remote artifacts that was deleted and purged between two queries stays cached; reading it then fails as
-damaged. Manual edits of a finished run are seen only by an analysis with a filter, which bypasses the cache.
+A run's end time is set again whenever a report is added (recorder.attach), so one query for runs that ended since the last
+query finds all new data. A second query finds deleted runs. A third looks up cached runs that may have been restored, or purged
+by `mlflow gc`. A run with remote artifacts that was deleted and purged between two queries stays cached; reading its artifacts
+raises CorruptArtifactError. Manual edits of a finished run are seen only by an analysis with a filter, which skips the cache.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class _Known:
     rows: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """Finished runs by run id."""
     deleted: frozenset[str] = frozenset()
-    """Ids of all runs that were deleted at the time of the last query, finished or not."""
+    """Ids of the deleted runs, finished or not, at the time of the last query."""
     since: int = 0
-    """Latest end time of a run, in milliseconds."""
+    """Latest end time of any run, in milliseconds since the epoch."""
 
 
 def finished(experiment_id: str) -> list[Result]:
-    """Return every finished result of an experiment, oldest first: the cached ones and those that ended since."""
+    """Return every finished result of an experiment, oldest first: cached results and those finished since the last query."""
     file, now = _file(experiment_id), int(time.time() * 1000)
     before = _read(file)
     since = min(before.since, now)  # the machine that ended a run may have a fast clock
@@ -63,7 +63,7 @@ def finished(experiment_id: str) -> list[Result]:
 
 
 def _is_lost(row: Mapping[str, Any]) -> bool:
-    """Return whether a run's local artifact directory no longer exists, as after `mlflow gc`."""
+    """Return whether a run's local artifact directory is missing, as after `mlflow gc`."""
     uri = str(row["artifact_uri"])
     return urlsplit(uri).scheme in ("", "file") and not Path(url2pathname(urlsplit(uri).path)).exists()
 
@@ -89,7 +89,7 @@ def _result(row: dict[str, Any]) -> Result:
 
 
 def _read(file: Path) -> _Known:
-    """Read the cache file; empty if missing or corrupt."""
+    """Read the cache file; return an empty cache if it is missing or corrupt."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -102,7 +102,7 @@ def _read(file: Path) -> _Known:
 
 
 def _write(file: Path, known: _Known) -> None:
-    """Write the cache file atomically; file errors such as a full disk are ignored, since the cache only saves time."""
+    """Write the cache file atomically; ignore file errors such as a full disk, since the cache only saves time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

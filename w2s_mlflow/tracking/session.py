@@ -1,4 +1,4 @@
-"""The session: settings for how results are requested, which a block of code can change for everything it calls."""
+"""The session: settings for requesting results, which a `with` block can change for all calls within it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LOG = logging.getLogger("w2s_mlflow")
 
 @dataclass(frozen=True)
 class Session:
-    """Settings for how results are requested."""
+    """Settings for requesting results."""
 
     plan: Plan | None = None
-    """The plan in which results are noted instead of made; None: make them."""
+    """Plan that collects the requested results instead of making them; None: make them."""
     reuse_since: int = 0
-    """Time in milliseconds since the epoch; runs that started before it are not reused."""
+    """Earliest start time of runs that may be reused, in milliseconds since the epoch."""
     wait: bool = True
     """Whether to wait for a result that another process is making; otherwise raise BusyError."""
     progress: Callable[[str], None] = LOG.info
@@ -53,7 +53,7 @@ def changed(**values: Any) -> Iterator[Session]:
 
 @contextlib.contextmanager
 def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
-    """Make stages note results in a plan within the block; nothing is trained or written.
+    """Collect the results requested within the block in a plan; nothing is trained or written.
 
     Args:
         known: finished results by fingerprint, to avoid looking up many results one by one.

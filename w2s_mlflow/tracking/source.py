@@ -1,9 +1,9 @@
-"""Source digests of a result: one per function, class and constant that its roots reach.
+"""Source digests of a result: one per function, class and constant reachable from its roots.
 
-A digest is taken over the syntax tree, so layout, comments, docstrings, annotations and the texts of errors and logs do not
-change it. Definitions and references enter it by their own name without their module, so modules and definitions may move.
-Options and their checks (a Config enters a fingerprint by its values), the store, caches and the command line are not followed
-and therefore not part of a result.
+A digest is computed from the syntax tree, so layout, comments, docstrings, annotations and the texts of errors and logs do not
+change it. Definitions are identified by name without their module, so they may move to another module. References to options
+and their checks (a Config enters a fingerprint by its values), the store, caches and the command line are not followed, so
+edits there do not change the digests of a result.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ NEUTRAL = (
     *("config", "exceptions", "registry", "local", "tracking", "training.checkpoint", "search", "analysis", "cli"),
     *("pipeline.options", "pipeline.runs", "pipeline.scoring"),
 )
-"""Modules and packages that do not affect results: a reference into one is recorded by name and not followed."""
+"""Modules and packages that do not affect results: references to them are recorded by name, not followed."""
 PLUGINS = ("losses", "tasks", "models", "judges", "explainers", "tables", "figures")
-"""Plug-in folders. Stages list the plug-ins they use as roots; references to one from outside its folder are not followed."""
+"""Plug-in folders. References to one from outside its folder are not followed; stages list plug-ins they use as roots."""
 BY_VALUE = ("Config", "Options")
-"""Dataclasses of stages and plug-ins that enter a fingerprint by their field values (config.identity), not by source."""
+"""Dataclasses in stages and plug-ins that are fingerprinted by field values (config.identity), not by source."""
 LOGS, LOG_METHODS = (
     ("LOG", "logging", "warnings"),
     ("debug", "info", "warning", "warn", "error", "exception", "critical", "log"),
@@ -49,7 +49,7 @@ ALL = "*"
 
 
 def digests(roots: Iterable[str]) -> dict[str, str]:
-    """Return the digest of each definition reachable from `roots`, by "module.name".
+    """Return {"module.name": digest} for each definition reachable from `roots`.
 
     Args:
         roots: modules of the package ("losses.confidence": all its definitions) or single definitions ("training.loop:fit").
@@ -67,7 +67,7 @@ def _digests(roots: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for definition in reached:
         tree = _tree(definition)
-        # If several definitions share a name, the referring definition's digest includes the digest of the one it uses.
+        # If several definitions share a name, a digest also covers the digest of the definition to which the name refers.
         meant = [_tree(other).digest for other in tree.references if names[other.name] > 1]
         found[f"{definition.module}.{definition.name}"] = _sha(tree.digest, *meant) if meant else tree.digest
     return found
@@ -106,12 +106,12 @@ def clear() -> None:
 
 @dataclass(frozen=True)
 class Module:
-    """Top-level definitions and imports of a module of the package."""
+    """Top-level definitions and imports of a module of this package."""
 
     statements: dict[str, list[ast.stmt]]
-    """Statements by the name they bind; statements that bind no name are under ''."""
+    """Statements by the name they bind; statements that bind no name have the key ''."""
     imports: dict[str, str]
-    """Imported names, each with the full dotted path of the imported object."""
+    """Full dotted path of each imported object, by the name it is imported as."""
 
 
 @functools.cache
@@ -196,15 +196,15 @@ def _sha(*words: str) -> str:
 
 @dataclass
 class _Writer:
-    """Serialiser of syntax trees to words, the same on every Python version: empty and ineffective fields are left out."""
+    """Serialiser of syntax trees to words. Fields without effect are skipped, so all Python versions give the same words."""
 
     module: str
     words: list[str] = field(default_factory=list)
     references: list[Definition] = field(default_factory=list)
     scopes: list[tuple[bool, dict[str, str | None]]] = field(default_factory=list)
-    """Enclosing scopes, innermost last: (whether it is a class, its bound names and the path each imports or None)."""
+    """Enclosing scopes, innermost last: (is it a class, {bound name: path of the imported object, or None if not imported})."""
     as_message: bool = False
-    """Whether the current node is in an error's message, whose texts are left out."""
+    """Whether the current node is in an error message; its strings then become the word `message`."""
 
     def statements(self, body: Sequence[ast.stmt]) -> None:
         for statement in body:
@@ -334,7 +334,7 @@ class _Writer:
         last = len(path) - 1 - path[::-1].index(definition.name)
         return path[last + 1 :]
 
-    # Parts without effect (annotations), and messages.
+    # Annotations, which are left out, and error messages.
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.words.append("(Assign")
@@ -412,7 +412,7 @@ NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler,
 
 
 def _bound(body: Sequence[ast.stmt]) -> set[str]:
-    """Return the names that statements bind in their own scope, except imports and names declared global or nonlocal."""
+    """Return the names that statements bind in the current scope, except imports and names declared global or nonlocal."""
     found: set[str | None] = set()
     elsewhere: set[str] = set()
     for node in itertools.chain.from_iterable(map(_own_nodes, body)):
@@ -426,7 +426,7 @@ def _bound(body: Sequence[ast.stmt]) -> set[str]:
 
 
 def _own_nodes(statement: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a statement without those in nested scopes."""
+    """Yield the nodes of a statement, without entering nested scopes."""
     yield statement
     inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp)
     if not isinstance(statement, (*inner, ast.GeneratorExp)):

@@ -1,6 +1,6 @@
-"""Results by fingerprint: a finished run is reused, an unfinished one resumed, a missing one made, always by one process.
+"""Look-up of results by fingerprint: reuse a finished run, resume an unfinished one, or claim the result and make it.
 
-Other processes that need the same result wait for it (claims.py) or do other work meanwhile (BusyError).
+Only one process makes a result (claims.py); others that need it wait, or do other work meanwhile (BusyError).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ ATTEMPT, TORN = "w2s.attempt", "w2s.torn"
 POLL = 0.5
 """Seconds between two checks of a run that another process is making."""
 PATIENCE = 60.0
-"""Seconds within which the owner of a claim must have created a run; after that it counts as dead."""
+"""Seconds that the owner of a claim may take to create its run before the owner counts as dead."""
 LOOKS = 3
 """Number of failed checks after which a run's artifacts count as damaged."""
 
 
 class BusyError(Exception):
-    """Another process is making a result that is needed first."""
+    """Another process is making a result that this process needs."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
     In a distributed launch the leader finds or makes the result, and the other ranks follow it (followers.py).
 
     Raises:
-        BusyError: another process is making it, and the session does not wait.
+        BusyError: another process is making the result, and the session does not wait.
     """
     if plan := session.current().plan:
         if known := plan.reuse(request.parts.digest()):
@@ -105,7 +105,7 @@ def _made(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]
 
 @dataclass(frozen=True)
 class _MakeTurn:
-    """The claim to make a result, and the unfinished run to resume, if there is one."""
+    """A claim to make a result, with the unfinished run to resume, if there is one."""
 
     claim: claims.Claim
     continued: Run | None
@@ -113,24 +113,24 @@ class _MakeTurn:
 
 @dataclass
 class _RunSearch:
-    """Search for one result, step by step: reuse it, wait for it, or claim it."""
+    """Search for one result in repeated steps, each of which reuses, awaits or claims it."""
 
     fingerprint: str
     _watch: heartbeat.Watch = field(default_factory=heartbeat.Watch)
     _began: float = field(default_factory=time.monotonic)
     _refused: tuple[int, float] = (-1, 0.0)
-    """Number of the last attempt that another process had already claimed, and the time at which this was seen."""
+    """Last attempt that another process had already claimed, and the monotonic time at which this was found."""
     _told: float = 0.0
 
     def step(self) -> Result | _MakeTurn | None:
-        """Return the result, the turn to make it, or None to try again. Raises BusyError if the session does not wait."""
+        """Return the result, a turn to make it, or None to try again. Raises BusyError if the session does not wait."""
         every = runs_of(self.fingerprint)
         runs = active(every)
         for run in runs:
             if run.info.status == "FINISHED" and _is_reusable(run) and (found := _verified(run)):
                 LOG.debug("reused  %s", found.name)
                 return found
-        # Of any status but FINISHED: another process may have closed the run of an owner that was only suspended.
+        # Not only RUNNING ones: another process may have closed the run of an owner that was only suspended.
         owned = [run for run in runs if run.info.status != "FINISHED" and _owned(run)]
         if alive := next((run for run in owned if not self._watch.dead(run)), None):
             self._wait(f"{alive.info.run_name}, made by {_owner(alive)}")
@@ -147,7 +147,7 @@ class _RunSearch:
         return None
 
     def _claim(self, attempt: int) -> claims.Claim | None:
-        """Take the next claim if it is free, else return None; PATIENCE seconds after a refusal, try the attempt after it."""
+        """Claim an attempt if it is free, else return None; PATIENCE seconds after a refusal, try the following attempt."""
         refused, when = self._refused
         if attempt <= refused and time.monotonic() - when < PATIENCE:
             return None
@@ -170,7 +170,7 @@ class _RunSearch:
 
 
 def _verified(run: Run) -> Result | None:
-    """Return a finished run if its artifacts are undamaged; else log it, tag it as damaged, mark it FAILED and return None."""
+    """Return a finished run if its artifacts are undamaged; else warn, tag it as damaged, mark it FAILED and return None."""
     for look in range(LOOKS):
         found = result(run, reused=True)
         try:
@@ -194,12 +194,12 @@ def _is_reusable(run: Run) -> bool:
 
 
 def _seen(runs: Iterable[Run]) -> set[tuple[str, str, str, bool]]:
-    """Snapshot of run ids, statuses, attempts and whether all artifacts are written, to detect progress of other processes."""
+    """Return run ids, statuses, attempts and whether all artifacts are written, to detect progress of other processes."""
     return {(run.info.run_id, run.info.status, run.data.tags.get(ATTEMPT, ""), ARTIFACTS in run.data.tags) for run in runs}
 
 
 def _finish(run: Run) -> bool:
-    """Mark a dead owner's run FINISHED if its last artifact was written; return whether that was done."""
+    """Mark a dead owner's run FINISHED if its last artifact was written; return whether it was marked."""
     tags = run.data.tags
     if run.info.status == "FINISHED" or ARTIFACTS not in tags or TORN in tags:
         return False
@@ -211,13 +211,13 @@ def _finish(run: Run) -> bool:
 
 
 def _next_attempt(run: Run) -> int:
-    """Return the first attempt after those of this run; a sealed run has used two."""
+    """Return the first attempt not used up by this run; a sealed run has used two."""
     sealed = run.info.status == "FINISHED" or TORN in run.data.tags
     return int(run.data.tags.get(ATTEMPT, "0")) + (2 if sealed else 1)
 
 
 def _settled(runs: list[Run]) -> Run | None:
-    """Return the unfinished run to resume: its owner has ended, and its checkpoint is here. End the other runs as KILLED.
+    """Return the unfinished run to resume, with an ended owner and a checkpoint on this machine; end the others as KILLED.
 
     A run whose owner may only be suspended, on another machine or on this one, is never resumed by a second process.
     """
@@ -238,7 +238,7 @@ def _settled(runs: list[Run]) -> Run | None:
 
 
 def _owned(run: Run) -> bool:
-    """Return whether a process may still be making a run; a run tagged as damaged was finished before."""
+    """Return whether a process may still be making a run; a run tagged as damaged was already finished."""
     return bool(run.data.tags.get(heartbeat.WORKER)) and TORN not in run.data.tags
 
 

@@ -1,7 +1,7 @@
-"""Debates as MLflow traces: each transcript can be read on the UI's Traces page and on the run's page.
+"""Debates as MLflow traces: the UI shows each transcript on its Traces page and on the run's page.
 
-A trace is a root span and one span per turn of a side and per verdict. Its id is derived from the run and the question, so
-writing a debate twice gives one trace; the id also identifies the debate of a human judge's feedback `winner`.
+A trace has a root span and one child span per turn of a side and per verdict. Its id is derived from the run and the question,
+so writing a debate twice gives one trace. Human verdicts (feedback `winner`) are attached to traces by this id.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTag
 from w2s_mlflow.tracking.backend.server import experiment
 
 QUESTION, RUN = "w2s.question", "w2s.debate_run_id"
-"""Tags of a trace: the id of its question, and the run of the debate."""
+"""Trace tags with the id of the question and the id of the debate's run."""
 BATCH = 100
 """Number of traces whose spans are sent in one request."""
 PREVIEW = 1000
-"""Maximum number of characters of the question and of the verdict shown in the list of traces."""
+"""Maximum number of characters of the question and of the verdict in the UI's list of traces."""
 KINDS = {"side": SpanType.AGENT, "judge": SpanType.EVALUATOR}
 
 
@@ -56,7 +56,7 @@ def trace_id(run_id: str, question: str) -> str:
 
 
 def write(run_id: str, transcripts: Sequence[Transcript]) -> None:
-    """Write one trace per debate of a run, with one request per trace for its list entry and one per BATCH for the spans."""
+    """Write one trace per debate of a run: one request per trace creates it, and one per BATCH traces sends the spans."""
     client, place = TracingClient(mlflow.get_tracking_uri()), experiment().experiment_id
     for start in range(0, len(transcripts), BATCH):
         part = transcripts[start : start + BATCH]

@@ -1,4 +1,4 @@
-"""Explanation of why a run was not reused: the parts of its fingerprint that differ from those of its nearest match."""
+"""Explanation of why a run was not reused: the fingerprint parts that differ between a run and its nearest match."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from w2s_mlflow.tracking.backend.server import client, experiment
 from w2s_mlflow.tracking.results import CorruptArtifactError, Result
 
 READ = 50
-"""Number of candidate runs, the nearest by parameters, whose fingerprints are compared part by part."""
+"""Number of candidate runs (the nearest by parameters) whose fingerprints are compared part by part."""
 ROWS = "rows.parquet"
 NESTED = ("options", "libraries", "inputs")
 FingerprintParts = Mapping[str, Any]
@@ -22,7 +22,7 @@ FingerprintParts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Explanation:
-    """A run, the nearest finished run of the same stage, and the parts in which they differ, as `nearest -> run`."""
+    """A run, the nearest finished run of the same stage, and their differing parts, written `nearest -> run`."""
 
     run_id: str
     name: str
@@ -32,7 +32,7 @@ class Explanation:
 
 
 def explain(run: str) -> Explanation:
-    """Compare a run, given by id or name, with its nearest match.
+    """Compare a run, given by id or name, with the nearest finished run of its stage.
 
     Raises:
         ConfigError: the run does not exist or has no fingerprint.
@@ -78,7 +78,7 @@ def _leaves(old: FingerprintParts, new: FingerprintParts) -> list[tuple[str, Any
 
 
 def _source(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the definitions that differ, except those that only moved; one moved and edited is listed under its new name."""
+    """Yield the definitions that differ, except those only moved; one moved and edited is yielded under its new name."""
     gone, come = Counter(old.values()) - Counter(new.values()), Counter(new.values()) - Counter(old.values())
     before = {key: value for key, value in old.items() if value in gone}
     after = {key: value for key, value in new.items() if value in come}
@@ -118,7 +118,7 @@ def _by_fingerprint(fingerprint: str) -> FingerprintParts | None:
 
 
 def _changed_rows(before: str, after: str) -> str:
-    """Describe how the rows in use differ, by the `rows.parquet` of the supervisors of the two splits."""
+    """Describe how the rows in use differ, from the `rows.parquet` that a supervisor run stored for each split."""
     old, new = _rows(before), _rows(after)
     if old is None or new is None:
         return f"the rows in use differ, digest {before[:12]} -> {after[:12]}"
@@ -134,7 +134,7 @@ def _changed_rows(before: str, after: str) -> str:
 
 
 def _rows(data: str) -> dict[str, tuple[str, str]] | None:
-    """Return (part, digest) of each row by id, for the split with this data digest; None if no supervisor run has stored it."""
+    """Return {row id: (part, digest)} for the split with this data digest; None if no supervisor run has stored it."""
     import pyarrow.parquet as pq
 
     clause = f"tags.`w2s.data` = '{data}' and tags.`w2s.stage` = 'supervisor' and attributes.status = 'FINISHED'"
@@ -145,7 +145,7 @@ def _rows(data: str) -> dict[str, tuple[str, str]] | None:
 
 
 def _nearest(found: Result, own: FingerprintParts) -> Result | None:
-    """Return the finished run of the same stage with the fewest differing parts; ties go to the nearest by parameters."""
+    """Return the finished run of the same stage with the fewest differing parts; the nearest by parameters breaks ties."""
     others = [
         other for other in results.finished(f"tags.`w2s.stage` = '{found.stage}'") if other.fingerprint != found.fingerprint
     ]
@@ -155,7 +155,7 @@ def _nearest(found: Result, own: FingerprintParts) -> Result | None:
 
 
 def _parts(found: Result) -> FingerprintParts | None:
-    """Read a run's stored fingerprint parts; None if it has none."""
+    """Return a run's stored fingerprint parts, or None if it has none."""
     try:
         parts: FingerprintParts = json.loads(found.artifact("fingerprint.json").read_text())
     except CorruptArtifactError:

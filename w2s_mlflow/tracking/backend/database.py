@@ -1,7 +1,7 @@
 """Checks of the database behind a tracking URI, made before MLflow uses it.
 
-MLflow creates its missing tables in any database, even another program's or an older MLflow's, step by step and without a lock
-against a second process. This module fills empty databases only, in one process.
+MLflow creates missing tables in any database, even if another program or an older MLflow uses it, step by step and without
+locking out other processes. This module allows only empty databases to be filled, by one process at a time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENCE = 20
 """Seconds to wait while another process has the database locked; the same as MLflow's timeout."""
 ANOTHER = "name another database in MLFLOW_TRACKING_URI"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
-"""PyPI packages of the driver modules with another name than the package."""
+"""PyPI package of each driver module that is not named after its package."""
 TIMEOUTS = {
     "psycopg": {"connect_timeout": TIMEOUT},
     "psycopg2": {"connect_timeout": TIMEOUT},
@@ -39,7 +39,7 @@ TIMEOUTS = {
 }
 """Connection arguments of each driver that limit how long a server may take to answer."""
 LOCKS = {"postgresql": "SELECT pg_advisory_xact_lock(8239471)", "mysql": "SELECT GET_LOCK('w2s_mlflow', 120)"}
-"""SQL, by dialect, of the lock taken before an empty database is filled; it is released with the connection."""
+"""SQL statement, by dialect, that locks an empty database before it is filled; the lock ends with the connection."""
 
 VERSIONS = "SELECT version_num FROM alembic_version"
 
@@ -50,7 +50,7 @@ def prepare(uri: str) -> None:
     """Check that `uri` is a database of the installed MLflow version; create the tables if it is empty.
 
     Raises:
-        ConfigError: it is damaged, unreachable, another program's or another MLflow version's; nothing was written.
+        ConfigError: it is damaged, unreachable, or belongs to another program or MLflow version; nothing was written.
     """
     url = sqlalchemy.make_url(uri)
     if url.get_backend_name() == "sqlite":
@@ -64,7 +64,7 @@ def _prepare_file(uri: str, url: sqlalchemy.URL) -> None:
         raise ConfigError("it names no file: write sqlite:/// and a path, such as sqlite:////data/mlflow.db")
     path = Path(str(url.database))
     _check_place(path)
-    while (state := _state_of_file(path)) == "empty":  # again if another process removed the file it was filling
+    while (state := _state_of_file(path)) == "empty":  # try again if another process removed the file it was filling
         _check_filling(uri)
         _fill_file(path)
     _check_complete(state)
@@ -107,7 +107,7 @@ def _tables(database: sqlite3.Connection) -> set[str]:
 def _write_ahead(database: sqlite3.Connection) -> None:
     """Switch the database to write-ahead logging (a permanent setting), so that readers do not block the writer."""
     if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-        with contextlib.suppress(sqlite3.OperationalError):  # in use by other processes: the next start switches it
+        with contextlib.suppress(sqlite3.OperationalError):  # in use by other processes; the next start retries
             database.execute("PRAGMA journal_mode=WAL")
 
 
@@ -136,7 +136,7 @@ def _statements() -> list[str]:
         database = connection.driver_connection
         assert isinstance(database, sqlite3.Connection)
         found = [line for line in database.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
-    store.engine.dispose()  # MLflow caches the engine: the next in-memory database must start empty
+    store.engine.dispose()  # MLflow caches the engine; the next in-memory database must start empty
     return found
 
 
@@ -150,7 +150,7 @@ def _prepare_server(uri: str, url: sqlalchemy.URL) -> None:
     with engine.connect() as connection:
         if _state_of_server(connection) == "ready":
             return
-        connection.rollback()  # end the snapshot, so that tables created before we get the lock are visible
+        connection.rollback()  # end the snapshot, to see tables created before we get the lock
         if lock := LOCKS.get(url.get_backend_name()):
             connection.execute(sqlalchemy.text(lock))
         state = _state_of_server(connection)
@@ -190,13 +190,13 @@ def _state(tables: set[str], versions: Callable[[], list[str]]) -> State:
 
 @functools.cache
 def _revisions() -> tuple[set[str], str | None]:
-    """Return the schema revisions known to the installed MLflow, and the newest of them."""
+    """Return all schema revisions of the installed MLflow, and the newest one."""
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     return {script.revision for script in scripts.walk_revisions()}, scripts.get_current_head()
 
 
 def _check_filling(uri: str) -> None:
-    """Raise ConfigError if an empty database cannot be right (MLFLOW_RUN_ID is set) or its artifacts could not be written."""
+    """Raise ConfigError if an empty database should hold a run (MLFLOW_RUN_ID is set) or artifacts could not be written."""
     if run_id := os.environ.get("MLFLOW_RUN_ID"):
         raise lost_run(uri, run_id)
     check_new_artifacts()

@@ -17,14 +17,14 @@ from mlflow.exceptions import MlflowException
 from w2s_mlflow.exceptions import ConfigError
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""File errors that are caused by the machine and not by the program."""
+"""Codes of file errors caused by the machine, not by the program."""
 STORES = ("boto3", "botocore", "azure", "google")
-"""Packages that MLflow uses to access object stores; each has its own exception classes."""
+"""Packages with which MLflow accesses object stores; each defines its own exceptions."""
 GO_ON = "what was finished is kept, so run the same command again once this is mended"
 
 
 def failure(error: BaseException) -> str | None:
-    """Return the message for an error caused by a server, an object store, the network or the disk; None for other errors."""
+    """Return a message for an error caused by a server, an object store, the network or the disk; None for other errors."""
     import sqlalchemy.exc  # imported here because clients of an HTTP server do not need it otherwise
 
     if isinstance(error, requests.RequestException):
@@ -67,14 +67,14 @@ def _without_passwords(text: str) -> str:
 
 
 def _party(error: requests.RequestException) -> str:
-    """Name the party that did not answer: the tracking server, or the request's host if that is another."""
+    """Name the server that failed to answer: the tracking server, or the request's host if it is a different one."""
     uri, url = mlflow.get_tracking_uri(), str(getattr(error.request, "url", None) or "")
     host = urlsplit(url).hostname
     return f"the tracking server {masked(uri)}" if host in (None, urlsplit(uri).hostname) else f"the host {host}"
 
 
 def _network(error: BaseException) -> str | None:
-    """Return the network's own reason: MLflow's exception wraps one of requests, which wraps urllib3's reason."""
+    """Return urllib3's reason for a network error, which `requests` wraps in its exception, and MLflow in another."""
     chain = (error, error.__cause__, error.__context__)
     found = next((one for one in chain if isinstance(one, requests.RequestException)), None)
     reason = getattr(found.args[0], "reason", None) if found and found.args else None
@@ -82,7 +82,7 @@ def _network(error: BaseException) -> str | None:
 
 
 def _refused(error: BaseException) -> int | None:
-    """Return the errno of an error if it is in REFUSED, also when a Rust library gives it only in the message; else None."""
+    """Return the errno of an error, or the one in the message of a Rust library's error, if it is in REFUSED; else None."""
     code = error.errno if isinstance(error, OSError) else None
     if found := re.search(r"\(os error (\d+)\)", str(error)):
         code = int(found[1])

@@ -1,4 +1,4 @@
-"""Checks of a tracking URI before MLflow uses it: MLflow itself would retry an unresponsive server for minutes.
+"""Checks of a tracking URI before MLflow uses it, because MLflow retries an unresponsive server for minutes.
 
 The errors of this file and of database.py say why a URI cannot be used and what to do; server.py adds the URI.
 """
@@ -27,7 +27,7 @@ BUSY = 429
 
 
 def check(uri: str) -> None:
-    """Check a URI that is not a database: request one experiment from an HTTP server. Other schemes are left to MLflow.
+    """Check a URI other than a database: query an HTTP server, reject a directory, and leave other schemes to MLflow.
 
     Raises:
         ConfigError: the server does not answer or is not an MLflow server, or `uri` is a directory.
@@ -48,7 +48,7 @@ def scheme(uri: str) -> str:
 
 
 def unwritable(directory: Path) -> str | None:
-    """Return why no file can be created in `directory` (or in its nearest existing parent); None if one can."""
+    """Return why `directory` (or its nearest existing parent) is not writable, or None if it is writable."""
     try:
         nearest = next(place for place in (directory, *directory.absolute().parents) if place.exists())
         with tempfile.TemporaryFile(dir=nearest):
@@ -58,14 +58,14 @@ def unwritable(directory: Path) -> str | None:
 
 
 def check_new_artifacts() -> None:
-    """Raise ConfigError if the artifacts of a new experiment, which go into the working directory, could not be written."""
+    """Raise ConfigError if a new experiment's artifacts, stored in the working directory, could not be written."""
     directory = Path(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).absolute()
     if why := unwritable(directory):
         raise ConfigError(f"its artifacts would go to {directory}, which cannot be written ({why}): start in another directory")
 
 
 def lost_run(uri: str, run_id: str) -> ConfigError:
-    """Return the error for a launcher's run that does not exist at `uri`."""
+    """Return the error for a run created by `mlflow run` that does not exist at `uri`."""
     database = re.fullmatch(r"sqlite[^:]*:///([^/].*)", uri)
     if not database:
         advice = "unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to where the run is"

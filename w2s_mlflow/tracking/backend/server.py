@@ -1,4 +1,4 @@
-"""The current MLflow server, experiment and launcher's run, from MLflow's own settings, which are read once.
+"""The current MLflow server, experiment and launcher's run, taken from MLflow's settings, which are read once.
 
 MLFLOW_TRACKING_URI names the server (default: mlflow.db in the working directory); MLFLOW_EXPERIMENT_NAME or
 MLFLOW_EXPERIMENT_ID names the experiment (default: MLflow's default experiment). `mlflow run` sets them.
@@ -39,7 +39,7 @@ MARKS = {
 @functools.cache
 def client() -> mlflow.MlflowClient:
     """Return the client of the current server. Raises ConfigError if the server cannot be used."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would break up our own progress line
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # they would break up our own progress line
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # no traceback when stopped within a request
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs errors that it also raises
@@ -74,7 +74,7 @@ def experiment() -> Experiment:
 
 
 def experiment_ids(names: str) -> list[str]:
-    """Return the ids of the experiments in a comma-separated list of names; if it is empty, that of the current experiment.
+    """Return the ids of the experiments in a comma-separated list of names; an empty list means the current experiment.
 
     Raises:
         ConfigError: an experiment does not exist.
@@ -89,7 +89,7 @@ def experiment_ids(names: str) -> list[str]:
 
 
 def forget() -> None:
-    """Clear the caches, so that a changed tracking server or experiment in the environment takes effect."""
+    """Clear the caches, so that changes of the tracking server or experiment take effect."""
     for cached in (client, experiment, launch_run_id):
         cached.cache_clear()
 
@@ -101,10 +101,10 @@ def where() -> str:
 
 @functools.cache
 def launch_run_id() -> str | None:
-    """Return the id of the run created by `mlflow run`, adopted once as the parent of new runs; None without a launcher.
+    """Return the id of the launcher's run (created by `mlflow run`), which is the parent of new runs; None without a launcher.
 
     Raises:
-        ConfigError: MLFLOW_RUN_ID is not a run of the current server, or the server cannot be used.
+        ConfigError: MLFLOW_RUN_ID does not exist on the current server, or the server cannot be used.
     """
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
@@ -121,22 +121,22 @@ def launch_run_id() -> str | None:
 
 
 def close_launch(result_run_id: str) -> None:
-    """Tag the launcher's run, if there is one, with the id of the result's run."""
+    """Tag the launcher's run, if there is one, with the id of the run of its result."""
     if launch := launch_run_id():
         client().set_tag(launch, "w2s.result_run_id", result_run_id)
 
 
 def mark(experiment_id: str, key: str, value: str) -> None:
-    """Set a new tag of an experiment; another process may set it to the same value at the same time."""
+    """Set a new tag of an experiment, even if another process sets it at the same time."""
     try:
         client().set_experiment_tag(experiment_id, key, value)
-    except MlflowException:  # MLflow fails if two processes set a new tag at once: then the other one has set it
+    except MlflowException:  # if two processes set a new tag at once, MLflow fails for one of them
         if key not in client().get_experiment(experiment_id).tags:
             raise
 
 
 def _look(uri: str) -> None:
-    """Check that `uri` can be used, and fill an empty database, before MLflow accesses it."""
+    """Check that `uri` is usable, and create the tables of an empty database, before MLflow accesses it."""
     if preflight.scheme(uri) in DATABASE_ENGINES:
         from w2s_mlflow.tracking.backend import database  # imports SQLAlchemy, not needed for an HTTP server
 
@@ -162,7 +162,7 @@ def _found() -> Experiment:
 
 
 def _made(name: str) -> Experiment:
-    """Create and return an experiment, or return the one that another process has created in the meantime."""
+    """Create and return an experiment, or return the one that another process created in the meantime."""
     if preflight.scheme(mlflow.get_tracking_uri()) in DATABASE_ENGINES:
         preflight.check_new_artifacts()
     try:
