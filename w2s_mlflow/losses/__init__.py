@@ -1,8 +1,8 @@
 """Training losses of a student: one per file, each a pure function of (logits_NC, labels_NC, progress, options).
 
 Every file has a frozen `Options` and `loss(logits_NC, labels_NC, progress, options) -> scalar`, where `logits_NC` and
-`labels_NC` (probabilities) are those of the whole optimizer batch and `progress` in [0, 1] is the fraction of training done.
-`PER_EXAMPLE` is True if the loss is a mean of independent per-row terms: each micro-batch then passes through the model
+`labels_NC` (probabilities) cover the whole optimizer batch and `progress` in [0, 1] is the fraction of training done.
+`PER_EXAMPLE` is True if the loss is a mean of independent per-row terms, so that each micro-batch passes through the model
 only once (training/microbatches.py).
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from w2s_mlflow.config import checked_dataclass, option
 
-# The paper's weights: the auxiliary term counts more for a student far larger than its supervisor.
+# The paper's weights of the auxiliary term, for large students and for all others.
 ALPHA_LARGE, ALPHA_SMALL = 0.75, 0.5
 
 
@@ -24,7 +24,7 @@ class AuxiliaryOptions:
     alpha: float | None = option(default=None, ge=0, le=1)
     """Weight of the auxiliary term, in [0, 1]. Default: .75 for a large student, .5 otherwise."""
     warmup: float = option(default=0.2, ge=0, le=1)
-    """Fraction of training, in [0, 1], over which the weight grows linearly from 0; 0: constant weight."""
+    """Fraction of training, in [0, 1], over which the weight grows linearly from 0 to alpha; 0: the weight is constant."""
 
 
 def weight(progress: float, options: AuxiliaryOptions) -> float:

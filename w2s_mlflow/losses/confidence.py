@@ -1,6 +1,6 @@
 """The auxiliary confidence loss (Algorithm 4): L = (1 - a) CE(f, f_w) + a CE(f, f_hat).
 
-f_hat is the student's own prediction, hardened, without gradient; a = alpha * min(1, progress / warmup). The loss follows
+f_hat is the student's own hardened prediction, without gradient, and a = alpha * min(1, progress / warmup). The loss follows
 Burns et al. 2023, section 4.3.2. For two classes, the threshold is set so that the number of positive rows in the whole
 optimizer batch equals the sum of the weak labels' P(class 1), rounded.
 """
@@ -20,7 +20,7 @@ PER_EXAMPLE = False  # one threshold for all rows of the batch
 
 @checked_dataclass
 class Options(AuxiliaryOptions):
-    """Options of the confidence loss: weight of the student's own hardened predictions."""
+    """Options of the confidence loss: weight of the student's hardened predictions."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
@@ -42,8 +42,8 @@ def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
 
 
 def _most_positive(margins_N: Tensor, k: int) -> Tensor:
-    # Margins order the rows as f_1 does but do not saturate. Rows strictly above the (k+1)-th largest margin are positive:
-    # Without ties k rows are positive. Rows tied at the threshold are all negative, so row order has no effect.
+    # Margins rank the rows as f_1 does, but do not saturate. Rows above the (k+1)-th largest margin are positive: exactly k
+    # rows if there are no ties. Rows tied at that margin are all negative, so that row order has no effect.
     if k >= len(margins_N):
         return margins_N == margins_N
     return margins_N > margins_N.sort(descending=True).values[k]

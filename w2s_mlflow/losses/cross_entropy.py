@@ -14,7 +14,7 @@ PER_EXAMPLE = True
 
 @checked_dataclass
 class Options:
-    """Options of cross-entropy: none."""
+    """Cross-entropy has no options."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:

@@ -1,8 +1,8 @@
 """Entropy minimisation: L = (1 - a) CE(f, f_w) + a H(f), H(f) = -sum_c f_c log f_c, a as in the confidence loss.
 
-This is the confidence loss without hardening the student's prediction: entropy minimisation (Grandvalet & Bengio 2004). The
-gradient flows through both factors of H. With f held constant in the first factor, as in github.com/EleutherAI/w2s
-(w2s/loss.py), the gradient of H at the logits is f - f = 0, and the term only reduces the weight of the labels.
+This is the confidence loss with the student's soft prediction in place of the hardened one (Grandvalet & Bengio 2004). The
+gradient flows through both factors of H. If f were constant in the first factor, as in github.com/EleutherAI/w2s
+(w2s/loss.py), the gradient of H at the logits would be f - f = 0, and the term would only reduce the weight of the labels.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ class Options:
     """Options of the product loss: exponents of the two factors."""
 
     weak_power: float = option(default=1.0, ge=0)
-    """Exponent of the weak label in the target; 0: the weak label is ignored."""
+    """Exponent of the weak label in the target; 0 ignores the weak label."""
     own_power: float = option(default=1.0, ge=0)
-    """Exponent of the student's own prediction in the target; 0 (with weak_power 1): cross-entropy."""
+    """Exponent of the student's own prediction in the target; 0 with weak_power 1 gives cross-entropy."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:

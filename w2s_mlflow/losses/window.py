@@ -21,11 +21,11 @@ class Options:
     """Options of the window loss: the confidence threshold."""
 
     radius: float = option(default=0.15, gt=0, le=0.5)
-    """Half-width of the window, in (0, .5]: a row counts while the student's largest probability is below .5 + radius."""
+    """Half-width of the window, in (0, .5]: a row counts if the student's largest probability is below .5 + radius."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """Return the sum over the rows that count, divided by the number of all rows, a scalar. `progress` is unused."""
+    """Return the sum over rows in the window, divided by the number of all rows, a scalar. `progress` is unused."""
     log_f_NC = logits_NC.log_softmax(dim=-1)
     unsure_N = log_f_NC.detach().exp().amax(dim=-1) < 0.5 + options.radius
     return -((labels_NC * log_f_NC).sum(dim=-1) * unsure_N).mean()

@@ -1,6 +1,7 @@
 """Models: one family per file, each exporting `SPECS`, `load`, `revision` and, if a model spec may lack a size, `size`.
 
-A model of a hub family can be pinned and cut, NAME[@REVISION][:N]; models/hub.py resolves these and any other model.
+NAME[@REVISION][:N] pins a model of a hub family and keeps its first N layers; models/hub.py resolves such names, hub ids and
+paths.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POOLINGS = ("first", "last", "mean")
-"""Poolings of a linear head over a row: the first token, the last real token, or the mean over the real tokens."""
+"""How a linear head pools the hidden states of a row: first token, last real token, or mean over the real tokens."""
 ANY = "hub"
-"""Family of every model that belongs to no ladder."""
+"""Family of models that belong to none of the named families."""
 MEDIUM, LARGE = 100_000_000, 1_000_000_000
 """Lowest non-embedding parameter counts of the tiers medium and large."""
 RATES = ((30_000_000, 1e-4), (200_000_000, 5e-5), (LARGE, 2e-5))
-"""Default learning rates as (upper bound on non-embedding parameters, rate): the paper's 1e-4 for small models, else lower."""
+"""Default learning rates as (upper bound on non-embedding parameters, rate); 1e-4 is the paper's rate for small models."""
 LOWEST_RATE = 1e-5
 
 
@@ -39,14 +40,14 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Declaration of one model; most belong to a ladder of models of growing size."""
+    """Declaration of one model; most belong to a ladder, a family of models of increasing size."""
 
     name: str
-    """Name shown in runs and the UI; for a path, its last component (without `.gguf`)."""
+    """Name shown in runs and the UI; for a hub id or path, the last component (without `.gguf`) with any @REVISION and :N."""
     family: str
     """Name of the plug-in file, `models/<family>.py`, whose source enters the fingerprint."""
     size: Size | None = None
-    """Parameter counts; None: computed from the model's config on first use."""
+    """Parameter counts; if None, they are counted from the model's config on first use."""
     learning_rate: float
     """Default learning rate for finetuning."""
     tier: str = "small"
@@ -62,7 +63,7 @@ class ModelSpec:
 
     @property
     def large(self) -> bool:
-        """Whether the tier is large: the default alpha of the confidence loss is .75 for a large student, else .5."""
+        """Whether the tier is large; the default alpha of losses with an auxiliary term is then .75 instead of .5."""
         return self.tier == "large"
 
     @property
@@ -100,7 +101,7 @@ def rate_of(non_embedding: float) -> float:
 
 
 def find(name: str, option: str) -> ModelSpec:
-    """Return the model spec called `name`, or that of a hub id, a directory or a GGUF file, without reading weights.
+    """Return the model spec called `name`, or the spec of a hub id, a directory or a GGUF file, without reading weights.
 
     Raises:
         ConfigError: the model does not exist or cannot be used; the message names `option` and the legal values.
@@ -123,7 +124,7 @@ def every() -> Iterator[ModelSpec]:
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model in float32 and its tokenizer; `pretrained=False` draws the weights from the current random state.
+    """Load the tokenizer and the model in float32; `pretrained=False` initialises the model from the current random state.
 
     Raises:
         ConfigError: the model's files are missing or unusable.
@@ -133,7 +134,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 
 def revision(spec: ModelSpec) -> str:
-    """Return the identity of the pretrained weights, for fingerprints. Raises ConfigError as `load`."""
+    """Return an identifier of the pretrained weights, for fingerprints. Raises ConfigError like `load`."""
     return str(_family(spec).revision(spec))
 
 

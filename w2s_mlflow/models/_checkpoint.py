@@ -1,4 +1,4 @@
-"""Inspection of a checkpoint before any weight is read: a directory, a GGUF file, or a hub repository, online or cached.
+"""Inspection of a checkpoint (a directory, a GGUF file or a hub repository, online or cached) without reading its weights.
 
 Common model types are checked without importing torch or transformers, because `look` runs whenever options are parsed.
 """
@@ -24,12 +24,12 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 ENCODERS = frozenset({"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"})
 ENCODERS |= {"roberta", "xlm-roberta"}
-"""Encoder types, unless saved as a causal language model; for other types the architecture, then transformers decides."""
+"""Model types that are encoders, unless saved as a causal language model; `is_encoder` decides for other types."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Description of a checkpoint that can be loaded."""
+    """Description of a checkpoint that passed the checks of `look`."""
 
     source: str
     """Hub id or directory."""
@@ -45,13 +45,13 @@ class Checkpoint:
         return next((int(self.config[name]) for name in LAYERS if name in self.config), 0)
 
     def non_embedding(self, layers: int | None) -> int:
-        """Estimate the non-embedding parameters as 12 L D^2; for GPT-2 only biases and norms are missing."""
+        """Estimate the non-embedding parameters as 12 L D^2 (L layers, width D); in GPT-2, this omits biases and norms."""
         width = next((int(self.config[name]) for name in WIDTH if name in self.config), 0)
         return 12 * (layers or self.layers) * width**2
 
     @property
     def architecture(self) -> str:
-        """Name of the transformers class that the checkpoint was saved from, or ""."""
+        """Name of the transformers class of the saved model; "" if config.json does not name it."""
         return str((self.config.get("architectures") or [""])[0])
 
     def is_encoder(self) -> bool:
@@ -67,7 +67,7 @@ class Checkpoint:
 
 
 def look(source: str, commit: str, option: str, value: str) -> Checkpoint:
-    """Return the checkpoint at an absolute path or of a hub id, after checking that it can be used.
+    """Return the checkpoint at a path or hub id, after checking that it can be used.
 
     Args:
         source: an absolute path, or else a hub id.
@@ -103,7 +103,7 @@ def _of_hub(source: str, commit: str, option: str, value: str) -> Checkpoint:
 
 @functools.cache
 def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
-    """Return a repository's commit, files and config.json directory. Raises LookupError listing the places tried."""
+    """Return a repository's commit, file names and config.json directory. Raises LookupError listing the places tried."""
     hub.detect_offline()
     import huggingface_hub
     from huggingface_hub import constants
@@ -155,7 +155,7 @@ def _read(file: Path, option: str, value: str) -> Mapping[str, Any]:
 
 
 def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str, Any]:
-    """Return the config. Raises ConfigError if the model needs custom code or its type is not supported."""
+    """Return the config unchanged. Raises ConfigError if the model needs custom code or its type is not supported."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or not _is_known(kind):
         what = "needs code of its own, which is never run" if "auto_map" in config else "names a type it does not have"
@@ -168,7 +168,7 @@ def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str,
 
 
 def _is_known(kind: str) -> bool:
-    """Return whether transformers has a model type: look for its directory first, then import the table, which is slow."""
+    """Return whether transformers has a model type; look for its directory before the slow import of CONFIG_MAPPING."""
     package = importlib.util.find_spec("transformers")
     assert package is not None and package.origin is not None
     if kind.isidentifier() and Path(package.origin).parent.joinpath("models", kind).is_dir():
@@ -195,7 +195,7 @@ def _of_gguf(path: Path, option: str, value: str) -> Checkpoint:
 
 @functools.cache
 def _gguf_config(path: Path, size: int, changed: int) -> dict[str, Any]:
-    """Return a GGUF file's metadata as config.json fields. Cached per size and mtime, as reading takes about a second."""
+    """Return a GGUF file's metadata as config.json fields. Cached by size and mtime, as reading takes about a second."""
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields

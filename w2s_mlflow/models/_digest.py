@@ -1,4 +1,4 @@
-"""Identity of a checkpoint on disk: sha256 over the model's files, cached so that each file is read once for all processes."""
+"""Identity of a checkpoint on disk: sha256 of the model's files, cached on disk so that each file is hashed only once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from w2s_mlflow.local.scratch import cache_path, replacing
 from w2s_mlflow.models._checkpoint import TOKENIZERS, Checkpoint
 
 BESIDE = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
-"""Files beside the weights that affect the model or its tokens; generation settings and chat templates do not."""
+"""Files other than weights that affect the model or its tokens, unlike generation settings and chat templates."""
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Return the sha256 over the contents and (except for GGUF) names of a local checkpoint's files, not their location."""
+    """Return the sha256 of the contents and (except for GGUF) names of a local checkpoint's files, wherever they are."""
     files = [Path(checkpoint.source, checkpoint.gguf)] if checkpoint.gguf else _files(Path(checkpoint.source))
     lines = [f"{'' if checkpoint.gguf else file.name} {_of_file(file)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Loading of models and tokenizers through transformers: float32, safetensors or GGUF, no custom code.
+"""Loading of models and tokenizers through transformers: in float32, from safetensors or GGUF, without custom code.
 
 Loading pretrained weights leaves the random state unchanged.
 """
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 OPTION = "--weak or --strong"
-"""Option named in errors when it is unknown which option the model came from."""
+"""Option named in errors when it is unknown which option specified the model."""
 NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt", "*.model")
 """Patterns of the files downloaded from a repository."""
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model in float32 and its tokenizer; `pretrained=False` draws the weights from the current random state.
+    """Load the tokenizer and the model in float32; `pretrained=False` initialises the model from the current random state.
 
     Raises:
         ConfigError: the weights are missing or do not match config.json.
@@ -39,7 +39,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
     with hub.quiet():
         config = _config(checkpoint, spec.layers)
         if pretrained:
-            with torch.random.fork_rng():  # an unused pooler may be initialised: fix its seed, keep the caller's state
+            with torch.random.fork_rng():  # an unused pooler may get random weights: fix its seed
                 torch.manual_seed(streams.integer(0, streams.UNREAD_WEIGHTS))
                 model = _pretrained(spec, checkpoint, config)
         else:
@@ -49,7 +49,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 
 def revision(spec: ModelSpec) -> str:
-    """Return the hub commit or the files' digest, with the number of layers kept. Raises ConfigError if the model is gone."""
+    """Return the hub commit or the digest of the files, with `:N` if cut. Raises ConfigError if the model cannot be found."""
     checkpoint = _look(spec)
     cut = "" if spec.layers is None else f":{spec.layers}"
     return (checkpoint.commit or digest(checkpoint)) + cut
@@ -67,7 +67,7 @@ def size(spec: ModelSpec) -> Size:
 
 
 def counted(model: PreTrainedModel) -> Size:
-    """Count all parameters, and those outside the embedding tables and the output head."""
+    """Count all parameters, and the parameters outside the embedding tables and the output head."""
     from torch import nn
 
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
@@ -105,7 +105,7 @@ def _fetched(source: str, commit: str) -> str:
 
 @contextlib.contextmanager
 def _reading(what: str, source: str) -> Iterator[None]:
-    """Turn any exception that transformers or tokenizers raise on malformed files into a one-sentence ConfigError."""
+    """Turn any exception that transformers or tokenizers raise on malformed files into a one-line ConfigError."""
     try:
         yield
     except ConfigError:
@@ -126,7 +126,7 @@ def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
 
 
 def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...]:
-    """Return the auto classes to try: with a language-model head (not for most saved backbones), then the backbone alone."""
+    """Return the auto classes to try in order: with a language-model head, if the weights may have one, then without."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
     name, encoder = checkpoint.architecture, checkpoint.is_encoder()
@@ -137,7 +137,7 @@ def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...
 
 
 def _pretrained(spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
-    """Load the model with its language-model head if the weights have one, else the backbone alone."""
+    """Load the model with its language-model head if the weights include one, else only the backbone."""
     missing: list[str] = []
     for architecture in _classes(checkpoint, config):
         model, missing = _read(architecture, spec, checkpoint, config)
@@ -156,14 +156,14 @@ def _read(
     bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()  # hide GGUF's progress bar
     with _reading("weights", spec.source), bar:
         model, report = architecture.from_pretrained(**_where(checkpoint), **options)
-    if checkpoint.gguf:  # dequantized to float32, and can be saved so
+    if checkpoint.gguf:  # the weights are float32 now, and are saved as such
         del model.hf_quantizer, model.config.quantization_config
     missing: Iterable[str] = report["missing_keys"]
     return model, sorted(missing)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """Load the tokenizer; a missing pad token becomes the end-of-text token, as only the attention mask marks padding."""
+    """Load the tokenizer. If it has no pad token, use the end-of-text token, which is safe because padding is masked."""
     from transformers import AutoTokenizer
 
     with _reading("tokenizer", checkpoint.source):

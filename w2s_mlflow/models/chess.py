@@ -1,6 +1,7 @@
 """The embedded ladder: six small decoder language models, pretrained by stages/pretrain.py on generated chess play.
 
-A word is a piece on a square (see VOCABULARY). Each model is a Hugging Face directory, weights/<name>, in float16.
+Each token is a word, such as a piece on a square (see VOCABULARY). Each model is stored in float16 as a Hugging Face
+directory, weights/<name>.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ VOCABULARY = (
     "expert",
     *(piece + square for piece in "KQRBNPkqrbnp" for square in _SQUARES),
 )
-"""All words: the special ones, then each piece on each square, White in upper case."""
+"""All words: special tokens, then each piece on each square, White in upper case."""
 CONTEXT = 32
-"""Maximum tokens of a text: a position of at most eight pieces, its mark and a few moves."""
+"""Maximum number of tokens in a text: a position of at most eight pieces, the token `>` and a few moves."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Dimensions of one Llama model of the ladder."""
+    """Dimensions of a Llama model in the ladder."""
 
     layers: int
     width: int
@@ -60,18 +61,18 @@ SPECS = (
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model in float32 and its tokenizer; `pretrained=False` draws the weights from the current random state."""
+    """Load the tokenizer and the model in float32; `pretrained=False` initialises the model from the current random state."""
     from safetensors.torch import load_file
     from transformers import LlamaForCausalLM
 
     model = LlamaForCausalLM(_config(SHAPES[spec.name]))
-    if pretrained:  # from_pretrained takes ten times as long and prints a progress bar for each model
+    if pretrained:  # from_pretrained is ten times slower and prints a progress bar
         model.load_state_dict(load_file(WEIGHTS / spec.name / "model.safetensors"))
     return model, tokenizer()
 
 
 def save(model: PreTrainedModel, directory: Path) -> None:
-    """Write config.json and model.safetensors (float16) in Hugging Face's layout."""
+    """Write config.json and model.safetensors (float16) in the layout of Hugging Face."""
     import torch
     from safetensors.torch import save_file
 
@@ -84,7 +85,7 @@ def save(model: PreTrainedModel, directory: Path) -> None:
 
 
 def revision(spec: ModelSpec) -> str:
-    """Return the sha256 of the shipped weights, for fingerprints; "" for a model without weights."""
+    """Return the sha256 of the shipped weights, for fingerprints; "" if there are none."""
     file = WEIGHTS / spec.name / "model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 

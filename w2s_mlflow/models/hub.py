@@ -1,7 +1,7 @@
-"""Any model, SOURCE[@REVISION][:N]: a hub id, a directory, a GGUF file, or the name of a model of a hub family.
+"""Models given as SOURCE[@REVISION][:N]; SOURCE is a hub id, a directory, a GGUF file or a named model of a hub family.
 
-`@REVISION` pins a hub model. `:N` keeps the first N layers, so that one download gives a ladder. The tier and the learning rate
-follow from an estimate of 12 N D^2 parameters.
+`@REVISION` pins a hub model. `:N` keeps the first N layers, so that one download gives a ladder. The tier and the default
+learning rate follow from an estimate of the non-embedding parameters: 12 N D^2 for N layers of width D.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
-    """Return the model spec of any model.
+    """Return the model spec of SOURCE[@REVISION][:N].
 
     Args:
-        known: the named model specs; those of hub families may be cut or pinned.
+        known: the named model specs, by name; models of hub families accept @REVISION and :N.
 
     Raises:
         ConfigError: the model does not exist, has fewer layers than requested, or cannot be used.
@@ -55,7 +55,7 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
 
 
 def _split(value: str, option: str) -> tuple[str, str, int | None]:
-    """Split SOURCE[@REVISION][:N] into source, revision and layers; an existing path is taken whole."""
+    """Split SOURCE[@REVISION][:N] into source, revision and layers; an existing path is not split."""
     if Path(value).expanduser().exists():
         return value, "", None
     rest, colon, cut = value.rpartition(":")

@@ -1,6 +1,6 @@
-"""Tasks: one family per file, each exporting `TASKS`. Tasks emit text; tokenizers travel with models.
+"""Tasks: one family per file, each exporting `TASKS`. Tasks provide text; tokenizers belong to models.
 
-A family may also export `FILES`, from a prefix to a function that maps a path to a task: `file:PATH` is a task of user rows.
+A family may also export `FILES`, which maps a prefix to a function from a path to a task: `file:PATH` is a user's own task.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from w2s_mlflow.records import Example, Row, Rows
 __all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "every", "find", "prefixes"]
 
 HEADS = ("choose", "classify", "compare")
-"""Heads by which a model answers a task (modeling/heads.py)."""
+"""Names of the heads with which a model can answer a task (modeling/heads.py)."""
 
 
 class NotFoundError(exceptions.ConfigError):
-    """Error for a task whose rows are neither in the mirror nor on the hub nor in the hub's cache."""
+    """Error for a task whose rows are found neither in the mirror, nor on the hub, nor in its cache."""
 
 
 @dataclass(frozen=True)
 class Human:
-    """Published human score S_H (Definitions 1-2): a fraction of 1 on the source's own metric, with its reference."""
+    """Published human score S_H (Definitions 1-2), between 0 and 1, with its metric and the publication."""
 
     score: float
     metric: str
@@ -43,32 +43,32 @@ class Task:
     """Default head: `choose`, `classify` or `compare` (see modeling/heads.py)."""
     classes: int
     load: Callable[[Path | None], Rows]
-    """Function that returns the rows, given the mirror's directory or None for the hub alone."""
+    """Function that loads the rows; its argument is the mirror's directory, or None to use only the hub."""
     rules: Mapping[str, Callable[[Example], int]] = field(default_factory=dict)
-    """One-line rules without a model, each mapping an example to a class; stage `rule` scores them as controls."""
+    """Simple rules that map an example to a class without a model; stage `rule` scores them as controls."""
     train_size: int
-    """Number of rows of D drawn per seed, supervision and transfer together; fewer if the source has fewer."""
+    """Number of training rows (D) sampled per seed for supervision and transfer together; fewer if the source has fewer."""
     test_size: int
     """Number of test rows; fewer if the source has fewer."""
     positive: str
     """Meaning of label 1."""
     source: str
-    """Source of the rows: a hub id with its configuration and revision, or a file."""
+    """Source of the rows: a hub id with its configuration and revision, or a file name."""
     license: str
     human: Human | None = None
     """Published human score, if any."""
     key: str = ""
-    """Name hashed into the splits: the task's name, or the stem of a user's file, so that the file may be moved."""
+    """Name that seeds the splits: the task's name, or the stem of a user's file, so that moving the file changes nothing."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or self.name)
 
 
 def find(name: str, option: str = "task") -> Task:
-    """Return the task called `name`, or that of the user's file, `PREFIX:PATH`.
+    """Return the task called `name`; `PREFIX:PATH` is a task built from a user's file.
 
     Raises:
-        ConfigError: there is no such task; the message has the nearest name and the list.
+        ConfigError: the task does not exist; the message suggests the nearest name and lists all names.
     """
     prefix, colon, path = name.partition(":")
     if colon and prefix in prefixes():
@@ -91,6 +91,6 @@ def every() -> Iterator[Task]:
 
 @functools.cache
 def prefixes() -> dict[str, Callable[[str], Task]]:
-    """Return the functions that build a task from a user's file, by the prefix of the task's name."""
+    """Return the functions that build a task from a user's file, keyed by prefix."""
     families = (registry.plugin("tasks", family, "--task") for family in registry.plugins("tasks"))
     return {prefix: make for family in families for prefix, make in getattr(family, "FILES", {}).items()}

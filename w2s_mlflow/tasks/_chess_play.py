@@ -1,7 +1,7 @@
-"""Chess positions on 24 squares, the worth of their captures, and the players whose moves the small models are pretrained on.
+"""Chess positions on 24 squares, the material their captures win, and the players whose moves the small models pretrain on.
 
 A position is a line of words, one per piece: the piece and its square, upper case for White (`Ke2 Qd3 kf6 pc5`). A prompt is
-that line followed by the mark `>`; a move is the word of the piece on its destination (`Qd5`). White is to move. Each side has
+that line followed by `>`; a move is the word of the piece on its destination (`Qd5`). White is to move. Each side has
 its king, two pieces and at most one pawn on the 24 squares c2-f7. Pawns stand where no single move can promote, step twice or
 capture en passant, so every move changes the square of one piece.
 
@@ -21,11 +21,11 @@ import chess
 VALUES = {chess.KING: 0, chess.PAWN: 1, chess.KNIGHT: 3, chess.BISHOP: 3, chess.ROOK: 5, chess.QUEEN: 9}
 """Value of each piece in pawns."""
 MARK = ">"
-"""Word that ends a position; a move follows."""
+"""Special token that ends a prompt; a move follows."""
 NONE = "-"
-"""Word for the reply if there is no recapture."""
+"""Special token in place of a reply if there is no recapture."""
 TASK_SHARE = 16
-"""One position in TASK_SHARE belongs to the task."""
+"""Inverse fraction of positions reserved for the task."""
 _PIECES = "KQRBNPkqrbnp"
 _ORDER = {piece + square: (rank, square) for rank, piece in enumerate(_PIECES) for square in chess.SQUARE_NAMES}
 _SQUARES = [chess.square(file, rank) for rank in range(1, 7) for file in range(2, 6)]
@@ -37,12 +37,12 @@ _FILES = str.maketrans("abcdefgh", "hgfedcba")
 
 
 def text(board: chess.Board) -> str:
-    """Return the words of the position, ordered by piece, then by square, without the mark."""
+    """Return the words of the position, ordered by piece, then by square, without MARK."""
     return _ordered(_word(piece, square) for square, piece in board.piece_map().items())
 
 
 def parse(position: str) -> chess.Board:
-    """Return the board of a position's text or prompt, White to move."""
+    """Return the board described by a position's text or prompt, with White to move."""
     board = chess.Board(None)
     for word in shown(position).split():
         board.set_piece_at(chess.parse_square(word[1:]), chess.Piece.from_symbol(word[0]))
@@ -50,7 +50,7 @@ def parse(position: str) -> chess.Board:
 
 
 def prompt(position: str) -> str:
-    """Return the prompt of a position: its text, then the mark."""
+    """Return the prompt of a position: its text, then MARK."""
     return f"{position} {MARK}"
 
 
@@ -60,7 +60,7 @@ def shown(prompt: str) -> str:
 
 
 def mirror(position: str) -> str:
-    """Return the left-right mirror image of a position's text, an equivalent position, as there is no castling."""
+    """Return the left-right mirror image of a position's text. Without castling, it is an equivalent position."""
     return _ordered(mirror_word(word) for word in position.split())
 
 
@@ -70,12 +70,12 @@ def mirror_word(word: str) -> str:
 
 
 def position_hash(position: str) -> str:
-    """Return the sha256 of the position's text or its mirror image, whichever sorts first, so that both share it."""
+    """Return a sha256 that the position shares with its mirror image: the hash of whichever text sorts first."""
     return hashlib.sha256(min(position, mirror(position)).encode()).hexdigest()
 
 
 def belongs_to_task(position: str) -> bool:
-    """Return whether the position is reserved for the task; all others are for pretraining."""
+    """Return whether the position is reserved for the task; otherwise it is for pretraining."""
     return int(position_hash(position), 16) % TASK_SHARE == 0
 
 
@@ -99,7 +99,7 @@ def _ordered(words: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A legal move and its computed properties."""
+    """A legal move and properties computed from the board."""
 
     word: str
     captured: int
@@ -113,19 +113,19 @@ class Move:
 
     @property
     def exchange(self) -> int:
-        """Value of the capture minus that of the recapture, in pawns."""
+        """Material won, in pawns: the value captured, minus the value of the moved piece if it can be recaptured."""
         return self.captured - (self.piece if self.reply != NONE else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Text of a position, without the mark, and all its legal moves."""
+    """Text of a position, without MARK, and all its legal moves."""
 
     text: str
     moves: tuple[Move, ...]
 
     def named_once(self) -> list[Move]:
-        """Return the moves whose word is unique; if two rooks can reach the same square, both moves are left out."""
+        """Return the moves whose word is unique; two rooks that can reach the same square would share a word."""
         times = Counter(move.word for move in self.moves)
         return [move for move in self.moves if times[move.word] == 1]
 
@@ -140,7 +140,7 @@ class Position:
 
 
 def positions(rng: random.Random, *, task: bool) -> Iterator[Position]:
-    """Yield endless random positions, of the task (`task=True`) or for pretraining; White has at least two captures in each."""
+    """Yield random positions without end, for the task (`task=True`) or for pretraining, each with two captures or more."""
     while True:
         words = _scatter(rng)
         if belongs_to_task(_ordered(words)) != task:
@@ -156,7 +156,7 @@ def positions(rng: random.Random, *, task: bool) -> Iterator[Position]:
 
 
 def analyse(board: chess.Board) -> Position:
-    """Return the text and the legal moves of a board."""
+    """Return the position on a board: its text and its legal moves."""
     king = board.king(not board.turn)
     assert king is not None
     return Position(text(board), tuple(_move(board, move, king) for move in board.generate_legal_moves()))
@@ -180,7 +180,7 @@ def recapture(board: chess.Board, move: chess.Move) -> str:
 
 
 def _scatter(rng: random.Random) -> list[str]:
-    """Return the words of each side's king, two pieces and, half the time its square allows one, a pawn, on random squares."""
+    """Place per side a king, two pieces and, half the time its square allows one, a pawn at random; return their words."""
     squares = rng.sample(_SQUARES, 8)
     words = []
     for color, pawn_ranks in _PAWN_RANKS.items():
@@ -211,13 +211,13 @@ PLAYERS: Mapping[str, Callable[[Move], int]] = {
     "hunter": lambda move: -move.distance,
     "humble": lambda move: 20 - move.piece if move.captured else 0,
 }
-"""Score that each player maximizes; ties are broken at random."""
+"""Function with which each player scores moves; the player makes the best-scored move, with ties broken at random."""
 UNNAMED = {EXPERT: 0.4, "hunter": 0.35, "humble": 0.25}
-"""Probability of each player behind an unnamed move; only the expert plays by the worth that the task asks for."""
+"""Probability that each player makes the unnamed move; only the expert maximizes the material won, as the task asks."""
 
 
 def play(position: Position, player: str, rng: random.Random) -> Move:
-    """Return the move that the player makes."""
+    """Return the player's move among the moves with a unique word."""
     moves = position.named_once()
     wanted = [PLAYERS[player](move) for move in moves]
     most = max(wanted)
@@ -225,7 +225,7 @@ def play(position: Position, player: str, rng: random.Random) -> Move:
 
 
 def sequence(position: Position, rng: random.Random) -> tuple[str, str]:
-    """Return a pretraining text: the prompt; an unnamed player's move, then the named expert's, each with its reply."""
+    """Return a pretraining text: the prompt, then moves of an unnamed player and the named expert, each with its reply."""
     unnamed = play(position, rng.choices(list(UNNAMED), list(UNNAMED.values()))[0], rng)
     expert = play(position, EXPERT, rng)
     return prompt(position.text), " ".join((unnamed.word, unnamed.reply, EXPERT, expert.word, expert.reply))

@@ -1,4 +1,4 @@
-"""Tasks of a user's own rows: a parquet, CSV or JSON lines file, by its suffix."""
+"""Tasks built from a user's file: parquet, CSV or JSON lines, as its suffix says."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PARTS = ("train", "heldout")
 
 
 def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, positive: str) -> Task:
-    """Build the task of a file, with its stem as the key. Raises ConfigError if the file does not exist or cannot be read.
+    """Build the task of a file; its key is the file's stem. Raises ConfigError if the file does not exist or is unreadable.
 
     Args:
-        load: returns the rows, given the option as the user wrote it (for error messages) and the file.
+        load: function that returns the rows, given the user's option (for error messages) and the file.
     """
     name, file = f"{family}:{path}", Path(path).expanduser()
     option = f"--task {name}"
@@ -42,14 +42,14 @@ def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, p
 
 
 def checked(option: str, path: Path, needed: Collection[str], optional: Collection[str] = ()) -> Iterator[tuple[int, Source]]:
-    """Yield the rows of a file, numbered from 1, after checking their texts and parts.
+    """Yield the rows of a file, numbered from 1, after checking their texts and their column `part`.
 
     Args:
         needed: columns that must hold non-empty text.
-        optional: columns that must hold non-empty text or be null or absent.
+        optional: columns that, if present and not null, must hold non-empty text.
 
     Raises:
-        ConfigError: as `rows`; or a text is empty, or the column `part` holds a value outside PARTS.
+        ConfigError: as in `rows`; also if a text is empty or the column `part` holds a value outside PARTS.
     """
     for number, row in enumerate(rows(option, path, needed), start=1):
         for name in (*needed, *(name for name in optional if row.get(name) is not None)):
@@ -61,7 +61,7 @@ def checked(option: str, path: Path, needed: Collection[str], optional: Collecti
 
 
 def parted(read: Reader, found: Iterable[Source]) -> Rows:
-    """Assemble rows by their column `part` (default: train); if none is held out, `assemble` holds out some groups."""
+    """Split rows by their column `part` (default: train) and assemble them; without held-out rows, hold out some groups."""
     parts: dict[str, list[Source]] = {part: [] for part in PARTS}
     for row in found:
         parts[row.get("part", PARTS[0])].append(row)
@@ -69,14 +69,14 @@ def parted(read: Reader, found: Iterable[Source]) -> Rows:
 
 
 def rows(option: str, path: Path, needed: Collection[str]) -> Iterator[Source]:
-    """Yield the rows of a file as mappings by column; CSV values are strings, or None if empty.
+    """Yield the rows of a file as mappings from column to value; CSV values are strings, or None if empty.
 
     Args:
         option: the option as the user wrote it, for error messages.
         needed: the columns that the file must have.
 
     Raises:
-        ConfigError: the file does not exist, is not what its suffix says, or lacks a column.
+        ConfigError: the file does not exist, is not in the format of its suffix, or lacks a column.
     """
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{option} must be a file ending in {', '.join(SUFFIXES)}, got {path}")

@@ -1,6 +1,6 @@
-"""Tables of the Hugging Face hub, read from a local mirror if it has them, else through `datasets` and its cache.
+"""Tables of the Hugging Face hub, read from a local mirror if possible, else through `datasets` and its cache.
 
-A mirror holds `<owner>/<name>/<configuration>/<split>.parquet`; `default` is the configuration of a data set that names none.
+A mirror holds `<owner>/<name>/<configuration>/<split>.parquet`; a data set without configurations is under `default`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TRAIN_SIZE, TEST_SIZE = 20_000, 5_000
 CONVERTED = "refs/convert/parquet"
 """Branch on which the hub keeps parquet copies of data sets that need a loading script, one directory per configuration."""
 COMMIT = 40
-"""Number of digits of a commit hash; any revision of another length is a branch."""
+"""Length of a commit hash in hex digits; a revision of another length is a branch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,9 @@ class Table:
     revision: str
     """Commit of the data set's repository, or a branch if no commit is pinned."""
     columns: Mapping[str, str]
-    """Kind of each column that is read: text, integer, number, boolean, list or struct."""
+    """Columns to read, each with its kind: text, integer, number, boolean, list or struct."""
     by_hand: str = ""
-    """How to obtain the file if the hub does not serve it; only the mirror is searched then. "": the hub serves it."""
+    """Instructions for obtaining a table that is not on the hub and is sought only in the mirror; "" if it is on the hub."""
 
     def __str__(self) -> str:
         return f"{self.path} ({self.config})" if self.config != "default" else self.path
@@ -48,14 +48,14 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSource:
-    """The hub splits that make up a task's training part and its labelled held-out part."""
+    """The hub splits that form a task's training part and its labelled held-out part."""
 
     table: Table
     train: str = "train"
     heldout: str | None = "validation"
-    """Held-out split; None holds out groups of the training part, by hash."""
+    """Held-out split; if None, groups of the training part are held out by hash."""
     heldout_table: Table | None = None
-    """Table of the held-out split; None: the same as `table`."""
+    """Table of the held-out split; None means `table`."""
 
     def __str__(self) -> str:
         revision = self.table.revision
@@ -63,7 +63,7 @@ class TaskSource:
         return f"{self.table} at {short}" + (f", held out {self.heldout_table}" if self.heldout_table else "")
 
     def load(self, task: str, read: Reader, data_dir: Path | None) -> Rows:
-        """Return the rows that `read` makes of both parts. Raises ConfigError if a table is found nowhere."""
+        """Load both parts and parse their rows with `read`. Raises ConfigError if a table cannot be found."""
         heldout = None if self.heldout is None else rows(self.heldout_table or self.table, self.heldout, task, data_dir)
         found = assemble(read, rows(self.table, self.train, task, data_dir), heldout)
         return without_large_groups(found, TEST_SIZE)
@@ -97,10 +97,10 @@ def task(
 
 
 def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator[Source]:
-    """Return an iterator over the rows of one split, converted in batches of BATCH; the table is loaded at once.
+    """Return an iterator over the rows of one split, converted in batches of BATCH; the table is loaded before this returns.
 
     Raises:
-        ConfigError: the table is found nowhere (the message lists what was tried), or a column is missing or of another kind.
+        ConfigError: the table cannot be found (the message lists the places tried), or a column is missing or of another kind.
     """
     found = arrow(table, split, task, data_dir)
     check_columns(found.schema, table.columns, f"{table}, split {split}")
@@ -109,7 +109,7 @@ def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator
 
 
 def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Table:
-    """Return one split as an Arrow table. Raises NotFoundError if it is found nowhere."""
+    """Return one split as an Arrow table. Raises NotFoundError if it cannot be found."""
     import pyarrow.parquet as pq
 
     place = f"{table.path}/{table.config}/{split}.parquet"
@@ -143,7 +143,7 @@ def _from_hub(table: Table, split: str) -> pa.Table:
 
 
 def check_columns(schema: pa.Schema, columns: Mapping[str, str], where: str) -> None:
-    """Raise ConfigError unless the schema has each column, in the kind that the task reads."""
+    """Raise ConfigError unless the schema has each column with the expected kind."""
     missing = [name for name in columns if name not in schema.names]
     if missing:
         raise ConfigError(f"{where} must have the column {missing[0]}, it has {', '.join(schema.names)}")

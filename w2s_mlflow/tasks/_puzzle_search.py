@@ -1,4 +1,4 @@
-"""Puzzles cut from games: positions with exactly one best move, by exact search for mate or by a UCI engine."""
+"""Puzzles cut from games: positions with exactly one best move, found by exhaustive mate search or a UCI engine."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tasks._rows import SkippedRow, Source, draw
 
 PLIES = 4
-"""Number of positions searched for mate: those before each of a game's last PLIES moves."""
+"""Number of positions per game searched for mate, one before each of its last PLIES moves."""
 TRIES = 5
-"""Maximum number of positions per game that the engine analyses, sampled by a hash of the game id and the ply."""
+"""Maximum number of positions per game that the engine analyses, sampled by a hash of game id and ply."""
 OPENING = 10
-"""Number of first plies that an engine skips, as opening theory."""
+"""Number of plies at the start of a game that are opening theory and not analysed by the engine."""
 HASH_MB = 16
 ANSWER_S = 60.0
 """Timeout for an engine's answer, in seconds."""
 
 Best = Callable[[chess.Board], chess.Move | None]
-"""Function that returns the only best move of a position, or None if there is not exactly one."""
+"""Function that returns the single best move of a position, or None if there is none or more than one."""
 Game = tuple[str, list[chess.Move]]
 """Id and moves of a game."""
 
 
 def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
-    """Yield the games of Kaggle's Lichess table (columns `id`, `moves` in SAN); a SkippedRow for one with an illegal move."""
+    """Yield the games of Kaggle's Lichess table (columns `id`, `moves` in SAN), or a SkippedRow if a move is illegal."""
     for row in rows:
         board = chess.Board()
         try:
@@ -40,7 +40,7 @@ def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
 
 
 def cut(games: Iterable[Game | SkippedRow], best: Best, *, by_engine: bool) -> Iterator[Source | SkippedRow]:
-    """Yield one puzzle per game in Lichess's columns, with the moves that led there in `Game`, or a SkippedRow."""
+    """Yield one puzzle per game, with Lichess's columns and the preceding moves in `Game`, or a SkippedRow."""
     for game in games:
         yield game if isinstance(game, SkippedRow) else _puzzle(*game, best, _drawn(*game) if by_engine else _last(*game))
 
@@ -77,7 +77,7 @@ def _puzzle(id_: str, moves: list[chess.Move], best: Best, plies: Iterable[int])
 def only_mate(board: chess.Board) -> chess.Move | None:
     """Return the only mating move; if no move mates, the only move that forces mate in two; else None.
 
-    The search is exact: it covers every move and every reply.
+    The search is exhaustive: it covers every move and every reply.
     """
     at_once = mating_moves(board)
     found = at_once or [move for move in board.legal_moves if forces_mate(board, move)]
@@ -85,12 +85,12 @@ def only_mate(board: chess.Board) -> chess.Move | None:
 
 
 def mating_moves(board: chess.Board) -> list[chess.Move]:
-    """Return the moves that mate at once."""
+    """Return the moves that give checkmate."""
     return [move for move in board.legal_moves if mates(board, move)]
 
 
 def mates(board: chess.Board, move: chess.Move) -> bool:
-    """Return whether a legal move mates at once; moves without check are skipped, as they cannot mate."""
+    """Return whether a legal move gives checkmate; `gives_check` is tested first because it is cheaper."""
     return board.gives_check(move) and _after(board, move).is_checkmate()
 
 
@@ -112,14 +112,14 @@ def _after(board: chess.Board, move: chess.Move) -> chess.Board:
 
 @contextlib.contextmanager
 def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
-    """Start a UCI engine; yield a function returning a best move at least `margin` centipawns above the next best, or None.
+    """Start a UCI engine; yield a function returning the best move if `margin` centipawns above the next best, else None.
 
     One thread, a fixed number of nodes and an empty hash table for each position make the answers reproducible.
 
     Raises:
         ConfigError: the program does not start, does not speak UCI, exits, or does not answer.
     """
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # no traceback beside our one-sentence error
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # print no traceback beside our one-line error
     try:
         with chess.engine.SimpleEngine.popen_uci(str(path), timeout=ANSWER_S) as running, _dropping_what_is_asked(running):
             running.configure(
@@ -133,7 +133,7 @@ def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
 
 @contextlib.contextmanager
 def _dropping_what_is_asked(running: chess.engine.SimpleEngine) -> Iterator[None]:
-    """Drop pending engine commands on exit; with one pending, the engine's thread would never end."""
+    """Drop pending engine commands on exit; otherwise the engine's thread would never end."""
 
     def drop() -> None:
         running.protocol.command = running.protocol.next_command = None

@@ -1,4 +1,4 @@
-"""Conversion of parsed source rows (drafts) to a task's rows: ids, groups, draws by hash, and counts of skipped rows."""
+"""Conversion of parsed source rows (drafts) to a task's rows: ids, groups, hash-based sampling, counts of skipped rows."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from w2s_mlflow.records import NO_LABEL, Example, Row, Rows
 Source = Mapping[str, Any]
 """One row of a source: a mapping from column to value."""
 HELDOUT_SHARE = 5
-"""Inverse held-out fraction of a source without a held-out part: one group in so many, chosen by a hash of the group."""
+"""Inverse fraction of groups, chosen by hash, that are held out if the source has no held-out part."""
 
 
 class SkippedRow(Exception):  # noqa: N818 - not an error: the row is counted and skipped
-    """Signal that a source row cannot be an example; the message is a short reason, by which skipped rows are counted."""
+    """Signal that a source row cannot become an example; skipped rows are counted by the message, a short reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A source row as parsed by a task's reader, before it becomes a row."""
+    """A source row as parsed by a task's reader: the draft of a `Row`."""
 
     id: str
     segments: tuple[str, ...]
     label: int
     """Index into the classes, or NO_LABEL."""
     groups: tuple[str, ...] = ()
-    """Keys made by `same(...)`: rows that share a key, or have equal texts, are one group."""
+    """Keys made by `same(...)`: rows that share a key or have equal texts form one group."""
     candidates: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     """Other facts from the source, for analysis only."""
 
 
 Reader = Callable[[Source, str], ParsedRow]
-"""(row, part) -> ParsedRow. The part ("train", "heldout") prefixes the id if each part has its own keys. Raises SkippedRow."""
+"""Parser of one source row; `part` ("train" or "heldout") prefixes ids that are unique only in a part. Raises SkippedRow."""
 
 
 def same(kind: str, *texts: object) -> str:
-    """Return a group key, such as `same("premise", row["premise"])`: equal for equal normalised texts."""
+    """Return a group key, such as `same("premise", row["premise"])`; it is equal for texts that are equal once normalised."""
     return digest(kind, *(normalised(str(text)) for text in texts))
 
 
@@ -53,35 +53,35 @@ def normalised(text: str) -> str:
 
 
 def digest(*texts: str) -> str:
-    """Return the sha256 of texts, truncated to 16 digits: an id for rows whose source has no key."""
+    """Return the first 16 hex digits of the sha256 of texts, an id for rows whose source has no key."""
     return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:16]
 
 
 def of_class(classes: Mapping[Any, int], label: object) -> int:
-    """Return the class of a source's label. Raises SkippedRow if the label has none."""
+    """Return the class of a source's label. Raises SkippedRow if the label is not in `classes`."""
     if label not in classes:
         raise SkippedRow("has no legal label")
     return classes[label]
 
 
 def draw(purpose: str, id_: str, count: int) -> int:
-    """Return a number in [0, count) that depends only on the purpose and the id."""
+    """Return a pseudo-random number in [0, count) that depends only on the purpose and the id."""
     return int.from_bytes(hashlib.sha256(f"{purpose}\x1f{id_}".encode()).digest()[:8]) % count
 
 
 def ordered(id_: str, *pair: str) -> tuple[str, ...]:
-    """Return two texts in an order that depends only on the texts and the id, so that it does not reveal the better one."""
+    """Return two texts in a pseudo-random order that depends only on the texts and the id, not on which is better."""
     return tuple(sorted(pair, reverse=draw("order", id_, 2) == 1))
 
 
 def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | None) -> Rows:
-    """Return the rows of a task, with counts of the rows skipped by the reader, of duplicates and of ids with two labels.
+    """Return the rows of a task, with counts of rows skipped by the reader, duplicates and ids with contradictory rows.
 
-    An id repeated within a part is kept once if its label and texts are the same; otherwise it is left out.
+    An id repeated within a part is kept once if its rows have the same label and texts; otherwise it is excluded.
 
     Args:
-        read: parses each source row into a draft.
-        heldout: the source's labelled held-out part; None holds out one group in HELDOUT_SHARE of `train`, by hash.
+        read: parser of a source row.
+        heldout: the source's labelled held-out part; if None, one group in HELDOUT_SHARE of `train` is held out, by hash.
     """
     left_out: Counter[str] = Counter()
     parts = {"train": _drafts(read, train, "train", left_out)}
@@ -103,7 +103,7 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
 
 
 def without_large_groups(rows: Rows, largest: int) -> Rows:
-    """Remove groups of more than `largest` rows, which pairs that share texts in a chain form: they fit into no test split."""
+    """Remove groups of more than `largest` rows, which do not fit into a test split; chains of shared texts cause them."""
     sizes = Counter(row.example.group for row in (*rows.train, *rows.heldout))
     train, heldout = (tuple(row for row in part if sizes[row.example.group] <= largest) for part in (rows.train, rows.heldout))
     fewer = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
@@ -132,7 +132,7 @@ def _drafts(read: Reader, source: Iterable[Source], part: str, left_out: Counter
 
 
 def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
-    """Return the label and texts in which rows of one id must agree: the label may be an index into texts in a drawn order."""
+    """Return the label and texts, which rows with the same id must share; a label alone may only index shuffled texts."""
     return draft.label, draft.segments, draft.candidates
 
 
@@ -144,7 +144,7 @@ def _check(draft: ParsedRow) -> None:
 
 
 def groups_of(drafts: Sequence[ParsedRow]) -> list[str]:
-    """Return the group of each draft: those linked, even indirectly, by a shared key or text get their smallest key."""
+    """Return the group of each draft: the smallest key among all drafts linked to it, even indirectly, by keys or texts."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 

@@ -1,15 +1,15 @@
 """`chess`: which of two captures wins more material; `chess_preference`: the same question as a comparison of two responses.
 
-The worth of a capture is computed: the value taken, minus the value of the capturing piece if it can be retaken; later moves
-do not count. In `chess` one of the two captures is the position's unique best move. SHARES keeps rules based on piece values
-near chance: it fixes how often the better capture takes more, as much, or less than the other, with a cheaper, an equal, or a
-dearer piece. It does not balance the positions of the kings: `gain_beside_king` is right in four of five positions.
+The material won is computed: the value taken, minus the value of the capturing piece if it can be retaken; later moves do not
+count. In `chess`, one of the two captures is the position's unique best move. SHARES keeps rules based on piece values near
+chance: it fixes how often the better capture takes more than, as much as, or less than the other, with a cheaper, equal or
+dearer piece. The positions of the kings are not balanced: `gain_beside_king` is right in four of five rows.
 
-The rows come from our own generator and are shipped beside this file; they were made by
+The rows are generated and are shipped beside this file; they were made by
 
     python -m w2s_mlflow.tasks.chess --seed 20261130
 
-in version 0.1, which seeded the draw with that number alone; the same command now draws other rows of the same kind.
+in version 0.1, which used the seed directly; the same command now generates other rows of the same kind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from w2s_mlflow.tasks._chess_play import Move, Position
 
 POSITIONS = Path(__file__).with_name("chess_positions.parquet")
 TRAIN, HELDOUT = 8_000, 3_200
-"""Rows of each task in the shipped file; each seed draws its own rows from the training part."""
+"""Numbers of training and held-out rows per task in the shipped file; each seed samples its rows from the training part."""
 
 MORE = CHEAPER = 1
 EQUAL = 0
@@ -47,7 +47,7 @@ SHARES = {
     (EQUAL, CHEAPER): 0.05,
     (EQUAL, DEARER): 0.05,
 }
-"""Share of rows whose better capture takes MORE, EQUAL or LESS material, and with a CHEAPER, EQUAL or DEARER piece."""
+"""Share of rows by how the better capture compares with the worse: by value taken and by value of the capturing piece."""
 
 Drawn = tuple[str, str, str, str]
 """Task, position, better capture and worse capture of one row."""
@@ -79,7 +79,7 @@ def shipped() -> list[str]:
 
 
 def _row(task: str, group: str, position: str, better: str, worse: str) -> Row:
-    """Build one example; the order of its captures depends only on the hash of its id."""
+    """Build one row; the order of its captures depends only on a hash of its id."""
     id_ = f"{task}-{group}"
     label = _bit("order", id_)
     candidates = (better, worse) if label == 0 else (worse, better)
@@ -94,22 +94,22 @@ def _bit(purpose: str, id_: str) -> int:
 
 
 def most_valuable_capture(example: Example) -> int:
-    """Take the most valuable piece; on a tie, the first capture."""
+    """Choose the capture of the most valuable piece; on a tie, the first capture."""
     return _larger(_taken(example, word) for word in example.candidates)
 
 
 def least_valuable_piece(example: Example) -> int:
-    """Capture with the least valuable piece, preferably the king, which is never retaken; on a tie, the first capture."""
+    """Choose the capture by the least valuable piece (first the king, which is never retaken); on a tie, the first capture."""
     return _larger(-_value(word) for word in example.candidates)
 
 
 def most_gained(example: Example) -> int:
-    """Maximize the value taken minus that of the capturing piece, as if all were protected; on a tie, the first capture."""
+    """Maximize the value taken minus the value of the capturing piece, as if always retaken; on a tie, the first capture."""
     return _larger(_taken(example, word) - _value(word) for word in example.candidates)
 
 
 def gain_beside_king(example: Example) -> int:
-    """Maximize the value taken, minus the capturing piece's if it lands beside the black king; on a tie, the first capture."""
+    """Like `most_gained`, but count a capturing piece as retaken only if it lands beside the black king."""
     board = chess_play.parse(example.segments[0])
     king = board.king(chess.BLACK)
     assert king is not None
@@ -129,7 +129,7 @@ def first_check(example: Example) -> int:
 
 
 def at_random(example: Example) -> int:
-    """Choose by the hash of the id."""
+    """Choose pseudo-randomly, by a hash of the id."""
     return _bit("random", example.id)
 
 
@@ -180,14 +180,14 @@ TASKS = (_task("chess", "choose"), _task("chess_preference", "compare"))
 
 
 def best_and_others(position: Position) -> list[Pair]:
-    """Pair the unique best move, if it is a capture with a unique word, with each other capture (task `chess`)."""
+    """Pair the unique best move, if it is a capture with a unique word, with every worse capture (task `chess`)."""
     exchanges = sorted(move.exchange for move in position.moves)
     pairs = better_and_worse(position) if exchanges[-1] > exchanges[-2] else []
     return [pair for pair in pairs if pair[0].exchange == exchanges[-1]]
 
 
 def better_and_worse(position: Position) -> list[Pair]:
-    """Return all pairs of captures of unequal worth, the better one first (task `chess_preference`)."""
+    """Return all pairs of captures that win unequal material, the better one first (task `chess_preference`)."""
     return [pair for pair in permutations(position.captures(), 2) if pair[0].exchange > pair[1].exchange]
 
 
@@ -195,7 +195,7 @@ PAIRS = {"chess": best_and_others, "chess_preference": better_and_worse}
 
 
 def draw(task: str, count: int, seed: int) -> list[Drawn]:
-    """Draw `count` rows of a task in the proportions of SHARES; no two have the same position or its mirror image."""
+    """Generate `count` rows of a task in the proportions of SHARES; no two show the same position or mirror images."""
     rng = random.Random(streams.integer(seed, streams.TASK_POSITIONS, list(PAIRS).index(task)))
     room = {cell: round(share * count) for cell, share in SHARES.items()}
     drawn: dict[str, Drawn] = {}
@@ -204,7 +204,7 @@ def draw(task: str, count: int, seed: int) -> list[Drawn]:
         pairs = [pair for pair in PAIRS[task](position) if room.get(_cell(pair), 0) > 0]
         if not pairs or key in drawn:
             continue
-        # Choose the cell with the most room left: scarce cells fill slowly, so they get every position with a pair for them.
+        # Choose the cell of SHARES with the most rows missing, so that a rare cell gets every position that fits it.
         better, worse = pair = max(rng.sample(pairs, len(pairs)), key=lambda pair: room[_cell(pair)])
         room[_cell(pair)] -= 1
         drawn[key] = (task, position.text, better.word, worse.word)
@@ -229,7 +229,7 @@ def overlap(task_texts: Iterable[str], pretraining_texts: Iterable[str]) -> int:
 
 
 def write(drawn: Iterable[Drawn], path: Path) -> None:
-    """Write the rows as zstd parquet. The hash of the position decides whether a row is held out; row order does not matter."""
+    """Write the rows, sorted, as zstd parquet. A hash of the position decides whether a row is held out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -245,7 +245,7 @@ def _is_held_out(group: str) -> bool:
 
 
 def main() -> None:
-    """Draw both tasks' rows, one process each, and write the shipped file."""
+    """Generate the rows of both tasks, one process per task, and write the shipped file."""
     parser = argparse.ArgumentParser(description="Draw the positions of the tasks chess and chess_preference.")
     parser.add_argument("--seed", type=int, required=True, help="seed of the draw")
     parser.add_argument("--out", type=Path, default=POSITIONS, help="the file to write")

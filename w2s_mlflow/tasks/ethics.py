@@ -1,7 +1,7 @@
 """Three parts of ETHICS: justice, deontology, utilitarianism (Hendrycks et al. 2021, arXiv:2008.02275).
 
-No table has keys: an id is the hash of the texts. Justice rows come in sets that differ only in the claim or the reason: rows
-with the same words before, or after, their last "because" are one group. In the other parts, rows that share a scenario are.
+The tables have no keys, so an id is a hash of the texts. Justice rows with the same claim (the words before the last "because")
+or the same reason (the words after it) form one group. In the other parts, rows that share a scenario form one group.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _deontology(row: Source, part: str) -> ParsedRow:
 
 
 def _utilitarianism(row: Source, part: str) -> ParsedRow:
-    """Build a comparison of two scenarios; their order does not depend on which is the more pleasant."""
+    """Build a comparison of two scenarios; their order does not depend on which is more pleasant."""
     better, worse = row["baseline"], row["less_pleasant"]
     if normalised(better) == normalised(worse):
         raise SkippedRow("compares equal texts")

@@ -1,7 +1,7 @@
-"""Task of the user's own rows: `--task file:PATH`, a parquet, CSV or JSON lines file.
+"""Task built from a user's file, `--task file:PATH`: parquet, CSV or JSON lines.
 
-Columns: `text`, and `text_pair` for pairs; `label`, 0 or 1 (without it nothing can be scored); optionally `group` (rows that
-must not be separated), `id`, and `part` ("train" or "heldout"). Without held-out rows, one group in five is held out.
+Columns: `text`; `text_pair` for pairs; `label`, 0 or 1 (needed for scoring); optionally `group` (rows of a group stay on one
+side of a split), `id`, and `part` ("train" or "heldout"). Without held-out rows, one group in five is held out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TASKS: tuple[Task, ...] = ()
 
 
 def load(option: str, path: Path) -> Rows:
-    """Return the rows of a file. Raises ConfigError for a bad text, label or part (naming the row), or a repeated id."""
+    """Return the rows of a file. Raises ConfigError for a repeated id or for a bad text, label or part, naming the row."""
     numbered = _files.checked(option, path, ("text",), ("text_pair",))
     rows = [{**row, "label": _label(option, number, row)} for number, row in numbered]
     ids = [id_ for row in rows if (id_ := row.get("id")) is not None]

@@ -1,6 +1,6 @@
-"""Natural language inference beyond GLUE: 1 is entailment, 0 the rest. Rows that share a premise are one group.
+"""Natural language inference beyond GLUE: 1 is entailment, 0 anything else. Rows that share a premise form one group.
 
-SNLI pairs without a gold label (-1 on the hub) are left out. Neither table has keys: an id is the hash of the texts.
+SNLI pairs without a gold label (-1 on the hub) are skipped. The tables have no keys, so an id is a hash of the texts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from w2s_mlflow.tasks._rows import ParsedRow, Reader, Source, digest, of_class, 
 ENTAILS = "the premise entails the hypothesis"
 SCITAIL = {"entails": 1, "neutral": 0}
 SNLI = {0: 1, 1: 0, 2: 0}
-"""Classes of the hub's labels: entailment, neutral, contradiction."""
+"""Class of each hub label: 0 entailment, 1 neutral, 2 contradiction."""
 
 
 def _columns(label: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Multiple choice as binary questions: the question with its right option (1) or with one wrong option (0).
+"""Multiple choice as binary questions: the question is shown with its right option (1) or with one wrong option (0).
 
-The hash of the row's id decides which of the two is shown, and which wrong option; the id does not depend on the right one.
-Rows that share an article, video, source or question are one group.
+A hash of the row's id chooses the option shown; the id does not depend on which option is right. Rows that share an article,
+video, source or question form one group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RACE_PAPER = "Lai et al. 2017, RACE, arXiv:1704.04683, Table 5"
 
 
 def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> ParsedRow:
-    """Return the context with the option drawn by the id. Raises SkippedRow if the right option is also a wrong one."""
+    """Pair the context with one option, chosen by a hash of the id. Raises SkippedRow if a wrong option equals the right."""
     if not 0 <= right < len(options):
         raise SkippedRow("has no legal label")
     wrong = sorted(option for number, option in enumerate(options) if number != right)

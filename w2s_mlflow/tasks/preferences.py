@@ -1,7 +1,7 @@
-"""Reward modelling: which of two responses to a prompt is preferred. The logits are r_A, r_B (head `compare`).
+"""Reward modelling: which of two responses to a prompt is preferred. The logits are the rewards r_A and r_B (head `compare`).
 
-The order of the responses depends on their texts and the hash of the id, not on which is preferred. Rows that share a prompt,
-dialogue or post are one group. A pair with contradictory judgements is left out.
+The order of the responses depends on their texts and a hash of the id, not on which is preferred. Rows that share a prompt,
+first question or post form one group. Pairs with contradictory judgements are excluded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHOICES = {0: 0, 1: 1}
 
 
 def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[str], id_: str | None = None) -> ParsedRow:
-    """Return two responses in an order drawn by the id. Raises SkippedRow if they are equal."""
+    """Build a comparison of two responses, ordered by a hash of the id. Raises SkippedRow if they are equal."""
     if normalised(chosen) == normalised(rejected):
         raise SkippedRow("has two equal responses")
     id_ = id_ or f"{part}-{digest(prompt, *sorted((chosen, rejected)))}"
@@ -31,7 +31,7 @@ def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[s
 
 
 def _hh(row: Source, part: str) -> ParsedRow:
-    """Parse two dialogues with a common beginning; pairs with the same first question form one group."""
+    """Parse two dialogues that begin alike; pairs with the same first question form one group."""
     common = _common(row["chosen"], row["rejected"])
     end = common.rfind(ASSISTANT)
     if end < 0:

@@ -1,14 +1,14 @@
-"""Real chess: puzzles from Lichess, from a file in Lichess's columns, or cut from a table of games.
+"""Puzzles from real chess games: from Lichess, from a file with Lichess's columns, or cut from a table of games.
 
-`puzzles`: is the move the solution? (1: yes; 0: another legal move, drawn by the hash of the id). `puzzles_best`: which of the
-1,968 moves of UCI is the solution? Both show the board; `puzzles_moves` and `puzzles_moves_best` show the moves that led there.
-With `:PATH` the same four names read a file in Lichess's columns (PuzzleId, FEN, Moves, GameUrl); `games:PATH` and its variants
-read Kaggle's table of games (id, moves) and take positions near a game's end with exactly one mating move, or exactly one move
-that forces mate in two. To find other puzzles with an engine, run once:
+`puzzles`: is the shown move the solution? (1: yes; 0: it is another legal move, chosen by a hash of the id). `puzzles_best`:
+which of the 1,968 UCI moves is the solution? Both show the board; `puzzles_moves` and `puzzles_moves_best` show the preceding
+moves instead. With `:PATH`, the same four names read a file with Lichess's columns (PuzzleId, FEN, Moves, GameUrl).
+`games:PATH` and its variants read Kaggle's table of games (id, moves) and use positions near the end of a game with exactly one
+mating move or, if no move mates, exactly one that forces mate in two. To cut other puzzles with an engine, run once:
 
     python -m w2s_mlflow.tasks.puzzles --games games.csv --engine /usr/games/stockfish --out puzzles.csv
 
-Rows of the same game or position are one group. Ratings and themes are kept in a run's rows.parquet. A board is written as a
+Rows of the same game or position form one group. Ratings and themes are kept in a run's rows.parquet. A board is written as a
 list of pieces on their squares, because tokenizers split FEN's runs of letters and digits at odd places.
 """
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LIMIT = 50_000
-"""Maximum number of puzzles read from a source: those with the smallest hash of their id. Lichess has millions."""
+"""Maximum number of puzzles used from a source (Lichess has millions); those with the smallest id hashes are kept."""
 BEYOND = "is beyond the rows that are read"
 COLUMNS = ("PuzzleId", "FEN", "Moves", "GameUrl", "Game")
-"""Columns of the file that the command writes."""
+"""Columns of the CSV file that the command writes."""
 NEEDED = COLUMNS[:3]
 ABOUT = ("Rating", "Themes")
-"""Columns kept for analysis: a puzzle's difficulty for people and its kind."""
+"""Columns kept for analysis: a puzzle's difficulty for people and its motifs."""
 GAMES = ("id", "moves")
 TABLE = _hub.Table(path="Lichess/chess-puzzles", revision="main", columns=dict.fromkeys(COLUMNS[:4], "text"))
 PIECES = "KQRBNP"
@@ -61,7 +61,7 @@ def _moves() -> Iterator[str]:
 
 
 UCI_MOVES = tuple(sorted(_moves()))
-"""Classes of the `_best` tasks: all moves of a queen or a knight from any square, and the promotions."""
+"""Classes of the `_best` tasks: all queen and knight moves from every square, and the promotions."""
 NUMBER = {move: number for number, move in enumerate(UCI_MOVES)}
 
 
@@ -73,7 +73,7 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
 
     Args:
         moves: whether to show the moves that led to the position instead of the board.
-        best: whether to ask for the best of all moves, instead of whether one candidate is the best.
+        best: whether to ask for the best move, instead of asking whether a given move is the best.
     """
     before, board, solution = _position(row)
     id_ = str(row["PuzzleId"])
@@ -117,7 +117,7 @@ def _legal(board: chess.Board, move: chess.Move) -> chess.Move:
 
 
 def text(board: chess.Board) -> str:
-    """Return `White: Kg1 Qd3 Pa2. Black: Kg8. White to move.`, with any castling rights and en passant square."""
+    """Return a text such as `White: Kg1 Qd3 Pa2. Black: Kg8. White to move.`, with castling rights and en passant square."""
     sides = (f"{name}: {' '.join(_pieces(board, color))}." for name, color in (("White", True), ("Black", False)))
     castling = [] if board.castling_xfen() == "-" else [f"Castling: {board.castling_xfen()}."]
     passing = [f"En passant: {chess.square_name(board.ep_square)}."] if board.has_legal_en_passant() and board.ep_square else []
@@ -137,7 +137,7 @@ def _led(row: Source, before: chess.Board) -> str:
 
 
 def _game(row: Source) -> tuple[str, ...]:
-    """Return the group key of the game: its URL without the ply and the side it is viewed from."""
+    """Return the game's group key, made of its URL without ply and point of view, or nothing if there is no URL."""
     address = str(row.get("GameUrl") or "").partition("#")[0].removesuffix("/black").removesuffix("/white")
     return (same("game", address),) if address else ()
 
@@ -154,7 +154,7 @@ def _of_hub(name: str, reader: Callable[[Source, str], ParsedRow], data_dir: Pat
 
 
 def _kept(table: pa.Table) -> pa.Table:
-    """Return the LIMIT rows with the smallest hash of their id; of other rows, only the ids become Python objects."""
+    """Return the LIMIT rows with the smallest id hashes; only the ids are converted to Python objects."""
     if table.num_rows <= LIMIT:
         return table
     batches = table.select(["PuzzleId"]).to_batches(max_chunksize=_hub.BATCH)
@@ -238,7 +238,7 @@ FILES = {f"{kind}{suffix}": functools.partial(_file_task, kind, suffix) for kind
 
 
 def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) -> Counter[str]:
-    """Cut puzzles from a table of games into a CSV, written atomically; return the counts of puzzles and of skipped games.
+    """Cut puzzles from a table of games and write them atomically as CSV; return counts of puzzles and of skipped games.
 
     Raises:
         ConfigError: the table or the engine is missing or unusable.
@@ -258,7 +258,7 @@ def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) 
 
 
 def main() -> None:
-    """Run the command: write the puzzles and print the counts. Exit with status 2 and one sentence on wrong input."""
+    """Run the command: write the puzzles and print the counts. On wrong input, exit with status 2 and a one-line message."""
     parser = argparse.ArgumentParser(description="Cut chess puzzles from a table of games.")
     parser.add_argument("--games", type=Path, required=True, help="the table: columns id and moves, in SAN")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")

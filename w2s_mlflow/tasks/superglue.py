@@ -1,9 +1,9 @@
 """SuperGLUE tasks as binary questions.
 
-CB: 1 is entailment. COPA: the premise with its right alternative (1) or the other (0), by the hash of the id. MultiRC: each
-answer to a question is right (1) or wrong (0). ReCoRD: the placeholder is filled with a right entity (1) or a wrong one (0),
-by the hash of the id. WiC, WSC: the spans are marked with asterisks. WSC is the hub's `wsc.fixed`, with corrected span indices.
-Rows that share a premise, passage, sentence or (BoolQ) question are one group.
+CB: 1 is entailment. COPA: the premise is shown with its right alternative (1) or the wrong one (0). MultiRC: each answer to a
+question is right (1) or wrong (0). ReCoRD: the placeholder is filled with a right entity (1) or a wrong one (0). A hash of the
+id makes these choices. WiC, WSC: the spans are enclosed in asterisks. WSC is the hub's `wsc.fixed`, with corrected span
+indices. Rows that share a premise, passage, sentence, (BoolQ) question or (WSC) first four words form one group.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LICENSE = "other (the hub card: that of each source)"
 PAPER = "Wang et al. 2019, SuperGLUE, arXiv:1905.00537, Table 3"
 AS_ON_THE_HUB = {0: 0, 1: 1}
 CB = {0: 1, 1: 0, 2: 0}
-"""Classes of the hub's labels: entailment, contradiction, neutral."""
+"""Class of each hub label: 0 entailment, 1 contradiction, 2 neutral."""
 ASKS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
@@ -75,7 +75,7 @@ def _wic(row: Source, part: str) -> ParsedRow:
 
 
 def _wsc(row: Source, part: str) -> ParsedRow:
-    """Parse a row whose spans are given by their text and the index of their first word, counted by spaces."""
+    """Parse a row whose spans are given by their text and the index of their first space-separated word."""
     spans = [_span(row["text"], row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2)]
     text = functools.reduce(lambda text, span: _marked(text, *span), sorted(spans, reverse=True), row["text"])
     question = f"{row['span2_text']}: {row['span1_text']}"
