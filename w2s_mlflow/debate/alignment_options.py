@@ -15,36 +15,36 @@ GRADIENT = "gradient"
 
 @checked_dataclass
 class Config(Training):
-    """Options for aligning a strong model by debates."""
+    """Options of the `align` stage."""
 
     weak: str = option(default="chess-60k", lookup=models.find)
-    """Weak model: it provides the labels, argues the opposing side, and, frozen, answers for `--judge model`."""
+    """Weak model. It provides the labels and argues the opposing side; with `--judge model`, it is also the judge (frozen)."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model to align."""
     debate_weight: float = option(default=0.1, ge=0, formerly="lam")
-    """lambda of eq. 2: weight of the debate term beside the label loss; 0: a plain student."""
+    """lambda of eq. 2: weight of the debate term, which is added to the label loss. 0 trains a plain student."""
     kl: float = option(default=0.05, ge=0)
-    """Penalty, in units of D, per nat of KL divergence of the policy from its starting point."""
+    """Coefficient of the KL penalty: units of D per nat of KL divergence between the policy and its starting point."""
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Number of evidence spans that each side shows."""
     opponent: Literal["gradient", "random"] = "gradient"
-    """How the untrained weak side chooses its evidence. `gradient`: the spans that support its decision most, by gradient times
-    input; `random`: random spans."""
+    """How the weak side, which is not trained, chooses its evidence. `gradient`: the spans that support its decision most, by
+    gradient times input; `random`: random spans."""
     judge: str = "model"
-    """Judge that decides the debates: the name of a file in judges/."""
+    """Judge of the debates: the name of a file in judges/."""
     judge_options: str = ""
     """Options of the judge, as comma-separated NAME=VALUE pairs."""
     iterations: int = option(default=1, ge=1, result=False, formerly="rounds")
     """Number of alignment rounds, each starting from the initial weights. From round 2 on, the reward comes from a reward model
-    fitted on the judge's verdicts on debates of all earlier rounds' models."""
+    fitted on the judge's verdicts on the debates of all earlier rounds."""
     num_questions: int | None = option(default=400, ge=1, unset="all", formerly="questions")
     """Number of test questions, from the start of the split, on which the judge compares the aligned model with the plain
     student; `all`: the whole split."""
     ceiling: Literal["gold", "none"] = option(default="gold", result=False)
     """Ceiling for PGR. `gold`: the strong model finetuned on ground truth; `none`: no ceiling and no PGR."""
     early_stopping: Literal["weak", "none"] = "weak"
-    """`weak`: stop at the first epoch without better agreement with the weak labels of the validation split, and restore the
-    best weights; `none`: train for all epochs."""
+    """`weak`: stop after the first epoch that does not improve agreement with the weak labels of the validation split, and
+    restore the best weights; `none`: train for all epochs."""
 
     MODEL: ClassVar[str] = "strong"
 
@@ -56,7 +56,7 @@ class Config(Training):
             self._check_rounds()
 
     def _check_rounds(self) -> None:
-        """Check the needs of later rounds: a trained policy, a gradient opponent, and a judge that can decide new debates."""
+        """Check that later rounds have a trained policy, the opponent `gradient`, and a judge that can decide new debates."""
         if not self.debate_weight:
             raise must(
                 "debate_weight",

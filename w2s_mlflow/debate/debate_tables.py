@@ -1,4 +1,4 @@
-"""Parquet tables of a debate run: one row per debate, and one row per verdict."""
+"""Parquet tables of a debate run: a table of debates and a table of verdicts, one row each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEBATES, VERDICTS = "debates.parquet", "verdicts.parquet"
 
 
 def write(directory: Path, played: DebateTranscripts, verdicts: Sequence[Verdicts]) -> None:
-    """Write both tables to `directory`: one row per debate, and one per verdict."""
+    """Write the tables of debates and of verdicts to `directory`."""
     _debates(played).to_parquet(directory / DEBATES, index=False)
     _verdicts(played, verdicts).to_parquet(directory / VERDICTS, index=False)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
-    """Return the measures that need no ground truth; `stages/debate.py` documents their names."""
+    """Return the measures that need no ground truth, by name; `stages/debate.py` documents them."""
     from w2s_mlflow import stats
 
     preference_N, bias_N = verdicts.preference_N(), verdicts.bias_N()
@@ -47,7 +47,7 @@ def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
 
 
 def disagree(debates: Sequence[Debate]) -> NDArray[np.bool_]:
-    """Return whether the sides of each debate disagree, (N,)."""
+    """Return, for each debate, whether the two sides' decisions differ, (N,)."""
     return np.array([debate.first.decision != debate.second.decision for debate in debates])
 
 
@@ -57,7 +57,7 @@ def won_N(preference_N: Doubles) -> Doubles:
 
 
 def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
-    """Return how often two judges pick the same winner, over debates that both judged, as `agreement/<one>/<other>`."""
+    """Return how often each two judges pick the same winner in debates that both judged, as `agreement/<judge>/<judge>`."""
     found = {}
     for number, one in enumerate(verdicts):
         for other in verdicts[number + 1 :]:
@@ -70,7 +70,10 @@ def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
 
 
 def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
-    """Return the most probable class of `play.labels`, (N,), the lower one on a tie. `debates` is the table made by `write`."""
+    """Return the most probable class of the labels made by `play.labels`, (N,); on a tie, the lower class.
+
+    `debates` is the table made by `debate_tables.write`.
+    """
     strong_N, weak_N = (debates[f"{side}_decision"].to_numpy() for side in (STRONG, WEAK))
     decided_N = np.where(preference_N == 0, np.minimum(strong_N, weak_N), np.where(preference_N > 0, strong_N, weak_N))
     return np.asarray(np.where(np.isfinite(preference_N), decided_N, weak_N))

@@ -1,4 +1,4 @@
-"""Participants of a debate: fitted models with their decisions, and judges by name with their options."""
+"""Build the participants of a debate: the models of both sides, and the judges with their options."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def judges(names: str, given: str) -> dict[str, Any]:
 
 
 def values(names: str, given: str) -> dict[str, dict[str, Any]]:
-    """Return the options of each judge as they enter a fingerprint. Raises ConfigError like `judges`."""
+    """Return the options of each judge that enter a run's fingerprint. Raises ConfigError like `judges`."""
     return {name: options.identity(chosen) for name, chosen in judges(names, given).items()}
 
 
 def resolved(names: str, given: str) -> str:
-    """Return the judges' options, with those that refer to an earlier run resolved.
+    """Return the options `given`, with references to an earlier run replaced by its full id and the digest of its votes.
 
     Raises:
         ConfigError: see `past_verdicts.resolved`.
@@ -71,7 +71,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def judge(name: str, chosen: Any, config: Training, weak: DebaterModel) -> Judge:
-    """Build a judge by name: on an earlier run's verdicts if it learns from them, else on the frozen weak model's answers."""
+    """Build a judge by name. It is given an earlier run's verdicts if it learns from them, else the frozen weak model."""
     handed = past_verdicts.answer(name, chosen) or answers(weak, config)
     made: Judge = registry.plugin("judges", name, "--judge").make(chosen, handed)
     return made
@@ -89,7 +89,7 @@ def answers(weak: DebaterModel, config: Training) -> Callable[[Sequence[Example]
 
 
 def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy | None = None) -> DebaterModel:
-    """Return a model that argues, with its decisions on the questions."""
+    """Return the model of one side of a debate, with its decisions on the questions."""
     from w2s_mlflow.explainers import extractive
 
     reading = extractive.read(head, asked)

@@ -1,4 +1,4 @@
-"""Verdicts of people or judges on the debates of an earlier run: training data of judges that declare LEARNS_FROM."""
+"""Load verdicts of people or judges on the debates of an earlier run, for judges that declare LEARNS_FROM."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STAGE = "debate"
 
 
 def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
-    """Resolve options of judges that learn from an earlier run: its full id and, for `human`, the digest of the votes.
+    """Return the full id of the run that a judge learns from and, for the judge `human`, the digest of its votes.
 
-    A stage that is called again after people have added votes makes a new result; otherwise it finds the existing one.
+    Because of the digest, a stage computes a new result once people have added votes; otherwise it reuses its result.
 
     Raises:
         ConfigError: the run does not exist, is not a debate run, or has models trained on ground truth of `transfer`; or
@@ -58,7 +58,7 @@ def debates(found: Result) -> list[Debate]:
 
 
 def verdicts_of(found: Sequence[Result]) -> tuple[list[Debate], list[float]]:
-    """Return the debates of several runs, and D of each by the first judge of its run."""
+    """Return the debates of several runs, and the D that the first judge of its run gave to each debate."""
     shown = [debate for one in found for debate in debates(one)]
     return shown, [value for one in found for value in transcripts.preference_N(*transcripts.read(one)).tolist()]
 

@@ -26,11 +26,12 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Debater:
-    """One side of the debates: its decisions and its explainer (None: it shows nothing).
+    """One side of the debates.
 
     Attributes:
+        explain: explainer of the side; None: it shows no evidence.
         hear: called before each round but the first with the other side's latest text on each question; returns the part
-            that this side takes into account. None: all of it (extractive evidence, whose spans are not shown again).
+            that this side takes into account. None: it takes all of the text into account, as with extractive evidence.
     """
 
     name: str
@@ -41,11 +42,13 @@ class Debater:
 
 @dataclass(frozen=True)
 class DebateTranscripts:
-    """Debates, strong side first; each side's explanation holds all that it showed.
+    """Finished debates with the texts of their rounds.
 
     Attributes:
-        said: by side, for each debate, the side's text of each round.
-        heard: by side, for each debate, the known part of the other side's latest text in each round; empty in the first.
+        debates: strong side first; each side's explanation merges those of all rounds.
+        said: side -> for each debate, the side's text in each round.
+        heard: side -> for each debate, the part of the other side's latest text that the side took into account in each
+            round; empty in the first round.
     """
 
     debates: Sequence[Debate]
@@ -54,7 +57,7 @@ class DebateTranscripts:
 
 
 def claim(task: tasks.Task, question: Example, decision: int) -> str:
-    """Return a decision in words."""
+    """Return a decision as a claim in words."""
     if task.head == "compare":
         return f"response {'AB'[decision]}"
     if question.candidates and task.head == "choose":
@@ -65,7 +68,7 @@ def claim(task: tasks.Task, question: Example, decision: int) -> str:
 
 
 def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: Debater, rounds: int) -> DebateTranscripts:
-    """Play all rounds: both sides speak at the same time and show no span that either side showed in an earlier round."""
+    """Play all rounds. Both sides take their turn at the same time, and spans shown in earlier rounds are not shown again."""
     said: dict[str, list[list[Explanation]]] = {STRONG: [], WEAK: []}
     heard: dict[str, list[Sequence[str]]] = {STRONG: [], WEAK: []}
     taken: list[set[int]] = [set() for _ in questions]
@@ -89,7 +92,7 @@ def _by_debate(turns: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[t
 
 
 def _heard(side: Debater, turns: Sequence[Sequence[Explanation]], count: int) -> Sequence[str]:
-    """Return what a side knows of the other side's latest turn, for each question."""
+    """Return, for each question, the part of the other side's latest text that a side takes into account."""
     if not turns or not side.explain:
         return [""] * count
     last = [explanation.text for explanation in turns[-1]]
@@ -101,7 +104,7 @@ def _turn(side: Debater, taken: Sequence[Collection[int]]) -> list[Explanation]:
 
 
 def _sides(task: tasks.Task, questions: Sequence[Example], side: Debater, turns: Sequence[Sequence[Explanation]]) -> list[Side]:
-    """Return one side of every debate, with all that it showed."""
+    """Return one side of every debate, with its explanations of all rounds merged."""
     found = []
     for row, question in enumerate(questions):
         decision, own = int(side.decisions_N[row]), [turn[row] for turn in turns]
@@ -119,7 +122,7 @@ def _whole(question: Example, turns: Sequence[Explanation]) -> Explanation:
 
 
 def labels(weak: SoftLabels, debates: Sequence[Debate], preference_N: Doubles) -> SoftLabels:
-    """Combine the weak side's labels with the verdicts, row for row.
+    """Combine the weak side's labels with the verdicts; the rows of all arguments correspond.
 
     Where the sides disagree and there is a verdict, P(strong side's class) = sigmoid(D) and P(weak side's class) =
     sigmoid(-D). Where they agree or there is no verdict, the weak label is kept.

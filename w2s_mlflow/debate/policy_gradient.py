@@ -1,9 +1,10 @@
-"""The second term of eq. 2, -lambda D, and its policy gradient on the choice of evidence: an `also` of training/loop.py.
+"""The debate term of eq. 2, -lambda D, whose policy gradient trains the choice of evidence (`also` of training/loop.py).
 
-For each question of a batch, DRAWS ordered draws of evidence are judged against the weak side's evidence. The gradient of the
-expected reward is estimated with the mean reward of the other draws as baseline (`explainers/_policy.py`). The reward is D
-minus `kl` times log p / p_0, in expectation a KL penalty towards the starting policy. The random stream depends only on the
-seed, the step and the micro-batch, so training resumed from a checkpoint repeats the draws. Shape legend: N questions, K draws.
+For each question of a batch, DRAWS ordered samples of spans are judged against the weak side's evidence. The gradient of the
+expected reward is estimated with the mean reward of the other samples as baseline (`explainers/_policy.py`). The reward is D
+minus `kl` times log p / p_0; the second part is, in expectation, a KL penalty towards the starting policy p_0. The random
+stream depends only on the seed, the step and the micro-batch, so training resumed from a checkpoint repeats the samples. Shape
+legend: N questions, K samples (DRAWS) per question.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ DRAWS = 4
 
 @dataclass(frozen=True)
 class Arguing:
-    """Debate term of the strong model's training: has its evidence judged and adds the policy gradient.
+    """Debate term of the strong model's training: samples evidence, has it judged, and adds the policy gradient.
 
     Attributes:
-        weak: the opposing side for each training question; fixed.
-        weight: lambda.
+        weak: the weak side on each training question; it does not change during training.
+        weight: lambda of eq. 2.
         kl: coefficient of log p / p_0 in the reward.
-        size: number of evidence spans per draw.
+        size: number of evidence spans per sample.
     """
 
     head: Head
@@ -54,7 +55,7 @@ class Arguing:
     micro_batch: int | None
 
     def __call__(self, step: int, examples: Ints, backward: Callable[..., Any]) -> dict[str, float]:
-        """Add the gradients of one batch and return its metrics, means over questions and draws."""
+        """Add the gradients of one batch, and return its metrics, averaged over questions and samples."""
         from w2s_mlflow.training import batching
 
         found: dict[str, float] = {}
@@ -88,7 +89,7 @@ class Arguing:
         return extractive.surrogate(log_p_NK, judged_NK - self.kl * away_NK), said
 
     def _explained(self, rows: Ints, drawn_NKS: Tensor) -> list[list[Explanation]]:
-        """Return, for each question, the explanations of its sampled selections of spans."""
+        """Return the explanations of each question, one per sample of spans."""
         from w2s_mlflow.explainers import extractive
 
         every = [self.reading.questions[row] for row in rows for _ in range(DRAWS)]
@@ -96,7 +97,7 @@ class Arguing:
         return [found[start : start + DRAWS] for start in range(0, len(found), DRAWS)]
 
     def _judged(self, rows: Ints, decisions: Sequence[int], explained: Sequence[Sequence[Explanation]]) -> NDArray[np.float64]:
-        """Return D of each draw, (N, K)."""
+        """Return D of each sample of evidence, (N, K)."""
         debates = []
         for row, decision, own in zip(rows, decisions, explained, strict=True):
             question = self.reading.questions[row]
@@ -107,7 +108,7 @@ class Arguing:
 
 
 def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
-    """Return D by question and draw, (N, K); one without a verdict gets the mean of its question's others: zero advantage."""
+    """Return D of each sample, (N, K). A missing D is replaced by the mean of its question's other D, so it has no effect."""
     found_NK = np.array(preferences, dtype=np.float64).reshape(-1, DRAWS)
     known_NK = np.isfinite(found_NK)
     mean_N = np.where(known_NK, found_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)

@@ -1,4 +1,4 @@
-"""Debates of a finished run, read back for measures that need ground truth and written as MLflow traces for people."""
+"""Read the debates of a finished run, for measures that need ground truth, and write them as MLflow traces for reviewers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.traces import Transcript
 
 TRACES = "w2s.traces"
-"""Tag of a debate run: the number of its debates that are written as traces."""
+"""Tag of a debate run with the number of debates already written as traces."""
 TIE = "tie"
 
 
@@ -30,7 +30,7 @@ def read(found: Result) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | None = None) -> Doubles:
-    """Return D of each debate by one judge (None: the first judge); NaN where an order has no verdict."""
+    """Return D of each debate, from the verdicts of one judge (None: the first judge); NaN where an order has no verdict."""
     own = verdicts[verdicts["judge"] == (judge or verdicts["judge"].iloc[0])]
     by_order = own.pivot(index="id", columns="order", values="log_odds").reindex(debates["id"])
     both = (by_order[order].to_numpy(dtype=np.float64) for order in (f"{STRONG},{WEAK}", f"{WEAK},{STRONG}"))
@@ -61,7 +61,7 @@ def traced(found: Result, wanted: int | None) -> Result:
 
 
 def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcript]:
-    """Return one transcript per debate: the turns of both sides by round, then each judge's verdict on each order."""
+    """Return one transcript per debate: both sides' turns in each round, then each judge's verdict on each order."""
     from w2s_mlflow.tracking.traces import Transcript
 
     preferences, by_id = preference_N(debates, verdicts), dict(list(verdicts.groupby("id", sort=False)))
@@ -82,7 +82,7 @@ def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def winner(preference: float) -> str:
-    """Return `strong`, `weak` or `tie` by the sign of D; `none` without a verdict."""
+    """Return the winner by the sign of D: `strong`, `weak` or `tie`; `none` without a verdict."""
     if not math.isfinite(preference):
         return "none"
     return {1.0: STRONG, -1.0: WEAK}.get(float(np.sign(preference)), TIE)
@@ -109,7 +109,7 @@ def _turns(debate: dict[str, Any]) -> list[Any]:
 
 
 def _heard(debate: dict[str, Any], side: str, other: str) -> Sequence[str]:
-    """Return what a side knew of the other's text in each round; tables without this column hold spans, known in full."""
+    """Return, by round, the part of the other side's text that a side took into account; all of it if the column is missing."""
     found: Sequence[str] = debate.get(f"{side}_heard", ("", *debate[f"{other}_said"]))
     return found
 

@@ -1,8 +1,8 @@
 """Verdicts on both orders of each debate, cached on this machine until their run is finished.
 
-A judge may fail midway (missing key, unreachable server). Its verdicts are cached under a hash of judge and debate, and a
-restart requests only the missing ones: nothing is paid for twice. Partial verdict files older than 30 days are deleted when
-the next run is judged; the answers of the judge `endpoint` have a cache of their own (judges/_chat.py).
+A judge may fail midway (missing key, unreachable server). Its verdicts are cached under a hash of judge and debate, so a
+restart requests, and pays for, only the missing ones. Files of cached verdicts not used for 30 days are deleted when a new
+file is started. The answers of the judge `endpoint` are also cached in judges/_chat.py.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from w2s_mlflow.records import Debate, Verdict, canonical_json
 
 LOG = logging.getLogger("w2s_mlflow")
 CHUNK = 64
-"""Debates per call of a judge, each in both orders: the most that a failure loses."""
+"""Number of debates per call of a judge, each in both orders; a failure loses the verdicts of one call at most."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Verdicts of one judge, row for row: with the strong side shown first, and with the weak side shown first."""
+    """Verdicts of one judge on each debate, with the strong side shown first and with the weak side shown first."""
 
     judge: str
     strong_first: tuple[Verdict, ...]
@@ -43,7 +43,7 @@ class Verdicts:
         return np.array([judges.preference(*pair) for pair in pairs], dtype=np.float64)
 
     def bias_N(self) -> NDArray[np.float64]:
-        """Return the log-odds given to the first position; NaN where an order has no verdict."""
+        """Return the log-odds given to the first position of each debate; NaN where an order has no verdict."""
         pairs = zip(self.strong_first, self.weak_first, strict=True)
         return np.array([judges.bias(*pair) for pair in pairs], dtype=np.float64)
 
@@ -53,10 +53,10 @@ class Verdicts:
 
 
 def ask(name: str, judge: Judge, debates: Sequence[Debate], kept: Path) -> Verdicts:
-    """Return the judge's verdicts, in both orders, on debates given with the strong side first.
+    """Return the judge's verdicts on both orders of each debate; `debates` have the strong side first.
 
     Args:
-        kept: the file of cached verdicts; new ones are appended after each call of the judge.
+        kept: file of cached verdicts, to which each call of the judge appends.
 
     Raises:
         ConfigError: the judge cannot continue; verdicts made so far are kept.
@@ -96,7 +96,7 @@ def _append(kept: Path, said: dict[str, Verdict]) -> None:
 
 
 def _read(kept: Path) -> dict[str, Verdict]:
-    """Read the cached verdicts, skipping truncated lines, and mark the file as used."""
+    """Read the cached verdicts, skipping truncated lines, and update the file's modification time."""
     if not kept.exists():
         return {}
     kept.touch()

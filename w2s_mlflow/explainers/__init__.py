@@ -1,7 +1,7 @@
 """Explanations of a model's decisions (E in Definition 4): one kind of explanation per file.
 
-An explainer is built for one side and called once per round: `(taken) -> explanations`, one per question in order. `taken`
-holds, for each question, the spans that either side has already shown.
+An explainer is built for one side and called once per round as `explainer(taken)`; it returns one explanation per question, in
+order. `taken` holds, for each question, the spans that either side has already shown.
 """
 
 from __future__ import annotations

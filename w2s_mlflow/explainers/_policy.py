@@ -1,7 +1,8 @@
-"""Policy over evidence spans: scores from a model's own hidden states, and ordered draws without replacement.
+"""Policy over evidence spans: it scores spans by the model's hidden states and samples them without replacement, in order.
 
-Draws follow the Plackett-Luce model: the next span is sampled from the softmax over the scores of the remaining spans. Shape
-legend: N questions, P spans, K draws per question, S spans per draw, R token rows, L tokens, D hidden units, H policy units.
+Samples follow the Plackett-Luce model: the next span is drawn from the softmax over the scores of the remaining spans. Shape
+legend: N questions, P spans, K samples per question, S spans per sample, R token rows, L tokens, D hidden units, H policy
+units. Open spans are those that may still be drawn.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from w2s_mlflow.modeling.tokenization import Batch
 
 UNITS = 64
 SCALE = 50.0
-"""Factor on the scores: Adam moves a weight by about the backbone's rate per step, too little for a policy that starts at 0."""
+"""Factor on the scores; without it, a policy that starts at 0 would learn too slowly at the backbone's learning rate."""
 LOW = -1e9
 """Score of a span that cannot be drawn; finite, so that a question without spans has a zero gradient, not NaN."""
 
 
 class Policy(nn.Module):
-    """Policy network: score = SCALE v . tanh(A h_span + B h_question + C w_decision); v = 0 at first (all spans alike)."""
+    """Policy network: score = SCALE v . tanh(A h_span + B h_question + C w_decision). Initially v = 0: all spans score 0."""
 
     def __init__(self, width: int, seed: int) -> None:
-        """Draw the initial weights from a separate random stream, leaving the global random state unchanged.
+        """Initialise the weights from a separate random stream; the global random state is unchanged.
 
         Args:
             width: D, the hidden size of the model.
@@ -38,7 +39,7 @@ class Policy(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, piece_NPD: Tensor, question_ND: Tensor, decision_ND: Tensor) -> Tensor:
-        """Return scores_NP of the spans for a decision."""
+        """Return the scores of each question's spans given its decision, (N, P)."""
         about_NH = self.question(question_ND) + self.decision(decision_ND)
         scores_NP1: Tensor = self.score(torch.tanh(self.piece(piece_NPD) + about_NH.unsqueeze(1)))
         return SCALE * scores_NP1.squeeze(-1)
@@ -47,7 +48,7 @@ class Policy(nn.Module):
 def scores(
     head: Head, policy: Policy, batch: Batch, piece_RL: Tensor, decisions_N: Tensor, pieces: int
 ) -> tuple[Tensor, Tensor]:
-    """Return (scores_NP, read_NP) of a batch: the policy's span scores for the decisions, and which spans the model reads.
+    """Return (scores_NP, read_NP) of a batch: the policy's span scores given the decisions, and which spans the model reads.
 
     Args:
         piece_RL: the span of each token, or NOWHERE.
@@ -62,7 +63,7 @@ def scores(
 
 
 def _means(hidden_RLD: Tensor, piece_RL: Tensor, questions: int, pieces: int) -> tuple[Tensor, Tensor]:
-    """Return the mean hidden state of each span's tokens over all rows of its question, and whether it has any token."""
+    """Return the mean hidden state of each span's tokens over all rows of its question, and whether the span has any token."""
     of_NTP = nn.functional.one_hot(piece_RL.reshape(questions, -1) - NOWHERE, pieces + 1)[..., 1:].to(hidden_RLD.dtype)
     count_NP = of_NTP.sum(dim=1)
     sum_NPD = torch.einsum("ntp,ntd->npd", of_NTP, hidden_RLD.reshape(questions, -1, hidden_RLD.shape[-1]))
@@ -70,7 +71,7 @@ def _means(hidden_RLD: Tensor, piece_RL: Tensor, questions: int, pieces: int) ->
 
 
 def _decision_ND(head: Head, batch: Batch, decisions_N: Tensor) -> Tensor:
-    """Return the weights by which the head scores each question's decision."""
+    """Return the head's weight vector of each question's decision, (N, D)."""
     if isinstance(head, Choose):
         words_N = batch["candidates"].gather(1, decisions_N.unsqueeze(1)).squeeze(1)
         words_VD: Tensor = head.unembedding().weight  # type: ignore[assignment]
@@ -82,9 +83,9 @@ def _decision_ND(head: Head, batch: Batch, decisions_N: Tensor) -> Tensor:
 
 
 def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torch.Generator) -> Tensor:
-    """Return K ordered draws of S spans per question, (N, K, S); NOWHERE where a question has no more open spans.
+    """Return K ordered samples of S spans per question, (N, K, S); NOWHERE where a question has no more open spans.
 
-    The S highest scores under Gumbel noise, in descending order, are such a draw (Yellott 1977).
+    The spans with the S highest scores plus Gumbel noise, in descending order, are such a sample (Yellott 1977).
     """
     shape = (len(scores_NP), draws, scores_NP.shape[1])
     noise_NKP = -torch.empty(shape, device="cpu").exponential_(generator=random).log().to(scores_NP.device)
@@ -92,13 +93,13 @@ def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torc
 
 
 def best(scores_NKP: Tensor, open_NKP: Tensor, size: int) -> Tensor:
-    """Return the S highest-scoring spans in descending order, ties by position; NOWHERE as in `draw`."""
+    """Return the S highest-scoring open spans in descending order, ties by position; NOWHERE if there are fewer."""
     sorted_NKP, order_NKP = scores_NKP.masked_fill(~open_NKP, -torch.inf).sort(dim=-1, descending=True, stable=True)
     return order_NKP.masked_fill(sorted_NKP == -torch.inf, NOWHERE)[..., :size]
 
 
 def log_probability(scores_NP: Tensor, open_NP: Tensor, drawn_NKS: Tensor) -> Tensor:
-    """Return log p of ordered draws, (N, K): sum over s of score(s) - log sum_{spans left} exp(score) (Plackett-Luce)."""
+    """Return log p of ordered samples, (N, K): sum over s of score(s) - log sum_{spans left} exp(score) (Plackett-Luce)."""
     shape = (*drawn_NKS.shape[:2], scores_NP.shape[1])
     scores_NKP, left_NKP = scores_NP.unsqueeze(1).expand(shape), open_NP.unsqueeze(1).expand(shape)
     total_NK = torch.zeros(shape[:2], dtype=scores_NP.dtype, device=scores_NP.device)
@@ -112,7 +113,7 @@ def log_probability(scores_NP: Tensor, open_NP: Tensor, drawn_NKS: Tensor) -> Te
 
 
 def advantage(reward_NK: Tensor) -> Tensor:
-    """Return each draw's reward minus the mean of its question's other K - 1 draws, a baseline independent of the draw."""
+    """Return each sample's reward minus a baseline independent of it: the mean reward of the question's other K - 1 samples."""
     draws = reward_NK.shape[1]
     return (reward_NK - reward_NK.mean(dim=1, keepdim=True)) * (draws / (draws - 1))
 
@@ -127,9 +128,9 @@ def surrogate(log_p_NK: Tensor, reward_NK: Tensor) -> Tensor:
 
 
 def entropy(scores_NP: Tensor, open_NP: Tensor) -> Tensor:
-    """Return the entropy of the first drawn span relative to a uniform draw, (N,): 1 is uniform, 0 is deterministic.
+    """Return the entropy of the policy's first draw, divided by its maximum, (N,): 1 is uniform, 0 is deterministic.
 
-    A question with at most one span has entropy 1.
+    The value for a question with at most one open span is 1.
     """
     log_p_NP = scores_NP.masked_fill(~open_NP, LOW).log_softmax(dim=-1)
     own_N = -(log_p_NP.exp() * log_p_NP).masked_fill(~open_NP, 0.0).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""Map each token to the evidence span of its question, for every head and tokenizer template."""
+"""Map each token of a question to the evidence span that contains it, for every head and tokenizer template."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class EncodedQuestions:
-    """Questions encoded for one model.
+    """Questions encoded for one model, with the span of each token.
 
     Attributes:
         piece_T: the span of each token of `Encoded.flat`, or NOWHERE.
-        count_N: number of spans of each question, including those that truncation removes.
+        count_N: number of spans of each question, including spans that truncation removes.
     """
 
     questions: Sequence[Example]
@@ -71,7 +71,7 @@ def _texts(head: Head, question: Example) -> list[list[int]]:
 
 
 def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[spans.Piece]) -> Ints:
-    """Return the span of each character of a row's joined texts; the last entry, at index NOWHERE (-1), is no span."""
+    """Return the span of each character of a row's joined texts; the last entry, and so index -1 (NOWHERE), is NOWHERE."""
     texts = question.segments + question.candidates
     lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]
     starts = dict(zip(numbers, np.cumsum([0, *lengths]), strict=False))
@@ -83,7 +83,7 @@ def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence
 
 
 class OffsetReader(Reader):
-    """Reader that replaces tokens by the offset of their last character in the row's joined texts, special ones by NOWHERE."""
+    """Reader that returns, for each token, the offset of its last character in the row's joined texts; NOWHERE if special."""
 
     def __init__(self, reader: Reader) -> None:
         """Copy the settings of `reader`, so that both produce the same token rows."""
@@ -94,7 +94,7 @@ class OffsetReader(Reader):
         self._row = ""
 
     def continuation(self, word: str) -> list[int]:
-        """Return the tokens of the wrapped reader."""
+        """Return the tokens of `word`, not their offsets."""
         return self._reader.continuation(word)
 
     def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
@@ -108,9 +108,9 @@ class OffsetReader(Reader):
         return {name: np.concatenate([part[name] for part in found]) for name in ("flat", "lengths")}
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the offsets for texts that together form the row: the first starts with the row, the last ends with it."""
+        """Return the offset of each token of one or two texts in the row; the first starts the row and the last ends it."""
         before = self.backend.encode_special_tokens
-        self.backend.encode_special_tokens = True  # encode them as text, as Reader does
+        self.backend.encode_special_tokens = True  # encode special tokens in texts as plain text, as Reader does
         try:
             encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
         finally:

@@ -1,8 +1,8 @@
 """Extractive evidence: k spans of a question's own text (data/spans.py), for the heads choose, classify and compare.
 
-Three choosers: `policy`, a head over the model's own hidden states, sampled without replacement (_policy.py); `gradient`, the
-spans whose tokens support the decision most (modeling/attribution.py); `random`. A span that either side has shown is not
-shown again. Shape legend: N questions, P spans.
+Spans are chosen by one of three choosers: `policy` samples them from a network over the model's hidden states (_policy.py);
+`gradient` takes the spans whose tokens support the decision most (modeling/attribution.py); `random` samples uniformly. A span
+that either side has shown is not shown again. Shape legend: N questions, P spans, S chosen spans.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ CHOOSERS = ("policy", "gradient", "random")
 
 @dataclass(frozen=True)
 class DebaterModel:
-    """Model of one side of a debate: a fitted head, its decisions on the questions, and its policy if it has one.
+    """Model of one side of a debate: a trained head, its decisions on the questions, and its policy if it has one.
 
     Attributes:
-        micro_batch: limits a forward pass to the tokens of so many of the longest questions, and to token_batches.BUDGET;
-            None: to the latter only.
+        micro_batch: limits the tokens of a forward pass to those of this many of the longest questions, in addition to the
+            limit token_batches.BUDGET; None: that limit only.
     """
 
     head: Head
@@ -49,7 +49,7 @@ def explainer(chooser: str, mind: DebaterModel, size: int, random: torch.Generat
 
     Args:
         chooser: one of CHOOSERS; `policy` requires `mind.policy`.
-        random: generator for the draws of `policy` and `random`, used round by round.
+        random: generator from which `policy` and `random` sample, in every round.
     """
     score = {"policy": _by_policy, "gradient": _by_gradient, "random": _at_random}[chooser]
     found: list[tuple[Tensor, Tensor]] = []
@@ -69,13 +69,13 @@ def explainer(chooser: str, mind: DebaterModel, size: int, random: torch.Generat
 
 
 def explained(questions: Sequence[Example], drawn_NS: Tensor) -> list[Explanation]:
-    """Return one explanation per question from its drawn spans, in the order drawn."""
+    """Return one explanation per question, which quotes its chosen spans in the order given."""
     chosen = [tuple(piece for piece in row if piece != NOWHERE) for row in drawn_NS.tolist()]
     return [Explanation(spans.quoted(question, own), own) for question, own in zip(questions, chosen, strict=True)]
 
 
 def readable(reading: EncodedQuestions) -> Tensor:
-    """Return read_NP: which spans of each question the model reads (truncation may remove some)."""
+    """Return which spans of each question the model reads, (N, P); truncation may remove some."""
     width, rows = int(reading.count_N.max(initial=1)), reading.data.rows_per_example
     example_T = np.repeat(np.arange(len(reading.data.lengths_R)) // rows, reading.data.lengths_R)
     known_T = reading.piece_T != NOWHERE
@@ -118,7 +118,7 @@ def _by_policy(mind: DebaterModel) -> tuple[Tensor, Tensor]:
 
 
 def _marked(taken: Sequence[Collection[int]], width: int) -> Tensor:
-    """Return taken_NP: which spans have been shown."""
+    """Return which spans have already been shown, (N, P)."""
     marked_NP = torch.zeros(len(taken), width, dtype=torch.bool)
     for row, own in enumerate(taken):
         marked_NP[row, list(own)] = True

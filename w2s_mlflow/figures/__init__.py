@@ -1,4 +1,5 @@
-"""One figure per file: `CAPTION`, `FRAMES` and `figure(*frames) -> matplotlib Figure`, from the same frames as the tables.
+"""Figures, one per file, each with `CAPTION`, `FRAMES` and `figure(*frames) -> matplotlib Figure`.
 
-A figure with nothing to draw has no axes. The tooltip of a point is stored in its gid (_drawing.tip), which the SVG keeps.
+`FRAMES` names the frames to pass, as for the tables (`tables/__init__.py`). A figure with nothing to draw has no axes. A
+point's tooltip is stored in its gid (_drawing.tip), which becomes the id of its SVG element.
 """

@@ -1,4 +1,4 @@
-"""Diagram of a bootstrapping chain: its models by round, and the labels that each was trained on (Algorithm 5)."""
+"""Diagram of a bootstrapping chain: the models of each round, and which labels each was trained on (Algorithm 5)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 
 @dataclass(frozen=True)
 class Node:
-    """One fit of a chain.
+    """One trained model of a chain.
 
     Attributes:
-        column: 0 for the weak supervisor, then the models of the chain in order, the strong model last.
-        learned: index of the node whose labels it was fitted on; None for the supervisor.
+        column: column of the diagram: 0 for the weak supervisor, then the models in the order of the chain, the strong last.
+        learned: index of the node whose labels the model was trained on; None for the supervisor.
         agreement: agreement with the supervisor on the reported split; None for the supervisor.
         accuracy: accuracy on the same split; None without ground truth.
     """
@@ -31,7 +31,10 @@ class Node:
 
 
 def figure(nodes: Sequence[Node], part: str) -> Figure:
-    """Draw fits as boxes and labels as arrows; a thick arrow leads to the next round or to the strong model."""
+    """Draw models as boxes, and an arrow from each model to those trained on its labels.
+
+    Thick arrows lead to the next round or to the strong model.
+    """
     columns, rounds = (max(getattr(node, name) for node in nodes) + 1 for name in ("column", "round"))
     drawn = Figure(figsize=(1.9 * columns, 0.5 + 1.15 * rounds), layout="constrained")
     axes = drawn.subplots()
@@ -57,7 +60,7 @@ def _box(axes: Axes, node: Node) -> None:
 
 
 def _arrow(axes: Axes, start: Node, end: Node, onward: bool) -> None:
-    """Draw an arrow; it curves over a model that it skips."""
+    """Draw an arrow, curved if there is a model between its ends."""
     skips = end.column > start.column + 1 and end.round == start.round
     style: dict[str, object] = {"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.8 if onward else 0.9}
     gap = 18 if end.column == start.column else 33

@@ -11,16 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Okabe & Ito's palette, black and grey; the markers differ as well."""
+"""Okabe & Ito's palette with grey in place of yellow; each line also has a different marker."""
 MARKERS = "osD^vPX*"
 COLUMNS = 3
 MOST = len(COLOURS)
 TIP, SERIES, LEGEND = "tip|", "series|", "legend|"
-"""Prefixes of gids: of a point with a tooltip, of the artists of a method, and of the method's legend entry."""
+"""Prefixes of the gids of points with a tooltip, of a method's artists, and of a method's legend entry."""
 
 
 def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels in rows of at most COLUMNS; without axes if `count` is 0."""
+    """Return a figure of `count` panels in rows of at most COLUMNS, and its axes."""
     columns = min(count, COLUMNS)
     rows = math.ceil(count / COLUMNS)
     drawn = Figure(figsize=(width * max(1, columns), height * max(1, rows)), layout="constrained")
@@ -35,7 +35,10 @@ def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure,
 
 
 def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
-    """Return a figure of panels one below the other, each with one named line per label, the first on top."""
+    """Return a figure with one panel per sequence of labels, one below the other, and its axes.
+
+    The y-axis of a panel has one position per label, the first on top.
+    """
     widest = max((len(label) for panel in labels for label in panel), default=0)
     heights = [0.9 + 0.22 * len(panel) for panel in labels]
     drawn = Figure(figsize=(3.6 + 0.062 * widest, 0.4 + sum(heights)), layout="constrained")
@@ -51,7 +54,7 @@ def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
 
 
 def _small(axes: Axes) -> None:
-    """Set font sizes for a panel of half a column."""
+    """Set small font sizes, for a panel half a column wide."""
     axes.tick_params(labelsize=8)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_fontsize(9)
@@ -62,7 +65,7 @@ def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, every: Sequence[s
 
     Args:
         rows: with the columns size, n, `<y>`, `<y>_low` and `<y>_high`.
-        every: labels of all methods of the figure; each has its own colour, marker and small horizontal offset.
+        every: labels of all methods of the figure; each label has a different colour, marker and small horizontal offset.
     """
     rows = rows.sort_values("size")
     index = list(every).index(label)
@@ -79,7 +82,7 @@ def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, every: Sequence[s
 
 
 def stacked(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str], labels: Sequence[str]) -> None:
-    """Draw one stacked bar per row from the columns in `colours`, with a tooltip on each part."""
+    """Draw one horizontal bar per row, stacked from the columns in `colours`, with a tooltip on each part."""
     left = pd.Series(0.0, index=rows.index)
     for name, colour in colours.items():
         word = name.replace("_", " ")
@@ -90,7 +93,7 @@ def stacked(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str], labels: 
 
 
 def tip(axes: Axes, x: float, y: float, text: str) -> None:
-    """Add a tooltip with `text` at a point."""
+    """Add an invisible point with the tooltip `text`."""
     axes.plot([x], [y], marker="o", markersize=10, alpha=0, linestyle="none", label="_", gid=f"{TIP}{text}")
 
 
@@ -107,7 +110,7 @@ def sizes(axes: Axes, found: pd.Series) -> None:
 
 
 def legend(drawn: Figure) -> None:
-    """Add one legend below all panels, with each method once."""
+    """Add one legend for all panels below them; a label that several panels share is listed once."""
     labels: dict[str, Any] = {}
     for axes in drawn.axes:
         handles, names_ = axes.get_legend_handles_labels()
@@ -130,12 +133,12 @@ def short(size: float) -> str:
 
 
 def one_line(*words: object) -> str:
-    """Join words into one line, leaving out empty ones."""
+    """Join words into one line, skipping empty words."""
     return " ".join(" ".join(map(str, words)).split())
 
 
 def names(rows: pd.DataFrame) -> pd.Series:
-    """Return the name of each row's line: method, head (if not its task's most frequent one), and differing options."""
+    """Return the line name of each row: method, head (if not the most frequent head of the task), and differing options."""
     usual = rows.groupby("task")["head"].transform(lambda head: head.mode().iloc[0])
     words = [rows["method"], ("(" + rows["head"] + ")").where(rows["head"] != usual, "")]
     words += [rows["variant"]] + ([rows["setting"]] if rows["setting"].nunique() > 1 else [])
@@ -143,9 +146,10 @@ def names(rows: pd.DataFrame) -> pd.Series:
 
 
 def lines(rows: pd.DataFrame) -> pd.DataFrame:
-    """Select at most MOST lines for a figure over sizes, from the setting with the most runs; their names are in column `line`.
+    """Select at most MOST lines for a figure over sizes, and add their names as the column `line`.
 
-    Methods without options of their own come first, then those with; within each kind, methods tried at the most sizes.
+    Only the setting with the most runs of each task and head is kept. Methods with default options are selected first, then
+    methods with other options; within each kind, methods run at more sizes come first.
     """
     if rows.empty:
         return rows.assign(line="")

@@ -29,14 +29,14 @@ document.querySelectorAll('g[id^="{LEGEND}"]').forEach(g => {{
   }});
 }});
 """
-"""Script that turns the gids of _drawing into tooltips and legend clicks; include it once per page."""
+"""JavaScript that adds tooltips and clickable legend entries, by the gids that _drawing sets; include it once per page."""
 
 
 def svg(figure: Figure, name: str) -> str:
-    """Return the figure as an SVG element with selectable text; equal figures give equal bytes.
+    """Return the figure as an SVG element with selectable text; equal figures give identical output.
 
     Args:
-        name: salt of the element ids, which separates its clip paths from those of other figures on the page.
+        name: salt of the element ids, so that clip paths of different figures on a page have different ids.
     """
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         drawn = io.StringIO()

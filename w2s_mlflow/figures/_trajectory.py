@@ -1,4 +1,4 @@
-"""Lines over turns or rounds, and the accuracy figure of one facilitation."""
+"""Lines over turns or rounds, and the figure of accuracy by turn in one facilitation run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS = {"weak": "weak model", "strong": "strong model"}
 
 
 def figure(rows: pd.DataFrame, task: str, part: str, ceiling: float) -> Figure:
-    """Draw the accuracies by turn: turn 0 is the weak supervisor, then each turn's strong model and the weak model it taught.
+    """Draw accuracy by turn: at turn 0 the weak supervisor, then each turn's strong model and the weak model that it taught.
 
     Args:
         rows: with the columns turn, model (weak or strong), name and accuracy.
@@ -48,7 +48,7 @@ def line(axes: Axes, turn: pd.Series, accuracy: pd.Series, model: str, **look: o
 
 
 def means(axes: Axes, place: pd.Series, rows: pd.DataFrame, name: str, model: str, tips: Iterable[str], **look: object) -> None:
-    """Draw one model's line of means, with error bars from `<name>_low` to `<name>_high` and a tooltip on each point."""
+    """Draw a line of one model's means, with error bars from `<name>_low` to `<name>_high` and a tooltip on each point."""
     line(axes, place, rows[name], model, **look)
     place = place + LOOKS[model][2]
     bars = [(rows[name] - rows[f"{name}_low"]).fillna(0), (rows[f"{name}_high"] - rows[name]).fillna(0)]

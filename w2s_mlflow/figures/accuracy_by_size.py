@@ -1,4 +1,4 @@
-"""Test accuracy against student size, with floor and ceiling, one panel per task and supervisor (the paper's Figure 2)."""
+"""Test accuracy against student size, with the accuracies of supervisor and ceiling (the paper's Figure 2)."""
 
 from __future__ import annotations
 

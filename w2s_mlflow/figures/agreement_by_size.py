@@ -1,4 +1,4 @@
-"""Agreement with the supervisor against the size of the student, one line per method (the paper's Figure 3)."""
+"""Agreement with the supervisor against student size, one line per method (the paper's Figure 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Effect of alignment on the judge's preference D and on test accuracy (eq. 2), by round if there are several."""
+"""Effect of alignment (eq. 2) on the judge's preference D and on test accuracy, by round if there are several rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ SHOWN = {"preference": "mean D", "accuracy": "test accuracy"}
 
 
 def figure(alignments: pd.DataFrame) -> Figure:
-    """Draw two panels per task and models, with one position or, over several rounds, one line per lambda and judge."""
+    """Draw two panels per task and model pair, for D and for test accuracy.
+
+    Each lambda and judge has one position on the x-axis or, if there are several rounds, one line.
+    """
     cells = list(alignments.groupby(["task", "weak", "strong"], sort=False))
     drawn, panels = _drawing.panels(len(SHOWN) * len(cells))
     for number, (key, rows) in enumerate(cells):
@@ -73,7 +76,7 @@ def _tip(row: Mapping[Hashable, Any], name: str) -> str:
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    """Return the name of each row: lambda, judge, and the other options that differ."""
+    """Return a name for each row: lambda, judge, and other options that differ between rows."""
     apart = [name for name in ("opponent", "kl", "evidence_spans") if rows[name].nunique() > 1]
     found = []
     for row in rows.to_dict("records"):

@@ -19,7 +19,7 @@ FRAMES = ("debates",)
 
 
 def figure(debates: pd.DataFrame) -> Figure:
-    """Draw one panel per task and models, one line per form of debate and judge."""
+    """Draw one panel per task and model pair, with one line per protocol, kind of evidence and judge."""
     found = table.table(debates)
     cells = list(found[found["judge_accuracy"].notna()].groupby(["task", "weak", "strong"], sort=False))
     labels = [[_label(row) for row in rows.to_dict("records")] for _, rows in cells]

@@ -18,7 +18,7 @@ COLOURS = dict(zip(table.TYPES, ("#D55E00", "#0072B2", "#56B4E9", "#999999"), st
 
 
 def figure(errors: pd.DataFrame) -> Figure:
-    """Draw one panel per task and model pair, with one bar per method and its options."""
+    """Draw one panel per task and model pair, with one bar per method and options."""
     cells = list(table.table(errors).groupby(["task", "weak", "strong"], sort=False))
     labels = [
         [

@@ -1,4 +1,4 @@
-"""Accuracy of the weak model and of the strong model that teaches it, by turn of facilitation (Definition 3)."""
+"""Accuracy of the weak model and of the strong model that teaches it, by facilitation turn (Definition 3)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PANEL = ["task", "weak", "strong"]
 
 
 def figure(facilitations: pd.DataFrame) -> Figure:
-    """Draw one panel per task and models, one colour per method and options."""
+    """Draw one panel per task and model pair, with one colour per method and options."""
     found = table.table(facilitations)
     found["line"] = [_label(row) for row in found.to_dict("records")]
     cells = list(found.groupby(PANEL, sort=False))

@@ -1,4 +1,4 @@
-"""Forest plot: test accuracy of each method minus the baseline's, paired by seed."""
+"""Forest plot: difference in test accuracy between each method and the baseline, paired by seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Lines = list[tuple[str, pd.Series]]
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
-    """Draw one panel per task, models and head, one line per method that shares at least two seeds with a baseline."""
+    """Draw one panel per task, model pair and head, with one line per method that shares at least two seeds with a baseline."""
     students = outcomes[outcomes["weak_correct"].notna()]
     cells = [(key, lines) for key, rows in students.groupby(KEYS, sort=False) if (lines := _lines(rows))]
     drawn, panels = _drawing.bars([[label for label, _ in lines] for _, lines in cells])
@@ -39,7 +39,7 @@ def figure(outcomes: pd.DataFrame) -> Figure:
 
 
 def _lines(rows: pd.DataFrame) -> Lines:
-    """Return each method's label and its differences from the baseline of its setting, for at least two common seeds."""
+    """Return the label of each method, and its difference from the baseline of its setting by seed; at least two seeds each."""
     found: Lines = []
     for _, pair in rows.groupby(PAIR, sort=False):
         methods = {name: own.set_index("seed")["accuracy"] for name, own in pair.groupby(paired_tests.name(pair), sort=False)}

@@ -1,4 +1,4 @@
-"""PGR against the size of the student, one panel per domain and supervisor, one line per method (the paper's Figure 1)."""
+"""PGR against student size, one panel per domain and supervisor, one line per method (the paper's Figure 1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUE = ("pgr", "pgr_low", "pgr_high")
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
-    """Draw the figure; a panel without a determined PGR is empty and says so."""
+    """Draw one panel per domain and supervisor; a panel in which no PGR could be determined has only a note."""
     found = pgr.table(outcomes)
     found = found[found[["weak_accuracy", "ceiling_accuracy"]].notna().all(axis=1)]
     about = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]

@@ -1,9 +1,10 @@
-"""Judges, which decide which side of a debate argues better (Definition 4): one per file, `(debates) -> verdicts` in order.
+"""Judges, which decide which side of a debate argues better (Definition 4): one judge per file.
 
-Every file has a frozen `Options` and `make(options, answer) -> Judge`, where `answer` is a callable that the stage passes in;
-each file documents its own. A judge sees no ground truth, and decides each debate in both orders. A judge that needs the
-network may raise ConfigError midway; its earlier verdicts are kept. A judge that learns from the debates of an earlier run
-declares `LEARNS_FROM`, a kind of past verdicts (debate/past_verdicts.py).
+A judge is a function from debates to verdicts, in the same order. Every file has a frozen dataclass `Options` and a function
+`make(options, answer) -> Judge`; the stage passes the callable `answer`, which each file documents. A judge sees no ground
+truth, and is given each debate in both orders. A judge that needs the network may raise ConfigError midway; its earlier
+verdicts are kept. A judge that learns from the debates of an earlier run declares `LEARNS_FROM`, a kind of
+past verdicts (debate/past_verdicts.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Judge = Callable[[Sequence[Debate]], list[Verdict]]
 def preference(strong_first: Verdict, weak_first: Verdict) -> float | None:
     """Return D = (l(S, W) - l(W, S)) / 2, the log-odds that the strong side wins (Definition 4); None if a verdict is missing.
 
-    D changes its sign when the sides are swapped; the judge's bias for the first position cancels out.
+    The judge's bias for the first position cancels out. Swapping the sides changes the sign of D.
     """
     if strong_first.log_odds is None or weak_first.log_odds is None:
         return None
@@ -26,7 +27,7 @@ def preference(strong_first: Verdict, weak_first: Verdict) -> float | None:
 
 
 def bias(strong_first: Verdict, weak_first: Verdict) -> float | None:
-    """Return (l(S, W) + l(W, S)) / 2, the log-odds that a judge gives to the first position; None if a verdict is missing."""
+    """Return (l(S, W) + l(W, S)) / 2, the log-odds that the judge gives to the first position; None if a verdict is missing."""
     if strong_first.log_odds is None or weak_first.log_odds is None:
         return None
     return (strong_first.log_odds + weak_first.log_odds) / 2

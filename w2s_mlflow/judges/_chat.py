@@ -1,8 +1,8 @@
 """Client for servers with OpenAI's chat completions protocol: retries failed requests and caches paid answers.
 
-Answers are cached in the scratch directory under the sha256 of the request (address, model, messages, settings), written
-atomically, and never requested again by any run. The API key is read from the environment and sent in one request header; it
-is never written to a file, a log or an error message.
+Answers are cached in the scratch directory under the sha256 of the request (address, model, messages, settings), so no run
+repeats a request. Cache files are written atomically. The API key is read from the environment and sent in a request header;
+it is never written to a file, a log or an error message.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ from w2s_mlflow.local import scratch
 from w2s_mlflow.records import canonical_json
 
 KEY = "W2S_ENDPOINT_KEY"
-"""Environment variable with the API key; a local server may need none."""
+"""Environment variable that holds the API key; a local server may need no key."""
 FOLDER = "endpoint"
 AGAIN = (408, 429, 500, 502, 503, 504)
 """HTTP status codes after which a request is retried."""
 BACKOFF, JITTER, LONGEST = 1.0, 1.0, 60.0
-"""Seconds: waits double from BACKOFF, plus up to JITTER, and never exceed LONGEST, even if Retry-After asks for more."""
+"""Waits in seconds: none before the first retry, then BACKOFF * 2^(n - 1) before retry n, plus up to JITTER.
+
+No wait exceeds LONGEST, even if the server's Retry-After requests it.
+"""
 KEPT = "the answers so far are kept, so run the same command again"
 
 Body = Mapping[str, Any]
@@ -43,14 +46,14 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's text, and the tokens paid for, prompt and answer together."""
+    """The model's answer, and the number of tokens paid for (prompt and answer)."""
 
     text: str
     tokens: int
 
 
 class Chat:
-    """Connection of one judge to a server."""
+    """Client of one judge for one server."""
 
     def __init__(self, url: str, retries: int, timeout: float, concurrency: int) -> None:
         """Store the settings; no request is sent yet.
@@ -65,11 +68,11 @@ class Chat:
     def answers(self, bodies: Sequence[Body]) -> list[Answer]:
         """Return the answers to requests, in order, with at most `concurrency` requests in flight.
 
-        Equal requests are sent once: the first is charged, later ones cost 0. An answer cached by another run is charged at
-        its original cost, so a resumed run reports the same cost as an uninterrupted one.
+        Identical requests are sent once; the first is charged and the others cost 0. An answer cached by another run is
+        charged at its original cost, so a resumed run reports the same cost as an uninterrupted one.
 
         Raises:
-            ConfigError: a request failed; requests in flight are awaited and their answers cached.
+            ConfigError: a request failed. Requests in flight are completed first, and their answers cached.
         """
         waiting = {self._key(body): body for body in bodies}
         stopped = threading.Event()
@@ -77,7 +80,7 @@ class Chat:
             found = {key: workers.submit(self._answer, session, key, body, stopped) for key, body in waiting.items()}
             try:
                 wait(found.values(), return_when=FIRST_EXCEPTION)
-            finally:  # after a failure, or Ctrl-C
+            finally:  # also after a failure or Ctrl-C
                 stopped.set()
         errors = [error for one in found.values() if (error := one.exception()) and not isinstance(error, CancelledError)]
         if errors:
@@ -91,7 +94,7 @@ class Chat:
         return Answer(answer.text, tokens)
 
     def _answer(self, session: requests.Session, key: str, body: Body, stopped: threading.Event) -> Answer:
-        if stopped.is_set():  # an earlier request failed; its error is the one reported
+        if stopped.is_set():  # an earlier request failed, and its error is reported
             raise CancelledError
         file = scratch.cache_path(FOLDER) / key[:2] / f"{key}.json"
         asked = {"url": self.url, "body": body}
@@ -114,10 +117,10 @@ class Chat:
         return self._content(reply)
 
     def _content(self, reply: requests.Response) -> Answer:
-        """Return the text of the first choice, and its cost if the server reports one."""
+        """Return the text of the first choice, and its cost in tokens (0 if the server does not report it)."""
         try:
             held = reply.json()
-            text = held["choices"][0]["message"]["content"] or ""  # null if reasoning used up all tokens
+            text = held["choices"][0]["message"]["content"] or ""  # null if the model used all tokens for reasoning
             cost = int((held.get("usage") or {}).get("total_tokens") or 0)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             text, cost = None, 0
@@ -130,7 +133,7 @@ class Chat:
 
     def _session(self, stopped: threading.Event) -> requests.Session:
         session = requests.Session()
-        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # shared by threads: store no cookies
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # store no cookies, as threads share the session
         session.auth = _authorized  # also disables passwords from ~/.netrc
         waits = _interruptible(stopped)(
             self.retries,
@@ -171,7 +174,7 @@ class Chat:
 
 
 def _interruptible(stopped: threading.Event) -> type[Retry]:
-    """Return a urllib3 `Retry` class that cancels its wait and the request once `stopped` is set (as on Ctrl-C)."""
+    """Return a subclass of urllib3's `Retry` that stops waiting and cancels the request once `stopped` is set."""
 
     class Waits(Retry):
         def sleep(self, response: BaseHTTPResponse | None = None) -> None:
@@ -189,14 +192,14 @@ def _authorized(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """Return the network error's message, unwrapped from requests and urllib3."""
+    """Return the message of the underlying network error, without the wrapping by requests and urllib3."""
     reason = getattr(error.args[0] if error.args else None, "reason", None) or error
     text = str(reason).splitlines()[0] if str(reason) else type(error).__name__
     return _without_key(text.rpartition("object at 0x")[2].partition(": ")[2] or text)
 
 
 def _words(reply: requests.Response) -> str:
-    """Return the server's error message, if any: OpenAI's `error`, FastAPI's `detail`."""
+    """Return the server's error message from the field `error` (OpenAI) or `detail` (FastAPI), after ": "; "" without one."""
     try:
         held = reply.json()
         said = held.get("error") or held["detail"]
@@ -215,7 +218,7 @@ def _without_key(text: str) -> str:
 
 
 def _read(file: Path, asked: Mapping[str, Any]) -> Answer | None:
-    """Return the cached answer; None if the file is missing or corrupt, or answers another request."""
+    """Return the cached answer; None if the file is missing, is corrupt or holds the answer to a different request."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         held = json.loads(file.read_text(encoding="utf-8"))
         if {name: held[name] for name in asked} == asked:

@@ -2,9 +2,9 @@
 
 The log-odds of a debate are log((s + t / 2 + prior) / (w + t / 2 + prior)) for s votes for the strong side, w for the weak
 side and t ties. A tie counts as half a vote for each side, and `prior` votes are added to each side (1/2: Jeffreys' prior), so
-that a single vote is not taken as certain. People see each debate in one order, so the other order has the opposite sign and
-position bias cannot be measured. A debate without votes, because its evidence or its question is new, is decided by a
-Bradley-Terry model fitted on the votes (reward.py); a model can thus be aligned with votes that were collected once.
+that a single vote is not taken as certain. People see each debate in one order only: the verdict on the other order has the
+opposite sign, and position bias cannot be measured. A debate without votes, such as one with new evidence, is decided by a
+Bradley-Terry model fitted on the votes (reward.py), so a model can be aligned with votes that were collected once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from w2s_mlflow.records import Debate, Verdict
 
 LEARNS_FROM = "votes"
 WINNERS = ("strong", "weak", "tie")
-"""Legal votes."""
+"""Allowed votes."""
 Heard = Callable[[], tuple[Sequence[Debate], Sequence[Sequence[str]]]]
-"""Loader of the debates that people were shown, and of the votes on each (values of WINNERS; may be empty)."""
+"""Function that loads the debates shown to people, and the votes on each debate (values of WINNERS; may be empty)."""
 
 
 @checked_dataclass
@@ -33,13 +33,13 @@ class Options:
     run: str = ""
     """Debate run that people have voted on, by id or name."""
     heard: str = ""
-    """Digest of the votes, set when the stage is called; it changes when people add votes."""
+    """Digest of the votes. The stage sets it when called; it changes when people add votes."""
     prior: float = option(default=0.5, gt=0)
     """Number of votes added to each side as a prior."""
     others: Literal["reward", "none"] = "reward"
-    """Decision on debates without votes. `reward`: by a model fitted on the votes; `none`: no verdict."""
+    """How debates without votes are decided. `reward`: by a reward model fitted on the votes; `none`: no verdict."""
     l2: float = option(default=0.01, gt=0)
-    """L2 penalty on the weights of that model."""
+    """L2 penalty on the weights of the reward model."""
 
     WRITTEN: ClassVar[str] = "{}=... of --judge-options"
 
@@ -48,7 +48,7 @@ def make(options: Options, answer: Heard) -> Judge:
     """Return the judge; the votes are loaded once, at its first call.
 
     Args:
-        answer: loads the debates that people were shown, with their votes.
+        answer: loads the debates shown to people, and their votes.
     """
 
     @functools.cache
@@ -67,21 +67,21 @@ def make(options: Options, answer: Heard) -> Judge:
 
 
 def log_odds(votes: Sequence[str], debate: Debate, prior: float) -> float:
-    """Return the log-odds that the debate's first side wins, by the votes on it."""
+    """Return the log-odds that the debate's first side wins, computed from the votes on the debate."""
     count = Counter(votes)
     half = count["tie"] / 2 + prior
     return math.log((count[debate.first.name] + half) / (count[debate.second.name] + half))
 
 
 def agreement(votes: Sequence[Sequence[str]]) -> float | None:
-    """Return how often two votes on the same debate are equal, over all pairs of such votes; None without a pair."""
+    """Return the share of equal votes among all pairs of votes on the same debate; None if there is no pair."""
     counts = [Counter(own) for own in votes]
     pairs = sum(math.comb(count.total(), 2) for count in counts)
     return sum(math.comb(n, 2) for count in counts for n in count.values()) / pairs if pairs else None
 
 
 def _verdict(debate: Debate, known: dict[Debate, float], guess: Verdict) -> Verdict:
-    """Return the verdict of the votes on the debate, in either order; without votes, `guess`."""
+    """Return the verdict by the votes on the debate in either order; `guess` if there are no votes."""
     own, other = known.get(debate), known.get(debate.swapped())
     if own is None and other is None:
         return guess

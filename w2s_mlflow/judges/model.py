@@ -1,9 +1,9 @@
 """Judge that is a frozen weak model: it scores each side's claim given only that side's evidence.
 
-score(side) = log p_J(the side's own claim | the question with only the side's evidence); the log-odds are the difference.
-The claim of a side without evidence is scored on the other side's evidence, so that in a consultancy both claims are scored on
-the same evidence; if neither side shows evidence, both are scored without any. An explanation that is not made of spans of the
-question, such as a rationale, is appended to what is left of the question.
+score(side) = log p_J(the side's claim | the question with only the side's evidence). The log-odds are the difference of the
+two scores. The claim of a side without evidence is scored on the other side's evidence; in a consultancy, both claims are thus
+scored on the same evidence. If neither side shows evidence, both claims are scored without any. An explanation that does not
+consist of spans of the question, such as a rationale, is appended to the question, whose spans are all removed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from w2s_mlflow.records import Debate, Example, Explanation, Floats, Verdict
 
 @checked_dataclass
 class Options:
-    """Options of the judge `model`: none."""
+    """Options of the judge `model`, which has none."""
 
 
 def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Judge:
@@ -33,7 +33,7 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
         if not debates:
             return []
         seen = [(debate.question, _seen(debate, own)) for debate in debates for own in (True, False)]
-        left = {one: evidence(*one) for one in dict.fromkeys(seen)}  # both orders of a debate share them
+        left = {one: evidence(*one) for one in dict.fromkeys(seen)}  # the two orders of a debate share questions
         questions = [left[one] for one in seen]
         once = {question: row for row, question in enumerate(dict.fromkeys(questions))}
         log_p_NC = answer(list(once))[[once[question] for question in questions]]
@@ -43,13 +43,13 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
 
 
 def _seen(debate: Debate, of_first: bool) -> Explanation:
-    """Return the evidence on which one side's claim is scored."""
+    """Return the explanation on which one side's claim is scored."""
     own, other = (debate.first, debate.second) if of_first else (debate.second, debate.first)
     return own.explanation if own.explanation.text else other.explanation
 
 
 def evidence(question: Example, explanation: Explanation) -> Example:
-    """Return the question reduced to the explanation's spans; the text of an explanation without spans is appended."""
+    """Return the question reduced to the explanation's spans; if it has none, its text is appended to the question."""
     left = spans.shown(question, explanation.pieces)
     if explanation.pieces or not explanation.text:
         return left

@@ -1,10 +1,10 @@
-"""Judge that is a Bradley-Terry model fitted on earlier verdicts: it predicts a judge's preference without asking it again.
+"""Judge that is a Bradley-Terry model fitted on a judge's earlier verdicts, to predict its preference in new debates.
 
     P(the first side wins | q) = sigmoid(r(q, first) - r(q, second)),  r(q, side) = w . phi(q, side)
 
 (Bradley and Terry 1952; as a reward model Christiano et al. 2017, eq. 1.) w minimises mean_n CE(P_n, sigmoid(log_odds_n))
-+ l2 / 2 |w|^2, a convex problem without random numbers. Verdicts are soft targets, so uncertain verdicts have less influence.
-There is no intercept, so the first position has no advantage, and swapping the sides changes the sign.
++ l2 / 2 |w|^2, a convex problem whose solution is deterministic. Verdicts are soft targets, so uncertain verdicts have less
+influence. There is no intercept, so the first position has no advantage, and swapping the sides changes the sign.
 Shape legend: N debates, D features.
 """
 
@@ -27,9 +27,9 @@ from w2s_mlflow.records import Debate, Example, Side, Verdict, canonical_json
 
 Argued = tuple[Example, Side]
 Features = Callable[[Sequence[Argued]], Any]
-"""Feature function: (N, D) of sides, a numpy array or a scipy sparse matrix; an embedding may replace `words`."""
+"""Function that returns the features of sides, (N, D), as a numpy array or scipy sparse matrix. The default is `words`."""
 SoFar = Callable[[], tuple[Sequence[Debate], Sequence[float | None]]]
-"""Loader of judged debates, and of the log-odds that the first side of each wins (None without a verdict)."""
+"""Function that loads judged debates, and the log-odds that the first side of each wins (None without a verdict)."""
 LEARNS_FROM = "verdicts"
 SIZE = 2**14
 """Number of hash buckets for the features."""
@@ -42,7 +42,7 @@ class Options:
     """Options of the judge `reward`."""
 
     run: str = ""
-    """Debate run whose verdicts the model is fitted on, by id or name."""
+    """Debate run on whose verdicts the model is fitted, by id or name."""
     of: str = ""
     """Judge of that run whose verdicts are used; empty: its first judge."""
     l2: float = option(default=0.01, gt=0)
@@ -53,18 +53,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Reward:
-    """Fitted Bradley-Terry model. `weights_D` is float64."""
+    """Fitted Bradley-Terry model: weights and feature function."""
 
     weights_D: NDArray[np.float64]
     features: Features
 
     def score_N(self, argued: Sequence[Argued]) -> NDArray[np.float64]:
-        """Return r(q, side) of each pair, (N,), up to a constant per question."""
+        """Return r(q, side) of each question and side, (N,); only differences within a question are meaningful."""
         found_N: NDArray[np.float64] = np.asarray(self.features(argued) @ self.weights_D, dtype=np.float64)
         return found_N
 
     def judge(self, debates: Sequence[Debate]) -> list[Verdict]:
-        """Return a verdict on each debate, at no cost."""
+        """Return a verdict on each debate; its cost is 0."""
         if not debates:
             return []
         first_N, second_N = (self.score_N(argued) for argued in _sides(debates))
@@ -81,7 +81,7 @@ def make(options: Options, answer: SoFar) -> Judge:
     """Return the judge, which is fitted at its first call.
 
     Args:
-        answer: loads the verdicts so far.
+        answer: loads the verdicts to fit on.
     """
     fitted: list[Reward] = []
 
@@ -97,8 +97,9 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
     """Fit the model on verdicts; `debates` may contain either order of a debate, or both.
 
     Args:
-        log_odds: that each debate's first side wins; debates without a verdict (None or not finite) are left out.
-        l2: as in the module's equation.
+        log_odds: log-odds that each debate's first side wins; debates without a verdict (None or not finite) are skipped.
+        l2: L2 penalty, as in the module's equation.
+        features: feature function; None: `words`.
 
     Raises:
         ConfigError: there are fewer than FEW verdicts.
@@ -117,7 +118,7 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
     first_ND, second_ND = (phi(argued) for argued in _sides([debate for debate, _ in known]))
     difference_ND = first_ND - second_ND
     p_N = expit([value for _, value in known])
-    # A soft target is two rows, one per answer, weighted by their probabilities.
+    # Each soft target becomes two rows, one per outcome, weighted by the outcome's probability.
     rows, answers = _stacked(difference_ND), np.repeat([1, 0], len(known))
     model = LogisticRegression(C=1 / (l2 * len(known)), fit_intercept=False, tol=1e-8, max_iter=10_000)
     model.fit(rows, answers, sample_weight=np.concatenate([p_N, 1 - p_N]))
@@ -125,7 +126,7 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
 
 
 def read(path: Path, features: Features | None = None) -> Reward:
-    """Read what `Reward.write` wrote; `features` must be those of the fit."""
+    """Read a model written by `Reward.write`; `features` must be the feature function that the model was fitted with."""
     held = json.loads(path.read_text(encoding="utf-8"))
     weights_D = np.zeros(held["size"])
     for place, weight in held["weights"].items():
@@ -134,7 +135,7 @@ def read(path: Path, features: Features | None = None) -> Reward:
 
 
 def words(argued: Sequence[Argued]) -> Any:
-    """Return hashed sparse features phi_ND: each word, each word with the decision, the decision itself, and `_traits`."""
+    """Return hashed sparse features, (N, D): each word, each word with the decision, the decision itself, and `_traits`."""
     from sklearn.feature_extraction import FeatureHasher
 
     return FeatureHasher(SIZE, input_type="pair").transform([list(_named(*one)) for one in argued])
@@ -149,7 +150,7 @@ def _named(question: Example, side: Side) -> Iterator[tuple[str, float]]:
 
 
 def _traits(question: Example, side: Side) -> Iterator[tuple[str, float]]:
-    """Yield the explanation's log length, and the share of its words that occur in the question."""
+    """Yield the log of the explanation's length in words, and the share of its words that occur in the question."""
     own = _words(side.explanation.text)
     asked = set(_words(" ".join(question.segments + question.candidates)))
     yield "length", math.log1p(len(own))
@@ -157,7 +158,7 @@ def _traits(question: Example, side: Side) -> Iterator[tuple[str, float]]:
 
 
 def _words(text: str) -> list[str]:
-    """Return the words without surrounding punctuation; case is kept, since in chess upper case means white."""
+    """Return the words without surrounding punctuation; case is kept, since upper-case chess pieces are white."""
     return [word for word in (part.strip(".,;:!?\"'()[]…") for part in text.split()) if word]
 
 

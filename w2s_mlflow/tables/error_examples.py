@@ -9,7 +9,7 @@ import pandas as pd
 from w2s_mlflow.tables import errors as by_rule
 
 CAPTION = (
-    "Errors of each run to be read, at most 50, a sample by the hash of the id whatever their type. Fill the column `coded` "
+    "Errors of each run to be read, at most 50, a sample by the hash of the id whatever their type. Fill the column `annotation` "
     f"with one of {', '.join(by_rule.TYPES)} and hand the CSV to `analyze --error-annotations FILE`."
 )
 FRAMES = ("errors",)
