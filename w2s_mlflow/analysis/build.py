@@ -39,14 +39,14 @@ class Config:
     experiments: str = ""
     """Names of the experiments to analyse, separated by commas. Empty: the current experiment."""
     error_annotations: str | None = option(default=None, unset="none", formerly="coded")
-    """CSV file of the table error_examples with its column `coded` filled in by a person; `none`: no annotations."""
+    """CSV file of the table error_examples, with the column `annotation` filled in by a person; `none`: no annotations."""
 
 
 def pull(config: Config) -> list[Result]:
     """Return the finished runs that the options select, the oldest first, and then the runs that they depend on.
 
     Raises:
-        ConfigError: no student or rule is selected, or an option names something unknown.
+        ConfigError: no student or rule is selected, or an option is invalid.
     """
     from w2s_mlflow.tracking import results, run_cache
     from w2s_mlflow.tracking.backend import server
@@ -61,14 +61,14 @@ def pull(config: Config) -> list[Result]:
 
 
 def load_complete(found: Iterable[Result]) -> list[Result]:
-    """Add all runs that these were trained from or are compared with; a filter on methods leaves them out."""
+    """Add all runs that these were trained from or are compared with, which a filter on methods may exclude."""
     from w2s_mlflow.tracking import results
 
     chosen = {result.run_id: result for result in found}
     waiting = list(chosen.values())
     while missing := {run_id for result in waiting for _, run_id in selection.links(result)} - chosen.keys():
         waiting = [results.result(run, reused=True) for run in results.by_id(missing)]
-        chosen |= {result.run_id: result for result in waiting}  # without those deleted permanently
+        chosen |= {result.run_id: result for result in waiting}  # permanently deleted runs are missing
     return list(chosen.values())
 
 
@@ -114,12 +114,12 @@ def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
 
 
 def _given(frames: Frames, plugin: ModuleType) -> list[pd.DataFrame]:
-    """Return the frames that a table or a figure takes."""
+    """Return the frames that a table or figure function takes as arguments."""
     return [getattr(frames, name) for name in plugin.FRAMES]
 
 
 def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
-    """Return mean, interval and n over seeds for each label of the PGR table, as metrics."""
+    """Return the accuracy, PGR (with interval) and n of each row of the PGR table, as metrics named after its label."""
     found = {}
     for row in pgr.to_dict("records"):
         label = re.sub(r"[^\w./ -]", " ", " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)))
@@ -130,10 +130,10 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
 
 
 def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> FingerprintParts:
-    """Return the fingerprint parts of an analysis: its runs, artifacts and metrics, and the code of tables and figures."""
+    """Return the fingerprint parts of an analysis: run artifacts and metrics, and the code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint, source
 
-    # Canonical JSON has no NaN or infinity, which other programs may have logged.
+    # Skip NaN and infinity: other programs may have logged them, but canonical JSON cannot hold them.
     numbers = [sorted((name, value) for name, value in one.metrics.items() if math.isfinite(value)) for one in found]
     marks = sorted([one.run_id, sorted(one.digests.items()), own] for one, own in zip(found, numbers, strict=True))
     said = [[*key, code] for key, code in sorted(codes.items())]

@@ -1,4 +1,4 @@
-"""Error types assigned by a person: the CSV of the table `error_examples` with its column `coded` filled in."""
+"""Read error types assigned by a person: the CSV of the table `error_examples` with its column `annotation` filled in."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from w2s_mlflow.exceptions import must, unknown
 
 FORMER = {"coded": "annotation"}
-"""Columns by their names in earlier versions."""
+"""Current column names by former name."""
 NEEDED = ("run_id", "id", "annotation")
 
 
 def read(path: str) -> dict[tuple[str, str], str]:
-    """Return the type of each coded error by run id and example id; rows not coded yet are skipped.
+    """Return the type of each annotated error by run id and example id; rows without an annotation are skipped.
 
     Raises:
         ConfigError: the file does not exist, lacks a column, has an unknown type, or gives one error two types.

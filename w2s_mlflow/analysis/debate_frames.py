@@ -1,4 +1,4 @@
-"""Build the frames `debates` and `alignments` from runs; every number is recomputed from stored data."""
+"""Build the frames `debates` and `alignments` from runs; only entropy and words are not recomputed from stored data."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ALIGNED = ("task", "weak", "strong", "seed", "debate_weight", "kl", "opponent", 
 ROUND = ("round", "method")
 """Options that differ between the rounds of one alignment; the first round does not log `round`."""
 PLAIN = {"argues": "baseline"}
-"""Default of `argues`: the method of a plain student."""
+"""Default of `argues`, the method of the student that debates."""
 GOLD = ("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
 
 
 def frames(pulled: AnalysisRuns) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the frames of debates and of aligned models, from the runs that count."""
+    """Return the frames of debates and of aligned models, without excluded runs."""
     debated = pulled.rows("debate", lambda result: debates(result, pulled.runs))
     aligned = pulled.rows("align", lambda result: [alignment(result, pulled.scores)])
     debated, aligned = (selection.one_per_seed(rows, pulled) for rows in (debated, aligned))
@@ -42,7 +42,7 @@ def frames(pulled: AnalysisRuns) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _chained(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add `rounds` to the rows of aligned models: the number of rounds with the same options and seed."""
+    """Add `iterations` to the rows of aligned models: the number of rounds with the same options and seed."""
     last: dict[tuple[Any, ...], int] = {}
     chains = [_chain(row) for row in found]
     for row, chain in zip(found, chains, strict=True):
@@ -58,7 +58,7 @@ def _chain(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def frame(found: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows as a frame; `setting` lists the other non-default options that differ between rows of one task.
+    """Return the rows as a frame; `setting` lists non-default options without a column that differ within a task.
 
     Args:
         plain: default options.
@@ -75,8 +75,8 @@ def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, An
     """Yield one row per judge of a debate run (columns: tables/__init__.py). Raises ConfigError for missing tables.
 
     Args:
-        runs: all runs by id, with the run's student unless it was purged. A debate run logs its form as `method`, so the
-            student's method is read from the student.
+        runs: all runs by id, including the debate's student unless it was permanently deleted. A debate run logs its protocol
+            as `method`, so the student's method is read from the student's run.
     """
     held, verdicts = transcripts.read(result)
     student = runs.get(result.tags["w2s.student_run_id"])
@@ -94,7 +94,7 @@ def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, An
 
 
 def _won(preference_N: play.Doubles) -> float:
-    """Return the strong side's share of the debates with a verdict, or NaN if there are none."""
+    """Return the share of debates with a verdict that the strong side won, or NaN if there are none."""
     known = preference_N[np.isfinite(preference_N)]
     return float(measures.won_N(known).mean()) if len(known) else math.nan
 
@@ -108,7 +108,7 @@ def _against_gold(result: Result, held: pd.DataFrame, preference_N: play.Doubles
 
 
 def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, Any]:
-    """Return an aligned model's row: accuracy and mean D, before and after. Raises ConfigError for missing tables."""
+    """Return an aligned model's row: accuracy and mean preference before and after. Raises ConfigError for missing tables."""
     import pandas as pd
 
     row = selection.identified(result) | {name: result.params[name] for name in ALIGNED}

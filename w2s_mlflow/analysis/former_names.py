@@ -1,4 +1,4 @@
-"""Runs of earlier versions under the present names of their options, so that they can be analysed beside newer ones."""
+"""Rename the options of runs from earlier versions, so that these can be analysed together with newer runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 STAGES = {"link": "student"}
-"""Stage tags of runs that are not stage files, mapped to the stage whose options these runs have."""
+"""Stage tags without a stage file, mapped to the stage whose options their runs have."""
 
 
 def present(found: Result) -> Result:
-    """Return the run with the parameters that have former names renamed, as the options of its stage declare them."""
+    """Return the run with former parameter names replaced by the current names that its stage declares."""
     names = _former(STAGES.get(found.stage, found.stage))
     if not names.keys() & found.params.keys():
         return found
@@ -27,7 +27,7 @@ def present(found: Result) -> Result:
 
 @functools.cache
 def _former(stage: str) -> Mapping[str, str]:
-    """Present names of the options of a stage by their former ones."""
+    """Return the current names of a stage's options by former name."""
     if stage not in registry.plugins("stages"):
         return {}
     options = declarations(registry.plugin("stages", stage, "the stage").Config)

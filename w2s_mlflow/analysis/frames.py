@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ANSWERS = ("student", "rule")
 """Stages whose runs are rows of `outcomes`, compared with a supervisor and a ceiling."""
 ALONE = ("supervisor", "ceiling", "probe", "errors")
-"""Other stages with tables of means over seeds."""
+"""Other stages whose runs are averaged over seeds in tables."""
 TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
 """The paper's three domains, by task family; every other family is NLP."""
@@ -63,14 +63,14 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
 
 
 def _probes(pulled: AnalysisRuns) -> list[dict[str, Any]]:
-    """Return the rows of all probe runs' tables."""
+    """Return the rows of the tables of all probe runs."""
     import pandas as pd
 
     return _own_rows("probe", lambda result: pd.read_csv(result.artifact(stage_tables.PROBES)), pulled)
 
 
 def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
-    """Return the rows of all error runs, with a person's error types. Raises ConfigError for a type without a row."""
+    """Return the rows of all error runs, with assigned error types. Raises ConfigError for a type of an unknown error."""
     rows = _own_rows("errors", stage_tables.read_errors, pulled)
     if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
         run_id, id_ = min(unknown)
@@ -81,7 +81,7 @@ def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[
 
 
 def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: AnalysisRuns) -> list[dict[str, Any]]:
-    """Return the rows of the tables that a stage's runs wrote, with the run and its student."""
+    """Return the rows of the tables that a stage's runs wrote, with columns that identify the run and its student."""
 
     def with_run(result: Result) -> Iterator[dict[str, Any]]:
         own = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
@@ -93,7 +93,7 @@ def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: Analys
 
 
 def _facilitations(pulled: AnalysisRuns) -> pd.DataFrame:
-    """Return one row per facilitated weak model with a test report; of runs that differ only in code or data, the newest."""
+    """Return one row per facilitated weak model with a test report; if runs differ only in code or data, the newest counts."""
     import pandas as pd
 
     rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _taught(result, pulled))]
@@ -155,7 +155,7 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
 
 
 def _beside(result: Result, own: Scores, pulled: AnalysisRuns) -> dict[str, Any]:
-    """Return the columns that compare with supervisor and ceiling; None or NaN without one on the same rows."""
+    """Return the columns about supervisor and ceiling; None or NaN for a model that was not scored on the same rows."""
     row: dict[str, Any] = {"agreement": math.nan}
     for role in ("weak", "ceiling"):
         answer_N = _answers(result, role, own, pulled)
@@ -168,7 +168,7 @@ def _beside(result: Result, own: Scores, pulled: AnalysisRuns) -> dict[str, Any]
 
 
 def _answers(result: Result, role: str, own: Scores, pulled: AnalysisRuns) -> Any:
-    """Return the answers of a run's ceiling or supervisor (or external labels that cover its test rows), or None."""
+    """Return the answers of a run's ceiling or supervisor (or the external labels); None if they do not cover its test rows."""
     if role == "weak" and GIVEN in result.digests:
         try:
             return read_predictions(result.artifact(GIVEN)).of(own.rows.ids).argmax(axis=1)
@@ -179,13 +179,13 @@ def _answers(result: Result, role: str, own: Scores, pulled: AnalysisRuns) -> An
 
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
-    """Apply the two rules of `w2s.ceiling_failed`; the rule on the reported split is recomputed."""
+    """Return whether the ceiling failed: near chance (from its tag), or below the supervisor on `test` (recomputed)."""
     tag = result.tags.get(scoring.CEILING_FAILED, "no")
     return scoring.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 
 
 def _reported(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers that a student reports beside its own metrics."""
+    """Return the metrics that compare a student with its supervisor and ceiling."""
     from w2s_mlflow import stats
 
     found = {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
@@ -193,7 +193,7 @@ def _reported(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _contradiction(result: Result, own: Scores, beside: Mapping[str, float]) -> str:
-    """Describe a reported number that the stored predictions contradict; empty if there is none."""
+    """Describe the first logged metric that the stored predictions contradict; empty if there is none."""
     for name, value in {**own.metrics, **beside}.items():
         logged = result.metrics.get(f"test/{name}", math.nan)
         if math.isfinite(value) and not abs(logged - value) <= TOLERANCE:
@@ -214,7 +214,7 @@ def _domain(task: str) -> str:
 
 
 def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
-    """Return the frame `runs`, where runs of each stage are distinguished by the options of that stage."""
+    """Return the frame `runs`; its `variant` and `setting` compare runs of the same stage."""
     import pandas as pd
 
     rows = [_run(result, pulled) | {"settings": variants.settings(result)} for result in pulled.counted()]

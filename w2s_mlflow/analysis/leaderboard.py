@@ -1,4 +1,4 @@
-"""Leaderboard of finished runs over seeds, and comparison of two runs on the same test rows."""
+"""Leaderboard of finished runs, averaged over seeds, and comparison of two runs on the same test rows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from w2s_mlflow.tracking import results
 
 
 def board(filter_string: str = "", experiments: str = "") -> list[dict[str, Any]]:
-    """Return the PGR table, task by task, the highest accuracy first; undefined values are None.
+    """Return the PGR table, sorted by task and by descending accuracy; undefined values are None.
 
     Raises:
-        ConfigError: there is no finished student or rule, or an option names something unknown.
+        ConfigError: there is no finished student or rule, or an option is invalid.
     """
     found = build.load(build.pull(build.Config(filter=filter_string, experiments=experiments)))
     table = plugin("tables", "pgr", "table").table(found.outcomes)
@@ -30,9 +30,9 @@ def board(filter_string: str = "", experiments: str = "") -> list[dict[str, Any]
 class Comparison:
     """Comparison of two runs on the same `rows` test rows in `groups` groups; `difference` is second minus first accuracy.
 
-    `low` and `high` are its 95% t interval over test groups, which does not cover variation over seeds. `only_first` and
-    `only_second` count the rows that one run alone gets right; `p_mcnemar` is the exact McNemar test of these counts, which
-    assumes independent rows.
+    `low` and `high` bound its 95% t interval over test groups, which ignores variation over seeds. `only_first` and
+    `only_second` count the rows that only that run gets right; `p_mcnemar` is the p-value of the exact McNemar test of these
+    counts, which assumes independent rows.
     """
 
     first: str

@@ -1,4 +1,4 @@
-"""Build report.html: setup, headline, caveats, figures, tables and commands on one page that needs no network."""
+"""Build report.html, a self-contained page with setup, PGR table, caveats, figures, other tables and commands."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 ROWS = 200
-"""Maximum rows of a table on the page; its CSV has all."""
+"""Maximum number of rows of a table on the page; its CSV file has all rows."""
 SETUP = ["task", "domain", "weak", "strong", "head", "setting", "train_size", "test_size", "seeds", "parameters"]
 LATER = ("setup", "pgr", "claims", "runs", "error_examples")
-"""Tables that are not listed with the others: they have their own section or are too long."""
+"""Tables that are not listed with the others, because they have their own section or are too long."""
 FINGERPRINT = 12
-"""Digits of a fingerprint on the page."""
+"""Number of fingerprint digits that the page shows."""
 
 
 def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures: Iterable[Mapping[str, str]]) -> str:
-    """Return the page.
+    """Return the HTML page.
 
     Args:
         tables: table and caption by name.
@@ -60,7 +60,7 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
 
 
 def _coded(caption: str) -> Markup:
-    """Return a caption as HTML, with its `names` as code."""
+    """Return a caption as HTML, with text in backticks as code."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(caption))))
@@ -74,7 +74,7 @@ def setup(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
-    """Yield the caveats that a reader must know, one sentence each."""
+    """Yield the caveats that a reader must know, one message each."""
     for rule, rows in frames.left_out.groupby("rule", sort=False):
         some = "; ".join(f"{row['name']} ({row['run_id'][:8]}): {row['reason']}" for row in rows.head(3).to_dict("records"))
         yield f"Left out, {rule}: {len(rows)} run(s). {some}{'; ...' if len(rows) > 3 else ''}"
@@ -96,7 +96,7 @@ def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
 
 
 def commands(frames: Frames) -> Iterator[str]:
-    """Yield the command that reproduces each group of students, with its seeds and the fingerprint of one of its runs."""
+    """Yield the command that reproduces each group of students or rules, with its seeds and the fingerprint of one run."""
     fingerprints = frames.runs.set_index("run_id")["fingerprint"]
     for key, rows in frames.outcomes.groupby(LABEL, sort=False):
         named = dict(zip(LABEL, key, strict=True))
@@ -114,7 +114,7 @@ def commands(frames: Frames) -> Iterator[str]:
 
 
 def element(table: pd.DataFrame) -> str:
-    """Return a table as HTML: text that all rows share is above it, numbers are right-aligned, undefined values are dashes."""
+    """Return an HTML table: text that all rows share is shown above, numbers are right-aligned, undefined values are dashes."""
     from markupsafe import escape
 
     if table.empty:

@@ -1,4 +1,4 @@
-"""Answers and metrics recomputed from stored test predictions, cached on this machine by the runs' digests."""
+"""Recompute answers and metrics from stored test predictions, and cache them on this machine by digest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 READERS = 8
-"""Threads that read predictions, which may be on a server."""
+"""Number of threads that read predictions, which may be on a server."""
 PREDICTIONS, GOLD = "predictions/test.parquet", "gold/test.parquet"
 
 
@@ -32,7 +32,7 @@ class Rows:
     """Test rows that many runs share, sorted by id.
 
     Attributes:
-        key: digest of the file with their gold labels.
+        key: digest of the file with the gold labels.
     """
 
     key: str
@@ -42,7 +42,7 @@ class Rows:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Return the sha256 over ids and gold labels, which does not depend on the library that wrote the file."""
+        """Return the SHA-256 of ids and gold labels, which does not depend on the library that wrote the file."""
         said = [[id_, int(gold)] for id_, gold in zip(self.ids, self.gold_N, strict=True)]
         return hashlib.sha256(canonical_json(said).encode()).hexdigest()
 
@@ -61,7 +61,7 @@ class Scores:
 
 
 def load_scores(found: Iterable[Result]) -> dict[str, Scores | str]:
-    """Return by run id the scores of each run with a test report, or a sentence that says why they are unavailable."""
+    """Return by run id the scores of each run with a test report, or a message that says why they are unavailable."""
     reported = [result for result in found if GOLD in result.digests and PREDICTIONS in result.digests]
     file = scratch.cache_path("scores") / f"{_name(reported)}.parquet"
     kept = _read(file)
@@ -75,7 +75,7 @@ def load_scores(found: Iterable[Result]) -> dict[str, Scores | str]:
 
 
 def _name(reported: Iterable[Result]) -> str:
-    """Return the name of the cache file for the runs' artifact locations; each experiment has one location."""
+    """Return the name of the cache file: a hash of the runs' artifact locations, one per experiment."""
     places = sorted({result.artifact_uri.rsplit("/", 2)[0] for result in reported})
     return hashlib.sha256(canonical_json(places).encode()).hexdigest()[:32]
 
@@ -86,7 +86,7 @@ def _mark(result: Result) -> str:
 
 
 def _scored(result: Result, rows: dict[str, Rows]) -> Scores | str:
-    """Compute the scores of a run; gold labels that several runs share are read once and kept in `rows`."""
+    """Compute the scores of a run, or return an error message. Shared gold labels are read once and kept in `rows`."""
     from w2s_mlflow import metrics
     from w2s_mlflow.records import read_gold, read_predictions
 
@@ -137,7 +137,7 @@ def _write(file: Path, found: Mapping[str, Scores]) -> None:
         }
         for mark, scores in found.items()
     ]
-    with contextlib.suppress(OSError):  # a full disk only costs time
+    with contextlib.suppress(OSError):  # without a cache file, scores are computed again
         _replace(_beside(file), shared)
         _replace(file, own)
 

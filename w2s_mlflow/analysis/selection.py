@@ -1,4 +1,4 @@
-"""Select the runs of an analysis: their dependencies, which runs count, and the rules that exclude the others."""
+"""Select the runs of an analysis: find their dependencies, and apply the rules that exclude runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 LINK = re.compile(r"w2s\.(\w+)_run_ids?")
-"""Tags with the ids of the runs that a run depends on or is compared with, by role."""
+"""Pattern of tags that hold the ids of runs that a run depends on or is compared with; its group is the role."""
 BESIDE = ("ceiling", "before")
-"""Roles of runs that a run is compared with but not made from."""
+"""Roles of runs that a run is compared with but was not made from."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class AnalysisRuns:
     """Rule and reason of each excluded run, by run id."""
 
     def leave_out(self, result: Result, rule: str, reason: str) -> None:
-        """Exclude a run; the first rule that applies is kept."""
+        """Exclude a run; if several rules exclude it, the first is kept."""
         self.left_out.setdefault(result.run_id, (rule, reason))
 
     def tested_on(self, run_id: str) -> str:
@@ -82,7 +82,8 @@ def identified(result: Result) -> dict[str, Any]:
 def one_per_seed(rows: Sequence[dict[str, Any]], pulled: AnalysisRuns) -> list[dict[str, Any]]:
     """Keep the newest of the runs that differ only in code, version or data, and exclude the others.
 
-    Runs of one split must have its newest data; runs of one task, with any seed, must have the newest test rows.
+    Also exclude runs whose data differs from the newest run of their split, or whose test rows differ from the newest run
+    of their task and test size.
 
     Args:
         rows: rows from `identified`; a debate run has one row per `judge`.

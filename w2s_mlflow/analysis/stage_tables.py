@@ -1,4 +1,4 @@
-"""Tables of the stages probe and errors, and how an analysis reads them."""
+"""Names and columns of the tables that the stages probe and errors write, and a reader for the error table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
 
 
 def read_errors(found: Result) -> pd.DataFrame:
-    """Read the error table of a finished run; the text `nan` stays text. Raises ConfigError if the table is missing."""
+    """Read the error table of a finished run; the text `nan` is kept as is. Raises ConfigError if the table is missing."""
     import pandas as pd
 
     missing: Any = {name: [""] for name in ON_EVIDENCE}

@@ -1,4 +1,4 @@
-"""Differences in options between runs: those that define a method, and those that compared runs must share."""
+"""Find options that differ between runs: options that define a method, and options that compared runs must share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METHOD_OPTIONS |= {"learning_rate", "batch_size"}
 
 
 def settings(result: Result) -> str:
-    """Return a run's options without those that identify it, as JSON."""
+    """Return a run's options as JSON, without the parameters that identify the run."""
     return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in (*IDENTITY, "rule")})
 
 
@@ -43,12 +43,12 @@ def of_setting(name: str) -> bool:
 
 
 def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "student") -> pd.DataFrame:
-    """Add `variant` and `setting` to the frame: the method options, and the other options, in which its runs differ.
+    """Add the columns `variant` (method options that differ between runs) and `setting` (other options that differ).
 
     Args:
-        frame: has the columns `settings`, `of`, and those of a label without these two.
+        frame: has the columns task, weak, strong, head, method, settings and those named in `of`.
         of: further columns that group the runs before they are compared, such as `stage`.
-        stage: stage of the runs, if the frame has no such column in `of`.
+        stage: stage of the runs, unless `of` includes the column `stage`.
     """
     label = ["task", "weak", "strong", "head", "method"]
     columns = [*of, *label]
@@ -82,11 +82,11 @@ def differing_options(
 
 @functools.cache
 def defaults(stage: str = "student", **named: str) -> dict[str, str]:
-    """Return the default options of a stage, as its runs log them (a link of a chain is a student).
+    """Return the default options of a stage, as its runs log them (the stage `link` has the options of a student).
 
     Args:
-        named: models, head and method of a run, for which the defaults are resolved unless a model is not declared here.
-            A method that is not a preset takes the options of a plain student.
+        named: models, head and method of a run; defaults that depend on them are resolved if the models are declared here.
+            A method that is not a preset has the defaults of a plain student.
     """
     kind = registry.plugin("stages", "student" if stage == "link" else stage, "stage").Config
     fields = {field.name for field in dataclasses.fields(kind)}

@@ -1,7 +1,7 @@
 """Command line with one command per stage, generated from the stage's Config.
 
-Standard output carries one JSON value (`--json`) or nothing; messages for people go to standard error. Invalid input exits with
-status 2 and one sentence.
+Standard output has one JSON value (`--json`) or nothing; messages for people go to standard error. Invalid input exits with
+status 2 and a one-line message.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # 
 
 
 def main() -> None:
-    """Run the command line and exit with status 0, or 2 and one sentence for invalid input."""
-    signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's stop closes the run as Ctrl-C does
+    """Run the command line; exit with status 0, or with status 2 and a one-line message for invalid input."""
+    signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's SIGTERM ends the run like Ctrl-C
     try:
         words = arguments.spelled(sys.argv[1:])
         _check_stage(words)
@@ -57,13 +57,13 @@ def main() -> None:
         _end(launch.STOPPED, "stopped; what was finished is kept and will be reused")
     except launch.PeerExitedError as error:
         _end(error.status, str(error))
-    except Exception as error:  # failures of the server or disk get a sentence, our own bugs a traceback
+    except Exception as error:  # server and disk failures get a message, our own bugs a traceback
         _end(2, _failure(error))
     launch.leave()
 
 
 def app(asked: str | None = None) -> typer.Typer:
-    """Build the Typer application: the stage commands (only `asked`, if given) and all other commands."""
+    """Build the Typer application: the stage commands (only `asked`, if it is a stage) and all other commands."""
     found = typer.Typer(
         help="Weak-to-strong generalization experiments on MLflow.",
         no_args_is_help=True,
@@ -83,7 +83,7 @@ def app(asked: str | None = None) -> typer.Typer:
 
 
 def _end(status: int, sentence: str) -> NoReturn:
-    """Exit with `status` after printing the message; in a distributed launch, only the first process to fail prints one."""
+    """Print the message and exit with `status`; in a distributed launch, only the first process that fails prints a message."""
     if launch.claims_error_message(status):
         print(f"w2s_mlflow: {sentence}", file=sys.stderr)
     if launch.size() > 1:
@@ -141,7 +141,7 @@ def _is_launched(name: str) -> bool:
 
 
 def _command(stage: ModuleType) -> Any:
-    """Return a function with one option per field of the stage's Config, for Typer; it returns the job to run."""
+    """Return a Typer command with one option per field of the stage's Config; the command returns the job to run."""
 
     def command(context: typer.Context, reuse: str, json: bool, plan: bool, **given: str | None) -> Callable[[], None]:
         if context.args:
@@ -165,7 +165,7 @@ def _rows_command() -> Any:
 
 @contextlib.contextmanager
 def _asked(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[Any]:
-    """Yield the stage's Config, with logging to standard error and the reuse policy in force."""
+    """Yield the stage's Config, after setting up logging to standard error and the reuse policy."""
     config = options.parse(stage.Config, values)
     if reuse not in ("exact", "never"):
         raise unknown("--reuse", reuse, ("exact", "never"))
@@ -201,7 +201,7 @@ def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: boo
     if not launch.is_leader():
         return
     with _asked(stage, values, reuse) as config, session.planning() as plan:
-        server.launch_run_id()  # tag the run of `mlflow run` as a launch, also for a plan
+        server.launch_run_id()  # tag the run of `mlflow run` as a launch, also when planning
         stage.run(config)
     if as_json:
         print(json.dumps(plan.summary(), allow_nan=False))

@@ -1,4 +1,4 @@
-"""Convert arguments, also as `mlflow run` writes them, and turn the options of a Config into Typer parameters."""
+"""Normalize arguments, including those from `mlflow run`, and turn the options of a Config into Typer parameters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SWITCHES = {
 
 
 def spelled(arguments: Iterable[str]) -> list[str]:
-    """Return the arguments as the commands read them; `mlflow run` can only pass values."""
+    """Return the arguments in the form that the commands expect; `mlflow run` cannot pass options without a value."""
     return _switched([_dashed(argument) for argument in arguments])
 
 
@@ -75,7 +75,7 @@ def affirmed(arguments: list[str], kind: type) -> list[str]:
 
 
 def given(values: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the options with a value."""
+    """Return the options that have a value."""
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -124,7 +124,7 @@ def _metavar(kind: Any, declared: options.Declared) -> str:
 
 
 def _parameter(name: str, default: str, help_: str, metavar: str) -> inspect.Parameter:
-    # Every option arrives as text: config.parse checks types and words the errors, for the command line and sweeps alike.
+    # Every option is passed on as text: config.parse checks the types, for the command line and sweeps alike.
     text = f"{' '.join(help_.split())} [default: {default}]"
     option = typer.Option(None, exceptions.flag(name), help=text, metavar=metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
@@ -137,7 +137,7 @@ def switch(name: str) -> inspect.Parameter:
 
 
 def refuse(argument: str, legal: Iterable[str]) -> NoReturn:
-    """Raise ConfigError for an argument that is not a legal option, naming those that are."""
+    """Raise ConfigError for an argument that is not a legal option; the message suggests legal ones."""
     if argument.startswith("-"):
         raise unknown("the option", argument.split("=")[0], map(exceptions.flag, legal))
     raise ConfigError(f"options are written --name value, got the lone word {argument!r}")

@@ -1,4 +1,4 @@
-"""List tasks and models, check which tasks' data are found, and write the rows of a split for others to label."""
+"""List tasks and models, check which tasks have data, and write the rows of a split for people or an API model to label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Table = list[dict[str, Any]]
 
 
 def of_tasks() -> Table:
-    """Return one row per named task, and one per prefix of a user's own file."""
+    """Return one row per named task, and one per prefix for files of the user."""
     files = [{"task": f"{prefix}:PATH", "source": "your own file"} for prefix in tasks.prefixes()]
     named = [
         {
@@ -56,10 +56,10 @@ def of_models() -> Table:
 
 
 def checked(data_dir: str | None) -> Iterator[dict[str, Any]]:
-    """Load every task in turn; yield the counts of its data, or `rows: None` if they are not found.
+    """Load each task; yield a row with the counts of its data, or with `rows: None` if the data is not found.
 
     Raises:
-        ConfigError: a table is found, but not in the format that the task reads.
+        ConfigError: a table is found, but in a format that the task cannot read.
     """
     chosen = mirror(data_dir)
     directory = Path(chosen).expanduser() if chosen else None
@@ -98,11 +98,11 @@ class Config:
     seed: int = option(default=0, ge=0, lt=2**32)
     """Seed of the split."""
     train_size: int | None = option(default=None, ge=1)
-    """Rows of the training part, equal to --train-size of the student that trains on the labels; `auto`: the task's own."""
+    """Number of training rows; use the same value for the student that trains on the labels. `auto`: the task's default."""
     test_size: int | None = option(default=None, ge=1)
-    """Number of test rows, equal to --test-size of the student; `auto`: the task's own."""
+    """Number of test rows; use the same value for the student. `auto`: the task's default."""
     balance: bool = False
-    """Whether to balance the classes of supervision, selection and test, equal to --balance of the student."""
+    """Whether to balance the classes of supervision, selection and test; use the same value for the student."""
     data_dir: str | None = option(default=None)
     """Directory with a mirror of public data sets. Default: W2S_DATA_DIR, else the hub."""
     out: str = "rows.parquet"

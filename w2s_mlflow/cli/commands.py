@@ -22,7 +22,7 @@ def why(
     run: str = typer.Argument(metavar="RUN", help="Id or name of a run; if several have the name, the newest."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """Show the parts in which RUN differs from its nearest match, the finished run of its stage that shares most parts."""
+    """Show the parts of the fingerprint in which RUN differs from the most similar finished run of its stage."""
     return functools.partial(_why, run, as_json=json)
 
 
@@ -36,7 +36,7 @@ def tasks(
 
 
 def models(json: bool = typer.Option(False, "--json", help=JSON)) -> Job:
-    """List the models that are declared here."""
+    """List the declared models."""
     return functools.partial(_models, as_json=json)
 
 
@@ -54,7 +54,7 @@ def compare(
     second: str = typer.Argument(metavar="RUN", help="Another run, scored on the same test rows."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """Compare two runs on the same test rows: accuracy difference, its interval over groups, and rows only one gets right."""
+    """Compare two runs on the same test rows: accuracy difference, its interval over groups, rows that only one gets right."""
     return functools.partial(_compare, first, second, as_json=json)
 
 
@@ -80,7 +80,7 @@ COMMANDS: Mapping[str, Callable[..., Job]] = {
     "why": why,
     "judge": judge,
 }
-"""Commands by name, without `rows`, which is generated from a Config as the stages' commands are."""
+"""Commands by name, except `rows`, which is generated from a Config like the stage commands."""
 
 
 def rows(values: Mapping[str, str], *, as_json: bool) -> None:

@@ -21,22 +21,22 @@ PGR_STATUS, UNDETERMINED = "w2s.pgr_status", "undetermined"
 WIDTH = 150
 """Width in columns if standard error is not a terminal, as under `mlflow run`."""
 LINES = 40
-"""Maximum steps of a plan that are listed one by one; longer plans are summed up by stage."""
+"""Maximum number of plan steps that are listed one by one; longer plans are summarized by stage."""
 HEADLINE = (
     *("accuracy", "weak_accuracy", "strong_accuracy", "ceiling_accuracy", "pgr", "pgr_low", "pgr_high"),
     *("gain", "gain_low", "gain_high"),
     *("default_accuracy", "best_accuracy", "difference", "difference_low", "difference_high", "p"),
 )
-"""Metrics of a split to show, if logged: of a student or a facilitated weak model, then of a search's best setting."""
+"""Metrics of a split that are shown if logged: for students and facilitated weak models, then for a search's best setting."""
 OTHERS = re.compile(
     r"(debate|before|after)/(win_rate|judge_accuracy)|align/gain(_low|_high)?|probe/\w+/(before|after|gain)|errors/\w+"
     r"|validation/(perplexity(_before)?|loss)"
 )
-"""Metrics to show for runs of other stages."""
+"""Pattern of the metrics that are shown for runs of other stages."""
 
 
 def show_result(result: Result, seconds: float) -> None:
-    """Show the metrics of a result, its run, and how to open the UI."""
+    """Show the metrics and the run of a result, and the command that opens the UI."""
     from w2s_mlflow.tracking.backend import server
 
     if PGR_TABLE in result.digests:  # missing if no student or rule was scored on `test`
@@ -57,7 +57,7 @@ def show_result(result: Result, seconds: float) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-    """Show the runs to train or in training, one per line or summed up by stage, and the total."""
+    """Show the runs that are not finished, one per line or summarized by stage, and the totals."""
     from w2s_mlflow.tracking import planning
 
     waiting = [step for step in plan.steps.values() if step.state != planning.REUSED]
@@ -79,7 +79,7 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_why(found: Explanation) -> None:
-    """Show the nearest match of a run and the parts in which the two differ."""
+    """Show the nearest match of a run and the fingerprint parts in which the two differ."""
     _line(f"{found.name}, run {found.run_id}")
     if found.nearest_run_id is None:
         _line("has no other finished run of its stage to be compared with")
@@ -95,7 +95,7 @@ def show_line(text: str) -> None:
 
 
 def ask_winner(shown: DebateForReview, *, blind: bool) -> str | None:
-    """Show a debate and read which side argues better: strong, weak or tie; None if the user stops or the input ends."""
+    """Show a debate and ask which side argues better; return strong, weak or tie, or None if the user stops."""
     sides = tuple(dict.fromkeys(turn.side for turn in shown.turns))[:: -1 if shown.swapped() else 1]
     named = dict(zip(sides, "AB", strict=False)) if blind else {side: side for side in sides}
     _line(f"\n{shown.question}\n")
@@ -127,7 +127,7 @@ def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_checked(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Show the tasks that were found, and the names of the others."""
+    """Show the tasks whose data was found, and the names of the others."""
     show_table([row for row in rows if row["rows"] is not None])
     missing = [row["task"] for row in rows if row["rows"] is None]
     _line(f"{len(rows) - len(missing)} of {len(rows)} tasks found" + (f"; not found: {', '.join(missing)}" if missing else ""))

@@ -1,1 +1,1 @@
-"""Grids and searches: spaces, studies, storage and workers; the only package that imports Optuna."""
+"""Grid sweeps and Optuna searches, and the worker pools that run them. No other package imports Optuna."""

@@ -31,19 +31,19 @@ def settings(name: str) -> Sequence[Mapping[str, Any]]:
 
 
 def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Mapping[str, int]) -> list[Job]:
-    """Return the distinct jobs of these settings, seed by seed. Raises ConfigError for a job that cannot run."""
+    """Return one job per setting and seed, without duplicates, sorted by seed. Raises ConfigError for a job that cannot run."""
     found: dict[str, Job] = {}
     for seed in seeds:
         for setting in settings:
             one = job(dict(setting) | dict(sizes), seed)
-            # Raise for sizes that the task does not have before any run starts.
+            # Before any run starts, raise ConfigError if the task has too few rows for the sizes.
             loading.resolve_and_split(one.config.resolved())
             found.setdefault(records.canonical_json([one.stage, options.as_dict(one.config)]), one)
     return list(found.values())
 
 
 def job(setting: dict[str, Any], seed: int) -> Job:
-    """Build the job of one setting, with the seed if its stage takes one. Raises ConfigError for an unknown stage or option."""
+    """Build the job for one setting; add the seed if the stage has one. Raises ConfigError for an unknown stage or option."""
     stage = str(setting.pop("stage", "student"))
     kind = registry.plugin("stages", stage, "stage").Config
     if not hasattr(kind, "resolved"):
@@ -54,7 +54,7 @@ def job(setting: dict[str, Any], seed: int) -> Job:
 
 
 def run_all(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
-    """Run the jobs under a progress bar; return the results in the order of the jobs, and the failures.
+    """Run the jobs with a progress bar; return the results in the order of the jobs, and the failures.
 
     A failed training does not stop the other jobs; any other error does.
     """

@@ -1,4 +1,4 @@
-"""Jobs of a sweep: a stage with its options, run in this process."""
+"""Jobs of a sweep: each runs one stage, with its options, in the current process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Job(NamedTuple):
 def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
     """Run a job and return its result or its error.
 
-    If another process is making a run that the job needs, wait for it (`patient`) or return None.
+    If another process is computing a run that the job needs, wait for that run (if `patient`) or return None.
     """
     from w2s_mlflow.tracking import session, store
 
@@ -45,6 +45,6 @@ def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
         return None
     except FailedTrainingError as error:
         error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)  # its frames would keep the model in memory
+        return error.with_traceback(None)  # the traceback would keep the model in memory
     except Exception as error:
         return error

@@ -1,14 +1,14 @@
 """Hyperparameter searches: Optuna proposes options, students are trained with them, and an objective scores them.
 
-A search file defines STAGE (default: student), METRIC (accuracy), DIRECTION (maximize), SETTING, the fixed options,
-`space(trial)`, which returns the options of one trial, OBJECTIVE (proxy) and, for the objective `proxy`, PROXY, a list of
-changes to SETTING on which trials are scored instead. Each objective is a mean over seeds (and PROXY):
+A search file defines STAGE (default: student), METRIC (default: accuracy), DIRECTION (default: maximize), OBJECTIVE (default:
+proxy), SETTING (the fixed options) and `space(trial)`, which returns the options of a trial. For the objective `proxy`, it also
+defines PROXY, a list of changes to SETTING; trials are scored on the changed settings. Values are means over seeds (and PROXY):
 
 | objective | value of a trial | options that may be tuned |
 |---|---|---|
-| agreement | agreement with the training labels on their validation slice: rewards a student's imitation | rates and epochs |
-| proxy | `selection/METRIC` of other tasks, or of a smaller pair of models | any |
-| oracle | `selection/METRIC` of this task and pair: ground truth that is not available in practice | any |
+| agreement | agreement with the training labels on their validation slice: rewards imitation | learning rate and epochs |
+| proxy | `selection/METRIC` on other tasks, or with a smaller pair of models | any |
+| oracle | `selection/METRIC` on this task with this pair: needs ground truth, which is not available in practice | any |
 
 Trials are never scored on `test`.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 OBJECTIVES = ("agreement", "proxy", "oracle")
 DIRECTIONS = ("maximize", "minimize")
 IMITATION_SAFE = {"learning_rate", "epochs", "generative_epochs"}
-"""Options that may be tuned by agreement with weak labels: none sets how closely a student follows the labels."""
+"""Options that the objective `agreement` may tune: they do not set how closely a student follows the weak labels."""
 SCORES = ("accuracy", "auroc", "brier", "ece", "agreement", "pgr", "gain")
 """Legal values of METRIC: the metrics that stages report on `selection` and `test`."""
 TRUTHFUL = ("supervisor", "ceiling")
@@ -48,10 +48,10 @@ class Search:
     """The validated contents of a search file.
 
     Attributes:
-        metric: metric whose mean is a trial's value.
-        score: metric by which the best setting is compared with the default on `test`.
-        tuned: setting to tune.
-        settings: settings that each trial runs, once per seed: PROXY's, or `tuned` alone.
+        metric: metric whose mean over the runs of a trial is the trial's value.
+        score: metric on `test` that compares the best setting with the default.
+        tuned: fixed options of the setting to tune (SETTING).
+        settings: settings that each trial runs once per seed: one per change in PROXY, or only `tuned`.
         source: text of the file.
     """
 
@@ -95,7 +95,7 @@ def of(name: str, module: ModuleType, source: str, objective: str | None) -> Sea
     if score not in SCORES:
         raise unknown(f"--sweep {name}: METRIC", score, SCORES)
     metric = f"selection/{score}"
-    if chosen == "agreement":  # trained on ground truth, a model's agreement with its labels is accuracy
+    if chosen == "agreement":  # for labels that are ground truth, agreement is accuracy
         metric = "validation/accuracy" if stage in TRUTHFUL else "validation/best_agreement"
     return Search(name, stage, chosen, metric, score, direction, setting, settings, module.space, source)
 
@@ -104,7 +104,7 @@ def proposed(search: Search, trial: optuna.Trial) -> dict[str, Any]:
     """Return a trial's options. Raises ConfigError if `space` fails or proposes an option that must not be tuned."""
     try:
         found = dict(search.space(trial))
-    except Exception as error:  # user code: report any error in one sentence
+    except Exception as error:  # user code: report any error as a short message
         raise ConfigError(f"--sweep {search.name}: its space cannot be drawn from: {type(error).__name__}: {error}") from error
     if "seed" in found:
         raise ConfigError(f"--sweep {search.name}: its space must leave the seed to --search-seeds and --seeds")
@@ -116,7 +116,7 @@ def proposed(search: Search, trial: optuna.Trial) -> dict[str, Any]:
 
 
 def value(search: Search, results: Sequence[Result]) -> float:
-    """Return the objective of a trial, the mean over its runs. Raises ConfigError if a run does not log the metric."""
+    """Return a trial's value: the mean of the metric over its runs. Raises ConfigError if a run does not log the metric."""
     if missing := next((result for result in results if search.metric not in result.metrics), None):
         raise ConfigError(
             f"--objective {search.objective} needs {search.metric}, which run {missing.run_id} ({missing.name}) does not log"
@@ -125,10 +125,10 @@ def value(search: Search, results: Sequence[Result]) -> float:
 
 
 def configs(search: Search, given: Mapping[str, Any], seeds: Sequence[int], sizes: Mapping[str, Any]) -> list[Any]:
-    """Return the Configs of a trial, one per setting and seed; they report the split the objective needs, never `test`.
+    """Return the Configs of a trial, one per setting and seed; they score only the split the objective needs, never `test`.
 
     Raises:
-        ConfigError: the stage does not have such an option, or rejects its value.
+        ConfigError: the stage has no option of that name, or rejects its value.
     """
     kind = registry.plugin("stages", search.stage, "stage").Config
     report = "none" if search.objective == "agreement" else "selection"
@@ -137,7 +137,7 @@ def configs(search: Search, given: Mapping[str, Any], seeds: Sequence[int], size
 
 
 def command(search: Search, given: Mapping[str, Any]) -> str:
-    """Return the command that runs the tuned setting with these options."""
+    """Return the command that runs the tuned setting with the given options."""
     chosen = {**search.tuned, **given}
     return " ".join(
         ["python -m w2s_mlflow", search.stage, *(f"{exceptions.flag(name)} {value}" for name, value in chosen.items())]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 BEAT, SILENCE = 30, 120
-"""Seconds between two Optuna heartbeats; seconds without one after which a trial of another machine counts as dead."""
+"""Seconds between Optuna heartbeats; seconds without a heartbeat after which a trial on another machine counts as dead."""
 
 
 def check(url: str | None) -> None:
@@ -29,13 +29,13 @@ def check(url: str | None) -> None:
 
     rule = "the URL of a database server, such as postgresql+psycopg2://user@host/name"
     try:
-        parts = sqlalchemy.make_url(url)  # SQLAlchemy decides which part is the password
+        parts = sqlalchemy.make_url(url)  # let SQLAlchemy find the password in the URL
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise must("storage", rule, shown(url)) from None
     if not parts.drivername.startswith(("postgresql", "mysql")):
         raise must("storage", rule, shown(url))
     if parts.password is not None or any("pass" in name.lower() for name in parts.query):
-        # It would show in the run that `mlflow run` creates, and in the list of processes.
+        # The password would be visible in the run that `mlflow run` creates, and in the list of processes.
         raise must("storage", "without its password: set PGPASSWORD, or use ~/.pgpass", shown(url))
 
 
@@ -50,7 +50,7 @@ def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTria
     """Open the storage at `url`; if `url` is None, open the journal file of the study `name`.
 
     Args:
-        again: callback for a trial of another machine with a stale heartbeat, after it is marked as failed.
+        again: callback that Optuna calls after it has marked a trial with a stale heartbeat as failed.
 
     Raises:
         SQLAlchemyError, ImportError: the database cannot be reached, or its driver is missing.
@@ -81,7 +81,7 @@ def journal(name: str) -> Path:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Suppress Optuna's warnings that its heartbeats, pruners and samplers are experimental."""
+    """Suppress warnings, for example that Optuna's heartbeats, pruners and samplers are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -89,7 +89,7 @@ def quietly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def heartbeat(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
-    """Send heartbeats for these trials of this process from a thread, if the storage is a database, until the block ends."""
+    """Send heartbeats for this process's trials from a thread until the block ends, if the storage is a database."""
     storage, stop = study._storage, threading.Event()
 
     def beat() -> None:

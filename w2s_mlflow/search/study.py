@@ -1,4 +1,4 @@
-"""Optuna studies that any number of processes work on together.
+"""Optuna studies that several processes can work on at the same time.
 
 A study is stored in a journal file in the scratch directory (one machine) or in a database (several machines, `--storage`). A
 trial whose process is dead is marked as failed; its options are tried again, and its finished runs are reused. Dead processes
@@ -30,21 +30,21 @@ SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 TRIALS = 20
 OWNER, GIVEN, RUN, USED = "worker", "options", "run_id", "used_run_ids"
-"""User attributes of a trial: its process, its options, its run, and the runs that its value is the mean of."""
+"""User attributes of a trial: its process, its options, its run, and the runs that its value averages."""
 ERROR, WITHDRAWN = "error", "withdrawn"
-"""User attributes of a failed trial: the error of its training; whether it was withdrawn as surplus before it began."""
+"""User attributes of a failed trial: the training error; whether the trial was withdrawn as surplus before any run started."""
 HANGS_ON, EXHAUSTED = "hangs_on", "exhausted"
-"""User attributes of a study: the digest of everything its values depend on; whether its space is exhausted."""
+"""User attributes of a study: the digest of everything that its trials' values depend on; whether its space is exhausted."""
 YOUNG = 60.0
 """Seconds that a new trial may exist without an owner before it counts as dead."""
 
 
 @dataclass(frozen=True)
 class StudyTarget:
-    """The target of a study, and how to reach it.
+    """Settings of a study: its storage, sampler and pruner, and when to stop.
 
     Attributes:
-        trials: number of trials to finish; None: all options of the space, with the grid sampler.
+        trials: number of trials to finish; None: no limit (the grid sampler stops when its space is exhausted).
         seconds: time after which no trial starts; None: no limit.
     """
 
@@ -57,7 +57,7 @@ class StudyTarget:
     seed: int = 0
 
     def limit(self) -> int:
-        """Return the number of trials as an integer: sys.maxsize for no limit."""
+        """Return the maximum number of trials; sys.maxsize if there is no limit."""
         return sys.maxsize if self.trials is None else self.trials
 
 
@@ -65,7 +65,7 @@ def opened(search: Search, wanted: StudyTarget, digest: str, runs: int) -> optun
     """Open the study, or create it.
 
     Args:
-        digest: digest of everything that its values depend on.
+        digest: digest of everything that the values of its trials depend on.
         runs: number of runs per trial.
 
     Raises:
@@ -122,9 +122,9 @@ def _pruner(name: str, runs: int) -> BasePruner:
 
 
 def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
-    """Return the sampler of one trial, seeded by the number of trials before it that count.
+    """Return the sampler for one trial, seeded with `seed` and with `number`, the count of earlier trials.
 
-    A resumed study thus draws the same options as an uninterrupted one.
+    A resumed study thus samples the same options as an uninterrupted study.
 
     Raises:
         ConfigError: the sampler is unknown.
@@ -143,7 +143,7 @@ def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Return whether a trial counts towards the limit. Failed trials without ERROR do not: they are retried or withdrawn."""
+    """Return whether a trial counts towards the limit. Failed trials without ERROR were retried, withdrawn or invalid."""
     from optuna.trial import TrialState
 
     return trial.state != TrialState.FAIL or ERROR in trial.user_attrs
@@ -155,14 +155,14 @@ def ended(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def under_way(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that any process is running."""
+    """Return the running trials of all processes."""
     from optuna.trial import TrialState
 
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def below_trial_limit(study: optuna.Study, wanted: StudyTarget) -> bool:
-    """Return whether one more trial may start."""
+    """Return whether another trial may start: one is enqueued, or the limit is not reached and the space not exhausted."""
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
@@ -172,12 +172,12 @@ def below_trial_limit(study: optuna.Study, wanted: StudyTarget) -> bool:
 
 
 def ask(study: optuna.Study, search: Search, wanted: StudyTarget) -> tuple[optuna.Trial, dict[str, Any]] | None:
-    """Start the next trial, owned by this process; return it with its options, or None if the trial limit is reached.
+    """Start a trial owned by this process; return it with its options, or None if the limit is reached or the grid exhausted.
 
-    Other processes may ask at the same time, so a trial must be created before its number shows whether it is one too many.
+    Other processes may start trials at the same time, so only the number of a created trial shows whether it is surplus.
 
     Raises:
-        ConfigError: the space cannot be drawn from.
+        ConfigError: `space` fails or proposes an option that must not be tuned.
     """
     from w2s_mlflow.tracking import heartbeat
 
@@ -207,11 +207,11 @@ def _drawn(study: optuna.Study, search: Search, wanted: StudyTarget, trial: optu
         with search_storage.quietly():
             return space.proposed(search, trial)
     finally:
-        study.sampler = drawing("random", 0, 0)  # BruteForceSampler calls study.stop(), an error outside optimize()
+        study.sampler = drawing("random", 0, 0)  # BruteForceSampler calls study.stop(), which fails outside optimize()
 
 
 def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
-    """Mark a trial as failed and enqueue its options again, unless another process has done so."""
+    """Mark a trial as failed and enqueue its options again, unless another process has already ended it."""
     if tell(study, number) and params:
         study.enqueue_trial(dict(params))
 
@@ -252,7 +252,7 @@ def cleanup_once(study: optuna.Study) -> None:
 
 
 def rehearsed(search: Search, wanted: StudyTarget, digest: str) -> list[dict[str, Any]]:
-    """Draw placeholder options, at random or from the grid: one set per missing trial, and one more for the best trial."""
+    """Sample placeholder options for planning, at random or from the grid: one set per missing trial, one for the best."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -266,7 +266,7 @@ def rehearsed(search: Search, wanted: StudyTarget, digest: str) -> list[dict[str
 
 
 def looks(study: optuna.Study, search: Search) -> int:
-    """Return how many scores on the ground truth of `selection` the finished trials have used."""
+    """Return how many runs the finished trials have scored against the ground truth of `selection`."""
     if search.objective == "agreement":
         return 0
     return sum(len(trial.user_attrs.get(USED, ())) for trial in ended(study))

@@ -1,4 +1,4 @@
-"""Sweep files: load a grid or a search by name or path; parse seeds."""
+"""Load sweep files (grids and searches) by name or path, and parse seeds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # user code: report any error in one sentence
+    except (Exception, SystemExit) as error:  # user code: report any error as a short message
         raise ConfigError(f"--sweep {name}: {file.name} cannot be read: {type(error).__name__}: {error}") from error
     settings = getattr(module, "SETTINGS", None)
     if (settings is not None) == hasattr(module, "space") or (settings is not None and not _is_grid(settings)):

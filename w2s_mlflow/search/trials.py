@@ -1,4 +1,4 @@
-"""Trials of a study that run in this process; each has a run of its own, linked to the runs that its value is the mean of.
+"""Run the trials of a study in this process. Each trial has its own MLflow run, linked to the runs that its value averages.
 
 A trial consists of one run per setting and seed of its search. The runs end in any order but are reported in a fixed order, so
 that a pruner compares the same runs of two trials.
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "slice", "intermediate_values")
 BY_NUMBER = ("optimization_history", "intermediate_values")
-"""Plots with the numbers of trials, or of their runs, on the x-axis."""
+"""Plots whose x-axis numbers trials, or the runs of a trial."""
 STATE = "w2s.trial_state"
 PAUSE, ROUND = 1.0, 10.0
-"""Seconds between two polls of other processes' trials, and between two clean-ups of dead processes' trials."""
+"""Seconds between polls for trials of other processes; seconds between clean-ups of trials of dead processes."""
 
 Jobs = Callable[[Mapping[str, Any]], Sequence[Job]]
 
 
 def run(study: optuna.Study, search: Search, wanted: StudyTarget, jobs: Jobs, workers: Workers) -> None:
-    """Run trials, with other processes, until the study reaches its target. Trials stopped by Ctrl-C are retried later.
+    """Run trials until the study, which other processes may share, is finished. Trials stopped by Ctrl-C are retried later.
 
     Args:
-        jobs: returns the runs of a trial with these options.
+        jobs: function that returns the jobs of a trial with the given options.
 
     Raises:
-        ConfigError: a trial cannot be built from the space, or does not log its objective; the study stays usable.
+        ConfigError: the options of a trial are invalid, or a run does not log the objective; the study stays usable.
     """
     from tqdm import tqdm
 
@@ -81,7 +81,7 @@ class _Trial:
 
 @dataclass
 class _TrialLoop:
-    """The loop over this process's trials."""
+    """Loop that runs the trials of this process."""
 
     study: optuna.Study
     search: Search
@@ -96,11 +96,11 @@ class _TrialLoop:
     shown: float = -math.inf
 
     def trial_ids(self) -> list[int]:
-        """Return the storage ids of the trials that run here."""
+        """Return the storage ids of the trials that run in this process."""
         return [each.trial._trial_id for each in list(self.mine.values())]
 
     def run(self) -> None:
-        """Start trials and collect the results of their runs until the study reaches its target."""
+        """Start trials and collect the results of their runs until the study is finished."""
         while True:
             self.look_round()
             while self.workers.pending < self.workers.count and self.begin():
@@ -114,13 +114,13 @@ class _TrialLoop:
                 return
 
     def look_round(self) -> None:
-        """Clean up the trials of dead processes, at most once in ROUND seconds."""
+        """Clean up the trials of dead processes, at most once every ROUND seconds."""
         if time.monotonic() - self.looked > ROUND:
             self.looked = time.monotonic()
             study.cleanup_once(self.study)
 
     def others(self) -> bool:
-        """Wait for other processes; return False if the time is over or the study has no running or further trial."""
+        """Wait for other processes; return False if the time has run out, or if no trial is running and none may start."""
         if self.over() or not (study.under_way(self.study) or study.below_trial_limit(self.study, self.wanted)):
             return False
         self.say("waiting for other processes")
@@ -128,7 +128,7 @@ class _TrialLoop:
         return True
 
     def over(self) -> bool:
-        """Return whether the time for starting trials is over."""
+        """Return whether the time for starting trials has run out."""
         return self.wanted.seconds is not None and time.monotonic() - self.began > self.wanted.seconds
 
     def begin(self) -> bool:
@@ -174,7 +174,7 @@ class _TrialLoop:
                 raise
 
     def report(self, trial: _Trial) -> None:
-        """Report the results without a gap so far; end the trial after its last run, or earlier if it is pruned."""
+        """Report the results up to the first missing run; end the trial after its last run, or earlier if it is pruned."""
         while trial.reported in trial.found:
             mean = space.value(self.search, [trial.found[place] for place in range(trial.reported + 1)])
             one = space.value(self.search, [trial.found[trial.reported]])
@@ -192,7 +192,7 @@ class _TrialLoop:
             return self.wanted.pruner != "none" and trial.trial.should_prune()
 
     def end(self, trial: _Trial, value: float, state: str) -> None:
-        """End a trial as complete or pruned: first its run, then the trial in the study."""
+        """End a trial as complete or pruned: first its MLflow run, then the Optuna trial."""
         from w2s_mlflow.tracking import results
 
         found = [trial.found[place] for place in range(trial.reported)]
@@ -206,7 +206,7 @@ class _TrialLoop:
         study.tell(self.study, trial.trial.number, value if state == "complete" else None, state)
 
     def fail(self, trial: _Trial, error: FailedTrainingError) -> None:
-        """End a trial whose training failed; the search goes on."""
+        """End a trial whose training failed; the search continues."""
         trial.recording.tags[STATE] = "failed"
         trial.recording.note(f"{trial.note} Failed: {error}.")
         trial.close(error)
@@ -215,7 +215,7 @@ class _TrialLoop:
         study.tell(self.study, trial.trial.number)
 
     def lose(self, trial: _Trial, error: Exception) -> None:
-        """End a trial after a ConfigError without a retry. Other errors leave the trial to `abandon`."""
+        """End a trial after a ConfigError, without a retry. After any other error, `abandon` ends the trial."""
         if isinstance(error, ConfigError):
             trial.close(error)
             self._forget(trial)
@@ -226,9 +226,9 @@ class _TrialLoop:
         self.workers.drop(lambda key: key[0] == trial.trial.number)
 
     def abandon(self, error: BaseException) -> None:
-        """Give up the running trials, so that another process or a later start retries them."""
+        """End the running trials and enqueue their options again, so that another process or a later start retries them."""
         for trial in self.mine.values():
-            with contextlib.suppress(Exception):  # the server or the database may have caused the error
+            with contextlib.suppress(Exception):  # the error may come from the server or the database itself
                 trial.close(error)
                 study.fail_and_requeue(self.study, trial.trial.number, trial.trial.params)
         self.mine.clear()
@@ -256,7 +256,7 @@ class _TrialLoop:
 
 
 def draw(study: optuna.Study, search: Search, directory: Path) -> None:
-    """Write the table of trials, and those of Optuna's plots that the number of trials allows."""
+    """Write the table of trials and Optuna's plots, except plots that need more trials."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
     from optuna.visualization import matplotlib as plots

@@ -1,4 +1,4 @@
-"""Worker process: runs the jobs that it receives, on its GPU and its share of the CPU cores."""
+"""Worker process that runs the jobs it receives, on its GPU and its share of the CPU cores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOADED = (
 
 
 def context() -> Any:
-    """Return the multiprocessing context: workers fork from a server process that has only imported LOADED (Linux), else spawn.
+    """Return the multiprocessing context. On Linux, workers fork from a server that has only imported LOADED; elsewhere, spawn.
 
     A fork of this process would share MLflow's sockets and torch's threads and locks.
     """
@@ -54,14 +54,14 @@ def serve(
     parent: str | None,
     since: int,
 ) -> None:
-    """Run jobs received through the connection and send back their results, until the other end is closed.
+    """Run jobs received through the connection and send back their results, until the other end closes.
 
     Args:
-        environment: environment variables of the parent process; those of the fork server may be outdated.
+        environment: environment variables of the parent process; the fork server may have outdated ones.
         place: index of this worker among the `count` workers.
-        gpus: GPUs to share out, as named in CUDA_VISIBLE_DEVICES.
-        parent: id of the run under which the worker's runs are filed.
-        since: results from before this time, in ms, are not reused; 0 reuses all.
+        gpus: GPUs to distribute over the workers, as named in CUDA_VISIBLE_DEVICES.
+        parent: id of the parent run of the worker's runs, or None.
+        since: time in ms; earlier results are not reused. 0: reuse all results.
     """
     os.environ.clear()
     os.environ.update(environment)
@@ -76,7 +76,7 @@ def serve(
                 job, patient = connection.recv()
                 found = jobs.run_job(job, patient, lambda text: connection.send(("says", text)))
                 connection.send(("ended", _portable(found)))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # already ending
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is already ending
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:
@@ -84,7 +84,7 @@ def _stopped(number: int, frame: FrameType | None) -> None:
 
 
 def _portable(found: Result | Exception | None) -> Result | Exception | None:
-    """Prepare an error for pickling: append its traceback as a note; if it cannot be pickled, convert it to plain text."""
+    """Prepare an error for pickling: append its traceback as a note; replace an unpicklable error by its text."""
     if not isinstance(found, Exception) or isinstance(found, exceptions.ConfigError):
         return found
     found.add_note("".join(traceback.format_exception(found)))
@@ -108,7 +108,7 @@ def _settle_down(place: int, count: int, gpus: list[str]) -> None:
 
 
 def cores(place: int, count: int, every: list[int]) -> list[int]:
-    """Return the cores of one of `count` workers: shares differ by one at most; workers in excess of the cores share them."""
+    """Return the cores of one of `count` workers: shares differ by at most one; if workers outnumber cores, they share."""
     if count >= len(every):
         return [every[place % len(every)]]
     return every[place * len(every) // count : (place + 1) * len(every) // count]

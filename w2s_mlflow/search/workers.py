@@ -1,7 +1,7 @@
-"""Worker pools that run the jobs of a sweep: this process, or several, each with a GPU, if any, and a share of the cores.
+"""Worker pools that run the jobs of a sweep, in this process or in several, each with a GPU (if any) and a share of the cores.
 
-A job that needs a run which another process is making goes to the end of the queue once, and then waits for that run. A job
-whose process is killed is given to a new process, which resumes from the checkpoint.
+If another process is computing a run that a job needs, the job first goes to the end of the queue; when it comes up again, it
+waits for that run. A job whose process is killed is given to a new process, which resumes from the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOOK = 1.0
 """Maximum seconds that `ended` blocks while worker processes run the jobs."""
 GRACE = 15.0
-"""Seconds that a process has to save its checkpoint after SIGTERM; it is then killed."""
+"""Seconds that a process has to save its checkpoint after SIGTERM, before it is killed."""
 LIVES = 3
 """Number of killed processes after which a job counts as failed."""
 
@@ -46,7 +46,7 @@ class Workers(Protocol):
         """Queue a job; `ended` returns its result with this key."""
 
     def drop(self, unwanted: Callable[[Any], bool]) -> None:
-        """Remove the queued jobs with an unwanted key."""
+        """Remove the queued jobs whose key is unwanted."""
 
     def ended(self, say: Say) -> list[Ended]:
         """Return the results since the last call, possibly none; report progress to `say`."""
@@ -54,7 +54,7 @@ class Workers(Protocol):
 
 @contextlib.contextmanager
 def worker_pool(count: int) -> Iterator[Workers]:
-    """Yield this process as the pool for a count of 1, else a pool of worker processes that stop when the block ends."""
+    """Yield a pool that runs jobs in this process (count 1) or in worker processes, which stop when the block ends."""
     if count == 1:
         yield _InlinePool()
         return
@@ -67,7 +67,7 @@ def worker_pool(count: int) -> Iterator[Workers]:
 
 @dataclass
 class _Waiting:
-    """A job with its key; a patient job waits for the runs that it needs."""
+    """A queued job; if `patient`, it waits for runs of other processes; `killed` counts its killed processes."""
 
     key: Hashable
     job: Job
@@ -171,7 +171,7 @@ class _ProcessPool(_Queue):
         return waiting.key, said
 
     def _died(self, place: int) -> Ended | None:
-        """Replace a dead process; its job is retried first, or returned as failed after LIVES deaths."""
+        """Replace a dead process; put its job first in the queue, or return it as failed after LIVES deaths."""
         worker = self.workers[place]
         worker.process.join()
         waiting, self.workers[place] = worker.busy, self._start(place)
@@ -185,7 +185,7 @@ class _ProcessPool(_Queue):
         return waiting.key, FailedTrainingError(f"{waiting.job.stage}: the process that made it {how}, {LIVES} times")
 
     def stop(self) -> None:
-        """Stop the processes: busy ones save their checkpoints, idle ones end as their connection closes."""
+        """Stop the processes: busy ones save their checkpoints, idle ones end when their connection closes."""
         for worker in self.workers:
             worker.connection.close()
             if worker.busy:

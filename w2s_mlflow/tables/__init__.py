@@ -7,28 +7,28 @@
 | column | meaning |
 |---|---|
 | run_id, task, domain, weak, strong, head, method, seed | identity of the run |
-| variant, setting | differing options that define the method; differing options that compared runs must share |
-| train_size, test_size, parameters, data | rows drawn, test rows, parameters of the strong model, digest of the data |
+| variant, setting | options that differ and define the method; options that differ and that compared runs must share |
+| train_size, test_size, parameters, data | training rows, test rows, parameters of the strong model, digest of the data |
 | settings | all other options, as JSON |
 | accuracy, auroc, brier, ece | on `test`, from stored probabilities |
-| agreement, weak_accuracy, ceiling_accuracy | on `test`; agreement is with the supervisor |
+| agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
 | groups, gold, answer, weak_answer, ceiling_answer | per test row, in the same order for all runs of a task and test size |
 | correct, weak_correct, ceiling_correct | whether these answers equal gold |
 
 Missing values (a rule has no supervisor, a student may have no ceiling) are None or NaN.
 
-`probes` has one row per probe run, concept, layer and model (before, after): PROBES. `errors` has one row per test error of
-a run of the stage `errors`: ERRORS. `facilitations` has one row per facilitated weak model: FACILITATIONS, with metrics on
-`test`; `weak_accuracy` and `weak_agreement` refer to the supervisor, `strong_accuracy` and `agreement` to the teacher.
+`probes` has one row per probe run, concept, layer and model (before, after). `errors` has one row per test error of a run of
+the stage `errors`. `facilitations` has one row per facilitated weak model, with metrics on `test`: `weak_accuracy` and
+`weak_agreement` refer to the supervisor, `strong_accuracy` and `agreement` to the teacher.
 
-`debates` has one row per debate run and judge (DEBATES; columns that need ground truth are NaN if none was read). `alignments`
-has one row per aligned model (ALIGNMENTS; `before` is the plain student, `round` the round that made the model, `rounds` the
-number of rounds with its seed and options). `setting` has the other non-default options that differ; in `debates` it includes
-the student's method as `argues`.
+`debates` has one row per debate run and judge; columns that need ground truth are NaN if none was read. `alignments` has one
+row per aligned model: `*_before` refers to the plain student, `round` is the round that made the model, and `iterations` the
+number of rounds with its seed and options. In both, `setting` lists the non-default options without a column that differ within
+a task; in `debates` it includes the student's method as `argues`.
 
-`runs` has one row per finished run of any stage (RUNS; `all_*` includes all runs it was made from), `left_out` one per excluded
-run (run_id, name, rule, reason).
+`runs` has one row per finished run of any stage; `all_*` includes all runs that it was made from. `left_out` has one row per
+excluded run. The columns of each frame are in the constant of the same name.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LABEL = ["task", "weak", "strong", "head", "method", "variant", "setting"]
-"""Columns that rows of different seeds share."""
+"""Columns that define a label: runs that differ only in their seed share them."""
 PAIR = ["task", "weak", "strong", "head", "setting", "train_size", "test_size"]
-"""Columns that compared runs share."""
+"""Columns whose values runs must share to be compared."""
 OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
     *("train_size", "test_size", "parameters", "data", "settings"),
@@ -67,7 +67,7 @@ ERRORS = (
     *("answer", "weak_answer", "ceiling_answer", "on_own_evidence", "on_ceiling_evidence", "on_random"),
     *("own_evidence", "ceiling_evidence", "annotation"),
 )
-"""`annotation` is the type that a person assigned, or empty."""
+"""Columns of `errors`; `annotation` is the type that a person assigned, or empty."""
 FACILITATIONS = (
     *("run_id", "task", "weak", "strong", "head", "method", "seed", "turn", "gold", "train_size", "test_size", "data"),
     *("settings", "accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"),
@@ -90,7 +90,7 @@ LEFT_OUT = ("run_id", "name", "rule", "reason")
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames that tables and figures are made from."""
+    """Frames from which tables and figures are made."""
 
     outcomes: pd.DataFrame
     runs: pd.DataFrame

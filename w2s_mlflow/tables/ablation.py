@@ -1,4 +1,4 @@
-"""Ablation (Table 2): accuracy and PGR of the full method and without each of its three enhancements, beside the paper's."""
+"""Ablation (Table 2): accuracy and PGR of the full method and of variants without one enhancement, with the paper's values."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PAPER = {
     "full-without-bootstrap": (0.80, 0.55),
     "full-without-generative": (0.85, 0.70),
 }
-"""Accuracy and PGR printed in the paper."""
+"""Accuracy and PGR that the paper prints, by method."""
 COLUMNS = ["task", "weak", "strong", "method", "variant", "setting", "n", "weak_accuracy", "accuracy", "ceiling_accuracy"]
 COLUMNS += ["failed_ceilings"]
 COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status", "paper_accuracy", "paper_pgr"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per label with a method of the paper's table; empty if there is no such run."""
+    """Return one row per LABEL whose method is in PAPER; empty if there is no such run."""
     found = outcomes[outcomes["method"].isin(PAPER)]
     if found.empty:
         return pd.DataFrame(columns=COLUMNS)

@@ -1,4 +1,4 @@
-"""Aligned models compared with plain students (lambda = 0): accuracy, and how far they win over the judge (eq. 2)."""
+"""Aligned models compared with plain students (lambda = 0): accuracy, and how strongly the judge prefers them (eq. 2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CAPTION = (
 )
 FRAMES = ("alignments",)
 KEYS = ["task", "weak", "strong", "judge", "opponent", "debate_weight", "kl", "evidence_spans", "setting"]
-"""Columns that rows of different seeds and rounds share."""
+"""Columns by which rows are grouped, besides `round`."""
 COMPARED = ("accuracy", "preference")
 PARTS = ("before", "after", "gain", "gain_low", "gain_high", "p", "step", "step_low", "step_high")
 COLUMNS = [*KEYS, "round", "iterations", "n", "n_step"]
@@ -39,7 +39,7 @@ def table(alignments: pd.DataFrame) -> pd.DataFrame:
 
 
 def _stepped(alignments: pd.DataFrame) -> pd.DataFrame:
-    """Add the values before each model's step: those of its seed's previous round, or of the plain student in round 1."""
+    """Add the columns `*_last`: the values of the same seed in the previous round, or of the plain student in round 1."""
     same = [*KEYS, "seed", "round"]
     earlier = alignments[same].assign(round=alignments["round"] + 1)
     earlier = earlier.assign(**{f"{name}_last": alignments[f"{name}_after"] for name in COMPARED})

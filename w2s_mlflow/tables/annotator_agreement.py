@@ -1,4 +1,4 @@
-"""Error types assigned by a person, compared with those of the rules."""
+"""Compare the error types that a person assigned with the types that the rules assign."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = [*by_rule.KEYS, "n", *by_rule.TYPES, "agreement", "kappa"]
 
 
 def table(errors: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per models, method and options with errors that a person coded."""
+    """Return one row per model pair, method and options with annotated errors."""
     from sklearn.metrics import cohen_kappa_score
 
     coded = errors[errors["annotation"] != ""]

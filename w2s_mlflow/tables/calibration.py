@@ -16,7 +16,7 @@ COLUMNS = [*KEYS, "n", "accuracy", "auroc", "brier", "ece", "ece_low", "ece_high
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per stage, models and options with probabilities; rules have none."""
+    """Return one row per stage, task, models and options; rules are skipped, as they have no probabilities."""
     rows = []
     for key, found in runs[runs["ece"].notna() & (runs["stage"] != "rule")].groupby(KEYS, sort=False):
         means = {name: found[name].mean() for name in ("accuracy", "auroc", "brier")}

@@ -1,4 +1,4 @@
-"""The paper's statements, tested on these runs task by task: supported, contradicted or undetermined."""
+"""Test the paper's statements on the runs of each task: supported, contradicted or undetermined."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Found = Iterator[Finding]
 
 
 class Claim(NamedTuple):
-    """A statement of the paper: its domains, its measure on the students of one supervisor, and the range it predicts."""
+    """A statement of the paper: its domains, a measure of the students of one supervisor, and the predicted range."""
 
     text: str
     domains: tuple[str, ...]
@@ -53,7 +53,7 @@ class Claim(NamedTuple):
 
 
 def _verdict_row(claim: str, found: Finding, low: float, high: float) -> dict[str, Any]:
-    """Return the row of a statement: its verdict says whether the interval lies within `low` to `high`, outside, or neither."""
+    """Return the row of a statement; its verdict says whether the interval lies inside [low, high], outside, or neither."""
     verdict = UNDETERMINED
     if found.low >= low and found.high <= high:
         verdict = SUPPORTED
@@ -64,7 +64,7 @@ def _verdict_row(claim: str, found: Finding, low: float, high: float) -> dict[st
 
 
 def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per statement, task, supervisor and head with runs to measure it on."""
+    """Return one row per statement, task, supervisor and head for which the runs suffice."""
     students = outcomes[outcomes["weak_correct"].notna() & (outcomes["variant"] == "")]
     keys = ["task", "weak", "head", "setting", "train_size", "test_size"]
     rows: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _salient(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the rows on whether concepts are more salient after training, from the probes' gains."""
+    """Yield the rows of the statement that training makes concepts more salient, tested on the gains of probes."""
     for row in salience.table(found[found["variant"] == ""]).to_dict("records"):
         if row["n"] > 1:
             what = f"probe of {row['concept']}, after minus before, {row['method']}"
@@ -104,7 +104,7 @@ def _largest_pgr(students: pd.DataFrame) -> Found:
 
 
 def _gain_of(method: str) -> Callable[[pd.DataFrame], Found]:
-    """Return a measure: PGR of the method's largest student minus the baseline's PGR for the same student."""
+    """Return a measure: PGR of the method's largest student minus baseline PGR of the same model."""
 
     def measure(students: pd.DataFrame) -> Found:
         plain = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
@@ -117,7 +117,7 @@ def _gain_of(method: str) -> Callable[[pd.DataFrame], Found]:
 
 
 def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], Found]:
-    """Return a measure: the quantity for the largest student minus the smallest."""
+    """Return a measure: the quantity of the largest student minus the quantity of the smallest."""
 
     def measure(students: pd.DataFrame) -> Found:
         sizes = [rows for rows in _of(students, method) if len(values(rows))]
@@ -129,7 +129,7 @@ def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Seri
 
 
 def _least_step(students: pd.DataFrame) -> Found:
-    """Yield the accuracy step between successive sizes of bootstrapped students that has the lowest lower bound."""
+    """Yield the accuracy gain between successive sizes of bootstrapped students whose interval has the lowest lower bound."""
     sizes = _of(students, "bootstrap")
     steps = [
         finding

@@ -1,4 +1,4 @@
-"""Compute cost of students: of their own training, of all training they depend on, and per point of PGR."""
+"""Compute cost of students: their training alone, all training that they depend on, and cost per point of PGR."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per label of students."""
+    """Return one row per LABEL of the students."""
     rows = []
     for key, found in runs[runs["stage"] == "student"].groupby(KEYS, sort=False):
         means = {name: float(found[name].mean()) for name in (*USED, "pgr")}

@@ -24,7 +24,7 @@ COLUMNS = [*KEYS, "n", *(f"{name}{bound}" for name in BOUNDED for bound in ("", 
 
 
 def table(debates: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per models, debate form, explainer, judge and other options."""
+    """Return one row per model pair, protocol, explainer, judge and other options."""
     rows = []
     for key, found in debates.groupby(KEYS, sort=False):
         row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)}

@@ -1,4 +1,4 @@
-"""Types of students' errors (the paper's Figure 5), by rules on stored answers."""
+"""Types of student errors (the paper's Figure 5), assigned by rules on stored answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = [*KEYS, "n", "errors", *(f"{name}{bound}" for name in TYPES for bound 
 
 
 def table(errors: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per models, method and options."""
+    """Return one row per model pair, method and options."""
     rows = []
     for key, found in errors.groupby(KEYS, sort=False):
         runs = [run for _, run in found.groupby("run_id", sort=False)]
@@ -35,7 +35,7 @@ def table(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(errors: pd.DataFrame) -> dict[str, float]:
-    """Return the share of each type among one run's errors, and by chance; NaN without evidence or errors."""
+    """Return the share of each type among one run's errors, and by chance (random tokens as evidence); NaN if undefined."""
     found = {name: float((types(errors) == name).mean()) for name in TYPES}
     drawn = errors.assign(on_ceiling_evidence=errors["on_random"], on_own_evidence=errors["on_random"])
     chance = types(drawn).where(errors["on_random"].notna())
@@ -44,7 +44,7 @@ def shares(errors: pd.DataFrame) -> dict[str, float]:
 
 
 def types(errors: pd.DataFrame) -> pd.Series:
-    """Return the type of each error, the first of TYPES whose rule holds.
+    """Return the type of each error: the first of TYPES whose rule holds.
 
     Args:
         errors: one row per wrong answer of a student, with the classes gold, answer, weak_answer and ceiling_answer, and the

@@ -17,7 +17,7 @@ CAPTION = (
 )
 FRAMES = ("facilitations",)
 KEYS = ["task", "weak", "strong", "head", "method", "variant", "setting", "gold", "train_size", "test_size"]
-"""Columns that rows of different seeds and turns share."""
+"""Columns by which rows are grouped, besides `turn`."""
 MODELS = ("weak_accuracy", "strong_accuracy", "accuracy")
 BOUNDS = ("", "_low", "_high")
 COLUMNS = [*KEYS, "turn", "n", *(f"{name}{bound}" for name in (*MODELS, "gain") for bound in BOUNDS), "p", "p_holm"]
@@ -25,7 +25,7 @@ COLUMNS += ["agreement", "weak_agreement"]
 
 
 def table(facilitations: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per models, options and turn."""
+    """Return one row per model pair, options and turn."""
     keys = [*KEYS, "turn"]
     rows = [
         dict(zip(keys, key, strict=True)) | _row(found)
@@ -37,7 +37,7 @@ def table(facilitations: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(found: pd.DataFrame) -> dict[str, Any]:
-    """Return the numbers of one turn over its seeds."""
+    """Return the statistics of one turn over its seeds."""
     values = {name: found[name] for name in MODELS} | {"gain": found["accuracy"] - found["weak_accuracy"]}
     row: dict[str, Any] = {"n": len(found), "p": float("nan")}
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Reads of ground truth, by stage, part and reason."""
+"""Number of ground-truth rows read, by stage, part and reason."""
 
 from __future__ import annotations
 

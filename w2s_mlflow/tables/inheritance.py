@@ -21,7 +21,7 @@ COLUMNS = [*LABEL, "n", *SHARES, "of_errors_corrected", "of_errors_corrected_low
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per label of students with a supervisor."""
+    """Return one row per LABEL of the students that have a supervisor."""
     students = outcomes[outcomes["weak_answer"].notna()]
     rows = []
     for key, found in students.groupby(LABEL, sort=False):
@@ -35,7 +35,7 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(gold_N: Any, weak_N: Any, student_N: Any) -> dict[str, float]:
-    """Return the five shares of one run's test rows, from class indices."""
+    """Return the five SHARES for the test rows of one run, given as class indices."""
     gold_N, weak_N, student_N = (np.asarray(classes) for classes in (gold_N, weak_N, student_N))
     weak_right, right = weak_N == gold_N, student_N == gold_N
     same = weak_N == student_N

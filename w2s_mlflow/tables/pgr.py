@@ -1,4 +1,4 @@
-"""Performance gap recovered, per task, pair of models and method, with the controls as rows of the same table."""
+"""Performance gap recovered (PGR) per task, pair of models and method; controls are rows of the same table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per label with `n` seeds; a rule has no supervisor, ceiling or seed, a student may lack the first two."""
+    """Return one row per LABEL and sizes. Rules lack supervisor, ceiling and seed; students may lack supervisor or ceiling."""
     keys = list(dict.fromkeys(LABEL + PAIR))
     rows = [dict(zip(keys, key, strict=True)) | _row(found) for key, found in outcomes.groupby(keys, sort=False)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -43,18 +43,18 @@ def _row(found: pd.DataFrame) -> dict[str, Any]:
 
 
 def comparable(found: pd.DataFrame) -> bool:
-    """Return whether every run has its supervisor and its ceiling on the same test rows."""
+    """Return whether every run has a supervisor and a ceiling that were scored on its test rows."""
     return not found[["weak_correct", "ceiling_correct"]].isna().any(axis=None)
 
 
 def interval(found: pd.DataFrame) -> stats.PGR:
-    """Return the PGR over the seeds of one label, with its interval and status."""
+    """Return the PGR over the seeds of one row of the table, with its interval and status."""
     weak, student, ceiling = (list(found[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
     return stats.pgr_interval(weak, student, ceiling, found["groups"].iloc[0])
 
 
 def by_seed(found: pd.DataFrame) -> pd.Series:
-    """Return the PGR of each run; NaN if floor and ceiling are equal."""
+    """Return the PGR of each run; NaN if supervisor and ceiling are equally accurate."""
     columns = found[["weak_accuracy", "accuracy", "ceiling_accuracy"]]
     values = [stats.pgr(*row) for row in columns.itertuples(index=False, name=None)]
     return pd.Series(values, index=found.index, dtype=float)

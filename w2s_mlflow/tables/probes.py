@@ -18,7 +18,7 @@ COLUMNS = [*KEYS, "n", "before", "after", "gain", "gain_low", "gain_high", "p", 
 
 
 def table(probes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per concept, models, method and options."""
+    """Return one row per concept, model pair, method and options."""
     rows = []
     for key, found in gains(probes).groupby(KEYS, sort=False):
         gain = stats.seed_interval(found["after"] - found["before"])
@@ -30,7 +30,7 @@ def table(probes: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(probes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per probe run and concept: accuracy before and after at the chosen layers, layer and selectivity after."""
+    """Return one row per probe run and concept: accuracy before and after, layer and selectivity after training."""
     chosen = probes[probes["chosen"].astype(bool)]
     index = ["run_id", *KEYS, "seed"]
     before, after = (chosen[chosen["model"] == model].set_index(index) for model in ("before", "after"))

@@ -17,7 +17,7 @@ COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per cell; empty for a method that was tried on a single pair."""
+    """Return one row per supervisor, student and method; methods with a single pair of models are skipped."""
     cells = pgr.table(outcomes[outcomes["weak_correct"].notna()])
     cells["gain"] = cells["accuracy"] - cells["weak_accuracy"]
     several = cells.groupby(KEYS)["weak"].transform("size") > 1
