@@ -1,6 +1,6 @@
-"""Config dataclasses and their `--key value` form.
+"""Config dataclasses and their command-line form, `--key value`.
 
-A Config is a frozen, keyword-only dataclass with a sentence under each field. The command line, its help, MLproject and the
+A Config is a frozen, keyword-only dataclass with a help text under each field. The command line, its help, MLproject and the
 run's parameters are all derived from it.
 """
 
@@ -67,7 +67,7 @@ class Declared:
 
 
 UNSET = ("", "none", "None")
-"""Spellings of None accepted for every option that can be None, besides the option's own `unset` word."""
+"""Spellings of None that every optional option accepts in addition to its `unset` word."""
 
 
 def option(
@@ -82,11 +82,11 @@ def option(
     former_values: Mapping[str, Any] | None = None,
     **bounds: float,
 ) -> Any:
-    """Return a Config field with its declaration. A field with a fixed set of legal words lists them in its type, a Literal.
+    """Return a Config field with its declaration. If only certain words are legal, the field's type is a Literal of them.
 
     Args:
-        result: False keeps the option out of the fingerprint.
-        loss_options: the field holds the options of the loss; on the command line they are written like any other option.
+        result: whether the option affects the result; if False, it is not part of the fingerprint.
+        loss_options: whether the field holds the loss's options; the command line accepts them like any other option.
         introduced: for an option newer than its Config, the value that reproduces the behaviour before the option existed.
             While the option has this value it adds nothing to a fingerprint, so older results stay valid.
         unset: how None is written: `auto` if a default replaces it, `none` if it switches a feature off.
@@ -111,7 +111,7 @@ def checked_dataclass(cls: type[C]) -> type[C]:
     """Return `cls` as a frozen, keyword-only dataclass that validates its values on construction.
 
     Python and the command line behave alike: `Config(epochs=2.5)` raises the same ConfigError as `--epochs 2.5`, options of the
-    loss may be given directly (`Config(alpha=0.6)`), and former names are accepted. A class whose options are not spelled
+    loss may be keyword arguments (`Config(alpha=0.6)`), and former names are accepted. A class whose options are not spelled
     `--name value` sets `WRITTEN`, a format string with {} for the name.
     """
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
@@ -134,7 +134,7 @@ def parse(cls: type[C], values: Mapping[str, Any]) -> C:
 
 
 def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return checked values by field; names that are not fields but options of a loss go to the field marked `loss_options`."""
+    """Return the checked values by field; options of a loss go into the field declared with `loss_options`."""
     fields, nested = declarations(cls), _nested(cls)
     known: dict[str, Any] = {}
     of_loss: dict[str, Any] = {}
@@ -275,7 +275,7 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def flat(config: Any) -> dict[str, Any]:
-    """Return the result options as MLflow parameters: one flat level, the loss's options under their own names."""
+    """Return the result options as a flat mapping of MLflow parameters, including the loss's options."""
     values = result_options(config)
     for field in dataclasses.fields(config):
         if field.metadata.get("loss_options"):
@@ -308,7 +308,7 @@ def result_options(config: Any) -> dict[str, Any]:
 
 @functools.cache
 def sentences(cls: type) -> dict[str, str]:
-    """Return the sentence under each field of a dataclass and its bases: the option's help on the command line."""
+    """Return the command-line help of each option: the text under its field in the dataclass or a base class."""
     found: dict[str, str] = {}
     for owner in (one for one in reversed(cls.__mro__) if dataclasses.is_dataclass(one)):
         body = ast.parse(inspect.getsource(owner)).body[0]

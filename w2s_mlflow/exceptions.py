@@ -1,4 +1,4 @@
-"""Errors that are shown to the user as one sentence, and helpers that word them consistently."""
+"""Errors whose messages are shown to the user, and functions that word the messages consistently."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ LARGEST = 1e30
 
 
 class ConfigError(ValueError):
-    """Invalid user input: printed as one sentence, exit status 2."""
+    """Invalid user input; the command line prints the message and exits with status 2."""
 
 
 class FailedTrainingError(ConfigError):
-    """Training that fails with these options: it diverged or ran out of memory."""
+    """Training with these options failed: it diverged or ran out of memory."""
 
 
 def must(option: str, rule: str, value: object) -> ConfigError:
@@ -23,7 +23,7 @@ def must(option: str, rule: str, value: object) -> ConfigError:
 
 
 def check_positive(option: str, value: float | None) -> None:
-    """Raise ConfigError unless the number is None, or positive and small enough to compute with in 32 bits."""
+    """Raise ConfigError unless the number is None or in (0, LARGEST), which float32 computations can handle."""
     if value is not None and not 0 < value < LARGEST:
         raise must(option, f"in (0, {LARGEST:g})", value)
 

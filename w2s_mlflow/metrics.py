@@ -1,4 +1,4 @@
-"""Metrics of predictions: pure numpy, (probabilities_NC, gold_N) -> float, named as in scikit-learn.
+"""Metrics of predictions: pure numpy, (probabilities_NC, gold_N) -> float, named in scikit-learn's style.
 
 Higher is better for `*_score`, lower for `*_loss` and `*_error`. Undefined values are NaN.
 """
@@ -14,20 +14,20 @@ from scipy import optimize
 from scipy.stats import rankdata
 
 COLDEST, HOTTEST = 0.05, 20.0
-"""Search range of the temperature: without it, the optimum would be 0 if every prediction is right."""
+"""Search range of the temperature; without bounds, the optimum would be 0 if every prediction is correct."""
 
 BINS = 10
 
 
 def accuracy_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return the share of rows whose most probable class is the gold one; a tie goes to the lower class."""
+    """Return the share of rows whose most probable class is the gold one; ties go to the lower class index."""
     if not np.isfinite(probabilities_NC).all():  # a diverged model has no most probable class
         return float("nan")
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.asarray(gold_N)))
 
 
 def agreement_score(probabilities_NC: ArrayLike, others_NC: ArrayLike) -> float:
-    """Return the share of rows on which two tables, in the same row order, have the same most probable class."""
+    """Return the share of rows for which two tables, in the same row order, have the same most probable class."""
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.argmax(others_NC, axis=1)))
 
 
@@ -67,7 +67,7 @@ REPORTED: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "brier": brier_score_loss,
     "ece": expected_calibration_error,
 }
-"""Metrics that each run reports for a split with gold, by their name in MLflow."""
+"""Metrics reported for every split with gold labels, by their name in MLflow."""
 
 
 def report(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> dict[str, float]:
@@ -77,7 +77,7 @@ def report(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> dict[str, float]:
 
 
 def temperature(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return the T at which softmax(log p / T) has the lowest cross-entropy with the gold; T > 1 means p is overconfident."""
+    """Return the T that minimises the cross-entropy of softmax(log p / T) with the gold labels; T > 1: p is overconfident."""
     log_p_NC = np.log(np.maximum(np.asarray(probabilities_NC, dtype=np.float64), np.finfo(np.float32).tiny))
     gold_N = np.asarray(gold_N)
 

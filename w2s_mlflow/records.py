@@ -1,6 +1,7 @@
-"""Records that stages exchange: examples, soft labels, predictions, debates, and gold, which only evaluators read.
+"""Records that stages exchange: examples, soft labels, predictions, debates, and gold labels, which only evaluators read.
 
-Tables are joined by id, never by row order; a join that loses or doubles a row is an error. Shape legend: N rows, C classes.
+Tables are joined by id, never by row order; a join that would lose or duplicate a row is an error.
+Shape legend: N rows, C classes.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question without its answer: all that student code may see.
+    """One question without its gold label, which student code must not see.
 
-    `segments` is the text, kept in parts so that encoders can read pairs; `candidates` are the answers to choose from (head
+    `segments` is the text, in parts so that models can encode a pair; `candidates` are the answers to choose from (head
     `choose`: one word each; head `compare`: response A and response B). Rows of one `group` (same premise, passage,
     position, ...) are always on the same side of a split.
     """
@@ -47,7 +48,7 @@ class Row:
     example: Example
     label: int
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Further facts from the source, such as a puzzle's rating. They are shown to no model and enter no digest."""
+    """Metadata from the source, such as a puzzle's rating; never shown to a model or included in a digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Rows:
     train: tuple[Row, ...]
     heldout: tuple[Row, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Number of excluded rows of the source by reason (an illegal move, a text with two labels, ...)."""
+    """Number of skipped source rows by reason (an illegal move, a text with two labels, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Explanation:
 
     Attributes:
         text: the evidence or the rationale in words.
-        pieces: extractive explanation: indices of the question's spans, in the order drawn; generative one: empty.
+        pieces: indices of the quoted spans of the question, in sampling order; empty for a generative explanation.
     """
 
     text: str
@@ -112,8 +113,8 @@ class Verdict:
 
     Attributes:
         log_odds: log-odds that the side shown first wins; None if the judge gave no verdict.
-        order: the order of the sides, as `Debate.order` returns it.
-        cost: number of tokens paid for; 0 for a judge that is free.
+        order: the order of the sides, as returned by `Debate.order`.
+        cost: number of tokens billed; 0 for a free judge.
     """
 
     log_odds: float | None
@@ -123,7 +124,7 @@ class Verdict:
 
 
 class JoinError(ValueError):
-    """Two tables that should hold the same ids hold different ones."""
+    """Tables cannot be joined by id: an id is duplicated, missing or unexpected."""
 
 
 class NoLabelError(ValueError):
@@ -131,7 +132,7 @@ class NoLabelError(ValueError):
 
 
 def positions(ids: Sequence[str], wanted: Sequence[str]) -> Ints:
-    """Return the row number in `ids` of each id in `wanted`, in that order.
+    """Return the index in `ids` of each id in `wanted`, in the order of `wanted`.
 
     Raises:
         JoinError: an id occurs twice in `ids`, or one of `wanted` is missing.
@@ -148,7 +149,7 @@ def positions(ids: Sequence[str], wanted: Sequence[str]) -> Ints:
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Class probabilities by id, such as a supervisor's weak labels of `transfer`. `probabilities_NC` is float32."""
+    """Class probabilities by id, such as a supervisor's weak labels for `transfer`. `probabilities_NC` is float32."""
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
@@ -170,7 +171,7 @@ class SoftLabels:
         )
 
     def at_temperature(self, temperature: float) -> SoftLabels:
-        """Return softmax(log p / temperature) of the same rows: softer above 1, sharper below; a probability of 0 stays 0."""
+        """Return the labels as softmax(log p / temperature): softer above 1, sharper below; a probability of 0 stays 0."""
         with np.errstate(divide="ignore"):
             scaled_NC = np.log(self.probabilities_NC, dtype=np.float64) / temperature
         scaled_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
@@ -192,7 +193,7 @@ class SoftLabels:
 
 @dataclass(frozen=True)
 class Predictions(SoftLabels):
-    """A model's probabilities on one split, with the gold if the evaluator has read it. `gold_N` is int64."""
+    """A model's probabilities on one split, with gold labels once the evaluator has added them. `gold_N` is int64."""
 
     gold_N: Ints | None = None
 
@@ -215,12 +216,12 @@ class Predictions(SoftLabels):
         return np.asarray(self.probabilities_NC.argmax(axis=1) == self.gold_N, dtype=np.float64)
 
     def with_gold(self, gold_N: Ints) -> Predictions:
-        """Return the same table with the evaluator's gold, given in the same row order."""
+        """Return the predictions with gold labels, which must be in the same row order."""
         return replace(self, gold_N=gold_N)
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Return the predictions in a file of `SoftLabels.write`, without gold."""
+    """Read predictions, without gold labels, from a file written by `SoftLabels.write`."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path).combine_chunks()
@@ -232,7 +233,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def write_gold(path: Path, ids: Sequence[str], gold_N: Ints) -> None:
-    """Write the gold of one split as parquet: id, gold."""
+    """Write the gold labels of one split as parquet: id, gold."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -241,7 +242,7 @@ def write_gold(path: Path, ids: Sequence[str], gold_N: Ints) -> None:
 
 
 def read_gold(path: Path, ids: Sequence[str]) -> Ints:
-    """Return the gold of `ids`, in their order, (N,) int64, from a file of `write_gold`. Raises JoinError for a missing id."""
+    """Read the gold of `ids`, in their order, (N,) int64, from a file of `write_gold`. Raises JoinError for a missing id."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
@@ -250,9 +251,9 @@ def read_gold(path: Path, ids: Sequence[str]) -> Ints:
 
 
 class Gold:
-    """Ground truth by id, held by the evaluator; each read is counted by split and reason.
+    """Gold labels by id; only evaluators hold them, and each read is counted by split and reason.
 
-    Reasons: `supervision` (a supervisor's own training), `ceiling`, `report`, `probe`, `control`, `oracle`, `debate`, `errors`.
+    Reasons: `supervision` (training a supervisor), `ceiling`, `report`, `probe`, `control`, `oracle`, `debate`, `errors`.
     """
 
     def __init__(self, labels: Mapping[str, int]) -> None:
@@ -272,7 +273,7 @@ class Gold:
         return labels_N
 
     def known(self, examples: Iterable[Example]) -> bool:
-        """Return whether any of `examples` has a label; this is not counted as a read."""
+        """Return whether any of `examples` has a label, without counting a read."""
         return any(self._labels[example.id] != NO_LABEL for example in examples)
 
     def ledger(self) -> dict[str, int]:

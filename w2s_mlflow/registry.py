@@ -12,7 +12,7 @@ from w2s_mlflow.exceptions import unknown
 
 @functools.cache
 def plugins(package: str) -> tuple[str, ...]:
-    """Return the names of the plug-in files in `w2s_mlflow/<package>`; files with a leading underscore are private."""
+    """Return the names of the plug-ins in `w2s_mlflow/<package>`; files with a leading underscore are not plug-ins."""
     folder = importlib.import_module(f"w2s_mlflow.{package}")
     return tuple(sorted(name for _, name, _ in pkgutil.iter_modules(folder.__path__) if not name.startswith("_")))
 

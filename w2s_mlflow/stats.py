@@ -1,6 +1,6 @@
-"""PGR and its interval, paired tests, Holm's correction: pure numpy and scipy.
+"""Performance gap recovered (PGR) with its interval, paired tests and Holm's correction, in numpy and scipy.
 
-Shape legend: S seeds, G test groups. Intervals are at 95% unless `level` says otherwise.
+Shape legend: S seeds, G test groups, N test rows. Intervals have a confidence level of 95% unless `level` is given.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy import optimize, stats
 
 LEVEL = 0.95
 ROUNDING = 1e-12
-"""Differences of accuracies below this are floating-point noise."""
+"""Threshold below which a difference of accuracies is floating-point noise."""
 OK, UNDETERMINED = "ok", "undetermined"
 
 Floats = NDArray[np.float64]
@@ -27,7 +27,7 @@ def pgr(weak: float, student: float, ceiling: float) -> float:
 
 
 def near_chance(accuracy: float, majority: float, rows: int) -> bool:
-    """Return whether an accuracy on `rows` rows is at most two standard errors above that of the majority class.
+    """Return whether an accuracy on `rows` rows is at most two standard errors above the majority-class accuracy.
 
     Args:
         majority: the share of the most frequent class, in [0, 1].
@@ -38,7 +38,7 @@ def near_chance(accuracy: float, majority: float, rows: int) -> bool:
 class PGR(NamedTuple):
     """PGR with its interval. `status` is `undetermined` unless the interval of the gap P_s - P_w lies above zero.
 
-    If the ceiling were below the floor, a worse student would have a higher PGR.
+    Otherwise the ceiling may be below the floor, in which case a worse student would have a higher PGR.
     """
 
     point: float
@@ -72,14 +72,14 @@ def pgr_interval(
     """Return PGR over seeds with Fieller's interval: all theta for which mean(ws - w) - theta mean(s - w) could be zero.
 
     The variance is two-way clustered (seeds + test groups - cells) with Satterthwaite's degrees of freedom. With a single
-    seed it covers the test groups alone and does not generalise to other seeds.
+    seed it reflects the variation between test groups only, not between seeds.
 
     Args:
         weak, student, ceiling: per seed, the correctness (0 or 1) of each test row, all in the same order.
         groups: the group of each test row.
 
     Returns:
-        The point estimate is computed from the means; bounds are infinite if the gap could be zero or less.
+        The point estimate, computed from the means, and its bounds; they are infinite if the gap could be zero or less.
     """
     weak_SN, student_SN, ceiling_SN = (np.asarray(rows, dtype=np.float64) for rows in (weak, student, ceiling))
     gain_SG, sizes_G = _by_group(student_SN - weak_SN, groups)
@@ -136,7 +136,7 @@ def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return the median and the narrowest pair of order statistics that covers it at `level`, whatever the distribution.
+    """Return the median with its distribution-free interval: the narrowest symmetric pair of order statistics at `level`.
 
     At 95% no such pair exists below 6 values, and the bounds are NaN (Conover 1999, section 3.2).
     """
@@ -162,8 +162,8 @@ class PairedTest(NamedTuple):
 def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) -> PairedTest:
     """Run scipy.stats.ttest_rel of `method` against `baseline`, one value per unit (a seed or a task), matched by position.
 
-    If all differences are equal, every field but n and the mean is NaN. This is common for accuracies over few seeds, and
-    does not mean that other seeds would not vary.
+    If all differences are equal, every field but n and the mean is NaN. This is common for accuracies over few seeds;
+    other seeds may still vary.
 
     Raises:
         ValueError: fewer than two pairs, or unequal lengths.
@@ -189,7 +189,7 @@ def wilcoxon_p(baseline: ArrayLike, method: ArrayLike) -> float:
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Return Holm's step-down adjusted p-values, in the order given; NaN stays NaN and is not counted."""
+    """Return Holm's step-down adjusted p-values, in the order given; NaN stays NaN and does not count as a test."""
     p = np.asarray(p_values, dtype=np.float64)
     tested = np.flatnonzero(np.isfinite(p))
     order = tested[np.argsort(p[tested], kind="stable")]

@@ -1,8 +1,8 @@
 """Random streams: each use of randomness has its own stream, identified by a name declared here.
 
-A stream is numpy's `SeedSequence` over the name, a run's seed and, if a use draws more than once, further integers such as
-the rank, the step or the side. Two uses that share a stream are not independent: random wrong labels once shared the stream
-of the batch order, and all wrong rows came in the same batches.
+A stream is a numpy `SeedSequence` of the name, a run's seed and, where needed, further integers such as the rank, the step or
+the side. Two uses that share a stream are not independent: random label errors once shared the stream of the batch order, so
+all wrong rows fell into the same batches.
 
 A test checks that each name is used in one place only, and that no generator in the package is seeded in any other way.
 Changing a name or the encoding changes every result that depends on it.
@@ -31,12 +31,12 @@ class Stream:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 WEIGHTS = Stream("training/weights")
-"""New weights: of a head, of low-rank adapters, or of a model that is not pretrained."""
+"""Initial weights of a head, of low-rank adapters, or of a model that is not pretrained."""
 BATCH_ORDER = Stream("training/batch-order")
 DROPOUT = Stream("training/dropout")
 """Further integers: rank, step."""
 UNREAD_WEIGHTS = Stream("models/unread-weights")
-"""Weights that are missing from a checkpoint and never used."""
+"""Initial weights of parameters that are missing from a checkpoint and never used."""
 MASKED_TOKENS = Stream("generative/masked-tokens")
 MASKED_VALIDATION_TOKENS = Stream("generative/masked-validation-tokens")
 
@@ -70,7 +70,7 @@ TRIALS = Stream("sweep/trials")
 
 
 def generator(seed: int, stream: Stream, *more: int) -> np.random.Generator:
-    """Return a numpy generator at the start of the stream."""
+    """Return a new numpy generator for the stream; `more` are its further integers."""
     return np.random.default_rng(_sequence(seed, stream, more))
 
 
@@ -80,7 +80,7 @@ def integer(seed: int, stream: Stream, *more: int) -> int:
 
 
 def torch_generator(seed: int, stream: Stream, *more: int) -> torch.Generator:
-    """Return a torch generator, on the CPU, at the start of the stream."""
+    """Return a new torch generator, on the CPU, for the stream."""
     import torch
 
     return torch.Generator().manual_seed(integer(seed, stream, *more))

@@ -1,1 +1,1 @@
-"""Rows: loading, splits, gold labels and the ledger of their reads, label files, spans of text."""
+"""Data: loading of rows, splits, gold labels with a ledger of their reads, label files, spans of text."""

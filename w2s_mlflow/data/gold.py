@@ -1,7 +1,7 @@
 """Gold labels and the ledger of their reads.
 
-Training on weak labels receives a `Split`, which holds no gold. `Gold` counts every read under its reason. Fits on gold are
-in pipeline/ground_truth.py; scoring of stored predictions against gold is in pipeline/scoring.py.
+Training on weak labels receives a `Split`, which holds no gold labels. `Gold` counts every read by reason. Training on gold
+labels is in pipeline/ground_truth.py; scoring of stored predictions against them is in pipeline/scoring.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from w2s_mlflow.records import Example, Gold, Ints, NoLabelError
 
 @dataclass(frozen=True)
 class Concept:
-    """The ground truth of a task for a probe: rows to fit on, to choose a layer on, and to score on, in this order.
+    """A task's rows and gold labels for a probe: those to fit it, to choose a layer and to score it, in this order.
 
     The first two come from `supervision` and its validation slice, the last from `test`. `reads` is the ledger of gold reads.
     """
@@ -37,15 +37,15 @@ class Concept:
     reads: dict[str, float]
 
     def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
-        """Split an array with one entry per item of `examples` into the entries of the three sets of rows."""
+        """Split an array with one entry per example into its parts for fitting, choosing a layer and scoring."""
         return np.split(rows, np.cumsum([len(self.fit_N), len(self.choose_N)]))
 
 
 def concept(config: SplitOptions, task: str, rows: int) -> Concept:
-    """Return the concept of a task, cut with the student's seed; at most `rows` rows to fit on, and to score on.
+    """Return a task's concept, split with the student's seed, with at most `rows` rows each for fitting and scoring.
 
     Raises:
-        ConfigError: the task is not found or too small to be cut.
+        ConfigError: the task is not found or too small to be split.
     """
     sizes = (config.train_size, config.test_size) if task == config.task else (None, None)
     own = _Cut(task, config.seed, *sizes, balance=False, data_dir=config.data_dir)
@@ -78,12 +78,12 @@ def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Int
 
 
 def reads(gold: Gold) -> dict[str, float]:
-    """Return the ledger as metrics: `gold/<split>/<reason>`, rows read."""
+    """Return the ledger as metrics `gold/<split>/<reason>`, the numbers of rows read."""
     return {f"gold/{name}": count for name, count in gold.ledger().items()}
 
 
 def gold_of(config: SplitOptions) -> Gold:
-    """Return the task's ground truth, with a new ledger."""
+    """Return the task's gold labels, with a new ledger."""
     return Gold(_labels(config.task, config.data_dir))
 
 

@@ -13,14 +13,15 @@ from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import Example, Floats, SoftLabels
 
 TOLERANCE = 1e-3
-"""Maximum deviation from 1 of the sum of a row's probabilities."""
+"""Tolerance for the sum of a row's probabilities to deviate from 1."""
 
 
 def read(path: str, classes: int) -> SoftLabels:
-    """Read the labels from a file, sorted by id.
+    """Read labels from a file and sort them by id.
 
     Raises:
-        ConfigError: the file is not such a table, or a row does not hold `classes` probabilities that sum to 1.
+        ConfigError: the file is not a parquet table with these columns, an id occurs twice, or a row does not hold `classes`
+            probabilities that sum to 1.
     """
     columns = _columns(Path(path).expanduser())
     ids = [str(id_) for id_ in columns["id"]]
@@ -66,7 +67,7 @@ def check(labels: SoftLabels, examples: Sequence[Example], path: str) -> None:
 
 
 def digest(labels: SoftLabels) -> str:
-    """Return the identity of the labels: sha256 over ids and probabilities, cut at 32 digits."""
+    """Return the first 32 digits of the sha256 over the ids and probabilities."""
     found = hashlib.sha256("\n".join(labels.ids).encode())
     found.update(np.ascontiguousarray(labels.probabilities_NC).tobytes())
     return found.hexdigest()[:32]

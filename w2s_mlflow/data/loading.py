@@ -38,7 +38,7 @@ SplitOptionsT = TypeVar("SplitOptionsT", bound=SplitOptions)
 
 
 def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Split]:
-    """Return a stage's options with the sizes filled in, and its split.
+    """Return a stage's options with default sizes filled in, and the task's split.
 
     Raises:
         ConfigError: the task is not found, or has fewer rows than requested.
@@ -53,7 +53,7 @@ def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Spli
 
 
 def questions(config: SplitOptions, size: int | None) -> splits.Questions:
-    """Return rows of the training part that are in neither half of the split, without labels.
+    """Return unlabelled rows of the training part that are in neither half of the split.
 
     Args:
         config: split options, with the sizes filled in.
@@ -93,7 +93,7 @@ def _split(task: str, data_dir: str | None, balance: bool, seed: int, train_size
 
 
 def mirror(data_dir: str | None) -> str | None:
-    """Return the local mirror of public data sets, or None if none is set. Raises ConfigError if it is not a directory."""
+    """Return the path of the public data sets' local mirror, or None if unset. Raises ConfigError if it is not a directory."""
     chosen = data_dir or os.environ.get("W2S_DATA_DIR")
     if chosen and not Path(chosen).expanduser().is_dir():
         raise must("data_dir" if data_dir else "W2S_DATA_DIR", "a directory", chosen)

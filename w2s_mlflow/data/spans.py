@@ -1,12 +1,12 @@
-"""Spans of a question's text, the units of evidence: where they are, and the question reduced to some of them.
+"""Spans of a question's text, the units of evidence: locating them, and reducing a question to some of them.
 
 In a short text each word is a span, in a longer one a run of at most SPAN words of one sentence. A run without letters or
-digits (a chess prompt's closing mark, a lone dash) is not a span and always stays. So does a one-word candidate answer,
-since the claims are about it.
+digits (a chess prompt's closing mark, a lone dash) is not a span and is always kept, as is a one-word candidate
+answer, since the claims are about that answer.
 
-In a chess position each word is a chess piece on its square, so evidence is a subset of the pieces. The remainder is a
-different, emptier position: a judge that sees only the evidence does not know which other pieces can recapture. A debater
-can therefore hide a defender, and its opponent can reveal it.
+In a chess position each word is a chess piece on its square, so evidence is a subset of the pieces. The subset is a different,
+emptier position: a judge that sees only the evidence does not know which other pieces can recapture. A debater can therefore
+hide a defender, and its opponent can reveal it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import NamedTuple
 from w2s_mlflow.records import Example
 
 SHORT = 40
-"""Texts of at most this many words are divided into single-word spans."""
+"""Length in words up to which a text is divided into single-word spans."""
 SPAN = 8
-"""Maximum number of words in a span of a longer text."""
+"""Length limit in words of a span of a longer text."""
 GAP = " … "
 """Separator between spans that are not adjacent in the text."""
 NOTHING = "…"
-"""Stands for a text of which nothing is left, since a model cannot read an empty text."""
+"""Replacement for a text with no remaining words, since a model cannot read an empty text."""
 _ENDS = re.compile(r"[.!?;:][\"')\]]*$")
 
 
 class Piece(NamedTuple):
-    """Position of a span: index of the example's text (segments, then candidates), start and end character."""
+    """Position of a span: index of its text (segments, then candidates), start and end character."""
 
     text: int
     start: int
     end: int
 
 
-@functools.lru_cache(maxsize=1024)  # a debate requests the same question repeatedly
+@functools.lru_cache(maxsize=1024)  # a debate requests the spans of a question repeatedly
 def spans_of(example: Example) -> tuple[Piece, ...]:
     """Return the spans of a question, in the order of its texts."""
     found = [Piece(number, *span) for number, text in enumerate(example.segments) for span in _spans(text)]
@@ -49,9 +49,9 @@ def spans_of(example: Example) -> tuple[Piece, ...]:
 
 
 def shown(example: Example, chosen: Collection[int]) -> Example:
-    """Return the question with only the chosen spans (indices into `cut`) and the text outside spans.
+    """Return the question with only the chosen spans (indices into `spans_of`) and the text outside spans.
 
-    The gaps close up. A text with nothing left becomes NOTHING.
+    Removed spans leave no gap. A text with no remaining words becomes NOTHING.
     """
     every = spans_of(example)
     hidden = [piece for number, piece in enumerate(every) if number not in chosen]
@@ -64,7 +64,7 @@ def shown(example: Example, chosen: Collection[int]) -> Example:
 
 
 def quoted(example: Example, chosen: Collection[int]) -> str:
-    """Return the chosen spans for human readers: in text order, with a gap mark where text is left out, one line per text."""
+    """Return the chosen spans as readable text, in order, with GAP between spans that are not adjacent, one line per text."""
     every, texts = spans_of(example), example.segments + example.candidates
     lines: dict[int, list[str]] = {}
     last = -1
@@ -79,7 +79,7 @@ def quoted(example: Example, chosen: Collection[int]) -> str:
 
 
 def words(text: str) -> int:
-    """Return the length of a piece of evidence in words, gap marks not counted."""
+    """Return the number of words in an evidence text, not counting gap marks."""
     return sum(word != NOTHING for word in text.split())
 
 

@@ -1,4 +1,4 @@
-"""Grouped splits: each seed cuts D into `supervision` and `transfer`; `selection` and `test` are the same for all seeds.
+"""Grouped splits: each seed splits D into `supervision` and `transfer`; `selection` and `test` are the same for all seeds.
 
 All splits depend on hashes of ids and groups, never on row order or file format. Rows of one group stay together, and
 training rows whose group also occurs in the held-out part are excluded.
@@ -18,7 +18,7 @@ from w2s_mlflow.records import NO_LABEL, Example, JoinError, Row, Rows, canonica
 VALIDATION = 0.1
 """Fraction of each half that is set aside as its validation slice."""
 SELECTION = 0.25
-"""Fraction of the held-out rows that searches may use; the rest is `test`."""
+"""Fraction of the held-out rows in `selection`, which searches may use; the rest is `test`."""
 
 Examples = tuple[Example, ...]
 Groups = list[list[Row]]
@@ -26,7 +26,7 @@ Groups = list[list[Row]]
 
 @dataclass(frozen=True)
 class Split:
-    """One seed's split of a task, without labels: visible to every stage."""
+    """A task's split for one seed, without labels, so that every stage may see it."""
 
     supervision: Examples
     supervision_validation: Examples
@@ -63,7 +63,7 @@ class Pool:
     classes: int
 
     def train_rows(self) -> int:
-        """Return the number of rows that a seed can draw from."""
+        """Return the number of rows available for training."""
         return _size(self.train)
 
     def test_rows(self) -> int:
@@ -72,13 +72,14 @@ class Pool:
 
 
 def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Pool:
-    """Group a task's rows and cut off `selection` and `test`; training rows whose group is held out are excluded.
+    """Group a task's rows and split off `selection` and `test`; training rows whose group is held out are excluded.
 
     Args:
         balance: give `selection` and `test` equally many rows of each class.
 
     Raises:
-        ConfigError: too few groups to fill every part of a split, or every label of a two-class task is the same.
+        ConfigError: too few groups to fill every part of a split, or the training or test rows of a two-class task have only
+            one class.
         JoinError: an id occurs twice.
     """
     _check_ids(rows)
@@ -138,7 +139,7 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
 
 
 def unused_questions(pool: Pool, *, seed: int, train_size: int, size: int) -> Questions:
-    """Return at most `size` training rows that `cut` puts in neither half, the last tenth of them for validation.
+    """Return at most `size` training rows that `split_task` puts in neither half, the last tenth of them for validation.
 
     Raises:
         ConfigError: fewer than two groups of rows are left.
@@ -164,7 +165,7 @@ def _halves(pool: Pool, seed: int, train_size: int) -> tuple[Groups, Groups, Gro
 def balanced(groups: Groups) -> Groups:
     """Return the groups with equally many rows of each class; larger classes lose rows in the fullest groups first.
 
-    The choice depends on a row's place in its group (by id) and on the order of groups, so on hashes alone.
+    The choice depends only on each row's position in its group, sorted by id, and on the hash order of groups.
     """
     by_class: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for number, group in enumerate(groups):
@@ -195,7 +196,7 @@ def digest(rows: Iterable[Row]) -> str:
 
 
 def row_digest(row: Row) -> str:
-    """Return the sha256 over the content of one row, cut at 16 digits."""
+    """Return the first 16 digits of the sha256 over the content of one row."""
     return hashlib.sha256(_line(row).encode()).hexdigest()[:16]
 
 
@@ -205,7 +206,7 @@ def _line(row: Row) -> str:
 
 
 def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> Groups:
-    """Return the rows by group, groups ordered by their hash under `key`, rows of a group by id."""
+    """Return the rows in groups; groups are ordered by their hash under `key`, the rows of a group by id."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.example.id):
         groups[row.example.group].append(row)
@@ -232,7 +233,7 @@ def _take_rows(groups: Groups, size: int) -> tuple[Groups, Groups]:
 
 
 def _take_fraction(groups: Groups, share: float, option: str, size: int) -> tuple[Groups, Groups]:
-    """Return groups with at most `share` of the rows, and the rest, at least one group each.
+    """Split the groups into two parts, the first with about `share` of the rows; each has at least one group.
 
     Raises ConfigError for fewer than two groups.
     """
@@ -250,7 +251,7 @@ def _check_ids(rows: Rows) -> None:
 
 
 def _only_label(groups: Groups) -> int | None:
-    """Return the label of all labelled rows if it is the same, else None."""
+    """Return the label that all labelled rows share, or None if they differ."""
     labels = {row.label for group in groups for row in group} - {NO_LABEL}
     return labels.pop() if len(labels) == 1 else None
 

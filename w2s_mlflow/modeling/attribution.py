@@ -1,7 +1,7 @@
 """Attribution: the tokens that a head's answer rests on, by gradient times input, and inputs reduced to those tokens.
 
-A part of a text is called sufficient by ERASER if the answer stays when only that part is kept (DeYoung et al. 2020, section
-4.2). Shape legend: N examples, R token rows, T tokens of all rows concatenated (`Encoded.flat`).
+ERASER calls a part of a text sufficient if that part alone leads to the same answer (DeYoung et al. 2020, section 4.2).
+Shape legend: N examples, R token rows, T tokens of all rows concatenated (`Encoded.flat`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _margin(logits_NC: Tensor, answers_N: Tensor) -> Tensor:
 
 @contextmanager
 def _frozen(head: Head) -> Iterator[None]:
-    """Turn off the gradients of all weights inside the block, so that no weight gradients are stored."""
+    """Context manager that freezes all weights, so that no weight gradients are computed."""
     learned = [weight for weight in head.parameters() if weight.requires_grad]
     try:
         for weight in learned:
@@ -67,7 +67,7 @@ def _frozen(head: Head) -> Iterator[None]:
 
 @contextmanager
 def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Make the token embeddings a leaf of the graph while entered; the yielded list receives them."""
+    """Context manager that makes the token embeddings a leaf of the autograd graph, and appends them to the yielded list."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, given: object, made: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
 def top(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
     """Return a mask of the highest-scoring `share` of each row's tokens, rounded up, (T,); ties go to the first token.
 
-    The tokenizer's special tokens are not counted and always kept.
+    The tokenizer's special tokens do not count towards the share and are always kept.
     """
     tokenizer = head.tokenizer
     marks_T = np.isin(data.flat, [id_ for id_ in tokenizer.all_special_ids if id_ != tokenizer.unk_token_id])
@@ -98,7 +98,7 @@ def top(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
 
 
 def alone(data: Encoded, kept_T: Mask) -> Encoded:
-    """Return `data` with only the kept tokens; the gaps close up."""
+    """Return `data` with only the kept tokens, moved together."""
     lengths_R = np.bincount(_rows(data)[kept_T], minlength=len(data.lengths_R))
     types = None if data.types is None else data.types[kept_T]
     return replace(data, flat=data.flat[kept_T], offsets_R=np.cumsum(lengths_R) - lengths_R, lengths_R=lengths_R, types=types)

@@ -1,7 +1,7 @@
-"""Heads that turn a model's outputs into answers: `choose`, `classify`, `compare` (language_modeling.py holds the others).
+"""Heads that turn a model's outputs into answers: `choose`, `classify`, `compare` (others: language_modeling.py).
 
 A head wraps a Hugging Face model: `encode` builds the text of each example and tokenises it once; `forward` turns a batch
-into logits_NC, in float32. Token positions come from the attention mask alone, never from token values. Shape legend: N
+into logits_NC, in float32. Padding is identified by the attention mask, never by token values. Shape legend: N
 examples, R token rows (2N for `compare`, else N), L tokens, D hidden units, C classes, V vocabulary entries.
 """
 
@@ -28,7 +28,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class Head(nn.Module):
-    """A model with a way to answer: call `encode` once, then `forward` per batch."""
+    """Base class of heads: call `encode` once for all examples, then `forward` for each batch."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return the targets that come from the text itself, for training without other labels (language_modeling.py)."""
+        """Return the target tokens of language modelling, taken from the text itself (language_modeling.py)."""
         raise NotImplementedError
 
     def hidden_RLD(self, batch: Batch) -> Tensor:
@@ -77,7 +77,7 @@ class Head(nn.Module):
 
 
 class Choose(Head):
-    """The language-model head's scores of the candidate words after the text; a departure from the paper."""
+    """Head that scores candidate words as the next token after the text; a departure from the paper."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer, max_length)
@@ -85,7 +85,7 @@ class Choose(Head):
             raise ConfigError(f"--head choose needs a model that reads left to right, got {type(model).__name__}")
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise each example as one text without closing special tokens; a long text loses its beginning."""
+        """Tokenise each example as one text without final special tokens; a long text is truncated at its beginning."""
         data = self.reader.read([(SEPARATOR.join(example.segments),) for example in examples], keep_end=True, closed=False)
         words = sorted({word for example in examples for word in example.candidates})
         token_of = {word: self._candidate(word) for word in words}
@@ -104,7 +104,7 @@ class Choose(Head):
 
 
 class Classify(Head):
-    """A linear head on the mask-aware pooled backbone, as in the paper."""
+    """A linear layer on the backbone's pooled hidden states, as in the paper."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Classify(Head):
         self.linear = nn.Linear(model.config.hidden_size, classes)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise the first text and the rest, as a pair if the tokenizer has pairs; the longer one loses its end first."""
+        """Tokenise the first text and the rest, as a pair if the tokenizer has pairs; the longer one is truncated first."""
         return whole(self.reader, examples)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -128,7 +128,7 @@ class Classify(Head):
 
     def pooled_RD(self, batch: Batch) -> Tensor:
         """Return one vector per row, by `pooling`; with causal attention only the last token has seen the whole text."""
-        if "pooled" in batch:  # precomputed by a frozen backbone
+        if "pooled" in batch:  # precomputed, as the backbone is frozen
             return batch["pooled"]
         return pooled(self.hidden_RLD(batch), batch["attention_mask"], self.pooling)
 
@@ -146,9 +146,9 @@ class Compare(Classify):
         super().__init__(model, tokenizer, 1, pooling, max_length)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise two rows per example, the prompt with each response; a long row loses its beginning, so the prompt first.
+        """Tokenise two rows per example, the prompt with each response; long rows are truncated at the beginning.
 
-        The end of a response is kept: answers to one prompt often begin alike, and the reward is read at their end.
+        This keeps the end of a response: responses to one prompt often begin alike, and the reward is read at the end.
         """
         return responses(self.reader, examples)
 
@@ -158,7 +158,7 @@ class Compare(Classify):
 
 
 def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
-    """Return one vector per row: its first token's, its last real token's, or the mean, by the mask (rows are right-padded)."""
+    """Return one vector per row: of the first token, of the last real token, or the mean (rows are right-padded)."""
     if pooling == "first":
         return hidden_RLD[:, 0]
     if pooling == "last":

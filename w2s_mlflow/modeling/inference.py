@@ -1,4 +1,4 @@
-"""Inference with a head: batches sorted by length, padded to their own longest row, results in the original order."""
+"""Inference with a head: batches are sorted by length and padded to their longest row; results are in the original order."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from w2s_mlflow.records import Floats
 
 
 def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Floats:
-    """Return softmax(logits) of every example in `data`, (N, C) float32, in their order; the loss is not used.
+    """Return softmax(logits) of every example in `data`, in order, (N, C) float32; no loss is involved.
 
     Args:
-        micro_batch: limit the tokens per pass to those of this many of the longest examples; None: token_batches.BUDGET alone.
+        micro_batch: further limit on a forward pass, in examples as long as the longest; None: token_batches.BUDGET alone.
         dtype: precision of the forward pass, float32 or bfloat16.
 
     Raises:
@@ -33,7 +33,7 @@ def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dty
 
 
 def pooled(head: Classify, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Encoded:
-    """Return `data` with the backbone's pooled vector of each row: all that a linear head on a frozen backbone needs."""
+    """Return `data` with the backbone's pooled vector of each row, so that a linear layer can train without the backbone."""
     k = data.rows_per_example
     found_NKD = _each(head, lambda batch: torch.unflatten(head.pooled_RD(batch).float(), 0, (-1, k)), data, micro_batch, dtype)
     return replace(data, pooled_RD=found_NKD.reshape(-1, found_NKD.shape[-1]))
@@ -51,7 +51,7 @@ def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = No
 
 
 def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, micro_batch: int | None, dtype: str) -> Floats:
-    """Return `answer` of every example, with dropout off; with several processes each rank computes its share."""
+    """Apply `answer` to every example, with dropout off; in a distributed launch each rank computes its share."""
     device, group = next(head.parameters()).device, process_group.joined()
     batches = token_batches.by_length(data.lengths_N(), micro_batch, rows=data.rows_per_example, processes=group.size)
     training = head.training
@@ -59,7 +59,7 @@ def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, micro_ba
     parts = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for rows in batches:
-            some = group if len(rows) >= group.size else process_group.ALONE  # a rank without rows lacks the shape
+            some = group if len(rows) >= group.size else process_group.ALONE  # a rank without rows cannot know the shape
             batch = data.batch(some.share(rows))
             found = answer({name: tensor.to(device) for name, tensor in batch.items()})
             parts.append(some.gather(found, len(rows)).cpu().numpy())

@@ -1,6 +1,6 @@
-"""Language modelling, which needs no labels (next-token or masked): for pretraining and Algorithm 6.
+"""Heads for language modelling without labels, next-token or masked, for pretraining and Algorithm 6.
 
-Shape legend as in heads.py, and M scored tokens.
+Shape legend as in heads.py, plus M scored tokens.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from w2s_mlflow.records import Example
 HIDDEN = 0.15
 """Share of tokens that a masked language model predicts (Devlin et al. 2018, section 3.1)."""
 MASKED, REPLACED = 0.8, 0.1
-"""Of these, the share replaced by the mask token, and the share replaced by a random token; the others stay visible."""
+"""Of the predicted tokens, the share replaced by the mask token and by a random token; the rest stay unchanged."""
 
 
 class Language(Head):
-    """Next-token prediction, scored on each example's candidate or, without one, on its whole text."""
+    """Next-token prediction, scored on an example's candidate if it has one, else on its whole text."""
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise each example as one text; a long text loses its end."""
+        """Tokenise each example as one text; a long text is truncated at its end."""
         data = self.reader.read([(SEPARATOR.join(example.segments + example.candidates),) for example in examples])
         starts = np.ones(len(examples), dtype=np.int64)
         continued = [index for index, example in enumerate(examples) if example.candidates]
@@ -73,7 +73,7 @@ class Masked(Head):
             raise ConfigError(f"language modelling needs a tokenizer with a mask, got that of {type(model).__name__} without")
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
-        """Return the texts in blocks of at most `length` tokens; hidden tokens are drawn once, the same for all epochs."""
+        """Return the texts in blocks of at most `length` tokens; tokens to predict are sampled once for all epochs."""
         data = packed(self.reader.read(rows), length)
         flat, asked = data.flat.copy(), np.full(len(data.flat), NOT_ASKED, dtype=np.int64)
         words = ~np.isin(flat, self.tokenizer.all_special_ids)
@@ -89,7 +89,7 @@ class Masked(Head):
         return replace(data, flat=flat, asked=asked)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits_MV of the M hidden tokens; a backbone without an output layer uses its input embeddings instead."""
+        """Return logits_MV of the M tokens to predict; a backbone without an output layer uses its input embeddings instead."""
         where_RL = batch["asked"] != NOT_ASKED
         if self.model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
             embedding = self.model.get_input_embeddings()
@@ -100,7 +100,7 @@ class Masked(Head):
         return logits_MV.float()
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return the original tokens at the hidden positions, (M,)."""
+        """Return the original tokens at the positions to predict, (M,)."""
         return batch["asked"][batch["asked"] != NOT_ASKED]
 
 
@@ -108,7 +108,7 @@ def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pack
     """Return the head of the model's pretraining objective: next-token with causal attention, else masked.
 
     Raises:
-        ConfigError: a causal model has no output layer, or a tokenizer no mask token.
+        ConfigError: a causal model has no output layer, or the tokenizer of another model has no mask token.
     """
     if not causal(model):
         return Masked(model, tokenizer)
@@ -125,7 +125,7 @@ def loss(logits_MV: Tensor, tokens_M: Tensor, progress: float) -> Tensor:
 def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
     """Return the mean loss in nats over all scored tokens of `data`, with dropout off; its exponential is the perplexity.
 
-    With several processes each rank computes its share of the rows.
+    In a distributed launch each rank computes its share of the rows.
     """
     total, tokens, device = 0.0, 0, next(head.parameters()).device
     training, group = head.training, process_group.joined()

@@ -1,4 +1,4 @@
-"""Saving and loading of heads: a Hugging Face directory in safetensors, plus files for the head's own settings and weights."""
+"""Saving and loading of heads: a Hugging Face directory in safetensors, plus files for the head's settings and linear layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINEAR = "head.safetensors"
 
 
 def save(head: Head, directory: Path) -> None:
-    """Write a head: a Hugging Face directory, `head.json`, and `head.safetensors` if the head has weights of its own.
+    """Write a head: a Hugging Face directory, `head.json`, and `head.safetensors` if the head has a linear layer.
 
     Weights are stored in the head's precision, float32.
     """
@@ -36,15 +36,15 @@ def save(head: Head, directory: Path) -> None:
 
 
 def load(directory: Path) -> Head:
-    """Return the head that `save` wrote, in float32 on the CPU, in evaluation mode; no random number is drawn.
+    """Load a head written by `save`, in float32 on the CPU, in evaluation mode, without drawing random numbers.
 
     Raises:
-        ConfigError: config.json names no model of transformers, or the weights do not fit that model.
+        ConfigError: config.json names no transformers model class, or the weights do not match that class.
     """
     content = json.loads((directory / HEAD).read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     model = _load_model(directory)
-    with torch.device("meta"):  # draw no weights: they are loaded below
+    with torch.device("meta"):  # do not initialise weights: they are loaded below
         head = build(content["head"], model, tokenizer, content["classes"], content["pooling"], content["max_length"])
     if isinstance(head, Classify):
         weights = safetensors.torch.load((directory / LINEAR).read_bytes())

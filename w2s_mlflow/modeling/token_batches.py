@@ -1,4 +1,4 @@
-"""Batches limited by tokens, padding included, so that each pass costs about the same whatever the rows' lengths."""
+"""Batches limited by tokens, padding included, so that a forward pass costs about the same for short and for long rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from w2s_mlflow.records import Ints
 
 BUDGET = 2048
-"""Tokens, padding included, per forward pass without training.
+"""Token limit of a forward pass in inference, padding included.
 
 On a CPU a larger budget is no faster for MiniLM and chess-426k, and needs more padding and memory; a smaller one is slower
 (benchmarks/LOG.md).
@@ -15,7 +15,7 @@ On a CPU a larger budget is no faster for MiniLM and chess-426k, and needs more 
 
 
 def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
-    """Return consecutive slices of rows, each as long as possible: rows * longest row <= budget, or a single row."""
+    """Return consecutive slices, each as long as possible with number of rows * longest row <= budget, or a single row."""
     found, start, longest = [], 0, 0
     for row, length in enumerate(lengths_N.tolist()):
         longest = max(longest, length)
@@ -26,11 +26,11 @@ def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
 
 
 def by_length(lengths_N: Ints, micro_batch: int | None = None, *, rows: int = 1, processes: int = 1) -> list[Ints]:
-    """Return batches for inference that cover all examples once, the short ones first.
+    """Return inference batches that cover every example once, shortest first.
 
     Args:
-        lengths_N: the longest token row of each example.
-        micro_batch: limit the tokens per pass to those of this many of the longest examples; None: BUDGET alone.
+        lengths_N: the length of each example's longest token row.
+        micro_batch: further limit on a forward pass, in examples as long as the longest; None: BUDGET alone.
         rows: token rows per example.
         processes: number of ranks that share each batch evenly; the budget applies to each rank's share.
     """

@@ -1,6 +1,6 @@
 """Tokenization: rows of one or two texts, truncated to what a model can read, tokenised once and cached on disk.
 
-Special tokens are placed by the tokenizer's own template. Two texts stay a pair if that template separates them (BERT:
+The tokenizer's template places the special tokens. Two texts stay a pair if the template separates them (BERT:
 `[CLS] A [SEP] B [SEP]`); otherwise they are joined by a newline (GPT-2, Llama). Text that looks like a special token is
 treated as text. Shape legend: N examples, R token rows (2N for head `compare`, else N), L tokens.
 """
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Tensor]
 Texts = tuple[str, ...]
-"""The content of one row: one text or two."""
+"""The one or two texts of a token row."""
 SEPARATOR = "\n"
-"""Inserted between texts that are joined, so that words do not run together."""
+"""Separator between joined texts."""
 NOT_ASKED = -1
-"""Marks tokens that are not prediction targets in `Encoded.asked`."""
+"""Value in `Encoded.asked` for tokens that are not prediction targets."""
 UNLIMITED = 10**9
 """Threshold above which a tokenizer's limit means "no limit" (tokenizers without one report 1e30)."""
 KEPT = 200_000
-"""Number of characters from which token rows are cached on disk: fewer take a fraction of a second (benchmarks/LOG.md)."""
+"""Number of characters from which token rows are cached on disk; tokenising fewer takes under a second (benchmarks/LOG.md)."""
 
 
 # --- token rows -------------------------------------------------------------------------------------------------------
@@ -60,9 +60,9 @@ class Encoded:
     candidates_NC: Ints | None = None
     """Head `choose`: token of each candidate answer."""
     scored_from_R: Ints | None = None
-    """Next-token prediction: index of the first token of each row that is scored."""
+    """Next-token prediction: index of the first scored token of each row."""
     asked: Ints | None = None
-    """Masked language modelling: the original token at each hidden position, (sum of lengths,), NOT_ASKED elsewhere."""
+    """Masked language modelling: original token at each position to predict, else NOT_ASKED, (sum of lengths,)."""
     pooled_RD: Floats | None = None
     """Heads `classify` and `compare`: a frozen backbone's pooled vector of each row."""
 
@@ -70,7 +70,7 @@ class Encoded:
         return len(self.lengths_R) // self.rows_per_example
 
     def lengths_N(self, examples: Ints | None = None) -> Ints:
-        """Return the length of the longest token row of each example, or of each given one, (N,): batches are sorted by it."""
+        """Return the length of each example's longest token row, (N,), by which batches are sorted; default: all examples."""
         lengths_NK = self.lengths_R.reshape(-1, self.rows_per_example)
         longest_N: Ints = (lengths_NK if examples is None else lengths_NK[examples]).max(axis=1)
         return longest_N
@@ -102,7 +102,7 @@ class Encoded:
 
 
 def packed(data: Encoded, length: int) -> Encoded:
-    """Return the same tokens in rows of at most `length` that differ by at most one token; texts run on across rows."""
+    """Repack the tokens into rows of at most `length`, whose lengths differ by at most one; texts run on across rows."""
     tokens = len(data.flat)
     ends_R = np.linspace(0, tokens, -(-tokens // length) + 1).round().astype(np.int64)
     return Encoded(data.flat, ends_R[:-1], np.diff(ends_R), 1, data.pad_id)
@@ -122,14 +122,14 @@ def _starts(lengths_R: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class Template:
-    """Special tokens that a tokenizer adds before, between and after one text or two, with their token types."""
+    """Special tokens that a tokenizer adds before, between and after one or two texts, with their token types."""
 
     marks: tuple[tuple[int, ...], ...]
     mark_types: tuple[tuple[int, ...], ...]
     text_types: tuple[int, ...]
 
     def size(self, closed: bool = True) -> int:
-        """Return the number of special tokens; an open row has none after its last text, as it is to be continued."""
+        """Return the number of special tokens; a row that is not `closed` has none after its last text."""
         return sum(map(len, self.marks if closed else self.marks[:-1]))
 
     def row(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
@@ -152,7 +152,7 @@ def _alternating(marks: Sequence[Sequence[int]], texts: Sequence[Sequence[int]],
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, texts: int) -> Template:
-    """Derive the template by encoding `texts` texts of one token each; the token is a special one, which is always known."""
+    """Derive the template by encoding `texts` texts, each a single special token, which every vocabulary contains."""
     marks: list[list[tuple[int, int]]] = [[] for _ in range(texts + 1)]
     types = [0] * texts
     if words := tokenizer.all_special_tokens:
@@ -173,7 +173,7 @@ def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | N
     """Return the maximum tokens per row, special ones included, or None for no limit.
 
     It is the lower of the tokenizer's limit and the model's number of positions. RoBERTa and similar models start counting
-    positions after the padding index, so fewer are left.
+    positions after the padding index, so fewer are usable.
     """
     found = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or UNLIMITED]
     for name, module in model.named_modules():
@@ -184,10 +184,10 @@ def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | N
 
 
 def truncate(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice]:
-    """Return the slice to keep of each text of a row, so that all fit into `room` tokens.
+    """Return the slice of each text to keep, so that the row fits into `room` tokens.
 
-    With `keep_end` the row loses its beginning: the second of two texts stays complete as long as it fits. Otherwise the
-    longer text loses its end first, so that some of both stays.
+    With `keep_end` the row is truncated at its beginning: the second of two texts stays complete if it fits. Otherwise texts
+    are truncated at their end, the longer one first, so that part of both remains.
     """
     if sum(lengths) <= room:
         return [slice(None)] * len(lengths)
@@ -237,10 +237,10 @@ class Reader:
         return max_length or readable
 
     def read(self, rows: Sequence[Texts], *, rows_per_example: int = 1, keep_end: bool = False, closed: bool = True) -> Encoded:
-        """Return the token rows of one or two texts each.
+        """Tokenise rows of one or two texts each.
 
         Args:
-            keep_end: a row that is too long loses its beginning, instead of the end of its longer text.
+            keep_end: truncate a long row at its beginning, instead of at the end of its longer text.
             closed: whether special tokens follow the last text.
 
         Raises:
@@ -253,7 +253,7 @@ class Reader:
         return Encoded(arrays["flat"], _starts(lengths_R), lengths_R, rows_per_example, self.pad_id, arrays.get("types"))
 
     def continuation(self, word: str) -> list[int]:
-        """Return the tokens of `word` after another word: with the space before it, as this tokenizer encodes it."""
+        """Return the tokens of `word` as this tokenizer encodes it after another word and a space."""
         before, both = self._tokens(["a", f"a {word}"])
         return both[len(before) :]
 
@@ -282,7 +282,7 @@ class Reader:
         return [[next(tokens) for _ in row] for row in rows]
 
     def _joined(self, rows: Sequence[Texts], room: int) -> list[list[list[int]]]:
-        """Tokenise each row as one joined text; a two-text row over `room` stays in two, the separator before the second."""
+        """Tokenise each row as one joined text; a pair longer than `room` stays two texts, the second led by the separator."""
         found = [[tokens] for tokens in self._tokens([SEPARATOR.join(row) for row in rows])]
         for index, row in enumerate(rows):
             if len(row) == 2 and len(found[index][0]) > room:
@@ -290,7 +290,7 @@ class Reader:
         return found
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each text, without special ones."""
+        """Return the tokens of each text, without adding special tokens."""
         before = self.backend.encode_special_tokens
         self.backend.encode_special_tokens = True  # treat special tokens in the text as text
         try:
@@ -301,7 +301,7 @@ class Reader:
             self.backend.encode_special_tokens = before
 
     def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
-        """Return the cache key: sha256 over the tokenizer, its library's version, this file, the limit and the texts."""
+        """Return the cache key: sha256 of the tokenizer, its library's version, this file, the options and the texts."""
         how = (version("tokenizers"), self.limit, keep_end, closed, self.typed, self.two, self.one)
         content = hashlib.sha256(Path(__file__).read_bytes())
         for part in (repr(how), self.backend.to_str(), json.dumps(rows)):

@@ -9,8 +9,8 @@ import pandas as pd
 from w2s_mlflow.tables import errors as by_rule
 
 CAPTION = (
-    "Errors of each run to be read, at most 50, a sample by the hash of the id whatever their type. Fill the column `annotation` "
-    f"with one of {', '.join(by_rule.TYPES)} and hand the CSV to `analyze --error-annotations FILE`."
+    "A sample of at most 50 errors of each run, chosen by a hash of the id. To annotate them, fill the column `annotation` with "
+    f"one of {', '.join(by_rule.TYPES)} and pass the CSV to `analyze --error-annotations FILE`."
 )
 FRAMES = ("errors",)
 SIZE = 50

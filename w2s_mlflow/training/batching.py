@@ -16,13 +16,14 @@ from w2s_mlflow.records import Ints
 from w2s_mlflow.training.microbatches import IDLE
 
 POOL = 50
-"""Approximate number of batches that are shuffled together and then sorted by length: little padding, much randomness."""
+"""Approximate number of batches per pool; sorting each pool by length reduces padding and keeps batches random."""
 
 
 def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Iterator[Ints]:
-    """Yield one epoch: every example once, in random batches of similar length; one batch may be smaller, none is dropped.
+    """Yield one epoch of random batches, each of examples of similar length; one batch may be smaller, no example is dropped.
 
-    Pool sizes differ by at most one batch. A small pool of leftovers would gain little from sorting.
+    Shuffled examples are sorted by length within pools. Pool sizes differ by at most one batch, since sorting a small pool of
+    leftovers would gain little.
     """
     shuffled = order.permutation(len(lengths_N))
     count = math.ceil(len(shuffled) / batch_size)
@@ -38,7 +39,7 @@ def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Ite
 def parts(data: Encoded, examples: Ints, micro_batch: int | None, group: Group = ALONE) -> list[Ints]:
     """Return this rank's share of a batch as micro-batches.
 
-    A micro-batch has at most as many tokens, padding included, as `micro_batch` of the longest examples of the whole batch.
+    The token limit of a micro-batch, padding included, is `micro_batch` times the length of the whole batch's longest example.
     """
     mine = group.share(examples)
     if micro_batch is None:
@@ -50,7 +51,7 @@ def parts(data: Encoded, examples: Ints, micro_batch: int | None, group: Group =
 def share(
     data: Encoded, examples: Ints, micro_batch: int | None, device: torch.device, group: Group, *, even: bool
 ) -> list[Batch]:
-    """Return this rank's micro-batches of a batch. `even`: add idle ones so that every rank has the same number."""
+    """Return this rank's micro-batches of a batch. `even`: add idle micro-batches so that all ranks have equally many."""
     found = [_to(data, part, device) for part in parts(data, examples, micro_batch, group)]
     if even:
         most = max(len(parts(data, examples, micro_batch, replace(group, rank=rank))) for rank in range(group.size))

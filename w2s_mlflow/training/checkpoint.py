@@ -1,8 +1,8 @@
-"""Checkpoints: the state of a training run on disk, written atomically, and deferred stop signals.
+"""Atomic checkpoints of a training run, and deferral of stop signals.
 
-A checkpoint is a directory with two files: `step-<n>-epoch-<m>.safetensors` holds every tensor; `state.json` names that file,
-holds its sha256 and one over its own content, and is replaced atomically. Torch is imported only where tensors are used, so
-`read` is fast.
+A checkpoint is a directory with two files: `step-<n>-epoch-<m>.safetensors` holds every tensor; `state.json` holds
+the name and sha256 of that file and a sha256 of its own content, and is replaced atomically. Torch is imported only where
+tensors are used, so `read` is fast.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ Tensors = Mapping[str, Mapping[str, "Tensor"]]
 LOG = logging.getLogger("w2s_mlflow")
 STATE = "state.json"
 GRACE = 4.0
-"""Maximum seconds for the current step to finish after a stop signal; schedulers kill a process after five."""
+"""Time limit in seconds for finishing the current step after a stop signal; schedulers kill a process after five."""
 
 
 def exists(directory: Path) -> bool:
-    """Return whether a directory holds a checkpoint, complete or not; fast whatever its size."""
+    """Return whether a directory holds a checkpoint, without checking that it is complete."""
     return (directory / STATE).exists()
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often a training run saves its state. A directory serves one run only: same head, data and options."""
+    """Where and how often a training run saves its state. Use one directory per combination of head, data and options."""
 
     directory: Path
     every: int
     """Steps between checkpoints; 0: only on a stop signal."""
     notes: Callable[[], Any] = lambda: None
-    """Called on saving: returns JSON values of the caller's to store with the checkpoint."""
+    """Returns the caller's JSON values to store with the checkpoint; called on saving."""
     saved: Callable[[], None] = lambda: None
     """Called after a checkpoint is complete on disk."""
 
@@ -64,7 +64,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A complete and undamaged checkpoint on disk."""
+    """A complete and undamaged checkpoint on disk, without its tensors."""
 
     step: int
     notes: Any
@@ -110,21 +110,21 @@ def _checked(directory: Path) -> LoadedCheckpoint:
 
 
 def tensors(saved: LoadedCheckpoint) -> defaultdict[str, dict[str, Tensor]]:
-    """Load the tensors of a checkpoint to the CPU; an empty group and a missing group look the same."""
+    """Load the tensors of a checkpoint to the CPU, by group and name; an unknown group reads as empty."""
     from safetensors.torch import load_file
 
     found: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     for label, tensor in load_file(saved.file).items():
         group, _, name = label.partition(".")
-        found[group][name] = tensor.clone()  # otherwise an unaligned view that keeps the whole file in memory
+        found[group][name] = tensor.clone()  # otherwise it is an unaligned view that keeps the whole file in memory
     return found
 
 
 def save(checkpoint: Checkpoint, step: int, epoch: int, state: Mapping[str, Any], tensors: Tensors) -> None:
-    """Write a checkpoint that replaces the previous one; if killed at any moment, either the old or the new one is complete.
+    """Atomically replace the previous checkpoint: if the process is killed, either the old or the new one is complete.
 
     Args:
-        epoch: names the file of tensors together with `step`; the pair must differ from the previous checkpoint's.
+        epoch: used with `step` to name the tensor file; consecutive checkpoints must differ in at least one of the two.
         state: JSON values.
 
     Raises:
@@ -182,7 +182,7 @@ def _partial(directory: Path) -> Path:
 
 
 def _remove(files: Iterable[Path]) -> None:
-    with contextlib.suppress(OSError):  # leftover files are harmless; the next checkpoint tries again
+    with contextlib.suppress(OSError):  # leftover files are harmless; the next save tries again
         for file in files:
             file.unlink(missing_ok=True)
 
@@ -229,10 +229,10 @@ def restore_random_state(values: Mapping[str, Any], states: Mapping[str, Tensor]
 
 
 class SignalGuard:
-    """Context manager that defers SIGINT and SIGTERM in the main thread; `asked` is true after one of them arrived.
+    """Context manager that defers SIGINT and SIGTERM in the main thread; `asked` is true once one has arrived.
 
-    The caller checks `asked` after each step and raises KeyboardInterrupt. This class raises it if that takes longer than
-    GRACE, at a second Ctrl-C, and on exit if the caller has not.
+    The caller checks `asked` after each step and raises KeyboardInterrupt. The guard raises it itself GRACE seconds after the
+    signal, at a second Ctrl-C, or on exit if the caller has not.
     """
 
     def __init__(self) -> None:
@@ -243,7 +243,7 @@ class SignalGuard:
     def __enter__(self) -> SignalGuard:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup or in a script's background
+                if signal.getsignal(number) is not signal.SIG_IGN:  # a script's background jobs ignore SIGINT
                     self._before[number] = signal.signal(number, self._hold)
         return self
 
@@ -258,7 +258,7 @@ class SignalGuard:
     def _hold(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
-        self._interrupted |= number == signal.SIGINT  # `mlflow run` sends SIGTERM after a Ctrl-C: not a second request
+        self._interrupted |= number == signal.SIGINT  # `mlflow run` sends SIGTERM after a Ctrl-C, which is no second request
         if not self.asked:
             self.asked = True
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)

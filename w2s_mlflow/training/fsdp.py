@@ -1,7 +1,7 @@
 """Sharded training of a head (FSDP2): each rank holds a shard of every weight, its gradient and its AdamW state.
 
-The shards belong to a copy of the head, the twin, which is trained. Meanwhile the head itself has no weights; it gets the
-full weights back for validation and at the end, so other modules need no knowledge of sharding.
+A copy of the head, the twin, holds the shards and is trained. Meanwhile the original head has no weights; it gets the full
+weights for validation and after training, so other modules need not know about sharding.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from w2s_mlflow.modeling.heads import Head
 def split(head: Head, group: Group) -> Head:
     """Return a twin of the head that holds this rank's shards of the weights, and empty the head.
 
-    The weights must be equal on all ranks. Each backbone block is gathered only while it computes, the other weights while
-    the twin computes. Gradients are summed, not averaged.
+    The weights must be equal on all ranks. Each backbone block's weights are gathered only while the block runs, the other
+    weights while the twin runs. Gradients are summed, not averaged.
     """
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # a head's outputs are never modified in place
     shared = [head.tokenizer, head.reader, *head.parameters(), *head.buffers()]
@@ -35,13 +35,13 @@ def split(head: Head, group: Group) -> Head:
         fully_shard(module, mesh=mesh)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction
+        module.set_force_sum_reduction_for_comms(True)  # gloo supports no other reduction
     _empty(head)
     return twin
 
 
 def join(head: Head, twin: Head) -> None:
-    """Give the head the full weights of its twin, on every rank."""
+    """Set the head's weights to the full weights of its twin, on every rank."""
     for weight, shard in zip(head.parameters(), twin.parameters(), strict=True):
         weight.data = _full(shard.detach())
 
@@ -58,7 +58,7 @@ def joined(head: Head, twin: Head) -> Iterator[None]:
 
 
 def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Return the tensors with shards gathered into full tensors on the CPU, one by one; empty if `keep` is false.
+    """Return the tensors, the sharded ones gathered one by one into full tensors on the CPU; empty if `keep` is false.
 
     All ranks must call this together.
     """
@@ -71,7 +71,7 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
 
 
 def like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """Return this rank's shard of a full tensor if `weight` is sharded; otherwise the tensor with the strides of `weight`.
+    """Return a full tensor in the layout of `weight`: this rank's shard if `weight` is sharded, else with the same strides.
 
     Fused AdamW processes weight, gradient and state in memory order, so other strides would change the training.
     """

@@ -33,15 +33,15 @@ from w2s_mlflow.training.microbatches import Loss
 
 Report = Callable[[int, int, dict[str, float]], None]
 AuxiliaryObjective = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
-"""(step, indices of the batch's examples, backward function) -> metrics."""
+"""Function (step, indices of the batch's examples, backward function) -> metrics."""
 
 WARMUP = 0.1
 """Fraction of the steps over which the learning rate rises; it then falls linearly to zero."""
 CLIP = 1.0
 THREADS = torch.get_num_threads()
 SMALL = 5_000_000
-"""Number of parameters below which one CPU thread is used: up to a fifth slower on an idle machine, twice as fast on a
-shared one (benchmarks/LOG.md).
+"""Number of parameters below which a model uses one CPU thread, which is up to a fifth slower on an idle machine but twice as
+fast on a shared one (benchmarks/LOG.md).
 """
 
 
@@ -55,11 +55,11 @@ class Options:
     seed: int
     weight_decay: float = 0.01
     micro_batch: int | None = None
-    """Limit on tokens per forward pass: those of this many of the batch's longest examples; None: the whole batch."""
+    """Size limit of a forward pass, in examples as long as the batch's longest; None: the whole batch."""
     dtype: str = "float32"
     """Precision of the forward pass, float32 or bfloat16; weights, optimizer and loss are float32."""
     also: AuxiliaryObjective | None = None
-    """Auxiliary objective on the same batches: it adds its own gradients and returns metrics to report."""
+    """Auxiliary objective, called on each batch: it backpropagates a further loss and returns metrics to report."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch"):
@@ -79,12 +79,12 @@ class Fit:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch. Call before building a model or head: new weights are drawn from this state."""
+    """Seed Python, numpy and torch. Call before building a model or head, so that its initial weights are reproducible."""
     set_seed(streams.integer(seed, streams.WEIGHTS))
 
 
 def use_threads(parameters: int) -> None:
-    """Use one CPU thread for a small model, since more would mostly wait for each other; otherwise torch's default number."""
+    """Use one CPU thread for a small model, where more would mostly wait for each other; otherwise torch's default number."""
     torch.set_num_threads(1 if parameters < SMALL else THREADS)
 
 
@@ -106,24 +106,24 @@ def fit(
 ) -> Fit:
     """Train the parameters of `head` that require a gradient, in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
 
-    With several processes each rank trains on its share of every batch, and all reach the same weights
+    In distributed training each rank trains on its share of every batch, and all ranks reach the same weights
     (distributed/process_group.py).
 
     After each epoch `validate(step)` scores the head, higher is better; training stops at the first epoch that does not
     improve on the best score, and the best weights are restored. Without `validate` the last weights are kept.
 
     Args:
-        data: the encoded training examples, N of them.
-        labels_NC: their soft labels, already joined by id; None for language modelling, where the text is the label.
+        data: the N encoded training examples.
+        labels_NC: their soft labels, in the same order; None for language modelling, where the text is the label.
         loss: (logits, targets, progress in [0, 1]) -> scalar, over the whole optimizer batch.
         report: called after each step with (step, steps, {"train/loss": ...}).
-        checkpoint: where training resumes from (bit for bit on a CPU) and saves to, every few steps and on a stop signal.
+        checkpoint: where training saves its state, every few steps and on a stop signal, and resumes (bit for bit on a CPU).
 
     Raises:
         KeyboardInterrupt: with `checkpoint`, SIGINT or SIGTERM arrived; the current step is finished and saved, unless it
             takes longer than `checkpoint.GRACE`.
         FailedTrainingError: the loss is not finite.
-        ConfigError: the checkpoint cannot be written, or the ranks do not all find the same one.
+        ConfigError: the checkpoint cannot be written, or the ranks find different ones.
     """
     group = process_group.current()
     whole = GradientAccumulationPlugin(num_steps=1)  # otherwise the launcher's setting would divide every gradient
@@ -151,7 +151,7 @@ def fit(
                     answer, learner, batch, labels, loss, progress, accelerator.backward, group
                 )
                 beside = options.also(training.fit.steps, examples, accelerator.backward) if options.also else {}
-                if learner is head:  # FSDP sums the gradients of shards itself
+                if learner is head:  # FSDP already sums the gradients of its shards
                     group.sum_gradients(weights)
                 norm = accelerator.clip_grad_norm_(learner.parameters(), CLIP)
                 optimizer.step()
@@ -198,12 +198,12 @@ class _Training:
     """Whether this rank writes the checkpoints: true on the main process only."""
     fit: Fit = field(default_factory=Fit)
     best: dict[str, Tensor] | None = None
-    """The trained weights at the best score."""
+    """The trainable weights at the best validation score so far."""
     epoch: int = 0
     batch: int = 0
-    """Number of finished batches of this epoch."""
+    """Number of finished batches in this epoch."""
     shuffle: Any = None
-    """State of `order` from which this epoch's batches are drawn."""
+    """State of `order` at the start of this epoch, which determines its batches."""
     kept: tuple[int, int] | None = None
     """Step and epoch of the last written checkpoint."""
 
@@ -260,7 +260,7 @@ class _Training:
             checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
 
     def restore(self, saved: LoadedCheckpoint) -> None:
-        """Restore a checkpoint; random states come last, since nothing may draw between them and the next step."""
+        """Restore a checkpoint; random states come last, so that nothing draws from them before the next step."""
         state, tensors = saved.state, checkpoints.tensors(saved)
         slots: dict[int, dict[str, Tensor]] = {}
         here, weights = self.head.state_dict(), self.optimizer.param_groups[0]["params"]
@@ -283,7 +283,7 @@ class _Training:
 
 @contextlib.contextmanager
 def _checkpointed(training: _Training, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
-    """Resume from the checkpoint if there is one; yield a function to call after each step and epoch, to save and to stop.
+    """Resume from the checkpoint if there is one; yield a function, to call after each step and epoch, that saves and stops.
 
     All ranks read the same checkpoint and stop at the same step, whichever of them receives the signal.
     """
@@ -308,9 +308,9 @@ def _checkpointed(training: _Training, checkpoint: Checkpoint | None, group: Gro
 
 
 def _seed_dropout(seed: int, group: Group, step: int, device: torch.device) -> None:
-    """Seed the dropout of a step independently of all earlier draws, so that a run resumes from a checkpoint unchanged.
+    """Seed each step's dropout independently of earlier steps, so that a resumed run equals an uninterrupted one.
 
-    Each rank has its own seed, so ranks do not drop the same units for different rows; rank 0 has the single-process seed.
+    Ranks have different seeds, so that they drop different units; rank 0 has the single-process seed.
     """
     own = streams.integer(seed, streams.DROPOUT, group.rank, step)
     torch.default_generator.manual_seed(own)  # torch.manual_seed would probe every device type, in 0.2 ms
@@ -319,6 +319,6 @@ def _seed_dropout(seed: int, group: Group, step: int, device: torch.device) -> N
 
 
 def warmup_then_linear(step: int, steps: int) -> float:
-    """Return the learning rate's factor at `step` of `steps`: a linear rise over the first 10%, then a linear fall to zero."""
+    """Return the learning-rate factor at `step` of `steps`: a linear rise over the first 10%, then a linear fall to zero."""
     warm = max(1, round(WARMUP * steps))
     return (step + 1) / warm if step < warm else (steps - step) / max(1, steps - warm)

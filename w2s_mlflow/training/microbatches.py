@@ -1,4 +1,4 @@
-"""Gradients of one optimizer batch that goes through the model in micro-batches, with a loss that sees the whole batch."""
+"""Gradients of an optimizer batch, computed in micro-batches for losses that may need all logits of the batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from w2s_mlflow.modeling.heads import Batch, Head
 Answer = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 IDLE = "idle"
-"""Key that marks an idle micro-batch: it goes through the model, as all ranks must run in step (fsdp.py), but has no effect."""
+"""Key of idle micro-batches, which run through the model to keep the ranks in step (fsdp.py) but have no effect."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,18 @@ def batch_gradients(
     backward: Callable[..., Any],
     group: Group = ALONE,
 ) -> Tensor:
-    """Return the scalar loss on a whole optimizer batch; its gradients are added to those of the weights.
+    """Return the scalar loss of a whole optimizer batch, and accumulate its gradients in the weights.
 
-    With a per-row loss (`ByRows`) each micro-batch goes through the model once. Any other loss may need all logits at once:
-    if there are several micro-batches, each goes through first without gradient; the loss on all logits gives the gradient at
-    the logits; then each goes through again under its saved random state, so that dropout drops the same units, and
-    backpropagates its own share. A batch over several ranks is still one batch: each rank computes the gradients of its own
-    rows, and their sum is the whole (`Group.sum_gradients`).
+    With a `PerExampleLoss` each micro-batch goes through the model once. Any other loss may need all logits at once, so several
+    micro-batches go through twice: first without gradient, to compute the loss on all logits and its gradient with respect to
+    them; then under the saved random states, so that dropout drops the same units, to backpropagate that gradient. In
+    distributed training each rank computes the gradients of its share of the rows, and their sum is the batch's gradient
+    (`Group.sum_gradients`).
 
     Args:
         batch: the micro-batches of this rank's share.
-        labels_NC: the labels of the whole batch, in its order; None if the text is its own label.
-        backward: backpropagates a tensor, starting from `gradient` if it is not a scalar.
+        labels_NC: the labels of the whole batch, in batch order; None for language modelling, whose targets are in the text.
+        backward: function that backpropagates from a tensor; it takes `gradient` if the tensor is not a scalar.
     """
     answer = _counted(answer)
     if labels_NC is None:
@@ -77,7 +77,7 @@ def batch_gradients(
         backward(value)
         return value
     states, parts, device = [], [labels_NC[:0]], labels_NC.device
-    with torch.set_grad_enabled(len(batch) == 1):  # a single micro-batch fits in memory with its graph: one pass
+    with torch.set_grad_enabled(len(batch) == 1):  # a single micro-batch keeps its graph, so one pass is enough
         for part in batch:
             states.append(_random(device))
             parts.append(answer(part))
@@ -91,7 +91,7 @@ def batch_gradients(
             _set_random(state, device)
             first = answer(part)
         backward(first, gradient=share)
-    _set_random(after, device)  # the loss may have drawn random numbers, too
+    _set_random(after, device)  # as after the loss, which may have drawn random numbers
     return value.detach()
 
 
@@ -113,9 +113,9 @@ def _part_by_part(
     backward: Callable[..., Any],
     group: Group,
 ) -> Tensor:
-    """Compute `of_batch` for a loss that is a mean over `whole` targets: weight each micro-batch by its targets, one at a time.
+    """Compute `batch_gradients` for a mean over `whole` targets: one micro-batch at a time, weighted by its number of targets.
 
-    The logits of all scored tokens, each as wide as the vocabulary, are thus never in memory at once.
+    In language modelling, the logits of all scored tokens over the vocabulary are thus never in memory at once.
     """
     value = torch.zeros((), device=whole.device)
     for part, own in zip(batch, targets, strict=True):
@@ -143,7 +143,7 @@ def _device(batch: Batch) -> torch.device:
 
 
 def _random(device: torch.device) -> list[Tensor]:
-    """Return the random states that a model draws from: the CPU's and its device's."""
+    """Return the random states of the CPU and, for an accelerator, of the device."""
     states = [torch.get_rng_state()]
     return states if device.type == "cpu" else [*states, torch.get_device_module(device).get_rng_state()]
 

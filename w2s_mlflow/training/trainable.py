@@ -1,4 +1,4 @@
-"""Selection of trainable parameters (all, low-rank adapters of the backbone, or the head's own), and gradient checkpointing."""
+"""Selection of trainable parameters (all, low-rank adapters, or only the linear layer), and gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from peft import LoraModel
 
 SCALE = 2
-"""Scale of an adapter's product, whatever its rank (alpha = SCALE * rank)."""
+"""LoRA scaling factor, alpha / rank."""
 
 
 @contextlib.contextmanager
 def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_checkpointing: bool) -> Iterator[None]:
-    """Make only the selected parameters trainable while entered; afterwards adapters are merged and all weights trainable.
+    """Context manager that makes only the selected parameters trainable; afterwards adapters are merged, all weights trainable.
 
     Args:
-        lora: rank of the adapters on all linear layers of the backbone, trained together with the head's own weights and drawn
-            from the current random state; None: no adapters.
-        freeze: "trunk": train only the head's own weights; None: freeze nothing.
+        lora: rank of the adapters on all linear layers of the backbone, initialised from the current random state and trained
+            together with the weights outside `head.model`; None: no adapters.
+        freeze: "trunk": train only the weights outside `head.model`; None: freeze nothing.
         gradient_checkpointing: recompute activations in the backward pass instead of storing them.
 
     Raises:
@@ -46,18 +46,18 @@ def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_check
 
 
 def state(head: Head) -> dict[str, Tensor]:
-    """Return the head's state without frozen weights, which stay as loaded; with adapters it is small."""
+    """Return the head's state dict without frozen weights, which training does not change."""
     frozen = {name for name, weight in head.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     return {name: tensor for name, tensor in head.state_dict().items() if name not in frozen}
 
 
 def load_state(head: Head, learned: Mapping[str, Tensor]) -> None:
-    """Load the state that `state` returned."""
+    """Load a state dict that `state` returned; frozen weights are unchanged."""
     head.load_state_dict({**head.state_dict(), **learned})
 
 
 def _adapters(head: Head, rank: int) -> LoraModel:
-    """Replace the backbone's linear layers by adapters; every other weight of the model is frozen."""
+    """Add a low-rank adapter to each linear layer of the backbone, and freeze all other weights of the model."""
     from peft import LoraConfig, LoraModel
     from transformers.pytorch_utils import Conv1D
 
