@@ -1,1 +1,1 @@
-"""Methods of a student: presets, bootstrapping, and the options of students and of facilitation."""
+"""Student methods: presets, bootstrapping, and the options of the `student` and `facilitate` stages."""

@@ -1,10 +1,10 @@
 """Algorithm 5, bootstrapping: labels pass from the weak supervisor through models of growing size, round by round.
 
-In each round, every intermediate model is finetuned from its pretrained weights on the labels of the model before it, and then
-labels `transfer`. The next round starts from the labels of the best intermediate: the one with the highest agreement with the
-original weak labels on the validation split, since ground truth is not available. The strong model is fitted once, on the best
-intermediate's labels after the last round; or, following Algorithm 5 to the letter ("train M_S" is inside the loop), in every
-round, and the next round starts from its labels.
+In each round, every intermediate model is finetuned from its pretrained weights on the labels of the previous model, and then
+labels `transfer`. The next round starts from the labels of the best intermediate model: the one that agrees most with the
+original weak labels on the validation split, since ground truth is not available. The strong model is trained once, after the
+last round, on the labels of the best intermediate model. With `--strong-each-round` it is trained in every round, as Algorithm
+5 is written ("train M_S" is inside the loop), and the next round starts from its labels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 LABELLER = "w2s.labels_run_id"
-"""Tag with the id of the run whose labels a link, or the final student, was trained on."""
+"""Tag of a student or chain model with the id of the run whose labels it was trained on."""
 INTERMEDIATES = 2
 """Number of intermediate models, as in the paper: M_S1 and M_S2."""
 
@@ -39,14 +39,14 @@ def run_chain(
     best: Callable[[Sequence[Labeller]], Labeller],
     each_round: str | None = None,
 ) -> tuple[list[Labeller], Labeller]:
-    """Return all links in the order of their fits, and the labeller for the final fit of the strong model.
+    """Return the chain models in training order, and the model whose labels the strong model is finally trained on.
 
     Args:
-        names: the intermediate models, smallest first.
-        start: the first labeller, the weak supervisor.
-        fit: (model, its position in the chain, labeller) -> the fitted model as the next labeller.
-        best: selects the best labeller of a round.
-        each_round: the strong model, if it is fitted in every round; its position is the last.
+        names: names of the intermediate models, smallest first.
+        start: the weak supervisor, whose labels start the chain.
+        fit: (model name, its position in the chain, the model that makes its labels) -> the trained model.
+        best: selects the best model of a round.
+        each_round: name of the strong model, if it is trained in every round, at the last position.
     """
     links: list[Labeller] = []
     for round_ in range(rounds):
@@ -63,7 +63,7 @@ def run_chain(
 
 
 def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
-    """Attach `figures/chain_<part>.png`, the diagram of the chain with the evaluator's scores, to a student's run."""
+    """Attach `figures/chain_<part>.png`, a diagram of the chain with its scores on a split, to a student's run."""
     from w2s_mlflow.tracking import followers
     from w2s_mlflow.tracking.recorder import Report
 
@@ -85,7 +85,7 @@ def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Res
 
 
 def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:
-    """Return all fits in order, supervisor first and student last; a round begins where the first model recurs."""
+    """Return a node per model in training order, supervisor first, student last; a round begins at the first chain model."""
     from w2s_mlflow.figures._chain import Node
 
     fits = [*links, found]
@@ -102,10 +102,10 @@ def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> l
 
 
 def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
-    """Return INTERMEDIATES models of the strong model's family between the two sizes, about evenly spaced; fewer if need be.
+    """Return up to INTERMEDIATES models of the strong family, between the two sizes and about evenly spaced on a log scale.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the family has no such model.
     """
     low, high = weak.non_embedding, strong.non_embedding
     ladder = [spec for spec in models.every() if spec.family == strong.family and low < spec.non_embedding < high]
@@ -117,7 +117,7 @@ def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
 
 
 def names(chain: str) -> list[str]:
-    """Return the models of a chain written as "m1,m2". Raises ConfigError for an empty or unknown name."""
+    """Return the model names in a string such as "m1,m2". Raises ConfigError for an empty or unknown name."""
     found = [name.strip() for name in chain.split(",")]
     if not all(found):
         raise must("chain", "names of models with commas between them", chain)

@@ -1,4 +1,4 @@
-"""Options of the `facilitate` stage: a student's options, the teacher, the questions, and how the weak model is trained."""
+"""Options of the `facilitate` stage: student options, the teacher, the questions, and the training of the weak model."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ SUPERVISOR = "supervisor"
 
 @checked_dataclass
 class Config(student_options.Config):
-    """Options of facilitation: the teacher (default: the student that the other options define), questions, number of turns."""
+    """Options of facilitation: the teacher (default: the student that the other options define), questions and turns."""
 
     teacher: str = STUDENT
     """Teacher of the weak model. `student`: the student that the other options define; `ceiling`: the strong model finetuned on
     ground truth; otherwise the id or name of a finished run that kept its model."""
     question_source: Literal["rest", "supervision", "transfer", "both"] = option(default="rest", formerly="questions")
-    """Unlabelled examples that the weak model is trained on. `rest`: rows of the training part in neither half; `supervision`,
+    """Unlabelled examples to train the weak model on. `rest`: rows of the training part in neither half; `supervision`,
     `transfer`: that half; `both`: both halves."""
     question_rows: int | None = option(default=None, ge=1)
-    """Maximum number of rows for --questions rest. Default: --train-size."""
+    """Maximum number of rows for --question-source rest. Default: --train-size."""
     targets: Literal["soft", "hard"] = "soft"
     """Training targets of the weak model. `soft`: the strong model's probabilities; `hard`: its most probable classes."""
     temperature: float = option(default=1.0, gt=0, lt=LARGEST)
     """Temperature above 0 that divides the teacher's log-probabilities: below 1 sharpens the targets, above 1 softens them."""
     start: Literal["pretrained", "supervisor"] = "pretrained"
-    """Initial weights of the weak model. `pretrained`: the pretrained ones; `supervisor`: those trained on supervision gold."""
+    """Initial weights of the weak model. `pretrained`: the pretrained ones; `supervisor`: the supervisor's weights."""
     weak_epochs: int = option(default=2, ge=1)
-    """Epochs of the weak model on the questions; --early-stopping applies to it too, by agreement with the targets."""
+    """Training epochs of the weak model on the questions; --early-stopping applies here too, by agreement with the targets."""
     weak_learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
-    """Peak learning rate of the weak model. Default: the model's own rate, adjusted for --lora and --freeze."""
+    """Peak learning rate of the weak model. Default: set by the model, adjusted for --lora and --freeze."""
     iterations: int = option(default=1, ge=1, result=False)
-    """Number of turns. In each, a student is trained on the previous weak model's labels of transfer, then teaches the weak
-    model; the first turn starts from the supervisor's labels."""
+    """Number of turns. In each, a student is trained on the labels that the previous weak model gave transfer, and then teaches
+    the weak model; the first turn starts from the supervisor's labels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +59,7 @@ class Config(student_options.Config):
             raise must("labels", "those of a supervisor, the weak model that is taught", self.labels)
 
     def _check_turns(self) -> None:
-        """Check that students of later turns train on the labels of M'_W unchanged, and without ground truth."""
+        """Check that students of later turns train on the unchanged labels of M'_W, and without ground truth."""
         labels, chain = (self._primitives()[name] for name in ("labels", "chain"))
         wrong = {"teacher": self.teacher != STUDENT, "labels": labels != "weak", "chain": bool(chain)}
         wrong |= {"calibrate": self.calibrate, "early_stopping": self.early_stopping == "oracle"}
@@ -75,10 +75,10 @@ class Config(student_options.Config):
         return Learner(**vars(how) | self.shared() | own).resolved()
 
     def labeller(self, by: Mapping[str, str]) -> str:
-        """Describe M'_W as a labeller, naming each facilitation option that is not at its default.
+        """Return a description of M'_W as a source of labels, with each non-default facilitation option.
 
         Args:
-            by: the strong model, its method, and the turn.
+            by: run parameters with the strong model, its method and the turn.
         """
         plain = {field.name: field.default for field in fields(Config)}
         method, turn = by["method"].replace("baseline", ""), f"turn {by['turn']}" if by["turn"] != "1" else ""
@@ -91,7 +91,7 @@ OWN = ("question_source", "question_rows", "targets", "temperature", "start", "w
 
 @checked_dataclass
 class Learner(Training):
-    """Options that determine M'_W; its teacher enters by fingerprint, as an input."""
+    """Options that determine M'_W, besides its teacher, whose fingerprint is an input."""
 
     weak: str = "chess-60k"
     """Weak model."""
@@ -104,6 +104,6 @@ class Learner(Training):
     start: str = "pretrained"
     """Initial weights: `pretrained` or `supervisor`."""
     early_stopping: str = "weak"
-    """`weak`: stop at the first epoch without better agreement with the targets of the validation split; `none`: all epochs."""
+    """Early stopping. `weak`: at the first epoch without better agreement with the validation targets; `none`: disabled."""
 
     MODEL: ClassVar[str] = "weak"

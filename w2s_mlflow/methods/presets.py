@@ -1,6 +1,6 @@
-"""Methods of a student: presets over its primitive options, their names, and the kinds of labels.
+"""Student methods: presets of the primitive options, their names, and the kinds of labels.
 
-A primitive option that a Config leaves at None takes the method's value or, without one, the value in `PRIMITIVES`.
+A primitive option that is None in a Config takes the method's value or, if there is none, its value in `PRIMITIVES`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from w2s_mlflow.methods import bootstrapping
 
 AUTO, CUSTOM, PLAIN = "auto", "custom", "baseline"
 LOSS = "loss:"
-"""Prefix of a method that is a preset with another loss, before the name of the loss."""
+"""Prefix of the loss in a method name: `loss:NAME`, or `PRESET+loss:NAME` for a preset with another loss."""
 PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "chain": None, "generative_epochs": 0}
 PRIMITIVES |= {"labels": "weak", "weights": "pretrained"}
 FULL = {"loss": "confidence", "chain": bootstrapping.AUTO, "generative_epochs": 1}
@@ -36,17 +36,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "consultancy": {"labels": "consultancy"},
     "no_explanation": {"labels": "no_explanation"},
 }
-"""Presets over the primitives: Algorithms 3 to 6, the ablation of Table 2, the controls, and labels decided by a judge."""
+"""Presets by method name: Algorithms 3 to 6, the ablations of Table 2, controls, and labels decided by a judge."""
 
 WEAK = ("weak", "hard")
 """Labels made by a supervisor."""
 GOLD = ("random", "oracle")
-"""Labels that use ground truth: controls, whose runs are tagged `w2s.gold`."""
+"""Control labels, which use ground truth; students trained on them are tagged `w2s.gold`."""
 DEBATES = ("debate", "consultancy", "no_explanation")
-"""Labels that combine the supervisor's with verdicts, named by the form of the debates (stages/debate.py)."""
+"""Weak labels combined with a judge's verdicts, named after the debate protocol (stages/debate.py)."""
 LABELS = (*WEAK, *GOLD, *DEBATES, "nothing")
 RUN = "run:"
-"""Prefix, before the id or name of a finished run, for the labels that this run gave `transfer`."""
+"""Prefix of the id or name of a finished run whose labels of `transfer` are used."""
 HOW = {
     "weak": "finetuned on",
     "hard": "finetuned on the most probable classes of",
@@ -57,11 +57,11 @@ HOW = {
     "consultancy": "finetuned on the labels that a consultant's arguments make of the supervisor's,",
     "no_explanation": "finetuned on the labels that a judge without arguments makes of the supervisor's,",
 }
-"""Description of each kind of labels in the note of a run."""
+"""Phrase for each kind of labels, used in a run's note."""
 
 
 def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the primitives of a method, overridden by `given`. Raises ConfigError for a value that contradicts the method."""
+    """Return a method's primitive options, overridden by `given`. Raises ConfigError if `given` contradicts the method."""
     preset = preset_of(method)
     found = PRIMITIVES | (preset or {})
     for name, value in found.items():
@@ -74,7 +74,7 @@ def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preset_of(method: str) -> dict[str, Any] | None:
-    """Return the primitives that a method fixes: of a preset, `loss:NAME`, or `PRESET+loss:NAME`; None for any other name."""
+    """Return the options that a preset, `loss:NAME` or `PRESET+loss:NAME` fixes; None for any other method name."""
     if LOSS not in method:
         return METHODS.get(method)
     preset, _, loss = method.partition(LOSS)
@@ -85,7 +85,7 @@ def preset_of(method: str) -> dict[str, Any] | None:
 
 
 def name_of(chosen: Mapping[str, Any]) -> str:
-    """Return the name of the method with these primitives: a preset, or a preset with another loss; else `custom`."""
+    """Return the name of the method with these primitive options: a preset, a preset with another loss, or `custom`."""
     kinds = {name: _kind(name, value) for name, value in chosen.items()}
     presets = {name: {key: _kind(key, value) for key, value in (PRIMITIVES | own).items()} for name, own in METHODS.items()}
     if exact := [name for name, preset in presets.items() if preset == kinds]:
@@ -108,12 +108,12 @@ def labels_file(labels: str | None) -> str | None:
 
 
 def labels_run(labels: str | None) -> str | None:
-    """Return the id or name of the run whose labels of `transfer` are used, or None if `labels` is something else."""
+    """Return the id or name of the run whose labels of `transfer` are used, or None if `labels` names no run."""
     return labels.removeprefix(RUN) if labels is not None and labels.startswith(RUN) else None
 
 
 def _kind(name: str, value: Any) -> Any:
-    """Reduce a value to what a method fixes: labels of a file or run count as weak, any chain or number of epochs as true."""
+    """Reduce a value to what methods fix: labels from a file or run become `weak`, chains and epoch counts booleans."""
     if name == "labels" and value not in LABELS:
         return "weak"
     return bool(value) if name in ("generative_epochs", "chain") else value

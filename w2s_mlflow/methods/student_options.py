@@ -17,7 +17,7 @@ from w2s_mlflow.pipeline.options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
 AFTER_READING = {"learning_rate": 0.5, "batch_size": 16}
-"""After generative finetuning: the factor on the learning rate (in the paper 5e-5 instead of 1e-4), and the batch size."""
+"""Defaults after generative finetuning: learning rate factor (the paper has 5e-5 instead of 1e-4) and batch size."""
 ORACLE = "oracle"
 
 
@@ -26,13 +26,13 @@ class Config(Training):
     """Options of a student: the strong model, trained on weak labels."""
 
     weak: str = "chess-60k"
-    """Weak model that supervises."""
+    """Weak model, trained as the supervisor."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model, trained as the student."""
     method: str = AUTO
     """Preset of the options below: `baseline`, `confidence`, `bootstrap`, `generative`, `full` (the last three together) or
-    `full-without-X` (X is one of the three); `loss:NAME` and `PRESET+loss:NAME`: the plain method or a preset with
-    another loss; controls: `untuned`, `random_weights`, `hard_labels`, `random_labels`, `oracle`; labels decided by a
+    `full-without-X` (X is one of the three); `loss:NAME` and `PRESET+loss:NAME`: the baseline or a preset with another loss;
+    controls: `untuned`, `random_weights`, `hard_labels`, `random_labels`, `oracle`; labels decided by a
     judge: `debate`, `consultancy`, `no_explanation`. `auto`: no preset; the method is named after --loss, --chain,
     --generative-epochs, --labels and --weights."""
     loss: str | None = option(default=None, unset="method")
@@ -40,35 +40,35 @@ class Config(Training):
     loss_options: Mapping[str, Any] = option(default=None, loss_options=True)
     """Options of the loss, such as `--alpha` and `--warmup`."""
     labels: str | None = option(default=None, unset="method")
-    """Training labels. `weak`: the supervisor's; `hard`: their most probable classes; `random`: noise with the weak labels'
-    accuracy, wrong at random; `oracle`: ground truth; `nothing`: no training, for head choose only; `debate`, `consultancy`,
-    `no_explanation`: weak labels, decided by a judge where a plain student disagrees (`debate --split transfer`); `run:ID`:
-    those of a finished run, such as a facilitated weak model; a path: a parquet file of external labels with the columns id
-    and probabilities, in place of a supervisor; `method`: the method's."""
+    """Training labels. `weak`: the supervisor's; `hard`: their most probable classes; `random`: ground truth with as
+    many errors as the weak labels, at random rows; `oracle`: ground truth; `nothing`: no training, for head choose only;
+    `debate`, `consultancy`, `no_explanation`: weak labels, decided by a judge where a plain student disagrees (`debate --split
+    transfer`); `run:ID`: labels by a finished run, such as a facilitated weak model; a path: a parquet file with the columns
+    id and probabilities, instead of a supervisor's labels; `method`: set by the method."""
     ceiling: Literal["gold", "none"] = option(default="gold", result=False)
     """Ceiling for PGR. `gold`: the strong model finetuned on ground truth; `none`: no ceiling and no PGR."""
     weights: Literal["pretrained", "random"] | None = option(default=None, unset="method")
-    """Initial weights. `pretrained`: the pretrained weights; `random`: random weights; `method`: the method's."""
+    """Initial weights. `pretrained`: the pretrained weights; `random`: random weights; `method`: set by the method."""
     chain: str | None = option(default=None, unset="method")
     """Intermediate models for bootstrapping (Algorithm 5), comma-separated, smallest first. `auto`: two models of the strong
-    model's family, of sizes between weak and strong; `method`: the method's."""
+    model's family with sizes between those of the weak and the strong model; `method`: set by the method."""
     chain_rounds: int | None = option(default=None, ge=1, formerly="rounds")
     """Number of bootstrapping rounds. Default: 3."""
     lr_decay: float | None = option(default=None, ge=1)
-    """Learning rate decay along the chain: each model's rate is divided by lr_decay^position, counted from 0 (the strong model
-    is last); 1: no decay. Default: 10, as in the paper."""
+    """Learning rate decay along the chain: each model's rate is divided by lr_decay^position. Positions count from 0, and the
+    strong model is last. 1: no decay. Default: 10, as in the paper."""
     strong_each_round: bool = False
-    """Whether to fit the strong model in every round and start the next round from its labels (Algorithm 5 to the letter)."""
+    """Whether to train the strong model in every round and start the next round from its labels, as Algorithm 5 is written."""
     generative_epochs: int | None = option(default=None, ge=0, unset="method")
-    """Epochs of language modelling on the task's unlabelled text before training on the weak labels (Algorithm 6), which then
-    defaults to half the learning rate and batches of 16. 0: no language modelling; `method`: the method's."""
+    """Epochs of language modelling on the task's unlabelled text before training on the weak labels (Algorithm 6). If
+    above 0, the default learning rate is halved and the default batch size is 16. 0: none; `method`: set by the method."""
     calibrate: bool = False
     """Whether to temperature-scale the supervisor's labels; the temperature is fitted on the ground truth of the supervision
     half's validation split."""
     early_stopping: Literal["weak", "none", "oracle"] = "weak"
-    """`weak`: stop at the first epoch without better agreement with the weak labels of the validation split, and restore the
-    best weights; `none`: train for all epochs; `oracle`: a control that stops by the ground truth of that split (intermediate
-    models of a chain still stop by weak labels)."""
+    """Early stopping. `weak`: stop at the first epoch without better agreement with the weak labels of the validation split,
+    and restore the best weights; `none`: train for all epochs; `oracle`: as a control, use the ground truth of that split
+    instead (but weak labels for the intermediate models of a chain)."""
 
     MODEL: ClassVar[str] = "strong"
 
@@ -115,7 +115,7 @@ class Config(Training):
         return presets.primitives(self.method, {name: getattr(self, name) for name in presets.PRIMITIVES})
 
     def resolved(self) -> Self:
-        """Return a copy with the primitives, the loss's options and the method's name filled in."""
+        """Return a copy with all defaults filled in, including the primitive options, loss options and method name."""
         primitives = self._primitives()
         plugin = registry.plugin("losses", primitives["loss"], "--loss")
         chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.spec().large)

@@ -1,4 +1,4 @@
-"""Accuracies of the weak and the strong model by turn of a facilitation, attached to its last run."""
+"""Accuracy of the weak and strong models by turn of a facilitation, attached to the run of the last turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Turn(NamedTuple):
 
 
 def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
-    """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png`, from reported metrics, to the last turn's run.
+    """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png`, to the last turn's run.
 
     Args:
         weak: the supervisor, M_W.
@@ -50,7 +50,7 @@ def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
 def rows(weak: Result, turns: Sequence[Turn], part: str) -> list[dict[str, Any]]:
     """Return one row per model in the order of training: M_W, then M_S and M'_W of each turn.
 
-    `agreement` is with the supervisor, `gain` is the accuracy minus the supervisor's.
+    `agreement` is with the supervisor; `gain` is the accuracy minus that of the supervisor.
     """
     found = [_row(weak, 0, "weak", part, weak, "")]
     for number, (strong, taught) in enumerate(turns, start=1):

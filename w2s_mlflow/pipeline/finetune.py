@@ -41,10 +41,10 @@ class LabelledExamples:
 
 
 def build_head(config: Training, *, pretrained: bool = True, start: Path | None = None) -> Head:
-    """Build the model with its head. The seed is set first, so that it determines new weights.
+    """Build the model with its head; newly initialized weights depend only on the seed.
 
     Args:
-        start: file of weights to load into the model instead of its own.
+        start: weights file to load into the model.
     """
     import safetensors.torch
 
@@ -63,10 +63,10 @@ def build_head(config: Training, *, pretrained: bool = True, start: Path | None 
 
 
 def load_kept_model(found: Result, parameters: int | None = None) -> Head:
-    """Load the model that a run has kept to the training device.
+    """Load the model that a run has logged onto the training device.
 
     Args:
-        parameters: size of the largest model in use, which sets the number of threads. None: the size of this model.
+        parameters: parameter count of the largest model in use, which sets the number of threads. Default: that of this model.
     """
     from w2s_mlflow.tracking import logged_model
     from w2s_mlflow.training import loop
@@ -87,11 +87,11 @@ def fit_head(
     loss_options: Mapping[str, Any] | None = None,
     score_name: str = "agreement",
 ) -> None:
-    """Train `head` on `training`; stop early by agreement with the labels of `validation`, if given. Logs the training curve.
+    """Train `head` on `training`; stop early by agreement with the labels of `validation`, if given. Log the training curve.
 
     Args:
-        score_name: name of the agreement, logged by epoch as `validation/<score_name>`, and as `validation/best_<score_name>`
-            for the weights that are kept.
+        score_name: name of the agreement metric, logged by epoch as `validation/<score_name>`, and for the epoch whose weights
+            are kept as `validation/best_<score_name>`.
     """
     from w2s_mlflow import metrics
     from w2s_mlflow.training import loop, trainable
@@ -150,7 +150,7 @@ def _how(config: Training, also: AuxiliaryObjective | None) -> Options:
 
 
 def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encoded:
-    """Encode examples for training; if the backbone is frozen, add its outputs, computed once for all epochs."""
+    """Encode examples for training. If the backbone is frozen, compute its outputs once for all epochs and add them."""
     from w2s_mlflow.modeling import heads, inference
 
     data = head.encode(examples)
@@ -173,7 +173,7 @@ def predictions(head: Head, examples: Sequence[Example], config: Training) -> Pr
 
 
 def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Predictions:
-    """Return a table of predictions, row by row with `examples`."""
+    """Return a table with one prediction per example, in order."""
     ids, groups = (tuple(getattr(example, name) for example in examples) for name in ("id", "group"))
     return Predictions(ids, groups, probabilities_NC)
 

@@ -1,4 +1,4 @@
-"""Training on ground truth, and the labels of controls; each read of gold labels is counted."""
+"""Training on ground truth, and control labels made from it; each read of gold labels is counted."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
 
 LOOKED_AT = 1000
-"""Maximum number of training rows used to check that a fit on ground truth has learned."""
+"""Maximum number of training rows used to check that training on ground truth succeeded."""
 ROWS = "rows.parquet"
-"""Supervisor artifact with each row of the split and its digest, by which `why` names the rows that have changed."""
+"""Supervisor artifact with the digest of each row of the split; the command `why` uses it to name changed rows."""
 
 
 def fit_on_gold(config: SupervisedTraining, cut: splits.Split, half: str, reason: str, recorder: Recorder) -> Head:
-    """Fit a head on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
+    """Train a head on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
 
-    Metrics besides the curve: `train/accuracy` and `train/majority` on at most LOOKED_AT training rows; on the validation slice
-    all of `metrics.report`, and the fitted `temperature`.
+    Metrics besides the training curve: `train/accuracy` and `train/majority` on at most LOOKED_AT training rows; on the
+    validation slice, the metrics of `metrics.report` and the fitted `temperature`.
     """
     gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
     training, validation = (
@@ -52,7 +52,7 @@ def fit_on_gold(config: SupervisedTraining, cut: splits.Split, half: str, reason
 
 
 def _near_chance(head: Head, config: SupervisedTraining, training: LabelledExamples, recorder: Recorder) -> bool:
-    """Return whether training accuracy is near the share of the most frequent class (`stats.near_chance`); logs both."""
+    """Return whether training accuracy is near the share of the most frequent class (`stats.near_chance`), and log both."""
     from w2s_mlflow import stats
 
     answers_N = finetune.predictions(head, training.examples[:LOOKED_AT], config).probabilities_NC.argmax(axis=1)
@@ -72,7 +72,7 @@ def _calibration(found: Predictions, validation: LabelledExamples) -> dict[str, 
 
 
 def oracle_labels(config: SplitOptions, examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
-    """Return the ground truth of `transfer` examples as one-hot labels, to replace weak labels; its reads are counted."""
+    """Return the ground truth of `transfer` examples as one-hot labels, to replace weak labels; each label read is counted."""
     gold = data_gold.gold_of(config)
     labels_N = data_gold.read(gold, examples, "transfer", "oracle")
     recorder.metrics(data_gold.reads(gold))
@@ -80,11 +80,11 @@ def oracle_labels(config: SplitOptions, examples: Sequence[Example], recorder: R
 
 
 def random_labels(config: SplitOptions, cut: splits.Split, weak: SoftLabels, recorder: Recorder) -> SoftLabels:
-    """Return one-hot labels with the error rate of the weak labels but random errors: a control for learning from noise.
+    """Return one-hot labels with as many errors as the weak labels, but at random: a control for learning from noise.
 
-    In `transfer` and in its validation slice, as many rows have a wrong label as the supervisor got wrong. The rows and their
-    wrong classes are drawn from a random stream of their own, so that the errors are independent of the batch order. Reads of
-    ground truth are counted as `control`.
+    In `transfer` and in its validation slice, as many rows have a wrong label as the supervisor got wrong. These rows and
+    their wrong classes are sampled from a separate random stream, so that the errors are independent of the batch order. Reads
+    of ground truth are counted as `control`.
     """
     gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
     drawn = streams.generator(config.seed, streams.RANDOM_LABELS)
@@ -105,7 +105,7 @@ def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftL
 
 
 def record_rows(config: SplitOptions, cut: splits.Split, recorder: Recorder) -> None:
-    """Stage `rows.parquet`: id, part and digest of every row of the split, and further facts from its source as JSON."""
+    """Write `rows.parquet`: id, part and digest of every row of the split, and metadata from its source as JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -120,5 +120,5 @@ def record_rows(config: SplitOptions, cut: splits.Split, recorder: Recorder) -> 
 
 @functools.lru_cache(maxsize=8)
 def _row_digests(task: str, data_dir: str | None) -> dict[str, str]:
-    # Not a field of Split: a digest covers the label, which could be recovered by trying both classes.
+    # Not a field of Split: the digest covers the label, so the label could be recovered by trying every class.
     return {row.example.id: splits.row_digest(row) for row in loading.rows(task, data_dir)}

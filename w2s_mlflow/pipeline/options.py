@@ -13,16 +13,16 @@ from w2s_mlflow.exceptions import LARGEST, must
 
 BATCH_SIZE = 32
 LORA_FACTOR, FROZEN_RATE = 10, 1e-2
-"""Default learning rates: of LoRA adapters, as a multiple of the model's own (Schulman et al. 2025, LoRA Without Regret), and
-of a head on a frozen backbone (benchmarks/LOG.md)."""
+"""Default learning rates: of LoRA adapters, as a multiple of the model's default (Schulman et al. 2025, LoRA Without Regret),
+and of a head on a frozen backbone (benchmarks/LOG.md)."""
 NONE = "-"
 """Value of a parameter that does not apply to a run (a supervisor has no strong model), so that the UI can group by it."""
 GIVEN = "labels:"
-"""Prefix of the name of a labels file, which stands in place of the weak model's name."""
+"""Prefix of the name of a labels file where it replaces the name of a weak model."""
 
 
 def model_name(value: str, option: str) -> str:
-    """Return a model's name in runs and the UI, independent of its location; NONE and labels-file names stay unchanged."""
+    """Return a model's name in runs and the UI, independent of its path; NONE and names of labels files stay unchanged."""
     return value if value == NONE or value.startswith(GIVEN) else models.find(value, option).name
 
 
@@ -30,17 +30,17 @@ SHARED = (
     *("task", "seed", "train_size", "test_size", "balance", "data_dir", "head", "max_length", "eval_split", "checkpoint_every"),
     *("micro_batch", "dtype", "gradient_checkpointing", "lora", "freeze"),
 )
-"""Options shared by supervisor, ceiling and student; without the pooling, which a supervisor takes from its own family."""
+"""Options shared by supervisor, ceiling and student. Pooling is not shared, since its default depends on the model family."""
 OF_STUDENT = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rate")
-"""Further options shared by students and the stages in which a student debates."""
+"""Further options shared by students and stages with debates."""
 
 
 @checked_dataclass
 class EvalConfig:
-    """Option of every stage with predictions."""
+    """Option of every stage that makes predictions."""
 
     eval_split: Literal["none", "selection", "test"] = option(default="test", result=False, formerly="report")
-    """Split to score after fitting, from stored predictions. `test`; `selection`, for searches; `none`: no scoring."""
+    """Split whose stored predictions are scored. `test`; `selection`, for searches; `none`: no scoring."""
 
 
 @checked_dataclass
@@ -48,22 +48,22 @@ class Training(EvalConfig):
     """Options of every stage that trains."""
 
     task: str = option(default="chess", lookup=tasks.find)
-    """Task to learn: a task of tasks/, such as chess or chess_preference."""
+    """Task to learn, such as chess or chess_preference (see tasks/)."""
     seed: int = option(default=0, ge=0, lt=2**32)
-    """Seed of the split of the training part, new weights, the order of batches and dropout."""
+    """Random seed of the split of the training part, new weights, the order of batches and dropout."""
     train_size: int | None = option(default=None, ge=1)
-    """Number of training rows, drawn by the seed, supervision and transfer together. Default: the task's own."""
+    """Number of training rows (supervision and transfer together), sampled by the seed. Default: set by the task."""
     test_size: int | None = option(default=None, ge=1)
-    """Maximum number of test rows, the same rows for every seed. Default: the task's own."""
+    """Maximum number of test rows; they are the same for every seed. Default: set by the task."""
     balance: bool = False
     """Whether to balance the classes of supervision, selection and test. transfer has no labels and is never balanced."""
     data_dir: str | None = option(default=None, result=False)
     """Mirror of public data sets, <owner>/<name>/<configuration>/<split>.parquet. Default: W2S_DATA_DIR, else the hub."""
     head: Literal["choose", "classify", "compare"] | None = option(default=None)
     """Head of the model. `choose`: the language-model head's scores of the candidates; `classify`: a linear classifier;
-    `compare`: a scalar reward per response. Default: the task's own."""
+    `compare`: a scalar reward per response. Default: set by the task."""
     pooling: Literal["last", "first", "mean"] | None = option(default=None)
-    """Pooling before a linear head: the `last` token, the `first`, or the `mean` over all. Default: the model family's own."""
+    """Pooling before a linear head: the `last` token, the `first`, or the `mean` of all. Default: set by the model family."""
     max_length: int | None = option(default=None, ge=1)
     """Maximum number of tokens of a text; longer texts are truncated. Default: the model's limit."""
     epochs: int = option(default=2, ge=1)
@@ -71,13 +71,13 @@ class Training(EvalConfig):
     batch_size: int | None = option(default=None, ge=1)
     """Examples per optimizer step. Default: 32, or 16 after generative finetuning."""
     learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
-    """Peak learning rate of AdamW. Default: the model's own (x10 with --lora; 0.01 with --freeze trunk), halved after
+    """Peak learning rate of AdamW. Default: set by the model (x10 with --lora; 0.01 with --freeze trunk), halved after
     generative finetuning."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
-    """Maximum size of a forward pass: as many tokens, padding included, as this many of the longest examples have. It applies
-    to the batch in training and to all rows in prediction, where a fixed token limit holds as well. `none`: whole batches in
-    training, the fixed limit alone in prediction. The loss always covers the whole batch, so the result changes in its last
-    bits only, except for random draws: of dropout, align, and debate --explainer rationale or line."""
+    """Maximum size of a forward pass: the number of tokens, padding included, in this many of the longest examples (of a batch
+    in training, of all rows in prediction, where a fixed token limit applies as well). `none`: whole batches in training, only
+    the fixed limit in prediction. The loss always covers the whole batch, so results differ in the last bits only, except
+    where random numbers are drawn: by dropout, align, and debate --explainer rationale or line."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision of training and stored predictions: `float32` or `bfloat16`. Weights, optimizer and loss are always
     float32, and a logged model predicts in float32."""
@@ -85,18 +85,18 @@ class Training(EvalConfig):
     """Whether to recompute activations in the backward pass instead of storing them: less memory, more time."""
     lora: int | None = option(default=None, ge=1, unset="none")
     """Rank of LoRA adapters on all linear layers of the backbone. They are trained instead of the backbone and then merged into
-    it; a head's own weights are trained in full. `none`: train all weights."""
+    it; the weights of a linear head are trained in full. `none`: train all weights."""
     freeze: Literal["trunk"] | None = option(default=None, unset="none")
     """Weights to freeze. `trunk`: the backbone, so that only the linear layer of the head classify or compare is trained, on
     backbone outputs that are computed once; `none`: no weights."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
-    """Steps between checkpoints, from which a killed training resumes. 0: write one only when the training is stopped."""
+    """Steps between checkpoints, from which an interrupted training resumes. 0: write a checkpoint only on interruption."""
 
     keep_model: Literal["never", "always"] = option(default="never", result=False)
-    """Whether to log the fitted model, for mlflow.pyfunc or MLflow serving. `always`; `never`: store its predictions only."""
+    """Whether to log the fitted model, for mlflow.pyfunc or MLflow serving. `always`; `never`: store only its predictions."""
 
     MODEL: ClassVar[str]
-    """Name of the field with the model to train."""
+    """Name of the field that holds the model to train."""
 
     def __post_init__(self) -> None:
         task = tasks.find(self.task)
@@ -127,7 +127,7 @@ class Training(EvalConfig):
         return replace(self, **values)
 
     def own_rate(self) -> float:
-        """Return the default learning rate, which is larger where only few, new weights are trained."""
+        """Return the default learning rate, which is larger with LoRA or a frozen backbone."""
         if self.freeze is not None:
             return FROZEN_RATE
         return (LORA_FACTOR if self.lora is not None else 1) * self.spec().learning_rate
@@ -137,7 +137,7 @@ class Training(EvalConfig):
         return models.find(getattr(self, self.MODEL), self.MODEL)
 
     def shared(self) -> dict[str, Any]:
-        """Return the options to pass on to the stages this one needs: data, head and computation, without the method."""
+        """Return the options to pass on to the stages that this stage depends on: data, head and computation."""
         return {name: getattr(self, name) for name in SHARED}
 
 

@@ -1,4 +1,4 @@
-"""A stage's run: its fingerprint, its name, and how it is found or made.
+"""Fingerprint and name a stage's run, and find it or make it.
 
 Nothing here reads ground truth.
 """
@@ -29,19 +29,19 @@ LOG = logging.getLogger("w2s_mlflow")
 MODEL = "w2s.model_id"
 """Tag with the id of a run's logged model."""
 ROOTS = ("data.loading:resolve_and_split", "records:SoftLabels", "records:Predictions")
-"""Source roots of every trained result, besides those of its stage and its model family. The task is not among them: its rows
-enter through the data digest, so that the same rows from another source give the same result."""
+"""Definitions whose source enters the fingerprint of every trained result, besides those of its stage and model family. The
+task is left out: its rows enter through the data digest, so that the same rows from another source give the same result."""
 LABELS = "w2s.labels"
-"""Tag that names who labelled `transfer`, if no supervisor did; on the labeller's run and on students of its labels."""
+"""Tag of a run other than a supervisor that labels `transfer`, and of students on these labels: what made the labels."""
 GOLD = "w2s.gold"
-"""Tag of a run that depends on ground truth of `transfer`, itself or by an ancestor: its labels are not weak labels."""
+"""Tag of a run that depends on ground truth of `transfer`, directly or through an input, so its labels are not weak."""
 
 
 def weak_labels(found: Result) -> SoftLabels:
     """Return a run's labels of `transfer`, for a student to train on.
 
     Raises:
-        ConfigError: they depend on ground truth of `transfer`.
+        ConfigError: the labels depend on ground truth of `transfer`.
     """
     if GOLD in found.tags:
         raise ConfigError(
@@ -55,11 +55,11 @@ def find_label_run(run: str, weak: str, cut: splits.Split) -> Result:
     """Find the run with this id or name, and check that a student can train on its labels of `transfer`.
 
     Args:
-        weak: the weak model that the student is compared with, which must be the one that labelled.
+        weak: the student's weak model, which the run must have as well.
 
     Raises:
-        ConfigError: there is no such run, it labelled nothing, other rows or with another weak model, its labels are damaged,
-            or they depend on ground truth.
+        ConfigError: there is no such run; it has no labels, other rows or another weak model; or its labels are damaged or
+            depend on ground truth.
     """
     from w2s_mlflow.tracking import results
 
@@ -80,7 +80,7 @@ def parts(
     """Return the parts of a result's fingerprint.
 
     Args:
-        roots: the definitions of the stage that make the result, and the plug-ins they use.
+        roots: the stage's definitions that make the result, and the plug-ins that they use.
     """
     from w2s_mlflow.tracking import fingerprint, source
 
@@ -98,9 +98,9 @@ def parts(
 
 
 def result_options(config: SplitOptions) -> dict[str, Any]:
-    """Return the options that enter a fingerprint, a task file by its stem and a model by its name, so that files can be moved.
+    """Return the options that enter a fingerprint; paths of tasks and models become names, so that files can be moved.
 
-    File contents enter separately: rows by the data digest, models by a weights digest or the supervisor's fingerprint.
+    File contents enter separately, through the data digest, a weights digest or the supervisor's fingerprint.
     """
     found = options.identity(config)
     named = {name: model_name(found[name], name) for name in ("weak", "strong") if name in found}
@@ -119,11 +119,11 @@ def produce(
     inputs: Mapping[str, Result] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Result:
-    """Return the result with this fingerprint: a finished run if there is one, else a new one made by `make`.
+    """Return the result with this fingerprint: a finished run if there is one, else a new run made by `make`.
 
     Args:
-        labels: `weak`, `strong` and `method`, by which the UI groups runs; NONE where one does not apply to the stage.
-        inputs: the training inputs by role; the result inherits their gold tag.
+        labels: `weak`, `strong` and `method`, by which the UI groups runs; NONE where a label does not apply to the stage.
+        inputs: input runs by role; the result inherits their tag GOLD.
         tags: additional tags.
     """
     from w2s_mlflow.tracking import store
@@ -148,7 +148,7 @@ def produce(
 
 
 def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
-    """Ensure that a finished run has its model logged, undamaged. Without `head` the model is refitted, bit for bit."""
+    """Ensure that a finished run has an undamaged logged model. Without `head` the model is retrained, bit for bit."""
     from w2s_mlflow.tracking import followers, logged_model, recorder, session
 
     def whole() -> bool:
@@ -167,7 +167,7 @@ def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Hea
 
 
 def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
-    """Refit the head of a finished run; return it with the added-up gold reads. Raises ConfigError if an artifact differs."""
+    """Retrain the head of a finished run; return it and the total gold reads. Raises ConfigError if an artifact differs."""
     from w2s_mlflow.tracking import results
     from w2s_mlflow.tracking.dry_recorder import DryRecorder
 

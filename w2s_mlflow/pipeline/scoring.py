@@ -1,4 +1,4 @@
-"""Scoring of stored predictions against ground truth, compared with supervisor and ceiling; no model is needed."""
+"""Score stored predictions against ground truth, and compare them with supervisor and ceiling; no model is loaded."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 CEILING_FAILED = "w2s.ceiling_failed"
-"""Tag that says whether a ceiling failed, on the ceiling and on each student compared with it. `no`, or the reasons: training
-accuracy near chance (`stats.near_chance`), or accuracy below the supervisor's on the scored split."""
+"""Tag of a ceiling, and of each student compared with it: `no`, or why the ceiling failed. The reasons are training accuracy
+near chance (`stats.near_chance`) and accuracy below that of the supervisor on the scored split."""
 NEAR_CHANCE = "near chance"
 
 PGR_STATUS = "w2s.pgr_status"
-"""Tag of a student: `ok`, `undetermined`, or what is missing for a PGR, such as `no ceiling`."""
+"""Tag of a student with the status of its PGR: `ok`, `undetermined`, or the missing input, such as `no ceiling`."""
 BELOW_FLOOR = "below the floor"
 """Value of CEILING_FAILED for a ceiling less accurate than the supervisor."""
 HUMAN = "w2s.human"
-"""Tag: `weak` or `strong` compared with the task's published human accuracy, if there is one."""
+"""Tag: `weak` if the accuracy is below the task's published human accuracy, else `strong`; unset if none is published."""
 
 
 class EvalOptions(SplitOptions, Protocol):
@@ -44,14 +44,14 @@ def report(
     beside: Mapping[str, Result] | None = None,
     given: SoftLabels | None = None,
 ) -> Result:
-    """Score the stored predictions on the split of `--eval-split`, once, and store the gold labels with them.
+    """Score the stored predictions on the split `--eval-split`, once, and store the split's gold labels with them.
 
-    Without ground truth of the split only agreement is reported.
+    If the split has no ground truth, only agreement is reported.
 
     Args:
-        beside: the runs to compare with: for a student its supervisor `weak` and its `ceiling`, where it has them; for a
-            facilitated weak model the supervisor `weak` and its teacher `strong`.
-        given: labels from a file that replace a supervisor's; they are the floor if they cover the split.
+        beside: the runs to compare with, by role: for a student its supervisor `weak` and its `ceiling`, if they exist; for a
+            facilitated weak model the supervisor `weak` and the teacher `strong`.
+        given: labels from a file, in place of a supervisor's; if they cover the split, their accuracy is the floor.
     """
     from w2s_mlflow.tracking import followers
 
@@ -102,15 +102,15 @@ def _scored(
 
 
 def _against_human(config: EvalOptions, values: Mapping[str, float]) -> dict[str, str]:
-    """Return the tag HUMAN: `weak` below the published human accuracy, else `strong`; no tag if none is published."""
+    """Return the tag HUMAN, or no tag if no comparable human accuracy is published."""
     human, accuracy = tasks.find(config.task).human, values.get(f"{config.eval_split}/accuracy")
-    if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # over more options: not comparable
+    if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # such as over more options
         return {}
     return {HUMAN: "strong" if accuracy >= human.score else "weak"}
 
 
 def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> str:
-    """Return the rules by which a student's ceiling failed, or `no`; a missing value fails no rule."""
+    """Return the reasons why a student's ceiling failed, or `no`; a missing value is no reason."""
     floor, top = (values.get(f"{part}/{role}_accuracy", math.nan) for role in ("weak", "ceiling"))
     rules = {
         NEAR_CHANCE: ceiling.tags.get(CEILING_FAILED) == NEAR_CHANCE,
@@ -120,7 +120,7 @@ def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> 
 
 
 def _draw_confidence(scored: Predictions, file: Path) -> None:
-    """Draw a supervisor's confidence against its accuracy."""
+    """Write the figure of a supervisor's confidence against its accuracy."""
     from w2s_mlflow.figures import _confidence
 
     file.parent.mkdir()
@@ -129,7 +129,7 @@ def _draw_confidence(scored: Predictions, file: Path) -> None:
 
 
 def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:
-    """Return the metrics of one split, compared with `weak` and `ceiling` where given, and the PGR status."""
+    """Return the metrics of one split, with comparisons to `weak` and `ceiling` if given, and the PGR status."""
     from w2s_mlflow import metrics, stats
 
     values = {}
@@ -169,7 +169,7 @@ def _named(values: Mapping[str, float], part: str) -> dict[str, float]:
 
 
 def _reported(found: Result, part: str, inputs: Mapping[str, str]) -> bool:
-    """Return whether the split is scored against these inputs; a report writes the tag with its digests last."""
+    """Return whether the split is already scored with these inputs; scoring writes the tag with the digests last."""
     from w2s_mlflow.tracking import results
 
     return f"{results.ARTIFACTS}.{part}" in found.tags and inputs.items() <= found.tags.items()

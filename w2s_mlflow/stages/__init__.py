@@ -1,1 +1,1 @@
-"""Entry points, one file per stage: each has a `Config` and `run(Config) -> Result` and runs the stages it depends on."""
+"""One file per stage, with a `Config` and `run(Config) -> Result`; a stage runs the stages that it depends on."""

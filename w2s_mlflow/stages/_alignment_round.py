@@ -1,7 +1,7 @@
-"""Train one round of alignment (Definition 5, eq. 2), or reuse its run.
+"""Train one round of alignment (Definition 5, eq. 2), or reuse a finished run.
 
-From the second round on (stages/align.py), training uses a reward model (judges/reward.py) instead of the judge, fitted on the
-judge's verdicts so far. On held-out questions the judge itself decides.
+From the second round on (stages/align.py), a reward model (judges/reward.py) fitted on the judge's previous verdicts replaces
+the judge in training. On held-out questions the judge itself decides.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ POLICY, REWARD = "policy.safetensors", "reward.json"
 
 @dataclass(frozen=True)
 class _AlignmentInputs:
-    """Input runs of a round: the weak model, the plain student, and the debates so far with the judge's verdicts."""
+    """Input runs of a round: the weak model, the plain student, and the debates of earlier rounds with the judge's verdicts."""
 
     weak: Result
     before: Result
@@ -55,7 +55,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     """Find or train the aligned model of one round, with its inputs.
 
     Args:
-        debates: the debate runs so far, one for each earlier round; empty in the first round.
+        debates: the debate runs of earlier rounds, one per round; empty in the first round.
 
     Raises:
         ConfigError: before anything is written.
@@ -82,7 +82,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
 
 
 def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
-    """Return the options of the judge and, from the second round on, of the reward model, for the fingerprint."""
+    """Return the fingerprinted options of the judge and, from the second round on, of the reward model."""
     from w2s_mlflow.judges import reward
 
     found = participants.values(config.judge, config.judge_options)
@@ -90,7 +90,7 @@ def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
 
 
 def describe(config: Config) -> str:
-    """Return a readable label of the round, such as `lambda 0.1 round 2`."""
+    """Return a label of the round, such as `lambda 0.1 round 2`."""
     return f"lambda {config.debate_weight:g}" + (f" round {config.iterations}" if config.iterations > 1 else "")
 
 
@@ -131,7 +131,7 @@ def weak(config: Config) -> Result:
 
 
 def _before(config: Config) -> Result:
-    """Find or train the plain student, the baseline of the aligned model."""
+    """Find or train the plain student, the baseline for the aligned model."""
     own = {name: getattr(config, name) for name in (*OF_STUDENT, "early_stopping")}
     kept = {"keep_model": "always", "ceiling": "none"}
     return student.run(student.Config(**own, **config.shared() | kept))
@@ -158,7 +158,7 @@ def _make(config: Config, cut: Split, others: _AlignmentInputs, fingerprint: str
 
 
 def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
-    """Fit the reward model on the judge's verdicts so far and save it as an artifact; None in the first round."""
+    """Fit the reward model on the judge's verdicts in `debates` and save it as an artifact; None in the first round."""
     from w2s_mlflow.judges import reward
 
     if not debates:
@@ -169,7 +169,7 @@ def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
 
 
 def _arguing(config: Config, head: Head, asked: Sequence[Example], weak_head: Head, learned: Reward | None) -> Arguing:
-    """Set up the debates on the training questions; attaches the policy to the head, which trains and checkpoints it."""
+    """Set up debates on the training questions, and add the policy to the head's modules, to train and checkpoint both."""
     from w2s_mlflow.explainers import extractive
 
     policy = extractive.Policy(head.model.config.hidden_size, config.seed).to(next(head.parameters()).device)
@@ -211,7 +211,7 @@ def _judge(config: Config, weak: DebaterModel) -> Judge:
 
 
 def policy_of(found: Result, head: Head) -> Policy | None:
-    """Load the policy of an aligned model to its head's device; None for lambda = 0, which trains no policy."""
+    """Load the policy of an aligned model onto the head's device; None if lambda = 0, which trains no policy."""
     from safetensors.torch import load_file
 
     from w2s_mlflow.explainers import extractive
@@ -242,15 +242,15 @@ def _compare(
 
     Args:
         minds: the weak model, the plain student ("before") and the aligned model ("after"), with their decisions on `asked`.
-        learned: the reward model of a later round; it also judges, to measure its agreement with the judge.
-        fingerprint: this run's; it names the files that keep the verdicts in case the judge fails midway.
+        learned: the reward model, from the second round on; its verdicts are compared with the judge's.
+        fingerprint: fingerprint of the run, which names the files that keep the verdicts if the judge fails midway.
     """
     from w2s_mlflow import stats
 
     other = minds[WEAK]
     said: dict[str, Verdicts] = {}
     for when in ("before", "after"):
-        # Use the same draws before and after, so that only the model differs.
+        # Use the same random numbers before and after, so that only the model differs.
         draws = [streams.torch_generator(config.seed, streams.COMPARED_EVIDENCE, side) for side in (0, 1)]
         strong = _debater(config, STRONG, "random" if minds[when].policy is None else "policy", minds[when], draws[0])
         weak = _debater(config, WEAK, config.opponent, other, draws[1])

@@ -1,22 +1,22 @@
 """Algorithm 1, step 5: the strong model learns weak labels and which evidence convinces a judge (Definition 5, eq. 2).
 
 The paper prints "+ D" under an argmin but calls D a reward to maximise; this stage minimises L(f_S'(q), f_W(q)) - lambda D. The
-first term is the loss of a plain student. The second trains a policy that selects evidence from the model's hidden states, and
-the model with it, by policy gradient (debate/policy_gradient.py). With lambda = 0 the result is bit for bit the plain student.
+first term is the loss of a plain student. The second trains the model and a policy, which selects evidence from the model's
+hidden states, by policy gradient (debate/policy_gradient.py). With lambda = 0 the result is bit for bit the plain student.
 
 `--iterations` repeats Algorithm 1: the aligned model debates all of `transfer` with its policy, the judge decides, a reward
-model is fitted on the verdicts so far, and the strong model is aligned again from its initial weights with the reward model
+model is fitted on all previous verdicts, and the strong model is aligned again from its initial weights with the reward model
 as the judge. The debates and the model of each round are separate runs (_alignment_round.py).
 
-Metrics: those of a student. By step: `align/reward`, the mean D of the draws; `align/win_rate`; `align/kl` from the initial
-policy; and, to detect a collapse, `align/entropy` (1: uniform draws, 0: always the same) and `align/words` of evidence. On
-held-out questions, without training on them or reading their ground truth: `before/<name>` for the plain student, which draws
-evidence at random, and `after/<name>` for the aligned model, with the names of `debate/<name>` in the stage debate;
-`align/gain`, the mean increase of D, with its interval over groups. `test/before_accuracy` next to `test/accuracy`. From round
-2 on, `align/reward` and `align/win_rate` come from the reward model, `before/` and `after/` from the judge;
-`after/agreement/<judge>/reward` is how often both choose the same winner.
-Artifacts: those of a student; `policy.safetensors`; `before/` and `after/`, the debates; from round 2 on `reward.json`, and on
-the last round `tables/rounds_<part>.csv` with win rate, mean D and accuracy by round.
+Metrics: as for a student, and by step: `align/reward`, the mean D of the samples; `align/win_rate`; `align/kl`, the divergence
+from the initial policy; and, to detect a collapse, `align/entropy` (1: uniform samples, 0: always the same) and `align/words`,
+the length of the evidence. On held-out questions, which are not trained on and whose ground truth is not read: `before/<name>`
+for the plain student, which selects evidence at random, and `after/<name>` for the aligned model, named like `debate/<name>` of
+the stage debate; `align/gain`, the mean increase of D, with its interval over groups. `test/before_accuracy` is the plain
+student's accuracy. From round 2 on, `align/reward` and `align/win_rate` come from the reward model, `before/` and `after/` from
+the judge; `after/agreement/<judge>/reward` is how often both choose the same winner.
+Artifacts: as for a student, `policy.safetensors`, and `before/` and `after/`, the debates; from round 2 on `reward.json`, and
+in the last round `tables/rounds_<part>.csv` with win rate, mean D and accuracy by round.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(config: Config) -> Result:
     """Find or train the last round's model, with its inputs. Raises ConfigError before anything is written."""
     if config.iterations == 1:
         return _alignment_round.run(config)
-    config = replace(config, keep_model="always")  # the next round's debates load it
+    config = replace(config, keep_model="always")  # for the next round's debates
     found, debates = [_alignment_round.run(config)], list[Any]()
     for number in range(1, config.iterations):
         debates.append(_debates(replace(config, iterations=number), found[-1]))
@@ -52,7 +52,7 @@ def run(config: Config) -> Result:
 
 
 def _debates(config: Config, aligned: Result) -> Result:
-    """Find or run the debates of a round's aligned model with its policy on all of `transfer`, with the judge's verdicts."""
+    """Find or run the judged debates on all of `transfer` in which a round's aligned model argues with its policy."""
     shared = config.shared() | {
         "eval_split": "none",
         "split": "transfer",
@@ -83,7 +83,7 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
 
 
 def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:
-    """Return one row for the plain student (round 0) and one per round, by the judge's verdicts on held-out questions."""
+    """Return a row for the plain student (round 0) and a row per round, with metrics of the judge on held-out questions."""
     part, first = config.eval_split, found[0]
     start = {"round": 0, "run_id": first.tags["w2s.before_run_id"]} | _round_metrics(first, "before", config.judge)
     rows = [start | {"accuracy": first.metrics.get(f"{part}/before_accuracy", math.nan)}]

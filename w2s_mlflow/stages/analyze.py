@@ -1,11 +1,11 @@
 """Make the paper's tables, figures and a report from tracked runs, recomputing every number from stored predictions.
 
-Nothing is trained. Excluded data (a damaged file, a number that the predictions do not reproduce, and so on) is listed with the
-rule that excludes it, in the table `left_out` and in the report's caveats. An analysis of the same runs by the same code is
+Nothing is trained. Excluded data (such as damaged files and numbers that the predictions do not reproduce) is listed with the
+rule that excludes it, in the table `left_out` and in the report's caveats. An analysis of the same runs with the same code is
 reused.
 
 Artifacts: `report.html`; `tables/<name>.csv`, `.md` and `.tex`; `figures/<name>.png`, `.svg` and an interactive `.html`.
-Metrics: aggregates over seeds: `<label>/accuracy`, `<label>/pgr`, `<label>/pgr_low`, `<label>/pgr_high` and `<label>/n`.
+Metrics, aggregated over seeds: `<label>/accuracy`, `<label>/pgr`, `<label>/pgr_low`, `<label>/pgr_high` and `<label>/n`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(config: Config) -> Result:
-    """Analyse finished runs and record the analysis as a run. Raises ConfigError if they include no student or rule."""
+    """Analyse finished runs and record the analysis as a run. Raises ConfigError if no run is a student or rule."""
     from w2s_mlflow.tracking import store
 
     codes, found = coded_errors.read(config.error_annotations) if config.error_annotations else {}, build.pull(config)

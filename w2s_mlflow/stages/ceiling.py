@@ -1,8 +1,8 @@
-"""The ceiling: the strong model finetuned on the ground truth of the `transfer` rows that students get weak labels for.
+"""The ceiling: the strong model finetuned on the ground truth of `transfer`, for which students have only weak labels.
 
-There is one per (task, strong, seed, size), with plain settings, shared by all methods. Its run is tagged `w2s.gold`: no
+All methods share one ceiling per (task, strong, seed, size), trained with plain settings. Its run is tagged `w2s.gold`: no
 student may train on its labels. The tag `w2s.ceiling_failed` is `near chance` if its training accuracy is not clearly above the
-share of the most frequent class, else `no`. Metrics as for the supervisor.
+share of the most frequent class, else `no`. The metrics are the same as for the supervisor.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """Algorithm 1, steps 1 to 4: student and supervisor debate unlabelled questions before a judge (Definition 4).
 
 Each side decides and explains its decision, by default with spans of the question (`--explainer`). The judge sees both claims
-with their evidence, in both orders. Both models are found by their options or trained, and their weights are kept.
+with their evidence, in both orders. Both models are trained, or reused from finished runs, and their weights are kept.
 
 Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups; `apart_win_rate`, the same where
 the sides disagree; `preference`, the mean D; `disagreements`, the share of questions on which the sides disagree;
 `position_bias`, the judge's mean log-odds for the side shown first; `by_position`, the share of debates whose winner depends
 on the order; `no_verdict`, the number of debates without a verdict; `cost` in tokens; `strong_words` and `weak_words` of
-evidence; `agreement/<judge>/<judge>`. If `--eval-split` names the debated split, also against ground truth: where exactly one
-side is right, `judge_accuracy`, `judge_brier`, `judge_ece`, `strong_right` (the accuracy of a judge that always chooses the
-strong side) and `decided` (the number of these debates); and over all debates `strong_accuracy`, `weak_accuracy` and
-`label_accuracy`.
-Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels that follow from the verdicts.
+evidence; `agreement/<judge>/<judge>`. If `--eval-split` is the debated split, there are also metrics against ground truth: over
+the debates with exactly one side right, `judge_accuracy`, `judge_brier`, `judge_ece`, `strong_right` (the accuracy of a judge
+that always chooses the strong side) and `decided` (the number of these debates); over all debates, `strong_accuracy`,
+`weak_accuracy` and `label_accuracy`.
+Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels derived from the verdicts.
 One MLflow trace per debate.
 """
 
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 VERSION = 2
 CHOOSERS = ("gradient", "policy", "random")
 SAID = {"rationale": 40, "line": 4}
-"""Explainers that generate text, with the default maximum number of tokens of each."""
+"""Explainers that generate text, each with its default maximum number of tokens."""
 
 
 @checked_dataclass
 class Config(Training):
-    """Options of a debate: its sides, questions, form and judges."""
+    """Options of a debate: its sides, questions, protocol and judges."""
 
     weak: str = option(default="chess-60k", lookup=models.find)
     """Weak side: the supervisor trained from this model."""
@@ -71,22 +71,22 @@ class Config(Training):
     evidence; `no_explanation`: neither."""
     explainer: str = "gradient"
     """How a side explains its decision. By spans of the question: `gradient`, those with the highest attribution to the
-    decision; `random`; `policy`, for the strong side those that the policy of the model of `align` with these options selects,
-    for the weak side those of `gradient`. By text that a causal language model generates: `rationale`; `line`, in chess the
-    moves that it expects."""
+    decision; `random`; `policy`, for the strong side those selected by the policy that `align` trains with these options, for
+    the weak side the same as `gradient`. By text that a causal language model generates: `rationale`; `line`, in chess the
+    moves that the side expects."""
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Spans of evidence per side and round."""
     max_new_tokens: int | None = option(default=None, ge=1, formerly="tokens")
     """Maximum number of tokens of a rationale or line, per side and round. Default: 40 for `rationale`, 4 for `line`."""
     turns: int = option(default=1, ge=1, formerly="rounds")
-    """Number of rounds; in each, both sides speak. No side repeats a span that either has shown, a rationale answers the other
-    side's last one, and the judge sees everything that a side has shown."""
+    """Number of rounds; in each, both sides speak. No span is shown twice, a rationale answers the other side's last rationale,
+    and the judge sees everything that the sides have shown."""
     judge: str = "model"
-    """Judge: a file of judges/, or several separated by commas; the first one's verdicts make the labels."""
+    """Judge, a file of judges/. Several are separated by commas; the verdicts of the first determine the labels."""
     judge_options: str = ""
     """Options of the judges: NAME=VALUE, separated by commas."""
     traces: int | None = option(default=None, ge=0, unset="all", result=False)
-    """Number of debates written as MLflow traces, from the first on. `all`: every debate; 0: none."""
+    """Number of debates logged as MLflow traces, starting with the first. `all`: every debate; 0: none."""
 
     MODEL: ClassVar[str] = "strong"
 
@@ -109,11 +109,11 @@ def run(config: Config) -> Result:
 
 
 def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Result:
-    """Find or run the debates of two finished models with kept weights.
+    """Find or run the debates between the models of two finished runs, whose weights are kept.
 
     Args:
-        config: with the judges' options resolved.
-        argues: description of the strong side beyond these options, logged as the parameter `argues`.
+        config: the options, with the judges' options resolved.
+        argues: description of the strong side in addition to the options, logged as the parameter `argues`.
     """
     config, cut = loading.resolve_and_split(config.resolved())
     inputs = {"weak": weak, "student": strong}

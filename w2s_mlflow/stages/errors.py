@@ -1,11 +1,11 @@
-"""Types of errors that a student makes (the paper's Figure 5), from its answers to the evidence alone.
+"""Classify a student's errors by its answers to parts of the text (the paper's Figure 5).
 
-For each test row that the student answers wrongly, it answers again three times, given only the tokens that its own answer
-rests on, only those of the ceiling's answer (modeling/attribution.py), and, as a control, as many random tokens.
-`tables/errors.py` has the rules that classify an error by these answers. Chess tasks have no evidence: a position or game
-without some of its words is another one.
+On each test row that the student answers wrongly, it answers three more times: given only the tokens that its answer rests on,
+only the tokens that the ceiling's answer rests on (modeling/attribution.py), and, as a control, as many random tokens.
+`tables/errors.py` has the rules that classify an error by these answers. Chess tasks have no evidence, since removing words
+from a position or game gives a different one.
 
-Metrics: `errors/count`, and `errors/<type>`, shares of the errors. Artifacts: `errors.csv`, one row per error.
+Metrics: `errors/count`, and `errors/<type>`, the share of each type. Artifacts: `errors.csv`, one row per error.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ VERSION = 3
 ANSWERS = ("answer", "weak_answer", "ceiling_answer")
 COLUMNS = ("id", "text", "gold", *ANSWERS, *ON_EVIDENCE, "own_evidence", "ceiling_evidence")
 GAMES = ("chess", "puzzles")
-"""Task families without evidence: their texts are chess positions or moves."""
+"""Task families without evidence, since their texts are chess positions or moves."""
 
 
 @checked_dataclass
 class Config(student.Config):
-    """Options of the student, and the share of a text that is its evidence."""
+    """Options of the student, and the share of a text that counts as evidence."""
 
     evidence: float = option(default=0.2, gt=0, lt=1)
     """Share of a text's tokens that counts as evidence: those with the highest attribution scores."""
@@ -125,7 +125,7 @@ def _text(example: Example) -> str:
 def _on_evidence(
     config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], found: Result, top: Result
 ) -> dict[str, Any]:
-    """Return the student's answers to its own evidence, the ceiling's and random tokens alone, and the first two as text."""
+    """Return the student's answers given only its evidence, the ceiling's, or random tokens, and both evidences as text."""
     from w2s_mlflow.modeling import attribution
 
     head, other = (finetune.load_kept_model(run) for run in (found, top))
@@ -142,7 +142,7 @@ def _on_evidence(
 
 
 def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
-    """Return the student's classes for the kept tokens alone, computed in the same way as its stored predictions."""
+    """Return the student's classes given only the kept tokens, computed in the same way as its stored predictions."""
     from w2s_mlflow.modeling import attribution
 
     found_N: Ints = finetune.probabilities(head, attribution.alone(data, kept_T), config).argmax(axis=1)

@@ -3,12 +3,12 @@
 theta_W' = argmin sum_{q in Q} CE(f_W'(q), f_S(q)): the weak model is finetuned on the answers of the strong model, M_S, to the
 questions Q, and becomes M'_W. It is compared with the supervisor, M_W, which is the same model finetuned on the ground truth of
 `supervision`. With `--iterations`, M'_W labels `transfer`, a new student is trained on these labels and teaches the weak model
-again, from the same initial weights; the student and the weak model of each iteration are separate runs.
+again, from its initial weights; the student and the weak model of each iteration are separate runs.
 
-By default Q is the rows of the training part that are in neither half. The strong model was trained on the weak labels of
-`transfer`, and M'_W must label `transfer` without having been trained on it, as the supervisor does; the supervisor was trained
-on the ground truth of `supervision`, which no teacher can improve. `--question-source` can still select them
-(docs/explanation/facilitation.md).
+By default Q is the rows of the training part that are in neither half. `transfer` is excluded because M'_W must label it
+without having been trained on it, as the supervisor does, and because the strong model was trained on its weak labels.
+`supervision` is excluded because the supervisor was trained on its ground truth, which no teacher can improve.
+`--question-source` can still select either half or both (docs/explanation/facilitation.md).
 
 Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy`, `test/auroc`,
 `test/brier`, `test/ece` of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
@@ -51,7 +51,7 @@ ANSWERS = "labels/teacher.parquet"
 
 @dataclass(frozen=True)
 class _FacilitationContext:
-    """Context shared by all iterations."""
+    """Options, data and supervisor shared by all iterations."""
 
     config: Config
     learner: Learner
@@ -91,7 +91,7 @@ def _teacher(asked: Config, config: Config, cut: Split) -> Result:
 
     Args:
         asked: the options as the user gave them.
-        config: the same, resolved.
+        config: the options, resolved.
     """
     if asked.teacher == CEILING:
         shared = config.shared() | {"keep_model": "always"}
@@ -105,7 +105,7 @@ def _student(asked: Config) -> student.Config:
 
 
 def _named(run: str, cut: Split) -> Result:
-    """Find a teacher by run id or name. Raises ConfigError if it is damaged, kept no model or was trained on other rows."""
+    """Find a teacher by run id or name. Raises ConfigError if the run is damaged, has no model or used other rows."""
     from w2s_mlflow.tracking import logged_model, results
 
     found = results.find(run)
@@ -138,7 +138,7 @@ def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> 
 
 
 def _by(config: Config, teacher: Result) -> dict[str, str]:
-    """Return the parameters that describe the teacher; those of a teacher given as a run are read from that run."""
+    """Return the parameters that describe the teacher; if the teacher is a run, copy them from it."""
     if config.teacher in (STUDENT, CEILING):
         method = CEILING if config.teacher == CEILING else config.method
         return {"strong": config.spec().name, "method": method, "teacher": config.teacher}
@@ -161,7 +161,7 @@ def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> 
 
 
 def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
-    """Return the training targets made from the strong model's answers; soft targets at temperature 1 are unchanged."""
+    """Return the training targets made from the strong model's answers; soft targets at temperature 1 equal the answers."""
     if learner.targets == "hard":
         return answers.hardened()
     return answers if learner.temperature == 1 else answers.at_temperature(learner.temperature)
@@ -173,7 +173,7 @@ def _answers(teacher: Result, config: Config, asked: Sequence[Example]) -> SoftL
 
 
 def _start(learner: Learner, weak: Result) -> Head:
-    """Return the weak model before facilitation."""
+    """Return the weak model with its weights before facilitation."""
     from w2s_mlflow.training import loop
 
     if learner.start != SUPERVISOR:

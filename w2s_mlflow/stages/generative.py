@@ -1,10 +1,10 @@
-"""Algorithm 6, first half: continue the language modelling of a strong model on the task's own unlabelled text.
+"""Algorithm 6, first half: train a strong model further as a language model, on the task's unlabelled text.
 
-The training text is that of `supervision` and `transfer`, never of `selection` or `test`. Both halves are packed into rows
-without padding; the loss is measured on their validation slices. A student starts from the weights (`--generative-epochs`).
+The model is trained on the text of `supervision` and `transfer`, never of `selection` or `test`. The text is packed into rows
+without padding, and validated on both validation slices. A student starts from the weights (`--generative-epochs`).
 
 Metrics: `train/loss` by step; `validation/perplexity_before` and `validation/perplexity` (of masked tokens, for an encoder);
-`generative/texts`, the number of training texts, and `generative/heldout_texts`, how many of these are held out: none.
+`generative/texts`, the number of training texts, and `generative/heldout_texts`, how many are also held out (0).
 Artifacts: `model/model.safetensors`, the weights.
 """
 
@@ -35,9 +35,9 @@ LAUNCHED = True
 """Whether this stage supports distributed training (docs/how-to/launch.md)."""
 WEIGHTS = "model/model.safetensors"
 WORST = 100.0
-"""Validation loss, in nats per token, from which a training counts as diverged."""
+"""Validation loss, in nats per token, at which training counts as diverged."""
 BLOCK = 128
-"""Tokens per packed row, unless the model's limit is lower."""
+"""Default number of tokens per packed row, unless the model's limit is lower."""
 SHARED = (
     "task",
     "seed",
@@ -58,15 +58,15 @@ class Config:
     """Options of generative finetuning."""
 
     task: str = option(default="chess", lookup=tasks.find)
-    """Task that provides the text: a task of tasks/."""
+    """Task that provides the text (see tasks/)."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model to train."""
     seed: int = option(default=0, ge=0, lt=2**32)
-    """Seed of the split of the training part, the masked tokens, the order of batches and dropout."""
+    """Random seed of the split of the training part, the masked tokens, the order of batches and dropout."""
     train_size: int | None = option(default=None, ge=1)
-    """Number of training rows, drawn by the seed, supervision and transfer together. Default: the task's own."""
+    """Number of training rows (supervision and transfer together), sampled by the seed. Default: set by the task."""
     test_size: int | None = option(default=None, ge=1)
-    """Maximum number of test rows. Default: the task's own."""
+    """Maximum number of test rows. Default: set by the task."""
     balance: bool = False
     """Whether to balance the classes of supervision."""
     data_dir: str | None = option(default=None, result=False)
@@ -76,7 +76,7 @@ class Config:
     batch_size: int = option(default=32, ge=1)
     """Packed rows per optimizer step."""
     learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
-    """Peak learning rate of AdamW. Default: the model's own."""
+    """Peak learning rate of AdamW. Default: set by the model."""
     block: int | None = option(default=None, ge=2)
     """Tokens per packed row. Default: 128, or the model's limit if that is lower."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
@@ -84,7 +84,7 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision: `float32` or `bfloat16`."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
-    """Steps between checkpoints, from which a killed training resumes. 0: write one only when the training is stopped."""
+    """Steps between checkpoints, from which an interrupted training resumes. 0: write a checkpoint only on interruption."""
 
     def resolved(self) -> Config:
         """Return the options with the model's defaults filled in; the split fills in the sizes."""
@@ -114,7 +114,7 @@ def run(config: Config) -> Result:
 
 
 def make(config: Config, cut: Split, recorder: Recorder) -> None:
-    """Train the model, measure its perplexity before and after, and stage the weights."""
+    """Train the model, measure its perplexity before and after, and save the weights."""
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
@@ -163,7 +163,7 @@ def _how(config: Config) -> Options:
 
 
 def _counts(cut: Split) -> dict[str, float]:
-    """Count the distinct training texts, and those of them that are held out: a correct split has none."""
+    """Count the distinct training texts, and how many of them are also held out (0 in a correct split)."""
     read, held = (
         {(example.segments, example.candidates) for part in parts for example in part}
         for parts in ((cut.supervision, cut.transfer), (cut.selection, cut.test))

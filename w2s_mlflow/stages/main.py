@@ -1,4 +1,4 @@
-"""Run the default experiment, offline: the grid sweeps/default.py, with its tables and figures."""
+"""Run the default experiment, which needs no network: the grid sweeps/default.py, with its tables and figures."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Config:
     seeds: str = "0..4"
     """Seeds, as a range `0..4` or a list `0,3,7`."""
     train_size: int | None = None
-    """Number of training rows of every setting. Default: the setting's or the task's own."""
+    """Number of training rows in every setting. Default: set by the setting or the task."""
     test_size: int | None = None
-    """Maximum number of test rows of every setting. Default: the setting's or the task's own."""
+    """Maximum number of test rows in every setting. Default: set by the setting or the task."""
     workers: int = option(default=1, ge=1, result=False)
-    """Number of processes on this machine that make runs in parallel."""
+    """Number of parallel processes on this machine."""
 
     def __post_init__(self) -> None:
         sweep.Config(**vars(self))
 
 
 def run(config: Config) -> Result:
-    """Run the grid and return its parent run, with the tables. Raises ConfigError before the first job starts."""
+    """Run the grid and return its parent run, which has the tables. Raises ConfigError before the first job starts."""
     return sweep.run(sweep.Config(sweep="default", **vars(config)))

@@ -1,9 +1,9 @@
-"""Pretrain an embedded chess model from random weights, as a small language model that continues play.
+"""Pretrain an embedded chess model from random weights, as a small language model of chess moves.
 
-Each position of the play (tasks/_chess_play.py) comes twice, once mirrored, with newly drawn players. Only the text after the
-position is scored, by next-token prediction. Metrics: `train/loss` by step in nats per token, each the mean of CURVE steps;
-`validation/loss` after training, on positions that are not trained on. Written to `out`/<rung>: config.json, model.safetensors
-(float16), and pretraining.json, the loss curve with the options of the training.
+The training texts are random positions, each also mirrored, with moves by sampled players (tasks/_chess_play.py). Only the text
+after the position is scored, by next-token prediction. Metrics: `train/loss` in nats per token, the mean of every CURVE steps;
+`validation/loss` after training, on positions that are not trained on. Files in `out`/<model>: config.json, model.safetensors
+(float16), and pretraining.json with the loss curve and the training options.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ LOG = logging.getLogger("w2s_mlflow")
 VALIDATION = 1_000
 """Number of positions reserved for `validation/loss`."""
 CHUNK = 5_000
-"""Positions that a worker draws at a time; each chunk has its own random stream."""
+"""Number of positions that a worker generates at a time, from a separate random stream per chunk."""
 CURVE = 100
-"""Steps averaged into one point of the loss curve."""
+"""Number of steps averaged into one point of the loss curve."""
 
 Play = list[tuple[str, str]]
-"""Pretraining texts: a position, and the moves that an unnamed player and the named expert play there."""
+"""Pretraining texts, as pairs: a position, and the moves of an unnamed player and the named expert in it."""
 
 
 @checked_dataclass
@@ -53,7 +53,7 @@ class Config:
     model: str = option(default="chess-27k", lookup=models.find, formerly="rung")
     """Embedded model to pretrain."""
     num_positions: int = option(default=300_000, ge=1, formerly="positions")
-    """Number of random positions to play from; the mirror image of each is trained on as well."""
+    """Number of random positions; the mirror image of each is trained on as well."""
     epochs: int = option(default=3, ge=1)
     """Number of passes over all positions."""
     batch_size: int = option(default=64, ge=1)
@@ -61,17 +61,17 @@ class Config:
     learning_rate: float = option(default=3e-3, gt=0, lt=LARGEST)
     """Peak learning rate of AdamW."""
     seed: int = option(default=0, ge=0, lt=2**32)
-    """Seed of the play, the initial weights and the order of batches."""
+    """Random seed of the texts, the initial weights and the order of batches."""
     out: str = option(default="weights", result=False)
     """Output directory; the model is written to a subdirectory with its name."""
     text_cache: str = option(default="", result=False, formerly="play")
-    """File that caches the play: read if it exists, else written. Empty: no cache."""
+    """File that caches the training texts. It is read if it exists, else written. Empty: no cache."""
     workers: int = option(default=2, ge=1, result=False)
-    """Number of processes that draw the play."""
+    """Number of processes that generate the training texts."""
     threads: int = option(default=1, ge=1, result=False)
     """Number of torch threads."""
     checkpoint_every: int = option(default=2000, ge=0, result=False)
-    """Steps between checkpoints, from which a killed training resumes. 0: write one only when the training is stopped."""
+    """Steps between checkpoints, from which an interrupted training resumes. 0: write a checkpoint only on interruption."""
 
     def __post_init__(self) -> None:
         spec = models.find(self.model, "model")
@@ -80,7 +80,7 @@ class Config:
 
 
 def run(config: Config) -> Result:
-    """Find or train the model, and write its weights to `out`."""
+    """Find or train the model, and copy its files to `out`."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
     parts = fingerprint.FingerprintParts(
@@ -102,7 +102,7 @@ def run(config: Config) -> Result:
 
 
 def make(config: Config, recorder: Recorder) -> None:
-    """Draw the play, train, and stage the model with its loss curve under `model` in the run."""
+    """Generate the texts, train, and save the model with its loss curve under `model` in the run."""
     import torch
 
     from w2s_mlflow.modeling import language_modeling
@@ -156,7 +156,7 @@ def _examples(play: Play) -> list[Example]:
 
 
 def read_play(config: Config) -> Play:
-    """Return two texts for each of VALIDATION + `positions` positions, read from the file `play` if it exists, else drawn."""
+    """Return two texts per position, for validation and training, from the file `text_cache` if it exists, else generated."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -175,14 +175,14 @@ def read_play(config: Config) -> Play:
 
 
 def refuse_task_positions(play: Play) -> None:
-    """Raise ConfigError if a text, which may come from a file, shows a position of the shipped tasks or its mirror image."""
+    """Raise ConfigError if a text, possibly from the cache, has a position of the shipped tasks or its mirror image."""
     found = chess.overlap(chess.shipped(), (position for position, _ in play))
     if found:
         raise must("text_cache", "without positions of the task", f"{found} texts that show one")
 
 
 def draw_play(positions: int, seed: int, workers: int) -> Play:
-    """Draw two texts per position, the second of its mirror image; the result does not depend on the number of workers."""
+    """Generate two texts per position, the second mirrored; the result does not depend on the number of workers."""
     counts = [min(CHUNK, positions - start) for start in range(0, positions, CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
         return [text for chunk in pool.map(_draw_chunk, counts, [seed] * len(counts), range(len(counts))) for text in chunk]

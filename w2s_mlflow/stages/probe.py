@@ -1,9 +1,9 @@
-"""Linear probes on frozen activations, before and after weak-to-strong training: is a concept more salient (Figure 4)?
+"""Linear probes on frozen activations, which measure whether weak-to-strong training makes a concept more salient (Figure 4).
 
 The activations of the pretrained strong model and of the student are computed on the same examples, every layer in one pass,
-pooled as for the model's own head. A concept is the ground truth of a task. For each concept a logistic regression is fitted on
-`supervision` and scored on `test`; the layer is chosen on the validation slice of `supervision`. Control: the same probe fitted
-on shuffled labels; selectivity is the accuracy above that control (Hewitt & Liang 2019).
+pooled as for the model's head. A concept is the ground truth of a task. For each concept a logistic regression is fitted on
+`supervision` and scored on `test`; the layer is chosen on the validation slice of `supervision`. The control is the same probe
+fitted on shuffled labels; selectivity is the accuracy minus that of the control (Hewitt & Liang 2019).
 
 Metrics: `probe/<concept>/before` and `/after`, test accuracy at the chosen layer; `/gain` with `/gain_low` and `/gain_high`,
 its interval over test groups; `/selectivity`; `/before_by_layer` and `/after_by_layer`, with the layer as the step.
@@ -51,9 +51,9 @@ class Config(student.Config):
     """Options of the student, and the concepts to probe for."""
 
     concepts: str = ""
-    """Tasks whose ground truth to probe for, separated by commas. Empty: the student's own task."""
+    """Tasks whose ground truth to probe for, separated by commas. Empty: the student's task."""
     probe_size: int = option(default=1000, ge=20)
-    """Maximum number of rows to fit a probe on, and to score it on."""
+    """Maximum number of rows to fit a probe on, and maximum number to score it on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +61,7 @@ class Config(student.Config):
             tasks.find(name, "concepts")
 
     def named(self) -> list[str]:
-        """Return the names of the concepts."""
+        """Return the names of the concepts, which are task names."""
         return [name.strip() for name in self.concepts.split(",") if name.strip()] or [self.task]
 
 
@@ -70,7 +70,7 @@ class Probe(NamedTuple):
 
     Attributes:
         correct_N: 1 for each test row that is classified correctly, else 0.
-        chosen_by: accuracy on the validation slice, by which the layer is chosen.
+        chosen_by: validation accuracy, by which the layer is chosen.
         control: test accuracy of the same probe fitted on shuffled labels.
     """
 
@@ -192,7 +192,7 @@ def fitted(activations_ND: Floats, labels_N: Ints) -> Any:
 
 
 def best(probes: Sequence[Probe]) -> Probe:
-    """Return the probe with the highest validation accuracy, the first one in a tie."""
+    """Return the probe with the highest validation accuracy; in a tie, the first."""
     return max(probes, key=lambda probe: probe.chosen_by)
 
 

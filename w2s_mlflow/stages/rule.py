@@ -1,4 +1,4 @@
-"""Score a one-line heuristic of the task as a control, with the metrics of a student. The heuristic uses no model."""
+"""Score a one-line heuristic of the task as a control, with the metrics of a student. No model is used."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ VERSION = 1
 
 @checked_dataclass
 class Config(EvalConfig):
-    """Options of a rule."""
+    """Options of the `rule` stage."""
 
     task: str = option(default="chess", lookup=tasks.find)
-    """Task to answer."""
+    """Task to apply the rule to."""
     rule: str = "random"
-    """Rule to score: one of those that the task defines."""
+    """Rule to score, as named by the task."""
     train_size: int | None = option(default=None, ge=1)
-    """Number of training rows in the split, which no rule uses. Default: the task's own."""
+    """Number of training rows in the split; no rule uses them. Default: set by the task."""
     test_size: int | None = option(default=None, ge=1)
-    """Maximum number of test rows. Default: the task's own."""
+    """Maximum number of test rows. Default: set by the task."""
     balance: bool = False
     """Whether to balance the classes of selection and test."""
     data_dir: str | None = option(default=None, result=False)

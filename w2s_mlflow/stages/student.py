@@ -1,13 +1,13 @@
 """Algorithms 3 to 6: the strong model finetuned on the weak supervisor's labels of `transfer`.
 
-The supervisor that labels and the ceiling that the student is compared with are found among the finished runs or trained. The
-ceiling is a reporting input: it does not enter the student's fingerprint.
+The supervisor, and the ceiling that the student is compared with, are found among the finished runs or trained. The ceiling is
+used only for reporting and does not enter the student's fingerprint.
 
-Labels may also come from a file (`--labels FILE`), made by people or an API model. If no ground truth is known, there is no
-ceiling and no PGR (`--ceiling none`).
+Labels may also come from a file (`--labels FILE`), made by people or an API model. Without ground truth there is no ceiling and
+no PGR (`--ceiling none`).
 
-Metrics: `train/loss` and `train/gradient_norm` by step; by epoch `validation/agreement` with the labels trained on
-(`validation/oracle_accuracy` with `--early-stopping oracle`), and as `validation/best_<name>` that of the weights that are
+Metrics: `train/loss` and `train/gradient_norm` by step; by epoch `validation/agreement` with the training labels
+(`validation/oracle_accuracy` with `--early-stopping oracle`), and `validation/best_<name>`, its value for the weights that are
 kept; `test/accuracy`, `test/auroc`, `test/brier`, `test/ece`; `test/agreement` with the supervisor; `test/weak_accuracy`,
 `test/ceiling_accuracy`, and `test/pgr` with `test/pgr_low` and `test/pgr_high`. The interval of a single student is over test
 groups only; `analyze` reports intervals over seeds.
@@ -43,9 +43,9 @@ VERSION = 2
 LAUNCHED = True
 """Whether this stage supports distributed training (docs/how-to/launch.md)."""
 CHAIN = "w2s.chain_run_ids"
-"""Tag with the run ids of all links of a student's chain, in training order."""
+"""Tag with the run ids of all models of a student's chain, in training order."""
 TEMPERATURE = "validation/temperature"
-"""Supervisor metric with the temperature for `--calibrate`."""
+"""Supervisor metric: the fitted temperature that `--calibrate` applies."""
 
 
 def run(config: Config) -> Result:
@@ -80,7 +80,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
             options={**parts.options, "labels": "file", "weak": NONE},
         )
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.method}
-    if labeller:  # identified by fingerprint and, for readers, by a description: run ids differ between stores and seeds
+    if labeller:  # identified by fingerprint, and described for readers; run ids differ between stores and seeds
         parts = replace(parts, options={**parts.options, "labels": "run"})
         identity["labels"] = labeller.tags.get(runs.LABELS, f"of {labeller.stage}")
 
@@ -101,7 +101,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
 
 
 def _roots(config: Config) -> list[str]:
-    """Return the source roots of a student, or of a link of a chain, with these options."""
+    """Return the definitions whose source enters the fingerprint of a student or chain model with these options."""
     found = ["stages.student:_make", "stages.student:_at_end"]
     if config.labels != "nothing":
         found += [f"losses.{config.loss}", "stages.student:_weak_labels"]
@@ -113,18 +113,18 @@ def _roots(config: Config) -> list[str]:
 
 
 def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[list[Result], Result]:
-    """Find or train the links of the chain; return them and the one that labels for the strong model.
+    """Find or train the chain models; return their runs, and the run whose labels the strong model is trained on.
 
     Args:
-        asked: the options as the user gave them, so that each link uses its own model's learning rate and alpha.
-        config: the same, resolved.
+        asked: the options as the user gave them, so that each chain model has its default learning rate and alpha.
+        config: the options, resolved.
     """
     from w2s_mlflow import metrics
 
     ids = [example.id for example in cut.transfer_validation]
 
     def fit(name: str, position: int, before: Result) -> Result:
-        """Find or train the link of this model on the labels of the one before."""
+        """Find or train this chain model on the labels of the run `before`."""
         own: dict[str, Any] = {
             "chain": None,
             "chain_rounds": None,
@@ -150,7 +150,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
 
     def best(links: Sequence[Result]) -> Result:
         planned_only = not all(link.run_id for link in links)
-        return links[-1] if planned_only else max(links, key=agreement)  # in a tie the first, which is the smallest
+        return links[-1] if planned_only else max(links, key=agreement)  # in a tie the first and smallest
 
     names = bootstrapping.names(str(config.chain))
     strong = config.strong if config.strong_each_round else None
@@ -158,7 +158,7 @@ def _links(asked: Config, config: Config, cut: Split, weak: Result) -> tuple[lis
 
 
 def _link(config: Config, cut: Split, position: int, decay: float, before: Result, weak: Result) -> Result:
-    """Find or train one model of a chain on the labels of the one before; it labels `transfer` again."""
+    """Find or train a chain model on the labels of the run `before`; the model then labels `transfer` itself."""
     from w2s_mlflow.tracking import results
 
     assert config.learning_rate is not None
@@ -180,7 +180,7 @@ def _link(config: Config, cut: Split, position: int, decay: float, before: Resul
 
 
 def _at_end(config: Config) -> Config:
-    """Return the strong model's options, with the learning rate of its position at the end of the chain, if there is one."""
+    """Return the strong model's options; if there is a chain, its learning rate is decayed for the last position."""
     if not config.chain:
         return config
     assert config.learning_rate is not None and config.lr_decay is not None
@@ -188,7 +188,7 @@ def _at_end(config: Config) -> Config:
 
 
 def _labels(config: Config, cut: Split, inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
-    """Return the labels to train on, unless they come from a file; None to train on nothing."""
+    """Return the training labels if they do not come from a file; None to skip training."""
     if config.labels == "oracle":
         return ground_truth.oracle_labels(config, cut.transfer + cut.transfer_validation, recorder)
     if not {"weak", "labels"} & set(inputs):
@@ -200,7 +200,7 @@ def _labels(config: Config, cut: Split, inputs: Mapping[str, Result], recorder: 
 
 
 def _weak_labels(config: Config, found: Result) -> SoftLabels:
-    """Return a run's labels; those of a supervisor are temperature-scaled with `--calibrate`."""
+    """Return a run's labels. `--calibrate` temperature-scales the labels of a supervisor."""
     labels = runs.weak_labels(found)
     return labels.at_temperature(found.metrics[TEMPERATURE]) if config.calibrate and found.stage == "supervisor" else labels
 
@@ -213,7 +213,7 @@ def _watched(config: Config, cut: Split, labels: SoftLabels | None, recorder: Re
 
 
 def _labels_given(config: Config, cut: Split) -> SoftLabels | None:
-    """Read and check the labels file, if `--labels` names one, else return None."""
+    """Read and check the labels file; None if `--labels` is not a file."""
     if (path := labels_file(config.labels)) is None:
         return None
     labels = label_files.read(path, tasks.find(config.task).classes)
@@ -222,7 +222,7 @@ def _labels_given(config: Config, cut: Split) -> SoftLabels | None:
 
 
 def _beside(config: Config) -> dict[str, Result]:
-    """Return the runs to compare the student with: its supervisor, if it has one, and its ceiling, with `--ceiling gold`."""
+    """Return the runs to compare with: the supervisor, if there is one, and the ceiling, if `--ceiling gold` is set."""
     found = {} if labels_file(config.labels) else {"weak": _supervisor(config)}
     if config.ceiling == "gold":
         found["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
@@ -235,8 +235,8 @@ def _reader(config: Config) -> Result:
 
 
 def _debated(asked: Config) -> Result:
-    """Find or run the debates on `transfer` that make the labels: a plain student of these options against the supervisor."""
-    stage = registry.plugin("stages", "debate", "the stage")  # looked up by name, because that stage imports this one
+    """Find or run the debates on `transfer` between a plain student with these options and the supervisor, for the labels."""
+    stage = registry.plugin("stages", "debate", "the stage")  # by name, because the debate stage imports this module
     own = {name: getattr(asked, name) for name in OF_STUDENT}
     protocol = presets.primitives(asked.method, {name: getattr(asked, name) for name in presets.PRIMITIVES})["labels"]
     how = {"protocol": protocol, "split": "transfer", "num_questions": None, "eval_split": "none", "traces": 0}
@@ -256,7 +256,7 @@ def _make(
     start: Path | None,
     recorder: Recorder,
 ) -> Head:
-    """Build a head and fit it on `labels`, if given; `watched`, if given, are the labels for early stopping."""
+    """Build a head and train it on `labels`, unless None. `watched` has the labels for early stopping, or None."""
     head = finetune.build_head(config, pretrained=config.weights == "pretrained", start=start)
     if labels is not None:
         assert config.loss is not None

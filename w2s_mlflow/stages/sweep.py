@@ -1,12 +1,12 @@
-"""Run a grid or a search and analyse the results; shared inputs are built once.
+"""Run a grid or a search and analyse the results. Inputs that several runs share are made once.
 
 `sweeps/NAME.py` defines either `SETTINGS`, a sequence of dictionaries with `stage` and its options, or `space(trial)`. A grid
-runs each setting for every seed (once, if its stage has no seed). A search lets Optuna draw the options of `--trials` trials
+runs each setting for every seed (once, if its stage has no seed). A search lets Optuna sample the options of `--trials` trials
 from the space, then scores the best setting and the default on `test` for every seed. The parent run has the tables, figures
 and aggregates over seeds.
 
-`--workers N` uses N processes on this machine. The same command on another machine joins in: two processes never make the same
-run (tracking/claims.py), and the processes of one search share a study (`--storage`).
+`--workers N` uses N processes on this machine. Run the same command on another machine to share the work: no two processes make
+the same run (tracking/claims.py), and all processes of a search share a study (`--storage`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 CONTENTS = "w2s.contents"
-"""Tag of a grid's run with the digest of its contents, by which a completed grid is found again."""
+"""Tag of a grid's run with the digest of its contents, used to find a completed grid."""
 
 LOG = logging.getLogger("w2s_mlflow")
 SEARCH_SEEDS = "1000,1001"
@@ -53,28 +53,28 @@ class Config:
     seeds: str = "0..4"
     """Seeds, as a range `0..4` or a list `0,3,7`. A search compares its best setting with the default on these."""
     train_size: int | None = None
-    """Number of training rows of every setting. Default: the setting's or the task's own."""
+    """Number of training rows in every setting. Default: set by the setting or the task."""
     test_size: int | None = None
-    """Maximum number of test rows of every setting. Default: the setting's or the task's own."""
+    """Maximum number of test rows in every setting. Default: set by the setting or the task."""
     workers: int = option(default=1, ge=1, result=False)
-    """Number of processes on this machine that make runs in parallel, each with its own GPU or share of the CPU cores."""
+    """Number of parallel processes on this machine, each with its own GPU or share of the CPU cores."""
     trials: int | None = option(default=None, ge=1)
     """Search only: number of trials of the study. Default: 20, or the whole space with --sampler grid."""
     timeout: float | None = option(default=None, gt=0, unset="none", result=False)
-    """Search only: minutes after which no trial starts. `none`: no limit."""
+    """Search only: minutes after which no new trial starts. `none`: no limit."""
     search_seeds: str | None = None
     """Search only: seeds to average each trial over; they must not overlap with --seeds. Default: 1000,1001."""
     objective: Literal["agreement", "proxy", "oracle"] | None = option(default=None)
-    """Search only: score of a trial. `agreement`: agreement with the weak labels, by which only rates and epochs may be tuned;
+    """Search only: score of a trial. `agreement`: agreement with the weak labels, for tuning learning rates and epochs only;
     `proxy`: the file's METRIC (such as accuracy) on its PROXY settings; `oracle`: METRIC on the task itself, by ground truth.
     Default: the file's OBJECTIVE, else `proxy`."""
     sampler: Literal["tpe", "random", "grid"] | None = option(default=None)
     """Search only: Optuna sampler. `tpe`; `random`; `grid`: every combination of a discrete space. Default: `tpe`."""
     pruner: Literal["median", "hyperband", "wilcoxon"] | None = option(default=None, unset="none")
-    """Search only: Optuna pruner, which may end a trial after some of its runs. `median`; `hyperband`; `wilcoxon`: over tasks
-    and seeds; `none`: no pruning."""
+    """Search only: Optuna pruner, which may stop a trial after some of its runs. `median`; `hyperband`; `wilcoxon`, a test over
+    tasks and seeds; `none`: no pruning."""
     study: str | None = None
-    """Search only: name of the study. Default: the file's name with a digest of everything that the trial values depend on."""
+    """Search only: name of the study. Default: the file's name and a digest of all that the trial values depend on."""
     storage: str | None = option(default=None, result=False)
     """Search only: database for the study, such as postgresql+psycopg2://user@host/name, to share it between machines. Default:
     W2S_STORAGE, else a file on this machine."""
@@ -105,7 +105,7 @@ class Config:
         return space.of(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
 
     def wanted(self) -> StudyTarget:
-        """Return the target of the search's study."""
+        """Return the search's study: its name, storage, sampler, pruner and limits."""
         return StudyTarget(
             study=self.study,
             storage=self.storage or os.environ.get(STORAGE) or None,
@@ -121,7 +121,7 @@ class Config:
         return parse_seeds(self.search_seeds or SEARCH_SEEDS, "search_seeds")
 
     def sizes(self) -> dict[str, int]:
-        """Return the sizes that are set."""
+        """Return the options `train_size` and `test_size`, if given."""
         return {name: size for name in ("train_size", "test_size") if (size := getattr(self, name)) is not None}
 
 
@@ -167,7 +167,7 @@ def _drained(config: Config) -> Result:
 
 
 def _searched(config: Config, search: Search) -> Result:
-    """Complete the study's trials, then read `test` once, to compare the best setting with the default."""
+    """Complete the study's trials, then compare the best setting with the default on `test`, once."""
     from w2s_mlflow.tracking import recorder, results, session
 
     def trial(given: Mapping[str, Any]) -> list[Job]:
@@ -177,7 +177,7 @@ def _searched(config: Config, search: Search) -> Result:
         loading.resolve_and_split(job.config.resolved())  # data that cannot be split fails here, before any run starts
     name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
     *waiting, best = search_study.rehearsed(search, wanted, digest)
-    of_trials = [job for given in waiting for job in trial(given)]  # options that cannot be run fail here, too
+    of_trials = [job for given in waiting for job in trial(given)]  # so do options that cannot be run
     if plan := session.current().plan:
         for job in [*of_trials, *_chosen(config, search, {}), *_chosen(config, search, best)]:
             job.run()
@@ -202,14 +202,14 @@ def _searched(config: Config, search: Search) -> Result:
 
 def _hangs_on(config: Config, search: Search) -> str:
     """Return the digest of everything that a study's values depend on: the space, the objective, the store, and the
-    fingerprints of a trial with the default options, so that other data, code or libraries make another study."""
+    fingerprints of a trial with the default options. Changes of data, code or libraries thus start a new study."""
     from w2s_mlflow.tracking import session
     from w2s_mlflow.tracking.backend import server
 
     with session.planning() as plan:
         for one in space.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, one).run()
-    experiment = server.experiment()  # not by its URI, which may differ between machines
+    experiment = server.experiment()  # instead of a URI, which may differ between machines
     store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
     how = {"sampler": config.sampler, "pruner": config.pruner}
     return search.digest(store | how | {"fingerprints": sorted(plan.steps)})
@@ -257,14 +257,14 @@ def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = No
     """Return the digest of what a grid's tables depend on: metrics and artifacts of its results, and the code of the tables.
 
     Args:
-        finished: the finished results of the experiment by fingerprint. None: look them up.
+        finished: the experiment's finished results by fingerprint. Default: look them up.
     """
     finished = _finished() if finished is None else finished
     return build.parts(analyze.Config(), [finished.get(result.fingerprint, result) for result in found], {}).digest()
 
 
 def find_completed(waiting: Sequence[Job]) -> Result | None:
-    """Return the run of an already completed grid, or None if any result or table is missing or damaged."""
+    """Return the finished run of this grid, or None if any result or table is missing or damaged."""
     from w2s_mlflow.tracking import planning, results, session
 
     if session.current().reuse_since:
