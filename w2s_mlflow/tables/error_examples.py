@@ -9,7 +9,7 @@ import pandas as pd
 from w2s_mlflow.tables import errors as by_rule
 
 CAPTION = (
-    "A sample of at most 50 errors of each run, chosen by a hash of the id. To annotate them, fill the column `annotation` with "
+    "A sample of at most 50 errors of each run, chosen by a hash of the id. To annotate, fill the column `annotation` with "
     f"one of {', '.join(by_rule.TYPES)} and pass the CSV to `analyze --error-annotations FILE`."
 )
 FRAMES = ("errors",)
