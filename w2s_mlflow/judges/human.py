@@ -81,7 +81,7 @@ def agreement(votes: Sequence[Sequence[str]]) -> float | None:
 
 
 def _verdict(debate: Debate, known: dict[Debate, float], guess: Verdict) -> Verdict:
-    """Return the verdict by the votes on the debate in either order; `guess` if there are no votes."""
+    """Return the verdict of the votes on the debate, whichever side was shown first; `guess` if there are none."""
     own, other = known.get(debate), known.get(debate.swapped())
     if own is None and other is None:
         return guess

@@ -75,7 +75,7 @@ class Config(student_options.Config):
         return Learner(**vars(how) | self.shared() | own).resolved()
 
     def labeller(self, by: Mapping[str, str]) -> str:
-        """Return a description of M'_W as a source of labels, with each non-default facilitation option.
+        """Return a description of the facilitated weak model M'_W as a source of labels, with its non-default options.
 
         Args:
             by: run parameters with the strong model, its method and the turn.

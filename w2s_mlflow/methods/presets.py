@@ -43,7 +43,7 @@ WEAK = ("weak", "hard")
 GOLD = ("random", "oracle")
 """Control labels, which use ground truth; students trained on them are tagged `w2s.gold`."""
 DEBATES = ("debate", "consultancy", "no_explanation")
-"""Weak labels combined with a judge's verdicts, named after the debate protocol (stages/debate.py)."""
+"""Labels that combine weak labels with a judge's verdicts, each named after its debate protocol (stages/debate.py)."""
 LABELS = (*WEAK, *GOLD, *DEBATES, "nothing")
 RUN = "run:"
 """Prefix of the id or name of a finished run whose labels of `transfer` are used."""

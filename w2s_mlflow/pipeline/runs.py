@@ -167,7 +167,7 @@ def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Hea
 
 
 def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
-    """Retrain the head of a finished run; return it and the total gold reads. Raises ConfigError if an artifact differs."""
+    """Retrain the head of a finished run; return the head and the gold reads. Raises ConfigError for a different artifact."""
     from w2s_mlflow.tracking import results
     from w2s_mlflow.tracking.dry_recorder import DryRecorder
 

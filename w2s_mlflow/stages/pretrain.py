@@ -51,7 +51,7 @@ class Config:
     """Options of pretraining."""
 
     model: str = option(default="chess-27k", lookup=models.find, formerly="rung")
-    """Embedded model to pretrain."""
+    """Model to pretrain, one of those shipped with the package."""
     num_positions: int = option(default=300_000, ge=1, formerly="positions")
     """Number of random positions; the mirror image of each is trained on as well."""
     epochs: int = option(default=3, ge=1)

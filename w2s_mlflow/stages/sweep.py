@@ -209,7 +209,7 @@ def _hangs_on(config: Config, search: Search) -> str:
     with session.planning() as plan:
         for one in space.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, one).run()
-    experiment = server.experiment()  # instead of a URI, which may differ between machines
+    experiment = server.experiment()  # a URI may differ between machines
     store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
     how = {"sampler": config.sampler, "pruner": config.pruner}
     return search.digest(store | how | {"fingerprints": sorted(plan.steps)})

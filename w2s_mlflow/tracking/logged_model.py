@@ -112,7 +112,9 @@ def _write(model: LoggedModel, head: Head, directory: Path) -> None:
         model_id=model.model_id,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # advice on type hints and input examples
+        warnings.filterwarnings(
+            "ignore", category=UserWarning, module="mlflow"
+        )  # silences advice on type hints and input examples
         mlflow.pyfunc.save_model(
             path=directory / "model",
             python_model=SCRIPT,

@@ -170,7 +170,7 @@ def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -
 
 
 def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
-    """Return the newest finished run with this tag; None if there is none, or if that run or a run in `below` is damaged."""
+    """Return the newest finished run with this tag; None if there is none, or if it or one of the runs `below` is damaged."""
     clause = f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
     runs = client().search_runs([experiment().experiment_id], clause, max_results=1)
     if not runs:

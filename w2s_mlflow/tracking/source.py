@@ -334,7 +334,7 @@ class _Writer:
         last = len(path) - 1 - path[::-1].index(definition.name)
         return path[last + 1 :]
 
-    # Annotations, which are left out, and error messages.
+    # These skip annotations, and replace the texts of messages by a placeholder.
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.words.append("(Assign")

@@ -78,7 +78,7 @@ def _leaves(old: FingerprintParts, new: FingerprintParts) -> list[tuple[str, Any
 
 
 def _source(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the definitions that differ, except those only moved; one moved and edited is yielded under its new name."""
+    """Yield definitions that differ, not those that only moved; a moved and edited definition has its new name."""
     gone, come = Counter(old.values()) - Counter(new.values()), Counter(new.values()) - Counter(old.values())
     before = {key: value for key, value in old.items() if value in gone}
     after = {key: value for key, value in new.items() if value in come}

@@ -258,7 +258,7 @@ class SignalGuard:
     def _hold(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
-        self._interrupted |= number == signal.SIGINT  # `mlflow run` sends SIGTERM after a Ctrl-C, which is no second request
+        self._interrupted |= number == signal.SIGINT  # SIGTERM, which `mlflow run` sends after a Ctrl-C, is no second one
         if not self.asked:
             self.asked = True
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)

@@ -41,7 +41,7 @@ def split(head: Head, group: Group) -> Head:
 
 
 def join(head: Head, twin: Head) -> None:
-    """Set the head's weights to the full weights of its twin, on every rank."""
+    """Copy the full weights of the sharded copy `twin` into the head, on every rank."""
     for weight, shard in zip(head.parameters(), twin.parameters(), strict=True):
         weight.data = _full(shard.detach())
 

@@ -82,7 +82,7 @@ def _network(error: BaseException) -> str | None:
 
 
 def _refused(error: BaseException) -> int | None:
-    """Return the errno of an error, or the one in the message of a Rust library's error, if it is in REFUSED; else None."""
+    """Return an error's errno (of a Rust library's error: parsed from its message) if it is in REFUSED, else None."""
     code = error.errno if isinstance(error, OSError) else None
     if found := re.search(r"\(os error (\d+)\)", str(error)):
         code = int(found[1])
