@@ -57,7 +57,7 @@ def won_N(preference_N: Doubles) -> Doubles:
 
 
 def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
-    """Return how often each pair of judges picks the same winner in debates that both judged, as `agreement/<judge>/<judge>`."""
+    """Return how often each pair of judges picks the same winner in debates judged by both, as `agreement/<judge>/<judge>`."""
     found = {}
     for number, one in enumerate(verdicts):
         for other in verdicts[number + 1 :]:

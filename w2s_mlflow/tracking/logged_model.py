@@ -112,9 +112,7 @@ def _write(model: LoggedModel, head: Head, directory: Path) -> None:
         model_id=model.model_id,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", category=UserWarning, module="mlflow"
-        )  # silences advice on type hints and input examples
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # its advice on types
         mlflow.pyfunc.save_model(
             path=directory / "model",
             python_model=SCRIPT,

@@ -283,7 +283,7 @@ class _Training:
 
 @contextlib.contextmanager
 def _checkpointed(training: _Training, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
-    """Resume from the checkpoint, if any; yield a function to call after steps and epochs: it saves if due and stops on request.
+    """Resume from the checkpoint, if any; yield a function to call after steps and epochs: it saves if due, and stops.
 
     All ranks read the same checkpoint and stop at the same step, whichever of them receives the signal.
     """
