@@ -97,7 +97,7 @@ def test_everything_left_out_is_a_report_of_that() -> None:
 @pytest.mark.slow
 def test_a_student_that_was_not_reported_is_named() -> None:
     found, other = made(report="none"), made(seed=1)
-    assert left_out() == {found.run_id: ("not reported", "it has no test report (--report none or selection)")}
+    assert left_out() == {found.run_id: ("not reported", "it has no test report (--eval-split none or selection)")}
     assert list(frames().outcomes["run_id"]) == [other.run_id]
 
 

@@ -330,7 +330,7 @@ def test_wrong_options_are_a_sentence(options: dict[str, Any], said: str) -> Non
 def test_a_student_of_debates_learns_their_labels_and_nothing_else(labels: str, tmp_path: Path) -> None:
     found = student.run(student.Config(labels=labels, **MODELS, **SMALL))
     held = results.get(found.tags["w2s.labels_run_id"])
-    assert (found.params["method"], held.params["form"], held.params["split"]) == (labels, labels, "transfer")
+    assert (found.params["method"], held.params["protocol"], held.params["split"]) == (labels, labels, "transfer")
     assert "w2s.gold" not in held.tags and not [name for name in held.metrics if name.startswith("gold/")]
     weak = results.get(found.tags["w2s.weak_run_id"]).weak_labels()
     debates, verdicts = transcripts.read(held)
@@ -357,7 +357,7 @@ def test_a_student_of_debates_learns_their_labels_and_nothing_else(labels: str, 
 def test_an_aligned_model_argues_with_its_policy() -> None:
     found = debate.run(config(explainer="policy", report="none"))
     aligned = results.get(found.tags["w2s.student_run_id"])
-    assert (aligned.stage, aligned.params["pieces"]) == ("align", "3") and "policy.safetensors" in aligned.digests
+    assert (aligned.stage, aligned.params["evidence_spans"]) == ("align", "3") and "policy.safetensors" in aligned.digests
     debates, _ = transcripts.read(found)
     other, _ = transcripts.read(debate.run(config(report="none")))
     assert debates["weak_explanation"].tolist() == other["weak_explanation"].tolist()

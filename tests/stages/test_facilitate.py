@@ -175,7 +175,7 @@ def test_each_turn_is_a_run_and_its_student_learns_the_labels_of_the_weak_model_
     )
     inputs = [_inputs(run) for run in (student_1, first, student_2, second)]
     weak = results.get(student_1.tags["w2s.weak_run_id"])
-    questions = {"question_source": loading.questions(loading.resolve_and_split(config().resolved())[0], None).digest}
+    questions = {"questions": loading.questions(loading.resolve_and_split(config().resolved())[0], None).digest}
     assert inputs == [
         {"weak": weak.fingerprint},
         {"strong": student_1.fingerprint} | questions,
