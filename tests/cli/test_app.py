@@ -104,7 +104,7 @@ def test_the_help_says_what_is_the_default(monkeypatch: pytest.MonkeyPatch, caps
     text = " ".join(capsys.readouterr().out.split())
     own = [field.name for field in dataclasses.fields(student.Config) if field.name != "loss_options"]
     assert text.count("[default: ") == len([*own, *loss_options(), "reuse"])
-    assert "such as chess or chess_preference. [default: chess]" in text and "--calibrate [true|false]" in text
+    assert re.search(r"--task TEXT [^\[]*\. \[default: chess\]", text) and "--calibrate [true|false]" in text
 
 
 @pytest.mark.parametrize("given", [["--calibrate"], ["--calibrate", "true"], ["--calibrate", "--seed", "3"]])
