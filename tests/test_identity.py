@@ -22,7 +22,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow.config import option
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import student, supervisor
-from w2s_mlflow.tracking import session, source
+from w2s_mlflow.tracking import session, source, source_modules, source_syntax
 
 pytestmark = pytest.mark.usefixtures("tidy", "finished")
 
@@ -88,7 +88,7 @@ class Reworded(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> Any:
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             node.value.value = "Reworded: " + node.value.value
-        elif source._is_log(node):
+        elif source_syntax.is_log(node):
             return self._reword(node)
         return node
 
@@ -275,15 +275,15 @@ def test_all_that_makes_a_student_is_in_its_source(monkeypatch: pytest.MonkeyPat
 
     def trace(frame: FrameType, event: str, argument: object) -> None:
         path = Path(frame.f_code.co_filename)
-        if event == "call" and path.is_relative_to(source.PACKAGE):
-            module = ".".join(path.relative_to(source.PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        if event == "call" and path.is_relative_to(source_modules.PACKAGE):
+            module = ".".join(path.relative_to(source_modules.PACKAGE).with_suffix("").parts).removesuffix(".__init__")
             ran.add((module, frame.f_code.co_qualname.partition(".")[0]))
 
     made = student._make
     monkeypatch.setattr(student, "_make", lambda *args: traced(trace, made, *args))
     student.run(config)
     reached = set(digests(roots))
-    followed = {(module, name) for module, name in ran if not source._is_neutral(module) and name != "<module>"}
+    followed = {(module, name) for module, name in ran if not source.is_neutral(module) and name != "<module>"}
     assert len(followed) > 40
     unreached = {f"{module}.{name}" for module, name in followed if name not in source.BY_VALUE} - reached
     assert unreached <= {"losses.AuxiliaryOptions", "models.ModelSpec"}, "their values are among the options"

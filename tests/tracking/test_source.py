@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from w2s_mlflow.tracking import source
+from w2s_mlflow.tracking import source, source_modules
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the package's source that a test may edit; digests are taken of it instead."""
     copy = tmp_path / "w2s_mlflow"
-    shutil.copytree(source.PACKAGE, copy, ignore=lambda _, names: [n for n in names if "." in n and not n.endswith(".py")])
-    monkeypatch.setattr(source, "PACKAGE", copy)
+    shutil.copytree(
+        source_modules.PACKAGE, copy, ignore=lambda _, names: [n for n in names if "." in n and not n.endswith(".py")]
+    )
+    monkeypatch.setattr(source_modules, "PACKAGE", copy)
     source.clear()
     yield copy
     source.clear()
@@ -218,7 +220,7 @@ def test_a_root_that_is_not_there_is_an_error(package: Path) -> None:
 def test_options_of_plug_ins_hold_values_and_checks_only() -> None:
     """They enter by value, so that nothing else may stand in them."""
     for folder in source.PLUGINS:
-        for file in (source.PACKAGE / folder).glob("*.py"):
+        for file in (source_modules.PACKAGE / folder).glob("*.py"):
             for node in ast.parse(file.read_text()).body:
                 if isinstance(node, ast.ClassDef) and node.name in source.BY_VALUE:
                     methods = {one.name for one in node.body if isinstance(one, ast.FunctionDef)}
@@ -241,12 +243,14 @@ def interpreters() -> list[str]:
 
 @pytest.mark.skipif(not interpreters(), reason="no other version of Python is installed")
 def test_other_versions_of_python_give_the_same_digests() -> None:
-    """source.py needs nothing but the standard library, so that it runs as a file."""
-    roots, file = (
-        ["stages.student:_make", "tasks.chess", "modeling.tokenization", "tracking.source"],
-        source.PACKAGE / "tracking" / "source.py",
-    )
-    code = f"import runpy; print(sorted(runpy.run_path({str(file)!r})['digests']({roots}).values()))"
+    """The modules need the standard library alone, so that any interpreter can import them."""
+    roots, root = ["stages.student:_make", "tasks.chess", "tracking.source"], str(source_modules.PACKAGE.parent)
+    code = f"""if True:
+        import sys
+        sys.path.insert(0, {root!r})
+        from w2s_mlflow.tracking import source
+        print(sorted(source.digests({roots}).values()))
+    """
     for python in interpreters():
-        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run([python, "-B", "-c", code], capture_output=True, text=True, check=True)
         assert ast.literal_eval(done.stdout) == sorted(source.digests(roots).values()), python

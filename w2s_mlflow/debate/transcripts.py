@@ -41,8 +41,8 @@ def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | Non
 
 def traced(found: Result, wanted: int | None) -> Result:
     """Write the first `wanted` debates (None: all) as traces, skipping those already written, and return the run."""
-    from w2s_mlflow.tracking import followers, traces
-    from w2s_mlflow.tracking.recorder import Report
+    from w2s_mlflow.tracking import reports, traces
+    from w2s_mlflow.tracking.reports import Report
 
     def written(found: Result) -> int:
         return int(found.tags.get(TRACES, "0"))
@@ -57,7 +57,7 @@ def traced(found: Result, wanted: int | None) -> Result:
         traces.write(found.run_id, transcripts(debates[written(found) : count], verdicts))
         return Report(tags={TRACES: str(count)})
 
-    return followers.attach_once(found, "traces", report, is_there)
+    return reports.attach_once(found, "traces", report, is_there)
 
 
 def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcript]:

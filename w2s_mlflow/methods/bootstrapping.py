@@ -64,8 +64,8 @@ def run_chain(
 
 def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
     """Attach `figures/chain_<part>.png`, a diagram of the chain with its scores on a split, to a student's run."""
-    from w2s_mlflow.tracking import followers
-    from w2s_mlflow.tracking.recorder import Report
+    from w2s_mlflow.tracking import reports
+    from w2s_mlflow.tracking.reports import Report
 
     name = f"chain_{part}"
 
@@ -81,7 +81,7 @@ def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Res
 
         return Report(stage)
 
-    return followers.attach_once(found, name, report)
+    return reports.attach_once(found, name, report)
 
 
 def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:

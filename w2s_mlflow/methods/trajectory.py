@@ -26,8 +26,8 @@ def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
     Args:
         weak: the supervisor, M_W.
     """
-    from w2s_mlflow.tracking import followers
-    from w2s_mlflow.tracking.recorder import Report
+    from w2s_mlflow.tracking import reports
+    from w2s_mlflow.tracking.reports import Report
 
     found, name = turns[-1].weak, f"trajectory_{part}"
 
@@ -44,7 +44,7 @@ def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
         top = turns[0].strong.metrics.get(f"{part}/ceiling_accuracy", math.nan)
         _trajectory.figure(frame, found.params["task"], part, top).savefig(drawn, dpi=150)
 
-    return followers.attach_once(found, name, lambda found: Report(stage))
+    return reports.attach_once(found, name, lambda found: Report(stage))
 
 
 def rows(weak: Result, turns: Sequence[Turn], part: str) -> list[dict[str, Any]]:

@@ -149,7 +149,8 @@ def produce(
 
 def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
     """Ensure that a finished run has an undamaged logged model. Without `head` the model is retrained, bit for bit."""
-    from w2s_mlflow.tracking import followers, logged_model, recorder, session
+    from w2s_mlflow.tracking import followers, logged_model, reports, session
+    from w2s_mlflow.tracking.reports import Report
 
     def whole() -> bool:
         return MODEL in found.tags and logged_model.is_whole(found.tags[MODEL])
@@ -161,7 +162,7 @@ def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Hea
     fitted, reads = (head, {}) if head is not None else _fitted_again(found, make)
 
     def keep() -> Result:
-        return recorder.attach(found, "model", lambda directory: None, reads, {MODEL: logged_model.log(found.run_id, fitted)})
+        return reports.attach(found, "model", Report(metrics=reads, tags={MODEL: logged_model.log(found.run_id, fitted)}))
 
     return followers.leader_only(found, keep)
 

@@ -14,7 +14,7 @@ from w2s_mlflow.data.loading import SplitOptions
 from w2s_mlflow.records import Predictions, SoftLabels, write_gold
 
 if TYPE_CHECKING:
-    from w2s_mlflow.tracking.recorder import Report
+    from w2s_mlflow.tracking.reports import Report
     from w2s_mlflow.tracking.results import Result
 
 CEILING_FAILED = "w2s.ceiling_failed"
@@ -53,13 +53,13 @@ def report(
             facilitated weak model the supervisor `weak` and the teacher `strong`.
         given: labels from a file, in place of a supervisor's; if they cover the split, their accuracy is the floor.
     """
-    from w2s_mlflow.tracking import followers
+    from w2s_mlflow.tracking import reports
 
     if config.eval_split == "none":
         return found
     beside = beside or {}
     inputs = {f"w2s.{role}_run_id": other.run_id for role, other in beside.items()}
-    return followers.attach_once(
+    return reports.attach_once(
         found,
         config.eval_split,
         lambda found: _scored(found, config, cut, beside, given, inputs),
@@ -75,7 +75,7 @@ def _scored(
     given: SoftLabels | None,
     inputs: Mapping[str, str],
 ) -> Report:
-    from w2s_mlflow.tracking.recorder import Report
+    from w2s_mlflow.tracking.reports import Report
 
     gold, examples = data_gold.gold_of(config), cut.parts()[config.eval_split]
     scored = found.predictions(config.eval_split).aligned([example.id for example in examples])

@@ -112,8 +112,8 @@ def _note(config: Config, others: _AlignmentInputs) -> str:
 
 def _reported(found: Result, config: Config, cut: Split, others: _AlignmentInputs) -> Result:
     """Score the run and attach the plain student's accuracy as `<split>/before_accuracy`."""
-    from w2s_mlflow.tracking import followers
-    from w2s_mlflow.tracking.recorder import Report
+    from w2s_mlflow.tracking import reports
+    from w2s_mlflow.tracking.reports import Report
 
     before, beside = others.before, {"weak": others.weak}
     if config.ceiling == "gold":
@@ -122,7 +122,7 @@ def _reported(found: Result, config: Config, cut: Split, others: _AlignmentInput
     name, own = f"{config.eval_split}/before_accuracy", f"{config.eval_split}/accuracy"
     if own not in before.metrics:
         return found
-    return followers.attach_once(found, "before", lambda found: Report(metrics={name: before.metrics[own]}))
+    return reports.attach_once(found, "before", lambda found: Report(metrics={name: before.metrics[own]}))
 
 
 def weak(config: Config) -> Result:

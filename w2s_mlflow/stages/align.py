@@ -68,8 +68,8 @@ def _debates(config: Config, aligned: Result) -> Result:
 
 def _by_round(found: Sequence[Result], config: Config) -> Result:
     """Attach `tables/rounds_<part>.csv` to the last round's run."""
-    from w2s_mlflow.tracking import followers
-    from w2s_mlflow.tracking.recorder import Report
+    from w2s_mlflow.tracking import reports
+    from w2s_mlflow.tracking.reports import Report
 
     name = f"rounds_{config.eval_split}"
 
@@ -79,7 +79,7 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
         (directory / "tables").mkdir()
         pd.DataFrame(_rows(found, config)).to_csv(directory / "tables" / f"{name}.csv", index=False)
 
-    return followers.attach_once(found[-1], name, lambda last: Report(stage))
+    return reports.attach_once(found[-1], name, lambda last: Report(stage))
 
 
 def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:

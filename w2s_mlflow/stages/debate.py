@@ -211,8 +211,8 @@ def _chooser(config: Config, side: str, mind: DebaterModel, random: Generator) -
 
 def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
     """Score the judge against ground truth (once) and store the gold labels with the debates."""
-    from w2s_mlflow.tracking import followers
-    from w2s_mlflow.tracking.recorder import Report
+    from w2s_mlflow.tracking import reports
+    from w2s_mlflow.tracking.reports import Report
 
     part, gold = config.eval_split, data_gold.gold_of(config)
     if part != config.split or not gold.known(asked):
@@ -230,7 +230,7 @@ def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
             lambda directory: write_gold(directory / "gold" / f"{part}.parquet", ids, gold_N), metrics | data_gold.reads(gold)
         )
 
-    return followers.attach_once(found, part, report)
+    return reports.attach_once(found, part, report)
 
 
 def _note(config: Config, inputs: Mapping[str, Result]) -> str:

@@ -11,11 +11,10 @@ from pathlib import Path
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import canonical_json
-from w2s_mlflow.tracking import recorder, session
 from w2s_mlflow.tracking.dry_recorder import FollowerRecorder
 from w2s_mlflow.tracking.fingerprint import FingerprintParts
-from w2s_mlflow.tracking.recorder import Recorder, Report
-from w2s_mlflow.tracking.results import ARTIFACTS, Result, get
+from w2s_mlflow.tracking.recorder import Recorder
+from w2s_mlflow.tracking.results import Result, get
 
 
 def announce(parts: FingerprintParts, run_id: str, *, finished: bool, reused: bool = False) -> None:
@@ -40,30 +39,6 @@ def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
             return replace(get(said["run_id"]), reused=said["reused"])
         with tempfile.TemporaryDirectory(prefix="w2s-") as directory, launch.peer_failure_guard():
             make(FollowerRecorder(said["run_id"], Path(directory)))
-
-
-def attach_once(
-    found: Result, name: str, build: Callable[[Result], Report], is_there: Callable[[Result], bool] | None = None
-) -> Result:
-    """Add a report to a finished run that lacks it, and return the run; when planning, return the run unchanged.
-
-    Args:
-        name: name of the report; an existing report of that name is replaced.
-        build: builds the report from the latest state of the run; called on the leader only.
-        is_there: returns whether a run has the report. Default: check for a report called `name`.
-    """
-    has = is_there or (lambda run: f"{ARTIFACTS}.{name}" in run.tags)
-    if session.current().plan or leader_decides(lambda: has(found)):  # others may have read the run after the report was added
-        return found
-
-    def attach() -> Result:
-        latest = replace(get(found.run_id), reused=found.reused)
-        if has(latest):  # added in the meantime by another process that uses this run
-            return latest
-        report = build(latest)
-        return recorder.attach(latest, name, report.stage, report.metrics, report.tags)
-
-    return leader_only(found, attach)
 
 
 def leader_only(found: Result, step: Callable[[], Result]) -> Result:

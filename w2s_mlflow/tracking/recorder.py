@@ -10,7 +10,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
 from w2s_mlflow.tracking import heartbeat, session
 from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id
-from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, Result, digests_of
+from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, digests_of
 from w2s_mlflow.training import checkpoint
 from w2s_mlflow.training.checkpoint import Checkpoint
 
@@ -209,40 +209,8 @@ def current_parent() -> str | None:
     return session.current().parent or launch_run_id()
 
 
-@dataclass(frozen=True)
-class Report:
-    """Artifacts, metrics and tags to add to a finished run."""
-
-    stage: Callable[[Path], None] = lambda directory: None
-    """Function that writes the artifacts into the given directory."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-def attach(
-    found: Result, name: str, stage: Callable[[Path], None], metrics: Mapping[str, float], tags: Mapping[str, str]
-) -> Result:
-    """Add a report to a finished run: send artifacts, then metrics and tags with their digests. Return the updated run.
-
-    Args:
-        name: name of the report; an existing report of that name is replaced.
-        stage: writes the artifacts into the given directory.
-    """
-    now = int(time.time() * 1000)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
-        stage(Path(directory))
-        tags = {**tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
-        _upload(found.run_id, directory)
-    client().log_batch(
-        found.run_id,
-        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
-    )
-    client().set_terminated(found.run_id, "FINISHED")  # the new end time tells run_cache.py that the run changed
-    return replace(found, metrics={**found.metrics, **metrics}, tags={**found.tags, **tags})
-
-
-def _upload(run_id: str, directory: str) -> None:
+def upload(run_id: str, directory: str) -> None:
+    """Upload the files of a directory as artifacts of a run."""
     try:
         client().log_artifacts(run_id, directory)
     except FileExistsError:  # another process has just created a directory for the same report

@@ -1,6 +1,6 @@
 """Local cache of finished runs, so that MLflow is queried only for runs that have changed.
 
-A run's end time is set again whenever a report is added (recorder.attach), so one query for runs that ended since the last
+A run's end time is set again whenever a report is added (reports.attach), so one query for runs that ended since the last
 query finds all new data. A second query finds deleted runs. A third looks up cached runs that may have been restored, or purged
 by `mlflow gc`. A run with remote artifacts that was deleted and purged between two queries stays cached; reading its artifacts
 raises CorruptArtifactError. Manual edits of a finished run are seen only by an analysis with a filter, which skips the cache.

@@ -1,0 +1,70 @@
+"""Reports: artifacts, metrics and tags that are added to a run after it has finished, such as its scores."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mlflow.entities import Metric, RunTag
+
+from w2s_mlflow.records import canonical_json
+from w2s_mlflow.tracking import followers, recorder, session
+from w2s_mlflow.tracking.backend.server import client
+from w2s_mlflow.tracking.results import ARTIFACTS, Result, digests_of, get
+
+
+@dataclass(frozen=True)
+class Report:
+    """Artifacts, metrics and tags to add to a finished run."""
+
+    stage: Callable[[Path], None] = lambda directory: None
+    """Function that writes the artifacts into the given directory."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def attach(found: Result, name: str, report: Report) -> Result:
+    """Add a report to a finished run: send artifacts, then metrics and tags with their digests. Return the updated run.
+
+    Args:
+        name: name of the report; an existing report of that name is replaced.
+    """
+    now = int(time.time() * 1000)
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
+        report.stage(Path(directory))
+        tags = {**report.tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
+        recorder.upload(found.run_id, directory)
+    client().log_batch(
+        found.run_id,
+        metrics=[Metric(key, value, now, 0) for key, value in report.metrics.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    client().set_terminated(found.run_id, "FINISHED")  # the new end time tells run_cache.py that the run changed
+    return replace(found, metrics={**found.metrics, **report.metrics}, tags={**found.tags, **tags})
+
+
+def attach_once(
+    found: Result, name: str, build: Callable[[Result], Report], is_there: Callable[[Result], bool] | None = None
+) -> Result:
+    """Add a report to a finished run that lacks it, and return the run; when planning, return the run unchanged.
+
+    Args:
+        name: name of the report; an existing report of that name is replaced.
+        build: builds the report from the latest state of the run; called on the leader only.
+        is_there: returns whether a run has the report. Default: check for a report called `name`.
+    """
+    has = is_there or (lambda run: f"{ARTIFACTS}.{name}" in run.tags)
+    # Other ranks may have read the run after the report was added, so only the leader decides.
+    if session.current().plan or followers.leader_decides(lambda: has(found)):
+        return found
+
+    def add() -> Result:
+        latest = replace(get(found.run_id), reused=found.reused)
+        if has(latest):  # added in the meantime by another process that uses this run
+            return latest
+        return attach(latest, name, build(latest))
+
+    return followers.leader_only(found, add)

@@ -1,0 +1,119 @@
+"""Modules of the package as the source digests see them: definitions, imports, and what a dotted path refers to.
+
+Only the standard library is needed, so that any version of Python can compute the digests.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGE = Path(__file__).parent.parent
+NAME = "w2s_mlflow"
+ALL = "*"
+
+
+class Definition(NamedTuple):
+    """A top-level name of a module of the package; the name ALL means all names of the module."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Module:
+    """Top-level definitions and imports of a module of this package."""
+
+    statements: dict[str, list[ast.stmt]]
+    """Statements by the name they bind; statements that bind no name have the key ''."""
+    imports: dict[str, str]
+    """Full dotted path of each imported object, by the name it is imported as."""
+
+
+@functools.cache
+def module_named(name: str) -> Module:
+    """Parse a module of the package. Raises KeyError if it does not exist."""
+    path = file_of(name)
+    if not path.exists():
+        raise KeyError(f"{NAME} has no module {name}")
+    found = Module({}, {})
+    for statement in ast.parse(path.read_bytes()).body:
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            found.imports.update(imported(statement))
+        elif not _for_types(statement) and not is_text(statement):
+            for bound in bound_names([statement]) or {""}:
+                found.statements.setdefault(bound, []).append(statement)
+    return found
+
+
+def file_of(name: str) -> Path:
+    """Return the file of a module of the package; of a package, its `__init__.py`."""
+    path = PACKAGE.joinpath(*filter(None, name.split(".")))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+    """Yield each name that an import binds, and the full dotted path of the imported object."""
+    for alias in statement.names:
+        if isinstance(statement, ast.ImportFrom):
+            yield alias.asname or alias.name, f"{statement.module}.{alias.name}"
+        else:
+            yield alias.asname or alias.name.partition(".")[0], alias.name if alias.asname else alias.name.partition(".")[0]
+
+
+def resolve(path: str) -> Definition | None:
+    """Return the definition at a dotted path, following re-exports; None for a path outside this package."""
+    package, _, inside = path.partition(".")
+    if package != NAME:
+        return None
+    parts = inside.split(".") if inside else []
+    for cut in range(len(parts), -1, -1):
+        module, left = ".".join(parts[:cut]), parts[cut:]
+        if file_of(module).exists():
+            if not left:
+                return Definition(module, ALL)
+            passed_on = module_named(module).imports.get(left[0])
+            return resolve(".".join([passed_on, *left[1:]])) if passed_on else Definition(module, left[0])
+    return None
+
+
+def is_text(statement: ast.stmt) -> bool:
+    """Return whether a statement is a docstring or the text under a field or constant."""
+    return (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+    )
+
+
+def _for_types(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
+
+
+NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
+
+
+def bound_names(body: Sequence[ast.stmt]) -> set[str]:
+    """Return the names that statements bind in the current scope, except imports and names declared global or nonlocal."""
+    found: set[str | None] = set()
+    elsewhere: set[str] = set()
+    for node in itertools.chain.from_iterable(map(own_nodes, body)):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, NAMED):
+            found.add(node.name)
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            elsewhere.update(node.names)
+    return {name for name in found if name} - elsewhere
+
+
+def own_nodes(statement: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a statement, without entering nested scopes."""
+    yield statement
+    inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp)
+    if not isinstance(statement, (*inner, ast.GeneratorExp)):
+        for child in ast.iter_child_nodes(statement):
+            yield from own_nodes(child)
