@@ -16,7 +16,7 @@ from w2s_mlflow.analysis import build
 from w2s_mlflow.cli import app
 from w2s_mlflow.tracking import claims, heartbeat, logged_model, results
 from w2s_mlflow.tracking.backend import database
-from w2s_mlflow.training import checkpoint, loop
+from w2s_mlflow.training import checkpoint, state
 
 CLIENT = mlflow.MlflowClient
 
@@ -111,13 +111,13 @@ POINTS: dict[str, Callable[[], None]] = {
     "a claim without a run": lambda: after(claims, "_write"),
     "a run without parameters": lambda: after(CLIENT, "create_run", is_result),
     "in a report of a rule": lambda: before(SqlAlchemyStore, "_set_tags", is_report_tags),
-    "in a training": lambda: after(loop._Training, "count", at_step(3)),
+    "in a training": lambda: after(state.TrainingState, "count", at_step(3)),
     "while the first checkpoint is written": lambda: before(checkpoint, "_write_state"),
     "after a checkpoint": lambda: after(checkpoint, "_write_state"),
     "a run goes on without a name": lambda: after(CLIENT, "update_run"),
     "while the next checkpoint is written": lambda: before(checkpoint, "_write_state"),
-    "in a training that goes on": lambda: after(loop._Training, "count", at_step(7)),
-    "after a checkpoint's metrics": lambda: after(loop._Training, "save", at_step(8)),
+    "in a training that goes on": lambda: after(state.TrainingState, "count", at_step(7)),
+    "after a checkpoint's metrics": lambda: after(state.TrainingState, "save", at_step(8)),
     "before artifacts": lambda: before(CLIENT, "log_artifacts"),
     "in the middle of artifacts": lambda: after(CLIENT, "log_artifacts", half_sent),
     "before the digests": lambda: before(CLIENT, "log_batch", has_digests),

@@ -122,7 +122,7 @@ def test_values_of_another_type_are_refused(name: str, given: object, message: s
 class Declared:
     """A Config with declarations of every kind."""
 
-    mode: Literal["fast", "exact"] = option(default="fast", former_values={"quick": "fast"})
+    mode: Literal["fast", "exact"] = option(default="fast")
     """How."""
     share: float = option(default=0.5, gt=0, le=1)
     """How much."""
@@ -172,7 +172,6 @@ def test_declared_values_are_taken() -> None:
     assert Declared(alpha=0.6) == parse(Declared, {"alpha": "0.6"}) == Declared(loss_options={"alpha": 0.6})  # type: ignore[call-arg]
     assert Declared(share=1) == Declared(share=1.0) and type(Declared(share=1).share) is float
     assert Declared(rounds=3) == parse(Declared, {"rounds": "3"}) == Declared(steps=3)  # type: ignore[call-arg]
-    assert parse(Declared, {"mode": "quick"}) == Declared(mode="fast")
     assert parse(Declared, {"steps": "all", "part": "none"}) == Declared()
     assert dataclasses.replace(Declared(share=0.25), steps=4) == Declared(share=0.25, steps=4)
 

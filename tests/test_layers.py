@@ -20,7 +20,7 @@ PACKAGE = Path(w2s_mlflow.__file__).parent
 
 LAYERS = (
     {"exceptions"},
-    {"registry", "streams"},
+    {"registry", "streams", "validation"},
     {"config", "records"},
     {"metrics", "stats", "local", "data.spans"},
     {"distributed"},
@@ -267,7 +267,7 @@ def test_no_code_of_others_is_trusted() -> None:
 
 
 def test_the_pure_modules_import_no_tracking_and_no_torch() -> None:
-    pure = {"exceptions", "registry", "config", "records", "metrics", "stats", "data.splits", "data.spans"}
+    pure = {"exceptions", "registry", "validation", "config", "records", "metrics", "stats", "data.splits", "data.spans"}
     barred = {"torch", "mlflow", "pandas"}
     assert pure <= MODULES
     assert [str(found) for found in imports() if found.module in pure and room(found.target) in barred] == []

@@ -7,67 +7,22 @@ run's parameters are all derived from it.
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import functools
 import inspect
 import itertools
-import math
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from w2s_mlflow import registry
 from w2s_mlflow.exceptions import ConfigError, flag, must, unknown
+from w2s_mlflow.validation import Bounds, Declared, check, read
 
 C = TypeVar("C")
-BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-"""Accepted spellings of a boolean option."""
 
 
 # --- declared options -------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """Limits of a number: at least `ge`, above `gt`, at most `le`, below `lt`."""
-
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-
-    def hold(self, value: float) -> bool:
-        """Return whether `value` lies within the bounds."""
-        return (
-            (self.ge is None or value >= self.ge)
-            and (self.gt is None or value > self.gt)
-            and (self.le is None or value <= self.le)
-            and (self.lt is None or value < self.lt)
-        )
-
-    def rule(self) -> str:
-        """Return the bounds in words: "at least 1", "in [0, 1]"."""
-        low, high = (one if one is not None else other for one, other in ((self.ge, self.gt), (self.le, self.lt)))
-        if high is None:
-            return f"at least {low:g}" if self.ge is not None else f"above {low:g}"
-        return f"in {'[' if self.ge is not None else '('}{low:.10g}, {high:.10g}{']' if self.le is not None else ')'}"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Declared:
-    """Declaration of an option beyond its name, type and default; see `option`."""
-
-    bounds: Bounds = Bounds()
-    unset: str = "auto"
-    lookup: Callable[[str, str], object] | None = None
-    formerly: str = ""
-    former_values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-UNSET = ("", "none", "None")
-"""Spellings of None that every optional option accepts in addition to its `unset` word."""
 
 
 def option(
@@ -79,7 +34,6 @@ def option(
     unset: str = "auto",
     lookup: Callable[[str, str], object] | None = None,
     formerly: str = "",
-    former_values: Mapping[str, Any] | None = None,
     **bounds: float,
 ) -> Any:
     """Return a Config field with its declaration. If only certain words are legal, the field's type is a Literal of them.
@@ -92,12 +46,9 @@ def option(
         unset: how None is written: `auto` if a default replaces it, `none` if it switches a feature off.
         lookup: function of (value, option name), called for validation; raises ConfigError for a name that does not exist.
         formerly: first name of a renamed option: still accepted, and kept in fingerprints, so that results stay what they are.
-        former_values: former values, still accepted, mapped to their present values.
-        bounds: `ge`, `gt`, `le`, `lt` (see Bounds).
+        bounds: `ge`, `gt`, `le`, `lt` (see validation.Bounds).
     """
-    declared = Declared(
-        bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly, former_values=former_values or {}
-    )
+    declared = Declared(bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly)
     marks: dict[str, Any] = {"result": result, "loss_options": loss_options, "declared": declared}
     if introduced is not dataclasses.MISSING:
         marks["introduced"] = introduced
@@ -130,7 +81,8 @@ def parse(cls: type[C], values: Mapping[str, Any]) -> C:
     names = _present_names(
         declarations(typing.cast(Any, cls)), {name.replace("-", "_"): value for name, value in values.items()}
     )
-    return cls(**{name: _read(cls, name, value) for name, value in names.items()})
+    known = loss_options() | declarations(typing.cast(Any, cls))
+    return cls(**{name: read(value, *known.get(name, (str, Declared()))) for name, value in names.items()})
 
 
 def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,68 +154,6 @@ def losses_with(name: str) -> list[str]:
     return [
         loss for loss in registry.plugins("losses") if name in declarations(registry.plugin("losses", loss, "--loss").Options)
     ]
-
-
-# --- one value --------------------------------------------------------------------------------------------------------
-
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
-def choices(kind: Any, declared: Declared) -> tuple[str, ...]:
-    """Return the legal words of an option; empty if it is a number or free text."""
-    inner, optional = _inner(kind)
-    legal = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
-    return (*legal, *([declared.unset] if optional else [])) if legal else ()
-
-
-def _inner(kind: Any) -> tuple[Any, bool]:
-    """Return a type without None, and whether None was part of it."""
-    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
-        return kind, False
-    return next(arm for arm in typing.get_args(kind) if arm is not type(None)), True
-
-
-def _read(cls: type, name: str, value: Any) -> Any:
-    """Convert a command-line text to the option's type; unreadable text is returned unchanged, for `check` to reject."""
-    kind, declared = declarations(cls).get(name) or loss_options().get(name) or (str, Declared())
-    inner, optional = _inner(kind)
-    if not isinstance(value, str):
-        return value
-    legal = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
-    if optional and value in (declared.unset, *UNSET) and value not in legal and value not in declared.former_values:
-        return None
-    if inner is bool:
-        return BOOLEANS.get(value.lower(), value)
-    if inner in (int, float):
-        with contextlib.suppress(ValueError):
-            return inner(value)
-    return value
-
-
-def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
-    """Return the value if it is legal: of the right type, one of the legal words, within the bounds, an existing name.
-
-    Raises:
-        ConfigError: the value is illegal; the message names the option, the rule and the value.
-    """
-    inner, optional = _inner(kind)
-    value = declared.former_values.get(value, value) if isinstance(value, str) else value
-    if value is None and optional:
-        return None
-    if legal := choices(kind, declared):
-        if value not in legal:
-            raise unknown(flag(name), value, legal)
-        return value
-    value = float(value) if inner is float and type(value) is int else value
-    if inner in WORDS and type(value) is not inner:
-        raise must(name, WORDS[inner], repr(value))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise must(name, "finite", value)
-    if inner in (int, float) and not declared.bounds.hold(value):
-        raise must(name, declared.bounds.rule(), value)
-    if declared.lookup is not None:
-        declared.lookup(value, name)
-    return value
 
 
 # --- plain values -----------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, sweep
-from w2s_mlflow.tracking import followers, recorder, results
+from w2s_mlflow.tracking import followers, recorder, reports, results
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.results import Result
@@ -347,3 +347,19 @@ def test_before_they_have_met_the_leader_alone_says_that_it_was_stopped(monkeypa
         for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
             monkeypatch.setenv(name, value)
         assert (launch.claims_error_message(launch.STOPPED), launch.claims_error_message(2)) == told
+
+
+def test_only_the_leader_decides_whether_a_report_is_missing(
+    experiment: str, monkeypatch: pytest.MonkeyPatch, second: None
+) -> None:
+    """A follower that read the run after the report was added must not leave the leader waiting."""
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with recorder.plain("x", "test", {}, "") as recording:
+        pass
+    found = reports.attach(results.get(recording.run_id), "scores", reports.Report(tags={"w2s.report": "there"}))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    hear(monkeypatch, False, True)  # the leader found no report, and has added it
+    again = reports.attach_once(found, "scores", lambda run: pytest.fail("built by a follower"))
+    assert again.tags["w2s.report"] == "there"
+    with pytest.raises(StopIteration):  # both of the leader's messages were taken
+        launch.broadcast_from_leader(None)

@@ -196,9 +196,9 @@ def twice(pipe: Connection) -> None:
 
 def pause_in_training(pipe: Connection) -> None:
     """Wait for the test in a step; the heart goes on beating."""
-    from w2s_mlflow.training import loop
+    from w2s_mlflow.training import state
 
-    at(loop._Training, "count", partial(wait_for_test, pipe, "training"), lambda training, _: training.fit.steps == PAUSE)
+    at(state.TrainingState, "count", partial(wait_for_test, pipe, "training"), lambda training, _: training.fit.steps == PAUSE)
 
 
 def impatient(pipe: Connection) -> None:

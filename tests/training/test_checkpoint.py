@@ -31,7 +31,7 @@ from w2s_mlflow.local import scratch
 from w2s_mlflow.losses import cross_entropy
 from w2s_mlflow.modeling.heads import Encoded, Head, build
 from w2s_mlflow.records import Example, Floats
-from w2s_mlflow.training import checkpoint, loop
+from w2s_mlflow.training import checkpoint, loop, state
 from w2s_mlflow.training.checkpoint import Checkpoint
 
 OPTIONS = loop.Options(epochs=4, batch_size=8, learning_rate=1e-2, seed=3)
@@ -80,7 +80,7 @@ class Trained:
     """A training to its end or to its death, and all that can be told of it."""
 
     head: Head
-    fit: loop.Fit | None = None
+    fit: state.Fit | None = None
     reported: dict[int, dict[str, float]] = field(default_factory=dict)
     draws: list[float] = field(default_factory=list)
     """What the random states give after it."""

@@ -14,7 +14,7 @@ from tests.training.test_microbatches import LOSSES, examples, labels, made
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference, saved_heads
 from w2s_mlflow.modeling.heads import Classify, Encoded, Head
-from w2s_mlflow.training import checkpoint, loop, trainable
+from w2s_mlflow.training import checkpoint, loop, state, trainable
 from w2s_mlflow.training.checkpoint import Checkpoint
 
 OPTIONS = loop.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=0)
@@ -23,7 +23,7 @@ CASES = [("bert", "classify"), ("bert", "compare")]
 CASES += [(kind, name) for kind in ("gpt2", "llama") for name in ("classify", "compare", "choose")]
 
 
-def fit(head: Head, data: Encoded | None = None, kept: Checkpoint | None = None, **options: Any) -> loop.Fit:
+def fit(head: Head, data: Encoded | None = None, kept: Checkpoint | None = None, **options: Any) -> state.Fit:
     """Train a head on 40 examples; `dies` is the step after which the process would be killed."""
     dies, seed = options.pop("dies", None), options.pop("seed", 0)
     loop.seed_everything(seed)

@@ -15,6 +15,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import exceptions, registry
 from w2s_mlflow.cli import commands
 from w2s_mlflow.exceptions import ConfigError, unknown
+from w2s_mlflow.validation import BOOLEANS, Declared, choices
 
 SWITCHES = {
     "json": commands.JSON,
@@ -40,8 +41,8 @@ def _switched(arguments: list[str]) -> list[str]:
     """Write `--plan true` as `--plan`, and drop `--plan false`."""
     found: list[str] = []
     for argument in arguments:
-        if found and found[-1].removeprefix("--") in SWITCHES and argument.lower() in options.BOOLEANS:
-            if not options.BOOLEANS[argument.lower()]:
+        if found and found[-1].removeprefix("--") in SWITCHES and argument.lower() in BOOLEANS:
+            if not BOOLEANS[argument.lower()]:
                 found.pop()
         else:
             found.append(argument)
@@ -111,13 +112,13 @@ def _loss_parameters() -> Iterator[inspect.Parameter]:
         yield _parameter(name, "the loss's own", text, _metavar(*options.loss_options()[name]))
 
 
-def _shown(default: Any, declared: options.Declared) -> str:
+def _shown(default: Any, declared: Declared) -> str:
     return declared.unset if default is None else str(default).lower() or "empty"
 
 
-def _metavar(kind: Any, declared: options.Declared) -> str:
+def _metavar(kind: Any, declared: Declared) -> str:
     """Return the placeholder for the value in the help: the legal words, or the type of the value."""
-    if words := options.choices(kind, declared):
+    if words := choices(kind, declared):
         return f"[{'|'.join(words)}]"
     arms = typing.get_args(kind) or (kind,)
     return {int: "INTEGER", float: "NUMBER", bool: "[true|false]"}.get(arms[0], "TEXT")

@@ -19,8 +19,8 @@ from w2s_mlflow.tracking.source_modules import ALL, NAME, Definition, module_nam
 from w2s_mlflow.tracking.source_syntax import Writer
 
 NEUTRAL = (
-    *("config", "exceptions", "registry", "local", "tracking", "training.checkpoint", "search", "analysis", "cli"),
-    *("pipeline.options", "pipeline.runs", "pipeline.scoring"),
+    *("config", "validation", "exceptions", "registry", "local", "tracking", "search", "analysis", "cli"),
+    *("training.checkpoint", "pipeline.options", "pipeline.runs", "pipeline.scoring"),
 )
 """Modules and packages that do not affect results: references to them are recorded by name, not followed."""
 PLUGINS = ("losses", "tasks", "models", "judges", "explainers", "tables", "figures")

@@ -1,22 +1,18 @@
-"""The training loop `fit()`, based on accelerate."""
+"""The training loop `fit()`, based on accelerate. Its state is in state.py."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
@@ -27,9 +23,9 @@ from w2s_mlflow.exceptions import FailedTrainingError, check_positive, must
 from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 from w2s_mlflow.training import batching, fsdp, microbatches, trainable
-from w2s_mlflow.training import checkpoint as checkpoints
-from w2s_mlflow.training.checkpoint import Checkpoint, LoadedCheckpoint, SignalGuard
+from w2s_mlflow.training.checkpoint import Checkpoint
 from w2s_mlflow.training.microbatches import Loss
+from w2s_mlflow.training.state import Fit, TrainingState, checkpointed
 
 Report = Callable[[int, int, dict[str, float]], None]
 AuxiliaryObjective = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
@@ -66,16 +62,6 @@ class Options:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise must(name, "at least 1", value)
         check_positive("learning_rate", self.learning_rate)
-
-
-@dataclass
-class Fit:
-    """Result of a training run: steps and tokens, the validation score after each epoch (higher is better), the best epoch."""
-
-    steps: int = 0
-    tokens: int = 0
-    scores: list[float] = field(default_factory=list)
-    best_epoch: int = 0
 
 
 def seed_everything(seed: int) -> None:
@@ -137,32 +123,31 @@ def fit(
     steps = options.epochs * math.ceil(len(data) / options.batch_size)
     schedule = LambdaLR(optimizer, lambda step: warmup_then_linear(step, steps))
     order = streams.generator(options.seed, streams.BATCH_ORDER)
-    training = _Training(learner, optimizer, schedule, order, accelerator.is_main_process)
+    training = TrainingState(learner, optimizer, schedule, order, accelerator.is_main_process)
 
-    with _checkpointed(training, checkpoint, group) as keep:
+    def train_batch(examples: Ints) -> dict[str, float]:
+        """Take one optimizer step; return its metrics."""
+        labels = None if labels_NC is None else torch.from_numpy(labels_NC[examples]).to(accelerator.device)
+        batch = batching.share(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
+        step = training.fit.steps
+        _seed_dropout(options.seed, group, step, accelerator.device)
+        value = microbatches.batch_gradients(answer, learner, batch, labels, loss, step / steps, accelerator.backward, group)
+        beside = options.also(step, examples, accelerator.backward) if options.also else {}
+        if learner is head:  # FSDP already sums the gradients of its shards
+            group.sum_gradients(weights)
+        norm = accelerator.clip_grad_norm_(learner.parameters(), CLIP)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        training.count(data.tokens(examples))
+        return {"train/loss": _finite(value.item(), step + 1, steps), "train/gradient_norm": float(norm)} | beside
+
+    with checkpointed(training, checkpoint, group) as keep:
         while not training.over(options.epochs):
             learner.train()
             for examples in training.batches(data.lengths_N(), options.batch_size):
-                labels = None if labels_NC is None else torch.from_numpy(labels_NC[examples]).to(accelerator.device)
-                batch = batching.share(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
-                progress = training.fit.steps / steps
-                _seed_dropout(options.seed, group, training.fit.steps, accelerator.device)
-                value = microbatches.batch_gradients(
-                    answer, learner, batch, labels, loss, progress, accelerator.backward, group
-                )
-                beside = options.also(training.fit.steps, examples, accelerator.backward) if options.also else {}
-                if learner is head:  # FSDP already sums the gradients of its shards
-                    group.sum_gradients(weights)
-                norm = accelerator.clip_grad_norm_(learner.parameters(), CLIP)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad(set_to_none=True)
-                training.count(data.tokens(examples))
-                values = {"train/loss": value.item(), "train/gradient_norm": float(norm)}
-                if not math.isfinite(values["train/loss"]):
-                    what = f"the loss of step {training.fit.steps} of {steps} is not finite"
-                    raise FailedTrainingError(f"{what}: the training diverged, lower --learning-rate")
-                report(training.fit.steps, steps, values | beside)
+                metrics = train_batch(examples)
+                report(training.fit.steps, steps, metrics)
                 keep()
             if validate is not None:
                 with fsdp.joined(head, learner):
@@ -177,6 +162,13 @@ def fit(
     return training.fit
 
 
+def _finite(loss: float, step: int, steps: int) -> float:
+    if not math.isfinite(loss):
+        what = f"the loss of step {step} of {steps} is not finite"
+        raise FailedTrainingError(f"{what}: the training diverged, lower --learning-rate")
+    return loss
+
+
 def _optimizer(weights: Sequence[Tensor], options: Options) -> AdamW:
     """Return AdamW, fused if torch supports it on the device: about ten times faster (benchmarks/LOG.md)."""
     adamw = functools.partial(AdamW, weights, lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -184,127 +176,6 @@ def _optimizer(weights: Sequence[Tensor], options: Options) -> AdamW:
         return adamw(fused=True)
     except RuntimeError:  # fused AdamW is not supported on this device
         return adamw()
-
-
-@dataclass
-class _Training:
-    """All state that changes during training; a checkpoint stores it together with the random states."""
-
-    head: Head
-    optimizer: Optimizer
-    schedule: LambdaLR
-    order: np.random.Generator
-    writes: bool
-    """Whether this rank writes the checkpoints: true on the main process only."""
-    fit: Fit = field(default_factory=Fit)
-    best: dict[str, Tensor] | None = None
-    """The trainable weights at the best validation score so far."""
-    epoch: int = 0
-    batch: int = 0
-    """Number of finished batches in this epoch."""
-    shuffle: Any = None
-    """State of `order` at the start of this epoch, which determines its batches."""
-    kept: tuple[int, int] | None = None
-    """Step and epoch of the last written checkpoint."""
-
-    def __post_init__(self) -> None:
-        self.shuffle = self.order.bit_generator.state
-
-    def batches(self, lengths_N: Ints, batch_size: int) -> Iterator[Ints]:
-        """Return the remaining batches of this epoch."""
-        return itertools.islice(batching.batches(lengths_N, batch_size, self.order), self.batch, None)
-
-    def count(self, tokens: int) -> None:
-        """Record a finished step."""
-        self.batch += 1
-        self.fit.steps += 1
-        self.fit.tokens += tokens
-
-    def score(self, value: float) -> None:
-        """Record an epoch's validation score, and keep the weights if they are the best so far."""
-        self.fit.scores.append(float(value))
-        if not self._no_better():
-            self.best, self.fit.best_epoch = copy.deepcopy(trainable.state(self.head)), self.epoch
-
-    def next_epoch(self) -> None:
-        """Go to the next epoch."""
-        self.epoch, self.batch, self.shuffle = self.epoch + 1, 0, self.order.bit_generator.state
-
-    def over(self, epochs: int) -> bool:
-        """Return whether all epochs are done, or the last score is no better than the best before it."""
-        return self.epoch == epochs or self._no_better()
-
-    def _no_better(self) -> bool:
-        scores = self.fit.scores
-        return bool(scores) and scores[-1] <= max(scores[:-1], default=-math.inf)
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint unless this step and epoch are already saved; all ranks must call this, as shards are gathered."""
-        if self.kept == (self.fit.steps, self.epoch):
-            return
-        self.kept = self.fit.steps, self.epoch
-        optimizer, (random, states) = self.optimizer.state_dict(), checkpoints.random_state()
-        slots = {f"{index}.{slot}": tensor for index, slots in optimizer["state"].items() for slot, tensor in slots.items()}
-        state = {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "shuffle": self.shuffle,
-            "fit": asdict(self.fit),
-            "optimizer": optimizer["param_groups"],
-            "schedule": self.schedule.state_dict(),
-            "random": random,
-        }
-        tensors = {"model": trainable.state(self.head), "optimizer": slots, "best": self.best or {}, "random": states}
-        tensors = {name: fsdp.gathered(group, keep=self.writes) for name, group in tensors.items()}
-        if self.writes:
-            checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
-
-    def restore(self, saved: LoadedCheckpoint) -> None:
-        """Restore a checkpoint; random states come last, so that nothing draws from them before the next step."""
-        state, tensors = saved.state, checkpoints.tensors(saved)
-        slots: dict[int, dict[str, Tensor]] = {}
-        here, weights = self.head.state_dict(), self.optimizer.param_groups[0]["params"]
-        model, best = (
-            {name: fsdp.like(tensor, here[name]) for name, tensor in tensors[part].items()} for part in ("model", "best")
-        )
-        for name, tensor in tensors["optimizer"].items():
-            index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = fsdp.like(tensor, weights[int(index)])
-        trainable.load_state(self.head, model)
-        own = self.optimizer.param_groups  # whether AdamW is fused depends on this device
-        groups = [kept | {"fused": now["fused"]} for kept, now in zip(state["optimizer"], own, strict=True)]
-        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        self.schedule.load_state_dict(state["schedule"])
-        self.fit, self.best = Fit(**state["fit"]), best or None
-        self.epoch, self.batch = state["epoch"], state["batch"]
-        self.order.bit_generator.state = self.shuffle = state["shuffle"]
-        checkpoints.restore_random_state(state["random"], tensors["random"])
-
-
-@contextlib.contextmanager
-def _checkpointed(training: _Training, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
-    """Resume from the checkpoint, if any; yield a function to call after steps and epochs: it saves if due, and stops.
-
-    All ranks read the same checkpoint and stop at the same step, whichever of them receives the signal.
-    """
-    if checkpoint is None:
-        yield lambda: None
-        return
-    saved = checkpoints.read(checkpoint.directory)
-    if not group.agree_on(saved.file.name if saved else ""):
-        raise must("W2S_SCRATCH", "one directory that all processes read", checkpoint.directory)
-    if saved:
-        training.restore(saved)
-    with SignalGuard() as stop:
-
-        def keep() -> None:
-            if checkpoint.due(training.fit.steps):
-                training.save(checkpoint)
-            if group.any(stop.asked):
-                training.save(checkpoint)
-                raise KeyboardInterrupt
-
-        yield keep
 
 
 def _seed_dropout(seed: int, group: Group, step: int, device: torch.device) -> None:

@@ -1,0 +1,155 @@
+"""State of a training run: what changes from step to step, and how a checkpoint stores and restores it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from w2s_mlflow.distributed.process_group import Group
+from w2s_mlflow.exceptions import must
+from w2s_mlflow.modeling.heads import Head
+from w2s_mlflow.records import Ints
+from w2s_mlflow.training import batching, fsdp, trainable
+from w2s_mlflow.training import checkpoint as checkpoints
+from w2s_mlflow.training.checkpoint import Checkpoint, LoadedCheckpoint, SignalGuard
+
+
+@dataclass
+class Fit:
+    """Result of a training run: steps and tokens, the validation score after each epoch (higher is better), the best epoch."""
+
+    steps: int = 0
+    tokens: int = 0
+    scores: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+@dataclass
+class TrainingState:
+    """All state that changes during training; a checkpoint stores it together with the random states."""
+
+    head: Head
+    optimizer: Optimizer
+    schedule: LambdaLR
+    order: np.random.Generator
+    writes: bool
+    """Whether this rank writes the checkpoints: true on the main process only."""
+    fit: Fit = field(default_factory=Fit)
+    best: dict[str, Tensor] | None = None
+    """The trainable weights at the best validation score so far."""
+    epoch: int = 0
+    batch: int = 0
+    """Number of finished batches in this epoch."""
+    shuffle: Any = None
+    """State of `order` at the start of this epoch, which determines its batches."""
+    kept: tuple[int, int] | None = None
+    """Step and epoch of the last written checkpoint."""
+
+    def __post_init__(self) -> None:
+        self.shuffle = self.order.bit_generator.state
+
+    def batches(self, lengths_N: Ints, batch_size: int) -> Iterator[Ints]:
+        """Return the remaining batches of this epoch."""
+        return itertools.islice(batching.batches(lengths_N, batch_size, self.order), self.batch, None)
+
+    def count(self, tokens: int) -> None:
+        """Record a finished step."""
+        self.batch += 1
+        self.fit.steps += 1
+        self.fit.tokens += tokens
+
+    def score(self, value: float) -> None:
+        """Record an epoch's validation score, and keep the weights if they are the best so far."""
+        self.fit.scores.append(float(value))
+        if not self._no_better():
+            self.best, self.fit.best_epoch = copy.deepcopy(trainable.state(self.head)), self.epoch
+
+    def next_epoch(self) -> None:
+        """Go to the next epoch."""
+        self.epoch, self.batch, self.shuffle = self.epoch + 1, 0, self.order.bit_generator.state
+
+    def over(self, epochs: int) -> bool:
+        """Return whether all epochs are done, or the last score is no better than the best before it."""
+        return self.epoch == epochs or self._no_better()
+
+    def _no_better(self) -> bool:
+        scores = self.fit.scores
+        return bool(scores) and scores[-1] <= max(scores[:-1], default=-math.inf)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint unless this step and epoch are already saved; all ranks must call this, as shards are gathered."""
+        if self.kept == (self.fit.steps, self.epoch):
+            return
+        self.kept = self.fit.steps, self.epoch
+        optimizer, (random, states) = self.optimizer.state_dict(), checkpoints.random_state()
+        slots = {f"{index}.{slot}": tensor for index, slots in optimizer["state"].items() for slot, tensor in slots.items()}
+        state = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "shuffle": self.shuffle,
+            "fit": asdict(self.fit),
+            "optimizer": optimizer["param_groups"],
+            "schedule": self.schedule.state_dict(),
+            "random": random,
+        }
+        tensors = {"model": trainable.state(self.head), "optimizer": slots, "best": self.best or {}, "random": states}
+        tensors = {name: fsdp.gathered(group, keep=self.writes) for name, group in tensors.items()}
+        if self.writes:
+            checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
+
+    def restore(self, saved: LoadedCheckpoint) -> None:
+        """Restore a checkpoint; random states come last, so that nothing draws from them before the next step."""
+        state, tensors = saved.state, checkpoints.tensors(saved)
+        slots: dict[int, dict[str, Tensor]] = {}
+        here, weights = self.head.state_dict(), self.optimizer.param_groups[0]["params"]
+        model, best = (
+            {name: fsdp.like(tensor, here[name]) for name, tensor in tensors[part].items()} for part in ("model", "best")
+        )
+        for name, tensor in tensors["optimizer"].items():
+            index, _, slot = name.partition(".")
+            slots.setdefault(int(index), {})[slot] = fsdp.like(tensor, weights[int(index)])
+        trainable.load_state(self.head, model)
+        own = self.optimizer.param_groups  # whether AdamW is fused depends on this device
+        groups = [kept | {"fused": now["fused"]} for kept, now in zip(state["optimizer"], own, strict=True)]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self.schedule.load_state_dict(state["schedule"])
+        self.fit, self.best = Fit(**state["fit"]), best or None
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.order.bit_generator.state = self.shuffle = state["shuffle"]
+        checkpoints.restore_random_state(state["random"], tensors["random"])
+
+
+@contextlib.contextmanager
+def checkpointed(training: TrainingState, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
+    """Resume from the checkpoint, if any; yield a function to call after steps and epochs: it saves if due, and stops.
+
+    All ranks read the same checkpoint and stop at the same step, whichever of them receives the signal.
+    """
+    if checkpoint is None:
+        yield lambda: None
+        return
+    saved = checkpoints.read(checkpoint.directory)
+    if not group.agree_on(saved.file.name if saved else ""):
+        raise must("W2S_SCRATCH", "one directory that all processes read", checkpoint.directory)
+    if saved:
+        training.restore(saved)
+    with SignalGuard() as stop:
+
+        def keep() -> None:
+            if checkpoint.due(training.fit.steps):
+                training.save(checkpoint)
+            if group.any(stop.asked):
+                training.save(checkpoint)
+                raise KeyboardInterrupt
+
+        yield keep
