@@ -146,7 +146,7 @@ def names(rows: pd.DataFrame) -> pd.Series:
 
 
 def lines(rows: pd.DataFrame) -> pd.DataFrame:
-    """Select at most MOST lines for a figure over sizes, and add their names as the column `line`.
+    """Select lines for a figure over sizes, at most one per colour, and add their names as the column `line`.
 
     Only the setting with the most runs of each task and head is kept. Methods with default options are selected first, then
     methods with other options; within each kind, methods run at more sizes come first.
