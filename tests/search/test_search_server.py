@@ -15,6 +15,7 @@ from typing import Any
 import mlflow
 import optuna
 import pytest
+import sqlalchemy
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
@@ -56,6 +57,43 @@ def test_three_commands_share_a_study_and_one_is_killed_in_mid_trial(database: s
     trials = optuna.load_study(study_name=name, storage=database).get_trials()
     _check_trials(trials, runs)
     _check_runs(runs)
+
+
+OPENING = """
+import sys, time
+from pathlib import Path
+import optuna
+from w2s_mlflow.search import storage
+_, url, name = sys.argv
+Path(f"ready-{name}").touch()
+while not Path("go").exists():
+    time.sleep(.001)
+storage.opened("study", url, lambda study, trial: None)
+"""
+
+
+def test_processes_that_open_an_empty_database_at_once_make_its_tables_once(database: str, tmp_path: Path) -> None:
+    with sqlalchemy.create_engine(database, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sqlalchemy.text("CREATE DATABASE at_once"))
+    url = database.replace("/postgres", "/at_once")
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENING, url, str(number)],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for number in range(6)
+    ]
+    try:
+        _once(lambda: len(list(tmp_path.glob("ready-*"))) == len(started))
+        (tmp_path / "go").touch()
+        errors = [process.communicate(timeout=DEADLINE)[1] for process in started]
+        assert [process.returncode for process in started] == [0] * len(started), errors
+    finally:
+        for process in started:
+            end(process)
 
 
 def _command(directory: Path, uri: str, storage: str, number: int) -> subprocess.Popen[bytes]:

@@ -61,16 +61,14 @@ def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTria
     if url is None:
         journal(name).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(journal(name))))
-    import sqlalchemy.exc
+    import sqlalchemy
 
-    from w2s_mlflow.tracking.backend.database import TIMEOUTS
+    from w2s_mlflow.tracking.backend.database import TIMEOUTS, setup_lock
 
     driver = sqlalchemy.make_url(url).get_driver_name()
     how: dict[str, Any] = {"connect_args": TIMEOUTS.get(driver, {}), "pool_pre_ping": True}
     beats: dict[str, Any] = {"heartbeat_interval": BEAT, "grace_period": SILENCE, "heartbeat_stale_trial_callback": again}
-    try:
-        return RDBStorage(url, how, **beats)
-    except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError):  # another process has just created the tables
+    with setup_lock(url):  # Optuna fails if another process creates its tables at the same time
         return RDBStorage(url, how, **beats)
 
 

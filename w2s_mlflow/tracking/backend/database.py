@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -38,8 +38,9 @@ TIMEOUTS = {
     "pymysql": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT},
 }
 """Connection arguments of each driver that limit how long a server may take to answer."""
-LOCKS = {"postgresql": "SELECT pg_advisory_xact_lock(8239471)", "mysql": "SELECT GET_LOCK('w2s_mlflow', 120)"}
-"""SQL statement, by dialect, that locks an empty database before it is filled; the lock ends with the connection."""
+LOCKS = {"postgresql": "SELECT pg_advisory_xact_lock(8239471)", "mysql": "SELECT GET_LOCK('w2s_mlflow', 2)"}
+"""SQL statement, by dialect, that locks a database while tables are created; the lock ends with the connection. MySQL's waits
+for less than the read timeout of TIMEOUTS and then returns 0."""
 
 VERSIONS = "SELECT version_num FROM alembic_version"
 
@@ -140,10 +141,32 @@ def _statements() -> list[str]:
     return found
 
 
+@contextlib.contextmanager
+def setup_lock(url: str) -> Iterator[None]:
+    """Let one process at a time create tables in the database at `url`.
+
+    Raises:
+        SQLAlchemyError, ImportError: the database cannot be reached, or its driver is missing.
+    """
+    with _engine(sqlalchemy.make_url(url)).connect() as connection:
+        _lock(connection)
+        yield
+
+
+def _engine(url: sqlalchemy.URL) -> sqlalchemy.Engine:
+    timeouts = TIMEOUTS.get(url.get_driver_name(), {})
+    return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=timeouts)
+
+
+def _lock(connection: sqlalchemy.Connection) -> None:
+    if lock := LOCKS.get(connection.dialect.name):
+        while connection.execute(sqlalchemy.text(lock)).scalar() == 0:  # MySQL: another process still holds it
+            pass
+
+
 def _prepare_server(uri: str, url: sqlalchemy.URL) -> None:
     try:
-        driver = url.get_driver_name()
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=TIMEOUTS.get(driver, {}))
+        engine = _engine(url)
     except ImportError as error:
         package = PACKAGES.get(str(error.name), error.name)
         raise ConfigError(f"the Python package {package} is missing: install it with `pip install '{package}'`") from error
@@ -151,8 +174,7 @@ def _prepare_server(uri: str, url: sqlalchemy.URL) -> None:
         if _state_of_server(connection) == "ready":
             return
         connection.rollback()  # end the snapshot, to see tables created before we get the lock
-        if lock := LOCKS.get(url.get_backend_name()):
-            connection.execute(sqlalchemy.text(lock))
+        _lock(connection)
         state = _state_of_server(connection)
         if state == "empty":
             _check_filling(uri)
