@@ -118,7 +118,7 @@ def _insert(database: sqlite3.Connection, run: Made, place: Path, values: dict[s
     row = (run.run_id, "0", name, "FINISHED", started, started + 900, "active", "LOCAL", "ann", str(place))
     database.execute(f"INSERT INTO runs ({RUNS}) VALUES ({', '.join('?' * 10)})", row)
     params = variants.defaults() | {"task": "chess", "weak": run.weak, "strong": run.strong, "method": run.method}
-    params |= {"seed": str(run.seed), "head": "choose", "train_size": "3000", "test_size": str(ROWS)}
+    params |= {"seed": str(run.seed), "head": "lm_choice", "train_size": "3000", "test_size": str(ROWS)}
     digests = results.digests_of(place)
     split = {path: digest for path, digest in digests.items() if path.startswith("gold")}
     marks = {"w2s.stage": run.stage, "w2s.fingerprint": run.run_id, "w2s.data": f"{run.seed:032x}", "mlflow.runName": name}

@@ -41,7 +41,7 @@ def encoder(path: str) -> Callable[[int], int]:
 
 def spec(name: str) -> Callable[[int], int]:
     """(budget) -> rows read: 4,000 positions."""
-    head = heads.build("choose", *models.load(models.find(name, "strong"), pretrained=True), 2)
+    head = heads.build("lm_choice", *models.load(models.find(name, "strong"), pretrained=True), 2)
     data = head.encode([row.example for row in tasks.find("chess").load(None).train[:4000]])
 
     def read(budget: int) -> int:

@@ -11,7 +11,13 @@ import os
 from typing import Any
 
 MINILM = os.environ["MINILM"]
-SHARED: dict[str, Any] = {"task": "sst2", "weak": f"{MINILM}:1", "strong": f"{MINILM}:6", "freeze": "trunk", "max_length": 64}
+SHARED: dict[str, Any] = {
+    "task": "sst2",
+    "weak": f"{MINILM}:1",
+    "strong": f"{MINILM}:6",
+    "freeze": "backbone",
+    "max_length": 64,
+}
 SHARED |= {"train_size": 1000}
 
 SETTINGS: list[dict[str, Any]] = [

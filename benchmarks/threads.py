@@ -34,7 +34,7 @@ def epoch_seconds(spec: models.ModelSpec, threads: int) -> float:
     """Median wall seconds of one epoch over 256 examples at batch 32."""
     torch.set_num_threads(threads)
     loop.seed_everything(0)
-    head = heads.build("choose", *models.load(spec, pretrained=False), 2)
+    head = heads.build("lm_choice", *models.load(spec, pretrained=False), 2)
     data = head.encode([row.example for row in tasks.find("chess").load(None).train[:EXAMPLES]])
     labels = np.full((EXAMPLES, 2), 0.5, dtype=np.float32)
     seconds = []

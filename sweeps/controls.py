@@ -10,7 +10,7 @@ from typing import Any
 from w2s_mlflow import registry
 
 STUDENT: dict[str, Any] = {"stage": "student", "weak": "chess-60k", "strong": "chess-426k", "early_stopping": "none"}
-CONTROLS = ["hard_labels", "random_labels", "oracle", "untuned", "random_weights"]
+CONTROLS = ["hard_labels", "random_labels", "oracle", "zero_shot", "random_weights"]
 
 SETTINGS = [
     *(STUDENT | {"loss": loss} for loss in registry.plugins("losses")),

@@ -1,8 +1,8 @@
 """The default experiment: one supervisor, students in three sizes, two methods, and the controls, on two tasks of chess.
 
-Controls: the untuned strong model, a student from random weights, a student of its supervisor's size, the paper's linear
-head, students of random labels that are as often right as the supervisor's, and the one-line rules of the task. Each student
-brings its supervisor and its ceiling; equal ones are trained once. Students train both epochs, without early stopping.
+Controls: the strong model without finetuning, a student from random weights, a student of its supervisor's size, the paper's
+linear head, students of random labels that are as often right as the supervisor's, and the one-line rules of the task. Each
+student brings its supervisor and its ceiling; equal ones are trained once. Students train both epochs, without early stopping.
 """
 
 WEAK = "chess-60k"
@@ -10,8 +10,8 @@ STRONGS = ["chess-121k", "chess-222k", "chess-426k"]
 LARGEST = STRONGS[-1]
 RULES = ["most_valuable_capture", "least_valuable_piece", "most_gained", "gain_beside_king", "first_check", "random"]
 
-LADDER = [{"strong": strong, "method": method} for strong in STRONGS for method in ("baseline", "confidence", "untuned")]
-CONTROLS = [{"strong": LARGEST, "method": "random_weights"}, {"strong": WEAK}, {"strong": LARGEST, "head": "classify"}]
+LADDER = [{"strong": strong, "method": method} for strong in STRONGS for method in ("baseline", "confidence", "zero_shot")]
+CONTROLS = [{"strong": LARGEST, "method": "random_weights"}, {"strong": WEAK}, {"strong": LARGEST, "head": "classification"}]
 CONTROLS += [{"strong": strong, "method": "random_labels"} for strong in STRONGS[1:]]
 PREFERENCE = [{"task": "chess_preference", "strong": LARGEST, "method": method} for method in ("baseline", "confidence")]
 

@@ -24,7 +24,7 @@ from w2s_mlflow.training import batching, loop, microbatches
 
 ROWS = 33
 """Not to be shared out evenly."""
-HEADS = (("bert", "classify"), ("gpt2", "compare"), ("llama", "language"))
+HEADS = (("bert", "classification"), ("gpt2", "reward"), ("llama", "language"))
 
 
 def results() -> dict[str, Tensor]:
@@ -60,9 +60,9 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
 def _trained() -> Iterator[tuple[str, Tensor]]:
     """Batches of 8 of 33 rows: the last has a single row, and one process none.
 
-    Not by `compare`: a shift of both rewards has no gradient but rounding, which AdamW makes steps of.
+    Not by `reward`: a shift of both rewards has no gradient but rounding, which AdamW makes steps of.
     """
-    for kind, name in (("bert", "classify"), ("gpt2", "classify"), ("llama", "language")):
+    for kind, name in (("bert", "classification"), ("gpt2", "classification"), ("llama", "language")):
         head = made(kind, name)
         data, labels_NC = head.encode(examples(ROWS)), None if name == "language" else labels(ROWS)
         options = loop.Options(epochs=2, batch_size=8, learning_rate=1e-3, seed=0, micro_batch=2)
@@ -74,7 +74,7 @@ def _trained() -> Iterator[tuple[str, Tensor]]:
 
 def _predicted() -> Iterator[tuple[str, Tensor]]:
     """Of 33 rows one is left over by two processes."""
-    head = made("bert", "classify")
+    head = made("bert", "classification")
     assert isinstance(head, Classify)
     data = head.encode(examples(ROWS))
     for micro_batch in (1, 8, None):

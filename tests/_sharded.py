@@ -33,13 +33,13 @@ PLAIN: dict[str, Any] = {"lora": None, "freeze": None, "gradient_checkpointing":
 TRAININGS: dict[str, dict[str, Any]] = {
     "whole": {},
     "lora": {"lora": 3},
-    "frozen": {"freeze": "trunk"},
+    "frozen": {"freeze": "backbone"},
     "recomputed": {"gradient_checkpointing": True},
 }
 TRAINED = (
-    ("bert", "classify", tuple(TRAININGS)),
-    ("gpt2", "classify", ("lora", "recomputed")),
-    ("llama", "classify", ("whole",)),
+    ("bert", "classification", tuple(TRAININGS)),
+    ("gpt2", "classification", ("lora", "recomputed")),
+    ("llama", "classification", ("whole",)),
     ("llama", "language", ("whole", "recomputed")),
 )
 STOP = 6
@@ -52,7 +52,7 @@ def results() -> dict[str, Tensor]:
     for kind, name, trainings in TRAINED:
         for how in trainings:
             found |= _trained(f"trained/{kind}-{name}-{how}", kind, name, how)
-    return found | _trained("trained/bfloat16", "llama", "classify", "whole", dtype="bfloat16")
+    return found | _trained("trained/bfloat16", "llama", "classification", "whole", dtype="bfloat16")
 
 
 def _gradients() -> Iterator[tuple[str, Tensor]]:
@@ -119,13 +119,13 @@ def _trained(
 
 def going_on(place: str, directory: Path) -> dict[str, Tensor]:
     """A training that goes on from the checkpoint in a directory, or begins."""
-    return _trained(place, "bert", "classify", "whole", checkpoint=Checkpoint(directory, 1))
+    return _trained(place, "bert", "classification", "whole", checkpoint=Checkpoint(directory, 1))
 
 
 def stopped(directory: Path) -> None:
     """Leave a checkpoint of the step before `STOP`."""
     try:
-        _trained("", "bert", "classify", "whole", checkpoint=Checkpoint(directory, 1), stop=STOP)
+        _trained("", "bert", "classification", "whole", checkpoint=Checkpoint(directory, 1), stop=STOP)
     except KeyboardInterrupt:
         return
     raise AssertionError("it was not stopped")

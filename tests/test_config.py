@@ -13,6 +13,7 @@ import pytest
 from w2s_mlflow import config, exceptions, records, registry, tasks
 from w2s_mlflow.config import checked_dataclass, option, parse
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.validation import choices
 
 
 @checked_dataclass
@@ -130,8 +131,10 @@ class Declared:
     """How often."""
     batch_size: int = option(default=32, ge=1, lt=100)
     """How many."""
-    part: Literal["trunk"] | None = option(default=None, unset="none")
+    part: Literal["backbone"] | None = option(default=None, unset="none", former_values={"trunk": "backbone"})
     """What is kept."""
+    labels: str | None = option(default=None, unset="method", former_values={"nothing": "none"})
+    """What is taught."""
     task: str = option(default="chess", lookup=tasks.find)
     """What is learned."""
     loss_options: Mapping[str, Any] = option(default=None, loss_options=True)
@@ -150,7 +153,7 @@ class Declared:
         ({"batch_size": 2.5}, "--batch-size must be a whole number, got 2.5"),
         ({"batch_size": "32"}, "--batch-size must be a whole number, got '32'"),
         ({"batch_size": 100}, "--batch-size must be in [1, 100), got 100"),
-        ({"part": "head"}, "--part must be one of none, trunk, got 'head'"),
+        ({"part": "head"}, "--part must be one of backbone, none, got 'head'"),
         ({"alpha": 2}, "--alpha must be in [0, 1], got 2.0"),
         ({"steps": 2, "rounds": 2}, "--steps must be given once, got its former name --rounds, too"),
     ],
@@ -173,6 +176,9 @@ def test_declared_values_are_taken() -> None:
     assert Declared(share=1) == Declared(share=1.0) and type(Declared(share=1).share) is float
     assert Declared(rounds=3) == parse(Declared, {"rounds": "3"}) == Declared(steps=3)  # type: ignore[call-arg]
     assert parse(Declared, {"steps": "all", "part": "none"}) == Declared()
+    assert parse(Declared, {"part": "trunk"}) == Declared(part="trunk") == Declared(part="backbone")  # type: ignore[arg-type]
+    assert parse(Declared, {"labels": "nothing"}) == Declared(labels="nothing") == Declared(labels="none")
+    assert parse(Declared, {"labels": "none"}).labels == "none" and parse(Declared, {"labels": "method"}).labels is None
     assert dataclasses.replace(Declared(share=0.25), steps=4) == Declared(share=0.25, steps=4)
 
 
@@ -304,6 +310,14 @@ def test_a_plug_in_without_a_file_is_refused(name: str) -> None:
 # --- what the stages refuse -------------------------------------------------------------------------------------------
 
 TRAINED = ("supervisor", "ceiling", "student")
+FORMER = [
+    *(("supervisor", "head", former, present) for former, present in tasks.FORMER_HEADS.items()),
+    ("ceiling", "freeze", "trunk", "backbone"),
+    ("student", "labels", "nothing", "none"),
+    ("student", "method", "untuned", "zero_shot"),
+    ("debate", "method", "untuned", "zero_shot"),
+    ("debate", "explainer", "line", "principal_variation"),
+]
 
 
 def stage(name: str, **values: Any) -> Any:
@@ -316,13 +330,25 @@ def test_the_defaults_of_a_stage_are_legal(name: str) -> None:
     assert parse(registry.plugin("stages", name, "the stage").Config, {}) == stage(name)
 
 
+@pytest.mark.parametrize(("name", "option_", "former", "present"), FORMER)
+def test_a_former_value_is_taken_for_the_present_one(name: str, option_: str, former: str, present: str) -> None:
+    kind = registry.plugin("stages", name, "the stage").Config
+    others = {"task": "chess_preference"} if present == "reward" else {"head": "classification"} if option_ == "freeze" else {}
+    found = kind(**others, **{option_: former})
+    assert found == parse(kind, others | {option_: former}) == kind(**others, **{option_: present})
+    assert getattr(found, option_) == present and config.flat(found)[option_] == present
+    assert config.identity(found)[option_] == former, "fingerprints keep the first spelling"
+    shown = choices(*config.declarations(kind)[option_])
+    assert former not in shown and (not shown or present in shown)
+
+
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"task": "ches"}, r"^--task must be one of .*chess.*, got 'ches' \(did you mean chess\?\)$"),
-        ({"head": "choice"}, r"^--head must be one of auto, choose, classify, compare, got 'choice'"),
-        ({"head": "compare"}, r"^--head must be choose for the task chess, got compare$"),
+        ({"head": "choice"}, r"^--head must be one of auto, classification, lm_choice, reward, got 'choice'"),
+        ({"head": "reward"}, r"^--head must be lm_choice for the task chess, got reward$"),
         ({"epochs": 0}, r"^--epochs must be at least 1, got 0$"),
         ({"batch_size": 0}, r"^--batch-size must be at least 1, got 0$"),
         ({"batch_size": -32}, r"^--batch-size must be at least 1, got -32$"),
@@ -361,13 +387,13 @@ NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you me
         ("student", {"loss": "confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
         ("student", {"method": "loss:confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
         ("student", {"method": "none+loss:product"}, r"^--method must be one of .*loss:NAME"),
-        ("student", {"labels": "gold"}, r"^--labels must be weak, hard, .*, nothing, or a parquet file .*, got gold"),
+        ("student", {"labels": "gold"}, r"^--labels must be weak, hard, .*, none, or a parquet file .*, got gold"),
         ("student", {"weights": "pretraind"}, r"^--weights must be one of method, pretrained, random, got 'pretraind'"),
         ("student", {"method": "confidence", "loss_options": {"alpha": 2.0}}, r"^--alpha must be in \[0, 1\], got 2.0$"),
         ("student", {"loss": "confidence", "loss_options": {"warmup": -1.0}}, r"^--warmup must be in \[0, 1\], got -1.0$"),
         ("student", {"method": "baseline", "loss_options": {"alpha": 0.5}}, r"^--alpha .*confidence.*cross_entropy"),
         ("student", {"method": "baseline", "loss": "confidence"}, r"^--loss must be cross_entropy under .*, got confidence$"),
-        ("student", {"method": "untuned", "labels": "weak"}, r"^--labels must be nothing under --method untuned.*, got weak$"),
+        ("student", {"method": "zero_shot", "labels": "weak"}, r"^--labels must be none under --method zero_shot.*, got weak$"),
         ("rule", {"rule": "randon"}, r"^--rule must be one of .*random.*, got 'randon' \(did you mean random\?\)$"),
         ("rule", {"task": "ches"}, r"^--task must be one of .*chess.*, got 'ches'"),
         ("rule", {"test_size": -1}, r"^--test-size must be at least 1, got -1$"),
@@ -408,7 +434,7 @@ def test_alpha_of_a_student_goes_to_the_options_of_its_loss() -> None:
     [
         ({}, "baseline"),
         ({"loss": "confidence"}, "confidence"),
-        ({"labels": "nothing"}, "untuned"),
+        ({"labels": "none"}, "zero_shot"),
         ({"weights": "random"}, "random_weights"),
         ({"loss": "confidence", "weights": "random"}, "random_weights+loss:confidence"),
         ({"loss": "product"}, "loss:product"),

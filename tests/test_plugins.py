@@ -78,7 +78,7 @@ def check_tasks(plugin: ModuleType) -> None:
     for task in plugin.TASKS:
         assert isinstance(task, Task) and task.family == plugin.__name__.split(".")[-1]
         assert tasks.find(task.name) is task
-        assert task.head in tasks.HEADS and task.classes >= 2 and (task.head != "compare" or task.classes == 2)
+        assert task.head in tasks.HEADS and task.classes >= 2 and (task.head != "reward" or task.classes == 2)
         assert callable(task.load) and task.train_size >= 40 and task.test_size >= 1
         assert task.source and task.license and task.positive and task.key == task.name
         assert all(callable(rule) and name == name.strip() and name for name, rule in task.rules.items())
@@ -174,7 +174,7 @@ def outcomes() -> pd.DataFrame:
 
 
 def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...], correct_N: Any) -> dict[str, Any]:
-    names = {"task": task, "weak": "-", "strong": strong, "head": "choose", "method": method, "domain": "NLP"}
+    names = {"task": task, "weak": "-", "strong": strong, "head": "lm_choice", "method": method, "domain": "NLP"}
     names |= {"variant": "", "setting": "", "settings": "{}", "data": "d", "run_id": f"{task}-{strong}-{method}-{seed}"}
     numbers = {"train_size": 100, "test_size": 60, "parameters": math.nan, "accuracy": correct_N.mean()}
     numbers |= {"auroc": 0.7, "brier": 0.2, "ece": 0.1}

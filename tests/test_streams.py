@@ -176,7 +176,7 @@ def wrong_shares(seed: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found.append(float(labels_NC[:, 1].mean()))
         return cross_entropy.loss(logits_NC, labels_NC, progress, cross_entropy.Options())
 
-    head = build("choose", *models.load(models.find("chess-27k", "weak"), pretrained=True), 2)
+    head = build("lm_choice", *models.load(models.find("chess-27k", "weak"), pretrained=True), 2)
     options = loop.Options(epochs=1, batch_size=BATCH, learning_rate=1e-3, seed=seed)
     loop.fit(head, head.encode(rows), labels.of([row.id for row in rows]), loss, options)
     return found

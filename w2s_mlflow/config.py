@@ -13,6 +13,7 @@ import inspect
 import itertools
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from w2s_mlflow import registry
@@ -34,6 +35,7 @@ def option(
     unset: str = "auto",
     lookup: Callable[[str, str], object] | None = None,
     formerly: str = "",
+    former_values: Mapping[str, str] = MappingProxyType({}),
     **bounds: float,
 ) -> Any:
     """Return a Config field with its declaration. If only certain words are legal, the field's type is a Literal of them.
@@ -46,9 +48,11 @@ def option(
         unset: how None is written: `auto` if a default replaces it, `none` if it switches a feature off.
         lookup: function of (value, option name), called for validation; raises ConfigError for a name that does not exist.
         formerly: first name of a renamed option: still accepted, and kept in fingerprints, so that results stay what they are.
+        former_values: present values of renamed values, by former value: a former value is still accepted, and kept in
+            fingerprints.
         bounds: `ge`, `gt`, `le`, `lt` (see validation.Bounds).
     """
-    declared = Declared(bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly)
+    declared = Declared(bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly, former_values=former_values)
     marks: dict[str, Any] = {"result": result, "loss_options": loss_options, "declared": declared}
     if introduced is not dataclasses.MISSING:
         marks["introduced"] = introduced
@@ -174,7 +178,7 @@ def flat(config: Any) -> dict[str, Any]:
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """Return the options that enter the fingerprint, under their first names, without those equal to `introduced`."""
+    """Return the options that enter the fingerprint, by first names and values, without those equal to `introduced`."""
     found = _identity(config, result_options(config))
     for field in dataclasses.fields(config):
         if field.metadata.get("loss_options") and config.loss:
@@ -184,10 +188,16 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 def _identity(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` of the fields of `owner` under their first names, without those that equal `introduced`."""
+    """Return `values` of the fields of `owner` by first names and values, without those that equal `introduced`."""
     fields = {field.name: field.metadata for field in dataclasses.fields(owner)}
     kept = {name: value for name, value in values.items() if value != fields[name].get("introduced", dataclasses.MISSING)}
-    return {getattr(fields[name].get("declared"), "formerly", "") or name: value for name, value in kept.items()}
+    return dict(_first(name, value, fields[name].get("declared", Declared())) for name, value in kept.items())
+
+
+def _first(name: str, value: Any, declared: Declared) -> tuple[str, Any]:
+    """Return the first name of an option, and its value as it was first spelled."""
+    renamed = (former for former, present in declared.former_values.items() if present == value)
+    return declared.formerly or name, next(renamed, value)
 
 
 def result_options(config: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Example:
     """One question without its gold label, which student code must not see.
 
     `segments` is the text, in parts so that models can encode a pair; `candidates` are the answers to choose from (head
-    `choose`: one word each; head `compare`: response A and response B). Rows of one `group` (same premise, passage,
+    `lm_choice`: one word each; head `reward`: response A and response B). Rows of one `group` (same premise, passage,
     position, ...) are always on the same side of a split.
     """
 

@@ -6,8 +6,8 @@ import contextlib
 import math
 import types
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from w2s_mlflow.exceptions import flag, must, unknown
@@ -57,6 +57,8 @@ class Declared:
     """Function of (value, option name) that raises ConfigError for a name that does not exist."""
     formerly: str = ""
     """First name of a renamed option."""
+    former_values: Mapping[str, str] = field(default_factory=dict)
+    """Present values of renamed values, by former value. A present value `none` is never read as None."""
 
 
 def choices(kind: Any, declared: Declared) -> tuple[str, ...]:
@@ -78,7 +80,7 @@ def read(value: Any, kind: Any, declared: Declared) -> Any:
     inner, optional = _inner(kind)
     if not isinstance(value, str):
         return value
-    legal = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
+    legal = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else tuple(declared.former_values.values())
     if optional and value in (declared.unset, *UNSET) and value not in legal:
         return None
     if inner is bool:
@@ -92,12 +94,16 @@ def read(value: Any, kind: Any, declared: Declared) -> Any:
 def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
     """Return the value if it is legal: of the right type, one of the legal words, within the bounds, an existing name.
 
+    A former value is replaced by the present one.
+
     Raises:
         ConfigError: the value is illegal; the message names the option, the rule and the value.
     """
     inner, optional = _inner(kind)
     if value is None and optional:
         return None
+    if isinstance(value, str):
+        value = declared.former_values.get(value, value)
     if legal := choices(kind, declared):
         if value not in legal:
             raise unknown(flag(name), value, legal)

@@ -84,13 +84,13 @@ def test_people_judge_and_their_votes_make_the_verdicts(caplog: pytest.LogCaptur
 
 @pytest.mark.usefixtures("experiment")
 def test_a_line_of_play_is_an_explanation_that_the_judge_reads() -> None:
-    found = hold(explainer="line")
+    found = hold(explainer="principal_variation")
     debates = past_verdicts.debates(found)
     lines = [one.first.explanation.text for one in debates if one.first.explanation.text]
     assert lines and all(
         one.first.explanation.text.startswith(f"{one.first.claim} ") for one in debates if one.first.explanation.text
     )
-    assert all(one.first.explanation.pieces == () for one in debates) and hold(explainer="line").reused
+    assert all(one.first.explanation.pieces == () for one in debates) and hold(explainer="principal_variation").reused
 
 
 @pytest.mark.usefixtures("experiment")

@@ -32,7 +32,7 @@ def mind(head: Head, questions: list[Example]) -> DebaterModel:
 
 def bytes_head() -> Head:
     torch.manual_seed(0)
-    return heads.build("classify", *trunks.gpt2(), classes=2)
+    return heads.build("classification", *trunks.gpt2(), classes=2)
 
 
 QUESTIONS = [Example(str(number), "g", ("is it so " * (1 + number % 5),)) for number in range(9)]
@@ -141,7 +141,7 @@ def test_the_question_keeps_its_place_beside_what_is_heard(monkeypatch: pytest.M
 
 def test_a_line_of_play_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = prompts_of(monkeypatch)
-    speaker = generative.explainer("line", mind(bytes_head(), QUESTIONS[:1]), 4, ["Qd4"], 0, 0)
+    speaker = generative.explainer("principal_variation", mind(bytes_head(), QUESTIONS[:1]), 4, ["Qd4"], 0, 0)
     assert speaker.hear(["Qd4 rd4"]) == [""]
     speaker([()])
     assert asked[0] == ["is it so  Qd4"]
@@ -212,11 +212,11 @@ def test_a_long_question_loses_its_beginning_and_the_claim_stays() -> None:
 def test_the_shipped_chess_models_expect_a_recapture_where_one_is_legal() -> None:
     """A line of the embedded language model: most replies are the one that the rules of the task say."""
     spec = models.find("chess-426k", "model")
-    head = heads.build("choose", *models.load(spec, pretrained=True), classes=2)
+    head = heads.build("lm_choice", *models.load(spec, pretrained=True), classes=2)
     rows = chess.load("chess").heldout[:100]
     questions = [row.example for row in rows]
     claims = [question.candidates[row.label] for question, row in zip(questions, rows, strict=True)]
-    found = generative.explainer("line", mind(head, questions), 4, claims, 0, 0)([()] * len(questions))
+    found = generative.explainer("principal_variation", mind(head, questions), 4, claims, 0, 0)([()] * len(questions))
     lines = [explanation.text for explanation in found if explanation.text]
     assert all(re.fullmatch(r"[KQRBNP][a-h][1-8]( [kqrbnp][a-h][1-8])+", line.split(" - ")[0]) for line in lines)
     replies = [line.split()[1][1:] == line.split()[0][1:] for line in lines]
@@ -228,14 +228,16 @@ def test_the_shipped_chess_models_expect_a_recapture_where_one_is_legal() -> Non
 
 def test_a_model_that_cannot_generate_is_refused_in_one_sentence() -> None:
     model, tokenizer = trunks.bert()
-    head = heads.build("classify", model, tokenizer, classes=2)
+    head = heads.build("classification", model, tokenizer, classes=2)
     with pytest.raises(ConfigError, match="--explainer rationale needs a model that can generate text, got BertModel"):
         generative.explainer("rationale", mind(head, [Example("a", "g", ("a b",))]), 8, ["a"], 0, 0)
 
 
 def test_a_line_of_what_is_no_move_is_refused_in_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"--explainer line needs a task whose answers are chess moves.*got 'it is so'"):
-        generative.explainer("line", mind(bytes_head(), QUESTIONS), 8, CLAIMS, 0, 0)
+    with pytest.raises(
+        ConfigError, match=r"--explainer principal_variation needs a task whose answers are chess moves.*got 'it is so'"
+    ):
+        generative.explainer("principal_variation", mind(bytes_head(), QUESTIONS), 8, CLAIMS, 0, 0)
 
 
 @pytest.mark.parametrize("tokens", [0, 505])

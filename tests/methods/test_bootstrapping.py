@@ -206,7 +206,7 @@ def test_a_chain_of_moved_checkpoints_is_the_same_result(tmp_path: Path) -> None
     given = SMALL | {
         "weak": "chess-27k",
         "strong": "chess-43k",
-        "head": "classify",
+        "head": "classification",
         "chain_rounds": 1,
         "ceiling": "none",
         "epochs": 1,

@@ -33,7 +33,7 @@ from w2s_mlflow.modeling.heads import Classify, Head, build
 from w2s_mlflow.modeling.language_modeling import Language
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
-from w2s_mlflow.tasks import HEADS
+from w2s_mlflow.tasks import FORMER_HEADS, HEADS
 from w2s_mlflow.training import loop
 
 LONG = "Ke1 Qd1 Pa2 kf8 rb7 nc6"
@@ -79,14 +79,14 @@ def test_no_encoded_text_holds_the_pad_token(name: str) -> None:
 
 
 def test_predictions_come_back_in_the_order_asked_for() -> None:
-    one = head("choose")
+    one = head("lm_choice")
     data = one.encode(EXAMPLES)
     expected = one(data.batch(np.arange(3))).softmax(dim=-1).detach().numpy()
     assert inference.probabilities(one, data, micro_batch=2) == pytest.approx(expected, abs=1e-6)
 
 
 def test_choose_scores_the_candidates_after_the_last_word() -> None:
-    one = head("choose")
+    one = head("lm_choice")
     tokens = one.tokenizer(LONG, return_tensors="pt")["input_ids"]
     words = one.tokenizer("Qd5 Kf1", add_special_tokens=False)["input_ids"]
     expected = one.model(input_ids=tokens).logits[0, -1, words]
@@ -97,11 +97,11 @@ def test_choose_scores_the_candidates_after_the_last_word() -> None:
 @pytest.mark.parametrize("word", ["Qd5 Kf1", "castles"])
 def test_choose_refuses_a_candidate_that_is_not_one_known_word(word: str) -> None:
     with pytest.raises(ConfigError, match="candidates of one token"):
-        head("choose").encode([example(SHORT, word, "Kf1")])
+        head("lm_choice").encode([example(SHORT, word, "Kf1")])
 
 
 def test_compare_swapped_responses_swap_their_scores() -> None:
-    one = head("compare")
+    one = head("reward")
     swapped = [Example(e.id, e.group, e.segments, e.candidates[::-1]) for e in EXAMPLES]
     assert inference.probabilities(one, one.encode(swapped))[:, ::-1] == pytest.approx(
         inference.probabilities(one, one.encode(EXAMPLES)), abs=1e-6
@@ -128,7 +128,7 @@ def hidden_of(one: Head, text: str) -> torch.Tensor:
 @pytest.mark.parametrize("pooling", heads.POOLINGS)
 @pytest.mark.parametrize("make", [trunks.bert, trunks.gpt2])
 def test_what_is_pooled_is_of_real_tokens_only(pooling: str, make: trunks.Maker) -> None:
-    one = build("classify", *make(), 2, pooling).eval()
+    one = build("classification", *make(), 2, pooling).eval()
     assert isinstance(one, Classify)
     texts = ["a b c d", "a", "b a"]
     found = one.pooled_RD(one.encode([example(text) for text in texts]).batch(np.arange(3)))
@@ -143,7 +143,7 @@ def test_what_is_pooled_is_of_real_tokens_only(pooling: str, make: trunks.Maker)
 
 def test_a_last_token_of_id_zero_is_the_last_token() -> None:
     """GPT-2's "!" is 0, as is the padding of many others."""
-    one = build("classify", *trunks.gpt2(), 2).eval()
+    one = build("classification", *trunks.gpt2(), 2).eval()
     assert isinstance(one, Classify)
     data = one.encode([example("a b!"), example("a b a b a b")])
     assert data.flat[2] == 0 and data.lengths_R.tolist() == [3, 6]
@@ -179,7 +179,7 @@ POOLED: dict[str, tuple[Callable[[], PreTrainedModel], str]] = {
 def test_a_trunk_of_any_kind_answers_and_learns(name: str) -> None:
     """In float32, under autocast, and with gradient checkpointing; its pooling follows its attention."""
     make, pooling = POOLED[name]
-    one = build("classify", make(), trunks.bert()[1], 3)
+    one = build("classification", make(), trunks.bert()[1], 3)
     assert isinstance(one, Classify) and one.pooling == pooling
     batch = one.encode([example("a b", "c"), example("d")]).batch(np.arange(2))
     plain = one.eval()(batch)
@@ -203,7 +203,7 @@ def test_a_trunk_of_any_kind_answers_and_learns(name: str) -> None:
 
 
 def test_the_second_text_of_a_pair_is_told_from_the_first() -> None:
-    one = build("classify", *trunks.bert(), 2).eval()
+    one = build("classification", *trunks.bert(), 2).eval()
     batch = one.encode([example("a b", "c d")]).batch(np.arange(1))
     typed = one(batch)
     del batch["token_type_ids"]
@@ -211,17 +211,17 @@ def test_the_second_text_of_a_pair_is_told_from_the_first() -> None:
 
 
 def test_choose_refuses_a_model_that_reads_both_ways() -> None:
-    with pytest.raises(ConfigError, match="--head choose needs a model that reads left to right, got BertModel"):
-        build("choose", *trunks.bert(), 2)
+    with pytest.raises(ConfigError, match="--head lm_choice needs a model that reads left to right, got BertModel"):
+        build("lm_choice", *trunks.bert(), 2)
 
 
 def test_an_unknown_pooling_is_named() -> None:
     with pytest.raises(ConfigError, match=r"--pooling must be one of first, last, mean, got 'men' \(did you mean mean\?\)"):
-        build("classify", *trunks.bert(), 2, "men")
+        build("classification", *trunks.bert(), 2, "men")
 
 
 def test_pooling_and_limit_come_back_from_disk(tmp_path: Path) -> None:
-    one = build("classify", *trunks.bert(), 2, "first", 7).eval()
+    one = build("classification", *trunks.bert(), 2, "first", 7).eval()
     saved_heads.save(one, tmp_path)
     other = saved_heads.load(tmp_path)
     assert isinstance(other, Classify) and (other.pooling, other.reader.limit) == ("first", 7)
@@ -233,7 +233,7 @@ def test_pooling_and_limit_come_back_from_disk(tmp_path: Path) -> None:
 
 
 def test_an_unknown_head_is_named() -> None:
-    with pytest.raises(ConfigError, match="--head must be one of choose, classify, compare, got 'chose'"):
+    with pytest.raises(ConfigError, match="--head must be one of classification, lm_choice, reward, got 'chose'"):
         head("chose")
 
 
@@ -267,11 +267,11 @@ def tied() -> PreTrainedModel:
 
 
 MAKERS: dict[str, Callable[[], Head]] = {
-    "choose": lambda: finetuned("choose"),
-    "classify": lambda: finetuned("classify"),
-    "compare": lambda: finetuned("compare"),
-    "encoder": lambda: moved(build("classify", encoder(), chess.tokenizer(), 3)),
-    "tied": lambda: moved(build("choose", tied(), chess.tokenizer(), 2)),
+    "lm_choice": lambda: finetuned("lm_choice"),
+    "classification": lambda: finetuned("classification"),
+    "reward": lambda: finetuned("reward"),
+    "encoder": lambda: moved(build("classification", encoder(), chess.tokenizer(), 3)),
+    "tied": lambda: moved(build("lm_choice", tied(), chess.tokenizer(), 2)),
 }
 
 
@@ -290,9 +290,9 @@ def test_a_head_read_from_disk_answers_with_the_same_bits(name: str, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("choose", ["choose", None, None, 32]),
-        ("classify", ["classify", 2, "last", 32]),
-        ("compare", ["compare", 2, "last", 32]),
+        ("lm_choice", ["lm_choice", None, None, 32]),
+        ("classification", ["classification", 2, "last", 32]),
+        ("reward", ["reward", 2, "last", 32]),
     ],
 )
 def test_a_saved_head_is_a_hugging_face_directory_and_what_the_head_adds(
@@ -301,15 +301,23 @@ def test_a_saved_head_is_a_hugging_face_directory_and_what_the_head_adds(
     one = finetuned(name)
     saved_heads.save(one, tmp_path)
     assert list(json.loads((tmp_path / "head.json").read_text()).values()) == content
-    own = {"head.safetensors"} if name != "choose" else set()
+    own = {"head.safetensors"} if name != "lm_choice" else set()
     theirs = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert {file.name for file in tmp_path.iterdir()} == {"head.json"} | own | theirs
     model = type(one.model).from_pretrained(tmp_path)
     assert all(torch.equal(one.model.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize(("former", "present"), FORMER_HEADS.items())
+def test_a_head_saved_by_version_0_1_is_read(former: str, present: str, tmp_path: Path) -> None:
+    saved_heads.save(one := finetuned(present), tmp_path)
+    content = json.loads((tmp_path / "head.json").read_text())
+    (tmp_path / "head.json").write_text(json.dumps(content | {"head": former}))
+    assert type(saved_heads.load(tmp_path)) is type(one)
+
+
 def test_a_loaded_head_no_longer_hangs_on_its_files(tmp_path: Path) -> None:
-    one = finetuned("classify")
+    one = finetuned("classification")
     saved_heads.save(one, tmp_path)
     other = saved_heads.load(tmp_path)
     for file in tmp_path.glob("*.safetensors"):
@@ -319,7 +327,7 @@ def test_a_loaded_head_no_longer_hangs_on_its_files(tmp_path: Path) -> None:
 
 
 def test_saving_and_loading_print_nothing_and_draw_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    one = finetuned("classify")
+    one = finetuned("classification")
     logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     before = torch.get_rng_state()
     saved_heads.save(one, tmp_path)
@@ -330,7 +338,7 @@ def test_saving_and_loading_print_nothing_and_draw_nothing(tmp_path: Path, capfd
 
 
 def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
-    saved_heads.save(finetuned("choose"), tmp_path)
+    saved_heads.save(finetuned("lm_choice"), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({key: tensor for key, tensor in weights.items() if key != "model.norm.weight"}, tmp_path / "model.safetensors")
     with pytest.raises(ConfigError, match=r"not those of LlamaForCausalLM: model\.norm\.weight is missing"):
@@ -339,7 +347,7 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Llama9ForCausalLM", "AutoTokenizer", None])
 def test_an_architecture_that_transformers_does_not_have_is_refused(name: str | None, tmp_path: Path) -> None:
-    saved_heads.save(finetuned("choose"), tmp_path)
+    saved_heads.save(finetuned("lm_choice"), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": name and [name]}))
     with pytest.raises(ConfigError, match=f"must name a model of transformers as its architecture, got '{name or ''}'"):

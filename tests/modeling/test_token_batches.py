@@ -67,7 +67,7 @@ def test_short_rows_go_through_together() -> None:
 
 
 @pytest.mark.parametrize("budget", [1, 40, 8192])
-@pytest.mark.parametrize(("kind", "name"), [("bert", "classify"), ("gpt2", "compare"), ("llama", "classify")])
+@pytest.mark.parametrize(("kind", "name"), [("bert", "classification"), ("gpt2", "reward"), ("llama", "classification")])
 def test_predictions_are_those_of_each_row_alone_in_the_order_asked(
     kind: str, name: str, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

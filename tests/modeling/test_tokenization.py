@@ -43,7 +43,7 @@ def example(*segments: str, candidates: tuple[str, ...] = ()) -> Example:
 def test_a_pair_of_bert_has_its_separators_and_types() -> None:
     """`a` is 4, ..., `h` is 11; [CLS] 1, [SEP] 2; a third text goes with the second."""
     model, tokenizer = trunks.bert()
-    data = build("classify", model, tokenizer, 2).encode([example("A b", "c"), example("d"), example("e", "f", "g")])
+    data = build("classification", model, tokenizer, 2).encode([example("A b", "c"), example("d"), example("e", "f", "g")])
     assert rows(data) == [[1, 4, 5, 2, 6, 2], [1, 7, 2], [1, 8, 2, 9, 10, 2]]
     batch = data.batch(np.array([0, 1]))
     assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0]]
@@ -54,7 +54,7 @@ def test_a_pair_of_bert_has_its_separators_and_types() -> None:
 def test_two_texts_of_gpt2_are_one_with_a_newline_between() -> None:
     """Bytes from "!", 0: "a" is 64, "b" 65, " b" 257, and 198 a newline."""
     model, tokenizer = trunks.gpt2()
-    data = build("classify", model, tokenizer, 2).encode([example("a b", "a!")])
+    data = build("classification", model, tokenizer, 2).encode([example("a b", "a!")])
     assert rows(data) == [[64, 257, 198, 64, 0]]
     assert data.types is None and data.batch(np.arange(1)).keys() == {"input_ids", "attention_mask"}
 
@@ -62,7 +62,7 @@ def test_two_texts_of_gpt2_are_one_with_a_newline_between() -> None:
 def test_the_second_text_of_llama_gets_no_beginning_of_its_own() -> None:
     """Its template for pairs has one: <s> A <s> B. Here "▁a" is 9, "▁b" 10, "b" 6 and a newline 4."""
     model, tokenizer = trunks.llama()
-    data = build("compare", model, tokenizer, 2).encode([example("a", candidates=("b", "b b"))])
+    data = build("reward", model, tokenizer, 2).encode([example("a", candidates=("b", "b b"))])
     assert rows(data) == [[1, 9, 4, 6], [1, 9, 4, 6, 10]]
     assert data.rows_per_example == 2 and len(data) == 1
 
@@ -75,7 +75,7 @@ def test_what_looks_like_a_special_token_in_a_text_is_text() -> None:
 
 def test_choose_ends_where_the_answer_stands() -> None:
     model, tokenizer = trunks.gpt2()
-    data = build("choose", model, tokenizer, 2).encode([example("a", "b", candidates=("a", "b"))])
+    data = build("lm_choice", model, tokenizer, 2).encode([example("a", "b", candidates=("a", "b"))])
     assert rows(data) == [[64, 198, 65]]
     assert data.candidates_NC is not None and data.candidates_NC.tolist() == [[256, 257]]
     model, tokenizer = trunks.bert()
@@ -89,16 +89,16 @@ def test_a_candidate_is_the_word_as_it_stands_after_another(make: trunks.Maker, 
 
 
 def test_a_candidate_of_more_tokens_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--head choose needs candidates of one token, got 'c' as 2 tokens"):
-        build("choose", *trunks.gpt2(), 2).encode([example("a", candidates=("a", "c"))])
+    with pytest.raises(ConfigError, match="--head lm_choice needs candidates of one token, got 'c' as 2 tokens"):
+        build("lm_choice", *trunks.gpt2(), 2).encode([example("a", candidates=("a", "c"))])
 
 
 def restated(head: str, words: dict[str, int], one: Example) -> list[list[int]]:
     """What the embedded ladder has always read: <bos>, then a token for each word, in order."""
     texts = {
-        "choose": [one.segments],
-        "classify": [one.segments + one.candidates],
-        "compare": [(*one.segments, response) for response in one.candidates],
+        "lm_choice": [one.segments],
+        "classification": [one.segments + one.candidates],
+        "reward": [(*one.segments, response) for response in one.candidates],
     }
     return [[words["<bos>"], *(words[word] for word in " ".join(text).split())] for text in texts[head]]
 
@@ -112,7 +112,7 @@ def test_the_embedded_ladder_reads_a_token_a_word(head: str, task: str) -> None:
     data = build(head, *models.load(models.find("chess-27k", "weak"), pretrained=False), 2).encode(asked)
     assert rows(data) == [row for one in asked for row in restated(head, words, one)]
     assert (data.types, data.pad_id) == (None, 0)
-    if head == "choose":
+    if head == "lm_choice":
         assert data.candidates_NC is not None
         assert data.candidates_NC.tolist() == [[words[word] for word in one.candidates] for one in asked]
 
@@ -128,12 +128,12 @@ def test_a_row_without_a_word_is_refused(make: trunks.Maker, blank: str) -> None
 
 def test_a_row_of_characters_that_the_tokenizer_drops_is_refused() -> None:
     with pytest.raises(ConfigError, match="a text of 1 has no tokens"):
-        build("classify", *trunks.bert(), 2).encode([example("\u200b")])
+        build("classification", *trunks.bert(), 2).encode([example("\u200b")])
 
 
 def test_half_a_character_is_refused() -> None:
     with pytest.raises(ConfigError, match="a text must be Unicode"):
-        build("classify", *trunks.bert(), 2).encode([example("a \ud83d")])
+        build("classification", *trunks.bert(), 2).encode([example("a \ud83d")])
 
 
 # --- cuts -------------------------------------------------------------------------------------------------------------
@@ -203,14 +203,14 @@ def test_a_cut_text_still_ends_before_the_next_begins() -> None:
 
 @pytest.mark.parametrize("keep_end", [False, True])
 def test_choose_and_compare_keep_the_end_and_classify_the_beginning(keep_end: bool) -> None:
-    one = build("choose" if keep_end else "classify", *trunks.gpt2(), 2, max_length=3)
+    one = build("lm_choice" if keep_end else "classification", *trunks.gpt2(), 2, max_length=3)
     assert rows(one.encode([example("abcde", candidates=("a", "b") if keep_end else ())])) == [
         [66, 67, 68] if keep_end else [64, 65, 66]
     ]
 
 
 def test_the_response_is_cut_only_when_it_alone_is_too_long() -> None:
-    one = build("compare", *trunks.bert(), 2, max_length=7)
+    one = build("reward", *trunks.bert(), 2, max_length=7)
     found = rows(one.encode([example("a b c", candidates=("d e f", "d e f g h"))]))
     assert found == [[1, 6, 2, 7, 8, 9, 2], [1, 2, 8, 9, 10, 11, 2]]
 
@@ -238,7 +238,7 @@ def test_roberta_counts_its_positions_from_behind_the_padding() -> None:
 @pytest.mark.parametrize("length", [4, 513])
 def test_a_limit_that_cannot_be_is_one_sentence(length: int) -> None:
     with pytest.raises(ConfigError, match=rf"--max-length must be in \[5, 512\], what this model can read, got {length}"):
-        build("classify", *trunks.bert(), 2, max_length=length)
+        build("classification", *trunks.bert(), 2, max_length=length)
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_few_rows_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("make", [trunks.bert, trunks.gpt2, trunks.llama])
 def test_a_batch_holds_what_its_examples_hold_one_by_one(make: trunks.Maker) -> None:
-    one: Head = build("compare", *make(), 2)
+    one: Head = build("reward", *make(), 2)
     data = one.encode([example("a b", candidates=("c", "d a b")), example("a", candidates=("b", "c d"))])
     together = data.batch(np.array([1, 0]))
     for place_, index in enumerate((1, 0)):

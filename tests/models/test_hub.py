@@ -123,7 +123,7 @@ def change(directory: Path, **values: object) -> None:
 def answers(spec: models.ModelSpec) -> np.ndarray[Any, Any]:
     model, tokenizer = models.load(spec, pretrained=True)
     torch.manual_seed(1)
-    head = heads.build("classify", model, tokenizer, 2).eval()
+    head = heads.build("classification", model, tokenizer, 2).eval()
     return inference.probabilities(head, head.encode(EXAMPLES))
 
 
@@ -170,7 +170,7 @@ def test_the_first_layer_alone_gives_the_hidden_states_after_it(shelf: Path) -> 
 
 @pytest.mark.parametrize("kind", ["bert_trunk:1", "gpt2:1", "qwen3"])
 def test_a_fitted_head_comes_back_from_disk(kind: str, shelf: Path, tmp_path: Path) -> None:
-    head = heads.build("classify", *models.load(find(shelf / kind), pretrained=True), 2).eval()
+    head = heads.build("classification", *models.load(find(shelf / kind), pretrained=True), 2).eval()
     saved_heads.save(head, tmp_path / "head")
     other = saved_heads.load(tmp_path / "head")
     expected = inference.probabilities(head, head.encode(EXAMPLES))
@@ -380,7 +380,7 @@ def test_a_gguf_file_is_a_model_that_can_be_cut_and_saved(
     spec = find(f"{gguf_file}:1")
     assert (spec.name, spec.pooling, spec.tier) == ("small.q:1", "last", "small")
     assert refused(f"{gguf_file}:3").startswith("--weak must be cut to 1 to 2 layers")
-    head = heads.build("classify", *models.load(spec, pretrained=True), 2).eval()
+    head = heads.build("classification", *models.load(spec, pretrained=True), 2).eval()
     assert isinstance(head.model, LlamaForCausalLM) and head.model.config.num_hidden_layers == 1
     saved_heads.save(head, tmp_path)
     assert load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"].flatten().tolist() == list(range(80))

@@ -164,7 +164,7 @@ def test_a_supervisor_says_how_sure_and_how_right_it_is() -> None:
 def test_a_model_is_weak_or_strong_against_the_published_human_score_of_the_same_question(
     task: str, accuracy: float, tag: str | None
 ) -> None:
-    given = student.Config(task=task, head="classify")
+    given = student.Config(task=task, head="classification")
     assert scoring._against_human(given, {"test/accuracy": accuracy}).get("w2s.human") == tag
     assert scoring._against_human(given, {}) == {}
 
@@ -202,7 +202,7 @@ def test_the_two_rules(tag: str, floor: float, top: float, said: str) -> None:
 @pytest.mark.shared
 def test_a_ceiling_that_never_trained_is_near_chance() -> None:
     """A rate so small that a new linear head stays what it was drawn as."""
-    top = ceiling.run(ceiling.Config(strong="chess-121k", head="classify", learning_rate=1e-9, epochs=1, **SMALL))
+    top = ceiling.run(ceiling.Config(strong="chess-121k", head="classification", learning_rate=1e-9, epochs=1, **SMALL))
     assert top.tags["w2s.ceiling_failed"] == "near chance"
     assert top.metrics["train/accuracy"] < 0.65
 
@@ -212,10 +212,10 @@ def test_labels_against_the_method_are_refused() -> None:
         config(method="confidence", labels="oracle").resolved()
     with pytest.raises(ConfigError, match=r"^--calibrate must be left out unless --labels is weak, got hard$"):
         config(labels="hard", calibrate=True)
-    with pytest.raises(ConfigError, match=r"^--early-stopping must be weak or none for an untuned model, got oracle$"):
-        config(method="untuned", early_stopping="oracle")
+    with pytest.raises(ConfigError, match=r"^--early-stopping must be weak or none with --labels none, got oracle$"):
+        config(method="zero_shot", early_stopping="oracle")
     with pytest.raises(
         ConfigError,
-        match=r"--labels must be weak, hard, random, .*, nothing, or a parquet file",
+        match=r"--labels must be weak, hard, random, .*, none, or a parquet file",
     ):
         config(labels="gold")

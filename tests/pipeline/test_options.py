@@ -25,7 +25,7 @@ from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
 from w2s_mlflow.training import loop
 
-TINY: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-27k", "epochs": 1, "head": "classify"}
+TINY: dict[str, Any] = SMALL | {"weak": "chess-27k", "strong": "chess-27k", "epochs": 1, "head": "classification"}
 LINEAR = "which has no linear layer of its own"
 
 
@@ -37,11 +37,11 @@ LINEAR = "which has no linear layer of its own"
         ({"lora": "0"}, "--lora must be at least 1, got 0"),
         ({"max_length": "0"}, "--max-length must be at least 1, got 0"),
         ({"dtype": "bfloat"}, "--dtype must be one of bfloat16, float32, got 'bfloat' (did you mean bfloat16?)"),
-        ({"freeze": "trunc"}, "--freeze must be one of none, trunk, got 'trunc' (did you mean trunk?)"),
+        ({"freeze": "trunc"}, "--freeze must be one of backbone, none, got 'trunc'"),
         ({"pooling": "max"}, "--pooling must be one of auto, first, last, mean, got 'max'"),
-        ({"freeze": "trunk", "head": "choose"}, f"--freeze must be none for the head choose, {LINEAR}, got trunk"),
-        ({"pooling": "mean"}, f"--pooling must be none for the head choose, {LINEAR}, got mean"),
-        ({"freeze": "trunk", "head": "classify", "lora": "4"}, "--lora must be none under --freeze trunk, got 4"),
+        ({"freeze": "backbone", "head": "lm_choice"}, f"--freeze must be none for the head lm_choice, {LINEAR}, got backbone"),
+        ({"pooling": "mean"}, f"--pooling must be none for the head lm_choice, {LINEAR}, got mean"),
+        ({"freeze": "backbone", "head": "classification", "lora": "4"}, "--lora must be none under --freeze backbone, got 4"),
     ],
 )
 def test_wrong_values_are_one_sentence(given: dict[str, str], sentence: str) -> None:
@@ -65,27 +65,33 @@ def test_what_a_model_cannot_read_is_refused() -> None:
 
 
 def test_a_linear_head_pools_as_its_family_does_and_another_not_at_all() -> None:
-    assert supervisor.Config(head="classify").resolved().pooling == "last"
-    assert supervisor.Config(head="classify", pooling="mean").resolved().pooling == "mean"
+    assert supervisor.Config(head="classification").resolved().pooling == "last"
+    assert supervisor.Config(head="classification", pooling="mean").resolved().pooling == "mean"
     assert supervisor.Config().resolved().pooling is None
 
 
 def test_a_few_new_weights_take_larger_steps_unless_the_rate_is_given() -> None:
     def rate(**given: Any) -> float | None:
-        return supervisor.Config(head="classify", **given).resolved().learning_rate
+        return supervisor.Config(head="classification", **given).resolved().learning_rate
 
     own = models.find("chess-60k", "weak").learning_rate
-    assert [rate(), rate(lora=4), rate(freeze="trunk")] == [own, 10 * own, 0.01]
-    assert rate(lora=4, learning_rate=1e-3) == rate(freeze="trunk", learning_rate=1e-3) == 1e-3
+    assert [rate(), rate(lora=4), rate(freeze="backbone")] == [own, 10 * own, 0.01]
+    assert rate(lora=4, learning_rate=1e-3) == rate(freeze="backbone", learning_rate=1e-3) == 1e-3
 
 
 def parts_of(**given: Any) -> str:
-    config, cut = loading.resolve_and_split(supervisor.Config(head="classify", **SMALL | given).resolved())
+    config, cut = loading.resolve_and_split(supervisor.Config(head="classification", **SMALL | given).resolved())
     return pipeline_runs.parts("supervisor", 1, config, cut, {}, []).digest()
 
 
 def test_what_changes_a_result_is_another_result() -> None:
-    changes: list[dict[str, Any]] = [{"micro_batch": 4}, {"dtype": "bfloat16"}, {"lora": 2}, {"lora": 3}, {"freeze": "trunk"}]
+    changes: list[dict[str, Any]] = [
+        {"micro_batch": 4},
+        {"dtype": "bfloat16"},
+        {"lora": 2},
+        {"lora": 3},
+        {"freeze": "backbone"},
+    ]
     changes += [{"pooling": "mean"}, {"max_length": 12}]
     assert len({parts_of(), *(parts_of(**change) for change in changes)}) == 1 + len(changes)
     assert parts_of(gradient_checkpointing=True) == parts_of() == parts_of(pooling="last")
@@ -111,7 +117,7 @@ def beside(result: Result) -> dict[str, Result]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
-@pytest.mark.parametrize("learned", [{"lora": 2}, {"freeze": "trunk"}])
+@pytest.mark.parametrize("learned", [{"lora": 2}, {"freeze": "backbone"}])
 def test_all_three_are_trained_and_computed_alike(learned: dict[str, Any]) -> None:
     shared = {**learned, "micro_batch": 16, "dtype": "bfloat16", "max_length": 20}
     result = student.run(student.Config(**TINY | shared, gradient_checkpointing="lora" in learned, pooling="mean"))
@@ -125,12 +131,12 @@ def test_all_three_are_trained_and_computed_alike(learned: dict[str, Any]) -> No
 
 @pytest.mark.usefixtures("experiment")
 @pytest.mark.parametrize(
-    "given", [{"lora": 2}, {"freeze": "trunk"}, pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow)]
+    "given", [{"lora": 2}, {"freeze": "backbone"}, pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow)]
 )
 def test_a_kept_model_is_plain_and_answers_as_its_stored_predictions(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = supervisor.Config(weak="chess-27k", head="classify", keep_model="always", **SMALL, **given)
+    config = supervisor.Config(weak="chess-27k", head="classification", keep_model="always", **SMALL, **given)
     result = supervisor.run(config)
     threads: list[int] = []
     monkeypatch.setattr(loop, "use_threads", threads.append)
@@ -161,7 +167,7 @@ def test_a_moved_checkpoint_is_the_same_result(tmp_path: Path) -> None:
     moved = place.rename(tmp_path / "mini")
     again = student.run(student.Config(**given | {"weak": f"{moved}:1", "strong": str(moved)}))
     assert again.run_id == first.run_id and len(runs()) == 2
-    assert first.name == "student chess mini:1->mini classify head baseline seed 0"
+    assert first.name == "student chess mini:1->mini classification head baseline seed 0"
     named = {"weak": "mini:1", "strong": "mini"}
     assert named.items() <= dict(first.params).items()
     assert {f"w2s.{role}": name for role, name in named.items()}.items() <= dict(first.tags).items()

@@ -107,7 +107,7 @@ def test_a_side_hears_what_it_says_it_hears_of_the_others_last_round_and_the_tra
 def test_rationales_hear_each_other_and_pieces_are_known_anyway() -> None:
     """The sides as a run makes them, of two small language models: what one said last is what the other hears."""
     asked, nothing = questions(3), np.empty(0, dtype=np.int64)
-    head = heads.build("classify", *trunks.gpt2(), classes=2)
+    head = heads.build("classification", *trunks.gpt2(), classes=2)
     mind = DebaterModel(head, EncodedQuestions(asked, head.encode(asked), nothing, nothing), np.zeros(3, dtype=np.int64))
     sides = debate.debaters(config(explainer="rationale", form="debate"), {"strong": mind, "weak": mind})
     assert [side.hear and side.hear(["Because so."] * 3) for side in sides] == [["Because so."] * 3] * 2
@@ -302,7 +302,7 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
         ({"judge": "modle"}, r"--judge must be one of .*model.*, got 'modle' \(did you mean model\?\)"),
         ({"judge_options": "x=1"}, "an option of --judge-options must be one of .*, got 'x'"),
         ({"judge_options": "x"}, "--judge-options must be NAME=VALUE with commas between them, got 'x'"),
-        ({"explainer": "x"}, "--explainer must be one of gradient, line, policy, random, rationale, got 'x'"),
+        ({"explainer": "x"}, "--explainer must be one of gradient, policy, principal_variation, random, rationale, got 'x'"),
         ({"protocol": "x"}, "--protocol must be one of consultancy, debate, no_explanation, got 'x'"),
         ({"split": "train"}, "--split must be one of selection, test, transfer, got 'train'"),
         ({"pieces": 0}, "--evidence-spans must be at least 1, got 0"),
@@ -389,7 +389,11 @@ def test_the_labels_of_verdicts_hold_who_won_most_probable_and_else_the_weak_sid
 
 def held(run_id: str, student: Result, **params: str) -> Result:
     """A run of debates as it is read back, of which nothing is stored."""
-    own = {name: str(value) for name, value in options.flat(config()).items()} | {"head": "choose", "method": "debate"} | params
+    own = (
+        {name: str(value) for name, value in options.flat(config()).items()}
+        | {"head": "lm_choice", "method": "debate"}
+        | params
+    )
     tags = {"w2s.student_run_id": student.run_id, "w2s.weak_run_id": "weak", "w2s.data": f"data of seed {own['seed']}"}
     return Result(run_id, run_id, "debate", run_id, "", own, {}, tags, 1.0, True)
 

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("experiment")
 TINY: dict[str, Any] = SMALL | {"weak": "chess-27k", "epochs": 1}
 STAGES: dict[str, Any] = {
     "supervisor": (supervisor.run, supervisor.Config(**TINY)),
-    "ceiling": (ceiling.run, ceiling.Config(strong="chess-43k", head="classify", epochs=1, **SMALL)),
+    "ceiling": (ceiling.run, ceiling.Config(strong="chess-43k", head="classification", epochs=1, **SMALL)),
     "student": (student.run, student.Config(strong="chess-43k", method="confidence", **TINY)),
     "facilitated": (facilitate.run, facilitate.Config(strong="chess-43k", ceiling="none", **TINY)),
-    "untuned": (student.run, student.Config(strong="chess-43k", method="untuned", **TINY)),
+    "zero_shot": (student.run, student.Config(strong="chess-43k", method="zero_shot", **TINY)),
 }
 
 

@@ -70,7 +70,7 @@ def test_asking_twice_trains_once() -> None:
 
 @pytest.mark.slow
 def test_methods_share_the_supervisor_and_the_ceiling() -> None:
-    found = [student.run(config(method=method)) for method in ("baseline", "confidence", "untuned", "random_weights")]
+    found = [student.run(config(method=method)) for method in ("baseline", "confidence", "zero_shot", "random_weights")]
     for role in ("weak", "ceiling"):
         assert len({result.tags[f"w2s.{role}_run_id"] for result in found}) == 1
     assert len({result.fingerprint for result in found}) == 4

@@ -55,7 +55,7 @@ def test_a_grid_builds_shared_inputs_once_and_carries_the_aggregates(grid: sweep
     table = {row["method"]: row for row in rows(parent, "pgr")}
     assert set(table) == {"rule:random", "baseline", "confidence"}
     assert [table[name]["n"] for name in table] == ["1", "2", "2"]
-    label = "chess chess-60k chess-121k choose confidence"
+    label = "chess chess-60k chess-121k lm_choice confidence"
     assert parent.metrics[f"{label}/accuracy"] == pytest.approx(float(table["confidence"]["accuracy"]))
 
 
@@ -139,5 +139,5 @@ def test_a_grid_of_this_directory_stands_before_the_project_s(tmp_path: Path, ex
     (tmp_path / "sweeps" / "mine.py").write_text("SETTINGS = [{'method': 'confidence'}]")
     assert search_grid.settings("mine") == [{"method": "confidence"}]
     assert len(search_grid.settings("default")) > 1
-    (tmp_path / "sweeps" / "default.py").write_text("SETTINGS = [{'method': 'untuned'}]")
-    assert search_grid.settings("default") == [{"method": "untuned"}]
+    (tmp_path / "sweeps" / "default.py").write_text("SETTINGS = [{'method': 'zero_shot'}]")
+    assert search_grid.settings("default") == [{"method": "zero_shot"}]

@@ -26,7 +26,7 @@ def student(seed: int, method: str, accuracy: float, weak: float = 0.6, ceiling:
         "task": "t",
         "weak": "w",
         "strong": "s",
-        "head": "choose",
+        "head": "lm_choice",
         "method": method,
         "variant": "",
         "setting": "",

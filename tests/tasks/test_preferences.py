@@ -195,7 +195,7 @@ def test_a_file_of_prompt_chosen_rejected(tmp_path: Path) -> None:
     ]
     task = tasks.find(write(tmp_path / "mine.csv", rows))
     found = task.load(None)
-    assert (task.head, task.key) == ("compare", "mine")
+    assert (task.head, task.key) == ("reward", "mine")
     assert [(row.example.id, *row.example.segments, right(row), wrong(row)) for row in every(found)] == [
         ("a", "Why?", "So.", "No."),
         ("b", "How?", "Thus.", "No."),

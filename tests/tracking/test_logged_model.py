@@ -34,7 +34,7 @@ from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import ARTIFACTS, CorruptArtifactError
 from w2s_mlflow.training import loop
 
-TASKS = {"choose": "chess", "classify": "chess", "compare": "chess_preference"}
+TASKS = {"lm_choice": "chess", "classification": "chess", "reward": "chess_preference"}
 """The task that each head is asked about."""
 
 
@@ -98,7 +98,7 @@ def test_the_pyfunc_answers_as_the_head_did(name: str, logged: Callable[[str], s
 
 def test_the_pyfunc_reads_pairs_as_the_head_did(experiment: str) -> None:
     loop.seed_everything(0)
-    head = build("classify", *trunks.bert(), 2, "first", 8).eval()
+    head = build("classification", *trunks.bert(), 2, "first", 8).eval()
     asked = [
         Example(text, text, texts) for texts in (("a b", "c d"), ("c d", "a b"), ("a b c d e f", "g")) for text in texts[:1]
     ]
@@ -120,12 +120,12 @@ def test_a_later_stage_gets_the_head_itself(name: str, logged: Callable[[str], s
 @pytest.mark.parametrize(
     ("name", "segments", "candidates", "sentence"),
     [
-        ("choose", [], [], "segments must hold at least one text"),
-        ("classify", [[]], [["Qd5"]], "segments must hold at least one text"),
-        ("choose", [["Ke1"]], [[]], r"candidates must hold equally many words, one or more, in each row, got \[0\]"),
-        ("choose", [["Ke1"]] * 2, [["Qd5"], ["Qd5", "Kf1"]], r"equally many words, one or more, in each row, got \[1, 2\]"),
-        ("choose", [["Ke1"]], [["Qd5", "castles"]], "needs candidates of one token, got 'castles'"),
-        ("compare", [["Ke1"]], [["Qd5"]], r"candidates must hold two responses in each row, got \[1\]"),
+        ("lm_choice", [], [], "segments must hold at least one text"),
+        ("classification", [[]], [["Qd5"]], "segments must hold at least one text"),
+        ("lm_choice", [["Ke1"]], [[]], r"candidates must hold equally many words, one or more, in each row, got \[0\]"),
+        ("lm_choice", [["Ke1"]] * 2, [["Qd5"], ["Qd5", "Kf1"]], r"equally many words, one or more, in each row, got \[1, 2\]"),
+        ("lm_choice", [["Ke1"]], [["Qd5", "castles"]], "needs candidates of one token, got 'castles'"),
+        ("reward", [["Ke1"]], [["Qd5"]], r"candidates must hold two responses in each row, got \[1\]"),
     ],
 )
 def test_what_a_head_cannot_answer_is_one_sentence(
@@ -146,7 +146,7 @@ def test_a_model_belongs_to_its_run(experiment: str) -> None:
     client.log_param(run_id, "strong", "chess-27k")
     client.set_tag(run_id, "mlflow.source.git.commit", "abc")
     client.set_tag(run_id, "mlflow.note.content", "of the run")
-    model_id = logged_model.log(run_id, fitted("choose"), name="student")
+    model_id = logged_model.log(run_id, fitted("lm_choice"), name="student")
     model = client.get_logged_model(model_id)
     assert (str(model.status), model.name, model.source_run_id) == ("READY", "student", run_id)
     assert (model.experiment_id, model.params) == (server.experiment().experiment_id, {"strong": "chess-27k"})
@@ -157,7 +157,7 @@ def test_a_model_belongs_to_its_run(experiment: str) -> None:
     assert (described["model_id"], described["run_id"]) == (model_id, run_id)
 
 
-@pytest.mark.parametrize(("name", "classes"), [("choose", -1), ("classify", 2), ("compare", 2)])
+@pytest.mark.parametrize(("name", "classes"), [("lm_choice", -1), ("classification", 2), ("reward", 2)])
 def test_the_signature_says_what_goes_in_and_out(name: str, classes: int, logged: Callable[[str], str]) -> None:
     model_id = logged(name)
     signature = mlflow.models.get_model_info(f"models:/{model_id}").signature
@@ -169,7 +169,7 @@ def test_the_signature_says_what_goes_in_and_out(name: str, classes: int, logged
 
 
 def test_nothing_in_a_model_is_pickled(logged: Callable[[str], str]) -> None:
-    directory = directory_of(logged("classify"))
+    directory = directory_of(logged("classification"))
     files = {file.relative_to(directory).as_posix(): file for file in directory.rglob("*") if file.is_file()}
     weights = {name for name in files if name.endswith(".safetensors")}
     assert weights == {"artifacts/head/model.safetensors", "artifacts/head/head.safetensors"}
@@ -183,7 +183,7 @@ def test_nothing_in_a_model_is_pickled(logged: Callable[[str], str]) -> None:
 
 
 def test_it_is_pinned_to_what_is_installed_without_looking_for_it(logged: Callable[[str], str]) -> None:
-    directory = directory_of(logged("choose"))
+    directory = directory_of(logged("lm_choice"))
     pinned = dict(line.split("==") for line in (directory / "requirements.txt").read_text().split())
     assert pinned.keys() == set(logged_model.NEEDS)
     assert pinned["torch"] == torch.__version__.split("+")[0]
@@ -192,7 +192,7 @@ def test_it_is_pinned_to_what_is_installed_without_looking_for_it(logged: Callab
 def test_logging_is_quiet(experiment: str, capfd: pytest.CaptureFixture[str]) -> None:
     run_id = new_run()
     capfd.readouterr()
-    logged_model.load(logged_model.log(run_id, fitted("choose")))
+    logged_model.load(logged_model.log(run_id, fitted("lm_choice")))
     assert capfd.readouterr() == ("", "")
 
 
@@ -204,7 +204,7 @@ def test_logging_is_quiet(experiment: str, capfd: pytest.CaptureFixture[str]) ->
 )
 @pytest.mark.parametrize("damage", ["flipped", "cut", "lost"])
 def test_a_damaged_file_is_named(name: str, damage: str, logged: Callable[[str], str]) -> None:
-    model_id = logged("classify")
+    model_id = logged("classification")
     logged_model.verify(model_id)
     file = directory_of(model_id) / name
     content = file.read_bytes()
@@ -220,7 +220,7 @@ def test_a_damaged_file_is_named(name: str, damage: str, logged: Callable[[str],
 
 
 def test_every_file_has_its_digest(experiment: str) -> None:
-    model_id = logged_model.log(new_run(), fitted("classify"))
+    model_id = logged_model.log(new_run(), fitted("classification"))
     directory = directory_of(model_id)
     files = {file.relative_to(directory).as_posix() for file in directory.rglob("*") if file.is_file()}
     assert json.loads(server.client().get_logged_model(model_id).tags[ARTIFACTS]).keys() == files
@@ -228,7 +228,7 @@ def test_every_file_has_its_digest(experiment: str) -> None:
 
 
 def test_a_model_whose_files_are_gone_is_named(experiment: str, tmp_path: Path) -> None:
-    model_id = logged_model.log(new_run(), fitted("choose"))
+    model_id = logged_model.log(new_run(), fitted("lm_choice"))
     directory = directory_of(model_id)
     directory.rename(tmp_path / "elsewhere")
     with pytest.raises(CorruptArtifactError, match=f"the logged model {model_id} has lost its files in {directory}: "):
@@ -254,7 +254,7 @@ def test_a_model_that_was_never_finished_is_refused(
     seen: list[str] = []
     monkeypatch.setattr(server.client(), step, fail)
     with pytest.raises(type(error)):
-        logged_model.log(new_run(), fitted("choose"))
+        logged_model.log(new_run(), fitted("lm_choice"))
     assert (seen, statuses()) == (["PENDING"], ["FAILED"])
     model = server.client().search_logged_models([server.experiment().experiment_id])[0]
     with pytest.raises(ConfigError, match=f"the logged model {model.model_id} must be READY to be used, got FAILED"):
@@ -300,7 +300,7 @@ def post(url: str, asked: dict[str, Any]) -> tuple[int, Any]:
 
 @pytest.mark.server
 def test_a_served_model_answers_as_the_head_did(experiment: str, tmp_path: Path) -> None:
-    head, asked = fitted("choose"), examples("choose")
+    head, asked = fitted("lm_choice"), examples("lm_choice")
     model_id = logged_model.log(new_run(), head)
     with serving(model_id, tmp_path) as url:
         status, found = post(url, columns(asked))
@@ -312,7 +312,7 @@ def test_a_served_model_answers_as_the_head_did(experiment: str, tmp_path: Path)
 
 @pytest.mark.server
 def test_a_model_is_the_same_behind_a_tracking_server(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    head, asked = fitted("choose"), examples("choose")
+    head, asked = fitted("lm_choice"), examples("lm_choice")
     with servers.mlflow_server(tmp_path) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         server.forget()

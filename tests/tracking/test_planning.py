@@ -57,7 +57,7 @@ def test_a_plan_tells_what_is_there_from_what_is_not_by_the_fingerprints_of_the_
 def test_a_student_that_is_not_reported_needs_no_ceiling() -> None:
     plan = plan_of("student", strong="chess-121k", report="none", **SMALL)
     assert [name.split()[0] for name in states(plan)] == ["supervisor", "student"]
-    assert len(plan_of("student", strong="chess-121k", method="untuned", report="none", **SMALL).steps) == 1
+    assert len(plan_of("student", strong="chess-121k", method="zero_shot", report="none", **SMALL).steps) == 1
 
 
 def test_the_time_is_that_of_past_runs_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:

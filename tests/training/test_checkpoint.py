@@ -54,7 +54,7 @@ def new_head(seed: int = 0) -> Head:
     trunk: Any = model.base_model
     trunk.norm = nn.Sequential(trunk.norm, nn.Dropout(0.2))
     loop.seed_everything(seed)
-    return build("choose", model, tokenizer, 2)
+    return build("lm_choice", model, tokenizer, 2)
 
 
 @cache

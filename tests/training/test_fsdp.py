@@ -23,7 +23,7 @@ from w2s_mlflow.training import fsdp, microbatches, trainable
 @pytest.mark.parametrize(("kind", "block"), [("bert", "BertLayer"), ("gpt2", "GPT2Block"), ("llama", "LlamaDecoderLayer")])
 @pytest.mark.parametrize("lora", [None, 2])
 def test_blocks_are_the_layers_of_the_trunk(lora: int | None, kind: str, block: str) -> None:
-    head = made(kind, "classify")
+    head = made(kind, "classification")
     with trainable.learning(head, lora=lora, freeze=None, gradient_checkpointing=False):
         assert [type(module).__name__ for module in fsdp._blocks(head)] == [block]
     head.model.config.num_hidden_layers = 7
@@ -31,7 +31,7 @@ def test_blocks_are_the_layers_of_the_trunk(lora: int | None, kind: str, block: 
 
 
 def test_without_shards_tensors_stay_as_they_are() -> None:
-    head = made("bert", "classify")
+    head = made("bert", "classification")
     weight = torch.ones(3)
     assert fsdp.like(weight, torch.zeros(3)) is weight and fsdp.gathered({"x": weight}, keep=True)["x"] is weight
     assert fsdp.gathered({"x": weight}, keep=False) == {}
@@ -39,7 +39,7 @@ def test_without_shards_tensors_stay_as_they_are() -> None:
         assert all(weight.numel() for weight in head.parameters())
 
 
-@pytest.mark.parametrize("name", ["classify", "compare", "language"])
+@pytest.mark.parametrize("name", ["classification", "reward", "language"])
 def test_an_idle_part_has_no_effect(name: str) -> None:
     """Its gradient is zero, so that a batch with it is the batch without."""
     found = []

@@ -37,7 +37,7 @@ def loss(logits: torch.Tensor, labels: torch.Tensor, progress: float) -> torch.T
 def head() -> Head:
     """A small head from random weights."""
     loop.seed_everything(0)
-    return build("choose", *models.load(models.find("chess-27k", "weak"), pretrained=False), 2)
+    return build("lm_choice", *models.load(models.find("chess-27k", "weak"), pretrained=False), 2)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_dropout_hangs_on_the_seed_and_the_step_and_not_on_what_was_drawn_before
             return loss(logits, labels, progress)
 
         loop.seed_everything(0)
-        model = build("choose", *models.load(models.find("chess-27k", "weak"), pretrained=False), 2)
+        model = build("lm_choice", *models.load(models.find("chess-27k", "weak"), pretrained=False), 2)
         torch.rand(before)
         loop.fit(model, *data, drawing_loss, loop.Options(epochs=1, batch_size=8, learning_rate=1e-2, seed=seed))
         return found

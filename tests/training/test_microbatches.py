@@ -74,8 +74,8 @@ def of_batch(head: Head, loss: microbatches.Loss, micro_batch: int, dtype: str =
     return value.item(), found
 
 
-KINDS = [(kind, name) for kind in ("bert", "gpt2", "llama") for name in ("classify", "compare")]
-EVERY = [(loss, "bert", "classify") for loss in LOSSES] + [("confidence", *kind) for kind in KINDS[1:]]
+KINDS = [(kind, name) for kind in ("bert", "gpt2", "llama") for name in ("classification", "reward")]
+EVERY = [(loss, "bert", "classification") for loss in LOSSES] + [("confidence", *kind) for kind in KINDS[1:]]
 """Every loss, and every kind of trunk under both heads."""
 
 
@@ -93,7 +93,7 @@ def test_a_batch_in_parts_has_the_same_loss_and_gradients(loss: str, kind: str, 
 
 def test_parts_that_are_averaged_would_not_do() -> None:
     """What the confidence loss makes of each part alone is something else: the test above can fail."""
-    head = made("llama", "classify")
+    head = made("llama", "classification")
     _, expected = of_batch(head, LOSSES["confidence"], 32)
     data, labels_NC = head.encode(examples(32)), labels(32)
     for start in range(0, 32, 4):
@@ -106,7 +106,7 @@ def test_parts_that_are_averaged_would_not_do() -> None:
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_a_part_goes_through_twice_only_where_the_loss_needs_the_whole_batch(name: str) -> None:
-    head, passes = made("llama", "classify"), []
+    head, passes = made("llama", "classification"), []
     forward = head.forward
 
     def spy(batch: Batch) -> Tensor:
@@ -135,7 +135,7 @@ def test_next_tokens_are_averaged_over_the_whole_batch(micro_batch: int) -> None
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_with_dropout_the_second_pass_is_the_first(kind: str) -> None:
-    head, seen = made(kind, "classify", dropout=0.3), []
+    head, seen = made(kind, "classification", dropout=0.3), []
     forward = head.forward
 
     def spy(batch: Batch) -> Tensor:
@@ -158,14 +158,14 @@ def test_what_the_loss_draws_is_not_drawn_again() -> None:
         draws.append(float(torch.rand(())))
         return LOSSES["cross_entropy"](logits, labels_NC, progress)
 
-    head = made("bert", "classify", dropout=0.3)
+    head = made("bert", "classification", dropout=0.3)
     of_batch(head, noisy, 8)
     assert float(torch.rand(())) != draws[0]
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "confidence"])
 def test_a_training_in_parts_ends_with_the_same_weights(loss: str) -> None:
-    heads_ = [made("llama", "classify") for _ in range(3)]
+    heads_ = [made("llama", "classification") for _ in range(3)]
     steps = []
     for head, micro_batch in zip(heads_, (None, 4, 32), strict=True):
         options = loop.Options(epochs=2, batch_size=16, learning_rate=1e-3, seed=0, micro_batch=micro_batch)
@@ -182,7 +182,7 @@ def test_a_training_in_parts_ends_with_the_same_weights(loss: str) -> None:
 
 
 def fitted(dtype: str, micro_batch: int | None = None) -> tuple[Head, Encoded]:
-    head = made("llama", "classify")
+    head = made("llama", "classification")
     data = head.encode(examples(40))
     options = loop.Options(epochs=1, batch_size=16, learning_rate=1e-3, seed=0, dtype=dtype, micro_batch=micro_batch)
     loop.fit(head, data, labels(40), LOSSES["cross_entropy"], options)
@@ -190,7 +190,7 @@ def fitted(dtype: str, micro_batch: int | None = None) -> tuple[Head, Encoded]:
 
 
 def test_bfloat16_is_computed_in_and_nothing_else() -> None:
-    head, seen = made("llama", "classify"), []
+    head, seen = made("llama", "classification"), []
     head.linear.register_forward_hook(lambda module, given, found: seen.append(found.dtype))  # type: ignore[union-attr]
     value, found = of_batch(head, LOSSES["cross_entropy"], 32, "bfloat16")
     exact, expected = of_batch(head, LOSSES["cross_entropy"], 32)

@@ -19,8 +19,8 @@ from w2s_mlflow.training.checkpoint import Checkpoint
 
 OPTIONS = loop.Options(epochs=2, batch_size=8, learning_rate=1e-2, seed=0)
 PLAIN: dict[str, Any] = {"lora": None, "freeze": None, "gradient_checkpointing": False}
-CASES = [("bert", "classify"), ("bert", "compare")]
-CASES += [(kind, name) for kind in ("gpt2", "llama") for name in ("classify", "compare", "choose")]
+CASES = [("bert", "classification"), ("bert", "reward")]
+CASES += [(kind, name) for kind in ("gpt2", "llama") for name in ("classification", "reward", "lm_choice")]
 
 
 def fit(head: Head, data: Encoded | None = None, kept: Checkpoint | None = None, **options: Any) -> state.Fit:
@@ -59,7 +59,7 @@ def test_adapters_are_merged_and_a_plain_head_is_left(kind: str, name: str, tmp_
     moved = changed(head, before)
     trunk = {name for name in moved if name.startswith("model.")}
     assert trunk and all(before[name].ndim == 2 and "emb" not in name and "wte" not in name for name in trunk)
-    assert moved - trunk == ({"linear.weight", "linear.bias"} if name != "choose" else set())
+    assert moved - trunk == ({"linear.weight", "linear.bias"} if name != "lm_choice" else set())
     assert not [name for name in moved if "lm_head" in name]
     assert all(weight.requires_grad for weight in head.parameters())
     difference = before[min(trunk)] - head.state_dict()[min(trunk)]
@@ -73,7 +73,7 @@ def test_adapters_are_merged_and_a_plain_head_is_left(kind: str, name: str, tmp_
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
 def test_every_linear_layer_of_the_trunk_has_an_adapter_and_nothing_else_is_learned(kind: str) -> None:
-    head = made(kind, "classify")
+    head = made(kind, "classification")
     matrices = {name for name, weight in head.model.base_model.named_parameters() if weight.ndim == 2 and "emb" not in name}
     with trainable.learning(head, **PLAIN | {"lora": 3}):
         names = {name for name, weight in head.named_parameters() if weight.requires_grad}
@@ -86,7 +86,7 @@ def test_every_linear_layer_of_the_trunk_has_an_adapter_and_nothing_else_is_lear
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
 def test_the_merged_head_answers_as_with_its_adapters(kind: str) -> None:
-    head = made(kind, "classify")
+    head = made(kind, "classification")
     data = head.encode(examples(9))
     plain = inference.probabilities(head, data)
     with trainable.learning(head, **PLAIN | {"lora": 2}):
@@ -99,7 +99,7 @@ def test_the_merged_head_answers_as_with_its_adapters(kind: str) -> None:
 
 def test_an_adapter_counts_twice_whatever_its_rank() -> None:
     for rank in (1, 4):
-        head = made("llama", "classify")
+        head = made("llama", "classification")
         before = head.model.model.layers[0].mlp.up_proj.weight.clone()
         with trainable.learning(head, **PLAIN | {"lora": rank}):
             layer: Any = head.model.model.layers[0].mlp.up_proj
@@ -110,20 +110,20 @@ def test_an_adapter_counts_twice_whatever_its_rank() -> None:
 
 @pytest.mark.parametrize(
     ("step", "kind", "options"),
-    [(1, "gpt2", {"lora": 2}), (5, "gpt2", {"lora": 2}), (9, "bert", {"lora": 2}), (5, "bert", {"freeze": "trunk"})],
+    [(1, "gpt2", {"lora": 2}), (5, "gpt2", {"lora": 2}), (9, "bert", {"lora": 2}), (5, "bert", {"freeze": "backbone"})],
 )
 def test_a_training_that_dies_goes_on_to_the_same_bits(step: int, kind: str, options: dict[str, Any], tmp_path: Path) -> None:
-    whole, again = made(kind, "classify", dropout=0.2), made(kind, "classify", dropout=0.2)
+    whole, again = made(kind, "classification", dropout=0.2), made(kind, "classification", dropout=0.2)
     expected = fit(whole, **options)
     with pytest.raises(InterruptedError):
         fit(again, kept=Checkpoint(tmp_path, 2), dies=step, **options)
-    again = made(kind, "classify", dropout=0.2)
+    again = made(kind, "classification", dropout=0.2)
     assert fit(again, kept=Checkpoint(tmp_path, 2), seed=0 if step == 1 else 9, **options) == expected
     assert not changed(again, weights(whole))
 
 
 def test_a_checkpoint_holds_no_frozen_weight(tmp_path: Path) -> None:
-    head = made("gpt2", "classify")
+    head = made("gpt2", "classification")
     fit(head, kept=Checkpoint(tmp_path, 3), lora=2)
     saved = checkpoint.read(tmp_path)
     assert saved is not None
@@ -134,7 +134,7 @@ def test_a_checkpoint_holds_no_frozen_weight(tmp_path: Path) -> None:
 # --- a frozen trunk ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["classify", "compare"])
+@pytest.mark.parametrize("name", ["classification", "reward"])
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
 def test_of_a_frozen_trunk_the_linear_layer_alone_learns_from_what_it_says_once(kind: str, name: str) -> None:
     head = made(kind, name, dropout=0.3)
@@ -145,7 +145,7 @@ def test_of_a_frozen_trunk_the_linear_layer_alone_learns_from_what_it_says_once(
     np.testing.assert_allclose(inference.probabilities(head, pooled), plain, atol=1e-6)
     head.model.register_forward_hook(lambda *_: passes.append(1))
     head.model.base_model.register_forward_hook(lambda *_: passes.append(1))
-    fit(head, pooled, freeze="trunk")
+    fit(head, pooled, freeze="backbone")
     assert not passes and changed(head, before) == {"linear.weight", "linear.bias"}
     np.testing.assert_allclose(inference.probabilities(head, pooled), inference.probabilities(head, data), atol=1e-6)
     assert all(weight.requires_grad for weight in head.parameters())
@@ -153,9 +153,9 @@ def test_of_a_frozen_trunk_the_linear_layer_alone_learns_from_what_it_says_once(
 
 def test_it_learns_what_a_linear_layer_on_the_frozen_trunk_learns() -> None:
     """The same training, the long way: the trunk at every step, in eval mode, without gradient."""
-    one, other = made("llama", "classify"), made("llama", "classify")
+    one, other = made("llama", "classification"), made("llama", "classification")
     assert isinstance(one, Classify) and isinstance(other, Classify)
-    fit(one, inference.pooled(one, one.encode(examples(40))), freeze="trunk")
+    fit(one, inference.pooled(one, one.encode(examples(40))), freeze="backbone")
     other.model.requires_grad_(False)
     loop.fit(other, other.encode(examples(40)), labels(40), LOSSES["cross_entropy"], OPTIONS)
     for name, weight in one.state_dict().items():
@@ -163,7 +163,7 @@ def test_it_learns_what_a_linear_layer_on_the_frozen_trunk_learns() -> None:
 
 
 def test_rows_keep_their_order_and_a_comparison_its_two() -> None:
-    head = made("bert", "compare")
+    head = made("bert", "reward")
     assert isinstance(head, Classify)
     data = head.encode(examples(9))
     rows = inference.pooled(head, data, micro_batch=4).pooled_RD
@@ -182,7 +182,7 @@ def test_rows_keep_their_order_and_a_comparison_its_two() -> None:
     [*((kind, options, 0.3) for kind in ("bert", "gpt2", "llama") for options in ({}, {"lora": 2})), ("llama", {}, 0.0)],
 )
 def test_activations_computed_again_give_the_same_bits(kind: str, options: dict[str, Any], dropout: float) -> None:
-    held, again, calls = made(kind, "classify", dropout), made(kind, "classify", dropout), []
+    held, again, calls = made(kind, "classification", dropout), made(kind, "classification", dropout), []
     linear = {"bert": "encoder.layer.0.attention.self.query", "gpt2": "h.0.attn.c_attn", "llama": "layers.0.self_attn.q_proj"}[
         kind
     ]
@@ -196,7 +196,7 @@ def test_activations_computed_again_give_the_same_bits(kind: str, options: dict[
 
 
 def test_a_model_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    head = made("llama", "classify")
+    head = made("llama", "classification")
     monkeypatch.setattr(type(head.model), "supports_gradient_checkpointing", False)
     with pytest.raises(ConfigError, match=r"--gradient-checkpointing must be false for .*LlamaForCausalLM"):
         fit(head, gradient_checkpointing=True)

@@ -207,7 +207,7 @@ def _domain(task: str) -> str:
         found = tasks.find(task)
     except ConfigError:  # the task's file has moved
         return "NLP"
-    return "reward modelling" if found.head == "compare" else DOMAINS.get(found.family, "NLP")
+    return "reward modelling" if found.head == "reward" else DOMAINS.get(found.family, "NLP")
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -58,9 +58,9 @@ class DebateTranscripts:
 
 def claim(task: tasks.Task, question: Example, decision: int) -> str:
     """Return a decision as a claim in words."""
-    if task.head == "compare":
+    if task.head == "reward":
         return f"response {'AB'[decision]}"
-    if question.candidates and task.head == "choose":
+    if question.candidates and task.head == "lm_choice":
         return question.candidates[decision]
     if task.classes == 2:
         return task.positive if decision else f"it is not so that {task.positive}"

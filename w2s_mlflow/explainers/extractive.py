@@ -1,4 +1,4 @@
-"""Extractive evidence: k spans of a question's own text (data/spans.py), for the heads choose, classify and compare.
+"""Extractive evidence: k spans of a question's own text (data/spans.py), for every head of modeling/heads.py.
 
 Spans are chosen by one of three choosers: `policy` samples them from a network over the model's hidden states (_policy.py);
 `gradient` takes the spans whose tokens support the decision most (modeling/attribution.py); `random` samples uniformly. A span

@@ -2,7 +2,8 @@
 
 `rationale`: the model continues a prompt of the question, the claim and "Because"; the complete sentences on the first line are
 kept. From the second round on, the prompt has the other side's latest text before the claim, on one line and in quotes.
-`line`: the model continues the position and its chosen move; the moves before the first word that is not a move are kept.
+`principal_variation`: the model continues the position and its chosen move; the moves before the first word that is not a move
+are kept.
 If the text does not match the format, it is sampled once more; after a second failure the explanation is empty. Each batch has
 a separate random stream, keyed by seed, side, sampling attempt and the batch's position among the questions, so the text also
 depends on `--micro-batch`. Shape legend: R token rows, L tokens.
@@ -28,7 +29,7 @@ from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.modeling.tokenization import SEPARATOR, Encoded, Reader
 from w2s_mlflow.records import Example, Explanation
 
-CHOOSERS = ("rationale", "line")
+CHOOSERS = ("rationale", "principal_variation")
 TRIES = 2
 TOP_P = 0.9
 """Total probability of the tokens that nucleus sampling samples from (Holtzman et al. 2020, section 3.1)."""
@@ -67,19 +68,20 @@ class RationaleGenerator:
 def explainer(chooser: str, mind: DebaterModel, tokens: int, claims: Sequence[str], seed: int, side: int) -> RationaleGenerator:
     """Return a side's explainer, which generates at most `tokens` tokens per question and round.
 
-    The chooser `line` ignores the other side's text.
+    The chooser `principal_variation` ignores the other side's text.
 
     Args:
         chooser: one of CHOOSERS.
-        claims: the decision on each question in words; for `line`, the move itself.
+        claims: the decision on each question in words; for `principal_variation`, the move itself.
         seed: random seed for sampling.
         side: index of the side in the debate; each side has its own random streams.
 
     Raises:
-        ConfigError: the model cannot generate text, `tokens` leaves no room for a question, or (`line`) a claim is not a move.
+        ConfigError: the model cannot generate text, `tokens` leaves no room for a question, or a claim is not a move
+            (`principal_variation`).
     """
     _check(chooser, mind.head, claims)
-    prompt, keep = {"rationale": (_asked, _sentences), "line": (_played, _line)}[chooser]
+    prompt, keep = {"rationale": (_asked, _sentences), "principal_variation": (_played, _line)}[chooser]
     questions = mind.reading.questions
     sample, reader, room = _sampler(mind.head, tokens, mind.micro_batch), mind.head.reader, _room(mind.head, tokens)
     draws = itertools.count()
@@ -107,8 +109,13 @@ def _check(chooser: str, head: Head, claims: Sequence[str]) -> None:
     if not head.model.can_generate():
         name = type(head.model).__name__
         raise ConfigError(f"--explainer {chooser} needs a model that can generate text, got {name}; gradient serves any model")
-    if chooser == "line" and (wrong := next((claim for claim in claims if not _MOVE.fullmatch(claim)), None)) is not None:
-        raise ConfigError(f"--explainer line needs a task whose answers are chess moves, such as chess, got {wrong!r}")
+    if (
+        chooser == "principal_variation"
+        and (wrong := next((claim for claim in claims if not _MOVE.fullmatch(claim)), None)) is not None
+    ):
+        raise ConfigError(
+            f"--explainer principal_variation needs a task whose answers are chess moves, such as chess, got {wrong!r}"
+        )
 
 
 # --- prompts and formats ----------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ LOSS = "loss:"
 PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "chain": None, "generative_epochs": 0}
 PRIMITIVES |= {"labels": "weak", "weights": "pretrained"}
 FULL = {"loss": "confidence", "chain": bootstrapping.AUTO, "generative_epochs": 1}
+FORMER_METHODS = {"untuned": "zero_shot"}
+"""Present names of presets by their names in version 0.1."""
 METHODS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "confidence": {"loss": "confidence"},
@@ -27,7 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "full-without-confidence": {**FULL, "loss": "cross_entropy"},
     "full-without-bootstrap": {**FULL, "chain": None},
     "full-without-generative": {**FULL, "generative_epochs": 0},
-    "untuned": {"labels": "nothing"},
+    "zero_shot": {"labels": "none"},
     "random_weights": {"weights": "random"},
     "hard_labels": {"labels": "hard"},
     "random_labels": {"labels": "random"},
@@ -44,7 +46,7 @@ GOLD = ("random", "oracle")
 """Control labels, which use ground truth; students trained on them are tagged `w2s.gold`."""
 DEBATES = ("debate", "consultancy", "no_explanation")
 """Labels that combine weak labels with a judge's verdicts, each named after its debate protocol (stages/debate.py)."""
-LABELS = (*WEAK, *GOLD, *DEBATES, "nothing")
+LABELS = (*WEAK, *GOLD, *DEBATES, "none")
 RUN = "run:"
 """Prefix of the id or name of a finished run whose labels of `transfer` are used."""
 HOW = {
@@ -52,7 +54,7 @@ HOW = {
     "hard": "finetuned on the most probable classes of",
     "random": "finetuned on noise, as often right as",
     "oracle": "finetuned on the ground truth",
-    "nothing": "untuned",
+    "none": "not finetuned",
     "debate": "finetuned on the labels that debates make of the supervisor's,",
     "consultancy": "finetuned on the labels that a consultant's arguments make of the supervisor's,",
     "no_explanation": "finetuned on the labels that a judge without arguments makes of the supervisor's,",

@@ -12,7 +12,7 @@ from w2s_mlflow import exceptions, losses, models, registry
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.methods import bootstrapping, presets
-from w2s_mlflow.methods.presets import AUTO, CUSTOM, LOSS, METHODS, labels_file, preset_of
+from w2s_mlflow.methods.presets import AUTO, CUSTOM, FORMER_METHODS, LOSS, METHODS, labels_file, preset_of
 from w2s_mlflow.pipeline.options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
@@ -29,19 +29,19 @@ class Config(Training):
     """Weak model, trained as the supervisor."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model, trained as the student."""
-    method: str = AUTO
+    method: str = option(default=AUTO, former_values=FORMER_METHODS)
     """Preset of the options below: `baseline`, `confidence`, `bootstrap`, `generative`, `full` (the last three together) or
     `full-without-X` (X is one of the three); `loss:NAME` and `PRESET+loss:NAME`: the baseline or a preset with another loss;
-    controls: `untuned`, `random_weights`, `hard_labels`, `random_labels`, `oracle`; labels decided by a
+    controls: `zero_shot`, `random_weights`, `hard_labels`, `random_labels`, `oracle`; labels decided by a
     judge: `debate`, `consultancy`, `no_explanation`. `auto`: no preset; the method is named after --loss, --chain,
     --generative-epochs, --labels and --weights."""
     loss: str | None = option(default=None, unset="method")
     """Training loss: the name of a file in losses/; `method`: the method's loss."""
     loss_options: Mapping[str, Any] = option(default=None, loss_options=True)
     """Options of the loss, such as `--alpha` and `--warmup`."""
-    labels: str | None = option(default=None, unset="method")
+    labels: str | None = option(default=None, unset="method", former_values={"nothing": "none"})
     """Training labels. `weak`: the supervisor's; `hard`: their most probable classes; `random`: ground truth with as
-    many errors as the weak labels, at random rows; `oracle`: ground truth; `nothing`: no training, for head choose only;
+    many errors as the weak labels, at random rows; `oracle`: ground truth; `none`: no training, for head lm_choice only;
     `debate`, `consultancy`, `no_explanation`: weak labels, decided by a judge where a plain student disagrees (`debate --split
     transfer`); `run:ID`: labels by a finished run, such as a facilitated weak model; a path: a parquet file with the columns
     id and probabilities, instead of a supervisor's labels; `method`: set by the method."""
@@ -88,8 +88,8 @@ class Config(Training):
         labels = self._primitives()["labels"]
         if self.calibrate and labels != "weak":
             raise must("calibrate", "left out unless --labels is weak", labels)
-        if self.early_stopping == ORACLE and labels == "nothing":
-            raise must("early_stopping", "weak or none for an untuned model", self.early_stopping)
+        if self.early_stopping == ORACLE and labels == "none":
+            raise must("early_stopping", "weak or none with --labels none", self.early_stopping)
 
     def _check_chain(self) -> None:
         chain = self._primitives()["chain"]
@@ -131,6 +131,6 @@ class Config(Training):
             values["chain"] = ",".join(bootstrapping.between(models.find(self.weak, "weak"), self.spec()))
         filled = replace(self, **values)
         resolved = super(Config, filled).resolved()
-        if resolved.labels == "nothing" and resolved.head != "choose":
-            raise must("head", "choose for an untuned model (another head starts from random weights)", resolved.head)
+        if resolved.labels == "none" and resolved.head != "lm_choice":
+            raise must("head", "lm_choice with --labels none (another head starts from random weights)", resolved.head)
         return resolved

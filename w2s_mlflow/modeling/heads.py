@@ -1,8 +1,8 @@
-"""Heads that turn a model's outputs into answers: `choose`, `classify`, `compare` (others: language_modeling.py).
+"""Heads that turn a model's outputs into answers: `lm_choice`, `classification`, `reward` (others: language_modeling.py).
 
 A head wraps a Hugging Face model: `encode` builds the text of each example and tokenises it once; `forward` turns a batch
 into logits_NC, in float32. Padding is identified by the attention mask, never by token values. Shape legend: N
-examples, R token rows (2N for `compare`, else N), L tokens, D hidden units, C classes, V vocabulary entries.
+examples, R token rows (2N for `reward`, else N), L tokens, D hidden units, C classes, V vocabulary entries.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Head(nn.Module):
         """Return the language-model head. Raises ConfigError for a model without one."""
         layer: nn.Module | None = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if layer is None:
-            raise ConfigError(f"--head choose needs a language model, got {type(self.model).__name__} without output words")
+            raise ConfigError(f"--head lm_choice needs a language model, got {type(self.model).__name__} without output words")
         return layer
 
 
@@ -82,7 +82,7 @@ class Choose(Head):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer, max_length)
         if not causal(model):
-            raise ConfigError(f"--head choose needs a model that reads left to right, got {type(model).__name__}")
+            raise ConfigError(f"--head lm_choice needs a model that reads left to right, got {type(model).__name__}")
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Tokenise each example as one text without final special tokens; a long text is truncated at its beginning."""
@@ -99,7 +99,7 @@ class Choose(Head):
     def _candidate(self, word: str) -> int:
         tokens = self.reader.continuation(word)
         if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token_id:
-            raise ConfigError(f"--head choose needs candidates of one token, got {word!r} as {len(tokens)} tokens")
+            raise ConfigError(f"--head lm_choice needs candidates of one token, got {word!r} as {len(tokens)} tokens")
         return tokens[0]
 
 
@@ -169,12 +169,12 @@ def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
 
 
 def whole(reader: Reader, examples: Sequence[Example]) -> Encoded:
-    """Tokenise one row per example, candidates included: the input of `classify`."""
+    """Tokenise one row per example, candidates included: the input of `classification`."""
     return reader.read([_first_and_rest(example.segments + example.candidates) for example in examples])
 
 
 def responses(reader: Reader, examples: Sequence[Example]) -> Encoded:
-    """Tokenise two rows per example, the prompt with each response: the input of `compare`."""
+    """Tokenise two rows per example, the prompt with each response: the input of `reward`."""
     rows = [_first_and_rest((SEPARATOR.join(e.segments), response)) for e in examples for response in e.candidates]
     return reader.read(rows, rows_per_example=2, keep_end=True)
 
@@ -199,22 +199,22 @@ def build(
     """Return the head `name` on `model`; new weights are drawn from the current random state, so seed first.
 
     Args:
-        pooling: for `classify` and `compare`: one of POOLINGS; None: "last" with causal attention, else "mean".
+        pooling: for `classification` and `reward`: one of POOLINGS; None: "last" with causal attention, else "mean".
         max_length: maximum tokens per row; None: as many as the model can read.
     """
     if pooling is not None and pooling not in POOLINGS:
         raise unknown("--pooling", pooling, POOLINGS)
-    if name == "choose":
+    if name == "lm_choice":
         return Choose(model, tokenizer, max_length)
-    if name == "compare":
+    if name == "reward":
         return Compare(model, tokenizer, pooling, max_length)
-    if name == "classify":
+    if name == "classification":
         return Classify(model, tokenizer, classes, pooling, max_length)
     raise unknown("--head", name, HEADS)
 
 
 def classes_of(head: Head) -> int | None:
-    """Return a head's number of classes; None for `choose`, which has one class per candidate."""
+    """Return a head's number of classes; None for `lm_choice`, which has one class per candidate."""
     if isinstance(head, Compare):
         return 2
     return head.linear.out_features if isinstance(head, Classify) else None

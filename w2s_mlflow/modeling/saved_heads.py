@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import hub
 from w2s_mlflow.modeling.heads import Choose, Classify, Compare, Head, build, classes_of
+from w2s_mlflow.tasks import FORMER_HEADS
 
-NAMES: dict[type[Head], str] = {Choose: "choose", Classify: "classify", Compare: "compare"}
+NAMES: dict[type[Head], str] = {Choose: "lm_choice", Classify: "classification", Compare: "reward"}
 HEAD = "head.json"
 LINEAR = "head.safetensors"
 
@@ -45,7 +46,8 @@ def load(directory: Path) -> Head:
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     model = _load_model(directory)
     with torch.device("meta"):  # do not initialise weights: they are loaded below
-        head = build(content["head"], model, tokenizer, content["classes"], content["pooling"], content["max_length"])
+        name = FORMER_HEADS.get(content["head"], content["head"])
+        head = build(name, model, tokenizer, content["classes"], content["pooling"], content["max_length"])
     if isinstance(head, Classify):
         weights = safetensors.torch.load((directory / LINEAR).read_bytes())
         head.linear.load_state_dict(weights, assign=True)

@@ -2,7 +2,7 @@
 
 The tokenizer's template places the special tokens. Two texts stay a pair if the template separates them (BERT:
 `[CLS] A [SEP] B [SEP]`); otherwise they are joined by a newline (GPT-2, Llama). Text that looks like a special token is
-treated as text. Shape legend: N examples, R token rows (2N for head `compare`, else N), L tokens.
+treated as text. Shape legend: N examples, R token rows (2N for head `reward`, else N), L tokens.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class Encoded:
     types: Ints | None = None
     """Token type of each token, 1 in the second text of a pair, (sum of lengths,); None for a model without types."""
     candidates_NC: Ints | None = None
-    """Head `choose`: token of each candidate answer."""
+    """Head `lm_choice`: token of each candidate answer."""
     scored_from_R: Ints | None = None
     """Next-token prediction: index of the first scored token of each row."""
     asked: Ints | None = None
     """Masked language modelling: original token at each position to predict, else NOT_ASKED, (sum of lengths,)."""
     pooled_RD: Floats | None = None
-    """Heads `classify` and `compare`: a frozen backbone's pooled vector of each row."""
+    """Heads `classification` and `reward`: a frozen backbone's pooled vector of each row."""
 
     def __len__(self) -> int:
         return len(self.lengths_R) // self.rows_per_example

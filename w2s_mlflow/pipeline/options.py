@@ -59,9 +59,9 @@ class Training(EvalConfig):
     """Whether to balance the classes of supervision, selection and test. transfer has no labels and is never balanced."""
     data_dir: str | None = option(default=None, result=False)
     """Mirror of public data sets, <owner>/<name>/<configuration>/<split>.parquet. Default: W2S_DATA_DIR, else the hub."""
-    head: Literal["choose", "classify", "compare"] | None = option(default=None)
-    """Head of the model. `choose`: the language-model head's scores of the candidates; `classify`: a linear classifier;
-    `compare`: a scalar reward per response. Default: set by the task."""
+    head: Literal["lm_choice", "classification", "reward"] | None = option(default=None, former_values=tasks.FORMER_HEADS)
+    """Head of the model. `lm_choice`: the language-model head's scores of the candidates; `classification`: a linear
+    classifier; `reward`: a scalar reward per response. Default: set by the task."""
     pooling: Literal["last", "first", "mean"] | None = option(default=None)
     """Pooling before a linear head: the `last` token, the `first`, or the `mean` of all. Default: set by the model family."""
     max_length: int | None = option(default=None, ge=1)
@@ -71,14 +71,14 @@ class Training(EvalConfig):
     batch_size: int | None = option(default=None, ge=1)
     """Examples per optimizer step. Default: 32, or 16 after generative finetuning."""
     learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
-    """Peak learning rate of AdamW. Default: set by the model (x10 with --lora; 0.01 with --freeze trunk), halved after
+    """Peak learning rate of AdamW. Default: set by the model (x10 with --lora; 0.01 with --freeze backbone), halved after
     generative finetuning."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
     """Maximum size of a forward pass, in examples of the greatest length: of the batch in training, of all rows in prediction,
     where a fixed limit on tokens applies as well. Shorter examples fill the same number of tokens. `none`: whole
     batches in training, only the fixed limit in prediction. The loss always covers the whole batch, so results differ
     in the last bits only, except where random numbers are drawn: by dropout, align, and debate --explainer rationale or
-    line."""
+    principal_variation."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision of training and stored predictions: `float32` or `bfloat16`. Weights, optimizer and loss are always
     float32, and a logged model predicts in float32."""
@@ -87,8 +87,8 @@ class Training(EvalConfig):
     lora: int | None = option(default=None, ge=1, unset="none")
     """Rank of LoRA adapters on all linear layers of the backbone. They are trained instead of the backbone and then merged into
     it; the weights of a linear head are trained in full. `none`: train all weights."""
-    freeze: Literal["trunk"] | None = option(default=None, unset="none")
-    """Weights to freeze. `trunk`: the backbone, so that only the linear layer of the head classify or compare is trained, on
+    freeze: Literal["backbone"] | None = option(default=None, unset="none", former_values={"trunk": "backbone"})
+    """Weights to freeze. `backbone`: all but the linear layer of the head classification or reward, which is trained on
     backbone outputs that are computed once; `none`: no weights."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
     """Steps between checkpoints, from which an interrupted training resumes. 0: write a checkpoint only on interruption."""
@@ -101,15 +101,15 @@ class Training(EvalConfig):
 
     def __post_init__(self) -> None:
         task = tasks.find(self.task)
-        if self.head is not None and self.head != task.head and "compare" in (self.head, task.head):
+        if self.head is not None and self.head != task.head and "reward" in (self.head, task.head):
             raise must("head", f"{task.head} for the task {task.name}", self.head)
         self._check_learning(self.head or task.head)
 
     def _check_learning(self, head: str) -> None:
         """Raise ConfigError if the head does not support an option, two options exclude each other, or peft is missing."""
         for name in ("freeze", "pooling"):
-            if getattr(self, name) is not None and head == "choose":
-                raise must(name, "none for the head choose, which has no linear layer of its own", getattr(self, name))
+            if getattr(self, name) is not None and head == "lm_choice":
+                raise must(name, "none for the head lm_choice, which has no linear layer of its own", getattr(self, name))
         if self.lora is not None and self.freeze is not None:
             raise must("lora", f"none under --freeze {self.freeze}", self.lora)
         if self.lora is not None and importlib.util.find_spec("peft") is None:
@@ -121,7 +121,7 @@ class Training(EvalConfig):
         values: dict[str, Any] = {
             "data_dir": loading.mirror(self.data_dir),
             "head": head,
-            "pooling": None if head == "choose" else self.pooling or self.spec().pooling,
+            "pooling": None if head == "lm_choice" else self.pooling or self.spec().pooling,
             "batch_size": self.batch_size or BATCH_SIZE,
             "learning_rate": self.learning_rate or self.own_rate(),
         }

@@ -189,7 +189,7 @@ def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tup
 
 
 def _other_head(config: SplitOptions) -> str:
-    """Return the head for the run name, such as `classify head`; empty for the task's default head."""
+    """Return the head for the run name, such as `classification head`; empty for the task's default head."""
     head = getattr(config, "head", None)
     return f"{head} head" if head not in (None, tasks.find(config.task).head) else ""
 

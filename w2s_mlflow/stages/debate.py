@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 CHOOSERS = ("gradient", "policy", "random")
-SAID = {"rationale": 40, "line": 4}
+SAID = {"rationale": 40, "principal_variation": 4}
 """Explainers that generate text, each with its default maximum number of tokens."""
 
 
@@ -60,7 +60,7 @@ class Config(Training):
     """Weak side: the supervisor trained from this model."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong side: the student trained from this model on the weak side's labels."""
-    method: str = "baseline"
+    method: str = option(default="baseline", former_values=presets.FORMER_METHODS)
     """Method of the student: a preset of `student --method`, except debate, consultancy and no_explanation."""
     split: Literal["test", "selection", "transfer"] = "test"
     """Split to debate: `test`, `selection`, or `transfer` (with its validation slice)."""
@@ -69,15 +69,16 @@ class Config(Training):
     protocol: Literal["debate", "consultancy", "no_explanation"] = option(default="debate", formerly="form")
     """Which sides show evidence. `debate`: both; `consultancy`: the strong side only, and both claims are judged on its
     evidence; `no_explanation`: neither."""
-    explainer: str = "gradient"
+    explainer: str = option(default="gradient", former_values={"line": "principal_variation"})
     """How a side explains its decision. By spans of the question: `gradient`, those with the highest attribution to the
     decision; `random`; `policy`, for the strong side those selected by the policy that `align` trains with these options, for
-    the weak side the same as `gradient`. By text that a causal language model generates: `rationale`; `line`, in chess the
-    moves that the side expects."""
+    the weak side the same as `gradient`. By text that a causal language model generates: `rationale`; `principal_variation`,
+    in chess the moves that the side expects."""
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Spans of evidence per side and round."""
     max_new_tokens: int | None = option(default=None, ge=1, formerly="tokens")
-    """Maximum number of tokens of a rationale or line, per side and round. Default: 40 for `rationale`, 4 for `line`."""
+    """Maximum number of tokens of a generated text, per side and round. Default: 40 for `rationale`, 4 for
+    `principal_variation`."""
     turns: int = option(default=1, ge=1, formerly="rounds")
     """Number of rounds; in each, both sides speak. No span is shown twice, a rationale answers the other side's last rationale,
     and the judge sees everything that the sides have shown."""

@@ -118,7 +118,7 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
-    compare = tasks.find(config.task).head == "compare"
+    compare = tasks.find(config.task).head == "reward"
     loop.seed_everything(config.seed)
     loop.use_threads(models.find(config.strong, "strong").parameters)
     head = language_modeling.head_for(*models.load(models.find(config.strong, "strong"), pretrained=True))

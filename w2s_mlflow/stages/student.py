@@ -103,7 +103,7 @@ def _run(config: Config, labeller: Result | None) -> Result:
 def _roots(config: Config) -> list[str]:
     """Return the definitions whose source enters the fingerprint of a student or chain model with these options."""
     found = ["stages.student:_make", "stages.student:_at_end"]
-    if config.labels != "nothing":
+    if config.labels != "none":
         found += [f"losses.{config.loss}", "stages.student:_weak_labels"]
     if config.labels == "random":
         found.append("pipeline.ground_truth:random_labels")

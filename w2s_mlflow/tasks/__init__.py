@@ -15,8 +15,10 @@ from w2s_mlflow.records import Example, Row, Rows
 
 __all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "every", "find", "prefixes"]
 
-HEADS = ("choose", "classify", "compare")
+HEADS = ("lm_choice", "classification", "reward")
 """Names of the heads with which a model can answer a task (modeling/heads.py)."""
+FORMER_HEADS = {"choose": "lm_choice", "classify": "classification", "compare": "reward"}
+"""Present names of heads by their names in version 0.1."""
 
 
 class NotFoundError(exceptions.ConfigError):
@@ -40,7 +42,7 @@ class Task:
     family: str
     """Name of the plug-in file, `tasks/<family>.py`, whose source enters the fingerprint."""
     head: str
-    """Default head: `choose`, `classify` or `compare` (see modeling/heads.py)."""
+    """Default head: `lm_choice`, `classification` or `reward` (see modeling/heads.py)."""
     classes: int
     load: Callable[[Path | None], Rows]
     """Function that loads the rows; its argument is the mirror's directory, or None to use only the hub."""
@@ -62,6 +64,7 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or self.name)
+        object.__setattr__(self, "head", FORMER_HEADS.get(self.head, self.head))
 
 
 def find(name: str, option: str = "task") -> Task:

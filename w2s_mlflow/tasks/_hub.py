@@ -78,7 +78,7 @@ def task(
     positive: str,
     license: str,
     human: Human | None = None,
-    head: str = "classify",
+    head: str = "classification",
 ) -> Task:
     """Build a binary task whose rows come from tables of the hub."""
     return Task(

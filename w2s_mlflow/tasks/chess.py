@@ -173,7 +173,7 @@ def _task(name: str, head: str) -> Task:
     )
 
 
-TASKS = (_task("chess", "choose"), _task("chess_preference", "compare"))
+TASKS = (_task("chess", "lm_choice"), _task("chess_preference", "reward"))
 
 
 # --- making the shipped file ------------------------------------------------------------------------------------------

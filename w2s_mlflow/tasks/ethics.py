@@ -43,7 +43,7 @@ def _utilitarianism(row: Source, part: str) -> ParsedRow:
     return ParsedRow(id_, (WHICH,), pair.index(better), (same("scenario", better), same("scenario", worse)), pair)
 
 
-def _task(name: str, columns: dict[str, str], read: Reader, positive: str, head: str = "classify") -> Task:
+def _task(name: str, columns: dict[str, str], read: Reader, positive: str, head: str = "classification") -> Task:
     table = Table(path="hendrycks/ethics", config=name, revision=CONVERTED, columns=columns)
     return task(f"ethics_{name}", "ethics", TaskSource(table=table), read, positive=positive, license="MIT", head=head)
 
@@ -56,6 +56,6 @@ TASKS = (
         {"baseline": "text", "less_pleasant": "text"},
         _utilitarianism,
         "the second scenario is more pleasant",
-        head="compare",
+        head="reward",
     ),
 )

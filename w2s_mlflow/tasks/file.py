@@ -27,7 +27,7 @@ def load(option: str, path: Path) -> Rows:
     return _files.parted(_read, rows)
 
 
-FILES = {"file": functools.partial(_files.task, "file", load=load, head="classify", positive="the file's label 1")}
+FILES = {"file": functools.partial(_files.task, "file", load=load, head="classification", positive="the file's label 1")}
 
 
 def _read(row: Source, part: str) -> ParsedRow:

@@ -1,4 +1,4 @@
-"""Reward modelling: which of two responses to a prompt is preferred. The logits are the rewards r_A and r_B (head `compare`).
+"""Reward modelling: which of two responses to a prompt is preferred. The logits are the rewards r_A and r_B (head `reward`).
 
 The order of the responses depends on their texts and a hash of the id, not on which is preferred. Rows that share a prompt,
 first question or post form one group. Pairs with contradictory judgements are excluded.
@@ -80,7 +80,7 @@ def _load(option: str, file: Path) -> Rows:
     return _files.parted(_own, (row for _, row in _files.checked(option, file, ("prompt", "chosen", "rejected"))))
 
 
-FILES = {"preferences": functools.partial(_files.task, "preferences", load=_load, head="compare", positive=POSITIVE)}
+FILES = {"preferences": functools.partial(_files.task, "preferences", load=_load, head="reward", positive=POSITIVE)}
 
 
 def _own(row: Source, part: str) -> ParsedRow:
@@ -91,7 +91,7 @@ def _own(row: Source, part: str) -> ParsedRow:
 
 def _task(name: str, table: Table, read: Any, splits: tuple[str, str], license: str, human: Human | None = None) -> Task:
     parts = TaskSource(table=table, train=splits[0], heldout=splits[1])
-    return task(name, "preferences", parts, read, positive=POSITIVE, license=license, head="compare", human=human)
+    return task(name, "preferences", parts, read, positive=POSITIVE, license=license, head="reward", human=human)
 
 
 HH = Table(

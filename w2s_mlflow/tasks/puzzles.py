@@ -201,7 +201,7 @@ def _task(name: str, suffix: str, load: Callable[[Path | None], Rows], source: s
     return Task(
         name=name,
         family="puzzles",
-        head="classify",
+        head="classification",
         classes=len(UCI_MOVES) if best else 2,
         load=load,
         train_size=_hub.TRAIN_SIZE,

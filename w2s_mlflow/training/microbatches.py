@@ -99,7 +99,7 @@ def _labels(batch: Sequence[Batch], labels_NC: Tensor, group: Group) -> Sequence
     """Return the labels of each micro-batch."""
     mine_NC = labels_NC[torch.from_numpy(group.share(np.arange(len(labels_NC))))]
     rows = [0 if IDLE in part else len(part["input_ids"]) for part in batch]
-    each = max(1, sum(rows) // max(1, len(mine_NC)))  # `compare` has two rows per example
+    each = max(1, sum(rows) // max(1, len(mine_NC)))  # `reward` has two rows per example
     return torch.split(mine_NC, [count // each for count in rows])
 
 

@@ -25,14 +25,14 @@ def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_check
     Args:
         lora: rank of the adapters on all linear layers of the backbone, initialised from the current random state and trained
             together with the weights outside `head.model`; None: no adapters.
-        freeze: "trunk": train only the weights outside `head.model`; None: freeze nothing.
+        freeze: "backbone": train only the weights outside `head.model`; None: freeze nothing.
         gradient_checkpointing: recompute activations in the backward pass instead of storing them.
 
     Raises:
         ConfigError: the model does not support gradient checkpointing.
     """
     adapters = _adapters(head, lora) if lora else None
-    if freeze == "trunk":
+    if freeze == "backbone":
         head.model.requires_grad_(False)
     if gradient_checkpointing:
         _hold_no_activations(head)
