@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.training.test_microbatches import LOSSES, examples, labels, made
 from w2s_mlflow.distributed import process_group
 from w2s_mlflow.modeling import inference, language_modeling
-from w2s_mlflow.modeling.heads import Classify
+from w2s_mlflow.modeling.heads import Classification
 from w2s_mlflow.training import batching, loop, microbatches
 
 ROWS = 33
@@ -75,7 +75,7 @@ def _trained() -> Iterator[tuple[str, Tensor]]:
 def _predicted() -> Iterator[tuple[str, Tensor]]:
     """Of 33 rows one is left over by two processes."""
     head = made("bert", "classification")
-    assert isinstance(head, Classify)
+    assert isinstance(head, Classification)
     data = head.encode(examples(ROWS))
     for micro_batch in (1, 8, None):
         yield f"probabilities/{micro_batch}", torch.from_numpy(inference.probabilities(head, data, micro_batch))

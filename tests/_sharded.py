@@ -25,7 +25,7 @@ from tests.training.test_microbatches import examples, labels, made
 from w2s_mlflow import metrics
 from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.modeling import inference, language_modeling
-from w2s_mlflow.modeling.heads import Classify, Head
+from w2s_mlflow.modeling.heads import Classification, Head
 from w2s_mlflow.training import batching, fsdp, loop, microbatches, trainable
 from w2s_mlflow.training.checkpoint import Checkpoint
 
@@ -92,7 +92,7 @@ def _trained(
     head = made(kind, name)
     data, labels_NC = head.encode(examples(ROWS)), labels(ROWS)
     if TRAININGS[how].get("freeze"):  # then its blocks stay idle
-        assert isinstance(head, Classify)
+        assert isinstance(head, Classification)
         data = inference.pooled(head, data, 8)
     scores = []
 

@@ -30,7 +30,7 @@ def judge(debates: Sequence[Debate]) -> list[Verdict]:
 
 def test_the_policy_learns_to_show_what_the_judge_prefers() -> None:
     torch.manual_seed(0)
-    head = heads.Choose(*models.load(models.find("chess-27k", "strong"), pretrained=True))
+    head = heads.LMChoice(*models.load(models.find("chess-27k", "strong"), pretrained=True))
     policy = extractive.Policy(head.model.config.hidden_size, seed=0)
     silent = [Side("weak", 0, "a claim", Explanation("", ())) for _ in QUESTIONS]
     reading = extractive.read(head, QUESTIONS)

@@ -21,7 +21,7 @@ from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import Example
 from w2s_mlflow.training import loop
 
-KINDS: dict[str, type[Head]] = {"bert": heads.Classify, "gpt2": heads.Choose, "llama": heads.Compare}
+KINDS: dict[str, type[Head]] = {"bert": heads.Classification, "gpt2": heads.LMChoice, "llama": heads.Reward}
 QUESTIONS = [
     Example("0", "0", ("a b c d", "b a"), ("a c", "d b")),
     Example("1", "1", ("d c",), ("b", "c a")),

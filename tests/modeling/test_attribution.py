@@ -19,7 +19,7 @@ from w2s_mlflow.training import loop
 
 EXAMPLES = [Example(str(n), str(n), (" ".join("abcd"[: 1 + n % 4]),), ("c", "d b")) for n in range(5)]
 ANSWERS = np.array([0, 1, 1, 0, 1])
-KINDS: dict[str, type[Head]] = {"bert": heads.Classify, "gpt2": heads.Choose, "llama": heads.Compare}
+KINDS: dict[str, type[Head]] = {"bert": heads.Classification, "gpt2": heads.LMChoice, "llama": heads.Reward}
 
 
 def made(kind: str) -> Head:
@@ -30,7 +30,7 @@ def made(kind: str) -> Head:
 
 
 def encoded(head: Head) -> Encoded:
-    words = ("a", "b") if isinstance(head, heads.Choose) else ("c", "d b")
+    words = ("a", "b") if isinstance(head, heads.LMChoice) else ("c", "d b")
     return head.encode([replace(example, candidates=words) for example in EXAMPLES])
 
 

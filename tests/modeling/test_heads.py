@@ -29,7 +29,7 @@ from tests import trunks
 from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import heads, inference, saved_heads
-from w2s_mlflow.modeling.heads import Classify, Head, build
+from w2s_mlflow.modeling.heads import Classification, Head, build
 from w2s_mlflow.modeling.language_modeling import Language
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
@@ -129,7 +129,7 @@ def hidden_of(one: Head, text: str) -> torch.Tensor:
 @pytest.mark.parametrize("make", [trunks.bert, trunks.gpt2])
 def test_what_is_pooled_is_of_real_tokens_only(pooling: str, make: trunks.Maker) -> None:
     one = build("classification", *make(), 2, pooling).eval()
-    assert isinstance(one, Classify)
+    assert isinstance(one, Classification)
     texts = ["a b c d", "a", "b a"]
     found = one.pooled_RD(one.encode([example(text) for text in texts]).batch(np.arange(3)))
     rules: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -144,7 +144,7 @@ def test_what_is_pooled_is_of_real_tokens_only(pooling: str, make: trunks.Maker)
 def test_a_last_token_of_id_zero_is_the_last_token() -> None:
     """GPT-2's "!" is 0, as is the padding of many others."""
     one = build("classification", *trunks.gpt2(), 2).eval()
-    assert isinstance(one, Classify)
+    assert isinstance(one, Classification)
     data = one.encode([example("a b!"), example("a b a b a b")])
     assert data.flat[2] == 0 and data.lengths_R.tolist() == [3, 6]
     found = one.pooled_RD(data.batch(np.arange(2)))[0]
@@ -180,7 +180,7 @@ def test_a_trunk_of_any_kind_answers_and_learns(name: str) -> None:
     """In float32, under autocast, and with gradient checkpointing; its pooling follows its attention."""
     make, pooling = POOLED[name]
     one = build("classification", make(), trunks.bert()[1], 3)
-    assert isinstance(one, Classify) and one.pooling == pooling
+    assert isinstance(one, Classification) and one.pooling == pooling
     batch = one.encode([example("a b", "c"), example("d")]).batch(np.arange(2))
     plain = one.eval()(batch)
     assert plain.shape == (2, 3) and plain.dtype == torch.float32
@@ -224,7 +224,7 @@ def test_pooling_and_limit_come_back_from_disk(tmp_path: Path) -> None:
     one = build("classification", *trunks.bert(), 2, "first", 7).eval()
     saved_heads.save(one, tmp_path)
     other = saved_heads.load(tmp_path)
-    assert isinstance(other, Classify) and (other.pooling, other.reader.limit) == ("first", 7)
+    assert isinstance(other, Classification) and (other.pooling, other.reader.limit) == ("first", 7)
     asked = [example("a b c d e", "f g h a b"), example("c")]
     np.testing.assert_array_equal(
         inference.probabilities(other, other.encode(asked)), inference.probabilities(one, one.encode(asked))

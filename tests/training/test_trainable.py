@@ -13,7 +13,7 @@ import torch
 from tests.training.test_microbatches import LOSSES, examples, labels, made
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference, saved_heads
-from w2s_mlflow.modeling.heads import Classify, Encoded, Head
+from w2s_mlflow.modeling.heads import Classification, Encoded, Head
 from w2s_mlflow.training import checkpoint, loop, state, trainable
 from w2s_mlflow.training.checkpoint import Checkpoint
 
@@ -138,7 +138,7 @@ def test_a_checkpoint_holds_no_frozen_weight(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
 def test_of_a_frozen_trunk_the_linear_layer_alone_learns_from_what_it_says_once(kind: str, name: str) -> None:
     head = made(kind, name, dropout=0.3)
-    assert isinstance(head, Classify)
+    assert isinstance(head, Classification)
     before, data, passes = weights(head), head.encode(examples(40)), []
     plain = inference.probabilities(head, data)
     pooled = inference.pooled(head, data, micro_batch=7)
@@ -154,7 +154,7 @@ def test_of_a_frozen_trunk_the_linear_layer_alone_learns_from_what_it_says_once(
 def test_it_learns_what_a_linear_layer_on_the_frozen_trunk_learns() -> None:
     """The same training, the long way: the trunk at every step, in eval mode, without gradient."""
     one, other = made("llama", "classification"), made("llama", "classification")
-    assert isinstance(one, Classify) and isinstance(other, Classify)
+    assert isinstance(one, Classification) and isinstance(other, Classification)
     fit(one, inference.pooled(one, one.encode(examples(40))), freeze="backbone")
     other.model.requires_grad_(False)
     loop.fit(other, other.encode(examples(40)), labels(40), LOSSES["cross_entropy"], OPTIONS)
@@ -164,7 +164,7 @@ def test_it_learns_what_a_linear_layer_on_the_frozen_trunk_learns() -> None:
 
 def test_rows_keep_their_order_and_a_comparison_its_two() -> None:
     head = made("bert", "reward")
-    assert isinstance(head, Classify)
+    assert isinstance(head, Classification)
     data = head.encode(examples(9))
     rows = inference.pooled(head, data, micro_batch=4).pooled_RD
     assert rows is not None and rows.shape == (18, 16)

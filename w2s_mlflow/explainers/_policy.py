@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from w2s_mlflow import streams
 from w2s_mlflow.explainers._token_spans import NOWHERE
-from w2s_mlflow.modeling.heads import Choose, Classify, Compare, Head, pooled
+from w2s_mlflow.modeling.heads import Classification, Head, LMChoice, Reward, pooled
 from w2s_mlflow.modeling.tokenization import Batch
 
 UNITS = 64
@@ -56,7 +56,7 @@ def scores(
     """
     hidden_RLD = head.hidden_RLD(batch).float()
     piece_NPD, read_NP = _means(hidden_RLD, piece_RL, len(decisions_N), pieces)
-    pooling = head.pooling if isinstance(head, Classify) else "last"
+    pooling = head.pooling if isinstance(head, Classification) else "last"
     question_RD = pooled(hidden_RLD, batch["attention_mask"], pooling)
     question_ND = question_RD.view(len(decisions_N), -1, question_RD.shape[-1]).mean(dim=1)
     return policy(piece_NPD, question_ND, _decision_ND(head, batch, decisions_N)), read_NP
@@ -72,12 +72,12 @@ def _means(hidden_RLD: Tensor, piece_RL: Tensor, questions: int, pieces: int) ->
 
 def _decision_ND(head: Head, batch: Batch, decisions_N: Tensor) -> Tensor:
     """Return the head's weight vector of each question's decision, (N, D)."""
-    if isinstance(head, Choose):
+    if isinstance(head, LMChoice):
         words_N = batch["candidates"].gather(1, decisions_N.unsqueeze(1)).squeeze(1)
         words_VD: Tensor = head.unembedding().weight  # type: ignore[assignment]
         return words_VD[words_N]
-    assert isinstance(head, Classify)
-    if isinstance(head, Compare):
+    assert isinstance(head, Classification)
+    if isinstance(head, Reward):
         return head.linear.weight * (1 - 2 * decisions_N).unsqueeze(1)
     return head.linear.weight[decisions_N]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from w2s_mlflow.data import spans
-from w2s_mlflow.modeling.heads import Choose, Compare, Head
+from w2s_mlflow.modeling.heads import Head, LMChoice, Reward
 from w2s_mlflow.modeling.tokenization import SEPARATOR, Batch, Encoded, Reader, Template, Texts
 from w2s_mlflow.records import Example, Ints
 
@@ -64,10 +64,10 @@ def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[sp
 def _texts(head: Head, question: Example) -> list[list[int]]:
     """Return the indices of the texts (segments, then candidates) in each token row of a question."""
     segments = list(range(len(question.segments)))
-    if isinstance(head, Choose):
+    if isinstance(head, LMChoice):
         return [segments]
     candidates = [len(segments) + number for number in range(len(question.candidates))]
-    return [[*segments, candidate] for candidate in candidates] if isinstance(head, Compare) else [segments + candidates]
+    return [[*segments, candidate] for candidate in candidates] if isinstance(head, Reward) else [segments + candidates]
 
 
 def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[spans.Piece]) -> Ints:

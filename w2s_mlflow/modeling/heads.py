@@ -76,7 +76,7 @@ class Head(nn.Module):
         return layer
 
 
-class Choose(Head):
+class LMChoice(Head):
     """Head that scores candidate words as the next token after the text; a departure from the paper."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
@@ -103,7 +103,7 @@ class Choose(Head):
         return tokens[0]
 
 
-class Classify(Head):
+class Classification(Head):
     """A linear layer on the backbone's pooled hidden states, as in the paper."""
 
     def __init__(
@@ -133,7 +133,7 @@ class Classify(Head):
         return pooled(self.hidden_RLD(batch), batch["attention_mask"], self.pooling)
 
 
-class Compare(Classify):
+class Reward(Classification):
     """A scalar reward per response: logits (r_A, r_B), whose softmax is the Bradley-Terry probability."""
 
     def __init__(
@@ -205,16 +205,16 @@ def build(
     if pooling is not None and pooling not in POOLINGS:
         raise unknown("--pooling", pooling, POOLINGS)
     if name == "lm_choice":
-        return Choose(model, tokenizer, max_length)
+        return LMChoice(model, tokenizer, max_length)
     if name == "reward":
-        return Compare(model, tokenizer, pooling, max_length)
+        return Reward(model, tokenizer, pooling, max_length)
     if name == "classification":
-        return Classify(model, tokenizer, classes, pooling, max_length)
+        return Classification(model, tokenizer, classes, pooling, max_length)
     raise unknown("--head", name, HEADS)
 
 
 def classes_of(head: Head) -> int | None:
     """Return a head's number of classes; None for `lm_choice`, which has one class per candidate."""
-    if isinstance(head, Compare):
+    if isinstance(head, Reward):
         return 2
-    return head.linear.out_features if isinstance(head, Classify) else None
+    return head.linear.out_features if isinstance(head, Classification) else None

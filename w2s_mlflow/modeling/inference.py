@@ -12,7 +12,7 @@ from torch import Tensor
 from w2s_mlflow.distributed import process_group
 from w2s_mlflow.exceptions import FailedTrainingError
 from w2s_mlflow.modeling import token_batches
-from w2s_mlflow.modeling.heads import Batch, Classify, Encoded, Head
+from w2s_mlflow.modeling.heads import Batch, Classification, Encoded, Head
 from w2s_mlflow.records import Floats
 
 
@@ -32,7 +32,7 @@ def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dty
     return found_NC
 
 
-def pooled(head: Classify, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Encoded:
+def pooled(head: Classification, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Encoded:
     """Return `data` with the backbone's pooled vector of each row, so that a linear layer can train without the backbone."""
     k = data.rows_per_example
     found_NKD = _each(head, lambda batch: torch.unflatten(head.pooled_RD(batch).float(), 0, (-1, k)), data, micro_batch, dtype)

@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import hub
-from w2s_mlflow.modeling.heads import Choose, Classify, Compare, Head, build, classes_of
+from w2s_mlflow.modeling.heads import Classification, Head, LMChoice, Reward, build, classes_of
 from w2s_mlflow.tasks import FORMER_HEADS
 
-NAMES: dict[type[Head], str] = {Choose: "lm_choice", Classify: "classification", Compare: "reward"}
+NAMES: dict[type[Head], str] = {LMChoice: "lm_choice", Classification: "classification", Reward: "reward"}
 HEAD = "head.json"
 LINEAR = "head.safetensors"
 
@@ -29,10 +29,10 @@ def save(head: Head, directory: Path) -> None:
     with hub.quiet():
         head.model.save_pretrained(directory)
     head.tokenizer.save_pretrained(directory)
-    pooling = head.pooling if isinstance(head, Classify) else None
+    pooling = head.pooling if isinstance(head, Classification) else None
     content = {"head": NAMES[type(head)], "classes": classes_of(head), "pooling": pooling, "max_length": head.reader.limit}
     (directory / HEAD).write_text(json.dumps(content) + "\n", encoding="utf-8")
-    if isinstance(head, Classify):
+    if isinstance(head, Classification):
         safetensors.torch.save_file(head.linear.state_dict(), directory / LINEAR)
 
 
@@ -48,7 +48,7 @@ def load(directory: Path) -> Head:
     with torch.device("meta"):  # do not initialise weights: they are loaded below
         name = FORMER_HEADS.get(content["head"], content["head"])
         head = build(name, model, tokenizer, content["classes"], content["pooling"], content["max_length"])
-    if isinstance(head, Classify):
+    if isinstance(head, Classification):
         weights = safetensors.torch.load((directory / LINEAR).read_bytes())
         head.linear.load_state_dict(weights, assign=True)
     return head.eval()

@@ -156,7 +156,7 @@ def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encod
     data = head.encode(examples)
     if config.freeze is None:
         return data
-    assert isinstance(head, heads.Classify)
+    assert isinstance(head, heads.Classification)
     return inference.pooled(head, data, config.micro_batch, config.dtype)
 
 

@@ -16,7 +16,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference, saved_heads
-from w2s_mlflow.modeling.heads import Choose, Compare, Head
+from w2s_mlflow.modeling.heads import Head, LMChoice, Reward
 from w2s_mlflow.records import Example, Floats
 
 
@@ -47,9 +47,9 @@ def examples_of(head: Head, table: pd.DataFrame) -> Sequence[Example]:
     if not examples or not all(example.segments for example in examples):
         raise ConfigError("segments must hold at least one text in each of one or more rows")
     counts = sorted({len(example.candidates) for example in examples})
-    if isinstance(head, Compare) and counts != [2]:
+    if isinstance(head, Reward) and counts != [2]:
         raise ConfigError(f"candidates must hold two responses in each row, got {counts}")
-    if isinstance(head, Choose) and (len(counts) > 1 or counts[0] == 0):
+    if isinstance(head, LMChoice) and (len(counts) > 1 or counts[0] == 0):
         raise ConfigError(f"candidates must hold equally many words, one or more, in each row, got {counts}")
     return examples
 
