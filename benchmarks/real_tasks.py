@@ -26,7 +26,7 @@ SIZES = {"sst2": 3000, "cola": 3000, "qnli": 3000, "wic": 3000, "hh_rlhf": 1600,
 COLUMNS = [
     "task",
     "method",
-    "variant",
+    "method_options",
     "n",
     "weak_accuracy",
     "accuracy",

@@ -1,4 +1,4 @@
-"""Alignment by a debate's reward (eq. 2) in three rounds: a judge decides, a reward model learns, it is aligned anew."""
+"""Alignment by a debate's reward (eq. 2) in three iterations: a judge decides, a reward model learns, it is aligned anew."""
 
 from __future__ import annotations
 

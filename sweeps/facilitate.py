@@ -1,4 +1,4 @@
-"""Facilitation (eq. 1): in three turns, by whom, on which questions, with which targets, and from which weights.
+"""Facilitation (eq. 1): in three iterations, by whom, on which questions, with which targets, and from which weights.
 
 `--teacher ceiling` is a control, taught by a model that has learned ground truth: what the weak model can take in at all.
 """

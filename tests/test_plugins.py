@@ -175,7 +175,13 @@ def outcomes() -> pd.DataFrame:
 
 def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...], correct_N: Any) -> dict[str, Any]:
     names = {"task": task, "weak": "-", "strong": strong, "head": "lm_choice", "method": method, "domain": "NLP"}
-    names |= {"variant": "", "setting": "", "settings": "{}", "data": "d", "run_id": f"{task}-{strong}-{method}-{seed}"}
+    names |= {
+        "method_options": "",
+        "other_options": "",
+        "settings": "{}",
+        "data": "d",
+        "run_id": f"{task}-{strong}-{method}-{seed}",
+    }
     numbers = {"train_size": 100, "test_size": 60, "parameters": math.nan, "accuracy": correct_N.mean()}
     numbers |= {"auroc": 0.7, "brier": 0.2, "ece": 0.1}
     missing: dict[str, Any] = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
@@ -245,17 +251,17 @@ def errors() -> pd.DataFrame:
 
 
 def facilitations() -> pd.DataFrame:
-    """Two methods in two turns, three seeds."""
+    """Two methods in two iterations, three seeds."""
     rows = []
-    for seed, method, turn in itertools.product(range(3), ("baseline", "confidence"), (1, 2)):
-        row: dict[str, Any] = dict.fromkeys((*tables.FACILITATIONS, "variant", "setting"), "") | {
-            "run_id": f"{method}{turn}{seed}"
+    for seed, method, iteration in itertools.product(range(3), ("baseline", "confidence"), (1, 2)):
+        row: dict[str, Any] = dict.fromkeys((*tables.FACILITATIONS, "method_options", "other_options"), "") | {
+            "run_id": f"{method}{iteration}{seed}"
         }
-        row |= {"task": "one", "weak": "small", "strong": "big", "method": method, "seed": str(seed), "turn": turn}
+        row |= {"task": "one", "weak": "small", "strong": "big", "method": method, "seed": str(seed), "iteration": iteration}
         row |= {
             "train_size": 100,
             "test_size": 60,
-            "accuracy": 0.6 + 0.02 * turn + 0.01 * seed,
+            "accuracy": 0.6 + 0.02 * iteration + 0.01 * seed,
             "weak_accuracy": 0.6 - 0.01 * seed,
         }
         rows.append(row | {"strong_accuracy": 0.7, "agreement": 0.8, "weak_agreement": 0.9})
@@ -268,19 +274,20 @@ def debates() -> pd.DataFrame:
     for seed, form in itertools.product(range(3), ("debate", "consultancy")):
         row: dict[str, Any] = dict.fromkeys(tables.DEBATES, 0.4 + 0.1 * seed) | {"run_id": f"{form}{seed}", "seed": str(seed)}
         row |= {"task": "one", "weak": "small", "strong": "big", "split": "test", "protocol": form, "explainer": "gradient"}
-        rows.append(row | {"evidence_spans": "3", "turns": "1", "judge": "model", "setting": ""})
+        rows.append(row | {"evidence_spans": "3", "turns": "1", "judge": "model", "other_options": ""})
     return pd.DataFrame(rows)
 
 
 def alignments() -> pd.DataFrame:
-    """Aligned models at two weights over three seeds, one of them in two rounds."""
+    """Aligned models at two weights over three seeds, one of them in two iterations."""
     rows = []
     for seed, (lam, number) in itertools.product(range(3), (("0.0", 1), ("0.1", 1), ("0.1", 2))):
         row: dict[str, Any] = dict.fromkeys(tables.ALIGNMENTS, 0.4 + 0.1 * seed) | {"run_id": f"{lam}{seed}{number}"}
-        row |= {"seed": str(seed), "round": number, "iterations": 2 if float(lam) else 1}
+        row |= {"seed": str(seed), "iteration": number, "iterations": 2 if float(lam) else 1}
         row |= {"task": "one", "weak": "small", "strong": "big", "debate_weight": lam, "kl": "0.05", "opponent": "gradient"}
         rows.append(
-            row | {"evidence_spans": "3", "judge": "model", "setting": "", "preference_after": 0.9 + 0.2 * seed * float(lam)}
+            row
+            | {"evidence_spans": "3", "judge": "model", "other_options": "", "preference_after": 0.9 + 0.2 * seed * float(lam)}
         )
     return pd.DataFrame(rows)
 
@@ -336,9 +343,9 @@ def test_options_of_losses_do_not_hide_those_of_a_stage() -> None:
 
 
 def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> None:
-    assert set(outcomes().columns) == {*tables.OUTCOMES, "variant", "setting"}
+    assert set(outcomes().columns) == {*tables.OUTCOMES, "method_options", "other_options"}
     assert set(runs().columns) == set(tables.RUNS) and set(probes().columns) == set(tables.PROBES)
     assert set(errors().columns) == set(tables.ERRORS)
-    assert set(facilitations().columns) == {*tables.FACILITATIONS, "variant", "setting"}
+    assert set(facilitations().columns) == {*tables.FACILITATIONS, "method_options", "other_options"}
     assert set(debates().columns) == set(tables.DEBATES) and set(alignments().columns) == set(tables.ALIGNMENTS)
     assert set(FRAMES) == set(tables.Frames.__dataclass_fields__)

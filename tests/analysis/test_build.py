@@ -48,7 +48,7 @@ def frames() -> Frames:
 
 def left_out() -> dict[str, tuple[str, str]]:
     """(rule, reason) by run id."""
-    return {row["run_id"]: (row["rule"], row["reason"]) for row in frames().left_out.to_dict("records")}
+    return {row["run_id"]: (row["exclusion_rule"], row["reason"]) for row in frames().left_out.to_dict("records")}
 
 
 def table(found: Result, name: str) -> list[dict[str, str]]:
@@ -91,7 +91,7 @@ def test_everything_left_out_is_a_report_of_that() -> None:
     found.artifact("predictions/test.parquet").unlink()
     analysis = analyze.run(analyze.Config())
     assert "0 students and 0 rules" in analysis.artifact("report.html").read_text()
-    assert [row["rule"] for row in table(analysis, "excluded_runs")] == ["damaged"]
+    assert [row["exclusion_rule"] for row in table(analysis, "excluded_runs")] == ["damaged"]
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_methods_are_told_from_the_settings_they_ran_in() -> None:
         for option in [*options, {"loss": "confidence", "alpha": 0.2}]:
             made(seed=seed, **option)
     found = frames().outcomes
-    assert set(zip(found["method"], found["variant"], found["setting"], strict=True)) == {
+    assert set(zip(found["method"], found["method_options"], found["other_options"], strict=True)) == {
         ("baseline", "", ""),
         ("confidence", "", ""),
         ("baseline", "", "epochs=1"),
@@ -160,7 +160,7 @@ def test_methods_are_told_from_the_settings_they_ran_in() -> None:
         ("confidence", "", "epochs=1"),
     }
     tests = table(analyze.run(analyze.Config()), "paired_tests")
-    pairs = {(row["baseline"], row["method"], row["setting"]) for row in tests if row["baseline"] != "supervisor"}
+    pairs = {(row["baseline"], row["method"], row["other_options"]) for row in tests if row["baseline"] != "supervisor"}
     assert pairs == {
         ("baseline", "confidence", ""),
         ("baseline", "confidence alpha=0.2", "epochs=1"),
@@ -174,7 +174,7 @@ def test_one_run_with_another_rate_leaves_the_others_what_they_are() -> None:
         made(seed=seed)
     made(learning_rate=1e-3)
     found = frames().outcomes
-    assert sorted(found["variant"]) == ["", "", "learning_rate=0.001"]
+    assert sorted(found["method_options"]) == ["", "", "learning_rate=0.001"]
 
 
 OPTIONS: tuple[dict[str, Any], ...] = ({}, {"calibrate": True}, {"epochs": 2}, {"balance": True})
@@ -208,7 +208,7 @@ def test_cost_counts_every_ancestor_once() -> None:
     links = [results.get(run_id) for run_id in found.tags[student.CHAIN].split(",")]
     parents = [*links, results.get(links[0].tags["w2s.labels_run_id"])]
     tokens = [run.metrics["train/tokens"] for run in (found, *parents)]
-    assert (row["tokens"], row["all_tokens"]) == (tokens[0], sum(tokens))
+    assert (row["tokens"], row["total_tokens"]) == (tokens[0], sum(tokens))
     assert row["flops"] == 6 * found.metrics["model/parameters"] * tokens[0]
 
 

@@ -41,9 +41,9 @@ def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None
     assert {name for name, row in found.items() if row["rows"] is not None} == {"chess", "chess_preference", "sst2"}
     assert set(found) == {task.name for task in tasks.every()}
     one = found["sst2"]
-    assert {name: one[name] for name in ("rows", "label 1", "groups", "train", "halves", "left out")} == {
+    assert {name: one[name] for name in ("rows", "positive_class", "groups", "train", "halves", "left out")} == {
         "rows": 80,
-        "label 1": 20 + 7,
+        "positive_class": 20 + 7,
         "groups": 80,
         "train": 60,
         "halves": 30,

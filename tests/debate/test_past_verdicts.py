@@ -120,7 +120,7 @@ def test_a_model_is_aligned_with_what_people_said() -> None:
         vote(before, one.question.id, "strong" if number % 3 else "weak")
     small: dict[str, Any] = {"weak": "chess-27k", "strong": "chess-121k", "questions": 20, "report": "none", **SMALL}
     found = align.run(align.Config(judge="human", judge_options=f"run={before.run_id}", **small))
-    assert found.metrics["after/no_verdict"] == 0 and np.isfinite(found.metrics["align/gain"])
+    assert found.metrics["align/aligned_no_verdict"] == 0 and np.isfinite(found.metrics["align/gain"])
     assert found.params["judge_options"].startswith(f"run={before.run_id},heard=")
 
 

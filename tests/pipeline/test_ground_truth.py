@@ -165,7 +165,7 @@ def test_a_model_is_weak_or_strong_against_the_published_human_score_of_the_same
     task: str, accuracy: float, tag: str | None
 ) -> None:
     given = student.Config(task=task, head="classification")
-    assert scoring._against_human(given, {"test/accuracy": accuracy}).get("w2s.human") == tag
+    assert scoring._against_human(given, {"test/accuracy": accuracy}).get("w2s.vs_human") == tag
     assert scoring._against_human(given, {}) == {}
 
 

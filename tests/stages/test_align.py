@@ -38,13 +38,15 @@ def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not(monkeypa
     plain = student.run(student.Config(ceiling="none", **MODELS, **SMALL))
     found = align.run(config(debate_weight=0.0))
     assert probabilities(found) == probabilities(plain)
-    assert found.metrics["test/accuracy"] == found.metrics["test/before_accuracy"] == plain.metrics["test/accuracy"]
+    assert found.metrics["test/accuracy"] == found.metrics["test/baseline_accuracy"] == plain.metrics["test/accuracy"]
     assert found.metrics["align/gain"] == 0 and _alignment_round.POLICY not in found.digests
     assert not [name for name in found.metrics if name.startswith("align/re")]
     monkeypatch.setattr(logged_model, "load", load := Mock(wraps=logged_model.load))
     other = align.run(config(debate_weight=0.5))
     assert load.call_count == 2  # the weak model and the plain student, once each
-    assert probabilities(other) != probabilities(plain) and results.get(other.tags["w2s.before_run_id"]).run_id == plain.run_id
+    assert (
+        probabilities(other) != probabilities(plain) and results.get(other.tags["w2s.baseline_run_id"]).run_id == plain.run_id
+    )
     check_written(other)
     assert align.run(config(debate_weight=0.5)).run_id == other.run_id
     with session.planning() as plan:
@@ -55,11 +57,11 @@ def test_at_lambda_zero_it_is_the_plain_student_to_the_bit_and_else_not(monkeypa
 def check_written(found: Result) -> None:
     policy = load_file(found.artifact(_alignment_round.POLICY))
     assert np.abs(policy["score.weight"]).max() > 0
-    for when in ("before", "after"):
+    for when, model_ in _alignment_round.COMPARED.items():
         debates = pd.read_parquet(found.artifact(f"{when}/debates.parquet"))
-        assert len(debates) == 60 == found.metrics[f"{when}/questions"]
+        assert len(debates) == 60 == found.metrics[f"align/{model_}_questions"]
         assert {len(own) for own in debates["strong_pieces"]} == {3}
-    for name in ("reward", "win_rate", "kl", "entropy", "words", "gain", "gain_low", "gain_high"):
+    for name in ("reward", "win_rate", "kl", "entropy", "evidence_words", "gain", "gain_low", "gain_high"):
         assert np.isfinite(found.metrics[f"align/{name}"])
 
 
@@ -152,7 +154,7 @@ def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pyte
     assert found.digests[_alignment_round.POLICY] == whole.digests[_alignment_round.POLICY]
 
 
-# --- rounds -----------------------------------------------------------------------------------------------------------
+# --- iterations -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -162,22 +164,26 @@ def test_each_round_is_a_run_of_its_own_that_learns_the_verdicts_so_far_and_is_m
         align.run(config(iterations=3))
     assert plan.count(planning.TRAINED) == 7 and runs() == []  # supervisor, plain student, three models, debates before two
     first, found = align.run(config()), align.run(config(iterations=3))
-    assert len(runs()) == 7 and (found.params["round"], found.params["method"]) == ("3", "lambda 0.1 round 3")
+    assert len(runs()) == 7 and (found.params["iteration"], found.params["method"]) == ("3", "lambda 0.1 iteration 3")
     debates = [results.get(found.tags[f"w2s.debates_{number}_run_id"]) for number in (2, 3)]
     students = [results.get(held.tags["w2s.student_run_id"]) for held in debates]
     assert students[0].run_id == first.run_id and "w2s.debates_2_run_id" not in first.tags
     assert {name for name in students[1].tags if name.startswith("w2s.debates_")} == {"w2s.debates_2_run_id"}
-    assert [held.params["argues"] for held in debates] == ["lambda 0.1, kl 0.05", "lambda 0.1 round 2, kl 0.05"]
+    assert [held.params["student_method"] for held in debates] == ["lambda 0.1, kl 0.05", "lambda 0.1 iteration 2, kl 0.05"]
     assert align.run(config(iterations=3)).run_id == found.run_id
     assert align.run(config(iterations=2)).run_id == students[1].run_id and align.run(config()).run_id == first.run_id
     assert len(runs()) == 7
     check_learned(found, debates)
     frames = build.load([found])  # with all that it hangs on
-    aligned = frames.alignments.sort_values("round")
+    aligned = frames.alignments.sort_values("iteration")
     assert set(frames.runs["run_id"]) == {run.info.run_id for run in runs()}
-    assert aligned["round"].tolist() == [1, 2, 3] and set(aligned["iterations"]) == {3} and set(aligned["setting"]) == {""}
+    assert (
+        aligned["iteration"].tolist() == [1, 2, 3]
+        and set(aligned["iterations"]) == {3}
+        and set(aligned["other_options"]) == {""}
+    )
     assert aligned["run_id"].tolist() == [first.run_id, students[1].run_id, found.run_id]
-    assert frames.debates["setting"].nunique() == 2
+    assert frames.debates["other_options"].nunique() == 2
     check_by_round(found, [first, students[1], found])
 
 
@@ -194,19 +200,19 @@ def check_learned(found: Result, debates: list[Result]) -> None:
         preferences += transcripts.preference_N(table, verdicts).tolist()
     own = reward.fit(shown, preferences, l2=0.01)
     np.testing.assert_array_equal(reward.read(found.artifact(_alignment_round.REWARD)).weights_D, own.weights_D)
-    assert np.abs(own.weights_D).max() > 0 and np.isfinite(found.metrics["after/agreement/model/reward"])
+    assert np.abs(own.weights_D).max() > 0 and np.isfinite(found.metrics["align/aligned_agreement/model/reward"])
     assert {name for name in found.metrics if name.startswith("gold/")} <= {"gold/test/report"}
 
 
 def check_by_round(found: Result, models: list[Result]) -> None:
-    """The table says what each round's run says, by the judge itself."""
-    table = pd.read_csv(found.artifact("tables/rounds_test.csv"))
-    assert table["round"].tolist() == [0, 1, 2, 3]
-    assert table["run_id"].tolist() == [models[0].tags["w2s.before_run_id"], *(model.run_id for model in models)]
+    """The table says what each iteration's run says, by the judge itself."""
+    table = pd.read_csv(found.artifact("tables/iterations_test.csv"))
+    assert table["iteration"].tolist() == [0, 1, 2, 3]
+    assert table["run_id"].tolist() == [models[0].tags["w2s.baseline_run_id"], *(model.run_id for model in models)]
     for row, own in zip(table.to_dict("records")[1:], models, strict=True):
         assert row["accuracy"] == pytest.approx(own.metrics["test/accuracy"])
-        assert row["preference"] == pytest.approx(own.metrics["after/preference"])
-        assert row["win_rate"] == pytest.approx(own.metrics["after/win_rate"])
+        assert row["preference"] == pytest.approx(own.metrics["align/aligned_preference"])
+        assert row["win_rate"] == pytest.approx(own.metrics["align/aligned_win_rate"])
         verdicts = pd.read_parquet(own.artifact("after/verdicts.parquet"))
         assert verdicts["judge"].iloc[0] == "model"  # the first, whose D it is
 

@@ -161,7 +161,7 @@ def test_both_orders_are_asked_and_a_bias_for_the_first_place_is_measured_and_ca
     assert [one.order() for one in seen] == ["strong,weak", "weak,strong"] * 4
     assert found.preference_N().tolist() == [1.0] * 4 and found.bias_N().tolist() == [2.0] * 4
     values = measures.measures(given, found)
-    assert (values["win_rate"], values["position_bias"], values["by_position"], values["cost"]) == (1, 2, 1, 8)
+    assert (values["win_rate"], values["position_bias"], values["position_decides_rate"], values["cost"]) == (1, 2, 1, 8)
     assert (values["disagreements"], values["strong_words"], values["weak_words"]) == (0.5, 1, 1)
 
 
@@ -373,11 +373,11 @@ def test_analyze_has_debates_by_seed_and_keeps_other_settings_apart() -> None:
         debate.run(config(**own))
     student.run(student.Config(**MODELS, **SMALL))
     frames = build.load(build.pull(analyze.Config()))
-    assert frames.debates["setting"].tolist() == ["num_questions=30", "num_questions=30", "num_questions=20"]
+    assert frames.debates["other_options"].tolist() == ["num_questions=30", "num_questions=30", "num_questions=20"]
     found = table.table(frames.debates)
     assert found["n"].tolist() == [2, 1]
     first = debate.run(config(seed=0)), debate.run(config(seed=1))
-    for name in ("win_rate", "judge_accuracy", "strong_right", "label_accuracy"):
+    for name in ("win_rate", "judge_accuracy", "always_strong_accuracy", "label_accuracy"):
         assert found[name][0] == pytest.approx(np.mean([run.metrics[f"debate/{name}"] for run in first]))
     assert found["judge_accuracy_low"][0] < found["judge_accuracy"][0] < found["judge_accuracy_high"][0]
 
@@ -419,13 +419,13 @@ def test_debates_that_do_not_count_are_named_and_those_of_other_students_do(monk
         "stale": "other data",
     }
     assert debated["judge"].tolist() == 5 * ["model", "human"]
-    settings = dict(zip(debated["run_id"], debated["setting"], strict=True))
+    settings = dict(zip(debated["run_id"], debated["other_options"], strict=True))
     assert settings == {
         "again": "num_questions=30",
-        "third": "argues=confidence num_questions=30",
+        "third": "num_questions=30 student_method=confidence",
         "fresh": "num_questions=30",
         "fewer": "num_questions=20",
-        "orphan": "argues=- num_questions=30",
+        "orphan": "num_questions=30 student_method=-",
     }
 
 
@@ -457,9 +457,9 @@ def test_what_a_run_was_made_from_has_the_debates_of_later_rounds_once_and_not_w
         run("weak", "supervisor"),
         run("plain", "student", weak_run_id="weak"),
         run("top", "ceiling"),
-        run("one", "align", weak_run_id="weak", before_run_id="plain", ceiling_run_id="top"),
+        run("one", "align", weak_run_id="weak", baseline_run_id="plain", ceiling_run_id="top"),
         run("held", "debate", weak_run_id="weak", student_run_id="one"),
-        run("two", "align", weak_run_id="weak", before_run_id="plain", ceiling_run_id="top", debates_2_run_id="held"),
+        run("two", "align", weak_run_id="weak", baseline_run_id="plain", ceiling_run_id="top", debates_2_run_id="held"),
         run("chained", "student", chain_run_ids="two,one"),
     ]
     pulled = selection.AnalysisRuns({one.run_id: one for one in runs_}, {})

@@ -1,4 +1,4 @@
-"""Facilitation (eq. 1): its known cases to the bit, whose labels each turn learns, what is refused."""
+"""Facilitation (eq. 1): its known cases to the bit, whose labels each iteration learns, what is refused."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_it_can_be_scored_later() -> None:
     assert later.run_id == before.run_id and "test/gain" in later.metrics
 
 
-# --- turns ------------------------------------------------------------------------------------------------------------
+# --- iterations -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.shared
@@ -166,7 +166,7 @@ def test_each_turn_is_a_run_and_its_student_learns_the_labels_of_the_weak_model_
     student_2 = results.get(second.tags["w2s.strong_run_id"])
     first = results.get(student_2.tags["w2s.labels_run_id"])
     student_1 = results.get(first.tags["w2s.strong_run_id"])
-    assert (first.params["turn"], second.params["turn"]) == ("1", "2") and student_1.params["labels"] == "weak"
+    assert (first.params["iteration"], second.params["iteration"]) == ("1", "2") and student_1.params["labels"] == "weak"
     assert first.run_id == taught().run_id
     assert student_2.params["labels"] == first.tags["w2s.labels"] == "facilitated by chess-43k"
     assert (student_1.tags["w2s.weak_run_id"], "w2s.labels_run_id" in student_1.tags) == (
@@ -191,9 +191,9 @@ def _inputs(run: Result) -> dict[str, str]:
 
 def test_labels_say_who_has_taught_whom_and_how() -> None:
     asked = config(temperature=0.5, question_source="both")
-    assert config().labeller({"strong": "s", "method": "baseline", "turn": "1"}) == "facilitated by s"
-    said = asked.labeller({"strong": "s", "method": "confidence", "turn": "2"})
-    assert said == "facilitated by s confidence turn 2 question_source=both temperature=0.5"
+    assert config().labeller({"strong": "s", "method": "baseline", "iteration": "1"}) == "facilitated by s"
+    said = asked.labeller({"strong": "s", "method": "confidence", "iteration": "2"})
+    assert said == "facilitated by s confidence iteration 2 question_source=both temperature=0.5"
 
 
 @pytest.mark.shared
@@ -213,7 +213,7 @@ def test_the_trajectory_is_on_the_last_run() -> None:
     found = taught(iterations=2)
     with found.artifact("tables/trajectory_test.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["turn"], row["model"], row["name"]) for row in rows] == [
+    assert [(row["iteration"], row["model"], row["name"]) for row in rows] == [
         ("0", "weak", "chess-27k"),
         ("1", "strong", "chess-43k"),
         ("1", "weak", "chess-27k"),
@@ -264,7 +264,7 @@ def test_an_analysis_recomputes_every_turn_and_leaves_out_what_is_contradicted()
     taught(temperature=3.0)
     frames = build.load(build.pull(analyze.Config()))
     table = facilitation.table(frames.facilitations)
-    assert sorted(zip(table["turn"], table["setting"], table["n"], strict=True)) == [
+    assert sorted(zip(table["iteration"], table["other_options"], table["n"], strict=True)) == [
         (1, "", 2),
         (1, "temperature=3.0", 1),
         (2, "", 2),
@@ -272,11 +272,11 @@ def test_an_analysis_recomputes_every_turn_and_leaves_out_what_is_contradicted()
     row = frames.facilitations.set_index("run_id").loc[last.run_id]
     for name in ("accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"):
         assert row[name] == pytest.approx(last.metrics[f"test/{name}"])
-    variants = frames.outcomes.groupby("variant")["seed"].nunique().to_dict()
+    variants = frames.outcomes.groupby("method_options")["seed"].nunique().to_dict()
     assert variants == {"": 2, "labels=facilitated by chess-43k": 2}
     server.client().log_metric(last.run_id, "test/strong_accuracy", 0.99)
     wrong = build.load(build.pull(analyze.Config(filter="tags.`w2s.task` = 'chess'"))).left_out
-    assert wrong[["run_id", "rule"]].to_numpy().tolist() == [[last.run_id, "contradicted"]]
+    assert wrong[["run_id", "exclusion_rule"]].to_numpy().tolist() == [[last.run_id, "contradicted"]]
 
 
 # --- wrong input ------------------------------------------------------------------------------------------------------

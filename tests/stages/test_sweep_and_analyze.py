@@ -99,7 +99,7 @@ def test_a_number_that_the_predictions_do_not_give_is_left_out_and_named(grid: s
     server.client().log_metric(victim.info.run_id, "test/accuracy", 0.99)
     found = analyze.run(analyze.Config())
     (row,) = rows(found, "excluded_runs")
-    assert (row["rule"], row["run_id"]) == ("contradicted", victim.info.run_id)
+    assert (row["exclusion_rule"], row["run_id"]) == ("contradicted", victim.info.run_id)
     assert "reports test/accuracy = 0.99, but its stored predictions give" in row["reason"]
     assert victim.info.run_id[:8] in found.artifact("report.html").read_text()
     n = {row["method"]: row["n"] for row in rows(found, "pgr")}
@@ -111,7 +111,7 @@ def test_settings_of_one_label_are_told_apart(grid: sweep.Config, tmp_path: Path
     path = tmp_path / "alphas.py"
     path.write_text("SETTINGS = [{'strong': 'chess-121k', 'loss': 'confidence', 'alpha': a} for a in (0.2, 0.8)]")
     parent = sweep.run(sweep.Config(sweep=str(path), seeds="0", **SMALL))
-    assert sorted(row["variant"] for row in rows(parent, "pgr")) == ["alpha=0.2", "alpha=0.8"]
+    assert sorted(row["method_options"] for row in rows(parent, "pgr")) == ["alpha=0.2", "alpha=0.8"]
     assert parent.artifact("figures/pgr_by_size.png").stat().st_size > 5000
 
 

@@ -1,4 +1,4 @@
-"""The table and the figure of alignment by hand: gains over the plain student, and steps from the round before."""
+"""The table and the figure of alignment by hand: gains over the plain student, and steps from the iteration before."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from w2s_mlflow.figures import alignment as figure
 from w2s_mlflow.tables import alignment
 
 
-def frame(rounds: Sequence[Sequence[float]], **more: Any) -> pd.DataFrame:
-    """For each seed the plain student's accuracy and then each round's; D is ten times as much."""
+def frame(iterations: Sequence[Sequence[float]], **more: Any) -> pd.DataFrame:
+    """For each seed the plain student's accuracy and then each iteration's; D is ten times as much."""
     rows = []
-    for seed, (before, *after) in enumerate(rounds):
+    for seed, (before, *after) in enumerate(iterations):
         for number, accuracy in enumerate(after, start=1):
-            row: dict[str, Any] = dict.fromkeys(tables.ALIGNMENTS, "") | {"seed": str(seed), "round": number}
+            row: dict[str, Any] = dict.fromkeys(tables.ALIGNMENTS, "") | {"seed": str(seed), "iteration": number}
             row |= {
                 "iterations": len(after),
                 "accuracy_before": before,
@@ -31,7 +31,7 @@ def frame(rounds: Sequence[Sequence[float]], **more: Any) -> pd.DataFrame:
                 "judge": "model",
             }
             row |= {"preference_before": 10 * before, "preference_after": 10 * accuracy}
-            rows.append(row | dict.fromkeys(("win_rate_before", "win_rate_after", "entropy", "words"), 0.5) | more)
+            rows.append(row | dict.fromkeys(("win_rate_before", "win_rate_after", "entropy", "evidence_words"), 0.5) | more)
     return pd.DataFrame(rows)
 
 
@@ -40,7 +40,7 @@ THREE = [(0.60, 0.64, 0.66), (0.62, 0.63, 0.67), (0.64, 0.71, 0.77)]
 
 def test_each_round_is_a_row_with_its_gain_and_its_step_paired_by_seed() -> None:
     found = alignment.table(frame(THREE))
-    assert found["round"].tolist() == [1, 2] and found["iterations"].tolist() == [2, 2]
+    assert found["iteration"].tolist() == [1, 2] and found["iterations"].tolist() == [2, 2]
     assert found["n"].tolist() == found["n_step"].tolist() == [3, 3]
     first, second = found.to_dict("records")
     # gains .04, .01, .07: deviation .03, so that half the interval is 4.3027 * .03 / sqrt 3 = .07452
@@ -57,17 +57,17 @@ def test_each_round_is_a_row_with_its_gain_and_its_step_paired_by_seed() -> None
 
 def test_a_seed_without_the_round_before_steps_from_nothing() -> None:
     whole = frame(THREE)
-    found = alignment.table(whole[(whole["seed"] != "0") | (whole["round"] == 2)])
+    found = alignment.table(whole[(whole["seed"] != "0") | (whole["iteration"] == 2)])
     assert found["n"].tolist() == [2, 3] and found["n_step"].tolist() == [2, 2]
     assert found["accuracy_step"].tolist() == pytest.approx([0.04, 0.05]) and found["accuracy_gain"][1] == pytest.approx(0.08)
-    alone = alignment.table(whole[whole["round"] == 2])
+    alone = alignment.table(whole[whole["iteration"] == 2])
     assert alone["n_step"].tolist() == [0] and alone["accuracy_step"].isna().all() and alone["accuracy_gain"].notna().all()
 
 
 def test_other_weights_are_other_rows_and_step_from_their_own() -> None:
     found = alignment.table(pd.concat([frame(THREE), frame([(0.6, 0.5, 0.4)] * 3, debate_weight="1")]))
-    assert sorted(zip(found["debate_weight"], found["round"], strict=True)) == [("0.1", 1), ("0.1", 2), ("1", 1), ("1", 2)]
-    assert found.set_index(["debate_weight", "round"])["accuracy_step"]["1", 2] == pytest.approx(-0.1)
+    assert sorted(zip(found["debate_weight"], found["iteration"], strict=True)) == [("0.1", 1), ("0.1", 2), ("1", 1), ("1", 2)]
+    assert found.set_index(["debate_weight", "iteration"])["accuracy_step"]["1", 2] == pytest.approx(-0.1)
 
 
 def test_rounds_are_counted_by_options_and_seed_and_the_first_is_one_of_them() -> None:
@@ -75,15 +75,15 @@ def test_rounds_are_counted_by_options_and_seed_and_the_first_is_one_of_them() -
         own = dict.fromkeys(variants.IDENTITY, "-") | {
             "task": "t",
             "seed": str(seed),
-            "method": f"{debate_weight} round {number}",
+            "method": f"{debate_weight} iteration {number}",
         }
-        options = {"debate_weight": debate_weight} | ({"round": str(number)} if number > 1 else {})  # as runs log it
-        return {**own, "round": number, "settings": json.dumps(options), "judge": "model"}
+        options = {"debate_weight": debate_weight} | ({"iteration": str(number)} if number > 1 else {})  # as runs log it
+        return {**own, "iteration": number, "settings": json.dumps(options), "judge": "model"}
 
     chained = debate_frames._chained([row(0, 1), row(0, 2), row(0, 3), row(1, 1), row(0, 1, debate_weight="1")])
     assert [one["iterations"] for one in chained] == [3, 3, 3, 1, 1]
-    found = debate_frames.frame(chained, ["task", "round", "iterations", "setting"], {})
-    assert found["round"].tolist() == [1, 2, 3, 1, 1] and set(found["setting"]) == {""}
+    found = debate_frames.frame(chained, ["task", "iteration", "iterations", "other_options"], {})
+    assert found["iteration"].tolist() == [1, 2, 3, 1, 1] and set(found["other_options"]) == {""}
 
 
 def test_several_rounds_are_drawn_as_gains_from_the_plain_student_on() -> None:
@@ -91,11 +91,11 @@ def test_several_rounds_are_drawn_as_gains_from_the_plain_student_on() -> None:
     for axes, size in ((left, 10), (right, 1)):
         lines = [np.asarray(line.get_xydata()) for line in axes.lines if line.get_marker() == "o" and line.get_alpha() != 0]
         np.testing.assert_allclose(lines, [[(0, 0), (1, 0.04 * size), (2, 0.08 * size)]], atol=1e-9)
-    assert right.get_xlabel() == "round (0: the plain student)" and right.get_ylabel() == "gain in test accuracy"
+    assert right.get_xlabel() == "iteration (0: the plain student)" and right.get_ylabel() == "gain in test accuracy"
 
 
 def test_one_round_is_drawn_seed_by_seed_and_options_that_differ_are_named() -> None:
-    one = [rounds[:2] for rounds in THREE]
+    one = [iterations[:2] for iterations in THREE]
     (_, right) = figure.figure(pd.concat([frame(one, kl="0"), frame(one, kl="0.05")])).axes
     assert [label.get_text() for label in right.get_xticklabels()] == ["λ = 0.1, model, kl 0", "λ = 0.1, model, kl 0.05"]
     assert sum(line.get_color() == "0.7" for line in right.lines) == 6

@@ -19,7 +19,10 @@ def frame(accuracies: Sequence[tuple[float, float, float]], **more: Any) -> pd.D
     """One row per seed, of M_W, M_S and M'_W."""
     rows = []
     for seed, (weak, strong, facilitated) in enumerate(accuracies):
-        row: dict[str, Any] = dict.fromkeys((*tables.FACILITATIONS, "variant", "setting"), "") | {"seed": str(seed), "turn": 1}
+        row: dict[str, Any] = dict.fromkeys((*tables.FACILITATIONS, "method_options", "other_options"), "") | {
+            "seed": str(seed),
+            "iteration": 1,
+        }
         row |= {"weak_accuracy": weak, "strong_accuracy": strong, "accuracy": facilitated, "method": "baseline"}
         rows.append(row | {"agreement": 0.8, "weak_agreement": 0.9, "train_size": 100, "test_size": 60} | more)
     return pd.DataFrame(rows)
@@ -39,9 +42,14 @@ def test_a_row_has_means_intervals_and_the_test_paired_by_seed() -> None:
 
 
 def test_turns_settings_and_teachers_with_gold_are_rows_of_their_own() -> None:
-    parts = [frame(THREE), frame(THREE, turn=2), frame(THREE, setting="temperature=3.0"), frame(THREE, gold="transfer")]
+    parts = [
+        frame(THREE),
+        frame(THREE, iteration=2),
+        frame(THREE, other_options="temperature=3.0"),
+        frame(THREE, gold="transfer"),
+    ]
     found = facilitation.table(pd.concat(parts))
-    assert sorted(zip(found["turn"], found["setting"], found["gold"], strict=True)) == [
+    assert sorted(zip(found["iteration"], found["other_options"], found["gold"], strict=True)) == [
         (1, "", ""),
         (1, "", "transfer"),
         (1, "temperature=3.0", ""),
@@ -56,7 +64,7 @@ def test_one_seed_has_no_test() -> None:
 
 
 def test_the_figure_starts_at_the_supervisor_and_puts_the_teacher_between_turns() -> None:
-    (axes,) = figure.figure(pd.concat([frame(THREE), frame(THREE, turn=2)])).axes
+    (axes,) = figure.figure(pd.concat([frame(THREE), frame(THREE, iteration=2)])).axes
     drawn = {
         line.get_marker(): np.asarray(line.get_xydata()).round(6).tolist()
         for line in axes.lines

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from w2s_mlflow.analysis.former_names import COLUMNS
 from w2s_mlflow.exceptions import must, unknown
 
-FORMER = {"coded": "annotation"}
-"""Current column names by former name."""
 NEEDED = ("run_id", "id", "annotation")
 
 
@@ -23,7 +22,7 @@ def read(path: str) -> dict[tuple[str, str], str]:
     try:
         with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
             lines = csv.reader(file)
-            names = [FORMER.get(name, name) for name in next(lines, [])]
+            names = [COLUMNS.get(name, name) for name in next(lines, [])]
             rows = [dict(zip(names, line, strict=False)) for line in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise must("error_annotations", "a CSV file that can be read", f"{path} ({error})") from error

@@ -1,4 +1,4 @@
-"""Build the frames `debates` and `alignments` from runs; only entropy and words are not recomputed from stored data."""
+"""Build the frames `debates` and `alignments`; only entropy and evidence_words are not recomputed from stored data."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 SAID = ("task", "weak", "strong", "seed", "split", "protocol", "explainer", "evidence_spans", "turns")
 ALIGNED = ("task", "weak", "strong", "seed", "debate_weight", "kl", "opponent", "evidence_spans", "judge")
-ROUND = ("round", "method")
-"""Options that differ between the rounds of one alignment; the first round does not log `round`."""
-PLAIN = {"argues": "baseline"}
-"""Default of `argues`, the method of the student that debates."""
-GOLD = ("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
+ITERATION = ("iteration", "method")
+"""Options that differ between the iterations of one alignment; the first does not log `iteration`."""
+PLAIN = {"student_method": "baseline"}
+"""Default of `student_method`, the method of the student that debates."""
+GOLD = ("judge_accuracy", "always_strong_accuracy", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
 
 
 def frames(pulled: AnalysisRuns) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -42,33 +42,33 @@ def frames(pulled: AnalysisRuns) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _chained(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add `iterations` to the rows of aligned models: the number of rounds with the same options and seed."""
+    """Add `iterations` to the rows of aligned models: the number of iterations with the same options and seed."""
     last: dict[tuple[Any, ...], int] = {}
     chains = [_chain(row) for row in found]
     for row, chain in zip(found, chains, strict=True):
-        last[chain] = max(row["round"], last.get(chain, 0))
+        last[chain] = max(row["iteration"], last.get(chain, 0))
     return [row | {"iterations": last[chain]} for row, chain in zip(found, chains, strict=True)]
 
 
 def _chain(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the key that all rounds of one alignment share."""
+    """Return the key that all iterations of one alignment share."""
     settings = json.loads(row["settings"])
     own = {name: row[name] for name in variants.IDENTITY} | settings
-    return tuple(sorted((name, value) for name, value in own.items() if name not in ROUND))
+    return tuple(sorted((name, value) for name, value in own.items() if name not in ITERATION))
 
 
 def frame(found: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows as a frame; `setting` lists non-default options without a column that differ within a task.
+    """Return the rows as a frame; `other_options` lists non-default options without a column that differ within a task.
 
     Args:
         plain: default options.
     """
     import pandas as pd
 
-    rows = pd.DataFrame(found, columns=[*(name for name in columns if name != "setting"), "settings"])
-    other = {*SAID, *ALIGNED, *ROUND}
-    setting = variants.differing_options(rows, ["task"], lambda name: name not in other, [plain] * len(rows))
-    return rows.assign(setting=setting)[list(columns)]
+    rows = pd.DataFrame(found, columns=[*(name for name in columns if name != "other_options"), "settings"])
+    other = {*SAID, *ALIGNED, *ITERATION}
+    others = variants.differing_options(rows, ["task"], lambda name: name not in other, [plain] * len(rows))
+    return rows.assign(other_options=others)[list(columns)]
 
 
 def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, Any]]:
@@ -80,14 +80,14 @@ def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, An
     """
     held, verdicts = transcripts.read(result)
     student = runs.get(result.tags["w2s.student_run_id"])
-    argues = {"argues": student.params["method"] if student else NONE}
-    own = selection.identified(replace(result, params={**argues, **result.params}))
+    student_method = {"student_method": student.params["method"] if student else NONE}
+    own = selection.identified(replace(result, params={**student_method, **result.params}))
     apart_N = (held["strong_decision"] != held["weak_decision"]).to_numpy()
     for judge in dict.fromkeys(verdicts["judge"]):
         preference_N = transcripts.preference_N(held, verdicts, judge)
         row = own | {name: result.params[name] for name in SAID} | {"judge": judge}
         row |= {"questions": len(held), "no_verdict": int(np.isnan(preference_N).sum()), "disagreements": apart_N.mean()}
-        row |= {"win_rate": _won(preference_N), "apart_win_rate": _won(preference_N[apart_N])}
+        row |= {"win_rate": _won(preference_N), "win_rate_on_disagreements": _won(preference_N[apart_N])}
         said = verdicts[verdicts["judge"] == judge]
         row |= {"cost": int(said["cost"].sum()), "position_bias": float(said["log_odds"].mean())}
         yield row | dict.fromkeys(GOLD, math.nan) | _against_gold(result, held, preference_N)
@@ -112,8 +112,8 @@ def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, A
     import pandas as pd
 
     row = selection.identified(result) | {name: result.params[name] for name in ALIGNED}
-    row["round"] = int(result.params.get("round", 1))
-    for when, run_id in (("before", result.tags["w2s.before_run_id"]), ("after", result.run_id)):
+    row["iteration"] = int(result.params.get("iteration", 1))
+    for when, run_id in (("before", result.tags["w2s.baseline_run_id"]), ("after", result.run_id)):
         own = scores.get(run_id)
         row[f"accuracy_{when}"] = own.metrics["accuracy"] if isinstance(own, Scores) else math.nan
         held, verdicts = (
@@ -121,4 +121,4 @@ def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, A
         )
         preference_N = transcripts.preference_N(held, verdicts)
         row |= {f"preference_{when}": float(np.nanmean(preference_N)), f"win_rate_{when}": _won(preference_N)}
-    return row | {name: result.metrics.get(f"align/{name}", math.nan) for name in ("entropy", "words")}
+    return row | {name: result.metrics.get(f"align/{name}", math.nan) for name in ("entropy", "evidence_words")}

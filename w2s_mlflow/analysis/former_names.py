@@ -1,38 +1,85 @@
-"""Rename the options of runs from earlier versions, so that these can be analysed together with newer runs."""
+"""Read runs of version 0.1 under the present names of options, values, tags and metrics."""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import registry
 from w2s_mlflow.config import declarations
+from w2s_mlflow.methods import presets
+from w2s_mlflow.validation import Declared, read
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 STAGES = {"link": "student"}
 """Stage tags without a stage file, mapped to the stage whose options their runs have."""
+PARAMS = {"argues": "student_method", "round": "iteration", "turn": "iteration"}
+"""Parameters that are not options; renamed options and values are declared with the options."""
+TAGS = {
+    "w2s.torn": "w2s.corrupt",
+    "w2s.before_run_id": "w2s.baseline_run_id",
+    "w2s.contents": "w2s.grid_digest",
+    "w2s.human": "w2s.vs_human",
+}
+METRICS = {
+    "align/words": "align/evidence_words",
+    "test/before_accuracy": "test/baseline_accuracy",
+    "selection/before_accuracy": "selection/baseline_accuracy",
+}
+MEASURES = {"apart_win_rate": "win_rate_on_disagreements", "by_position": "position_decides_rate"}
+MEASURES |= {"strong_right": "always_strong_accuracy"}
+"""Measures of debates, without the bounds of their intervals."""
+DEBATES = {"debate/": "debate/", "before/": "align/baseline_", "after/": "align/aligned_"}
+"""Prefixes of the measures of debates."""
+COLUMNS = {"coded": "annotation"}
+"""Columns of the CSV file that a person fills in (`--error-annotations`)."""
+ITERATION = re.compile(r"^(lambda \S+|facilitated by .*?) (?:round|turn) (\d+)")
+"""Pattern of the methods of aligned models, and of labels by facilitated models."""
 
 
 def present(found: Result) -> Result:
-    """Return the run with former parameter names replaced by the current names that its stage declares."""
-    names = _former(STAGES.get(found.stage, found.stage))
-    if not names.keys() & found.params.keys():
-        return found
-    return replace(found, params={names.get(name, name): value for name, value in found.params.items()})
+    """Return the run with the present names and values in its parameters, tags and metrics."""
+    return replace(
+        found,
+        params=_params(STAGES.get(found.stage, found.stage), found.params),
+        tags={TAGS.get(name, name): value for name, value in found.tags.items()},
+        metrics={_metric(name): value for name, value in found.metrics.items()},
+    )
+
+
+def _params(stage: str, params: Mapping[str, str]) -> dict[str, str]:
+    """Return parameters under their present names, with the present values of the stage's options."""
+    options = _options(stage)
+    former = {declared.formerly: name for name, (_, declared) in options.items() if declared.formerly}
+    names = PARAMS | {name: now for name, now in former.items() if name not in options}
+    renamed = {names.get(name, name): value for name, value in params.items()}
+    found = {
+        name: options[name][1].former_values.get(text, text) if name in options else text for name, text in renamed.items()
+    }
+    for name in {"method", "student_method", "labels"} & found.keys():
+        found[name] = ITERATION.sub(r"\1 iteration \2", found[name])
+    if found.get("method") == presets.CUSTOM and presets.PRIMITIVES.keys() <= found.keys():
+        found["method"] = presets.name_of({name: read(found[name], *options[name]) for name in presets.PRIMITIVES})
+    return found
 
 
 @functools.cache
-def _former(stage: str) -> Mapping[str, str]:
-    """Return the current names of a stage's options by former name."""
+def _options(stage: str) -> Mapping[str, tuple[Any, Declared]]:
+    """Return the declarations of a stage's options; empty for a stage that does not exist."""
     if stage not in registry.plugins("stages"):
         return {}
-    options = declarations(registry.plugin("stages", stage, "the stage").Config)
-    return {
-        declared.formerly: name
-        for name, (_, declared) in options.items()
-        if declared.formerly and declared.formerly not in options
-    }
+    return declarations(registry.plugin("stages", stage, "the stage").Config)
+
+
+def _metric(name: str) -> str:
+    """Return the present name of a metric."""
+    for former, now in DEBATES.items():
+        if name.startswith(former):
+            measure, bound = re.fullmatch(r"(.*?)(_low|_high)?", name.removeprefix(former)).groups(default="")
+            return f"{now}{MEASURES.get(measure, measure)}{bound}"
+    return METRICS.get(name, name)

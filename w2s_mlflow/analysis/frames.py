@@ -53,7 +53,7 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     probed, wrong = _probes(pulled), _errors(pulled, codes or {})
     debated, aligned = debate_frames.frames(pulled)
     runs = _runs(pulled)
-    apart = runs.set_index("run_id")[["variant", "setting"]]
+    apart = runs.set_index("run_id")[["method_options", "other_options"]]
     probes, wrongs = (
         pd.DataFrame(found, columns=[name for name in columns if name not in apart]).join(apart, on="run_id")[list(columns)]
         for found, columns in ((probed, PROBES), (wrong, ERRORS))
@@ -118,7 +118,7 @@ def _taught(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     if wrong := _contradiction(result, own, numbers):
         pulled.leave_out(result, "contradicted", wrong)
         return None
-    row = selection.identified(result) | {"turn": int(result.params["turn"]), "gold": result.tags.get("w2s.gold", "")}
+    row = selection.identified(result) | {"iteration": int(result.params["iteration"]), "gold": result.tags.get("w2s.gold", "")}
     return row | numbers | {"accuracy": own.metrics["accuracy"]}
 
 
@@ -214,11 +214,13 @@ def _domain(task: str) -> str:
 
 
 def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
-    """Return the frame `runs`; its `variant` and `setting` compare runs of the same stage."""
+    """Return the frame `runs`; its `method_options` and `other_options` compare runs of the same stage."""
     import pandas as pd
 
     rows = [_run(result, pulled) | {"settings": variants.settings(result)} for result in pulled.counted()]
-    found = pd.DataFrame(rows, columns=[*(name for name in RUNS if name not in ("variant", "setting")), "settings"])
+    found = pd.DataFrame(
+        rows, columns=[*(name for name in RUNS if name not in ("method_options", "other_options")), "settings"]
+    )
     return variants.add_config_diff(found, of=["stage"])[list(RUNS)]
 
 
@@ -230,7 +232,7 @@ def _run(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": _domain(row["task"])}
     row |= {name: found.get(name, math.nan) for name in ("accuracy", "auroc", "brier", "ece")}
     row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(scoring.PGR_STATUS, "")}
-    row |= {name: result.tags.get(f"w2s.{name}", "") for name in ("ceiling_failed", "human", "gold", "fingerprint", "data")}
+    row |= {name: result.tags.get(f"w2s.{name}", "") for name in ("ceiling_failed", "vs_human", "gold", "fingerprint", "data")}
     row |= {"reads": {name.removeprefix("gold/"): n for name, n in result.metrics.items() if name.startswith("gold/")}}
     return row | _used(result) | _with_inputs(result, pulled)
 
@@ -244,4 +246,4 @@ def _used(result: Result) -> dict[str, float]:
 def _with_inputs(result: Result, pulled: AnalysisRuns) -> dict[str, float]:
     """Return the total cost of the run and all runs that it was made from, each counted once."""
     used = [_used(other) for other in pulled.made_from(result)]
-    return {f"all_{name}": sum(other[name] for other in used) for name in ("seconds", "tokens", "flops")}
+    return {f"total_{name}": sum(other[name] for other in used) for name in ("seconds", "tokens", "flops")}

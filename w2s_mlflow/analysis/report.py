@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROWS = 200
 """Maximum number of rows of a table on the page; its CSV file has all rows."""
-SETUP = ["task", "domain", "weak", "strong", "head", "setting", "train_size", "test_size", "seeds", "parameters"]
+SETUP = ["task", "domain", "weak", "strong", "head", "other_options", "train_size", "test_size", "seeds", "parameters"]
 LATER = ("setup", "pgr", "claims", "runs", "error_examples")
 """Tables that are not listed with the others, because they have their own section or are too long."""
 FINGERPRINT = 12
@@ -75,7 +75,7 @@ def setup(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
     """Yield the caveats that a reader must know, one message each."""
-    for rule, rows in frames.left_out.groupby("rule", sort=False):
+    for rule, rows in frames.left_out.groupby("exclusion_rule", sort=False):
         some = "; ".join(f"{row['name']} ({row['run_id'][:8]}): {row['reason']}" for row in rows.head(3).to_dict("records"))
         yield f"Left out, {rule}: {len(rows)} run(s). {some}{'; ...' if len(rows) > 3 else ''}"
     students = frames.outcomes[frames.outcomes["strong"] != NONE]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LINK = re.compile(r"w2s\.(\w+)_run_ids?")
 """Pattern of tags that hold the ids of runs that a run depends on or is compared with; its group is the role."""
-BESIDE = ("ceiling", "before")
+BESIDE = ("ceiling", "baseline")
 """Roles of runs that a run is compared with but was not made from."""
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "turn")
-"""Parameters that identify a run; only a facilitated weak model has `turn`."""
+IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "iteration")
+"""Parameters that identify a run; only facilitated and aligned models have `iteration`."""
 METHOD_OPTIONS = {*presets.PRIMITIVES, *options.loss_options(), "chain_rounds", "lr_decay", "strong_each_round", "calibrate"}
 METHOD_OPTIONS |= {"learning_rate", "batch_size"}
 """Options that define a method; runs that differ in any other option are not compared."""
@@ -43,7 +43,7 @@ def of_setting(name: str) -> bool:
 
 
 def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "student") -> pd.DataFrame:
-    """Add the columns `variant` (method options that differ between runs) and `setting` (other options that differ).
+    """Add the columns `method_options` and `other_options`, the options of the method and the others that differ between runs.
 
     Args:
         frame: has the columns task, weak, strong, head, method, settings and those named in `of`.
@@ -55,7 +55,8 @@ def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "s
     named = (dict(zip(columns, row, strict=True)) for row in frame[columns].itertuples(index=False, name=None))
     plain = [defaults(**({"stage": stage} | row)) for row in named]
     variants = differing_options(frame, [*of, *label], of_method, plain)
-    return frame.assign(variant=variants, setting=differing_options(frame, [*of, "task", "head"], of_setting, plain))
+    others = differing_options(frame, [*of, "task", "head"], of_setting, plain)
+    return frame.assign(method_options=variants, other_options=others)
 
 
 def differing_options(

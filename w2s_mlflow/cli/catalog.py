@@ -28,7 +28,7 @@ def of_tasks() -> Table:
             "task": task.name,
             "head": task.head,
             "classes": task.classes,
-            "label 1": task.positive,
+            "positive_class": task.positive,
             "human": "" if task.human is None else f"{task.human.score:.3f} {task.human.metric}",
             "source": task.source,
             "licence": task.license,
@@ -78,7 +78,7 @@ def _described(task: Task, rows: tasks.Rows) -> dict[str, Any]:
     return {
         "task": task.name,
         "rows": len(every),
-        "label 1": sum(row.label == 1 for row in every) if task.classes == 2 else None,
+        "positive_class": sum(row.label == 1 for row in every) if task.classes == 2 else None,
         "groups": len({row.example.group for row in every}),
         "train": pool.train_rows(),
         "halves": half,

@@ -29,7 +29,7 @@ HEADLINE = (
 )
 """Metrics of a split that are shown if logged: for students and facilitated weak models, then for a search's best setting."""
 OTHERS = re.compile(
-    r"(debate|before|after)/(win_rate|judge_accuracy)|align/gain(_low|_high)?|probe/\w+/(before|after|gain)|errors/\w+"
+    r"(debate/|align/baseline_|align/aligned_)(win_rate|judge_accuracy)|align/gain(_low|_high)?|probe/\w+/(before|after|gain)|errors/\w+"
     r"|validation/(perplexity(_before)?|loss)"
 )
 """Pattern of the metrics that are shown for runs of other stages."""

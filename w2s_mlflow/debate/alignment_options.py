@@ -35,8 +35,8 @@ class Config(Training):
     judge_options: str = ""
     """Options of the judge, as comma-separated NAME=VALUE pairs."""
     iterations: int = option(default=1, ge=1, result=False, formerly="rounds")
-    """Number of alignment rounds, each starting from the initial weights. From round 2 on, the reward comes from a reward model
-    fitted on the judge's verdicts on the debates of all earlier rounds."""
+    """Number of alignment iterations, each starting from the initial weights. From iteration 2 on, the reward comes from a
+    reward model fitted on the judge's verdicts on the debates of all earlier iterations."""
     num_questions: int | None = option(default=400, ge=1, unset="all", formerly="questions")
     """Number of test questions, from the start of the split, on which the judge compares the aligned model with the plain
     student; `all`: the whole split."""
@@ -56,7 +56,7 @@ class Config(Training):
             self._check_rounds()
 
     def _check_rounds(self) -> None:
-        """Check that later rounds have a trained policy, the opponent `gradient`, and a judge that can decide new debates."""
+        """Check that later iterations have a trained policy, the opponent `gradient`, and a judge of new debates."""
         if not self.debate_weight:
             raise must(
                 "debate_weight",

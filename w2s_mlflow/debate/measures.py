@@ -36,13 +36,13 @@ def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
     if not judged_N.any():
         return found
     groups_N = np.array([debate.question.group for debate in played.debates])
-    for name, rows_N in {"win_rate": judged_N, "apart_win_rate": judged_N & apart_N}.items():
+    for name, rows_N in {"win_rate": judged_N, "win_rate_on_disagreements": judged_N & apart_N}.items():
         if rows_N.any():
             won = stats.group_interval(won_N(preference_N[rows_N]), groups_N[rows_N])
             found |= won.named(name)
     found |= {"preference": float(preference_N[judged_N].mean()), "position_bias": float(bias_N[judged_N].mean())}
     first_N = [abs(bias) > abs(own) for bias, own in zip(bias_N[judged_N], preference_N[judged_N], strict=True)]
-    found["by_position"] = float(np.mean(first_N))
+    found["position_decides_rate"] = float(np.mean(first_N))
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -96,7 +96,7 @@ def against_gold(debates: pd.DataFrame, preference_N: Doubles, gold_N: Ints) -> 
     won, p_strong_N = won_N(preference_N[decided_N]), np.array([play.sigmoid(value) for value in preference_N[decided_N]])
     judged = stats.group_interval(np.where(strong_right_N, won, 1 - won), groups)
     found |= judged.named("judge_accuracy")
-    found |= {"decided": float(decided_N.sum()), "strong_right": float(strong_right_N.mean())}
+    found |= {"decided": float(decided_N.sum()), "always_strong_accuracy": float(strong_right_N.mean())}
     both_NC, truth_N = np.stack([1 - p_strong_N, p_strong_N], axis=1), strong_right_N.astype(np.int64)
     found["judge_brier"] = metrics.brier_score_loss(both_NC, truth_N)
     found["judge_ece"] = metrics.expected_calibration_error(both_NC, truth_N)

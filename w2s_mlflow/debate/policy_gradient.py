@@ -85,7 +85,7 @@ class Arguing:
         values = {"reward": judged_NK.mean(), "win_rate": (judged_NK > 0).double().mean(), "kl": away_NK.mean()}
         values["entropy"] = extractive.entropy(scores_NP.detach(), open_NP).mean()
         words = float(np.mean([spans.words(one.text) for own in explained for one in own]))
-        said = {f"align/{name}": float(value) for name, value in values.items()} | {"align/words": words}
+        said = {f"align/{name}": float(value) for name, value in values.items()} | {"align/evidence_words": words}
         return extractive.surrogate(log_p_NK, judged_NK - self.kl * away_NK), said
 
     def _explained(self, rows: Ints, drawn_NKS: Tensor) -> list[list[Explanation]]:

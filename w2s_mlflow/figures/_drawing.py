@@ -141,7 +141,7 @@ def names(rows: pd.DataFrame) -> pd.Series:
     """Return the line name of each row: method, head (if not the most frequent head of the task), and differing options."""
     usual = rows.groupby("task")["head"].transform(lambda head: head.mode().iloc[0])
     words = [rows["method"], ("(" + rows["head"] + ")").where(rows["head"] != usual, "")]
-    words += [rows["variant"]] + ([rows["setting"]] if rows["setting"].nunique() > 1 else [])
+    words += [rows["method_options"]] + ([rows["other_options"]] if rows["other_options"].nunique() > 1 else [])
     return pd.concat(words, axis=1).agg(" ".join, axis=1).str.split().str.join(" ")
 
 
@@ -153,10 +153,10 @@ def lines(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if rows.empty:
         return rows.assign(line="")
-    runs = rows.groupby(["task", "head", "setting"])["n"].sum().sort_values(ascending=False).reset_index()
-    rows = rows.merge(runs.drop_duplicates(["task", "head"])[["task", "head", "setting"]])
+    runs = rows.groupby(["task", "head", "other_options"])["n"].sum().sort_values(ascending=False).reset_index()
+    rows = rows.merge(runs.drop_duplicates(["task", "head"])[["task", "head", "other_options"]])
     rows = rows.assign(line=names(rows))
-    order = rows.groupby("line", sort=False).agg(own=("variant", "max"), sizes=("size", "nunique")).reset_index()
+    order = rows.groupby("line", sort=False).agg(own=("method_options", "max"), sizes=("size", "nunique")).reset_index()
     order = order.sort_values(["own", "sizes"], key=lambda found: found != "" if found.name == "own" else -found, kind="stable")
     kept = order["line"].head(MOST)
     return rows[rows["line"].isin(kept)].sort_values("line", key=lambda line: line.map(list(rows["line"]).index), kind="stable")

@@ -1,4 +1,4 @@
-"""Effect of alignment (eq. 2) on the judge's preference D and on test accuracy, by round if there are several rounds."""
+"""Effect of alignment (eq. 2) on the judge's preference D and on test accuracy, by iteration if there are several."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from w2s_mlflow.tables import alignment as table
 
 CAPTION = (
     "Aligned models on held-out questions: left the mean D, the judge's log-odds for the strong side, right the test accuracy. "
-    "After one round: plain students hollow, aligned ones full, and a line joins the two of one seed. Where there are several "
-    "rounds: the gain over the plain student (round 0) of the same seed, means over n seeds with 95% t intervals. A panel of "
-    "rounds has room for eight settings; the table has all."
+    "After one iteration: plain students hollow, aligned ones full, and a line joins the two of one seed. Where there are "
+    "several iterations: the gain over the plain student (iteration 0) of the same seed, means over n seeds with 95% t "
+    "intervals. A panel of iterations has room for eight settings; the table has all."
 )
 FRAMES = ("alignments",)
 SHOWN = {"preference": "mean D", "accuracy": "test accuracy"}
@@ -25,12 +25,12 @@ SHOWN = {"preference": "mean D", "accuracy": "test accuracy"}
 def figure(alignments: pd.DataFrame) -> Figure:
     """Draw two panels per task and model pair, for D and for test accuracy.
 
-    Each lambda and judge has one position on the x-axis or, if there are several rounds, one line.
+    Each lambda and judge has one position on the x-axis or, if there are several iterations, one line.
     """
     cells = list(alignments.groupby(["task", "weak", "strong"], sort=False))
     drawn, panels = _drawing.panels(len(SHOWN) * len(cells))
     for number, (key, rows) in enumerate(cells):
-        show = _rounds if rows["round"].max() > 1 else _pairs
+        show = _iterations if rows["iteration"].max() > 1 else _pairs
         for (name, label), axes in zip(SHOWN.items(), panels[len(SHOWN) * number :], strict=False):
             show(axes, rows, name, label)
             _drawing.title(axes, key[0], f"{key[1]} → {key[2]}")
@@ -53,26 +53,28 @@ def _pairs(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def _rounds(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
-    """Draw the mean gain of each setting over rounds, starting at 0 for the plain student (round 0)."""
+def _iterations(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
+    """Draw the mean gain of each setting over iterations, starting at 0 for the plain student (iteration 0)."""
     found = table.table(rows)
     found["line"] = _names(found)
-    lines = sorted(found.groupby("line", sort=False), key=lambda line: -len(line[1]))[: _drawing.MOST]  # most rounds first
+    lines = sorted(found.groupby("line", sort=False), key=lambda line: -len(line[1]))[: _drawing.MOST]  # most iterations first
     axes.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
     for number, (said, own) in enumerate(lines):
         aside = 0.03 * (number - (len(lines) - 1) / 2)
-        start = own.iloc[:1].assign(round=0, **dict.fromkeys((f"{name}_gain{bound}" for bound in ("", "_low", "_high")), 0.0))
+        start = own.iloc[:1].assign(
+            iteration=0, **dict.fromkeys((f"{name}_gain{bound}" for bound in ("", "_low", "_high")), 0.0)
+        )
         every = pd.concat([start, own])
         tips = [f"{said}: {_tip(row, name)}" for row in every.to_dict("records")]
         look = {"color": _drawing.COLOURS[number], "label": str(said)}
-        _trajectory.means(axes, every["round"] + aside, every, f"{name}_gain", "weak", tips, **look)
-    _trajectory.turns(axes, "round (0: the plain student)")
+        _trajectory.means(axes, every["iteration"] + aside, every, f"{name}_gain", "weak", tips, **look)
+    _trajectory.iterations(axes, "iteration (0: the plain student)")
     axes.set_ylabel(f"gain in {label}")
 
 
 def _tip(row: Mapping[Hashable, Any], name: str) -> str:
     gain, before = row[f"{name}_gain"], row[f"{name}_before"]
-    return f"{gain:+.3f} over the plain student's {before:.3f}, round {row['round']}, n = {row['n']}"
+    return f"{gain:+.3f} over the plain student's {before:.3f}, iteration {row['iteration']}, n = {row['n']}"
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
@@ -80,6 +82,6 @@ def _names(rows: pd.DataFrame) -> list[str]:
     apart = [name for name in ("opponent", "kl", "evidence_spans") if rows[name].nunique() > 1]
     found = []
     for row in rows.to_dict("records"):
-        words = [f"λ = {row['debate_weight']}", row["judge"], *(f"{name} {row[name]}" for name in apart), row["setting"]]
+        words = [f"λ = {row['debate_weight']}", row["judge"], *(f"{name} {row[name]}" for name in apart), row["other_options"]]
         found.append(", ".join(filter(None, words)))
     return found

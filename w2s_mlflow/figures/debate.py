@@ -30,8 +30,8 @@ def figure(debates: pd.DataFrame) -> Figure:
             low, high = (row[f"judge_accuracy_{bound}"] for bound in ("low", "high"))
             axes.plot([low, high], [place, place], color=_drawing.COLOURS[0], linewidth=1.2)
             axes.plot(row["judge_accuracy"], place, "o", color=_drawing.COLOURS[0], markersize=5)
-            axes.plot(row["strong_right"], place, "o", color=_drawing.COLOURS[1], fillstyle="none", markersize=5)
-            said = f"{name}: {row['judge_accuracy']:.3f}, an always-strong judge {row['strong_right']:.3f}"
+            axes.plot(row["always_strong_accuracy"], place, "o", color=_drawing.COLOURS[1], fillstyle="none", markersize=5)
+            said = f"{name}: {row['judge_accuracy']:.3f}, an always-strong judge {row['always_strong_accuracy']:.3f}"
             _drawing.tip(axes, row["judge_accuracy"], place, said)
         axes.set_xlabel("accuracy of the judge where the sides disagree")
         axes.set_ylabel("form, evidence, judge")

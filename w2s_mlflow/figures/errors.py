@@ -22,7 +22,7 @@ def figure(errors: pd.DataFrame) -> Figure:
     cells = list(table.table(errors).groupby(["task", "weak", "strong"], sort=False))
     labels = [
         [
-            f"{_drawing.one_line(row['method'], row['variant'], row['setting'])}, n = {row['n']}"
+            f"{_drawing.one_line(row['method'], row['method_options'], row['other_options'])}, n = {row['n']}"
             for row in rows.to_dict("records")
         ]
         for _, rows in cells

@@ -43,7 +43,7 @@ def _lines(rows: pd.DataFrame) -> Lines:
     found: Lines = []
     for _, pair in rows.groupby(PAIR, sort=False):
         methods = {name: own.set_index("seed")["accuracy"] for name, own in pair.groupby(paired_tests.name(pair), sort=False)}
-        setting = pair["setting"].iloc[0] if rows["setting"].nunique() > 1 else ""
+        setting = pair["other_options"].iloc[0] if rows["other_options"].nunique() > 1 else ""
         plain = methods.pop("baseline", pd.Series(dtype=float))
         for name, values in methods.items():
             differences = (values - plain).dropna().sort_index()

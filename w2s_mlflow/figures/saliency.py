@@ -17,7 +17,7 @@ FRAMES = ("probes",)
 
 def figure(probes: pd.DataFrame) -> Figure:
     """Draw one panel per task and model pair, with one line per concept, method and options."""
-    own = ["concept", "method", "variant", "setting"]
+    own = ["concept", "method", "method_options", "other_options"]
     cells = [(key, list(rows.groupby(own, sort=False))) for key, rows in _cells(probes)]
     labels = [[f"{concept}, {_drawing.one_line(*words)}" for (concept, *words), _ in lines] for _, lines in cells]
     drawn, panels = _drawing.bars(labels)

@@ -19,7 +19,7 @@ SUPERVISOR = "supervisor"
 
 @checked_dataclass
 class Config(student_options.Config):
-    """Options of facilitation: the teacher (default: the student that the other options define), questions and turns."""
+    """Options of facilitation: the teacher (default: the student that the other options define), questions and iterations."""
 
     teacher: str = STUDENT
     """Teacher of the weak model. `student`: the student that the other options define; `ceiling`: the strong model finetuned on
@@ -40,14 +40,14 @@ class Config(student_options.Config):
     weak_learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
     """Peak learning rate of the weak model. Default: set by the model, adjusted for --lora and --freeze."""
     iterations: int = option(default=1, ge=1, result=False)
-    """Number of turns. In each, a student is trained on the labels that the previous weak model gave transfer, and then teaches
-    the weak model; the first turn starts from the supervisor's labels."""
+    """Number of iterations. In each, a student is trained on the labels that the previous weak model gave transfer, and then
+    teaches the weak model; the first iteration starts from the supervisor's labels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_together()
         if self.iterations > 1:
-            self._check_turns()
+            self._check_iterations()
 
     def _check_together(self) -> None:
         """Check options that depend on each other."""
@@ -58,8 +58,8 @@ class Config(student_options.Config):
         if presets.labels_file(self.labels):
             raise must("labels", "those of a supervisor, the weak model that is taught", self.labels)
 
-    def _check_turns(self) -> None:
-        """Check that students of later turns train on the unchanged labels of M'_W, and without ground truth."""
+    def _check_iterations(self) -> None:
+        """Check that students of later iterations train on the unchanged labels of M'_W, and without ground truth."""
         labels, chain = (self._primitives()[name] for name in ("labels", "chain"))
         wrong = {"teacher": self.teacher != STUDENT, "labels": labels != "weak", "chain": bool(chain)}
         wrong |= {"calibrate": self.calibrate, "early_stopping": self.early_stopping == "oracle"}
@@ -78,12 +78,13 @@ class Config(student_options.Config):
         """Return a description of the facilitated weak model M'_W as a source of labels, with its non-default options.
 
         Args:
-            by: run parameters with the strong model, its method and the turn.
+            by: run parameters with the strong model, its method and the iteration.
         """
         plain = {field.name: field.default for field in fields(Config)}
-        method, turn = by["method"].replace("baseline", ""), f"turn {by['turn']}" if by["turn"] != "1" else ""
+        method = by["method"].replace("baseline", "")
+        iteration = f"iteration {by['iteration']}" if by["iteration"] != "1" else ""
         given = [f"{name}={getattr(self, name)}" for name in OWN if getattr(self, name) != plain[name]]
-        return " ".join(word for word in ("facilitated by", by["strong"], method, turn, *given) if word)
+        return " ".join(word for word in ("facilitated by", by["strong"], method, iteration, *given) if word)
 
 
 OWN = ("question_source", "question_rows", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")

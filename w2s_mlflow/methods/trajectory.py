@@ -1,4 +1,4 @@
-"""Accuracy of the weak and strong models by turn of a facilitation, attached to the run of the last turn."""
+"""Accuracy of the weak and strong models by iteration of a facilitation, attached to the run of the last iteration."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 
-class Turn(NamedTuple):
-    """Runs of one turn: the strong model as teacher, and the weak model that it taught."""
+class Iteration(NamedTuple):
+    """Runs of one iteration: the strong model as teacher, and the weak model that it taught."""
 
     strong: Result
     weak: Result
 
 
-def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
-    """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png`, to the last turn's run.
+def attach(weak: Result, iterations: Sequence[Iteration], part: str) -> Result:
+    """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png`, to the last iteration's run.
 
     Args:
         weak: the supervisor, M_W.
@@ -29,7 +29,7 @@ def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
-    found, name = turns[-1].weak, f"trajectory_{part}"
+    found, name = iterations[-1].weak, f"trajectory_{part}"
 
     def stage(directory: Path) -> None:
         import pandas as pd
@@ -39,28 +39,28 @@ def attach(weak: Result, turns: Sequence[Turn], part: str) -> Result:
         table, drawn = directory / "tables" / f"{name}.csv", directory / "figures" / f"{name}.png"
         for file in (table, drawn):
             file.parent.mkdir()
-        frame = pd.DataFrame(rows(weak, turns, part))
+        frame = pd.DataFrame(rows(weak, iterations, part))
         frame.to_csv(table, index=False)
-        top = turns[0].strong.metrics.get(f"{part}/ceiling_accuracy", math.nan)
+        top = iterations[0].strong.metrics.get(f"{part}/ceiling_accuracy", math.nan)
         _trajectory.figure(frame, found.params["task"], part, top).savefig(drawn, dpi=150)
 
     return reports.attach_once(found, name, lambda found: Report(stage))
 
 
-def rows(weak: Result, turns: Sequence[Turn], part: str) -> list[dict[str, Any]]:
-    """Return one row per model in the order of training: M_W, then M_S and M'_W of each turn.
+def rows(weak: Result, iterations: Sequence[Iteration], part: str) -> list[dict[str, Any]]:
+    """Return one row per model in the order of training: M_W, then M_S and M'_W of each iteration.
 
     `agreement` is with the supervisor; `gain` is the accuracy minus that of the supervisor.
     """
     found = [_row(weak, 0, "weak", part, weak, "")]
-    for number, (strong, taught) in enumerate(turns, start=1):
+    for number, (strong, taught) in enumerate(iterations, start=1):
         found += [_row(strong, number, "strong", part, weak, "agreement")]
         found += [_row(taught, number, "weak", part, weak, "weak_agreement")]
     return found
 
 
-def _row(run: Result, turn: int, model: str, part: str, weak: Result, agreement: str) -> dict[str, Any]:
+def _row(run: Result, iteration: int, model: str, part: str, weak: Result, agreement: str) -> dict[str, Any]:
     accuracy, floor = (found.metrics.get(f"{part}/accuracy", math.nan) for found in (run, weak))
-    row: dict[str, Any] = {"turn": turn, "model": model, "name": run.params[model], "accuracy": accuracy}
+    row: dict[str, Any] = {"iteration": iteration, "model": model, "name": run.params[model], "accuracy": accuracy}
     row |= {"agreement": run.metrics.get(f"{part}/{agreement}", math.nan), "gain": accuracy - floor}
     return row | {"gold": run.tags.get(GOLD, ""), "run_id": run.run_id}

@@ -199,6 +199,8 @@ def run_name(stage: str, identity: Mapping[str, str], head: str = "") -> str:
     models_ = "->".join(name for name in (identity["weak"], identity["strong"]) if name != NONE)
     method = "" if identity["method"] in (stage, NONE) else identity["method"]
     labels = f"on labels {identity['labels']}" if "labels" in identity else ""
-    turn = f"turn {identity['turn']}" if identity.get("turn", "1") != "1" else ""
+    iteration = f"iteration {identity.get('iteration', '1')}"
+    if iteration == "iteration 1" or iteration in method:  # the method of an aligned model names its iteration
+        iteration = ""
     seed = "" if identity["seed"] == NONE else f"seed {identity['seed']}"
-    return " ".join(word for word in (stage, identity["task"], models_, head, method, labels, turn, seed) if word)
+    return " ".join(word for word in (stage, identity["task"], models_, head, method, labels, iteration, seed) if word)

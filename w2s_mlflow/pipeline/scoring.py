@@ -26,7 +26,7 @@ PGR_STATUS = "w2s.pgr_status"
 """Tag of a student with the status of its PGR: `ok`, `undetermined`, or the missing input, such as `no ceiling`."""
 BELOW_FLOOR = "below the floor"
 """Value of CEILING_FAILED for a ceiling less accurate than the supervisor."""
-HUMAN = "w2s.human"
+VS_HUMAN = "w2s.vs_human"
 """Tag: `weak` if the accuracy is below the task's published human accuracy, else `strong`; unset if none is published."""
 
 
@@ -102,11 +102,11 @@ def _scored(
 
 
 def _against_human(config: EvalOptions, values: Mapping[str, float]) -> dict[str, str]:
-    """Return the tag HUMAN, or no tag if no comparable human accuracy is published."""
+    """Return the tag VS_HUMAN, or no tag if no comparable human accuracy is published."""
     human, accuracy = tasks.find(config.task).human, values.get(f"{config.eval_split}/accuracy")
     if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # such as over more options
         return {}
-    return {HUMAN: "strong" if accuracy >= human.score else "weak"}
+    return {VS_HUMAN: "strong" if accuracy >= human.score else "weak"}
 
 
 def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> str:

@@ -1,7 +1,7 @@
-"""Train one round of alignment (Definition 5, eq. 2), or reuse a finished run.
+"""Train one iteration of alignment (Definition 5, eq. 2), or reuse a finished run.
 
-From the second round on (stages/align.py), a reward model (judges/reward.py) fitted on the judge's previous verdicts replaces
-the judge in training. On held-out questions the judge itself decides.
+From the second iteration on (stages/align.py), a reward model (judges/reward.py) fitted on the judge's previous verdicts
+replaces the judge in training. On held-out questions the judge itself decides.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ if TYPE_CHECKING:
 
 VERSION = 2
 POLICY, REWARD = "policy.safetensors", "reward.json"
+COMPARED = {"before": "baseline", "after": "aligned"}
+"""Models in the metrics of the debates on held-out questions, by the directory of the debates."""
 
 
 @dataclass(frozen=True)
 class _AlignmentInputs:
-    """Input runs of a round: the weak model, the plain student, and the debates of earlier rounds with the judge's verdicts."""
+    """Input runs of an iteration: the weak model, the plain student, and the judged debates of earlier iterations."""
 
     weak: Result
     before: Result
@@ -52,10 +54,10 @@ class _AlignmentInputs:
 
 
 def run(config: Config, debates: Sequence[Result] = ()) -> Result:
-    """Find or train the aligned model of one round, with its inputs.
+    """Find or train the aligned model of one iteration, with its inputs.
 
     Args:
-        debates: the debate runs of earlier rounds, one per round; empty in the first round.
+        debates: the debate runs of earlier iterations, one per iteration; empty in the first iteration.
 
     Raises:
         ConfigError: before anything is written.
@@ -71,8 +73,8 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     parts = runs.parts("align", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": _judge_values(config, debates)})
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": describe(config)}
-    identity |= {"round": str(config.iterations)} if debates else {}
-    tags = {"w2s.before_run_id": others.before.run_id}
+    identity |= {"iteration": str(config.iterations)} if debates else {}
+    tags = {"w2s.baseline_run_id": others.before.run_id}
 
     def make(recorder: Recorder) -> Head:
         return _make(config, cut, others, parts.digest(), recorder)
@@ -82,7 +84,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
 
 
 def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
-    """Return the fingerprinted options of the judge and, from the second round on, of the reward model."""
+    """Return the fingerprinted options of the judge and, from the second iteration on, of the reward model."""
     from w2s_mlflow.judges import reward
 
     found = participants.values(config.judge, config.judge_options)
@@ -90,8 +92,8 @@ def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
 
 
 def describe(config: Config) -> str:
-    """Return a label of the round, such as `lambda 0.1 round 2`."""
-    return f"lambda {config.debate_weight:g}" + (f" round {config.iterations}" if config.iterations > 1 else "")
+    """Return a label of the iteration, such as `lambda 0.1 iteration 2`."""
+    return f"lambda {config.debate_weight:g}" + (f" iteration {config.iterations}" if config.iterations > 1 else "")
 
 
 def _note(config: Config, others: _AlignmentInputs) -> str:
@@ -104,14 +106,14 @@ def _note(config: Config, others: _AlignmentInputs) -> str:
     )
     learned = ", ".join(results.link(held) for held in others.debates)
     return (
-        f"{found} Round {config.iterations}: it is rewarded by a model that learned the verdicts of {learned}."
+        f"{found} Iteration {config.iterations}: it is rewarded by a model that learned the verdicts of {learned}."
         if learned
         else found
     )
 
 
 def _reported(found: Result, config: Config, cut: Split, others: _AlignmentInputs) -> Result:
-    """Score the run and attach the plain student's accuracy as `<split>/before_accuracy`."""
+    """Score the run and attach the plain student's accuracy as `<split>/baseline_accuracy`."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
@@ -119,10 +121,10 @@ def _reported(found: Result, config: Config, cut: Split, others: _AlignmentInput
     if config.ceiling == "gold":
         beside["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
     found = scoring.report(found, config, cut, beside)
-    name, own = f"{config.eval_split}/before_accuracy", f"{config.eval_split}/accuracy"
+    name, own = f"{config.eval_split}/baseline_accuracy", f"{config.eval_split}/accuracy"
     if own not in before.metrics:
         return found
-    return reports.attach_once(found, "before", lambda found: Report(metrics={name: before.metrics[own]}))
+    return reports.attach_once(found, "baseline", lambda found: Report(metrics={name: before.metrics[own]}))
 
 
 def weak(config: Config) -> Result:
@@ -158,7 +160,7 @@ def _make(config: Config, cut: Split, others: _AlignmentInputs, fingerprint: str
 
 
 def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
-    """Fit the reward model on the judge's verdicts in `debates` and save it as an artifact; None in the first round."""
+    """Fit the reward model on the judge's verdicts in `debates` and save it as an artifact; None in the first iteration."""
     from w2s_mlflow.judges import reward
 
     if not debates:
@@ -242,14 +244,14 @@ def _compare(
 
     Args:
         minds: the weak model, the plain student ("before") and the aligned model ("after"), with their decisions on `asked`.
-        learned: the reward model, from the second round on; its verdicts are compared with the judge's.
+        learned: the reward model, from the second iteration on; its verdicts are compared with the judge's.
         fingerprint: fingerprint of the run, which names the files that keep the verdicts if the judge fails midway.
     """
     from w2s_mlflow import stats
 
     other = minds[WEAK]
     said: dict[str, Verdicts] = {}
-    for when in ("before", "after"):
+    for when in COMPARED:
         # Use the same random numbers before and after, so that only the model differs.
         draws = [streams.torch_generator(config.seed, streams.COMPARED_EVIDENCE, side) for side in (0, 1)]
         strong = _debater(config, STRONG, "random" if minds[when].policy is None else "policy", minds[when], draws[0])
@@ -261,7 +263,7 @@ def _compare(
         (recorder.directory / when).mkdir()
         debate_tables.write(recorder.directory / when, played, every)
         values = measures.measures(played, said[when]) | measures.agreements(every)
-        recorder.metrics({f"{when}/{name}": value for name, value in values.items()})
+        recorder.metrics({f"align/{COMPARED[when]}_{name}": value for name, value in values.items()})
     for when in said:
         verdicts.cache_path(f"{fingerprint}-{when}").unlink(missing_ok=True)
     grown_N = said["after"].preference_N() - said["before"].preference_N()

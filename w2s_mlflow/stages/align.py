@@ -6,17 +6,18 @@ hidden states, by policy gradient (debate/policy_gradient.py). With lambda = 0 t
 
 `--iterations` repeats Algorithm 1: the aligned model debates all of `transfer` with its policy, the judge decides, a reward
 model is fitted on all previous verdicts, and the strong model is aligned again from its initial weights with the reward model
-as the judge. The debates and the model of each round are separate runs (_alignment_round.py).
+as the judge. The debates and the model of each iteration are separate runs (_alignment_round.py).
 
 Metrics: as for a student, and by step: `align/reward`, the mean D of the samples; `align/win_rate`; `align/kl`, the divergence
-from the initial policy; and, to detect a collapse, `align/entropy` (1: uniform samples, 0: always the same) and `align/words`,
-the length of the evidence. On held-out questions, which are not trained on and whose ground truth is not read: `before/<name>`
-for the plain student, which selects evidence at random, and `after/<name>` for the aligned model, named like `debate/<name>` of
-the stage debate; `align/gain`, the mean increase of D, with its interval over groups. `test/before_accuracy` is the plain
-student's accuracy. From round 2 on, `align/reward` and `align/win_rate` come from the reward model, `before/` and `after/` from
-the judge; `after/agreement/<judge>/reward` is how often both choose the same winner.
-Artifacts: as for a student, `policy.safetensors`, and `before/` and `after/`, the debates; from round 2 on `reward.json`, and
-in the last round `tables/rounds_<part>.csv` with win rate, mean D and accuracy by round.
+from the initial policy; and, to detect a collapse, `align/entropy` (1: uniform samples, 0: always the same) and
+`align/evidence_words`, the length of the evidence. On held-out questions, which are not trained on and whose ground truth is
+not read: `align/baseline_<name>` for the plain student, which selects evidence at random, and `align/aligned_<name>` for the
+aligned model, named like `debate/<name>` of the stage debate; `align/gain`, the mean increase of D, with its interval over
+groups. `test/baseline_accuracy` is the plain student's accuracy. From iteration 2 on, `align/reward` and `align/win_rate` come
+from the reward model, `align/baseline_*` and `align/aligned_*` from the judge; `align/aligned_agreement/<judge>/reward` is how
+often both choose the same winner.
+Artifacts: as for a student, `policy.safetensors`, and `before/` and `after/`, the debates; from iteration 2 on `reward.json`,
+and in the last iteration `tables/iterations_<part>.csv` with win rate, mean D and accuracy by iteration.
 """
 
 from __future__ import annotations
@@ -40,19 +41,19 @@ __all__ = ["VERSION", "Config", "run"]
 
 
 def run(config: Config) -> Result:
-    """Find or train the last round's model, with its inputs. Raises ConfigError before anything is written."""
+    """Find or train the last iteration's model, with its inputs. Raises ConfigError before anything is written."""
     if config.iterations == 1:
         return _alignment_round.run(config)
-    config = replace(config, keep_model="always")  # for the next round's debates
+    config = replace(config, keep_model="always")  # for the next iteration's debates
     found, debates = [_alignment_round.run(config)], list[Any]()
     for number in range(1, config.iterations):
         debates.append(_debates(replace(config, iterations=number), found[-1]))
         found.append(_alignment_round.run(config, debates))
-    return found[-1] if config.eval_split == "none" else _by_round(found, config)
+    return found[-1] if config.eval_split == "none" else _by_iteration(found, config)
 
 
 def _debates(config: Config, aligned: Result) -> Result:
-    """Find or run the judged debates on all of `transfer` in which a round's aligned model argues with its policy."""
+    """Find or run the judged debates on all of `transfer` in which an iteration's aligned model argues with its policy."""
     shared = config.shared() | {
         "eval_split": "none",
         "split": "transfer",
@@ -62,16 +63,16 @@ def _debates(config: Config, aligned: Result) -> Result:
     }
     own = {name: getattr(config, name) for name in (*OF_STUDENT, "evidence_spans", "judge")}
     own["judge_options"] = participants.resolved(config.judge, config.judge_options)
-    argues = f"{_alignment_round.describe(config)}, kl {config.kl:g}"
-    return debate.held(debate.Config(**shared, **own), _alignment_round.weak(config), aligned, argues)
+    student_method = f"{_alignment_round.describe(config)}, kl {config.kl:g}"
+    return debate.held(debate.Config(**shared, **own), _alignment_round.weak(config), aligned, student_method)
 
 
-def _by_round(found: Sequence[Result], config: Config) -> Result:
-    """Attach `tables/rounds_<part>.csv` to the last round's run."""
+def _by_iteration(found: Sequence[Result], config: Config) -> Result:
+    """Attach `tables/iterations_<part>.csv` to the last iteration's run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
-    name = f"rounds_{config.eval_split}"
+    name = f"iterations_{config.eval_split}"
 
     def stage(directory: Path) -> None:
         import pandas as pd
@@ -83,17 +84,17 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
 
 
 def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:
-    """Return a row for the plain student (round 0) and a row per round, with metrics of the judge on held-out questions."""
+    """Return a row for the plain student (iteration 0) and one per iteration: the judge's metrics on held-out questions."""
     part, first = config.eval_split, found[0]
-    start = {"round": 0, "run_id": first.tags["w2s.before_run_id"]} | _round_metrics(first, "before", config.judge)
-    rows = [start | {"accuracy": first.metrics.get(f"{part}/before_accuracy", math.nan)}]
+    start = {"iteration": 0, "run_id": first.tags["w2s.baseline_run_id"]} | _iteration_metrics(first, "baseline", config.judge)
+    rows = [start | {"accuracy": first.metrics.get(f"{part}/baseline_accuracy", math.nan)}]
     for number, own in enumerate(found, start=1):
-        row = {"round": number, "run_id": own.run_id} | _round_metrics(own, "after", config.judge)
+        row = {"iteration": number, "run_id": own.run_id} | _iteration_metrics(own, "aligned", config.judge)
         rows.append(row | {"accuracy": own.metrics.get(f"{part}/accuracy", math.nan)})
     return rows
 
 
-def _round_metrics(found: Result, when: str, judge: str) -> dict[str, float]:
+def _iteration_metrics(found: Result, model: str, judge: str) -> dict[str, float]:
     names = ("win_rate", "win_rate_low", "win_rate_high", "preference", f"agreement/{judge}/reward")
-    values = {name: found.metrics.get(f"{when}/{name}", math.nan) for name in names}
+    values = {name: found.metrics.get(f"align/{model}_{name}", math.nan) for name in names}
     return {name.replace(f"/{judge}/", "_"): value for name, value in values.items()}

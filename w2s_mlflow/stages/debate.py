@@ -3,14 +3,14 @@
 Each side decides and explains its decision, by default with spans of the question (`--explainer`). The judge sees both claims
 with their evidence, in both orders. Both models are trained, or reused from finished runs, and their weights are kept.
 
-Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups; `apart_win_rate`, the same where
-the sides disagree; `preference`, the mean D; `disagreements`, the share of questions on which the sides disagree;
-`position_bias`, the judge's mean log-odds for the side shown first; `by_position`, the share of debates whose winner depends
-on the order; `no_verdict`, the number of debates without a verdict; `cost` in tokens; `strong_words` and `weak_words` of
-evidence; `agreement/<judge>/<judge>`. If `--eval-split` is the debated split, there are also metrics against ground truth: over
-the debates with exactly one side right, `judge_accuracy`, `judge_brier`, `judge_ece`, `strong_right` (the accuracy of a judge
-that always chooses the strong side) and `decided` (the number of these debates); over all debates, `strong_accuracy`,
-`weak_accuracy` and `label_accuracy`.
+Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups; `win_rate_on_disagreements`, the
+same where the sides disagree; `preference`, the mean D; `disagreements`, the share of questions on which the sides disagree;
+`position_bias`, the judge's mean log-odds for the side shown first; `position_decides_rate`, the share of debates whose winner
+depends on the order; `no_verdict`, the number of debates without a verdict; `cost` in tokens; `strong_words` and `weak_words`
+of evidence; `agreement/<judge>/<judge>`. If `--eval-split` is the debated split, there are also metrics against ground truth:
+over the debates with exactly one side right, `judge_accuracy`, `judge_brier`, `judge_ece`, `always_strong_accuracy` (the
+accuracy of a judge that always chooses the strong side) and `decided` (the number of these debates); over all debates,
+`strong_accuracy`, `weak_accuracy` and `label_accuracy`.
 Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels derived from the verdicts.
 One MLflow trace per debate.
 """
@@ -109,12 +109,12 @@ def run(config: Config) -> Result:
     return held(config, *sides(config))
 
 
-def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Result:
+def held(config: Config, weak: Result, strong: Result, student_method: str = "") -> Result:
     """Find or run the debates between the models of two finished runs, whose weights are kept.
 
     Args:
         config: the options, with the judges' options resolved.
-        argues: description of the strong side in addition to the options, logged as the parameter `argues`.
+        student_method: method of the student that debates, logged as a parameter if it is not empty.
     """
     config, cut = loading.resolve_and_split(config.resolved())
     inputs = {"weak": weak, "student": strong}
@@ -124,7 +124,7 @@ def held(config: Config, weak: Result, strong: Result, argues: str = "") -> Resu
     parts = runs.parts("debate", VERSION, config, cut, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": judge_options})
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.protocol}
-    identity |= {"argues": argues} if argues else {}
+    identity |= {"student_method": student_method} if student_method else {}
 
     def make(recorder: Recorder) -> None:
         _make(config, cut, weak, strong, parts.digest(), recorder)

@@ -29,7 +29,7 @@ from w2s_mlflow.data.splits import Questions, Split
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.methods import trajectory
 from w2s_mlflow.methods.facilitation_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
-from w2s_mlflow.methods.trajectory import Turn
+from w2s_mlflow.methods.trajectory import Iteration
 from w2s_mlflow.pipeline import finetune, runs, scoring
 from w2s_mlflow.pipeline.finetune import LabelledExamples
 from w2s_mlflow.pipeline.options import model_name
@@ -69,11 +69,11 @@ def run(config: Config) -> Result:
     shared = config.shared() | {"keep_model": "always" if config.start == SUPERVISOR else "never"}
     weak = supervisor.run(supervisor.Config(weak=config.weak, **shared))
     lesson = _FacilitationContext(config, learner, cut, questions, weak)
-    turns = [Turn(teacher, _facilitated(lesson, teacher, 1))]
+    iterations = [Iteration(teacher, _facilitated(lesson, teacher, 1))]
     for number in range(2, config.iterations + 1):
-        teacher = student.on_labels_of(turns[-1].weak, _student(asked))
-        turns.append(Turn(teacher, _facilitated(lesson, teacher, number)))
-    return turns[-1].weak if config.eval_split == "none" else trajectory.attach(weak, turns, config.eval_split)
+        teacher = student.on_labels_of(iterations[-1].weak, _student(asked))
+        iterations.append(Iteration(teacher, _facilitated(lesson, teacher, number)))
+    return iterations[-1].weak if config.eval_split == "none" else trajectory.attach(weak, iterations, config.eval_split)
 
 
 def _questions(config: Config, cut: Split) -> Questions:
@@ -126,7 +126,7 @@ def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> 
     inputs = {"strong": teacher} | ({"weak": lesson.weak} if learner.start == SUPERVISOR else {})
     parts = runs.parts("facilitate", VERSION, learner, cut, inputs, ROOTS)
     parts = replace(parts, inputs={**parts.inputs, "questions": lesson.questions.digest})
-    identity = {"weak": model_name(config.weak, "weak"), **_by(config, teacher), "turn": str(number)}
+    identity = {"weak": model_name(config.weak, "weak"), **_by(config, teacher), "iteration": str(number)}
     tags = {runs.LABELS: config.labeller(identity)}
     text = f"taught by {results.link(teacher)} on unlabelled text ({learner.question_source}; eq. 1)"
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-CONTENTS = "w2s.contents"
+GRID_DIGEST = "w2s.grid_digest"
 """Tag of a grid's run with the digest of its contents, used to find a completed grid."""
 
 LOG = logging.getLogger("w2s_mlflow")
@@ -155,7 +155,7 @@ def _drained(config: Config) -> Result:
         recording.json("failed.json", [str(error) for error in failed])
         build.record(build.load(found), recording)
         if not failed:
-            recording.tags[CONTENTS] = contents(found)
+            recording.tags[GRID_DIGEST] = contents(found)
     reused = sum(result.reused for result in found)
     LOG.info("%d results, %d of them reused", len(found), reused)
     if failed:
@@ -273,4 +273,4 @@ def find_completed(waiting: Sequence[Job]) -> Result | None:
         found = [job.run() for job in waiting]
     if plan.count(planning.REUSED) < len(plan.steps):
         return None
-    return results.undamaged(CONTENTS, contents(found, plan.known), found)
+    return results.undamaged(GRID_DIGEST, contents(found, plan.known), found)

@@ -7,7 +7,7 @@
 | column | meaning |
 |---|---|
 | run_id, task, domain, weak, strong, head, method, seed | identity of the run |
-| variant, setting | options that differ and define the method; options that differ and that compared runs must share |
+| method_options, other_options | options that differ: of the method; and those that compared runs must share |
 | train_size, test_size, parameters, data | training rows, test rows, parameters of the strong model, digest of the data |
 | settings | all other options, as JSON |
 | accuracy, auroc, brier, ece | on `test`, from stored probabilities |
@@ -23,11 +23,11 @@ the stage `errors`. `facilitations` has one row per facilitated weak model, with
 `weak_agreement` refer to the supervisor, `strong_accuracy` and `agreement` to the teacher.
 
 `debates` has one row per debate run and judge; columns that need ground truth are NaN if none was read. `alignments` has one
-row per aligned model: `*_before` refers to the plain student, `round` is the round that made the model, and `iterations` the
-number of rounds with its seed and options. In both, `setting` lists the non-default options without a column that differ within
-a task; in `debates` it includes the student's method as `argues`.
+row per aligned model: `*_before` refers to the plain student, `iteration` is the iteration that made the model, and
+`iterations` the number of iterations with its seed and options. In both, `other_options` lists the non-default options without
+a column that differ within a task; in `debates` it includes the student's method as `student_method`.
 
-`runs` has one row per finished run of any stage; `all_*` includes all runs that it was made from. `left_out` has one row per
+`runs` has one row per finished run of any stage; `total_*` includes all runs that it was made from. `left_out` has one row per
 excluded run. The columns of each frame are in the constant of the same name.
 """
 
@@ -39,9 +39,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-LABEL = ["task", "weak", "strong", "head", "method", "variant", "setting"]
+LABEL = ["task", "weak", "strong", "head", "method", "method_options", "other_options"]
 """Columns that define a label: runs that differ only in their seed share them."""
-PAIR = ["task", "weak", "strong", "head", "setting", "train_size", "test_size"]
+PAIR = ["task", "weak", "strong", "head", "other_options", "train_size", "test_size"]
 """Columns whose values runs must share to be compared."""
 OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
@@ -49,43 +49,69 @@ OUTCOMES = (
     *("accuracy", "auroc", "brier", "ece", "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
 )
-"""Columns of `outcomes` without `variant` and `setting`."""
+"""Columns of `outcomes` without `method_options` and `other_options`."""
 RUNS = (
-    *("run_id", "name", "stage", "task", "domain", "weak", "strong", "head", "method", "variant", "setting", "seed"),
-    *("accuracy", "auroc", "brier", "ece", "pgr", "pgr_status", "ceiling_failed", "human", "gold", "reads"),
-    *("seconds", "tokens", "flops", "parameters", "all_seconds", "all_tokens", "all_flops", "fingerprint", "data"),
+    *(
+        "run_id",
+        "name",
+        "stage",
+        "task",
+        "domain",
+        "weak",
+        "strong",
+        "head",
+        "method",
+        "method_options",
+        "other_options",
+        "seed",
+    ),
+    *("accuracy", "auroc", "brier", "ece", "pgr", "pgr_status", "ceiling_failed", "vs_human", "gold", "reads"),
+    *("seconds", "tokens", "flops", "parameters", "total_seconds", "total_tokens", "total_flops", "fingerprint", "data"),
 )
 
 
 PROBES = (
-    *("run_id", "student_run_id", "task", "weak", "strong", "method", "variant", "setting", "seed"),
+    *("run_id", "student_run_id", "task", "weak", "strong", "method", "method_options", "other_options", "seed"),
     *("concept", "model", "layer", "chosen"),
     *("accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows"),
 )
 ERRORS = (
-    *("run_id", "student_run_id", "task", "weak", "strong", "method", "variant", "setting", "seed", "id", "text", "gold"),
+    *(
+        "run_id",
+        "student_run_id",
+        "task",
+        "weak",
+        "strong",
+        "method",
+        "method_options",
+        "other_options",
+        "seed",
+        "id",
+        "text",
+        "gold",
+    ),
     *("answer", "weak_answer", "ceiling_answer", "on_own_evidence", "on_ceiling_evidence", "on_random"),
     *("own_evidence", "ceiling_evidence", "annotation"),
 )
 """Columns of `errors`; `annotation` is the type that a person assigned, or empty."""
 FACILITATIONS = (
-    *("run_id", "task", "weak", "strong", "head", "method", "seed", "turn", "gold", "train_size", "test_size", "data"),
+    *("run_id", "task", "weak", "strong", "head", "method", "seed", "iteration", "gold", "train_size", "test_size", "data"),
     *("settings", "accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"),
 )
-"""Columns of `facilitations` without `variant` and `setting`; `gold` names the split whose ground truth trained the teacher."""
+"""Columns of `facilitations` without `method_options` and `other_options`; `gold`: the split that trained the teacher."""
 DEBATES = (
     *("run_id", "task", "weak", "strong", "seed", "split", "protocol"),
-    *("explainer", "evidence_spans", "turns", "judge", "setting"),
-    *("questions", "no_verdict", "disagreements", "win_rate", "apart_win_rate", "cost", "position_bias"),
-    *("judge_accuracy", "strong_right", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy"),
+    *("explainer", "evidence_spans", "turns", "judge", "other_options"),
+    *("questions", "no_verdict", "disagreements", "win_rate", "win_rate_on_disagreements", "cost", "position_bias"),
+    *("judge_accuracy", "always_strong_accuracy", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy"),
 )
 ALIGNMENTS = (
     *("run_id", "task", "weak", "strong", "seed", "debate_weight", "kl"),
-    *("opponent", "evidence_spans", "judge", "setting", "round", "iterations"),
+    *("opponent", "evidence_spans", "judge", "other_options", "iteration", "iterations"),
     *("accuracy_before", "accuracy_after", "preference_before", "preference_after", "win_rate_before", "win_rate_after"),
-    *("entropy", "words"),
+    *("entropy", "evidence_words"),
 )
-LEFT_OUT = ("run_id", "name", "rule", "reason")
+LEFT_OUT = ("run_id", "name", "exclusion_rule", "reason")
 
 
 @dataclass(frozen=True)

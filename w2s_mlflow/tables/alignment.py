@@ -7,45 +7,45 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Aligned models beside plain students on held-out questions, by round of `align --iterations` (`iterations`: the most "
+    "Aligned models beside plain students on held-out questions, by iteration of `align --iterations` (`iterations`: the most "
     "that a seed has), means over n seeds: test accuracy, its gain over the plain student with a 95% t interval over seeds "
-    "and the paired p, and its step from the round before with an interval likewise, over the n_step seeds that have both "
-    "(round 1 steps from the plain student); the mean D (log-odds for the strong side, by the judge itself) with its gain "
+    "and the paired p, and its step from the iteration before with an interval likewise, over the n_step seeds that have both "
+    "(iteration 1 steps from the plain student); the mean D (log-odds for the strong side, by the judge itself) with its gain "
     "and its step; the win rate; and the guards against a collapse at the end of the training: entropy (1: anything may be "
     "shown, 0: always the same) and words of evidence."
 )
 FRAMES = ("alignments",)
-KEYS = ["task", "weak", "strong", "judge", "opponent", "debate_weight", "kl", "evidence_spans", "setting"]
-"""Columns by which rows are grouped, besides `round`."""
+KEYS = ["task", "weak", "strong", "judge", "opponent", "debate_weight", "kl", "evidence_spans", "other_options"]
+"""Columns by which rows are grouped, besides `iteration`."""
 COMPARED = ("accuracy", "preference")
 PARTS = ("before", "after", "gain", "gain_low", "gain_high", "p", "step", "step_low", "step_high")
-COLUMNS = [*KEYS, "round", "iterations", "n", "n_step"]
+COLUMNS = [*KEYS, "iteration", "iterations", "n", "n_step"]
 COLUMNS += [f"{name}_{part}" for name in COMPARED for part in PARTS]
-COLUMNS += ["win_rate_before", "win_rate_after", "entropy", "words"]
+COLUMNS += ["win_rate_before", "win_rate_after", "entropy", "evidence_words"]
 
 
 def table(alignments: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per pair of models, judge, debate options and round."""
+    """Return one row per pair of models, judge, debate options and iteration."""
     rows = []
-    keys = [*KEYS, "round"]
-    for key, found in _stepped(alignments).sort_values("round", kind="stable").groupby(keys, sort=False):
+    keys = [*KEYS, "iteration"]
+    for key, found in _stepped(alignments).sort_values("iteration", kind="stable").groupby(keys, sort=False):
         row = dict(zip(keys, key, strict=True)) | {"iterations": int(found["iterations"].max()), "n": len(found)}
         row["n_step"] = int(found["preference_last"].notna().sum())
         for name in COMPARED:
             row |= _compared(found, name)
-        row |= {name: float(found[name].mean()) for name in ("win_rate_before", "win_rate_after", "entropy", "words")}
+        row |= {name: float(found[name].mean()) for name in ("win_rate_before", "win_rate_after", "entropy", "evidence_words")}
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _stepped(alignments: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns `*_last`: the values of the same seed in the previous round, or of the plain student in round 1."""
-    same = [*KEYS, "seed", "round"]
-    earlier = alignments[same].assign(round=alignments["round"] + 1)
+    """Add the columns `*_last`: the seed's values in the previous iteration, or of the plain student in iteration 1."""
+    same = [*KEYS, "seed", "iteration"]
+    earlier = alignments[same].assign(iteration=alignments["iteration"] + 1)
     earlier = earlier.assign(**{f"{name}_last": alignments[f"{name}_after"] for name in COMPARED})
     found = alignments.merge(earlier, how="left", on=same, validate="many_to_one")
     for name in COMPARED:
-        found[f"{name}_last"] = found[f"{name}_last"].where(found["round"] > 1, found[f"{name}_before"])
+        found[f"{name}_last"] = found[f"{name}_last"].where(found["iteration"] > 1, found[f"{name}_before"])
     return found
 
 

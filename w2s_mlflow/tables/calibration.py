@@ -11,7 +11,7 @@ CAPTION = (
     "equal bins of confidence) with its 95% t interval over seeds."
 )
 FRAMES = ("runs",)
-KEYS = ["task", "stage", "weak", "strong", "head", "method", "variant", "setting"]
+KEYS = ["task", "stage", "weak", "strong", "head", "method", "method_options", "other_options"]
 COLUMNS = [*KEYS, "n", "accuracy", "auroc", "brier", "ece", "ece_low", "ece_high"]
 
 

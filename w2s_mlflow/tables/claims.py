@@ -20,7 +20,7 @@ CAPTION = (
     "students, ceilings that did not learn. Nothing is corrected for the number of statements."
 )
 FRAMES = ("outcomes", "probes")
-COLUMNS = ["claim", "task", "weak", "strong", "head", "setting", "quantity", "n", "estimate", "low", "high"]
+COLUMNS = ["claim", "task", "weak", "strong", "head", "other_options", "quantity", "n", "estimate", "low", "high"]
 COLUMNS += ["expected", "verdict", "failed_ceilings"]
 SUPPORTED, CONTRADICTED, UNDETERMINED = "supported", "contradicted", "undetermined"
 INFINITY = float("inf")
@@ -65,8 +65,8 @@ def _verdict_row(claim: str, found: Finding, low: float, high: float) -> dict[st
 
 def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per statement, task, supervisor and head for which the runs suffice."""
-    students = outcomes[outcomes["weak_correct"].notna() & (outcomes["variant"] == "")]
-    keys = ["task", "weak", "head", "setting", "train_size", "test_size"]
+    students = outcomes[outcomes["weak_correct"].notna() & (outcomes["method_options"] == "")]
+    keys = ["task", "weak", "head", "other_options", "train_size", "test_size"]
     rows: list[dict[str, Any]] = []
     for claim in CLAIMS:
         for key, found in students[students["domain"].isin(claim.domains)].groupby(keys, sort=False):
@@ -78,11 +78,11 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
 
 def _salient(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the rows of the statement that training makes concepts more salient, tested on the gains of probes."""
-    for row in salience.table(found[found["variant"] == ""]).to_dict("records"):
+    for row in salience.table(found[found["method_options"] == ""]).to_dict("records"):
         if row["n"] > 1:
             what = f"probe of {row['concept']}, after minus before, {row['method']}"
             finding = Finding(what, str(row["strong"]), row["n"], row["gain"], row["gain_low"], row["gain_high"])
-            where = {"task": row["task"], "weak": row["weak"], "head": "-", "setting": row["setting"]}
+            where = {"task": row["task"], "weak": row["weak"], "head": "-", "other_options": row["other_options"]}
             yield where | _verdict_row("weak-to-strong training makes concepts more salient", finding, 0, INFINITY)
 
 

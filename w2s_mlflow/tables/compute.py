@@ -10,13 +10,13 @@ from w2s_mlflow.tables import LABEL
 
 CAPTION = (
     "Means over n runs of one label: seconds from start to end (on whatever machine), training tokens, and an estimate of "
-    "training operations, 6 x parameters x tokens; `all_*` counts supervisor, chain, debates and generative finetuning as well,"
-    " each once for a run, though runs share them. `flops_per_point` is all_flops for each hundredth of PGR, where its mean is "
-    "positive and the gap is determined for every run."
+    "training operations, 6 x parameters x tokens; `total_*` counts supervisor, chain, debates and generative finetuning as "
+    "well, each once for a run, though runs share them. `flops_per_point` is total_flops for each hundredth of PGR, where its "
+    "mean is positive and the gap is determined for every run."
 )
 FRAMES = ("runs",)
 KEYS = LABEL
-USED = ["seconds", "all_seconds", "tokens", "all_tokens", "flops", "all_flops"]
+USED = ["seconds", "total_seconds", "tokens", "total_tokens", "flops", "total_flops"]
 COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
 
 
@@ -27,6 +27,6 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         means = {name: float(found[name].mean()) for name in (*USED, "pgr")}
         if not (found["pgr_status"] == "ok").all():
             means["pgr"] = math.nan
-        means["flops_per_point"] = means["all_flops"] / (100 * means["pgr"]) if means["pgr"] > 0 else math.nan
+        means["flops_per_point"] = means["total_flops"] / (100 * means["pgr"]) if means["pgr"] > 0 else math.nan
         rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(found)} | means)
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -10,14 +10,14 @@ CAPTION = (
     "Debates by protocol, explainer and judge; means over n seeds with 95% t intervals. `win_rate` "
     "of the strong side, of all debates and of those in which the sides disagree (apart); `position_bias`: the mean log-odds "
     "given to the side that is shown first. Against ground truth, where the sides disagree: `judge_accuracy` beside "
-    "`strong_right`, what a judge has who always believes the strong side, and the judge's calibration error; of all "
+    "`always_strong_accuracy`, what a judge has who always believes the strong side, and the judge's calibration error; of all "
     "questions, the accuracy of both sides and of the labels that the verdicts make."
 )
 FRAMES = ("debates",)
-KEYS = ["task", "weak", "strong", "split", "protocol", "explainer", "evidence_spans", "turns", "judge", "setting"]
-BOUNDED = ("win_rate", "apart_win_rate", "judge_accuracy")
+KEYS = ["task", "weak", "strong", "split", "protocol", "explainer", "evidence_spans", "turns", "judge", "other_options"]
+BOUNDED = ("win_rate", "win_rate_on_disagreements", "judge_accuracy")
 MEANS = (
-    *("disagreements", "position_bias", "no_verdict", "cost", "strong_right", "judge_ece"),
+    *("disagreements", "position_bias", "no_verdict", "cost", "always_strong_accuracy", "judge_ece"),
     *("weak_accuracy", "strong_accuracy", "label_accuracy"),
 )
 COLUMNS = [*KEYS, "n", *(f"{name}{bound}" for name in BOUNDED for bound in ("", "_low", "_high")), *MEANS]

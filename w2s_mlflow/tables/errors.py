@@ -17,7 +17,7 @@ CAPTION = (
 FRAMES = ("errors",)
 OVERFITTING, EXTRACTION, QUOTE, OTHER = TYPES = ("overfitting", "evidence_extraction", "quote_selection", "other")
 BY_CHANCE = [f"{name}_by_chance" for name in (EXTRACTION, QUOTE)]
-KEYS = ["task", "weak", "strong", "method", "variant", "setting"]
+KEYS = ["task", "weak", "strong", "method", "method_options", "other_options"]
 COLUMNS = [*KEYS, "n", "errors", *(f"{name}{bound}" for name in TYPES for bound in ("", "_low", "_high")), *BY_CHANCE]
 
 

@@ -11,9 +11,9 @@ CAPTION = (
     "outcome."
 )
 FRAMES = ("left_out",)
-COLUMNS = ["rule", "name", "run_id", "reason"]
+COLUMNS = ["exclusion_rule", "name", "run_id", "reason"]
 
 
 def table(left_out: pd.DataFrame) -> pd.DataFrame:
     """Return one row per run, sorted by rule."""
-    return left_out.sort_values(["rule", "name"], kind="stable")[COLUMNS]
+    return left_out.sort_values(["exclusion_rule", "name"], kind="stable")[COLUMNS]

@@ -44,7 +44,7 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 def name(rows: pd.DataFrame) -> pd.Series:
     """Return each row's method with the options that distinguish it from others of the same name."""
-    return (rows["method"] + " " + rows["variant"]).str.strip()
+    return (rows["method"] + " " + rows["method_options"]).str.strip()
 
 
 def _comparisons(pair: pd.DataFrame) -> Iterator[dict[str, Any]]:

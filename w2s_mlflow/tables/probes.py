@@ -13,7 +13,7 @@ CAPTION = (
     " on shuffled labels."
 )
 FRAMES = ("probes",)
-KEYS = ["concept", "task", "weak", "strong", "method", "variant", "setting"]
+KEYS = ["concept", "task", "weak", "strong", "method", "method_options", "other_options"]
 COLUMNS = [*KEYS, "n", "before", "after", "gain", "gain_low", "gain_high", "p", "layer", "selectivity"]
 
 

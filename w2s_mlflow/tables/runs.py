@@ -9,8 +9,8 @@ CAPTION = (
     "is one on accuracy; `gold` names the part whose ground truth a run or its ancestors have learned."
 )
 FRAMES = ("runs",)
-COLUMNS = ["stage", "task", "weak", "strong", "head", "method", "variant", "setting", "seed"]
-COLUMNS += ["accuracy", "pgr", "pgr_status", "ceiling_failed", "human", "gold", "seconds", "run_id", "fingerprint"]
+COLUMNS = ["stage", "task", "weak", "strong", "head", "method", "method_options", "other_options", "seed"]
+COLUMNS += ["accuracy", "pgr", "pgr_status", "ceiling_failed", "vs_human", "gold", "seconds", "run_id", "fingerprint"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:

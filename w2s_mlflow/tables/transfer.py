@@ -11,7 +11,7 @@ CAPTION = (
     " with its 95% interval."
 )
 FRAMES = ("outcomes",)
-KEYS = ["task", "head", "method", "variant", "setting"]
+KEYS = ["task", "head", "method", "method_options", "other_options"]
 COLUMNS = [*KEYS, "weak", "strong", "n", "weak_accuracy", "accuracy", "gain", "failed_ceilings"]
 COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status"]
 

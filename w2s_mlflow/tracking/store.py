@@ -25,7 +25,7 @@ from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, CorruptArtifactE
 from w2s_mlflow.training import checkpoint
 
 LOG = logging.getLogger("w2s_mlflow")
-ATTEMPT, TORN = "w2s.attempt", "w2s.torn"
+ATTEMPT, CORRUPT = "w2s.attempt", "w2s.corrupt"
 POLL = 0.5
 """Seconds between two checks of a run that another process is making."""
 PATIENCE = 60.0
@@ -184,7 +184,7 @@ def _verified(run: Run) -> Result | None:
             results.forget(run.info.run_id)
             run = client().get_run(run.info.run_id)
     LOG.warning("%s; it is made again", torn)
-    client().log_batch(run.info.run_id, tags=[RunTag(TORN, str(torn))])  # unlike set_tag, safe with concurrent writers
+    client().log_batch(run.info.run_id, tags=[RunTag(CORRUPT, str(torn))])  # unlike set_tag, safe with concurrent writers
     client().set_terminated(run.info.run_id, "FAILED")
     return None
 
@@ -201,7 +201,7 @@ def _seen(runs: Iterable[Run]) -> set[tuple[str, str, str, bool]]:
 def _finish(run: Run) -> bool:
     """Mark a dead owner's run FINISHED if its last artifact was written; return whether it was marked."""
     tags = run.data.tags
-    if run.info.status == "FINISHED" or ARTIFACTS not in tags or TORN in tags:
+    if run.info.status == "FINISHED" or ARTIFACTS not in tags or CORRUPT in tags:
         return False
     sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # sealing the same run twice is no error
     if sealed:
@@ -212,7 +212,7 @@ def _finish(run: Run) -> bool:
 
 def _next_attempt(run: Run) -> int:
     """Return the first attempt not used up by this run; a sealed run has used two."""
-    sealed = run.info.status == "FINISHED" or TORN in run.data.tags
+    sealed = run.info.status == "FINISHED" or CORRUPT in run.data.tags
     return int(run.data.tags.get(ATTEMPT, "0")) + (2 if sealed else 1)
 
 
@@ -239,7 +239,7 @@ def _settled(runs: list[Run]) -> Run | None:
 
 def _owned(run: Run) -> bool:
     """Return whether a process may still be making a run; a run tagged as damaged was already finished."""
-    return bool(run.data.tags.get(heartbeat.WORKER)) and TORN not in run.data.tags
+    return bool(run.data.tags.get(heartbeat.WORKER)) and CORRUPT not in run.data.tags
 
 
 def _owner(run: Run) -> str:

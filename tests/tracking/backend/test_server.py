@@ -469,7 +469,11 @@ def answer(barrier: Barrier, answers: Queue[str], job: Callable[..., str], *argu
 
 
 def test_an_experiment_is_marked_as_model_training_of_this_version(experiment: str) -> None:
-    marks = {"mlflow.experimentKind": "custom_model_development", "w2s.layout": "1", "w2s.version": w2s_mlflow.__version__}
+    marks = {
+        "mlflow.experimentKind": "custom_model_development",
+        "w2s.schema_version": "1",
+        "w2s.version": w2s_mlflow.__version__,
+    }
     assert server.experiment().name == experiment
     assert server.experiment().tags == marks
     server.forget()
@@ -479,15 +483,15 @@ def test_an_experiment_is_marked_as_model_training_of_this_version(experiment: s
 def test_an_experiment_of_others_is_marked_on_first_use(experiment: str) -> None:
     id_ = server.client().create_experiment(experiment, tags={"theirs": "kept", "w2s.version": "0.0.1"})
     assert server.experiment().experiment_id == id_
-    assert server.experiment().tags.items() >= {"theirs": "kept", "w2s.layout": "1", "w2s.version": "0.0.1"}.items()
+    assert server.experiment().tags.items() >= {"theirs": "kept", "w2s.schema_version": "1", "w2s.version": "0.0.1"}.items()
 
 
-@pytest.mark.parametrize("layout", ["2", "1.5", "new"])
-def test_an_experiment_of_a_newer_version_is_refused(experiment: str, layout: str) -> None:
-    tags = {"w2s.layout": layout, "w2s.version": "9.0"}
+@pytest.mark.parametrize("version", ["2", "1.5", "new"])
+def test_an_experiment_of_a_newer_version_is_refused(experiment: str, version: str) -> None:
+    tags = {"w2s.schema_version": version, "w2s.version": "9.0"}
     id_ = server.client().create_experiment(experiment, tags=tags)
     found = refused(server.experiment)
-    assert f"the experiment {experiment!r} at {server.where()} needs w2s_mlflow 9.0 (layout {layout})" in found
+    assert f"the experiment {experiment!r} at {server.where()} needs w2s_mlflow 9.0 (schema version {version})" in found
     assert found.endswith("upgrade w2s_mlflow, or name another experiment in MLFLOW_EXPERIMENT_NAME")
     assert server.client().get_experiment(id_).tags == tags
 
@@ -503,7 +507,7 @@ def test_an_experiment_that_another_process_makes_in_the_meantime_is_used(
         client.create_experiment(name, tags={"theirs": "kept"})
 
     monkeypatch.setattr(client, "get_experiment_by_name", make_afterwards)
-    assert server.experiment().tags.items() >= {"theirs": "kept", "w2s.layout": "1"}.items()
+    assert server.experiment().tags.items() >= {"theirs": "kept", "w2s.schema_version": "1"}.items()
 
 
 def test_an_experiment_that_is_unknown_or_deleted_is_refused(experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:

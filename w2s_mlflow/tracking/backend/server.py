@@ -26,11 +26,11 @@ from w2s_mlflow.tracking.backend.error_messages import failure as failure
 from w2s_mlflow.tracking.backend.error_messages import masked
 from w2s_mlflow.tracking.backend.error_messages import sentence as sentence
 
-LAYOUT = 1
+SCHEMA_VERSION = 1
 """Schema version of an experiment's runs and tags; increment it when older releases can no longer read new runs."""
 MARKS = {
     "mlflow.experimentKind": "custom_model_development",  # shown as model training in the UI
-    "w2s.layout": str(LAYOUT),
+    "w2s.schema_version": str(SCHEMA_VERSION),
     "w2s.version": __version__,
 }
 """Tags of an experiment, set on first use."""
@@ -68,7 +68,7 @@ def experiment() -> Experiment:
             f"the experiment {found.name!r} was deleted: restore it with `mlflow experiments restore "
             f"-x {found.experiment_id}`, or name another in MLFLOW_EXPERIMENT_NAME"
         )
-    _check_layout(found)
+    _check_schema_version(found)
     _check_artifacts(found)
     return _marked(found)
 
@@ -175,13 +175,14 @@ def _made(name: str) -> Experiment:
     return found
 
 
-def _check_layout(found: Experiment) -> None:
-    layout = found.tags.get("w2s.layout", str(LAYOUT))
-    if not layout.isdecimal() or int(layout) > LAYOUT:
+def _check_schema_version(found: Experiment) -> None:
+    version = found.tags.get("w2s.schema_version", str(SCHEMA_VERSION))
+    if not version.isdecimal() or int(version) > SCHEMA_VERSION:
         writer = found.tags.get("w2s.version", "of a later version")
         raise ConfigError(
-            f"the experiment {found.name!r} at {where()} needs w2s_mlflow {writer} (layout {layout}), this is {__version__} "
-            f"(layout {LAYOUT}): upgrade w2s_mlflow, or name another experiment in MLFLOW_EXPERIMENT_NAME"
+            f"the experiment {found.name!r} at {where()} needs w2s_mlflow {writer} (schema version {version}), this is "
+            f"{__version__} (schema version {SCHEMA_VERSION}): upgrade w2s_mlflow, or name another experiment in "
+            "MLFLOW_EXPERIMENT_NAME"
         )
 
 
