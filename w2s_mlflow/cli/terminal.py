@@ -200,7 +200,7 @@ def _compact(row: Mapping[str, str]) -> dict[str, str]:
         "task": row["task"],
         "weak -> strong": "" if row["weak"] == "-" else f"{row['weak']} -> {row['strong']}",
         "head": row["head"],
-        "method": " ".join(f"{row['method']} {row['variant']} {row['setting']}".split()),
+        "method": " ".join(f"{row['method']} {row['method_options']} {row['other_options']}".split()),
         "n": row["n"],
         "weak": _number(row["weak_accuracy"]),
         "accuracy": _interval(row, "accuracy"),
