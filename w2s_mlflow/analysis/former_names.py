@@ -78,8 +78,9 @@ def _options(stage: str) -> Mapping[str, tuple[Any, Declared]]:
 
 def _metric(name: str) -> str:
     """Return the present name of a metric."""
-    for former, now in DEBATES.items():
-        if name.startswith(former):
-            measure, bound = re.fullmatch(r"(.*?)(_low|_high)?", name.removeprefix(former)).groups(default="")
-            return f"{now}{MEASURES.get(measure, measure)}{bound}"
-    return METRICS.get(name, name)
+    prefix = next((former for former in DEBATES if name.startswith(former)), None)
+    if prefix is None:
+        return METRICS.get(name, name)
+    bound = next((end for end in ("_low", "_high") if name.endswith(end)), "")
+    measure = name.removeprefix(prefix).removesuffix(bound)
+    return f"{DEBATES[prefix]}{MEASURES.get(measure, measure)}{bound}"
