@@ -27,11 +27,11 @@ def figure(errors: pd.DataFrame) -> Figure:
         ]
         for _, rows in cells
     ]
-    drawn, panels = _drawing.bars(labels)
+    fig, panels = _drawing.bars(labels)
     for axes, names, ((task, weak, strong), rows) in zip(panels, labels, cells, strict=True):
         _drawing.stacked(axes, rows, COLOURS, names)
         axes.set_xlim(0, 1)
         axes.set_xlabel("share of test errors")
         _drawing.title(axes, task, f"{weak} → {strong}")
-    _drawing.legend(drawn)
-    return drawn
+    _drawing.legend(fig)
+    return fig

@@ -20,10 +20,10 @@ def figure(outcomes: pd.DataFrame) -> Figure:
     """Draw one panel per task and model pair, with one bar per method."""
     cells = list(inheritance.table(outcomes).groupby(["task", "weak", "strong"], sort=False))
     labels = [[f"{name}, n = {n}" for name, n in zip(_drawing.names(rows), rows["n"], strict=True)] for _, rows in cells]
-    drawn, panels = _drawing.bars(labels)
+    fig, panels = _drawing.bars(labels)
     for axes, names, ((task, weak, strong), rows) in zip(panels, labels, cells, strict=True):
         _drawing.stacked(axes, rows, PARTS, names)
         axes.set_xlabel("share of test rows")
         _drawing.title(axes, task, f"{weak} → {strong}")
-    _drawing.legend(drawn)
-    return drawn
+    _drawing.legend(fig)
+    return fig

@@ -28,10 +28,10 @@ COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status", "paper_accuracy", "paper
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per LABEL whose method is in PAPER; empty if there is no such run."""
-    found = outcomes[outcomes["method"].isin(PAPER)]
-    if found.empty:
+    runs = outcomes[outcomes["method"].isin(PAPER)]
+    if runs.empty:
         return pd.DataFrame(columns=COLUMNS)
-    rows = pgr.table(found)
-    for place, name in enumerate(("paper_accuracy", "paper_pgr")):
-        rows[name] = [PAPER[method][place] for method in rows["method"]]
+    rows = pgr.table(runs)
+    for index, name in enumerate(("paper_accuracy", "paper_pgr")):
+        rows[name] = [PAPER[method][index] for method in rows["method"]]
     return rows.reindex(columns=COLUMNS)

@@ -28,32 +28,32 @@ def table(alignments: pd.DataFrame) -> pd.DataFrame:
     """Return one row per pair of models, judge, debate options and round."""
     rows = []
     keys = [*KEYS, "round"]
-    for key, found in _stepped(alignments).sort_values("round", kind="stable").groupby(keys, sort=False):
-        row = dict(zip(keys, key, strict=True)) | {"iterations": int(found["iterations"].max()), "n": len(found)}
-        row["n_step"] = int(found["preference_last"].notna().sum())
+    for key, group in _stepped(alignments).sort_values("round", kind="stable").groupby(keys, sort=False):
+        row = dict(zip(keys, key, strict=True)) | {"iterations": int(group["iterations"].max()), "n": len(group)}
+        row["n_step"] = int(group["preference_last"].notna().sum())
         for name in COMPARED:
-            row |= _compared(found, name)
-        row |= {name: float(found[name].mean()) for name in ("win_rate_before", "win_rate_after", "entropy", "words")}
+            row |= _compared(group, name)
+        row |= {name: float(group[name].mean()) for name in ("win_rate_before", "win_rate_after", "entropy", "words")}
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _stepped(alignments: pd.DataFrame) -> pd.DataFrame:
     """Add the columns `*_last`: the values of the same seed in the previous round, or of the plain student in round 1."""
-    same = [*KEYS, "seed", "round"]
-    earlier = alignments[same].assign(round=alignments["round"] + 1)
+    index = [*KEYS, "seed", "round"]
+    earlier = alignments[index].assign(round=alignments["round"] + 1)
     earlier = earlier.assign(**{f"{name}_last": alignments[f"{name}_after"] for name in COMPARED})
-    found = alignments.merge(earlier, how="left", on=same, validate="many_to_one")
+    joined = alignments.merge(earlier, how="left", on=index, validate="many_to_one")
     for name in COMPARED:
-        found[f"{name}_last"] = found[f"{name}_last"].where(found["round"] > 1, found[f"{name}_before"])
-    return found
+        joined[f"{name}_last"] = joined[f"{name}_last"].where(joined["round"] > 1, joined[f"{name}_before"])
+    return joined
 
 
-def _compared(found: pd.DataFrame, name: str) -> dict[str, float]:
-    before, after = found[f"{name}_before"], found[f"{name}_after"]
-    gain, stepped = stats.seed_interval(after - before), (after - found[f"{name}_last"]).dropna()
+def _compared(group: pd.DataFrame, name: str) -> dict[str, float]:
+    before, after = group[f"{name}_before"], group[f"{name}_after"]
+    gain, stepped = stats.seed_interval(after - before), (after - group[f"{name}_last"]).dropna()
     step = stats.seed_interval(stepped if len(stepped) else [float("nan")])
-    p = stats.paired_t_test(before, after).p if len(found) > 1 else float("nan")
+    p = stats.paired_t_test(before, after).p if len(group) > 1 else float("nan")
     values = {"before": float(before.mean()), "after": float(after.mean()), "p": p}
     for part, interval in (("gain", gain), ("step", step)):
         values |= interval.named(part)

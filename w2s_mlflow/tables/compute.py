@@ -23,10 +23,10 @@ COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
 def table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per LABEL of the students."""
     rows = []
-    for key, found in runs[runs["stage"] == "student"].groupby(KEYS, sort=False):
-        means = {name: float(found[name].mean()) for name in (*USED, "pgr")}
-        if not (found["pgr_status"] == "ok").all():
+    for key, group in runs[runs["stage"] == "student"].groupby(KEYS, sort=False):
+        means = {name: float(group[name].mean()) for name in (*USED, "pgr")}
+        if not (group["pgr_status"] == "ok").all():
             means["pgr"] = math.nan
         means["flops_per_point"] = means["all_flops"] / (100 * means["pgr"]) if means["pgr"] > 0 else math.nan
-        rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(found)} | means)
+        rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(group)} | means)
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -26,9 +26,9 @@ COLUMNS = [*KEYS, "n", *(f"{name}{bound}" for name in BOUNDED for bound in ("", 
 def table(debates: pd.DataFrame) -> pd.DataFrame:
     """Return one row per model pair, protocol, explainer, judge and other options."""
     rows = []
-    for key, found in debates.groupby(KEYS, sort=False):
-        row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)}
+    for key, group in debates.groupby(KEYS, sort=False):
+        row = dict(zip(KEYS, key, strict=True)) | {"n": len(group)}
         for name in BOUNDED:
-            row |= stats.seed_interval(found[name]).named(name)
-        rows.append(row | {name: float(found[name].mean()) for name in MEANS})
+            row |= stats.seed_interval(group[name]).named(name)
+        rows.append(row | {name: float(group[name].mean()) for name in MEANS})
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -28,20 +28,20 @@ def table(facilitations: pd.DataFrame) -> pd.DataFrame:
     """Return one row per model pair, options and turn."""
     keys = [*KEYS, "turn"]
     rows = [
-        dict(zip(keys, key, strict=True)) | _row(found)
-        for key, found in facilitations.sort_values("turn", kind="stable").groupby(keys, sort=False)
+        dict(zip(keys, key, strict=True)) | _row(group)
+        for key, group in facilitations.sort_values("turn", kind="stable").groupby(keys, sort=False)
     ]
-    found = pd.DataFrame(rows, columns=COLUMNS)
-    found["p_holm"] = stats.holm(found["p"].to_numpy(dtype=float))
-    return found
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame["p_holm"] = stats.holm(frame["p"].to_numpy(dtype=float))
+    return frame
 
 
-def _row(found: pd.DataFrame) -> dict[str, Any]:
+def _row(group: pd.DataFrame) -> dict[str, Any]:
     """Return the statistics of one turn over its seeds."""
-    values = {name: found[name] for name in MODELS} | {"gain": found["accuracy"] - found["weak_accuracy"]}
-    row: dict[str, Any] = {"n": len(found), "p": float("nan")}
+    values = {name: group[name] for name in MODELS} | {"gain": group["accuracy"] - group["weak_accuracy"]}
+    row: dict[str, Any] = {"n": len(group), "p": float("nan")}
     for name, value in values.items():
         row |= stats.seed_interval(value).named(name)
-    if len(found) > 1:
-        row["p"] = stats.paired_t_test(found["weak_accuracy"], found["accuracy"]).p
-    return row | {name: float(found[name].mean()) for name in ("agreement", "weak_agreement")}
+    if len(group) > 1:
+        row["p"] = stats.paired_t_test(group["weak_accuracy"], group["accuracy"]).p
+    return row | {name: float(group[name].mean()) for name in ("agreement", "weak_agreement")}

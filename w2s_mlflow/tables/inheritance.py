@@ -24,12 +24,12 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per LABEL of the students that have a supervisor."""
     students = outcomes[outcomes["weak_answer"].notna()]
     rows = []
-    for key, found in students.groupby(LABEL, sort=False):
-        each = pd.DataFrame([shares(row.gold, row.weak_answer, row.answer) for row in found.itertuples()])
-        errors = 1 - each["both_right"] - each["broken"]
-        corrected = stats.seed_interval(each["corrected"] / errors.where(errors > 0))
-        means = {name: float(each[name].mean()) for name in SHARES}
-        row = dict(zip(LABEL, key, strict=True)) | {"n": len(found), **means}
+    for key, group in students.groupby(LABEL, sort=False):
+        shares_by_run = pd.DataFrame([shares(row.gold, row.weak_answer, row.answer) for row in group.itertuples()])
+        errors = 1 - shares_by_run["both_right"] - shares_by_run["broken"]
+        corrected = stats.seed_interval(shares_by_run["corrected"] / errors.where(errors > 0))
+        means = {name: float(shares_by_run[name].mean()) for name in SHARES}
+        row = dict(zip(LABEL, key, strict=True)) | {"n": len(group), **means}
         rows.append(row | corrected.named("of_errors_corrected"))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -40,5 +40,5 @@ def shares(gold_N: Any, weak_N: Any, student_N: Any) -> dict[str, float]:
     weak_right, right = weak_N == gold_N, student_N == gold_N
     same = weak_N == student_N
     parts = (weak_right & right, ~weak_right & right, weak_right & ~right, ~weak_right & ~right & same)
-    found = {name: float(part.mean()) for name, part in zip(SHARES, parts, strict=False)}
-    return found | {"both_wrong": float((~weak_right & ~right & ~same).mean())}
+    values = {name: float(part.mean()) for name, part in zip(SHARES, parts, strict=False)}
+    return values | {"both_wrong": float((~weak_right & ~right & ~same).mean())}

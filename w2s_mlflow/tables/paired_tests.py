@@ -33,13 +33,13 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per comparison of two accuracies (or PGRs), matched by seed or by task."""
     students = outcomes[outcomes["weak_correct"].notna()]
     rows = [
-        dict(zip(PAIR, key, strict=True)) | row | {"failed_ceilings": int(found.groupby("seed")["ceiling_failed"].any().sum())}
-        for key, found in students.groupby(PAIR, sort=False)
-        for row in _comparisons(found)
+        dict(zip(PAIR, key, strict=True)) | row | {"failed_ceilings": int(group.groupby("seed")["ceiling_failed"].any().sum())}
+        for key, group in students.groupby(PAIR, sort=False)
+        for row in _comparisons(group)
     ]
-    found = pd.DataFrame([*rows, *_across(students)], columns=COLUMNS)
-    found["p_holm"] = found.groupby("metric")["p"].transform(lambda p: stats.holm(p.to_numpy()))
-    return found
+    frame = pd.DataFrame([*rows, *_across(students)], columns=COLUMNS)
+    frame["p_holm"] = frame.groupby("metric")["p"].transform(lambda p: stats.holm(p.to_numpy()))
+    return frame
 
 
 def name(rows: pd.DataFrame) -> pd.Series:
