@@ -17,12 +17,12 @@ STAGES = {"link": "student"}
 """Stage tags without a stage file, mapped to the stage whose options their runs have."""
 
 
-def present(found: Result) -> Result:
+def with_current_names(run: Result) -> Result:
     """Return the run with former parameter names replaced by the current names that its stage declares."""
-    names = _former(STAGES.get(found.stage, found.stage))
-    if not names.keys() & found.params.keys():
-        return found
-    return replace(found, params={names.get(name, name): value for name, value in found.params.items()})
+    names = _former(STAGES.get(run.stage, run.stage))
+    if not names.keys() & run.params.keys():
+        return run
+    return replace(run, params={names.get(name, name): value for name, value in run.params.items()})
 
 
 @functools.cache
