@@ -109,9 +109,9 @@ def test_the_help_says_what_is_the_default(monkeypatch: pytest.MonkeyPatch, caps
 
 @pytest.mark.parametrize("given", [["--calibrate"], ["--calibrate", "true"], ["--calibrate", "--seed", "3"]])
 def test_a_switch_may_stand_alone(given: list[str]) -> None:
-    found = arguments.affirmed(["student", *given, "--plan"], student.Config)
+    found = arguments.with_boolean_values(["student", *given, "--plan"], student.Config)
     assert found[1:3] == ["--calibrate", "true"] and found.count("true") == 1 and found[-1] == "--plan"
-    assert arguments.affirmed(["student", "--calibrate", "false"], student.Config)[-1] == "false"
+    assert arguments.with_boolean_values(["student", "--calibrate", "false"], student.Config)[-1] == "false"
 
 
 def test_a_training_that_diverges_says_so_and_fails(
@@ -125,7 +125,7 @@ def test_a_training_that_diverges_says_so_and_fails(
 
 
 def test_ctrl_c_while_options_are_read_is_a_stop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(arguments, "given", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(arguments, "specified", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "student")
     assert stop.value.code == 130 and "stopped; what was finished is kept" in capsys.readouterr().err

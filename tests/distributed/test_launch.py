@@ -290,7 +290,7 @@ def store(monkeypatch: pytest.MonkeyPatch, second: None) -> Store:
     """A store in the place of the launcher's; a test takes the place of each process in turn."""
     found = HashStore()
     monkeypatch.setattr(launch, "_store", lambda: found)
-    monkeypatch.setattr(launch, "_met", lambda: True)
+    monkeypatch.setattr(launch, "_has_joined", lambda: True)
     return found
 
 
@@ -341,7 +341,7 @@ def test_before_they_have_met_the_leader_speaks_and_the_others_wait_for_their_en
 
 
 def test_before_they_have_met_the_leader_alone_says_that_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_met", lambda: False)
+    monkeypatch.setattr(launch, "_has_joined", lambda: False)
     monkeypatch.setattr(launch, "_stays", lambda: True)
     for rank, told in (("0", (True, True)), ("1", (False, True))):
         for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():

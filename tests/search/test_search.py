@@ -65,7 +65,7 @@ def asked(**given: Any) -> sweep.Config:
 def study_of(asked: sweep.Config) -> optuna.Study:
     search = asked.search()
     assert search is not None
-    return search_study.opened(search, asked.wanted(), sweep._hangs_on(asked, search), 2)
+    return search_study.open_study(search, asked.wanted(), sweep._hangs_on(asked, search), 2)
 
 
 def drawn(study: optuna.Study) -> list[tuple[Any, Any]]:
@@ -207,7 +207,7 @@ def test_a_study_is_not_gone_on_with_after_its_code_has_changed(monkeypatch: pyt
 
 def test_a_sampler_draws_the_same_for_the_same_number() -> None:
     def draws(name: str, number: int) -> float:
-        study = optuna.create_study(sampler=search_study.drawing(name, 5, number))
+        study = optuna.create_study(sampler=search_study.make_sampler(name, 5, number))
         return study.ask().suggest_float("x", 0, 1, step=0.001)
 
     for name in search_study.SAMPLERS:
@@ -220,7 +220,7 @@ def test_every_shipped_search_draws_settings_that_can_be_run(name: str) -> None:
     assert search is not None and "ground truth" in str(sweep_file.read(name).__doc__)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     for _ in range(30):
-        given = space.proposed(search, study.ask())
+        given = space.sample_params(search, study.ask())
         for one in space.configs(search, given, [0], SMALL):
             one.resolved()
         kind = registry.plugin("stages", search.stage, "stage").Config

@@ -194,7 +194,7 @@ def test_blind_nobody_is_told_which_side_is_strong_and_the_first_is_not_always_t
 
 def reversed_views(run: str) -> Iterator[human_feedback.DebateForReview]:
     """The debates as somebody sees them who has judged none."""
-    return human_feedback.waiting(run, "somebody else")
+    return human_feedback.unjudged(run, "somebody else")
 
 
 def test_half_of_the_debates_show_the_weak_side_first() -> None:

@@ -392,7 +392,7 @@ def pause_in_copy(pipe: Connection) -> None:
 
 def test_a_killed_process_that_nobody_has_waited_for_is_gone() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        living = heartbeat.Worker(heartbeat.me().machine, process.pid, heartbeat._born(process.pid))
+        living = heartbeat.Worker(heartbeat.me().machine, process.pid, heartbeat._start_time(process.pid))
         assert not living.gone()
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -75,8 +75,8 @@ def _check_place(path: Path) -> None:
     folder = path.resolve().parent  # SQLite writes next to the file itself, not next to a symbolic link
     if not folder.is_dir():
         raise ConfigError(f"there is no directory {folder}: make it, or {ANOTHER}")
-    if why := unwritable(folder):
-        raise ConfigError(f"its directory cannot be written ({why}): {ANOTHER}")
+    if reason := unwritable(folder):
+        raise ConfigError(f"its directory cannot be written ({reason}): {ANOTHER}")
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path} is no file: {ANOTHER}")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
@@ -101,8 +101,8 @@ def _state_of_file(path: Path) -> State:
 
 
 def _tables(database: sqlite3.Connection) -> set[str]:
-    found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'")
-    return {row[0] for row in found}
+    rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'")
+    return {row[0] for row in rows}
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:
@@ -136,9 +136,9 @@ def _statements() -> list[str]:
     with contextlib.closing(store.engine.raw_connection()) as connection:
         database = connection.driver_connection
         assert isinstance(database, sqlite3.Connection)
-        found = [line for line in database.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
+        statements = [line for line in database.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
     store.engine.dispose()  # MLflow caches the engine; the next in-memory database must start empty
-    return found
+    return statements
 
 
 @contextlib.contextmanager
@@ -190,22 +190,24 @@ def _state_of_server(connection: sqlalchemy.Connection) -> State:
 
 def _state(tables: set[str], versions: Callable[[], list[str]]) -> State:
     """Classify a database by its tables; `versions` reads alembic_version. Raises ConfigError if MLflow cannot use it."""
-    found = set(versions()) if "alembic_version" in tables else set()
+    revisions = set(versions()) if "alembic_version" in tables else set()
     others = tables - {"alembic_version"}
     known, newest = _revisions()
-    if found == {newest}:
+    if revisions == {newest}:
         return "ready"
     if not tables:
         return "empty"
-    if found and found <= known:
+    if revisions and revisions <= known:
         upgrade = f"mlflow db upgrade {masked(mlflow.get_tracking_uri())}"
-        raise ConfigError(f"its tables are an older MLflow's ({', '.join(found)}): copy it and run `{upgrade}`, or {ANOTHER}")
-    if found and others >= set(initial_models.Base.metadata.tables):
         raise ConfigError(
-            f"its tables are a newer MLflow's ({', '.join(found)}) than this one's, {mlflow.__version__}: "
+            f"its tables are an older MLflow's ({', '.join(revisions)}): copy it and run `{upgrade}`, or {ANOTHER}"
+        )
+    if revisions and others >= set(initial_models.Base.metadata.tables):
+        raise ConfigError(
+            f"its tables are a newer MLflow's ({', '.join(revisions)}) than this one's, {mlflow.__version__}: "
             f"`pip install --upgrade mlflow`, or {ANOTHER}"
         )
-    if not found and others <= set(Base.metadata.tables):
+    if not revisions and others <= set(Base.metadata.tables):
         return "incomplete"
     raise ConfigError(f"it is another program's database (it has a table {min(others, default='alembic_version')}): {ANOTHER}")
 

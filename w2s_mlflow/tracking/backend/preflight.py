@@ -50,7 +50,7 @@ def scheme(uri: str) -> str:
 def unwritable(directory: Path) -> str | None:
     """Return why `directory` (or its nearest existing parent) is not writable, or None if it is writable."""
     try:
-        nearest = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+        nearest = next(path for path in (directory, *directory.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=nearest):
             return None
     except OSError as error:
@@ -60,8 +60,10 @@ def unwritable(directory: Path) -> str | None:
 def check_new_artifacts() -> None:
     """Raise ConfigError if a new experiment's artifacts, stored in the working directory, could not be written."""
     directory = Path(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).absolute()
-    if why := unwritable(directory):
-        raise ConfigError(f"its artifacts would go to {directory}, which cannot be written ({why}): start in another directory")
+    if reason := unwritable(directory):
+        raise ConfigError(
+            f"its artifacts would go to {directory}, which cannot be written ({reason}): start in another directory"
+        )
 
 
 def lost_run(uri: str, run_id: str) -> ConfigError:
@@ -113,7 +115,7 @@ def _advice(status: int) -> str:
 def _is_answer(text: str) -> bool:
     """Return whether `text` is MLflow's JSON answer to an experiment search; it is `{}` if there are no experiments."""
     try:
-        found = json.loads(text)
+        answer = json.loads(text)
     except ValueError:
         return False
-    return isinstance(found, dict) and (not found or "experiments" in found)
+    return isinstance(answer, dict) and (not answer or "experiments" in answer)
