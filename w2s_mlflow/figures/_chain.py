@@ -47,7 +47,7 @@ def figure(nodes: Sequence[Node], part: str) -> Figure:
         _box(axes, node)
     for row in range(rounds):
         axes.text(-0.48, row - 0.42, f"round {row + 1}", fontsize=7, color="0.4")
-    fig.suptitle(f"Labels from model to model; agreement with the supervisor and accuracy on {part}", fontsize=8)
+    fig.suptitle(f"Bootstrapping chain: agreement with the supervisor and accuracy on {part}", fontsize=8)
     return fig
 
 

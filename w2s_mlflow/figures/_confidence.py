@@ -24,7 +24,7 @@ def figure(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> Figure:
     fig = Figure(figsize=(4.2, 3.4))  # fixed margins; a layout engine would draw the panel twice
     axes = fig.add_axes((0.14, 0.14, 0.83, 0.83))
     axes.bar(edges[:-1], rows / rows.sum(), width=np.diff(edges), align="edge", color="0.85", edgecolor="white")
-    axes.plot(edges[[0, -1]], edges[[0, -1]], color="0.5", linewidth=0.8, linestyle=":", label="as right as sure")
+    axes.plot(edges[[0, -1]], edges[[0, -1]], color="0.5", linewidth=0.8, linestyle=":", label="perfect calibration")
     axes.errorbar(
         mean_confidence, accuracy, spread, color="#0072B2", marker="o", markersize=4, capsize=2, label="accuracy, ± 1 s.e."
     )

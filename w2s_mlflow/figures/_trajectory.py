@@ -36,7 +36,7 @@ def figure(rows: pd.DataFrame, task: str, part: str, ceiling: float) -> Figure:
     turns(axes)
     axes.set_ylabel(f"accuracy on {part}")
     axes.margins(x=0.08, y=0.15)
-    _drawing.title(axes, task, "who has taught whom")
+    _drawing.title(axes, task, "accuracy by turn")
     _drawing.legend(fig)
     return fig
 

@@ -13,8 +13,8 @@ from w2s_mlflow.tables import pgr
 
 FRAMES = ("outcomes",)
 CAPTION = (
-    "Test accuracy of students, mean over n seeds with its 95% t interval; the supervisor (dashed) and the ceiling of each "
-    "size (grey squares), means over seeds. Of several settings the one of most runs is shown."
+    "Test accuracy of students, mean over n seeds with its 95% t interval. Dashed line: the supervisor; grey squares: the "
+    "ceiling of each size, means over seeds. If there are several settings, the one with the most runs is shown."
 )
 
 

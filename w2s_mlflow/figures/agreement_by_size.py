@@ -10,8 +10,8 @@ from w2s_mlflow.tables import agreement
 
 FRAMES = ("outcomes",)
 CAPTION = (
-    "Share of test rows on which student and supervisor answer alike, mean over n seeds with its 95% t interval. Of several"
-    " settings the one of most runs is shown."
+    "Share of test rows on which student and supervisor give the same answer, mean over n seeds with its 95% t interval. If "
+    "there are several settings, the one with the most runs is shown."
 )
 
 

@@ -13,10 +13,10 @@ from w2s_mlflow.figures import _drawing, _trajectory
 from w2s_mlflow.tables import alignment as table
 
 CAPTION = (
-    "Aligned models on held-out questions: left the mean D, the judge's log-odds for the strong side, right the test accuracy. "
-    "After one round: plain students hollow, aligned ones full, and a line joins the two of one seed. Where there are several "
-    "rounds: the gain over the plain student (round 0) of the same seed, means over n seeds with 95% t intervals. A panel of "
-    "rounds has room for eight settings; the table has all."
+    "Aligned models on held-out questions. Left: the mean D, the judge's log-odds for the strong side; right: test "
+    "accuracy. After one round: hollow points are plain students, filled points aligned models, and a line joins the two of "
+    "a seed. With several rounds: the gain over the plain student (round 0) of the same seed, means over n seeds with 95% t "
+    "intervals. A panel of rounds shows at most eight settings; the table has all."
 )
 FRAMES = ("alignments",)
 SHOWN = {"preference": "mean D", "accuracy": "test accuracy"}

@@ -12,8 +12,8 @@ from w2s_mlflow.figures import _drawing
 from w2s_mlflow.tables import debate as table
 
 CAPTION = (
-    "How often the judge believes the side that is right, where student and supervisor disagree: means over n seeds with 95% t "
-    "intervals. The hollow point is a judge who always believes the student, the dashed line a coin."
+    "Accuracy of the judge on questions where student and supervisor disagree: means over n seeds with 95% t intervals. "
+    "Hollow points: a judge who always believes the student; dashed line: chance."
 )
 FRAMES = ("debates",)
 
@@ -34,7 +34,7 @@ def figure(debates: pd.DataFrame) -> Figure:
             text = f"{name}: {row['judge_accuracy']:.3f}, an always-strong judge {row['strong_right']:.3f}"
             _drawing.tip(axes, row["judge_accuracy"], position, text)
         axes.set_xlabel("accuracy of the judge where the sides disagree")
-        axes.set_ylabel("form, evidence, judge")
+        axes.set_ylabel("protocol, evidence, judge")
         _drawing.title(axes, task, f"{weak} → {strong}")
     return fig
 

@@ -11,8 +11,8 @@ from w2s_mlflow.tables import facilitation as table
 
 CAPTION = (
     "Test accuracy of the weak model (circles; turn 0 is the supervisor) and of the strong model that teaches it (squares, "
-    "between the turn whose labels it has learned and the one it teaches), means over n seeds with 95% t intervals. A panel "
-    "has room for eight settings; the table has all."
+    "drawn between the turn whose labels it learned and the turn that it teaches), means over n seeds with 95% t intervals. "
+    "A panel shows at most eight settings; the table has all."
 )
 FRAMES = ("facilitations",)
 PANEL = ["task", "weak", "strong"]

@@ -10,8 +10,9 @@ from w2s_mlflow.tables import inheritance
 
 FRAMES = ("outcomes",)
 CAPTION = (
-    "Test rows on which supervisor or student err, as shares of all rows (means over n seeds): corrected by the student "
-    "alone, broken by it, copied from the supervisor, and wrong in two ways."
+    "Test rows on which supervisor or student is wrong, as shares of all rows (means over n seeds). corrected: only the "
+    "student is right; broken: only the supervisor is right; copied: both give the same wrong answer; both_wrong: they give "
+    "different wrong answers."
 )
 PARTS = {"corrected": "#009E73", "copied": "#D55E00", "broken": "#E69F00", "both_wrong": "#999999"}
 

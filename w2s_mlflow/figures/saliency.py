@@ -9,8 +9,9 @@ from w2s_mlflow.figures import _drawing
 from w2s_mlflow.tables import probes as table
 
 CAPTION = (
-    "Test accuracy of linear probes on the activations of the pretrained model (hollow) and of the student (full), at the "
-    "layer that the validation slice chose; lines join the two of one seed, the mean gain over n seeds stands beside them."
+    "Test accuracy of linear probes on the activations of the pretrained model (hollow points) and of the student (filled "
+    "points), at the layer chosen on the validation slice. A line joins the two of a seed; the number at the right is the "
+    "mean gain over n seeds."
 )
 FRAMES = ("probes",)
 

@@ -9,9 +9,8 @@ import pandas as pd
 from w2s_mlflow.tables import pgr
 
 CAPTION = (
-    "Accuracy and PGR of the full method and of what is left of it without one enhancement. The paper's numbers (Table 2) "
-    "are of other tasks and models, and it prints none for the full method; they are here to be compared in their order "
-    "alone."
+    "Accuracy and PGR of the full method, and of the full method without one enhancement. The paper's values (Table 2) were "
+    "measured on other tasks and models, and the paper has none for the full method; compare only their order."
 )
 FRAMES = ("outcomes",)
 PAPER = {

@@ -8,8 +8,8 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import LABEL
 
 CAPTION = (
-    "Agreement with the supervisor on test, mean over n seeds with its 95% t interval, beside the share that the "
-    "supervisor's accuracy and the student's would give if they erred independently (two classes)."
+    "Agreement with the supervisor on test: mean over n seeds with its 95% t interval. `independent` is the agreement "
+    "expected from the accuracies of supervisor and student if their errors were independent (two classes)."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "parameters", "n", "agreement", "agreement_low", "agreement_high", "independent"]

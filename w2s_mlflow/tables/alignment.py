@@ -7,12 +7,12 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Aligned models beside plain students on held-out questions, by round of `align --iterations` (`iterations`: the most "
-    "that a seed has), means over n seeds: test accuracy, its gain over the plain student with a 95% t interval over seeds "
-    "and the paired p, and its step from the round before with an interval likewise, over the n_step seeds that have both "
-    "(round 1 steps from the plain student); the mean D (log-odds for the strong side, by the judge itself) with its gain "
-    "and its step; the win rate; and the guards against a collapse at the end of the training: entropy (1: anything may be "
-    "shown, 0: always the same) and words of evidence."
+    "Aligned models and plain students on held-out questions, by round of `align --iterations` (`iterations` is the largest "
+    "number of rounds of a seed); means over n seeds. Test accuracy, its gain over the plain student with a 95% t interval "
+    "over seeds and the paired p, and its step from the previous round with a 95% t interval over the n_step seeds that "
+    "have both rounds (the previous round of round 1 is the plain student). The same for the mean D (log-odds for the "
+    "strong side, given by the judge). Then the win rate, and two checks for collapse at the end of training: entropy (1: "
+    "uniform over the evidence, 0: always the same evidence) and words of evidence."
 )
 FRAMES = ("alignments",)
 KEYS = ["task", "weak", "strong", "judge", "opponent", "debate_weight", "kl", "evidence_spans", "setting"]

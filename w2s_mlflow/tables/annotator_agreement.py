@@ -7,8 +7,8 @@ import pandas as pd
 from w2s_mlflow.tables import errors as by_rule
 
 CAPTION = (
-    "Errors coded by a person (`analyze --error-annotations FILE`), n of them over all seeds: the share of each type as it was "
-    "coded, how often the rules say the same, and Cohen's kappa."
+    "Errors annotated by a person (`analyze --error-annotations FILE`), n over all seeds: the share of each annotated type, "
+    "the agreement with the types that the rules assign, and Cohen's kappa."
 )
 FRAMES = ("errors",)
 COLUMNS = [*by_rule.KEYS, "n", *by_rule.TYPES, "agreement", "kappa"]

@@ -7,8 +7,8 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "On test, means over n seeds: accuracy, area under the ROC curve, Brier score, and expected calibration error (ten "
-    "equal bins of confidence) with its 95% t interval over seeds."
+    "Calibration on test, means over n seeds: accuracy, area under the ROC curve, Brier score, and expected calibration "
+    "error (ten equal bins of confidence) with its 95% t interval over seeds."
 )
 FRAMES = ("runs",)
 KEYS = ["task", "stage", "weak", "strong", "head", "method", "variant", "setting"]

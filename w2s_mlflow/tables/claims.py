@@ -13,11 +13,12 @@ from w2s_mlflow.tables import pgr
 from w2s_mlflow.tables import probes as salience
 
 CAPTION = (
-    "The paper's statements about each task (sections 5.1 to 5.3). Supported: the 95% interval lies wholly where the "
-    "statement puts the quantity; contradicted: wholly elsewhere; undetermined: neither, or PGR is undetermined for the "
-    "pair. Differences are paired over n seeds (t), a single PGR has Fieller's interval. The methods are those of the names"
-    " alone: runs with other options are not looked at. `failed_ceilings` counts, over all sizes and seeds of a supervisor's "
-    "students, ceilings that did not learn. Nothing is corrected for the number of statements."
+    "The paper's statements about each task (sections 5.1 to 5.3). A statement is supported if the 95% interval lies "
+    "entirely in the range that it predicts, contradicted if the interval lies entirely outside, and undetermined otherwise "
+    "or if PGR is undetermined for the pair. Differences are paired over n seeds (t interval); a single PGR has Fieller's "
+    "interval. Only methods with their default options are tested. `failed_ceilings` counts the ceilings that did not "
+    "learn, over all sizes and seeds of a supervisor's students. The intervals are not corrected for the number of "
+    "statements."
 )
 FRAMES = ("outcomes", "probes")
 COLUMNS = ["claim", "task", "weak", "strong", "head", "setting", "quantity", "n", "estimate", "low", "high"]

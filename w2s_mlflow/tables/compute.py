@@ -9,10 +9,10 @@ import pandas as pd
 from w2s_mlflow.tables import LABEL
 
 CAPTION = (
-    "Means over n runs of one label: seconds from start to end (on whatever machine), training tokens, and an estimate of "
-    "training operations, 6 x parameters x tokens; `all_*` counts supervisor, chain, debates and generative finetuning as well,"
-    " each once for a run, though runs share them. `flops_per_point` is all_flops for each hundredth of PGR, where its mean is "
-    "positive and the gap is determined for every run."
+    "Means over the n runs of a label: seconds from start to end (machines may differ), training tokens, and estimated "
+    "training operations, 6 x parameters x tokens. `all_*` includes supervisor, chain, debates and generative finetuning, "
+    "each counted once per run even if several runs share them. `flops_per_point` is all_flops per hundredth of PGR; it is "
+    "defined if the mean PGR is positive and PGR is determined for every run."
 )
 FRAMES = ("runs",)
 KEYS = LABEL

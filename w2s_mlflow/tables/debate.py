@@ -7,11 +7,11 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Debates by protocol, explainer and judge; means over n seeds with 95% t intervals. `win_rate` "
-    "of the strong side, of all debates and of those in which the sides disagree (apart); `position_bias`: the mean log-odds "
-    "given to the side that is shown first. Against ground truth, where the sides disagree: `judge_accuracy` beside "
-    "`strong_right`, what a judge has who always believes the strong side, and the judge's calibration error; of all "
-    "questions, the accuracy of both sides and of the labels that the verdicts make."
+    "Debates by protocol, explainer and judge; means over n seeds with 95% t intervals. `win_rate` is the win rate of the "
+    "strong side in all debates, `apart_win_rate` in those where the sides disagree; `position_bias` is the mean log-odds "
+    "for the side shown first. On questions where the sides disagree, against ground truth: `judge_accuracy`, "
+    "`strong_right` (the accuracy of a judge who always believes the strong side), and the judge's calibration error. On "
+    "all questions: the accuracy of both sides and of the labels made from the verdicts."
 )
 FRAMES = ("debates",)
 KEYS = ["task", "weak", "strong", "split", "protocol", "explainer", "evidence_spans", "turns", "judge", "setting"]

@@ -8,11 +8,12 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "The test errors of students by type, shares that sum to 1, means over n seeds with 95% t intervals; `errors` is how many "
-    "a run has. The first that holds: overfitting, the supervisor's wrong answer where the ceiling is right; "
-    "evidence_extraction, supervisor or ceiling is right and so is the student once it sees only the ceiling's evidence; "
-    "quote_selection, the student's own evidence alone does not give its answer; other. The last two columns: the shares "
-    "where as many tokens drawn at random stand for evidence. Chess has no evidence: overfitting and other only."
+    "Test errors of students by type: shares that sum to 1, means over n seeds with 95% t intervals; `errors` is the mean "
+    "number of errors per run. An error has the first type that applies. overfitting: the student repeats a wrong answer of "
+    "the supervisor, and the ceiling is right. evidence_extraction: the supervisor or the ceiling is right, and the student "
+    "is right if it sees only the ceiling's evidence. quote_selection: the student gives another answer if it sees only its "
+    "own evidence. other: any other error. The last two columns are the shares with randomly drawn tokens as evidence. "
+    "Chess has no evidence, so only overfitting and other are possible."
 )
 FRAMES = ("errors",)
 OVERFITTING, EXTRACTION, QUOTE, OTHER = TYPES = ("overfitting", "evidence_extraction", "quote_selection", "other")

@@ -11,9 +11,10 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import LABEL
 
 CAPTION = (
-    "Test rows by who is right, shares that sum to 1 (means over n seeds): both; corrected, the student alone; broken, the "
-    "supervisor alone; copied, both with the same wrong answer; both_wrong, with different ones (more than two classes). "
-    "`of_errors_corrected` is corrected / (corrected + copied + both_wrong), with its 95% t interval over seeds."
+    "Test rows by who is right: shares that sum to 1, means over n seeds. both_right; corrected: only the student is right; "
+    "broken: only the supervisor is right; copied: both give the same wrong answer; both_wrong: they give different wrong "
+    "answers (only with more than two classes). `of_errors_corrected` is corrected / (corrected + copied + both_wrong), "
+    "with its 95% t interval over seeds."
 )
 FRAMES = ("outcomes",)
 SHARES = ["both_right", "corrected", "broken", "copied", "both_wrong"]

@@ -15,10 +15,10 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import PAIR, pgr
 
 CAPTION = (
-    "Paired t-tests (unit: the seed within a task; the task, averaged over pairs and seeds, across five or more): mean "
-    "difference with its 95% interval, effect size d_z, p, Holm's p within one metric of this table, and the Wilcoxon "
-    "signed-rank p, which cannot be below .0625 at n = 5. PGR is compared only where it is determined for the pair. "
-    "`failed_ceilings` counts the seeds whose ceiling did not learn."
+    "Paired t-tests. The unit is the seed within a task, and the task, averaged over pairs and seeds, across five or more "
+    "tasks. Columns: mean difference with its 95% interval, effect size d_z, p, Holm's p within one metric of this table, "
+    "and the Wilcoxon signed-rank p, which is at least .0625 for n = 5. PGR is compared only if it is determined for the "
+    "pair. `failed_ceilings` counts the seeds whose ceiling did not learn."
 )
 FRAMES = ("outcomes",)
 REFERENCES = ("baseline", "untuned")

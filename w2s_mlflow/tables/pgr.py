@@ -10,10 +10,10 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import LABEL, PAIR
 
 CAPTION = (
-    "Test accuracy of supervisor, student and ceiling (means over seeds, the student's with its 95% t interval), and PGR "
+    "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% t interval), and PGR "
     "with Fieller's 95% interval over seeds and test groups. PGR is undetermined unless the interval of ceiling minus "
-    "supervisor lies above zero. `failed_ceilings` counts seeds whose ceiling did not learn: near chance on its training rows, "
-    "or below its supervisor."
+    "supervisor lies above zero. `failed_ceilings` counts the seeds whose ceiling did not learn: near chance on its "
+    "training rows, or below its supervisor."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]

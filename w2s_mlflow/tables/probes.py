@@ -7,10 +7,10 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Test accuracy of a logistic regression on frozen activations, at the layer that its validation slice chose, of the "
-    "pretrained model (before) and of the student (after), means over n seeds; the gain with its 95% t interval over seeds "
-    "and the paired p; the layer after training (median), and selectivity: the accuracy above that of the same probe fitted"
-    " on shuffled labels."
+    "Test accuracy of a logistic regression on frozen activations of the pretrained model (before) and of the student "
+    "(after), at the layer chosen on its validation slice; means over n seeds. `gain` has its 95% t interval over seeds and "
+    "the paired p. `layer` is the median layer after training; `selectivity` is the accuracy minus that of the same probe "
+    "fitted on shuffled labels."
 )
 FRAMES = ("probes",)
 KEYS = ["concept", "task", "weak", "strong", "method", "variant", "setting"]
