@@ -108,7 +108,7 @@ def trials() -> dict[str, float]:
     """Milliseconds of a trial, of two runs, in a study that has 200 already."""
     module = ModuleType("search")
     vars(module).update(SETTING={}, PROXY=[{}], space=space)
-    search = search_space.of("free", module, "", None)
+    search = search_space.load_search("free", module, "", None)
 
     def jobs(given: Mapping[str, Any]) -> list[Any]:
         return [Free(given["alpha"]), Free(given["warmup"])]
@@ -117,7 +117,7 @@ def trials() -> dict[str, float]:
         os.environ["MLFLOW_TRACKING_URI"] = storage.replace("/postgres", "/w2s")
         database(storage)
         wanted = search_study.StudyTarget(storage=storage, trials=BEFORE + MEASURED)
-        study = search_study.opened(search, wanted, "measured", 2)
+        study = search_study.open_study(search, wanted, "measured", 2)
         search_trials.run(study, search, wanted, jobs, alone)
         ends = [trial.datetime_complete.timestamp() for trial in study.get_trials() if trial.datetime_complete]
     each = [after - before for before, after in itertools.pairwise(ends[BEFORE - 1 :])]

@@ -101,7 +101,7 @@ def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experi
     one = next(row for row in transcripts.rows(table))
     place, trace = server.experiment().experiment_id, traces.trace_id(held.run_id, one["id"])
     queue = human_feedback.review(held.run_id)
-    shown = next(shown for shown in human_feedback.waiting(held.run_id, "ann") if shown.trace_id == trace)
+    shown = next(shown for shown in human_feedback.unjudged(held.run_id, "ann") if shown.trace_id == trace)
     human_feedback.log(shown, "tie", "ann")
     with screenshots.serving(tracking_uri) as served:
         page = seen(f"{served.pages}/experiments/{place}/traces/{trace}", "Spans debate")

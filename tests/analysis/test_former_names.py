@@ -66,7 +66,7 @@ def runs(store: None) -> list[Result]:
 
 
 def test_every_run_is_read_under_the_present_names(runs: list[Result]) -> None:
-    found = [former_names.present(run) for run in runs]
+    found = [former_names.with_current_names(run) for run in runs]
     assert [run.name for run in found] == [run["name"] for run in RUNS]
     for run in found:
         options = declarations(registry.plugin("stages", run.stage, "the stage").Config)
@@ -123,4 +123,4 @@ def check_table(name: str, found: pd.DataFrame) -> None:
 )
 def test_a_metric_has_its_present_name(former: str, now: str) -> None:
     run = Result("", "", "align", "", "", {}, {former: 1.0}, {}, 0.0, reused=True)
-    assert former_names.present(run).metrics == {now: 1.0}
+    assert former_names.with_current_names(run).metrics == {now: 1.0}

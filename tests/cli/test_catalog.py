@@ -37,7 +37,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None:
-    found = {row["task"]: row for row in catalog.checked(str(sst2))}
+    found = {row["task"]: row for row in catalog.check_tasks(str(sst2))}
     assert {name for name, row in found.items() if row["rows"] is not None} == {"chess", "chess_preference", "sst2"}
     assert set(found) == {task.name for task in tasks.every()}
     one = found["sst2"]
@@ -55,13 +55,13 @@ def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None
 def test_a_table_that_is_not_what_the_task_reads_is_an_error(sst2: Path) -> None:
     mirror.write(sst2, "nyu-mll/glue/sst2", "validation", {"text": pa.string()}, [{"text": "a"}])
     with pytest.raises(ConfigError, match="split validation must have the column sentence, it has text"):
-        list(catalog.checked(str(sst2)))
+        list(catalog.check_tasks(str(sst2)))
 
 
 def test_every_task_prefix_and_rung_is_listed() -> None:
-    names = [row["task"] for row in catalog.of_tasks()]
+    names = [row["task"] for row in catalog.task_rows()]
     assert names == [task.name for task in tasks.every()] + [f"{prefix}:PATH" for prefix in tasks.prefixes()]
-    assert [row["model"] for row in catalog.of_models()] == [spec.name for spec in models.every()]
+    assert [row["model"] for row in catalog.model_rows()] == [spec.name for spec in models.every()]
 
 
 @pytest.mark.slow

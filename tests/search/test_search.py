@@ -65,7 +65,7 @@ def asked(**given: Any) -> sweep.Config:
 def study_of(asked: sweep.Config) -> optuna.Study:
     search = asked.search()
     assert search is not None
-    return search_study.opened(search, asked.wanted(), sweep._hangs_on(asked, search), 2)
+    return search_study.open_study(search, asked.wanted(), sweep._hangs_on(asked, search), 2)
 
 
 def drawn(study: optuna.Study) -> list[tuple[Any, Any]]:
@@ -207,7 +207,7 @@ def test_a_study_is_not_gone_on_with_after_its_code_has_changed(monkeypatch: pyt
 
 def test_a_sampler_draws_the_same_for_the_same_number() -> None:
     def draws(name: str, number: int) -> float:
-        study = optuna.create_study(sampler=search_study.drawing(name, 5, number))
+        study = optuna.create_study(sampler=search_study.make_sampler(name, 5, number))
         return study.ask().suggest_float("x", 0, 1, step=0.001)
 
     for name in search_study.SAMPLERS:
@@ -220,7 +220,7 @@ def test_every_shipped_search_draws_settings_that_can_be_run(name: str) -> None:
     assert search is not None and "ground truth" in str(sweep_file.read(name).__doc__)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     for _ in range(30):
-        given = space.proposed(search, study.ask())
+        given = space.sample_params(search, study.ask())
         for one in space.configs(search, given, [0], SMALL):
             one.resolved()
         kind = registry.plugin("stages", search.stage, "stage").Config
@@ -252,39 +252,43 @@ def test_the_papers_grid_has_all_its_tasks_and_every_setting_can_be_run_where_th
         (
             SPACE,
             {"objective": "agreement"},
-            "--objective must be proxy or oracle for a space with alpha, warmup",
+            "--objective must be proxy or oracle if the space has alpha, warmup",
         ),
         (SPACE, {"objective": "gold"}, "--objective must be one of agreement, auto, oracle, proxy, got 'gold'"),
         (RATES, {}, "--objective proxy needs PROXY"),
-        (RATES.replace("learning_rate", "batch_size"), {"objective": "agreement"}, "for a space with batch_size"),
+        (RATES.replace("learning_rate", "batch_size"), {"objective": "agreement"}, "if the space has batch_size"),
         (SPACE, {"sampler": "cma"}, "--sampler must be one of auto, grid, random, tpe, got 'cma'"),
-        (SPACE, {"sampler": "grid"}, "its space cannot be drawn from: ValueError: FloatDistribution.step must be given"),
+        (SPACE, {"sampler": "grid"}, r"space\(trial\) failed: ValueError: FloatDistribution.step must be given"),
         (SPACE, {"pruner": "none "}, "--pruner must be one of hyperband, median, none, wilcoxon, got 'none '"),
         (SPACE, {"pruner": "median", "search_seeds": "9"}, "--pruner must be none where a trial is a single run"),
         (SPACE, {"timeout": 0.0}, "--timeout must be above 0, got 0.0"),
         (SPACE, {"workers": 0}, "--workers must be at least 1, got 0"),
         (SPACE, {"storage": "sqlite:///x.db"}, "--storage must be the URL of a database server"),
-        (SPACE, {"storage": "postgresql://me:secret@here/x"}, r"--storage must be without its password.*me:\*\*\*@here"),
+        (SPACE, {"storage": "postgresql://me:secret@here/x"}, r"--storage must be a URL without a password.*me:\*\*\*@here"),
         (SPACE, {"storage": "postgresql+psycopg2://me@127.0.0.1:9/x"}, "--storage must be a database that can be reached"),
-        (SPACE, {"storage": "postgresql://me:s/cr#t@here/x"}, r"--storage must be without its password.*me:\*\*\*@here"),
-        (SPACE, {"storage": "postgresql://me@here/x?password=secret"}, r"--storage must be without its password.*=\*\*\*"),
+        (SPACE, {"storage": "postgresql://me:s/cr#t@here/x"}, r"--storage must be a URL without a password.*me:\*\*\*@here"),
+        (SPACE, {"storage": "postgresql://me@here/x?password=secret"}, r"--storage must be a URL without a password.*=\*\*\*"),
         (SPACE, {"storage": "postgresql://me@here:port/x"}, "--storage must be the URL of a database server"),
         (SPACE, {"study": "../outside"}, "--study must be a name of at most 150 letters, digits, dots and dashes"),
         (SPACE + "METRIC = 'acuracy'", {}, "METRIC must be one of .*did you mean accuracy"),
-        (SPACE.replace('"alpha":', '"seed": 3, "alpha":'), {}, "its space must leave the seed to --search-seeds and --seeds"),
+        (SPACE.replace('"alpha":', '"seed": 3, "alpha":'), {}, r"space\(trial\) must not return `seed`"),
         ("SETTINGS = ({} for _ in range(2))", {}, "must define SETTINGS, a list of dictionaries"),
         ("SETTINGS = [{1: 2}]", {}, "must define SETTINGS, a list of dictionaries"),
-        ("import sys; sys.exit()", {}, "space.py cannot be read: SystemExit"),
-        ("SETTINGS = [{'stage': 'sweep'}]", {"trials": None, "search_seeds": None}, "--stage must be one that makes a single"),
+        ("import sys; sys.exit()", {}, "space.py cannot be loaded: SystemExit"),
+        (
+            "SETTINGS = [{'stage': 'sweep'}]",
+            {"trials": None, "search_seeds": None},
+            "--stage must be a stage that makes a single",
+        ),
         (SPACE, {"trials": 0}, "--trials must be at least 1, got 0"),
         (SPACE, {"search_seeds": "1,2"}, "--search-seeds must be seeds that are not in --seeds.*, got 1"),
         (SPACE, {"search_seeds": "x"}, "--search-seeds must be a range"),
         (SPACE + "STAGE = 'studnet'", {}, "STAGE must be one of .*studnet"),
-        (SPACE + "STAGE = 'analyze'", {}, "STAGE must be a stage with predictions, got 'analyze'"),
+        (SPACE + "STAGE = 'analyze'", {}, "STAGE must be a stage that stores predictions, got 'analyze'"),
         (SPACE + "DIRECTION = 'up'", {}, "DIRECTION must be one of maximize, minimize, got 'up'"),
         (SPACE + "SETTINGS = [{}]", {}, "must define SETTINGS, a list of dictionaries of options, or space"),
         (SPACE.replace('"alpha"', '"alhpa"'), {}, "the option must be one of .*did you mean --alpha"),
-        (SPACE.replace("0.0, 1.0)", "2.0, 1.0)"), {}, "its space cannot be drawn from: ValueError"),
+        (SPACE.replace("0.0, 1.0)", "2.0, 1.0)"), {}, r"space\(trial\) failed: ValueError"),
         (SPACE.replace("0.0, 1.0)", "7.0, 9.0)"), {}, r"--alpha must be in \[0, 1\]"),
         ("SETTINGS = [{}]", {"trials": 3}, "--trials must be left out for space.py, which is a grid, got 3"),
     ],

@@ -161,7 +161,7 @@ def test_a_trial_of_another_machine_is_dead_when_its_heart_is_silent(
     monkeypatch.setattr(storage, "BEAT", 1)
     monkeypatch.setattr(storage, "SILENCE", 3)
     search, wanted = searching(), StudyTarget(trials=4, storage=database, study="hearts")
-    study = search_study.opened(search, wanted, "digest", 1)
+    study = search_study.open_study(search, wanted, "digest", 1)
     asked = [search_study.ask(study, search, wanted) for _ in range(2)]
     (alive, dead) = [one[0] for one in asked if one]
     for trial in (alive, dead):
@@ -177,5 +177,5 @@ def test_a_trial_of_another_machine_is_dead_when_its_heart_is_silent(
 
 def test_a_plan_makes_no_study(database: str, experiment: str) -> None:
     search = searching()
-    assert len(search_study.rehearsed(search, StudyTarget(trials=3, storage=database, study="planned"), "digest")) == 4
+    assert len(search_study.placeholder_params(search, StudyTarget(trials=3, storage=database, study="planned"), "digest")) == 4
     assert "planned" not in optuna.get_all_study_names(database)

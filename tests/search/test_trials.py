@@ -57,7 +57,7 @@ def here(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def searching(draws: Callable[[Any], dict[str, Any]] = space) -> search_space.Search:
     module = ModuleType("search")
     vars(module).update(SETTING={}, PROXY=[{}], space=draws)
-    return search_space.of("searching", module, "", None)
+    return search_space.load_search("searching", module, "", None)
 
 
 def brought(
@@ -68,7 +68,7 @@ def brought(
 ) -> optuna.Study:
     """The study after `trials.run`, a trial being the mean of `say(options, place)` over places."""
     search = searching(draws)
-    study = search_study.opened(search, wanted, "digest", of)
+    study = search_study.open_study(search, wanted, "digest", of)
 
     def jobs(given: Mapping[str, Any]) -> list[Any]:
         return [Told(lambda place=place: say(given, place)) for place in range(of)]  # type: ignore[misc]
@@ -84,7 +84,7 @@ def states(study: optuna.Study) -> list[str]:
 
 def test_a_grid_tries_each_setting_once_and_ends_by_itself() -> None:
     study = brought(StudyTarget(sampler="grid", trials=None), lambda given, place: float(given["b"]), steps, of=1)
-    tried = sorted(trial.user_attrs[search_study.GIVEN]["b"] for trial in search_study.ended(study))
+    tried = sorted(trial.user_attrs[search_study.PARAMS]["b"] for trial in search_study.finished_trials(study))
     assert tried == [-1, 0, 1, 2, 3] and study.best_value == 3
     assert (
         brought(StudyTarget(sampler="grid", trials=None), lambda *_: math.nan, steps, of=1).best_value == 3
@@ -111,7 +111,8 @@ def test_where_all_trials_fail_the_sentence_says_as_what_and_the_study_can_be_go
 
     study = brought(StudyTarget(trials=3), diverges)
     with pytest.raises(
-        ConfigError, match="all 3 trials of study searching-digest have failed, the last as its training diverged"
+        ConfigError,
+        match="none of the 3 ended trials of study searching-digest is complete; the last error is: its training diverged",
     ):
         search_study.best(study)
     assert search_study.best(brought(StudyTarget(trials=4), lambda given, place: 1.0))
@@ -160,7 +161,7 @@ def test_of_a_pruner_that_has_no_name_nothing_is_made() -> None:
 def test_two_that_draw_from_one_study_make_no_trial_too_many_and_none_twice() -> None:
     """The number of a trial decides whether it is one too many, whoever asks when."""
     search, wanted, drawn = searching(), StudyTarget(trials=6), []
-    both = [search_study.opened(search, wanted, "digest", 1) for _ in range(2)]
+    both = [search_study.open_study(search, wanted, "digest", 1) for _ in range(2)]
 
     def draw(study: optuna.Study) -> None:
         while search_study.below_trial_limit(study, wanted):
@@ -173,12 +174,12 @@ def test_two_that_draw_from_one_study_make_no_trial_too_many_and_none_twice() ->
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(drawn) == len(set(drawn)) == 6 and len(search_study.ended(both[0])) == 6
+    assert len(drawn) == len(set(drawn)) == 6 and len(search_study.finished_trials(both[0])) == 6
 
 
 def test_a_trial_that_was_given_up_is_tried_again_with_its_options_once() -> None:
     search, wanted = searching(), StudyTarget(trials=2)
-    study = search_study.opened(search, wanted, "digest", 1)
+    study = search_study.open_study(search, wanted, "digest", 1)
     asked = search_study.ask(study, search, wanted)
     assert asked is not None
     for _ in range(2):  # as two processes would
@@ -191,7 +192,7 @@ def test_a_trial_that_was_given_up_is_tried_again_with_its_options_once() -> Non
 
 
 def test_a_trial_without_an_owner_is_dead_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = search_study.opened(searching(), StudyTarget(), "digest", 1)
+    study = search_study.open_study(searching(), StudyTarget(), "digest", 1)
     study.ask()
     search_study.cleanup_once(study)
     assert states(study) == ["RUNNING"]
@@ -202,10 +203,12 @@ def test_a_trial_without_an_owner_is_dead_only_after_a_while(monkeypatch: pytest
 
 def test_a_study_by_name_is_refused_to_another_space() -> None:
     named = StudyTarget(study="mine")
-    search_study.opened(searching(), named, "one", 1)
-    search_study.opened(searching(), named, "one", 1)
-    with pytest.raises(ConfigError, match=r"--study must be a new name: the space, objective, data or code.*got 'mine'"):
-        search_study.opened(searching(), named, "another", 1)
+    search_study.open_study(searching(), named, "one", 1)
+    search_study.open_study(searching(), named, "one", 1)
+    with pytest.raises(
+        ConfigError, match=r"--study must be a new name, because the existing study has another space.*got 'mine'"
+    ):
+        search_study.open_study(searching(), named, "another", 1)
 
 
 def test_time_that_is_over_begins_no_trial() -> None:
@@ -219,7 +222,7 @@ def test_an_error_of_the_server_leaves_the_trial_to_be_tried_again() -> None:
 
     with pytest.raises(ConnectionError):
         brought(StudyTarget(trials=2), fails)
-    study = search_study.opened(searching(), StudyTarget(trials=2), "digest", 1)
+    study = search_study.open_study(searching(), StudyTarget(trials=2), "digest", 1)
     assert states(study) == ["FAIL", "WAITING"]
     after = brought(StudyTarget(trials=2), lambda given, place: given["x"])
     assert states(after) == ["FAIL", "COMPLETE", "COMPLETE"]

@@ -96,11 +96,11 @@ def test_a_side_hears_what_it_says_it_hears_of_the_others_last_round_and_the_tra
     verdicts = debate_verdicts.ask("x", scripted(lambda one: 1.0), found.debates, tmp_path / "kept")
     debate_tables.write(tmp_path, found, [verdicts])
     tables = [pd.read_parquet(tmp_path / name) for name in (debate_tables.DEBATES, debate_tables.VERDICTS)]
-    spoken = {turn.name: turn.given for turn in transcripts.transcripts(*tables)[1].turns if turn.kind == "side"}
+    spoken = {turn.name: turn.inputs for turn in transcripts.transcripts(*tables)[1].turns if turn.kind == "side"}
     assert spoken["strong, round 3"] == {"claim": "Qc3", "shown before by the other side": "4!"}
     assert [spoken[name] for name in ("strong, round 1", "weak, round 3")] == [{"claim": "Qc3"}, {"claim": "Kb1"}]
     older = [tables[0].drop(columns=["strong_heard", "weak_heard"]), tables[1]]  # as it was written when all of it was pieces
-    spoken = {turn.name: turn.given for turn in transcripts.transcripts(*older)[1].turns if turn.kind == "side"}
+    spoken = {turn.name: turn.inputs for turn in transcripts.transcripts(*older)[1].turns if turn.kind == "side"}
     assert spoken["weak, round 2"] == {"claim": "Kb1", "shown before by the other side": "0"}
 
 

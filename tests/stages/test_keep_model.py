@@ -86,7 +86,7 @@ def test_a_damaged_model_is_made_again(caplog: pytest.LogCaptureFixture) -> None
     weights.write_bytes(weights.read_bytes()[:-1])
     again = keeping("supervisor")
     assert again.run_id == found.run_id and again.tags[pipeline_runs.MODEL] != model
-    assert "model.safetensors" in caplog.text and logged_model.is_whole(again.tags[pipeline_runs.MODEL])
+    assert "model.safetensors" in caplog.text and logged_model.is_complete(again.tags[pipeline_runs.MODEL])
 
 
 def test_a_model_that_gives_other_predictions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

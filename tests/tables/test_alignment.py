@@ -80,7 +80,7 @@ def test_rounds_are_counted_by_options_and_seed_and_the_first_is_one_of_them() -
         options = {"debate_weight": debate_weight} | ({"iteration": str(number)} if number > 1 else {})  # as runs log it
         return {**own, "iteration": number, "settings": json.dumps(options), "judge": "model"}
 
-    chained = debate_frames._chained([row(0, 1), row(0, 2), row(0, 3), row(1, 1), row(0, 1, debate_weight="1")])
+    chained = debate_frames._with_iterations([row(0, 1), row(0, 2), row(0, 3), row(1, 1), row(0, 1, debate_weight="1")])
     assert [one["iterations"] for one in chained] == [3, 3, 3, 1, 1]
     found = debate_frames.frame(chained, ["task", "iteration", "iterations", "other_options"], {})
     assert found["iteration"].tolist() == [1, 2, 3, 1, 1] and set(found["other_options"]) == {""}

@@ -73,7 +73,7 @@ def test_the_time_is_that_of_past_runs_in_proportion(monkeypatch: pytest.MonkeyP
 
 def test_what_another_process_is_making_is_said() -> None:
     plan = plan_of("supervisor", **SMALL)
-    tags = {"w2s.fingerprint": next(iter(plan.steps)), **heartbeat.marks()}
+    tags = {"w2s.fingerprint": next(iter(plan.steps)), **heartbeat.owner_tags()}
     server.client().create_run(server.experiment().experiment_id, tags=tags)
     assert states(plan_of("supervisor", **SMALL)) == {"supervisor chess chess-60k seed 0": "running"}
 

@@ -184,14 +184,14 @@ def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with session.changed(progress=said.append):
         found = store.produce(request(), lambda recorder: pytest.fail("made twice"))
     assert found.run_id == other and found.reused
-    assert said == ["waiting 0 s for left, made by process 1 on gone"]
+    assert said == ["waiting for left, which process 1 on gone is making (0 s)"]
 
 
 def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
     left("RUNNING", {heartbeat.WORKER: str(heartbeat.me()), heartbeat.HEARTBEAT: beat()})
     with (
         session.changed(wait=False),
-        pytest.raises(store.BusyError, match=f"made by process {os.getpid()} on {socket.gethostname()}"),
+        pytest.raises(store.BusyError, match=f"which process {os.getpid()} on {socket.gethostname()} is making"),
     ):
         store.produce(request(), text())
 
@@ -208,7 +208,7 @@ def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
 def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
     names = {"HERE": gone()}
     other = left("RUNNING", {key: names.get(value, value) for key, value in tags.items()})
-    heartbeat._settle.cache_clear()
+    heartbeat._cleanup.cache_clear()
     heartbeat.cleanup_once()
     found = store.produce(request(), text())
     assert found.run_id != other and not found.reused
@@ -264,7 +264,7 @@ def test_a_process_id_that_was_given_again_is_another_process() -> None:
 
 def test_a_process_that_ended_and_was_not_waited_for_is_gone() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    other = heartbeat.Worker(heartbeat.me().machine, process.pid, heartbeat._born(process.pid))
+    other = heartbeat.Worker(heartbeat.me().machine, process.pid, heartbeat._start_time(process.pid))
     assert not other.gone()
     process.kill()
     while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
@@ -314,7 +314,7 @@ def test_orphans_are_closed_by_the_next_start() -> None:
     launched = {"mlflow.project.entryPoint": "student"}
     launch = client.create_run(experiment, start_time=long_ago, tags=launched).info.run_id
     building = client.create_run(experiment, tags=launched).info.run_id
-    heartbeat._settle.cache_clear()
+    heartbeat._cleanup.cache_clear()
     heartbeat.cleanup_once()
     assert [status_of(run) for run in (dead, launch)] == ["KILLED", "KILLED"]
     assert [status_of(run) for run in (alive, foreign, building)] == ["RUNNING"] * 3
@@ -380,7 +380,7 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: P
     long_ago = time.time() - scratch.OLD - 60
     for path in (old, foreign, partials[0]):
         os.utime(path, (long_ago, long_ago))
-    heartbeat._settle.cache_clear()
+    heartbeat._cleanup.cache_clear()
     heartbeat.cleanup_once()
     assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True)
     assert [file.exists() for file in partials] == [False, True]
@@ -423,7 +423,7 @@ def test_the_digests_come_after_every_metric(count: int, monkeypatch: pytest.Mon
         log_batch(kept, run_id, metrics, params, tags)
 
     def make(recorder: Recorder) -> None:
-        recorder._held = True  # as between two checkpoints
+        recorder._holds_metrics = True  # as between two checkpoints
         for step in range(count):
             recorder.metrics({"loss": step}, step)
         recorder.tags |= {f"tag{number}": "x" for number in range(19)}

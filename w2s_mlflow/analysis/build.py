@@ -52,29 +52,29 @@ def pull(config: Config) -> list[Result]:
     from w2s_mlflow.tracking.backend import server
 
     ids = server.experiment_ids(config.experiments)
-    found = results.finished(config.filter, ids) if config.filter else [run for id_ in ids for run in run_cache.finished(id_)]
-    if not any(result.stage in frames.ANSWERS for result in found):
+    runs = results.finished(config.filter, ids) if config.filter else [run for id_ in ids for run in run_cache.finished(id_)]
+    if not any(result.stage in frames.ANSWERS for result in runs):
         if config.filter:
-            raise must("filter", "one that selects a finished student or rule", repr(config.filter))
+            raise must("filter", "an MLflow filter string that selects a finished student or rule", repr(config.filter))
         raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
-    return load_complete([result for result in found if result.stage in STAGES])
+    return load_complete([result for result in runs if result.stage in STAGES])
 
 
-def load_complete(found: Iterable[Result]) -> list[Result]:
+def load_complete(runs: Iterable[Result]) -> list[Result]:
     """Add all runs that these were trained from or are compared with, which a filter on methods may exclude."""
     from w2s_mlflow.tracking import results
 
-    chosen = {result.run_id: result for result in found}
-    waiting = list(chosen.values())
-    while missing := {run_id for result in waiting for _, run_id in selection.links(result)} - chosen.keys():
-        waiting = [results.result(run, reused=True) for run in results.by_id(missing)]
-        chosen |= {result.run_id: result for result in waiting}  # permanently deleted runs are missing
-    return list(chosen.values())
+    run_by_id = {result.run_id: result for result in runs}
+    pending = list(run_by_id.values())
+    while missing := {run_id for result in pending for _, run_id in selection.links(result)} - run_by_id.keys():
+        pending = [results.result(run, reused=True) for run in results.by_id(missing)]
+        run_by_id |= {result.run_id: result for result in pending}  # permanently deleted runs are missing
+    return list(run_by_id.values())
 
 
-def load(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
+def load(runs: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
     """Build the frames for tables and figures, with the error types that a person assigned (analysis/coded_errors.py)."""
-    return frames.frames([former_names.present(one) for one in load_complete(found)], codes)
+    return frames.frames([former_names.with_current_names(run) for run in load_complete(runs)], codes)
 
 
 def record(frames: Frames, recorder: Recorder) -> None:
@@ -82,7 +82,7 @@ def record(frames: Frames, recorder: Recorder) -> None:
     tables = {}
     for name in registry.plugins("tables"):
         plugin = registry.plugin("tables", name, "table")
-        tables[name] = table, _ = plugin.table(*_given(frames, plugin)), plugin.CAPTION
+        tables[name] = table, _ = plugin.table(*_frames_for(frames, plugin)), plugin.CAPTION
         if len(table):
             recorder.text(f"tables/{name}.csv", table.to_csv(index=False))
             recorder.text(f"tables/{name}.md", f"{plugin.CAPTION}\n\n{report.markdown(table)}")
@@ -96,53 +96,55 @@ def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
     """Write the figures; return the name, SVG and caption of each."""
     from w2s_mlflow.figures import _interactive
 
-    found = []
+    figures = []
     for name in registry.plugins("figures"):
         plugin = registry.plugin("figures", name, "figure")
-        drawn = plugin.figure(*_given(frames, plugin))
-        if not drawn.axes:
+        fig = plugin.figure(*_frames_for(frames, plugin))
+        if not fig.axes:
             continue
         file = recorder.directory / "figures" / f"{name}.png"
         file.parent.mkdir(exist_ok=True)
-        drawn.savefig(file, dpi=150)
-        drawn.set_layout_engine("none")  # keep the layout of the PNG for the SVG
-        svg = _interactive.svg(drawn, name)
+        fig.savefig(file, dpi=150)
+        fig.set_layout_engine("none")  # keep the layout of the PNG for the SVG
+        svg = _interactive.svg(fig, name)
         recorder.text(f"figures/{name}.svg", svg)
         recorder.text(f"figures/{name}.html", _interactive.page(svg, name, plugin.CAPTION))
-        found.append({"name": name, "svg": svg, "caption": plugin.CAPTION})
-    return found
+        figures.append({"name": name, "svg": svg, "caption": plugin.CAPTION})
+    return figures
 
 
-def _given(frames: Frames, plugin: ModuleType) -> list[pd.DataFrame]:
+def _frames_for(frames: Frames, plugin: ModuleType) -> list[pd.DataFrame]:
     """Return the frames that a table or figure function takes as arguments."""
     return [getattr(frames, name) for name in plugin.FRAMES]
 
 
 def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
     """Return the accuracy, PGR (with interval) and n of each row of the PGR table, as metrics named after its label."""
-    found = {}
+    metrics = {}
     for row in pgr.to_dict("records"):
         label = re.sub(r"[^\w./ -]", " ", " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)))
         for name in ("accuracy", "pgr", "pgr_low", "pgr_high", "n"):
             if math.isfinite(row.get(name, math.nan)):
-                found[f"{label}/{name}"] = row[name]
-    return found
+                metrics[f"{label}/{name}"] = row[name]
+    return metrics
 
 
-def parts(config: Config, found: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> FingerprintParts:
+def parts(config: Config, runs: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> FingerprintParts:
     """Return the fingerprint parts of an analysis: run artifacts and metrics, and the code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint, source
 
     # Skip NaN and infinity: other programs may have logged them, but canonical JSON cannot hold them.
-    numbers = [sorted((name, value) for name, value in one.metrics.items() if math.isfinite(value)) for one in found]
-    marks = sorted([one.run_id, sorted(one.digests.items()), own] for one, own in zip(found, numbers, strict=True))
-    said = [[*key, code] for key, code in sorted(codes.items())]
+    numbers = [sorted((name, value) for name, value in run.metrics.items() if math.isfinite(value)) for run in runs]
+    run_contents = sorted(
+        [run.run_id, sorted(run.digests.items()), metrics] for run, metrics in zip(runs, numbers, strict=True)
+    )
+    annotations = [[*key, code] for key, code in sorted(codes.items())]
     roots = [f"{folder}.{name}" for folder in ("tables", "figures") for name in registry.plugins(folder)]
     return fingerprint.FingerprintParts(
         stage="analyze",
         version=VERSION,
         options={"filter": config.filter, "experiments": config.experiments},
-        data=hashlib.sha256(canonical_json([marks, said]).encode()).hexdigest()[:32],
+        data=hashlib.sha256(canonical_json([run_contents, annotations]).encode()).hexdigest()[:32],
         inputs={},
         libraries={},
         source=source.digests([*roots, "analysis.report", "analysis.frames", "metrics"]),

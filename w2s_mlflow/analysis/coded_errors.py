@@ -25,20 +25,22 @@ def read(path: str) -> dict[tuple[str, str], str]:
             names = [COLUMNS.get(name, name) for name in next(lines, [])]
             rows = [dict(zip(names, line, strict=False)) for line in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise must("error_annotations", "a CSV file that can be read", f"{path} ({error})") from error
+        raise must("error_annotations", "a readable CSV file", f"{path} ({error})") from error
     if missing := [name for name in NEEDED if name not in names]:
         raise must(
             "error_annotations", f"a CSV file with the columns {', '.join(NEEDED)}", f"{path} without {', '.join(missing)}"
         )
-    found: dict[tuple[str, str], str] = {}
+    code_by_error: dict[tuple[str, str], str] = {}
     for line, row in enumerate(rows, start=2):
         code, key = row.get("annotation", "").strip(), (row["run_id"], row["id"])
         if not code:
             continue
         if code not in errors.TYPES:
-            raise unknown(f"--error-annotations, row {line} of {path},", code, errors.TYPES)
-        if found.setdefault(key, code) != code:
+            raise unknown(f"the annotation in row {line} of --error-annotations {path}", code, errors.TYPES)
+        if code_by_error.setdefault(key, code) != code:
             raise must(
-                "error_annotations", "a CSV file with one code for each error", f"{found[key]} and {code} for id {row['id']}"
+                "error_annotations",
+                "a CSV file with one annotation per error",
+                f"{code_by_error[key]} and {code} for id {row['id']}",
             )
-    return found
+    return code_by_error

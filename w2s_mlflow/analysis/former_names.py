@@ -42,13 +42,13 @@ ITERATION = re.compile(r"^(lambda \S+|facilitated by .*?) (?:round|turn) (\d+)")
 """Pattern of the methods of aligned models, and of labels by facilitated models."""
 
 
-def present(found: Result) -> Result:
+def with_current_names(run: Result) -> Result:
     """Return the run with the present names and values in its parameters, tags and metrics."""
     return replace(
-        found,
-        params=_params(STAGES.get(found.stage, found.stage), found.params),
-        tags={TAGS.get(name, name): value for name, value in found.tags.items()},
-        metrics={_metric(name): value for name, value in found.metrics.items()},
+        run,
+        params=_params(STAGES.get(run.stage, run.stage), run.params),
+        tags={TAGS.get(name, name): value for name, value in run.tags.items()},
+        metrics={_metric(name): value for name, value in run.metrics.items()},
     )
 
 
@@ -58,14 +58,14 @@ def _params(stage: str, params: Mapping[str, str]) -> dict[str, str]:
     former = {declared.formerly: name for name, (_, declared) in options.items() if declared.formerly}
     names = PARAMS | {name: now for name, now in former.items() if name not in options}
     renamed = {names.get(name, name): value for name, value in params.items()}
-    found = {
+    values = {
         name: options[name][1].former_values.get(text, text) if name in options else text for name, text in renamed.items()
     }
-    for name in {"method", "student_method", "labels"} & found.keys():
-        found[name] = ITERATION.sub(r"\1 iteration \2", found[name])
-    if found.get("method") == presets.CUSTOM and presets.PRIMITIVES.keys() <= found.keys():
-        found["method"] = presets.name_of({name: read(found[name], *options[name]) for name in presets.PRIMITIVES})
-    return found
+    for name in {"method", "student_method", "labels"} & values.keys():
+        values[name] = ITERATION.sub(r"\1 iteration \2", values[name])
+    if values.get("method") == presets.CUSTOM and presets.PRIMITIVES.keys() <= values.keys():
+        values["method"] = presets.name_of({name: read(values[name], *options[name]) for name in presets.PRIMITIVES})
+    return values
 
 
 @functools.cache

@@ -34,7 +34,7 @@ FORWARD_AND_BACK = 6
 """Floating-point operations per parameter and token of a training step (Kaplan et al. 2020, section 2.1)."""
 
 
-def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
+def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
     """Build every frame of `Frames` from finished runs, the oldest first.
 
     Args:
@@ -42,24 +42,28 @@ def frames(found: Iterable[Result], codes: Mapping[tuple[str, str], str] | None 
     """
     import pandas as pd
 
-    every = {result.run_id: result for result in found}
-    pulled = AnalysisRuns(every, scores.load_scores(every.values()))
+    run_by_id = {result.run_id: result for result in results}
+    pulled = AnalysisRuns(run_by_id, scores.load_scores(run_by_id.values()))
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
     outcomes = variants.add_config_diff(pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(OUTCOMES)))
     for stage in ALONE:
         selection.one_per_seed([selection.identified(result) for result in pulled.counted() if result.stage == stage], pulled)
-    taught = _facilitations(pulled)
-    probed, wrong = _probes(pulled), _errors(pulled, codes or {})
-    debated, aligned = debate_frames.frames(pulled)
+    facilitations = _facilitations(pulled)
+    probe_rows, error_rows = _probes(pulled), _errors(pulled, codes or {})
+    debates, alignments = debate_frames.frames(pulled)
     runs = _runs(pulled)
-    apart = runs.set_index("run_id")[["method_options", "other_options"]]
-    probes, wrongs = (
-        pd.DataFrame(found, columns=[name for name in columns if name not in apart]).join(apart, on="run_id")[list(columns)]
-        for found, columns in ((probed, PROBES), (wrong, ERRORS))
+    config_diff = runs.set_index("run_id")[["method_options", "other_options"]]
+    probes, errors = (
+        pd.DataFrame(records, columns=[name for name in columns if name not in config_diff]).join(config_diff, on="run_id")[
+            list(columns)
+        ]
+        for records, columns in ((probe_rows, PROBES), (error_rows, ERRORS))
     )
-    left_out = [(run_id, every[run_id].name, *why) for run_id, why in pulled.left_out.items()]
-    return Frames(outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, wrongs, taught, debated, aligned)
+    left_out = [(run_id, run_by_id[run_id].name, *exclusion) for run_id, exclusion in pulled.left_out.items()]
+    return Frames(
+        outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, errors, facilitations, debates, alignments
+    )
 
 
 def _probes(pulled: AnalysisRuns) -> list[dict[str, Any]]:
@@ -74,9 +78,7 @@ def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[
     rows = _own_rows("errors", stage_tables.read_errors, pulled)
     if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
         run_id, id_ = min(unknown)
-        raise ConfigError(
-            f"--error-annotations must name errors of the runs that are analysed, got id {id_!r} of run {run_id!r}"
-        )
+        raise ConfigError(f"--error-annotations must name only errors of the analysed runs, got id {id_!r} of run {run_id!r}")
     return [row | {"annotation": codes.get((row["run_id"], row["id"]), "")} for row in rows]
 
 
@@ -84,10 +86,10 @@ def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: Analys
     """Return the rows of the tables that a stage's runs wrote, with columns that identify the run and its student."""
 
     def with_run(result: Result) -> Iterator[dict[str, Any]]:
-        own = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
-        own |= {"run_id": result.run_id, "student_run_id": result.tags["w2s.student_run_id"]}
+        identity = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
+        identity |= {"run_id": result.run_id, "student_run_id": result.tags["w2s.student_run_id"]}
         for row in read(result).to_dict("records"):
-            yield own | {str(name): value for name, value in row.items()}
+            yield identity | {str(name): value for name, value in row.items()}
 
     return pulled.rows(stage, with_run)
 
@@ -96,30 +98,30 @@ def _facilitations(pulled: AnalysisRuns) -> pd.DataFrame:
     """Return one row per facilitated weak model with a test report; if runs differ only in code or data, the newest counts."""
     import pandas as pd
 
-    rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _taught(result, pulled))]
-    found = pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(FACILITATIONS))
-    return variants.add_config_diff(found, stage="facilitate")
+    rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _facilitation(result, pulled))]
+    frame = pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(FACILITATIONS))
+    return variants.add_config_diff(frame, stage="facilitate")
 
 
-def _taught(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
+def _facilitation(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     """Return one row of `facilitations`, computed from stored predictions, or None if the run is excluded."""
-    beside = [result.run_id, *(result.tags.get(f"w2s.{role}_run_id", "") for role in ("weak", "strong"))]
+    run_ids = [result.run_id, *(result.tags.get(f"w2s.{role}_run_id", "") for role in ("weak", "strong"))]
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--eval-split none or selection)")
         return None
-    scores = [pulled.scores.get(run_id, f"run {run_id} has lost its test predictions") for run_id in beside]
-    if damaged := [said for said in scores if isinstance(said, str)]:
+    scores = [pulled.scores.get(run_id, f"the test predictions of run {run_id} are missing") for run_id in run_ids]
+    if damaged := [message for message in scores if isinstance(message, str)]:
         pulled.leave_out(result, "damaged", damaged[0])
         return None
-    own, weak, strong = (found for found in scores if isinstance(found, Scores))
+    facilitated, weak, strong = (item for item in scores if isinstance(item, Scores))
     numbers = {f"{role}_accuracy": other.metrics["accuracy"] for role, other in (("weak", weak), ("strong", strong))}
     agreements = {"agreement": strong, "weak_agreement": weak}
-    numbers |= {name: float((own.answer_N == other.answer_N).mean()) for name, other in agreements.items()}
-    if wrong := _contradiction(result, own, numbers):
-        pulled.leave_out(result, "contradicted", wrong)
+    numbers |= {name: float((facilitated.answer_N == other.answer_N).mean()) for name, other in agreements.items()}
+    if contradiction := _contradiction(result, facilitated, numbers):
+        pulled.leave_out(result, "contradicted", contradiction)
         return None
     row = selection.identified(result) | {"iteration": int(result.params["iteration"]), "gold": result.tags.get("w2s.gold", "")}
-    return row | numbers | {"accuracy": own.metrics["accuracy"]}
+    return row | numbers | {"accuracy": facilitated.metrics["accuracy"]}
 
 
 def _leave_out_older(pulled: AnalysisRuns) -> None:
@@ -127,7 +129,9 @@ def _leave_out_older(pulled: AnalysisRuns) -> None:
     newest = {result.fingerprint: result for result in pulled.runs.values()}
     for result in pulled.runs.values():
         if newest[result.fingerprint] is not result:
-            pulled.leave_out(result, "made again", f"run {newest[result.fingerprint].run_id} has the same fingerprint")
+            pulled.leave_out(
+                result, "made again", f"the newer run {newest[result.fingerprint].run_id} has the same fingerprint"
+            )
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------------------
@@ -138,44 +142,44 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--eval-split none or selection)")
         return None
-    own = pulled.scores.get(result.run_id, "it has lost its test predictions")
-    if isinstance(own, str):
-        pulled.leave_out(result, "damaged", own)
+    scored = pulled.scores.get(result.run_id, "its test predictions are missing")
+    if isinstance(scored, str):
+        pulled.leave_out(result, "damaged", scored)
         return None
-    row = selection.identified(result) | {"groups": own.rows.groups}
+    row = selection.identified(result) | {"groups": scored.rows.groups}
     row |= {"domain": _domain(row["task"]), "parameters": result.metrics.get("model/parameters", math.nan)}
-    row |= {"correct": own.correct_N(), "answer": own.answer_N, "gold": own.rows.gold_N, **own.metrics}
-    row |= _beside(result, own, pulled) | {"ceiling_failed": False}
+    row |= {"correct": scored.correct_N(), "answer": scored.answer_N, "gold": scored.rows.gold_N, **scored.metrics}
+    row |= _references(result, scored, pulled) | {"ceiling_failed": False}
     if row["ceiling_correct"] is not None:
         row["ceiling_failed"] = _ceiling_failed(result, row)
-    if wrong := _contradiction(result, own, _reported(row)):
-        pulled.leave_out(result, "contradicted", wrong)
+    if contradiction := _contradiction(result, scored, _reported(row)):
+        pulled.leave_out(result, "contradicted", contradiction)
         return None
     return row
 
 
-def _beside(result: Result, own: Scores, pulled: AnalysisRuns) -> dict[str, Any]:
+def _references(result: Result, scored: Scores, pulled: AnalysisRuns) -> dict[str, Any]:
     """Return the columns about supervisor and ceiling; None or NaN for a model that was not scored on the same rows."""
     row: dict[str, Any] = {"agreement": math.nan}
     for role in ("weak", "ceiling"):
-        answer_N = _answers(result, role, own, pulled)
-        correct_N = None if answer_N is None else answer_N == own.rows.gold_N
+        answer_N = _answers(result, role, scored, pulled)
+        correct_N = None if answer_N is None else answer_N == scored.rows.gold_N
         row |= {f"{role}_answer": answer_N, f"{role}_correct": correct_N}
         row[f"{role}_accuracy"] = math.nan if correct_N is None else float(correct_N.mean())
     if row["weak_answer"] is not None:
-        row["agreement"] = float((own.answer_N == row["weak_answer"]).mean())
+        row["agreement"] = float((scored.answer_N == row["weak_answer"]).mean())
     return row
 
 
-def _answers(result: Result, role: str, own: Scores, pulled: AnalysisRuns) -> Any:
+def _answers(result: Result, role: str, scored: Scores, pulled: AnalysisRuns) -> Any:
     """Return the answers of a run's ceiling or supervisor (or the external labels); None if they do not cover its test rows."""
     if role == "weak" and GIVEN in result.digests:
         try:
-            return read_predictions(result.artifact(GIVEN)).of(own.rows.ids).argmax(axis=1)
+            return read_predictions(result.artifact(GIVEN)).of(scored.rows.ids).argmax(axis=1)
         except (ConfigError, JoinError):
             return None
     other = pulled.scores.get(result.tags.get(f"w2s.{role}_run_id", ""))
-    return other.answer_N if isinstance(other, Scores) and other.rows.ids == own.rows.ids else None
+    return other.answer_N if isinstance(other, Scores) and other.rows.ids == scored.rows.ids else None
 
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
@@ -188,13 +192,13 @@ def _reported(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics that compare a student with its supervisor and ceiling."""
     from w2s_mlflow import stats
 
-    found = {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
-    return found | {"pgr": stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])}
+    metrics = {name: row[name] for name in ("agreement", "weak_accuracy", "ceiling_accuracy")}
+    return metrics | {"pgr": stats.pgr(row["weak_accuracy"], row["accuracy"], row["ceiling_accuracy"])}
 
 
-def _contradiction(result: Result, own: Scores, beside: Mapping[str, float]) -> str:
+def _contradiction(result: Result, scored: Scores, comparisons: Mapping[str, float]) -> str:
     """Describe the first logged metric that the stored predictions contradict; empty if there is none."""
-    for name, value in {**own.metrics, **beside}.items():
+    for name, value in {**scored.metrics, **comparisons}.items():
         logged = result.metrics.get(f"test/{name}", math.nan)
         if math.isfinite(value) and not abs(logged - value) <= TOLERANCE:
             return f"it reports test/{name} = {logged}, but its stored predictions give {value}"
@@ -204,10 +208,10 @@ def _contradiction(result: Result, own: Scores, beside: Mapping[str, float]) -> 
 @functools.cache
 def _domain(task: str) -> str:
     try:
-        found = tasks.find(task)
+        spec = tasks.find(task)
     except ConfigError:  # the task's file has moved
         return "NLP"
-    return "reward modelling" if found.head == "reward" else DOMAINS.get(found.family, "NLP")
+    return "reward modelling" if spec.head == "reward" else DOMAINS.get(spec.family, "NLP")
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -218,32 +222,32 @@ def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
     import pandas as pd
 
     rows = [_run(result, pulled) | {"settings": variants.settings(result)} for result in pulled.counted()]
-    found = pd.DataFrame(
+    frame = pd.DataFrame(
         rows, columns=[*(name for name in RUNS if name not in ("method_options", "other_options")), "settings"]
     )
-    return variants.add_config_diff(found, of=["stage"])[list(RUNS)]
+    return variants.add_config_diff(frame, of=["stage"])[list(RUNS)]
 
 
 def _run(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     """Return one row of `runs`, for a run of any stage."""
     scores = pulled.scores.get(result.run_id)
-    found = scores.metrics if isinstance(scores, Scores) else {}
+    metrics = scores.metrics if isinstance(scores, Scores) else {}
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
     row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": _domain(row["task"])}
-    row |= {name: found.get(name, math.nan) for name in ("accuracy", "auroc", "brier", "ece")}
+    row |= {name: metrics.get(name, math.nan) for name in ("accuracy", "auroc", "brier", "ece")}
     row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(scoring.PGR_STATUS, "")}
     row |= {name: result.tags.get(f"w2s.{name}", "") for name in ("ceiling_failed", "vs_human", "gold", "fingerprint", "data")}
     row |= {"reads": {name.removeprefix("gold/"): n for name, n in result.metrics.items() if name.startswith("gold/")}}
-    return row | _used(result) | _with_inputs(result, pulled)
+    return row | _cost(result) | _total_cost(result, pulled)
 
 
-def _used(result: Result) -> dict[str, float]:
+def _cost(result: Result) -> dict[str, float]:
     tokens, parameters = result.metrics.get("train/tokens", 0.0), result.metrics.get("model/parameters", 0.0)
     flops = FORWARD_AND_BACK * parameters * tokens
     return {"seconds": result.seconds, "tokens": tokens, "parameters": parameters, "flops": flops}
 
 
-def _with_inputs(result: Result, pulled: AnalysisRuns) -> dict[str, float]:
+def _total_cost(result: Result, pulled: AnalysisRuns) -> dict[str, float]:
     """Return the total cost of the run and all runs that it was made from, each counted once."""
-    used = [_used(other) for other in pulled.made_from(result)]
+    used = [_cost(other) for other in pulled.made_from(result)]
     return {f"total_{name}": sum(other[name] for other in used) for name in ("seconds", "tokens", "flops")}

@@ -20,8 +20,8 @@ def board(filter_string: str = "", experiments: str = "") -> list[dict[str, Any]
     Raises:
         ConfigError: there is no finished student or rule, or an option is invalid.
     """
-    found = build.load(build.pull(build.Config(filter=filter_string, experiments=experiments)))
-    table = plugin("tables", "pgr", "table").table(found.outcomes)
+    frames = build.load(build.pull(build.Config(filter=filter_string, experiments=experiments)))
+    table = plugin("tables", "pgr", "table").table(frames.outcomes)
     table = table.sort_values(["task", "accuracy"], ascending=[True, False], kind="stable")
     return [{name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
 
@@ -61,10 +61,8 @@ def compare(first: str, second: str) -> Comparison:
     runs = [results.find(name) for name in (first, second)]
     before, after = (_scores_of(run) for run in runs)
     if before.rows.ids != after.rows.ids:
-        sizes = f"{len(before.rows.ids)} and {len(after.rows.ids)}"
-        raise ConfigError(
-            f"RUN RUN must be scored on the same test rows, got {runs[0].name} and {runs[1].name} on {sizes} rows"
-        )
+        sizes = [f"{run.name}: {len(scored.rows.ids)}" for run, scored in zip(runs, (before, after), strict=True)]
+        raise ConfigError(f"the two runs were scored on different test rows ({', '.join(sizes)}) and cannot be compared")
     difference_N = after.correct_N().astype(float) - before.correct_N()
     interval = stats.group_interval(difference_N, before.rows.groups)
     only_first, only_second = int((difference_N < 0).sum()), int((difference_N > 0).sum())
@@ -86,18 +84,18 @@ def compare(first: str, second: str) -> Comparison:
     )
 
 
-def describe(found: Comparison) -> list[dict[str, str]]:
+def describe(comparison: Comparison) -> list[dict[str, str]]:
     """Return a comparison as rows for display."""
-    words = ((name.replace("_", " "), value) for name, value in asdict(found).items())
-    return [{"what": what, "value": f"{value:.3g}" if isinstance(value, float) else str(value)} for what, value in words]
+    fields = ((name.replace("_", " "), value) for name, value in asdict(comparison).items())
+    return [{"what": label, "value": f"{value:.3g}" if isinstance(value, float) else str(value)} for label, value in fields]
 
 
 def _scores_of(run: results.Result) -> Scores:
-    found = scores.load_scores([run]).get(run.run_id)
-    if not isinstance(found, Scores):
-        reason = found or "it has no test report"
+    loaded = scores.load_scores([run]).get(run.run_id)
+    if not isinstance(loaded, Scores):
+        reason = loaded or "it has no test report"
         raise ConfigError(f"RUN must be a finished run with test predictions, got {run.name}: {reason}")
-    return found
+    return loaded
 
 
 def _plain(value: Any) -> Any:

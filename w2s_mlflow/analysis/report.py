@@ -51,7 +51,7 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
         setup=Markup(element(setup(frames.outcomes))),
         caveats=list(caveats(frames, tables["pgr"][0])),
         tables={name: Markup(element(table)) for name, (table, _) in tables.items()},
-        captions={name: _coded(caption) for name, (_, caption) in tables.items()},
+        captions={name: _caption_html(caption) for name, (_, caption) in tables.items()},
         others=[name for name, (table, _) in tables.items() if name not in LATER and len(table)],
         figures=[{**figure, "svg": Markup(figure["svg"])} for figure in figures],
         commands=list(commands(frames)),
@@ -59,7 +59,7 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
     )
 
 
-def _coded(caption: str) -> Markup:
+def _caption_html(caption: str) -> Markup:
     """Return a caption as HTML, with text in backticks as code."""
     from markupsafe import Markup, escape
 
@@ -76,19 +76,20 @@ def setup(outcomes: pd.DataFrame) -> pd.DataFrame:
 def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
     """Yield the caveats that a reader must know, one message each."""
     for rule, rows in frames.left_out.groupby("exclusion_rule", sort=False):
-        some = "; ".join(f"{row['name']} ({row['run_id'][:8]}): {row['reason']}" for row in rows.head(3).to_dict("records"))
-        yield f"Left out, {rule}: {len(rows)} run(s). {some}{'; ...' if len(rows) > 3 else ''}"
+        examples = "; ".join(f"{row['name']} ({row['run_id'][:8]}): {row['reason']}" for row in rows.head(3).to_dict("records"))
+        yield f"Excluded ({rule}): {len(rows)} run(s). {examples}{'; ...' if len(rows) > 3 else ''}"
     students = frames.outcomes[frames.outcomes["strong"] != NONE]
     if failed := int(students["ceiling_failed"].sum()):
-        yield f"The ceiling of {failed} of {len(students)} students did not learn (w2s.ceiling_failed); none is left out."
+        yield f"The ceiling of {failed} of {len(students)} students did not learn (w2s.ceiling_failed); they are included."
     undetermined = pgr[pgr["pgr_status"] == "undetermined"]
     if len(undetermined):
         pairs = undetermined.drop_duplicates(["task", "weak", "strong"])
         names = ", ".join(f"{row['task']} {row['weak']}->{row['strong']}" for row in pairs.head(5).to_dict("records"))
-        yield f"PGR is undetermined in {len(undetermined)} row(s), where floor and ceiling are not told apart: {names}."
-    for role, what in (("weak", "supervisor"), ("ceiling", "ceiling")):
+        reason = "the ceiling is not significantly more accurate than the supervisor"
+        yield f"PGR is undetermined in {len(undetermined)} row(s), because {reason}: {names}."
+    for role, model in (("weak", "supervisor"), ("ceiling", "ceiling")):
         if missing := int(students[f"{role}_correct"].isna().sum()):
-            yield f"{missing} student(s) have no {what} on the same test rows: no PGR."
+            yield f"{missing} student(s) have no {model} scored on the same test rows, and therefore no PGR."
     if single := int((students.groupby(LABEL)["seed"].nunique() == 1).sum()):
         yield f"{single} setting(s) ran with one seed: their intervals are over test groups only, not over seeds."
     if not_finite := int(students["accuracy"].isna().sum()):
@@ -99,18 +100,18 @@ def commands(frames: Frames) -> Iterator[str]:
     """Yield the command that reproduces each group of students or rules, with its seeds and the fingerprint of one run."""
     fingerprints = frames.runs.set_index("run_id")["fingerprint"]
     for key, rows in frames.outcomes.groupby(LABEL, sort=False):
-        named = dict(zip(LABEL, key, strict=True))
+        label = dict(zip(LABEL, key, strict=True))
         seeds = sorted(rows["seed"], key=lambda seed: (len(seed), seed))
-        mark = f"  # seeds {','.join(seeds)}, {fingerprints[rows['run_id'].iloc[0]][:FINGERPRINT]}"
-        if named["strong"] == NONE:
-            rule = str(named["method"]).removeprefix("rule:")
-            yield f"python -m w2s_mlflow rule --task {shlex.quote(str(named['task']))} --rule {rule}{mark}"
+        comment = f"  # seeds {','.join(seeds)}, {fingerprints[rows['run_id'].iloc[0]][:FINGERPRINT]}"
+        if label["strong"] == NONE:
+            rule = str(label["method"]).removeprefix("rule:")
+            yield f"python -m w2s_mlflow rule --task {shlex.quote(str(label['task']))} --rule {rule}{comment}"
             continue
-        chosen = {name: str(named[name]) for name in ("task", "weak", "strong", "head")} | json.loads(rows["settings"].iloc[0])
-        plain = variants.defaults()
-        options = {name: value for name, value in chosen.items() if plain.get(name) != value}
-        said = " ".join(f"{exceptions.flag(name)} {shlex.quote(value)}" for name, value in options.items())
-        yield f"python -m w2s_mlflow student {said} --seed {seeds[0]}{mark}"
+        logged = {name: str(label[name]) for name in ("task", "weak", "strong", "head")} | json.loads(rows["settings"].iloc[0])
+        defaults = variants.defaults()
+        options = {name: value for name, value in logged.items() if defaults.get(name) != value}
+        flags = " ".join(f"{exceptions.flag(name)} {shlex.quote(value)}" for name, value in options.items())
+        yield f"python -m w2s_mlflow student {flags} --seed {seeds[0]}{comment}"
 
 
 def element(table: pd.DataFrame) -> str:
@@ -119,16 +120,16 @@ def element(table: pd.DataFrame) -> str:
 
     if table.empty:
         return ""
-    words = [name for name in table.columns if table[name].map(lambda value: isinstance(value, str)).all()]
-    shared = {name: table[name].iloc[0] for name in words if len(table) > 1 and table[name].nunique() == 1}
-    above = ", ".join(f"{name} {value}" for name, value in shared.items() if value not in ("", NONE))
+    text_columns = [name for name in table.columns if table[name].map(lambda value: isinstance(value, str)).all()]
+    shared = {name: table[name].iloc[0] for name in text_columns if len(table) > 1 and table[name].nunique() == 1}
+    shared_text = ", ".join(f"{name} {value}" for name, value in shared.items() if value not in ("", NONE))
     table = table.drop(columns=list(shared))
     head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
     rows = ("".join(_cell(name, value) for name, value in row.items()) for row in table.head(ROWS).to_dict("records"))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    more = f"<p>{len(table) - ROWS} more rows are in the CSV.</p>" if len(table) > ROWS else ""
-    said = f"<p>All rows: {escape(above)}.</p>" if above else ""
-    return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+    more = f"<p>{len(table) - ROWS} more rows are in the CSV file.</p>" if len(table) > ROWS else ""
+    note = f"<p>All rows: {escape(shared_text)}.</p>" if shared_text else ""
+    return f"{note}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 def _cell(name: object, value: Any) -> str:

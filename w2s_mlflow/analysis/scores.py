@@ -43,8 +43,8 @@ class Rows:
     @functools.cached_property
     def digest(self) -> str:
         """Return the SHA-256 of ids and gold labels, which does not depend on the library that wrote the file."""
-        said = [[id_, int(gold)] for id_, gold in zip(self.ids, self.gold_N, strict=True)]
-        return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+        pairs = [[id_, int(gold)] for id_, gold in zip(self.ids, self.gold_N, strict=True)]
+        return hashlib.sha256(canonical_json(pairs).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -60,47 +60,47 @@ class Scores:
         return np.asarray(self.answer_N == self.rows.gold_N)
 
 
-def load_scores(found: Iterable[Result]) -> dict[str, Scores | str]:
+def load_scores(runs: Iterable[Result]) -> dict[str, Scores | str]:
     """Return by run id the scores of each run with a test report, or a message that says why they are unavailable."""
-    reported = [result for result in found if GOLD in result.digests and PREDICTIONS in result.digests]
-    file = scratch.cache_path("scores") / f"{_name(reported)}.parquet"
-    kept = _read(file)
-    scores: dict[str, Scores | str] = {run.run_id: kept[_mark(run)] for run in reported if _mark(run) in kept}
+    reported = [result for result in runs if GOLD in result.digests and PREDICTIONS in result.digests]
+    file = scratch.cache_path("scores") / f"{_cache_name(reported)}.parquet"
+    cached = _read(file)
+    scores: dict[str, Scores | str] = {run.run_id: cached[_cache_key(run)] for run in reported if _cache_key(run) in cached}
     if missing := [run for run in reported if run.run_id not in scores]:
-        rows = {own.rows.key: own.rows for own in kept.values()}
+        rows = {scored.rows.key: scored.rows for scored in cached.values()}
         with ThreadPoolExecutor(READERS) as readers:
-            scores |= zip([run.run_id for run in missing], readers.map(lambda run: _scored(run, rows), missing), strict=True)
-        _write(file, kept | {_mark(run): own for run in missing if isinstance(own := scores[run.run_id], Scores)})
+            scores |= zip([run.run_id for run in missing], readers.map(lambda run: _compute(run, rows), missing), strict=True)
+        _write(file, cached | {_cache_key(run): scored for run in missing if isinstance(scored := scores[run.run_id], Scores)})
     return scores
 
 
-def _name(reported: Iterable[Result]) -> str:
+def _cache_name(reported: Iterable[Result]) -> str:
     """Return the name of the cache file: a hash of the runs' artifact locations, one per experiment."""
-    places = sorted({result.artifact_uri.rsplit("/", 2)[0] for result in reported})
-    return hashlib.sha256(canonical_json(places).encode()).hexdigest()[:32]
+    locations = sorted({result.artifact_uri.rsplit("/", 2)[0] for result in reported})
+    return hashlib.sha256(canonical_json(locations).encode()).hexdigest()[:32]
 
 
-def _mark(result: Result) -> str:
+def _cache_key(result: Result) -> str:
     """Return the cache key of a run's scores: the digests of its predictions and gold labels."""
     return f"{result.digests[PREDICTIONS]}{result.digests[GOLD]}"
 
 
-def _scored(result: Result, rows: dict[str, Rows]) -> Scores | str:
+def _compute(result: Result, rows: dict[str, Rows]) -> Scores | str:
     """Compute the scores of a run, or return an error message. Shared gold labels are read once and kept in `rows`."""
     from w2s_mlflow import metrics
     from w2s_mlflow.records import read_gold, read_predictions
 
     key = result.digests[GOLD]
     try:
-        found = read_predictions(result.artifact(PREDICTIONS))
+        predictions = read_predictions(result.artifact(PREDICTIONS))
         if key not in rows:
-            order = found.aligned(sorted(found.ids))
+            order = predictions.aligned(sorted(predictions.ids))
             rows[key] = Rows(key, order.ids, order.groups, read_gold(result.artifact(GOLD), order.ids))
-        found = found.aligned(rows[key].ids)
+        predictions = predictions.aligned(rows[key].ids)
     except (ConfigError, JoinError) as error:
         return str(error)
-    answer_N = found.probabilities_NC.argmax(axis=1).astype(np.int16)
-    return Scores(rows[key], answer_N, metrics.report(found.probabilities_NC, rows[key].gold_N))
+    answer_N = predictions.probabilities_NC.argmax(axis=1).astype(np.int16)
+    return Scores(rows[key], answer_N, metrics.report(predictions.probabilities_NC, rows[key].gold_N))
 
 
 def _read(file: Path) -> dict[str, Scores]:
@@ -109,7 +109,7 @@ def _read(file: Path) -> dict[str, Scores]:
     import pyarrow.parquet as pq
 
     try:
-        shared, own = (pq.read_table(path).to_pylist() for path in (_beside(file), file))
+        shared, entries = (pq.read_table(path).to_pylist() for path in (_rows_file(file), file))
     except (OSError, pa.ArrowException):
         return {}
     rows = {
@@ -118,31 +118,31 @@ def _read(file: Path) -> dict[str, Scores]:
     }
     return {
         row["mark"]: Scores(rows[row["key"]], np.frombuffer(row["answers"], dtype=np.int16), json.loads(row["metrics"]))
-        for row in own
+        for row in entries
         if row["key"] in rows
     }
 
 
-def _write(file: Path, found: Mapping[str, Scores]) -> None:
-    rows = {scores.rows.key: scores.rows for scores in found.values()}
+def _write(file: Path, score_by_key: Mapping[str, Scores]) -> None:
+    rows = {scores.rows.key: scores.rows for scores in score_by_key.values()}
     shared = [
         {"key": row.key, "ids": list(row.ids), "groups": list(row.groups), "gold": row.gold_N.tolist()} for row in rows.values()
     ]
-    own = [
+    entries = [
         {
             "mark": mark,
             "key": scores.rows.key,
             "answers": scores.answer_N.tobytes(),
             "metrics": canonical_json(dict(scores.metrics)),
         }
-        for mark, scores in found.items()
+        for mark, scores in score_by_key.items()
     ]
     with contextlib.suppress(OSError):  # without a cache file, scores are computed again
-        _replace(_beside(file), shared)
-        _replace(file, own)
+        _replace(_rows_file(file), shared)
+        _replace(file, entries)
 
 
-def _beside(file: Path) -> Path:
+def _rows_file(file: Path) -> Path:
     return file.with_suffix(".rows.parquet")
 
 

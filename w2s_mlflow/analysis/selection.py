@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LINK = re.compile(r"w2s\.(\w+)_run_ids?")
 """Pattern of tags that hold the ids of runs that a run depends on or is compared with; its group is the role."""
-BESIDE = ("ceiling", "baseline")
+COMPARED = ("ceiling", "baseline")
 """Roles of runs that a run is compared with but was not made from."""
 
 
@@ -36,8 +36,8 @@ class AnalysisRuns:
 
     def tested_on(self, run_id: str) -> str:
         """Return the digest of a run's test rows with their gold labels; empty if it has none."""
-        own = self.scores.get(run_id)
-        return own.rows.digest if isinstance(own, Scores) else ""
+        scored = self.scores.get(run_id)
+        return scored.rows.digest if isinstance(scored, Scores) else ""
 
     def counted(self) -> list[Result]:
         """Return the runs that are not excluded."""
@@ -55,20 +55,20 @@ class AnalysisRuns:
 
     def made_from(self, result: Result) -> list[Result]:
         """Return the run and all runs that it was made from, directly or not, each once."""
-        needed, waiting = {result.run_id: result}, [result]
-        while waiting:
-            for role, run_id in links(waiting.pop()):
-                if role not in BESIDE and run_id not in needed and run_id in self.runs:
-                    needed[run_id] = self.runs[run_id]
-                    waiting.append(self.runs[run_id])
-        return list(needed.values())
+        ancestors, pending = {result.run_id: result}, [result]
+        while pending:
+            for role, run_id in links(pending.pop()):
+                if role not in COMPARED and run_id not in ancestors and run_id in self.runs:
+                    ancestors[run_id] = self.runs[run_id]
+                    pending.append(self.runs[run_id])
+        return list(ancestors.values())
 
 
 def links(result: Result) -> Iterator[tuple[str, str]]:
     """Yield the role and id of each run that this one was made from or is compared with."""
     for tag, run_ids in result.tags.items():
-        if found := LINK.fullmatch(tag):
-            yield from ((found[1], run_id) for run_id in run_ids.split(",") if run_id)
+        if match := LINK.fullmatch(tag):
+            yield from ((match[1], run_id) for run_id in run_ids.split(",") if run_id)
 
 
 def identified(result: Result) -> dict[str, Any]:
@@ -88,32 +88,34 @@ def one_per_seed(rows: Sequence[dict[str, Any]], pulled: AnalysisRuns) -> list[d
     Args:
         rows: rows from `identified`; a debate run has one row per `judge`.
     """
-    data = {_cut(row): row["data"] for row in rows}
-    test = {_held(row): own for row in rows if (own := pulled.tested_on(row["run_id"]))}
-    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    data = {_split_key(row): row["data"] for row in rows}
+    test = {_test_key(row): digest for row in rows if (digest := pulled.tested_on(row["run_id"]))}
+    newest: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
-        if row["data"] != data[_cut(row)]:
-            reason = f"its data has the digest {row['data'][:12]}, newer runs of this cut have {data[_cut(row)][:12]}"
+        if row["data"] != data[_split_key(row)]:
+            reason = (
+                f"its data has the digest {row['data'][:12]}, but newer runs of this split have {data[_split_key(row)][:12]}"
+            )
             pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
             continue
-        own = pulled.tested_on(row["run_id"])
-        if own and own != test[_held(row)]:
-            reason = f"its test rows have the digest {own[:12]}, those of newer runs {test[_held(row)][:12]}"
+        digest = pulled.tested_on(row["run_id"])
+        if digest and digest != test[_test_key(row)]:
+            reason = f"its test rows have the digest {digest[:12]}, but those of newer runs have {test[_test_key(row)][:12]}"
             pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
             continue
         key = (*(row[name] for name in variants.IDENTITY), row["settings"], row.get("judge"))
-        if before := kept.pop(key, None):
-            reason = f"run {row['run_id']} has the same options and seed and is newer"
-            pulled.leave_out(pulled.runs[before["run_id"]], "duplicated seed", reason)
-        kept[key] = row
-    return list(kept.values())
+        if older := newest.pop(key, None):
+            reason = f"the newer run {row['run_id']} has the same options and seed"
+            pulled.leave_out(pulled.runs[older["run_id"]], "duplicated seed", reason)
+        newest[key] = row
+    return list(newest.values())
 
 
-def _cut(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _split_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the key that runs of the same split share."""
-    return (*_held(row), row["seed"], row["train_size"])
+    return (*_test_key(row), row["seed"], row["train_size"])
 
 
-def _held(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _test_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the key that runs with the same test rows share, whatever their seed."""
     return row["task"], row["test_size"], row["balance"]

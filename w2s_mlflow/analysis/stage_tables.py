@@ -15,10 +15,10 @@ ERRORS = "errors.csv"
 ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
 
 
-def read_errors(found: Result) -> pd.DataFrame:
+def read_errors(result: Result) -> pd.DataFrame:
     """Read the error table of a finished run; the text `nan` is kept as is. Raises ConfigError if the table is missing."""
     import pandas as pd
 
     missing: Any = {name: [""] for name in ON_EVIDENCE}
     texts: Any = dict.fromkeys(("id", "text", "own_evidence", "ceiling_evidence"), str)
-    return pd.read_csv(found.artifact(ERRORS), dtype=texts, keep_default_na=False, na_values=missing)
+    return pd.read_csv(result.artifact(ERRORS), dtype=texts, keep_default_na=False, na_values=missing)

@@ -52,32 +52,32 @@ def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "s
     """
     label = ["task", "weak", "strong", "head", "method"]
     columns = [*of, *label]
-    named = (dict(zip(columns, row, strict=True)) for row in frame[columns].itertuples(index=False, name=None))
-    plain = [defaults(**({"stage": stage} | row)) for row in named]
-    variants = differing_options(frame, [*of, *label], of_method, plain)
-    others = differing_options(frame, [*of, "task", "head"], of_setting, plain)
+    labels = (dict(zip(columns, row, strict=True)) for row in frame[columns].itertuples(index=False, name=None))
+    default_rows = [defaults(**({"stage": stage} | row)) for row in labels]
+    variants = differing_options(frame, [*of, *label], of_method, default_rows)
+    others = differing_options(frame, [*of, "task", "head"], of_setting, default_rows)
     return frame.assign(method_options=variants, other_options=others)
 
 
 def differing_options(
-    frame: pd.DataFrame, keys: Sequence[str], told: Callable[[str], bool], plain: Sequence[Mapping[str, str]]
+    frame: pd.DataFrame, keys: Sequence[str], selects: Callable[[str], bool], default_rows: Sequence[Mapping[str, str]]
 ) -> list[str]:
     """Return, for each row, the non-default options that vary within its group of `keys`.
 
     Args:
         frame: has the columns `keys` and `settings`.
-        told: selects the options to compare.
-        plain: default options of each row.
+        selects: selects the options to compare.
+        default_rows: default options of each row.
     """
-    given = frame["settings"].map(json.loads)
-    found: dict[Any, list[str]] = {}
-    for key, rows in given.groupby([frame[name] for name in keys], sort=False):
-        names = sorted({name for row in rows for name in row if told(name)})
-        found[key] = [name for name in names if len({row[name] for row in rows if name in row}) > 1]
-    places = frame[list(keys)].itertuples(index=False, name=None)
+    parsed = frame["settings"].map(json.loads)
+    varying: dict[Any, list[str]] = {}
+    for key, rows in parsed.groupby([frame[name] for name in keys], sort=False):
+        names = sorted({name for row in rows for name in row if selects(name)})
+        varying[key] = [name for name in names if len({row[name] for row in rows if name in row}) > 1]
+    groups = frame[list(keys)].itertuples(index=False, name=None)
     return [
-        " ".join(f"{name}={row[name]}" for name in found[key] if name in row and row[name] != default.get(name))
-        for key, row, default in zip(places, given, plain, strict=True)
+        " ".join(f"{name}={row[name]}" for name in varying[key] if name in row and row[name] != default.get(name))
+        for key, row, default in zip(groups, parsed, default_rows, strict=True)
     ]
 
 
@@ -91,12 +91,15 @@ def defaults(stage: str = "student", **named: str) -> dict[str, str]:
     """
     kind = registry.plugin("stages", "student" if stage == "link" else stage, "stage").Config
     fields = {field.name for field in dataclasses.fields(kind)}
-    chosen = {name: value for name, value in named.items() if name in fields and value != NONE}
-    asked, known = {chosen[role] for role in ("weak", "strong") if role in chosen}, {spec.name for spec in models.every()}
-    if asked <= known and hasattr(kind, "resolved"):
-        for given in (chosen, {name: value for name, value in chosen.items() if name != "method"}):
+    values = {name: value for name, value in named.items() if name in fields and value != NONE}
+    model_names, declared = (
+        {values[role] for role in ("weak", "strong") if role in values},
+        {spec.name for spec in models.every()},
+    )
+    if model_names <= declared and hasattr(kind, "resolved"):
+        for kwargs in (values, {name: value for name, value in values.items() if name != "method"}):
             with contextlib.suppress(ConfigError):
-                return _logged(kind(**given).resolved())
+                return _logged(kind(**kwargs).resolved())
     return _logged(kind()) | {name: str(value) for name, value in presets.PRIMITIVES.items()}
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-REUSE = "exact: reuse finished runs with the same fingerprint; never: reuse no run from before this command."
+REUSE = "exact: reuse finished runs with the same fingerprint; never: reuse only runs that this command starts."
 ROWS = "Write the rows of a split without their labels, for people or an API model to label (`student --labels FILE`)."
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that we report unknown options ourselves
 
@@ -40,12 +40,12 @@ def main() -> None:
     """Run the command line; exit with status 0, or with status 2 and a one-line message for invalid input."""
     signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's SIGTERM ends the run like Ctrl-C
     try:
-        words = arguments.spelled(sys.argv[1:])
-        _check_stage(words)
-        if words and (kind := _kind(words[0])):
-            words = arguments.affirmed(arguments.present(words, kind), kind)
+        argv = arguments.normalized(sys.argv[1:])
+        _check_stage(argv)
+        if argv and (kind := _config_class(argv[0])):
+            argv = arguments.with_boolean_values(arguments.with_current_names(argv, kind), kind)
         with contextlib.redirect_stdout(sys.stdout if launch.is_leader() else None):
-            job = app(words[0] if words else None)(words, standalone_mode=False)
+            job = app(argv[0] if argv else None)(argv, standalone_mode=False)
         if job == launch.STOPPED:  # Typer returns this after Ctrl-C
             raise KeyboardInterrupt
         if callable(job):  # run outside Typer, which exits silently on Ctrl-C; --help returns no job
@@ -54,7 +54,7 @@ def main() -> None:
     except (ConfigError, typer.TyperException) as error:
         _end(2, str(error))
     except (KeyboardInterrupt, typer.Abort):
-        _end(launch.STOPPED, "stopped; what was finished is kept and will be reused")
+        _end(launch.STOPPED, "stopped; finished results are kept and will be reused")
     except launch.PeerExitedError as error:
         _end(error.status, str(error))
     except Exception as error:  # server and disk failures get a message, our own bugs a traceback
@@ -62,24 +62,24 @@ def main() -> None:
     launch.leave()
 
 
-def app(asked: str | None = None) -> typer.Typer:
-    """Build the Typer application: the stage commands (only `asked`, if it is a stage) and all other commands."""
-    found = typer.Typer(
+def app(command_name: str | None = None) -> typer.Typer:
+    """Build the Typer application: the stage commands (only `command_name`, if it is a stage) and all other commands."""
+    application = typer.Typer(
         help="Weak-to-strong generalization experiments on MLflow.",
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,  # Rich would parse "[default: 3]" as markup
         pretty_exceptions_enable=False,
     )
-    found.callback()(lambda: None)  # else Typer makes a single command the whole application
+    application.callback()(lambda: None)  # else Typer makes a single command the whole application
     stages = registry.plugins("stages")
-    for name in [asked] if asked in stages else stages:
+    for name in [command_name] if command_name in stages else stages:
         stage = registry.plugin("stages", name, "the stage")
-        found.command(name, help=inspect.getdoc(stage), context_settings=EXTRA_ARGUMENTS)(_command(stage))
+        application.command(name, help=inspect.getdoc(stage), context_settings=EXTRA_ARGUMENTS)(_command(stage))
     for name, command in commands.COMMANDS.items():
-        found.command(name)(command)
-    found.command("rows", help=ROWS, context_settings=EXTRA_ARGUMENTS)(_rows_command())
-    return found
+        application.command(name)(command)
+    application.command("rows", help=ROWS, context_settings=EXTRA_ARGUMENTS)(_rows_command())
+    return application
 
 
 def _end(status: int, sentence: str) -> NoReturn:
@@ -95,12 +95,12 @@ def _end(status: int, sentence: str) -> NoReturn:
 def _failure(error: Exception) -> str:
     from w2s_mlflow.tracking.backend import server
 
-    said = server.failure(error) or _path(error)
-    if said is not None:
-        return said
-    tells = launch.claims_error_message(1)
+    message = server.failure(error) or _path(error)
+    if message is not None:
+        return message
+    prints_error = launch.claims_error_message(1)
     launch.leave(failed=True)
-    if tells:
+    if prints_error:
         raise error
     sys.exit(1)
 
@@ -108,7 +108,7 @@ def _failure(error: Exception) -> str:
 def _path(error: Exception) -> str | None:
     """Describe an invalid path, or return None for another error."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"a path must be short enough for the file system, got {str(error.filename)[:40]}..."
+        return f"the path {str(error.filename)[:40]}... is too long for the file system"
     if isinstance(error, RuntimeError) and "home directory" in str(error):
         return "a path that begins with ~NAME must name a user of this machine"
     return None
@@ -118,22 +118,24 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _kind(name: str) -> type | None:
+def _config_class(name: str) -> type | None:
     """Return the Config of a command, or None if it has none."""
     if name == "rows":
         return catalog.Config
-    found: type | None = registry.plugin("stages", name, "the stage").Config if name in registry.plugins("stages") else None
-    return found
+    config_class: type | None = (
+        registry.plugin("stages", name, "the stage").Config if name in registry.plugins("stages") else None
+    )
+    return config_class
 
 
-def _check_stage(words: list[str]) -> None:
+def _check_stage(argv: list[str]) -> None:
     names = (*registry.plugins("stages"), *commands.COMMANDS, "rows")
-    if words and not words[0].startswith("-") and words[0] not in names:
-        raise unknown("the stage", words[0], names)
+    if argv and not argv[0].startswith("-") and argv[0] not in names:
+        raise unknown("the command", argv[0], names)
     launch.check()
-    if launch.size() > 1 and words and not _is_launched(words[0]):
-        several = ", ".join(name for name in registry.plugins("stages") if _is_launched(name))
-        raise must("WORLD_SIZE", f"1 for {words[0]}: several processes make one of {several} together", launch.size())
+    if launch.size() > 1 and argv and not _is_launched(argv[0]):
+        launched = ", ".join(name for name in registry.plugins("stages") if _is_launched(name))
+        raise must("WORLD_SIZE", f"1 for {argv[0]} (only {launched} can run in several processes)", launch.size())
 
 
 def _is_launched(name: str) -> bool:
@@ -143,28 +145,28 @@ def _is_launched(name: str) -> bool:
 def _command(stage: ModuleType) -> Any:
     """Return a Typer command with one option per field of the stage's Config; the command returns the job to run."""
 
-    def command(context: typer.Context, reuse: str, json: bool, plan: bool, **given: str | None) -> Callable[[], None]:
+    def command(context: typer.Context, reuse: str, json: bool, plan: bool, **values: str | None) -> Callable[[], None]:
         if context.args:
-            arguments.refuse(context.args[0], (*given, *arguments.SWITCHES, "reuse"))
-        return functools.partial(_plan if plan else _run, stage, arguments.given(given), reuse, as_json=json)
+            arguments.reject(context.args[0], (*values, *arguments.SWITCHES, "reuse"))
+        return functools.partial(_plan if plan else _run, stage, arguments.specified(values), reuse, as_json=json)
 
     reuse = inspect.Parameter(
         "reuse", inspect.Parameter.KEYWORD_ONLY, annotation=str, default=typer.Option("exact", help=REUSE, metavar="REUSE")
     )
-    return arguments.signed(command, stage.Config, [reuse, *map(arguments.switch, arguments.SWITCHES)])
+    return arguments.with_signature(command, stage.Config, [reuse, *map(arguments.switch, arguments.SWITCHES)])
 
 
 def _rows_command() -> Any:
-    def command(context: typer.Context, json: bool, **given: str | None) -> Callable[[], None]:
+    def command(context: typer.Context, json: bool, **values: str | None) -> Callable[[], None]:
         if context.args:
-            arguments.refuse(context.args[0], (*given, "json"))
-        return functools.partial(commands.rows, arguments.given(given), as_json=json)
+            arguments.reject(context.args[0], (*values, "json"))
+        return functools.partial(commands.rows, arguments.specified(values), as_json=json)
 
-    return arguments.signed(command, catalog.Config, [arguments.switch("json")])
+    return arguments.with_signature(command, catalog.Config, [arguments.switch("json")])
 
 
 @contextlib.contextmanager
-def _asked(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[Any]:
+def _configured(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[Any]:
     """Yield the stage's Config, after setting up logging to standard error and the reuse policy."""
     config = options.parse(stage.Config, values)
     if reuse not in ("exact", "never"):
@@ -181,7 +183,7 @@ def _asked(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[An
 def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool) -> None:
     from w2s_mlflow.tracking.backend import server
 
-    with _asked(stage, values, reuse) as config:
+    with _configured(stage, values, reuse) as config:
         launch.join()
         started = time.perf_counter()
         result = stage.run(config)
@@ -200,7 +202,7 @@ def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: boo
 
     if not launch.is_leader():
         return
-    with _asked(stage, values, reuse) as config, session.planning() as plan:
+    with _configured(stage, values, reuse) as config, session.planning() as plan:
         server.launch_run_id()  # tag the run of `mlflow run` as a launch, also when planning
         stage.run(config)
     if as_json:

@@ -26,7 +26,7 @@ SWITCHES = {
 # --- normalizing arguments -----------------------------------------------------------------------------------------------
 
 
-def spelled(arguments: Iterable[str]) -> list[str]:
+def normalized(arguments: Iterable[str]) -> list[str]:
     """Return the arguments in the form that the commands expect; `mlflow run` cannot pass options without a value."""
     return _switched([_dashed(argument) for argument in arguments])
 
@@ -39,48 +39,48 @@ def _dashed(argument: str) -> str:
 
 def _switched(arguments: list[str]) -> list[str]:
     """Write `--plan true` as `--plan`, and drop `--plan false`."""
-    found: list[str] = []
+    result: list[str] = []
     for argument in arguments:
-        if found and found[-1].removeprefix("--") in SWITCHES and argument.lower() in BOOLEANS:
+        if result and result[-1].removeprefix("--") in SWITCHES and argument.lower() in BOOLEANS:
             if not BOOLEANS[argument.lower()]:
-                found.pop()
+                result.pop()
         else:
-            found.append(argument)
-    return found
+            result.append(argument)
+    return result
 
 
-def present(arguments: list[str], kind: type) -> list[str]:
+def with_current_names(arguments: list[str], kind: type) -> list[str]:
     """Replace former names of a Config's options by the current ones."""
     former = {
         exceptions.flag(declared.formerly): exceptions.flag(name)
         for name, (_, declared) in options.declarations(kind).items()
         if declared.formerly
     }
-    found = []
+    result = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        found.append(former.get(name, name) + equals + value)
-    return found
+        result.append(former.get(name, name) + equals + value)
+    return result
 
 
-def affirmed(arguments: list[str], kind: type) -> list[str]:
+def with_boolean_values(arguments: list[str], kind: type) -> list[str]:
     """Write boolean options of a Config without a value, such as `--calibrate`, as `--calibrate true`."""
     either = {exceptions.flag(name) for name, type_ in typing.get_type_hints(kind).items() if type_ is bool}
-    found: list[str] = []
+    result: list[str] = []
     for argument, after in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
-        found += [argument, "true"] if argument in either and after.startswith("--") else [argument]
-    return found
+        result += [argument, "true"] if argument in either and after.startswith("--") else [argument]
+    return result
 
 
 # --- Typer parameters ----------------------------------------------------------------------------------------------------
 
 
-def given(values: Mapping[str, str | None]) -> dict[str, str]:
+def specified(values: Mapping[str, str | None]) -> dict[str, str]:
     """Return the options that have a value."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def signed(command: Any, cls: type, more: Iterable[inspect.Parameter]) -> Any:
+def with_signature(command: Any, cls: type, more: Iterable[inspect.Parameter]) -> Any:
     """Set the signature that Typer reads: one option per field of a Config, and the parameters in `more`."""
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     command.__signature__ = inspect.Signature([context, *_parameters(cls), *more])
@@ -101,15 +101,15 @@ def _parameters(cls: type) -> Iterator[inspect.Parameter]:
 
 def _loss_parameters() -> Iterator[inspect.Parameter]:
     """Yield the options of all losses; an option shared by several losses is listed once, with each loss's help."""
-    found: dict[str, str] = {}
+    help_by_option: dict[str, str] = {}
     for loss in registry.plugins("losses"):
         kind = registry.plugin("losses", loss, "--loss").Options
         for field in dataclasses.fields(kind):
             default = _shown(field.default, options.declarations(kind)[field.name][1])
             text = f"({loss}, default {default}) {options.sentences(kind)[field.name]}"
-            found[field.name] = " ".join(part for part in (found.get(field.name), text) if part)
-    for name, text in found.items():
-        yield _parameter(name, "the loss's own", text, _metavar(*options.loss_options()[name]))
+            help_by_option[field.name] = " ".join(part for part in (help_by_option.get(field.name), text) if part)
+    for name, text in help_by_option.items():
+        yield _parameter(name, "depends on the loss", text, _metavar(*options.loss_options()[name]))
 
 
 def _shown(default: Any, declared: Declared) -> str:
@@ -118,8 +118,8 @@ def _shown(default: Any, declared: Declared) -> str:
 
 def _metavar(kind: Any, declared: Declared) -> str:
     """Return the placeholder for the value in the help: the legal words, or the type of the value."""
-    if words := choices(kind, declared):
-        return f"[{'|'.join(words)}]"
+    if legal := choices(kind, declared):
+        return f"[{'|'.join(legal)}]"
     arms = typing.get_args(kind) or (kind,)
     return {int: "INTEGER", float: "NUMBER", bool: "[true|false]"}.get(arms[0], "TEXT")
 
@@ -137,8 +137,8 @@ def switch(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=option)
 
 
-def refuse(argument: str, legal: Iterable[str]) -> NoReturn:
+def reject(argument: str, legal: Iterable[str]) -> NoReturn:
     """Raise ConfigError for an argument that is not a legal option; the message suggests legal ones."""
     if argument.startswith("-"):
         raise unknown("the option", argument.split("=")[0], map(exceptions.flag, legal))
-    raise ConfigError(f"options are written --name value, got the lone word {argument!r}")
+    raise ConfigError(f"options must have the form --name value, got {argument!r} without a name")

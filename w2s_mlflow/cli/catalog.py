@@ -20,7 +20,7 @@ from w2s_mlflow.tasks import NotFoundError, Task
 Table = list[dict[str, Any]]
 
 
-def of_tasks() -> Table:
+def task_rows() -> Table:
     """Return one row per named task, and one per prefix for files of the user."""
     files = [{"task": f"{prefix}:PATH", "source": "your own file"} for prefix in tasks.prefixes()]
     named = [
@@ -38,7 +38,7 @@ def of_tasks() -> Table:
     return named + files
 
 
-def of_models() -> Table:
+def model_rows() -> Table:
     """Return one row per model spec."""
     return [
         {
@@ -55,31 +55,31 @@ def of_models() -> Table:
     ]
 
 
-def checked(data_dir: str | None) -> Iterator[dict[str, Any]]:
+def check_tasks(data_dir: str | None) -> Iterator[dict[str, Any]]:
     """Load each task; yield a row with the counts of its data, or with `rows: None` if the data is not found.
 
     Raises:
         ConfigError: a table is found, but in a format that the task cannot read.
     """
-    chosen = mirror(data_dir)
-    directory = Path(chosen).expanduser() if chosen else None
+    mirror_path = mirror(data_dir)
+    directory = Path(mirror_path).expanduser() if mirror_path else None
     for task in tasks.every():
         with contextlib.suppress(NotFoundError):
-            yield _described(task, task.load(directory))
+            yield _describe(task, task.load(directory))
             continue
         yield {"task": task.name, "rows": None}
 
 
-def _described(task: Task, rows: tasks.Rows) -> dict[str, Any]:
+def _describe(task: Task, rows: tasks.Rows) -> dict[str, Any]:
     pool = splits.pool(task.key, rows, classes=task.classes)
-    every = [row for part in (rows.train, rows.heldout) for row in part]
+    all_rows = [row for part in (rows.train, rows.heldout) for row in part]
     half = min(task.train_size, pool.train_rows()) // 2
-    texts = (sum(map(len, row.example.segments + row.example.candidates)) for row in every)
+    texts = (sum(map(len, row.example.segments + row.example.candidates)) for row in all_rows)
     return {
         "task": task.name,
-        "rows": len(every),
-        "positive_class": sum(row.label == 1 for row in every) if task.classes == 2 else None,
-        "groups": len({row.example.group for row in every}),
+        "rows": len(all_rows),
+        "positive_class": sum(row.label == 1 for row in all_rows) if task.classes == 2 else None,
+        "groups": len({row.example.group for row in all_rows}),
         "train": pool.train_rows(),
         "halves": half,
         "selection": sum(map(len, pool.selection)),
@@ -117,9 +117,9 @@ def write_rows(config: Config) -> dict[str, int]:
 
     out = Path(config.out)
     if not config.out or not out.parent.is_dir() or (out.exists() and not out.is_file()):
-        raise must("out", "a file in a directory that exists", repr(config.out))
-    _, cut = loading.resolve_and_split(replace(config, data_dir=mirror(config.data_dir)))
-    rows = [{"part": part, **asdict(example)} for part, examples in cut.parts().items() for example in examples]
+        raise must("out", "a file in an existing directory", repr(config.out))
+    _, split = loading.resolve_and_split(replace(config, data_dir=mirror(config.data_dir)))
+    rows = [{"part": part, **asdict(example)} for part, examples in split.parts().items() for example in examples]
     names = ("id", "part", "segments", "candidates")
     table = pa.table({name: [row[name] for row in rows] for name in names})
     with replacing(out) as partial:

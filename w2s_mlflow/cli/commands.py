@@ -97,10 +97,10 @@ def rows(values: Mapping[str, str], *, as_json: bool) -> None:
 def _why(run: str, *, as_json: bool) -> None:
     from w2s_mlflow.tracking import why as explaining
 
-    found = explaining.explain(run)
+    explanation = explaining.explain(run)
     if as_json:
-        print(json_.dumps(dataclasses.asdict(found)))
-    terminal.show_why(found)
+        print(json_.dumps(dataclasses.asdict(explanation)))
+    terminal.show_why(explanation)
 
 
 def _runs(filter_: str, experiments: str, *, as_json: bool) -> None:
@@ -115,10 +115,10 @@ def _runs(filter_: str, experiments: str, *, as_json: bool) -> None:
 def _compare(first: str, second: str, *, as_json: bool) -> None:
     from w2s_mlflow.analysis import leaderboard
 
-    found = leaderboard.compare(first, second)
+    comparison = leaderboard.compare(first, second)
     if as_json:
-        print(json_.dumps(dataclasses.asdict(found)))
-    terminal.show_table(leaderboard.describe(found))
+        print(json_.dumps(dataclasses.asdict(comparison)))
+    terminal.show_table(leaderboard.describe(comparison))
 
 
 def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> None:
@@ -129,34 +129,43 @@ def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> 
             f"the debates are in the review queue {human_feedback.review(run)!r} of the experiment in the MLflow UI"
         )
     else:
-        who = name or getpass.getuser()
-        for shown in human_feedback.waiting(run, who):
-            winner = terminal.ask_winner(shown, blind=blind)
+        reviewer = name or getpass.getuser()
+        for debate in human_feedback.unjudged(run, reviewer):
+            winner = terminal.ask_winner(debate, blind=blind)
             if winner is None:
                 break
-            human_feedback.log(shown, winner, who)
-    found = human_feedback.pull(run)
+            human_feedback.log(debate, winner, reviewer)
+    assessments = human_feedback.pull(run)
     if as_json:
-        print(json_.dumps({"run_id": found.run_id, "debates": len(found.votes), "judged": found.judged, "votes": found.votes}))
-    terminal.show_line(found.describe())
+        print(
+            json_.dumps(
+                {
+                    "run_id": assessments.run_id,
+                    "debates": len(assessments.votes),
+                    "judged": assessments.judged,
+                    "votes": assessments.votes,
+                }
+            )
+        )
+    terminal.show_line(assessments.describe())
 
 
 def _tasks(*, as_json: bool) -> None:
     from w2s_mlflow.cli import catalog
 
-    _show(catalog.of_tasks(), terminal.show_table, as_json=as_json)
+    _show(catalog.task_rows(), terminal.show_table, as_json=as_json)
 
 
 def _check(data_dir: str | None, *, as_json: bool) -> None:
     from w2s_mlflow.cli import catalog
 
-    _show(list(catalog.checked(data_dir)), terminal.show_checked, as_json=as_json)
+    _show(list(catalog.check_tasks(data_dir)), terminal.show_checked, as_json=as_json)
 
 
 def _models(*, as_json: bool) -> None:
     from w2s_mlflow.cli import catalog
 
-    _show(catalog.of_models(), terminal.show_table, as_json=as_json)
+    _show(catalog.model_rows(), terminal.show_table, as_json=as_json)
 
 
 def _show(table: list[dict[str, Any]], show: Callable[[list[dict[str, Any]]], None], *, as_json: bool) -> None:

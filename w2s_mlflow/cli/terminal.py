@@ -48,11 +48,11 @@ def show_result(result: Result, seconds: float) -> None:
             value = result.metrics[name]
             _line(f"{name:24s} {value:.{0 if value > 1 and value.is_integer() else 3}f}")
     if undetermined:
-        _line("PGR is undetermined: supervisor and ceiling are not told apart on these test rows")
+        _line("PGR is undetermined: the ceiling is not significantly more accurate than the supervisor on these test rows")
     elif status.startswith("no "):
         _line(f"there is no PGR: the student has {status}")
-    how = "reused" if result.reused else "done"
-    _line(f"{how} in {seconds:.1f} s: {result.name}, run {result.run_id}")
+    verb = "reused" if result.reused else "done"
+    _line(f"{verb} in {seconds:.1f} s: {result.name}, run {result.run_id}")
     _line(f"open the UI:  mlflow ui --backend-store-uri {server.where()}")
 
 
@@ -60,32 +60,32 @@ def show_plan(plan: Plan) -> None:
     """Show the runs that are not finished, one per line or summarized by stage, and the totals."""
     from w2s_mlflow.tracking import planning
 
-    waiting = [step for step in plan.steps.values() if step.state != planning.REUSED]
-    if len(waiting) <= LINES:
-        for step in waiting:
+    unfinished = [step for step in plan.steps.values() if step.state != planning.REUSED]
+    if len(unfinished) <= LINES:
+        for step in unfinished:
             _line(f"{_words(step.state):14s} {_duration(step.seconds):>9s}  {step.name}")
     else:
         groups: dict[tuple[str, str], list[float | None]] = {}
-        for step in waiting:
+        for step in unfinished:
             groups.setdefault((step.state, step.name.split()[0]), []).append(step.seconds)
         for (state, stage), seconds in groups.items():
             _line(f"{_words(state):14s} {_duration(_sum(seconds)):>9s}  {len(seconds)} x {stage}")
     reused, trained, running = (plan.count(state) for state in (planning.REUSED, planning.TRAINED, planning.RUNNING))
-    unknown = f", and {plan.unknown()} never timed here" if plan.unknown() else ""
+    unknown = f", and {plan.unknown()} without an estimate" if plan.unknown() else ""
     _line(
-        f"{reused} reused, {trained} to be trained, {running} being trained by others; "
+        f"{reused} reused, {trained} to be trained, {running} being trained by other processes; "
         f"about {_duration(plan.seconds())}{unknown}. Nothing was started."
     )
 
 
-def show_why(found: Explanation) -> None:
+def show_why(explanation: Explanation) -> None:
     """Show the nearest match of a run and the fingerprint parts in which the two differ."""
-    _line(f"{found.name}, run {found.run_id}")
-    if found.nearest_run_id is None:
-        _line("has no other finished run of its stage to be compared with")
+    _line(f"{explanation.name}, run {explanation.run_id}")
+    if explanation.nearest_run_id is None:
+        _line("there is no other finished run of its stage to compare it with")
         return
-    _line(f"differs from its nearest match, {found.nearest_name}, run {found.nearest_run_id}, in")
-    for difference in found.differences:
+    _line(f"differs from the nearest finished run, {explanation.nearest_name}, run {explanation.nearest_run_id}, in")
+    for difference in explanation.differences:
         _line(f"  {difference}")
 
 
@@ -94,23 +94,23 @@ def show_line(text: str) -> None:
     _line(text)
 
 
-def ask_winner(shown: DebateForReview, *, blind: bool) -> str | None:
+def ask_winner(debate: DebateForReview, *, blind: bool) -> str | None:
     """Show a debate and ask which side argues better; return strong, weak or tie, or None if the user stops."""
-    sides = tuple(dict.fromkeys(turn.side for turn in shown.turns))[:: -1 if shown.swapped() else 1]
+    sides = tuple(dict.fromkeys(turn.side for turn in debate.turns))[:: -1 if debate.swapped() else 1]
     named = dict(zip(sides, "AB", strict=False)) if blind else {side: side for side in sides}
-    _line(f"\n{shown.question}\n")
-    turns = sorted(enumerate(shown.turns), key=lambda turn: (turn[0] // len(sides), sides.index(turn[1].side)))
+    _line(f"\n{debate.question}\n")
+    turns = sorted(enumerate(debate.turns), key=lambda turn: (turn[0] // len(sides), sides.index(turn[1].side)))
     for _, turn in turns:
         _line(f"{named[turn.side]} claims: {turn.claim}\n  shows: {turn.evidence or 'nothing'}")
     answers = {named[side].lower()[0]: side for side in sides} | {"t": "tie"}
     choice = " or ".join(f"{key} ({named.get(side, side)})" for key, side in answers.items())
     while True:
-        _line(f"Who argues better: {choice}? q stops.")
-        said = sys.stdin.readline()
-        if not said or said.strip().lower() in ("q", "quit"):
+        _line(f"Which side argues better: {choice}? q quits.")
+        answer = sys.stdin.readline()
+        if not answer or answer.strip().lower() in ("q", "quit"):
             return None
-        if said.strip().lower() in answers:
-            return answers[said.strip().lower()]
+        if answer.strip().lower() in answers:
+            return answers[answer.strip().lower()]
 
 
 def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -172,7 +172,7 @@ def _show_table(result: Result) -> None:
     with result.artifact(PGR_TABLE).open(newline="", encoding="utf-8") as file:
         show_pgr(list(csv.DictReader(file)))
     others = sorted(Path(path).stem for path in result.digests if path.startswith("tables/") and path.endswith(".md"))
-    _line(f"intervals at 95%; the tables of the run: {', '.join(others)}")
+    _line(f"intervals are 95%; the run has the tables: {', '.join(others)}")
 
 
 def show_pgr(table: Sequence[Mapping[str, str]]) -> None:
@@ -181,13 +181,13 @@ def show_pgr(table: Sequence[Mapping[str, str]]) -> None:
 
     rows = [_compact(row) for row in table]
     shared = {name: value for name, value in rows[0].items() if name not in NUMBERS and all(row[name] == value for row in rows)}
-    drawn = Table(box=None, header_style="bold", pad_edge=False, title=", ".join(filter(None, shared.values())) or None)
+    output = Table(box=None, header_style="bold", pad_edge=False, title=", ".join(filter(None, shared.values())) or None)
     for column in rows[0]:
         if column not in shared:
-            drawn.add_column(column, no_wrap=column != "method", overflow="fold")
+            output.add_column(column, no_wrap=column != "method", overflow="fold")
     for row in rows:
-        drawn.add_row(*(value for name, value in row.items() if name not in shared))
-    _console().print(drawn)
+        output.add_row(*(value for name, value in row.items() if name not in shared))
+    _console().print(output)
 
 
 NUMBERS = ("n", "weak", "accuracy", "ceiling", "PGR")

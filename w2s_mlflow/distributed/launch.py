@@ -29,19 +29,19 @@ PATIENCE = 10.0
 """Seconds that a failed process waits for the leader to close its run or to report the same error."""
 STOPPED = 130
 """The exit status after Ctrl-C or SIGTERM."""
-SHARDS = "what shards a model here is --use_fsdp --fsdp_version 2"
+SHARDS = "to shard a model, use --use_fsdp --fsdp_version 2"
 BUILT = {
     "ACCELERATE_USE_DEEPSPEED": ("false", SHARDS),
     "ACCELERATE_USE_MEGATRON_LM": ("false", SHARDS),
-    "ACCELERATE_MIXED_PRECISION": ("no", "what a model computes in is --dtype"),
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "a batch goes through the model in parts by --micro-batch"),
+    "ACCELERATE_MIXED_PRECISION": ("no", "to set the precision, use --dtype"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "to split a batch, use --micro-batch"),
 }
 """Environment variables that `accelerate launch` may set: the only supported value, and the reason."""
 BUILT_SHARDED = {
-    "FSDP_VERSION": ("2", "fully_shard, --fsdp_version 2"),
-    "FSDP_RESHARD_AFTER_FORWARD": ("true", "a block that is not at work is held in shards"),
+    "FSDP_VERSION": ("2", "use --fsdp_version 2"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("true", "a block is resharded after its forward pass"),
     "FSDP_OFFLOAD_PARAMS": ("false", "shards stay on their GPU"),
-    "FSDP_ACTIVATION_CHECKPOINTING": ("false", "activations are computed again by --gradient-checkpointing"),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("false", "to recompute activations, use --gradient-checkpointing"),
 }
 """The same for `accelerate launch --use_fsdp`."""
 
@@ -52,7 +52,7 @@ class PeerExitedError(Exception):
     """Another process of the launch ended early and stored its exit status."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"another process has ended with status {status}")
+        super().__init__(f"another process ended with status {status}")
         self.status = status
 
 
@@ -76,12 +76,12 @@ def check() -> None:
     """Raise ConfigError if variables that the processes need to find each other are missing, or settings are unsupported."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or text == "0":
-        raise must("WORLD_SIZE", "a number of processes", text)
+        raise must("WORLD_SIZE", "a positive whole number", text)
     if size() > 1 and (missing := sorted({"RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ))):
-        raise must("WORLD_SIZE", f"1 without {' and '.join(missing)}, which torchrun and accelerate launch set", text)
-    for name, (legal, why) in (BUILT | (BUILT_SHARDED if _fsdp() else {})).items():
-        if (given := os.environ.get(name, legal)).lower() != legal:
-            raise must(name, f"{legal}: {why}", given)
+        raise must("WORLD_SIZE", f"1 unless torchrun or accelerate launch sets {' and '.join(missing)}", text)
+    for name, (legal, reason) in (BUILT | (BUILT_SHARDED if _fsdp() else {})).items():
+        if (value := os.environ.get(name, legal)).lower() != legal:
+            raise must(name, f"{legal} ({reason})", value)
     if _fsdp():
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # with accelerate's default, only rank 0 reads weights
 
@@ -106,7 +106,7 @@ def broadcast_from_leader(value: Any) -> Any:
         _store().set(key, json.dumps(value))
         return value
     while not _store().check([key]):
-        _listen()
+        _raise_if_peer_ended()
         time.sleep(POLL)
     return json.loads(_store().get(key))
 
@@ -124,10 +124,10 @@ def peer_failure_guard() -> Iterator[None]:
         yield
     except BaseException as error:
         if size() > 1:
-            _listen()
-            if _lost(error):
-                reason = "is gone without a word (killed, or out of memory?)"
-                raise ConfigError(f"one of the {size()} processes {reason}; start them again to go on") from error
+            _raise_if_peer_ended()
+            if _is_peer_failure(error):
+                reason = "ended without reporting an error (killed, or out of memory?)"
+                raise ConfigError(f"one of the {size()} processes {reason}; start them again to resume") from error
         raise
 
 
@@ -137,18 +137,18 @@ def claims_error_message(status: int) -> bool:
     Before they have joined, all processes usually fail with the same error (a wrong option). The leader prints it; another
     process does only if the launcher has not stopped it within PATIENCE seconds, and never for a stop signal.
     """
-    if size() == 1 or not _met():
-        return is_leader() or (status != STOPPED and _stays())
-    word = json.dumps({"rank": _rank(), "status": status})
+    if size() == 1 or not _has_joined():
+        return is_leader() or (status != STOPPED and _outlasts_launcher())
+    report = json.dumps({"rank": _rank(), "status": status})
     try:
-        return bytes(_store().compare_set(ENDED, "", word)).decode() == word
+        return bytes(_store().compare_set(ENDED, "", report)).decode() == report
     except RuntimeError:  # the store's process has ended; two reports are better than none
         return True
 
 
 def leave(*, failed: bool = False) -> None:
     """Leave the process group, which wakes ranks waiting in it. If `failed`, wait for the leader to close its run."""
-    if size() == 1 or not _met():
+    if size() == 1 or not _has_joined():
         return
     from torch import distributed
 
@@ -158,7 +158,7 @@ def leave(*, failed: bool = False) -> None:
         if is_leader():
             _store().set(OVER, "")
         elif failed:
-            _waits(lambda: _store().check([OVER]))
+            _wait_until(lambda: _store().check([OVER]))
 
 
 @functools.cache
@@ -172,16 +172,16 @@ def _store() -> Store:
     return distributed.distributed_c10d._get_default_store()
 
 
-def _stays() -> bool:
+def _outlasts_launcher() -> bool:
     """Wait PATIENCE seconds for the launcher to terminate this process; return False if it is interrupted, else True."""
     try:
-        _waits(lambda: False)
+        _wait_until(lambda: False)
     except KeyboardInterrupt:
         return False
     return True
 
 
-def _waits(done: Callable[[], bool]) -> None:
+def _wait_until(done: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and not done():
         time.sleep(POLL)
@@ -195,20 +195,20 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _met() -> bool:
+def _has_joined() -> bool:
     return _store.cache_info().currsize > 0
 
 
-def _listen() -> None:
+def _raise_if_peer_ended() -> None:
     """Raise PeerExitedError if another process has ended early, or KeyboardInterrupt if it was stopped."""
-    word = None
+    report = None
     with contextlib.suppress(RuntimeError):  # the store's process has ended
-        word = json.loads(_store().get(ENDED)) if _met() and _store().check([ENDED]) else None
-    if word and word["rank"] != _rank():
-        raise KeyboardInterrupt if word["status"] == STOPPED else PeerExitedError(word["status"])
+        report = json.loads(_store().get(ENDED)) if _has_joined() and _store().check([ENDED]) else None
+    if report and report["rank"] != _rank():
+        raise KeyboardInterrupt if report["status"] == STOPPED else PeerExitedError(report["status"])
 
 
-def _lost(error: BaseException) -> bool:
+def _is_peer_failure(error: BaseException) -> bool:
     """Return whether an error means that another process does not respond."""
     from torch import distributed
 

@@ -31,33 +31,33 @@ class Group:
         """Return this rank's consecutive share of the rows; shares differ by at most one row and may be empty."""
         return np.array_split(rows, self.size)[self.rank]
 
-    def gather(self, mine: Tensor, rows: int) -> Tensor:
-        """Return the outputs on all `rows` rows, in order and without gradient; `mine` are the outputs on this rank's share."""
+    def gather(self, local: Tensor, rows: int) -> Tensor:
+        """Return the outputs on all `rows` rows, in order, without gradient; `local` has the outputs on this rank's share."""
         if self.size == 1:
-            return mine.detach()
-        found = mine.new_zeros((rows, *mine.shape[1:]))
-        found[torch.from_numpy(self.share(np.arange(rows)))] = mine.detach()
-        return self.total(found)
+            return local.detach()
+        outputs = local.new_zeros((rows, *local.shape[1:]))
+        outputs[torch.from_numpy(self.share(np.arange(rows)))] = local.detach()
+        return self.total(outputs)
 
     def total(self, value: Tensor) -> Tensor:
         """Return the element-wise sum over all ranks; `value` is not modified."""
         if self.size == 1:
             return value
-        found = value.clone()
-        distributed.all_reduce(found)
-        return found
+        result = value.clone()
+        distributed.all_reduce(result)
+        return result
 
-    def any(self, mine: bool) -> bool:
-        """Return whether `mine` is true on any rank."""
-        return mine if self.size == 1 else bool(self.total(torch.tensor(int(mine), device=state().device)))
+    def any(self, value: bool) -> bool:
+        """Return whether `value` is true on any rank."""
+        return value if self.size == 1 else bool(self.total(torch.tensor(int(value), device=state().device)))
 
     def agree_on(self, word: str) -> bool:
         """Return whether all ranks pass the same `word`."""
         if self.size == 1:
             return True
-        words = torch.zeros(self.size, dtype=torch.int64, device=state().device)
-        words[self.rank] = zlib.crc32(word.encode())
-        return len(set(self.total(words).tolist())) == 1
+        digests = torch.zeros(self.size, dtype=torch.int64, device=state().device)
+        digests[self.rank] = zlib.crc32(word.encode())
+        return len(set(self.total(digests).tolist())) == 1
 
     def sum_gradients(self, weights: Sequence[Tensor]) -> None:
         """Sum the gradient of each weight over all ranks; a weight that has no gradient on any rank keeps none."""

@@ -36,8 +36,8 @@ def figure(nodes: Sequence[Node], part: str) -> Figure:
     Thick arrows lead to the next round or to the strong model.
     """
     columns, rounds = (max(getattr(node, name) for node in nodes) + 1 for name in ("column", "round"))
-    drawn = Figure(figsize=(1.9 * columns, 0.5 + 1.15 * rounds), layout="constrained")
-    axes = drawn.subplots()
+    fig = Figure(figsize=(1.9 * columns, 0.5 + 1.15 * rounds), layout="constrained")
+    axes = fig.subplots()
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rounds - 0.5, -0.5)
     axes.set_axis_off()
@@ -47,16 +47,16 @@ def figure(nodes: Sequence[Node], part: str) -> Figure:
         _box(axes, node)
     for row in range(rounds):
         axes.text(-0.48, row - 0.42, f"round {row + 1}", fontsize=7, color="0.4")
-    drawn.suptitle(f"Labels from model to model; agreement with the supervisor and accuracy on {part}", fontsize=8)
-    return drawn
+    fig.suptitle(f"Bootstrapping chain: agreement with the supervisor and accuracy on {part}", fontsize=8)
+    return fig
 
 
 def _box(axes: Axes, node: Node) -> None:
-    said = [node.name]
-    said += [f"agrees {node.agreement:.3f}"] if node.agreement is not None else []
-    said += [f"accuracy {node.accuracy:.3f}"] if node.accuracy is not None else []
+    lines = [node.name]
+    lines += [f"agrees {node.agreement:.3f}"] if node.agreement is not None else []
+    lines += [f"accuracy {node.accuracy:.3f}"] if node.accuracy is not None else []
     style = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": ORANGE if node.learned is None else BLUE}
-    axes.text(node.column, node.round, "\n".join(said), ha="center", va="center", fontsize=7, bbox=style)
+    axes.text(node.column, node.round, "\n".join(lines), ha="center", va="center", fontsize=7, bbox=style)
 
 
 def _arrow(axes: Axes, start: Node, end: Node, onward: bool) -> None:

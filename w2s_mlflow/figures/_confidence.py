@@ -18,16 +18,18 @@ def figure(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> Figure:
     rows = np.bincount(bins, minlength=BINS)
     filled = rows > 0
     accuracy = np.bincount(bins, weights=correct, minlength=BINS)[filled] / rows[filled]
-    sure = np.bincount(bins, weights=confidence, minlength=BINS)[filled] / rows[filled]
+    mean_confidence = np.bincount(bins, weights=confidence, minlength=BINS)[filled] / rows[filled]
     spread = np.sqrt(accuracy * (1 - accuracy) / rows[filled])
 
-    drawn = Figure(figsize=(4.2, 3.4))  # fixed margins; a layout engine would draw the panel twice
-    axes = drawn.add_axes((0.14, 0.14, 0.83, 0.83))
+    fig = Figure(figsize=(4.2, 3.4))  # fixed margins; a layout engine would draw the panel twice
+    axes = fig.add_axes((0.14, 0.14, 0.83, 0.83))
     axes.bar(edges[:-1], rows / rows.sum(), width=np.diff(edges), align="edge", color="0.85", edgecolor="white")
-    axes.plot(edges[[0, -1]], edges[[0, -1]], color="0.5", linewidth=0.8, linestyle=":", label="as right as sure")
-    axes.errorbar(sure, accuracy, spread, color="#0072B2", marker="o", markersize=4, capsize=2, label="accuracy, ± 1 s.e.")
+    axes.plot(edges[[0, -1]], edges[[0, -1]], color="0.5", linewidth=0.8, linestyle=":", label="perfect calibration")
+    axes.errorbar(
+        mean_confidence, accuracy, spread, color="#0072B2", marker="o", markersize=4, capsize=2, label="accuracy, ± 1 s.e."
+    )
     axes.set_xlabel("largest probability")
     axes.set_ylabel(f"share of {rows.sum():,} rows (bars); accuracy")
     axes.set_ylim(0, 1.03)
     axes.legend(fontsize=7, loc="upper left")
-    return drawn
+    return fig

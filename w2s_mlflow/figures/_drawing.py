@@ -23,15 +23,15 @@ def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure,
     """Return a figure of `count` panels in rows of at most COLUMNS, and its axes."""
     columns = min(count, COLUMNS)
     rows = math.ceil(count / COLUMNS)
-    drawn = Figure(figsize=(width * max(1, columns), height * max(1, rows)), layout="constrained")
+    fig = Figure(figsize=(width * max(1, columns), height * max(1, rows)), layout="constrained")
     if not count:
-        return drawn, []
-    every = list(drawn.subplots(rows, columns, squeeze=False).reshape(-1))
-    for empty in every[count:]:
+        return fig, []
+    all_axes = list(fig.subplots(rows, columns, squeeze=False).reshape(-1))
+    for empty in all_axes[count:]:
         empty.remove()
-    for axes in every[:count]:
+    for axes in all_axes[:count]:
         _small(axes)
-    return drawn, every[:count]
+    return fig, all_axes[:count]
 
 
 def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
@@ -41,16 +41,16 @@ def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
     """
     widest = max((len(label) for panel in labels for label in panel), default=0)
     heights = [0.9 + 0.22 * len(panel) for panel in labels]
-    drawn = Figure(figsize=(3.6 + 0.062 * widest, 0.4 + sum(heights)), layout="constrained")
+    fig = Figure(figsize=(3.6 + 0.062 * widest, 0.4 + sum(heights)), layout="constrained")
     if not labels:
-        return drawn, []
-    every = list(drawn.subplots(len(labels), 1, squeeze=False, height_ratios=heights)[:, 0])
-    for axes, panel in zip(every, labels, strict=True):
+        return fig, []
+    all_axes = list(fig.subplots(len(labels), 1, squeeze=False, height_ratios=heights)[:, 0])
+    for axes, panel in zip(all_axes, labels, strict=True):
         _small(axes)
         axes.set_yticks(range(len(panel)), panel, fontsize=7)
         axes.set_ylim(len(panel) - 0.5, -0.5)
         axes.set_ylabel("method")
-    return drawn, every
+    return fig, all_axes
 
 
 def _small(axes: Axes) -> None:
@@ -60,21 +60,21 @@ def _small(axes: Axes) -> None:
         axis.label.set_fontsize(9)
 
 
-def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, every: Sequence[str]) -> None:
+def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, labels: Sequence[str]) -> None:
     """Draw one method's line over student size, with error bars from `<y>_low` to `<y>_high` and a tooltip on each point.
 
     Args:
         rows: with the columns size, n, `<y>`, `<y>_low` and `<y>_high`.
-        every: labels of all methods of the figure; each label has a different colour, marker and small horizontal offset.
+        labels: labels of all methods of the figure; each label has a different colour, marker and small horizontal offset.
     """
     rows = rows.sort_values("size")
-    index = list(every).index(label)
+    index = list(labels).index(label)
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    shifted = rows["size"] * math.exp(0.03 * (index - len(every) / 2))
+    shifted = rows["size"] * math.exp(0.03 * (index - len(labels) / 2))
     bars = [(rows[y] - rows[f"{y}_low"]).fillna(0), (rows[f"{y}_high"] - rows[y]).fillna(0)]
-    look: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2, "markersize": 4, "linewidth": 1.2}
-    drawn = axes.errorbar(shifted, rows[y], bars, label=label, **look)
-    for part in (drawn[0], *drawn[1], *drawn[2]):
+    style: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2, "markersize": 4, "linewidth": 1.2}
+    container = axes.errorbar(shifted, rows[y], bars, label=label, **style)
+    for part in (container[0], *container[1], *container[2]):
         part.set_gid(f"{SERIES}{label}")
     for x, row in zip(shifted, rows.to_dict("records"), strict=True):
         interval = f" [{row[f'{y}_low']:.3f}, {row[f'{y}_high']:.3f}]" if math.isfinite(row[f"{y}_low"]) else ""
@@ -87,8 +87,8 @@ def stacked(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str], labels: 
     for name, colour in colours.items():
         word = name.replace("_", " ")
         axes.barh(range(len(rows)), rows[name], left=left, color=colour, label=word, height=0.75)
-        for place, (value, start) in enumerate(zip(rows[name], left, strict=True)):
-            tip(axes, start + value / 2, place, f"{labels[place]}: {word} {value:.3f}")
+        for position, (value, start) in enumerate(zip(rows[name], left, strict=True)):
+            tip(axes, start + value / 2, position, f"{labels[position]}: {word} {value:.3f}")
         left = left + rows[name]
 
 
@@ -97,30 +97,30 @@ def tip(axes: Axes, x: float, y: float, text: str) -> None:
     axes.plot([x], [y], marker="o", markersize=10, alpha=0, linestyle="none", label="_", gid=f"{TIP}{text}")
 
 
-def sizes(axes: Axes, found: pd.Series) -> None:
+def sizes(axes: Axes, parameters: pd.Series) -> None:
     """Set up a logarithmic x-axis of student sizes."""
     axes.set_xlabel("parameters of the student")
-    if found.dropna().empty:
+    if parameters.dropna().empty:
         return
     axes.set_xscale("log")
-    axes.set_xlim(found.min() / 1.5, found.max() * 1.5)
-    ticks = sorted(found.dropna().unique())
+    axes.set_xlim(parameters.min() / 1.5, parameters.max() * 1.5)
+    ticks = sorted(parameters.dropna().unique())
     axes.set_xticks(ticks, [short(size) for size in ticks], fontsize=8 if len(ticks) < 6 else 6)
     axes.minorticks_off()
 
 
-def legend(drawn: Figure) -> None:
+def legend(fig: Figure) -> None:
     """Add one legend for all panels below them; a label that several panels share is listed once."""
     labels: dict[str, Any] = {}
-    for axes in drawn.axes:
+    for axes in fig.axes:
         handles, names_ = axes.get_legend_handles_labels()
         labels |= {name: handle for handle, name in zip(handles, names_, strict=True) if name not in labels}
     if labels:
-        columns = max(1, int(drawn.get_figwidth() / (0.5 + 0.075 * max(map(len, labels)))))
+        columns = max(1, int(fig.get_figwidth() / (0.5 + 0.075 * max(map(len, labels)))))
         rows = math.ceil(len(labels) / min(columns, len(labels)))
-        drawn.set_figheight(drawn.get_figheight() + 0.2 + 0.17 * rows)
-        found = drawn.legend(labels.values(), labels, fontsize=7, loc="outside lower center", ncols=min(columns, len(labels)))
-        for text in found.get_texts():
+        fig.set_figheight(fig.get_figheight() + 0.2 + 0.17 * rows)
+        box = fig.legend(labels.values(), labels, fontsize=7, loc="outside lower center", ncols=min(columns, len(labels)))
+        for text in box.get_texts():
             text.set_gid(f"{LEGEND}{text.get_text()}")
 
 
@@ -157,9 +157,13 @@ def lines(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.merge(runs.drop_duplicates(["task", "head"])[["task", "head", "other_options"]])
     rows = rows.assign(line=names(rows))
     order = rows.groupby("line", sort=False).agg(own=("method_options", "max"), sizes=("size", "nunique")).reset_index()
-    order = order.sort_values(["own", "sizes"], key=lambda found: found != "" if found.name == "own" else -found, kind="stable")
-    kept = order["line"].head(MOST)
-    return rows[rows["line"].isin(kept)].sort_values("line", key=lambda line: line.map(list(rows["line"]).index), kind="stable")
+    order = order.sort_values(
+        ["own", "sizes"], key=lambda column: column != "" if column.name == "own" else -column, kind="stable"
+    )
+    selected = order["line"].head(MOST)
+    return rows[rows["line"].isin(selected)].sort_values(
+        "line", key=lambda line: line.map(list(rows["line"]).index), kind="stable"
+    )
 
 
 def title(axes: Axes, *words: object) -> None:

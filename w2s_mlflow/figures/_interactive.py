@@ -39,9 +39,9 @@ def svg(figure: Figure, name: str) -> str:
         name: salt of the element ids, so that clip paths of different figures on a page have different ids.
     """
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    element = drawn.getvalue()
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    element = buffer.getvalue()
     return re.sub(r"^.*?(?=<svg)", "", element, count=1, flags=re.DOTALL)
 
 

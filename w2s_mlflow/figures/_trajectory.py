@@ -24,37 +24,37 @@ def figure(rows: pd.DataFrame, task: str, part: str, ceiling: float) -> Figure:
         rows: with the columns iteration, model (weak or strong), name and accuracy.
         ceiling: accuracy of the strong model trained on ground truth, drawn as a line; NaN without a ceiling.
     """
-    drawn, (axes,) = _drawing.panels(1, 4.6, 3.2)
-    for (model, own), colour in zip(rows.groupby("model", sort=False), _drawing.COLOURS, strict=False):
-        label = f"{WORDS[str(model)]}, {own['name'].iloc[0]}"
-        line(axes, own["iteration"], own["accuracy"], str(model), color=colour, label=label)
-        for iteration, accuracy in zip(own["iteration"], own["accuracy"], strict=True):
-            place = iteration + LOOKS[str(model)][2], accuracy
-            axes.annotate(f"{accuracy:.3f}", place, (0, 5), textcoords="offset points", ha="center", fontsize=7)
+    fig, (axes,) = _drawing.panels(1, 4.6, 3.2)
+    for (model, group), colour in zip(rows.groupby("model", sort=False), _drawing.COLOURS, strict=False):
+        label = f"{WORDS[str(model)]}, {group['name'].iloc[0]}"
+        line(axes, group["iteration"], group["accuracy"], str(model), color=colour, label=label)
+        for iteration, accuracy in zip(group["iteration"], group["accuracy"], strict=True):
+            position = iteration + LOOKS[str(model)][2], accuracy
+            axes.annotate(f"{accuracy:.3f}", position, (0, 5), textcoords="offset points", ha="center", fontsize=7)
     if math.isfinite(ceiling):
         axes.axhline(ceiling, color="0.5", linewidth=0.8, linestyle=":", label="ceiling")
     iterations(axes)
     axes.set_ylabel(f"accuracy on {part}")
     axes.margins(x=0.08, y=0.15)
-    _drawing.title(axes, task, "who has taught whom")
-    _drawing.legend(drawn)
-    return drawn
+    _drawing.title(axes, task, "accuracy by turn")
+    _drawing.legend(fig)
+    return fig
 
 
-def line(axes: Axes, iteration: pd.Series, accuracy: pd.Series, model: str, **look: object) -> None:
+def line(axes: Axes, iteration: pd.Series, accuracy: pd.Series, model: str, **kwargs: object) -> None:
     """Draw one model's line over iterations."""
-    marker, style, place = LOOKS[model]
-    axes.plot(iteration + place, accuracy, marker=marker, linestyle=style, linewidth=1.2, markersize=5, **look)  # type: ignore[arg-type]
+    marker, style, offset = LOOKS[model]
+    axes.plot(iteration + offset, accuracy, marker=marker, linestyle=style, linewidth=1.2, markersize=5, **kwargs)  # type: ignore[arg-type]
 
 
-def means(axes: Axes, place: pd.Series, rows: pd.DataFrame, name: str, model: str, tips: Iterable[str], **look: object) -> None:
+def means(axes: Axes, x: pd.Series, rows: pd.DataFrame, name: str, model: str, tips: Iterable[str], **kwargs: object) -> None:
     """Draw a line of one model's means, with error bars from `<name>_low` to `<name>_high` and a tooltip on each point."""
-    line(axes, place, rows[name], model, **look)
-    place = place + LOOKS[model][2]
+    line(axes, x, rows[name], model, **kwargs)
+    x = x + LOOKS[model][2]
     bars = [(rows[name] - rows[f"{name}_low"]).fillna(0), (rows[f"{name}_high"] - rows[name]).fillna(0)]
-    axes.errorbar(place, rows[name], bars, fmt="none", ecolor=str(look["color"]), capsize=2, linewidth=0.8)
-    for where, value, tip in zip(place, rows[name], tips, strict=True):
-        _drawing.tip(axes, where, value, tip)
+    axes.errorbar(x, rows[name], bars, fmt="none", ecolor=str(kwargs["color"]), capsize=2, linewidth=0.8)
+    for position, value, tip in zip(x, rows[name], tips, strict=True):
+        _drawing.tip(axes, position, value, tip)
 
 
 def iterations(axes: Axes, label: str = "iteration (0: the weak supervisor)") -> None:

@@ -13,27 +13,27 @@ from w2s_mlflow.tables import pgr
 
 FRAMES = ("outcomes",)
 CAPTION = (
-    "Test accuracy of students, mean over n seeds with its 95% t interval; the supervisor (dashed) and the ceiling of each "
-    "size (grey squares), means over seeds. Of several settings the one of most runs is shown."
+    "Test accuracy of students, mean over n seeds with its 95% t interval. Dashed line: the supervisor; grey squares: the "
+    "ceiling of each size, means over seeds. If there are several settings, the one with the most runs is shown."
 )
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
     """Draw one panel per task and supervisor."""
-    found = pgr.table(outcomes)
-    found = found[found["weak_accuracy"].notna()]
+    frame = pgr.table(outcomes)
+    frame = frame[frame["weak_accuracy"].notna()]
     sizes = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]
-    found = _drawing.lines(found.assign(size=found["strong"].map(sizes)))
-    every, cells = list(found["line"].unique()), list(found.groupby(["task", "weak"], sort=False))
-    drawn, panels = _drawing.panels(len(cells))
+    frame = _drawing.lines(frame.assign(size=frame["strong"].map(sizes)))
+    labels, cells = list(frame["line"].unique()), list(frame.groupby(["task", "weak"], sort=False))
+    fig, panels = _drawing.panels(len(cells))
     for axes, ((task, weak), rows) in zip(panels, cells, strict=True):
-        _panel(axes, rows, every)
+        _panel(axes, rows, labels)
         _drawing.title(axes, task, f"supervisor {weak}")
-    _drawing.legend(drawn)
-    return drawn
+    _drawing.legend(fig)
+    return fig
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, every: Sequence[str]) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
     axes.set_ylabel("test accuracy")
     _drawing.sizes(axes, rows["size"])
     main = rows[rows["head"] == rows["head"].mode().iloc[0]]
@@ -42,4 +42,4 @@ def _panel(axes: Axes, rows: pd.DataFrame, every: Sequence[str]) -> None:
     if len(ceiling):
         axes.plot(ceiling.index, ceiling, "s-", color="0.6", markersize=5, linewidth=1, label="ceiling")
     for name, line in rows.groupby("line", sort=False):
-        _drawing.series(axes, line, "accuracy", str(name), every)
+        _drawing.series(axes, line, "accuracy", str(name), labels)

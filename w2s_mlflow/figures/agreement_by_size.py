@@ -10,21 +10,21 @@ from w2s_mlflow.tables import agreement
 
 FRAMES = ("outcomes",)
 CAPTION = (
-    "Share of test rows on which student and supervisor answer alike, mean over n seeds with its 95% t interval. Of several"
-    " settings the one of most runs is shown."
+    "Share of test rows on which student and supervisor give the same answer, mean over n seeds with its 95% t interval. If "
+    "there are several settings, the one with the most runs is shown."
 )
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
     """Draw one panel per task and supervisor."""
-    found = _drawing.lines(agreement.table(outcomes).rename(columns={"parameters": "size"}))
-    every, cells = list(found["line"].unique()), list(found.groupby(["task", "weak"], sort=False))
-    drawn, panels = _drawing.panels(len(cells))
+    frame = _drawing.lines(agreement.table(outcomes).rename(columns={"parameters": "size"}))
+    labels, cells = list(frame["line"].unique()), list(frame.groupby(["task", "weak"], sort=False))
+    fig, panels = _drawing.panels(len(cells))
     for axes, ((task, weak), rows) in zip(panels, cells, strict=True):
         axes.set_ylabel("agreement with the supervisor")
         _drawing.sizes(axes, rows["size"])
         for name, line in rows.groupby("line", sort=False):
-            _drawing.series(axes, line, "agreement", str(name), every)
+            _drawing.series(axes, line, "agreement", str(name), labels)
         _drawing.title(axes, task, f"supervisor {weak}")
-    _drawing.legend(drawn)
-    return drawn
+    _drawing.legend(fig)
+    return fig

@@ -9,9 +9,9 @@ from w2s_mlflow.figures import _drawing
 from w2s_mlflow.tables import errors as table
 
 CAPTION = (
-    "Test errors of students by type, shares of all errors (means over n seeds; their intervals, and what tokens drawn at "
-    "random would give, are in the table of errors). The paper has 70% for quote selection and evidence extraction together, "
-    "and 20% for overfitting."
+    "Test errors of students by type, as shares of all errors; means over n seeds. The table `errors` has their intervals, "
+    "and the shares with randomly drawn tokens as evidence. The paper reports 70% for quote selection and evidence "
+    "extraction together, and 20% for overfitting."
 )
 FRAMES = ("errors",)
 COLOURS = dict(zip(table.TYPES, ("#D55E00", "#0072B2", "#56B4E9", "#999999"), strict=True))
@@ -27,11 +27,11 @@ def figure(errors: pd.DataFrame) -> Figure:
         ]
         for _, rows in cells
     ]
-    drawn, panels = _drawing.bars(labels)
+    fig, panels = _drawing.bars(labels)
     for axes, names, ((task, weak, strong), rows) in zip(panels, labels, cells, strict=True):
         _drawing.stacked(axes, rows, COLOURS, names)
         axes.set_xlim(0, 1)
         axes.set_xlabel("share of test errors")
         _drawing.title(axes, task, f"{weak} → {strong}")
-    _drawing.legend(drawn)
-    return drawn
+    _drawing.legend(fig)
+    return fig

@@ -22,31 +22,33 @@ def figure(outcomes: pd.DataFrame) -> Figure:
     """Draw one panel per task, model pair and head, with one line per method that shares at least two seeds with a baseline."""
     students = outcomes[outcomes["weak_correct"].notna()]
     cells = [(key, lines) for key, rows in students.groupby(KEYS, sort=False) if (lines := _lines(rows))]
-    drawn, panels = _drawing.bars([[label for label, _ in lines] for _, lines in cells])
+    fig, panels = _drawing.bars([[label for label, _ in lines] for _, lines in cells])
     for axes, (key, lines) in zip(panels, cells, strict=True):
-        for place, (label, differences) in enumerate(lines):
-            found = stats.seed_interval(differences)
-            axes.plot(differences, [place] * len(differences), ".", color="0.6", markersize=5)
-            bounds = [[found.mean - found.low], [found.high - found.mean]]
-            axes.errorbar(found.mean, place, xerr=bounds, fmt="D", color=_drawing.COLOURS[0], markersize=4, capsize=2)
-            said = f"{label}: {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], n = {len(differences)}"
-            _drawing.tip(axes, found.mean, place, said)
+        for position, (label, differences) in enumerate(lines):
+            interval = stats.seed_interval(differences)
+            axes.plot(differences, [position] * len(differences), ".", color="0.6", markersize=5)
+            bounds = [[interval.mean - interval.low], [interval.high - interval.mean]]
+            axes.errorbar(interval.mean, position, xerr=bounds, fmt="D", color=_drawing.COLOURS[0], markersize=4, capsize=2)
+            text = f"{label}: {interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}], n = {len(differences)}"
+            _drawing.tip(axes, interval.mean, position, text)
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.set_xlabel("test accuracy, method minus baseline")
         task, weak, strong, head = key
         _drawing.title(axes, task, f"{weak} → {strong}", head)
-    return drawn
+    return fig
 
 
 def _lines(rows: pd.DataFrame) -> Lines:
     """Return the label of each method, and its difference from the baseline of its setting by seed; at least two seeds each."""
-    found: Lines = []
+    lines: Lines = []
     for _, pair in rows.groupby(PAIR, sort=False):
-        methods = {name: own.set_index("seed")["accuracy"] for name, own in pair.groupby(paired_tests.name(pair), sort=False)}
+        methods = {
+            name: group.set_index("seed")["accuracy"] for name, group in pair.groupby(paired_tests.name(pair), sort=False)
+        }
         setting = pair["other_options"].iloc[0] if rows["other_options"].nunique() > 1 else ""
-        plain = methods.pop("baseline", pd.Series(dtype=float))
+        baseline = methods.pop("baseline", pd.Series(dtype=float))
         for name, values in methods.items():
-            differences = (values - plain).dropna().sort_index()
+            differences = (values - baseline).dropna().sort_index()
             if len(differences) > 1:
-                found.append((f"{name} {setting}".strip(), differences))
-    return found
+                lines.append((f"{name} {setting}".strip(), differences))
+    return lines

@@ -15,31 +15,31 @@ from w2s_mlflow.tables import pgr
 
 FRAMES = ("outcomes",)
 CAPTION = (
-    "PGR against student size. Of one task: Fieller's 95% interval over n seeds and test groups. Of several (n tasks, "
-    "dots): their median with its 95% interval, where n is 6 or more. Undetermined pairs are left out; of several settings "
-    "the one of most runs is shown."
+    "PGR against student size. For one task: Fieller's 95% interval over n seeds and test groups. For several tasks (n "
+    "tasks, dots): their median, with its 95% interval if n is at least 6. Undetermined pairs are not shown; if there are "
+    "several settings, the one with the most runs is shown."
 )
 VALUE = ("pgr", "pgr_low", "pgr_high")
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
     """Draw one panel per domain and supervisor; a panel in which no PGR could be determined has only a note."""
-    found = pgr.table(outcomes)
-    found = found[found[["weak_accuracy", "ceiling_accuracy"]].notna().all(axis=1)]
-    about = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]
+    frame = pgr.table(outcomes)
+    frame = frame[frame[["weak_accuracy", "ceiling_accuracy"]].notna().all(axis=1)]
+    sizes = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]
     domains = outcomes.drop_duplicates("task").set_index("task")["domain"]
-    found = _drawing.lines(found.assign(size=found["strong"].map(about), domain=found["task"].map(domains)))
-    every, cells = list(found["line"].unique()), list(found.groupby(["domain", "weak"], sort=False))
-    drawn, panels = _drawing.panels(len(cells))
+    frame = _drawing.lines(frame.assign(size=frame["strong"].map(sizes), domain=frame["task"].map(domains)))
+    labels, cells = list(frame["line"].unique()), list(frame.groupby(["domain", "weak"], sort=False))
+    fig, panels = _drawing.panels(len(cells))
     for axes, ((domain, weak), rows) in zip(panels, cells, strict=True):
-        _panel(axes, rows, every)
+        _panel(axes, rows, labels)
         tasks = rows["task"].unique()
         _drawing.title(axes, domain if len(tasks) > 1 else tasks[0], f"supervisor {weak}")
-    _drawing.legend(drawn)
-    return drawn
+    _drawing.legend(fig)
+    return fig
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, every: Sequence[str]) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
     axes.set_ylabel("performance gap recovered")
@@ -47,12 +47,12 @@ def _panel(axes: Axes, rows: pd.DataFrame, every: Sequence[str]) -> None:
     _drawing.sizes(axes, rows["size"])
     if rows.empty:
         axes.text(0.5, 0.5, "PGR undetermined", ha="center", transform=axes.transAxes)
-    several = rows["task"].nunique() > 1
+    many_tasks = rows["task"].nunique() > 1
     for name, line in rows.groupby("line", sort=False):
-        if several:
+        if many_tasks:
             axes.plot(line["size"], line["pgr"], ".", color="0.7", markersize=4)
             line = pd.DataFrame([_median(size, tasks) for size, tasks in line.groupby("size")])
-        _drawing.series(axes, line, "pgr", str(name), every)
+        _drawing.series(axes, line, "pgr", str(name), labels)
 
 
 def _median(size: Any, tasks: pd.DataFrame) -> dict[str, Any]:

@@ -24,11 +24,11 @@ FOLDER = "tokens"
 def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
     """Return the arrays cached under `key` or, if missing, made by `make`: float32, or int64 with values below 2**31."""
     file = cache_path(FOLDER) / f"{key}.safetensors"
-    if (found := _read(file)) is None:
-        found = make()
+    if (values := _read(file)) is None:
+        values = make()
         with contextlib.suppress(OSError):  # a full disk only costs time
-            _write(file, found)
-    return found
+            _write(file, values)
+    return values
 
 
 def _read(file: Path) -> Arrays | None:
@@ -45,11 +45,11 @@ def _read(file: Path) -> Arrays | None:
     return {name: array.astype(np.int64) if array.dtype == np.int32 else array for name, array in load(content).items()}
 
 
-def _write(file: Path, found: Arrays) -> None:
+def _write(file: Path, values: Arrays) -> None:
     """Write the arrays to `file`, and remove old cache files."""
     from safetensors.numpy import save
 
-    content = save({name: array.astype(np.int32) if array.dtype == np.int64 else array for name, array in found.items()})
+    content = save({name: array.astype(np.int32) if array.dtype == np.int64 else array for name, array in values.items()})
     with replacing(file) as partial:
         partial.write_bytes(_digest(content) + b"\n" + content)
     remove_old(file.parent.iterdir())

@@ -25,7 +25,7 @@ def detect_offline() -> None:
 
     if constants.HF_HUB_OFFLINE or PROXIES & urllib.request.getproxies().keys() or _answers(constants.ENDPOINT):
         return
-    LOG.info("%s does not answer: only what is in its cache can be had", constants.ENDPOINT)
+    LOG.info("%s does not respond: only files in the local cache are available", constants.ENDPOINT)
     os.environ["HF_HUB_OFFLINE"] = "1"  # for `datasets`, which reads it on import, and for child processes
     constants.HF_HUB_OFFLINE = True
 
@@ -33,17 +33,17 @@ def detect_offline() -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hide transformers' progress bars, which would break up ours, and its loading reports, replaced by our own checks."""
-    from transformers.utils import logging as theirs
+    from transformers.utils import logging as transformers_logging
 
-    shown, level = theirs.is_progress_bar_enabled(), theirs.get_verbosity()
-    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
-    theirs.set_verbosity_error()  # type: ignore[no-untyped-call]
+    progress_bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        theirs.set_verbosity(level)
-        if shown:
-            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.set_verbosity(level)
+        if progress_bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _answers(endpoint: str) -> bool:

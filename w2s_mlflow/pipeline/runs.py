@@ -153,10 +153,10 @@ def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Hea
     from w2s_mlflow.tracking.reports import Report
 
     def whole() -> bool:
-        return MODEL in found.tags and logged_model.is_whole(found.tags[MODEL])
+        return MODEL in found.tags and logged_model.is_complete(found.tags[MODEL])
 
     if plan := session.current().plan:
-        return found if whole() else plan.again(found)
+        return found if whole() else plan.refit(found)
     if followers.leader_decides(whole):
         return found
     fitted, reads = (head, {}) if head is not None else _fitted_again(found, make)

@@ -26,20 +26,20 @@ LOG = logging.getLogger("w2s_mlflow")
 
 def settings(name: str) -> Sequence[Mapping[str, Any]]:
     """Return the settings of a grid file. Raises ConfigError for a missing or invalid file."""
-    found: Sequence[Mapping[str, Any]] = sweep_file.read(name).SETTINGS
-    return found
+    grid: Sequence[Mapping[str, Any]] = sweep_file.read(name).SETTINGS
+    return grid
 
 
 def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Mapping[str, int]) -> list[Job]:
     """Return one job per setting and seed, without duplicates, sorted by seed. Raises ConfigError for a job that cannot run."""
-    found: dict[str, Job] = {}
+    job_by_content: dict[str, Job] = {}
     for seed in seeds:
         for setting in settings:
-            one = job(dict(setting) | dict(sizes), seed)
+            candidate = job(dict(setting) | dict(sizes), seed)
             # Before any run starts, raise ConfigError if the task has too few rows for the sizes.
-            loading.resolve_and_split(one.config.resolved())
-            found.setdefault(records.canonical_json([one.stage, options.as_dict(one.config)]), one)
-    return list(found.values())
+            loading.resolve_and_split(candidate.config.resolved())
+            job_by_content.setdefault(records.canonical_json([candidate.stage, options.as_dict(candidate.config)]), candidate)
+    return list(job_by_content.values())
 
 
 def job(setting: dict[str, Any], seed: int) -> Job:
@@ -47,34 +47,34 @@ def job(setting: dict[str, Any], seed: int) -> Job:
     stage = str(setting.pop("stage", "student"))
     kind = registry.plugin("stages", stage, "stage").Config
     if not hasattr(kind, "resolved"):
-        raise must("stage", "one that makes a single result", stage)
+        raise must("stage", "a stage that makes a single result", stage)
     if any(field.name == "seed" for field in fields(kind)):
         setting.setdefault("seed", seed)
     return Job(stage, options.parse(kind, setting))
 
 
-def run_all(waiting: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
+def run_all(jobs: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
     """Run the jobs with a progress bar; return the results in the order of the jobs, and the failures.
 
     A failed training does not stop the other jobs; any other error does.
     """
-    found: dict[Any, Result] = {}
+    results: dict[Any, Result] = {}
     failed: list[FailedTrainingError] = []
-    with quiet(), search_workers.worker_pool(min(count, len(waiting))) as workers, _bar(len(waiting)) as bar:
-        for place, job in enumerate(waiting):
-            workers.add(place, job)
+    with quiet(), search_workers.worker_pool(min(count, len(jobs))) as workers, _bar(len(jobs)) as bar:
+        for index, job in enumerate(jobs):
+            workers.add(index, job)
         while workers.pending:
-            for place, ended in workers.ended(bar.set_description_str):
+            for index, ended in workers.ended(bar.set_description_str):
                 if isinstance(ended, FailedTrainingError):
                     failed.append(ended)
                 elif isinstance(ended, Exception):
                     raise ended
                 else:
-                    found[place] = ended
+                    results[index] = ended
                 bar.update()
-                reused = sum(result.reused for result in found.values())
+                reused = sum(result.reused for result in results.values())
                 bar.set_postfix_str(f"{reused} reused, {len(failed)} failed", refresh=False)
-    return [found[place] for place in sorted(found)], failed
+    return [results[index] for index in sorted(results)], failed
 
 
 @contextlib.contextmanager

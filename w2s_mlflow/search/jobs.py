@@ -23,12 +23,12 @@ class Job(NamedTuple):
     def run(self) -> Result:
         """Run the stage. Raises FailedTrainingError if the training diverges or runs out of memory."""
         try:
-            found: Result = registry.plugin("stages", self.stage, "stage").run(self.config)
+            result: Result = registry.plugin("stages", self.stage, "stage").run(self.config)
         except RuntimeError as error:
             if type(error).__name__ == "OutOfMemoryError":  # compare by name, to avoid importing torch
-                raise FailedTrainingError(f"{self.stage} does not fit the memory of its device: {error}") from error
+                raise FailedTrainingError(f"{self.stage} ran out of device memory: {error}") from error
             raise
-        return found
+        return result
 
 
 def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:

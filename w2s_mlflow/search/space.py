@@ -66,53 +66,55 @@ class Search:
     space: Callable[[optuna.Trial], Mapping[str, Any]]
     source: str = field(repr=False, default="")
 
-    def digest(self, hangs_on: Mapping[str, Any]) -> str:
-        """Return the digest of everything that a trial's value depends on: the search file and `hangs_on`."""
-        said = [self.source, self.stage, self.objective, self.metric, self.direction, dict(hangs_on)]
-        return hashlib.sha256(canonical_json(said).encode()).hexdigest()[:12]
+    def digest(self, dependencies: Mapping[str, Any]) -> str:
+        """Return the digest of everything that a trial's value depends on: the search file and `dependencies`."""
+        content = [self.source, self.stage, self.objective, self.metric, self.direction, dict(dependencies)]
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
 
 
-def of(name: str, module: ModuleType, source: str, objective: str | None) -> Search:
+def load_search(name: str, module: ModuleType, source: str, objective: str | None) -> Search:
     """Build the search that a file defines.
 
     Raises:
         ConfigError: the stage, objective, direction or metric is unknown, or the file lacks what its objective needs.
     """
-    chosen = str(objective or getattr(module, "OBJECTIVE", "proxy"))
-    if chosen not in OBJECTIVES:
-        raise unknown("--objective", chosen, OBJECTIVES)
+    selected = str(objective or getattr(module, "OBJECTIVE", "proxy"))
+    if selected not in OBJECTIVES:
+        raise unknown("--objective", selected, OBJECTIVES)
     setting, proxies = dict(getattr(module, "SETTING", {})), list(getattr(module, "PROXY", []))
-    if chosen == "proxy" and not proxies:
-        raise ConfigError(f"--sweep {name}: --objective proxy needs PROXY, a list of settings that stand in for this one")
+    if selected == "proxy" and not proxies:
+        raise ConfigError(
+            f"--sweep {name}: --objective proxy needs PROXY, a list of changes to SETTING on which trials are scored"
+        )
     direction: Any = getattr(module, "DIRECTION", "maximize")
     if direction not in DIRECTIONS:
         raise unknown(f"--sweep {name}: DIRECTION", direction, DIRECTIONS)
-    settings = [setting | proxy for proxy in proxies] if chosen == "proxy" else [setting]
+    settings = [setting | proxy for proxy in proxies] if selected == "proxy" else [setting]
     stage = getattr(module, "STAGE", "student")
     if "eval_split" not in options.sentences(registry.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
-        raise ConfigError(f"--sweep {name}: STAGE must be a stage with predictions, got {stage!r}")
+        raise ConfigError(f"--sweep {name}: STAGE must be a stage that stores predictions, got {stage!r}")
     score = str(getattr(module, "METRIC", "accuracy"))
     if score not in SCORES:
         raise unknown(f"--sweep {name}: METRIC", score, SCORES)
     metric = f"selection/{score}"
-    if chosen == "agreement":  # for labels that are ground truth, agreement is accuracy
+    if selected == "agreement":  # for labels that are ground truth, agreement is accuracy
         metric = "validation/accuracy" if stage in TRUTHFUL else "validation/best_agreement"
-    return Search(name, stage, chosen, metric, score, direction, setting, settings, module.space, source)
+    return Search(name, stage, selected, metric, score, direction, setting, settings, module.space, source)
 
 
-def proposed(search: Search, trial: optuna.Trial) -> dict[str, Any]:
+def sample_params(search: Search, trial: optuna.Trial) -> dict[str, Any]:
     """Return a trial's options. Raises ConfigError if `space` fails or proposes an option that must not be tuned."""
     try:
-        found = dict(search.space(trial))
+        params = dict(search.space(trial))
     except Exception as error:  # user code: report any error as a short message
-        raise ConfigError(f"--sweep {search.name}: its space cannot be drawn from: {type(error).__name__}: {error}") from error
-    if "seed" in found:
-        raise ConfigError(f"--sweep {search.name}: its space must leave the seed to --search-seeds and --seeds")
-    if search.objective == "agreement" and (tuned := sorted(set(found) - IMITATION_SAFE)):
+        raise ConfigError(f"--sweep {search.name}: space(trial) failed: {type(error).__name__}: {error}") from error
+    if "seed" in params:
+        raise ConfigError(f"--sweep {search.name}: space(trial) must not return `seed`, which --search-seeds and --seeds set")
+    if search.objective == "agreement" and (tuned := sorted(set(params) - IMITATION_SAFE)):
         raise must(
-            "objective", f"proxy or oracle for a space with {', '.join(tuned)}, as agreement rewards imitation", "agreement"
+            "objective", f"proxy or oracle if the space has {', '.join(tuned)} (agreement rewards imitation)", "agreement"
         )
-    return found
+    return params
 
 
 def value(search: Search, results: Sequence[Result]) -> float:
@@ -124,7 +126,7 @@ def value(search: Search, results: Sequence[Result]) -> float:
     return float(np.mean([result.metrics[search.metric] for result in results]))
 
 
-def configs(search: Search, given: Mapping[str, Any], seeds: Sequence[int], sizes: Mapping[str, Any]) -> list[Any]:
+def configs(search: Search, params: Mapping[str, Any], seeds: Sequence[int], sizes: Mapping[str, Any]) -> list[Any]:
     """Return the Configs of a trial, one per setting and seed; they score only the split the objective needs, never `test`.
 
     Raises:
@@ -132,13 +134,13 @@ def configs(search: Search, given: Mapping[str, Any], seeds: Sequence[int], size
     """
     kind = registry.plugin("stages", search.stage, "stage").Config
     report = "none" if search.objective == "agreement" else "selection"
-    every = [dict(setting) | dict(given) | dict(sizes) for setting in search.settings]
-    return [options.parse(kind, one | {"seed": seed, "eval_split": report}) for one in every for seed in seeds]
+    merged = [dict(setting) | dict(params) | dict(sizes) for setting in search.settings]
+    return [options.parse(kind, values | {"seed": seed, "eval_split": report}) for values in merged for seed in seeds]
 
 
-def command(search: Search, given: Mapping[str, Any]) -> str:
+def command(search: Search, params: Mapping[str, Any]) -> str:
     """Return the command that runs the tuned setting with the given options."""
-    chosen = {**search.tuned, **given}
+    values = {**search.tuned, **params}
     return " ".join(
-        ["python -m w2s_mlflow", search.stage, *(f"{exceptions.flag(name)} {value}" for name, value in chosen.items())]
+        ["python -m w2s_mlflow", search.stage, *(f"{exceptions.flag(name)} {value}" for name, value in values.items())]
     )

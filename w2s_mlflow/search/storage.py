@@ -31,26 +31,26 @@ def check(url: str | None) -> None:
     try:
         parts = sqlalchemy.make_url(url)  # let SQLAlchemy find the password in the URL
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise must("storage", rule, shown(url)) from None
+        raise must("storage", rule, quoted(url)) from None
     if not parts.drivername.startswith(("postgresql", "mysql")):
-        raise must("storage", rule, shown(url))
+        raise must("storage", rule, quoted(url))
     if parts.password is not None or any("pass" in name.lower() for name in parts.query):
         # The password would be visible in the run that `mlflow run` creates, and in the list of processes.
-        raise must("storage", "without its password: set PGPASSWORD, or use ~/.pgpass", shown(url))
+        raise must("storage", "a URL without a password (set PGPASSWORD, or use ~/.pgpass)", quoted(url))
 
 
-def shown(url: str) -> str:
+def quoted(url: str) -> str:
     """Return the quoted URL without its password, for messages."""
     from w2s_mlflow.tracking.backend.error_messages import masked
 
     return repr(masked(url))
 
 
-def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
+def open_storage(name: str, url: str | None, on_stale: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
     """Open the storage at `url`; if `url` is None, open the journal file of the study `name`.
 
     Args:
-        again: callback that Optuna calls after it has marked a trial with a stale heartbeat as failed.
+        on_stale: callback that Optuna calls after it has marked a trial with a stale heartbeat as failed.
 
     Raises:
         SQLAlchemyError, ImportError: the database cannot be reached, or its driver is missing.
@@ -66,10 +66,14 @@ def opened(name: str, url: str | None, again: Callable[[optuna.Study, FrozenTria
     from w2s_mlflow.tracking.backend.database import TIMEOUTS, setup_lock
 
     driver = sqlalchemy.make_url(url).get_driver_name()
-    how: dict[str, Any] = {"connect_args": TIMEOUTS.get(driver, {}), "pool_pre_ping": True}
-    beats: dict[str, Any] = {"heartbeat_interval": BEAT, "grace_period": SILENCE, "heartbeat_stale_trial_callback": again}
+    engine_options: dict[str, Any] = {"connect_args": TIMEOUTS.get(driver, {}), "pool_pre_ping": True}
+    heartbeat_options: dict[str, Any] = {
+        "heartbeat_interval": BEAT,
+        "grace_period": SILENCE,
+        "heartbeat_stale_trial_callback": on_stale,
+    }
     with setup_lock(url):  # Optuna fails if another process creates its tables at the same time
-        return RDBStorage(url, how, **beats)
+        return RDBStorage(url, engine_options, **heartbeat_options)
 
 
 def journal(name: str) -> Path:
@@ -78,7 +82,7 @@ def journal(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def suppress_warnings() -> Iterator[None]:
     """Suppress warnings, for example that Optuna's heartbeats, pruners and samplers are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 TRIALS = 20
-OWNER, GIVEN, RUN, USED = "worker", "options", "run_id", "used_run_ids"
+OWNER, PARAMS, RUN, USED = "worker", "options", "run_id", "used_run_ids"
 """User attributes of a trial: its process, its options, its run, and the runs that its value averages."""
 ERROR, WITHDRAWN = "error", "withdrawn"
 """User attributes of a failed trial: the training error; whether the trial was withdrawn as surplus before any run started."""
@@ -61,7 +61,7 @@ class StudyTarget:
         return sys.maxsize if self.trials is None else self.trials
 
 
-def opened(search: Search, wanted: StudyTarget, digest: str, runs: int) -> optuna.Study:
+def open_study(search: Search, target: StudyTarget, digest: str, runs: int) -> optuna.Study:
     """Open the study, or create it.
 
     Args:
@@ -71,39 +71,43 @@ def opened(search: Search, wanted: StudyTarget, digest: str, runs: int) -> optun
     Raises:
         ConfigError: the storage cannot be reached, or holds a study of this name with another digest.
     """
-    study = _reached(search, wanted, digest, make=True)
+    study = _load_study(search, target, digest, make=True)
     assert study is not None
     study.set_user_attr(HANGS_ON, digest)
-    study.pruner = _pruner(wanted.pruner, runs)
+    study.pruner = _pruner(target.pruner, runs)
     return study
 
 
-def _reached(search: Search, wanted: StudyTarget, digest: str, *, make: bool) -> optuna.Study | None:
+def _load_study(search: Search, target: StudyTarget, digest: str, *, make: bool) -> optuna.Study | None:
     """Open the study; if it does not exist, create it (`make`) or return None."""
     import optuna
     import sqlalchemy.exc
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name, url = wanted.study or f"{search.name}-{digest}", wanted.storage
+    name, url = target.study or f"{search.name}-{digest}", target.storage
     if not make and url is None and not search_storage.journal(name).exists():
         return None
     try:
-        with search_storage.quietly():
-            storage = search_storage.opened(name, url, _again)
+        with search_storage.suppress_warnings():
+            storage = search_storage.open_storage(name, url, _requeue)
             if not make and name not in optuna.get_all_study_names(storage):
                 return None
             study = optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, optuna.exceptions.OptunaError, RuntimeError) as error:
         from w2s_mlflow.tracking.backend.error_messages import sentence
 
-        why = sentence(error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error)
-        raise must("storage", "a database that can be reached and used", f"{search_storage.shown(str(url))}: {why}") from error
+        reason = sentence(error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error)
+        raise must(
+            "storage", "a database that can be reached and used", f"{search_storage.quoted(str(url))}: {reason}"
+        ) from error
     except json.JSONDecodeError as error:
-        raise must("study", "one whose journal can be read", f"{search_storage.journal(name)}, which is damaged") from error
+        raise must(
+            "study", "a study whose journal file can be read", f"{search_storage.journal(name)}, which is damaged"
+        ) from error
     except OSError as error:
-        raise must("W2S_SCRATCH", "a directory that can be written to", f"{error.filename}: {error.strerror}") from error
+        raise must("W2S_SCRATCH", "a writable directory", f"{error.filename}: {error.strerror}") from error
     if study.user_attrs.get(HANGS_ON, digest) != digest:
-        rule = "a new name: the space, objective, data or code of the trials in this study is another"
+        rule = "a new name, because the existing study has another space, objective, data or code"
         raise must("study", rule, repr(name))
     return study
 
@@ -117,11 +121,11 @@ def _pruner(name: str, runs: int) -> BasePruner:
         return optuna.pruners.MedianPruner()
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(max_resource=runs)
-    with search_storage.quietly():
+    with search_storage.suppress_warnings():
         return optuna.pruners.WilcoxonPruner()
 
 
-def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
+def make_sampler(sampler: str, seed: int, number: int) -> BaseSampler:
     """Return the sampler for one trial, seeded with `seed` and with `number`, the count of earlier trials.
 
     A resumed study thus samples the same options as an uninterrupted study.
@@ -131,14 +135,14 @@ def drawing(sampler: str, seed: int, number: int) -> BaseSampler:
     """
     import optuna
 
-    own = streams.integer(seed, streams.TRIALS, number)
+    trial_seed = streams.integer(seed, streams.TRIALS, number)
     if sampler == "random":
-        return optuna.samplers.RandomSampler(own)
-    with search_storage.quietly():
+        return optuna.samplers.RandomSampler(trial_seed)
+    with search_storage.suppress_warnings():
         if sampler == "tpe":
-            return optuna.samplers.TPESampler(seed=own, constant_liar=True)
+            return optuna.samplers.TPESampler(seed=trial_seed, constant_liar=True)
         if sampler == "grid":
-            return optuna.samplers.BruteForceSampler(own, avoid_premature_stop=True)
+            return optuna.samplers.BruteForceSampler(trial_seed, avoid_premature_stop=True)
     raise unknown("--sampler", sampler, SAMPLERS)
 
 
@@ -149,29 +153,29 @@ def counts(trial: FrozenTrial) -> bool:
     return trial.state != TrialState.FAIL or ERROR in trial.user_attrs
 
 
-def ended(study: optuna.Study) -> list[FrozenTrial]:
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the finished trials: complete, pruned, or failed for good."""
     return [trial for trial in study.get_trials(deepcopy=False) if counts(trial) and trial.state.is_finished()]
 
 
-def under_way(study: optuna.Study) -> list[FrozenTrial]:
+def running_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the running trials of all processes."""
     from optuna.trial import TrialState
 
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def below_trial_limit(study: optuna.Study, wanted: StudyTarget) -> bool:
+def below_trial_limit(study: optuna.Study, target: StudyTarget) -> bool:
     """Return whether another trial may start: one is enqueued, or the limit is not reached and the space not exhausted."""
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.WAITING for trial in trials):
         return True
-    return not study.user_attrs.get(EXHAUSTED) and sum(map(counts, trials)) < wanted.limit()
+    return not study.user_attrs.get(EXHAUSTED) and sum(map(counts, trials)) < target.limit()
 
 
-def ask(study: optuna.Study, search: Search, wanted: StudyTarget) -> tuple[optuna.Trial, dict[str, Any]] | None:
+def ask(study: optuna.Study, search: Search, target: StudyTarget) -> tuple[optuna.Trial, dict[str, Any]] | None:
     """Start a trial owned by this process; return it with its options, or None if the limit is reached or the grid exhausted.
 
     Other processes may start trials at the same time, so only the number of a created trial shows whether it is surplus.
@@ -181,33 +185,35 @@ def ask(study: optuna.Study, search: Search, wanted: StudyTarget) -> tuple[optun
     """
     from w2s_mlflow.tracking import heartbeat
 
-    with search_storage.quietly():
+    with search_storage.suppress_warnings():
         trial = study.ask()
     trial.set_user_attr(OWNER, str(heartbeat.me()))
-    before = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number and counts(one)]
+    before = [other for other in study.get_trials(deepcopy=False) if other.number < trial.number and counts(other)]
     try:
-        given = _drawn(study, search, wanted, trial, len(before)) if len(before) < wanted.limit() else None
+        params = _sample_params(study, search, target, trial, len(before)) if len(before) < target.limit() else None
     except ConfigError:
         tell(study, trial.number)
         raise
-    if given is not None and wanted.sampler == "grid" and any(one.params == trial.params for one in before):
+    if params is not None and target.sampler == "grid" and any(other.params == trial.params for other in before):
         study.set_user_attr(EXHAUSTED, True)
-        given = None
-    if given is None:
+        params = None
+    if params is None:
         trial.set_user_attr(WITHDRAWN, True)
         tell(study, trial.number)
         return None
-    trial.set_user_attr(GIVEN, given)
-    return trial, given
+    trial.set_user_attr(PARAMS, params)
+    return trial, params
 
 
-def _drawn(study: optuna.Study, search: Search, wanted: StudyTarget, trial: optuna.Trial, number: int) -> dict[str, Any]:
-    study.sampler = drawing(wanted.sampler, wanted.seed, number)
+def _sample_params(
+    study: optuna.Study, search: Search, target: StudyTarget, trial: optuna.Trial, number: int
+) -> dict[str, Any]:
+    study.sampler = make_sampler(target.sampler, target.seed, number)
     try:
-        with search_storage.quietly():
-            return space.proposed(search, trial)
+        with search_storage.suppress_warnings():
+            return space.sample_params(search, trial)
     finally:
-        study.sampler = drawing("random", 0, 0)  # BruteForceSampler calls study.stop(), which fails outside optimize()
+        study.sampler = make_sampler("random", 0, 0)  # BruteForceSampler calls study.stop(), which fails outside optimize()
 
 
 def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
@@ -227,7 +233,7 @@ def tell(study: optuna.Study, number: int, value: float | None = None, state: st
     return True
 
 
-def _again(study: optuna.Study, trial: FrozenTrial) -> None:
+def _requeue(study: optuna.Study, trial: FrozenTrial) -> None:
     """Callback for trials with a stale heartbeat: enqueue their options again."""
     if trial.params:
         study.enqueue_trial(trial.params)
@@ -239,45 +245,49 @@ def cleanup_once(study: optuna.Study) -> None:
 
     from w2s_mlflow.tracking import heartbeat
 
-    running = under_way(study)
+    running = running_trials(study)
     for trial in running:
         owner = heartbeat.Worker.parse(trial.user_attrs.get(OWNER, ""))
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if owner.gone() if owner else time.time() - began > YOUNG:
             fail_and_requeue(study, trial.number, trial.params)
-    with search_storage.quietly():
+    with search_storage.suppress_warnings():
         optuna.storages.fail_stale_trials(study)
-    if len(under_way(study)) < len(running):
+    if len(running_trials(study)) < len(running):
         heartbeat.kill_orphans()
 
 
-def rehearsed(search: Search, wanted: StudyTarget, digest: str) -> list[dict[str, Any]]:
+def placeholder_params(search: Search, target: StudyTarget, digest: str) -> list[dict[str, Any]]:
     """Sample placeholder options for planning, at random or from the grid: one set per missing trial, one for the best."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _reached(search, wanted, digest, make=False)
-    drawn, lacking = optuna.create_study(), wanted.limit() - (len(ended(study)) if study else 0)
-    own = StudyTarget(sampler="grid" if wanted.sampler == "grid" else "random", trials=None)
-    found: list[dict[str, Any]] = []
-    while len(found) <= max(lacking, 0) and (asked := ask(drawn, search, own)):
-        found.append(asked[1])
-    return found
+    study = _load_study(search, target, digest, make=False)
+    temporary, remaining = optuna.create_study(), target.limit() - (len(finished_trials(study)) if study else 0)
+    unlimited = StudyTarget(sampler="grid" if target.sampler == "grid" else "random", trials=None)
+    params: list[dict[str, Any]] = []
+    while len(params) <= max(remaining, 0) and (sampled := ask(temporary, search, unlimited)):
+        params.append(sampled[1])
+    return params
 
 
-def looks(study: optuna.Study, search: Search) -> int:
+def gold_reads(study: optuna.Study, search: Search) -> int:
     """Return how many runs the finished trials have scored against the ground truth of `selection`."""
     if search.objective == "agreement":
         return 0
-    return sum(len(trial.user_attrs.get(USED, ())) for trial in ended(study))
+    return sum(len(trial.user_attrs.get(USED, ())) for trial in finished_trials(study))
 
 
 def best(study: optuna.Study) -> dict[str, Any]:
     """Return the options of the best trial. Raises ConfigError if all trials failed."""
     from optuna.trial import TrialState
 
-    trials = ended(study)
+    trials = finished_trials(study)
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
-        why = next((trial.user_attrs[ERROR] for trial in reversed(trials) if ERROR in trial.user_attrs), "none has ended")
-        raise ConfigError(f"all {len(trials)} trials of study {study.study_name} have failed, the last as {why}")
-    return dict(study.best_trial.user_attrs[GIVEN])
+        reason = next(
+            (trial.user_attrs[ERROR] for trial in reversed(trials) if ERROR in trial.user_attrs), "no trial has ended"
+        )
+        raise ConfigError(
+            f"none of the {len(trials)} ended trials of study {study.study_name} is complete; the last error is: {reason}"
+        )
+    return dict(study.best_trial.user_attrs[PARAMS])

@@ -39,7 +39,7 @@ PAUSE, ROUND = 1.0, 10.0
 Jobs = Callable[[Mapping[str, Any]], Sequence[Job]]
 
 
-def run(study: optuna.Study, search: Search, wanted: StudyTarget, jobs: Jobs, workers: Workers) -> None:
+def run(study: optuna.Study, search: Search, target: StudyTarget, jobs: Jobs, workers: Workers) -> None:
     """Run trials until the study, which other processes may share, is finished. Trials stopped by Ctrl-C are retried later.
 
     Args:
@@ -50,16 +50,16 @@ def run(study: optuna.Study, search: Search, wanted: StudyTarget, jobs: Jobs, wo
     """
     from tqdm import tqdm
 
-    with tqdm(total=wanted.trials, unit="trial", dynamic_ncols=True) as bar:
-        going = _TrialLoop(study, search, wanted, jobs, workers, bar)
-        with storage.heartbeat(study, going.trial_ids):
+    with tqdm(total=target.trials, unit="trial", dynamic_ncols=True) as bar:
+        loop = _TrialLoop(study, search, target, jobs, workers, bar)
+        with storage.heartbeat(study, loop.trial_ids):
             try:
-                going.run()
+                loop.run()
             except BaseException as error:
-                going.abandon(error)
+                loop.abandon(error)
                 raise
             finally:
-                going.show()
+                loop.show()
 
 
 @dataclass
@@ -71,7 +71,7 @@ class _Trial:
     recording: Recorder
     note: str
     runs: int
-    found: dict[int, Result] = field(default_factory=dict)
+    results: dict[int, Result] = field(default_factory=dict)
     reported: int = 0
 
     def close(self, error: BaseException | None = None) -> None:
@@ -85,100 +85,100 @@ class _TrialLoop:
 
     study: optuna.Study
     search: Search
-    wanted: StudyTarget
+    target: StudyTarget
     jobs: Jobs
     workers: Workers
     bar: tqdm[Any]
-    mine: dict[int, _Trial] = field(default_factory=dict)
+    active: dict[int, _Trial] = field(default_factory=dict)
     reused: int = 0
     began: float = field(default_factory=time.monotonic)
-    looked: float = -math.inf
-    shown: float = -math.inf
+    last_cleanup: float = -math.inf
+    last_shown: float = -math.inf
 
     def trial_ids(self) -> list[int]:
         """Return the storage ids of the trials that run in this process."""
-        return [each.trial._trial_id for each in list(self.mine.values())]
+        return [active.trial._trial_id for active in list(self.active.values())]
 
     def run(self) -> None:
         """Start trials and collect the results of their runs until the study is finished."""
         while True:
-            self.look_round()
-            while self.workers.pending < self.workers.count and self.begin():
+            self.clean_up()
+            while self.workers.pending < self.workers.count and self.start_trial():
                 pass
             if self.workers.pending:
-                for (number, place), found in self.workers.ended(self.say):
-                    self.take(number, place, found)
-                if time.monotonic() - self.shown > PAUSE:
+                for (number, index), outcome in self.workers.ended(self.show_activity):
+                    self.handle_outcome(number, index, outcome)
+                if time.monotonic() - self.last_shown > PAUSE:
                     self.show()
-            elif not self.others():
+            elif not self.wait_for_others():
                 return
 
-    def look_round(self) -> None:
+    def clean_up(self) -> None:
         """Clean up the trials of dead processes, at most once every ROUND seconds."""
-        if time.monotonic() - self.looked > ROUND:
-            self.looked = time.monotonic()
+        if time.monotonic() - self.last_cleanup > ROUND:
+            self.last_cleanup = time.monotonic()
             study.cleanup_once(self.study)
 
-    def others(self) -> bool:
+    def wait_for_others(self) -> bool:
         """Wait for other processes; return False if the time has run out, or if no trial is running and none may start."""
-        if self.over() or not (study.under_way(self.study) or study.below_trial_limit(self.study, self.wanted)):
+        if self.out_of_time() or not (study.running_trials(self.study) or study.below_trial_limit(self.study, self.target)):
             return False
-        self.say("waiting for other processes")
+        self.show_activity("waiting for other processes")
         time.sleep(PAUSE)
         return True
 
-    def over(self) -> bool:
+    def out_of_time(self) -> bool:
         """Return whether the time for starting trials has run out."""
-        return self.wanted.seconds is not None and time.monotonic() - self.began > self.wanted.seconds
+        return self.target.seconds is not None and time.monotonic() - self.began > self.target.seconds
 
-    def begin(self) -> bool:
+    def start_trial(self) -> bool:
         """Start one more trial, if the limits allow it; return whether one was started."""
         from w2s_mlflow.tracking import recorder
 
-        if self.over() or not study.below_trial_limit(self.study, self.wanted):
+        if self.out_of_time() or not study.below_trial_limit(self.study, self.target):
             return False
-        if (asked := study.ask(self.study, self.search, self.wanted)) is None:
+        if (sampled := study.ask(self.study, self.search, self.target)) is None:
             return False
-        trial, given = asked
+        trial, params = sampled
         note = f"Trial {trial.number} of the search `{self.search.name}`, objective `{self.search.objective}`."
         try:
-            waiting = list(self.jobs(given))
+            jobs = list(self.jobs(params))
         except ConfigError:
             study.tell(self.study, trial.number)
             raise
         stack = contextlib.ExitStack()
-        recording = stack.enter_context(recorder.plain(f"trial {trial.number} {self.search.name}", "trial", given, note))
+        recording = stack.enter_context(recorder.plain(f"trial {trial.number} {self.search.name}", "trial", params, note))
         recording.tags |= {"w2s.objective": self.search.objective, "w2s.study": self.study.study_name}
         trial.set_user_attr(study.RUN, recording.run_id)
-        self.mine[trial.number] = _Trial(trial, stack, recording, note, len(waiting))
-        for place, job in enumerate(waiting):
-            self.workers.add((trial.number, place), job)
+        self.active[trial.number] = _Trial(trial, stack, recording, note, len(jobs))
+        for index, job in enumerate(jobs):
+            self.workers.add((trial.number, index), job)
         return True
 
-    def take(self, number: int, place: int, found: Result | Exception) -> None:
+    def handle_outcome(self, number: int, index: int, outcome: Result | Exception) -> None:
         """Handle the result or the error of one run of a trial."""
-        if (trial := self.mine.get(number)) is None:
+        if (trial := self.active.get(number)) is None:
             return  # the trial has already ended
-        if isinstance(found, FailedTrainingError):
-            self.fail(trial, found)
-        elif isinstance(found, Exception):
-            self.lose(trial, found)
-            raise found
+        if isinstance(outcome, FailedTrainingError):
+            self.fail(trial, outcome)
+        elif isinstance(outcome, Exception):
+            self.discard(trial, outcome)
+            raise outcome
         else:
-            trial.found[place] = found
-            self.reused += found.reused
+            trial.results[index] = outcome
+            self.reused += outcome.reused
             try:
                 self.report(trial)
             except ConfigError as error:
-                self.lose(trial, error)
+                self.discard(trial, error)
                 raise
 
     def report(self, trial: _Trial) -> None:
         """Report the results up to the first missing run; end the trial after its last run, or earlier if it is pruned."""
-        while trial.reported in trial.found:
-            mean = space.value(self.search, [trial.found[place] for place in range(trial.reported + 1)])
-            one = space.value(self.search, [trial.found[trial.reported]])
-            trial.trial.report(one if self.wanted.pruner == "wilcoxon" else mean, trial.reported)
+        while trial.reported in trial.results:
+            mean = space.value(self.search, [trial.results[index] for index in range(trial.reported + 1)])
+            last = space.value(self.search, [trial.results[trial.reported]])
+            trial.trial.report(last if self.target.pruner == "wilcoxon" else mean, trial.reported)
             trial.recording.metrics({"intermediate": mean}, trial.reported + 1)
             trial.reported += 1
             if trial.reported == trial.runs:
@@ -188,18 +188,18 @@ class _TrialLoop:
 
     def prunes(self, trial: _Trial) -> bool:
         """Return whether the pruner stops the trial."""
-        with storage.quietly():
-            return self.wanted.pruner != "none" and trial.trial.should_prune()
+        with storage.suppress_warnings():
+            return self.target.pruner != "none" and trial.trial.should_prune()
 
     def end(self, trial: _Trial, value: float, state: str) -> None:
         """End a trial as complete or pruned: first its MLflow run, then the Optuna trial."""
         from w2s_mlflow.tracking import results
 
-        found = [trial.found[place] for place in range(trial.reported)]
-        used = [each.run_id for each in found]
+        reported = [trial.results[index] for index in range(trial.reported)]
+        used = [result.run_id for result in reported]
         trial.recording.metrics({"objective": value} if state == "complete" else {})
         trial.recording.tags |= {"w2s.used_run_ids": ",".join(used), STATE: state}
-        trial.recording.note(f"{trial.note} {state.capitalize()}, mean over {', '.join(map(results.link, found))}.")
+        trial.recording.note(f"{trial.note} {state.capitalize()}: mean over {', '.join(map(results.link, reported))}.")
         trial.close()
         trial.trial.set_user_attr(study.USED, used)
         self._forget(trial)
@@ -214,7 +214,7 @@ class _TrialLoop:
         trial.trial.set_user_attr(study.ERROR, str(error))
         study.tell(self.study, trial.trial.number)
 
-    def lose(self, trial: _Trial, error: Exception) -> None:
+    def discard(self, trial: _Trial, error: Exception) -> None:
         """End a trial after a ConfigError, without a retry. After any other error, `abandon` ends the trial."""
         if isinstance(error, ConfigError):
             trial.close(error)
@@ -222,40 +222,40 @@ class _TrialLoop:
             study.tell(self.study, trial.trial.number)
 
     def _forget(self, trial: _Trial) -> None:
-        del self.mine[trial.trial.number]
+        del self.active[trial.trial.number]
         self.workers.drop(lambda key: key[0] == trial.trial.number)
 
     def abandon(self, error: BaseException) -> None:
         """End the running trials and enqueue their options again, so that another process or a later start retries them."""
-        for trial in self.mine.values():
+        for trial in self.active.values():
             with contextlib.suppress(Exception):  # the error may come from the server or the database itself
                 trial.close(error)
                 study.fail_and_requeue(self.study, trial.trial.number, trial.trial.params)
-        self.mine.clear()
+        self.active.clear()
 
-    def say(self, what: str) -> None:
+    def show_activity(self, activity: str) -> None:
         """Show the current activity beside the progress bar."""
-        self.bar.set_description_str(what)
+        self.bar.set_description_str(activity)
 
     def show(self) -> None:
         """Show the progress of the study, including the trials of other processes."""
         import optuna
 
-        self.shown = time.monotonic()
+        self.last_shown = time.monotonic()
         trials = self.study.get_trials(deepcopy=False)
         states = [trial.state for trial in trials]
-        self.bar.n = len(study.ended(self.study))
-        said = [f"{states.count(optuna.trial.TrialState.RUNNING)} running", f"{self.reused} runs reused"]
+        self.bar.n = len(study.finished_trials(self.study))
+        counts = [f"{states.count(optuna.trial.TrialState.RUNNING)} running", f"{self.reused} runs reused"]
         if failed := sum(study.ERROR in trial.user_attrs for trial in trials):
-            said.append(f"{failed} failed")
+            counts.append(f"{failed} failed")
         if pruned := states.count(optuna.trial.TrialState.PRUNED):
-            said.append(f"{pruned} pruned")
+            counts.append(f"{pruned} pruned")
         if optuna.trial.TrialState.COMPLETE in states:
-            said.insert(0, f"best {self.study.best_value:.4f} of trial {self.study.best_trial.number}")
-        self.bar.set_postfix_str(", ".join(said))
+            counts.insert(0, f"best {self.study.best_value:.4f} of trial {self.study.best_trial.number}")
+        self.bar.set_postfix_str(", ".join(counts))
 
 
-def draw(study: optuna.Study, search: Search, directory: Path) -> None:
+def plot(study: optuna.Study, search: Search, directory: Path) -> None:
     """Write the table of trials and Optuna's plots, except plots that need more trials."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
@@ -264,9 +264,9 @@ def draw(study: optuna.Study, search: Search, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
     for name in PLOTS:
-        with storage.quietly(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or a single value
-            named = {} if name == "intermediate_values" else {"target_name": search.metric}
-            getattr(plots, f"plot_{name}")(study, **named)
+        with storage.suppress_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or a single value
+            options = {} if name == "intermediate_values" else {"target_name": search.metric}
+            getattr(plots, f"plot_{name}")(study, **options)
             if name in BY_NUMBER:
                 plt.gca().xaxis.set_major_locator(MaxNLocator(integer=True))
             plt.gcf().set_size_inches(12, 5)

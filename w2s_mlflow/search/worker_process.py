@@ -48,7 +48,7 @@ def context() -> Any:
 def serve(
     connection: Connection[Any, Any],
     environment: dict[str, str],
-    place: int,
+    index: int,
     count: int,
     gpus: list[str],
     parent: str | None,
@@ -58,14 +58,14 @@ def serve(
 
     Args:
         environment: environment variables of the parent process; the fork server may have outdated ones.
-        place: index of this worker among the `count` workers.
+        index: index of this worker among the `count` workers.
         gpus: GPUs to distribute over the workers, as named in CUDA_VISIBLE_DEVICES.
         parent: id of the parent run of the worker's runs, or None.
         since: time in ms; earlier results are not reused. 0: reuse all results.
     """
     os.environ.clear()
     os.environ.update(environment)
-    _settle_down(place, count, gpus)
+    _bind_resources(index, count, gpus)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent stops the workers
     signal.signal(signal.SIGTERM, _stopped)
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
@@ -74,8 +74,8 @@ def serve(
         with session.changed(parent=parent, reuse_since=since):
             while True:
                 job, patient = connection.recv()
-                found = jobs.run_job(job, patient, lambda text: connection.send(("says", text)))
-                connection.send(("ended", _portable(found)))
+                outcome = jobs.run_job(job, patient, lambda text: connection.send(("says", text)))
+                connection.send(("ended", _picklable(outcome)))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is already ending
 
 
@@ -83,32 +83,32 @@ def _stopped(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _portable(found: Result | Exception | None) -> Result | Exception | None:
+def _picklable(outcome: Result | Exception | None) -> Result | Exception | None:
     """Prepare an error for pickling: append its traceback as a note; replace an unpicklable error by its text."""
-    if not isinstance(found, Exception) or isinstance(found, exceptions.ConfigError):
-        return found
-    found.add_note("".join(traceback.format_exception(found)))
+    if not isinstance(outcome, Exception) or isinstance(outcome, exceptions.ConfigError):
+        return outcome
+    outcome.add_note("".join(traceback.format_exception(outcome)))
     try:
-        ForkingPickler.loads(ForkingPickler.dumps(found))
+        ForkingPickler.loads(ForkingPickler.dumps(outcome))
     except Exception:  # pickling a library's error may raise anything
-        return RuntimeError("\n".join([str(found), *found.__notes__]))
-    return found
+        return RuntimeError("\n".join([str(outcome), *outcome.__notes__]))
+    return outcome
 
 
-def _settle_down(place: int, count: int, gpus: list[str]) -> None:
+def _bind_resources(index: int, count: int, gpus: list[str]) -> None:
     """Bind this process to one GPU, if there are any, and to its share of the cores. Call before torch computes anything."""
     if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     if sys.platform == "linux":
-        mine = cores(place, count, sorted(os.sched_getaffinity(0)))
-        os.sched_setaffinity(0, mine)
+        core_ids = cores(index, count, sorted(os.sched_getaffinity(0)))
+        os.sched_setaffinity(0, core_ids)
         import torch
 
-        torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(len(mine)))))
+        torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(len(core_ids)))))
 
 
-def cores(place: int, count: int, every: list[int]) -> list[int]:
+def cores(index: int, count: int, core_ids: list[int]) -> list[int]:
     """Return the cores of one of `count` workers: shares differ by at most one; if workers outnumber cores, they share."""
-    if count >= len(every):
-        return [every[place % len(every)]]
-    return every[place * len(every) // count : (place + 1) * len(every) // count]
+    if count >= len(core_ids):
+        return [core_ids[index % len(core_ids)]]
+    return core_ids[index * len(core_ids) // count : (index + 1) * len(core_ids) // count]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Ended = tuple[Any, Result | Exception]
     Say = Callable[[str], None]
 
-LOOK = 1.0
+POLL = 1.0
 """Maximum seconds that `ended` blocks while worker processes run the jobs."""
 GRACE = 15.0
 """Seconds that a process has to save its checkpoint after SIGTERM, before it is killed."""
@@ -58,15 +58,15 @@ def worker_pool(count: int) -> Iterator[Workers]:
     if count == 1:
         yield _InlinePool()
         return
-    several = _ProcessPool(count)
+    pool = _ProcessPool(count)
     try:
-        yield several
+        yield pool
     finally:
-        several.stop()
+        pool.stop()
 
 
 @dataclass
-class _Waiting:
+class _QueuedJob:
     """A queued job; if `patient`, it waits for runs of other processes; `killed` counts its killed processes."""
 
     key: Hashable
@@ -80,17 +80,17 @@ class _Queue:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.queue: deque[_Waiting] = deque()
+        self.queue: deque[_QueuedJob] = deque()
 
     def add(self, key: Hashable, job: Job) -> None:
-        self.queue.append(_Waiting(key, job))
+        self.queue.append(_QueuedJob(key, job))
 
     def drop(self, unwanted: Callable[[Any], bool]) -> None:
-        self.queue = deque(waiting for waiting in self.queue if not unwanted(waiting.key))
+        self.queue = deque(queued for queued in self.queue if not unwanted(queued.key))
 
-    def put_off(self, waiting: _Waiting) -> None:
-        waiting.patient = True
-        self.queue.append(waiting)
+    def requeue(self, queued: _QueuedJob) -> None:
+        queued.patient = True
+        self.queue.append(queued)
 
 
 class _InlinePool(_Queue):
@@ -104,20 +104,20 @@ class _InlinePool(_Queue):
         return len(self.queue)
 
     def ended(self, say: Say) -> list[Ended]:
-        waiting = self.queue.popleft()
-        say(waiting.job.stage)
-        found = jobs.run_job(waiting.job, waiting.patient, say)
-        if found is None:
-            self.put_off(waiting)
+        queued = self.queue.popleft()
+        say(queued.job.stage)
+        outcome = jobs.run_job(queued.job, queued.patient, say)
+        if outcome is None:
+            self.requeue(queued)
             return []
-        return [(waiting.key, found)]
+        return [(queued.key, outcome)]
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
     connection: Connection[Any, Any]
-    busy: _Waiting | None = None
+    busy: _QueuedJob | None = None
 
 
 class _ProcessPool(_Queue):
@@ -129,16 +129,16 @@ class _ProcessPool(_Queue):
 
         self.context = recorder.current_parent(), session.current().reuse_since
         self.gpus = _gpus()
-        self.workers = [self._start(place) for place in range(count)]
+        self.workers = [self._start(index) for index in range(count)]
 
-    def _start(self, place: int) -> _Worker:
+    def _start(self, index: int) -> _Worker:
         context = worker_process.context()
-        here, there = context.Pipe()
-        arguments = (there, dict(os.environ), place, self.count, self.gpus, *self.context)
-        process = context.Process(target=worker_process.serve, args=arguments, name=f"worker {place}", daemon=True)
+        parent_end, child_end = context.Pipe()
+        arguments = (child_end, dict(os.environ), index, self.count, self.gpus, *self.context)
+        process = context.Process(target=worker_process.serve, args=arguments, name=f"worker {index}", daemon=True)
         process.start()
-        there.close()  # so that recv() raises EOFError when the process ends
-        return _Worker(process, here)
+        child_end.close()  # so that recv() raises EOFError when the process ends
+        return _Worker(process, parent_end)
 
     @property
     def pending(self) -> int:
@@ -150,39 +150,39 @@ class _ProcessPool(_Queue):
                 worker.busy = self.queue.popleft()
                 with contextlib.suppress(BrokenPipeError):  # a dead worker is detected below
                     worker.connection.send((worker.busy.job, worker.busy.patient))
-        heard = wait([worker.connection for worker in self.workers], LOOK)
-        places = [place for place, worker in enumerate(self.workers) if worker.connection in heard]
-        return [found for place in places if (found := self._heard(place, say))]
+        ready = wait([worker.connection for worker in self.workers], POLL)
+        indices = [index for index, worker in enumerate(self.workers) if worker.connection in ready]
+        return [outcome for index in indices if (outcome := self._receive(index, say))]
 
-    def _heard(self, place: int, say: Say) -> Ended | None:
-        worker = self.workers[place]
+    def _receive(self, index: int, say: Say) -> Ended | None:
+        worker = self.workers[index]
         try:
-            kind, said = worker.connection.recv()
+            kind, content = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            return self._died(place)
+            return self._replace_dead(index)
         if kind == "says":
-            say(said)
+            say(content)
             return None
-        waiting, worker.busy = worker.busy, None
-        assert waiting is not None
-        if said is None:
-            self.put_off(waiting)
+        queued, worker.busy = worker.busy, None
+        assert queued is not None
+        if content is None:
+            self.requeue(queued)
             return None
-        return waiting.key, said
+        return queued.key, content
 
-    def _died(self, place: int) -> Ended | None:
+    def _replace_dead(self, index: int) -> Ended | None:
         """Replace a dead process; put its job first in the queue, or return it as failed after LIVES deaths."""
-        worker = self.workers[place]
+        worker = self.workers[index]
         worker.process.join()
-        waiting, self.workers[place] = worker.busy, self._start(place)
-        if waiting is None:
+        queued, self.workers[index] = worker.busy, self._start(index)
+        if queued is None:
             return None
-        waiting.killed += 1
-        if waiting.killed < LIVES:
-            self.queue.appendleft(waiting)
+        queued.killed += 1
+        if queued.killed < LIVES:
+            self.queue.appendleft(queued)
             return None
-        how = f"ended with status {worker.process.exitcode}" if (worker.process.exitcode or 0) >= 0 else "was killed"
-        return waiting.key, FailedTrainingError(f"{waiting.job.stage}: the process that made it {how}, {LIVES} times")
+        reason = f"ended with status {worker.process.exitcode}" if (worker.process.exitcode or 0) >= 0 else "was killed"
+        return queued.key, FailedTrainingError(f"{queued.job.stage} failed: its worker process {reason} {LIVES} times")
 
     def stop(self) -> None:
         """Stop the processes: busy ones save their checkpoints, idle ones end when their connection closes."""
@@ -199,8 +199,8 @@ class _ProcessPool(_Queue):
 
 def _gpus() -> list[str]:
     """Return the available GPUs, as named in CUDA_VISIBLE_DEVICES."""
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in given.split(",") if name]
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name]
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]

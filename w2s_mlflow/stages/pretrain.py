@@ -129,8 +129,8 @@ def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
-    curve: list[tuple[int, float]] = recorder.kept.setdefault("curve", [])
-    recent: list[float] = recorder.kept.setdefault("recent", [])
+    curve: list[tuple[int, float]] = recorder.extra_state.setdefault("curve", [])
+    recent: list[float] = recorder.extra_state.setdefault("recent", [])
     began = time.time()
 
     def report(step: int, steps: int, values: dict[str, float]) -> None:

@@ -102,7 +102,7 @@ class Config:
         if hasattr(module, "SETTINGS"):
             return None
         file = sweep_file.path(self.sweep)
-        return space.of(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
+        return space.load_search(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
 
     def wanted(self) -> StudyTarget:
         """Return the search's study: its name, storage, sampler, pruner and limits."""
@@ -176,13 +176,13 @@ def _searched(config: Config, search: Search) -> Result:
     for job in trial({}):
         loading.resolve_and_split(job.config.resolved())  # data that cannot be split fails here, before any run starts
     name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
-    *waiting, best = search_study.rehearsed(search, wanted, digest)
+    *waiting, best = search_study.placeholder_params(search, wanted, digest)
     of_trials = [job for given in waiting for job in trial(given)]  # so do options that cannot be run
     if plan := session.current().plan:
         for job in [*of_trials, *_chosen(config, search, {}), *_chosen(config, search, best)]:
             job.run()
         return plan.placeholder(name, "sweep")
-    study = search_study.opened(search, wanted, digest, len(trial({})))
+    study = search_study.open_study(search, wanted, digest, len(trial({})))
     note = f"The search `{search.name}`, objective `{search.objective}`: its trials and their runs are below."
     with recorder.parent(name, "sweep", options.flat(config) | {"study": study.study_name}, note) as recording:
         recording.tags |= {"w2s.objective": search.objective, "w2s.study": study.study_name}
@@ -190,8 +190,8 @@ def _searched(config: Config, search: Search) -> Result:
             trials.run(study, search, wanted, trial, workers)
         best = search_study.best(study)
         command = space.command(search, best)
-        trials.draw(study, search, recording.directory / "search")
-        recording.metrics({"search/objective": study.best_value, "search/looks": search_study.looks(study, search)})
+        trials.plot(study, search, recording.directory / "search")
+        recording.metrics({"search/objective": study.best_value, "search/looks": search_study.gold_reads(study, search)})
         recording.params({f"best_{name}": value for name, value in best.items()})
         recording.text("search/best.txt", command + "\n")
         recording.note(f"{note}\n\nThe best setting, by {search.objective}: `{command}`")

@@ -9,9 +9,8 @@ import pandas as pd
 from w2s_mlflow.tables import pgr
 
 CAPTION = (
-    "Accuracy and PGR of the full method and of what is left of it without one enhancement. The paper's numbers (Table 2) "
-    "are of other tasks and models, and it prints none for the full method; they are here to be compared in their order "
-    "alone."
+    "Accuracy and PGR of the full method, and of the full method without one enhancement. The paper's values (Table 2) were "
+    "measured on other tasks and models, and the paper has none for the full method; compare only their order."
 )
 FRAMES = ("outcomes",)
 PAPER = {
@@ -39,10 +38,10 @@ COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status", "paper_accuracy", "paper
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per LABEL whose method is in PAPER; empty if there is no such run."""
-    found = outcomes[outcomes["method"].isin(PAPER)]
-    if found.empty:
+    runs = outcomes[outcomes["method"].isin(PAPER)]
+    if runs.empty:
         return pd.DataFrame(columns=COLUMNS)
-    rows = pgr.table(found)
-    for place, name in enumerate(("paper_accuracy", "paper_pgr")):
-        rows[name] = [PAPER[method][place] for method in rows["method"]]
+    rows = pgr.table(runs)
+    for index, name in enumerate(("paper_accuracy", "paper_pgr")):
+        rows[name] = [PAPER[method][index] for method in rows["method"]]
     return rows.reindex(columns=COLUMNS)

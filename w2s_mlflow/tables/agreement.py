@@ -8,8 +8,8 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import LABEL
 
 CAPTION = (
-    "Agreement with the supervisor on test, mean over n seeds with its 95% t interval, beside the share that the "
-    "supervisor's accuracy and the student's would give if they erred independently (two classes)."
+    "Agreement with the supervisor on test: mean over n seeds with its 95% t interval. `independent` is the agreement "
+    "expected from the accuracies of supervisor and student if their errors were independent (two classes)."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "parameters", "n", "agreement", "agreement_low", "agreement_high", "independent"]
@@ -19,10 +19,10 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per LABEL of the students, sorted by task, supervisor and student size."""
     students = outcomes[outcomes["agreement"].notna()]
     rows = []
-    for key, found in students.groupby(LABEL, sort=False):
-        agreement = stats.seed_interval(found["agreement"])
-        weak, own = found["weak_accuracy"], found["accuracy"]
-        row = dict(zip(LABEL, key, strict=True)) | {"n": len(found), "parameters": found["parameters"].iloc[0]}
+    for key, group in students.groupby(LABEL, sort=False):
+        agreement = stats.seed_interval(group["agreement"])
+        weak, student = group["weak_accuracy"], group["accuracy"]
+        row = dict(zip(LABEL, key, strict=True)) | {"n": len(group), "parameters": group["parameters"].iloc[0]}
         row |= agreement.named("agreement")
-        rows.append(row | {"independent": float((weak * own + (1 - weak) * (1 - own)).mean())})
+        rows.append(row | {"independent": float((weak * student + (1 - weak) * (1 - student)).mean())})
     return pd.DataFrame(rows, columns=COLUMNS).sort_values(["task", "weak", "parameters"], kind="stable")

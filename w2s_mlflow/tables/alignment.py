@@ -7,12 +7,12 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Aligned models beside plain students on held-out questions, by iteration of `align --iterations` (`iterations`: the most "
-    "that a seed has), means over n seeds: test accuracy, its gain over the plain student with a 95% t interval over seeds "
-    "and the paired p, and its step from the iteration before with an interval likewise, over the n_step seeds that have both "
-    "(iteration 1 steps from the plain student); the mean D (log-odds for the strong side, by the judge itself) with its gain "
-    "and its step; the win rate; and the guards against a collapse at the end of the training: entropy (1: anything may be "
-    "shown, 0: always the same) and words of evidence."
+    "Aligned models and plain students on held-out questions, by iteration of `align` (`iterations` is the largest number of "
+    "a seed); means over n seeds. Test accuracy, its gain over the plain student with a 95% t interval over seeds and the "
+    "paired p, and its step from the previous iteration with a 95% t interval over the n_step seeds that have both (before "
+    "iteration 1 comes the plain student). The same for the mean D (log-odds for the strong side, given by the judge). Then "
+    "the win rate, and two checks for collapse at the end of training: entropy (1: uniform over the evidence, 0: always the "
+    "same evidence) and words of evidence."
 )
 FRAMES = ("alignments",)
 KEYS = ["task", "weak", "strong", "judge", "opponent", "debate_weight", "kl", "evidence_spans", "other_options"]
@@ -28,32 +28,32 @@ def table(alignments: pd.DataFrame) -> pd.DataFrame:
     """Return one row per pair of models, judge, debate options and iteration."""
     rows = []
     keys = [*KEYS, "iteration"]
-    for key, found in _stepped(alignments).sort_values("iteration", kind="stable").groupby(keys, sort=False):
-        row = dict(zip(keys, key, strict=True)) | {"iterations": int(found["iterations"].max()), "n": len(found)}
-        row["n_step"] = int(found["preference_last"].notna().sum())
+    for key, group in _stepped(alignments).sort_values("iteration", kind="stable").groupby(keys, sort=False):
+        row = dict(zip(keys, key, strict=True)) | {"iterations": int(group["iterations"].max()), "n": len(group)}
+        row["n_step"] = int(group["preference_last"].notna().sum())
         for name in COMPARED:
-            row |= _compared(found, name)
-        row |= {name: float(found[name].mean()) for name in ("win_rate_before", "win_rate_after", "entropy", "evidence_words")}
+            row |= _compared(group, name)
+        row |= {name: float(group[name].mean()) for name in ("win_rate_before", "win_rate_after", "entropy", "evidence_words")}
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _stepped(alignments: pd.DataFrame) -> pd.DataFrame:
     """Add the columns `*_last`: the seed's values in the previous iteration, or of the plain student in iteration 1."""
-    same = [*KEYS, "seed", "iteration"]
-    earlier = alignments[same].assign(iteration=alignments["iteration"] + 1)
+    index = [*KEYS, "seed", "iteration"]
+    earlier = alignments[index].assign(iteration=alignments["iteration"] + 1)
     earlier = earlier.assign(**{f"{name}_last": alignments[f"{name}_after"] for name in COMPARED})
-    found = alignments.merge(earlier, how="left", on=same, validate="many_to_one")
+    joined = alignments.merge(earlier, how="left", on=index, validate="many_to_one")
     for name in COMPARED:
-        found[f"{name}_last"] = found[f"{name}_last"].where(found["iteration"] > 1, found[f"{name}_before"])
-    return found
+        joined[f"{name}_last"] = joined[f"{name}_last"].where(joined["iteration"] > 1, joined[f"{name}_before"])
+    return joined
 
 
-def _compared(found: pd.DataFrame, name: str) -> dict[str, float]:
-    before, after = found[f"{name}_before"], found[f"{name}_after"]
-    gain, stepped = stats.seed_interval(after - before), (after - found[f"{name}_last"]).dropna()
+def _compared(group: pd.DataFrame, name: str) -> dict[str, float]:
+    before, after = group[f"{name}_before"], group[f"{name}_after"]
+    gain, stepped = stats.seed_interval(after - before), (after - group[f"{name}_last"]).dropna()
     step = stats.seed_interval(stepped if len(stepped) else [float("nan")])
-    p = stats.paired_t_test(before, after).p if len(found) > 1 else float("nan")
+    p = stats.paired_t_test(before, after).p if len(group) > 1 else float("nan")
     values = {"before": float(before.mean()), "after": float(after.mean()), "p": p}
     for part, interval in (("gain", gain), ("step", step)):
         values |= interval.named(part)

@@ -7,8 +7,8 @@ import pandas as pd
 from w2s_mlflow.tables import errors as by_rule
 
 CAPTION = (
-    "Errors coded by a person (`analyze --error-annotations FILE`), n of them over all seeds: the share of each type as it was "
-    "coded, how often the rules say the same, and Cohen's kappa."
+    "Errors annotated by a person (`analyze --error-annotations FILE`), n over all seeds: the share of each annotated type, "
+    "the agreement with the types that the rules assign, and Cohen's kappa."
 )
 FRAMES = ("errors",)
 COLUMNS = [*by_rule.KEYS, "n", *by_rule.TYPES, "agreement", "kappa"]
@@ -20,10 +20,10 @@ def table(errors: pd.DataFrame) -> pd.DataFrame:
 
     coded = errors[errors["annotation"] != ""]
     rows = []
-    for key, found in coded.groupby(by_rule.KEYS, sort=False):
-        said, ruled = found["annotation"], by_rule.types(found)
-        row = dict(zip(by_rule.KEYS, key, strict=True)) | {"n": len(found), "agreement": float((said == ruled).mean())}
-        several = said.nunique() > 1 or ruled.nunique() > 1  # kappa is undefined for a single type
-        row |= {"kappa": float(cohen_kappa_score(said, ruled)) if several else float("nan")}
-        rows.append(row | {name: float((said == name).mean()) for name in by_rule.TYPES})
+    for key, group in coded.groupby(by_rule.KEYS, sort=False):
+        annotated, by_rules = group["annotation"], by_rule.types(group)
+        row = dict(zip(by_rule.KEYS, key, strict=True)) | {"n": len(group), "agreement": float((annotated == by_rules).mean())}
+        many_types = annotated.nunique() > 1 or by_rules.nunique() > 1  # kappa is undefined for a single type
+        row |= {"kappa": float(cohen_kappa_score(annotated, by_rules)) if many_types else float("nan")}
+        rows.append(row | {name: float((annotated == name).mean()) for name in by_rule.TYPES})
     return pd.DataFrame(rows, columns=COLUMNS)

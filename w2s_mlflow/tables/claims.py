@@ -13,11 +13,12 @@ from w2s_mlflow.tables import pgr
 from w2s_mlflow.tables import probes as salience
 
 CAPTION = (
-    "The paper's statements about each task (sections 5.1 to 5.3). Supported: the 95% interval lies wholly where the "
-    "statement puts the quantity; contradicted: wholly elsewhere; undetermined: neither, or PGR is undetermined for the "
-    "pair. Differences are paired over n seeds (t), a single PGR has Fieller's interval. The methods are those of the names"
-    " alone: runs with other options are not looked at. `failed_ceilings` counts, over all sizes and seeds of a supervisor's "
-    "students, ceilings that did not learn. Nothing is corrected for the number of statements."
+    "The paper's statements about each task (sections 5.1 to 5.3). A statement is supported if the 95% interval lies "
+    "entirely in the range that it predicts, contradicted if the interval lies entirely outside, and undetermined otherwise "
+    "or if PGR is undetermined for the pair. Differences are paired over n seeds (t interval); a single PGR has Fieller's "
+    "interval. Only methods with their default options are tested. `failed_ceilings` counts the ceilings that did not "
+    "learn, over all sizes and seeds of a supervisor's students. The intervals are not corrected for the number of "
+    "statements."
 )
 FRAMES = ("outcomes", "probes")
 COLUMNS = ["claim", "task", "weak", "strong", "head", "other_options", "quantity", "n", "estimate", "low", "high"]
@@ -39,7 +40,7 @@ class Finding(NamedTuple):
     high: float
 
 
-Found = Iterator[Finding]
+Findings = Iterator[Finding]
 
 
 class Claim(NamedTuple):
@@ -47,20 +48,20 @@ class Claim(NamedTuple):
 
     text: str
     domains: tuple[str, ...]
-    measure: Callable[[pd.DataFrame], Found]
+    measure: Callable[[pd.DataFrame], Findings]
     low: float
     high: float
 
 
-def _verdict_row(claim: str, found: Finding, low: float, high: float) -> dict[str, Any]:
+def _verdict_row(claim: str, finding: Finding, low: float, high: float) -> dict[str, Any]:
     """Return the row of a statement; its verdict says whether the interval lies inside [low, high], outside, or neither."""
     verdict = UNDETERMINED
-    if found.low >= low and found.high <= high:
+    if finding.low >= low and finding.high <= high:
         verdict = SUPPORTED
-    elif found.low > high or found.high < low:
+    elif finding.low > high or finding.high < low:
         verdict = CONTRADICTED
     expected = f"above {low:g}" if high == INFINITY else f"below {high:g}"
-    return {"claim": claim, "expected": expected, "verdict": verdict, **found._asdict()}
+    return {"claim": claim, "expected": expected, "verdict": verdict, **finding._asdict()}
 
 
 def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
@@ -69,21 +70,21 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     keys = ["task", "weak", "head", "other_options", "train_size", "test_size"]
     rows: list[dict[str, Any]] = []
     for claim in CLAIMS:
-        for key, found in students[students["domain"].isin(claim.domains)].groupby(keys, sort=False):
-            where = dict(zip(keys, key, strict=True))
-            where["failed_ceilings"] = int(found.groupby(["strong", "seed"])["ceiling_failed"].any().sum())
-            rows += [where | _verdict_row(claim.text, finding, claim.low, claim.high) for finding in claim.measure(found)]
+        for key, group in students[students["domain"].isin(claim.domains)].groupby(keys, sort=False):
+            identity = dict(zip(keys, key, strict=True))
+            identity["failed_ceilings"] = int(group.groupby(["strong", "seed"])["ceiling_failed"].any().sum())
+            rows += [identity | _verdict_row(claim.text, finding, claim.low, claim.high) for finding in claim.measure(group)]
     return pd.DataFrame([*rows, *_salient(probes)], columns=COLUMNS)
 
 
-def _salient(found: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _salient(probes: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the rows of the statement that training makes concepts more salient, tested on the gains of probes."""
-    for row in salience.table(found[found["method_options"] == ""]).to_dict("records"):
+    for row in salience.table(probes[probes["method_options"] == ""]).to_dict("records"):
         if row["n"] > 1:
-            what = f"probe of {row['concept']}, after minus before, {row['method']}"
-            finding = Finding(what, str(row["strong"]), row["n"], row["gain"], row["gain_low"], row["gain_high"])
-            where = {"task": row["task"], "weak": row["weak"], "head": "-", "other_options": row["other_options"]}
-            yield where | _verdict_row("weak-to-strong training makes concepts more salient", finding, 0, INFINITY)
+            quantity = f"probe of {row['concept']}, after minus before, {row['method']}"
+            finding = Finding(quantity, str(row["strong"]), row["n"], row["gain"], row["gain_low"], row["gain_high"])
+            identity = {"task": row["task"], "weak": row["weak"], "head": "-", "other_options": row["other_options"]}
+            yield identity | _verdict_row("weak-to-strong training makes concepts more salient", finding, 0, INFINITY)
 
 
 # --- quantities -------------------------------------------------------------------------------------------------------
@@ -95,31 +96,33 @@ def _of(students: pd.DataFrame, method: str) -> list[pd.DataFrame]:
     return [rows.set_index("seed").sort_index() for _, rows in sizes]
 
 
-def _largest_pgr(students: pd.DataFrame) -> Found:
+def _largest_pgr(students: pd.DataFrame) -> Findings:
     """Yield the baseline PGR of the largest student."""
     for rows in _of(students, "baseline")[-1:]:
         if pgr.comparable(rows):
-            found = pgr.interval(rows)
-            yield Finding("PGR of the largest student", rows["strong"].iloc[0], len(rows), found.point, found.low, found.high)
+            interval = pgr.interval(rows)
+            yield Finding(
+                "PGR of the largest student", rows["strong"].iloc[0], len(rows), interval.point, interval.low, interval.high
+            )
 
 
-def _gain_of(method: str) -> Callable[[pd.DataFrame], Found]:
+def _gain_of(method: str) -> Callable[[pd.DataFrame], Findings]:
     """Return a measure: PGR of the method's largest student minus baseline PGR of the same model."""
 
-    def measure(students: pd.DataFrame) -> Found:
-        plain = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
+    def measure(students: pd.DataFrame) -> Findings:
+        baseline = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
         for rows in _of(students, method)[-1:]:
             strong = rows["strong"].iloc[0]
-            if strong in plain:
-                yield from _difference(f"PGR, {method} minus baseline", strong, plain[strong], rows, pgr_per_seed)
+            if strong in baseline:
+                yield from _difference(f"PGR, {method} minus baseline", strong, baseline[strong], rows, pgr_per_seed)
 
     return measure
 
 
-def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], Found]:
+def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], Findings]:
     """Return a measure: the quantity of the largest student minus the quantity of the smallest."""
 
-    def measure(students: pd.DataFrame) -> Found:
+    def measure(students: pd.DataFrame) -> Findings:
         sizes = [rows for rows in _of(students, method) if len(values(rows))]
         if len(sizes) > 1:
             pair = f"{sizes[0]['strong'].iloc[0]}, {sizes[-1]['strong'].iloc[0]}"
@@ -128,7 +131,7 @@ def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Seri
     return measure
 
 
-def _least_step(students: pd.DataFrame) -> Found:
+def _least_step(students: pd.DataFrame) -> Findings:
     """Yield the accuracy gain between successive sizes of bootstrapped students whose interval has the lowest lower bound."""
     sizes = _of(students, "bootstrap")
     steps = [
@@ -142,7 +145,7 @@ def _least_step(students: pd.DataFrame) -> Found:
 
 def _difference(
     quantity: str, strong: str, before: pd.DataFrame, after: pd.DataFrame, values: Callable[[pd.DataFrame], pd.Series]
-) -> Found:
+) -> Findings:
     both = pd.concat([values(before), values(after)], axis=1, join="inner", keys=["before", "after"]).dropna()
     if len(both) > 1:
         test = stats.paired_t_test(both["before"], both["after"])
@@ -163,12 +166,12 @@ def _agreement(rows: pd.DataFrame) -> pd.Series:
     return rows["agreement"]
 
 
-def _agreement_against_baseline(students: pd.DataFrame) -> Found:
-    plain = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
+def _agreement_against_baseline(students: pd.DataFrame) -> Findings:
+    baseline = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
     for method in ("confidence", "bootstrap", "generative"):
         for rows in _of(students, method)[-1:]:
-            if (strong := rows["strong"].iloc[0]) in plain:
-                yield from _difference(f"agreement, {method} minus baseline", strong, plain[strong], rows, _agreement)
+            if (strong := rows["strong"].iloc[0]) in baseline:
+                yield from _difference(f"agreement, {method} minus baseline", strong, baseline[strong], rows, _agreement)
 
 
 EVERY = ("NLP", "chess", "reward modelling")

@@ -9,10 +9,10 @@ import pandas as pd
 from w2s_mlflow.tables import LABEL
 
 CAPTION = (
-    "Means over n runs of one label: seconds from start to end (on whatever machine), training tokens, and an estimate of "
-    "training operations, 6 x parameters x tokens; `total_*` counts supervisor, chain, debates and generative finetuning as "
-    "well, each once for a run, though runs share them. `flops_per_point` is total_flops for each hundredth of PGR, where its "
-    "mean is positive and the gap is determined for every run."
+    "Means over the n runs of a label: seconds from start to end (machines may differ), training tokens, and estimated "
+    "training operations, 6 x parameters x tokens. `total_*` includes supervisor, chain, debates and generative finetuning, "
+    "each counted once per run even if several runs share them. `flops_per_point` is total_flops per hundredth of PGR; it is "
+    "defined if the mean PGR is positive and PGR is determined for every run."
 )
 FRAMES = ("runs",)
 KEYS = LABEL
@@ -23,10 +23,10 @@ COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
 def table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per LABEL of the students."""
     rows = []
-    for key, found in runs[runs["stage"] == "student"].groupby(KEYS, sort=False):
-        means = {name: float(found[name].mean()) for name in (*USED, "pgr")}
-        if not (found["pgr_status"] == "ok").all():
+    for key, group in runs[runs["stage"] == "student"].groupby(KEYS, sort=False):
+        means = {name: float(group[name].mean()) for name in (*USED, "pgr")}
+        if not (group["pgr_status"] == "ok").all():
             means["pgr"] = math.nan
         means["flops_per_point"] = means["total_flops"] / (100 * means["pgr"]) if means["pgr"] > 0 else math.nan
-        rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(found)} | means)
+        rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(group)} | means)
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -7,11 +7,11 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Debates by protocol, explainer and judge; means over n seeds with 95% t intervals. `win_rate` "
-    "of the strong side, of all debates and of those in which the sides disagree (apart); `position_bias`: the mean log-odds "
-    "given to the side that is shown first. Against ground truth, where the sides disagree: `judge_accuracy` beside "
-    "`always_strong_accuracy`, what a judge has who always believes the strong side, and the judge's calibration error; of all "
-    "questions, the accuracy of both sides and of the labels that the verdicts make."
+    "Debates by protocol, explainer and judge; means over n seeds with 95% t intervals. `win_rate` is the win rate of the "
+    "strong side in all debates, `apart_win_rate` in those where the sides disagree; `position_bias` is the mean log-odds "
+    "for the side shown first. On questions where the sides disagree, against ground truth: `judge_accuracy`, "
+    "`always_strong_accuracy` (the accuracy of a judge who always believes the strong side), and the judge's calibration error. On "
+    "all questions: the accuracy of both sides and of the labels made from the verdicts."
 )
 FRAMES = ("debates",)
 KEYS = ["task", "weak", "strong", "split", "protocol", "explainer", "evidence_spans", "turns", "judge", "other_options"]
@@ -26,9 +26,9 @@ COLUMNS = [*KEYS, "n", *(f"{name}{bound}" for name in BOUNDED for bound in ("", 
 def table(debates: pd.DataFrame) -> pd.DataFrame:
     """Return one row per model pair, protocol, explainer, judge and other options."""
     rows = []
-    for key, found in debates.groupby(KEYS, sort=False):
-        row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)}
+    for key, group in debates.groupby(KEYS, sort=False):
+        row = dict(zip(KEYS, key, strict=True)) | {"n": len(group)}
         for name in BOUNDED:
-            row |= stats.seed_interval(found[name]).named(name)
-        rows.append(row | {name: float(found[name].mean()) for name in MEANS})
+            row |= stats.seed_interval(group[name]).named(name)
+        rows.append(row | {name: float(group[name].mean()) for name in MEANS})
     return pd.DataFrame(rows, columns=COLUMNS)

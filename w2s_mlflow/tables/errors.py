@@ -8,11 +8,12 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "The test errors of students by type, shares that sum to 1, means over n seeds with 95% t intervals; `errors` is how many "
-    "a run has. The first that holds: overfitting, the supervisor's wrong answer where the ceiling is right; "
-    "evidence_extraction, supervisor or ceiling is right and so is the student once it sees only the ceiling's evidence; "
-    "quote_selection, the student's own evidence alone does not give its answer; other. The last two columns: the shares "
-    "where as many tokens drawn at random stand for evidence. Chess has no evidence: overfitting and other only."
+    "Test errors of students by type: shares that sum to 1, means over n seeds with 95% t intervals; `errors` is the mean "
+    "number of errors per run. An error has the first type that applies. overfitting: the student repeats a wrong answer of "
+    "the supervisor, and the ceiling is right. evidence_extraction: the supervisor or the ceiling is right, and the student "
+    "is right if it sees only the ceiling's evidence. quote_selection: the student gives another answer if it sees only its "
+    "own evidence. other: any other error. The last two columns are the shares with randomly drawn tokens as evidence. "
+    "Chess has no evidence, so only overfitting and other are possible."
 )
 FRAMES = ("errors",)
 OVERFITTING, EXTRACTION, QUOTE, OTHER = TYPES = ("overfitting", "evidence_extraction", "quote_selection", "other")
@@ -24,23 +25,23 @@ COLUMNS = [*KEYS, "n", "errors", *(f"{name}{bound}" for name in TYPES for bound 
 def table(errors: pd.DataFrame) -> pd.DataFrame:
     """Return one row per model pair, method and options."""
     rows = []
-    for key, found in errors.groupby(KEYS, sort=False):
-        runs = [run for _, run in found.groupby("run_id", sort=False)]
+    for key, group in errors.groupby(KEYS, sort=False):
+        runs = [run for _, run in group.groupby("run_id", sort=False)]
         row = dict(zip(KEYS, key, strict=True)) | {"n": len(runs), "errors": float(np.mean([len(run) for run in runs]))}
-        each = pd.DataFrame([shares(run) for run in runs])
+        shares_by_run = pd.DataFrame([shares(run) for run in runs])
         for name in TYPES:
-            row |= stats.seed_interval(each[name]).named(name)
-        rows.append(row | {name: float(each[name].mean()) for name in BY_CHANCE})
+            row |= stats.seed_interval(shares_by_run[name]).named(name)
+        rows.append(row | {name: float(shares_by_run[name].mean()) for name in BY_CHANCE})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def shares(errors: pd.DataFrame) -> dict[str, float]:
     """Return the share of each type among one run's errors, and by chance (random tokens as evidence); NaN if undefined."""
-    found = {name: float((types(errors) == name).mean()) for name in TYPES}
-    drawn = errors.assign(on_ceiling_evidence=errors["on_random"], on_own_evidence=errors["on_random"])
-    chance = types(drawn).where(errors["on_random"].notna())
+    observed = {name: float((types(errors) == name).mean()) for name in TYPES}
+    random = errors.assign(on_ceiling_evidence=errors["on_random"], on_own_evidence=errors["on_random"])
+    chance = types(random).where(errors["on_random"].notna())
     values = {name: float((chance == name).sum() / chance.notna().sum()) if chance.notna().any() else np.nan for name in TYPES}
-    return found | {name: values[name.removesuffix("_by_chance")] for name in BY_CHANCE}
+    return observed | {name: values[name.removesuffix("_by_chance")] for name in BY_CHANCE}
 
 
 def types(errors: pd.DataFrame) -> pd.Series:
@@ -51,8 +52,8 @@ def types(errors: pd.DataFrame) -> pd.Series:
             student's answers on_ceiling_evidence, on_own_evidence and on_random, missing if a text has no evidence.
     """
     overfitted = (errors["answer"] == errors["weak_answer"]) & (errors["ceiling_answer"] == errors["gold"])
-    known = (errors["weak_answer"] == errors["gold"]) | (errors["ceiling_answer"] == errors["gold"])
-    extraction = known & (errors["on_ceiling_evidence"] == errors["gold"])
+    answerable = (errors["weak_answer"] == errors["gold"]) | (errors["ceiling_answer"] == errors["gold"])
+    extraction = answerable & (errors["on_ceiling_evidence"] == errors["gold"])
     quote = errors["on_own_evidence"].notna() & (errors["on_own_evidence"] != errors["answer"])
-    found = np.select([overfitted, extraction, quote], [OVERFITTING, EXTRACTION, QUOTE], OTHER)
-    return pd.Series(found, index=errors.index, dtype=object)
+    labels = np.select([overfitted, extraction, quote], [OVERFITTING, EXTRACTION, QUOTE], OTHER)
+    return pd.Series(labels, index=errors.index, dtype=object)

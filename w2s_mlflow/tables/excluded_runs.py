@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 CAPTION = (
-    "Runs left out: made again (a newer run has the same fingerprint), not reported (no test report), damaged (predictions "
-    "lost or not what was written), contradicted (a reported number that predictions do not give), other data (of one cut, "
-    "not the newest digest), duplicated seed (the same options and seed in a newer run). No rule looks at a student's "
-    "outcome."
+    "Excluded runs, by rule. made again: a newer run has the same fingerprint; not reported: no test report; damaged: "
+    "predictions are missing or damaged; contradicted: a logged metric differs from the stored predictions; other data: not "
+    "the newest data of its split; duplicated seed: a newer run has the same options and seed. No rule depends on a "
+    "student's outcome."
 )
 FRAMES = ("left_out",)
 COLUMNS = ["exclusion_rule", "name", "run_id", "reason"]

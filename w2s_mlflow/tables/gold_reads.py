@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-CAPTION = "Rows of ground truth read, by stage, part of the task and reason, summed over the runs that count."
+CAPTION = "Number of ground-truth rows read, by stage, part of the task and reason, summed over the runs that are not excluded."
 FRAMES = ("runs",)
 COLUMNS = ["task", "stage", "part", "reason", "runs", "rows"]
 

@@ -11,9 +11,10 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import LABEL
 
 CAPTION = (
-    "Test rows by who is right, shares that sum to 1 (means over n seeds): both; corrected, the student alone; broken, the "
-    "supervisor alone; copied, both with the same wrong answer; both_wrong, with different ones (more than two classes). "
-    "`of_errors_corrected` is corrected / (corrected + copied + both_wrong), with its 95% t interval over seeds."
+    "Test rows by who is right: shares that sum to 1, means over n seeds. both_right; corrected: only the student is right; "
+    "broken: only the supervisor is right; copied: both give the same wrong answer; both_wrong: they give different wrong "
+    "answers (only with more than two classes). `of_errors_corrected` is corrected / (corrected + copied + both_wrong), "
+    "with its 95% t interval over seeds."
 )
 FRAMES = ("outcomes",)
 SHARES = ["both_right", "corrected", "broken", "copied", "both_wrong"]
@@ -24,12 +25,12 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per LABEL of the students that have a supervisor."""
     students = outcomes[outcomes["weak_answer"].notna()]
     rows = []
-    for key, found in students.groupby(LABEL, sort=False):
-        each = pd.DataFrame([shares(row.gold, row.weak_answer, row.answer) for row in found.itertuples()])
-        errors = 1 - each["both_right"] - each["broken"]
-        corrected = stats.seed_interval(each["corrected"] / errors.where(errors > 0))
-        means = {name: float(each[name].mean()) for name in SHARES}
-        row = dict(zip(LABEL, key, strict=True)) | {"n": len(found), **means}
+    for key, group in students.groupby(LABEL, sort=False):
+        shares_by_run = pd.DataFrame([shares(row.gold, row.weak_answer, row.answer) for row in group.itertuples()])
+        errors = 1 - shares_by_run["both_right"] - shares_by_run["broken"]
+        corrected = stats.seed_interval(shares_by_run["corrected"] / errors.where(errors > 0))
+        means = {name: float(shares_by_run[name].mean()) for name in SHARES}
+        row = dict(zip(LABEL, key, strict=True)) | {"n": len(group), **means}
         rows.append(row | corrected.named("of_errors_corrected"))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -40,5 +41,5 @@ def shares(gold_N: Any, weak_N: Any, student_N: Any) -> dict[str, float]:
     weak_right, right = weak_N == gold_N, student_N == gold_N
     same = weak_N == student_N
     parts = (weak_right & right, ~weak_right & right, weak_right & ~right, ~weak_right & ~right & same)
-    found = {name: float(part.mean()) for name, part in zip(SHARES, parts, strict=False)}
-    return found | {"both_wrong": float((~weak_right & ~right & ~same).mean())}
+    values = {name: float(part.mean()) for name, part in zip(SHARES, parts, strict=False)}
+    return values | {"both_wrong": float((~weak_right & ~right & ~same).mean())}

@@ -15,10 +15,10 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import PAIR, pgr
 
 CAPTION = (
-    "Paired t-tests (unit: the seed within a task; the task, averaged over pairs and seeds, across five or more): mean "
-    "difference with its 95% interval, effect size d_z, p, Holm's p within one metric of this table, and the Wilcoxon "
-    "signed-rank p, which cannot be below .0625 at n = 5. PGR is compared only where it is determined for the pair. "
-    "`failed_ceilings` counts the seeds whose ceiling did not learn."
+    "Paired t-tests. The unit is the seed within a task, and the task, averaged over pairs and seeds, across five or more "
+    "tasks. Columns: mean difference with its 95% interval, effect size d_z, p, Holm's p within one metric of this table, "
+    "and the Wilcoxon signed-rank p, which is at least .0625 for n = 5. PGR is compared only if it is determined for the "
+    "pair. `failed_ceilings` counts the seeds whose ceiling did not learn."
 )
 FRAMES = ("outcomes",)
 REFERENCES = ("baseline", "zero_shot")
@@ -33,13 +33,13 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per comparison of two accuracies (or PGRs), matched by seed or by task."""
     students = outcomes[outcomes["weak_correct"].notna()]
     rows = [
-        dict(zip(PAIR, key, strict=True)) | row | {"failed_ceilings": int(found.groupby("seed")["ceiling_failed"].any().sum())}
-        for key, found in students.groupby(PAIR, sort=False)
-        for row in _comparisons(found)
+        dict(zip(PAIR, key, strict=True)) | row | {"failed_ceilings": int(group.groupby("seed")["ceiling_failed"].any().sum())}
+        for key, group in students.groupby(PAIR, sort=False)
+        for row in _comparisons(group)
     ]
-    found = pd.DataFrame([*rows, *_across(students)], columns=COLUMNS)
-    found["p_holm"] = found.groupby("metric")["p"].transform(lambda p: stats.holm(p.to_numpy()))
-    return found
+    frame = pd.DataFrame([*rows, *_across(students)], columns=COLUMNS)
+    frame["p_holm"] = frame.groupby("metric")["p"].transform(lambda p: stats.holm(p.to_numpy()))
+    return frame
 
 
 def name(rows: pd.DataFrame) -> pd.Series:

@@ -10,10 +10,10 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import LABEL, PAIR
 
 CAPTION = (
-    "Test accuracy of supervisor, student and ceiling (means over seeds, the student's with its 95% t interval), and PGR "
+    "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% t interval), and PGR "
     "with Fieller's 95% interval over seeds and test groups. PGR is undetermined unless the interval of ceiling minus "
-    "supervisor lies above zero. `failed_ceilings` counts seeds whose ceiling did not learn: near chance on its training rows, "
-    "or below its supervisor."
+    "supervisor lies above zero. `failed_ceilings` counts the seeds whose ceiling did not learn: near chance on its "
+    "training rows, or below its supervisor."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
@@ -23,38 +23,38 @@ COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per LABEL and sizes. Rules lack supervisor, ceiling and seed; students may lack supervisor or ceiling."""
     keys = list(dict.fromkeys(LABEL + PAIR))
-    rows = [dict(zip(keys, key, strict=True)) | _row(found) for key, found in outcomes.groupby(keys, sort=False)]
+    rows = [dict(zip(keys, key, strict=True)) | _row(group) for key, group in outcomes.groupby(keys, sort=False)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(found: pd.DataFrame) -> dict[str, Any]:
+def _row(group: pd.DataFrame) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "n": len(found),
-        "weak_accuracy": found["weak_accuracy"].mean(),
-        **stats.seed_interval(found["accuracy"]).named("accuracy"),
-        "ceiling_accuracy": found["ceiling_accuracy"].mean(),
-        "failed_ceilings": int(found["ceiling_failed"].sum()),
-        "agreement": found["agreement"].mean(),
+        "n": len(group),
+        "weak_accuracy": group["weak_accuracy"].mean(),
+        **stats.seed_interval(group["accuracy"]).named("accuracy"),
+        "ceiling_accuracy": group["ceiling_accuracy"].mean(),
+        "failed_ceilings": int(group["ceiling_failed"].sum()),
+        "agreement": group["agreement"].mean(),
     }
-    if not comparable(found):
+    if not comparable(group):
         return row
-    pgr = interval(found)
+    pgr = interval(group)
     return row | {"pgr": pgr.point, "pgr_low": pgr.low, "pgr_high": pgr.high, "pgr_status": pgr.status}
 
 
-def comparable(found: pd.DataFrame) -> bool:
+def comparable(group: pd.DataFrame) -> bool:
     """Return whether every run has a supervisor and a ceiling that were scored on its test rows."""
-    return not found[["weak_correct", "ceiling_correct"]].isna().any(axis=None)
+    return not group[["weak_correct", "ceiling_correct"]].isna().any(axis=None)
 
 
-def interval(found: pd.DataFrame) -> stats.PGR:
+def interval(group: pd.DataFrame) -> stats.PGR:
     """Return the PGR over the seeds of one row of the table, with its interval and status."""
-    weak, student, ceiling = (list(found[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
-    return stats.pgr_interval(weak, student, ceiling, found["groups"].iloc[0])
+    weak, student, ceiling = (list(group[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
+    return stats.pgr_interval(weak, student, ceiling, group["groups"].iloc[0])
 
 
-def by_seed(found: pd.DataFrame) -> pd.Series:
+def by_seed(group: pd.DataFrame) -> pd.Series:
     """Return the PGR of each run; NaN if supervisor and ceiling are equally accurate."""
-    columns = found[["weak_accuracy", "accuracy", "ceiling_accuracy"]]
+    columns = group[["weak_accuracy", "accuracy", "ceiling_accuracy"]]
     values = [stats.pgr(*row) for row in columns.itertuples(index=False, name=None)]
-    return pd.Series(values, index=found.index, dtype=float)
+    return pd.Series(values, index=group.index, dtype=float)

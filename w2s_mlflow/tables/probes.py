@@ -7,10 +7,10 @@ import pandas as pd
 from w2s_mlflow import stats
 
 CAPTION = (
-    "Test accuracy of a logistic regression on frozen activations, at the layer that its validation slice chose, of the "
-    "pretrained model (before) and of the student (after), means over n seeds; the gain with its 95% t interval over seeds "
-    "and the paired p; the layer after training (median), and selectivity: the accuracy above that of the same probe fitted"
-    " on shuffled labels."
+    "Test accuracy of a logistic regression on frozen activations of the pretrained model (before) and of the student "
+    "(after), at the layer chosen on its validation slice; means over n seeds. `gain` has its 95% t interval over seeds and "
+    "the paired p. `layer` is the median layer after training; `selectivity` is the accuracy minus that of the same probe "
+    "fitted on shuffled labels."
 )
 FRAMES = ("probes",)
 KEYS = ["concept", "task", "weak", "strong", "method", "method_options", "other_options"]
@@ -20,12 +20,12 @@ COLUMNS = [*KEYS, "n", "before", "after", "gain", "gain_low", "gain_high", "p", 
 def table(probes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per concept, model pair, method and options."""
     rows = []
-    for key, found in gains(probes).groupby(KEYS, sort=False):
-        gain = stats.seed_interval(found["after"] - found["before"])
-        means = {name: float(found[name].mean()) for name in ("before", "after", "selectivity")}
-        means |= gain.named("gain") | {"layer": float(found["layer"].median())}
-        p = stats.paired_t_test(found["before"], found["after"]).p if len(found) > 1 else float("nan")
-        rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(found), "p": p} | means)
+    for key, group in gains(probes).groupby(KEYS, sort=False):
+        gain = stats.seed_interval(group["after"] - group["before"])
+        means = {name: float(group[name].mean()) for name in ("before", "after", "selectivity")}
+        means |= gain.named("gain") | {"layer": float(group["layer"].median())}
+        p = stats.paired_t_test(group["before"], group["after"]).p if len(group) > 1 else float("nan")
+        rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(group), "p": p} | means)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -34,5 +34,5 @@ def gains(probes: pd.DataFrame) -> pd.DataFrame:
     chosen = probes[probes["chosen"].astype(bool)]
     index = ["run_id", *KEYS, "seed"]
     before, after = (chosen[chosen["model"] == model].set_index(index) for model in ("before", "after"))
-    found = after[["accuracy", "layer", "selectivity"]].rename(columns={"accuracy": "after"})
-    return found.assign(before=before["accuracy"]).dropna().reset_index()
+    joined = after[["accuracy", "layer", "selectivity"]].rename(columns={"accuracy": "after"})
+    return joined.assign(before=before["accuracy"]).dropna().reset_index()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 CAPTION = (
-    "Finished runs. `human` is weak or strong against the task's published human score (Definitions 1 and 2), where there "
-    "is one on accuracy; `gold` names the part whose ground truth a run or its ancestors have learned."
+    "Finished runs. `human` is weak or strong compared with the task's published human accuracy (Definitions 1 and 2), if "
+    "there is one; `gold` names the part whose ground truth the run or its ancestors were trained on."
 )
 FRAMES = ("runs",)
 COLUMNS = ["stage", "task", "weak", "strong", "head", "method", "method_options", "other_options", "seed"]

@@ -7,8 +7,8 @@ import pandas as pd
 from w2s_mlflow.tables import pgr
 
 CAPTION = (
-    "The transfer matrix, cell by cell: what each student gains over each supervisor (accuracy, mean over n seeds), and PGR"
-    " with its 95% interval."
+    "Transfer matrix, one row per cell: the gain of each student over each supervisor (accuracy, mean over n seeds), and "
+    "PGR with its 95% interval."
 )
 FRAMES = ("outcomes",)
 KEYS = ["task", "head", "method", "method_options", "other_options"]

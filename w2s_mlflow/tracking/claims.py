@@ -26,7 +26,7 @@ from w2s_mlflow.tracking.backend.server import client, experiment, mark
 
 LOCK, HOME = "w2s.lock_run_id", "w2s claims"
 SEALED = "sealed"
-NOTE = "Who made which result: `fingerprint:attempt`. Keep this run: without it two processes may train the same thing."
+NOTE = "Claims on results, one parameter `fingerprint:attempt` each. Without this run, two processes may train the same result."
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class Claim:
 
 def claim(fingerprint: str, attempt: int) -> Claim | str:
     """Claim an attempt; return the claim, or the value that another process wrote first ("" if MLflow does not report it)."""
-    mine = f"{heartbeat.me()} {uuid4().hex}"  # unique per claim, because MLflow accepts the same value twice
-    other = _write(f"{fingerprint}:{attempt}", mine)
-    return Claim(fingerprint, attempt) if other is None else other
+    value = f"{heartbeat.me()} {uuid4().hex}"  # unique per claim, because MLflow accepts the same value twice
+    existing = _write(f"{fingerprint}:{attempt}", value)
+    return Claim(fingerprint, attempt) if existing is None else existing
 
 
-def is_over(other: str) -> bool:
-    """Return whether a claim with the value `other` is over: a seal, or the claim of an ended process or of this process.
+def is_over(value: str) -> bool:
+    """Return whether the claim with this value is over: a seal, or the claim of an ended process or of this process.
 
     Used only for a claim without a run: the run was permanently deleted, or the owner failed before creating it.
     """
-    owner = heartbeat.Worker.parse(other.partition(" ")[0])
-    return other.startswith(SEALED) or (owner is not None and (owner.gone() or owner == heartbeat.me()))
+    owner = heartbeat.Worker.parse(value.partition(" ")[0])
+    return value.startswith(SEALED) or (owner is not None and (owner.gone() or owner == heartbeat.me()))
 
 
 def _write(key: str, value: str) -> str | None:
@@ -63,8 +63,8 @@ def _write(key: str, value: str) -> str | None:
         client().log_param(lock_run_id(), key, value)
     except MlflowException as error:
         if "Changing param" in str(error):
-            other = re.search(r"logged with value='([^']*)'", str(error))
-            return other[1] if other else ""
+            match = re.search(r"logged with value='([^']*)'", str(error))
+            return match[1] if match else ""
         if "'active' state" in str(error) or error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise ConfigError(
                 f"the run {lock_run_id()}, which holds the claims of experiment {experiment().name!r}, was deleted: restore it "
@@ -81,11 +81,11 @@ def lock_run_id() -> str:
 
 @functools.cache
 def _lock_run_id(uri: str, experiment_id: str) -> str:
-    found = client().get_experiment(experiment_id).tags.get(LOCK)
-    if not found:
-        found = _elect(experiment_id)
-        mark(experiment_id, LOCK, found)
-    return str(found)
+    run_id = client().get_experiment(experiment_id).tags.get(LOCK)
+    if not run_id:
+        run_id = _elect(experiment_id)
+        mark(experiment_id, LOCK, run_id)
+    return str(run_id)
 
 
 def _elect(experiment_id: str) -> str:
@@ -95,30 +95,30 @@ def _elect(experiment_id: str) -> str:
     process that creates the experiment `election`, which is deleted at once to hide it.
     """
     tags = {"mlflow.runName": experiment().name, "w2s.stage": "claims", MLFLOW_RUN_NOTE: NOTE}
-    mine = client().create_run(_home(), tags=tags).info.run_id
-    client().set_terminated(mine)
+    run_id = client().create_run(_lock_experiment_id(), tags=tags).info.run_id
+    client().set_terminated(run_id)
     election = f"{HOME}: election for {experiment_id} of {experiment().creation_time}"
     try:
-        client().delete_experiment(client().create_experiment(election, tags={LOCK: mine}))
+        client().delete_experiment(client().create_experiment(election, tags={LOCK: run_id}))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        client().delete_run(mine)
-        return str(_named(election).tags[LOCK])
-    return str(mine)
+        client().delete_run(run_id)
+        return str(_experiment_named(election).tags[LOCK])
+    return str(run_id)
 
 
-def _home() -> str:
+def _lock_experiment_id() -> str:
     """Return the id of the experiment for lock runs, kept separate because the UI shows a column for each claim."""
     try:
         return str(client().create_experiment(HOME))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return str(_named(HOME).experiment_id)
+        return str(_experiment_named(HOME).experiment_id)
 
 
-def _named(name: str) -> Experiment:
-    found = client().get_experiment_by_name(name)
-    assert found is not None, f"MLflow says that the experiment {name!r} exists"
-    return found
+def _experiment_named(name: str) -> Experiment:
+    exp = client().get_experiment_by_name(name)
+    assert exp is not None, f"the experiment {name!r} must exist"
+    return exp

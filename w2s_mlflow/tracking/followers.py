@@ -26,29 +26,29 @@ def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
     """Follow the leader: call `make` each time the leader starts making the result; return the finished run.
 
     Raises:
-        ConfigError: this process would make another result than the leader.
+        ConfigError: this process requests a different result than the leader.
     """
     while True:
-        said = launch.broadcast_from_leader(None)
-        if differ := [name for name, value in _as_json(parts).items() if said["parts"].get(name) != value]:
+        message = launch.broadcast_from_leader(None)
+        if differ := [name for name, value in _as_json(parts).items() if message["parts"].get(name) != value]:
             raise ConfigError(
-                f"process {os.environ['RANK']} would make another result than process 0, they differ in {', '.join(differ)}: "
-                "code, libraries, data and options must be the same for all"
+                f"process {os.environ['RANK']} requests a different result than process 0, they differ in {', '.join(differ)}: "
+                "all processes must have the same code, libraries, data and options"
             )
-        if said["finished"]:
-            return replace(get(said["run_id"]), reused=said["reused"])
+        if message["finished"]:
+            return replace(get(message["run_id"]), reused=message["reused"])
         with tempfile.TemporaryDirectory(prefix="w2s-") as directory, launch.peer_failure_guard():
-            make(FollowerRecorder(said["run_id"], Path(directory)))
+            make(FollowerRecorder(message["run_id"], Path(directory)))
 
 
-def leader_only(found: Result, step: Callable[[], Result]) -> Result:
+def leader_only(result: Result, step: Callable[[], Result]) -> Result:
     """Run `step`, which changes a finished run (for example, adds a report), on the leader only; return the changed run."""
     if launch.is_leader():
-        made = step()
+        changed = step()
         launch.broadcast_from_leader(True)
-        return made
+        return changed
     launch.broadcast_from_leader(None)
-    return replace(get(found.run_id), reused=found.reused)
+    return replace(get(result.run_id), reused=result.reused)
 
 
 def leader_decides(question: Callable[[], bool]) -> bool:

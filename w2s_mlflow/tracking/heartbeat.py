@@ -58,17 +58,17 @@ class Worker:
         if self.machine != _machine():
             return False
         try:
-            return _born(self.pid) != self.born or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+            return _start_time(self.pid) != self.born or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
         except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             return True
 
 
 def me() -> Worker:
     """Return this process as a Worker."""
-    return Worker(_machine(), os.getpid(), _born(os.getpid()))
+    return Worker(_machine(), os.getpid(), _start_time(os.getpid()))
 
 
-def marks() -> dict[str, str]:
+def owner_tags() -> dict[str, str]:
     """Return the tags that declare this process the owner of a run, with a fresh heartbeat."""
     return {WORKER: str(me()), HEARTBEAT: f"{time.time():.1f}"}
 
@@ -107,8 +107,8 @@ class Watch:
         heartbeat from another machine is also stale if its time is more than SKEW seconds ago.
         """
         owner, beat = Worker.parse(run.data.tags.get(WORKER, "")), run.data.tags.get(HEARTBEAT, "0")
-        here = owner is not None and owner.machine == _machine()
-        if (owner and owner.gone()) or (not here and time.time() - float(beat) > SKEW):
+        is_local = owner is not None and owner.machine == _machine()
+        if (owner and owner.gone()) or (not is_local and time.time() - float(beat) > SKEW):
             return True
         last, since = self._seen.get(run.info.run_id, ("", 0.0))
         if last != beat:
@@ -118,15 +118,15 @@ class Watch:
 
 def cleanup_once() -> None:
     """Kill orphaned runs, start the launcher run's heartbeat, delete old checkpoints; once per process and experiment."""
-    _settle(mlflow.get_tracking_uri(), experiment().experiment_id)
+    _cleanup(mlflow.get_tracking_uri(), experiment().experiment_id)
 
 
 @functools.cache
-def _settle(uri: str, experiment_id: str) -> None:
+def _cleanup(uri: str, experiment_id: str) -> None:
     scratch.sweep()
     kill_orphans()
     if launch := launch_run_id():
-        for key, value in marks().items():
+        for key, value in owner_tags().items():
             client().set_tag(launch, key, value)
         heartbeat(launch).__enter__()  # until this process exits; the launcher terminates its own run
 
@@ -147,7 +147,7 @@ def _orphan(run: Run, watch: Watch) -> bool:
     return launched and time.time() - run.info.start_time / 1000 > LAUNCH
 
 
-def _born(pid: int) -> str:
+def _start_time(pid: int) -> str:
     """Return a process's start time; on Linux in ticks since the boot that `_machine` identifies, immune to clock changes."""
     if sys.platform == "linux":
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

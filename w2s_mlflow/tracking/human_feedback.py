@@ -27,7 +27,9 @@ from w2s_mlflow.tracking import results, traces
 from w2s_mlflow.tracking.backend.server import client, experiment
 
 NAME = "winner"
-QUESTION = "Who argues better? The side whose evidence speaks more for its claim, whatever you think of the claim itself."
+QUESTION = (
+    "Which side argues better? Choose the side whose evidence supports its claim more, whatever you think of the claim itself."
+)
 NAMELESS = {"", "default", "unknown", "anonymous"}
 """Source ids that MLflow uses for an unknown reviewer."""
 PAGE = 100
@@ -67,25 +69,29 @@ class Assessments:
     @property
     def judged(self) -> int:
         """Number of debates with at least one vote."""
-        return sum(bool(own) for own in self.votes.values())
+        return sum(bool(votes) for votes in self.votes.values())
 
     def describe(self) -> str:
         """Summarise how many debates have votes, how many have none, and how often people agree."""
         votes, agreement = sum(map(len, self.votes.values())), human.agreement(list(self.votes.values()))
-        found = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
-        found += f"; {len(self.votes) - self.judged} are missing"
-        found += "" if agreement is None else f"; two people who judge the same debate agree in {agreement:.0%}"
-        return found + (f"; {self.unreadable} say neither of {', '.join(WINNERS)}" if self.unreadable else "")
+        text = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
+        text += f"; debates without a vote: {len(self.votes) - self.judged}"
+        text += "" if agreement is None else f"; two people who judged the same debate agree in {agreement:.0%} of cases"
+        return text + (f"; assessments other than {', '.join(WINNERS)}: {self.unreadable}" if self.unreadable else "")
 
     def check(self) -> None:
         """Raise ConfigError if half of the debates or more have no vote."""
         if 2 * self.judged <= len(self.votes):
-            how = f"in the MLflow UI or with python -m w2s_mlflow judge {self.run_id}"
-            raise ConfigError(f"too few verdicts of people: {self.describe()}; give more than half a feedback `{NAME}`, {how}")
+            advice = f"in the MLflow UI or with python -m w2s_mlflow judge {self.run_id}"
+            raise ConfigError(
+                f"people must judge more than half of the debates: {self.describe()}; give the feedback `{NAME}` {advice}"
+            )
 
     def digest(self) -> str:
         """Return a digest of the votes."""
-        return hashlib.sha256(canonical_json({name: sorted(own) for name, own in self.votes.items()}).encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical_json({name: sorted(votes) for name, votes in self.votes.items()}).encode()).hexdigest()[
+            :16
+        ]
 
 
 def pull(run: str) -> Assessments:
@@ -94,29 +100,29 @@ def pull(run: str) -> Assessments:
     Raises:
         ConfigError: the run does not exist, or it has no debate traces.
     """
-    found = results.find(run)
+    result = results.find(run)
     votes: dict[str, tuple[str, ...]] = {}
     unreadable = 0
-    for trace in _traces(found.run_id, include_spans=False):
-        said = [str(one.value).strip().lower() for one in _last_words(trace.info.assessments)]
-        votes[trace.info.tags[traces.QUESTION]] = tuple(value for value in said if value in WINNERS)
-        unreadable += sum(value not in WINNERS for value in said)
-    return Assessments(found.run_id, votes, unreadable)
+    for trace in _traces(result.run_id, include_spans=False):
+        values = [str(feedback.value).strip().lower() for feedback in _latest_votes(trace.info.assessments)]
+        votes[trace.info.tags[traces.QUESTION]] = tuple(value for value in values if value in WINNERS)
+        unreadable += sum(value not in WINNERS for value in values)
+    return Assessments(result.run_id, votes, unreadable)
 
 
-def waiting(run: str, who: str) -> Iterator[DebateForReview]:
-    """Yield the debates of a run that reviewer `who` has not judged, by question id. Raises the errors of `pull`."""
-    found = list(_traces(results.find(run).run_id, include_spans=True))
-    for trace in sorted(found, key=lambda trace: trace.info.tags[traces.QUESTION]):
-        if not any(one.source.source_id == who for one in _last_words(trace.info.assessments)):
-            yield _shown(trace)
+def unjudged(run: str, reviewer: str) -> Iterator[DebateForReview]:
+    """Yield the debates of a run that `reviewer` has not judged, by question id. Raises the errors of `pull`."""
+    debates = list(_traces(results.find(run).run_id, include_spans=True))
+    for trace in sorted(debates, key=lambda trace: trace.info.tags[traces.QUESTION]):
+        if not any(feedback.source.source_id == reviewer for feedback in _latest_votes(trace.info.assessments)):
+            yield _debate_for_review(trace)
 
 
-def log(shown: DebateForReview, winner: str, who: str) -> None:
-    """Log the verdict of reviewer `who` on a debate, in the same form as the UI."""
+def log(debate: DebateForReview, winner: str, reviewer: str) -> None:
+    """Log the verdict of `reviewer` on a debate, in the same form as the UI."""
     assert winner in WINNERS
-    source = AssessmentSource(AssessmentSourceType.HUMAN, who)
-    mlflow.log_feedback(trace_id=shown.trace_id, name=NAME, value=winner, source=source)
+    source = AssessmentSource(AssessmentSourceType.HUMAN, reviewer)
+    mlflow.log_feedback(trace_id=debate.trace_id, name=NAME, value=winner, source=source)
 
 
 def review(run: str) -> str:
@@ -125,34 +131,37 @@ def review(run: str) -> str:
     Raises:
         ConfigError: as in `pull`; or the experiment has a label schema `winner` with other answers.
     """
-    found = results.find(run)
-    ids, place = [trace.info.trace_id for trace in _traces(found.run_id, include_spans=False)], experiment().experiment_id
-    name = f"{found.name} {found.run_id[:8]}"
+    result = results.find(run)
+    ids, experiment_id = (
+        [trace.info.trace_id for trace in _traces(result.run_id, include_spans=False)],
+        experiment().experiment_id,
+    )
+    name = f"{result.name} {result.run_id[:8]}"
     try:
-        queue = review_queues.get_review_queue(name=name, experiment_id=place)
+        queue = review_queues.get_review_queue(name=name, experiment_id=experiment_id)
     except MlflowException as error:
         _only_missing(error)
-        schemas = [_schema(place).schema_id]
-        queue = review_queues.create_review_queue(name, queue_type="custom", schema_ids=schemas, experiment_id=place)
+        schemas = [_schema(experiment_id).schema_id]
+        queue = review_queues.create_review_queue(name, queue_type="custom", schema_ids=schemas, experiment_id=experiment_id)
     for start in range(0, len(ids), PAGE):
         review_queues.add_items_to_review_queue(queue.queue_id, item_ids=ids[start : start + PAGE])
     return name
 
 
-def _schema(place: str) -> LabelSchema:
+def _schema(experiment_id: str) -> LabelSchema:
     """Return the label schema of the review queue (its question and answers), created if missing."""
-    given = InputCategorical(options=list(WINNERS))
+    choices = InputCategorical(options=list(WINNERS))
     try:
-        found = label_schemas.get_label_schema(NAME, experiment_id=place)
+        schema = label_schemas.get_label_schema(NAME, experiment_id=experiment_id)
     except MlflowException as error:
         _only_missing(error)
         return label_schemas.create_label_schema(
-            NAME, type="feedback", input=given, instruction=QUESTION, enable_comment=True, experiment_id=place
+            NAME, type="feedback", input=choices, instruction=QUESTION, enable_comment=True, experiment_id=experiment_id
         )
-    if not (isinstance(found.input, InputCategorical) and set(found.input.options) == set(WINNERS)):
+    if not (isinstance(schema.input, InputCategorical) and set(schema.input.options) == set(WINNERS)):
         legal = ", ".join(WINNERS)
-        raise ConfigError(f"the experiment has a label schema {NAME} that is another than {legal}: rename it in the MLflow UI")
-    return found
+        raise ConfigError(f"the experiment has a label schema {NAME} whose answers are not {legal}: rename it in the MLflow UI")
+    return schema
 
 
 def _only_missing(error: MlflowException) -> None:
@@ -162,40 +171,40 @@ def _only_missing(error: MlflowException) -> None:
 
 def _traces(run_id: str, *, include_spans: bool) -> Iterator[Trace]:
     """Yield the debate traces of a run. Raises ConfigError if there are none."""
-    clause, token, place = f"tag.`{traces.RUN}` = '{run_id}'", None, client().get_run(run_id).info.experiment_id
-    none = True
-    while none or token:
+    clause, token, experiment_id = f"tag.`{traces.RUN}` = '{run_id}'", None, client().get_run(run_id).info.experiment_id
+    first_page = True
+    while first_page or token:
         page = client().search_traces(
-            locations=[place], filter_string=clause, max_results=PAGE, page_token=token, include_spans=include_spans
+            locations=[experiment_id], filter_string=clause, max_results=PAGE, page_token=token, include_spans=include_spans
         )
-        if none and not page:
-            raise ConfigError(
-                f"run {run_id} has no debates that people can read: it must be a run of debate, with --traces not 0"
-            )
-        none, token = False, page.token
+        if first_page and not page:
+            raise ConfigError(f"run {run_id} has no debates to judge: it must be a run of `debate` with --traces above 0")
+        first_page, token = False, page.token
         yield from page
 
 
-def _last_words(assessments: Iterable[Assessment]) -> list[Feedback]:
+def _latest_votes(assessments: Iterable[Assessment]) -> list[Feedback]:
     """Return the latest vote of each named reviewer and every vote of anonymous ones."""
-    found: dict[str, Feedback] = {}
-    for one in sorted(_people(assessments), key=lambda one: (one.create_time_ms or 0, one.assessment_id or "")):
-        who = one.source.source_id
-        found[str(one.assessment_id) if who in NAMELESS else f"person {who}"] = one
-    return list(found.values())
+    latest: dict[str, Feedback] = {}
+    for feedback in sorted(
+        _human_votes(assessments), key=lambda feedback: (feedback.create_time_ms or 0, feedback.assessment_id or "")
+    ):
+        source_id = feedback.source.source_id
+        latest[str(feedback.assessment_id) if source_id in NAMELESS else f"person {source_id}"] = feedback
+    return list(latest.values())
 
 
-def _people(assessments: Iterable[Assessment]) -> list[Feedback]:
+def _human_votes(assessments: Iterable[Assessment]) -> list[Feedback]:
     """Return the valid `winner` feedback given by people."""
-    own = [one for one in assessments if isinstance(one, Feedback) and one.name == NAME and one.valid is not False]
-    return [one for one in own if one.source.source_type == AssessmentSourceType.HUMAN]
+    feedback = [item for item in assessments if isinstance(item, Feedback) and item.name == NAME and item.valid is not False]
+    return [item for item in feedback if item.source.source_type == AssessmentSourceType.HUMAN]
 
 
-def _shown(trace: Trace) -> DebateForReview:
-    root, turns = trace.data.spans[0], [span for span in trace.data.spans if span.span_type == traces.KINDS["side"]]
-    said = [Turn(span.name.split(",")[0], *_texts(span.inputs, span.outputs)) for span in turns]
-    return DebateForReview(trace.info.trace_id, str(root.inputs["question"]), tuple(said))
+def _debate_for_review(trace: Trace) -> DebateForReview:
+    root, spans = trace.data.spans[0], [span for span in trace.data.spans if span.span_type == traces.KINDS["side"]]
+    turns = [Turn(span.name.split(",")[0], *_texts(span.inputs, span.outputs)) for span in spans]
+    return DebateForReview(trace.info.trace_id, str(root.inputs["question"]), tuple(turns))
 
 
-def _texts(given: Mapping[str, Any], said: Mapping[str, Any]) -> Sequence[str]:
-    return str(given["claim"]), str(said["evidence"])
+def _texts(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Sequence[str]:
+    return str(inputs["claim"]), str(outputs["evidence"])

@@ -50,7 +50,7 @@ def log(run_id: str, head: Head, name: str = "model") -> str:
     try:
         with tempfile.TemporaryDirectory(prefix="w2s-model-") as directory:
             _write(model, head, Path(directory))
-            _send(model, Path(directory, "model"))
+            _upload(model, Path(directory, "model"))
         client().log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     except BaseException:
         with contextlib.suppress(Exception):  # the server itself may have failed; the model then stays PENDING
@@ -67,7 +67,7 @@ def load(model_id: str) -> Head:
         CorruptArtifactError: as in `verify`.
         ConfigError: as in `verify`.
     """
-    with _whole(model_id) as directory:
+    with _verified_files(model_id) as directory:
         return saved_heads.load(directory / "artifacts" / HEAD)
 
 
@@ -78,16 +78,16 @@ def verify(model_id: str) -> None:
         CorruptArtifactError: a file, named in the message, is missing or does not match its digest.
         ConfigError: the model does not exist, or it was never finished.
     """
-    with _whole(model_id):
+    with _verified_files(model_id):
         pass
 
 
-def is_whole(model_id: str) -> bool:
+def is_complete(model_id: str) -> bool:
     """Return whether the model is complete and undamaged; if not, log a warning with the reason."""
     try:
         verify(model_id)
     except ConfigError as error:
-        LOG.warning("%s; it is made again", error)
+        LOG.warning("%s; it will be trained again", error)
         return False
     return True
 
@@ -129,7 +129,7 @@ def _signature(head: Head) -> ModelSignature:
     return ModelSignature(texts, Schema([probabilities_NC]))
 
 
-def _send(model: LoggedModel, directory: Path) -> None:
+def _upload(model: LoggedModel, directory: Path) -> None:
     client().log_model_artifacts(model.model_id, str(directory))
     client().set_logged_model_tags(model.model_id, {ARTIFACTS: canonical_json(digests_of(directory))})
 
@@ -138,43 +138,45 @@ def _send(model: LoggedModel, directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _whole(model_id: str) -> Iterator[Path]:
+def _verified_files(model_id: str) -> Iterator[Path]:
     """Yield the local directory of a logged model after verifying all its files."""
-    model = _ready(model_id)
+    model = _ready_model(model_id)
     with tempfile.TemporaryDirectory(prefix="w2s-model-") as scratch:
-        directory = _fetched(model, scratch)
+        directory = _download(model, scratch)
         for name, expected in _digests(model).items():
             file = directory / name
             if not file.is_file():
-                raise CorruptArtifactError(f"the logged model {model_id} has lost its file {name}")
+                raise CorruptArtifactError(f"the logged model {model_id} is missing its file {name}")
             if digest_once(file) != expected:
-                raise CorruptArtifactError(f"the logged model {model_id} has a damaged file {name}: it is not what was written")
+                raise CorruptArtifactError(
+                    f"the logged model {model_id} has a damaged file {name}: its digest differs from the recorded one"
+                )
         yield directory
 
 
-def _ready(model_id: str) -> LoggedModel:
+def _ready_model(model_id: str) -> LoggedModel:
     try:
         model = client().get_logged_model(model_id)
     except MlflowException as error:
         raise ConfigError(f"the logged model {model_id} cannot be read: {sentence(error)}") from error
     if model.status != LoggedModelStatus.READY:
-        raise ConfigError(f"the logged model {model_id} must be READY to be used, got {model.status}: it was never finished")
+        raise ConfigError(f"the logged model {model_id} must be READY, got {model.status}: its upload was never finished")
     return model
 
 
 def _digests(model: LoggedModel) -> dict[str, str]:
-    found: dict[str, str] = json.loads(model.tags[ARTIFACTS])
-    return found
+    digests: dict[str, str] = json.loads(model.tags[ARTIFACTS])
+    return digests
 
 
-def _fetched(model: LoggedModel, scratch: str) -> Path:
+def _download(model: LoggedModel, scratch: str) -> Path:
     """Return the directory of the model's files: the original if it is local, else a download in `scratch`."""
     repository = get_artifact_repository(model.artifact_location)
-    place = None if isinstance(repository, LocalArtifactRepository) else scratch
+    destination = None if isinstance(repository, LocalArtifactRepository) else scratch
     try:
-        return Path(str(repository.download_artifacts("", place)))  # type: ignore[no-untyped-call]
+        return Path(str(repository.download_artifacts("", destination)))  # type: ignore[no-untyped-call]
     except (MlflowException, OSError) as error:
         location = model.artifact_location
         raise CorruptArtifactError(
-            f"the logged model {model.model_id} has lost its files in {location}: {sentence(error)}"
+            f"the files of the logged model {model.model_id} in {location} cannot be read: {sentence(error)}"
         ) from error

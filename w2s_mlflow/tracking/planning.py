@@ -41,9 +41,9 @@ class Plan:
 
     def reuse(self, fingerprint: str) -> Result | None:
         """If the result is in `known`, add it to the plan as reused and return it; else return None."""
-        if (found := self.known.get(fingerprint)) is not None:
-            self.steps[fingerprint] = Step(found.name, REUSED, 0.0)
-        return found
+        if (run := self.known.get(fingerprint)) is not None:
+            self.steps[fingerprint] = Step(run.name, REUSED, 0.0)
+        return run
 
     def add(
         self, name: str, parts: FingerprintParts, identity: Mapping[str, str], options: Mapping[str, Any], runs: Sequence[Run]
@@ -51,18 +51,18 @@ class Plan:
         """Add a result to the plan; return its finished run from `runs`, or a placeholder Result with its fingerprint."""
         fingerprint = parts.digest()
         by_status = {run.info.status: run for run in reversed(runs)}  # the newest comes first in `runs`
-        if found := by_status.get("FINISHED"):
+        if finished := by_status.get("FINISHED"):
             self.steps[fingerprint] = Step(name, REUSED, 0.0)
-            return result(found, reused=True)
+            return result(finished, reused=True)
         state = RUNNING if "RUNNING" in by_status else TRAINED
         self.steps.setdefault(fingerprint, Step(name, state, self._estimate(parts.stage, dict(options) | dict(identity))))
         return self.placeholder(name, parts.stage, fingerprint)
 
-    def again(self, found: Result) -> Result:
+    def refit(self, run: Result) -> Result:
         """Plan the refit of a finished result, needed to get its model; return the result."""
-        if found.run_id:
-            self.steps[found.fingerprint] = Step(found.name, TRAINED, found.seconds)
-        return found
+        if run.run_id:
+            self.steps[run.fingerprint] = Step(run.name, TRAINED, run.seconds)
+        return run
 
     def placeholder(self, name: str, stage: str, fingerprint: str = "") -> Result:
         """Return a placeholder Result, without run id, for a result that does not exist yet."""
@@ -101,5 +101,5 @@ def _work(params: Mapping[str, Any]) -> float:
 
 def _finished(stage: str) -> list[Result]:
     clause = f"tags.`w2s.stage` = '{stage}' and attributes.status = 'FINISHED'"
-    found = client().search_runs([experiment().experiment_id], clause, max_results=PAGE)
-    return [result(run, reused=True) for run in found]
+    runs = client().search_runs([experiment().experiment_id], clause, max_results=PAGE)
+    return [result(run, reused=True) for run in runs]

@@ -64,7 +64,7 @@ class Recorder:
     run_id: str
     directory: Path
     """Directory in which artifacts are staged."""
-    kept: dict[str, Any] = field(default_factory=dict)
+    extra_state: dict[str, Any] = field(default_factory=dict)
     """JSON values that the code making the result saves with each checkpoint; restored when the run resumes."""
     began: float = field(default_factory=time.monotonic)
     _metrics: list[Metric] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Recorder:
     """Tags set by the code that makes the result, sent when the run ends."""
     sent: dict[str, int] = field(default_factory=dict)
     """Last step of each metric that MLflow already has for a resumed run; may be later than the checkpoint."""
-    _held: bool = False
+    _holds_metrics: bool = False
     """Whether metrics are held until the next checkpoint, so that a resumed run has no metrics from after its checkpoint."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
@@ -80,7 +80,7 @@ class Recorder:
         now = int(time.time() * 1000)
         new = {name: value for name, value in values.items() if not 0 < step <= self.sent.get(name, 0)}
         self._metrics += [Metric(name, float(value), now, step) for name, value in new.items()]
-        if len(self._metrics) >= BATCH and not self._held:
+        if len(self._metrics) >= BATCH and not self._holds_metrics:
             self.flush()
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -101,17 +101,17 @@ class Recorder:
 
     def checkpoint(self, every: int) -> Checkpoint | None:
         """Return the run's checkpoint, which saves the training state and unsent metrics every `every` steps."""
-        self._held = every > 0
+        self._holds_metrics = every > 0
         return Checkpoint(scratch.cache_path(self.run_id), every, notes=self._notes, saved=self.flush)
 
     def _notes(self) -> dict[str, Any]:
-        waiting = [[metric.key, metric.value, metric.timestamp, metric.step] for metric in self._metrics]
-        return {"metrics": waiting, "kept": self.kept, "seconds": time.monotonic() - self.began}
+        unsent = [[metric.key, metric.value, metric.timestamp, metric.step] for metric in self._metrics]
+        return {"metrics": unsent, "extra_state": self.extra_state, "seconds": time.monotonic() - self.began}
 
     def restore(self, notes: Mapping[str, Any]) -> None:
         """Restore the notes saved with a checkpoint. Re-sent metrics keep their timestamp, so MLflow stores them once."""
         self._metrics = [Metric(*values) for values in notes["metrics"]]
-        self.kept = dict(notes["kept"])
+        self.extra_state = dict(notes["extra_state"])
         self.began -= notes["seconds"]
 
     def predictions(self, split: str, predictions: Predictions) -> None:
@@ -178,7 +178,7 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
             if not seal(run_id):
                 raise SupersededError
         except BaseException as error:
-            _give_up(recorder, error)
+            _close_failed(recorder, error)
             raise
         try:
             _finish(run_id)
@@ -225,9 +225,9 @@ def _origin() -> dict[str, str]:
 
 def _tags(header: Header) -> dict[str, str]:
     family = {MLFLOW_PARENT_RUN_ID: parent_id} if (parent_id := current_parent()) else {}
-    own = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
-    own |= {PROCESSES: str(launch.size())} if launch.size() > 1 else {}
-    return _origin() | own | dict(header.tags) | family | heartbeat.marks()
+    tags = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
+    tags |= {PROCESSES: str(launch.size())} if launch.size() > 1 else {}
+    return _origin() | tags | dict(header.tags) | family | heartbeat.owner_tags()
 
 
 def _params(values: Mapping[str, Any]) -> list[Param]:
@@ -265,10 +265,10 @@ def _finish(run_id: str) -> None:
     client().set_terminated(run_id, "FINISHED")
 
 
-def _give_up(recorder: Recorder, error: BaseException) -> None:
+def _close_failed(recorder: Recorder, error: BaseException) -> None:
     if isinstance(error, SupersededError):
         checkpoint.clear(scratch.cache_path(recorder.run_id))
-    if not _stops(error):  # after a stop, unsent metrics are in the checkpoint or will be computed again
+    if not _is_stop(error):  # after a stop, unsent metrics are in the checkpoint or will be computed again
         with contextlib.suppress(Exception):  # the server itself may have failed
             recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
     _end(recorder.run_id, error)
@@ -277,10 +277,10 @@ def _give_up(recorder: Recorder, error: BaseException) -> None:
 def _end(run_id: str, error: BaseException) -> None:
     """Close an unsuccessful run as KILLED or FAILED."""
     with contextlib.suppress(Exception):  # the server itself may have failed; the next process to start then closes the run
-        client().set_terminated(run_id, "KILLED" if _stops(error) else "FAILED")
+        client().set_terminated(run_id, "KILLED" if _is_stop(error) else "FAILED")
         client().set_tag(run_id, heartbeat.WORKER, "")  # the owner declares that it will not write to this run again
 
 
-def _stops(error: BaseException) -> bool:
+def _is_stop(error: BaseException) -> bool:
     """Return whether the run was stopped by a user or taken over by another process, as opposed to an error."""
     return isinstance(error, KeyboardInterrupt | SupersededError)

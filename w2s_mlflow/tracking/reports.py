@@ -26,7 +26,7 @@ class Report:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def attach(found: Result, name: str, report: Report) -> Result:
+def attach(result: Result, name: str, report: Report) -> Result:
     """Add a report to a finished run: send artifacts, then metrics and tags with their digests. Return the updated run.
 
     Args:
@@ -36,35 +36,35 @@ def attach(found: Result, name: str, report: Report) -> Result:
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
         report.stage(Path(directory))
         tags = {**report.tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
-        recorder.upload(found.run_id, directory)
+        recorder.upload(result.run_id, directory)
     client().log_batch(
-        found.run_id,
+        result.run_id,
         metrics=[Metric(key, value, now, 0) for key, value in report.metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
-    client().set_terminated(found.run_id, "FINISHED")  # the new end time tells run_cache.py that the run changed
-    return replace(found, metrics={**found.metrics, **report.metrics}, tags={**found.tags, **tags})
+    client().set_terminated(result.run_id, "FINISHED")  # the new end time tells run_cache.py that the run changed
+    return replace(result, metrics={**result.metrics, **report.metrics}, tags={**result.tags, **tags})
 
 
 def attach_once(
-    found: Result, name: str, build: Callable[[Result], Report], is_there: Callable[[Result], bool] | None = None
+    result: Result, name: str, build: Callable[[Result], Report], has_report: Callable[[Result], bool] | None = None
 ) -> Result:
     """Add a report to a finished run that lacks it, and return the run; when planning, return the run unchanged.
 
     Args:
         name: name of the report; an existing report of that name is replaced.
         build: builds the report from the latest state of the run; called on the leader only.
-        is_there: returns whether a run has the report. Default: check for a report called `name`.
+        has_report: returns whether a run has the report. Default: check for a report called `name`.
     """
-    has = is_there or (lambda run: f"{ARTIFACTS}.{name}" in run.tags)
+    has = has_report or (lambda run: f"{ARTIFACTS}.{name}" in run.tags)
     # Other ranks may have read the run after the report was added, so only the leader decides.
-    if session.current().plan or followers.leader_decides(lambda: has(found)):
-        return found
+    if session.current().plan or followers.leader_decides(lambda: has(result)):
+        return result
 
     def add() -> Result:
-        latest = replace(get(found.run_id), reused=found.reused)
+        latest = replace(get(result.run_id), reused=result.reused)
         if has(latest):  # added in the meantime by another process that uses this run
             return latest
         return attach(latest, name, build(latest))
 
-    return followers.leader_only(found, add)
+    return followers.leader_only(result, add)

@@ -51,11 +51,11 @@ class Result:
     @property
     def digests(self) -> dict[str, str]:
         """Digest (see `digest`) of each artifact of the run and of its reports, by path."""
-        found: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for tag, value in self.tags.items():
             if tag == ARTIFACTS or tag.startswith(f"{ARTIFACTS}."):
-                found |= json.loads(value)
-        return found
+                digests |= json.loads(value)
+        return digests
 
     def artifact(self, path: str) -> Path:
         """Verify an artifact (a file or a directory) by its digests and return its local path.
@@ -65,31 +65,31 @@ class Result:
         """
         repository = get_artifact_repository(self.artifact_uri)
         try:
-            found = _local(repository, self.run_id, path)
-            self._check(path, found)
+            local_path = _local(repository, self.run_id, path)
+            self._check(path, local_path)
         except (MlflowException, OSError) as error:
-            raise CorruptArtifactError(f"run {self.run_id} ({self.name}) has lost its artifact {path}") from error
-        return found
+            raise CorruptArtifactError(f"run {self.run_id} ({self.name}) is missing its artifact {path}") from error
+        return local_path
 
     def check(self) -> None:
         """Verify every artifact. Raises CorruptArtifactError if one is missing or damaged."""
         for path in self.digests:
             self.artifact(path)
 
-    def _check(self, path: str, found: Path) -> None:
-        found.stat()
+    def _check(self, path: str, local_path: Path) -> None:
+        local_path.stat()
         for name, expected in self.digests.items():
-            file = found if name == path else found / name.removeprefix(f"{path}/")
+            file = local_path if name == path else local_path / name.removeprefix(f"{path}/")
             if (name == path or name.startswith(f"{path}/")) and digest_once(file) != expected:
                 raise CorruptArtifactError(
-                    f"run {self.run_id} ({self.name}) has a damaged artifact {name}: it is not what was written"
+                    f"run {self.run_id} ({self.name}) has a damaged artifact {name}: its digest differs from the recorded one"
                 )
 
     def predictions(self, split: str) -> Predictions:
         """Read the predictions on `validation`, `selection` or `test`, with gold labels if the evaluator has scored them."""
-        found = read_predictions(self.artifact(f"predictions/{split}.parquet"))
+        predictions = read_predictions(self.artifact(f"predictions/{split}.parquet"))
         gold = f"gold/{split}.parquet"
-        return found.with_gold(read_gold(self.artifact(gold), found.ids)) if gold in self.digests else found
+        return predictions.with_gold(read_gold(self.artifact(gold), predictions.ids)) if gold in self.digests else predictions
 
     def weak_labels(self) -> SoftLabels:
         """Read the run's weak labels for the transfer split."""
@@ -122,8 +122,8 @@ def digests_of(directory: Path) -> dict[str, str]:
 def runs_of(fingerprint: str) -> list[Run]:
     """Return all runs with this fingerprint, of any status and including deleted ones, newest first."""
     clause = f"tags.`{FINGERPRINT}` = '{fingerprint}'"
-    found = client().search_runs([experiment().experiment_id], clause, run_view_type=ViewType.ALL)
-    return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id), reverse=True)
+    runs = client().search_runs([experiment().experiment_id], clause, run_view_type=ViewType.ALL)
+    return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id), reverse=True)
 
 
 def active(runs: Iterable[Run]) -> list[Run]:
@@ -145,7 +145,7 @@ def finished(filter_string: str, experiment_ids: Sequence[str] | None = None) ->
     try:
         return [result(run, reused=True) for run in pages(text, experiment_ids or [experiment().experiment_id])]
     except MlflowException as error:
-        raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {sentence(error)}") from error
+        raise must("filter", "a valid MLflow filter string", f"{filter_string!r}: {sentence(error)}") from error
 
 
 def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
@@ -162,10 +162,10 @@ def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_
 def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -> list[Run]:
     """Return the existing runs with these ids, including deleted ones, from `experiment_ids` (default: all experiments)."""
     if experiment_ids is None:
-        experiment_ids = [found.experiment_id for found in mlflow.search_experiments(view_type=ViewType.ALL)]
-    asked = sorted(set(run_ids))
-    some = [asked[at : at + IDS] for at in range(0, len(asked), IDS)]
-    clauses = [f"attributes.run_id IN ({', '.join(map(repr, ids))})" for ids in some]
+        experiment_ids = [exp.experiment_id for exp in mlflow.search_experiments(view_type=ViewType.ALL)]
+    unique_ids = sorted(set(run_ids))
+    batches = [unique_ids[start : start + IDS] for start in range(0, len(unique_ids), IDS)]
+    clauses = [f"attributes.run_id IN ({', '.join(map(repr, batch))})" for batch in batches]
     return [run for clause in clauses for run in pages(clause, experiment_ids, ViewType.ALL)]
 
 
@@ -175,13 +175,13 @@ def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
     runs = client().search_runs([experiment().experiment_id], clause, max_results=1)
     if not runs:
         return None
-    found = result(runs[0], reused=True)
+    newest = result(runs[0], reused=True)
     try:
-        for each in (found, *below):
-            each.check()
+        for run in (newest, *below):
+            run.check()
     except CorruptArtifactError:
         return None
-    return found
+    return newest
 
 
 def get(run_id: str) -> Result:
@@ -196,21 +196,21 @@ def find(run: str) -> Result:
         ConfigError: there is no run with this id, and none with this name in the current experiment.
     """
     try:
-        found = get(run)
+        match = get(run)
     except MlflowException:
         clause = "attributes.run_name = '{}'".format(run.replace("'", ""))
         named = client().search_runs([experiment().experiment_id], clause, max_results=1)
         if not named:
             name = experiment().name
             raise ConfigError(f"RUN must be the id or the name of a run of experiment {name!r}, got {run!r}") from None
-        found = result(named[0], reused=True)
-    target = found.tags.get("w2s.result_run_id")
-    return get(target) if target else found
+        match = result(named[0], reused=True)
+    target = match.tags.get("w2s.result_run_id")
+    return get(target) if target else match
 
 
-def link(found: Result) -> str:
+def link(run: Result) -> str:
     """Return a Markdown link to the run, for use in other runs' notes."""
-    return f"[{found.name}](#/experiments/{experiment().experiment_id}/runs/{found.run_id})"
+    return f"[{run.name}](#/experiments/{experiment().experiment_id}/runs/{run.run_id})"
 
 
 def result(run: Run, *, reused: bool) -> Result:

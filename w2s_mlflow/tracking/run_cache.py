@@ -47,18 +47,18 @@ class _Known:
 def finished(experiment_id: str) -> list[Result]:
     """Return every finished result of an experiment, oldest first: cached results and those finished since the last query."""
     file, now = _file(experiment_id), int(time.time() * 1000)
-    before = _read(file)
-    since = min(before.since, now)  # the machine that ended a run may have a fast clock
+    previous = _read(file)
+    since = min(previous.since, now)  # the machine that ended a run may have a fast clock
     deleted = frozenset(run.info.run_id for run in results.pages("", [experiment_id], view=ViewType.DELETED_ONLY))
     new = list(results.pages(f"attributes.end_time > {max(0, since - MARGIN)}", [experiment_id]))
-    doubtful = (before.deleted | {run_id for run_id, row in before.rows.items() if _is_lost(row)}) - deleted
+    doubtful = (previous.deleted | {run_id for run_id, row in previous.rows.items() if _is_lost(row)}) - deleted
     new += results.by_id(doubtful, [experiment_id])
-    gone = deleted | doubtful | {run.info.run_id for run in new}
-    rows = {run_id: row for run_id, row in before.rows.items() if run_id not in gone}
+    outdated = deleted | doubtful | {run.info.run_id for run in new}
+    rows = {run_id: row for run_id, row in previous.rows.items() if run_id not in outdated}
     rows |= {run.info.run_id: _row(run) for run in new if _counts(run) and run.info.run_id not in deleted}
-    known = _Known(rows, deleted, min(now, max([since, *(run.info.end_time or 0 for run in new)])))
-    if known != before:
-        _write(file, known)
+    cache = _Known(rows, deleted, min(now, max([since, *(run.info.end_time or 0 for run in new)])))
+    if cache != previous:
+        _write(file, cache)
     return [_result(row) for row in sorted(rows.values(), key=lambda row: (row["started"], row["run_id"]))]
 
 
@@ -78,14 +78,14 @@ def _file(experiment_id: str) -> Path:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    found = asdict(results.result(run, reused=True))
-    nested = {name: json.dumps(dict(found[name])) for name in NESTED}
-    return found | nested | {"started": run.info.start_time, ENDED: run.info.end_time or 0}
+    fields = asdict(results.result(run, reused=True))
+    nested = {name: json.dumps(dict(fields[name])) for name in NESTED}
+    return fields | nested | {"started": run.info.start_time, ENDED: run.info.end_time or 0}
 
 
 def _result(row: dict[str, Any]) -> Result:
-    own = {name: value for name, value in row.items() if name not in ("started", ENDED)}
-    return Result(**own | {name: json.loads(row[name]) for name in NESTED})
+    fields = {name: value for name, value in row.items() if name not in ("started", ENDED)}
+    return Result(**fields | {name: json.loads(row[name]) for name in NESTED})
 
 
 def _read(file: Path) -> _Known:
@@ -97,16 +97,18 @@ def _read(file: Path) -> _Known:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException):
         return _Known()
-    held = json.loads((table.schema.metadata or {}).get(b"known", b"{}"))
-    return _Known({row["run_id"]: row for row in table.to_pylist()}, frozenset(held.get("deleted", ())), held.get("since", 0))
+    metadata = json.loads((table.schema.metadata or {}).get(b"known", b"{}"))
+    return _Known(
+        {row["run_id"]: row for row in table.to_pylist()}, frozenset(metadata.get("deleted", ())), metadata.get("since", 0)
+    )
 
 
-def _write(file: Path, known: _Known) -> None:
+def _write(file: Path, cache: _Known) -> None:
     """Write the cache file atomically; ignore file errors such as a full disk, since the cache only saves time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    held = json.dumps({"deleted": sorted(known.deleted), "since": known.since})
-    table = pa.Table.from_pylist(list(known.rows.values())).replace_schema_metadata({"known": held})
+    metadata = json.dumps({"deleted": sorted(cache.deleted), "since": cache.since})
+    table = pa.Table.from_pylist(list(cache.rows.values())).replace_schema_metadata({"known": metadata})
     with contextlib.suppress(OSError), scratch.replacing(file) as partial:
         pq.write_table(table, partial)

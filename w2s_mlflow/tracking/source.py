@@ -46,35 +46,35 @@ def digests(roots: Iterable[str]) -> dict[str, str]:
 def _digests(roots: tuple[str, ...]) -> dict[str, str]:
     reached = _reached(roots)
     names = Counter(definition.name for definition in reached)
-    found = {}
+    digest_by_path = {}
     for definition in reached:
         tree = _tree(definition)
         # If several definitions share a name, a digest also covers the digest of the definition to which the name refers.
-        meant = [_tree(other).digest for other in tree.references if names[other.name] > 1]
-        found[f"{definition.module}.{definition.name}"] = _sha(tree.digest, *meant) if meant else tree.digest
-    return found
+        referenced = [_tree(other).digest for other in tree.references if names[other.name] > 1]
+        digest_by_path[f"{definition.module}.{definition.name}"] = _sha(tree.digest, *referenced) if referenced else tree.digest
+    return digest_by_path
 
 
 def _reached(roots: Iterable[str]) -> list[Definition]:
-    waiting, found = [_root(root) for root in roots], dict[Definition, None]()
-    while waiting:
-        definition = waiting.pop()
+    pending, reached = [_root(root) for root in roots], dict[Definition, None]()
+    while pending:
+        definition = pending.pop()
         if definition.name == ALL:
-            waiting += [Definition(definition.module, name) for name in module_named(definition.module).statements]
-        elif definition not in found:
-            found[definition] = None
-            waiting += _tree(definition).references
+            pending += [Definition(definition.module, name) for name in module_named(definition.module).statements]
+        elif definition not in reached:
+            reached[definition] = None
+            pending += _tree(definition).references
             if "" in module_named(definition.module).statements:
-                waiting.append(Definition(definition.module, ""))
-    return sorted(found)
+                pending.append(Definition(definition.module, ""))
+    return sorted(reached)
 
 
 def _root(root: str) -> Definition:
     module, _, name = root.partition(":")
-    found = resolve(".".join(filter(None, (NAME, module, name))))
-    if found is None or (name and found.name == ALL):
-        raise KeyError(f"{NAME} has no {root}")
-    return found
+    definition = resolve(".".join(filter(None, (NAME, module, name))))
+    if definition is None or (name and definition.name == ALL):
+        raise KeyError(f"{NAME} has no module or definition {root}")
+    return definition
 
 
 def clear() -> None:

@@ -41,14 +41,14 @@ def module_named(name: str) -> Module:
     path = file_of(name)
     if not path.exists():
         raise KeyError(f"{NAME} has no module {name}")
-    found = Module({}, {})
+    module = Module({}, {})
     for statement in ast.parse(path.read_bytes()).body:
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
-            found.imports.update(imported(statement))
+            module.imports.update(imported(statement))
         elif not _for_types(statement) and not is_text(statement):
             for bound in bound_names([statement]) or {""}:
-                found.statements.setdefault(bound, []).append(statement)
-    return found
+                module.statements.setdefault(bound, []).append(statement)
+    return module
 
 
 def file_of(name: str) -> Path:
@@ -72,13 +72,13 @@ def resolve(path: str) -> Definition | None:
     if package != NAME:
         return None
     parts = inside.split(".") if inside else []
-    for cut in range(len(parts), -1, -1):
-        module, left = ".".join(parts[:cut]), parts[cut:]
+    for depth in range(len(parts), -1, -1):
+        module, names = ".".join(parts[:depth]), parts[depth:]
         if file_of(module).exists():
-            if not left:
+            if not names:
                 return Definition(module, ALL)
-            passed_on = module_named(module).imports.get(left[0])
-            return resolve(".".join([passed_on, *left[1:]])) if passed_on else Definition(module, left[0])
+            reexported = module_named(module).imports.get(names[0])
+            return resolve(".".join([reexported, *names[1:]])) if reexported else Definition(module, names[0])
     return None
 
 
@@ -98,16 +98,16 @@ NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler,
 
 def bound_names(body: Sequence[ast.stmt]) -> set[str]:
     """Return the names that statements bind in the current scope, except imports and names declared global or nonlocal."""
-    found: set[str | None] = set()
+    names: set[str | None] = set()
     elsewhere: set[str] = set()
     for node in itertools.chain.from_iterable(map(own_nodes, body)):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, NAMED):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, (ast.Global, ast.Nonlocal)):
             elsewhere.update(node.names)
-    return {name for name in found if name} - elsewhere
+    return {name for name in names if name} - elsewhere
 
 
 def own_nodes(statement: ast.AST) -> Iterator[ast.AST]:

@@ -30,7 +30,7 @@ POLL = 0.5
 """Seconds between two checks of a run that another process is making."""
 PATIENCE = 60.0
 """Seconds that the owner of a claim may take to create its run before the owner counts as dead."""
-LOOKS = 3
+CHECKS = 3
 """Number of failed checks after which a run's artifacts count as damaged."""
 
 
@@ -57,9 +57,9 @@ class RunRequest:
 
     def header(self, attempt: int) -> Header:
         """Return the name, tags, parameters and note of the result's run."""
-        marks = {"w2s.stage": self.parts.stage, FINGERPRINT: self.parts.digest(), "w2s.data": self.parts.data}
-        marks |= {f"w2s.{key}": value for key, value in self.identity.items()} | dict(self.tags)
-        return Header(self.name, marks | {ATTEMPT: str(attempt)}, flat(self.config) | dict(self.identity), self.note)
+        tags = {"w2s.stage": self.parts.stage, FINGERPRINT: self.parts.digest(), "w2s.data": self.parts.data}
+        tags |= {f"w2s.{key}": value for key, value in self.identity.items()} | dict(self.tags)
+        return Header(self.name, tags | {ATTEMPT: str(attempt)}, flat(self.config) | dict(self.identity), self.note)
 
 
 def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
@@ -80,16 +80,16 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
     heartbeat.cleanup_once()
     search = _RunSearch(request.parts.digest())
     while True:
-        found = search.step()
-        if isinstance(found, Result):
-            followers.announce(request.parts, found.run_id, finished=True, reused=True)
-            return found
-        if found is not None:
+        outcome = search.step()
+        if isinstance(outcome, Result):
+            followers.announce(request.parts, outcome.run_id, finished=True, reused=True)
+            return outcome
+        if outcome is not None:
             with contextlib.suppress(SupersededError):  # another process took over: its result is found next
-                return _made(request, found, make)
+                return _make(request, outcome, make)
 
 
-def _made(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]) -> Result:
+def _make(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]) -> Result:
     header, continued = request.header(turn.claim.attempt), turn.continued
     with recording(header, turn.claim.seal, continued.info.run_id if continued else None) as recorder:
         recorder.json("config.json", as_dict(request.config))
@@ -97,10 +97,10 @@ def _made(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]
         followers.announce(request.parts, recorder.run_id, finished=False)
         with launch.peer_failure_guard():
             make(recorder)
-    found = get(recorder.run_id)
-    followers.announce(request.parts, found.run_id, finished=True)
-    LOG.info("trained %s in %.1f s%s", request.name, found.seconds, ", continued from a checkpoint" if continued else "")
-    return found
+    trained = get(recorder.run_id)
+    followers.announce(request.parts, trained.run_id, finished=True)
+    LOG.info("trained %s in %.1f s%s", request.name, trained.seconds, ", resumed from a checkpoint" if continued else "")
+    return trained
 
 
 @dataclass(frozen=True)
@@ -120,71 +120,71 @@ class _RunSearch:
     _began: float = field(default_factory=time.monotonic)
     _refused: tuple[int, float] = (-1, 0.0)
     """Last attempt that another process had already claimed, and the monotonic time at which this was found."""
-    _told: float = 0.0
+    _last_message: float = 0.0
 
     def step(self) -> Result | _MakeTurn | None:
         """Return the result, a turn to make it, or None to try again. Raises BusyError if the session does not wait."""
-        every = runs_of(self.fingerprint)
-        runs = active(every)
+        all_runs = runs_of(self.fingerprint)
+        runs = active(all_runs)
         for run in runs:
-            if run.info.status == "FINISHED" and _is_reusable(run) and (found := _verified(run)):
-                LOG.debug("reused  %s", found.name)
-                return found
+            if run.info.status == "FINISHED" and _is_reusable(run) and (verified := _verified(run)):
+                LOG.debug("reused  %s", verified.name)
+                return verified
         # Not only RUNNING ones: another process may have closed the run of an owner that was only suspended.
-        owned = [run for run in runs if run.info.status != "FINISHED" and _owned(run)]
+        owned = [run for run in runs if run.info.status != "FINISHED" and _has_owner(run)]
         if alive := next((run for run in owned if not self._watch.dead(run)), None):
-            self._wait(f"{alive.info.run_name}, made by {_owner(alive)}")
+            self._wait(f"{alive.info.run_name}, which {_owner(alive)} is making")
             return None
         if any(_finish(run) for run in runs):
             return None
-        attempt = max([0, *(_next_attempt(run) for run in every)])
-        taken = self._claim(attempt)
-        if taken and taken.attempt > attempt and _seen(runs_of(self.fingerprint)) != _seen(every):
+        attempt = max([0, *(_next_attempt(run) for run in all_runs)])
+        claim = self._claim(attempt)
+        if claim and claim.attempt > attempt and _snapshot(runs_of(self.fingerprint)) != _snapshot(all_runs):
             return None  # the runs changed since they were read: the previous owner may just have finished
-        if taken:
-            return _MakeTurn(taken, _settled(runs))
+        if claim:
+            return _MakeTurn(claim, _select_resumable(runs))
         self._wait("a result that another process has just claimed")
         return None
 
     def _claim(self, attempt: int) -> claims.Claim | None:
         """Claim an attempt if it is free, else return None; PATIENCE seconds after a refusal, try the following attempt."""
-        refused, when = self._refused
-        if attempt <= refused and time.monotonic() - when < PATIENCE:
+        refused, refused_at = self._refused
+        if attempt <= refused and time.monotonic() - refused_at < PATIENCE:
             return None
         attempt = max(attempt, refused + 1)  # the refused claim's owner died before it created a run
-        while isinstance(taken := claims.claim(self.fingerprint, attempt), str) and claims.is_over(taken):
+        while isinstance(claim := claims.claim(self.fingerprint, attempt), str) and claims.is_over(claim):
             attempt += 1
-        if isinstance(taken, claims.Claim):
-            return taken
+        if isinstance(claim, claims.Claim):
+            return claim
         self._refused = attempt, time.monotonic()
         return None
 
-    def _wait(self, what: str) -> None:
+    def _wait(self, target: str) -> None:
         if not session.current().wait:
-            raise BusyError(what)
+            raise BusyError(target)
         waited = time.monotonic() - self._began
-        if waited - self._told >= heartbeat.BEAT or not self._told:
-            self._told = waited + 1e-9
-            session.current().progress(f"waiting {waited:.0f} s for {what}")
+        if waited - self._last_message >= heartbeat.BEAT or not self._last_message:
+            self._last_message = waited + 1e-9
+            session.current().progress(f"waiting for {target} ({waited:.0f} s)")
         time.sleep(POLL)
 
 
 def _verified(run: Run) -> Result | None:
     """Return a finished run if its artifacts are undamaged; else warn, tag it as damaged, mark it FAILED and return None."""
-    for look in range(LOOKS):
-        found = result(run, reused=True)
+    for check in range(CHECKS):
+        finished = result(run, reused=True)
         try:
-            found.check()
+            finished.check()
         except CorruptArtifactError as error:
-            torn = error
+            damage = error
         else:
-            return found
-        if look < LOOKS - 1:  # another process may be rewriting a report
+            return finished
+        if check < CHECKS - 1:  # another process may be rewriting a report
             time.sleep(POLL)
             results.forget(run.info.run_id)
             run = client().get_run(run.info.run_id)
-    LOG.warning("%s; it is made again", torn)
-    client().log_batch(run.info.run_id, tags=[RunTag(CORRUPT, str(torn))])  # unlike set_tag, safe with concurrent writers
+    LOG.warning("%s; it will be made again", damage)
+    client().log_batch(run.info.run_id, tags=[RunTag(CORRUPT, str(damage))])  # unlike set_tag, safe with concurrent writers
     client().set_terminated(run.info.run_id, "FAILED")
     return None
 
@@ -193,7 +193,7 @@ def _is_reusable(run: Run) -> bool:
     return int(run.info.start_time) >= session.current().reuse_since
 
 
-def _seen(runs: Iterable[Run]) -> set[tuple[str, str, str, bool]]:
+def _snapshot(runs: Iterable[Run]) -> set[tuple[str, str, str, bool]]:
     """Return run ids, statuses, attempts and whether all artifacts are written, to detect progress of other processes."""
     return {(run.info.run_id, run.info.status, run.data.tags.get(ATTEMPT, ""), ARTIFACTS in run.data.tags) for run in runs}
 
@@ -216,7 +216,7 @@ def _next_attempt(run: Run) -> int:
     return int(run.data.tags.get(ATTEMPT, "0")) + (2 if sealed else 1)
 
 
-def _settled(runs: list[Run]) -> Run | None:
+def _select_resumable(runs: list[Run]) -> Run | None:
     """Return the unfinished run to resume, with an ended owner and a checkpoint on this machine; end the others as KILLED.
 
     A run whose owner may only be suspended, on another machine or on this one, is never resumed by a second process.
@@ -237,7 +237,7 @@ def _settled(runs: list[Run]) -> Run | None:
     return continued
 
 
-def _owned(run: Run) -> bool:
+def _has_owner(run: Run) -> bool:
     """Return whether a process may still be making a run; a run tagged as damaged was already finished."""
     return bool(run.data.tags.get(heartbeat.WORKER)) and CORRUPT not in run.data.tags
 

@@ -31,21 +31,21 @@ KINDS = {"side": SpanType.AGENT, "judge": SpanType.EVALUATOR}
 
 @dataclass(frozen=True)
 class Turn:
-    """One span: the input (`given`) and output (`said`) of a side or a judge; `kind` is `side` or `judge`."""
+    """One span: the input (`inputs`) and output (`outputs`) of a side or a judge; `kind` is `side` or `judge`."""
 
     name: str
     kind: str
-    given: Any
-    said: Any
+    inputs: Any
+    outputs: Any
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """One debate with its turns in order; `question` is the question's id, `given` and `said` belong to the root span."""
+    """One debate with its turns in order; `question` is the question's id, `inputs` and `outputs` belong to the root span."""
 
     question: str
-    given: Any
-    said: Any
+    inputs: Any
+    outputs: Any
     turns: Sequence[Turn]
     tags: Mapping[str, str]
 
@@ -57,26 +57,26 @@ def trace_id(run_id: str, question: str) -> str:
 
 def write(run_id: str, transcripts: Sequence[Transcript]) -> None:
     """Write one trace per debate of a run: one request per trace creates it, and one per BATCH traces sends the spans."""
-    client, place = TracingClient(mlflow.get_tracking_uri()), experiment().experiment_id
+    client, experiment_id = TracingClient(mlflow.get_tracking_uri()), experiment().experiment_id
     for start in range(0, len(transcripts), BATCH):
         part = transcripts[start : start + BATCH]
         for transcript in part:
-            client.start_trace(_info(run_id, place, transcript))
-        client.log_spans(place, [span for transcript in part for span in _spans(run_id, transcript)])
+            client.start_trace(_info(run_id, experiment_id, transcript))
+        client.log_spans(experiment_id, [span for transcript in part for span in _spans(run_id, transcript)])
 
 
-def _info(run_id: str, place: str, transcript: Transcript) -> TraceInfo:
-    own = {QUESTION: transcript.question, RUN: run_id, TraceTagKey.TRACE_NAME: f"debate {transcript.question}"}
+def _info(run_id: str, experiment_id: str, transcript: Transcript) -> TraceInfo:
+    tags = {QUESTION: transcript.question, RUN: run_id, TraceTagKey.TRACE_NAME: f"debate {transcript.question}"}
     return TraceInfo(
         trace_id(run_id, transcript.question),
-        TraceLocation.from_experiment_id(place),
+        TraceLocation.from_experiment_id(experiment_id),
         int(time.time() * 1000),
         TraceState.OK,
-        request_preview=_text(transcript.given)[:PREVIEW],
-        response_preview=_text(transcript.said)[:PREVIEW],
+        request_preview=_text(transcript.inputs)[:PREVIEW],
+        response_preview=_text(transcript.outputs)[:PREVIEW],
         execution_duration=0,
         trace_metadata={TraceMetadataKey.SOURCE_RUN: run_id},
-        tags=own | dict(transcript.tags),
+        tags=tags | dict(transcript.tags),
     )
 
 
@@ -84,13 +84,13 @@ def _spans(run_id: str, transcript: Transcript) -> Iterator[Span]:
     """Yield the root span, then one span per turn, with increasing start times because the UI sorts by time."""
     trace, now = trace_id(run_id, transcript.question), time.time_ns()
     root = _span_id(trace, 0)
-    whole = Turn("debate", "debate", transcript.given, transcript.said)
-    for number, turn in enumerate((whole, *transcript.turns)):
+    root_turn = Turn("debate", "debate", transcript.inputs, transcript.outputs)
+    for number, turn in enumerate((root_turn, *transcript.turns)):
         attributes = {
             SpanAttributeKey.REQUEST_ID: trace,
             SpanAttributeKey.SPAN_TYPE: KINDS.get(turn.kind, SpanType.CHAIN),
-            SpanAttributeKey.INPUTS: turn.given,
-            SpanAttributeKey.OUTPUTS: turn.said,
+            SpanAttributeKey.INPUTS: turn.inputs,
+            SpanAttributeKey.OUTPUTS: turn.outputs,
         }
         yield Span.from_dict(
             {

@@ -37,75 +37,75 @@ def explain(run: str) -> Explanation:
     Raises:
         ConfigError: the run does not exist or has no fingerprint.
     """
-    found = results.find(run)
-    own = _parts(found)
-    if own is None:
-        raise ConfigError(f"run {found.run_id} ({found.name}) has no fingerprint: only results of a stage have one")
-    near = _nearest(found, own)
-    if near is None:
-        return Explanation(found.run_id, found.name, None, None, ())
-    other = _parts(near)
-    assert other is not None
-    return Explanation(found.run_id, found.name, near.run_id, near.name, tuple(differences(other, own)))
+    result = results.find(run)
+    parts = _parts(result)
+    if parts is None:
+        raise ConfigError(f"run {result.run_id} ({result.name}) has no fingerprint: only runs of stages have fingerprints")
+    nearest = _nearest(result, parts)
+    if nearest is None:
+        return Explanation(result.run_id, result.name, None, None, ())
+    nearest_parts = _parts(nearest)
+    assert nearest_parts is not None
+    return Explanation(result.run_id, result.name, nearest.run_id, nearest.name, tuple(differences(nearest_parts, parts)))
 
 
 def differences(old: FingerprintParts, new: FingerprintParts) -> Iterator[str]:
     """Yield one line per part that differs; parts of an input are prefixed with the input's name."""
-    for name, before, after in _leaves(old, new):
+    for name, before, after in _differing_parts(old, new):
         kind, _, key = name.partition(" ")
         if kind == "source":
-            yield f"source {key} {_edited(before, after)}"
+            yield f"source {key} {_edit(before, after)}"
         elif kind == "data":
             yield f"data: {_changed_rows(before, after)}"
         elif kind == "input" and before and after:
-            yield from (f"input {key}: {line}" for line in _of_inputs(before, after))
+            yield from (f"input {key}: {line}" for line in _input_differences(before, after))
         else:
-            yield f"{name}: {_shown(before)} -> {_shown(after)}"
+            yield f"{name}: {_short(before)} -> {_short(after)}"
 
 
-def _edited(before: str | None, after: str | None) -> str:
+def _edit(before: str | None, after: str | None) -> str:
     if before and after:
         return "was edited"
     return "is used now" if after else "is no longer used"
 
 
-def _leaves(old: FingerprintParts, new: FingerprintParts) -> list[tuple[str, Any, Any]]:
+def _differing_parts(old: FingerprintParts, new: FingerprintParts) -> list[tuple[str, Any, Any]]:
     """Return (name, before, after) of each part that differs; each option, library, input and definition is a part."""
     before, after = _flat(old), _flat(new)
     names = dict.fromkeys((*before, *after))
-    found = [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
-    return [*found, *_source(old["source"], new["source"])]
+    changed = [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    return [*changed, *_source(old["source"], new["source"])]
 
 
 def _source(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield definitions that differ, not those that only moved; a moved and edited definition has its new name."""
-    gone, come = Counter(old.values()) - Counter(new.values()), Counter(new.values()) - Counter(old.values())
-    before = {key: value for key, value in old.items() if value in gone}
-    after = {key: value for key, value in new.items() if value in come}
+    removed, added = Counter(old.values()) - Counter(new.values()), Counter(new.values()) - Counter(old.values())
+    before = {key: value for key, value in old.items() if value in removed}
+    after = {key: value for key, value in new.items() if value in added}
     for key, value in after.items():
-        same = [other for other in before if other.rpartition(".")[2] == key.rpartition(".")[2]]
-        match = key if key in before else same[0] if same else None
+        same_name = [other for other in before if other.rpartition(".")[2] == key.rpartition(".")[2]]
+        match = key if key in before else same_name[0] if same_name else None
         yield f"source {key}", before.pop(match) if match else None, value
     for key, value in before.items():
         yield f"source {key}", value, None
 
 
 def _flat(parts: FingerprintParts) -> dict[str, Any]:
-    found: dict[str, Any] = {name: value for name, value in parts.items() if name not in (*NESTED, "source")}
+    flat: dict[str, Any] = {name: value for name, value in parts.items() if name not in (*NESTED, "source")}
     singular = dict(zip(NESTED, ("option", "library", "input"), strict=True))
     for kind, word in singular.items():
         for key, value in parts[kind].items():
             if isinstance(value, Mapping):  # a loss's options
-                found |= {f"{word} {inner}": value[inner] for inner in value}
+                flat |= {f"{word} {inner}": value[inner] for inner in value}
             else:
-                found[f"{word} {key}"] = value
-    return found
+                flat[f"{word} {key}"] = value
+    return flat
 
 
-def _of_inputs(before: str, after: str) -> Iterator[str]:
+def _input_differences(before: str, after: str) -> Iterator[str]:
     old, new = (_by_fingerprint(fingerprint) for fingerprint in (before, after))
     if old is None or new is None:
-        yield "its run is gone, so its parts cannot be compared"
+        yield "its run was deleted, so its parts cannot be compared"
     else:
         yield from differences(old, new)
 
@@ -121,16 +121,16 @@ def _changed_rows(before: str, after: str) -> str:
     """Describe how the rows in use differ, from the `rows.parquet` that a supervisor run stored for each split."""
     old, new = _rows(before), _rows(after)
     if old is None or new is None:
-        return f"the rows in use differ, digest {before[:12]} -> {after[:12]}"
+        return f"the rows differ (digest {before[:12]} -> {after[:12]})"
     edited = sorted(id_ for id_ in old.keys() & new.keys() if old[id_][1] != new[id_][1])
     moved = sum(old[id_][0] != new[id_][0] for id_ in old.keys() & new.keys())
-    counts = {"gone": len(old.keys() - new.keys()), "new": len(new.keys() - old.keys()), "in another part": moved}
-    said = [f"{count} {what}" for what, count in counts.items() if count]
+    counts = {"removed": len(old.keys() - new.keys()), "added": len(new.keys() - old.keys()), "moved to another part": moved}
+    changes = [f"{count} {kind}" for kind, count in counts.items() if count]
     if edited:
         parts = Counter(new[id_][0] for id_ in edited)
-        where = ", ".join(f"{count} of {part}" for part, count in parts.items())
-        said.insert(0, f"{len(edited)} edited ({where}; the first is {edited[0]!r})")
-    return f"of {len(new)} rows in use {', '.join(said)}"
+        by_part = ", ".join(f"{count} of {part}" for part, count in parts.items())
+        changes.insert(0, f"{len(edited)} edited ({by_part}; the first is {edited[0]!r})")
+    return f"{', '.join(changes)}, out of {len(new)} rows"
 
 
 def _rows(data: str) -> dict[str, tuple[str, str]] | None:
@@ -144,25 +144,29 @@ def _rows(data: str) -> dict[str, tuple[str, str]] | None:
     return None
 
 
-def _nearest(found: Result, own: FingerprintParts) -> Result | None:
+def _nearest(result: Result, run_parts: FingerprintParts) -> Result | None:
     """Return the finished run of the same stage with the fewest differing parts; the nearest by parameters breaks ties."""
     others = [
-        other for other in results.finished(f"tags.`w2s.stage` = '{found.stage}'") if other.fingerprint != found.fingerprint
+        other for other in results.finished(f"tags.`w2s.stage` = '{result.stage}'") if other.fingerprint != result.fingerprint
     ]
-    others.sort(key=lambda other: sum(other.params.get(name) != value for name, value in found.params.items()))
-    ranked = [(len(_leaves(parts, own)), place, other) for place, other in enumerate(others[:READ]) if (parts := _parts(other))]
+    others.sort(key=lambda other: sum(other.params.get(name) != value for name, value in result.params.items()))
+    ranked = [
+        (len(_differing_parts(parts, run_parts)), rank, other)
+        for rank, other in enumerate(others[:READ])
+        if (parts := _parts(other))
+    ]
     return min(ranked, key=lambda entry: entry[:2])[2] if ranked else None
 
 
-def _parts(found: Result) -> FingerprintParts | None:
+def _parts(result: Result) -> FingerprintParts | None:
     """Return a run's stored fingerprint parts, or None if it has none."""
     try:
-        parts: FingerprintParts = json.loads(found.artifact("fingerprint.json").read_text())
+        parts: FingerprintParts = json.loads(result.artifact("fingerprint.json").read_text())
     except CorruptArtifactError:
         return None
     return parts
 
 
-def _shown(value: Any) -> str:
+def _short(value: Any) -> str:
     text = "none" if value in (None, "") else str(value)
     return text[:12] if len(text) > 40 else text

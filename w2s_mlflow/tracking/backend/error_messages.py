@@ -20,7 +20,7 @@ REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, e
 """Codes of file errors caused by the machine, not by the program."""
 STORES = ("boto3", "botocore", "azure", "google")
 """Packages with which MLflow accesses object stores; each defines its own exceptions."""
-GO_ON = "what was finished is kept, so run the same command again once this is mended"
+GO_ON = "finished results are kept: fix the problem and run the same command again"
 
 
 def failure(error: BaseException) -> str | None:
@@ -36,9 +36,9 @@ def failure(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name in STORES:  # MLflow imports it lazily
         return f"the artifact store needs the package {error.name}, which is not installed; {GO_ON}"
     if code := _refused(error):
-        place = getattr(error, "filename2", None) or getattr(error, "filename", None)  # when copying, filename2 is the target
-        place = place or f"a file (temporary ones are in {tempfile.gettempdir()})"
-        return f"{place} cannot be used: {os.strerror(code)}; {GO_ON}"
+        path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # when copying, filename2 is the target
+        path = path or f"a file (temporary files are in {tempfile.gettempdir()})"
+        return f"{path} cannot be used: {os.strerror(code)}; {GO_ON}"
     return None
 
 
@@ -57,13 +57,13 @@ def sentence(error: BaseException) -> str:
 
 def masked(uri: str) -> str:
     """Return a URI for display, without passwords; a password may contain any character, even unquoted."""
-    shown = re.sub(r"(://[^/:@]*):.*@", r"\1:***@", uri, flags=re.DOTALL)
-    return re.sub(r"([?&]\w*(?:pass|secret|token|key)\w*=)[^&]*", r"\1***", shown, flags=re.IGNORECASE)
+    text = re.sub(r"(://[^/:@]*):.*@", r"\1:***@", uri, flags=re.DOTALL)
+    return re.sub(r"([?&]\w*(?:pass|secret|token|key)\w*=)[^&]*", r"\1***", text, flags=re.IGNORECASE)
 
 
 def _without_passwords(text: str) -> str:
     uri = mlflow.get_tracking_uri()
-    return re.sub(r"\w+://\S+", lambda found: masked(found[0]), text.replace(uri, masked(uri)))
+    return re.sub(r"\w+://\S+", lambda match: masked(match[0]), text.replace(uri, masked(uri)))
 
 
 def _party(error: requests.RequestException) -> str:
@@ -76,14 +76,14 @@ def _party(error: requests.RequestException) -> str:
 def _network(error: BaseException) -> str | None:
     """Return urllib3's reason for a network error, which `requests` wraps in its exception, and MLflow in another."""
     chain = (error, error.__cause__, error.__context__)
-    found = next((one for one in chain if isinstance(one, requests.RequestException)), None)
-    reason = getattr(found.args[0], "reason", None) if found and found.args else None
+    request_error = next((cause for cause in chain if isinstance(cause, requests.RequestException)), None)
+    reason = getattr(request_error.args[0], "reason", None) if request_error and request_error.args else None
     return re.sub(r"^\w+\(.*?\): ", "", str(reason)) if isinstance(reason, Exception) else None
 
 
 def _refused(error: BaseException) -> int | None:
     """Return an error's errno (of a Rust library's error: parsed from its message) if it is in REFUSED, else None."""
     code = error.errno if isinstance(error, OSError) else None
-    if found := re.search(r"\(os error (\d+)\)", str(error)):
-        code = int(found[1])
+    if match := re.search(r"\(os error (\d+)\)", str(error)):
+        code = int(match[1])
     return code if code in REFUSED else None

@@ -45,7 +45,7 @@ def client() -> mlflow.MlflowClient:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs errors that it also raises
     uri = mlflow.get_tracking_uri()
     try:
-        _look(uri)
+        _prepare(uri)
         return mlflow.MlflowClient(uri)
     except UnsupportedModelRegistryStoreURIException as error:
         legal = set(error.supported_uri_schemes) - {"", "file"}
@@ -62,15 +62,15 @@ def experiment() -> Experiment:
         ConfigError: MLFLOW_EXPERIMENT_ID does not exist; or the experiment was deleted or written by a newer version; or its
             artifacts cannot be written; or the server cannot be used.
     """
-    found = _found()
-    if found.lifecycle_stage != "active":
+    exp = _find_experiment()
+    if exp.lifecycle_stage != "active":
         raise ConfigError(
-            f"the experiment {found.name!r} was deleted: restore it with `mlflow experiments restore "
-            f"-x {found.experiment_id}`, or name another in MLFLOW_EXPERIMENT_NAME"
+            f"the experiment {exp.name!r} was deleted: restore it with `mlflow experiments restore "
+            f"-x {exp.experiment_id}`, or name another in MLFLOW_EXPERIMENT_NAME"
         )
-    _check_schema_version(found)
-    _check_artifacts(found)
-    return _marked(found)
+    _check_schema_version(exp)
+    _check_artifacts(exp)
+    return _set_missing_tags(exp)
 
 
 def experiment_ids(names: str) -> list[str]:
@@ -79,13 +79,13 @@ def experiment_ids(names: str) -> list[str]:
     Raises:
         ConfigError: an experiment does not exist.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if not wanted:
+    requested = [name.strip() for name in names.split(",") if name.strip()]
+    if not requested:
         return [experiment().experiment_id]
-    every = {found.name: found.experiment_id for found in client().search_experiments()}
-    if missing := [name for name in wanted if name not in every]:
-        raise unknown("--experiments", missing[0], every)
-    return [every[name] for name in wanted]
+    id_by_name = {exp.name: exp.experiment_id for exp in client().search_experiments()}
+    if missing := [name for name in requested if name not in id_by_name]:
+        raise unknown("--experiments", missing[0], id_by_name)
+    return [id_by_name[name] for name in requested]
 
 
 def forget() -> None:
@@ -135,7 +135,7 @@ def mark(experiment_id: str, key: str, value: str) -> None:
             raise
 
 
-def _look(uri: str) -> None:
+def _prepare(uri: str) -> None:
     """Check that `uri` is usable, and create the tables of an empty database, before MLflow accesses it."""
     if preflight.scheme(uri) in DATABASE_ENGINES:
         from w2s_mlflow.tracking.backend import database  # imports SQLAlchemy, not needed for an HTTP server
@@ -145,23 +145,23 @@ def _look(uri: str) -> None:
         preflight.check(uri)
 
 
-def _unusable(why: str) -> ConfigError:
-    return ConfigError(f"the tracking server {where()} cannot be used: {why}")
+def _unusable(reason: str) -> ConfigError:
+    return ConfigError(f"the tracking server {where()} cannot be used: {reason}")
 
 
-def _found() -> Experiment:
+def _find_experiment() -> Experiment:
     id_, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default"
     try:
         if id_:
             return client().get_experiment(id_)
-        return client().get_experiment_by_name(name) or _made(name)
+        return client().get_experiment_by_name(name) or _create_experiment(name)
     except MlflowException as error:
         launch_run_id()  # raises the more helpful error if `mlflow run` used another server
-        hint = " (MLFLOW_EXPERIMENT_ID; `mlflow experiments search` lists those there are)" if id_ else ""
+        hint = " (set by MLFLOW_EXPERIMENT_ID; `mlflow experiments search` lists the existing experiments)" if id_ else ""
         raise ConfigError(f"the experiment {id_ or name} cannot be used at {where()}: {sentence(error)}{hint}") from error
 
 
-def _made(name: str) -> Experiment:
+def _create_experiment(name: str) -> Experiment:
     """Create and return an experiment, or return the one that another process created in the meantime."""
     if preflight.scheme(mlflow.get_tracking_uri()) in DATABASE_ENGINES:
         preflight.check_new_artifacts()
@@ -170,35 +170,35 @@ def _made(name: str) -> Experiment:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = client().get_experiment_by_name(name)
-    assert found is not None
-    return found
+    exp = client().get_experiment_by_name(name)
+    assert exp is not None
+    return exp
 
 
-def _check_schema_version(found: Experiment) -> None:
-    version = found.tags.get("w2s.schema_version", str(SCHEMA_VERSION))
+def _check_schema_version(exp: Experiment) -> None:
+    version = exp.tags.get("w2s.schema_version", str(SCHEMA_VERSION))
     if not version.isdecimal() or int(version) > SCHEMA_VERSION:
-        writer = found.tags.get("w2s.version", "of a later version")
+        writer = exp.tags.get("w2s.version", "of a later version")
         raise ConfigError(
-            f"the experiment {found.name!r} at {where()} needs w2s_mlflow {writer} (schema version {version}), this is "
-            f"{__version__} (schema version {SCHEMA_VERSION}): upgrade w2s_mlflow, or name another experiment in "
+            f"the experiment {exp.name!r} at {where()} needs w2s_mlflow {writer} (schema version {version}), but "
+            f"{__version__} (schema version {SCHEMA_VERSION}) is installed: upgrade w2s_mlflow, or name another experiment in "
             "MLFLOW_EXPERIMENT_NAME"
         )
 
 
-def _check_artifacts(found: Experiment) -> None:
-    location = found.artifact_location
+def _check_artifacts(exp: Experiment) -> None:
+    location = exp.artifact_location
     if not is_local_uri(location):  # type: ignore[no-untyped-call]
         return
-    if why := preflight.unwritable(Path(local_file_uri_to_path(location))):  # type: ignore[no-untyped-call]
+    if reason := preflight.unwritable(Path(local_file_uri_to_path(location))):  # type: ignore[no-untyped-call]
         raise ConfigError(
-            f"the experiment {found.name!r} at {where()} keeps its artifacts in {location}, which cannot be written ({why}): "
-            "change that directory's permissions, or name another experiment in MLFLOW_EXPERIMENT_NAME"
+            f"the experiment {exp.name!r} at {where()} stores its artifacts in {location}, which is not writable ({reason}): "
+            "change the permissions of that directory, or name another experiment in MLFLOW_EXPERIMENT_NAME"
         )
 
 
-def _marked(found: Experiment) -> Experiment:
-    missing = {key: value for key, value in MARKS.items() if key not in found.tags}
+def _set_missing_tags(exp: Experiment) -> Experiment:
+    missing = {key: value for key, value in MARKS.items() if key not in exp.tags}
     for key, value in missing.items():
-        mark(found.experiment_id, key, value)
-    return client().get_experiment(found.experiment_id) if missing else found
+        mark(exp.experiment_id, key, value)
+    return client().get_experiment(exp.experiment_id) if missing else exp
