@@ -57,7 +57,7 @@ class Rows:
 
     train: tuple[Row, ...]
     heldout: tuple[Row, ...]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
     """Number of skipped source rows by reason (an illegal move, a text with two labels, ...)."""
 
 

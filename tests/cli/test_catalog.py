@@ -54,7 +54,7 @@ def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None
 
 def test_a_table_that_is_not_what_the_task_reads_is_an_error(sst2: Path) -> None:
     mirror.write(sst2, "nyu-mll/glue/sst2", "validation", {"text": pa.string()}, [{"text": "a"}])
-    with pytest.raises(ConfigError, match="split validation must have the column sentence, it has text"):
+    with pytest.raises(ConfigError, match="split validation must have the column sentence, but it has only text"):
         list(catalog.checked(str(sst2)))
 
 

@@ -85,7 +85,7 @@ def _described(task: Task, rows: tasks.Rows) -> dict[str, Any]:
         "selection": sum(map(len, pool.selection)),
         "test": min(task.test_size, pool.test_rows()),
         "longest text": max(texts),
-        "left out": "; ".join(f"{count} {reason}" for reason, count in rows.left_out.items()),
+        "left out": "; ".join(f"{count} {reason}" for reason, count in rows.skipped.items()),
     }
 
 

@@ -75,8 +75,8 @@ def rows(task: str, data_dir: str | None) -> tuple[Row, ...]:
 @functools.lru_cache(maxsize=8)
 def _load(task: str, data_dir: str | None) -> tasks.Rows:
     rows = tasks.find(task).load(Path(data_dir).expanduser() if data_dir else None)
-    for reason, count in rows.left_out.items():
-        LOG.info("%s: %d rows left out, each %s", task, count, reason)
+    for reason, count in rows.skipped.items():
+        LOG.info("%s: skipped %d rows, each of which %s", task, count, reason)
     return rows
 
 

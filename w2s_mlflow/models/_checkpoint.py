@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, first_line, must
 from w2s_mlflow.local import hub
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -124,11 +124,6 @@ def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
         tried.append(f"not in the cache {constants.HF_HUB_CACHE}")
         raise LookupError("; ".join(tried)) from None
     return folder.name, tuple(file.name for file in folder.iterdir()), folder
-
-
-def first_line(error: Exception) -> str:
-    """Return the first non-empty line of an error's message, or the name of its class."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _check_files(files: tuple[str, ...], option: str, value: str) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import streams
-from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.local import hub
 from w2s_mlflow.models import ANY, ModelSpec, Size
-from w2s_mlflow.models._checkpoint import Checkpoint, first_line, look
+from w2s_mlflow.models._checkpoint import Checkpoint, look
 from w2s_mlflow.models._digest import digest
 
 if TYPE_CHECKING:
