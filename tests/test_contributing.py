@@ -21,7 +21,7 @@ from w2s_mlflow.records import Debate, Example, Explanation, Side
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 BLOCK = re.compile(r'^```python title="w2s_mlflow/(\w+)/(\w+)\.py"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 EXAMPLES = {folder: (name, source) for folder, name, source in BLOCK.findall(TEXT)}
-CACHES = (registry.plugins, config.loss_options, tasks.prefixes, tasks._named)
+CACHES = (registry.plugins, config.loss_options, tasks.prefixes, tasks._task_by_name)
 LONGEST = 40
 
 

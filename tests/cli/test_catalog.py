@@ -39,7 +39,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None:
     found = {row["task"]: row for row in catalog.checked(str(sst2))}
     assert {name for name, row in found.items() if row["rows"] is not None} == {"chess", "chess_preference", "sst2"}
-    assert set(found) == {task.name for task in tasks.every()}
+    assert set(found) == {task.name for task in tasks.all_tasks()}
     one = found["sst2"]
     assert {name: one[name] for name in ("rows", "label 1", "groups", "train", "halves", "left out")} == {
         "rows": 80,
@@ -60,8 +60,8 @@ def test_a_table_that_is_not_what_the_task_reads_is_an_error(sst2: Path) -> None
 
 def test_every_task_prefix_and_rung_is_listed() -> None:
     names = [row["task"] for row in catalog.of_tasks()]
-    assert names == [task.name for task in tasks.every()] + [f"{prefix}:PATH" for prefix in tasks.prefixes()]
-    assert [row["model"] for row in catalog.of_models()] == [spec.name for spec in models.every()]
+    assert names == [task.name for task in tasks.all_tasks()] + [f"{prefix}:PATH" for prefix in tasks.prefixes()]
+    assert [row["model"] for row in catalog.of_models()] == [spec.name for spec in models.all_specs()]
 
 
 @pytest.mark.slow

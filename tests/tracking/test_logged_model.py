@@ -124,7 +124,7 @@ def test_a_later_stage_gets_the_head_itself(name: str, logged: Callable[[str], s
         ("classify", [[]], [["Qd5"]], "segments must hold at least one text"),
         ("choose", [["Ke1"]], [[]], r"candidates must hold equally many words, one or more, in each row, got \[0\]"),
         ("choose", [["Ke1"]] * 2, [["Qd5"], ["Qd5", "Kf1"]], r"equally many words, one or more, in each row, got \[1, 2\]"),
-        ("choose", [["Ke1"]], [["Qd5", "castles"]], "needs candidates of one token, got 'castles'"),
+        ("choose", [["Ke1"]], [["Qd5", "castles"]], "needs candidates of one token, but 'castles'"),
         ("compare", [["Ke1"]], [["Qd5"]], r"candidates must hold two responses in each row, got \[1\]"),
     ],
 )
@@ -307,7 +307,7 @@ def test_a_served_model_answers_as_the_head_did(experiment: str, tmp_path: Path)
         assert status == 200
         np.testing.assert_array_equal(np.array(found["predictions"], dtype=np.float32), answers(head, asked))
         status, refused = post(url, {"segments": [["Ke1"]], "candidates": [["Qd5", "castles"]]})
-        assert status == 400 and "needs candidates of one token, got 'castles'" in refused["message"]
+        assert status == 400 and "needs candidates of one token, but 'castles'" in refused["message"]
 
 
 @pytest.mark.server

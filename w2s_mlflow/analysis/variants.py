@@ -91,7 +91,7 @@ def defaults(stage: str = "student", **named: str) -> dict[str, str]:
     kind = registry.plugin("stages", "student" if stage == "link" else stage, "stage").Config
     fields = {field.name for field in dataclasses.fields(kind)}
     chosen = {name: value for name, value in named.items() if name in fields and value != NONE}
-    asked, known = {chosen[role] for role in ("weak", "strong") if role in chosen}, {spec.name for spec in models.every()}
+    asked, known = {chosen[role] for role in ("weak", "strong") if role in chosen}, {spec.name for spec in models.all_specs()}
     if asked <= known and hasattr(kind, "resolved"):
         for given in (chosen, {name: value for name, value in chosen.items() if name != "method"}):
             with contextlib.suppress(ConfigError):

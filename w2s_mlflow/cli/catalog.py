@@ -33,7 +33,7 @@ def of_tasks() -> Table:
             "source": task.source,
             "licence": task.license,
         }
-        for task in tasks.every()
+        for task in tasks.all_tasks()
     ]
     return named + files
 
@@ -51,7 +51,7 @@ def of_models() -> Table:
             "pooling": spec.pooling,
             "source": spec.source or "shipped",
         }
-        for spec in models.every()
+        for spec in models.all_specs()
     ]
 
 
@@ -63,7 +63,7 @@ def checked(data_dir: str | None) -> Iterator[dict[str, Any]]:
     """
     chosen = mirror(data_dir)
     directory = Path(chosen).expanduser() if chosen else None
-    for task in tasks.every():
+    for task in tasks.all_tasks():
         with contextlib.suppress(NotFoundError):
             yield _described(task, task.load(directory))
             continue

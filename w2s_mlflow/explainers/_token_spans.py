@@ -89,7 +89,7 @@ class OffsetReader(Reader):
         """Copy the settings of `reader`, so that both produce the same token rows."""
         self.__dict__ |= vars(reader)
         self._reader = reader
-        self.one, self.two = _unmarked(reader.one), reader.two and _unmarked(reader.two)
+        self.single, self.pair = _unmarked(reader.single), reader.pair and _unmarked(reader.pair)
         self.typed = False
         self._row = ""
 
@@ -123,4 +123,4 @@ class OffsetReader(Reader):
 
 
 def _unmarked(template: Template) -> Template:
-    return replace(template, marks=tuple((NOWHERE,) * len(mark) for mark in template.marks))
+    return replace(template, special_ids=tuple((NOWHERE,) * len(ids) for ids in template.special_ids))
