@@ -120,7 +120,7 @@ def test_a_training_that_diverges_says_so_and_fails(
     for stage, model in (("supervisor", "--weak"), ("generative", "--strong")):
         with pytest.raises(SystemExit) as stop:
             run(monkeypatch, stage, model, "chess-27k", "--learning-rate", "1e20", *SIZES)
-        assert stop.value.code == 2 and "the training diverged, lower --learning-rate" in capsys.readouterr().err
+        assert stop.value.code == 2 and "training diverged; lower --learning-rate" in capsys.readouterr().err
     assert [run.info.status for run in runs()] == ["FAILED"] * 2
 
 

@@ -59,7 +59,7 @@ class Arguing:
         from w2s_mlflow.training import batching
 
         found: dict[str, float] = {}
-        for number, rows in enumerate(batching.parts(self.reading.data, examples, self.micro_batch)):
+        for number, rows in enumerate(batching.micro_batch_rows(self.reading.data, examples, self.micro_batch)):
             share = len(rows) / len(examples)
             random = streams.torch_generator(self.seed, streams.POLICY_DRAWS, step, number)
             loss, values = self._argued(rows, random)
