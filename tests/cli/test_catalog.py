@@ -80,7 +80,7 @@ def test_a_mirror_that_is_not_there_is_one_sentence(
         app.main()
     printed = capsys.readouterr().err
     assert stop.value.code == 2 and printed.count("\n") == 1
-    assert f"--data-dir must be a directory, got {tmp_path / 'nowhere'}" in printed
+    assert f"--data-dir must be an existing directory, got {tmp_path / 'nowhere'}" in printed
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def read(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
     return EncodedQuestions(questions, data, piece_T, np.array([len(cut) for cut in cuts], dtype=np.int64))
 
 
-def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[spans.Piece]]) -> Iterator[Ints]:
+def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[spans.Span]]) -> Iterator[Ints]:
     """Yield the span of each token, row by row."""
     reader = head.reader
     head.reader = OffsetReader(reader)
@@ -70,7 +70,7 @@ def _texts(head: Head, question: Example) -> list[list[int]]:
     return [[*segments, candidate] for candidate in candidates] if isinstance(head, Compare) else [segments + candidates]
 
 
-def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[spans.Piece]) -> Ints:
+def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[spans.Span]) -> Ints:
     """Return the span of each character of a row's joined texts; the last entry, and so index -1 (NOWHERE), is NOWHERE."""
     texts = question.segments + question.candidates
     lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]
