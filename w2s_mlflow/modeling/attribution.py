@@ -84,7 +84,7 @@ def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
 def top_tokens(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
     """Return a mask of the highest-scoring `share` of each row's tokens, rounded up, (T,); ties go to the first token.
 
-    The tokenizer's special tokens do not count towards the share and are always kept.
+    The tokenizer's special tokens do not count towards the share and are always selected.
     """
     tokenizer = head.tokenizer
     special_T = np.isin(data.flat, [id_ for id_ in tokenizer.all_special_ids if id_ != tokenizer.unk_token_id])
@@ -98,7 +98,7 @@ def top_tokens(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mas
 
 
 def select_tokens(data: Encoded, selected_T: Mask) -> Encoded:
-    """Return `data` with only the kept tokens, moved together."""
+    """Return `data` with only the selected tokens, moved together."""
     lengths_R = np.bincount(_rows(data)[selected_T], minlength=len(data.lengths_R))
     types = None if data.types is None else data.types[selected_T]
     return replace(
@@ -107,7 +107,7 @@ def select_tokens(data: Encoded, selected_T: Mask) -> Encoded:
 
 
 def quotes(head: Head, data: Encoded, selected_T: Mask) -> list[str]:
-    """Return the kept tokens of each example as text, one line per row."""
+    """Return the selected tokens of each example as text, one line per row."""
     k = data.rows_per_example
     lines = [_quote(head, data, selected_T, row) for row in range(len(data.lengths_R))]
     return ["\n".join(lines[n * k : (n + 1) * k]) for n in range(len(data))]
