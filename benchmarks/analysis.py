@@ -42,7 +42,7 @@ RUNS = "run_uuid, experiment_id, name, status, start_time, end_time, lifecycle_s
 
 
 @dataclass(frozen=True)
-class Made:
+class SyntheticRun:
     """One synthetic run."""
 
     number: int
@@ -61,16 +61,16 @@ class Made:
         return f"{self.number * 2_246_822_519 % 2**32:08x}" * 4
 
 
-def every() -> list[Made]:
+def all_runs() -> list[SyntheticRun]:
     """All runs, supervisors and ceilings first."""
-    found: list[Made] = []
+    runs: list[SyntheticRun] = []
     ids: dict[tuple[str, int], str] = {}
 
     def add(stage: str, weak: str, strong: str, method: str, seed: int, skill: float) -> None:
         above = (ids[weak, seed], ids[strong, seed]) if stage == "student" else ()
-        found.append(Made(len(found) + 1, stage, weak, strong, method, seed, skill, above))
+        runs.append(SyntheticRun(len(runs) + 1, stage, weak, strong, method, seed, skill, above))
         if stage != "student":
-            ids[weak if stage == "supervisor" else strong, seed] = found[-1].run_id
+            ids[weak if stage == "supervisor" else strong, seed] = runs[-1].run_id
 
     for seed in range(SEEDS):
         for weak in range(WEAK):
@@ -80,7 +80,7 @@ def every() -> list[Made]:
     for seed, weak, strong, method in itertools.product(range(SEEDS), range(WEAK), range(STRONG), range(METHODS)):
         name = ("baseline", "confidence", "generative", "hard_labels", "random_labels")[method]
         add("student", f"w{weak}", f"s{strong}", name, seed, 0.68 + 0.01 * method + 0.005 * strong)
-    return found
+    return runs
 
 
 def fill(directory: Path) -> None:
@@ -89,7 +89,7 @@ def fill(directory: Path) -> None:
     ids = tuple(f"row-{row:05d}" for row in range(ROWS))
     answers: dict[str, Predictions] = {}
     with closing(sqlite3.connect(directory / "mlflow.db")) as database, database:
-        for run in every():
+        for run in all_runs():
             right_N = rng.random(ROWS) < run.skill
             first_N = np.where(right_N == (gold_N == 0), rng.uniform(0.5, 1, ROWS), rng.uniform(0, 0.5, ROWS))
             table = Predictions(ids, ids, np.stack([first_N, 1 - first_N], axis=1).astype(np.float32))
@@ -101,19 +101,19 @@ def fill(directory: Path) -> None:
             _insert(database, run, place, _metrics(table.with_gold(gold_N), [answers[above] for above in run.above]))
 
 
-def _metrics(own: Predictions, above: list[Predictions]) -> dict[str, float]:
-    assert own.gold_N is not None
-    values = metrics.report(own.probabilities_NC, own.gold_N)
+def _metrics(predictions: Predictions, above: list[Predictions]) -> dict[str, float]:
+    assert predictions.gold_N is not None
+    values = metrics.report(predictions.probabilities_NC, predictions.gold_N)
     if above:
-        accuracies = [float(other.with_gold(own.gold_N).correct_N().mean()) for other in above]
+        accuracies = [float(other.with_gold(predictions.gold_N).correct_N().mean()) for other in above]
         values |= dict(zip(("weak_accuracy", "ceiling_accuracy"), accuracies, strict=True))
-        values["agreement"] = metrics.agreement_score(own.probabilities_NC, above[0].probabilities_NC)
+        values["agreement"] = metrics.agreement_score(predictions.probabilities_NC, above[0].probabilities_NC)
         values["pgr"] = stats.pgr(accuracies[0], values["accuracy"], accuracies[1])
     used = {"train/tokens": 1e6, "model/parameters": 1e5, "seconds": 10.0, "gold/test/report": ROWS}
     return {f"test/{name}": value for name, value in values.items()} | used
 
 
-def _insert(database: sqlite3.Connection, run: Made, place: Path, values: dict[str, float]) -> None:
+def _insert(database: sqlite3.Connection, run: SyntheticRun, place: Path, values: dict[str, float]) -> None:
     name, started = f"{run.stage} chess {run.weak}->{run.strong} {run.method} seed {run.seed}", STARTED + run.number * 1000
     row = (run.run_id, "0", name, "FINISHED", started, started + 900, "active", "LOCAL", "ann", str(place))
     database.execute(f"INSERT INTO runs ({RUNS}) VALUES ({', '.join('?' * 10)})", row)
@@ -121,11 +121,11 @@ def _insert(database: sqlite3.Connection, run: Made, place: Path, values: dict[s
     params |= {"seed": str(run.seed), "head": "lm_choice", "train_size": "3000", "test_size": str(ROWS)}
     digests = results.digests_of(place)
     split = {path: digest for path, digest in digests.items() if path.startswith("gold")}
-    marks = {"w2s.stage": run.stage, "w2s.fingerprint": run.run_id, "w2s.data": f"{run.seed:032x}", "mlflow.runName": name}
-    marks |= {"w2s.artifacts": json.dumps({path: digests[path] for path in digests if path not in split})}
-    marks |= {"w2s.artifacts.test": json.dumps(split), "w2s.pgr_status": "ok", "w2s.ceiling_failed": "no"}
-    marks |= dict(zip(("w2s.weak_run_id", "w2s.ceiling_run_id"), run.above, strict=False))
-    for table, pairs in (("params", params), ("tags", marks)):
+    tags = {"w2s.stage": run.stage, "w2s.fingerprint": run.run_id, "w2s.data": f"{run.seed:032x}", "mlflow.runName": name}
+    tags |= {"w2s.artifacts": json.dumps({path: digests[path] for path in digests if path not in split})}
+    tags |= {"w2s.artifacts.test": json.dumps(split), "w2s.pgr_status": "ok", "w2s.ceiling_failed": "no"}
+    tags |= dict(zip(("w2s.weak_run_id", "w2s.ceiling_run_id"), run.above, strict=False))
+    for table, pairs in (("params", params), ("tags", tags)):
         rows = ((run.run_id, key, value) for key, value in pairs.items())
         database.executemany(f"INSERT INTO {table} (run_uuid, key, value) VALUES (?, ?, ?)", rows)
     for table in ("metrics", "latest_metrics"):
@@ -142,20 +142,20 @@ def bare() -> None:
             pq.read_table(repository.download_artifacts(path))  # type: ignore[no-untyped-call]
 
 
-def child(what: str) -> dict[str, float]:
+def child(name: str) -> dict[str, float]:
     """Seconds and peak memory of one of these in a process of its own."""
-    line = [sys.executable, __file__, "--child", what]
-    said = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, float] = json.loads(said.splitlines()[-1])
-    return found
+    line = [sys.executable, __file__, "--child", name]
+    output = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout
+    measurements: dict[str, float] = json.loads(output.splitlines()[-1])
+    return measurements
 
 
-def measured(what: str) -> Iterator[tuple[str, float]]:
+def measured(name: str) -> Iterator[tuple[str, float]]:
     """In the child."""
     calls: dict[str, Callable[[], object]] = {"bare": bare, "analyze": lambda: analyze.run(analyze.Config())}
     server.experiment()
     started = time.perf_counter()
-    calls[what]()
+    calls[name]()
     yield "seconds", round(time.perf_counter() - started, 2)
     yield "gigabytes", round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
 
@@ -164,19 +164,19 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--child", choices=("bare", "analyze"))
-    if what := parser.parse_args().child:
-        print(json.dumps(dict(measured(what))))
+    if command := parser.parse_args().child:
+        print(json.dumps(dict(measured(command))))
         return
     with tempfile.TemporaryDirectory() as name:
         os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{name}/mlflow.db", "W2S_SCRATCH": f"{name}/scratch"}
         server.experiment()
         fill(Path(name))
-        read, first, second = (child(what) for what in ("bare", "analyze", "analyze"))
+        read, first, second = (child(command) for command in ("bare", "analyze", "analyze"))
         ratios = {
             "first_to_bare": round(first["seconds"] / read["seconds"], 2),
             "second_to_first": round(second["seconds"] / first["seconds"], 3),
         }
-        print(json.dumps({"runs": len(every()), "bare": read, "first": first, "second": second} | ratios))
+        print(json.dumps({"runs": len(all_runs()), "bare": read, "first": first, "second": second} | ratios))
 
 
 if __name__ == "__main__":

@@ -103,18 +103,18 @@ def simulated(scenario: Scenario, deviation: float, rows: int, stream: tuple[int
     for model, seed in np.argwhere(collapsed_MS):
         right_MSN[model, seed] = majority_N if rng.random() < 0.5 else rng.random(rows) < 0.5
     weak, student, ceiling = (list(right_SN) for right_SN in right_MSN)
-    found = stats.pgr_interval(weak, student, ceiling, number_N)
-    return found.low <= scenario.truth() <= found.high, found.status == stats.OK
+    interval = stats.pgr_interval(weak, student, ceiling, number_N)
+    return interval.low <= scenario.truth() <= interval.high, interval.status == stats.OK
 
 
-def answers(rng: np.random.Generator, seeds: int, mean: float, group_N: Floats, own: float = OWN) -> Floats:
+def answers(rng: np.random.Generator, seeds: int, mean: float, group_N: Floats, spread: float = OWN) -> Floats:
     """Correctness by seed and row of one model.
 
     Args:
         group_N: what each row's group does to all models.
     """
-    own_N = np.repeat(rng.uniform(-own, own, GROUPS), ROWS // GROUPS)
-    chance_SN = mean + group_N + own_N + SEED * rng.normal(size=(seeds, 1))
+    model_group_N = np.repeat(rng.uniform(-spread, spread, GROUPS), ROWS // GROUPS)
+    chance_SN = mean + group_N + model_group_N + SEED * rng.normal(size=(seeds, 1))
     return (rng.random((seeds, ROWS)) < chance_SN).astype(np.float64)
 
 
@@ -128,15 +128,15 @@ def pgr(seeds: int, gap: float, seed: int, experiment: int) -> tuple[bool, bool]
     rng = np.random.default_rng([experiment, seeds, round(1000 * gap), seed])
     group_N, number_N = groups(rng)
     weak, student, ceiling = (answers(rng, seeds, FLOOR + gap * share, group_N) for share in (0, SHARE, 1))
-    found = stats.pgr_interval(list(weak), list(student), list(ceiling), number_N)
-    return found.low <= SHARE <= found.high, found.status == stats.OK
+    interval = stats.pgr_interval(list(weak), list(student), list(ceiling), number_N)
+    return interval.low <= SHARE <= interval.high, interval.status == stats.OK
 
 
-def rejected(seeds: int, own: float, seed: int, experiment: int) -> tuple[bool, bool]:
+def rejected(seeds: int, spread: float, seed: int, experiment: int) -> tuple[bool, bool]:
     """Whether the test over seeds, and the interval over seeds and groups, tell two equal methods apart."""
     rng = np.random.default_rng([experiment, seeds, 7, seed])
     group_N, number_N = groups(rng)
-    first, second = (answers(rng, seeds, FLOOR, group_N, own) for _ in range(2))
+    first, second = (answers(rng, seeds, FLOOR, group_N, spread) for _ in range(2))
     by_seed = stats.paired_t_test(first.mean(axis=1), second.mean(axis=1)).p < 0.05
     sums_SG = (second - first).reshape(seeds, GROUPS, -1).sum(axis=2)
     both = stats.clustered_mean(sums_SG, np.bincount(number_N))
@@ -161,16 +161,16 @@ def gaps(repeat: Repeat, seed: int) -> Iterator[str]:
     """Coverage by the true gap."""
     yield "| seeds | true gap | covers the true PGR | determined |\n|---|---|---|---|"
     for seeds, gap in itertools.product(SEEDS, GAPS):
-        found = repeat(partial(pgr, seeds, gap, seed))
-        yield f"| {seeds} | {gap:.2f} | {found[:, 0].mean():.3f} | {found[:, 1].mean():.3f} |"
+        outcomes = repeat(partial(pgr, seeds, gap, seed))
+        yield f"| {seeds} | {gap:.2f} | {outcomes[:, 0].mean():.3f} | {outcomes[:, 1].mean():.3f} |"
 
 
 def tests(repeat: Repeat, seed: int) -> Iterator[str]:
     """How often two equal methods are told apart."""
     yield "| seeds | methods find | paired t over seeds | interval over seeds and groups |\n|---|---|---|---|"
-    for (own, what), seeds in itertools.product(((0.0, "the same groups easy"), (OWN, "other groups easy")), SEEDS):
-        found = repeat(partial(rejected, seeds, own, seed))
-        yield f"| {seeds} | {what} | {found[:, 0].mean():.3f} | {found[:, 1].mean():.3f} |"
+    for (spread, label), seeds in itertools.product(((0.0, "the same groups easy"), (OWN, "other groups easy")), SEEDS):
+        outcomes = repeat(partial(rejected, seeds, spread, seed))
+        yield f"| {seeds} | {label} | {outcomes[:, 0].mean():.3f} | {outcomes[:, 1].mean():.3f} |"
 
 
 TABLES = {"scenarios": scenarios, "gaps": gaps, "tests": tests}

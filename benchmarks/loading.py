@@ -51,12 +51,12 @@ def measure(directory: str) -> None:
 
     started = time.perf_counter()
     rows = tasks.find("mnli").load(Path(directory))
-    loaded = time.perf_counter()
+    loaded_at = time.perf_counter()
     pool = splits.pool("mnli", rows)
     splits.split_task(pool, seed=0, train_size=pool.train_rows(), test_size=pool.test_rows())
-    cut = time.perf_counter()
+    split_at = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    seconds = {"load": round(loaded - started, 1), "cut": round(cut - loaded, 1)}
+    seconds = {"load": round(loaded_at - started, 1), "cut": round(split_at - loaded_at, 1)}
     print(json.dumps({"rows": len(rows.train) + len(rows.heldout), "seconds": seconds, "peak_gb": round(peak, 2)}))
 
 

@@ -24,38 +24,38 @@ COLUMNS = [*SHOWN, "seeds", "loss, old", "loss, new", "largest difference", "acc
 def runs(uri: str, experiment: str | None) -> pd.DataFrame:
     """One row a finished run of a trained model, by KEYS."""
     mlflow.set_tracking_uri(uri)
-    names = [experiment] if experiment else [found.name for found in mlflow.search_experiments() if "claims" not in found.name]
+    names = [experiment] if experiment else [item.name for item in mlflow.search_experiments() if "claims" not in item.name]
     if len(names) != 1:
         raise SystemExit(f"--experiment must be one of {', '.join(names)}")
-    found = mlflow.search_runs(experiment_names=names, filter_string="attributes.status = 'FINISHED'", max_results=50_000)
-    assert isinstance(found, pd.DataFrame)
-    if METRICS["train_loss"] not in found:
+    rows = mlflow.search_runs(experiment_names=names, filter_string="attributes.status = 'FINISHED'", max_results=50_000)
+    assert isinstance(rows, pd.DataFrame)
+    if METRICS["train_loss"] not in rows:
         return pd.DataFrame(columns=[*KEYS, *METRICS])
-    found = found[found[METRICS["train_loss"]].notna()]
+    rows = rows[rows[METRICS["train_loss"]].notna()]
     columns = {name: f"tags.w2s.{name}" for name in TAGS} | {name: f"params.{name}" for name in [*PARAMS, "seed"]}
-    own = {name: found.get(column, pd.Series("", found.index)).fillna("") for name, column in columns.items()}
-    values = {name: found.get(column, pd.Series(float("nan"), found.index)) for name, column in METRICS.items()}
-    return pd.DataFrame(own | values)
+    keys = {name: rows.get(column, pd.Series("", rows.index)).fillna("") for name, column in columns.items()}
+    values = {name: rows.get(column, pd.Series(float("nan"), rows.index)) for name, column in METRICS.items()}
+    return pd.DataFrame(keys | values)
 
 
 def table(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """The rows that both have, by SHOWN. Raises SystemExit where KEYS do not tell the runs of a store apart."""
-    for name, found in (("OLD_URI", old), ("NEW_URI", new)):
-        if found.duplicated(KEYS).any():
-            raise SystemExit(f"{name} has several runs of {dict(found[found.duplicated(KEYS)].iloc[0][KEYS])}")
+    for name, rows in (("OLD_URI", old), ("NEW_URI", new)):
+        if rows.duplicated(KEYS).any():
+            raise SystemExit(f"{name} has several runs of {dict(rows[rows.duplicated(KEYS)].iloc[0][KEYS])}")
     both = old.merge(new, on=KEYS, suffixes=("_old", "_new"), validate="one_to_one")
     both["apart"] = (both["train_loss_old"] - both["train_loss_new"]).abs()
     groups = both.groupby([*TAGS, *PARAMS], sort=False)
     means = groups[["train_loss_old", "train_loss_new", "accuracy_old", "accuracy_new"]].mean()
-    found = means.assign(seeds=groups.size(), apart=groups["apart"].max()).reset_index()
+    rows = means.assign(seeds=groups.size(), apart=groups["apart"].max()).reset_index()
     order = [*SHOWN, "seeds", "train_loss_old", "train_loss_new", "apart", "accuracy_old", "accuracy_new"]
-    return found[order].set_axis(COLUMNS, axis=1).sort_values(SHOWN, kind="stable")
+    return rows[order].set_axis(COLUMNS, axis=1).sort_values(SHOWN, kind="stable")
 
 
-def markdown(found: pd.DataFrame) -> str:
+def markdown(rows: pd.DataFrame) -> str:
     """The table as text; numbers to four decimals, the difference to two digits."""
-    lines = [f"| {' | '.join(found.columns)} |", "|" + "---|" * len(found.columns)]
-    for row in found.itertuples(index=False):
+    lines = [f"| {' | '.join(rows.columns)} |", "|" + "---|" * len(rows.columns)]
+    for row in rows.itertuples(index=False):
         cells = [f"{value:.2g}" if at == COLUMNS.index("largest difference") else _cell(value) for at, value in enumerate(row)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -70,12 +70,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old")
     parser.add_argument("new")
-    parser.add_argument("--experiment", help="its name; needed where a store has several")
-    given = parser.parse_args()
-    old, new = (runs(uri, given.experiment) for uri in (given.old, given.new))
-    found = table(old, new)
-    print(markdown(found))
-    print(f"\n{int(found['seeds'].sum())} runs in both; {len(old)} and {len(new)} trained runs in all")
+    parser.add_argument("--experiment", help="name of the experiment; required if a store has several")
+    options = parser.parse_args()
+    old, new = (runs(uri, options.experiment) for uri in (options.old, options.new))
+    rows = table(old, new)
+    print(markdown(rows))
+    print(f"\n{int(rows['seeds'].sum())} runs in both; {len(old)} and {len(new)} trained runs in all")
 
 
 if __name__ == "__main__":

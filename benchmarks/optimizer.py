@@ -56,13 +56,15 @@ def measured(model: Any, steps: int) -> dict[str, float]:
         ids_RL = torch.randint(model.config.vocab_size, (ROWS, LENGTH))
         for twin in (default, fused):
             twin.step(ids_RL)
-    apart = max(abs(one - other) for one, other in zip(default.losses, fused.losses, strict=True))
+    difference = max(
+        abs(default_loss - fused_loss) for default_loss, fused_loss in zip(default.losses, fused.losses, strict=True)
+    )
     return {
         "optimizer step, default / fused": round(statistics.median(default.update) / statistics.median(fused.update), 2),
         "whole step, default / fused": round(statistics.median(default.whole) / statistics.median(fused.whole), 2),
         "first loss": round(fused.losses[0], 4),
         "last loss": round(fused.losses[-1], 4),
-        "largest difference of losses": float(f"{apart:.1e}"),
+        "largest difference of losses": float(f"{difference:.1e}"),
     }
 
 
@@ -71,12 +73,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--steps", type=int, default=20)
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.manual_seed(0)
-    for make in (lambda: AutoModel.from_pretrained(given.model, local_files_only=True), lambda: GPT2Model(GPT2Config())):
+    for make in (lambda: AutoModel.from_pretrained(options.model, local_files_only=True), lambda: GPT2Model(GPT2Config())):
         model = make()
-        found = {"model": type(model).__name__, "parameters": model.num_parameters()}
-        print(json.dumps(found | measured(model, given.steps)), flush=True)
+        result = {"model": type(model).__name__, "parameters": model.num_parameters()}
+        print(json.dumps(result | measured(model, options.steps)), flush=True)
 
 
 if __name__ == "__main__":

@@ -64,24 +64,24 @@ def least(lengths_N: Ints) -> int:
 
 def made_before(lengths_N: Ints) -> list[Ints]:
     """Training batches until 2026-11-29: a pool of 50 batches after the other."""
-    shuffled, found = np.random.default_rng(0).permutation(len(lengths_N)), []
+    shuffled, batches = np.random.default_rng(0).permutation(len(lengths_N)), []
     for start in range(0, len(shuffled), POOL * BATCH):
         pool = shuffled[start : start + POOL * BATCH]
         pool = pool[np.argsort(lengths_N[pool], kind="stable")]
-        found += [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
-    return found
+        batches += [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
+    return batches
 
 
 def shares(lengths_N: Ints) -> dict[str, float]:
     """Every way, in percent."""
     shuffled, order = np.random.default_rng(0).permutation(len(lengths_N)), np.argsort(lengths_N, kind="stable")
-    drawn = [shuffled[start : start + BATCH] for start in range(0, len(shuffled), BATCH)]
+    random_batches = [shuffled[start : start + BATCH] for start in range(0, len(shuffled), BATCH)]
     return {
         "batches of train": share(lengths_N, batching.batches(lengths_N, BATCH, np.random.default_rng(0))),
         "as made before": share(lengths_N, made_before(lengths_N)),
         "the least": of_cells(lengths_N, least(lengths_N)),
-        "random batches": share(lengths_N, drawn),
-        "to the longest of all": share(lengths_N, drawn, int(lengths_N.max())),
+        "random batches": share(lengths_N, random_batches),
+        "to the longest of all": share(lengths_N, random_batches, int(lengths_N.max())),
         "predictions by a budget": share(lengths_N, token_batches.by_length(lengths_N)),
         "predictions by 256 rows": share(lengths_N, [order[start : start + ROWS] for start in range(0, len(order), ROWS)]),
     }
@@ -106,7 +106,7 @@ def main() -> None:
             started = time.perf_counter()
             lengths_N = reader.read(rows).lengths_N()
             seconds.append(round(time.perf_counter() - started, 3))
-    found = {
+    result = {
         "rows": len(rows),
         "tokens": int(lengths_N.sum()),
         "longest": int(lengths_N.max()),
@@ -114,7 +114,7 @@ def main() -> None:
         "seconds to tokenise": seconds[0],
         "seconds to read what is kept": seconds[1],
     }
-    print(json.dumps(found, indent=2))
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

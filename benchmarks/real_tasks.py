@@ -48,27 +48,29 @@ def main() -> None:
     parser.add_argument("--seeds", default="0..2")
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--train-size", type=int)
-    parser.add_argument("--chain", help="models between weak and strong, with commas")
+    parser.add_argument("--chain", help="models between weak and strong, separated by commas")
     parser.add_argument("--lr-decays", type=float, nargs="+", default=[10.0])
-    given = parser.parse_args()
-    found = []
-    for seed, task, method in itertools.product(parse_seeds(given.seeds), given.tasks, methods(given)):
-        shared = {"weak": given.weak, "strong": given.strong, "max_length": given.max_length}
-        config = student.Config(task=task, seed=seed, train_size=given.train_size or SIZES[task], **shared, **method)
-        found.append(student.run(config))
-        print(found[-1].name, {name: round(value, 3) for name, value in found[-1].metrics.items() if name.startswith("test/")})
-    table = plugin("tables", "pgr", "table").table(build.load(found).outcomes)
+    options = parser.parse_args()
+    results = []
+    for seed, task, method in itertools.product(parse_seeds(options.seeds), options.tasks, methods(options)):
+        shared = {"weak": options.weak, "strong": options.strong, "max_length": options.max_length}
+        config = student.Config(task=task, seed=seed, train_size=options.train_size or SIZES[task], **shared, **method)
+        results.append(student.run(config))
+        print(
+            results[-1].name, {name: round(value, 3) for name, value in results[-1].metrics.items() if name.startswith("test/")}
+        )
+    table = plugin("tables", "pgr", "table").table(build.load(results).outcomes)
     print(report.markdown(table[COLUMNS + PGR]))
 
 
-def methods(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def methods(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The options of each method; one with a chain comes once for each decay."""
-    for name in given.methods:
+    for name in options.methods:
         if not presets.METHODS[name].get("chain"):
             yield {"method": name}
             continue
-        for decay in given.lr_decays:
-            yield {"method": name, "chain": given.chain, "lr_decay": decay}
+        for decay in options.lr_decays:
+            yield {"method": name, "chain": options.chain, "lr_decay": decay}
 
 
 if __name__ == "__main__":

@@ -66,10 +66,13 @@ def fingerprint(index: int) -> str:
 
 def tags(index: int) -> dict[str, str]:
     """The tags of a run."""
-    marks = {"w2s.fingerprint": fingerprint(index), "w2s.stage": "student", "w2s.version": "0.1.0"}
-    marks |= {"mlflow.runName": f"student chess seed {index % 97}", "mlflow.user": "ann", "mlflow.source.type": "LOCAL"}
-    marks |= {"mlflow.source.name": "w2s_mlflow/__main__.py", "mlflow.note.content": "A student finetuned on weak labels. " * 8}
-    return marks | {f"w2s.tag_{number}": f"value {index % 97}" for number in range(TAGS - len(marks))}
+    values = {"w2s.fingerprint": fingerprint(index), "w2s.stage": "student", "w2s.version": "0.1.0"}
+    values |= {"mlflow.runName": f"student chess seed {index % 97}", "mlflow.user": "ann", "mlflow.source.type": "LOCAL"}
+    values |= {
+        "mlflow.source.name": "w2s_mlflow/__main__.py",
+        "mlflow.note.content": "A student finetuned on weak labels. " * 8,
+    }
+    return values | {f"w2s.tag_{number}": f"value {index % 97}" for number in range(TAGS - len(values))}
 
 
 def rows(table: str, index: int) -> Iterator[tuple[object, ...]]:
@@ -97,19 +100,19 @@ def fill(path: Path, claims: dict[int, str]) -> None:
             database.executemany("INSERT INTO params (run_uuid, key, value) VALUES (?, ?, ?)", claimed)
 
 
-def found(times: int, fingerprint: str) -> None:
+def check_lookup(times: int, fingerprint: str) -> None:
     """The project's own lookup, which must find so many runs."""
     if len(results.runs_of(fingerprint)) != times:
-        raise AssertionError(f"{fingerprint} was to be found {times} times")
+        raise AssertionError(f"the lookup of {fingerprint} must find {times} runs")
 
 
-def refused(client: mlflow.MlflowClient, run: str, key: str) -> None:
+def check_refused(client: mlflow.MlflowClient, run: str, key: str) -> None:
     """A claim that must be refused, since the parameter has another value."""
     try:
         client.log_param(run, key, "other")
     except MlflowException:
         return
-    raise AssertionError(f"{key} was to be refused")
+    raise AssertionError(f"MLflow must refuse another value of the parameter {key}")
 
 
 Request = tuple[str, Callable[[int], object]]
@@ -118,8 +121,8 @@ Request = tuple[str, Callable[[int], object]]
 
 def requests(client: mlflow.MlflowClient) -> Iterator[Request]:
     """What a process asks for each result, in its order."""
-    yield "lookup, found", lambda repeat: found(1, fingerprint(repeat * 197))
-    yield "lookup, absent", lambda repeat: found(0, ABSENT)
+    yield "lookup, found", lambda repeat: check_lookup(1, fingerprint(repeat * 197))
+    yield "lookup, absent", lambda repeat: check_lookup(0, ABSENT)
     yield "search RUNNING, none", lambda repeat: client.search_runs([EXPERIMENT], "attributes.status = 'RUNNING'")
     yield "get_run", lambda repeat: client.get_run(run_id(repeat * 197))
     fresh = [client.create_run(EXPERIMENT).info.run_id for _ in range(REPEATS + 1)]
@@ -133,30 +136,30 @@ def requests(client: mlflow.MlflowClient) -> Iterator[Request]:
 def contested(client: mlflow.MlflowClient, number: int, run: str) -> Iterator[Request]:
     """What a run that already holds so many claims is asked."""
     yield f"claim beside {number}, written", lambda repeat: client.log_param(run, f"new_{repeat}", "mine")
-    yield f"claim beside {number}, refused", lambda repeat: refused(client, run, f"claim_{repeat}")
+    yield f"claim beside {number}, refused", lambda repeat: check_refused(client, run, f"claim_{repeat}")
     yield f"get_run, {number} params", lambda repeat: client.get_run(run)
 
 
 def stages() -> Iterator[Request]:
     """A whole stage but for its training, and the same when it is reused: lookup, digests of all artifacts, no report."""
     config = supervisor.Config().resolved()
-    cut = loading.resolve_and_split(config)[1]
-    parts = runs.parts("supervisor", 1, config, cut, {}, ["losses.cross_entropy"])
+    split = loading.resolve_and_split(config)[1]
+    parts = runs.parts("supervisor", 1, config, split, {}, ["losses.cross_entropy"])
 
     def even(examples: Examples) -> Predictions:
         return finetune.predict_table(examples, np.full((len(examples), 2), 0.5, dtype=np.float32))
 
     def make(recorder: Recorder) -> None:
-        ground_truth.record_rows(config, cut, recorder)
+        ground_truth.record_rows(config, split, recorder)
         for step in range(90):
             recorder.metrics({"train/loss": 0.5, "train/gradient_norm": 1.0}, step)
-        recorder.weak_labels(even(cut.transfer))
+        recorder.weak_labels(even(split.transfer))
         for part in ("selection", "test"):
-            recorder.predictions(part, even(cut.parts()[part]))
+            recorder.predictions(part, even(split.parts()[part]))
 
     def stage(version: int) -> None:
         labels = {"weak": config.weak, "strong": "-", "method": "supervisor"}
-        scoring.report(runs.produce(replace(parts, version=version), config, cut, labels, "a note", make), config, cut)
+        scoring.report(runs.produce(replace(parts, version=version), config, split, labels, "a note", make), config, split)
 
     yield "whole stage but its training", stage
     yield "whole stage, reused", stage

@@ -58,14 +58,14 @@ def workers() -> dict[str, dict[str, float]]:
     """The seconds of one grid by so many workers, and the share of all cores that was idle meanwhile."""
     import psutil
 
-    found = {}
+    measurements = {}
     for count in (1, 2, 4):
         with tempfile.TemporaryDirectory() as name:
             before = psutil.cpu_times().idle
             seconds = command(Path(name), "sweep", "--sweep", "demo", "--workers", str(count))
             idle = (psutil.cpu_times().idle - before) / (seconds * len(psutil.cpu_times(percpu=True)))
-        found[str(count)] = {"seconds": seconds, "idle": round(idle, 3)}
-    return found
+        measurements[str(count)] = {"seconds": seconds, "idle": round(idle, 3)}
+    return measurements
 
 
 def runs() -> dict[str, int]:
@@ -75,11 +75,14 @@ def runs() -> dict[str, int]:
     with tempfile.TemporaryDirectory() as name:
         command(Path(name), "sweep", "--sweep", "confidence", "--trials", str(TRIALS), "--workers", "2")
         client = mlflow.MlflowClient(f"sqlite:///{name}/mlflow.db")
-        found = [run.data for run in client.search_runs(["0"], max_results=1000)]
-    kept = [data for data in found if "w2s.fingerprint" in data.tags]
-    stages = Counter(data.tags["w2s.stage"] for data in kept)
-    twice = Counter(data.tags["w2s.fingerprint"] for data in kept)
-    return dict(stages) | {"trials": sum(data.tags.get("w2s.stage") == "trial" for data in found), "most": max(twice.values())}
+        runs_data = [run.data for run in client.search_runs(["0"], max_results=1000)]
+    results = [data for data in runs_data if "w2s.fingerprint" in data.tags]
+    stages = Counter(data.tags["w2s.stage"] for data in results)
+    twice = Counter(data.tags["w2s.fingerprint"] for data in results)
+    return dict(stages) | {
+        "trials": sum(data.tags.get("w2s.stage") == "trial" for data in runs_data),
+        "most": max(twice.values()),
+    }
 
 
 @dataclass
@@ -110,15 +113,15 @@ def trials() -> dict[str, float]:
     vars(module).update(SETTING={}, PROXY=[{}], space=space)
     search = search_space.load_search("free", module, "", None)
 
-    def jobs(given: Mapping[str, Any]) -> list[Any]:
-        return [Free(given["alpha"]), Free(given["warmup"])]
+    def jobs(options: Mapping[str, Any]) -> list[Any]:
+        return [Free(options["alpha"]), Free(options["warmup"])]
 
     with postgresql() as storage, search_workers.worker_pool(1) as alone:
         os.environ["MLFLOW_TRACKING_URI"] = storage.replace("/postgres", "/w2s")
         database(storage)
-        wanted = search_study.StudyTarget(storage=storage, trials=BEFORE + MEASURED)
-        study = search_study.open_study(search, wanted, "measured", 2)
-        search_trials.run(study, search, wanted, jobs, alone)
+        target = search_study.StudyTarget(storage=storage, trials=BEFORE + MEASURED)
+        study = search_study.open_study(search, target, "measured", 2)
+        search_trials.run(study, search, target, jobs, alone)
         ends = [trial.datetime_complete.timestamp() for trial in study.get_trials() if trial.datetime_complete]
     each = [after - before for before, after in itertools.pairwise(ends[BEFORE - 1 :])]
     return {"median_ms": round(1000 * statistics.median(each), 1), "longest_ms": round(1000 * max(each), 1)}
@@ -136,8 +139,8 @@ def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)  # where MLflow puts the artifacts of the free trials
-        found = {"trials": trials(), "workers": workers(), "grid": grid(), "runs": runs()}
-    print(json.dumps(found))
+        results = {"trials": trials(), "workers": workers(), "grid": grid(), "runs": runs()}
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

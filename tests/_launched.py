@@ -46,7 +46,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
         labels_NC = None if name == "language" else torch.from_numpy(labels(ROWS))
         for loss, function in _losses(name).items():
             for micro_batch in (1, 4, 32) if loss in ("confidence", "next") else (4,):
-                parts = [data.batch(part) for part in batching.parts(data, np.arange(ROWS), micro_batch, group)]
+                parts = [data.batch(part) for part in batching.micro_batch_rows(data, np.arange(ROWS), micro_batch, group)]
                 value = microbatches.batch_gradients(head, head, parts, labels_NC, function, 0.5, _backward, group)
                 group.sum_gradients(weights)
                 place = f"{kind}-{name}/{loss}/{micro_batch}"

@@ -67,7 +67,7 @@ def _gradients() -> Iterator[tuple[str, Tensor]]:
             labels_NC = None if name == "language" else torch.from_numpy(labels(rows))
             for micro_batch in sizes:
                 device = torch.device("cpu")
-                parts = batching.share(data, np.arange(rows), micro_batch, device, group, even=launch.shards())
+                parts = batching.micro_batches(data, np.arange(rows), micro_batch, device, group, even=launch.shards())
                 loss = _losses(name).get("confidence", language_modeling.loss)
                 value = microbatches.batch_gradients(learner, learner, parts, labels_NC, loss, 0.5, _backward, group)
                 place = f"{kind}-{name}/{rows}/{micro_batch}"

@@ -155,7 +155,7 @@ class Declared:
         ({"batch_size": 100}, "--batch-size must be in [1, 100), got 100"),
         ({"part": "head"}, "--part must be one of backbone, none, got 'head'"),
         ({"alpha": 2}, "--alpha must be in [0, 1], got 2.0"),
-        ({"steps": 2, "rounds": 2}, "--steps must be given once, got its former name --rounds, too"),
+        ({"steps": 2, "rounds": 2}, "--steps and its former name --rounds must not be given together"),
     ],
 )
 def test_the_same_values_are_refused_from_python_and_from_the_command_line(given: dict[str, Any], message: str) -> None:

@@ -21,7 +21,7 @@ from w2s_mlflow.records import Debate, Example, Explanation, Side
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 BLOCK = re.compile(r'^```python title="w2s_mlflow/(\w+)/(\w+)\.py"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 EXAMPLES = {folder: (name, source) for folder, name, source in BLOCK.findall(TEXT)}
-CACHES = (registry.plugins, config.loss_options, tasks.prefixes, tasks._named)
+CACHES = (registry.plugins, config.loss_options, tasks.prefixes, tasks._task_by_name)
 LONGEST = 40
 
 
@@ -95,7 +95,7 @@ def test_the_task_loads_and_splits(plugins: dict[str, ModuleType], tmp_path: Pat
         labels = [number % 2 for number in range(len(texts))]
         pd.DataFrame({"text": texts, "label": labels}).to_parquet(mirror / f"{part}.parquet")
     found = task.load(tmp_path)
-    assert (len(found.train), len(found.heldout), found.left_out) == (80, 40, {"has one word": 2})
+    assert (len(found.train), len(found.heldout), found.skipped) == (80, 40, {"has one word": 2})
     split = splits.split_task(splits.pool(task.key, found), seed=0, train_size=60, test_size=20)
     sizes = {part: len(examples) for part, examples in split.parts().items()}
     assert sum(size for part, size in sizes.items() if part not in ("selection", "test")) == 60

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.data
 
 ENOUGH = 60
 """Training rows of which three quarters can be cut."""
-TASKS = {task.name: task for task in tasks.every()}
+TASKS = {task.name: task for task in tasks.all_tasks()}
 
 
 @pytest.fixture

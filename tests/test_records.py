@@ -93,12 +93,12 @@ def test_labels_are_joined_by_id() -> None:
 
 
 def test_a_label_that_is_missing_is_named() -> None:
-    with pytest.raises(JoinError, match=r"2 of 3 ids are missing from a table, the first is 'x'"):
+    with pytest.raises(JoinError, match=r"2 of 3 ids are missing from a table, such as 'x'"):
         SoftLabels(IDS, GROUPS, PROBABILITIES).of(["a", "x", "y"])
 
 
 def test_an_id_that_stands_twice_in_a_table_is_named() -> None:
-    with pytest.raises(JoinError, match=r"id 'a' stands twice in a table of 3 rows"):
+    with pytest.raises(JoinError, match=r"id 'a' occurs twice in a table of 3 rows"):
         SoftLabels(("b", "a", "a"), GROUPS, PROBABILITIES).of(["b"])
 
 
@@ -120,7 +120,7 @@ def test_alignment_of_other_ids_is_refused(ids: list[str]) -> None:
 
 
 def test_alignment_of_a_table_with_a_doubled_id_is_refused() -> None:
-    with pytest.raises(JoinError, match="id 'a' stands twice"):
+    with pytest.raises(JoinError, match="id 'a' occurs twice"):
         Predictions(("a", "b", "a"), GROUPS, PROBABILITIES, GOLD).aligned(["a", "b"])
 
 

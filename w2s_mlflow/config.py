@@ -53,12 +53,12 @@ def option(
         bounds: `ge`, `gt`, `le`, `lt` (see validation.Bounds).
     """
     declared = Declared(bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly, former_values=former_values)
-    marks: dict[str, Any] = {"result": result, "loss_options": loss_options, "declared": declared}
+    metadata: dict[str, Any] = {"result": result, "loss_options": loss_options, "declared": declared}
     if introduced is not dataclasses.MISSING:
-        marks["introduced"] = introduced
+        metadata["introduced"] = introduced
     if loss_options:
-        return dataclasses.field(default_factory=dict, metadata=marks)
-    return dataclasses.field(default=default, metadata=marks)
+        return dataclasses.field(default_factory=dict, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @typing.dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
@@ -69,15 +69,15 @@ def checked_dataclass(cls: type[C]) -> type[C]:
     loss may be keyword arguments (`Config(alpha=0.6)`), and former names are accepted. A class whose options are not spelled
     `--name value` sets `WRITTEN`, a format string with {} for the name.
     """
-    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-    assign = made.__init__
+    frozen = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    assign = frozen.__init__
 
     @functools.wraps(assign)
-    def checked(self: C, **given: Any) -> None:
-        assign(self, **_checked(made, given))
+    def checked(self: C, **values: Any) -> None:
+        assign(self, **_checked(frozen, values))
 
-    made.__init__ = checked  # type: ignore[assignment,method-assign]
-    return made
+    frozen.__init__ = checked  # type: ignore[assignment,method-assign]
+    return frozen
 
 
 def parse(cls: type[C], values: Mapping[str, Any]) -> C:
@@ -89,13 +89,13 @@ def parse(cls: type[C], values: Mapping[str, Any]) -> C:
     return cls(**{name: read(value, *known.get(name, (str, Declared()))) for name, value in names.items()})
 
 
-def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the checked values by field; options of a loss go into the field declared with `loss_options`."""
     fields, nested = declarations(cls), _nested(cls)
     known: dict[str, Any] = {}
     of_loss: dict[str, Any] = {}
     written: str = getattr(cls, "WRITTEN", "{}")
-    for name, value in _spread(_present_names(fields, given), nested):
+    for name, value in _spread(_present_names(fields, values), nested):
         if name in fields:
             known[name] = check(written.format(name), value, *fields[name])
         elif nested and name in loss_options():
@@ -105,15 +105,15 @@ def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     return known | ({nested: of_loss} if nested else {})
 
 
-def _present_names(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _present_names(fields: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     former = {declared.formerly: name for name, (_, declared) in fields.items() if declared.formerly}
-    found: dict[str, Any] = {}
-    for name, value in given.items():
+    renamed: dict[str, Any] = {}
+    for name, value in values.items():
         present = name if name in fields else former.get(name, name)
-        if present in found:
-            raise ConfigError(f"{flag(present)} must be given once, got its former name {flag(name)}, too")
-        found[present] = value
-    return found
+        if present in renamed:
+            raise ConfigError(f"{flag(present)} and its former name {flag(name)} must not be given together")
+        renamed[present] = value
+    return renamed
 
 
 def _spread(values: Mapping[str, Any], nested: str | None) -> Iterator[tuple[str, Any]]:
@@ -147,10 +147,10 @@ def declarations(cls: type) -> dict[str, tuple[Any, Declared]]:
 @functools.cache
 def loss_options() -> dict[str, tuple[Any, Declared]]:
     """Return the options of all losses, with their types and declarations."""
-    found: dict[str, tuple[Any, Declared]] = {}
+    options: dict[str, tuple[Any, Declared]] = {}
     for name in registry.plugins("losses"):
-        found |= declarations(registry.plugin("losses", name, "--loss").Options)
-    return found
+        options |= declarations(registry.plugin("losses", name, "--loss").Options)
+    return options
 
 
 def losses_with(name: str) -> list[str]:
@@ -179,18 +179,18 @@ def flat(config: Any) -> dict[str, Any]:
 
 def identity(config: Any) -> dict[str, Any]:
     """Return the options that enter the fingerprint, by first names and values, without those equal to `introduced`."""
-    found = _identity(config, result_options(config))
+    values = _identity(config, result_options(config))
     for field in dataclasses.fields(config):
         if field.metadata.get("loss_options") and config.loss:
             kind = registry.plugin("losses", config.loss, "--loss").Options
-            found[field.name] = _identity(kind, dict(found[field.name]))
-    return found
+            values[field.name] = _identity(kind, dict(values[field.name]))
+    return values
 
 
 def _identity(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` of the fields of `owner` by first names and values, without those that equal `introduced`."""
     fields = {field.name: field.metadata for field in dataclasses.fields(owner)}
-    kept = {name: value for name, value in values.items() if value != fields[name].get("introduced", dataclasses.MISSING)}
+    changed = {name: value for name, value in values.items() if value != fields[name].get("introduced", dataclasses.MISSING)}
     return dict(_first(name, value, fields[name].get("declared", Declared())) for name, value in kept.items())
 
 
@@ -209,11 +209,11 @@ def result_options(config: Any) -> dict[str, Any]:
 @functools.cache
 def sentences(cls: type) -> dict[str, str]:
     """Return the command-line help of each option: the text under its field in the dataclass or a base class."""
-    found: dict[str, str] = {}
-    for owner in (one for one in reversed(cls.__mro__) if dataclasses.is_dataclass(one)):
+    texts: dict[str, str] = {}
+    for owner in (base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)):
         body = ast.parse(inspect.getsource(owner)).body[0]
         assert isinstance(body, ast.ClassDef)
         for line, below in itertools.pairwise(body.body):
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(below, ast.Expr):
-                found[line.target.id] = inspect.cleandoc(str(typing.cast(ast.Constant, below.value).value))
-    return found
+                texts[line.target.id] = inspect.cleandoc(str(typing.cast(ast.Constant, below.value).value))
+    return texts

@@ -39,3 +39,8 @@ def unknown(option: str, value: str, legal: Iterable[str]) -> ConfigError:
 def flag(name: str) -> str:
     """Convert `train_size` to `--train-size`; environment variables and non-identifiers are returned unchanged."""
     return name if name.isupper() or not name.isidentifier() else "--" + name.replace("_", "-")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first non-empty line of an error's message, or the name of its class."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

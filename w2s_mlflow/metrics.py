@@ -72,8 +72,8 @@ REPORTED: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
 
 def report(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> dict[str, float]:
     """Return every metric of `REPORTED` that is defined for these predictions."""
-    found = {name: metric(probabilities_NC, gold_N) for name, metric in REPORTED.items()}
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+    result = {name: metric(probabilities_NC, gold_N) for name, metric in REPORTED.items()}
+    return {name: value for name, value in result.items() if np.isfinite(value)}
 
 
 def temperature(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
@@ -86,5 +86,5 @@ def temperature(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
         scaled_NC -= np.logaddexp.reduce(scaled_NC, axis=1, keepdims=True)
         return -float(scaled_NC[np.arange(len(gold_N)), gold_N].mean())
 
-    found = optimize.minimize_scalar(cross_entropy, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
-    return float(math.exp(found.x))
+    result = optimize.minimize_scalar(cross_entropy, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
+    return float(math.exp(result.x))

@@ -57,7 +57,7 @@ class Rows:
 
     train: tuple[Row, ...]
     heldout: tuple[Row, ...]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
     """Number of skipped source rows by reason (an illegal move, a text with two labels, ...)."""
 
 
@@ -131,20 +131,20 @@ class NoLabelError(ValueError):
     """Ground truth was requested for rows that have none."""
 
 
-def positions(ids: Sequence[str], wanted: Sequence[str]) -> Ints:
-    """Return the index in `ids` of each id in `wanted`, in the order of `wanted`.
+def positions(ids: Sequence[str], requested: Sequence[str]) -> Ints:
+    """Return the index in `ids` of each id in `requested`, in the order of `requested`.
 
     Raises:
-        JoinError: an id occurs twice in `ids`, or one of `wanted` is missing.
+        JoinError: an id occurs twice in `ids`, or one of `requested` is missing.
     """
     index = {id_: row for row, id_ in enumerate(ids)}
     if len(index) != len(ids):
         twice = next(id_ for id_, count in Counter(ids).items() if count > 1)
-        raise JoinError(f"id {twice!r} stands twice in a table of {len(ids)} rows")
-    missing = [id_ for id_ in wanted if id_ not in index]
+        raise JoinError(f"id {twice!r} occurs twice in a table of {len(ids)} rows")
+    missing = [id_ for id_ in requested if id_ not in index]
     if missing:
-        raise JoinError(f"{len(missing)} of {len(wanted)} ids are missing from a table, the first is {missing[0]!r}")
-    return np.fromiter((index[id_] for id_ in wanted), dtype=np.int64, count=len(wanted))
+        raise JoinError(f"{len(missing)} of {len(requested)} ids are missing from a table, such as {missing[0]!r}")
+    return np.fromiter((index[id_] for id_ in requested), dtype=np.int64, count=len(requested))
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Predictions(SoftLabels):
         """
         rows = positions(self.ids, ids)
         if not len(set(ids)) == len(ids) == len(self.ids):
-            raise JoinError(f"a join of {len(ids)} ids would lose or double rows of a table of {len(self.ids)}")
+            raise JoinError(f"joining {len(ids)} ids to a table of {len(self.ids)} rows would lose or duplicate rows")
         gold_N = None if self.gold_N is None else self.gold_N[rows]
         groups = tuple(self.groups[row] for row in rows)
         return Predictions(tuple(ids), groups, self.probabilities_NC[rows], gold_N)

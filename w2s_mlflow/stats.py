@@ -92,8 +92,8 @@ def pgr_interval(
 
     def excess(theta: float) -> float:
         """Return a negative number if theta is inside the interval."""
-        found = clustered_mean(gain_SG - theta * gap_SG, sizes_G, level)
-        return max(found.low, -found.high)
+        interval = clustered_mean(gain_SG - theta * gap_SG, sizes_G, level)
+        return max(interval.low, -interval.high)
 
     return PGR(point, _edge(excess, point, -1.0), _edge(excess, point, 1.0), OK, seeds, n_groups)
 
@@ -129,10 +129,10 @@ def group_interval(values_N: ArrayLike, groups: ArrayLike, level: float = LEVEL)
 
 def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     """Return the mean of one value per seed with its t interval; the bounds are NaN for a single value."""
-    found = np.asarray(values, dtype=np.float64)
-    if len(found) < 2:
-        return Interval(float(found.mean()), math.nan, math.nan, 0)
-    return _t_interval(float(found.mean()), float(found.var(ddof=1)) / len(found), len(found) - 1, level)
+    values_S = np.asarray(values, dtype=np.float64)
+    if len(values_S) < 2:
+        return Interval(float(values_S.mean()), math.nan, math.nan, 0)
+    return _t_interval(float(values_S.mean()), float(values_S.var(ddof=1)) / len(values_S), len(values_S) - 1, level)
 
 
 def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
@@ -140,11 +140,11 @@ def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, flo
 
     At 95% no such pair exists below 6 values, and the bounds are NaN (Conover 1999, section 3.2).
     """
-    found = np.sort(np.asarray(values, dtype=np.float64))
-    rank = int(stats.binom.ppf((1 - level) / 2, len(found), 0.5))
+    sorted_N = np.sort(np.asarray(values, dtype=np.float64))
+    rank = int(stats.binom.ppf((1 - level) / 2, len(sorted_N), 0.5))
     if rank < 1:
-        return float(np.median(found)), math.nan, math.nan
-    return float(np.median(found)), float(found[rank - 1]), float(found[-rank])
+        return float(np.median(sorted_N)), math.nan, math.nan
+    return float(np.median(sorted_N)), float(sorted_N[rank - 1]), float(sorted_N[-rank])
 
 
 class PairedTest(NamedTuple):
@@ -170,15 +170,17 @@ def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) 
     """
     before, after = np.asarray(baseline, dtype=np.float64), np.asarray(method, dtype=np.float64)
     if before.shape != after.shape or before.ndim != 1 or len(before) < 2:
-        raise ValueError(f"a paired test needs two equally long lists of at least 2, got {before.shape} and {after.shape}")
+        raise ValueError(
+            f"a paired test needs two lists of the same length, at least 2, got shapes {before.shape} and {after.shape}"
+        )
     difference = after - before
     mean, deviation, n = float(difference.mean()), float(difference.std(ddof=1)), len(difference)
     if np.ptp(difference) <= ROUNDING:
         return PairedTest(math.nan, math.nan, n, 0.0 if abs(mean) <= ROUNDING else mean, math.nan, math.nan, math.nan)
-    found = stats.ttest_rel(after, before)
-    interval = found.confidence_interval(level)
+    result = stats.ttest_rel(after, before)
+    interval = result.confidence_interval(level)
     bounds = float(interval.low), float(interval.high)
-    return PairedTest(float(found.statistic), float(found.pvalue), n, mean, *bounds, mean / deviation)
+    return PairedTest(float(result.statistic), float(result.pvalue), n, mean, *bounds, mean / deviation)
 
 
 def wilcoxon_p(baseline: ArrayLike, method: ArrayLike) -> float:

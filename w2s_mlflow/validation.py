@@ -39,7 +39,10 @@ class Bounds:
 
     def rule(self) -> str:
         """Return the bounds in words: "at least 1", "in [0, 1]"."""
-        low, high = (one if one is not None else other for one, other in ((self.ge, self.gt), (self.le, self.lt)))
+        low, high = (
+            inclusive if inclusive is not None else exclusive
+            for inclusive, exclusive in ((self.ge, self.gt), (self.le, self.lt))
+        )
         if high is None:
             return f"at least {low:g}" if self.ge is not None else f"above {low:g}"
         return f"in {'[' if self.ge is not None else '('}{low:.10g}, {high:.10g}{']' if self.le is not None else ')'}"

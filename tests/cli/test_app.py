@@ -35,7 +35,7 @@ WRONG = {
     "student --epochs 1.5": r"--epochs must be a whole number, got '1.5'",
     "student --batch-size -3": r"--batch-size must be at least 1, got -3",
     "student --train-size -5": r"--train-size must be at least 1, got -5",
-    "student --train-size 9999999": r"--train-size must be at most \d+, the rows this task has, got 9999999",
+    "student --train-size 9999999": r"--train-size must be at most \d+, the number of training rows of this task, got 9999999",
     "student --learning-rate inf": r"--learning-rate must be finite, got inf",
     "student --learning-rate 0": r"--learning-rate must be in \(0, 1e\+30\), got 0",
     "student --head chose": r"--head must be one of auto, classification, lm_choice, reward, got 'chose'",
@@ -120,7 +120,7 @@ def test_a_training_that_diverges_says_so_and_fails(
     for stage, model in (("supervisor", "--weak"), ("generative", "--strong")):
         with pytest.raises(SystemExit) as stop:
             run(monkeypatch, stage, model, "chess-27k", "--learning-rate", "1e20", *SIZES)
-        assert stop.value.code == 2 and "the training diverged, lower --learning-rate" in capsys.readouterr().err
+        assert stop.value.code == 2 and "training diverged; lower --learning-rate" in capsys.readouterr().err
     assert [run.info.status for run in runs()] == ["FAILED"] * 2
 
 

@@ -39,7 +39,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None:
     found = {row["task"]: row for row in catalog.check_tasks(str(sst2))}
     assert {name for name, row in found.items() if row["rows"] is not None} == {"chess", "chess_preference", "sst2"}
-    assert set(found) == {task.name for task in tasks.every()}
+    assert set(found) == {task.name for task in tasks.all_tasks()}
     one = found["sst2"]
     assert {name: one[name] for name in ("rows", "positive_class", "groups", "train", "halves", "left out")} == {
         "rows": 80,
@@ -54,14 +54,14 @@ def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None
 
 def test_a_table_that_is_not_what_the_task_reads_is_an_error(sst2: Path) -> None:
     mirror.write(sst2, "nyu-mll/glue/sst2", "validation", {"text": pa.string()}, [{"text": "a"}])
-    with pytest.raises(ConfigError, match="split validation must have the column sentence, it has text"):
+    with pytest.raises(ConfigError, match="split validation must have the column sentence, but it has only text"):
         list(catalog.check_tasks(str(sst2)))
 
 
 def test_every_task_prefix_and_rung_is_listed() -> None:
     names = [row["task"] for row in catalog.task_rows()]
-    assert names == [task.name for task in tasks.every()] + [f"{prefix}:PATH" for prefix in tasks.prefixes()]
-    assert [row["model"] for row in catalog.model_rows()] == [spec.name for spec in models.every()]
+    assert names == [task.name for task in tasks.all_tasks()] + [f"{prefix}:PATH" for prefix in tasks.prefixes()]
+    assert [row["model"] for row in catalog.model_rows()] == [spec.name for spec in models.all_specs()]
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_a_mirror_that_is_not_there_is_one_sentence(
         app.main()
     printed = capsys.readouterr().err
     assert stop.value.code == 2 and printed.count("\n") == 1
-    assert f"--data-dir must be a directory, got {tmp_path / 'nowhere'}" in printed
+    assert f"--data-dir must be an existing directory, got {tmp_path / 'nowhere'}" in printed
 
 
 @pytest.mark.slow

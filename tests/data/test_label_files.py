@@ -107,13 +107,16 @@ def test_a_task_without_truth_reports_agreement_alone(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, list[Any]], str]] = {
-    "column": ({"id": ["a"], "probs": [[0.5, 0.5]]}, "must have the column probabilities, .* has id, probs"),
-    "twice": ({"id": ["a", "a"], "probabilities": [[0.5, 0.5]] * 2}, "must have each id once"),
-    "classes": ({"id": ["a"], "probabilities": [[0.2, 0.3, 0.5]]}, "must have 2 probabilities in each row, the row a has"),
-    "sum": ({"id": ["a"], "probabilities": [[0.5, 0.6]]}, "sum to 1, those of the row a are"),
-    "negative": ({"id": ["a"], "probabilities": [[-0.5, 1.5]]}, "sum to 1, those of the row a are"),
-    "not a number": ({"id": ["a"], "probabilities": [[float("nan"), 1.0]]}, "sum to 1, those of the row a are"),
-    "missing": ({"id": ["a"], "probabilities": [[0.5, 0.5]]}, "lacks 100 of 100, the first is"),
+    "column": ({"id": ["a"], "probs": [[0.5, 0.5]]}, "must have the column probabilities, but .* has only id, probs"),
+    "twice": (
+        {"id": ["a", "a"], "probabilities": [[0.5, 0.5]] * 2},
+        "must have unique values in the column id, but 'a' occurs twice",
+    ),
+    "classes": ({"id": ["a"], "probabilities": [[0.2, 0.3, 0.5]]}, "must have 2 probabilities in each row, but the row a has"),
+    "sum": ({"id": ["a"], "probabilities": [[0.5, 0.6]]}, "sum to 1, but the row a has"),
+    "negative": ({"id": ["a"], "probabilities": [[-0.5, 1.5]]}, "sum to 1, but the row a has"),
+    "not a number": ({"id": ["a"], "probabilities": [[float("nan"), 1.0]]}, "sum to 1, but the row a has"),
+    "missing": ({"id": ["a"], "probabilities": [[0.5, 0.5]]}, "has none for 100 of 100 rows, such as"),
 }
 
 

@@ -157,10 +157,10 @@ def test_the_rest_is_what_neither_half_has_in_groups_of_its_own_and_without_labe
     pool, parts = splits.pool("t", found), cut(found, train_size=200).parts()
     rest = splits.unused_questions(pool, seed=0, train_size=200, size=1000)
     halves = [example for name in TRAINING for example in parts[name]]
-    asked = [*rest.asked, *rest.validation]
+    asked = [*rest.train, *rest.validation]
     assert {example.id for example in asked} | {example.id for example in halves} == {row.example.id for row in found.train}
     assert len(asked) + len(halves) == len(found.train) and not {e.group for e in asked} & {e.group for e in halves}
-    assert not {e.group for e in rest.asked} & {e.group for e in rest.validation}
+    assert not {e.group for e in rest.train} & {e.group for e in rest.validation}
     assert 0.08 < len(rest.validation) / len(asked) < 0.12
 
 
@@ -170,12 +170,12 @@ def test_a_smaller_rest_is_of_the_same_rows_and_its_digest_hangs_on_text_and_not
 
     found = plain()
     small, large = rest(found, 50), rest(found, 1000)
-    assert len(small.asked) == 45 and len(small.validation) == 5 and len(large.asked) + len(large.validation) == 200
-    assert {*small.asked, *small.validation} < {*large.asked, *large.validation} and small.digest != large.digest
+    assert len(small.train) == 45 and len(small.validation) == 5 and len(large.train) + len(large.validation) == 200
+    assert {*small.train, *small.validation} < {*large.train, *large.validation} and small.digest != large.digest
     turned = Rows(tuple(Row(row.example, 1 - row.label) for row in found.train), found.heldout)
     assert rest(turned, 50) == small
     with pytest.raises(
-        ConfigError, match=r"^--train-size must be small enough to leave rows in neither half, of the 400 there"
+        ConfigError, match=r"^--train-size must be small enough to leave rows outside both halves \(the task has 400"
     ):
         splits.unused_questions(splits.pool("t", found), seed=0, train_size=400, size=50)
 
@@ -186,7 +186,7 @@ def test_training_rows_whose_group_is_held_out_are_left_out() -> None:
     leaked = tuple(Row(Example(f"leak-{n}", group, ("the same passage",)), 0) for n, group in enumerate(sorted(held)))
     made = cut(Rows(found.train + leaked, found.heldout), train_size=400)
     assert not [id_ for id_ in ids(made, *TRAINING) if id_.startswith("leak")]
-    with pytest.raises(ConfigError, match="at most 400, the rows this task has, got 402"):
+    with pytest.raises(ConfigError, match="at most 400, the number of training rows of this task, got 402"):
         cut(Rows(found.train + leaked, found.heldout), train_size=402)
 
 
@@ -245,9 +245,9 @@ def test_digest_of_a_cut_is_that_of_the_rows_of_each_part() -> None:
     [
         ({"train_size": 39}, r"^--train-size must be at least 40 .*, got 39$"),
         ({"train_size": -1}, r"^--train-size must be at least 40 .*, got -1$"),
-        ({"train_size": 401}, r"^--train-size must be at most 400, the rows this task has, got 401$"),
+        ({"train_size": 401}, r"^--train-size must be at most 400, the number of training rows of this task, got 401$"),
         ({"test_size": 0}, r"^--test-size must be at least 1, got 0$"),
-        ({"test_size": 76}, r"^--test-size must be at most 75, the rows this task has, got 76$"),
+        ({"test_size": 76}, r"^--test-size must be at most 75, the number of test rows of this task, got 76$"),
     ],
 )
 def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> None:
@@ -258,9 +258,9 @@ def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> No
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ([20] * 3, "4 groups of rows in its training part, it has 3 with 60 rows"),
-        ([], "4 groups of rows in its training part, it has 0 with 0 rows"),
-        ([20] * 4, "2 groups of rows in its held-out part, it has 1 with 20 rows"),
+        ([20] * 3, "4 groups of rows in its training part, but it has 3 with 60 rows"),
+        ([], "4 groups of rows in its training part, but it has 0 with 0 rows"),
+        ([20] * 4, "2 groups of rows in its held-out part, but it has 1 with 20 rows"),
     ],
 )
 def test_too_few_groups_are_named_with_their_part(sizes: list[int], said: str) -> None:
@@ -316,5 +316,5 @@ def test_a_group_enters_the_digest() -> None:
 
 def test_a_half_of_one_class_is_refused() -> None:
     train = tuple(Row(row.example, int(row.example.id == "train-0")) for row in plain().train)
-    with pytest.raises(ConfigError, match="large enough for both classes in supervision, where every label is 0"):
+    with pytest.raises(ConfigError, match=r"large enough that supervision has rows of both classes \(every label is 0\)"):
         cut(Rows(train, plain().heldout), seed=3, train_size=40)

@@ -140,7 +140,10 @@ def test_two_processes_with_shards_make_what_one_makes(experiment: str, tmp_path
     ("line", "sentence"),
     [
         (["student", "--epochs", "0"], "--epochs must be at least 1, got 0"),
-        (["student", "--train-size", "100000000"], "--train-size must be at most 7943, the rows this task has, got 100000000"),
+        (
+            ["student", "--train-size", "100000000"],
+            "--train-size must be at most 7943, the number of training rows of this task, got 100000000",
+        ),
     ],
 )
 def test_what_is_refused_is_said_once(line: list[str], sentence: str, experiment: str, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_failure_in_the_middle_keeps_what_was_paid_for() -> None:
         return Reply(401) if broken and before >= 3 else prefers_quacking(body, before)
 
     with serving(script) as served:
-        with pytest.raises(ConfigError, match=r"refuses the key in W2S_ENDPOINT_KEY \(status 401\)"):
+        with pytest.raises(ConfigError, match=r"rejected the key in W2S_ENDPOINT_KEY \(status 401\)"):
             judge(served.url, concurrency=1)([debate(number) for number in range(8)])
         assert len(served.requests) == 4
         broken = False
@@ -196,7 +196,7 @@ def test_a_stop_does_not_wait_for_a_server_that_asks_for_a_minute() -> None:
         return Reply(429, "", {"Retry-After": "50"})
 
     started = time.monotonic()
-    with serving(script) as served, pytest.raises(ConfigError, match="refuses the key"):
+    with serving(script) as served, pytest.raises(ConfigError, match="rejected the key"):
         judge(served.url, concurrency=2)([debate(0), debate(1)])
     assert time.monotonic() - started < 10
 
@@ -215,18 +215,22 @@ def test_requests_are_under_way_together_but_never_more_than_allowed() -> None:
 @pytest.mark.parametrize(
     ("reply", "expected", "asked"),
     [
-        (Reply(401, {"error": {"message": f"bad key {KEY}"}}), r"refuses the key in W2S_ENDPOINT_KEY \(status 401\)", 1),
-        (Reply(403), r"refuses the key in W2S_ENDPOINT_KEY \(status 403\)", 1),
-        (Reply(404, {"error": {"message": "no tiny"}}), r"knows no endpoint_model=tiny, or is no such address: no tiny", 1),
-        (Reply(429), r"still limits the rate after 2 retries: wait, or lower concurrency=4", 3),
+        (Reply(401, {"error": {"message": f"bad key {KEY}"}}), r"rejected the key in W2S_ENDPOINT_KEY \(status 401\)", 1),
+        (Reply(403), r"rejected the key in W2S_ENDPOINT_KEY \(status 403\)", 1),
+        (
+            Reply(404, {"error": {"message": "no tiny"}}),
+            r"has no endpoint_model=tiny, or the address does not exist: no tiny",
+            1,
+        ),
+        (Reply(429), r"still limits the request rate after 2 retries; wait, or lower concurrency=4", 3),
         (Reply(500, {"error": f"broken {KEY}"}), r"failed with status 500 after 2 retries: broken \*\*\*", 3),
         (Reply(400, {"error": {"message": "max_tokens is\nold"}}), r"failed with status 400: max_tokens is old", 1),
         (Reply(400, {"detail": "pinned to another"}), r"failed with status 400: pinned to another", 1),
         (Reply(307, "", {"Location": "http://127.0.0.1:1/"}), r"failed with status 307", 1),
-        (Reply(200, "<html>hello</html>"), r"answers, but not in the form of OpenAI's chat completions", 1),
-        (Reply(200, {"choices": []}), r"answers, but not in the form of OpenAI's chat completions", 1),
-        (Reply(200, {"choices": [{"message": {"content": [1]}}]}), r"answers, but not in the form", 1),
-        (Reply(200, []), r"answers, but not in the form of OpenAI's chat completions", 1),
+        (Reply(200, "<html>hello</html>"), r"returned a response that is not in OpenAI's chat completions format", 1),
+        (Reply(200, {"choices": []}), r"returned a response that is not in OpenAI's chat completions format", 1),
+        (Reply(200, {"choices": [{"message": {"content": [1]}}]}), r"returned a response that is not in OpenAI's", 1),
+        (Reply(200, []), r"returned a response that is not in OpenAI's chat completions format", 1),
     ],
 )
 def test_each_failure_is_one_sentence_without_the_key(
@@ -237,14 +241,14 @@ def test_each_failure_is_one_sentence_without_the_key(
         judge(served.url, retries=2)([debate()])
     assert len(served.requests) == asked and served.url in str(failed.value)
     assert KEY not in str(failed.value) and KEY not in caplog.text and "\n" not in str(failed.value)
-    assert str(failed.value).endswith("the answers so far are kept, so run the same command again")
+    assert str(failed.value).endswith("completed answers are cached, so run the same command again")
 
 
 def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(_chat.KEY)
     with (
         serving(lambda body, before: Reply(401)) as served,
-        pytest.raises(ConfigError, match="needs a key: set W2S_ENDPOINT_KEY"),
+        pytest.raises(ConfigError, match="requires a key: set W2S_ENDPOINT_KEY"),
     ):
         judge(served.url)([debate()])
     assert "Authorization" not in served.requests[0][1]
@@ -265,7 +269,7 @@ def test_a_server_that_does_not_answer_in_time_is_named() -> None:
 
     with (
         serving(slow) as served,
-        pytest.raises(ConfigError, match=r"does not answer within timeout=0.1 seconds, after 1 retries"),
+        pytest.raises(ConfigError, match=r"did not respond within timeout=0.1 seconds, after 1 retries"),
     ):
         judge(served.url, timeout=0.1, retries=1)([debate()])
     assert len(served.requests) == 2
@@ -274,7 +278,7 @@ def test_a_server_that_does_not_answer_in_time_is_named() -> None:
 def test_nobody_there_is_named() -> None:
     with serving(prefers_quacking) as served:
         pass
-    with pytest.raises(ConfigError, match=r"is out of reach: .*[Cc]onnection refused.*is endpoint=\.\.\. right\?"):
+    with pytest.raises(ConfigError, match=r"cannot be reached: .*[Cc]onnection refused.*check endpoint=URL"):
         judge(served.url, retries=1)([debate()])
 
 

@@ -72,8 +72,8 @@ def test_a_rationale_is_read_after_what_is_left_of_the_question() -> None:
 
 
 def test_a_question_is_cut_once_and_hidden_once_for_an_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, spans = Mock(wraps=data_spans.shown), Mock(wraps=data_spans._spans)
-    monkeypatch.setattr(data_spans, "shown", shown)
+    shown, spans = Mock(wraps=data_spans.select), Mock(wraps=data_spans._spans)
+    monkeypatch.setattr(data_spans, "select", shown)
     monkeypatch.setattr(data_spans, "_spans", spans)
     data_spans.spans_of.cache_clear()
     debate = Debate(QUESTION, side("strong", 0, 1), side("weak", 1, 0))

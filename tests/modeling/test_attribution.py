@@ -103,10 +103,10 @@ def test_the_highest_scores_of_each_row_are_kept_and_marks_always() -> None:
     a, b, c, d, e = range(4, 9)
     data = trunks.ragged([[trunks.CLS, a, b, c, d, e, trunks.SEP], [trunks.CLS, a, trunks.SEP]])
     scores_T = np.array([9, 0.1, 0.5, -1, 0.5, 0.4, 9, -9, -9, -9], dtype=np.float32)
-    kept_T = attribution.top(head, data, scores_T, 0.4)  # 2 of 5, and 1 of 1
+    kept_T = attribution.top_tokens(head, data, scores_T, 0.4)  # 2 of 5, and 1 of 1
     assert kept_T.tolist() == [True, False, True, False, True, False, True, True, True, True]
-    assert attribution.top(head, data, scores_T, 0.41).sum() == kept_T.sum() + 1  # 2.05 is 3
-    left = attribution.alone(data, kept_T)
+    assert attribution.top_tokens(head, data, scores_T, 0.41).sum() == kept_T.sum() + 1  # 2.05 is 3
+    left = attribution.select_tokens(data, kept_T)
     assert left.batch(np.array([0, 1]))["input_ids"].tolist() == [
         [trunks.CLS, b, d, trunks.SEP],
         [trunks.CLS, a, trunks.SEP, 0],
@@ -118,9 +118,9 @@ def test_the_highest_scores_of_each_row_are_kept_and_marks_always() -> None:
 def test_a_text_kept_whole_is_answered_as_before(kind: str) -> None:
     head = made(kind)
     data = encoded(head)
-    whole = attribution.alone(data, np.ones(len(data.flat), dtype=bool))
+    whole = attribution.select_tokens(data, np.ones(len(data.flat), dtype=bool))
     assert np.array_equal(inference.probabilities(head, whole), inference.probabilities(head, data))
-    part = attribution.alone(data, attribution.top(head, data, attribution.scores(head, data, ANSWERS), 0.3))
+    part = attribution.select_tokens(data, attribution.top_tokens(head, data, attribution.scores(head, data, ANSWERS), 0.3))
     assert len(part) == len(data) and (part.lengths_R >= 1).all() and len(part.flat) < len(data.flat)
     assert not np.array_equal(inference.probabilities(head, part), inference.probabilities(head, data))
     if data.types is not None:

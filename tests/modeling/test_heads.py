@@ -211,7 +211,7 @@ def test_the_second_text_of_a_pair_is_told_from_the_first() -> None:
 
 
 def test_choose_refuses_a_model_that_reads_both_ways() -> None:
-    with pytest.raises(ConfigError, match="--head lm_choice needs a model that reads left to right, got BertModel"):
+    with pytest.raises(ConfigError, match="--head lm_choice needs a causal language model, got BertModel"):
         build("lm_choice", *trunks.bert(), 2)
 
 
@@ -341,7 +341,7 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
     saved_heads.save(finetuned("lm_choice"), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({key: tensor for key, tensor in weights.items() if key != "model.norm.weight"}, tmp_path / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"not those of LlamaForCausalLM: model\.norm\.weight is missing"):
+    with pytest.raises(ConfigError, match=r"do not match LlamaForCausalLM: model\.norm\.weight is missing"):
         saved_heads.load(tmp_path)
 
 
@@ -350,5 +350,5 @@ def test_an_architecture_that_transformers_does_not_have_is_refused(name: str | 
     saved_heads.save(finetuned("lm_choice"), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": name and [name]}))
-    with pytest.raises(ConfigError, match=f"must name a model of transformers as its architecture, got '{name or ''}'"):
+    with pytest.raises(ConfigError, match=f"must name a transformers model class as its architecture, got '{name or ''}'"):
         saved_heads.load(tmp_path)

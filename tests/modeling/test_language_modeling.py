@@ -17,7 +17,7 @@ from tests.losses.test_losses import slow_machine
 from tests.trunks import bert, gpt2, ragged
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import language_modeling
-from w2s_mlflow.modeling.tokenization import NOT_ASKED, packed
+from w2s_mlflow.modeling.tokenization import NO_TARGET, packed
 from w2s_mlflow.training import loop
 
 TEXTS = [("a b c a b d a b c",), ("d",), ("a b", "c d h"), ("e f g",)] * 8
@@ -70,8 +70,8 @@ def masked(length: int = 40, seed: int = 0) -> tuple[language_modeling.Masked, A
 def test_hidden_tokens_are_a_seventh_and_never_the_tokenizers_own() -> None:
     head, data = masked()
     plain = packed(head.reader.read(TEXTS * 20), 40).flat
-    asked = data.asked != NOT_ASKED
-    assert (data.asked[asked] == plain[asked]).all() and (data.flat[~asked] == plain[~asked]).all()
+    asked = data.targets != NO_TARGET
+    assert (data.targets[asked] == plain[asked]).all() and (data.flat[~asked] == plain[~asked]).all()
     words = ~np.isin(plain, head.tokenizer.all_special_ids)
     assert not asked[~words].any() and asked[words].mean() == pytest.approx(language_modeling.HIDDEN, abs=0.03)
     seen = data.flat[asked]
@@ -84,7 +84,7 @@ def test_hidden_tokens_are_a_seventh_and_never_the_tokenizers_own() -> None:
 
 
 def test_what_is_hidden_hangs_on_the_seed_alone() -> None:
-    one, same, other = (masked(seed=seed)[1].asked for seed in (0, 0, 1))
+    one, same, other = (masked(seed=seed)[1].targets for seed in (0, 0, 1))
     assert (one == same).all() and (one != other).any()
 
 
@@ -94,15 +94,15 @@ def test_a_masked_model_is_scored_where_it_is_asked() -> None:
     logits, targets = head.eval()(batch), head.targets(batch)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     every = head.model(**inputs).logits
-    torch.testing.assert_close(logits, every[batch["asked"] != NOT_ASKED])
-    assert len(targets) == int((batch["asked"] != NOT_ASKED).sum())
+    torch.testing.assert_close(logits, every[batch["targets"] != NO_TARGET])
+    assert len(targets) == int((batch["targets"] != NO_TARGET).sum())
 
 
 def test_a_trunk_without_output_words_answers_with_its_embeddings() -> None:
     head = made("trunk")
     data = head.pack(TEXTS, 20, np.random.default_rng(0))
     batch = data.batch(np.arange(len(data)))
-    hidden = head.eval().hidden_RLD(batch)[batch["asked"] != NOT_ASKED]
+    hidden = head.eval().hidden_RLD(batch)[batch["targets"] != NO_TARGET]
     torch.testing.assert_close(head(batch), hidden @ head.model.get_input_embeddings().weight.T)
     before = language_modeling.mean_loss(head, data)
     loop.fit(head, data, None, language_modeling.loss, loop.Options(epochs=20, batch_size=4, learning_rate=1e-2, seed=0))
@@ -127,5 +127,5 @@ def test_the_length_of_a_row_is_what_the_model_can_read() -> None:
     assert limit is not None
     assert language_modeling.block_length(head, None, 10**6) == limit and language_modeling.block_length(head, None, 5) == 5
     assert language_modeling.block_length(head, 6, 5) == 6
-    with pytest.raises(ConfigError, match=rf"^--block must be in \[2, {limit}\], what this model can read, got {limit + 1}$"):
+    with pytest.raises(ConfigError, match=rf"^--block must be in \[2, {limit}\], the limits of this model, got {limit + 1}$"):
         language_modeling.block_length(head, limit + 1, 5)

@@ -52,18 +52,20 @@ def test_with_shards_every_process_has_as_many_parts(lengths: list[int], micro_b
     """And none has more tokens than so many of the longest rows, which all processes have seen."""
     data, rows = ragged([[1] * length for length in lengths]), np.argsort(lengths, kind="stable")
     group, device = Group(0, size), torch.device("cpu")
-    shares = [batching.share(data, rows, micro_batch, device, replace(group, rank=rank), even=True) for rank in range(size)]
+    shares = [
+        batching.micro_batches(data, rows, micro_batch, device, replace(group, rank=rank), even=True) for rank in range(size)
+    ]
     assert len({len(parts) for parts in shares}) == 1
     at_work = [part["input_ids"] for parts in shares for part in parts if microbatches.IDLE not in part]
     assert sum(map(len, at_work)) == len(rows) and all(ids.numel() <= micro_batch * max(lengths) for ids in at_work)
-    parts = [[*batching.parts(data, rows, micro_batch, replace(group, rank=rank))] for rank in range(size)]
+    parts = [[*batching.micro_batch_rows(data, rows, micro_batch, replace(group, rank=rank))] for rank in range(size)]
     assert np.concatenate([part for own in parts for part in own]).tolist() == rows.tolist()
 
 
 def test_short_rows_go_through_together() -> None:
     data = ragged([[1] * length for length in (2, 2, 2, 2, 2, 3, 9, 10)])
-    assert [part.tolist() for part in batching.parts(data, np.arange(8), 2)] == [[0, 1, 2, 3, 4, 5], [6, 7]]
-    assert [part.tolist() for part in batching.parts(data, np.arange(8), None)] == [list(range(8))]
+    assert [part.tolist() for part in batching.micro_batch_rows(data, np.arange(8), 2)] == [[0, 1, 2, 3, 4, 5], [6, 7]]
+    assert [part.tolist() for part in batching.micro_batch_rows(data, np.arange(8), None)] == [list(range(8))]
 
 
 @pytest.mark.parametrize("budget", [1, 40, 8192])

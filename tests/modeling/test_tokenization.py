@@ -89,7 +89,7 @@ def test_a_candidate_is_the_word_as_it_stands_after_another(make: trunks.Maker, 
 
 
 def test_a_candidate_of_more_tokens_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--head lm_choice needs candidates of one token, got 'c' as 2 tokens"):
+    with pytest.raises(ConfigError, match="--head lm_choice needs candidates of one token, but 'c' has 2"):
         build("lm_choice", *trunks.gpt2(), 2).encode([example("a", candidates=("a", "c"))])
 
 
@@ -122,17 +122,19 @@ def test_the_embedded_ladder_reads_a_token_a_word(head: str, task: str) -> None:
 def test_a_row_without_a_word_is_refused(make: trunks.Maker, blank: str) -> None:
     model, tokenizer = make()
     for row in ((blank,), (blank, blank)):
-        with pytest.raises(ConfigError, match="a text of 2 has no tokens: every example must hold at least one word"):
+        with pytest.raises(
+            ConfigError, match="every example must have at least one word, but one of the 2 texts has no tokens"
+        ):
             Reader(tokenizer, model).read([("a",), row])
 
 
 def test_a_row_of_characters_that_the_tokenizer_drops_is_refused() -> None:
-    with pytest.raises(ConfigError, match="a text of 1 has no tokens"):
+    with pytest.raises(ConfigError, match="one of the 1 texts has no tokens"):
         build("classification", *trunks.bert(), 2).encode([example("\u200b")])
 
 
 def test_half_a_character_is_refused() -> None:
-    with pytest.raises(ConfigError, match="a text must be Unicode"):
+    with pytest.raises(ConfigError, match="every text must be valid Unicode"):
         build("classification", *trunks.bert(), 2).encode([example("a \ud83d")])
 
 
@@ -172,7 +174,7 @@ def test_no_row_is_longer_than_the_limit(make: trunks.Maker, first: int, second:
     reader = Reader(tokenizer, model, limit)
     beginning, end = (rows(reader.read([texts], keep_end=keep_end))[0] for keep_end in (False, True))
     assert len(beginning) == len(end) == min(limit, len(whole))
-    opening, closing = list(reader.one.marks[0]), list(reader.one.marks[-1])
+    opening, closing = list(reader.single.special_ids[0]), list(reader.single.special_ids[-1])
     for row in (beginning, end):
         assert row[: len(opening)] == opening and row[len(row) - len(closing) :] == closing
         assert sum(id_ in opening + closing for id_ in row) == sum(id_ in opening + closing for id_ in whole)
@@ -180,7 +182,7 @@ def test_no_row_is_longer_than_the_limit(make: trunks.Maker, first: int, second:
         {*reader.continuation(letter), *reader._tokens([letter])[0], tokenizer.convert_tokens_to_ids(letter)} for letter in "ab"
     )
     assert a & set(beginning) and b & set(beginning)
-    assert sum(id_ in b for id_ in end) >= min(second, limit - (reader.two or reader.one).size() - 2)
+    assert sum(id_ in b for id_ in end) >= min(second, limit - (reader.pair or reader.single).size() - 2)
     assert end[-1 - len(closing)] == whole[-1 - len(closing)]
 
 
@@ -237,7 +239,7 @@ def test_roberta_counts_its_positions_from_behind_the_padding() -> None:
 
 @pytest.mark.parametrize("length", [4, 513])
 def test_a_limit_that_cannot_be_is_one_sentence(length: int) -> None:
-    with pytest.raises(ConfigError, match=rf"--max-length must be in \[5, 512\], what this model can read, got {length}"):
+    with pytest.raises(ConfigError, match=rf"--max-length must be in \[5, 512\], the limits of this model, got {length}"):
         build("classification", *trunks.bert(), 2, max_length=length)
 
 
@@ -248,7 +250,7 @@ def test_a_limit_that_cannot_be_is_one_sentence(length: int) -> None:
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """An empty scratch directory, in which every row is kept; how often rows were tokenised."""
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path))
-    monkeypatch.setattr(tokenization, "KEPT", 0)
+    monkeypatch.setattr(tokenization, "CACHE_MIN_CHARACTERS", 0)
     counted: list[int] = []
     read = Reader._read
 

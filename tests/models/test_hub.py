@@ -216,7 +216,7 @@ def test_a_weight_that_is_missing_is_named(copied: Path) -> None:
     weights = load_file(copied / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, copied / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"not those of its config.json: .*layers\.1\.mlp\.up_proj\.weight is missing"):
+    with pytest.raises(ConfigError, match=r"do not match its config.json: .*layers\.1\.mlp\.up_proj\.weight is missing"):
         models.load(find(copied), pretrained=True)
 
 
@@ -257,15 +257,15 @@ def test_a_name_that_is_near_another(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("path", ["/no/such/place", "./nowhere", "~/nowhere", "a/b/c", "weights.gguf"])
 def test_a_path_that_does_not_exist(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert refused(path) == f"--weak must be a path that exists, got {path}"
+    assert refused(path) == f"--weak must be an existing path, got {path}"
 
 
 @pytest.mark.parametrize(
     ("gone", "sentence"),
     [
         (["config.json"], "--weak must be a checkpoint with config.json, got {}"),
-        (["model.safetensors"], "--weak must be a checkpoint with weights in safetensors, got {}, which has none"),
-        (["tokenizer.json"], "--weak must be a checkpoint with a tokenizer, got {}, a checkpoint without a tokenizer"),
+        (["model.safetensors"], "--weak must be a checkpoint with weights in safetensors, got {}, which has no weights"),
+        (["tokenizer.json"], "--weak must be a checkpoint with a tokenizer, got {}, which has no tokenizer"),
     ],
 )
 def test_a_directory_that_lacks_a_file(gone: list[str], sentence: str, copied: Path) -> None:
@@ -278,19 +278,18 @@ def test_a_directory_that_lacks_a_file(gone: list[str], sentence: str, copied: P
 def test_pickled_weights_are_refused_before_they_are_opened(name: str, copied: Path) -> None:
     (copied / "model.safetensors").rename(copied / name)
     assert refused(copied) == (
-        f"--weak must be a checkpoint with weights in safetensors, got {copied}, "
-        f"which has its weights only in pickle form ({name})"
+        f"--weak must be a checkpoint with weights in safetensors, got {copied}, which has only pickled weights ({name})"
     )
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"model_type": "mine", "auto_map": {}}, "needs code of its own, which is never run (mine)"),
-        ({"model_type": "mine"}, "names a type it does not have (mine)"),
-        ({"model_type": "../llama"}, "names a type it does not have (../llama)"),
-        ({"model_type": None}, "names a type it does not have (None)"),
-        ({"model_type": "t5", "is_encoder_decoder": True}, "which is both (t5)"),
+        ({"model_type": "mine", "auto_map": {}}, "needs custom code, which is never run (mine)"),
+        ({"model_type": "mine"}, "is of an unknown type (mine)"),
+        ({"model_type": "../llama"}, "is of an unknown type (../llama)"),
+        ({"model_type": None}, "is of an unknown type (None)"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "which is an encoder-decoder (t5)"),
     ],
 )
 def test_a_model_of_another_kind(values: dict[str, object], sentence: str, copied: Path) -> None:
@@ -301,26 +300,26 @@ def test_a_model_of_another_kind(values: dict[str, object], sentence: str, copie
 def test_a_config_that_is_no_config(copied: Path) -> None:
     for content in ("{", "[]"):
         (copied / "config.json").write_text(content)
-        assert refused(copied) == f"--weak must be a checkpoint whose config.json can be read, got {copied}"
+        assert refused(copied) == f"--weak must be a checkpoint with a readable config.json, got {copied}"
 
 
 def test_an_adapter_is_no_model(copied: Path) -> None:
     (copied / "adapter_config.json").write_text("{}")
-    assert refused(copied) == f"--weak must be a whole model, got {copied}, which holds an adapter"
+    assert refused(copied) == f"--weak must be a complete model, not an adapter, got {copied}"
 
 
 @pytest.mark.parametrize("cut", [0, -1, 3])
 def test_a_cut_that_the_model_does_not_have(cut: int, shelf: Path) -> None:
     value = f"{shelf / 'gpt2'}:{cut}"
-    assert refused(value) == f"--weak must be cut to 1 to 2 layers, got {value}"
+    assert refused(value) == f"--weak must be SOURCE:N with N in [1, 2], the layers of this model, got {value}"
 
 
 def test_what_cannot_be_cut_or_pinned(shelf: Path) -> None:
-    assert refused("chess-27k:1").endswith("which shipped models do not take, got chess-27k:1")
+    assert refused("chess-27k:1").endswith("which shipped models do not support, got chess-27k:1")
     assert refused(f"{shelf / 'gpt2'}:x").startswith("--weak must be SOURCE:N with a whole number of layers")
     assert refused(f"{shelf / 'gpt2'}@main").startswith("--weak must be a path without @REVISION")
     (shelf / "gpt2:x").symlink_to(shelf / "gpt2")
-    assert find(shelf / "gpt2:x").name == "gpt2"  # a path that exists is taken as it stands
+    assert find(shelf / "gpt2:x").name == "gpt2"  # an existing path is not split
 
 
 def test_no_pickle_is_read_even_where_it_lies_beside(copied: Path) -> None:
@@ -340,7 +339,7 @@ def test_without_its_extra_a_gguf_file_is_refused(tmp_path: Path, monkeypatch: p
 
 def test_a_file_that_is_no_gguf(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
-    for name, sentence in {"weights.gguf": "a GGUF file that can be read", "weights.bin": "a directory or a GGUF file"}.items():
+    for name, sentence in {"weights.gguf": "a readable GGUF file", "weights.bin": "a directory or a GGUF file"}.items():
         (tmp_path / name).write_bytes(b"none of that")
         assert refused(tmp_path / name) == f"--weak must be {sentence}, got {tmp_path / name}"
 
@@ -379,7 +378,7 @@ def test_a_gguf_file_is_a_model_that_can_be_cut_and_saved(
 ) -> None:
     spec = find(f"{gguf_file}:1")
     assert (spec.name, spec.pooling, spec.tier) == ("small.q:1", "last", "small")
-    assert refused(f"{gguf_file}:3").startswith("--weak must be cut to 1 to 2 layers")
+    assert refused(f"{gguf_file}:3").startswith("--weak must be SOURCE:N with N in [1, 2], the layers of this model")
     head = heads.build("classification", *models.load(spec, pretrained=True), 2).eval()
     assert isinstance(head.model, LlamaForCausalLM) and head.model.config.num_hidden_layers == 1
     saved_heads.save(head, tmp_path)
@@ -424,7 +423,7 @@ def test_large_files_are_read_once_for_all_processes(copied: Path, monkeypatch: 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"state": 3, "sha256": "x"}'])
 def test_a_kept_digest_that_is_damaged_is_made_again(content: str, copied: Path) -> None:
     before = models.revision(find(copied))
-    _digest._kept(str((copied / "model.safetensors").resolve())).write_text(content)
+    _digest._cache_file(str((copied / "model.safetensors").resolve())).write_text(content)
     assert models.revision(find(copied)) == before
 
 
@@ -447,7 +446,7 @@ def cache(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     _checkpoint._repository.cache_clear()
-    _loading._fetched.cache_clear()
+    _loading._download.cache_clear()
     repository = tmp_path / "cache" / "models--owner--gpt2"
     shutil.copytree(shelf / "gpt2", repository / "snapshots" / COMMIT)
     (repository / "refs").mkdir()
@@ -467,21 +466,17 @@ def test_a_hub_id_is_loaded_from_the_cache(cache: Path) -> None:
 
 def test_a_hub_id_that_cannot_be_had_says_what_was_tried(cache: Path) -> None:
     sentence = refused("owner/other")
-    assert sentence.startswith(
-        "--weak must be a model that is there, got owner/other, found nowhere (no directory owner/other; "
-    )
+    assert sentence.startswith("--weak must be an existing model, got owner/other (no directory owner/other; ")
     assert sentence.endswith(f"; not in the cache {constants.HF_HUB_CACHE})")
-    assert "found nowhere" in refused("owner/gpt2@v2")
-    with pytest.raises(
-        ConfigError, match=r"--weak or --strong must be a model that is there, got gpt2, found nowhere \(no directory openai-"
-    ):
+    assert "must be an existing model" in refused("owner/gpt2@v2")
+    with pytest.raises(ConfigError, match=r"--weak or --strong must be an existing model, got gpt2 \(no directory openai-"):
         models.revision(models.find("gpt2", "weak"))
 
 
 def test_pickled_weights_on_the_hub_are_refused(cache: Path) -> None:
     snapshot = cache / "snapshots" / COMMIT
     (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
-    assert refused("owner/gpt2").endswith("got owner/gpt2, which has its weights only in pickle form (pytorch_model.bin)")
+    assert refused("owner/gpt2").endswith("got owner/gpt2, which has only pickled weights (pytorch_model.bin)")
 
 
 def test_the_hub_is_asked_for_the_commit_and_only_for_what_is_needed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -550,7 +545,7 @@ def test_tiers_and_rates_follow_from_the_size() -> None:
     tiers = {name: models.find(name, "weak").tier for name in ("bert-base", "gpt2-medium", "gpt2-large", "gpt2-xl")}
     assert tiers == {"bert-base": "small", "gpt2-medium": "medium", "gpt2-large": "medium", "gpt2-xl": "large"}
     assert [spec.large for spec in map(find, ("gpt2-large", "gpt2-xl"))] == [False, True]
-    rates = [spec.learning_rate for spec in models.every() if spec.family == "pythia"]
+    rates = [spec.learning_rate for spec in models.all_specs() if spec.family == "pythia"]
     assert rates == sorted(rates, reverse=True) and (rates[0], rates[-1]) == (1e-4, 1e-5)
 
 
@@ -567,7 +562,7 @@ def test_the_table_in_the_documentation_is_that_of_the_code() -> None:
             f"{spec.learning_rate:g}",
             spec.pooling,
         ]
-        for spec in models.every()
+        for spec in models.all_specs()
         if spec.source
     ]
 
@@ -586,7 +581,7 @@ def test_finding_a_model_loads_nothing_heavy(shelf: Path) -> None:
     code = f"""
 import sys
 from w2s_mlflow import models
-assert models.find({str(shelf / "bert_trunk:1")!r}, "weak").layers == 1 and len(list(models.every())) > 20
+assert models.find({str(shelf / "bert_trunk:1")!r}, "weak").layers == 1 and len(list(models.all_specs())) > 20
 models.revision(models.find({str(shelf / "llama")!r}, "weak"))
 print([name for name in ("torch", "transformers", "huggingface_hub") if name in sys.modules])
 """

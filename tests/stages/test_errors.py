@@ -84,8 +84,8 @@ def test_texts_have_evidence_and_answers_on_it(texts: dict[str, Any], monkeypatc
     by_id = {example.id: example for example in loading.resolve_and_split(config(**texts).resolved())[1].test}
     data = head.encode([by_id[id_] for id_ in rows["id"]])
     for judged, answer, name in ((head, "answer", "own"), (other, "ceiling_answer", "ceiling")):
-        kept = attribution.top(head, data, attribution.scores(judged, data, rows[answer].to_numpy(), 16), 0.3)
-        answers = inference.probabilities(head, attribution.alone(data, kept), 16, "bfloat16").argmax(axis=1)
+        kept = attribution.top_tokens(head, data, attribution.scores(judged, data, rows[answer].to_numpy(), 16), 0.3)
+        answers = inference.probabilities(head, attribution.select_tokens(data, kept), 16, "bfloat16").argmax(axis=1)
         assert np.array_equal(rows[f"on_{name}_evidence"], answers)
         assert list(rows[f"{name}_evidence"]) == attribution.quotes(head, data, kept)
 

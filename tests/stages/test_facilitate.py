@@ -94,7 +94,7 @@ def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_m
     halves = ("supervision", "transfer") if questions == "both" else (questions,)
     if questions == "rest":
         rest = loading.questions(loading.resolve_and_split(config().resolved())[0], None)
-        parts, halves = {"rest": rest.asked, "rest_validation": rest.validation}, ("rest",)
+        parts, halves = {"rest": rest.train, "rest_validation": rest.validation}, ("rest",)
     asked = [example for half in halves for slice_ in ("", "_validation") for example in parts[half + slice_]]
     assert sorted(answers(found).ids) == sorted(example.id for example in asked)
     head = logged_model.load(results.get(found.tags["w2s.strong_run_id"]).tags[pipeline_runs.MODEL])
@@ -313,7 +313,9 @@ def test_wrong_options_are_one_sentence(options: dict[str, Any], said: str) -> N
 
 
 def test_a_cut_that_leaves_no_rows_to_ask_is_one_sentence_and_nothing_is_written() -> None:
-    with pytest.raises(ConfigError, match=r"^--train-size must be small enough to leave rows in neither half, of the 7943"):
+    with pytest.raises(
+        ConfigError, match=r"^--train-size must be small enough to leave rows outside both halves \(the task has 7943"
+    ):
         taught(train_size=7943)
     assert runs() == []
 

@@ -45,7 +45,7 @@ def test_all_layers_of_a_batch_are_those_of_each_text_alone(kind: str, pooling: 
     loop.seed_everything(0)
     model, tokenizer = getattr(trunks, kind)()
     head = heads.Classification(model, tokenizer, 2, pooling)
-    found = inference.layers(head, heads.whole(head.reader, EXAMPLES), pooling, micro_batch=3)
+    found = inference.layers(head, heads.encode_texts(head.reader, EXAMPLES), pooling, micro_batch=3)
     assert found.shape[0] == 7 and found.shape[1] == head.model.config.num_hidden_layers + 1
     for row, example in enumerate(EXAMPLES):
         batch = head.encode([example]).batch(np.arange(1))
@@ -62,7 +62,7 @@ def test_of_a_comparison_it_is_the_difference_of_its_responses() -> None:
     loop.seed_everything(0)
     head = heads.Reward(*trunks.llama())
     pair, swapped = Example("1", "1", ("a b",), ("c", "d")), Example("2", "2", ("a b",), ("d", "c"))
-    found = inference.layers(head, heads.responses(head.reader, [pair, swapped]), "last")
+    found = inference.layers(head, heads.encode_responses(head.reader, [pair, swapped]), "last")
     np.testing.assert_allclose(found[0], -found[1], atol=1e-6)
     assert np.abs(found[0]).max() > 0
 

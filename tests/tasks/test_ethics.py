@@ -40,7 +40,7 @@ def test_justice_keeps_a_set_together(tmp_path: Path) -> None:
     assert [groups.index(group) for group in groups] == [0, 0, 0, 3, 3, 5, 0]
     assert [row.label for row in rows.train] == [1, 0, 0, 1, 0, 1]
     assert rows.train[0].example.segments == ("I pay Ann because she works.",)
-    assert rows.left_out == {"has no legal label": 1}
+    assert rows.skipped == {"has an invalid label": 1}
 
 
 def test_deontology_groups_by_scenario(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_deontology_groups_by_scenario(tmp_path: Path) -> None:
     groups = [row.example.group for row in (*rows.train, *rows.heldout)]
     assert [groups.index(group) for group in groups] == [0, 0, 2, 0]
     assert [(row.label, *row.example.segments) for row in rows.train] == train
-    assert rows.left_out == {"stands twice": 1}
+    assert rows.skipped == {"is a duplicate": 1}
 
 
 def test_utilitarianism_compares_in_an_order_that_is_drawn(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_utilitarianism_compares_in_an_order_that_is_drawn(tmp_path: Path) -> No
         assert row.example.candidates[row.label].startswith("Good") and len(row.example.segments) == 1
     assert len(rows.train) == 601 and 230 < sum(row.label for row in rows.train) < 370
     assert rows.train[0].example.group == rows.train[-1].example.group != rows.train[1].example.group
-    assert rows.left_out == {"compares equal texts": 1, "stands twice": 1, "has two labels": 1}
+    assert rows.skipped == {"compares equal texts": 1, "is a duplicate": 1, "has conflicting duplicates": 1}
 
 
 def test_id_of_a_comparison_knows_nothing_of_the_better(tmp_path: Path) -> None:

@@ -97,13 +97,22 @@ def test_without_labels_rows_have_none(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "no text": ([{"words": "a", "label": 1}], "must have the column text, row 1 of"),
-    "empty text": ([{"text": "a", "label": 1}, {"text": " ", "label": 0}], "text in the column text, row 2 has ' '"),
-    "empty pair": ([{"text": "a", "text_pair": "", "label": 1}], "text in the column text_pair, row 1 has ''"),
-    "label": ([{"text": "a", "label": 2}], "must have 0 or 1 in the column label, row 1 has 2"),
-    "a word": ([{"text": "a", "label": "yes"}], "must have 0 or 1 in the column label, row 1 has 'yes'"),
-    "part": ([{"text": "a", "label": 1, "part": "dev"}], "must have train or heldout in the column part, row 1 has 'dev'"),
-    "ids": ([{"text": "a", "label": 1, "id": "x"}, {"text": "b", "label": 0, "id": "x"}], "must have each id once"),
+    "no text": ([{"words": "a", "label": 1}], "must have the column text, but row 1 of"),
+    "empty text": (
+        [{"text": "a", "label": 1}, {"text": " ", "label": 0}],
+        "must have text in the column text, but row 2 has ' '",
+    ),
+    "empty pair": (
+        [{"text": "a", "text_pair": "", "label": 1}],
+        "must have text in the column text_pair, but row 1 has ''",
+    ),
+    "label": ([{"text": "a", "label": 2}], "must have 0 or 1 in the column label, but row 1 has 2"),
+    "a word": ([{"text": "a", "label": "yes"}], "must have 0 or 1 in the column label, but row 1 has 'yes'"),
+    "part": ([{"text": "a", "label": 1, "part": "dev"}], "must have train or heldout in the column part, but row 1 has 'dev'"),
+    "ids": (
+        [{"text": "a", "label": 1, "id": "x"}, {"text": "b", "label": 0, "id": "x"}],
+        "unique values in the column id, but 'x' occurs twice",
+    ),
 }
 
 
@@ -120,13 +129,13 @@ def test_a_wrong_row_is_named_in_one_sentence(tmp_path: Path, name: str) -> None
 def test_a_file_that_is_not_what_its_suffix_says(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"mine{suffix}"
     path.write_bytes(b'\x89PNG "\xff\xfe\n\x00,')
-    with pytest.raises(ConfigError, match=f"cannot be read as {suffix}") as said:
+    with pytest.raises(ConfigError, match=f"must be a valid {suffix} file, but .* cannot be read") as said:
         load(path)
     assert "\n" not in str(said.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("mine.xlsx", "ending in .parquet, .csv, .jsonl"), ("none.csv", "there is none")]
+    ("name", "sentence"), [("mine.xlsx", "name ends in .parquet, .csv, .jsonl"), ("none.csv", "must be an existing file")]
 )
 def test_no_such_file(tmp_path: Path, name: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
@@ -135,7 +144,7 @@ def test_no_such_file(tmp_path: Path, name: str, sentence: str) -> None:
 
 def test_a_csv_with_a_ragged_line(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("text,label\na,1\nb,c,0\n")
-    with pytest.raises(ConfigError, match="more values than the first one names"):
+    with pytest.raises(ConfigError, match="more values than the header"):
         load(tmp_path / "mine.csv")
 
 

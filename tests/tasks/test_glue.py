@@ -36,7 +36,7 @@ class Case:
     """Of every row that is not left out."""
     together: tuple[set[str], ...]
     """Ids of every group of more than one row."""
-    left_out: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 CASES = {
@@ -46,7 +46,7 @@ CASES = {
         heldout=[("The cat sleeps.", 1, 0), ("Dogs bark.", 1, 1), ("Bark dogs the.", -1, 2)],
         labels={"train-0": 0, "train-1": 1, "train-5": 1, "heldout-0": 1, "heldout-1": 1},
         together=({"train-1", "train-5", "heldout-0"},),
-        left_out={"has no legal label": 2},
+        skipped={"has an invalid label": 2},
     ),
     "sst2": Case(
         texts=("sentence",),
@@ -54,7 +54,7 @@ CASES = {
         heldout=[("warm and funny", 1, 0), ("warm , never funny ", 0, 1)],
         labels={"train-0": 0, "train-1": 1, "heldout-0": 1, "heldout-1": 0},
         together=({"train-1", "heldout-0"},),
-        left_out={"has an empty text": 1},
+        skipped={"has an empty text": 1},
     ),
     "mrpc": Case(
         texts=SENTENCES,
@@ -82,7 +82,7 @@ CASES = {
         heldout=[("A horse.", "A pony.", 3.8, 0), ("Rain.", "Snow.", 1.2, 1)],
         labels={"train-0": 1, "train-1": 1, "train-2": 0, "train-3": 0, "heldout-0": 1, "heldout-1": 0},
         together=({"train-1", "train-2"}, {"train-3", "heldout-0"}),
-        left_out={"has no legal label": 3},
+        skipped={"has an invalid label": 3},
     ),
     "qqp": Case(
         texts=("question1", "question2"),
@@ -108,7 +108,7 @@ CASES = {
         heldout=[("They met in May.", "They met.", 0, 0), ("The road is long.", "The road is short.", 2, 1)],
         labels={"train-0": 1, "train-1": 0, "train-2": 0, "train-3": 0, "heldout-0": 1, "heldout-1": 0},
         together=({"train-0", "train-1"}, {"train-2", "heldout-0"}),
-        left_out={"has no legal label": 1},
+        skipped={"has an invalid label": 1},
     ),
     "qnli": Case(
         texts=("question", "sentence"),
@@ -180,7 +180,7 @@ def test_task_by_hand(name: str, tmp_path: Path) -> None:
         assert {row.example.id: row.label for row in found} == {id_: n for id_, n in case.labels.items() if id_ in segments}
         assert all(row.example.segments == segments[row.example.id] and not row.example.candidates for row in found)
     assert together(rows) == sorted(case.together, key=sorted)
-    assert rows.left_out == case.left_out
+    assert rows.skipped == case.skipped
 
 
 def test_every_task_has_its_case() -> None:
@@ -202,7 +202,7 @@ def test_column_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         tasks.find("rte").load(tmp_path)
     where = "nyu-mll/glue (rte), split validation"
-    assert str(error.value) == f"{where} must have the column sentence2, it has sentence1, label, idx"
+    assert str(error.value) == f"{where} must have the column sentence2, but it has only sentence1, label, idx"
 
 
 def test_column_of_another_kind_is_named(tmp_path: Path) -> None:
@@ -215,9 +215,7 @@ def test_column_of_another_kind_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError) as error:
         tasks.find("cola").load(tmp_path)
-    assert (
-        str(error.value) == "nyu-mll/glue (cola), split validation must have the kind integer in the column label, got string"
-    )
+    assert str(error.value) == "nyu-mll/glue (cola), split validation must have a column label of type integer, got string"
 
 
 # --- AX ---------------------------------------------------------------------------------------------------------------
@@ -259,7 +257,7 @@ def test_ax_without_labels_says_what_is_missing(named: bool, tmp_path: Path, mon
     said, place = str(error.value), "nyu-mll/glue/ax/diagnostic_full.parquet"
     assert (f"there is no file {tmp_path / place}" if named else f"there is no --data-dir with a file {place}") in said
     assert said.startswith("--task ax needs nyu-mll/glue (ax), split diagnostic_full,") and "\n" not in said
-    assert "the hub has the pairs without labels" in said and "diagnostic-full.tsv" in said
+    assert "the hub has these pairs without labels" in said and "diagnostic-full.tsv" in said
 
 
 # --- what is declared -------------------------------------------------------------------------------------------------

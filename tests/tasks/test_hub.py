@@ -60,14 +60,14 @@ def test_kinds_of_columns(kind: str) -> None:
         _hub.check_columns(pa.schema([("value", found)]), {"value": kind}, "here")
     with pytest.raises(ConfigError) as error:
         _hub.check_columns(pa.schema([("value", other)]), {"value": kind}, "here")
-    assert str(error.value) == f"here must have the kind {kind} in the column value, got {other}"
+    assert str(error.value) == f"here must have a column value of type {kind}, got {other}"
 
 
 def test_column_that_is_missing_is_named_before_any_row_is_read(tmp_path: Path) -> None:
     mirror.write(tmp_path, "owner/name/default", "train", SCHEMA, ROWS)
     with pytest.raises(ConfigError) as error:
         _hub.rows(table(text="text", answer="integer"), "train", "t", tmp_path)
-    assert str(error.value) == "owner/name, split train must have the column answer, it has text, label, extra"
+    assert str(error.value) == "owner/name, split train must have the column answer, but it has only text, label, extra"
 
 
 # --- hub --------------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_table_that_is_nowhere_says_where_it_was_looked_for(local_hub: Path) -> 
     with pytest.raises(ConfigError) as error:
         tasks.find("qqp").load(local_hub)
     said, file = str(error.value), local_hub / "nyu-mll/glue/qqp/validation.parquet"
-    assert said.startswith(f"--task qqp needs nyu-mll/glue (qqp), split validation, which was found nowhere (no file {file}; ")
+    assert said.startswith(f"--task qqp needs nyu-mll/glue (qqp), split validation, which cannot be loaded (no file {file}; ")
     assert "; the hub and its cache: Couldn't reach 'nyu-mll/glue' on the Hub" in said and "\n" not in said
 
 
@@ -137,7 +137,7 @@ def test_what_the_hub_raises_is_one_line(error: Exception, said: str, monkeypatc
     monkeypatch.setattr(_hub, "_from_hub", fail)
     with pytest.raises(ConfigError) as raised:
         _hub.arrow(table(), "train", "t", None)
-    where = "--task t needs owner/name, split train, which was found nowhere"
+    where = "--task t needs owner/name, split train, which cannot be loaded"
     assert str(raised.value) == f"{where} (the hub and its cache: {said})"
 
 
@@ -200,4 +200,4 @@ def test_group_larger_than_the_test_part_is_left_out(tmp_path: Path, monkeypatch
     mirror.write(tmp_path, "owner/name/default", "validation", SCHEMA, [])
     rows = TaskSource(table=table()).load("t", by_half, tmp_path)
     assert [row.example.id for row in rows.train] == ["text 4", "text 5", "text 6"]
-    assert rows.left_out == {"is one of more than 3 rows of a group": 4}
+    assert rows.skipped == {"is in a group of more than 3 rows": 4}

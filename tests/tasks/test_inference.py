@@ -50,7 +50,7 @@ def test_scitail_by_hand(tmp_path: Path) -> None:
     assert [row.example.id for row in rows.train] == [key("train", *row[:2]) for row in train[:3]]
     groups = [row.example.group for row in rows.train + rows.heldout]
     assert groups[0] == groups[1] and groups[2] == groups[3] and len(set(groups)) == 3
-    assert rows.left_out == {"has no legal label": 1}
+    assert rows.skipped == {"has an invalid label": 1}
 
 
 def test_snli_without_gold_is_left_out(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_snli_without_gold_is_left_out(tmp_path: Path) -> None:
     assert [row.label for row in rows.train] == [1, 0, 0] and [row.label for row in rows.heldout] == [0]
     assert len({row.example.group for row in rows.train}) == 1
     assert [row.example.id for row in rows.heldout] == [key("heldout", "A girl swims.", "A girl is dry.")]
-    assert rows.left_out == {"has no legal label": 2}
+    assert rows.skipped == {"has an invalid label": 2}
 
 
 def test_pair_that_stands_twice_is_one_row_unless_its_labels_differ(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_pair_that_stands_twice_is_one_row_unless_its_labels_differ(tmp_path: Pa
     rows = load(tmp_path, "snli", train, [("A.", "B.", 2)])
     # Neutral and contradiction are one class here, so that E, F has one label.
     assert [(row.example.segments, row.label) for row in rows.train] == [(("A.", "B."), 1), (("E.", "F."), 0)]
-    assert rows.left_out == {"stands twice": 3, "has two labels": 1}
+    assert rows.skipped == {"is a duplicate": 3, "has conflicting duplicates": 1}
     assert rows.heldout[0].example.group == rows.train[0].example.group
 
 
@@ -99,7 +99,7 @@ def test_label_of_another_kind_is_named(name: str, table: str, wrong: pa.DataTyp
         tasks.find(name).load(tmp_path)
     owner, config = table.rsplit("/", 1)
     kind = {"scitail": "text", "snli": "integer"}[name]
-    said = f"{owner} ({config}), split validation must have the kind {kind} in the column label, got {wrong}"
+    said = f"{owner} ({config}), split validation must have a column label of type {kind}, got {wrong}"
     assert str(error.value) == said
 
 

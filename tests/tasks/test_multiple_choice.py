@@ -52,7 +52,7 @@ def test_race_pairs_article_and_question_with_an_option(name: str, config: str, 
     draws_evenly(rows)
     assert rows.train[0].example.segments[:2] == ("The text.", "question 0?")
     assert len({row.example.group for row in rows.train}) == 1
-    assert rows.left_out == {"has its right option twice": 1, "has no legal label": 1}
+    assert rows.skipped == {"has the right option twice": 1, "has an invalid label": 1}
 
 
 def test_swag_groups_by_video_and_start(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_hellaswag_leaves_out_rows_without_a_label(tmp_path: Path) -> None:
     assert rows.train[3].example.id == "train-3" and rows.train[3].example.segments[:-1] == ("ctx 3",)
     groups = [row.example.group for row in rows.train]
     assert groups[0::2] == groups[1::2] and len(set(groups)) == MANY // 2
-    assert rows.left_out == {"has no legal label": 1}
+    assert rows.skipped == {"has an invalid label": 1}
 
 
 def test_sciq_without_support_has_no_empty_segment(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_sciq_without_support_has_no_empty_segment(tmp_path: Path) -> None:
     draws_evenly(rows)
     assert rows.train[0].example.segments[:-1] == ("Support.", "q0?")
     assert rows.train[1].example.segments[:-1] == ("q1?",)
-    assert rows.left_out == {"has its right option twice": 1, "stands twice": 1}
+    assert rows.skipped == {"has the right option twice": 1, "is a duplicate": 1}
 
 
 def test_id_knows_nothing_of_the_right_option(tmp_path: Path) -> None:

@@ -85,9 +85,9 @@ def test_hh_parts_at_the_last_answer_that_both_have(tmp_path: Path) -> None:
         ("Thus.\n\nHuman: And?\n\nAssistant: Well.", "So.\n\nHuman: Indeed?\n\nAssistant: No."),
     ]
     assert numbered(rows) == [0, 0, 2, 0]  # by the first question, in whatever case it is asked again
-    assert rows.left_out == {
+    assert rows.skipped == {
         "has two equal responses": 1,
-        "has no prompt in common": 1,
+        "has no common prompt": 1,
         "has an empty text": 1,
     }
 
@@ -107,7 +107,7 @@ def test_pairs_that_people_judged_otherwise_are_left_out(tmp_path: Path) -> None
     one, two, three = (dialogue("Why?", answer) for answer in ("One.", "Two.", "Three."))
     rows = hh(tmp_path, [(one, two), (two, one), (one, three), (one, three)], [])
     assert [(right(row), wrong(row)) for row in rows.train] == [("One.", "Three.")]
-    assert rows.left_out == {"stands twice": 2, "has two labels": 1}
+    assert rows.skipped == {"is a duplicate": 2, "has conflicting duplicates": 1}
 
 
 # --- summaries --------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_summaries_of_posts_and_articles(tmp_path: Path) -> None:
         ("A tale\nOnce upon a time!\nTL;DR:", " Best.", " Worst."),
     ]
     assert numbered(found) == [0, 0, 2, 0, 0]  # by the post's id, and by its text
-    assert found.left_out == {"has not two summaries": 1, "has no legal label": 1, "has neither post nor article": 1}
+    assert found.skipped == {"does not have two summaries": 1, "has an invalid label": 1, "has neither post nor article": 1}
 
 
 # --- UltraFeedback ----------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_ultrafeedback_compares_last_answers_with_unequal_scores(tmp_path: Path)
         ("Count.", "1, 2", "2, 1"),
     ]
     assert numbered(found) == [0, 0, 2]
-    assert found.left_out == {"has equal scores": 1, "has two equal responses": 1, "does not end with an answer": 1}
+    assert found.skipped == {"has equal scores": 1, "has two equal responses": 1, "does not end with an answer": 1}
 
 
 # --- a file -----------------------------------------------------------------------------------------------------------
@@ -214,11 +214,14 @@ def test_a_file_without_parts_is_cut_by_its_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"prompt": "Why?", "chosen": "So."}, "must have the column rejected, row 1 of {file} has prompt, chosen"),
-        ({"prompt": " ", "chosen": "So.", "rejected": "No."}, "must have text in the column prompt, row 1 has ' '"),
+        ({"prompt": "Why?", "chosen": "So."}, "must have the column rejected, but row 1 of {file} has only prompt, chosen"),
+        (
+            {"prompt": " ", "chosen": "So.", "rejected": "No."},
+            "must have text in the column prompt, but row 1 has ' '",
+        ),
         (
             {"prompt": "Why?", "chosen": "So.", "rejected": "No.", "part": "dev"},
-            "must have train or heldout in the column part, row 1 has 'dev'",
+            "must have train or heldout in the column part, but row 1 has 'dev'",
         ),
     ],
 )

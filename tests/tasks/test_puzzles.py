@@ -154,7 +154,7 @@ ILLEGAL: dict[str, list[dict[str, str | None]]] = {
         {"Moves": "zz"},
         {"Moves": None},
     ],
-    "has one legal move only": [{"FEN": "7k/8/8/8/8/6q1/8/R6K b - - 0 1", "Moves": "g3h3 h1g1"}],
+    "has only one legal move": [{"FEN": "7k/8/8/8/8/6q1/8/R6K b - - 0 1", "Moves": "g3h3 h1g1"}],
     "has several mating moves": [{"FEN": "6k1/5ppp/2p5/8/8/7P/5PPK/RQ6 b - - 0 1"}],
 }
 
@@ -165,7 +165,7 @@ def test_illegal_and_ambiguous_rows_are_counted_and_never_trained_on(task: str, 
     rows = [{**SAMPLE, "PuzzleId": f"x{number}", **row} for number, row in enumerate(awkward)]
     found = hub(tmp_path, [SAMPLE, *rows], task)
     assert [row.example.id for row in every(found)] == ["p1"]
-    assert found.left_out == {reason: len(rows) for reason, rows in ILLEGAL.items()}
+    assert found.skipped == {reason: len(rows) for reason, rows in ILLEGAL.items()}
 
 
 def test_of_a_larger_table_the_same_rows_are_read_in_whatever_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +175,9 @@ def test_of_a_larger_table_the_same_rows_are_read_in_whatever_order(tmp_path: Pa
     some, turned = hub(tmp_path, rows), hub(tmp_path, rows[::-1])
     ids = [{row.example.id for row in every(found)} for found in (some, turned)]
     assert len(ids[0]) == 20 and ids[0] == ids[1] < {row.example.id for row in every(whole)}
-    assert some.left_out == {"is beyond the rows that are read": 40}
+    assert some.skipped == {"is over the row limit": 40}
     file = tasks.find(f"puzzles:{write(tmp_path / 'p.csv', rows)}").load(None)
-    assert {row.example.id for row in every(file)} == ids[0] and file.left_out == some.left_out
+    assert {row.example.id for row in every(file)} == ids[0] and file.skipped == some.skipped
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -205,14 +205,14 @@ def test_games_that_end_in_mate_are_cut_where_one_move_mates(tmp_path: Path) -> 
         "scholar-6": ("e4 e5 Bc4 Nc6 Qh5 Nf6", "h5f7"),
         "fool-3": ("f3 e5 g4", "d8h4"),
     }
-    assert found.left_out == {"has no position with exactly one best move": 2, "has an illegal move": 1}
+    assert found.skipped == {"has no position with exactly one best move": 2, "has an illegal move": 1}
     boards = tasks.find(f"games:{file}").load(None)
     assert all(row.example.segments[0].endswith(" to move.") for row in every(boards))
 
 
 def test_a_file_lacks_a_column(tmp_path: Path) -> None:
     file = write(tmp_path / "games.csv", [{"id": "a", "pgn": "e4"}])
-    with pytest.raises(ConfigError, match=r"must have the column moves, row 1 of .*games.csv has id, pgn"):
+    with pytest.raises(ConfigError, match=r"must have the column moves, but row 1 of .*games.csv has only id, pgn"):
         tasks.find(f"games:{file}").load(None)
 
 
@@ -330,7 +330,7 @@ def test_an_engine_that_goes_astray_is_not_waited_for(
     monkeypatch.setattr(search, "ANSWER_S", 0.5)
     games = write(tmp_path / "games.csv", [{"id": "g", "moves": f"{QUIET} e4"}])
     path = engine(tmp_path, said)
-    with pytest.raises(ConfigError, match=rf"--engine must be a program that speaks UCI, got {path}: "):
+    with pytest.raises(ConfigError, match=rf"--engine must be a UCI engine, got {path}: "):
         puzzles.write(games, tmp_path / "puzzles.csv", path, nodes=10, margin=200)
     assert not list(tmp_path.glob("puzzles.csv*"))
     for thread in threading.enumerate():
@@ -356,7 +356,7 @@ def test_an_engine_that_is_none_is_one_sentence_and_nothing_is_written(path: str
     options = ["--games", games, "--out", tmp_path / "out.csv", "--engine", tmp_path / path]
     ended = subprocess.run([*CUT, *map(str, options)], capture_output=True, text=True, check=False)
     assert ended.returncode == 2 and ended.stdout == ""
-    start = f"w2s_mlflow: --engine must be a program that speaks UCI, got {tmp_path / path}: "
+    start = f"w2s_mlflow: --engine must be a UCI engine, got {tmp_path / path}: "
     assert ended.stderr.startswith(start) and ended.stderr.count("\n") == 1
     assert not list(tmp_path.glob("out.csv*"))
 

@@ -114,7 +114,7 @@ def test_draws_are_even_and_differ_by_purpose() -> None:
 @pytest.mark.parametrize("label", [2, -1, None, "1", float("nan")])
 def test_label_that_is_no_class_leaves_the_row_out(label: object) -> None:
     assert _rows.of_class({0: 1, 1: 0}, 0) == 1
-    with pytest.raises(SkippedRow, match="has no legal label"):
+    with pytest.raises(SkippedRow, match="has an invalid label"):
         _rows.of_class({0: 1, 1: 0}, label)
 
 
@@ -128,7 +128,7 @@ def test_what_stands_twice_is_one_row_and_two_labels_are_none() -> None:
     # The other part has ids of its own, and one text is one group across both.
     assert [(row.example.id, row.label) for row in rows.heldout] == [("heldout-a", 1)]
     assert rows.heldout[0].example.group == rows.train[0].example.group
-    assert rows.left_out == {"stands twice": 3, "has two labels": 1}
+    assert rows.skipped == {"is a duplicate": 3, "has conflicting duplicates": 1}
 
 
 def test_what_a_reader_leaves_out_is_counted_by_reason() -> None:
@@ -140,7 +140,7 @@ def test_what_a_reader_leaves_out_is_counted_by_reason() -> None:
     train = [row("a", "A."), row("b", "- B."), row("c", " \n"), row("d", "D.", -2), row("e", "E.", NO_LABEL)]
     rows = assemble(picky, train, [row("a", "- A."), row("b", "B.")])
     assert group_by_id(rows).keys() == {"train-a", "train-e", "heldout-b"}
-    assert rows.left_out == {"starts with a dash": 2, "has an empty text": 1, "has no legal label": 1}
+    assert rows.skipped == {"starts with a dash": 2, "has an empty text": 1, "has an invalid label": 1}
 
 
 @pytest.mark.parametrize("missing", ["segments", "candidates"])
@@ -149,7 +149,7 @@ def test_text_that_is_null_is_empty(missing: str) -> None:
         texts: Mapping[str, Any] = {"segments": ("A.",), "candidates": ("this", "that"), missing: ("A.", None)}
         return ParsedRow(source["id"], label=0, **texts)
 
-    assert assemble(with_null, [row("a", "A.")], []).left_out == {"has an empty text": 1}
+    assert assemble(with_null, [row("a", "A.")], []).skipped == {"has an empty text": 1}
 
 
 def test_one_part_is_cut_by_group() -> None:
@@ -179,4 +179,4 @@ def test_group_that_no_part_could_hold_is_left_out() -> None:
     assert without_large_groups(rows, 4) == rows
     fewer = without_large_groups(rows, 3)
     assert [found.example.id for found in fewer.train] == ["train-4", "train-5", "train-6"] and fewer.heldout == ()
-    assert fewer.left_out == {"has an empty text": 1, "is one of more than 3 rows of a group": 4}
+    assert fewer.skipped == {"has an empty text": 1, "is in a group of more than 3 rows": 4}

@@ -60,7 +60,7 @@ def test_cb_is_entailment_against_the_rest(tmp_path: Path) -> None:
     assert labels(rows) == {"train-0": 1, "train-1": 0, "train-2": 0, "heldout-0": 1}
     assert every(rows)["train-0"].example.segments == ("It rained.", "It was wet.")
     assert together(rows) == [{"heldout-0", "train-2"}, {"train-0", "train-1"}]
-    assert rows.left_out == {"has no legal label": 1}
+    assert rows.skipped == {"has an invalid label": 1}
 
 
 def test_copa_pairs_the_right_or_the_other_choice(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_copa_pairs_the_right_or_the_other_choice(tmp_path: Path) -> None:
         found = every(rows)[f"train-{row[4]}"]
         assert found.example.segments == (asked[row[3]], "right" if found.label else "wrong")
     assert 230 < sum(labels(rows).values()) < 370 and len({row.example.group for row in rows.train}) == 1
-    assert rows.left_out == {"asks for neither cause nor effect": 1, "has no legal label": 1}
+    assert rows.skipped == {"asks for neither cause nor effect": 1, "has an invalid label": 1}
 
 
 def test_multirc_is_one_row_per_answer(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_record_fills_the_place_with_a_right_or_a_wrong_entity(tmp_path: Path) -
     assert all(110 < count < 190 for count in found.values())
     assert {row.example.segments[0] for row in rows.train} == {"Oslo grew. Bergen shrank."}
     assert len({row.example.group for row in rows.train}) == 1 and "train-7-0" in labels(rows)
-    assert rows.left_out == {"has no placeholder": 1, "has no right or no wrong entity": 2}
+    assert rows.skipped == {"has no placeholder": 1, "has no right or no wrong entity": 2}
 
 
 def test_wic_marks_spans_at_the_start_and_the_end(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_wic_marks_spans_at_the_start_and_the_end(tmp_path: Path) -> None:
     }
     assert labels(rows) == {"train-0": 1, "train-1": 0, "heldout-0": 1}
     assert together(rows) == [{"train-0", "train-1", "heldout-0"}]  # by the sentence, whichever of the two it is
-    assert rows.left_out == {"has a span outside its text": 2}
+    assert rows.skipped == {"has a span outside its text": 2}
 
 
 WSC_TEXT = 'Ann said, "Bob\'s dog (Rex) bit me," and he ran.'
@@ -152,7 +152,7 @@ def test_wsc_marks_spans_beside_punctuation(spans: tuple[int, str, int, str], tm
     rows = load(tmp_path, "wsc", WSC, [row], config="wsc.fixed")
     marked = WSC_CASES[spans]
     assert [row.example.segments for row in rows.train] == ([(marked, f"{pronoun}: {noun}")] if marked else [])
-    assert rows.left_out == ({} if marked else {"has a span that is not in its text": 1})
+    assert rows.skipped == ({} if marked else {"has a span that is not in its text": 1})
 
 
 def test_boolq_groups_by_passage(tmp_path: Path) -> None:

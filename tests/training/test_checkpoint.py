@@ -406,7 +406,7 @@ def test_a_thread_trains_without_touching_signals(directory: Path) -> None:
 def test_a_stop_that_nobody_looked_at_is_raised_at_the_end() -> None:
     with pytest.raises(KeyboardInterrupt), checkpoint.SignalGuard() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
 
 
 # --- kills and damage -------------------------------------------------------------------------------------------------
@@ -560,9 +560,8 @@ def test_every_flipped_byte_of_the_state_is_seen_or_changes_nothing(directory: P
 
 
 def sentence(directory: Path, reason: str) -> str:
-    told = (
-        f"^the scratch directory {directory} cannot be written: .*{reason}.*; free some space or name another in W2S_SCRATCH$"
-    )
+    advice = "free some space or set W2S_SCRATCH to another directory"
+    told = f"^the scratch directory {directory} cannot be written: .*{reason}.*; {advice}$"
     return told.replace("(", r"\(").replace(")", r"\)")
 
 
@@ -621,6 +620,6 @@ def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> N
 def test_a_state_that_cannot_be_read_is_one_sentence(directory: Path) -> None:
     (directory / "state.json").mkdir(parents=True)
     with pytest.raises(
-        ConfigError, match=f"^the scratch directory {directory} cannot be read: Is a directory; name another in"
+        ConfigError, match=f"^the scratch directory {directory} cannot be read: Is a directory; set W2S_SCRATCH to"
     ):
         checkpoint.read(directory)

@@ -63,8 +63,10 @@ def of_batch(head: Head, loss: microbatches.Loss, micro_batch: int, dtype: str =
     """The loss and the gradients of one batch of 32, which goes through the model in parts."""
     data = head.encode(examples(32))
     labels_NC = None if isinstance(head, language_modeling.Language) else torch.from_numpy(labels(32))
-    answer = microbatches.computing(head, dtype)
-    parts = [data.batch(part) for part in batching.parts(data, np.arange(32), None if micro_batch == 32 else micro_batch)]
+    answer = microbatches.forward_in(head, dtype)
+    parts = [
+        data.batch(part) for part in batching.micro_batch_rows(data, np.arange(32), None if micro_batch == 32 else micro_batch)
+    ]
     head.train()
     value = microbatches.batch_gradients(
         answer, head, parts, labels_NC, loss, 0.5, lambda tensor, **given: tensor.backward(**given)

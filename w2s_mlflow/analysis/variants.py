@@ -94,7 +94,7 @@ def defaults(stage: str = "student", **named: str) -> dict[str, str]:
     values = {name: value for name, value in named.items() if name in fields and value != NONE}
     model_names, declared = (
         {values[role] for role in ("weak", "strong") if role in values},
-        {spec.name for spec in models.every()},
+        {spec.name for spec in models.all_specs()},
     )
     if model_names <= declared and hasattr(kind, "resolved"):
         for kwargs in (values, {name: value for name, value in values.items() if name != "method"}):

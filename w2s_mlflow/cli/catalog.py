@@ -33,7 +33,7 @@ def task_rows() -> Table:
             "source": task.source,
             "licence": task.license,
         }
-        for task in tasks.every()
+        for task in tasks.all_tasks()
     ]
     return named + files
 
@@ -51,7 +51,7 @@ def model_rows() -> Table:
             "pooling": spec.pooling,
             "source": spec.source or "shipped",
         }
-        for spec in models.every()
+        for spec in models.all_specs()
     ]
 
 
@@ -63,7 +63,7 @@ def check_tasks(data_dir: str | None) -> Iterator[dict[str, Any]]:
     """
     mirror_path = mirror(data_dir)
     directory = Path(mirror_path).expanduser() if mirror_path else None
-    for task in tasks.every():
+    for task in tasks.all_tasks():
         with contextlib.suppress(NotFoundError):
             yield _describe(task, task.load(directory))
             continue
@@ -85,7 +85,7 @@ def _describe(task: Task, rows: tasks.Rows) -> dict[str, Any]:
         "selection": sum(map(len, pool.selection)),
         "test": min(task.test_size, pool.test_rows()),
         "longest text": max(texts),
-        "left out": "; ".join(f"{count} {reason}" for reason, count in rows.left_out.items()),
+        "left out": "; ".join(f"{count} {reason}" for reason, count in rows.skipped.items()),
     }
 
 

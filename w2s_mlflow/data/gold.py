@@ -48,17 +48,17 @@ def concept(config: SplitOptions, task: str, rows: int) -> Concept:
         ConfigError: the task is not found or too small to be split.
     """
     sizes = (config.train_size, config.test_size) if task == config.task else (None, None)
-    own = _Cut(task, config.seed, *sizes, balance=False, data_dir=config.data_dir)
-    sized, found = loading.resolve_and_split(own)
-    gold, parts = gold_of(sized), (found.supervision[:rows], found.supervision_validation, found.test[:rows])
+    options = _ConceptOptions(task, config.seed, *sizes, balance=False, data_dir=config.data_dir)
+    resolved, split = loading.resolve_and_split(options)
+    gold, parts = gold_of(resolved), (split.supervision[:rows], split.supervision_validation, split.test[:rows])
     fit_N, choose_N = (read(gold, part, "supervision", "probe") for part in parts[:2])
     test_N = read(gold, parts[2], "test", "probe")
     examples, groups = sum(parts, ()), tuple(example.group for example in parts[2])
-    return Concept(task, found.digest, examples, fit_N, choose_N, test_N, groups, reads(gold))
+    return Concept(task, split.digest, examples, fit_N, choose_N, test_N, groups, reads(gold))
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _ConceptOptions:
     """Split options of a concept's task."""
 
     task: str
@@ -74,7 +74,7 @@ def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Int
     try:
         return gold.read(examples, split=part, reason=reason)
     except NoLabelError as error:
-        raise ConfigError(f"the task must have the ground truth that is asked for: {error}") from error
+        raise ConfigError(f"the task lacks ground truth: {error}") from error
 
 
 def reads(gold: Gold) -> dict[str, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.records import Example, Floats, SoftLabels
 
 TOLERANCE = 1e-3
@@ -25,8 +26,8 @@ def read(path: str, classes: int) -> SoftLabels:
     """
     columns = _columns(Path(path).expanduser())
     ids = [str(id_) for id_ in columns["id"]]
-    if len(set(ids)) != len(ids):
-        raise ConfigError(f"--labels must have each id once, {path} has {len(ids) - len(set(ids))} twice")
+    if repeated := [id_ for id_, count in Counter(ids).items() if count > 1]:
+        raise ConfigError(f"--labels must have unique values in the column id, but {repeated[0]!r} occurs twice in {path}")
     probabilities_NC = _probabilities(columns["probabilities"], ids, classes)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     return SoftLabels(tuple(ids[row] for row in order), ("",) * len(ids), probabilities_NC[order])
@@ -39,10 +40,10 @@ def _columns(file: Path) -> dict[str, list[Any]]:
     try:
         table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        raise must("labels", "a parquet file", f"{file}, which cannot be read as one") from error
+        raise ConfigError(f"--labels must be a parquet file, but {file} cannot be read: {first_line(error)}") from error
     for name in ("id", "probabilities"):
         if name not in table.column_names:
-            raise ConfigError(f"--labels must have the column {name}, {file} has {', '.join(table.column_names)}")
+            raise ConfigError(f"--labels must have the column {name}, but {file} has only {', '.join(table.column_names)}")
     columns: dict[str, list[Any]] = table.select(["id", "probabilities"]).to_pydict()
     return columns
 
@@ -50,9 +51,9 @@ def _columns(file: Path) -> dict[str, list[Any]]:
 def _probabilities(values: Sequence[Any], ids: Sequence[str], classes: int) -> Floats:
     for id_, row in zip(ids, values, strict=True):
         if not isinstance(row, list) or len(row) != classes or not all(isinstance(value, float) for value in row):
-            raise ConfigError(f"--labels must have {classes} probabilities in each row, the row {id_} has {row}")
+            raise ConfigError(f"--labels must have {classes} probabilities in each row, but the row {id_} has {row}")
         if not (min(row) >= 0 and abs(sum(row) - 1) <= TOLERANCE):
-            raise ConfigError(f"--labels must have probabilities that sum to 1, those of the row {id_} are {row}")
+            raise ConfigError(f"--labels must have probabilities that sum to 1, but the row {id_} has {row}")
     return np.array(values, dtype=np.float32).reshape(-1, classes)
 
 
@@ -60,14 +61,15 @@ def check(labels: SoftLabels, examples: Sequence[Example], path: str) -> None:
     """Raise ConfigError unless every example has a label."""
     known = set(labels.ids)
     if missing := [example.id for example in examples if example.id not in known]:
+        rows = f"{len(missing)} of {len(examples)} rows, such as {missing[0]}"
         raise ConfigError(
-            f"--labels must have every row of transfer and of its validation slice, {path} lacks {len(missing)} of "
-            f"{len(examples)}, the first is {missing[0]} (`python -m w2s_mlflow rows` writes the rows to label)"
+            f"--labels must have a label for every row of transfer and transfer_validation, but {path} has none for {rows} "
+            "(`python -m w2s_mlflow rows` writes the rows to label)"
         )
 
 
 def digest(labels: SoftLabels) -> str:
     """Return the first 32 digits of the sha256 over the ids and probabilities."""
-    found = hashlib.sha256("\n".join(labels.ids).encode())
-    found.update(np.ascontiguousarray(labels.probabilities_NC).tobytes())
-    return found.hexdigest()[:32]
+    content = hashlib.sha256("\n".join(labels.ids).encode())
+    content.update(np.ascontiguousarray(labels.probabilities_NC).tobytes())
+    return content.hexdigest()[:32]

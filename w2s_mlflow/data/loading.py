@@ -44,12 +44,12 @@ def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Spli
         ConfigError: the task is not found, or has fewer rows than requested.
     """
     task, pool = tasks.find(config.task), _pool(config.task, config.data_dir, config.balance)
-    sized = replace(  # type: ignore[type-var]
+    resolved = replace(  # type: ignore[type-var]
         config,
         train_size=config.train_size or min(task.train_size, pool.train_rows()),
         test_size=config.test_size or min(task.test_size, pool.test_rows()),
     )
-    return sized, _split(config.task, config.data_dir, config.balance, config.seed, sized.train_size, sized.test_size)
+    return resolved, _split(config.task, config.data_dir, config.balance, config.seed, resolved.train_size, resolved.test_size)
 
 
 def questions(config: SplitOptions, size: int | None) -> splits.Questions:
@@ -75,15 +75,15 @@ def rows(task: str, data_dir: str | None) -> tuple[Row, ...]:
 @functools.lru_cache(maxsize=8)
 def _load(task: str, data_dir: str | None) -> tasks.Rows:
     rows = tasks.find(task).load(Path(data_dir).expanduser() if data_dir else None)
-    for reason, count in rows.left_out.items():
-        LOG.info("%s: %d rows left out, each %s", task, count, reason)
+    for reason, count in rows.skipped.items():
+        LOG.info("%s: skipped %d rows, each of which %s", task, count, reason)
     return rows
 
 
 @functools.lru_cache(maxsize=8)
 def _pool(task: str, data_dir: str | None, balance: bool) -> splits.Pool:
-    found = tasks.find(task)
-    return splits.pool(found.key, _load(task, data_dir), classes=found.classes, balance=balance)
+    spec = tasks.find(task)
+    return splits.pool(spec.key, _load(task, data_dir), classes=spec.classes, balance=balance)
 
 
 @functools.lru_cache(maxsize=32)
@@ -96,5 +96,5 @@ def mirror(data_dir: str | None) -> str | None:
     """Return the path of the public data sets' local mirror, or None if unset. Raises ConfigError if it is not a directory."""
     chosen = data_dir or os.environ.get("W2S_DATA_DIR")
     if chosen and not Path(chosen).expanduser().is_dir():
-        raise must("data_dir" if data_dir else "W2S_DATA_DIR", "a directory", chosen)
+        raise must("data_dir" if data_dir else "W2S_DATA_DIR", "an existing directory", chosen)
     return chosen or None

@@ -30,7 +30,7 @@ NOTHING = "…"
 _ENDS = re.compile(r"[.!?;:][\"')\]]*$")
 
 
-class Piece(NamedTuple):
+class Span(NamedTuple):
     """Position of a span: index of its text (segments, then candidates), start and end character."""
 
     text: int
@@ -39,24 +39,24 @@ class Piece(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)  # a debate requests the spans of a question repeatedly
-def spans_of(example: Example) -> tuple[Piece, ...]:
+def spans_of(example: Example) -> tuple[Span, ...]:
     """Return the spans of a question, in the order of its texts."""
-    found = [Piece(number, *span) for number, text in enumerate(example.segments) for span in _spans(text)]
+    all_spans = [Span(number, *span) for number, text in enumerate(example.segments) for span in _spans(text)]
     for number, text in enumerate(example.candidates, len(example.segments)):
         spans = list(_spans(text))
-        found += [Piece(number, *span) for span in spans if len(spans) > 1]
-    return tuple(found)
+        all_spans += [Span(number, *span) for span in spans if len(spans) > 1]
+    return tuple(all_spans)
 
 
-def shown(example: Example, chosen: Collection[int]) -> Example:
+def select(example: Example, chosen: Collection[int]) -> Example:
     """Return the question with only the chosen spans (indices into `spans_of`) and the text outside spans.
 
     Removed spans leave no gap. A text with no remaining words becomes NOTHING.
     """
-    every = spans_of(example)
-    hidden = [piece for number, piece in enumerate(every) if number not in chosen]
+    spans = spans_of(example)
+    hidden = [span for number, span in enumerate(spans) if number not in chosen]
     texts = [
-        _without(text, [piece for piece in hidden if piece.text == number])
+        _without(text, [span for span in hidden if span.text == number])
         for number, text in enumerate(example.segments + example.candidates)
     ]
     segments = len(example.segments)
@@ -65,44 +65,44 @@ def shown(example: Example, chosen: Collection[int]) -> Example:
 
 def quoted(example: Example, chosen: Collection[int]) -> str:
     """Return the chosen spans as readable text, in order, with GAP between spans that are not adjacent, one line per text."""
-    every, texts = spans_of(example), example.segments + example.candidates
+    spans, texts = spans_of(example), example.segments + example.candidates
     lines: dict[int, list[str]] = {}
-    last = -1
+    previous = -1
     for number in sorted(chosen):
-        piece = every[number]
-        line = lines.setdefault(piece.text, [])
+        span = spans[number]
+        line = lines.setdefault(span.text, [])
         if line:
-            line.append(" " if number == last + 1 else GAP)
-        line.append(texts[piece.text][piece.start : piece.end])
-        last = number
+            line.append(" " if number == previous + 1 else GAP)
+        line.append(texts[span.text][span.start : span.end])
+        previous = number
     return "\n".join("".join(line) for line in lines.values())
 
 
-def words(text: str) -> int:
+def count_words(text: str) -> int:
     """Return the number of words in an evidence text, not counting gap marks."""
     return sum(word != NOTHING for word in text.split())
 
 
-def _without(text: str, hidden: Sequence[Piece]) -> str:
-    kept = list(text)
-    for piece in hidden:
-        kept[piece.start : piece.end] = [""] * (piece.end - piece.start)
-    return " ".join("".join(kept).split()) or NOTHING if hidden else text
+def _without(text: str, hidden: Sequence[Span]) -> str:
+    characters = list(text)
+    for span in hidden:
+        characters[span.start : span.end] = [""] * (span.end - span.start)
+    return " ".join("".join(characters).split()) or NOTHING if hidden else text
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of each span of one text."""
-    found = [word.span() for word in re.finditer(r"\S+", text)]
-    for run in _runs(text, found) if len(found) > SHORT else ([word] for word in found):
+    word_spans = [word.span() for word in re.finditer(r"\S+", text)]
+    for run in _runs(text, word_spans) if len(word_spans) > SHORT else ([word] for word in word_spans):
         start, end = run[0][0], run[-1][1]
         if any(character.isalnum() for character in text[start:end]):
             yield start, end
 
 
-def _runs(text: str, found: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+def _runs(text: str, word_spans: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
     """Yield the words of each sentence in runs of at most SPAN words, whose lengths differ by at most one."""
     sentence: list[tuple[int, int]] = []
-    for start, end in found:
+    for start, end in word_spans:
         sentence.append((start, end))
         if _ENDS.search(text[start:end]):
             yield from _equal(sentence)

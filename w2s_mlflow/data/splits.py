@@ -46,7 +46,7 @@ class Split:
 class Questions:
     """Unlabelled rows to train on, with a validation slice for early stopping. `digest` identifies the rows."""
 
-    asked: Examples
+    train: Examples
     validation: Examples
     digest: str
 
@@ -88,14 +88,16 @@ def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Po
     train = _in_groups([row for row in rows.train if row.example.group not in used], ("train", key))
     for part, groups, fewest in (("training", train, 4), ("held-out", heldout, 2)):
         if len(groups) < fewest:
-            few = f"{len(groups)} with {_size(groups)} rows"
-            raise ConfigError(f"the task {key} must have at least {fewest} groups of rows in its {part} part, it has {few}")
+            groups_text = f"{len(groups)} with {_size(groups)} rows"
+            raise ConfigError(
+                f"the task {key} must have at least {fewest} groups of rows in its {part} part, but it has {groups_text}"
+            )
     selection, test = _take_fraction(heldout, SELECTION, "test_size", _size(heldout))
     if balance:
         selection, test = balanced(selection), balanced(test)
     for part, groups in {"training": train, "test": test}.items():
-        if classes == 2 and (only := _only_label(groups)) is not None:
-            raise ConfigError(f"the task {key} must have rows of both classes, every label of its {part} part is {only}")
+        if classes == 2 and (label := _only_label(groups)) is not None:
+            raise ConfigError(f"the task {key} must have rows of both classes, but every label of its {part} part is {label}")
     return Pool(key, train, selection, test, classes)
 
 
@@ -114,14 +116,14 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
     supervision, transfer, _ = _halves(pool, seed, train_size)
     test, _ = _take_rows(pool.test, test_size)
     if not test:
-        raise must("test_size", "at least the size of a group of rows", test_size)
+        raise must("test_size", f"at least {len(pool.test[0])}, the size of the first group of rows", test_size)
     # The validation slice of each half is its last tenth, in the same hash order.
     d1, d1_validation = _take_fraction(supervision, 1 - VALIDATION, "train_size", train_size)
     d2, d2_validation = _take_fraction(transfer, 1 - VALIDATION, "train_size", train_size)
     if balance:
         d1, d1_validation = balanced(d1), balanced(d1_validation)
-    if pool.classes == 2 and (only := _only_label(d1)) is not None:
-        raise must("train_size", f"large enough for both classes in supervision, where every label is {only}", train_size)
+    if pool.classes == 2 and (label := _only_label(d1)) is not None:
+        raise must("train_size", f"large enough that supervision has rows of both classes (every label is {label})", train_size)
     parts = {
         "supervision": d1,
         "supervision_validation": d1_validation,
@@ -131,9 +133,9 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
         "test": test,
     }
     rows = {name: [row for group in groups for row in group] for name, groups in parts.items()}
-    digests = canonical_json({name: digest(found) for name, found in rows.items()})
+    digests = canonical_json({name: digest(part_rows) for name, part_rows in rows.items()})
     return Split(
-        **{name: tuple(row.example for row in found) for name, found in rows.items()},
+        **{name: tuple(row.example for row in part_rows) for name, part_rows in rows.items()},
         digest=hashlib.sha256(digests.encode()).hexdigest(),
     )
 
@@ -144,11 +146,11 @@ def unused_questions(pool: Pool, *, seed: int, train_size: int, size: int) -> Qu
     Raises:
         ConfigError: fewer than two groups of rows are left.
     """
-    left, _ = _take_rows(_halves(pool, seed, train_size)[2], size)
-    if len(left) < 2:
-        rule = f"small enough to leave rows in neither half, of the {pool.train_rows()} there are"
+    unused, _ = _take_rows(_halves(pool, seed, train_size)[2], size)
+    if len(unused) < 2:
+        rule = f"small enough to leave rows outside both halves (the task has {pool.train_rows()} training rows)"
         raise must("train_size", rule, train_size)
-    shares = _take_fraction(left, 1 - VALIDATION, "train_size", train_size)
+    shares = _take_fraction(unused, 1 - VALIDATION, "train_size", train_size)
     parts = [[row.example for group in part for row in group] for part in shares]
     digests = canonical_json([digest(Row(example, NO_LABEL) for example in part) for part in parts])
     return Questions(tuple(parts[0]), tuple(parts[1]), hashlib.sha256(digests.encode()).hexdigest())
@@ -157,9 +159,9 @@ def unused_questions(pool: Pool, *, seed: int, train_size: int, size: int) -> Qu
 def _halves(pool: Pool, seed: int, train_size: int) -> tuple[Groups, Groups, Groups]:
     """Return the groups of `supervision` and of `transfer`, validation slices included, and the remaining groups."""
     ordered = _by_hash(pool.train, ("train", pool.key, str(seed)))
-    supervision, others = _take_rows(ordered, train_size // 2)
-    transfer, left = _take_rows(others, train_size // 2)
-    return supervision, transfer, left
+    supervision, remaining = _take_rows(ordered, train_size // 2)
+    transfer, unused = _take_rows(remaining, train_size // 2)
+    return supervision, transfer, unused
 
 
 def balanced(groups: Groups) -> Groups:
@@ -174,20 +176,20 @@ def balanced(groups: Groups) -> Groups:
             by_class[row.label].append((seen[row.label], number))
             seen[row.label] += 1
     fewest = min(map(len, by_class.values()), default=0)
-    kept = {label: Counter(number for _, number in sorted(places)[:fewest]) for label, places in by_class.items()}
+    quotas = {label: Counter(number for _, number in sorted(places)[:fewest]) for label, places in by_class.items()}
     thinned = [
-        _first_of_each_class(group, {label: kept[label][number] for label in kept}) for number, group in enumerate(groups)
+        _first_of_each_class(group, {label: quotas[label][number] for label in quotas}) for number, group in enumerate(groups)
     ]
     return [group for group in thinned if group]
 
 
 def _first_of_each_class(group: list[Row], room: dict[int, int]) -> list[Row]:
-    found = []
+    selected = []
     for row in group:
         if room[row.label] > 0:
             room[row.label] -= 1
-            found.append(row)
-    return found
+            selected.append(row)
+    return selected
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -227,8 +229,8 @@ def _hash(*parts: str) -> bytes:
 
 def _take_rows(groups: Groups, size: int) -> tuple[Groups, Groups]:
     """Return the first groups that together hold at most `size` rows, and the rest."""
-    held = itertools.accumulate(len(group) for group in groups)
-    count = sum(rows <= size for rows in held)
+    cumulative = itertools.accumulate(len(group) for group in groups)
+    count = sum(rows <= size for rows in cumulative)
     return groups[:count], groups[count:]
 
 
@@ -247,7 +249,7 @@ def _take_fraction(groups: Groups, share: float, option: str, size: int) -> tupl
 def _check_ids(rows: Rows) -> None:
     ids = [row.example.id for row in (*rows.train, *rows.heldout)]
     if len(set(ids)) != len(ids):
-        raise JoinError(f"{len(ids) - len(set(ids))} of a task's {len(ids)} ids stand twice")
+        raise JoinError(f"{len(ids) - len(set(ids))} of a task's {len(ids)} ids are duplicates")
 
 
 def _only_label(groups: Groups) -> int | None:
@@ -260,8 +262,8 @@ def _check_sizes(train_size: int, train_rows: int, test_size: int, test_rows: in
     if train_size < 40:
         raise must("train_size", "at least 40 (two halves, each with a validation slice)", train_size)
     if train_size > train_rows:
-        raise must("train_size", f"at most {train_rows}, the rows this task has", train_size)
+        raise must("train_size", f"at most {train_rows}, the number of training rows of this task", train_size)
     if test_size < 1:
         raise must("test_size", "at least 1", test_size)
     if test_size > test_rows:
-        raise must("test_size", f"at most {test_rows}, the rows this task has", test_size)
+        raise must("test_size", f"at most {test_rows}, the number of test rows of this task", test_size)

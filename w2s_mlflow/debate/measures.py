@@ -32,7 +32,7 @@ def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
     found |= {"disagreements": float(apart_N.mean())}
     for side in (STRONG, WEAK):
         told = [debate.first if side == STRONG else debate.second for debate in played.debates]
-        found[f"{side}_words"] = float(np.mean([spans.words(own.explanation.text) for own in told]))
+        found[f"{side}_words"] = float(np.mean([spans.count_words(own.explanation.text) for own in told]))
     if not judged_N.any():
         return found
     groups_N = np.array([debate.question.group for debate in played.debates])

@@ -59,7 +59,7 @@ class Arguing:
         from w2s_mlflow.training import batching
 
         found: dict[str, float] = {}
-        for number, rows in enumerate(batching.parts(self.reading.data, examples, self.micro_batch)):
+        for number, rows in enumerate(batching.micro_batch_rows(self.reading.data, examples, self.micro_batch)):
             share = len(rows) / len(examples)
             random = streams.torch_generator(self.seed, streams.POLICY_DRAWS, step, number)
             loss, values = self._argued(rows, random)
@@ -84,7 +84,7 @@ class Arguing:
         judged_NK = torch.from_numpy(self._judged(rows, decisions_N.tolist(), explained)).to(away_NK)
         values = {"reward": judged_NK.mean(), "win_rate": (judged_NK > 0).double().mean(), "kl": away_NK.mean()}
         values["entropy"] = extractive.entropy(scores_NP.detach(), open_NP).mean()
-        words = float(np.mean([spans.words(one.text) for own in explained for one in own]))
+        words = float(np.mean([spans.count_words(one.text) for own in explained for one in own]))
         said = {f"align/{name}": float(value) for name, value in values.items()} | {"align/evidence_words": words}
         return extractive.surrogate(log_p_NK, judged_NK - self.kl * away_NK), said
 

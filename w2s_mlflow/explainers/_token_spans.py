@@ -47,7 +47,7 @@ def read(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
     return EncodedQuestions(questions, data, piece_T, np.array([len(cut) for cut in cuts], dtype=np.int64))
 
 
-def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[spans.Piece]]) -> Iterator[Ints]:
+def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[spans.Span]]) -> Iterator[Ints]:
     """Yield the span of each token, row by row."""
     reader = head.reader
     head.reader = OffsetReader(reader)
@@ -70,7 +70,7 @@ def _texts(head: Head, question: Example) -> list[list[int]]:
     return [[*segments, candidate] for candidate in candidates] if isinstance(head, Reward) else [segments + candidates]
 
 
-def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[spans.Piece]) -> Ints:
+def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[spans.Span]) -> Ints:
     """Return the span of each character of a row's joined texts; the last entry, and so index -1 (NOWHERE), is NOWHERE."""
     texts = question.segments + question.candidates
     lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]
@@ -89,7 +89,7 @@ class OffsetReader(Reader):
         """Copy the settings of `reader`, so that both produce the same token rows."""
         self.__dict__ |= vars(reader)
         self._reader = reader
-        self.one, self.two = _unmarked(reader.one), reader.two and _unmarked(reader.two)
+        self.single, self.pair = _unmarked(reader.single), reader.pair and _unmarked(reader.pair)
         self.typed = False
         self._row = ""
 
@@ -123,4 +123,4 @@ class OffsetReader(Reader):
 
 
 def _unmarked(template: Template) -> Template:
-    return replace(template, marks=tuple((NOWHERE,) * len(mark) for mark in template.marks))
+    return replace(template, special_ids=tuple((NOWHERE,) * len(ids) for ids in template.special_ids))

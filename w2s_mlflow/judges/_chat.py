@@ -32,14 +32,14 @@ from w2s_mlflow.records import canonical_json
 KEY = "W2S_ENDPOINT_KEY"
 """Environment variable that holds the API key; a local server may need no key."""
 FOLDER = "endpoint"
-AGAIN = (408, 429, 500, 502, 503, 504)
+RETRY_STATUS = (408, 429, 500, 502, 503, 504)
 """HTTP status codes after which a request is retried."""
-BACKOFF, JITTER, LONGEST = 1.0, 1.0, 60.0
+BACKOFF, JITTER, MAX_WAIT = 1.0, 1.0, 60.0
 """Waits in seconds: none before the first retry, then BACKOFF * 2^(n - 1) before retry n, plus up to JITTER.
 
-No wait exceeds LONGEST, even if the server's Retry-After requests it.
+No wait exceeds MAX_WAIT, even if the server's Retry-After requests it.
 """
-KEPT = "the answers so far are kept, so run the same command again"
+CACHED = "completed answers are cached, so run the same command again"
 
 Body = Mapping[str, Any]
 
@@ -77,16 +77,18 @@ class Chat:
         waiting = {self._key(body): body for body in bodies}
         stopped = threading.Event()
         with self._session(stopped) as session, ThreadPoolExecutor(self.concurrency) as workers:
-            found = {key: workers.submit(self._answer, session, key, body, stopped) for key, body in waiting.items()}
+            futures = {key: workers.submit(self._answer, session, key, body, stopped) for key, body in waiting.items()}
             try:
-                wait(found.values(), return_when=FIRST_EXCEPTION)
+                wait(futures.values(), return_when=FIRST_EXCEPTION)
             finally:  # also after a failure or Ctrl-C
                 stopped.set()
-        errors = [error for one in found.values() if (error := one.exception()) and not isinstance(error, CancelledError)]
+        errors = [
+            error for future in futures.values() if (error := future.exception()) and not isinstance(error, CancelledError)
+        ]
         if errors:
             raise errors[0]
-        said = {key: one.result() for key, one in found.items()}
-        return [self._charge(key, said[key]) for key in map(self._key, bodies)]
+        answer_by_key = {key: future.result() for key, future in futures.items()}
+        return [self._charge(key, answer_by_key[key]) for key in map(self._key, bodies)]
 
     def _charge(self, key: str, answer: Answer) -> Answer:
         tokens = 0 if key in self._charged else answer.tokens
@@ -97,35 +99,35 @@ class Chat:
         if stopped.is_set():  # an earlier request failed, and its error is reported
             raise CancelledError
         file = scratch.cache_path(FOLDER) / key[:2] / f"{key}.json"
-        asked = {"url": self.url, "body": body}
-        if (kept := _read(file, asked)) is None:
+        request = {"url": self.url, "body": body}
+        if (answer := _read(file, request)) is None:
             try:
-                kept = self._ask(session, body)
+                answer = self._ask(session, body)
             except ConfigError:
                 stopped.set()
                 raise
-            _write(file, {**asked, "text": kept.text, "tokens": kept.tokens})
-        return kept
+            _write(file, {**request, "text": answer.text, "tokens": answer.tokens})
+        return answer
 
     def _ask(self, session: requests.Session, body: Body) -> Answer:
         try:
             reply = session.post(self.url, json=body, timeout=self.timeout, allow_redirects=False)
         except requests.RequestException as error:
-            raise self._silent(error) from None
+            raise self._unreachable_error(error) from None
         if reply.status_code != requests.codes.ok:
-            raise self._refused(reply, str(body["model"]))
+            raise self._status_error(reply, str(body["model"]))
         return self._content(reply)
 
     def _content(self, reply: requests.Response) -> Answer:
         """Return the text of the first choice, and its cost in tokens (0 if the server does not report it)."""
         try:
-            held = reply.json()
-            text = held["choices"][0]["message"]["content"] or ""  # null if the model used all tokens for reasoning
-            cost = int((held.get("usage") or {}).get("total_tokens") or 0)
+            content = reply.json()
+            text = content["choices"][0]["message"]["content"] or ""  # null if the model used all tokens for reasoning
+            cost = int((content.get("usage") or {}).get("total_tokens") or 0)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             text, cost = None, 0
         if not isinstance(text, str):
-            raise ConfigError(f"{self._named()} answers, but not in the form of OpenAI's chat completions; {KEPT}")
+            raise ConfigError(f"{self._name()} returned a response that is not in OpenAI's chat completions format; {CACHED}")
         return Answer(text, cost)
 
     def _key(self, body: Body) -> str:
@@ -138,12 +140,12 @@ class Chat:
         waits = _interruptible(stopped)(
             self.retries,
             allowed_methods=None,
-            status_forcelist=AGAIN,
+            status_forcelist=RETRY_STATUS,
             raise_on_status=False,
             backoff_factor=BACKOFF,
             backoff_jitter=JITTER,
-            backoff_max=LONGEST,
-            retry_after_max=int(LONGEST),
+            backoff_max=MAX_WAIT,
+            retry_after_max=int(MAX_WAIT),
         )
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=waits, pool_maxsize=self.concurrency))
@@ -151,26 +153,30 @@ class Chat:
 
     # --- error messages of failed requests ---
 
-    def _named(self) -> str:
+    def _name(self) -> str:
         return f"the judge's endpoint {self.url}"
 
-    def _silent(self, error: requests.RequestException) -> ConfigError:
-        late = isinstance(error, requests.Timeout) or "timed out" in str(error)
-        what = f"does not answer within timeout={self.timeout:g} seconds" if late else f"is out of reach: {_reason(error)}"
-        return ConfigError(f"{self._named()} {what}, after {self.retries} retries; is endpoint=... right? {KEPT}")
+    def _unreachable_error(self, error: requests.RequestException) -> ConfigError:
+        timed_out = isinstance(error, requests.Timeout) or "timed out" in str(error)
+        problem = (
+            f"did not respond within timeout={self.timeout:g} seconds" if timed_out else f"cannot be reached: {_reason(error)}"
+        )
+        return ConfigError(f"{self._name()} {problem}, after {self.retries} retries; check endpoint=URL; {CACHED}")
 
-    def _refused(self, reply: requests.Response, model: str) -> ConfigError:
+    def _status_error(self, reply: requests.Response, model: str) -> ConfigError:
         status = reply.status_code
         if status in (401, 403):
-            what = f"refuses the key in {KEY}" if os.environ.get(KEY) else f"needs a key: set {KEY}"
-            return ConfigError(f"{self._named()} {what} (status {status}); {KEPT}")
+            problem = f"rejected the key in {KEY}" if os.environ.get(KEY) else f"requires a key: set {KEY}"
+            return ConfigError(f"{self._name()} {problem} (status {status}); {CACHED}")
         if status == 404:
-            return ConfigError(f"{self._named()} knows no endpoint_model={model}, or is no such address{_words(reply)}; {KEPT}")
+            return ConfigError(
+                f"{self._name()} has no endpoint_model={model}, or the address does not exist{_server_message(reply)}; {CACHED}"
+            )
         if status == 429:
-            rest = f"after {self.retries} retries: wait, or lower concurrency={self.concurrency}"
-            return ConfigError(f"{self._named()} still limits the rate {rest}; {KEPT}")
-        tried = f" after {self.retries} retries" if status in AGAIN else ""
-        return ConfigError(f"{self._named()} failed with status {status}{tried}{_words(reply)}; {KEPT}")
+            advice = f"after {self.retries} retries; wait, or lower concurrency={self.concurrency}"
+            return ConfigError(f"{self._name()} still limits the request rate {advice}; {CACHED}")
+        attempts = f" after {self.retries} retries" if status in RETRY_STATUS else ""
+        return ConfigError(f"{self._name()} failed with status {status}{attempts}{_server_message(reply)}; {CACHED}")
 
 
 def _interruptible(stopped: threading.Event) -> type[Retry]:
@@ -178,8 +184,8 @@ def _interruptible(stopped: threading.Event) -> type[Retry]:
 
     class Waits(Retry):
         def sleep(self, response: BaseHTTPResponse | None = None) -> None:
-            asked = self.get_retry_after(response) if response is not None else None
-            if stopped.wait(self.get_backoff_time() if asked is None else asked):
+            retry_after = self.get_retry_after(response) if response is not None else None
+            if stopped.wait(self.get_backoff_time() if retry_after is None else retry_after):
                 raise CancelledError
 
     return Waits
@@ -198,15 +204,15 @@ def _reason(error: requests.RequestException) -> str:
     return _without_key(text.rpartition("object at 0x")[2].partition(": ")[2] or text)
 
 
-def _words(reply: requests.Response) -> str:
+def _server_message(reply: requests.Response) -> str:
     """Return the server's error message from the field `error` (OpenAI) or `detail` (FastAPI), after ": "; "" without one."""
     try:
-        held = reply.json()
-        said = held.get("error") or held["detail"]
-        said = said["message"] if isinstance(said, dict) else said
+        content = reply.json()
+        message = content.get("error") or content["detail"]
+        message = message["message"] if isinstance(message, dict) else message
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
-    return f": {_without_key(' '.join(str(said).split()))[:200]}"
+    return f": {_without_key(' '.join(str(message).split()))[:200]}"
 
 
 def _without_key(text: str) -> str:
@@ -217,12 +223,12 @@ def _without_key(text: str) -> str:
 # --- cached answers ---------------------------------------------------------------------------------------------------
 
 
-def _read(file: Path, asked: Mapping[str, Any]) -> Answer | None:
+def _read(file: Path, request: Mapping[str, Any]) -> Answer | None:
     """Return the cached answer; None if the file is missing, is corrupt or holds the answer to a different request."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        held = json.loads(file.read_text(encoding="utf-8"))
-        if {name: held[name] for name in asked} == asked:
-            return Answer(str(held["text"]), int(held["tokens"]))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if {name: content[name] for name in request} == request:
+            return Answer(str(content["text"]), int(content["tokens"]))
     return None
 
 

@@ -72,8 +72,8 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.endpoint or not self.endpoint_model:
-            given = f"endpoint={self.endpoint},endpoint_model={self.endpoint_model}"
-            raise must("judge_options", "endpoint=URL,endpoint_model=NAME for the judge endpoint", given)
+            value = f"endpoint={self.endpoint},endpoint_model={self.endpoint_model}"
+            raise must("judge_options", "endpoint=URL,endpoint_model=NAME for the judge endpoint", value)
         try:
             _chat.address(self.endpoint)
         except ValueError:
@@ -86,13 +86,13 @@ def make(options: Options, answer: object) -> Judge:
     chat = Chat(_chat.address(options.endpoint), options.retries, options.timeout, options.concurrency)
 
     def judge(debates: Sequence[Debate]) -> list[Verdict]:
-        asked = [_body(options, [_message("user", prompt(debate, options.shown))]) for debate in debates]
-        said = [[one] for one in chat.answers(asked)]
-        unclear = [row for row, (one,) in enumerate(said) if parse(one.text, options.unsaid) is None]
-        again = chat.answers([_body(options, _reminded(asked[row], said[row][0])) for row in unclear])
-        for row, one in zip(unclear, again, strict=True):
-            said[row].append(one)
-        return [_verdict(debate, own, options.unsaid) for debate, own in zip(debates, said, strict=True)]
+        bodies = [_body(options, [_message("user", prompt(debate, options.shown))]) for debate in debates]
+        answers_by_row = [[answer] for answer in chat.answers(bodies)]
+        unclear = [row for row, (answer,) in enumerate(answers_by_row) if parse(answer.text, options.unsaid) is None]
+        second_answers = chat.answers([_body(options, _with_reminder(bodies[row], answers_by_row[row][0])) for row in unclear])
+        for row, answer in zip(unclear, second_answers, strict=True):
+            answers_by_row[row].append(answer)
+        return [_verdict(debate, answers, options.unsaid) for debate, answers in zip(debates, answers_by_row, strict=True)]
 
     return judge
 
@@ -100,10 +100,10 @@ def make(options: Options, answer: object) -> Judge:
 def prompt(debate: Debate, shown: str) -> str:
     """Return the prompt for one debate, in which the first side is A."""
     chosen = {*debate.first.explanation.pieces, *debate.second.explanation.pieces}
-    left = debate.question if shown == "question" else spans.shown(debate.question, chosen)
+    question = debate.question if shown == "question" else spans.select(debate.question, chosen)
     a, b = debate.first, debate.second
     return PROMPT.format(
-        question="\n".join(left.segments + left.candidates),
+        question="\n".join(question.segments + question.candidates),
         claim_a=a.claim,
         claim_b=b.claim,
         evidence_a=_evidence(a),
@@ -117,18 +117,18 @@ def parse(text: str, unsaid: int) -> float | None:
     A line with a confidence below 50, which contradicts the named winner, or above 100 is not a verdict.
     """
     lines = text.strip().splitlines()
-    found = _ENDING.fullmatch(lines[-1].strip()) if lines else None
-    percent = int(found[2] or unsaid) if found else -1
-    if found is None or not 50 <= percent <= 100:
+    match = _ENDING.fullmatch(lines[-1].strip()) if lines else None
+    percent = int(match[2] or unsaid) if match else -1
+    if match is None or not 50 <= percent <= 100:
         return None
     p = min(percent, SUREST) / 100
-    return math.log(p / (1 - p)) * (1 if found[1] == "A" else -1)
+    return math.log(p / (1 - p)) * (1 if match[1] == "A" else -1)
 
 
-def _verdict(debate: Debate, said: Sequence[Answer], unsaid: int) -> Verdict:
+def _verdict(debate: Debate, answers: Sequence[Answer], unsaid: int) -> Verdict:
     """Return the verdict stated in the last answer; its cost is the total of all answers."""
-    text = "\n\n".join(one.text.strip() for one in said)[-RATIONALE:]
-    return Verdict(parse(said[-1].text, unsaid), text, debate.order(), sum(one.tokens for one in said))
+    text = "\n\n".join(answer.text.strip() for answer in answers)[-RATIONALE:]
+    return Verdict(parse(answers[-1].text, unsaid), text, debate.order(), sum(answer.tokens for answer in answers))
 
 
 def _evidence(side: Side) -> str:
@@ -137,12 +137,12 @@ def _evidence(side: Side) -> str:
 
 def _body(options: Options, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     settings = {"temperature": options.temperature, "max_tokens": options.max_tokens}
-    given = {name: value for name, value in settings.items() if value is not None}
-    return {"model": options.endpoint_model, "messages": list(messages), **given}
+    overrides = {name: value for name, value in settings.items() if value is not None}
+    return {"model": options.endpoint_model, "messages": list(messages), **overrides}
 
 
-def _reminded(asked: Mapping[str, Any], said: Answer) -> list[Mapping[str, str]]:
-    return [*asked["messages"], _message("assistant", said.text or "..."), _message("user", REMINDER)]
+def _with_reminder(body: Mapping[str, Any], answer: Answer) -> list[Mapping[str, str]]:
+    return [*body["messages"], _message("assistant", answer.text or "..."), _message("user", REMINDER)]
 
 
 def _message(role: str, content: str) -> dict[str, str]:

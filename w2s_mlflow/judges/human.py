@@ -22,7 +22,7 @@ from w2s_mlflow.records import Debate, Verdict
 LEARNS_FROM = "votes"
 WINNERS = ("strong", "weak", "tie")
 """Allowed votes."""
-Heard = Callable[[], tuple[Sequence[Debate], Sequence[Sequence[str]]]]
+LoadVotes = Callable[[], tuple[Sequence[Debate], Sequence[Sequence[str]]]]
 """Function that loads the debates shown to people, and the votes on each debate (values of WINNERS; may be empty)."""
 
 
@@ -44,7 +44,7 @@ class Options:
     WRITTEN: ClassVar[str] = "{}=... of --judge-options"
 
 
-def make(options: Options, answer: Heard) -> Judge:
+def make(options: Options, answer: LoadVotes) -> Judge:
     """Return the judge; the votes are loaded once, at its first call.
 
     Args:
@@ -52,16 +52,22 @@ def make(options: Options, answer: Heard) -> Judge:
     """
 
     @functools.cache
-    def hear() -> tuple[dict[Debate, float], reward.Reward | None]:
+    def load() -> tuple[dict[Debate, float], reward.Reward | None]:
         debates, votes = answer()
-        found = {debate: log_odds(own, debate, options.prior) for debate, own in zip(debates, votes, strict=True) if own}
+        log_odds_by_debate = {
+            debate: log_odds(ballots, debate, options.prior) for debate, ballots in zip(debates, votes, strict=True) if ballots
+        }
         learns = options.others == "reward"
-        return found, reward.fit(list(found), list(found.values()), options.l2) if learns else None
+        return log_odds_by_debate, reward.fit(
+            list(log_odds_by_debate), list(log_odds_by_debate.values()), options.l2
+        ) if learns else None
 
     def judge(debates: Sequence[Debate]) -> list[Verdict]:
-        known, learned = hear()
-        guessed = learned.judge(debates) if learned else [Verdict(None, "not judged", one.order(), 0) for one in debates]
-        return [_verdict(debate, known, guess) for debate, guess in zip(debates, guessed, strict=True)]
+        known, learned = load()
+        fallbacks = (
+            learned.judge(debates) if learned else [Verdict(None, "not judged", debate.order(), 0) for debate in debates]
+        )
+        return [_verdict(debate, known, fallback) for debate, fallback in zip(debates, fallbacks, strict=True)]
 
     return judge
 
@@ -75,15 +81,15 @@ def log_odds(votes: Sequence[str], debate: Debate, prior: float) -> float:
 
 def agreement(votes: Sequence[Sequence[str]]) -> float | None:
     """Return the share of equal votes among all pairs of votes on the same debate; None if there is no pair."""
-    counts = [Counter(own) for own in votes]
+    counts = [Counter(debate_votes) for debate_votes in votes]
     pairs = sum(math.comb(count.total(), 2) for count in counts)
     return sum(math.comb(n, 2) for count in counts for n in count.values()) / pairs if pairs else None
 
 
-def _verdict(debate: Debate, known: dict[Debate, float], guess: Verdict) -> Verdict:
+def _verdict(debate: Debate, known: dict[Debate, float], fallback: Verdict) -> Verdict:
     """Return the verdict of the votes on the debate, whichever side was shown first; `guess` if there are none."""
-    own, other = known.get(debate), known.get(debate.swapped())
-    if own is None and other is None:
-        return guess
-    value = own if own is not None else -(other or 0.0)
+    direct, swapped = known.get(debate), known.get(debate.swapped())
+    if direct is None and swapped is None:
+        return fallback
+    value = direct if direct is not None else -(swapped or 0.0)
     return Verdict(value, "people's votes", debate.order(), 0)

@@ -32,31 +32,33 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
     def judge(debates: Sequence[Debate]) -> list[Verdict]:
         if not debates:
             return []
-        seen = [(debate.question, _seen(debate, own)) for debate in debates for own in (True, False)]
-        left = {one: evidence(*one) for one in dict.fromkeys(seen)}  # the two orders of a debate share questions
-        questions = [left[one] for one in seen]
-        once = {question: row for row, question in enumerate(dict.fromkeys(questions))}
-        log_p_NC = answer(list(once))[[once[question] for question in questions]]
+        pairs = [(debate.question, _explanation_for(debate, of_first)) for debate in debates for of_first in (True, False)]
+        question_by_pair = {
+            pair: evidence(*pair) for pair in dict.fromkeys(pairs)
+        }  # the two orders of a debate share questions
+        questions = [question_by_pair[pair] for pair in pairs]
+        row_by_question = {question: row for row, question in enumerate(dict.fromkeys(questions))}
+        log_p_NC = answer(list(row_by_question))[[row_by_question[question] for question in questions]]
         return [_verdict(debate, *log_p_NC[2 * n : 2 * n + 2]) for n, debate in enumerate(debates)]
 
     return judge
 
 
-def _seen(debate: Debate, of_first: bool) -> Explanation:
+def _explanation_for(debate: Debate, of_first: bool) -> Explanation:
     """Return the explanation on which one side's claim is scored."""
-    own, other = (debate.first, debate.second) if of_first else (debate.second, debate.first)
-    return own.explanation if own.explanation.text else other.explanation
+    side, other = (debate.first, debate.second) if of_first else (debate.second, debate.first)
+    return side.explanation if side.explanation.text else other.explanation
 
 
 def evidence(question: Example, explanation: Explanation) -> Example:
     """Return the question reduced to the explanation's spans; if it has none, its text is appended to the question."""
-    left = spans.shown(question, explanation.pieces)
+    reduced = spans.select(question, explanation.pieces)
     if explanation.pieces or not explanation.text:
-        return left
-    return replace(left, segments=(*left.segments, explanation.text))
+        return reduced
+    return replace(reduced, segments=(*reduced.segments, explanation.text))
 
 
 def _verdict(debate: Debate, first_C: Floats, second_C: Floats) -> Verdict:
     scores = float(first_C[debate.first.decision]), float(second_C[debate.second.decision])
-    said = (f"log p({side.claim}) = {score:.3f}" for side, score in zip((debate.first, debate.second), scores, strict=True))
-    return Verdict(scores[0] - scores[1], f"{', '.join(said)}, each on the evidence shown for it", debate.order(), 0)
+    lines = (f"log p({side.claim}) = {score:.3f}" for side, score in zip((debate.first, debate.second), scores, strict=True))
+    return Verdict(scores[0] - scores[1], f"{', '.join(lines)}, each on the evidence shown for it", debate.order(), 0)

@@ -28,12 +28,12 @@ from w2s_mlflow.records import Debate, Example, Side, Verdict, canonical_json
 Argued = tuple[Example, Side]
 Features = Callable[[Sequence[Argued]], Any]
 """Function that returns the features of sides, (N, D), as a numpy array or scipy sparse matrix. The default is `words`."""
-SoFar = Callable[[], tuple[Sequence[Debate], Sequence[float | None]]]
+LoadVerdicts = Callable[[], tuple[Sequence[Debate], Sequence[float | None]]]
 """Function that loads judged debates, and the log-odds that the first side of each wins (None without a verdict)."""
 LEARNS_FROM = "verdicts"
 SIZE = 2**14
 """Number of hash buckets for the features."""
-FEW = 2
+MIN_VERDICTS = 2
 """Minimum number of verdicts to fit on."""
 
 
@@ -60,8 +60,8 @@ class Reward:
 
     def score_N(self, argued: Sequence[Argued]) -> NDArray[np.float64]:
         """Return r(q, side) of each question and side, (N,); only differences within a question are meaningful."""
-        found_N: NDArray[np.float64] = np.asarray(self.features(argued) @ self.weights_D, dtype=np.float64)
-        return found_N
+        reward_N: NDArray[np.float64] = np.asarray(self.features(argued) @ self.weights_D, dtype=np.float64)
+        return reward_N
 
     def judge(self, debates: Sequence[Debate]) -> list[Verdict]:
         """Return a verdict on each debate; its cost is 0."""
@@ -73,11 +73,11 @@ class Reward:
 
     def write(self, path: Path) -> None:
         """Write the nonzero weights as JSON; the feature function is not stored."""
-        weights = {str(place): float(self.weights_D[place]) for place in np.flatnonzero(self.weights_D)}
+        weights = {str(index): float(self.weights_D[index]) for index in np.flatnonzero(self.weights_D)}
         path.write_text(canonical_json({"size": len(self.weights_D), "weights": weights}), encoding="utf-8")
 
 
-def make(options: Options, answer: SoFar) -> Judge:
+def make(options: Options, answer: LoadVerdicts) -> Judge:
     """Return the judge, which is fitted at its first call.
 
     Args:
@@ -102,7 +102,7 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
         features: feature function; None: `words`.
 
     Raises:
-        ConfigError: there are fewer than FEW verdicts.
+        ConfigError: there are fewer than MIN_VERDICTS verdicts.
     """
     from scipy.special import expit
     from sklearn.linear_model import LogisticRegression
@@ -110,10 +110,9 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
     known = [
         (debate, value) for debate, value in zip(debates, log_odds, strict=True) if value is not None and math.isfinite(value)
     ]
-    if len(known) < FEW:
-        raise ConfigError(
-            f"the judge reward needs at least {FEW} verdicts to learn from, got {len(known)} of {len(debates)} debates"
-        )
+    if len(known) < MIN_VERDICTS:
+        verdicts = f"{len(known)} of {len(debates)} debates have one"
+        raise ConfigError(f"the judge reward needs at least {MIN_VERDICTS} verdicts to fit on, but {verdicts}")
     phi = features or words
     first_ND, second_ND = (phi(argued) for argued in _sides([debate for debate, _ in known]))
     difference_ND = first_ND - second_ND
@@ -127,10 +126,10 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
 
 def read(path: Path, features: Features | None = None) -> Reward:
     """Read a model written by `Reward.write`; `features` must be the feature function that the model was fitted with."""
-    held = json.loads(path.read_text(encoding="utf-8"))
-    weights_D = np.zeros(held["size"])
-    for place, weight in held["weights"].items():
-        weights_D[int(place)] = weight
+    content = json.loads(path.read_text(encoding="utf-8"))
+    weights_D = np.zeros(content["size"])
+    for index, weight in content["weights"].items():
+        weights_D[int(index)] = weight
     return Reward(weights_D, features or words)
 
 
@@ -138,10 +137,10 @@ def words(argued: Sequence[Argued]) -> Any:
     """Return hashed sparse features, (N, D): each word, each word with the decision, the decision itself, and `_traits`."""
     from sklearn.feature_extraction import FeatureHasher
 
-    return FeatureHasher(SIZE, input_type="pair").transform([list(_named(*one)) for one in argued])
+    return FeatureHasher(SIZE, input_type="pair").transform([list(_features(*pair)) for pair in argued])
 
 
-def _named(question: Example, side: Side) -> Iterator[tuple[str, float]]:
+def _features(question: Example, side: Side) -> Iterator[tuple[str, float]]:
     for word in _words(side.explanation.text):
         yield f"word {word}", 1.0
         yield f"word {word} for {side.decision}", 1.0
@@ -151,10 +150,10 @@ def _named(question: Example, side: Side) -> Iterator[tuple[str, float]]:
 
 def _traits(question: Example, side: Side) -> Iterator[tuple[str, float]]:
     """Yield the log of the explanation's length in words, and the share of its words that occur in the question."""
-    own = _words(side.explanation.text)
-    asked = set(_words(" ".join(question.segments + question.candidates)))
-    yield "length", math.log1p(len(own))
-    yield "of the question", sum(word in asked for word in own) / max(len(own), 1)
+    explanation_words = _words(side.explanation.text)
+    question_words = set(_words(" ".join(question.segments + question.candidates)))
+    yield "length", math.log1p(len(explanation_words))
+    yield "of the question", sum(word in question_words for word in explanation_words) / max(len(explanation_words), 1)
 
 
 def _words(text: str) -> list[str]:
@@ -163,8 +162,8 @@ def _words(text: str) -> list[str]:
 
 
 def _sides(debates: Sequence[Debate]) -> tuple[list[Argued], list[Argued]]:
-    first = [(debate.question, debate.first) for debate in debates]
-    return first, [(debate.question, debate.second) for debate in debates]
+    first_sides = [(debate.question, debate.first) for debate in debates]
+    return first_sides, [(debate.question, debate.second) for debate in debates]
 
 
 def _stacked(rows_ND: Any) -> Any:

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+from platformdirs import user_cache_path
+
+APP = "w2s_mlflow"
 PARTIAL = ".partial"
 """Suffix of the names of incomplete files."""
 OLD = 30 * 24 * 3600.0
@@ -17,9 +20,9 @@ OLD = 30 * 24 * 3600.0
 
 
 def cache_path(name: str) -> Path:
-    """Return the path of `name` in the scratch directory: `w2s_mlflow` in W2S_SCRATCH or in the user's cache directory."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("W2S_SCRATCH") or cache) / "w2s_mlflow" / name
+    """Return the path of `name` in the scratch directory: APP in W2S_SCRATCH or in the user's cache directory."""
+    chosen = os.environ.get("W2S_SCRATCH")
+    return (Path(chosen) / APP if chosen else user_cache_path(APP, appauthor=False)) / name
 
 
 def is_old(path: Path) -> bool:

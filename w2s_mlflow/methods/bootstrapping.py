@@ -108,7 +108,7 @@ def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
         ConfigError: the family has no such model.
     """
     low, high = weak.non_embedding, strong.non_embedding
-    ladder = [spec for spec in models.every() if spec.family == strong.family and low < spec.non_embedding < high]
+    ladder = [spec for spec in models.all_specs() if spec.family == strong.family and low < spec.non_embedding < high]
     if not ladder:
         raise ConfigError(f"--chain must name the models between {weak.name} and {strong.name}, no ladder has one")
     steps = [math.log(low) + (math.log(high) - math.log(low)) * n / (INTERMEDIATES + 1) for n in range(1, INTERMEDIATES + 1)]

@@ -29,7 +29,7 @@ def scores(head: Head, data: Encoded, answers_N: Ints, micro_batch: int | None =
 
     The margin is logit_a - log sum_{c != a} exp(logit_c); the input is the token's embedding (Shrikumar et al. 2017).
     """
-    found_T = np.zeros(len(data.flat), dtype=np.float32)
+    scores_T = np.zeros(len(data.flat), dtype=np.float32)
     k, device = data.rows_per_example, next(head.parameters()).device
     training = head.training
     head.eval()
@@ -41,15 +41,15 @@ def scores(head: Head, data: Encoded, answers_N: Ints, micro_batch: int | None =
         score_RL = (gradient_RLD * embedded[0]).sum(dim=-1).detach().float().cpu().numpy()
         rows = (examples[:, None] * k + np.arange(k)).reshape(-1)
         mask_RL = np.arange(score_RL.shape[1]) < data.lengths_R[rows, None]
-        where_RL = data.offsets_R[rows, None] + np.arange(score_RL.shape[1])
-        found_T[where_RL[mask_RL]] = score_RL[mask_RL]
+        index_RL = data.offsets_R[rows, None] + np.arange(score_RL.shape[1])
+        scores_T[index_RL[mask_RL]] = score_RL[mask_RL]
     head.train(training)
-    return found_T
+    return scores_T
 
 
 def _margin(logits_NC: Tensor, answers_N: Tensor) -> Tensor:
-    own_NC = nn.functional.one_hot(answers_N, logits_NC.shape[1]).bool()
-    return logits_NC[own_NC] - logits_NC.masked_fill(own_NC, -torch.inf).logsumexp(dim=1)
+    is_answer_NC = nn.functional.one_hot(answers_N, logits_NC.shape[1]).bool()
+    return logits_NC[is_answer_NC] - logits_NC.masked_fill(is_answer_NC, -torch.inf).logsumexp(dim=1)
 
 
 @contextmanager
@@ -68,55 +68,57 @@ def _frozen(head: Head) -> Iterator[None]:
 @contextmanager
 def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
     """Context manager that makes the token embeddings a leaf of the autograd graph, and appends them to the yielded list."""
-    seen: list[Tensor] = []
+    embeddings: list[Tensor] = []
 
-    def keep(module: nn.Module, given: object, made: Tensor) -> Tensor:
-        seen.append(made.detach().requires_grad_())
-        return seen[-1]
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        embeddings.append(output.detach().requires_grad_())
+        return embeddings[-1]
 
     hook = model.get_input_embeddings().register_forward_hook(keep)  # type: ignore[operator]
     try:
-        yield seen
+        yield embeddings
     finally:
         hook.remove()
 
 
-def top(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
+def top_tokens(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
     """Return a mask of the highest-scoring `share` of each row's tokens, rounded up, (T,); ties go to the first token.
 
-    The tokenizer's special tokens do not count towards the share and are always kept.
+    The tokenizer's special tokens do not count towards the share and are always selected.
     """
     tokenizer = head.tokenizer
-    marks_T = np.isin(data.flat, [id_ for id_ in tokenizer.all_special_ids if id_ != tokenizer.unk_token_id])
+    special_T = np.isin(data.flat, [id_ for id_ in tokenizer.all_special_ids if id_ != tokenizer.unk_token_id])
     row_T = _rows(data)
-    order = np.lexsort((-scores_T, marks_T, row_T))  # by row: text before special tokens, highest scores first
+    order = np.lexsort((-scores_T, special_T, row_T))  # by row: text before special tokens, highest scores first
     rank_T = np.empty(len(order), dtype=np.int64)
     rank_T[order] = np.arange(len(order)) - data.offsets_R[row_T]
-    wanted_R = np.ceil(share * np.bincount(row_T[~marks_T], minlength=len(data.lengths_R)))
-    kept_T: Mask = marks_T | (rank_T < wanted_R[row_T])
-    return kept_T
+    count_R = np.ceil(share * np.bincount(row_T[~special_T], minlength=len(data.lengths_R)))
+    selected_T: Mask = special_T | (rank_T < count_R[row_T])
+    return selected_T
 
 
-def alone(data: Encoded, kept_T: Mask) -> Encoded:
-    """Return `data` with only the kept tokens, moved together."""
-    lengths_R = np.bincount(_rows(data)[kept_T], minlength=len(data.lengths_R))
-    types = None if data.types is None else data.types[kept_T]
-    return replace(data, flat=data.flat[kept_T], offsets_R=np.cumsum(lengths_R) - lengths_R, lengths_R=lengths_R, types=types)
+def select_tokens(data: Encoded, selected_T: Mask) -> Encoded:
+    """Return `data` with only the selected tokens, moved together."""
+    lengths_R = np.bincount(_rows(data)[selected_T], minlength=len(data.lengths_R))
+    types = None if data.types is None else data.types[selected_T]
+    return replace(
+        data, flat=data.flat[selected_T], offsets_R=np.cumsum(lengths_R) - lengths_R, lengths_R=lengths_R, types=types
+    )
 
 
-def quotes(head: Head, data: Encoded, kept_T: Mask) -> list[str]:
-    """Return the kept tokens of each example as text, one line per row."""
+def quotes(head: Head, data: Encoded, selected_T: Mask) -> list[str]:
+    """Return the selected tokens of each example as text, one line per row."""
     k = data.rows_per_example
-    lines = [_quote(head, data, kept_T, row) for row in range(len(data.lengths_R))]
+    lines = [_quote(head, data, selected_T, row) for row in range(len(data.lengths_R))]
     return ["\n".join(lines[n * k : (n + 1) * k]) for n in range(len(data))]
 
 
-def _quote(head: Head, data: Encoded, kept_T: Mask, row: int) -> str:
+def _quote(head: Head, data: Encoded, selected_T: Mask, row: int) -> str:
     start, end = data.offsets_R[row], data.offsets_R[row] + data.lengths_R[row]
-    places = start + np.flatnonzero(kept_T[start:end])
-    pieces: Sequence[Ints] = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
-    said = (head.tokenizer.decode(data.flat[piece], skip_special_tokens=True) for piece in pieces)
-    return GAP.join(text.strip() for text in said if isinstance(text, str) and text.strip())
+    indices = start + np.flatnonzero(selected_T[start:end])
+    runs: Sequence[Ints] = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    spans = (head.tokenizer.decode(data.flat[run], skip_special_tokens=True) for run in runs)
+    return GAP.join(text.strip() for text in spans if isinstance(text, str) and text.strip())
 
 
 def _rows(data: Encoded) -> Ints:

@@ -55,8 +55,8 @@ class Head(nn.Module):
 
     def layers_RKD(self, batch: Batch, pooling: str) -> Tensor:
         """Return one vector per row from each of K layers, the token embeddings first, pooled by `pooling`."""
-        every = self.model.base_model(**self._inputs(batch), output_hidden_states=True).hidden_states
-        return torch.stack([pooled(hidden_RLD, batch["attention_mask"], pooling) for hidden_RLD in every], dim=1)
+        hidden_states = self.model.base_model(**self._inputs(batch), output_hidden_states=True).hidden_states
+        return torch.stack([pooled(hidden_RLD, batch["attention_mask"], pooling) for hidden_RLD in hidden_states], dim=1)
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor | bool]:
         inputs: dict[str, Tensor | bool] = {name: batch[name] for name in INPUTS if name in batch}
@@ -72,7 +72,7 @@ class Head(nn.Module):
         """Return the language-model head. Raises ConfigError for a model without one."""
         layer: nn.Module | None = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if layer is None:
-            raise ConfigError(f"--head lm_choice needs a language model, got {type(self.model).__name__} without output words")
+            raise ConfigError(f"--head lm_choice needs a language model, but {type(self.model).__name__} has no output layer")
         return layer
 
 
@@ -82,7 +82,7 @@ class LMChoice(Head):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer, max_length)
         if not causal(model):
-            raise ConfigError(f"--head lm_choice needs a model that reads left to right, got {type(model).__name__}")
+            raise ConfigError(f"--head lm_choice needs a causal language model, got {type(model).__name__}")
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Tokenise each example as one text without final special tokens; a long text is truncated at its beginning."""
@@ -99,7 +99,7 @@ class LMChoice(Head):
     def _candidate(self, word: str) -> int:
         tokens = self.reader.continuation(word)
         if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token_id:
-            raise ConfigError(f"--head lm_choice needs candidates of one token, got {word!r} as {len(tokens)} tokens")
+            raise ConfigError(f"--head lm_choice needs candidates of one token, but {word!r} has {len(tokens)}")
         return tokens[0]
 
 
@@ -120,7 +120,7 @@ class Classification(Head):
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Tokenise the first text and the rest, as a pair if the tokenizer has pairs; the longer one is truncated first."""
-        return whole(self.reader, examples)
+        return encode_texts(self.reader, examples)
 
     def forward(self, batch: Batch) -> Tensor:
         logits_NC: Tensor = self.linear(self.pooled_RD(batch))
@@ -150,7 +150,7 @@ class Reward(Classification):
 
         This keeps the end of a response: responses to one prompt often begin alike, and the reward is read at the end.
         """
-        return responses(self.reader, examples)
+        return encode_responses(self.reader, examples)
 
     def forward(self, batch: Batch) -> Tensor:
         reward_R: Tensor = self.linear(self.pooled_RD(batch)).squeeze(-1)
@@ -168,12 +168,12 @@ def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
     return (hidden_RLD * mask_RL1).sum(dim=1) / mask_RL1.sum(dim=1)
 
 
-def whole(reader: Reader, examples: Sequence[Example]) -> Encoded:
+def encode_texts(reader: Reader, examples: Sequence[Example]) -> Encoded:
     """Tokenise one row per example, candidates included: the input of `classification`."""
     return reader.read([_first_and_rest(example.segments + example.candidates) for example in examples])
 
 
-def responses(reader: Reader, examples: Sequence[Example]) -> Encoded:
+def encode_responses(reader: Reader, examples: Sequence[Example]) -> Encoded:
     """Tokenise two rows per example, the prompt with each response: the input of `reward`."""
     rows = [_first_and_rest((SEPARATOR.join(e.segments), response)) for e in examples for response in e.candidates]
     return reader.read(rows, rows_per_example=2, keep_end=True)

@@ -26,45 +26,49 @@ def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dty
     Raises:
         FailedTrainingError: a probability is not finite: the training diverged.
     """
-    found_NC = _each(head, lambda batch: head(batch).float().softmax(dim=-1), data, micro_batch, dtype)
-    if not np.isfinite(found_NC).all():
-        raise FailedTrainingError("the model's probabilities are not finite: its training diverged, lower --learning-rate")
-    return found_NC
+    probabilities_NC = _apply(head, lambda batch: head(batch).float().softmax(dim=-1), data, micro_batch, dtype)
+    if not np.isfinite(probabilities_NC).all():
+        raise FailedTrainingError(
+            "the model's probabilities are not finite because its training diverged; lower --learning-rate"
+        )
+    return probabilities_NC
 
 
 def pooled(head: Classification, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Encoded:
     """Return `data` with the backbone's pooled vector of each row, so that a linear layer can train without the backbone."""
     k = data.rows_per_example
-    found_NKD = _each(head, lambda batch: torch.unflatten(head.pooled_RD(batch).float(), 0, (-1, k)), data, micro_batch, dtype)
-    return replace(data, pooled_RD=found_NKD.reshape(-1, found_NKD.shape[-1]))
+    pooled_NKD = _apply(
+        head, lambda batch: torch.unflatten(head.pooled_RD(batch).float(), 0, (-1, k)), data, micro_batch, dtype
+    )
+    return replace(data, pooled_RD=pooled_NKD.reshape(-1, pooled_NKD.shape[-1]))
 
 
 def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = None, dtype: str = "float32") -> Floats:
     """Return one vector per layer for every example, in one pass, (N, K, D); for two rows per example, their difference."""
     k = data.rows_per_example
 
-    def answer(batch: Batch) -> Tensor:
+    def vectors(batch: Batch) -> Tensor:
         rows_NRKD = torch.unflatten(head.layers_RKD(batch, pooling).float(), 0, (-1, k))
         return rows_NRKD[:, 0] - rows_NRKD[:, 1] if k == 2 else rows_NRKD[:, 0]
 
-    return _each(head, answer, data, micro_batch, dtype)
+    return _apply(head, vectors, data, micro_batch, dtype)
 
 
-def _each(head: Head, answer: Callable[[Batch], Tensor], data: Encoded, micro_batch: int | None, dtype: str) -> Floats:
-    """Apply `answer` to every example, with dropout off; in a distributed launch each rank computes its share."""
+def _apply(head: Head, function: Callable[[Batch], Tensor], data: Encoded, micro_batch: int | None, dtype: str) -> Floats:
+    """Apply `function` to every example, with dropout off; in a distributed launch each rank computes its share."""
     device, group = next(head.parameters()).device, process_group.joined()
     batches = token_batches.by_length(data.lengths_N(), micro_batch, rows=data.rows_per_example, processes=group.size)
     training = head.training
     head.eval()
-    parts = []
+    outputs = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for rows in batches:
-            some = group if len(rows) >= group.size else process_group.ALONE  # a rank without rows cannot know the shape
-            batch = data.batch(some.share(rows))
-            found = answer({name: tensor.to(device) for name, tensor in batch.items()})
-            parts.append(some.gather(found, len(rows)).cpu().numpy())
+            ranks = group if len(rows) >= group.size else process_group.ALONE  # a rank without rows cannot know the shape
+            batch = data.batch(ranks.share(rows))
+            output = function({name: tensor.to(device) for name, tensor in batch.items()})
+            outputs.append(ranks.gather(output, len(rows)).cpu().numpy())
     head.train(training)
-    sorted_N = np.concatenate(parts)
-    found_N = np.empty_like(sorted_N)
-    found_N[np.concatenate(batches)] = sorted_N
-    return found_N
+    sorted_N = np.concatenate(outputs)
+    outputs_N = np.empty_like(sorted_N)
+    outputs_N[np.concatenate(batches)] = sorted_N
+    return outputs_N

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from w2s_mlflow.distributed import process_group
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.modeling.heads import INPUTS, Head, causal
-from w2s_mlflow.modeling.tokenization import NOT_ASKED, SEPARATOR, Batch, Encoded, Texts, packed
+from w2s_mlflow.modeling.tokenization import NO_TARGET, SEPARATOR, Batch, Encoded, Texts, packed
 from w2s_mlflow.records import Example
 
 HIDDEN = 0.15
@@ -70,38 +70,40 @@ class Masked(Head):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer, max_length)
         if tokenizer.mask_token_id is None:
-            raise ConfigError(f"language modelling needs a tokenizer with a mask, got that of {type(model).__name__} without")
+            raise ConfigError(
+                f"masked language modelling needs a tokenizer with a mask token, but that of {type(model).__name__} has none"
+            )
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
         """Return the texts in blocks of at most `length` tokens; tokens to predict are sampled once for all epochs."""
         data = packed(self.reader.read(rows), length)
-        flat, asked = data.flat.copy(), np.full(len(data.flat), NOT_ASKED, dtype=np.int64)
-        words = ~np.isin(flat, self.tokenizer.all_special_ids)
+        flat, targets = data.flat.copy(), np.full(len(data.flat), NO_TARGET, dtype=np.int64)
+        is_text = ~np.isin(flat, self.tokenizer.all_special_ids)
         for start, tokens in zip(data.offsets_R, data.lengths_R, strict=True):
-            here = start + np.flatnonzero(words[start : start + tokens])
-            hidden = random.permutation(here)[: max(1, round(HIDDEN * len(here)))]
-            asked[hidden] = flat[hidden]
-        hidden = np.flatnonzero(asked != NOT_ASKED)
+            candidates = start + np.flatnonzero(is_text[start : start + tokens])
+            hidden = random.permutation(candidates)[: max(1, round(HIDDEN * len(candidates)))]
+            targets[hidden] = flat[hidden]
+        hidden = np.flatnonzero(targets != NO_TARGET)
         fate = random.random(len(hidden))
-        others = hidden[(fate >= MASKED) & (fate < MASKED + REPLACED)]
+        replaced = hidden[(fate >= MASKED) & (fate < MASKED + REPLACED)]
         flat[hidden[fate < MASKED]] = self.tokenizer.mask_token_id
-        flat[others] = random.integers(len(self.tokenizer), size=len(others))
-        return replace(data, flat=flat, asked=asked)
+        flat[replaced] = random.integers(len(self.tokenizer), size=len(replaced))
+        return replace(data, flat=flat, targets=targets)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits_MV of the M tokens to predict; a backbone without an output layer uses its input embeddings instead."""
-        where_RL = batch["asked"] != NOT_ASKED
+        is_target_RL = batch["targets"] != NO_TARGET
         if self.model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
             embedding = self.model.get_input_embeddings()
             assert isinstance(embedding, nn.Embedding)
-            return functional.linear(self.hidden_RLD(batch)[where_RL], embedding.weight).float()
+            return functional.linear(self.hidden_RLD(batch)[is_target_RL], embedding.weight).float()
         inputs = {name: batch[name] for name in INPUTS if name in batch}
-        logits_MV: Tensor = self.model(**inputs).logits[where_RL]
+        logits_MV: Tensor = self.model(**inputs).logits[is_target_RL]
         return logits_MV.float()
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the original tokens at the positions to predict, (M,)."""
-        return batch["asked"][batch["asked"] != NOT_ASKED]
+        return batch["targets"][batch["targets"] != NO_TARGET]
 
 
 def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Packed | Masked:
@@ -112,9 +114,9 @@ def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pack
     """
     if not causal(model):
         return Masked(model, tokenizer)
-    found = Packed(model, tokenizer)
-    found.unembedding()
-    return found
+    head = Packed(model, tokenizer)
+    head.unembedding()
+    return head
 
 
 def loss(logits_MV: Tensor, tokens_M: Tensor, progress: float) -> Tensor:
@@ -129,26 +131,26 @@ def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
     """
     total, tokens, device = 0.0, 0, next(head.parameters()).device
     training, group = head.training, process_group.joined()
-    mine = group.share(np.arange(len(data)))
+    rows = group.share(np.arange(len(data)))
     head.eval()
     with torch.inference_mode():
-        for start in range(0, len(mine), batch_size):
-            batch = data.batch(mine[start : start + batch_size])
+        for start in range(0, len(rows), batch_size):
+            batch = data.batch(rows[start : start + batch_size])
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             targets_M = head.targets(batch)
             total += functional.cross_entropy(head(batch), targets_M, reduction="sum").item()
             tokens += len(targets_M)
     head.train(training)
-    whole = group.total(torch.tensor([total, tokens], dtype=torch.float64, device=device))
-    return float(whole[0] / whole[1])
+    totals = group.total(torch.tensor([total, tokens], dtype=torch.float64, device=device))
+    return float(totals[0] / totals[1])
 
 
-def block_length(head: Head, asked: int | None, most: int) -> int:
-    """Return the tokens per packed row: `asked`, or `most` limited to what the model can read.
+def block_length(head: Head, length: int | None, default: int) -> int:
+    """Return the tokens per packed row: `length`, or `default` limited to what the model can read.
 
-    Raises ConfigError if `asked` is below 2 or above that limit.
+    Raises ConfigError if `length` is below 2 or above that limit.
     """
     limit = head.reader.limit
-    if asked is not None and (asked < 2 or (limit is not None and asked > limit)):
-        raise must("block", "at least 2" if limit is None else f"in [2, {limit}], what this model can read", asked)
-    return asked or min(most, limit or most)
+    if length is not None and (length < 2 or (limit is not None and length > limit)):
+        raise must("block", "at least 2" if limit is None else f"in [2, {limit}], the limits of this model", length)
+    return length or min(default, limit or default)

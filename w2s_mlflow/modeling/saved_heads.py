@@ -59,9 +59,9 @@ def _load_model(directory: Path) -> PreTrainedModel:
     name = next(iter(config.architectures or ()), "")
     architecture = getattr(transformers, name, None)
     if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):
-        raise ConfigError(f"{directory / 'config.json'} must name a model of transformers as its architecture, got {name!r}")
+        raise ConfigError(f"{directory / 'config.json'} must name a transformers model class as its architecture, got {name!r}")
     with hub.quiet():
-        read: tuple[PreTrainedModel, dict[str, Collection[object]]] = architecture.from_pretrained(  # type: ignore[assignment]
+        loaded: tuple[PreTrainedModel, dict[str, Collection[object]]] = architecture.from_pretrained(  # type: ignore[assignment]
             directory,
             config=config,
             dtype=torch.float32,
@@ -70,7 +70,7 @@ def _load_model(directory: Path) -> PreTrainedModel:
             disable_mmap=True,  # otherwise the weights are views of the file and change with it
             output_loading_info=True,
         )
-    model, report = read
-    if wrong := sorted(str(key) for keys in report.values() for key in keys):
-        raise ConfigError(f"the weights in {directory} are not those of {name}: {wrong[0]} is missing or does not belong there")
+    model, report = loaded
+    if mismatched := sorted(str(key) for keys in report.values() for key in keys):
+        raise ConfigError(f"the weights in {directory} do not match {name}: {mismatched[0]} is missing or unexpected")
     return model

@@ -16,13 +16,13 @@ On a CPU a larger budget is no faster for MiniLM and chess-426k, and needs more 
 
 def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
     """Return consecutive slices, each as long as possible with number of rows * longest row <= budget, or a single row."""
-    found, start, longest = [], 0, 0
+    slices, start, longest = [], 0, 0
     for row, length in enumerate(lengths_N.tolist()):
         longest = max(longest, length)
         if row > start and (row + 1 - start) * longest > budget:
-            found.append(slice(start, row))
+            slices.append(slice(start, row))
             start, longest = row, length
-    return [*found, slice(start, len(lengths_N))] if len(lengths_N) else []
+    return [*slices, slice(start, len(lengths_N))] if len(lengths_N) else []
 
 
 def by_length(lengths_N: Ints, micro_batch: int | None = None, *, rows: int = 1, processes: int = 1) -> list[Ints]:
@@ -37,5 +37,5 @@ def by_length(lengths_N: Ints, micro_batch: int | None = None, *, rows: int = 1,
     order = np.argsort(lengths_N, kind="stable")
     budget = BUDGET if micro_batch is None else min(BUDGET, micro_batch * rows * int(lengths_N.max(initial=0)))
     tuples = [order[start : start + processes] for start in range(0, len(order), processes)]  # one example per rank
-    longest = np.array([lengths_N[some[-1]] for some in tuples], dtype=np.int64)
+    longest = np.array([lengths_N[examples[-1]] for examples in tuples], dtype=np.int64)
     return [np.concatenate(tuples[part]) for part in batch_slices(rows * longest, budget)]

@@ -34,11 +34,11 @@ Texts = tuple[str, ...]
 """The one or two texts of a token row."""
 SEPARATOR = "\n"
 """Separator between joined texts."""
-NOT_ASKED = -1
-"""Value in `Encoded.asked` for tokens that are not prediction targets."""
+NO_TARGET = -1
+"""Value in `Encoded.targets` for tokens that are not prediction targets."""
 UNLIMITED = 10**9
 """Threshold above which a tokenizer's limit means "no limit" (tokenizers without one report 1e30)."""
-KEPT = 200_000
+CACHE_MIN_CHARACTERS = 200_000
 """Number of characters from which token rows are cached on disk; tokenising fewer takes under a second (benchmarks/LOG.md)."""
 
 
@@ -61,8 +61,8 @@ class Encoded:
     """Head `lm_choice`: token of each candidate answer."""
     scored_from_R: Ints | None = None
     """Next-token prediction: index of the first scored token of each row."""
-    asked: Ints | None = None
-    """Masked language modelling: original token at each position to predict, else NOT_ASKED, (sum of lengths,)."""
+    targets: Ints | None = None
+    """Masked language modelling: original token at each position to predict, else NO_TARGET, (sum of lengths,)."""
     pooled_RD: Floats | None = None
     """Heads `classification` and `reward`: a frozen backbone's pooled vector of each row."""
 
@@ -85,17 +85,17 @@ class Encoded:
         rows = (examples[:, None] * k + np.arange(k)).reshape(-1)
         columns = np.arange(int(self.lengths_R[rows].max()))
         mask_RL = columns < self.lengths_R[rows, None]
-        where_RL = np.minimum(self.offsets_R[rows, None] + columns, len(self.flat) - 1)
-        input_ids_RL = np.where(mask_RL, self.flat[where_RL], self.pad_id)
+        index_RL = np.minimum(self.offsets_R[rows, None] + columns, len(self.flat) - 1)
+        input_ids_RL = np.where(mask_RL, self.flat[index_RL], self.pad_id)
         batch = {"input_ids": torch.from_numpy(input_ids_RL), "attention_mask": torch.from_numpy(mask_RL.astype(np.int64))}
         if self.types is not None:
-            batch["token_type_ids"] = torch.from_numpy(np.where(mask_RL, self.types[where_RL], 0))
+            batch["token_type_ids"] = torch.from_numpy(np.where(mask_RL, self.types[index_RL], 0))
         if self.candidates_NC is not None:
             batch["candidates"] = torch.from_numpy(self.candidates_NC[examples])
         if self.scored_from_R is not None:
             batch["scored_from"] = torch.from_numpy(self.scored_from_R[rows])
-        if self.asked is not None:
-            batch["asked"] = torch.from_numpy(np.where(mask_RL, self.asked[where_RL], NOT_ASKED))
+        if self.targets is not None:
+            batch["targets"] = torch.from_numpy(np.where(mask_RL, self.targets[index_RL], NO_TARGET))
         if self.pooled_RD is not None:
             batch["pooled"] = torch.from_numpy(self.pooled_RD[rows])
         return batch
@@ -124,48 +124,48 @@ def _starts(lengths_R: Ints) -> Ints:
 class Template:
     """Special tokens that a tokenizer adds before, between and after one or two texts, with their token types."""
 
-    marks: tuple[tuple[int, ...], ...]
-    mark_types: tuple[tuple[int, ...], ...]
+    special_ids: tuple[tuple[int, ...], ...]
+    special_types: tuple[tuple[int, ...], ...]
     text_types: tuple[int, ...]
 
     def size(self, closed: bool = True) -> int:
         """Return the number of special tokens; a row that is not `closed` has none after its last text."""
-        return sum(map(len, self.marks if closed else self.marks[:-1]))
+        return sum(map(len, self.special_ids if closed else self.special_ids[:-1]))
 
     def row(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
         """Return the tokens of the texts with the special tokens around them."""
-        return _alternating(self.marks, texts, closed)
+        return _alternating(self.special_ids, texts, closed)
 
     def types(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
         """Return the token types of `row(texts)`."""
         of_texts = [[type_] * len(text) for type_, text in zip(self.text_types, texts, strict=True)]
-        return _alternating(self.mark_types, of_texts, closed)
+        return _alternating(self.special_types, of_texts, closed)
 
 
-def _alternating(marks: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], closed: bool) -> list[int]:
+def _alternating(specials: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], closed: bool) -> list[int]:
     """Interleave special tokens and texts, starting with special tokens; if `closed`, also end with special tokens."""
-    found = list(marks[0])
-    for text, mark in zip(texts, (*marks[1:-1], marks[-1] if closed else ()), strict=True):
-        found += text
-        found += mark
-    return found
+    row = list(specials[0])
+    for text, special in zip(texts, (*specials[1:-1], specials[-1] if closed else ()), strict=True):
+        row += text
+        row += special
+    return row
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, texts: int) -> Template:
     """Derive the template by encoding `texts` texts, each a single special token, which every vocabulary contains."""
-    marks: list[list[tuple[int, int]]] = [[] for _ in range(texts + 1)]
+    specials: list[list[tuple[int, int]]] = [[] for _ in range(texts + 1)]
     types = [0] * texts
     if words := tokenizer.all_special_tokens:
         text = backend.encode(words[0], add_special_tokens=False)
-        found = backend.post_process(text, text if texts == 2 else None)
-        seen = 0
-        for id_, type_, special in zip(found.ids, found.type_ids, found.special_tokens_mask, strict=True):
+        encoded = backend.post_process(text, text if texts == 2 else None)
+        text_index = 0
+        for id_, type_, special in zip(encoded.ids, encoded.type_ids, encoded.special_tokens_mask, strict=True):
             if special:
-                marks[seen].append((id_, type_))
+                specials[text_index].append((id_, type_))
             else:
-                types[seen] = type_
-                seen += 1
-    ids_, types_ = (tuple(tuple(pair[part] for pair in mark) for mark in marks) for part in (0, 1))
+                types[text_index] = type_
+                text_index += 1
+    ids_, types_ = (tuple(tuple(pair[part] for pair in tokens) for tokens in specials) for part in (0, 1))
     return Template(ids_, types_, tuple(types))
 
 
@@ -175,11 +175,11 @@ def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | N
     It is the lower of the tokenizer's limit and the model's number of positions. RoBERTa and similar models start counting
     positions after the padding index, so fewer are usable.
     """
-    found = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or UNLIMITED]
+    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or UNLIMITED]
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and module.padding_idx is not None and "position" in name:
-            found.append(module.num_embeddings - module.padding_idx - 1)
-    tokens = min(int(tokens) for tokens in found if tokens > 0)
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    tokens = min(int(tokens) for tokens in limits if tokens > 0)
     return tokens if tokens < UNLIMITED else None
 
 
@@ -193,10 +193,10 @@ def truncate(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice
         return [slice(None)] * len(lengths)
     *first, last = lengths
     if keep_end:
-        kept = [max(0, room - last)] * len(first) + [min(last, room)]
-        return [slice(length - tokens, length) for length, tokens in zip(lengths, kept, strict=True)]
-    kept = [min(length, max(room - last, room - room // 2)) for length in first]
-    return [slice(0, tokens) for tokens in (*kept, room - sum(kept))]
+        lengths_to_keep = [max(0, room - last)] * len(first) + [min(last, room)]
+        return [slice(length - tokens, length) for length, tokens in zip(lengths, lengths_to_keep, strict=True)]
+    lengths_to_keep = [min(length, max(room - last, room - room // 2)) for length in first]
+    return [slice(0, tokens) for tokens in (*lengths_to_keep, room - sum(lengths_to_keep))]
 
 
 # --- tokenising -------------------------------------------------------------------------------------------------------
@@ -217,23 +217,23 @@ class Reader:
         """
         backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise ConfigError(f"the model's tokenizer must be one of the tokenizers library, got {type(tokenizer).__name__}")
+            raise ConfigError(f"the model must have a fast tokenizer, got {type(tokenizer).__name__}")
         backend.no_truncation()  # ignore the truncation and padding settings of tokenizer.json
         backend.no_padding()
         self.backend = backend
-        self.one, pair = (_template(tokenizer, backend, texts) for texts in (1, 2))
-        self.two = pair if tokenizer.sep_token_id in pair.marks[1] else None
+        self.single, pair = (_template(tokenizer, backend, texts) for texts in (1, 2))
+        self.pair = pair if tokenizer.sep_token_id in pair.special_ids[1] else None
         types = "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
-        self.typed = self.two is not None and types
+        self.typed = self.pair is not None and types
         ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.pad_id = next(id_ for id_ in ids if isinstance(id_, int))
         self.limit = self._limit(limit(tokenizer, model), max_length)
 
     def _limit(self, readable: int | None, max_length: int | None) -> int | None:
-        least = (self.two or self.one).size() + 2
-        if max_length is not None and not least <= max_length <= (readable or max_length):
-            most = f"at least {least}" if readable is None else f"in [{least}, {readable}]"
-            raise must("max_length", f"{most}, what this model can read", max_length)
+        minimum = (self.pair or self.single).size() + 2
+        if max_length is not None and not minimum <= max_length <= (readable or max_length):
+            legal = f"at least {minimum}" if readable is None else f"in [{minimum}, {readable}]"
+            raise must("max_length", f"{legal}, the limits of this model", max_length)
         return max_length or readable
 
     def read(self, rows: Sequence[Texts], *, rows_per_example: int = 1, keep_end: bool = False, closed: bool = True) -> Encoded:
@@ -247,7 +247,7 @@ class Reader:
             ConfigError: a row has no tokens.
         """
         make = functools.partial(self._read, rows, keep_end, closed)
-        large = sum(len(text) for row in rows for text in row) >= KEPT
+        large = sum(len(text) for row in rows for text in row) >= CACHE_MIN_CHARACTERS
         arrays = local_arrays.arrays(self._key(rows, keep_end, closed), make) if large else make()
         lengths_R = arrays["lengths"]
         return Encoded(arrays["flat"], _starts(lengths_R), lengths_R, rows_per_example, self.pad_id, arrays.get("types"))
@@ -258,20 +258,20 @@ class Reader:
         return both[len(before) :]
 
     def _read(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> dict[str, Ints]:
-        texts_R = self._pairs(rows) if self.two else self._joined(rows, self._room(self.one, closed))
+        texts_R = self._pairs(rows) if self.pair else self._joined(rows, self._room(self.single, closed))
         if not all(any(map(str.strip, row)) and any(texts) for row, texts in zip(rows, texts_R, strict=True)):
-            raise ConfigError(f"a text of {len(rows)} has no tokens: every example must hold at least one word")
+            raise ConfigError(f"every example must have at least one word, but one of the {len(rows)} texts has no tokens")
         ids: list[list[int]] = []
         types: list[list[int]] = []
         for texts in texts_R:
-            template = self.two if self.two and len(texts) == 2 else self.one
-            where = truncate([len(text) for text in texts], self._room(template, closed), keep_end=keep_end)
-            left = [text[part] for text, part in zip(texts, where, strict=True)]
-            left = left if self.two else [list(itertools.chain.from_iterable(left))]
-            ids.append(template.row(left, closed))
-            types.append(template.types(left, closed) if self.typed else [])
-        found = {"flat": _flat(ids), "lengths": np.array([len(row) for row in ids], dtype=np.int64)}
-        return found | ({"types": _flat(types)} if self.typed else {})
+            template = self.pair if self.pair and len(texts) == 2 else self.single
+            slices = truncate([len(text) for text in texts], self._room(template, closed), keep_end=keep_end)
+            truncated = [text[part] for text, part in zip(texts, slices, strict=True)]
+            truncated = truncated if self.pair else [list(itertools.chain.from_iterable(truncated))]
+            ids.append(template.row(truncated, closed))
+            types.append(template.types(truncated, closed) if self.typed else [])
+        arrays = {"flat": _flat(ids), "lengths": np.array([len(row) for row in ids], dtype=np.int64)}
+        return arrays | ({"types": _flat(types)} if self.typed else {})
 
     def _room(self, template: Template, closed: bool) -> int:
         """Return the number of tokens left for text."""
@@ -283,27 +283,27 @@ class Reader:
 
     def _joined(self, rows: Sequence[Texts], room: int) -> list[list[list[int]]]:
         """Tokenise each row as one joined text; a pair longer than `room` stays two texts, the second led by the separator."""
-        found = [[tokens] for tokens in self._tokens([SEPARATOR.join(row) for row in rows])]
+        texts_R = [[tokens] for tokens in self._tokens([SEPARATOR.join(row) for row in rows])]
         for index, row in enumerate(rows):
-            if len(row) == 2 and len(found[index][0]) > room:
-                found[index] = self._tokens([row[0], SEPARATOR + row[1]])
-        return found
+            if len(row) == 2 and len(texts_R[index][0]) > room:
+                texts_R[index] = self._tokens([row[0], SEPARATOR + row[1]])
+        return texts_R
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, without adding special tokens."""
         before = self.backend.encode_special_tokens
         self.backend.encode_special_tokens = True  # treat special tokens in the text as text
         try:
-            return [found.ids for found in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+            return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
         except TypeError:
-            raise ConfigError("a text must be Unicode, got one that holds half a character (a lone surrogate)") from None
+            raise ConfigError("every text must be valid Unicode, but one contains a lone surrogate") from None
         finally:
             self.backend.encode_special_tokens = before
 
     def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
         """Return the cache key: sha256 of the tokenizer, its library's version, this file, the options and the texts."""
-        how = (version("tokenizers"), self.limit, keep_end, closed, self.typed, self.two, self.one)
+        settings = (version("tokenizers"), self.limit, keep_end, closed, self.typed, self.pair, self.single)
         content = hashlib.sha256(Path(__file__).read_bytes())
-        for part in (repr(how), self.backend.to_str(), json.dumps(rows)):
+        for part in (repr(settings), self.backend.to_str(), json.dumps(rows)):
             content.update(f"{len(part)} {part}".encode())
         return content.hexdigest()

@@ -69,19 +69,19 @@ class ModelSpec:
     @property
     def parameters(self) -> int:
         """Number of all parameters, including the language-model head."""
-        return self._counted.parameters
+        return self._resolved_size.parameters
 
     @property
     def non_embedding(self) -> int:
         """Number of parameters outside the embeddings and the output head."""
-        return self._counted.non_embedding
+        return self._resolved_size.non_embedding
 
     @cached_property
-    def _counted(self) -> Size:
+    def _resolved_size(self) -> Size:
         if self.size is not None:
             return self.size
-        found: Size = _family(self).size(self)
-        return found
+        size: Size = _family(self).size(self)
+        return size
 
 
 def declared(name: str, family: str, source: str, size: Size, pooling: str = "last") -> ModelSpec:
@@ -106,18 +106,18 @@ def find(name: str, option: str) -> ModelSpec:
     Raises:
         ConfigError: the model does not exist or cannot be used; the message names `option` and the legal values.
     """
-    if name in (known := _named()):
+    if name in (known := _spec_by_name()):
         return known[name]
-    found: ModelSpec = registry.plugin("models", ANY, option).find(name, option, known)
-    return found
+    spec: ModelSpec = registry.plugin("models", ANY, option).find(name, option, known)
+    return spec
 
 
 @functools.cache
-def _named() -> dict[str, ModelSpec]:
-    return {spec.name: spec for spec in every()}
+def _spec_by_name() -> dict[str, ModelSpec]:
+    return {spec.name: spec for spec in all_specs()}
 
 
-def every() -> Iterator[ModelSpec]:
+def all_specs() -> Iterator[ModelSpec]:
     """Yield all named model specs, family by family."""
     for family in registry.plugins("models"):
         yield from registry.plugin("models", family, "--model").SPECS
@@ -129,8 +129,8 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
     Raises:
         ConfigError: the model's files are missing or unusable.
     """
-    found: tuple[PreTrainedModel, PreTrainedTokenizerBase] = _family(spec).load(spec, pretrained=pretrained)
-    return found
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] = _family(spec).load(spec, pretrained=pretrained)
+    return loaded
 
 
 def revision(spec: ModelSpec) -> str:

@@ -1,6 +1,6 @@
 """Inspection of a checkpoint (a directory, a GGUF file or a hub repository, online or cached) without reading its weights.
 
-Common model types are checked without importing torch or transformers, because `look` runs whenever options are parsed.
+Common model types are checked without importing torch or transformers, because `inspect` runs whenever options are parsed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, first_line, must
 from w2s_mlflow.local import hub
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -29,7 +29,7 @@ ENCODERS |= {"roberta", "xlm-roberta"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Description of a checkpoint that passed the checks of `look`."""
+    """Description of a checkpoint that passed the checks of `inspect`."""
 
     source: str
     """Hub id or directory."""
@@ -66,7 +66,7 @@ class Checkpoint:
         return kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
-def look(source: str, commit: str, option: str, value: str) -> Checkpoint:
+def inspect(source: str, commit: str, option: str, value: str) -> Checkpoint:
     """Return the checkpoint at a path or hub id, after checking that it can be used.
 
     Args:
@@ -80,23 +80,23 @@ def look(source: str, commit: str, option: str, value: str) -> Checkpoint:
     """
     path = Path(source)
     if not path.is_absolute():
-        return _of_hub(source, commit, option, value)
+        return _inspect_hub(source, commit, option, value)
     if commit:
-        raise must(option, "a path without @REVISION, which only a hub id has", value)
+        raise must(option, "a path without @REVISION, because only hub ids have revisions", value)
     if path.is_file():
-        return _of_gguf(path, option, value)
+        return _inspect_gguf(path, option, value)
     if not path.is_dir():
-        raise must(option, "a path that exists", value)
+        raise must(option, "an existing path", value)
     files = tuple(file.name for file in path.iterdir())
     _check_files(files, option, value)
     return Checkpoint(source, None, None, _checked(_read(path / "config.json", option, value), option, value))
 
 
-def _of_hub(source: str, commit: str, option: str, value: str) -> Checkpoint:
+def _inspect_hub(source: str, commit: str, option: str, value: str) -> Checkpoint:
     try:
         sha, files, folder = _repository(source, commit)
     except LookupError as error:
-        raise ConfigError(f"{must(option, 'a model that is there', value)}, found nowhere ({error})") from None
+        raise ConfigError(f"{must(option, 'an existing model', value)} ({error})") from None
     _check_files(files, option, value)
     return Checkpoint(source, sha, None, _checked(_read(folder / "config.json", option, value), option, value))
 
@@ -111,13 +111,13 @@ def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
     tried = [f"no directory {source}"]
     if not constants.HF_HUB_OFFLINE:
         try:
-            found = huggingface_hub.model_info(source, revision=commit or None, timeout=10)
-            config = huggingface_hub.hf_hub_download(source, "config.json", revision=found.sha)
-            return str(found.sha), tuple(file.rfilename for file in found.siblings or ()), Path(config).parent
+            info = huggingface_hub.model_info(source, revision=commit or None, timeout=10)
+            config = huggingface_hub.hf_hub_download(source, "config.json", revision=info.sha)
+            return str(info.sha), tuple(file.rfilename for file in info.siblings or ()), Path(config).parent
         except Exception as error:  # a dozen exception types: absent, gated, no such revision, no answer
             tried.append(f"the hub: {first_line(error)}")
     else:
-        tried.append("the hub does not answer or is switched off")
+        tried.append("the hub does not respond or is disabled")
     try:
         folder = Path(huggingface_hub.snapshot_download(source, revision=commit or None, local_files_only=True))
     except Exception:
@@ -126,44 +126,39 @@ def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
     return folder.name, tuple(file.name for file in folder.iterdir()), folder
 
 
-def first_line(error: Exception) -> str:
-    """Return the first non-empty line of an error's message, or the name of its class."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
 def _check_files(files: tuple[str, ...], option: str, value: str) -> None:
     if "config.json" not in files:
         raise must(option, "a checkpoint with config.json", value)
     if "adapter_config.json" in files:
-        raise must(option, "a whole model", f"{value}, which holds an adapter")
+        raise must(option, "a complete model, not an adapter", value)
     if not set(WEIGHTS) & set(files):
         pickled = sorted(name for name in files if name.endswith(PICKLED))
-        why = f"{value}, which has its weights only in pickle form ({pickled[0]})" if pickled else f"{value}, which has none"
-        raise must(option, "a checkpoint with weights in safetensors", why)
+        problem = f"{value}, which has only pickled weights ({pickled[0]})" if pickled else f"{value}, which has no weights"
+        raise must(option, "a checkpoint with weights in safetensors", problem)
     if not set(TOKENIZERS) & set(files):
-        raise must(option, "a checkpoint with a tokenizer", f"{value}, a checkpoint without a tokenizer")
+        raise must(option, "a checkpoint with a tokenizer", f"{value}, which has no tokenizer")
 
 
 def _read(file: Path, option: str, value: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise must(option, "a checkpoint whose config.json can be read", value)
-    return found
+        config = None
+    if not isinstance(config, dict):
+        raise must(option, "a checkpoint with a readable config.json", value)
+    return config
 
 
 def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str, Any]:
     """Return the config unchanged. Raises ConfigError if the model needs custom code or its type is not supported."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or not _is_known(kind):
-        what = "needs code of its own, which is never run" if "auto_map" in config else "names a type it does not have"
-        raise must(option, "a model of a type that transformers has", f"{value}, whose config.json {what} ({kind})")
+        problem = "needs custom code, which is never run" if "auto_map" in config else "is of an unknown type"
+        raise must(option, "a model of a type that transformers supports", f"{value}, which {problem} ({kind})")
     if config.get("is_encoder_decoder"):
-        raise must(option, "a decoder or an encoder", f"{value}, which is both ({kind})")
+        raise must(option, "a decoder or an encoder", f"{value}, which is an encoder-decoder ({kind})")
     if not any(name in config for name in LAYERS) or not any(name in config for name in WIDTH):
-        raise must(option, "a model of text, with layers and a width in its config.json", f"{value} ({kind})")
+        raise must(option, "a text model with a number of layers and a hidden size in its config.json", f"{value} ({kind})")
     return config
 
 
@@ -178,18 +173,20 @@ def _is_known(kind: str) -> bool:
     return kind in CONFIG_MAPPING
 
 
-def _of_gguf(path: Path, option: str, value: str) -> Checkpoint:
+def _inspect_gguf(path: Path, option: str, value: str) -> Checkpoint:
     if path.suffix != ".gguf":
         raise must(option, "a directory or a GGUF file", value)
     if importlib.util.find_spec("gguf") is None:
-        raise must(option, 'a directory, unless the extra is there that reads GGUF (pip install -e ".[gguf]")', value)
+        raise must(
+            option, 'a directory, because the package that reads GGUF is not installed (pip install -e ".[gguf]")', value
+        )
     try:
-        seen = path.stat()
-        config = _gguf_config(path, seen.st_size, seen.st_mtime_ns)
+        stat = path.stat()
+        config = _gguf_config(path, stat.st_size, stat.st_mtime_ns)
     except Exception:  # a malformed file can make the reader raise anything
-        raise must(option, "a GGUF file that can be read", value) from None
+        raise must(option, "a readable GGUF file", value) from None
     if "tokens" not in config:
-        raise must(option, "a checkpoint with a tokenizer", f"{value}, a checkpoint without a tokenizer")
+        raise must(option, "a checkpoint with a tokenizer", f"{value}, which has no tokenizer")
     return Checkpoint(str(path.parent), None, path.name, config)
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import streams
-from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.local import hub
 from w2s_mlflow.models import ANY, ModelSpec, Size
-from w2s_mlflow.models._checkpoint import Checkpoint, first_line, look
+from w2s_mlflow.models._checkpoint import Checkpoint, inspect
 from w2s_mlflow.models._digest import digest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
     """
     import torch
 
-    checkpoint = _look(spec)
+    checkpoint = _inspect(spec)
     with hub.quiet():
         config = _config(checkpoint, spec.layers)
         if pretrained:
@@ -50,9 +50,9 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 def revision(spec: ModelSpec) -> str:
     """Return the hub commit or the digest of the files, with `:N` if cut. Raises ConfigError if the model cannot be found."""
-    checkpoint = _look(spec)
-    cut = "" if spec.layers is None else f":{spec.layers}"
-    return (checkpoint.commit or digest(checkpoint)) + cut
+    checkpoint = _inspect(spec)
+    suffix = "" if spec.layers is None else f":{spec.layers}"
+    return (checkpoint.commit or digest(checkpoint)) + suffix
 
 
 @functools.cache
@@ -60,7 +60,7 @@ def size(spec: ModelSpec) -> Size:
     """Count the model's parameters on the meta device, without allocating them."""
     import torch
 
-    checkpoint = _look(spec)
+    checkpoint = _inspect(spec)
     with hub.quiet(), torch.device("meta"):
         config = _config(checkpoint, spec.layers)
         return counted(_classes(checkpoint, config)[0].from_config(config))
@@ -77,22 +77,27 @@ def counted(model: PreTrainedModel) -> Size:
     return Size(sum(count for count, _ in counts), sum(count for count, other in counts if other))
 
 
-def _look(spec: ModelSpec) -> Checkpoint:
-    return look(spec.source, spec.commit, OPTION, spec.source if spec.family == ANY else spec.name)
+def _inspect(spec: ModelSpec) -> Checkpoint:
+    return inspect(spec.source, spec.commit, OPTION, spec.source if spec.family == ANY else spec.name)
 
 
-def _where(checkpoint: Checkpoint) -> dict[str, Any]:
+def _arguments(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the arguments common to all from_pretrained calls: local files only, no custom code."""
     file = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
-    return {"pretrained_model_name_or_path": _folder(checkpoint), "local_files_only": True, "trust_remote_code": False, **file}
+    return {
+        "pretrained_model_name_or_path": _directory(checkpoint),
+        "local_files_only": True,
+        "trust_remote_code": False,
+        **file,
+    }
 
 
-def _folder(checkpoint: Checkpoint) -> str:
-    return checkpoint.source if checkpoint.commit is None else _fetched(checkpoint.source, checkpoint.commit)
+def _directory(checkpoint: Checkpoint) -> str:
+    return checkpoint.source if checkpoint.commit is None else _download(checkpoint.source, checkpoint.commit)
 
 
 @functools.cache
-def _fetched(source: str, commit: str) -> str:
+def _download(source: str, commit: str) -> str:
     """Return the directory of a commit in the hub's cache, after downloading missing files."""
     import huggingface_hub
 
@@ -100,29 +105,29 @@ def _fetched(source: str, commit: str) -> str:
     try:
         return str(huggingface_hub.snapshot_download(source, revision=commit, allow_patterns=list(NEEDED)))
     except Exception as error:  # the hub raises a dozen exception types: gated, no answer, disk full
-        raise ConfigError(f"{source} cannot be fetched from the hub: {first_line(error)}") from error
+        raise ConfigError(f"{source} cannot be downloaded from the hub: {first_line(error)}") from error
 
 
 @contextlib.contextmanager
-def _reading(what: str, source: str) -> Iterator[None]:
+def _one_line_errors(name: str, source: str) -> Iterator[None]:
     """Turn any exception that transformers or tokenizers raise on malformed files into a one-line ConfigError."""
     try:
         yield
     except ConfigError:
         raise
     except Exception as error:  # OSError, ValueError, RuntimeError, KeyError; tokenizers raises plain Exception
-        raise ConfigError(f"the {what} in {source} cannot be read: {first_line(error)}") from error
+        raise ConfigError(f"the {name} in {source} cannot be read: {first_line(error)}") from error
 
 
 def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    cut: dict[str, Any] = {} if layers is None else {"num_hidden_layers": layers}
+    overrides: dict[str, Any] = {} if layers is None else {"num_hidden_layers": layers}
     if kinds := checkpoint.config.get("layer_types"):
-        cut["layer_types"] = kinds[:layers]
-    with _reading("config.json", checkpoint.source):
-        found: PreTrainedConfig = AutoConfig.from_pretrained(**_where(checkpoint), **cut)
-    return found
+        overrides["layer_types"] = kinds[:layers]
+    with _one_line_errors("config.json", checkpoint.source):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(**_arguments(checkpoint), **overrides)
+    return config
 
 
 def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...]:
@@ -130,8 +135,8 @@ def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
     name, encoder = checkpoint.architecture, checkpoint.is_encoder()
-    trunk = name.endswith("Model") and not name.endswith("LMHeadModel")
-    if trunk and (encoder or not config.tie_word_embeddings):  # a decoder's tied head is in its backbone
+    is_backbone = name.endswith("Model") and not name.endswith("LMHeadModel")
+    if is_backbone and (encoder or not config.tie_word_embeddings):  # a decoder's tied head is in its backbone
         return (AutoModel,)
     return AutoModelForMaskedLM if encoder else AutoModelForCausalLM, AutoModel
 
@@ -143,7 +148,7 @@ def _pretrained(spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfi
         model, missing = _read(architecture, spec, checkpoint, config)
         if all("pooler" in name for name in missing):
             return model
-    raise ConfigError(f"the weights in {spec.source} are not those of its config.json: {missing[0]} is missing")
+    raise ConfigError(f"the weights in {spec.source} do not match its config.json: {missing[0]} is missing")
 
 
 def _read(
@@ -154,8 +159,8 @@ def _read(
 
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
     bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()  # hide GGUF's progress bar
-    with _reading("weights", spec.source), bar:
-        model, report = architecture.from_pretrained(**_where(checkpoint), **options)
+    with _one_line_errors("weights", spec.source), bar:
+        model, report = architecture.from_pretrained(**_arguments(checkpoint), **options)
     if checkpoint.gguf:  # the weights are float32 now, and are saved as such
         del model.hf_quantizer, model.config.quantization_config
     missing: Iterable[str] = report["missing_keys"]
@@ -166,8 +171,8 @@ def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """Load the tokenizer. If it has no pad token, use the end-of-text token, which is safe because padding is masked."""
     from transformers import AutoTokenizer
 
-    with _reading("tokenizer", checkpoint.source):
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**_where(checkpoint))
-    if found.pad_token is None and found.eos_token is not None:
-        found.pad_token = found.eos_token
-    return found
+    with _one_line_errors("tokenizer", checkpoint.source):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**_arguments(checkpoint))
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

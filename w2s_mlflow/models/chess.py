@@ -98,10 +98,10 @@ def tokenizer() -> PreTrainedTokenizerBase:
     words = Tokenizer(models.WordLevel({word: id_ for id_, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.post_processor = processors.TemplateProcessing(single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 1)])
-    found: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>", model_max_length=CONTEXT
     )
-    return found
+    return tokenizer
 
 
 def _config(shape: Shape) -> LlamaConfig:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from w2s_mlflow.exceptions import flag, must, unknown
 from w2s_mlflow.models import ANY, ModelSpec, rate_of, tier_of
-from w2s_mlflow.models._checkpoint import look
+from w2s_mlflow.models._checkpoint import inspect
 from w2s_mlflow.models._loading import load, revision, size
 
 __all__ = ["SPECS", "find", "load", "revision", "size"]
@@ -34,20 +34,20 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
     source, commit, layers = _split(value, option)
     base = known.get(source)
     if base is not None and not base.source:
-        raise must(option, f"{source} without @REVISION and :N, which shipped models do not take", value)
-    place = base.source if base else _place(source, option, value, known)
-    found = look(place, commit, option, value)
-    if layers is not None and not 1 <= layers <= found.layers:
-        raise must(option, f"cut to 1 to {found.layers} layers", value)
-    name = f"{source if base else _short(place)}{f'@{commit}' if commit else ''}{f':{layers}' if layers else ''}"
-    about = found.non_embedding(layers)
+        raise must(option, f"{source} without @REVISION and :N, which shipped models do not support", value)
+    path_or_id = base.source if base else _resolve_source(source, option, value, known)
+    checkpoint = inspect(path_or_id, commit, option, value)
+    if layers is not None and not 1 <= layers <= checkpoint.layers:
+        raise must(option, f"SOURCE:N with N in [1, {checkpoint.layers}], the layers of this model", value)
+    name = f"{source if base else _short_name(path_or_id)}{f'@{commit}' if commit else ''}{f':{layers}' if layers else ''}"
+    non_embedding = checkpoint.non_embedding(layers)
     return ModelSpec(
         name=name,
         family=base.family if base else ANY,
-        learning_rate=rate_of(about),
-        tier=tier_of(about),
-        pooling=base.pooling if base else "mean" if found.is_encoder() else "last",
-        source=place,
+        learning_rate=rate_of(non_embedding),
+        tier=tier_of(non_embedding),
+        pooling=base.pooling if base else "mean" if checkpoint.is_encoder() else "last",
+        source=path_or_id,
         commit=commit,
         layers=layers,
         size=base.size if base and layers is None else None,
@@ -58,16 +58,16 @@ def _split(value: str, option: str) -> tuple[str, str, int | None]:
     """Split SOURCE[@REVISION][:N] into source, revision and layers; an existing path is not split."""
     if Path(value).expanduser().exists():
         return value, "", None
-    rest, colon, cut = value.rpartition(":")
-    if not colon or "/" in cut:
-        rest, cut = value, ""
-    elif not re.fullmatch(r"-?\d+", cut):
+    rest, colon, layers = value.rpartition(":")
+    if not colon or "/" in layers:
+        rest, layers = value, ""
+    elif not re.fullmatch(r"-?\d+", layers):
         raise must(option, "SOURCE:N with a whole number of layers", value)
     source, _, commit = rest.partition("@") if not Path(rest).expanduser().exists() else (rest, "", "")
-    return source, commit, int(cut) if cut else None
+    return source, commit, int(layers) if layers else None
 
 
-def _place(source: str, option: str, value: str, known: Mapping[str, ModelSpec]) -> str:
+def _resolve_source(source: str, option: str, value: str, known: Mapping[str, ModelSpec]) -> str:
     """Return a hub id, or an absolute path if `source` exists, starts with `/`, `.` or `~`, or ends in `.gguf`."""
     path = Path(source).expanduser()
     if path.exists() or source.startswith(("/", ".", "~")) or path.suffix == ".gguf":
@@ -75,10 +75,10 @@ def _place(source: str, option: str, value: str, known: Mapping[str, ModelSpec])
     if HUB_ID.fullmatch(source):
         return source
     if "/" in source:
-        raise must(option, "a path that exists", value)
+        raise must(option, "an existing path", value)
     raise unknown(flag(option), value, (*known, *FORMS))
 
 
-def _short(place: str) -> str:
-    path = Path(place)
+def _short_name(source: str) -> str:
+    path = Path(source)
     return path.stem if path.suffix == ".gguf" else path.name

@@ -145,7 +145,7 @@ def _how(config: Training, also: AuxiliaryObjective | None) -> Options:
         seed=config.seed,
         micro_batch=config.micro_batch,
         dtype=config.dtype,
-        also=also,
+        auxiliary=also,
     )
 
 

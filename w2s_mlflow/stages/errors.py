@@ -135,7 +135,7 @@ def _on_evidence(
         "ceiling": attribution.scores(other, data, answers["ceiling_answer"], config.micro_batch),
         "random": streams.generator(config.seed, streams.RANDOM_EVIDENCE).random(len(data.flat), dtype=np.float32),
     }
-    kept = {name: attribution.top(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}
+    kept = {name: attribution.top_tokens(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}
     answered = [_answers(config, head, data, kept[name]) for name in ("own", "ceiling", "random")]
     said = {f"{name}_evidence": attribution.quotes(head, data, kept[name]) for name in ("own", "ceiling")}
     return dict(zip(ON_EVIDENCE, answered, strict=True)) | said
@@ -145,5 +145,5 @@ def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
     """Return the student's classes given only the kept tokens, computed in the same way as its stored predictions."""
     from w2s_mlflow.modeling import attribution
 
-    found_N: Ints = finetune.probabilities(head, attribution.alone(data, kept_T), config).argmax(axis=1)
+    found_N: Ints = finetune.probabilities(head, attribution.select_tokens(data, kept_T), config).argmax(axis=1)
     return found_N

@@ -147,13 +147,13 @@ def _by(config: Config, teacher: Result) -> dict[str, str]:
 
 def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> Head:
     learner, questions, cut = lesson.learner, lesson.questions, lesson.cut
-    answers = _answers(teacher, lesson.config, [*questions.asked, *questions.validation])
+    answers = _answers(teacher, lesson.config, [*questions.train, *questions.validation])
     answers.write(recorder.directory / ANSWERS)
     targets = _targets(answers, learner)
     head = _start(learner, lesson.weak)
     stopping = LabelledExamples.joined(questions.validation, targets) if learner.early_stopping == "weak" else None
-    finetune.fit_head(head, learner, LabelledExamples.joined(questions.asked, targets), stopping, recorder)
-    recorder.metrics({"facilitate/questions": len(questions.asked)})
+    finetune.fit_head(head, learner, LabelledExamples.joined(questions.train, targets), stopping, recorder)
+    recorder.metrics({"facilitate/questions": len(questions.train)})
     recorder.predictions("validation", finetune.predictions(head, questions.validation, learner))
     recorder.weak_labels(finetune.predictions(head, cut.transfer + cut.transfer_validation, learner))
     finetune.record_heldout(head, learner, cut, recorder)

@@ -142,7 +142,7 @@ def make(config: Config, cut: Split, recorder: Recorder) -> None:
     recorder.metrics(_counts(cut) | size | {"train/steps": fitted.steps, "train/tokens": fitted.tokens})
     after = language_modeling.mean_loss(head, held)
     if not after < WORST:
-        raise FailedTrainingError(f"the loss on unseen text is {after:.4g}: the training diverged, lower --learning-rate")
+        raise FailedTrainingError(f"the loss on unseen text is {after:.4g} because training diverged; lower --learning-rate")
     recorder.metrics({"validation/perplexity_before": math.exp(before), "validation/perplexity": math.exp(after)})
     recorder.weights(WEIGHTS, head.model)
 

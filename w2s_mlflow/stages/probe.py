@@ -163,7 +163,7 @@ def _activations(
     name = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:32]
 
     def made() -> arrays.Arrays:
-        read = heads.responses if tasks.find(concept.task).head == "reward" else heads.whole
+        read = heads.encode_responses if tasks.find(concept.task).head == "reward" else heads.encode_texts
         data = read(head().reader, examples)
         return {"hidden": inference.layers(head(), data, pooling, config.micro_batch, config.dtype)}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from w2s_mlflow import exceptions, registry
 from w2s_mlflow.records import Example, Row, Rows
 
-__all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "every", "find", "prefixes"]
+__all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "all_tasks", "find", "prefixes"]
 
 HEADS = ("lm_choice", "classification", "reward")
 """Names of the heads with which a model can answer a task (modeling/heads.py)."""
@@ -76,17 +76,17 @@ def find(name: str, option: str = "task") -> Task:
     prefix, colon, path = name.partition(":")
     if colon and prefix in prefixes():
         return prefixes()[prefix](path)
-    if name not in (known := _named()):
+    if name not in (known := _task_by_name()):
         raise exceptions.unknown(exceptions.flag(option), name, (*known, *(f"{prefix}:PATH" for prefix in prefixes())))
     return known[name]
 
 
 @functools.cache
-def _named() -> dict[str, Task]:
-    return {task.name: task for task in every()}
+def _task_by_name() -> dict[str, Task]:
+    return {task.name: task for task in all_tasks()}
 
 
-def every() -> Iterator[Task]:
+def all_tasks() -> Iterator[Task]:
     """Yield all named tasks, family by family."""
     for family in registry.plugins("tasks"):
         yield from registry.plugin("tasks", family, "--task").TASKS

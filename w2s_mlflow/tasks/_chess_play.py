@@ -219,9 +219,9 @@ UNNAMED = {EXPERT: 0.4, "hunter": 0.35, "humble": 0.25}
 def play(position: Position, player: str, rng: random.Random) -> Move:
     """Return the player's move among the moves with a unique word."""
     moves = position.named_once()
-    wanted = [PLAYERS[player](move) for move in moves]
-    most = max(wanted)
-    return rng.choice([move for move, value in zip(moves, wanted, strict=True) if value == most])
+    scores = [PLAYERS[player](move) for move in moves]
+    best = max(scores)
+    return rng.choice([move for move, value in zip(moves, scores, strict=True) if value == best])
 
 
 def sequence(position: Position, rng: random.Random) -> tuple[str, str]:

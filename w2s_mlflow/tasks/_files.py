@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Task
 from w2s_mlflow.tasks._hub import TEST_SIZE, TRAIN_SIZE
@@ -54,16 +54,18 @@ def checked(option: str, path: Path, needed: Collection[str], optional: Collecti
     for number, row in enumerate(rows(option, path, needed), start=1):
         for name in (*needed, *(name for name in optional if row.get(name) is not None)):
             if not isinstance(row[name], str) or not row[name].strip():
-                raise ConfigError(f"{option} must have text in the column {name}, row {number} has {row[name]!r}")
+                raise ConfigError(f"{option} must have text in the column {name}, but row {number} has {row[name]!r}")
         if row.get("part", PARTS[0]) not in PARTS:
-            raise ConfigError(f"{option} must have {' or '.join(PARTS)} in the column part, row {number} has {row['part']!r}")
+            raise ConfigError(
+                f"{option} must have {' or '.join(PARTS)} in the column part, but row {number} has {row['part']!r}"
+            )
         yield number, row
 
 
-def parted(read: Reader, found: Iterable[Source]) -> Rows:
+def split_by_part(read: Reader, rows: Iterable[Source]) -> Rows:
     """Split rows by their column `part` (default: train) and assemble them; without held-out rows, hold out some groups."""
     parts: dict[str, list[Source]] = {part: [] for part in PARTS}
-    for row in found:
+    for row in rows:
         parts[row.get("part", PARTS[0])].append(row)
     return assemble(read, parts["train"], parts["heldout"] or None)
 
@@ -79,18 +81,21 @@ def rows(option: str, path: Path, needed: Collection[str]) -> Iterator[Source]:
         ConfigError: the file does not exist, is not in the format of its suffix, or lacks a column.
     """
     if path.suffix not in SUFFIXES:
-        raise ConfigError(f"{option} must be a file ending in {', '.join(SUFFIXES)}, got {path}")
+        raise ConfigError(f"{option} must be a file whose name ends in {', '.join(SUFFIXES)}, got {path}")
     if not path.is_file():
-        raise ConfigError(f"{option} must be a file, there is none at {path}")
+        raise ConfigError(f"{option} must be an existing file, got {path}")
     try:
-        found = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}[path.suffix](path)
-        for number, row in enumerate(found, start=1):
+        reader = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}[path.suffix](path)
+        for number, row in enumerate(reader, start=1):
             if missing := [name for name in needed if name not in row]:
-                raise ConfigError(f"{option} must have the column {missing[0]}, row {number} of {path} has {', '.join(row)}")
+                raise ConfigError(
+                    f"{option} must have the column {missing[0]}, but row {number} of {path} has only {', '.join(row)}"
+                )
             yield row
     except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError, TypeError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{option} must be what its suffix says, {path} cannot be read as {path.suffix}: {said}") from error
+        raise ConfigError(
+            f"{option} must be a valid {path.suffix} file, but {path} cannot be read: {first_line(error)}"
+        ) from error
 
 
 def _parquet(path: Path) -> Iterator[Source]:
@@ -108,7 +113,7 @@ def _csv(path: Path) -> Iterator[Source]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         for row in csv.DictReader(file, strict=True):
             if None in row or None in row.values():
-                raise csv.Error(f"a line has {'more' if None in row else 'fewer'} values than the first one names")
+                raise csv.Error(f"a line has {'more' if None in row else 'fewer'} values than the header")
             yield {name: value or None for name, value in row.items()}
 
 

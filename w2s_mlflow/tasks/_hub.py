@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.local import hub
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Human, NotFoundError, Task
@@ -65,8 +65,8 @@ class TaskSource:
     def load(self, task: str, read: Reader, data_dir: Path | None) -> Rows:
         """Load both parts and parse their rows with `read`. Raises ConfigError if a table cannot be found."""
         heldout = None if self.heldout is None else rows(self.heldout_table or self.table, self.heldout, task, data_dir)
-        found = assemble(read, rows(self.table, self.train, task, data_dir), heldout)
-        return without_large_groups(found, TEST_SIZE)
+        assembled = assemble(read, rows(self.table, self.train, task, data_dir), heldout)
+        return without_large_groups(assembled, TEST_SIZE)
 
 
 def task(
@@ -102,9 +102,9 @@ def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator
     Raises:
         ConfigError: the table cannot be found (the message lists the places tried), or a column is missing or of another kind.
     """
-    found = arrow(table, split, task, data_dir)
-    check_columns(found.schema, table.columns, f"{table}, split {split}")
-    batches = found.select(list(table.columns)).to_batches(max_chunksize=BATCH)
+    loaded = arrow(table, split, task, data_dir)
+    check_columns(loaded.schema, table.columns, f"{table}, split {split}")
+    batches = loaded.select(list(table.columns)).to_batches(max_chunksize=BATCH)
     return (row for batch in batches for row in batch.to_pylist())
 
 
@@ -112,47 +112,46 @@ def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Tabl
     """Return one split as an Arrow table. Raises NotFoundError if it cannot be found."""
     import pyarrow.parquet as pq
 
-    place = f"{table.path}/{table.config}/{split}.parquet"
-    if data_dir is not None and (data_dir / place).is_file():
-        return pq.read_table(data_dir / place)
-    tried = [] if data_dir is None else [f"no file {data_dir / place}"]
+    file = f"{table.path}/{table.config}/{split}.parquet"
+    if data_dir is not None and (data_dir / file).is_file():
+        return pq.read_table(data_dir / file)
+    tried = [] if data_dir is None else [f"no file {data_dir / file}"]
     if table.by_hand:
-        missing = tried[0] if tried else f"no --data-dir with a file {place}"
-        raise NotFoundError(f"--task {task} needs {table}, split {split}, and there is {missing} ({table.by_hand})")
+        missing = tried[0] if tried else f"no --data-dir with a file {file}"
+        raise NotFoundError(f"--task {task} needs {table}, split {split}, but there is {missing} ({table.by_hand})")
     try:
         return _from_hub(table, split)
     except Exception as error:  # the hub raises a dozen exception types: absent, gated, offline, no such split
-        lines = str(error).strip().splitlines()
-        tried.append(f"the hub and its cache: {lines[0] if lines else type(error).__name__}")
-    raise NotFoundError(f"--task {task} needs {table}, split {split}, which was found nowhere ({'; '.join(tried)})")
+        tried.append(f"the hub and its cache: {first_line(error)}")
+    raise NotFoundError(f"--task {task} needs {table}, split {split}, which cannot be loaded ({'; '.join(tried)})")
 
 
 def _from_hub(table: Table, split: str) -> pa.Table:
     hub.detect_offline()
     import datasets
 
-    shown = datasets.is_progress_bar_enabled()
+    progress_bar = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        where = {"data_dir" if table.revision == CONVERTED else "name": None if table.config == "default" else table.config}
-        found = datasets.load_dataset(table.path, split=split, revision=table.revision, **where)
+        options = {"data_dir" if table.revision == CONVERTED else "name": None if table.config == "default" else table.config}
+        dataset = datasets.load_dataset(table.path, split=split, revision=table.revision, **options)
     finally:
-        if shown:
+        if progress_bar:
             datasets.enable_progress_bars()
-    return found.with_format("arrow")[:]
+    return dataset.with_format("arrow")[:]
 
 
-def check_columns(schema: pa.Schema, columns: Mapping[str, str], where: str) -> None:
+def check_columns(schema: pa.Schema, columns: Mapping[str, str], source: str) -> None:
     """Raise ConfigError unless the schema has each column with the expected kind."""
     missing = [name for name in columns if name not in schema.names]
     if missing:
-        raise ConfigError(f"{where} must have the column {missing[0]}, it has {', '.join(schema.names)}")
+        raise ConfigError(f"{source} must have the column {missing[0]}, but it has only {', '.join(schema.names)}")
     for name, kind in columns.items():
-        if not _is(schema.field(name).type, kind):
-            raise ConfigError(f"{where} must have the kind {kind} in the column {name}, got {schema.field(name).type}")
+        if not _has_kind(schema.field(name).type, kind):
+            raise ConfigError(f"{source} must have a column {name} of type {kind}, got {schema.field(name).type}")
 
 
-def _is(found: Any, kind: str) -> bool:
+def _has_kind(column_type: Any, kind: str) -> bool:
     import pyarrow.types as types
 
     tests: dict[str, Sequence[Any]] = {
@@ -163,6 +162,6 @@ def _is(found: Any, kind: str) -> bool:
         "list": (types.is_list, types.is_large_list),
         "struct": (types.is_struct,),
     }
-    if types.is_dictionary(found):
-        found = found.value_type
-    return any(test(found) for test in tests[kind])
+    if types.is_dictionary(column_type):
+        column_type = column_type.value_type
+    return any(test(column_type) for test in tests[kind])

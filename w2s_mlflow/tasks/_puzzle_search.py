@@ -10,7 +10,7 @@ from pathlib import Path
 import chess
 import chess.engine
 
-from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.tasks._rows import SkippedRow, Source, draw
 
 PLIES = 4
@@ -39,17 +39,20 @@ def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
             yield SkippedRow("has an illegal move")
 
 
-def cut(games: Iterable[Game | SkippedRow], best: Best, *, by_engine: bool) -> Iterator[Source | SkippedRow]:
+def cut_puzzles(games: Iterable[Game | SkippedRow], best: Best, *, by_engine: bool) -> Iterator[Source | SkippedRow]:
     """Yield one puzzle per game, with Lichess's columns and the preceding moves in `Game`, or a SkippedRow."""
     for game in games:
-        yield game if isinstance(game, SkippedRow) else _puzzle(*game, best, _drawn(*game) if by_engine else _last(*game))
+        if isinstance(game, SkippedRow):
+            yield game
+        else:
+            yield _puzzle(*game, best, _sampled_plies(*game) if by_engine else _last_plies(*game))
 
 
-def _last(id_: str, moves: list[chess.Move]) -> list[int]:
+def _last_plies(id_: str, moves: list[chess.Move]) -> list[int]:
     return list(range(max(1, len(moves) - PLIES), len(moves)))
 
 
-def _drawn(id_: str, moves: list[chess.Move]) -> list[int]:
+def _sampled_plies(id_: str, moves: list[chess.Move]) -> list[int]:
     return sorted(range(OPENING, len(moves)), key=lambda ply: draw("ply", f"{id_}-{ply}", 2**62))[:TRIES]
 
 
@@ -79,9 +82,9 @@ def only_mate(board: chess.Board) -> chess.Move | None:
 
     The search is exhaustive: it covers every move and every reply.
     """
-    at_once = mating_moves(board)
-    found = at_once or [move for move in board.legal_moves if forces_mate(board, move)]
-    return found[0] if len(found) == 1 else None
+    mating = mating_moves(board)
+    moves = mating or [move for move in board.legal_moves if forces_mate(board, move)]
+    return moves[0] if len(moves) == 1 else None
 
 
 def mating_moves(board: chess.Board) -> list[chess.Move]:
@@ -121,34 +124,37 @@ def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
     """
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # print no traceback beside our one-line error
     try:
-        with chess.engine.SimpleEngine.popen_uci(str(path), timeout=ANSWER_S) as running, _dropping_what_is_asked(running):
-            running.configure(
-                {name: value for name, value in {"Threads": 1, "Hash": HASH_MB}.items() if name in running.options}
+        with (
+            chess.engine.SimpleEngine.popen_uci(str(path), timeout=ANSWER_S) as process,
+            _drop_pending_commands(process),
+        ):
+            process.configure(
+                {name: value for name, value in {"Threads": 1, "Hash": HASH_MB}.items() if name in process.options}
             )
-            yield lambda board: _best(running, board, nodes, margin)
+            yield lambda board: _best(process, board, nodes, margin)
     except (OSError, TimeoutError, chess.engine.EngineError) as error:
-        said = (str(error).strip().splitlines() or ["it does not answer"])[0]
-        raise ConfigError(f"--engine must be a program that speaks UCI, got {path}: {said}") from error
+        reason = first_line(error) if str(error).strip() else "it does not answer"
+        raise ConfigError(f"--engine must be a UCI engine, got {path}: {reason}") from error
 
 
 @contextlib.contextmanager
-def _dropping_what_is_asked(running: chess.engine.SimpleEngine) -> Iterator[None]:
+def _drop_pending_commands(process: chess.engine.SimpleEngine) -> Iterator[None]:
     """Drop pending engine commands on exit; otherwise the engine's thread would never end."""
 
     def drop() -> None:
-        running.protocol.command = running.protocol.next_command = None
+        process.protocol.command = process.protocol.next_command = None
 
     try:
         yield
     finally:
-        running.protocol.loop.call_soon_threadsafe(drop)
+        process.protocol.loop.call_soon_threadsafe(drop)
 
 
-def _best(running: chess.engine.SimpleEngine, board: chess.Board, nodes: int, margin: int) -> chess.Move | None:
+def _best(process: chess.engine.SimpleEngine, board: chess.Board, nodes: int, margin: int) -> chess.Move | None:
     if board.legal_moves.count() < 2:
         return None
-    found = running.analyse(board, chess.engine.Limit(nodes=nodes, time=ANSWER_S), multipv=2, game=object())
-    scores = [line["score"].relative.score(mate_score=100_000) for line in found if "score" in line and line.get("pv")]
+    lines = process.analyse(board, chess.engine.Limit(nodes=nodes, time=ANSWER_S), multipv=2, game=object())
+    scores = [line["score"].relative.score(mate_score=100_000) for line in lines if "score" in line and line.get("pv")]
     if len(scores) < 2 or scores[0] is None or scores[1] is None or scores[0] - scores[1] < margin:
         return None
-    return found[0]["pv"][0]
+    return lines[0]["pv"][0]

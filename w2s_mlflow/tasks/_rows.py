@@ -60,7 +60,7 @@ def digest(*texts: str) -> str:
 def of_class(classes: Mapping[Any, int], label: object) -> int:
     """Return the class of a source's label. Raises SkippedRow if the label is not in `classes`."""
     if label not in classes:
-        raise SkippedRow("has no legal label")
+        raise SkippedRow("has an invalid label")
     return classes[label]
 
 
@@ -83,52 +83,51 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
         read: parser of a source row.
         heldout: the source's labelled held-out part; if None, one group in HELDOUT_SHARE of `train` is held out, by hash.
     """
-    left_out: Counter[str] = Counter()
-    parts = {"train": _drafts(read, train, "train", left_out)}
+    skipped: Counter[str] = Counter()
+    parts = {"train": _drafts(read, train, "train", skipped)}
     if heldout is not None:
-        parts["heldout"] = _drafts(read, heldout, "heldout", left_out)
+        parts["heldout"] = _drafts(read, heldout, "heldout", skipped)
     drafts = [draft for part in parts.values() for draft in part]
     rows = [
         Row(Example(draft.id, group, draft.segments, draft.candidates), draft.label, draft.about)
         for draft, group in zip(drafts, groups_of(drafts), strict=True)
     ]
     if heldout is None:
-        held_out = [draw("heldout", row.example.group, HELDOUT_SHARE) == 0 for row in rows]
+        is_heldout_N = [draw("heldout", row.example.group, HELDOUT_SHARE) == 0 for row in rows]
     else:
-        held_out = [number >= len(parts["train"]) for number in range(len(rows))]
-    train_rows, heldout_rows = (
-        tuple(row for row, held in zip(rows, held_out, strict=True) if held is part) for part in (False, True)
-    )
-    return Rows(train_rows, heldout_rows, dict(left_out))
+        is_heldout_N = [number >= len(parts["train"]) for number in range(len(rows))]
+    train_rows = tuple(row for row, is_heldout in zip(rows, is_heldout_N, strict=True) if not is_heldout)
+    heldout_rows = tuple(row for row, is_heldout in zip(rows, is_heldout_N, strict=True) if is_heldout)
+    return Rows(train_rows, heldout_rows, dict(skipped))
 
 
 def without_large_groups(rows: Rows, largest: int) -> Rows:
     """Remove groups of more than `largest` rows, which do not fit into a test split; chains of shared texts cause them."""
     sizes = Counter(row.example.group for row in (*rows.train, *rows.heldout))
     train, heldout = (tuple(row for row in part if sizes[row.example.group] <= largest) for part in (rows.train, rows.heldout))
-    fewer = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
-    counted = {f"is one of more than {largest} rows of a group": fewer} if fewer else {}
-    return Rows(train, heldout, {**rows.left_out, **counted})
+    removed = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
+    skipped = {f"is in a group of more than {largest} rows": removed} if removed else {}
+    return Rows(train, heldout, {**rows.skipped, **skipped})
 
 
-def _drafts(read: Reader, source: Iterable[Source], part: str, left_out: Counter[str]) -> list[ParsedRow]:
-    found: dict[str, ParsedRow] = {}
-    two_labels = set()
+def _drafts(read: Reader, source: Iterable[Source], part: str, skipped: Counter[str]) -> list[ParsedRow]:
+    draft_by_id: dict[str, ParsedRow] = {}
+    conflicting = set()
     for row in source:
         try:
             draft = read(row, part)
             _check(draft)
         except SkippedRow as reason:
-            left_out[str(reason)] += 1
+            skipped[str(reason)] += 1
             continue
-        earlier = found.setdefault(draft.id, draft)
+        earlier = draft_by_id.setdefault(draft.id, draft)
         if earlier is not draft:
-            left_out["stands twice"] += 1
+            skipped["is a duplicate"] += 1
             if _comparison_key(earlier) != _comparison_key(draft):
-                two_labels.add(draft.id)
-    left_out["has two labels"] += len(two_labels)
-    left_out += Counter()  # drops zero counts
-    return [draft for id_, draft in found.items() if id_ not in two_labels]
+                conflicting.add(draft.id)
+    skipped["has conflicting duplicates"] += len(conflicting)
+    skipped += Counter()  # drops zero counts
+    return [draft for id_, draft in draft_by_id.items() if id_ not in conflicting]
 
 
 def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
@@ -140,7 +139,7 @@ def _check(draft: ParsedRow) -> None:
     if not all(text and text.strip() for text in draft.segments + draft.candidates):
         raise SkippedRow("has an empty text")
     if draft.label < NO_LABEL:
-        raise SkippedRow("has no legal label")
+        raise SkippedRow("has an invalid label")
 
 
 def groups_of(drafts: Sequence[ParsedRow]) -> list[str]:

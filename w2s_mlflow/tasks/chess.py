@@ -49,7 +49,7 @@ SHARES = {
 }
 """Share of rows by how the better capture compares with the worse: by value taken and by value of the capturing piece."""
 
-Drawn = tuple[str, str, str, str]
+GeneratedRow = tuple[str, str, str, str]
 """Task, position, better capture and worse capture of one row."""
 Pair = tuple[Move, Move]
 """The better and the worse capture."""
@@ -65,8 +65,9 @@ def load(task: str, data_dir: Path | None = None) -> Rows:
     columns = pq.read_table(POSITIONS, filters=[("task", "==", task)]).to_pydict()
     names = ("group", "position", "better", "worse")
     rows = [_row(task, *values) for values in zip(*(columns[name] for name in names), strict=True)]
-    parts = columns["heldout"]
-    train, heldout = (tuple(row for row, held in zip(rows, parts, strict=True) if held is part) for part in (False, True))
+    is_heldout_N = columns["heldout"]
+    train = tuple(row for row, is_heldout in zip(rows, is_heldout_N, strict=True) if not is_heldout)
+    heldout = tuple(row for row, is_heldout in zip(rows, is_heldout_N, strict=True) if is_heldout)
     return Rows(train, heldout)
 
 
@@ -194,23 +195,23 @@ def better_and_worse(position: Position) -> list[Pair]:
 PAIRS = {"chess": best_and_others, "chess_preference": better_and_worse}
 
 
-def draw(task: str, count: int, seed: int) -> list[Drawn]:
+def draw(task: str, count: int, seed: int) -> list[GeneratedRow]:
     """Generate `count` rows of a task in the proportions of SHARES; no two show the same position or mirror images."""
     rng = random.Random(streams.integer(seed, streams.TASK_POSITIONS, list(PAIRS).index(task)))
     room = {cell: round(share * count) for cell, share in SHARES.items()}
-    drawn: dict[str, Drawn] = {}
+    rows: dict[str, GeneratedRow] = {}
     for position in chess_play.positions(rng, task=True):
         key = chess_play.position_hash(position.text)
         pairs = [pair for pair in PAIRS[task](position) if room.get(_cell(pair), 0) > 0]
-        if not pairs or key in drawn:
+        if not pairs or key in rows:
             continue
         # Choose the cell of SHARES with the most rows missing, so that a rare cell gets every position that fits it.
         better, worse = pair = max(rng.sample(pairs, len(pairs)), key=lambda pair: room[_cell(pair)])
         room[_cell(pair)] -= 1
-        drawn[key] = (task, position.text, better.word, worse.word)
+        rows[key] = (task, position.text, better.word, worse.word)
         if not any(room.values()):
             break
-    return list(drawn.values())
+    return list(rows.values())
 
 
 def _cell(pair: Pair) -> tuple[int, int]:
@@ -224,19 +225,19 @@ def _sign(value: int) -> int:
 
 def overlap(task_texts: Iterable[str], pretraining_texts: Iterable[str]) -> int:
     """Count the pretraining texts (positions or prompts) that show a position of the task or its mirror image."""
-    kept = {chess_play.position_hash(chess_play.shown(text)) for text in task_texts}
-    return sum(chess_play.position_hash(chess_play.shown(text)) in kept for text in pretraining_texts)
+    task_hashes = {chess_play.position_hash(chess_play.shown(text)) for text in task_texts}
+    return sum(chess_play.position_hash(chess_play.shown(text)) in task_hashes for text in pretraining_texts)
 
 
-def write(drawn: Iterable[Drawn], path: Path) -> None:
+def write(rows: Iterable[GeneratedRow], path: Path) -> None:
     """Write the rows, sorted, as zstd parquet. A hash of the position decides whether a row is held out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = sorted((task, chess_play.position_hash(position)[:16], position, *pair) for task, position, *pair in drawn)
+    records = sorted((task, chess_play.position_hash(position)[:16], position, *pair) for task, position, *pair in rows)
     names = ("task", "group", "position", "better", "worse")
-    columns: dict[str, list[str] | list[bool]] = {name: [row[column] for row in rows] for column, name in enumerate(names)}
-    columns["heldout"] = [_is_held_out(row[1]) for row in rows]
+    columns: dict[str, list[str] | list[bool]] = {name: [row[column] for row in records] for column, name in enumerate(names)}
+    columns["heldout"] = [_is_held_out(row[1]) for row in records]
     pq.write_table(pa.table(columns), path, compression="zstd", compression_level=19)
 
 
@@ -246,9 +247,9 @@ def _is_held_out(group: str) -> bool:
 
 def main() -> None:
     """Generate the rows of both tasks, one process per task, and write the shipped file."""
-    parser = argparse.ArgumentParser(description="Draw the positions of the tasks chess and chess_preference.")
-    parser.add_argument("--seed", type=int, required=True, help="seed of the draw")
-    parser.add_argument("--out", type=Path, default=POSITIONS, help="the file to write")
+    parser = argparse.ArgumentParser(description="Generate the positions of the tasks chess and chess_preference.")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the random positions")
+    parser.add_argument("--out", type=Path, default=POSITIONS, help="parquet file to write")
     options = parser.parse_args()
     with ProcessPoolExecutor(len(PAIRS)) as workers:
         parts = list(workers.map(draw, PAIRS, [TRAIN + HELDOUT] * len(PAIRS), [options.seed] * len(PAIRS)))

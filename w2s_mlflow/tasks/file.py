@@ -7,6 +7,7 @@ side of a split), `id`, and `part` ("train" or "heldout"). Without held-out rows
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from pathlib import Path
 
 from w2s_mlflow.exceptions import ConfigError
@@ -22,9 +23,9 @@ def load(option: str, path: Path) -> Rows:
     numbered = _files.checked(option, path, ("text",), ("text_pair",))
     rows = [{**row, "label": _label(option, number, row)} for number, row in numbered]
     ids = [id_ for row in rows if (id_ := row.get("id")) is not None]
-    if len(set(ids)) < len(ids):
-        raise ConfigError(f"{option} must have each id once")
-    return _files.parted(_read, rows)
+    if repeated := [id_ for id_, count in Counter(ids).items() if count > 1]:
+        raise ConfigError(f"{option} must have unique values in the column id, but {repeated[0]!r} occurs twice")
+    return _files.split_by_part(_read, rows)
 
 
 FILES = {"file": functools.partial(_files.task, "file", load=load, head="classification", positive="the file's label 1")}
@@ -43,4 +44,4 @@ def _label(option: str, number: int, row: Source) -> int:
         return int(label)
     if label in (0, 1) or "label" not in row:
         return int(label)
-    raise ConfigError(f"{option} must have 0 or 1 in the column label, row {number} has {label!r}")
+    raise ConfigError(f"{option} must have 0 or 1 in the column label, but row {number} has {label!r}")

@@ -51,7 +51,7 @@ def _entails_of_3(label: object) -> int:
 
 def _similar(label: float | None) -> int:
     if label is None or not 0 <= label <= 5:
-        raise SkippedRow("has no legal label")
+        raise SkippedRow("has an invalid label")
     return int(label >= SIMILAR)
 
 
@@ -121,8 +121,8 @@ def _diagnostic(row: Source, part: str) -> ParsedRow:
 
 DIAGNOSTIC = replace(
     _table("ax", PREMISE),
-    by_hand="the hub has the pairs without labels; the labelled ones are the GLUE authors' diagnostic-full.tsv, from "
-    "gluebenchmark.com/diagnostics, to be written with the hub's columns and classes",
+    by_hand="the hub has these pairs without labels; download diagnostic-full.tsv, which has the labels, from "
+    "gluebenchmark.com/diagnostics and save it as this file with the hub's columns and classes",
 )
 AX = task(
     "ax",

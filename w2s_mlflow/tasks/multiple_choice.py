@@ -22,10 +22,10 @@ RACE_PAPER = "Lai et al. 2017, RACE, arXiv:1704.04683, Table 5"
 def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> ParsedRow:
     """Pair the context with one option, chosen by a hash of the id. Raises SkippedRow if a wrong option equals the right."""
     if not 0 <= right < len(options):
-        raise SkippedRow("has no legal label")
+        raise SkippedRow("has an invalid label")
     wrong = sorted(option for number, option in enumerate(options) if number != right)
     if normalised(options[right]) in map(normalised, wrong):
-        raise SkippedRow("has its right option twice")
+        raise SkippedRow("has the right option twice")
     label = draw("option", id_, 2)
     shown = options[right] if label else wrong[draw("wrong", id_, len(wrong))]
     return ParsedRow(id_, (*context, shown), label, tuple(groups))
@@ -58,12 +58,18 @@ def _sciq(row: Source, part: str) -> ParsedRow:
     return _draft(id_, context, options, options.index(row["correct_answer"]), groups)
 
 
-def _of_race(name: str, config: str, human: float) -> Task:
+def _race_task(name: str, config: str, human: float) -> Task:
     columns = {"article": "text", "question": "text", "answer": "text", "options": "list"}
     table = Table(path="ehovy/race", config=config, revision="2fec9fd81f1dc971569a9b729c43f2f0e6436637", columns=columns)
-    said = Human(human, "accuracy over four options, workers of Amazon Mechanical Turk", RACE_PAPER)
+    human_score = Human(human, "accuracy over four options, workers of Amazon Mechanical Turk", RACE_PAPER)
     return task(
-        name, "multiple_choice", TaskSource(table=table), _race, positive=RIGHT, license="other (non-commercial)", human=said
+        name,
+        "multiple_choice",
+        TaskSource(table=table),
+        _race,
+        positive=RIGHT,
+        license="other (non-commercial)",
+        human=human_score,
     )
 
 
@@ -88,9 +94,9 @@ SCIQ = Table(
 )
 
 TASKS = (
-    _of_race("race", "all", 0.733),
-    _of_race("race_high", "high", 0.694),
-    _of_race("race_middle", "middle", 0.851),
+    _race_task("race", "all", 0.733),
+    _race_task("race_high", "high", 0.694),
+    _race_task("race_middle", "middle", 0.851),
     task(
         "swag",
         "multiple_choice",

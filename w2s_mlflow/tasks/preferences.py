@@ -35,23 +35,23 @@ def _hh(row: Source, part: str) -> ParsedRow:
     common = _common(row["chosen"], row["rejected"])
     end = common.rfind(ASSISTANT)
     if end < 0:
-        raise SkippedRow("has no prompt in common")
+        raise SkippedRow("has no common prompt")
     end += len(ASSISTANT)
     prompt, chosen, rejected = (text.strip() for text in (common[:end], row["chosen"][end:], row["rejected"][end:]))
     first = row["chosen"].partition(ASSISTANT)[0].removeprefix(HUMAN)
     return _pair(part, prompt, chosen, rejected, [same("first question", first)])
 
 
-def _common(one: str, other: str) -> str:
+def _common(first: str, second: str) -> str:
     """Return the common prefix of both texts."""
-    length = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:length]
+    length = next((n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    return first[:length]
 
 
 def _summarize(row: Source, part: str) -> ParsedRow:
     info, summaries = row["info"], [summary["text"] for summary in row["summaries"]]
     if len(summaries) != 2:
-        raise SkippedRow("has not two summaries")
+        raise SkippedRow("does not have two summaries")
     post = info.get("post") or info.get("article")
     if not post:
         raise SkippedRow("has neither post nor article")
@@ -77,13 +77,13 @@ def _answer(messages: Sequence[dict[str, str]]) -> str:
 
 
 def _load(option: str, file: Path) -> Rows:
-    return _files.parted(_own, (row for _, row in _files.checked(option, file, ("prompt", "chosen", "rejected"))))
+    return _files.split_by_part(_read, (row for _, row in _files.checked(option, file, ("prompt", "chosen", "rejected"))))
 
 
 FILES = {"preferences": functools.partial(_files.task, "preferences", load=_load, head="reward", positive=POSITIVE)}
 
 
-def _own(row: Source, part: str) -> ParsedRow:
+def _read(row: Source, part: str) -> ParsedRow:
     groups = [str(row["group"])] if row.get("group") is not None else []
     id_ = None if row.get("id") is None else str(row["id"])
     return _pair(part, row["prompt"], row["chosen"], row["rejected"], groups, id_)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LIMIT = 50_000
 """Maximum number of puzzles used from a source (Lichess has millions); those with the smallest id hashes are kept."""
-BEYOND = "is beyond the rows that are read"
+BEYOND = "is over the row limit"
 COLUMNS = ("PuzzleId", "FEN", "Moves", "GameUrl", "Game")
 """Columns of the CSV file that the command writes."""
 NEEDED = COLUMNS[:3]
@@ -77,7 +77,7 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
     """
     before, board, solution = _position(row)
     id_ = str(row["PuzzleId"])
-    shown = _led(row, before) if moves else text(board)
+    shown = _preceding_moves(row, before) if moves else text(board)
     groups = (same("position", board.board_fen(), board.turn), *_game(row))
     about = {name: row[name] for name in ABOUT if row.get(name) is not None}
     if best:
@@ -104,7 +104,7 @@ def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
     except ValueError:
         raise SkippedRow("has an illegal move") from None
     if board.legal_moves.count() < 2:
-        raise SkippedRow("has one legal move only")
+        raise SkippedRow("has only one legal move")
     if search.mates(board, solution) and len(search.mating_moves(board)) > 1:
         raise SkippedRow("has several mating moves")
     return before, board, solution
@@ -130,7 +130,7 @@ def _pieces(board: chess.Board, color: chess.Color) -> Iterator[str]:
             yield symbol + chess.square_name(square)
 
 
-def _led(row: Source, before: chess.Board) -> str:
+def _preceding_moves(row: Source, before: chess.Board) -> str:
     if row.get("Game"):
         return str(row["Game"])
     return f"{text(before)} Then {str(row['Moves']).split()[0]}."
@@ -145,52 +145,52 @@ def _game(row: Source) -> tuple[str, ...]:
 # --- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _of_hub(name: str, reader: Callable[[Source, str], ParsedRow], data_dir: Path | None) -> Rows:
+def _load_hub(name: str, reader: Callable[[Source, str], ParsedRow], data_dir: Path | None) -> Rows:
     table = _hub.arrow(TABLE, "train", name, data_dir)
     _hub.check_columns(table.schema, TABLE.columns, f"{TABLE}, split train")
-    kept = _kept(table.select([*TABLE.columns, *(name for name in ABOUT if name in table.column_names)]))
-    rows = (row for batch in kept.to_batches(max_chunksize=_hub.BATCH) for row in batch.to_pylist())
-    return _counted(assemble(reader, rows, None), {BEYOND: table.num_rows - kept.num_rows})
+    sample = _sample(table.select([*TABLE.columns, *(name for name in ABOUT if name in table.column_names)]))
+    rows = (row for batch in sample.to_batches(max_chunksize=_hub.BATCH) for row in batch.to_pylist())
+    return _add_skipped(assemble(reader, rows, None), {BEYOND: table.num_rows - sample.num_rows})
 
 
-def _kept(table: pa.Table) -> pa.Table:
+def _sample(table: pa.Table) -> pa.Table:
     """Return the LIMIT rows with the smallest id hashes; only the ids are converted to Python objects."""
     if table.num_rows <= LIMIT:
         return table
     batches = table.select(["PuzzleId"]).to_batches(max_chunksize=_hub.BATCH)
-    hashes = np.fromiter((_place(row) for batch in batches for row in batch.to_pylist()), np.int64, table.num_rows)
+    hashes = np.fromiter((_sampling_key(row) for batch in batches for row in batch.to_pylist()), np.int64, table.num_rows)
     return table.take(np.sort(np.argpartition(hashes, LIMIT)[:LIMIT]))
 
 
-def _place(row: Source) -> int:
+def _sampling_key(row: Source) -> int:
     return draw("kept", str(row["PuzzleId"]), 2**62)
 
 
-def _of_puzzles(option: str, file: Path, reader: Callable[[Source, str], ParsedRow]) -> Rows:
+def _load_puzzles(option: str, file: Path, reader: Callable[[Source, str], ParsedRow]) -> Rows:
     rows = list(_files.rows(option, file, NEEDED))
-    kept = rows if len(rows) <= LIMIT else sorted(rows, key=_place)[:LIMIT]
-    return _counted(assemble(reader, kept, None), {BEYOND: len(rows) - len(kept)})
+    sample = rows if len(rows) <= LIMIT else sorted(rows, key=_sampling_key)[:LIMIT]
+    return _add_skipped(assemble(reader, sample, None), {BEYOND: len(rows) - len(sample)})
 
 
-def _of_games(option: str, file: Path, reader: Callable[[Source, str], ParsedRow]) -> Rows:
+def _load_games(option: str, file: Path, reader: Callable[[Source, str], ParsedRow]) -> Rows:
     games = search.games(_files.rows(option, file, GAMES))
-    puzzles, left_out = _sorted_out(search.cut(games, search.only_mate, by_engine=False))
-    return _counted(assemble(reader, puzzles, None), left_out)
+    puzzles, skipped = _separate_skipped(search.cut_puzzles(games, search.only_mate, by_engine=False))
+    return _add_skipped(assemble(reader, puzzles, None), skipped)
 
 
-def _sorted_out(found: Iterable[Source | SkippedRow]) -> tuple[list[Source], Counter[str]]:
-    puzzles, left_out = [], Counter[str]()
-    for puzzle in found:
+def _separate_skipped(rows: Iterable[Source | SkippedRow]) -> tuple[list[Source], Counter[str]]:
+    puzzles, skipped = [], Counter[str]()
+    for puzzle in rows:
         if isinstance(puzzle, SkippedRow):
-            left_out[str(puzzle)] += 1
+            skipped[str(puzzle)] += 1
         else:
             puzzles.append(puzzle)
-    return puzzles, left_out
+    return puzzles, skipped
 
 
-def _counted(rows: Rows, left_out: Mapping[str, int]) -> Rows:
-    more = {reason: count for reason, count in left_out.items() if count}
-    return Rows(rows.train, rows.heldout, dict(Counter(rows.left_out) + Counter(more)))
+def _add_skipped(rows: Rows, skipped: Mapping[str, int]) -> Rows:
+    more = {reason: count for reason, count in skipped.items() if count}
+    return Rows(rows.train, rows.heldout, dict(Counter(rows.skipped) + Counter(more)))
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
@@ -219,14 +219,14 @@ def _reader(suffix: str) -> Callable[[Source, str], ParsedRow]:
 
 def _hub_task(suffix: str) -> Task:
     name = f"puzzles{suffix}"
-    return _task(name, suffix, lambda data_dir: _of_hub(name, _reader(suffix), data_dir), str(TABLE))
+    return _task(name, suffix, lambda data_dir: _load_hub(name, _reader(suffix), data_dir), str(TABLE))
 
 
 def _file_task(kind: str, suffix: str, path: str) -> Task:
     name, file = f"{kind}{suffix}:{path}", Path(path).expanduser()
-    option, of_kind = f"--task {name}", {"puzzles": _of_puzzles, "games": _of_games}[kind]
+    option, load = f"--task {name}", {"puzzles": _load_puzzles, "games": _load_games}[kind]
     next(iter(_files.rows(option, file, ())), None)
-    return _task(name, suffix, lambda data_dir: of_kind(option, file, _reader(suffix)), file.name, file.stem)
+    return _task(name, suffix, lambda data_dir: load(option, file, _reader(suffix)), file.name, file.stem)
 
 
 FORMS = ("", "_moves", "_best", "_moves_best")
@@ -243,12 +243,12 @@ def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) 
     Raises:
         ConfigError: the table or the engine is missing or unusable.
     """
-    found = search.games(_files.rows("--games", games, GAMES))
+    parsed = search.games(_files.rows("--games", games, GAMES))
     if engine is None:
-        puzzles, counts = _sorted_out(search.cut(found, search.only_mate, by_engine=False))
+        puzzles, counts = _separate_skipped(search.cut_puzzles(parsed, search.only_mate, by_engine=False))
     else:
         with search.engine(engine, nodes, margin) as best:
-            puzzles, counts = _sorted_out(search.cut(found, best, by_engine=True))
+            puzzles, counts = _separate_skipped(search.cut_puzzles(parsed, best, by_engine=True))
     with replacing(out) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -260,14 +260,14 @@ def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) 
 def main() -> None:
     """Run the command: write the puzzles and print the counts. On wrong input, exit with status 2 and a one-line message."""
     parser = argparse.ArgumentParser(description="Cut chess puzzles from a table of games.")
-    parser.add_argument("--games", type=Path, required=True, help="the table: columns id and moves, in SAN")
-    parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
-    parser.add_argument("--engine", type=Path, help="a UCI engine; without one, positions with exactly one mate are cut")
-    parser.add_argument("--nodes", type=int, default=20_000, help="what the engine may look at in a position")
-    parser.add_argument("--margin", type=int, default=200, help="centipawns by which the best move must be better")
-    given = parser.parse_args()
+    parser.add_argument("--games", type=Path, required=True, help="table with the columns id and moves (in SAN)")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
+    parser.add_argument("--engine", type=Path, help="UCI engine; without it, the puzzles are positions with only one mate")
+    parser.add_argument("--nodes", type=int, default=20_000, help="number of nodes that the engine searches per position")
+    parser.add_argument("--margin", type=int, default=200, help="centipawns by which the best move must beat the second best")
+    options = parser.parse_args()
     try:
-        counts = write(given.games, given.out, given.engine, given.nodes, given.margin)
+        counts = write(options.games, options.out, options.engine, options.nodes, options.margin)
     except (ConfigError, OSError) as error:
         print(f"w2s_mlflow: {error}", file=sys.stderr)
         sys.exit(2)

@@ -91,7 +91,7 @@ def _marked(text: str, start: int, end: int) -> str:
 
 def _span(text: str, word: int, span: str) -> tuple[int, int]:
     """Return the start and end of `span` in `text`, at its `word`-th word; one quote or bracket may precede the span."""
-    starts = [found.start() for found in re.finditer(r"\S+", text)]
+    starts = [match.start() for match in re.finditer(r"\S+", text)]
     start = text.lower().find(span.lower().strip(), starts[word]) if 0 <= word < len(starts) else -1
     if not span.strip() or start < 0 or start - starts[word] > 1:
         raise SkippedRow("has a span that is not in its text")

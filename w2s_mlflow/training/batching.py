@@ -28,35 +28,35 @@ def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Ite
     shuffled = order.permutation(len(lengths_N))
     count = math.ceil(len(shuffled) / batch_size)
     pools = max(1, round(count / POOL))
-    found: list[Ints] = []
+    batch_list: list[Ints] = []
     for pool in np.split(shuffled, batch_size * (np.arange(1, pools) * count // pools)):
         pool = pool[np.argsort(lengths_N[pool], kind="stable")]
-        found += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    for index in order.permutation(len(found)):
-        yield found[index]
+        batch_list += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    for index in order.permutation(len(batch_list)):
+        yield batch_list[index]
 
 
-def parts(data: Encoded, examples: Ints, micro_batch: int | None, group: Group = ALONE) -> list[Ints]:
+def micro_batch_rows(data: Encoded, examples: Ints, micro_batch: int | None, group: Group = ALONE) -> list[Ints]:
     """Return this rank's share of a batch as micro-batches.
 
     The token limit of a micro-batch, padding included, is `micro_batch` times the length of the whole batch's longest example.
     """
-    mine = group.share(examples)
+    rows = group.share(examples)
     if micro_batch is None:
-        return [mine] if len(mine) else []
+        return [rows] if len(rows) else []
     budget = micro_batch * int(data.lengths_N(examples).max())
-    return [mine[part] for part in token_batches.batch_slices(data.lengths_N(mine), budget)]
+    return [rows[part] for part in token_batches.batch_slices(data.lengths_N(rows), budget)]
 
 
-def share(
+def micro_batches(
     data: Encoded, examples: Ints, micro_batch: int | None, device: torch.device, group: Group, *, even: bool
 ) -> list[Batch]:
     """Return this rank's micro-batches of a batch. `even`: add idle micro-batches so that all ranks have equally many."""
-    found = [_to(data, part, device) for part in parts(data, examples, micro_batch, group)]
+    batches_of_rank = [_to(data, rows, device) for rows in micro_batch_rows(data, examples, micro_batch, group)]
     if even:
-        most = max(len(parts(data, examples, micro_batch, replace(group, rank=rank))) for rank in range(group.size))
-        found += [_to(data, examples[:1], device) | {IDLE: torch.ones(())}] * (most - len(found))
-    return found
+        count = max(len(micro_batch_rows(data, examples, micro_batch, replace(group, rank=rank))) for rank in range(group.size))
+        batches_of_rank += [_to(data, examples[:1], device) | {IDLE: torch.ones(())}] * (count - len(batches_of_rank))
+    return batches_of_rank
 
 
 def _to(data: Encoded, examples: Ints, device: torch.device) -> Batch:

@@ -88,24 +88,24 @@ def read(directory: Path) -> LoadedCheckpoint | None:
     try:
         return _checked(directory)
     except (FileNotFoundError, ValueError) as error:
-        LOG.warning("the checkpoint in %s is damaged and not used, its training starts anew: %s", directory, error)
+        LOG.warning("the checkpoint in %s is damaged and ignored; training starts from the beginning: %s", directory, error)
         return None
     except OSError as error:
-        reason = f"cannot be read: {error.strerror}; name another in W2S_SCRATCH"
+        reason = f"cannot be read: {error.strerror}; set W2S_SCRATCH to another directory"
         raise ConfigError(f"the scratch directory {directory} {reason}") from None
 
 
 def _checked(directory: Path) -> LoadedCheckpoint:
     """Return the checkpoint. Raises ValueError if its content does not match its digests."""
-    held = None
+    document = None
     with contextlib.suppress(ValueError):  # neither UTF-8 nor JSON
-        held = json.loads((directory / STATE).read_text(encoding="utf-8"))
-    if not isinstance(held, dict) or held.get("sha256") != _digest(held.get("content")):
-        raise ValueError(f"{STATE} is not what was written")
-    content = held["content"]
+        document = json.loads((directory / STATE).read_text(encoding="utf-8"))
+    if not isinstance(document, dict) or document.get("sha256") != _digest(document.get("content")):
+        raise ValueError(f"{STATE} does not match its digest")
+    content = document["content"]
     file = directory / content["file"]
     if _file_digest(file) != content["sha256"]:
-        raise ValueError(f"{file.name} is not what was written")
+        raise ValueError(f"{file.name} does not match its digest")
     return LoadedCheckpoint(content["step"], content["notes"], content["state"], file)
 
 
@@ -113,11 +113,11 @@ def tensors(saved: LoadedCheckpoint) -> defaultdict[str, dict[str, Tensor]]:
     """Load the tensors of a checkpoint to the CPU, by group and name; an unknown group reads as empty."""
     from safetensors.torch import load_file
 
-    found: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+    groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     for label, tensor in load_file(saved.file).items():
         group, _, name = label.partition(".")
-        found[group][name] = tensor.clone()  # otherwise it is an unaligned view that keeps the whole file in memory
-    return found
+        groups[group][name] = tensor.clone()  # otherwise it is an unaligned view that keeps the whole file in memory
+    return groups
 
 
 def save(checkpoint: Checkpoint, step: int, epoch: int, state: Mapping[str, Any], tensors: Tensors) -> None:
@@ -139,7 +139,7 @@ def save(checkpoint: Checkpoint, step: int, epoch: int, state: Mapping[str, Any]
         _write_state(directory, {**content, "sha256": _file_digest(file)})
     except OSError as error:
         _remove([file, _partial(directory)])
-        reason = f"cannot be written: {error.strerror or error}; free some space or name another in W2S_SCRATCH"
+        reason = f"cannot be written: {error.strerror or error}; free some space or set W2S_SCRATCH to another directory"
         raise ConfigError(f"the scratch directory {directory} {reason}") from None
     _remove(other for other in directory.iterdir() if other.name not in (STATE, file.name))
     checkpoint.saved()
@@ -229,14 +229,14 @@ def restore_random_state(values: Mapping[str, Any], states: Mapping[str, Tensor]
 
 
 class SignalGuard:
-    """Context manager that defers SIGINT and SIGTERM in the main thread; `asked` is true once one has arrived.
+    """Context manager that defers SIGINT and SIGTERM in the main thread; `requested` is true once one has arrived.
 
-    The caller checks `asked` after each step and raises KeyboardInterrupt. The guard raises it itself GRACE seconds after the
-    signal, at a second Ctrl-C, or on exit if the caller has not.
+    The caller checks `requested` after each step and raises KeyboardInterrupt. The guard raises it itself GRACE seconds after
+    the signal, at a second Ctrl-C, or on exit if the caller has not.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._interrupted = False
         self._before: dict[int, Any] = {}
 
@@ -252,15 +252,15 @@ class SignalGuard:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self.asked and error is None:
+        if self.requested and error is None:
             raise KeyboardInterrupt
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
         self._interrupted |= number == signal.SIGINT  # SIGTERM, which `mlflow run` sends after a Ctrl-C, is no second one
-        if not self.asked:
-            self.asked = True
+        if not self.requested:
+            self.requested = True
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)
             signal.setitimer(signal.ITIMER_REAL, GRACE)
 

@@ -29,7 +29,7 @@ def split(head: Head, group: Group) -> Head:
     """
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # a head's outputs are never modified in place
     shared = [head.tokenizer, head.reader, *head.parameters(), *head.buffers()]
-    twin = copy.deepcopy(head, {id(each): each for each in shared})
+    twin = copy.deepcopy(head, {id(item): item for item in shared})
     mesh = init_device_mesh(state().device.type, (group.size,))
     for module in (*_blocks(twin), twin):
         fully_shard(module, mesh=mesh)
@@ -62,12 +62,12 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
 
     All ranks must call this together.
     """
-    found = {}
+    full_tensors = {}
     for name, tensor in tensors.items():
-        whole = _full(tensor)
+        full = _full(tensor)
         if keep:
-            found[name] = whole.cpu() if whole is not tensor else tensor
-    return found
+            full_tensors[name] = full.cpu() if full is not tensor else tensor
+    return full_tensors
 
 
 def like(tensor: Tensor, weight: Tensor) -> Tensor:
@@ -96,4 +96,4 @@ def _blocks(head: Head) -> Iterator[nn.Module]:
     """Return the backbone's layers: the first ModuleList with `num_hidden_layers` modules; empty if there is none."""
     count = getattr(head.model.config, "num_hidden_layers", None)
     lists = (module for module in head.model.base_model.modules() if isinstance(module, nn.ModuleList))
-    return iter(next((found for found in lists if len(found) == count), ()))
+    return iter(next((modules for modules in lists if len(modules) == count), ()))

@@ -54,7 +54,7 @@ class Options:
     """Size limit of a forward pass, in examples as long as the batch's longest; None: the whole batch."""
     dtype: str = "float32"
     """Precision of the forward pass, float32 or bfloat16; weights, optimizer and loss are float32."""
-    also: AuxiliaryObjective | None = None
+    auxiliary: AuxiliaryObjective | None = None
     """Auxiliary objective, called on each batch: it backpropagates a further loss and returns metrics to report."""
 
     def __post_init__(self) -> None:
@@ -112,14 +112,14 @@ def fit(
         ConfigError: the checkpoint cannot be written, or the ranks find different ones.
     """
     group = process_group.current()
-    whole = GradientAccumulationPlugin(num_steps=1)  # otherwise the launcher's setting would divide every gradient
+    plugin = GradientAccumulationPlugin(num_steps=1)  # otherwise the launcher's setting would divide every gradient
     with patch_environment(accelerate_use_fsdp="false"):  # otherwise accelerate would manage our FSDP shards itself
         # accelerate's state is global to the process: every training run must use the same settings.
-        accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=whole)
+        accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=plugin)
     learner = fsdp.split(head, group) if launch.shards() else head
     weights = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = accelerator.prepare(_optimizer(weights, options))
-    answer = microbatches.computing(learner, options.dtype)
+    forward = microbatches.forward_in(learner, options.dtype)
     steps = options.epochs * math.ceil(len(data) / options.batch_size)
     schedule = LambdaLR(optimizer, lambda step: warmup_then_linear(step, steps))
     order = streams.generator(options.seed, streams.BATCH_ORDER)
@@ -128,11 +128,11 @@ def fit(
     def train_batch(examples: Ints) -> dict[str, float]:
         """Take one optimizer step; return its metrics."""
         labels = None if labels_NC is None else torch.from_numpy(labels_NC[examples]).to(accelerator.device)
-        batch = batching.share(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
+        batch = batching.micro_batches(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
         step = training.fit.steps
         _seed_dropout(options.seed, group, step, accelerator.device)
-        value = microbatches.batch_gradients(answer, learner, batch, labels, loss, step / steps, accelerator.backward, group)
-        beside = options.also(step, examples, accelerator.backward) if options.also else {}
+        value = microbatches.batch_gradients(forward, learner, batch, labels, loss, step / steps, accelerator.backward, group)
+        auxiliary = options.auxiliary(step, examples, accelerator.backward) if options.auxiliary else {}
         if learner is head:  # FSDP already sums the gradients of its shards
             group.sum_gradients(weights)
         norm = accelerator.clip_grad_norm_(learner.parameters(), CLIP)
@@ -140,21 +140,21 @@ def fit(
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         training.count(data.tokens(examples))
-        return {"train/loss": _finite(value.item(), step + 1, steps), "train/gradient_norm": float(norm)} | beside
+        return {"train/loss": _finite(value.item(), step + 1, steps), "train/gradient_norm": float(norm)} | auxiliary
 
-    with checkpointed(training, checkpoint, group) as keep:
+    with checkpointed(training, checkpoint, group) as save_if_due:
         while not training.over(options.epochs):
             learner.train()
             for examples in training.batches(data.lengths_N(), options.batch_size):
                 metrics = train_batch(examples)
                 report(training.fit.steps, steps, metrics)
-                keep()
+                save_if_due()
             if validate is not None:
                 with fsdp.joined(head, learner):
                     score = validate(training.fit.steps)
                 training.score(score)
             training.next_epoch()
-            keep()
+            save_if_due()
     if training.best is not None:
         trainable.load_state(learner, training.best)
     if learner is not head:
@@ -164,8 +164,8 @@ def fit(
 
 def _finite(loss: float, step: int, steps: int) -> float:
     if not math.isfinite(loss):
-        what = f"the loss of step {step} of {steps} is not finite"
-        raise FailedTrainingError(f"{what}: the training diverged, lower --learning-rate")
+        problem = f"the loss of step {step} of {steps} is not finite because training diverged"
+        raise FailedTrainingError(f"{problem}; lower --learning-rate")
     return loss
 
 
@@ -183,10 +183,10 @@ def _seed_dropout(seed: int, group: Group, step: int, device: torch.device) -> N
 
     Ranks have different seeds, so that they drop different units; rank 0 has the single-process seed.
     """
-    own = streams.integer(seed, streams.DROPOUT, group.rank, step)
-    torch.default_generator.manual_seed(own)  # torch.manual_seed would probe every device type, in 0.2 ms
+    dropout_seed = streams.integer(seed, streams.DROPOUT, group.rank, step)
+    torch.default_generator.manual_seed(dropout_seed)  # torch.manual_seed would probe every device type, in 0.2 ms
     if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(own)
+        torch.get_device_module(device).manual_seed(dropout_seed)
 
 
 def warmup_then_linear(step: int, steps: int) -> float:

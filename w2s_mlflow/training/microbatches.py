@@ -13,7 +13,7 @@ from torch import Tensor
 from w2s_mlflow.distributed.process_group import ALONE, Group
 from w2s_mlflow.modeling.heads import Batch, Head
 
-Answer = Callable[[Batch], Tensor]
+Forward = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 IDLE = "idle"
 """Key of idle micro-batches, which run through the model to keep the ranks in step (fsdp.py) but have no effect."""
@@ -29,20 +29,20 @@ class PerExampleLoss:
         return self.loss(logits_NC, labels_NC, progress)
 
 
-def computing(learner: Answer, dtype: str) -> Answer:
+def forward_in(model: Forward, dtype: str) -> Forward:
     """Return the model with its forward pass in `dtype`, float32 or bfloat16; its weights and outputs stay float32."""
     if dtype == "float32":
-        return learner
+        return model
 
-    def answer(batch: Batch) -> Tensor:
+    def forward(batch: Batch) -> Tensor:
         with torch.autocast(_device(batch).type, torch.bfloat16):
-            return learner(batch)
+            return model(batch)
 
-    return answer
+    return forward
 
 
 def batch_gradients(
-    answer: Answer,
+    forward: Forward,
     head: Head,
     batch: Sequence[Batch],
     labels_NC: Tensor | None,
@@ -64,78 +64,78 @@ def batch_gradients(
         labels_NC: the labels of the whole batch, in batch order; None for language modelling, whose targets are in the text.
         backward: function that backpropagates from a tensor; it takes `gradient` if the tensor is not a scalar.
     """
-    answer = _counted(answer)
+    forward = _drop_idle(forward)
     if labels_NC is None:
-        words = [head.targets(part)[: 0 if IDLE in part else None] for part in batch]
-        tokens = group.total(torch.tensor(float(sum(map(len, words))), device=next(head.parameters()).device))
-        return _part_by_part(answer, batch, words, tokens, loss, progress, backward, group)
+        targets = [head.targets(part)[: 0 if IDLE in part else None] for part in batch]
+        tokens = group.total(torch.tensor(float(sum(map(len, targets))), device=next(head.parameters()).device))
+        return _accumulate(forward, batch, targets, tokens, loss, progress, backward, group)
     if isinstance(loss, PerExampleLoss):
-        rows = torch.tensor(float(len(labels_NC)), device=labels_NC.device)
-        return _part_by_part(answer, batch, _labels(batch, labels_NC, group), rows, loss, progress, backward, group)
+        count = torch.tensor(float(len(labels_NC)), device=labels_NC.device)
+        return _accumulate(forward, batch, _labels(batch, labels_NC, group), count, loss, progress, backward, group)
     if len(batch) == 1 and group.size == 1:
-        value = loss(answer(batch[0]), labels_NC, progress)
+        value = loss(forward(batch[0]), labels_NC, progress)
         backward(value)
         return value
-    states, parts, device = [], [labels_NC[:0]], labels_NC.device
+    states, logits_by_part, device = [], [labels_NC[:0]], labels_NC.device
     with torch.set_grad_enabled(len(batch) == 1):  # a single micro-batch keeps its graph, so one pass is enough
         for part in batch:
             states.append(_random(device))
-            parts.append(answer(part))
-    logits_NC = group.gather(torch.cat(parts), len(labels_NC)).requires_grad_()
+            logits_by_part.append(forward(part))
+    logits_NC = group.gather(torch.cat(logits_by_part), len(labels_NC)).requires_grad_()
     value = loss(logits_NC, labels_NC, progress)
     (gradient_NC,) = torch.autograd.grad(value, logits_NC)
-    after, mine_N = _random(device), torch.from_numpy(group.share(np.arange(len(labels_NC))))
-    shares = torch.split(gradient_NC[mine_N], [len(rows) for rows in parts])
-    for part, state, first, share in zip(batch, states, parts[1:], shares[1:], strict=True):
+    states_after_loss, share_N = _random(device), torch.from_numpy(group.share(np.arange(len(labels_NC))))
+    shares = torch.split(gradient_NC[share_N], [len(logits) for logits in logits_by_part])
+    for part, state, logits, share in zip(batch, states, logits_by_part[1:], shares[1:], strict=True):
         if len(batch) > 1:
             _set_random(state, device)
-            first = answer(part)
-        backward(first, gradient=share)
-    _set_random(after, device)  # as after the loss, which may have drawn random numbers
+            logits = forward(part)
+        backward(logits, gradient=share)
+    _set_random(states_after_loss, device)  # as after the loss, which may have drawn random numbers
     return value.detach()
 
 
 def _labels(batch: Sequence[Batch], labels_NC: Tensor, group: Group) -> Sequence[Tensor]:
     """Return the labels of each micro-batch."""
-    mine_NC = labels_NC[torch.from_numpy(group.share(np.arange(len(labels_NC))))]
-    rows = [0 if IDLE in part else len(part["input_ids"]) for part in batch]
-    each = max(1, sum(rows) // max(1, len(mine_NC)))  # `reward` has two rows per example
-    return torch.split(mine_NC, [count // each for count in rows])
+    share_NC = labels_NC[torch.from_numpy(group.share(np.arange(len(labels_NC))))]
+    row_counts = [0 if IDLE in part else len(part["input_ids"]) for part in batch]
+    rows_per_example = max(1, sum(row_counts) // max(1, len(share_NC)))  # `reward` has two rows per example
+    return torch.split(share_NC, [count // rows_per_example for count in row_counts])
 
 
-def _part_by_part(
-    answer: Answer,
+def _accumulate(
+    forward: Forward,
     batch: Sequence[Batch],
     targets: Sequence[Tensor],
-    whole: Tensor,
+    total: Tensor,
     loss: Loss,
     progress: float,
     backward: Callable[..., Any],
     group: Group,
 ) -> Tensor:
-    """Compute `batch_gradients` for a mean over `whole` targets: one micro-batch at a time, weighted by its number of targets.
+    """Compute `batch_gradients` for a mean over `total` targets: one micro-batch at a time, weighted by its number of targets.
 
     In language modelling, the logits of all scored tokens over the vocabulary are thus never in memory at once.
     """
-    value = torch.zeros((), device=whole.device)
-    for part, own in zip(batch, targets, strict=True):
-        if len(own):
-            mean = loss(answer(part), own, progress) * (len(own) / whole)
+    value = torch.zeros((), device=total.device)
+    for part, part_targets in zip(batch, targets, strict=True):
+        if len(part_targets):
+            mean = loss(forward(part), part_targets, progress) * (len(part_targets) / total)
             backward(mean)
             value = value + mean.detach()
-        elif group.size > 1 and whole:
-            backward(none := answer(part), gradient=torch.zeros_like(none))
+        elif group.size > 1 and total:
+            backward(output := forward(part), gradient=torch.zeros_like(output))
     return group.total(value)
 
 
-def _counted(answer: Answer) -> Answer:
+def _drop_idle(forward: Forward) -> Forward:
     """Wrap the model so that the outputs of idle micro-batches are dropped."""
 
-    def heard(batch: Batch) -> Tensor:
-        found = answer(batch)
-        return found[:0] if IDLE in batch else found
+    def forward_without_idle(batch: Batch) -> Tensor:
+        output = forward(batch)
+        return output[:0] if IDLE in batch else output
 
-    return heard
+    return forward_without_idle
 
 
 def _device(batch: Batch) -> torch.device:

@@ -52,7 +52,7 @@ class TrainingState:
     """Number of finished batches in this epoch."""
     shuffle: Any = None
     """State of `order` at the start of this epoch, which determines its batches."""
-    kept: tuple[int, int] | None = None
+    last_saved: tuple[int, int] | None = None
     """Step and epoch of the last written checkpoint."""
 
     def __post_init__(self) -> None:
@@ -88,9 +88,9 @@ class TrainingState:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint unless this step and epoch are already saved; all ranks must call this, as shards are gathered."""
-        if self.kept == (self.fit.steps, self.epoch):
+        if self.last_saved == (self.fit.steps, self.epoch):
             return
-        self.kept = self.fit.steps, self.epoch
+        self.last_saved = self.fit.steps, self.epoch
         optimizer, (random, states) = self.optimizer.state_dict(), checkpoints.random_state()
         slots = {f"{index}.{slot}": tensor for index, slots in optimizer["state"].items() for slot, tensor in slots.items()}
         state = {
@@ -111,16 +111,18 @@ class TrainingState:
         """Restore a checkpoint; random states come last, so that nothing draws from them before the next step."""
         state, tensors = saved.state, checkpoints.tensors(saved)
         slots: dict[int, dict[str, Tensor]] = {}
-        here, weights = self.head.state_dict(), self.optimizer.param_groups[0]["params"]
+        current, weights = self.head.state_dict(), self.optimizer.param_groups[0]["params"]
         model, best = (
-            {name: fsdp.like(tensor, here[name]) for name, tensor in tensors[part].items()} for part in ("model", "best")
+            {name: fsdp.like(tensor, current[name]) for name, tensor in tensors[part].items()} for part in ("model", "best")
         )
         for name, tensor in tensors["optimizer"].items():
             index, _, slot = name.partition(".")
             slots.setdefault(int(index), {})[slot] = fsdp.like(tensor, weights[int(index)])
         trainable.load_state(self.head, model)
-        own = self.optimizer.param_groups  # whether AdamW is fused depends on this device
-        groups = [kept | {"fused": now["fused"]} for kept, now in zip(state["optimizer"], own, strict=True)]
+        param_groups = self.optimizer.param_groups  # whether AdamW is fused depends on this device
+        groups = [
+            saved_group | {"fused": group["fused"]} for saved_group, group in zip(state["optimizer"], param_groups, strict=True)
+        ]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.schedule.load_state_dict(state["schedule"])
         self.fit, self.best = Fit(**state["fit"]), best or None
@@ -140,16 +142,16 @@ def checkpointed(training: TrainingState, checkpoint: Checkpoint | None, group: 
         return
     saved = checkpoints.read(checkpoint.directory)
     if not group.agree_on(saved.file.name if saved else ""):
-        raise must("W2S_SCRATCH", "one directory that all processes read", checkpoint.directory)
+        raise must("W2S_SCRATCH", "a directory that all processes share", checkpoint.directory)
     if saved:
         training.restore(saved)
     with SignalGuard() as stop:
 
-        def keep() -> None:
+        def save_if_due() -> None:
             if checkpoint.due(training.fit.steps):
                 training.save(checkpoint)
-            if group.any(stop.asked):
+            if group.any(stop.requested):
                 training.save(checkpoint)
                 raise KeyboardInterrupt
 
-        yield keep
+        yield save_if_due

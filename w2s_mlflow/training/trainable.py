@@ -35,7 +35,7 @@ def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_check
     if freeze == "backbone":
         head.model.requires_grad_(False)
     if gradient_checkpointing:
-        _hold_no_activations(head)
+        _enable_gradient_checkpointing(head)
     yield
     if gradient_checkpointing:
         head.model.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
@@ -62,13 +62,13 @@ def _adapters(head: Head, rank: int) -> LoraModel:
     from transformers.pytorch_utils import Conv1D
 
     head.model.requires_grad_(False)
-    trunk: Any = head.model.base_model
-    transposed = any(isinstance(module, Conv1D) for module in trunk.modules())  # GPT-2 uses Conv1D
+    backbone: Any = head.model.base_model
+    transposed = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2 uses Conv1D
     settings = LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules="all-linear", fan_in_fan_out=transposed)
-    return LoraModel(trunk, settings, "default")
+    return LoraModel(backbone, settings, "default")
 
 
-def _hold_no_activations(head: Head) -> None:
+def _enable_gradient_checkpointing(head: Head) -> None:
     if not head.model.supports_gradient_checkpointing:
-        raise must("gradient_checkpointing", "false for a model that does not have it", type(head.model).__name__)
+        raise must("gradient_checkpointing", "false for a model that does not support it", type(head.model).__name__)
     head.model.activation_checkpointing_enable()
