@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 import w2s_mlflow
-from w2s_mlflow import config, losses, models, registry, tables, tasks
+from w2s_mlflow import config, explainers, losses, models, registry, tables, tasks
 from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.tasks import Task
 
@@ -144,7 +144,20 @@ def check_judge(plugin: ModuleType) -> None:
 
 
 def check_explainer(plugin: ModuleType) -> None:
-    assert isinstance(plugin.CHOOSERS, tuple) and plugin.CHOOSERS and callable(plugin.explainer)
+    assert plugin.EVIDENCE in (explainers.SPANS, explainers.TEXT)
+    assert parameters(plugin.make) == ["side"]
+    assert plugin.OPTIONS and set(plugin.OPTIONS) <= set(explainers.DebateSide.__dataclass_fields__) & set(options_of("debate"))
+    if hasattr(plugin, "applies_to"):
+        assert parameters(plugin.applies_to) == ["family", "head"]
+        assert any(plugin.applies_to(task.family, task.head) for task in tasks.every())
+    if hasattr(plugin, "WITHOUT_POLICY"):
+        other = explainers.find(plugin.WITHOUT_POLICY, "explainer")
+        assert parameters(plugin.load_policy) == ["path", "head"] and not hasattr(other, "WITHOUT_POLICY")
+        assert set(other.OPTIONS) <= set(plugin.OPTIONS)
+
+
+def options_of(stage: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(registry.plugin("stages", stage, "the stage").Config)]
 
 
 SUITES: dict[str, Callable[[ModuleType], None]] = {

@@ -34,6 +34,7 @@ def option(
     unset: str = "auto",
     lookup: Callable[[str, str], object] | None = None,
     formerly: str = "",
+    plugins: str = "",
     **bounds: float,
 ) -> Any:
     """Return a Config field with its declaration. If only certain words are legal, the field's type is a Literal of them.
@@ -46,9 +47,10 @@ def option(
         unset: how None is written: `auto` if a default replaces it, `none` if it switches a feature off.
         lookup: function of (value, option name), called for validation; raises ConfigError for a name that does not exist.
         formerly: first name of a renamed option: still accepted, and kept in fingerprints, so that results stay what they are.
+        plugins: folder of the plug-ins that the option names; the help lists them, each with the first line of its docstring.
         bounds: `ge`, `gt`, `le`, `lt` (see validation.Bounds).
     """
-    declared = Declared(bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly)
+    declared = Declared(bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly, plugins=plugins)
     marks: dict[str, Any] = {"result": result, "loss_options": loss_options, "declared": declared}
     if introduced is not dataclasses.MISSING:
         marks["introduced"] = introduced

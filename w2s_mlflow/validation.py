@@ -57,6 +57,8 @@ class Declared:
     """Function of (value, option name) that raises ConfigError for a name that does not exist."""
     formerly: str = ""
     """First name of a renamed option."""
+    plugins: str = ""
+    """Folder of the plug-ins that the option names."""
 
 
 def choices(kind: Any, declared: Declared) -> tuple[str, ...]:

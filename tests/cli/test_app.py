@@ -42,7 +42,7 @@ WRONG = {
     "student --head classify --method untuned": r"--head must be choose for an untuned model",
     "student --task chess_preference --head choose": r"--head must be compare for the task chess_preference, got choose",
     "student --learning-rate 1e300": r"--learning-rate must be in \(0, 1e\+30\), got 1e\+300",
-    "debate --judge model,model": r"--judge must be different judges with commas between them, got model,model",
+    "debate --judge model,model": r"--judge must be a comma-separated list without duplicates, got model,model",
     "rows --out nowhere/rows.parquet": r"--out must be a file in a directory that exists, got 'nowhere/rows.parquet'",
     "rows --out /dev/null": r"--out must be a file in a directory that exists, got '/dev/null'",
     "student confidence": r"options are written --name value, got the lone word 'confidence'",

@@ -84,13 +84,13 @@ def test_people_judge_and_their_votes_make_the_verdicts(caplog: pytest.LogCaptur
 
 @pytest.mark.usefixtures("experiment")
 def test_a_line_of_play_is_an_explanation_that_the_judge_reads() -> None:
-    found = hold(explainer="line")
+    found = hold(explainer="principal_variation")
     debates = past_verdicts.debates(found)
     lines = [one.first.explanation.text for one in debates if one.first.explanation.text]
     assert lines and all(
         one.first.explanation.text.startswith(f"{one.first.claim} ") for one in debates if one.first.explanation.text
     )
-    assert all(one.first.explanation.pieces == () for one in debates) and hold(explainer="line").reused
+    assert all(one.first.explanation.pieces == () for one in debates) and hold(explainer="principal_variation").reused
 
 
 @pytest.mark.usefixtures("experiment")
@@ -99,7 +99,7 @@ def test_a_run_that_cannot_be_heard_is_one_sentence() -> None:
     for options, said in (
         (
             "",
-            r"--judge-options must be run=RUN, the run of debates that were judged, for the judges human and reward, got none",
+            r"--judge-options must be run=RUN, the debate run whose verdicts are read, for a judge of human, reward, got none",
         ),
         ("run=nothing", r"RUN must be the id or the name of a run of experiment .*, got 'nothing'"),
         (
@@ -129,6 +129,6 @@ def test_a_model_is_aligned_with_what_people_said() -> None:
 def test_debates_of_a_model_that_has_learned_the_truth_teach_nobody() -> None:
     before = hold(method="oracle")
     with pytest.raises(
-        ConfigError, match=r"no ground truth of transfer, got run=.*, whose models have learned that of transfer$"
+        ConfigError, match=r"not trained on ground truth of transfer, got run=.*, whose models were trained on .* of transfer$"
     ):
         hold(judge="reward", judge_options=f"run={before.run_id}")

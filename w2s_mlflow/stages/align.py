@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow.debate import participants
+from w2s_mlflow.debate import alignment_options, participants
 from w2s_mlflow.debate.alignment_options import Config
 from w2s_mlflow.pipeline.options import OF_STUDENT
 from w2s_mlflow.stages import _alignment_round, debate
@@ -44,11 +44,11 @@ def run(config: Config) -> Result:
     if config.iterations == 1:
         return _alignment_round.run(config)
     config = replace(config, keep_model="always")  # for the next round's debates
-    found, debates = [_alignment_round.run(config)], list[Any]()
+    rounds, debates = [_alignment_round.run(config)], list[Any]()
     for number in range(1, config.iterations):
-        debates.append(_debates(replace(config, iterations=number), found[-1]))
-        found.append(_alignment_round.run(config, debates))
-    return found[-1] if config.eval_split == "none" else _by_round(found, config)
+        debates.append(_debates(replace(config, iterations=number), rounds[-1]))
+        rounds.append(_alignment_round.run(config, debates))
+    return rounds[-1] if config.eval_split == "none" else _by_round(rounds, config)
 
 
 def _debates(config: Config, aligned: Result) -> Result:
@@ -57,16 +57,16 @@ def _debates(config: Config, aligned: Result) -> Result:
         "eval_split": "none",
         "split": "transfer",
         "num_questions": None,
-        "explainer": "policy",
+        "explainer": alignment_options.TRAINED,
         "traces": 0,
     }
-    own = {name: getattr(config, name) for name in (*OF_STUDENT, "evidence_spans", "judge")}
-    own["judge_options"] = participants.resolved(config.judge, config.judge_options)
+    options = {name: getattr(config, name) for name in (*OF_STUDENT, "evidence_spans", "judge")}
+    options["judge_options"] = participants.resolved(config.judge, config.judge_options)
     argues = f"{_alignment_round.describe(config)}, kl {config.kl:g}"
-    return debate.held(debate.Config(**shared, **own), _alignment_round.weak(config), aligned, argues)
+    return debate.held(debate.Config(**shared, **options), _alignment_round.weak(config), aligned, argues)
 
 
-def _by_round(found: Sequence[Result], config: Config) -> Result:
+def _by_round(rounds: Sequence[Result], config: Config) -> Result:
     """Attach `tables/rounds_<part>.csv` to the last round's run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
@@ -77,23 +77,23 @@ def _by_round(found: Sequence[Result], config: Config) -> Result:
         import pandas as pd
 
         (directory / "tables").mkdir()
-        pd.DataFrame(_rows(found, config)).to_csv(directory / "tables" / f"{name}.csv", index=False)
+        pd.DataFrame(_rows(rounds, config)).to_csv(directory / "tables" / f"{name}.csv", index=False)
 
-    return reports.attach_once(found[-1], name, lambda last: Report(stage))
+    return reports.attach_once(rounds[-1], name, lambda last: Report(stage))
 
 
-def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:
+def _rows(rounds: Sequence[Result], config: Config) -> list[dict[str, Any]]:
     """Return a row for the plain student (round 0) and a row per round, with metrics of the judge on held-out questions."""
-    part, first = config.eval_split, found[0]
+    part, first = config.eval_split, rounds[0]
     start = {"round": 0, "run_id": first.tags["w2s.before_run_id"]} | _round_metrics(first, "before", config.judge)
     rows = [start | {"accuracy": first.metrics.get(f"{part}/before_accuracy", math.nan)}]
-    for number, own in enumerate(found, start=1):
-        row = {"round": number, "run_id": own.run_id} | _round_metrics(own, "after", config.judge)
-        rows.append(row | {"accuracy": own.metrics.get(f"{part}/accuracy", math.nan)})
+    for number, run in enumerate(rounds, start=1):
+        row = {"round": number, "run_id": run.run_id} | _round_metrics(run, "after", config.judge)
+        rows.append(row | {"accuracy": run.metrics.get(f"{part}/accuracy", math.nan)})
     return rows
 
 
-def _round_metrics(found: Result, when: str, judge: str) -> dict[str, float]:
+def _round_metrics(run: Result, when: str, judge: str) -> dict[str, float]:
     names = ("win_rate", "win_rate_low", "win_rate_high", "preference", f"agreement/{judge}/reward")
-    values = {name: found.metrics.get(f"{when}/{name}", math.nan) for name in names}
+    values = {name: run.metrics.get(f"{when}/{name}", math.nan) for name in names}
     return {name.replace(f"/{judge}/", "_"): value for name, value in values.items()}

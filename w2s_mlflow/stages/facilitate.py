@@ -110,9 +110,9 @@ def _named(run: str, cut: Split) -> Result:
 
     found = results.find(run)
     if runs.MODEL not in found.tags:
-        raise must("teacher", "a run that has kept its model (--keep-model always)", f"{found.name} ({found.run_id})")
+        raise must("teacher", "a run with a logged model (--keep-model always)", f"{found.name} ({found.run_id})")
     if found.tags.get("w2s.data") != cut.digest:  # its training rows could be test rows of this split
-        raise must("teacher", "a run on the same rows: task, seed, sizes", f"{found.name} ({found.run_id}), which has others")
+        raise must("teacher", "a run with the same data (--task, --seed and sizes)", f"{found.name} ({found.run_id})")
     found.check()
     logged_model.verify(found.tags[runs.MODEL])
     return found
