@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 import w2s_mlflow
-from w2s_mlflow import config, explainers, losses, models, registry, tables, tasks
+from w2s_mlflow import config, explainers, losses, metrics, models, registry, tables, tasks
 from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.tasks import Task
 
@@ -190,7 +190,7 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
     names = {"task": task, "weak": "-", "strong": strong, "head": "choose", "method": method, "domain": "NLP"}
     names |= {"variant": "", "setting": "", "settings": "{}", "data": "d", "run_id": f"{task}-{strong}-{method}-{seed}"}
     numbers = {"train_size": 100, "test_size": 60, "parameters": math.nan, "accuracy": correct_N.mean()}
-    numbers |= {"auroc": 0.7, "brier": 0.2, "ece": 0.1}
+    numbers |= {name: 0.2 for name in metrics.METRICS if name != "accuracy"}
     missing: dict[str, Any] = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
     missing |= dict.fromkeys(("weak_correct", "ceiling_correct", "weak_answer", "ceiling_answer")) | {"ceiling_failed": False}
     gold_N = np.arange(60) % 2
@@ -218,7 +218,7 @@ def runs() -> pd.DataFrame:
             "task": "one",
         }
         row |= {"run_id": f"{method}{seed}", "pgr_status": "ok", "reads": {"test/report": 60, "supervision/supervision": 50}}
-        row |= dict.fromkeys(("accuracy", "auroc", "brier", "ece", "pgr"), 0.5 + 0.1 * seed)
+        row |= dict.fromkeys((*metrics.METRICS, "pgr"), 0.5 + 0.1 * seed)
         rows.append(row | {name: 10.0 * (1 + seed) for name in tables.RUNS if name.endswith(("seconds", "tokens", "flops"))})
     return pd.DataFrame(rows)
 

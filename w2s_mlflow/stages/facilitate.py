@@ -10,8 +10,8 @@ without having been trained on it, as the supervisor does, and because the stron
 `supervision` is excluded because the supervisor was trained on its ground truth, which no teacher can improve.
 `--question-source` can still select either half or both (docs/explanation/facilitation.md).
 
-Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy`, `test/auroc`,
-`test/brier`, `test/ece` of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
+Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy` and the other
+metrics of metrics.py of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
 `test/weak_agreement` with M_W; `test/gain`, the accuracy of M'_W minus that of M_W, with its interval over test groups,
 `test/gain_low` and `test/gain_high`.
 Artifacts: `labels/teacher.parquet`, the answers of M_S to Q; `labels/weak_labels.parquet`, the labels of M'_W for `transfer`;

@@ -10,7 +10,7 @@
 | variant, setting | options that differ and define the method; options that differ and that compared runs must share |
 | train_size, test_size, parameters, data | training rows, test rows, parameters of the strong model, digest of the data |
 | settings | all other options, as JSON |
-| accuracy, auroc, brier, ece | on `test`, from stored probabilities |
+| accuracy and every other metric of metrics.py | on `test`, from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
 | groups, gold, answer, weak_answer, ceiling_answer | per test row, in the same order for all runs of a task and test size |
@@ -36,6 +36,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from w2s_mlflow.metrics import METRICS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -46,13 +48,13 @@ PAIR = ["task", "weak", "strong", "head", "setting", "train_size", "test_size"]
 OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
     *("train_size", "test_size", "parameters", "data", "settings"),
-    *("accuracy", "auroc", "brier", "ece", "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
+    *(*METRICS, "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
 )
 """Columns of `outcomes` without `variant` and `setting`."""
 RUNS = (
     *("run_id", "name", "stage", "task", "domain", "weak", "strong", "head", "method", "variant", "setting", "seed"),
-    *("accuracy", "auroc", "brier", "ece", "pgr", "pgr_status", "ceiling_failed", "human", "gold", "reads"),
+    *(*METRICS, "pgr", "pgr_status", "ceiling_failed", "human", "gold", "reads"),
     *("seconds", "tokens", "flops", "parameters", "all_seconds", "all_tokens", "all_flops", "fingerprint", "data"),
 )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pandas as pd
 
+from w2s_mlflow.metrics import METRICS
+
 CAPTION = (
     "Finished runs. `human` is weak or strong against the task's published human score (Definitions 1 and 2), where there "
     "is one on accuracy; `gold` names the part whose ground truth a run or its ancestors have learned."
 )
 FRAMES = ("runs",)
 COLUMNS = ["stage", "task", "weak", "strong", "head", "method", "variant", "setting", "seed"]
-COLUMNS += ["accuracy", "pgr", "pgr_status", "ceiling_failed", "human", "gold", "seconds", "run_id", "fingerprint"]
+COLUMNS += [*METRICS, "pgr", "pgr_status", "ceiling_failed", "human", "gold", "seconds", "run_id", "fingerprint"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
