@@ -141,6 +141,8 @@ def check_stage(plugin: ModuleType) -> None:
 def check_judge(plugin: ModuleType) -> None:
     assert is_options(plugin.Options)
     assert parameters(plugin.make) == ["options", "answer"]
+    needed = {"": set(), "verdicts": {"run", "of"}, "votes": {"run", "heard"}}[getattr(plugin, "LEARNS_FROM", "")]
+    assert needed <= set(plugin.Options.__dataclass_fields__)
 
 
 def check_explainer(plugin: ModuleType) -> None:

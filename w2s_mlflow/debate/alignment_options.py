@@ -69,8 +69,8 @@ class Config(Training):
         if not self.debate_weight:
             rule = f"above 0 with --iterations {self.iterations}, whose later rounds need a trained policy"
             raise must("debate_weight", rule, self.debate_weight)
-        if self.opponent != (legal := explainers.without_policy(TRAINED)):
-            raise must("opponent", f"{legal} with --iterations {self.iterations}", self.opponent)
+        if self.opponent != (weak_side := explainers.without_policy(TRAINED)):
+            raise must("opponent", f"{weak_side} with --iterations {self.iterations}", self.opponent)
         if past_verdicts.learns_from(self.judge):
             legal = [name for name in registry.plugins("judges") if not past_verdicts.learns_from(name)]
             rule = f"a judge that reads no earlier run ({', '.join(legal)}) with --iterations {self.iterations}"
