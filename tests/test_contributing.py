@@ -8,18 +8,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from tests import test_plugins
-from w2s_mlflow import config, judges, registry, tasks
+from w2s_mlflow import config, judges, metrics, registry, tasks
 from w2s_mlflow.data import splits
+from w2s_mlflow.explainers import DebaterModel, DebateSide
 from w2s_mlflow.records import Debate, Example, Explanation, Side
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 BLOCK = re.compile(r'^```python title="w2s_mlflow/(\w+)/(\w+)\.py"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+METRIC = re.compile(r'^```python title="w2s_mlflow/metrics\.py"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 EXAMPLES = {folder: (name, source) for folder, name, source in BLOCK.findall(TEXT)}
 CACHES = (registry.plugins, config.loss_options, tasks.prefixes, tasks._task_by_name)
 LONGEST = 40
@@ -53,8 +57,9 @@ def _forget() -> None:
 
 
 def test_there_is_an_example_of_each_kind() -> None:
-    assert set(EXAMPLES) == {"losses", "tasks", "tables", "judges"}
-    assert len(BLOCK.findall(TEXT)) == len(EXAMPLES) == TEXT.count("```python")
+    assert set(EXAMPLES) == {"losses", "tasks", "tables", "judges", "explainers"}
+    assert len(BLOCK.findall(TEXT)) == len(EXAMPLES) == TEXT.count("```python") - len(METRIC.findall(TEXT))
+    assert len(METRIC.findall(TEXT)) == 1
 
 
 @pytest.mark.parametrize("folder", EXAMPLES)
@@ -120,3 +125,21 @@ def test_the_judge_decides_two_debates(plugins: dict[str, ModuleType]) -> None:
     assert (first.log_odds, second.log_odds) == (1.0, -1.0)
     assert (first.order, second.order) == ("strong,weak", "weak,strong")
     assert judges.preference(first, second) == 1.0 and judges.bias(first, second) == 0.0
+
+
+def test_the_explainer_shows_the_first_spans_that_are_left(plugins: dict[str, ModuleType]) -> None:
+    questions = [Example("q", "q", ("Ka1 Qb2 kc3 rd4 >",), ("Qc3", "Kb1")), Example("r", "r", ("Ka1 >",), ("Kb2", "Kb1"))]
+    debater = DebaterModel(Mock(), Mock(questions=questions), np.zeros(2, dtype=np.int64))
+    side = DebateSide(debater, ["Qc3", "Kb2"], random=Mock(), seed=0, number=0, evidence_spans=2)
+    found = plugins["explainers"].make(side)([{1}, {0}])
+    assert [explanation.pieces for explanation in found] == [(0, 2), ()]
+    assert [explanation.text for explanation in found] == ["Ka1 … kc3", ""]
+
+
+def test_the_metric_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "METRICS", {})
+    exec(METRIC.findall(TEXT)[0], vars(metrics) | {})
+    assert list(metrics.METRICS) == ["log_loss"] and metrics.METRICS["log_loss"].direction == "minimize"
+    found = metrics.report(np.array([[0.5, 0.5], [0.75, 0.25]]), np.array([0, 1]))
+    assert found["log_loss"] == pytest.approx(-(np.log(0.5) + np.log(0.25)) / 2)
+    assert np.isfinite(metrics.METRICS["log_loss"].function(np.eye(2), np.array([1, 0])))

@@ -18,7 +18,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow.data import gold, loading, splits
 from w2s_mlflow.debate import past_verdicts, play, policy_gradient, transcripts, verdicts
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.explainers import extractive
+from w2s_mlflow.explainers import _extractive, _generated
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.judges.reward import Reward
@@ -195,7 +195,7 @@ def types_of(function: Any) -> set[Any]:
 
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-DEBATING = (_alignment_round, policy_gradient, play, past_verdicts, verdicts, transcripts, extractive, judge_model)
+DEBATING = (_alignment_round, policy_gradient, play, past_verdicts, verdicts, transcripts, _extractive, _generated, judge_model)
 BLIND = (student, facilitate, student_options, presets, finetune, runs, loop, inference, heads, *LOSSES, *DEBATING)
 
 

@@ -37,6 +37,8 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "generative": ("generative", SMALL),
     "facilitate": ("facilitate", {"report": "none", "questions": "transfer", **SMALL}),
     "debate": ("debate", {"report": "none", **SMALL}),
+    "rationale": ("debate", {"report": "none", "explainer": "rationale", **SMALL}),
+    "policy": ("debate", {"report": "none", "explainer": "policy", **SMALL}),
     "align": ("align", {"report": "none", **SMALL}),
     "probe": ("probe", {"report": "none", "concepts": "chess", **SMALL}),
     "errors": ("errors", SMALL),
@@ -147,6 +149,8 @@ def relocated(root: str) -> str:
     return f"rooms.{root}" if re.split("[.:]", root)[0] in MOVED else root
 
 
+DEBATES = ("debate", "align")
+"""Plans of debates in which a side shows the spans of the explainer `gradient`; `policy` is a third."""
 TRAINED = set(STAGES) - {"rule", "analyze"}
 FINETUNED = TRAINED - {"generative", "pretrain"}
 EDITS = {
@@ -157,7 +161,15 @@ EDITS = {
     "the plain loss": ("losses/cross_entropy.py", "-(labels_NC", "+(labels_NC", FINETUNED),
     "random labels": ("pipeline/ground_truth.py", "integers(1, classes", "integers(0, classes", {"random"}),
     "oracle labels": ("pipeline/ground_truth.py", '"transfer", "oracle"', '"supervision", "oracle"', {"oracle"}),
-    "a judge": ("judges/model.py", "return [", "return [None] or [", {"debate", "align"}),
+    "a judge": ("judges/model.py", "return [", "return [None] or [", {*DEBATES, "policy", "rationale"}),
+    "another judge": ("judges/reward.py", "SIZE = 2**14", "SIZE = 2**15", set()),
+    "an explainer": ("explainers/gradient.py", "return _extractive.sums", "return -_extractive.sums", {*DEBATES, "policy"}),
+    "another explainer": ("explainers/rationale.py", "TOKENS = 40", "TOKENS = 41", {"rationale"}),
+    "a policy": ("explainers/policy.py", "scores_NP[rows] = ", "scores_NP[rows] = 0 + ", {"align", "policy"}),
+    "the network of a policy": ("explainers/_policy.py", "SCALE = 50.0", "SCALE = 40.0", {"align", "policy"}),
+    "a sampler of text": ("explainers/_generated.py", "TOP_P = 0.9", "TOP_P = 0.8", {"rationale"}),
+    "the order of spans": ("explainers/_plackett_luce.py", "descending=True", "descending=False", {*DEBATES, "policy"}),
+    "a metric": ("metrics.py", "ranks = rankdata", "ranks = 0 + rankdata", {"analyze"}),
     "language modelling": ("modeling/language_modeling.py", "HIDDEN = 0.15", "HIDDEN = 0.2", {"generative"}),
     "a rule": ("tasks/chess.py", "def at_random(example: Example)", "def at_random(example: Example, more: int = 1)", {"rule"}),
     "a table": ("tables/pgr.py", "CAPTION = ", "CAPTION = 'x' + ", {"analyze"}),
@@ -180,8 +192,27 @@ def test_another_training_input_is_another_result(before: dict[str, set[str]], m
     """All that is made from a supervisor is another result with another supervisor, and what is not stays what it is."""
     monkeypatch.setattr(supervisor, "VERSION", supervisor.VERSION + 1)
     made = {name for name, found in fingerprints().items() if not before[name] & found}
-    assert made == {"supervisor", "baseline", "confidence", "bootstrap", "random", "facilitate", "probe", "debate", "align"}
+    students = {"baseline", "confidence", "bootstrap", "random", "facilitate", "probe"}
+    assert made == {"supervisor", *students, *DEBATES, "policy", "rationale"}
     assert changed(before) == TRAINED - {"ceiling", "oracle", "generative", "pretrain"}
+
+
+METRIC = '@metric("added", direction="maximize", description="added")\ndef added(probabilities_NC, gold_N):\n    return 0.0\n'
+ADDED = {
+    "a loss": ("losses/added.py", "PER_EXAMPLE = True\n", set()),
+    "a judge": ("judges/added.py", "def make(options, answer): ...\n", set()),
+    "an explainer": ("explainers/added.py", "def make(side): ...\n", set()),
+    "a metric": ("metrics.py", METRIC, {"analyze"}),
+}
+"""Additions with the plans that they change: an analysis has a column for each metric."""
+
+
+@pytest.mark.parametrize("what", ADDED)
+def test_an_addition_moves_no_result_that_lacks_it(what: str, before: dict[str, set[str]], package: Path) -> None:  # noqa: F811
+    file, text, expected = ADDED[what]
+    with (package / file).open("a") as opened:
+        opened.write(f"\n\n{text}")
+    assert changed(before) == expected
 
 
 # --- options ---------------------------------------------------------------------------------------------------------

@@ -173,6 +173,7 @@ PRIVATE_OF_OTHERS = {
     ("figures", "methods"): "the chain of one student, the trajectory of one weak model",
     ("figures", "analysis"): "a figure as an interactive page",
     ("tasks", "stages"): "pretraining plays the same chess",
+    ("explainers", "debate"): "alignment trains the policy of an explainer, and participants encode questions for all of them",
 }
 """Which packages read the private files of which plug-ins, and what for."""
 

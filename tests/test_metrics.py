@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 P1 = np.array([0.1, 0.6, 0.5, 0.5, 0.7])
 EXAMPLE, GOLD = np.stack([1 - P1, P1], axis=1), np.array([0, 1, 1, 0, 1])
 
-each_metric = pytest.mark.parametrize("name", metrics.REPORTED)
+each_metric = pytest.mark.parametrize("name", metrics.METRICS)
 each_seed = pytest.mark.parametrize("seed", range(5))
 
 
@@ -36,7 +36,7 @@ def table(rows: int, classes: int, seed: int, decimals: int = 12) -> tuple[Float
 
 @pytest.mark.parametrize(("name", "expected"), [("accuracy", 0.8), ("auroc", 5.5 / 6), ("brier", 0.152), ("ece", 0.16)])
 def test_by_hand(name: str, expected: float) -> None:
-    assert metrics.REPORTED[name](EXAMPLE, GOLD) == pytest.approx(expected)
+    assert metrics.METRICS[name].function(EXAMPLE, GOLD) == pytest.approx(expected)
 
 
 def test_a_tie_goes_to_the_lower_class() -> None:
@@ -83,13 +83,13 @@ def test_certainty_belongs_to_the_last_bin() -> None:
 def test_order_of_rows_does_not_matter(name: str, seed: int, classes: int) -> None:
     found_NC, gold_N = table(40, classes, seed, decimals=1)
     order = np.random.default_rng(seed + 100).permutation(40)
-    metric = metrics.REPORTED[name]
+    metric = metrics.METRICS[name].function
     assert metric(found_NC[order], gold_N[order]) == pytest.approx(metric(found_NC, gold_N), nan_ok=True)
 
 
 @each_metric
 def test_lists_and_float32_are_taken(name: str) -> None:
-    metric = metrics.REPORTED[name]
+    metric = metrics.METRICS[name].function
     expected = metric(EXAMPLE, GOLD)
     assert metric(EXAMPLE.tolist(), GOLD.tolist()) == expected
     assert metric(EXAMPLE.astype(np.float32), GOLD) == pytest.approx(expected, rel=1e-6)
@@ -98,13 +98,13 @@ def test_lists_and_float32_are_taken(name: str) -> None:
 @pytest.mark.parametrize(("name", "best"), [("accuracy", 1.0), ("auroc", 1.0), ("brier", 0.0), ("ece", 0.0)])
 def test_a_certain_and_right_model(name: str, best: float) -> None:
     gold_N = np.array([0, 1, 1, 0])
-    assert metrics.REPORTED[name](np.eye(2)[gold_N], gold_N) == best
+    assert metrics.METRICS[name].function(np.eye(2)[gold_N], gold_N) == best
 
 
 @pytest.mark.parametrize(("name", "worst"), [("accuracy", 0.0), ("auroc", 0.0), ("brier", 1.0), ("ece", 1.0)])
 def test_a_certain_and_wrong_model(name: str, worst: float) -> None:
     gold_N = np.array([0, 1, 1, 0])
-    assert metrics.REPORTED[name](np.eye(2)[1 - gold_N], gold_N) == worst
+    assert metrics.METRICS[name].function(np.eye(2)[1 - gold_N], gold_N) == worst
 
 
 @pytest.mark.parametrize("gold", [[0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
@@ -115,16 +115,30 @@ def test_auroc_of_one_class_is_undefined(gold: list[int]) -> None:
 def test_auroc_of_many_classes_is_undefined_and_not_reported() -> None:
     found_NC, gold_N = table(20, 3, 0)
     assert math.isnan(metrics.roc_auc_score(found_NC, gold_N))
-    assert set(metrics.report(found_NC, gold_N)) == set(metrics.REPORTED) - {"auroc"}
+    assert set(metrics.report(found_NC, gold_N)) == set(metrics.METRICS) - {"auroc"}
 
 
 @each_metric
 def test_a_model_that_diverged_has_no_score(name: str) -> None:
-    assert math.isnan(metrics.REPORTED[name](np.full((5, 2), np.nan), GOLD))
+    assert math.isnan(metrics.METRICS[name].function(np.full((5, 2), np.nan), GOLD))
 
 
 def test_report_has_every_metric() -> None:
-    assert metrics.report(EXAMPLE, GOLD) == {name: metric(EXAMPLE, GOLD) for name, metric in metrics.REPORTED.items()}
+    assert metrics.report(EXAMPLE, GOLD) == {name: metric.function(EXAMPLE, GOLD) for name, metric in metrics.METRICS.items()}
+
+
+def test_a_metric_says_what_it_is_and_which_values_are_better() -> None:
+    for name, metric in metrics.METRICS.items():
+        assert name.isidentifier() and metric.description and not metric.description.endswith(".")
+        assert metric.direction == ("maximize" if metric.function.__name__.endswith("_score") else "minimize")
+
+
+def test_a_registered_metric_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    metrics.metric("rows", direction="maximize", description="number of rows")(
+        lambda probabilities_NC, gold_N: float(len(GOLD))
+    )
+    assert metrics.report(EXAMPLE, GOLD)["rows"] == 5 and list(metrics.METRICS)[-1] == "rows"
 
 
 def test_agreement_counts_equal_choices() -> None:

@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 import w2s_mlflow
-from w2s_mlflow import config, losses, models, registry, tables, tasks
+from w2s_mlflow import config, explainers, losses, metrics, models, registry, tables, tasks
 from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.tasks import Task
 
@@ -141,10 +141,25 @@ def check_stage(plugin: ModuleType) -> None:
 def check_judge(plugin: ModuleType) -> None:
     assert is_options(plugin.Options)
     assert parameters(plugin.make) == ["options", "answer"]
+    needed = {"": set(), "verdicts": {"run", "of"}, "votes": {"run", "heard"}}[getattr(plugin, "LEARNS_FROM", "")]
+    assert needed <= set(plugin.Options.__dataclass_fields__)
 
 
 def check_explainer(plugin: ModuleType) -> None:
-    assert isinstance(plugin.CHOOSERS, tuple) and plugin.CHOOSERS and callable(plugin.explainer)
+    assert plugin.EVIDENCE in (explainers.SPANS, explainers.TEXT)
+    assert parameters(plugin.make) == ["side"]
+    assert plugin.OPTIONS and set(plugin.OPTIONS) <= set(explainers.DebateSide.__dataclass_fields__) & set(options_of("debate"))
+    if hasattr(plugin, "applies_to"):
+        assert parameters(plugin.applies_to) == ["family", "head"]
+        assert any(plugin.applies_to(task.family, task.head) for task in tasks.every())
+    if hasattr(plugin, "WITHOUT_POLICY"):
+        other = explainers.find(plugin.WITHOUT_POLICY, "explainer")
+        assert parameters(plugin.load_policy) == ["path", "head"] and not hasattr(other, "WITHOUT_POLICY")
+        assert set(other.OPTIONS) <= set(plugin.OPTIONS)
+
+
+def options_of(stage: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(registry.plugin("stages", stage, "the stage").Config)]
 
 
 SUITES: dict[str, Callable[[ModuleType], None]] = {
@@ -183,7 +198,7 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
         "run_id": f"{task}-{strong}-{method}-{seed}",
     }
     numbers = {"train_size": 100, "test_size": 60, "parameters": math.nan, "accuracy": correct_N.mean()}
-    numbers |= {"auroc": 0.7, "brier": 0.2, "ece": 0.1}
+    numbers |= {name: 0.2 for name in metrics.METRICS if name != "accuracy"}
     missing: dict[str, Any] = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
     missing |= dict.fromkeys(("weak_correct", "ceiling_correct", "weak_answer", "ceiling_answer")) | {"ceiling_failed": False}
     gold_N = np.arange(60) % 2
@@ -211,7 +226,7 @@ def runs() -> pd.DataFrame:
             "task": "one",
         }
         row |= {"run_id": f"{method}{seed}", "pgr_status": "ok", "reads": {"test/report": 60, "supervision/supervision": 50}}
-        row |= dict.fromkeys(("accuracy", "auroc", "brier", "ece", "pgr"), 0.5 + 0.1 * seed)
+        row |= dict.fromkeys((*metrics.METRICS, "pgr"), 0.5 + 0.1 * seed)
         rows.append(row | {name: 10.0 * (1 + seed) for name in tables.RUNS if name.endswith(("seconds", "tokens", "flops"))})
     return pd.DataFrame(rows)
 

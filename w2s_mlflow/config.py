@@ -36,6 +36,7 @@ def option(
     lookup: Callable[[str, str], object] | None = None,
     formerly: str = "",
     former_values: Mapping[str, str] = MappingProxyType({}),
+    plugins: str = "",
     **bounds: float,
 ) -> Any:
     """Return a Config field with its declaration. If only certain words are legal, the field's type is a Literal of them.
@@ -50,9 +51,12 @@ def option(
         formerly: first name of a renamed option: still accepted, and kept in fingerprints, so that results stay what they are.
         former_values: present values of renamed values, by former value: a former value is still accepted, and kept in
             fingerprints.
+        plugins: folder of the plug-ins that the option names; the help lists them, each with the first line of its docstring.
         bounds: `ge`, `gt`, `le`, `lt` (see validation.Bounds).
     """
-    declared = Declared(bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly, former_values=former_values)
+    declared = Declared(
+        bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly, former_values=former_values, plugins=plugins
+    )
     metadata: dict[str, Any] = {"result": result, "loss_options": loss_options, "declared": declared}
     if introduced is not dataclasses.MISSING:
         metadata["introduced"] = introduced
@@ -191,7 +195,7 @@ def _identity(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` of the fields of `owner` by first names and values, without those that equal `introduced`."""
     fields = {field.name: field.metadata for field in dataclasses.fields(owner)}
     changed = {name: value for name, value in values.items() if value != fields[name].get("introduced", dataclasses.MISSING)}
-    return dict(_first(name, value, fields[name].get("declared", Declared())) for name, value in kept.items())
+    return dict(_first(name, value, fields[name].get("declared", Declared())) for name, value in changed.items())
 
 
 def _first(name: str, value: Any, declared: Declared) -> tuple[str, Any]:

@@ -1,17 +1,53 @@
 """Metrics of predictions: pure numpy, (probabilities_NC, gold_N) -> float, named in scikit-learn's style.
 
 Higher is better for `*_score`, lower for `*_loss` and `*_error`. Undefined values are NaN.
+
+To add a classification metric, write a function here and register it with `@metric`. Runs are then scored with it, and it is a
+column of the analysis frames and of the tables `runs` and `calibration`. No list elsewhere names the metrics. No fingerprint
+depends on the registered functions, since metrics score stored predictions; `analyze` computes a new metric for older runs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize
-from scipy.stats import rankdata
+
+Function = Callable[[ArrayLike, ArrayLike], float]
+"""Function (probabilities_NC, gold_N) -> value; NaN if it is undefined."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Classification metric that is reported for every split with gold labels.
+
+    Attributes:
+        direction: `maximize` if higher values are better, else `minimize`.
+        description: what it measures, with its range.
+    """
+
+    function: Function
+    direction: Literal["maximize", "minimize"]
+    description: str
+
+
+METRICS: dict[str, Metric] = {}
+"""Registered metrics by their name in MLflow, which follows the name of the split: `test/accuracy`."""
+
+
+def metric(name: str, *, direction: Literal["maximize", "minimize"], description: str) -> Callable[[Function], Function]:
+    """Return a decorator that registers a function as the classification metric `name`; see `Metric`."""
+
+    def register(function: Function) -> Function:
+        METRICS[name] = Metric(function, direction, description)
+        return function
+
+    return register
+
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Search range of the temperature; without bounds, the optimum would be 0 if every prediction is correct."""
@@ -19,6 +55,7 @@ COLDEST, HOTTEST = 0.05, 20.0
 BINS = 10
 
 
+@metric("accuracy", direction="maximize", description="share of correct answers, in [0, 1]")
 def accuracy_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     """Return the share of rows whose most probable class is the gold one; ties go to the lower class index."""
     if not np.isfinite(probabilities_NC).all():  # a diverged model has no most probable class
@@ -31,8 +68,11 @@ def agreement_score(probabilities_NC: ArrayLike, others_NC: ArrayLike) -> float:
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.argmax(others_NC, axis=1)))
 
 
+@metric("auroc", direction="maximize", description="area under the ROC curve of class 1, in [0, 1]; two classes only")
 def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     """Return the area under the ROC curve of P(class 1), ties counted half (Mann-Whitney); NaN for C > 2 or one class only."""
+    from scipy.stats import rankdata
+
     probabilities, gold = np.asarray(probabilities_NC), np.asarray(gold_N)
     positives = int((gold == 1).sum())
     negatives = len(gold) - positives
@@ -42,6 +82,7 @@ def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     return float((ranks[gold == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+@metric("brier", direction="minimize", description="Brier score, the halved squared error of the probabilities, in [0, 1]")
 def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     """Return the mean squared error of the probabilities, summed over classes and halved: the usual Brier score for C = 2."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
@@ -49,6 +90,7 @@ def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)
 
 
+@metric("ece", direction="minimize", description="expected calibration error over ten equal bins of confidence, in [0, 1]")
 def expected_calibration_error(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     """Return |confidence - accuracy| averaged over ten equal-width confidence bins, weighted by rows (Guo et al. 2017)."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
@@ -61,23 +103,16 @@ def expected_calibration_error(probabilities_NC: ArrayLike, gold_N: ArrayLike) -
     return float(np.abs(gaps).sum() / len(gold))
 
 
-REPORTED: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
-    "accuracy": accuracy_score,
-    "auroc": roc_auc_score,
-    "brier": brier_score_loss,
-    "ece": expected_calibration_error,
-}
-"""Metrics reported for every split with gold labels, by their name in MLflow."""
-
-
 def report(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> dict[str, float]:
-    """Return every metric of `REPORTED` that is defined for these predictions."""
-    result = {name: metric(probabilities_NC, gold_N) for name, metric in REPORTED.items()}
-    return {name: value for name, value in result.items() if np.isfinite(value)}
+    """Return every registered metric that is defined for these predictions."""
+    values = {name: registered.function(probabilities_NC, gold_N) for name, registered in METRICS.items()}
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def temperature(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     """Return the T that minimises the cross-entropy of softmax(log p / T) with the gold labels; T > 1: p is overconfident."""
+    from scipy import optimize
+
     log_p_NC = np.log(np.maximum(np.asarray(probabilities_NC, dtype=np.float64), np.finfo(np.float32).tiny))
     gold_N = np.asarray(gold_N)
 

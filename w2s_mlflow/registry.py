@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import pkgutil
 import types
 
@@ -22,3 +23,9 @@ def plugin(package: str, name: str, option: str) -> types.ModuleType:
     if name not in plugins(package):
         raise unknown(option, name, plugins(package))
     return importlib.import_module(f"w2s_mlflow.{package}.{name}")
+
+
+def summaries(package: str) -> dict[str, str]:
+    """Return the first line of the docstring of each plug-in, by name."""
+    modules = {name: plugin(package, name, package) for name in plugins(package)}
+    return {name: (inspect.getdoc(module) or "").partition("\n")[0] for name, module in modules.items()}

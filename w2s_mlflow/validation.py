@@ -62,6 +62,8 @@ class Declared:
     """First name of a renamed option."""
     former_values: Mapping[str, str] = field(default_factory=dict)
     """Present values of renamed values, by former value. A present value `none` is never read as None."""
+    plugins: str = ""
+    """Folder of the plug-ins that the option names."""
 
 
 def choices(kind: Any, declared: Declared) -> tuple[str, ...]:

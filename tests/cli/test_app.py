@@ -42,7 +42,7 @@ WRONG = {
     "student --head classification --method zero_shot": r"--head must be lm_choice with --labels none",
     "student --task chess_preference --head lm_choice": r"--head must be reward for the task chess_preference, got lm_choice",
     "student --learning-rate 1e300": r"--learning-rate must be in \(0, 1e\+30\), got 1e\+300",
-    "debate --judge model,model": r"--judge must be different judges with commas between them, got model,model",
+    "debate --judge model,model": r"--judge must be a comma-separated list without duplicates, got model,model",
     "rows --out nowhere/rows.parquet": r"--out must be a file in an existing directory, got 'nowhere/rows.parquet'",
     "rows --out /dev/null": r"--out must be a file in an existing directory, got '/dev/null'",
     "student confidence": r"options must have the form --name value, got 'confidence' without a name",

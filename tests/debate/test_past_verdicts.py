@@ -99,7 +99,7 @@ def test_a_run_that_cannot_be_heard_is_one_sentence() -> None:
     for options, said in (
         (
             "",
-            r"--judge-options must be run=RUN, the run of debates that were judged, for the judges human and reward, got none",
+            r"--judge-options must be run=RUN, the debate run whose verdicts are read, for a judge of human, reward, got none",
         ),
         ("run=nothing", r"RUN must be the id or the name of a run of experiment .*, got 'nothing'"),
         (
@@ -129,6 +129,6 @@ def test_a_model_is_aligned_with_what_people_said() -> None:
 def test_debates_of_a_model_that_has_learned_the_truth_teach_nobody() -> None:
     before = hold(method="oracle")
     with pytest.raises(
-        ConfigError, match=r"no ground truth of transfer, got run=.*, whose models have learned that of transfer$"
+        ConfigError, match=r"not trained on ground truth of transfer, got run=.*, whose models were trained on .* of transfer$"
     ):
         hold(judge="reward", judge_options=f"run={before.run_id}")

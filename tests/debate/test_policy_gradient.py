@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from w2s_mlflow import models, tasks
-from w2s_mlflow.debate.policy_gradient import Arguing
-from w2s_mlflow.explainers import extractive
+from w2s_mlflow.debate import participants, policy_gradient
+from w2s_mlflow.debate.policy_gradient import DebateTerm
 from w2s_mlflow.modeling import heads
 from w2s_mlflow.records import Debate, Example, Explanation, Side, Verdict
 
@@ -31,15 +31,15 @@ def judge(debates: Sequence[Debate]) -> list[Verdict]:
 def test_the_policy_learns_to_show_what_the_judge_prefers() -> None:
     torch.manual_seed(0)
     head = heads.LMChoice(*models.load(models.find("chess-27k", "strong"), pretrained=True))
-    policy = extractive.Policy(head.model.config.hidden_size, seed=0)
+    policy = policy_gradient.new_policy(head, seed=0)
     silent = [Side("weak", 0, "a claim", Explanation("", ())) for _ in QUESTIONS]
-    reading = extractive.read(head, QUESTIONS)
+    encoded = participants.encoded(head, QUESTIONS)
     task, how = tasks.find("chess"), {"weight": 1.0, "kl": 0.0, "size": 1, "seed": 0, "micro_batch": None}
-    arguing = Arguing(head, policy, reading, silent, judge, task, **how)  # type: ignore[arg-type]
+    term = DebateTerm(head, policy, encoded, silent, judge, task, **how)  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
     rewards = []
     for step in range(25):
         optimizer.zero_grad()
-        rewards.append(arguing(step, np.arange(len(QUESTIONS)), lambda loss: loss.backward())["align/reward"])
+        rewards.append(term(step, np.arange(len(QUESTIONS)), lambda loss: loss.backward())["align/reward"])
         optimizer.step()
     assert rewards[0] < 1 and np.mean(rewards[-5:]) > 1.9, "2 is the most that the judge gives"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from w2s_mlflow.explainers import _policy
+from w2s_mlflow.explainers import _plackett_luce, _policy
 
 OPEN = torch.tensor([[True, True, True]])
 EVERY = torch.tensor([list(itertools.permutations(range(3), 2))])
@@ -22,7 +22,7 @@ def scores() -> Tensor:
 
 
 def log_p(scores_NP: Tensor, drawn_NKS: Tensor) -> Tensor:
-    return _policy.log_probability(scores_NP, OPEN, drawn_NKS)
+    return _plackett_luce.log_probability(scores_NP, OPEN, drawn_NKS)
 
 
 def away(scores_NP: Tensor, drawn_NKS: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import optuna
@@ -228,7 +229,24 @@ def test_every_shipped_search_draws_settings_that_can_be_run(name: str) -> None:
 
 
 def test_a_metric_may_be_whatever_a_split_with_gold_is_scored_by() -> None:
-    assert set(metrics.REPORTED) < set(space.SCORES)
+    assert set(metrics.METRICS) < set(space.SCORES)
+
+
+@pytest.mark.parametrize(
+    ("metric", "objective", "expected"),
+    [
+        ("ece", "oracle", "minimize"),
+        ("auroc", "oracle", "maximize"),
+        ("pgr", "oracle", "maximize"),
+        ("ece", "agreement", "maximize"),
+    ],
+)
+def test_the_direction_of_a_search_is_that_of_its_metric_by_default(metric: str, objective: str, expected: str) -> None:
+    module = ModuleType("x")
+    vars(module).update(METRIC=metric, space=lambda trial: {})
+    assert space.of("x", module, "", objective).direction == expected
+    vars(module).update(DIRECTION="maximize")
+    assert space.of("x", module, "", objective).direction == "maximize"
 
 
 def test_every_shipped_file_is_a_grid_or_a_search() -> None:

@@ -116,12 +116,12 @@ def test_a_draw_without_a_verdict_weighs_nothing() -> None:
         ({"iterations": 0}, "--iterations must be at least 1, got 0"),
         (
             {"iterations": 2, "debate_weight": 0.0},
-            "--debate-weight must be above 0 with --iterations 2, as without a policy there is nobody",
+            "--debate-weight must be above 0 with --iterations 2, whose later rounds need a trained policy",
         ),
         ({"iterations": 2, "opponent": "random"}, "--opponent must be gradient with --iterations 2, got random"),
         (
             {"iterations": 2, "judge": "human"},
-            "--judge must be one who can be asked about new debates with --iterations 2, not human or reward, got human",
+            r"--judge must be a judge that reads no earlier run \(endpoint, model\) with --iterations 2, got human",
         ),
         ({"ceiling": "x"}, "--ceiling must be one of gold, none, got 'x'"),
     ],
@@ -134,15 +134,15 @@ def test_wrong_options_are_a_sentence(options: dict[str, Any], said: str) -> Non
 @pytest.mark.slow
 @pytest.mark.usefixtures("experiment")
 def test_an_alignment_that_is_stopped_goes_on_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    argue, steps = policy_gradient.Arguing.__call__, []
+    argue, steps = policy_gradient.DebateTerm.__call__, []
 
-    def stopped(self: policy_gradient.Arguing, step: int, examples: Any, backward: Any) -> dict[str, float]:
+    def stopped(self: policy_gradient.DebateTerm, step: int, examples: Any, backward: Any) -> dict[str, float]:
         steps.append(step)
         if len(steps) == 4:
             raise KeyboardInterrupt
         return argue(self, step, examples, backward)
 
-    monkeypatch.setattr(policy_gradient.Arguing, "__call__", stopped)
+    monkeypatch.setattr(policy_gradient.DebateTerm, "__call__", stopped)
     asked = config(debate_weight=0.5, early_stopping="none", checkpoint_every=2)
     with pytest.raises(KeyboardInterrupt):
         align.run(asked)

@@ -25,8 +25,8 @@ from w2s_mlflow.debate import verdicts as debate_verdicts
 from w2s_mlflow.debate.play import Debater
 from w2s_mlflow.debate.verdicts import Verdicts
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.explainers import Explainer
-from w2s_mlflow.explainers.extractive import DebaterModel, EncodedQuestions
+from w2s_mlflow.explainers import DebaterModel, Explainer
+from w2s_mlflow.explainers._token_spans import EncodedQuestions
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.local import scratch
 from w2s_mlflow.modeling import heads
@@ -108,12 +108,12 @@ def test_rationales_hear_each_other_and_pieces_are_known_anyway() -> None:
     """The sides as a run makes them, of two small language models: what one said last is what the other hears."""
     asked, nothing = questions(3), np.empty(0, dtype=np.int64)
     head = heads.build("classification", *trunks.gpt2(), classes=2)
-    mind = DebaterModel(head, EncodedQuestions(asked, head.encode(asked), nothing, nothing), np.zeros(3, dtype=np.int64))
-    sides = debate.debaters(config(explainer="rationale", form="debate"), {"strong": mind, "weak": mind})
+    own = DebaterModel(head, EncodedQuestions(asked, head.encode(asked), nothing, nothing), np.zeros(3, dtype=np.int64))
+    sides = debate.debaters(config(explainer="rationale", form="debate"), {"strong": own, "weak": own})
     assert [side.hear and side.hear(["Because so."] * 3) for side in sides] == [["Because so."] * 3] * 2
-    sides = debate.debaters(config(explainer="rationale", form="consultancy"), {"strong": mind, "weak": mind})
+    sides = debate.debaters(config(explainer="rationale", form="consultancy"), {"strong": own, "weak": own})
     assert sides[0].hear and sides[1].hear is None and sides[1].explain is None
-    assert {side.hear for side in debate.debaters(config(explainer="random"), {"strong": mind, "weak": mind})} == {None}
+    assert {side.hear for side in debate.debaters(config(explainer="random"), {"strong": own, "weak": own})} == {None}
 
 
 def test_a_silent_side_hears_nothing_and_is_not_heard() -> None:
@@ -301,7 +301,7 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
     [
         ({"judge": "modle"}, r"--judge must be one of .*model.*, got 'modle' \(did you mean model\?\)"),
         ({"judge_options": "x=1"}, "an option of --judge-options must be one of .*, got 'x'"),
-        ({"judge_options": "x"}, "--judge-options must be NAME=VALUE with commas between them, got 'x'"),
+        ({"judge_options": "x"}, "--judge-options must be comma-separated NAME=VALUE pairs, got 'x'"),
         ({"explainer": "x"}, "--explainer must be one of gradient, policy, principal_variation, random, rationale, got 'x'"),
         ({"protocol": "x"}, "--protocol must be one of consultancy, debate, no_explanation, got 'x'"),
         ({"split": "train"}, "--split must be one of selection, test, transfer, got 'train'"),
@@ -310,7 +310,17 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
         ({"rounds": 0}, "--turns must be at least 1, got 0"),
         ({"num_questions": 0}, "--num-questions must be at least 1, got 0"),
         ({"traces": -1}, "--traces must be at least 0, got -1"),
-        ({"explainer": "policy", "method": "confidence"}, "--method must be baseline under --explainer policy, got confidence"),
+        ({"explainer": "policy", "method": "confidence"}, "--method must be baseline with --explainer policy, got confidence"),
+        (
+            {"explainer": "principal_variation", "task": "sst2"},
+            "--explainer for the task sst2 must be one of gradient, policy, random, rationale, got 'principal_variation'",
+        ),
+        ({"explainer": "principal_variation", "task": "chess_preference"}, "--explainer for the task chess_preference must be"),
+        ({"tokens": 9}, "--max-new-tokens must be left out with --explainer gradient, which does not read it, got 9"),
+        (
+            {"explainer": "rationale", "evidence_spans": 2},
+            "--evidence-spans must be left out with --explainer rationale, which does not read it, got 2",
+        ),
         ({"method": "debate"}, "--method must be one of .*baseline.*, got 'debate'"),
         ({"weak": "x"}, "--weak must be"),
     ],

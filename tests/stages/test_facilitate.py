@@ -343,8 +343,8 @@ def test_a_teacher_that_cannot_teach_is_one_sentence_and_nothing_is_written() ->
     made = len(runs())
     for teacher, said in {
         "nobody": "must be the id or the name of a run",
-        plain.run_id: r"^--teacher must be a run that has kept its model \(--keep-model always\), got student",
-        kept.run_id: r"^--teacher must be a run on the same rows: task, seed, sizes, got student .*, which has others$",
+        plain.run_id: r"^--teacher must be a run with a logged model \(--keep-model always\), got student",
+        kept.run_id: r"^--teacher must be a run with the same data \(--task, --seed and sizes\), got student .*$",
     }.items():
         with pytest.raises(ConfigError, match=said):
             taught(teacher=teacher)

@@ -13,6 +13,7 @@ from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.analysis.selection import AnalysisRuns
 from w2s_mlflow.analysis.variants import IDENTITY
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.metrics import METRICS
 from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.records import GIVEN, JoinError, read_predictions
@@ -198,7 +199,8 @@ def _reported(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _contradiction(result: Result, scored: Scores, comparisons: Mapping[str, float]) -> str:
     """Describe the first logged metric that the stored predictions contradict; empty if there is none."""
-    for name, value in {**scored.metrics, **comparisons}.items():
+    scored = {name: value for name, value in scored.metrics.items() if f"test/{name}" in result.metrics}  # others are newer
+    for name, value in {**scored, **comparisons}.items():
         logged = result.metrics.get(f"test/{name}", math.nan)
         if math.isfinite(value) and not abs(logged - value) <= TOLERANCE:
             return f"it reports test/{name} = {logged}, but its stored predictions give {value}"
@@ -234,7 +236,7 @@ def _run(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     metrics = scores.metrics if isinstance(scores, Scores) else {}
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
     row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": _domain(row["task"])}
-    row |= {name: metrics.get(name, math.nan) for name in ("accuracy", "auroc", "brier", "ece")}
+    row |= {name: metrics.get(name, math.nan) for name in METRICS}
     row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(scoring.PGR_STATUS, "")}
     row |= {name: result.tags.get(f"w2s.{name}", "") for name in ("ceiling_failed", "vs_human", "gold", "fingerprint", "data")}
     row |= {"reads": {name.removeprefix("gold/"): n for name, n in result.metrics.items() if name.startswith("gold/")}}

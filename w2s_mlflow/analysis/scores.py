@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Ints, JoinError, canonical_json
+from w2s_mlflow.tracking import source
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -75,9 +76,9 @@ def load_scores(runs: Iterable[Result]) -> dict[str, Scores | str]:
 
 
 def _cache_name(reported: Iterable[Result]) -> str:
-    """Return the name of the cache file: a hash of the runs' artifact locations, one per experiment."""
+    """Return the name of the cache file: a hash of the runs' artifact locations, one per experiment, and of metrics.py."""
     locations = sorted({result.artifact_uri.rsplit("/", 2)[0] for result in reported})
-    return hashlib.sha256(canonical_json(locations).encode()).hexdigest()[:32]
+    return hashlib.sha256(canonical_json([locations, source.digests(["metrics"])]).encode()).hexdigest()[:32]
 
 
 def _cache_key(result: Result) -> str:

@@ -96,7 +96,8 @@ def _parameters(cls: type) -> Iterator[inspect.Parameter]:
         if field.metadata.get("loss_options"):
             yield from _loss_parameters()
         else:
-            yield _parameter(field.name, _shown(field.default, declared), sentences[field.name], _metavar(kind, declared))
+            text = f"{sentences[field.name]} {_plugins(declared)}"
+            yield _parameter(field.name, _shown(field.default, declared), text, _metavar(kind, declared))
 
 
 def _loss_parameters() -> Iterator[inspect.Parameter]:
@@ -110,6 +111,12 @@ def _loss_parameters() -> Iterator[inspect.Parameter]:
             help_by_option[field.name] = " ".join(part for part in (help_by_option.get(field.name), text) if part)
     for name, text in help_by_option.items():
         yield _parameter(name, "depends on the loss", text, _metavar(*options.loss_options()[name]))
+
+
+def _plugins(declared: Declared) -> str:
+    """Return the help of the plug-ins that an option names."""
+    summaries = registry.summaries(declared.plugins) if declared.plugins else {}
+    return " ".join(f"`{name}`: {summary}" for name, summary in summaries.items())
 
 
 def _shown(default: Any, declared: Declared) -> str:

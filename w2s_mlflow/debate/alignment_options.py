@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from w2s_mlflow import models, registry
+from w2s_mlflow import exceptions, explainers, models, registry
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.debate import participants, past_verdicts
-from w2s_mlflow.exceptions import must
+from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.pipeline.options import Training
 
-GRADIENT = "gradient"
+TRAINED, UNTRAINED = "policy", "random"
+"""Explainers of the strong side with a trained policy and without one; an untrained policy samples uniformly."""
+
+
+def opponent(name: str, option: str) -> None:
+    """Raise ConfigError unless an explainer shows spans and needs no trained policy."""
+    shows_spans = [other for other, plugin in explainers.every().items() if plugin.EVIDENCE == explainers.SPANS]
+    legal = [other for other in shows_spans if not explainers.needs_policy(other)]
+    if name not in legal:
+        raise unknown(exceptions.flag(option), name, legal)
 
 
 @checked_dataclass
@@ -27,10 +36,10 @@ class Config(Training):
     """Coefficient of the KL penalty: units of D per nat of KL divergence between the policy and its starting point."""
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Number of evidence spans that each side shows."""
-    opponent: Literal["gradient", "random"] = "gradient"
-    """How the weak side, which is not trained, chooses its evidence. `gradient`: the spans that support its decision most, by
-    gradient times input; `random`: random spans."""
-    judge: str = "model"
+    opponent: str = option(default="gradient", lookup=opponent)
+    """How the weak side, which is not trained, chooses its evidence: an explainer of the stage `debate` that shows spans of the
+    question and needs no policy, such as `gradient` or `random`."""
+    judge: str = option(default="model", plugins="judges")
     """Judge of the debates: the name of a file in judges/."""
     judge_options: str = ""
     """Options of the judge, as comma-separated NAME=VALUE pairs."""
@@ -51,21 +60,18 @@ class Config(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(participants.judges(self.judge, self.judge_options)) > 1:
-            raise must("judge", "one judge, whom the model is to convince", self.judge)
+            raise must("judge", "the name of a single judge", self.judge)
         if self.iterations > 1:
             self._check_rounds()
 
     def _check_rounds(self) -> None:
-        """Check that later iterations have a trained policy, the opponent `gradient`, and a judge of new debates."""
+        """Check that later iterations have a trained policy, its opponent, and a judge of new debates."""
         if not self.debate_weight:
-            raise must(
-                "debate_weight",
-                f"above 0 with --iterations {self.iterations}, as without a policy there is nobody to debate",
-                self.debate_weight,
-            )
-        if self.opponent != GRADIENT:
-            raise must("opponent", f"{GRADIENT} with --iterations {self.iterations}", self.opponent)
+            rule = f"above 0 with --iterations {self.iterations}, whose later rounds need a trained policy"
+            raise must("debate_weight", rule, self.debate_weight)
+        if self.opponent != (weak_side := explainers.without_policy(TRAINED)):
+            raise must("opponent", f"{weak_side} with --iterations {self.iterations}", self.opponent)
         if past_verdicts.learns_from(self.judge):
-            others = " or ".join(name for name in registry.plugins("judges") if past_verdicts.learns_from(name))
-            rule = f"one who can be asked about new debates with --iterations {self.iterations}, not {others}"
+            legal = [name for name in registry.plugins("judges") if not past_verdicts.learns_from(name)]
+            rule = f"a judge that reads no earlier run ({', '.join(legal)}) with --iterations {self.iterations}"
             raise must("judge", rule, self.judge)

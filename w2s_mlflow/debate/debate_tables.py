@@ -31,10 +31,10 @@ def _debates(played: DebateTranscripts) -> pd.DataFrame:
         row: dict[str, Any] = {"id": question.id, "group": question.group, "segments": list(question.segments)}
         row |= {"candidates": list(question.candidates)}
         for side in (debate.first, debate.second):
-            own: dict[str, Any] = {"decision": side.decision, "claim": side.claim}
-            own |= {"said": list(played.said[side.name][number]), "heard": list(played.heard[side.name][number])}
-            own |= {"explanation": side.explanation.text, "pieces": list(side.explanation.pieces)}
-            row |= {f"{side.name}_{name}": value for name, value in own.items()}
+            values: dict[str, Any] = {"decision": side.decision, "claim": side.claim}
+            values |= {"said": list(played.said[side.name][number]), "heard": list(played.heard[side.name][number])}
+            values |= {"explanation": side.explanation.text, "pieces": list(side.explanation.pieces)}
+            row |= {f"{side.name}_{name}": value for name, value in values.items()}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -43,9 +43,9 @@ def _verdicts(played: DebateTranscripts, verdicts: Sequence[Verdicts]) -> pd.Dat
     import pandas as pd
 
     rows = [
-        {"id": debate.question.id, "judge": said.judge, **asdict(verdict)}
-        for said in verdicts
-        for debate, *both in zip(played.debates, said.strong_first, said.weak_first, strict=True)
+        {"id": debate.question.id, "judge": answer.judge, **asdict(verdict)}
+        for answer in verdicts
+        for debate, *both in zip(played.debates, answer.strong_first, answer.weak_first, strict=True)
         for verdict in both
     ]
     return pd.DataFrame(rows)

@@ -27,23 +27,23 @@ def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
     from w2s_mlflow import stats
 
     preference_N, bias_N = verdicts.preference_N(), verdicts.bias_N()
-    judged_N, apart_N = np.isfinite(preference_N), disagree(played.debates)
-    found = {"questions": float(len(preference_N)), "no_verdict": float((~judged_N).sum()), "cost": float(verdicts.cost())}
-    found |= {"disagreements": float(apart_N.mean())}
+    judged_N, disagree_N = np.isfinite(preference_N), disagree(played.debates)
+    values = {"questions": float(len(preference_N)), "no_verdict": float((~judged_N).sum()), "cost": float(verdicts.cost())}
+    values |= {"disagreements": float(disagree_N.mean())}
     for side in (STRONG, WEAK):
-        told = [debate.first if side == STRONG else debate.second for debate in played.debates]
-        found[f"{side}_words"] = float(np.mean([spans.count_words(own.explanation.text) for own in told]))
+        sides = [debate.first if side == STRONG else debate.second for debate in played.debates]
+        values[f"{side}_words"] = float(np.mean([spans.count_words(one.explanation.text) for one in sides]))
     if not judged_N.any():
-        return found
+        return values
     groups_N = np.array([debate.question.group for debate in played.debates])
-    for name, rows_N in {"win_rate": judged_N, "win_rate_on_disagreements": judged_N & apart_N}.items():
+    for name, rows_N in {"win_rate": judged_N, "win_rate_on_disagreements": judged_N & disagree_N}.items():
         if rows_N.any():
             won = stats.group_interval(won_N(preference_N[rows_N]), groups_N[rows_N])
-            found |= won.named(name)
-    found |= {"preference": float(preference_N[judged_N].mean()), "position_bias": float(bias_N[judged_N].mean())}
-    first_N = [abs(bias) > abs(own) for bias, own in zip(bias_N[judged_N], preference_N[judged_N], strict=True)]
-    found["position_decides_rate"] = float(np.mean(first_N))
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+            values |= won.named(name)
+    values |= {"preference": float(preference_N[judged_N].mean()), "position_bias": float(bias_N[judged_N].mean())}
+    first_N = [abs(bias) > abs(preference) for bias, preference in zip(bias_N[judged_N], preference_N[judged_N], strict=True)]
+    values["position_decides_rate"] = float(np.mean(first_N))
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def disagree(debates: Sequence[Debate]) -> NDArray[np.bool_]:
@@ -58,15 +58,15 @@ def won_N(preference_N: Doubles) -> Doubles:
 
 def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
     """Return how often each pair of judges picks the same winner in debates judged by both, as `agreement/<judge>/<judge>`."""
-    found = {}
-    for number, one in enumerate(verdicts):
+    values = {}
+    for number, first in enumerate(verdicts):
         for other in verdicts[number + 1 :]:
-            pair = one.preference_N(), other.preference_N()
+            pair = first.preference_N(), other.preference_N()
             both_N = np.isfinite(pair[0]) & np.isfinite(pair[1])
             if both_N.any():
                 same = np.mean(np.sign(pair[0][both_N]) == np.sign(pair[1][both_N]))
-                found[f"agreement/{one.judge}/{other.judge}"] = float(same)
-    return found
+                values[f"agreement/{first.judge}/{other.judge}"] = float(same)
+    return values
 
 
 def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
@@ -87,17 +87,17 @@ def against_gold(debates: pd.DataFrame, preference_N: Doubles, gold_N: Ints) -> 
     from w2s_mlflow import metrics, stats
 
     right = {side: debates[f"{side}_decision"].to_numpy() == gold_N for side in (STRONG, WEAK)}
-    found = {f"{side}_accuracy": float(correct_N.mean()) for side, correct_N in right.items()}
-    found["label_accuracy"] = float((label_N(debates, preference_N) == gold_N).mean())
+    values = {f"{side}_accuracy": float(correct_N.mean()) for side, correct_N in right.items()}
+    values["label_accuracy"] = float((label_N(debates, preference_N) == gold_N).mean())
     decided_N = (right[STRONG] != right[WEAK]) & np.isfinite(preference_N)
     if not decided_N.any():
-        return found
+        return values
     strong_right_N, groups = right[STRONG][decided_N], debates["group"].to_numpy()[decided_N]
     won, p_strong_N = won_N(preference_N[decided_N]), np.array([play.sigmoid(value) for value in preference_N[decided_N]])
     judged = stats.group_interval(np.where(strong_right_N, won, 1 - won), groups)
-    found |= judged.named("judge_accuracy")
-    found |= {"decided": float(decided_N.sum()), "always_strong_accuracy": float(strong_right_N.mean())}
+    values |= judged.named("judge_accuracy")
+    values |= {"decided": float(decided_N.sum()), "always_strong_accuracy": float(strong_right_N.mean())}
     both_NC, truth_N = np.stack([1 - p_strong_N, p_strong_N], axis=1), strong_right_N.astype(np.int64)
-    found["judge_brier"] = metrics.brier_score_loss(both_NC, truth_N)
-    found["judge_ece"] = metrics.expected_calibration_error(both_NC, truth_N)
-    return found
+    values["judge_brier"] = metrics.brier_score_loss(both_NC, truth_N)
+    values["judge_ece"] = metrics.expected_calibration_error(both_NC, truth_N)
+    return values

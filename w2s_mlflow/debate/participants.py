@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow import config as options
-from w2s_mlflow import registry
-from w2s_mlflow.debate import past_verdicts
+from w2s_mlflow import explainers, registry, tasks
+from w2s_mlflow.debate import past_verdicts, play
+from w2s_mlflow.debate.play import Debater
 from w2s_mlflow.exceptions import must, unknown
+from w2s_mlflow.explainers import DebaterModel, DebateSide, Explainer
 from w2s_mlflow.pipeline import finetune
 from w2s_mlflow.pipeline.options import Training
 from w2s_mlflow.records import Example, Floats
 
 if TYPE_CHECKING:
-    from w2s_mlflow.explainers.extractive import DebaterModel, Policy
+    from w2s_mlflow.explainers._policy import Policy
+    from w2s_mlflow.explainers._token_spans import EncodedQuestions
     from w2s_mlflow.judges import Judge
     from w2s_mlflow.modeling.heads import Head
 
@@ -34,7 +37,7 @@ def judges(names: str, given: str) -> dict[str, Any]:
     pairs, chosen = _pairs(given), [name.strip() for name in names.split(",")]
     kinds = {name: registry.plugin("judges", name, "--judge").Options for name in chosen}
     if len(kinds) < len(chosen):
-        raise must("judge", "different judges with commas between them", names)
+        raise must("judge", "a comma-separated list without duplicates", names)
     known = {name for kind in kinds.values() for name in kind.__dataclass_fields__}
     if strange := set(pairs) - known:
         raise unknown("an option of --judge-options", min(strange), known or {"none"})
@@ -66,32 +69,56 @@ def _pairs(given: str) -> dict[str, str]:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.strip().partition("=")
     if not equals:
-        raise must("judge_options", "NAME=VALUE with commas between them", repr(text))
+        raise must("judge_options", "comma-separated NAME=VALUE pairs", repr(text))
     return name.replace("-", "_"), value
 
 
 def judge(name: str, chosen: Any, config: Training, weak: DebaterModel) -> Judge:
     """Build a judge by name. It is given an earlier run's verdicts if it learns from them, else the frozen weak model."""
-    handed = past_verdicts.answer(name, chosen) or answers(weak, config)
-    made: Judge = registry.plugin("judges", name, "--judge").make(chosen, handed)
-    return made
+    answer = past_verdicts.answer(name, chosen) or answers(weak, config)
+    judge: Judge = registry.plugin("judges", name, "--judge").make(chosen, answer)
+    return judge
 
 
 def answers(weak: DebaterModel, config: Training) -> Callable[[Sequence[Example]], Floats]:
     """Return a function that computes the frozen weak model's log probabilities of the classes, (N, C)."""
 
-    def answer(asked: Sequence[Example]) -> Floats:
-        found_NC = finetune.probabilities(weak.head, weak.head.encode(asked), config)
-        log_p_NC: Floats = np.log(np.maximum(found_NC, np.finfo(np.float32).tiny))
+    def answer(questions: Sequence[Example]) -> Floats:
+        p_NC = finetune.probabilities(weak.head, weak.head.encode(questions), config)
+        log_p_NC: Floats = np.log(np.maximum(p_NC, np.finfo(np.float32).tiny))
         return log_p_NC
 
     return answer
 
 
-def mind(head: Head, asked: Sequence[Example], config: Training, policy: Policy | None = None) -> DebaterModel:
+def debater_model(head: Head, questions: Sequence[Example], config: Training, policy: Policy | None = None) -> DebaterModel:
     """Return the model of one side of a debate, with its decisions on the questions."""
-    from w2s_mlflow.explainers import extractive
+    encoded_questions = encoded(head, questions)
+    decisions_N = finetune.probabilities(head, encoded_questions.data, config).argmax(axis=1)
+    return DebaterModel(head, encoded_questions, decisions_N, policy, config.micro_batch)
 
-    reading = extractive.read(head, asked)
-    decisions_N = finetune.probabilities(head, reading.data, config).argmax(axis=1)
-    return extractive.DebaterModel(head, reading, decisions_N, policy, config.micro_batch)
+
+def encoded(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
+    """Encode questions for a model, with the evidence span of each token."""
+    from w2s_mlflow.explainers import _token_spans
+
+    return _token_spans.read(head, questions)
+
+
+def debater(name: str, explainer: str, side: DebateSide) -> Debater:
+    """Return one side of the debates, which explains its decisions with an explainer by name."""
+    plugin = explainers.find(explainer, "explainer")
+    explain: Explainer = plugin.make(side)
+    hear = None if plugin.EVIDENCE == explainers.SPANS else getattr(explain, "hear", _ignore)
+    return Debater(name, side.debater.decisions_N, explain, hear)
+
+
+def _ignore(texts: Sequence[str]) -> list[str]:
+    """Return the part of the other side's text that an explainer of text without `hear` takes into account."""
+    return [""] * len(texts)
+
+
+def claims(task: str, debater: DebaterModel) -> list[str]:
+    """Return a debater's decision on each question in words."""
+    questions = debater.encoded.questions
+    return [play.claim(tasks.find(task), *row) for row in zip(questions, debater.decisions_N.tolist(), strict=True)]

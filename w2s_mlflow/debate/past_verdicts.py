@@ -31,11 +31,11 @@ def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
         ConfigError: the run does not exist, is not a debate run, or has models trained on ground truth of `transfer`; or
             half or more of its debates have no human vote.
     """
-    found: dict[str, str] = {}
+    changed: dict[str, str] = {}
     for name in judges:
         kind = learns_from(name)
-        found |= SOURCES[kind].resolve(judges[name]) if kind else {}
-    return found
+        changed |= SOURCES[kind].resolve(judges[name]) if kind else {}
+    return changed
 
 
 def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Sequence[Any]]] | None:
@@ -46,30 +46,30 @@ def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Seque
 
 def learns_from(name: str) -> str:
     """Return what a judge learns from, a key of SOURCES; empty for a judge that reads no earlier run."""
-    found = getattr(registry.plugin("judges", name, "--judge"), "LEARNS_FROM", "")
-    assert not found or found in SOURCES, f"judges/{name}.py: LEARNS_FROM must be one of {', '.join(SOURCES)}"
-    return str(found)
+    kind = getattr(registry.plugin("judges", name, "--judge"), "LEARNS_FROM", "")
+    assert not kind or kind in SOURCES, f"judges/{name}.py: LEARNS_FROM must be one of {', '.join(SOURCES)}"
+    return str(kind)
 
 
-def debates(found: Result) -> list[Debate]:
+def debates(run: Result) -> list[Debate]:
     """Return the debates of a run, strong side first, as its judges saw them."""
-    table, _ = transcripts.read(found)
+    table, _ = transcripts.read(run)
     return [_debate(row) for row in transcripts.rows(table)]
 
 
-def verdicts_of(found: Sequence[Result]) -> tuple[list[Debate], list[float]]:
+def verdicts_of(debate_runs: Sequence[Result]) -> tuple[list[Debate], list[float]]:
     """Return the debates of several runs, and the D that the first judge of its run gave to each debate."""
-    shown = [debate for one in found for debate in debates(one)]
-    return shown, [value for one in found for value in transcripts.preference_N(*transcripts.read(one)).tolist()]
+    shown = [debate for run in debate_runs for debate in debates(run)]
+    return shown, [value for run in debate_runs for value in transcripts.preference_N(*transcripts.read(run)).tolist()]
 
 
 def _people(chosen: Any) -> dict[str, str]:
     from w2s_mlflow.tracking import human_feedback
 
-    found = human_feedback.pull(_run(chosen.run).run_id)
-    LOG.info("%s", found.describe())
-    found.check()
-    return {"run": found.run_id, "heard": found.digest()}
+    votes = human_feedback.pull(_run(chosen.run).run_id)
+    LOG.info("%s", votes.describe())
+    votes.check()
+    return {"run": votes.run_id, "heard": votes.digest()}
 
 
 def _judge(chosen: Any) -> dict[str, str]:
@@ -79,19 +79,19 @@ def _judge(chosen: Any) -> dict[str, str]:
 def _votes(chosen: Any) -> tuple[list[Debate], list[tuple[str, ...]]]:
     from w2s_mlflow.tracking import human_feedback
 
-    shown, found = debates(_run(chosen.run)), human_feedback.pull(chosen.run)
-    if found.digest() != chosen.heard:
-        raise ConfigError(f"people have judged more debates of run {chosen.run} since this command began: run it again")
-    return shown, [found.votes.get(debate.question.id, ()) for debate in shown]
+    shown, votes = debates(_run(chosen.run)), human_feedback.pull(chosen.run)
+    if votes.digest() != chosen.heard:
+        raise ConfigError(f"people have voted on debates of run {chosen.run} since this command started; run the command again")
+    return shown, [votes.votes.get(debate.question.id, ()) for debate in shown]
 
 
 def _verdicts(chosen: Any) -> tuple[list[Debate], list[float]]:
-    found = _run(chosen.run)
-    table, verdicts = transcripts.read(found)
+    run = _run(chosen.run)
+    table, verdicts = transcripts.read(run)
     names = list(dict.fromkeys(verdicts["judge"]))
     if chosen.of and chosen.of not in names:
-        raise must("judge_options", f"of=JUDGE, one of {', '.join(names)} in run {found.run_id}", f"of={chosen.of}")
-    return debates(found), transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
+        raise must("judge_options", f"of=JUDGE, one of {', '.join(names)} in run {run.run_id}", f"of={chosen.of}")
+    return debates(run), transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
 
 
 class Source(NamedTuple):
@@ -107,17 +107,19 @@ SOURCES = {"votes": Source(_people, _votes), "verdicts": Source(_judge, _verdict
 """Kinds of past verdicts by the name that a judge declares as LEARNS_FROM: people's votes, or verdicts of the run's judges."""
 
 
-def _run(run: str) -> Result:
+def _run(name: str) -> Result:
+    """Find the debate run of a judge's option `run`. Raises ConfigError if its verdicts cannot be used."""
     from w2s_mlflow.tracking import results
 
-    if not run:
-        raise must("judge_options", "run=RUN, the run of debates that were judged, for the judges human and reward", "none")
-    found = results.find(run)
+    if not name:
+        readers = ", ".join(judge for judge in registry.plugins("judges") if learns_from(judge))
+        raise must("judge_options", f"run=RUN, the debate run whose verdicts are read, for a judge of {readers}", "none")
+    found = results.find(name)
     if found.stage != STAGE:
-        raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={run}, a run of {found.stage or 'no stage'}")
+        raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={name}, a run of {found.stage or 'no stage'}")
     if runs.GOLD in found.tags:  # its verdicts would leak ground truth into the aligned model
-        rule = "run=RUN, a run whose models have learned no ground truth of transfer"
-        raise must("judge_options", rule, f"run={run}, whose models have learned that of {found.tags[runs.GOLD]}")
+        rule = "run=RUN, a run whose models were not trained on ground truth of transfer"
+        raise must("judge_options", rule, f"run={name}, whose models were trained on ground truth of {found.tags[runs.GOLD]}")
     return found
 
 
@@ -128,6 +130,6 @@ def _debate(row: Mapping[str, Any]) -> Debate:
 
 
 def _side(row: Mapping[str, Any], name: str) -> Side:
-    own = {field: row[f"{name}_{field}"] for field in ("decision", "claim", "explanation", "pieces")}
-    explanation = Explanation(str(own["explanation"]), tuple(int(piece) for piece in own["pieces"]))
-    return Side(name, int(own["decision"]), str(own["claim"]), explanation)
+    values = {field: row[f"{name}_{field}"] for field in ("decision", "claim", "explanation", "pieces")}
+    explanation = Explanation(str(values["explanation"]), tuple(int(span) for span in values["pieces"]))
+    return Side(name, int(values["decision"]), str(values["claim"]), explanation)

@@ -75,20 +75,20 @@ def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: 
     for _ in range(rounds):
         for side, other in ((strong, weak), (weak, strong)):
             heard[side.name].append(_heard(side, said[other.name], len(questions)))
-        found = {side.name: _turn(side, taken) for side in (strong, weak)}
-        for name, explanations in found.items():
+        turns = {side.name: _turn(side, taken) for side in (strong, weak)}
+        for name, explanations in turns.items():
             said[name].append(explanations)
-            for already, explanation in zip(taken, explanations, strict=True):
-                already.update(explanation.pieces)
+            for spans_shown, explanation in zip(taken, explanations, strict=True):
+                spans_shown.update(explanation.pieces)
     sides = [_sides(task, questions, side, said[side.name]) for side in (strong, weak)]
     debates = [Debate(question, *pair) for question, *pair in zip(questions, *sides, strict=True)]
-    texts = {name: [[own.text for own in turn] for turn in turns] for name, turns in said.items()}
+    texts = {name: [[explanation.text for explanation in turn] for turn in turns] for name, turns in said.items()}
     return DebateTranscripts(debates, _by_debate(texts), _by_debate(heard))
 
 
 def _by_debate(turns: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[tuple[str, ...]]]:
     """Regroup the texts of each side from one list per round to one tuple of rounds per debate."""
-    return {name: list(zip(*own, strict=True)) for name, own in turns.items()}
+    return {name: list(zip(*texts, strict=True)) for name, texts in turns.items()}
 
 
 def _heard(side: Debater, turns: Sequence[Sequence[Explanation]], count: int) -> Sequence[str]:
@@ -105,18 +105,18 @@ def _turn(side: Debater, taken: Sequence[Collection[int]]) -> list[Explanation]:
 
 def _sides(task: tasks.Task, questions: Sequence[Example], side: Debater, turns: Sequence[Sequence[Explanation]]) -> list[Side]:
     """Return one side of every debate, with its explanations of all rounds merged."""
-    found = []
+    sides = []
     for row, question in enumerate(questions):
-        decision, own = int(side.decisions_N[row]), [turn[row] for turn in turns]
-        found.append(Side(side.name, decision, claim(task, question, decision), _whole(question, own)))
-    return found
+        decision, explanation = int(side.decisions_N[row]), _merged(question, [turn[row] for turn in turns])
+        sides.append(Side(side.name, decision, claim(task, question, decision), explanation))
+    return sides
 
 
-def _whole(question: Example, turns: Sequence[Explanation]) -> Explanation:
+def _merged(question: Example, turns: Sequence[Explanation]) -> Explanation:
     """Merge the explanations of all rounds into one."""
     if len(turns) == 1:
         return turns[0]
-    if chosen := tuple(piece for turn in turns for piece in turn.pieces):
+    if chosen := tuple(span for turn in turns for span in turn.pieces):
         return Explanation(spans.quoted(question, chosen), chosen)
     return Explanation("\n".join(filter(None, (turn.text for turn in turns))))
 
@@ -127,13 +127,13 @@ def labels(weak: SoftLabels, debates: Sequence[Debate], preference_N: Doubles) -
     Where the sides disagree and there is a verdict, P(strong side's class) = sigmoid(D) and P(weak side's class) =
     sigmoid(-D). Where they agree or there is no verdict, the weak label is kept.
     """
-    found_NC = weak.probabilities_NC.copy()
+    labels_NC = weak.probabilities_NC.copy()
     for row, (debate, preference) in enumerate(zip(debates, preference_N, strict=True)):
         strong, other = debate.first.decision, debate.second.decision
         if strong != other and math.isfinite(preference):
-            found_NC[row] = 0
-            found_NC[row, strong], found_NC[row, other] = sigmoid(preference), sigmoid(-preference)
-    return replace(weak, probabilities_NC=found_NC)
+            labels_NC[row] = 0
+            labels_NC[row, strong], labels_NC[row, other] = sigmoid(preference), sigmoid(-preference)
+    return replace(weak, probabilities_NC=labels_NC)
 
 
 def sigmoid(value: float) -> float:

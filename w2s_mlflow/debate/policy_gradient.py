@@ -25,17 +25,20 @@ from w2s_mlflow.records import Debate, Explanation, Ints, Side
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from w2s_mlflow.explainers.extractive import EncodedQuestions, Policy
+    from w2s_mlflow.explainers._policy import Policy
+    from w2s_mlflow.explainers._token_spans import EncodedQuestions
     from w2s_mlflow.modeling.heads import Head
 
 DRAWS = 4
+"""K: samples of evidence per question."""
 
 
 @dataclass(frozen=True)
-class Arguing:
+class DebateTerm:
     """Debate term of the strong model's training: samples evidence, has it judged, and adds the policy gradient.
 
     Attributes:
+        encoded: the training questions.
         weak: the weak side on each training question; it does not change during training.
         weight: lambda of eq. 2.
         kl: coefficient of log p / p_0 in the reward.
@@ -44,7 +47,7 @@ class Arguing:
 
     head: Head
     policy: Policy
-    reading: EncodedQuestions
+    encoded: EncodedQuestions
     weak: Sequence[Side]
     judge: Judge
     task: tasks.Task
@@ -58,58 +61,69 @@ class Arguing:
         """Add the gradients of one batch, and return its metrics, averaged over questions and samples."""
         from w2s_mlflow.training import batching
 
-        found: dict[str, float] = {}
-        for number, rows in enumerate(batching.micro_batch_rows(self.reading.data, examples, self.micro_batch)):
+        metrics: dict[str, float] = {}
+        for number, rows in enumerate(batching.micro_batch_rows(self.encoded.data, examples, self.micro_batch)):
             share = len(rows) / len(examples)
             random = streams.torch_generator(self.seed, streams.POLICY_DRAWS, step, number)
-            loss, values = self._argued(rows, random)
+            loss, values = self._loss(rows, random)
             backward(self.weight * share * loss)
-            found = {name: found.get(name, 0.0) + share * value for name, value in values.items()}
-        return found
+            metrics = {name: metrics.get(name, 0.0) + share * value for name, value in values.items()}
+        return metrics
 
-    def _argued(self, rows: Ints, random: Generator) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, rows: Ints, random: Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of a micro-batch, whose gradient is the policy gradient, and its metrics."""
         import torch
 
-        from w2s_mlflow.explainers import extractive
+        from w2s_mlflow.explainers import _plackett_luce, _policy
 
-        batch, piece_RL = self.reading.batch(rows, next(self.head.parameters()).device)
+        batch, span_RL = self.encoded.batch(rows, next(self.head.parameters()).device)
         with torch.no_grad():
             decisions_N = self.head(batch).argmax(dim=1)
-        width = int(self.reading.count_N[rows].max(initial=1))
-        scores_NP, open_NP = extractive.scores(self.head, self.policy, batch, piece_RL, decisions_N, width)
-        drawn_NKS = extractive.draw(scores_NP, open_NP, DRAWS, self.size, random)
-        log_p_NK = extractive.log_probability(scores_NP, open_NP, drawn_NKS)
-        away_NK = (log_p_NK - extractive.log_probability(torch.zeros_like(scores_NP), open_NP, drawn_NKS)).detach()
-        explained = self._explained(rows, drawn_NKS)
-        judged_NK = torch.from_numpy(self._judged(rows, decisions_N.tolist(), explained)).to(away_NK)
-        values = {"reward": judged_NK.mean(), "win_rate": (judged_NK > 0).double().mean(), "kl": away_NK.mean()}
-        values["entropy"] = extractive.entropy(scores_NP.detach(), open_NP).mean()
-        words = float(np.mean([spans.count_words(one.text) for own in explained for one in own]))
-        said = {f"align/{name}": float(value) for name, value in values.items()} | {"align/evidence_words": words}
-        return extractive.surrogate(log_p_NK, judged_NK - self.kl * away_NK), said
+        width = int(self.encoded.count_N[rows].max(initial=1))
+        scores_NP, open_NP = _policy.scores(self.head, self.policy, batch, span_RL, decisions_N, width)
+        drawn_NKS = _plackett_luce.draw(scores_NP, open_NP, DRAWS, self.size, random)
+        log_p_NK = _plackett_luce.log_probability(scores_NP, open_NP, drawn_NKS)
+        log_p0_NK = _plackett_luce.log_probability(torch.zeros_like(scores_NP), open_NP, drawn_NKS)
+        log_ratio_NK = (log_p_NK - log_p0_NK).detach()
+        explanations = self._explanations(rows, drawn_NKS)
+        reward_NK = torch.from_numpy(self._rewards(rows, decisions_N.tolist(), explanations)).to(log_ratio_NK)
+        values = {"reward": reward_NK.mean(), "win_rate": (reward_NK > 0).double().mean(), "kl": log_ratio_NK.mean()}
+        values["entropy"] = _plackett_luce.entropy(scores_NP.detach(), open_NP).mean()
+        words = float(np.mean([spans.count_words(one.text) for samples in explanations for one in samples]))
+        metrics = {f"align/{name}": float(value) for name, value in values.items()} | {"align/evidence_words": words}
+        return _policy.surrogate(log_p_NK, reward_NK - self.kl * log_ratio_NK), metrics
 
-    def _explained(self, rows: Ints, drawn_NKS: Tensor) -> list[list[Explanation]]:
+    def _explanations(self, rows: Ints, drawn_NKS: Tensor) -> list[list[Explanation]]:
         """Return the explanations of each question, one per sample of spans."""
-        from w2s_mlflow.explainers import extractive
+        from w2s_mlflow.explainers import _extractive
 
-        every = [self.reading.questions[row] for row in rows for _ in range(DRAWS)]
-        found = extractive.explained(every, drawn_NKS.flatten(0, 1))
-        return [found[start : start + DRAWS] for start in range(0, len(found), DRAWS)]
+        questions = [self.encoded.questions[row] for row in rows for _ in range(DRAWS)]
+        explanations = _extractive.explained(questions, drawn_NKS.flatten(0, 1))
+        return [explanations[start : start + DRAWS] for start in range(0, len(explanations), DRAWS)]
 
-    def _judged(self, rows: Ints, decisions: Sequence[int], explained: Sequence[Sequence[Explanation]]) -> NDArray[np.float64]:
+    def _rewards(
+        self, rows: Ints, decisions: Sequence[int], explanations: Sequence[Sequence[Explanation]]
+    ) -> NDArray[np.float64]:
         """Return D of each sample of evidence, (N, K)."""
         debates = []
-        for row, decision, own in zip(rows, decisions, explained, strict=True):
-            question = self.reading.questions[row]
+        for row, decision, samples in zip(rows, decisions, explanations, strict=True):
+            question = self.encoded.questions[row]
             claim = play.claim(self.task, question, decision)
-            debates += [Debate(question, Side(play.STRONG, decision, claim, one), self.weak[row]) for one in own]
+            debates += [Debate(question, Side(play.STRONG, decision, claim, one), self.weak[row]) for one in samples]
         verdicts = self.judge([order for debate in debates for order in (debate, debate.swapped())])
         return rewards([judges.preference(*verdicts[start : start + 2]) for start in range(0, len(verdicts), 2)])
 
 
 def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
     """Return D of each sample, (N, K). A missing D is replaced by the mean of its question's other D, so it has no effect."""
-    found_NK = np.array(preferences, dtype=np.float64).reshape(-1, DRAWS)
-    known_NK = np.isfinite(found_NK)
-    mean_N = np.where(known_NK, found_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)
-    return np.where(known_NK, found_NK, mean_N[:, None])
+    preference_NK = np.array(preferences, dtype=np.float64).reshape(-1, DRAWS)
+    known_NK = np.isfinite(preference_NK)
+    mean_N = np.where(known_NK, preference_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)
+    return np.where(known_NK, preference_NK, mean_N[:, None])
+
+
+def new_policy(head: Head, seed: int) -> Policy:
+    """Return an untrained policy for a head, on the head's device."""
+    from w2s_mlflow.explainers._policy import Policy
+
+    return Policy(head.model.config.hidden_size, seed).to(next(head.parameters()).device)

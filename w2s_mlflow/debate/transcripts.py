@@ -22,42 +22,42 @@ TRACES = "w2s.traces"
 TIE = "tie"
 
 
-def read(found: Result) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read(run: Result) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables of debates and verdicts. Raises ConfigError if they are missing."""
     import pandas as pd
 
-    return pd.read_parquet(found.artifact(DEBATES)), pd.read_parquet(found.artifact(VERDICTS))
+    return pd.read_parquet(run.artifact(DEBATES)), pd.read_parquet(run.artifact(VERDICTS))
 
 
 def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | None = None) -> Doubles:
     """Return D of each debate, from the verdicts of one judge (None: the first judge); NaN where an order has no verdict."""
-    own = verdicts[verdicts["judge"] == (judge or verdicts["judge"].iloc[0])]
-    by_order = own.pivot(index="id", columns="order", values="log_odds").reindex(debates["id"])
-    both = (by_order[order].to_numpy(dtype=np.float64) for order in (f"{STRONG},{WEAK}", f"{WEAK},{STRONG}"))
-    strong_first_N, weak_first_N = both
-    found_N: Doubles = (strong_first_N - weak_first_N) / 2
-    return found_N
+    of_judge = verdicts[verdicts["judge"] == (judge or verdicts["judge"].iloc[0])]
+    by_order = of_judge.pivot(index="id", columns="order", values="log_odds").reindex(debates["id"])
+    orders = (f"{STRONG},{WEAK}", f"{WEAK},{STRONG}")
+    strong_first_N, weak_first_N = (by_order[order].to_numpy(dtype=np.float64) for order in orders)
+    preference_N: Doubles = (strong_first_N - weak_first_N) / 2
+    return preference_N
 
 
-def traced(found: Result, wanted: int | None) -> Result:
+def traced(run: Result, wanted: int | None) -> Result:
     """Write the first `wanted` debates (None: all) as traces, skipping those already written, and return the run."""
     from w2s_mlflow.tracking import reports, traces
     from w2s_mlflow.tracking.reports import Report
 
-    def written(found: Result) -> int:
-        return int(found.tags.get(TRACES, "0"))
+    def written(run: Result) -> int:
+        return int(run.tags.get(TRACES, "0"))
 
-    def is_there(found: Result) -> bool:
-        every = int(found.metrics["debate/questions"])
-        return written(found) >= (every if wanted is None else min(wanted, every))
+    def is_complete(run: Result) -> bool:
+        every = int(run.metrics["debate/questions"])
+        return written(run) >= (every if wanted is None else min(wanted, every))
 
-    def report(found: Result) -> Report:
-        debates, verdicts = read(found)
+    def report(run: Result) -> Report:
+        debates, verdicts = read(run)
         count = len(debates) if wanted is None else min(wanted, len(debates))
-        traces.write(found.run_id, transcripts(debates[written(found) : count], verdicts))
+        traces.write(run.run_id, transcripts(debates[written(run) : count], verdicts))
         return Report(tags={TRACES: str(count)})
 
-    return reports.attach_once(found, "traces", report, is_there)
+    return reports.attach_once(run, "traces", report, is_complete)
 
 
 def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcript]:
@@ -65,15 +65,14 @@ def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcrip
     from w2s_mlflow.tracking.traces import Transcript
 
     preferences, by_id = preference_N(debates, verdicts), dict(list(verdicts.groupby("id", sort=False)))
-    found = []
+    written = []
     for preference, debate in zip(preferences, rows(debates), strict=True):
-        own = by_id[debate["id"]]
         sides = {side: debate[f"{side}_claim"] for side in (STRONG, WEAK)}
         shown = {side: debate[f"{side}_explanation"] for side in (STRONG, WEAK)}  # a review queue shows only the trace's root
         given = {"question": "\n".join(debate["segments"]), "claims": sides, "evidence": shown}
-        tags = {"w2s.winner": winner(preference)}
-        found.append(Transcript(debate["id"], given, _decided(preference, sides), [*_turns(debate), *_judged(own)], tags))
-    return found
+        tags, turns = {"w2s.winner": winner(preference)}, [*_turns(debate), *_judged(by_id[debate["id"]])]
+        written.append(Transcript(debate["id"], given, _decided(preference, sides), turns, tags))
+    return written
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -90,38 +89,38 @@ def winner(preference: float) -> str:
 
 def _decided(preference: float, claims: dict[str, str]) -> dict[str, Any]:
     won = winner(preference)
-    found: dict[str, Any] = {"winner": won, "claim": claims.get(won, "")}
-    return found | ({"D": round(float(preference), 3), "p_strong": round(sigmoid(preference), 3)} if won != "none" else {})
+    decision: dict[str, Any] = {"winner": won, "claim": claims.get(won, "")}
+    return decision | ({"D": round(float(preference), 3), "p_strong": round(sigmoid(preference), 3)} if won != "none" else {})
 
 
 def _turns(debate: dict[str, Any]) -> list[Any]:
     from w2s_mlflow.tracking.traces import Turn
 
-    found = []
+    turns = []
     for number in range(len(debate["strong_said"])):
         for side, other in ((STRONG, WEAK), (WEAK, STRONG)):
             given: dict[str, Any] = {"claim": debate[f"{side}_claim"]}
             if heard := _heard(debate, side, other)[number]:
                 given["shown before by the other side"] = heard
             name = f"{side}, round {number + 1}" if len(debate["strong_said"]) > 1 else side
-            found.append(Turn(name, "side", given, {"evidence": debate[f"{side}_said"][number]}))
-    return found
+            turns.append(Turn(name, "side", given, {"evidence": debate[f"{side}_said"][number]}))
+    return turns
 
 
 def _heard(debate: dict[str, Any], side: str, other: str) -> Sequence[str]:
     """Return, by round, the part of the other side's text that a side took into account; all of it if the column is missing."""
-    found: Sequence[str] = debate.get(f"{side}_heard", ("", *debate[f"{other}_said"]))
-    return found
+    heard: Sequence[str] = debate.get(f"{side}_heard", ("", *debate[f"{other}_said"]))
+    return heard
 
 
 def _judged(verdicts: pd.DataFrame) -> list[Any]:
     from w2s_mlflow.tracking.traces import Turn
 
-    found = []
+    turns = []
     for verdict in rows(verdicts):
-        said: dict[str, Any] = {"log_odds of the first": verdict["log_odds"], "rationale": verdict["rationale"]}
+        outputs: dict[str, Any] = {"log_odds of the first": verdict["log_odds"], "rationale": verdict["rationale"]}
         if not math.isfinite(verdict["log_odds"] if verdict["log_odds"] is not None else math.nan):
-            said["log_odds of the first"] = None
-        said |= {"cost": int(verdict["cost"])} if verdict["cost"] else {}
-        found.append(Turn(f"judge {verdict['judge']}", "judge", {"order": verdict["order"]}, said))
-    return found
+            outputs["log_odds of the first"] = None
+        outputs |= {"cost": int(verdict["cost"])} if verdict["cost"] else {}
+        turns.append(Turn(f"judge {verdict['judge']}", "judge", {"order": verdict["order"]}, outputs))
+    return turns

@@ -52,27 +52,27 @@ class Verdicts:
         return sum(verdict.cost for verdict in self.strong_first + self.weak_first)
 
 
-def ask(name: str, judge: Judge, debates: Sequence[Debate], kept: Path) -> Verdicts:
+def ask(name: str, judge: Judge, debates: Sequence[Debate], cache: Path) -> Verdicts:
     """Return the judge's verdicts on both orders of each debate; `debates` have the strong side first.
 
     Args:
-        kept: file of cached verdicts, to which each call of the judge appends.
+        cache: file of cached verdicts, to which each call of the judge appends.
 
     Raises:
-        ConfigError: the judge cannot continue; verdicts made so far are kept.
+        ConfigError: the judge cannot continue; verdicts made so far are cached.
     """
-    known = _read(kept)
+    known = _read(cache)
     both = [order for debate in debates for order in (debate, debate.swapped())]
     keys = [_key(name, debate) for debate in both]
     missing = [row for row, key in enumerate(keys) if key not in known]
     if known and len(missing) < len(both):
-        LOG.info("%d of %d verdicts of the judge %s were kept", len(both) - len(missing), len(both), name)
+        LOG.info("%d of %d verdicts of the judge %s were cached", len(both) - len(missing), len(both), name)
     for start in range(0, len(missing), 2 * CHUNK):
         rows = missing[start : start + 2 * CHUNK]
-        found = judge([both[row] for row in rows])
-        said = {keys[row]: verdict for row, verdict in zip(rows, found, strict=True)}
-        _append(kept, said)
-        known |= said
+        answers = judge([both[row] for row in rows])
+        added = {keys[row]: verdict for row, verdict in zip(rows, answers, strict=True)}
+        _append(cache, added)
+        known |= added
     verdicts = [known[key] for key in keys]
     return Verdicts(name, tuple(verdicts[::2]), tuple(verdicts[1::2]))
 
@@ -86,21 +86,21 @@ def _key(name: str, debate: Debate) -> str:
     return hashlib.sha256(canonical_json([name, dataclasses.asdict(debate)]).encode()).hexdigest()[:32]
 
 
-def _append(kept: Path, said: dict[str, Verdict]) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    if not kept.exists():
-        scratch.remove_old(kept.parent.glob("*.jsonl"))
-    with kept.open("a", encoding="utf-8") as file:
-        for key, verdict in said.items():  # newline first, so that a truncated line does not corrupt the next one
+def _append(cache: Path, added: dict[str, Verdict]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    if not cache.exists():
+        scratch.remove_old(cache.parent.glob("*.jsonl"))
+    with cache.open("a", encoding="utf-8") as file:
+        for key, verdict in added.items():  # newline first, so that a truncated line does not corrupt the next one
             file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
 
 
-def _read(kept: Path) -> dict[str, Verdict]:
+def _read(cache: Path) -> dict[str, Verdict]:
     """Read the cached verdicts, skipping truncated lines, and update the file's modification time."""
-    if not kept.exists():
+    if not cache.exists():
         return {}
-    kept.touch()
-    return dict(_lines(kept.read_text(encoding="utf-8")))
+    cache.touch()
+    return dict(_lines(cache.read_text(encoding="utf-8")))
 
 
 def _lines(text: str) -> Iterator[tuple[str, Verdict]]:

@@ -1,13 +1,126 @@
-"""Explanations of a model's decisions (E in Definition 4): one kind of explanation per file.
+"""Explainers, which explain a model's decisions (E in Definition 4): one kind of explanation per file.
 
-An explainer is built for one side and called once per round as `explainer(taken)`; it returns one explanation per question, in
-order. `taken` holds, for each question, the spans that either side has already shown.
+The first line of a file's docstring is its help text for `--explainer`. Every file declares:
+
+| name | meaning |
+|---|---|
+| `EVIDENCE` | `spans` if the explanations are spans of the question, `text` if they are other text |
+| `OPTIONS` | options of the stage `debate` that the explainer reads, such as `evidence_spans` |
+| `make(side)` | function that returns the `Explainer` of one side of the debates, a `DebateSide` |
+
+and, where it applies:
+
+| name | meaning |
+|---|---|
+| `applies_to(family, head)` | whether it can explain answers to tasks of a family with a default head; without it: all tasks |
+| `WITHOUT_POLICY` | name of the explainer of a side that has no trained policy |
+| `load_policy(path, head)` | function that loads the policy that `align` trained; required with `WITHOUT_POLICY` |
+
+An explainer that declares `WITHOUT_POLICY` needs a trained policy: its strong side is a model of the stage `align`.
+An explainer that samples takes its random numbers from the side, `side.random` or `side.seed` with further keys. The command
+line imports every file for its help, so a file imports torch inside its functions.
 """
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from w2s_mlflow.records import Explanation
+from w2s_mlflow import exceptions, registry
+from w2s_mlflow.records import Explanation, Ints
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+    from w2s_mlflow.explainers._policy import Policy
+    from w2s_mlflow.explainers._token_spans import EncodedQuestions
+    from w2s_mlflow.modeling.heads import Head
+
+SPANS, TEXT = "spans", "text"
+"""Legal values of EVIDENCE."""
+FOLDER = "explainers"
 
 Explainer = Callable[[Sequence[Collection[int]]], list[Explanation]]
+"""Function that is called once per round and returns one explanation per question, in order.
+
+Its argument holds, for each question, the spans that either side has already shown. An explainer of text may have a method
+`hear(texts) -> list[str]`, which is called before each round but the first with the other side's latest text on each question;
+it returns the part that the explainer takes into account. Without the method it takes nothing into account.
+"""
+
+
+@dataclass(frozen=True)
+class DebaterModel:
+    """Model of one side of a debate: a trained head, its decisions on the questions, and its policy if it has one.
+
+    Attributes:
+        micro_batch: limits the tokens of a forward pass to those of this many of the longest questions, in addition to the
+            limit token_batches.BUDGET; None: that limit only.
+    """
+
+    head: Head
+    encoded: EncodedQuestions
+    decisions_N: Ints
+    policy: Policy | None = None
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class DebateSide:
+    """One side of the debates: everything that an explainer may use.
+
+    Attributes:
+        debater: the side's model, with the questions and its decisions.
+        claims: the decision on each question in words.
+        random: random generator of the side, for sampling in every round.
+        seed: random seed of the run, for explainers whose random streams have further keys, such as the batch.
+        number: index of the side, one of those keys.
+        evidence_spans: number of spans to show per round.
+        max_new_tokens: maximum number of tokens to generate per round; None: the explainer's default.
+    """
+
+    debater: DebaterModel
+    claims: Sequence[str]
+    random: Generator
+    seed: int
+    number: int
+    evidence_spans: int
+    max_new_tokens: int | None = None
+
+
+def find(name: str, option: str) -> types.ModuleType:
+    """Return the explainer called `name`. Raises ConfigError naming `option` if there is none."""
+    return registry.plugin(FOLDER, name, exceptions.flag(option))
+
+
+def every() -> dict[str, types.ModuleType]:
+    """Return all explainers by name."""
+    return {name: registry.plugin(FOLDER, name, FOLDER) for name in registry.plugins(FOLDER)}
+
+
+def without_policy(name: str) -> str:
+    """Return the explainer of a side that has no trained policy; for most explainers, the explainer itself."""
+    return str(getattr(find(name, "explainer"), "WITHOUT_POLICY", name))
+
+
+def needs_policy(name: str) -> bool:
+    """Return whether an explainer needs the policy that the stage `align` trains."""
+    return without_policy(name) != name
+
+
+def applies_to(name: str, family: str, head: str) -> bool:
+    """Return whether an explainer can explain answers to tasks of this family with this default head."""
+    check = getattr(find(name, "explainer"), "applies_to", None)
+    return check is None or bool(check(family, head))
+
+
+def unread_options(name: str) -> list[str]:
+    """Return the options that other explainers read and this one does not."""
+    return sorted({option for plugin in every().values() for option in plugin.OPTIONS} - set(find(name, "explainer").OPTIONS))
+
+
+def roots(*names: str) -> list[str]:
+    """Return the modules whose source enters the fingerprint of debates with these explainers."""
+    return sorted({f"{FOLDER}.{one}" for name in names for one in (name, without_policy(name))})

@@ -23,40 +23,50 @@ class EncodedQuestions:
     """Questions encoded for one model, with the span of each token.
 
     Attributes:
-        piece_T: the span of each token of `Encoded.flat`, or NOWHERE.
+        span_T: the span of each token of `Encoded.flat`, or NOWHERE.
         count_N: number of spans of each question, including spans that truncation removes.
     """
 
     questions: Sequence[Example]
     data: Encoded
-    piece_T: Ints
+    span_T: Ints
     count_N: Ints
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N questions, and P: the largest number of spans in a question, at least 1."""
+        return len(self.questions), int(self.count_N.max(initial=1))
+
+    def example_T(self) -> Ints:
+        """Return the question of each token of `Encoded.flat`, (T,)."""
+        rows = self.data.rows_per_example
+        return np.repeat(np.arange(len(self.data.lengths_R)) // rows, self.data.lengths_R)
 
     def batch(self, examples: Ints, device: torch.device) -> tuple[Batch, Tensor]:
         """Return the given questions as tensors, and the span of each of their tokens, (rows, L)."""
-        as_tokens = replace(self.data, flat=self.piece_T, pad_id=NOWHERE, types=None, candidates_NC=None)
+        as_tokens = replace(self.data, flat=self.span_T, pad_id=NOWHERE, types=None, candidates_NC=None)
         batch = {name: tensor.to(device) for name, tensor in self.data.batch(examples).items()}
         return batch, as_tokens.batch(examples)["input_ids"].to(device)
 
 
 def read(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
     """Encode the questions with `head`, and find the span of each token."""
-    data, cuts = head.encode(questions), [spans.spans_of(question) for question in questions]
-    piece_T = np.concatenate([*_pieces(head, questions, cuts), np.empty(0, dtype=np.int64)])
-    assert len(piece_T) == len(data.flat)
-    return EncodedQuestions(questions, data, piece_T, np.array([len(cut) for cut in cuts], dtype=np.int64))
+    data, all_spans = head.encode(questions), [spans.spans_of(question) for question in questions]
+    span_T = np.concatenate([*_span_rows(head, questions, all_spans), np.empty(0, dtype=np.int64)])
+    assert len(span_T) == len(data.flat)
+    return EncodedQuestions(questions, data, span_T, np.array([len(own_spans) for own_spans in all_spans], dtype=np.int64))
 
 
-def _pieces(head: Head, questions: Sequence[Example], cuts: Sequence[Sequence[spans.Span]]) -> Iterator[Ints]:
+def _span_rows(head: Head, questions: Sequence[Example], all_spans: Sequence[Sequence[spans.Span]]) -> Iterator[Ints]:
     """Yield the span of each token, row by row."""
     reader = head.reader
     head.reader = OffsetReader(reader)
     try:
-        for question, cut in zip(questions, cuts, strict=True):
-            places = head.encode([question])
+        for question, own_spans in zip(questions, all_spans, strict=True):
+            offsets = head.encode([question])
             for row, numbers in enumerate(_texts(head, question)):
-                place_L = places.flat[places.offsets_R[row] :][: places.lengths_R[row]]
-                yield _piece_of_character(question, numbers, cut)[place_L]
+                offset_L = offsets.flat[offsets.offsets_R[row] :][: offsets.lengths_R[row]]
+                yield _span_of_character(question, numbers, own_spans)[offset_L]
     finally:
         head.reader = reader
 
@@ -70,16 +80,16 @@ def _texts(head: Head, question: Example) -> list[list[int]]:
     return [[*segments, candidate] for candidate in candidates] if isinstance(head, Reward) else [segments + candidates]
 
 
-def _piece_of_character(question: Example, numbers: Sequence[int], cut: Sequence[spans.Span]) -> Ints:
+def _span_of_character(question: Example, numbers: Sequence[int], own_spans: Sequence[spans.Span]) -> Ints:
     """Return the span of each character of a row's joined texts; the last entry, and so index -1 (NOWHERE), is NOWHERE."""
     texts = question.segments + question.candidates
     lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]
     starts = dict(zip(numbers, np.cumsum([0, *lengths]), strict=False))
-    found = np.full(sum(lengths), NOWHERE, dtype=np.int64)
-    for number, piece in enumerate(cut):
-        if piece.text in starts:
-            found[starts[piece.text] + piece.start : starts[piece.text] + piece.end] = number
-    return found
+    span_of_character = np.full(sum(lengths), NOWHERE, dtype=np.int64)
+    for number, span in enumerate(own_spans):
+        if span.text in starts:
+            span_of_character[starts[span.text] + span.start : starts[span.text] + span.end] = number
+    return span_of_character
 
 
 class OffsetReader(Reader):
@@ -98,14 +108,14 @@ class OffsetReader(Reader):
         return self._reader.continuation(word)
 
     def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
-        return f"places-{super()._key(rows, keep_end, closed)}"
+        return f"offsets-{super()._key(rows, keep_end, closed)}"
 
     def _read(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> dict[str, Ints]:
-        found = []
+        encoded = []
         for row in rows:
             self._row = SEPARATOR.join(row)
-            found.append(super()._read([row], keep_end, closed))
-        return {name: np.concatenate([part[name] for part in found]) for name in ("flat", "lengths")}
+            encoded.append(super()._read([row], keep_end, closed))
+        return {name: np.concatenate([part[name] for part in encoded]) for name in ("flat", "lengths")}
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the offset of each token of one or two texts in the row; the first starts the row and the last ends it."""
@@ -117,8 +127,7 @@ class OffsetReader(Reader):
             self.backend.encode_special_tokens = before
         starts = (0, len(self._row) - len(texts[-1]))
         return [
-            [start + max(first, last - 1) for first, last in found.offsets]
-            for start, found in zip(starts, encoded, strict=False)
+            [start + max(first, last - 1) for first, last in text.offsets] for start, text in zip(starts, encoded, strict=False)
         ]
 
 

@@ -14,9 +14,9 @@ from w2s_mlflow.tables import alignment as table
 
 CAPTION = (
     "Aligned models on held-out questions. Left: the mean D, the judge's log-odds for the strong side; right: test "
-    "accuracy. After one iteration: hollow points are plain students, filled points aligned models, and a line joins the two of "
-    "a seed. With several iterations: the gain over the plain student (iteration 0) of the same seed, means over n seeds with 95% t "
-    "intervals. A panel of iterations shows at most eight settings; the table has all."
+    "accuracy. After one iteration: hollow points are plain students, filled points aligned models, and a line joins the "
+    "two of a seed. With several iterations: the gain over the plain student (iteration 0) of the same seed, means over n "
+    "seeds with 95% t intervals. A panel of iterations shows at most eight settings; the table has all."
 )
 FRAMES = ("alignments",)
 SHOWN = {"preference": "mean D", "accuracy": "test accuracy"}

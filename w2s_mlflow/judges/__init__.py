@@ -3,8 +3,15 @@
 A judge is a function from debates to verdicts, in the same order. Every file has a frozen dataclass `Options` and a function
 `make(options, answer) -> Judge`; the stage passes the callable `answer`, which each file documents. A judge sees no ground
 truth, and is given each debate in both orders. A judge that needs the network may raise ConfigError midway; its earlier
-verdicts are kept. A judge that learns from the debates of an earlier run declares `LEARNS_FROM`, a kind of
-past verdicts (debate/past_verdicts.py).
+verdicts are kept.
+
+A judge that learns from the debates of an earlier run declares `LEARNS_FROM`, the kind of past verdicts that it reads
+(debate/past_verdicts.py), and has the options that the kind sets. Its `answer` returns the debates and the verdicts on each.
+
+| `LEARNS_FROM` | verdicts | options |
+|---|---|---|
+| `verdicts` | D by a judge of the run; NaN without a verdict | `run`, and `of`, the name of that judge or empty |
+| `votes` | people's votes, a tuple of `strong`, `weak` and `tie` | `run`, and `heard`, the digest of the votes |
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def fit_on_gold(config: SupervisedTraining, cut: splits.Split, half: str, reason
     """Train a head on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
 
     Metrics besides the training curve: `train/accuracy` and `train/majority` on at most LOOKED_AT training rows; on the
-    validation slice, the metrics of `metrics.report` and the fitted `temperature`.
+    validation slice, the metrics of metrics.py and the fitted `temperature`.
     """
     gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
     training, validation = (

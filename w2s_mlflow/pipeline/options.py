@@ -77,8 +77,8 @@ class Training(EvalConfig):
     """Maximum size of a forward pass, in examples of the greatest length: of the batch in training, of all rows in prediction,
     where a fixed limit on tokens applies as well. Shorter examples fill the same number of tokens. `none`: whole
     batches in training, only the fixed limit in prediction. The loss always covers the whole batch, so results differ
-    in the last bits only, except where random numbers are drawn: by dropout, align, and debate --explainer rationale or
-    principal_variation."""
+    in the last bits only, except where random numbers are drawn: by dropout, align, and explainers that generate
+    text."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision of training and stored predictions: `float32` or `bfloat16`. Weights, optimizer and loss are always
     float32, and a logged model predicts in float32."""

@@ -1,8 +1,9 @@
 """Hyperparameter searches: Optuna proposes options, students are trained with them, and an objective scores them.
 
-A search file defines STAGE (default: student), METRIC (default: accuracy), DIRECTION (default: maximize), OBJECTIVE (default:
-proxy), SETTING (the fixed options) and `space(trial)`, which returns the options of a trial. For the objective `proxy`, it also
-defines PROXY, a list of changes to SETTING; trials are scored on the changed settings. Values are means over seeds (and PROXY):
+A search file defines STAGE (default: student), METRIC (default: accuracy), DIRECTION (default: that of the metric), OBJECTIVE
+(default: proxy), SETTING (the fixed options) and `space(trial)`, which returns the options of a trial. For the objective
+`proxy`, it also defines PROXY, a list of changes to SETTING; trials are scored on the changed settings. Values are means over
+seeds (and PROXY):
 
 | objective | value of a trial | options that may be tuned |
 |---|---|---|
@@ -26,6 +27,7 @@ import numpy as np
 from w2s_mlflow import config as options
 from w2s_mlflow import exceptions, registry
 from w2s_mlflow.exceptions import ConfigError, must, unknown
+from w2s_mlflow.metrics import METRICS
 from w2s_mlflow.records import canonical_json
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ OBJECTIVES = ("agreement", "proxy", "oracle")
 DIRECTIONS = ("maximize", "minimize")
 IMITATION_SAFE = {"learning_rate", "epochs", "generative_epochs"}
 """Options that the objective `agreement` may tune: they do not set how closely a student follows the weak labels."""
-SCORES = ("accuracy", "auroc", "brier", "ece", "agreement", "pgr", "gain")
+SCORES = (*METRICS, "agreement", "pgr", "gain")
 """Legal values of METRIC: the metrics that stages report on `selection` and `test`."""
 TRUTHFUL = ("supervisor", "ceiling")
 """Stages that train on ground truth."""
@@ -86,9 +88,6 @@ def load_search(name: str, module: ModuleType, source: str, objective: str | Non
         raise ConfigError(
             f"--sweep {name}: --objective proxy needs PROXY, a list of changes to SETTING on which trials are scored"
         )
-    direction: Any = getattr(module, "DIRECTION", "maximize")
-    if direction not in DIRECTIONS:
-        raise unknown(f"--sweep {name}: DIRECTION", direction, DIRECTIONS)
     settings = [setting | proxy for proxy in proxies] if selected == "proxy" else [setting]
     stage = getattr(module, "STAGE", "student")
     if "eval_split" not in options.sentences(registry.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
@@ -99,6 +98,10 @@ def load_search(name: str, module: ModuleType, source: str, objective: str | Non
     metric = f"selection/{score}"
     if selected == "agreement":  # for labels that are ground truth, agreement is accuracy
         metric = "validation/accuracy" if stage in TRUTHFUL else "validation/best_agreement"
+    minimized = selected != "agreement" and score in METRICS and METRICS[score].direction == "minimize"
+    direction: Any = getattr(module, "DIRECTION", "minimize" if minimized else "maximize")
+    if direction not in DIRECTIONS:
+        raise unknown(f"--sweep {name}: DIRECTION", direction, DIRECTIONS)
     return Search(name, stage, selected, metric, score, direction, setting, settings, module.space, source)
 
 

@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow.debate import participants
+from w2s_mlflow.debate import alignment_options, participants
 from w2s_mlflow.debate.alignment_options import Config
 from w2s_mlflow.pipeline.options import OF_STUDENT
 from w2s_mlflow.stages import _alignment_round, debate
@@ -45,11 +45,11 @@ def run(config: Config) -> Result:
     if config.iterations == 1:
         return _alignment_round.run(config)
     config = replace(config, keep_model="always")  # for the next iteration's debates
-    found, debates = [_alignment_round.run(config)], list[Any]()
+    rounds, debates = [_alignment_round.run(config)], list[Any]()
     for number in range(1, config.iterations):
-        debates.append(_debates(replace(config, iterations=number), found[-1]))
-        found.append(_alignment_round.run(config, debates))
-    return found[-1] if config.eval_split == "none" else _by_iteration(found, config)
+        debates.append(_debates(replace(config, iterations=number), rounds[-1]))
+        rounds.append(_alignment_round.run(config, debates))
+    return rounds[-1] if config.eval_split == "none" else _by_iteration(rounds, config)
 
 
 def _debates(config: Config, aligned: Result) -> Result:
@@ -58,16 +58,16 @@ def _debates(config: Config, aligned: Result) -> Result:
         "eval_split": "none",
         "split": "transfer",
         "num_questions": None,
-        "explainer": "policy",
+        "explainer": alignment_options.TRAINED,
         "traces": 0,
     }
-    own = {name: getattr(config, name) for name in (*OF_STUDENT, "evidence_spans", "judge")}
-    own["judge_options"] = participants.resolved(config.judge, config.judge_options)
+    options = {name: getattr(config, name) for name in (*OF_STUDENT, "evidence_spans", "judge")}
+    options["judge_options"] = participants.resolved(config.judge, config.judge_options)
     student_method = f"{_alignment_round.describe(config)}, kl {config.kl:g}"
-    return debate.held(debate.Config(**shared, **own), _alignment_round.weak(config), aligned, student_method)
+    return debate.held(debate.Config(**shared, **options), _alignment_round.weak(config), aligned, student_method)
 
 
-def _by_iteration(found: Sequence[Result], config: Config) -> Result:
+def _by_iteration(rounds: Sequence[Result], config: Config) -> Result:
     """Attach `tables/iterations_<part>.csv` to the last iteration's run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
@@ -78,23 +78,23 @@ def _by_iteration(found: Sequence[Result], config: Config) -> Result:
         import pandas as pd
 
         (directory / "tables").mkdir()
-        pd.DataFrame(_rows(found, config)).to_csv(directory / "tables" / f"{name}.csv", index=False)
+        pd.DataFrame(_rows(rounds, config)).to_csv(directory / "tables" / f"{name}.csv", index=False)
 
-    return reports.attach_once(found[-1], name, lambda last: Report(stage))
+    return reports.attach_once(rounds[-1], name, lambda last: Report(stage))
 
 
-def _rows(found: Sequence[Result], config: Config) -> list[dict[str, Any]]:
+def _rows(rounds: Sequence[Result], config: Config) -> list[dict[str, Any]]:
     """Return a row for the plain student (iteration 0) and one per iteration: the judge's metrics on held-out questions."""
-    part, first = config.eval_split, found[0]
+    part, first = config.eval_split, rounds[0]
     start = {"iteration": 0, "run_id": first.tags["w2s.baseline_run_id"]} | _iteration_metrics(first, "baseline", config.judge)
     rows = [start | {"accuracy": first.metrics.get(f"{part}/baseline_accuracy", math.nan)}]
-    for number, own in enumerate(found, start=1):
-        row = {"iteration": number, "run_id": own.run_id} | _iteration_metrics(own, "aligned", config.judge)
-        rows.append(row | {"accuracy": own.metrics.get(f"{part}/accuracy", math.nan)})
+    for number, run in enumerate(rounds, start=1):
+        row = {"iteration": number, "run_id": run.run_id} | _iteration_metrics(run, "aligned", config.judge)
+        rows.append(row | {"accuracy": run.metrics.get(f"{part}/accuracy", math.nan)})
     return rows
 
 
-def _iteration_metrics(found: Result, model: str, judge: str) -> dict[str, float]:
+def _iteration_metrics(run: Result, model: str, judge: str) -> dict[str, float]:
     names = ("win_rate", "win_rate_low", "win_rate_high", "preference", f"agreement/{judge}/reward")
-    values = {name: found.metrics.get(f"align/{model}_{name}", math.nan) for name in names}
+    values = {name: run.metrics.get(f"align/{model}_{name}", math.nan) for name in names}
     return {name.replace(f"/{judge}/", "_"): value for name, value in values.items()}

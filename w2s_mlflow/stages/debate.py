@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from w2s_mlflow import models, streams, tasks
+from w2s_mlflow import explainers, models, streams, tasks
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.data import loading
@@ -38,18 +38,11 @@ from w2s_mlflow.records import Example
 from w2s_mlflow.stages import _alignment_round, student, supervisor
 
 if TYPE_CHECKING:
-    from torch import Generator
-
-    from w2s_mlflow.explainers import Explainer
-    from w2s_mlflow.explainers.extractive import DebaterModel
-    from w2s_mlflow.explainers.generative import RationaleGenerator
+    from w2s_mlflow.explainers import DebaterModel
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
 VERSION = 2
-CHOOSERS = ("gradient", "policy", "random")
-SAID = {"rationale": 40, "principal_variation": 4}
-"""Explainers that generate text, each with its default maximum number of tokens."""
 
 
 @checked_dataclass
@@ -69,20 +62,22 @@ class Config(Training):
     protocol: Literal["debate", "consultancy", "no_explanation"] = option(default="debate", formerly="form")
     """Which sides show evidence. `debate`: both; `consultancy`: the strong side only, and both claims are judged on its
     evidence; `no_explanation`: neither."""
-    explainer: str = option(default="gradient", former_values={"line": "principal_variation"})
-    """How a side explains its decision. By spans of the question: `gradient`, those with the highest attribution to the
-    decision; `random`; `policy`, for the strong side those selected by the policy that `align` trains with these options, for
-    the weak side the same as `gradient`. By text that a causal language model generates: `rationale`; `principal_variation`,
-    in chess the moves that the side expects."""
+    explainer: str = option(
+        default="gradient",
+        lookup=explainers.find,
+        plugins=explainers.FOLDER,
+        former_values={"line": "principal_variation"},
+    )
+    """How a side explains its decision, a file of explainers/."""
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
-    """Spans of evidence per side and round."""
+    """Spans of evidence per side and round, for explainers that show spans of the question."""
     max_new_tokens: int | None = option(default=None, ge=1, formerly="tokens")
-    """Maximum number of tokens of a generated text, per side and round. Default: 40 for `rationale`, 4 for
-    `principal_variation`."""
+    """Maximum number of generated tokens per side and round, for explainers that generate text. Default: set by the
+    explainer."""
     turns: int = option(default=1, ge=1, formerly="rounds")
     """Number of rounds; in each, both sides speak. No span is shown twice, a rationale answers the other side's last rationale,
     and the judge sees everything that the sides have shown."""
-    judge: str = "model"
+    judge: str = option(default="model", plugins="judges")
     """Judge, a file of judges/. Several are separated by commas; the verdicts of the first determine the labels."""
     judge_options: str = ""
     """Options of the judges: NAME=VALUE, separated by commas."""
@@ -96,11 +91,20 @@ class Config(Training):
         if (preset := presets.preset_of(self.method)) is None or preset.get("labels") in presets.DEBATES:
             legal = [name for name in presets.METHODS if name not in presets.DEBATES]
             raise unknown("--method", self.method, legal)
-        if self.explainer not in (*CHOOSERS, *SAID):
-            raise unknown("--explainer", self.explainer, (*CHOOSERS, *SAID))
-        if self.explainer == "policy" and self.method != "baseline":
-            raise must("method", "baseline under --explainer policy", self.method)
+        self._check_explainer()
         participants.judges(self.judge, self.judge_options)
+
+    def _check_explainer(self) -> None:
+        """Check that the explainer applies to the task, and that options which it does not read have their defaults."""
+        name, task = self.explainer, tasks.find(self.task)
+        if not explainers.applies_to(name, task.family, task.head):
+            legal = [other for other in explainers.every() if explainers.applies_to(other, task.family, task.head)]
+            raise unknown(f"--explainer for the task {task.name}", name, legal)
+        if explainers.needs_policy(name) and self.method != "baseline":
+            raise must("method", f"baseline with --explainer {name}", self.method)
+        for option_name in explainers.unread_options(name):
+            if (value := getattr(self, option_name)) != type(self).__dataclass_fields__[option_name].default:
+                raise must(option_name, f"left out with --explainer {name}, which does not read it", value)
 
 
 def run(config: Config) -> Result:
@@ -116,133 +120,123 @@ def held(config: Config, weak: Result, strong: Result, student_method: str = "")
         config: the options, with the judges' options resolved.
         student_method: method of the student that debates, logged as a parameter if it is not empty.
     """
-    config, cut = loading.resolve_and_split(config.resolved())
+    config, split = loading.resolve_and_split(config.resolved())
     inputs = {"weak": weak, "student": strong}
     judge_options = participants.values(config.judge, config.judge_options)
-    roots = ["stages.debate:_make", "explainers.extractive", *(f"judges.{name}" for name in judge_options)]
-    roots += ["explainers.generative"] if config.explainer in SAID else []
-    parts = runs.parts("debate", VERSION, config, cut, inputs, roots)
+    roots = ["stages.debate:_make", *explainers.roots(config.explainer), *(f"judges.{name}" for name in judge_options)]
+    parts = runs.parts("debate", VERSION, config, split, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": judge_options})
     identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.protocol}
     identity |= {"student_method": student_method} if student_method else {}
 
     def make(recorder: Recorder) -> None:
-        _make(config, cut, weak, strong, parts.digest(), recorder)
+        _make(config, split, weak, strong, parts.digest(), recorder)
 
-    plain = replace(config, keep_model="never")  # a debate run has no model of its own; its inputs keep theirs
-    found = runs.produce(parts, plain, cut, identity, _note(config, inputs), make, inputs)
-    found = _scored(found, config, questions(config, cut))
-    return transcripts.traced(found, config.traces)
+    without_model = replace(config, keep_model="never")  # a debate run has no model of its own; its inputs keep theirs
+    debates = runs.produce(parts, without_model, split, identity, _note(config, inputs), make, inputs)
+    debates = _scored(debates, config, questions(config, split))
+    return transcripts.traced(debates, config.traces)
 
 
 def sides(config: Config) -> tuple[Result, Result]:
     """Find or train the two sides, supervisor and student, with their weights kept."""
-    kept: dict[str, Any] = {**config.shared(), "eval_split": "none", "keep_model": "always", "ceiling": "none"}
-    own = {name: getattr(config, name) for name in OF_STUDENT}
+    shared: dict[str, Any] = {**config.shared(), "eval_split": "none", "keep_model": "always", "ceiling": "none"}
+    options = {name: getattr(config, name) for name in OF_STUDENT}
     weak = supervisor.run(
         supervisor.Config(weak=config.weak, **config.shared() | {"eval_split": "none", "keep_model": "always"})
     )
-    if config.explainer == "policy":
-        return weak, _alignment_round.run(alignment_options.Config(evidence_spans=config.evidence_spans, **own, **kept))
-    return weak, student.run(student.Config(method=config.method, **own, **kept))
+    if explainers.needs_policy(config.explainer):
+        return weak, _alignment_round.run(alignment_options.Config(evidence_spans=config.evidence_spans, **options, **shared))
+    return weak, student.run(student.Config(method=config.method, **options, **shared))
 
 
-def questions(config: Config, cut: Split) -> tuple[Example, ...]:
+def questions(config: Config, split: Split) -> tuple[Example, ...]:
     """Return the questions to debate, without labels."""
-    found = cut.transfer + cut.transfer_validation if config.split == "transfer" else cut.parts()[config.split]
-    return found[: config.num_questions]
+    part = split.transfer + split.transfer_validation if config.split == "transfer" else split.parts()[config.split]
+    return part[: config.num_questions]
 
 
-def _make(config: Config, cut: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
-    asked = questions(config, cut)
-    heads = {
-        side: finetune.load_kept_model(found, config.spec().parameters) for side, found in ((WEAK, weak), (STRONG, strong))
+def _make(config: Config, split: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
+    to_debate = questions(config, split)
+    heads = {side: finetune.load_kept_model(run, config.spec().parameters) for side, run in ((WEAK, weak), (STRONG, strong))}
+    policy = None
+    if explainers.needs_policy(config.explainer):
+        path = strong.artifact(_alignment_round.POLICY)
+        policy = explainers.find(config.explainer, "explainer").load_policy(path, heads[STRONG])
+    models_of = {
+        WEAK: participants.debater_model(heads[WEAK], to_debate, config),
+        STRONG: participants.debater_model(heads[STRONG], to_debate, config, policy),
     }
-    policy = _alignment_round.policy_of(strong, heads[STRONG]) if config.explainer == "policy" else None
-    minds = {
-        WEAK: participants.mind(heads[WEAK], asked, config),
-        STRONG: participants.mind(heads[STRONG], asked, config, policy),
-    }
-    played = play.play(tasks.find(config.task), asked, *debaters(config, minds), config.turns)
-    kept, chosen = verdicts.cache_path(fingerprint), participants.judges(config.judge, config.judge_options)
-    judge = {name: participants.judge(name, own, config, minds[WEAK]) for name, own in chosen.items()}
-    said = [verdicts.ask(name, judge[name], played.debates, kept) for name in judge]
-    debate_tables.write(recorder.directory, played, said)
-    own = weak.weak_labels() if config.split == "transfer" else weak.predictions(config.split)
-    ids = [question.id for question in asked]
-    labelled = replace(own, ids=tuple(ids), groups=tuple(question.group for question in asked), probabilities_NC=own.of(ids))
-    recorder.weak_labels(play.labels(labelled, played.debates, said[0].preference_N()))
-    values = measures.measures(played, said[0]) | measures.agreements(said)
+    played = play.play(tasks.find(config.task), to_debate, *debaters(config, models_of), config.turns)
+    cache, judge_options = verdicts.cache_path(fingerprint), participants.judges(config.judge, config.judge_options)
+    judges = {name: participants.judge(name, chosen, config, models_of[WEAK]) for name, chosen in judge_options.items()}
+    answers = [verdicts.ask(name, judge, played.debates, cache) for name, judge in judges.items()]
+    debate_tables.write(recorder.directory, played, answers)
+    labels = weak.weak_labels() if config.split == "transfer" else weak.predictions(config.split)
+    ids = [question.id for question in to_debate]
+    groups = tuple(question.group for question in to_debate)
+    labels = replace(labels, ids=tuple(ids), groups=groups, probabilities_NC=labels.of(ids))
+    recorder.weak_labels(play.labels(labels, played.debates, answers[0].preference_N()))
+    values = measures.measures(played, answers[0]) | measures.agreements(answers)
     recorder.metrics({f"debate/{name}": value for name, value in values.items()})
-    kept.unlink(missing_ok=True)
+    cache.unlink(missing_ok=True)
 
 
-def debaters(config: Config, minds: Mapping[str, DebaterModel]) -> tuple[Debater, Debater]:
+def debaters(config: Config, models_of: Mapping[str, DebaterModel]) -> tuple[Debater, Debater]:
     """Return both sides, the strong one first; each has its own random stream."""
-    speak = {STRONG: config.protocol != "no_explanation", WEAK: config.protocol == "debate"}
+    shows_evidence = {STRONG: config.protocol != "no_explanation", WEAK: config.protocol == "debate"}
 
-    def debater(number: int, side: str) -> Debater:
-        decisions_N = minds[side].decisions_N
-        if not speak[side]:
-            return Debater(side, decisions_N, None)
-        if config.explainer in SAID:
-            speaker = _speaker(config, minds[side], number)
-            return Debater(side, decisions_N, speaker, speaker.hear)
-        random = streams.torch_generator(config.seed, streams.DEBATE_EVIDENCE, number)
-        return Debater(side, decisions_N, _chooser(config, side, minds[side], random))
+    def debater(number: int, name: str) -> Debater:
+        model = models_of[name]
+        if not shows_evidence[name]:
+            return Debater(name, model.decisions_N, None)
+        explainer = config.explainer if name == STRONG else explainers.without_policy(config.explainer)
+        side = explainers.DebateSide(
+            debater=model,
+            claims=participants.claims(config.task, model),
+            random=streams.torch_generator(config.seed, streams.DEBATE_EVIDENCE, number),
+            seed=config.seed,
+            number=number,
+            evidence_spans=config.evidence_spans,
+            max_new_tokens=config.max_new_tokens,
+        )
+        return participants.debater(name, explainer, side)
 
     return debater(0, STRONG), debater(1, WEAK)
 
 
-def _speaker(config: Config, mind: DebaterModel, side: int) -> RationaleGenerator:
-    from w2s_mlflow.explainers import generative
-
-    task, asked = tasks.find(config.task), mind.reading.questions
-    claims = [play.claim(task, *one) for one in zip(asked, mind.decisions_N.tolist(), strict=True)]
-    tokens = config.max_new_tokens or SAID[config.explainer]
-    return generative.explainer(config.explainer, mind, tokens, claims, config.seed, side)
-
-
-def _chooser(config: Config, side: str, mind: DebaterModel, random: Generator) -> Explainer:
-    from w2s_mlflow.explainers import extractive
-
-    chooser = "gradient" if side == WEAK and config.explainer == "policy" else config.explainer
-    return extractive.explainer(chooser, mind, config.evidence_spans, random)
-
-
-def _scored(found: Result, config: Config, asked: Sequence[Example]) -> Result:
+def _scored(debates: Result, config: Config, questions: Sequence[Example]) -> Result:
     """Score the judge against ground truth (once) and store the gold labels with the debates."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
     part, gold = config.eval_split, data_gold.gold_of(config)
-    if part != config.split or not gold.known(asked):
-        return found
+    if part != config.split or not gold.known(questions):
+        return debates
 
-    def report(found: Result) -> Report:
+    def report(run: Result) -> Report:
         from w2s_mlflow.records import write_gold
 
-        gold_N = data_gold.read(gold, asked, part, "debate")
-        debates, verdicts = transcripts.read(found)
-        values = measures.against_gold(debates, transcripts.preference_N(debates, verdicts), gold_N)
+        gold_N = data_gold.read(gold, questions, part, "debate")
+        table, verdicts = transcripts.read(run)
+        values = measures.against_gold(table, transcripts.preference_N(table, verdicts), gold_N)
         metrics = {f"debate/{name}": value for name, value in values.items() if np.isfinite(value)}
-        ids = [question.id for question in asked]
+        ids = [question.id for question in questions]
         return Report(
             lambda directory: write_gold(directory / "gold" / f"{part}.parquet", ids, gold_N), metrics | data_gold.reads(gold)
         )
 
-    return reports.attach_once(found, part, report)
+    return reports.attach_once(debates, part, report)
 
 
 def _note(config: Config, inputs: Mapping[str, Result]) -> str:
     from w2s_mlflow.tracking import results
 
     strong, weak = (results.link(inputs[role]) for role in ("student", "weak"))
-    how = {
+    shows = {
         "debate": "both show evidence",
         "consultancy": "the strong side alone shows evidence",
         "no_explanation": "neither shows evidence",
     }
-    return (
-        f"{strong} against {weak} on `{config.split}`, {how[config.protocol]}, before the judge `{config.judge}` (Algorithm 1)."
-    )
+    sides = f"{strong} against {weak} on `{config.split}`, {shows[config.protocol]}"
+    return f"{sides}, before the judge `{config.judge}` (Algorithm 1)."

@@ -10,8 +10,8 @@ without having been trained on it, as the supervisor does, and because the stron
 `supervision` is excluded because the supervisor was trained on its ground truth, which no teacher can improve.
 `--question-source` can still select either half or both (docs/explanation/facilitation.md).
 
-Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy`, `test/auroc`,
-`test/brier`, `test/ece` of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
+Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy` and the other
+metrics of metrics.py of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
 `test/weak_agreement` with M_W; `test/gain`, the accuracy of M'_W minus that of M_W, with its interval over test groups,
 `test/gain_low` and `test/gain_high`.
 Artifacts: `labels/teacher.parquet`, the answers of M_S to Q; `labels/weak_labels.parquet`, the labels of M'_W for `transfer`;
@@ -110,9 +110,9 @@ def _named(run: str, cut: Split) -> Result:
 
     found = results.find(run)
     if runs.MODEL not in found.tags:
-        raise must("teacher", "a run that has kept its model (--keep-model always)", f"{found.name} ({found.run_id})")
+        raise must("teacher", "a run with a logged model (--keep-model always)", f"{found.name} ({found.run_id})")
     if found.tags.get("w2s.data") != cut.digest:  # its training rows could be test rows of this split
-        raise must("teacher", "a run on the same rows: task, seed, sizes", f"{found.name} ({found.run_id}), which has others")
+        raise must("teacher", "a run with the same data (--task, --seed and sizes)", f"{found.name} ({found.run_id})")
     found.check()
     logged_model.verify(found.tags[runs.MODEL])
     return found

@@ -8,7 +8,7 @@ no PGR (`--ceiling none`).
 
 Metrics: `train/loss` and `train/gradient_norm` by step; by epoch `validation/agreement` with the training labels
 (`validation/oracle_accuracy` with `--early-stopping oracle`), and `validation/best_<name>`, its value for the weights that are
-kept; `test/accuracy`, `test/auroc`, `test/brier`, `test/ece`; `test/agreement` with the supervisor; `test/weak_accuracy`,
+kept; `test/accuracy` and the other metrics of metrics.py; `test/agreement` with the supervisor; `test/weak_accuracy`,
 `test/ceiling_accuracy`, and `test/pgr` with `test/pgr_low` and `test/pgr_high`. The interval of a single student is over test
 groups only; `analyze` reports intervals over seeds.
 """

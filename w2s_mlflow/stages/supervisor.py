@@ -2,7 +2,7 @@
 
 Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the gold labels of its validation slice;
 `train/accuracy` and `train/majority`, the share of the most frequent class; `validation/temperature`, fitted on that slice (for
-`student --calibrate`); `test/accuracy`, `test/auroc`, `test/brier`, `test/ece`, and the same four as `validation/<name>`.
+`student --calibrate`); `test/accuracy` and the other metrics of metrics.py, also as `validation/<name>`.
 Artifacts: `labels/weak_labels.parquet`, the probabilities on `transfer` and its validation slice; `predictions/*.parquet`;
 `rows.parquet`, the digest of each row of the split; `figures/confidence_test.png`, confidence against accuracy.
 """

@@ -10,7 +10,7 @@
 | method_options, other_options | options that differ: of the method; and those that compared runs must share |
 | train_size, test_size, parameters, data | training rows, test rows, parameters of the strong model, digest of the data |
 | settings | all other options, as JSON |
-| accuracy, auroc, brier, ece | on `test`, from stored probabilities |
+| accuracy and every other metric of metrics.py | on `test`, from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
 | groups, gold, answer, weak_answer, ceiling_answer | per test row, in the same order for all runs of a task and test size |
@@ -36,6 +36,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from w2s_mlflow.metrics import METRICS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -46,7 +48,7 @@ PAIR = ["task", "weak", "strong", "head", "other_options", "train_size", "test_s
 OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
     *("train_size", "test_size", "parameters", "data", "settings"),
-    *("accuracy", "auroc", "brier", "ece", "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
+    *(*METRICS, "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
 )
 """Columns of `outcomes` without `method_options` and `other_options`."""
@@ -65,7 +67,7 @@ RUNS = (
         "other_options",
         "seed",
     ),
-    *("accuracy", "auroc", "brier", "ece", "pgr", "pgr_status", "ceiling_failed", "vs_human", "gold", "reads"),
+    *(*METRICS, "pgr", "pgr_status", "ceiling_failed", "vs_human", "gold", "reads"),
     *("seconds", "tokens", "flops", "parameters", "total_seconds", "total_tokens", "total_flops", "fingerprint", "data"),
 )
 

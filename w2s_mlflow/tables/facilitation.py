@@ -12,8 +12,8 @@ CAPTION = (
     "Test accuracy of the weak supervisor M_W (`weak_accuracy`), of the strong model M_S that teaches (`strong_accuracy`) "
     "and of the weak model M'_W that it taught (`accuracy`), means over n seeds with 95% t intervals. `gain` is M'_W minus "
     "M_W, paired by seed, with its interval, p (two-sided, not corrected) and Holm's p within this table. `agreement` and "
-    "`weak_agreement` are the agreement of M'_W with M_S and with M_W. From iteration 2 on, M_S was trained on the labels of the "
-    "previous M'_W. `gold` names the part whose ground truth M_S was trained on."
+    "`weak_agreement` are the agreement of M'_W with M_S and with M_W. From iteration 2 on, M_S was trained on the labels "
+    "of the previous M'_W. `gold` names the part whose ground truth M_S was trained on."
 )
 FRAMES = ("facilitations",)
 KEYS = ["task", "weak", "strong", "head", "method", "method_options", "other_options", "gold", "train_size", "test_size"]

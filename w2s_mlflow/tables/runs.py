@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pandas as pd
 
+from w2s_mlflow.metrics import METRICS
+
 CAPTION = (
     "Finished runs. `human` is weak or strong compared with the task's published human accuracy (Definitions 1 and 2), if "
     "there is one; `gold` names the part whose ground truth the run or its ancestors were trained on."
 )
 FRAMES = ("runs",)
 COLUMNS = ["stage", "task", "weak", "strong", "head", "method", "method_options", "other_options", "seed"]
-COLUMNS += ["accuracy", "pgr", "pgr_status", "ceiling_failed", "vs_human", "gold", "seconds", "run_id", "fingerprint"]
+COLUMNS += [*METRICS, "pgr", "pgr_status", "ceiling_failed", "vs_human", "gold", "seconds", "run_id", "fingerprint"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,50 @@
+"""In chess, the line of play that a causal language model expects, --max-new-tokens 4 by default.
+
+The model continues the position and its chosen move; the moves before the first word that is not a move are kept. The other
+side's text has no effect.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import TYPE_CHECKING
+
+from w2s_mlflow.explainers import TEXT, DebateSide, Explainer
+
+if TYPE_CHECKING:
+    from w2s_mlflow.records import Example
+
+EVIDENCE = TEXT
+OPTIONS = ("max_new_tokens",)
+TOKENS = 4
+_MOVE = re.compile(r"[KQRBNPkqrbnp][a-h][1-8]")
+
+
+def applies_to(family: str, head: str) -> bool:
+    """Return whether the answers of such a task are chess moves."""
+    return (family, head) == ("chess", "choose")
+
+
+def make(side: DebateSide) -> Explainer:
+    """Return the explainer of one side.
+
+    Raises:
+        ConfigError: the model cannot generate text, or the number of tokens leaves no room for a question.
+    """
+    from w2s_mlflow.explainers import _generated
+
+    return _generated.TextExplainer("principal_variation", side, side.max_new_tokens or TOKENS, prompt, moves)
+
+
+def prompt(question: Example, claim: str, heard: str) -> str:
+    """Return the position and the chosen move."""
+    from w2s_mlflow.modeling.tokenization import SEPARATOR
+
+    return f"{SEPARATOR.join(question.segments)} {claim}"
+
+
+def moves(text: str, claim: str) -> str:
+    """Return the claimed move and the generated moves after it; "" if none was generated."""
+    reply = list(itertools.takewhile(_MOVE.fullmatch, text.split()))
+    return " ".join((claim, *reply)) if reply else ""
