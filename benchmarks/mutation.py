@@ -4,9 +4,9 @@
     python benchmarks/mutation.py [--module losses/entropy.py ...] [--limit 150] [--seed 0]
 
 Prints every mutant that passes all tests (a survivor), then one Markdown table. Cosmic Ray makes the mutants. Binary operators
-are replaced by one counterpart each, comparisons by every other comparison. Mutants of annotations and of `if TYPE_CHECKING`
-are left out. At most `--limit` mutants of a module are tested, drawn with `--seed`. Tests run in forked processes on a copy of
-the working tree.
+are replaced by one counterpart each, comparisons by every other comparison. Mutants of annotations, of `if TYPE_CHECKING` and
+of the `*` before keyword arguments are left out. At most `--limit` mutants of a module are tested, drawn with `--seed`. Tests
+run in forked processes on a copy of the working tree.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def used(operator: str) -> bool:
     return kind != "ReplaceComparisonOperator" or len(IDENTITY & set(change)) in (0, 2)
 
 
-def without_annotations(source: str) -> str | None:
-    """Return the syntax tree of a module, as text, without the annotations of functions; None for a syntax error."""
+def comparable(source: str) -> str | None:
+    """Return a module's syntax tree as text, None for a syntax error; functions have neither annotations nor `*` or `/`."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -87,19 +87,22 @@ def without_annotations(source: str) -> str | None:
             node.annotation = None
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             node.returns = None
+            node.args.args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            node.args.defaults += [default for default in node.args.kw_defaults if default]
+            node.args.posonlyargs, node.args.kwonlyargs, node.args.kw_defaults = [], [], []
     return ast.dump(tree)
 
 
 def mutants(source: str, lines: range) -> list[Mutant]:
     """Return the mutants of the given lines of a module, each once."""
-    found, seen = [], {without_annotations(source)}
+    found, seen = [], {comparable(source)}
     for name in filter(used, operator_names()):
         operator = get_operator(name)()
         places = [start for node in ast_nodes(get_ast(source)) for (start, _), _ in operator.mutation_positions(node)]
         for occurrence, line in enumerate(places):
             skipped = line not in lines or "TYPE_CHECKING" in source.splitlines()[line - 1]
             mutated = None if skipped else mutate_code(source, operator, occurrence)
-            if mutated and (tree := without_annotations(mutated)) not in seen:
+            if mutated and (tree := comparable(mutated)) not in seen:
                 seen.add(tree)
                 found.append(Mutant(line, mutated))
     return sorted(found)
