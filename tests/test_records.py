@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_mlflow.records import (
+    NO_LABEL,
     Debate,
     Example,
     Explanation,
     Gold,
     JoinError,
+    NoLabelError,
     Predictions,
     Side,
     SoftLabels,
@@ -160,6 +162,20 @@ def test_gold_that_is_not_held_is_not_counted() -> None:
     gold = Gold({"a": 0})
     with pytest.raises(KeyError):
         gold.read(examples("a", "x"), split="test", reason="report")
+    assert gold.ledger() == {}
+
+
+def test_gold_without_a_label_is_neither_returned_nor_counted() -> None:
+    gold = Gold({"a": 0, "b": NO_LABEL, "c": NO_LABEL})
+    with pytest.raises(NoLabelError, match=r"^2 of 3 rows of transfer have no label, which ceiling needs$"):
+        gold.read(examples("a", "b", "c"), split="transfer", reason="ceiling")
+    assert gold.ledger() == {}
+
+
+@pytest.mark.parametrize(("ids", "known"), [("a", True), ("b", True), ("ca", True), ("c", False), ("", False)])
+def test_whether_a_label_is_known_is_not_a_read(ids: str, known: bool) -> None:
+    gold = Gold({"a": 0, "b": 1, "c": NO_LABEL})
+    assert gold.known(examples(*ids)) is known
     assert gold.ledger() == {}
 
 

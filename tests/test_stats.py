@@ -113,6 +113,24 @@ def test_pgr_without_a_gap_is_undefined(student: float) -> None:
     assert math.isnan(stats.pgr(0.7, student, 0.7))
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "majority", "rows", "near"),
+    [
+        # standard errors .05, .02, and 0
+        (0.6, 0.5, 100, True),
+        (0.601, 0.5, 100, False),
+        (0.4, 0.5, 100, True),
+        (0.839, 0.8, 400, True),
+        (0.841, 0.8, 400, False),
+        (1.0, 1.0, 400, True),
+    ],
+)
+def test_near_chance_is_up_to_two_standard_errors_above_the_majority(
+    accuracy: float, majority: float, rows: int, near: bool
+) -> None:
+    assert stats.near_chance(accuracy, majority, rows) is near
+
+
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 @pytest.mark.parametrize("groups", [6, 40, 120])
 def test_clustered_mean_is_its_definition(seeds: int, groups: int) -> None:
@@ -123,6 +141,48 @@ def test_clustered_mean_is_its_definition(seeds: int, groups: int) -> None:
     found = stats.clustered_mean(cells_SG, [(data.groups == g).sum() for g in names])
     mean, half = grid_interval(gap_SN, gap_SN, data.groups, np.zeros(1))
     assert (found.mean, found.low, found.high) == pytest.approx((mean[0], mean[0] - half[0], mean[0] + half[0]))
+
+
+def test_clustered_mean_by_hand() -> None:
+    # Two seeds, three groups of one row each, mean 1/2. Residuals in halves: + - + and - - +; sums by seed 1 and -1, by group
+    # 0, -2, 2. In halves squared over 36 rows squared: seeds 2 x 2/1 = 4, groups 8 x 3/2 = 12, cells 6 x 6/5 = 7.2.
+    seeds, groups, cells = (halves / 4 / 36 for halves in (4, 12, 7.2))
+    variance = seeds + groups - cells
+    assert variance < groups  # so the variance of groups alone is the larger
+    df = groups**2 / (seeds**2 / 1 + groups**2 / 2 + cells**2 / 5)
+    half = scipy.stats.t.ppf(0.975, df) * math.sqrt(groups)
+    found = stats.clustered_mean([[1, 0, 1], [0, 0, 1]], [1, 1, 1])
+    assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half, df))
+
+
+def test_clustered_mean_without_variation_has_no_width() -> None:
+    assert stats.clustered_mean([[1, 2], [1, 2]], [2, 4]) == (0.5, 0.5, 0.5, math.inf)
+
+
+def test_clustered_mean_of_one_group_has_no_bounds() -> None:
+    assert stats.clustered_mean([[1], [2]], [3]) == (0.5, -math.inf, math.inf, 0)
+
+
+def test_a_lower_level_gives_narrower_intervals() -> None:
+    # Quantiles of t at 90%: 2.1318468 on 4 degrees of freedom, 2.3533634 on 3
+    assert stats.seed_interval([1, 2, 3, 4, 5], 0.9)[:3] == pytest.approx((3, 3 - 1.5074433, 3 + 1.5074433))
+    half = 2.3533634 * math.sqrt(1 / 12)
+    assert stats.group_interval([0, 1, 1, 0], list("abcd"), 0.9) == pytest.approx((0.5, 0.5 - half, 0.5 + half, 3))
+    # Of 6, 1 - 14 / 64 = .78 for the 2nd to the 5th
+    assert stats.median_interval(range(1, 7), 0.6) == (3.5, 2, 5)
+    data = draw(5)
+    wide, narrow = (stats.pgr_interval(*map(list, data[:3]), data.groups, level) for level in (0.95, 0.5))
+    assert wide.low < narrow.low < narrow.point < narrow.high < wide.high
+
+
+def test_an_interval_is_named_by_its_bounds() -> None:
+    assert stats.Interval(2.0, 1.0, 4.0, 9.0).named("test/pgr") == {"test/pgr": 2.0, "test/pgr_low": 1.0, "test/pgr_high": 4.0}
+
+
+def test_an_edge_is_found_however_far_it_is_and_may_be_missing() -> None:
+    for direction in (-1.0, 1.0):
+        assert stats._edge(lambda theta: abs(theta) - 1e6, 0.5, direction) == pytest.approx(direction * 1e6)
+        assert stats._edge(lambda theta: -1.0, 0.5, direction) == direction * math.inf
 
 
 @pytest.mark.parametrize(("seeds", "seed"), [(1, 0), (1, 1), (2, 1), (2, 7), (2, 8), (3, 0), (3, 1), (5, 0), (5, 1), (5, 2)])
@@ -243,6 +303,14 @@ def test_of_differences_without_spread_nothing_is_said_but_their_mean(method: li
     found = stats.paired_t_test(BASELINE, method)
     assert found.n == 5 and found.mean_difference == pytest.approx(method[0] - BASELINE[0])
     assert np.isnan([found.t, found.p, found.low, found.high, found.effect_size]).all()
+
+
+def test_differences_of_the_size_of_rounding_errors_are_none() -> None:
+    smallest = stats.ROUNDING
+    equal = stats.paired_t_test([0.0, 0.0], [smallest, smallest])
+    assert equal.mean_difference == 0 and math.isnan(equal.p)
+    assert math.isnan(stats.paired_t_test([0.0, 0.0], [0.0, smallest]).p)
+    assert stats.paired_t_test([0.0, 0.0], [0.0, 2 * smallest]).p == pytest.approx(0.5)  # t = 1 on 1 degree of freedom
 
 
 def test_small_counts_that_differ_by_the_same_do_not_pass_for_certain() -> None:

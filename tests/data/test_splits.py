@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.records import Example, Row, Rows
+from w2s_mlflow.records import NO_LABEL, Example, JoinError, Row, Rows
 
 slow_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -180,6 +181,18 @@ def test_a_smaller_rest_is_of_the_same_rows_and_its_digest_hangs_on_text_and_not
         splits.unused_questions(splits.pool("t", found), seed=0, train_size=400, size=50)
 
 
+@pytest.mark.parametrize(("train", "size"), [(202, 50), (400, 2)])
+def test_two_questions_are_enough_one_of_them_for_validation(train: int, size: int) -> None:
+    """Two rows are left, or two are asked for."""
+    rest = splits.unused_questions(splits.pool("t", plain(train)), seed=0, train_size=200, size=size)
+    assert (len(rest.asked), len(rest.validation)) == (1, 1)
+
+
+def test_one_question_is_too_few() -> None:
+    with pytest.raises(ConfigError, match=r"^--train-size must be small enough to leave rows in neither half"):
+        splits.unused_questions(splits.pool("t", plain(201)), seed=0, train_size=200, size=50)
+
+
 def test_training_rows_whose_group_is_held_out_are_left_out() -> None:
     found = plain()
     held = {row.example.group for row in found.heldout[:50]}
@@ -266,6 +279,62 @@ def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> No
 def test_too_few_groups_are_named_with_their_part(sizes: list[int], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^the task t must have at least {said}$"):
         splits.pool("t", Rows(tuple(rows(sizes, "train")), tuple(rows([20], "heldout"))))
+
+
+def of_one_class(part: tuple[Row, ...]) -> tuple[Row, ...]:
+    return tuple(Row(row.example, 1) for row in part)
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_a_task_of_two_classes_needs_both_in_training_and_test(part: str) -> None:
+    found = plain()
+    changed = {
+        "training": Rows(of_one_class(found.train), found.heldout),
+        "test": Rows(found.train, of_one_class(found.heldout)),
+    }
+    said = f"^the task t must have rows of both classes, every label of its {part} part is 1$"
+    with pytest.raises(ConfigError, match=said):
+        splits.pool("t", changed[part])
+
+
+def test_rows_without_a_label_are_no_class() -> None:
+    """Of a task whose training part has no ground truth, only the test part is checked."""
+    found = plain()
+    unknown = tuple(Row(row.example, NO_LABEL) for row in found.train)
+    pool = splits.pool("t", Rows(unknown, found.heldout))
+    assert len(splits.split_task(pool, seed=0, train_size=200, test_size=60).transfer) == 90
+    mixed = (*unknown[:200], *of_one_class(found.train[200:]))
+    with pytest.raises(ConfigError, match=r"every label of its training part is 1$"):
+        splits.pool("t", Rows(mixed, found.heldout))
+
+
+def test_a_task_of_more_classes_may_lack_some() -> None:
+    """The classes of such a task are places in a list of candidates."""
+    found = Rows(of_one_class(plain().train), of_one_class(plain().heldout))
+    pool = splits.pool("t", found, classes=3)
+    assert len(splits.split_task(pool, seed=0, train_size=200, test_size=60).supervision) == 90
+
+
+def test_an_id_that_occurs_twice_is_refused() -> None:
+    found = plain(40, 10)
+    with pytest.raises(JoinError, match=r"^1 of a task's 51 ids stand twice$"):
+        splits.pool("t", Rows(found.train, (*found.heldout, found.train[3])))
+
+
+@pytest.mark.parametrize("record", [splits.Split, splits.Questions, splits.Pool])
+def test_a_split_does_not_change(record: Any) -> None:
+    """Stages share splits through a cache."""
+    made = record(*([()] * len(dataclasses.fields(record))))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, dataclasses.fields(record)[0].name, 1)
+
+
+@pytest.mark.parametrize("size", [1, 10])
+def test_of_three_held_out_groups_one_is_for_selection(size: int) -> None:
+    """One group is the least that a part holds, even if it has more than a quarter of the rows."""
+    pool = splits.pool("t", Rows(plain().train, rows([size] * 3, "heldout")), classes=3)
+    assert [len(part) for part in (pool.selection, pool.test)] == [1, 2]
+    assert (pool.train_rows(), pool.test_rows()) == (400, 2 * size)
 
 
 def labelled(sizes: Sequence[tuple[int, int]]) -> list[list[Row]]:

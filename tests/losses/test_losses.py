@@ -17,7 +17,7 @@ from torch import Tensor
 from w2s_mlflow import losses
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.losses import confidence, cross_entropy
-from w2s_mlflow.registry import plugin
+from w2s_mlflow.registry import plugin, plugins
 
 CONSTANT = confidence.Options(alpha=0.5, warmup=0.0)
 RAMPED = confidence.Options(alpha=0.75, warmup=0.2)
@@ -157,6 +157,17 @@ def test_cross_entropy_is_the_mean_of_its_rows_whatever_the_progress() -> None:
     assert cross_entropy.loss(logits_NC, labels_NC, 0.9, options).item() == pytest.approx(np.mean(alone), rel=1e-12)
 
 
+@pytest.mark.parametrize("name", plugins("losses"))
+def test_a_loss_says_whether_it_is_the_mean_of_its_rows(name: str) -> None:
+    """Training passes each micro-batch through the model once only if it is."""
+    plugin_ = plugin("losses", name, "--loss")
+    options = losses.resolve(plugin_.Options(), large=True)
+    logits_NC, labels_NC = batch(40, 2)
+    alone = [plugin_.loss(logits_NC[n : n + 1], labels_NC[n : n + 1], HALFWAY, options).item() for n in range(40)]
+    whole = plugin_.loss(logits_NC, labels_NC, HALFWAY, options).item()
+    assert math.isclose(whole, np.mean(alone), rel_tol=1e-9) is plugin_.PER_EXAMPLE
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("warmup", [0.05, 0.2, 1.0])
 def test_ramp_is_continuous_and_ends_at_alpha(alpha: float, warmup: float) -> None:
@@ -236,6 +247,10 @@ def test_a_weight_outside_the_unit_interval_is_refused(name: str, value: float) 
 def test_the_ends_of_the_unit_interval_are_legal(value: float) -> None:
     found = confidence.Options(alpha=value, warmup=value)
     assert (found.alpha, found.warmup) == (value, value)
+
+
+def test_by_default_the_weight_is_the_tiers_and_grows_over_a_fifth_of_the_training() -> None:
+    assert (confidence.Options().alpha, confidence.Options().warmup) == (None, 0.2)
 
 
 def test_resolve_gives_alpha_by_the_tier_of_the_model() -> None:

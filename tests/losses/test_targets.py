@@ -76,6 +76,13 @@ def test_window_by_hand() -> None:
     assert window.loss(logits_NC, labels_NC, 0.0, window.Options(radius=0.3)).item() == pytest.approx(both, abs=1e-12)
 
 
+def test_a_row_of_certainty_is_outside_the_widest_window() -> None:
+    # f = (0, 1) in floating point, labelled 0: its cross-entropy of 1000 does not count
+    logits_NC, labels_NC = of_margins([1000.0, 0.0], [0.0, 1.0])
+    value = window.loss(logits_NC, labels_NC, 0.0, window.Options(radius=0.5))
+    assert value.item() == pytest.approx(math.log(2) / 2, abs=1e-12)
+
+
 def test_entropy_by_hand() -> None:
     # f = (1/4, 3/4): half of CE(f, (0, 1)) = ln 4/3, half of H(f) = ln 4 - 3/4 ln 3
     logits_NC, labels_NC = of_margins([math.log(3)], [1.0])
@@ -158,6 +165,7 @@ def test_extreme_logits_and_hard_labels_stay_finite(
     ("make", "said"),
     [
         (lambda: product.Options(own_power=-1.0), "--own-power must be at least 0, got -1.0"),
+        (lambda: product.Options(weak_power=-0.5), "--weak-power must be at least 0, got -0.5"),
         (lambda: product.Options(weak_power=math.nan), "--weak-power must be finite, got nan"),
         (lambda: window.Options(radius=0.0), r"--radius must be in \(0, 0.5\], got 0.0"),
         (lambda: window.Options(radius=0.6), r"--radius must be in \(0, 0.5\], got 0.6"),
@@ -167,6 +175,17 @@ def test_extreme_logits_and_hard_labels_stay_finite(
 def test_options_out_of_range_are_named(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^{said}$"):
         make()
+
+
+def test_product_without_the_weak_label_reinforces_the_student() -> None:
+    # t = f = (1/4, 3/4), whatever the label: L is the entropy of f
+    logits_NC, labels_NC = of_margins([math.log(3)], [0.1])
+    value = product.loss(logits_NC, labels_NC, 0.0, product.Options(weak_power=0.0))
+    assert value.item() == pytest.approx(math.log(4) - 0.75 * math.log(3), abs=1e-12)
+
+
+def test_defaults_are_those_of_the_published_code() -> None:
+    assert (product.Options().weak_power, product.Options().own_power, window.Options().radius) == (1.0, 1.0, 0.15)
 
 
 @pytest.mark.parametrize(("large", "alpha"), [(True, 0.75), (False, 0.5)])

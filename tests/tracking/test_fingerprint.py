@@ -74,6 +74,17 @@ def test_parts_are_plain_enough_to_be_kept_as_json() -> None:
     assert '"weights":"r"' in canonical_json(dataclasses.asdict(PARTS))
 
 
+def test_parts_do_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PARTS.stage = "other"  # type: ignore[misc]
+
+
+def test_a_result_may_name_more_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"torch": "2.13.1+cpu", "transformers": "5.23.0", "peft": "0.21.2.dev0"}
+    monkeypatch.setattr(fingerprint, "version", versions.__getitem__)
+    assert fingerprint.libraries("peft") == {"torch": "2.13", "transformers": "5.23", "peft": "0.21"}
+
+
 def test_libraries_are_named_by_major_and_minor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint, "version", {"torch": "2.13.1+cpu", "transformers": "5.23.0"}.__getitem__)
     assert fingerprint.libraries() == {"torch": "2.13", "transformers": "5.23"}
