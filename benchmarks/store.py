@@ -26,9 +26,9 @@ import numpy as np
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
-from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Examples
 from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
+from w2s_mlflow.pipeline.context import resolve
 from w2s_mlflow.records import Predictions
 from w2s_mlflow.stages import supervisor
 from w2s_mlflow.tracking import results
@@ -142,15 +142,14 @@ def contested(client: mlflow.MlflowClient, number: int, run: str) -> Iterator[Re
 
 def stages() -> Iterator[Request]:
     """A whole stage but for its training, and the same when it is reused: lookup, digests of all artifacts, no report."""
-    config = supervisor.Config().resolved()
-    split = loading.resolve_and_split(config)[1]
-    parts = runs.parts("supervisor", 1, config, split, {}, ["losses.cross_entropy"])
+    context = resolve(supervisor.Config())
+    split, parts = context.split, runs.parts("supervisor", 1, context, {}, ["losses.cross_entropy"])
 
     def even(examples: Examples) -> Predictions:
         return finetune.predict_table(examples, np.full((len(examples), 2), 0.5, dtype=np.float32))
 
     def make(recorder: Recorder) -> None:
-        ground_truth.record_rows(config, split, recorder)
+        ground_truth.record_rows(context, recorder)
         for step in range(90):
             recorder.metrics({"train/loss": 0.5, "train/gradient_norm": 1.0}, step)
         recorder.weak_labels(even(split.transfer))
@@ -158,8 +157,9 @@ def stages() -> Iterator[Request]:
             recorder.predictions(part, even(split.parts()[part]))
 
     def stage(version: int) -> None:
-        labels = {"weak": config.weak, "strong": "-", "method": "supervisor"}
-        scoring.report(runs.produce(replace(parts, version=version), config, split, labels, "a note", make), config, split)
+        identity = context.names() | {"method": "supervisor"}
+        run = runs.produce(replace(parts, version=version), context, identity, "a note", make)
+        scoring.report(run, context)
 
     yield "whole stage but its training", stage
     yield "whole stage, reused", stage

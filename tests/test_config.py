@@ -44,7 +44,7 @@ class Plain(Parent):
     """What is said of it."""
     verbose: int = option(default=1, result=False)
     """How much is printed."""
-    loss_options: Mapping[str, Any] = option(default=None, loss_options=True)
+    loss_options: Mapping[str, Any] = option(default=None, options_of=("losses", "loss"))
     """Options of the loss."""
 
 
@@ -137,7 +137,7 @@ class Declared:
     """What is taught."""
     task: str = option(default="chess", lookup=tasks.find)
     """What is learned."""
-    loss_options: Mapping[str, Any] = option(default=None, loss_options=True)
+    loss_options: Mapping[str, Any] = option(default=None, options_of=("losses", "loss"))
     """Options of the loss."""
 
 
@@ -387,7 +387,7 @@ NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you me
         ("student", {"loss": "confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
         ("student", {"method": "loss:confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
         ("student", {"method": "none+loss:product"}, r"^--method must be one of .*loss:NAME"),
-        ("student", {"labels": "gold"}, r"^--labels must be weak, hard, .*, none, or a parquet file .*, got gold"),
+        ("student", {"labels": "gold"}, r"^--labels must be consultancy, .*, weak, or a parquet file .*, got gold"),
         ("student", {"weights": "pretraind"}, r"^--weights must be one of method, pretrained, random, got 'pretraind'"),
         ("student", {"method": "confidence", "loss_options": {"alpha": 2.0}}, r"^--alpha must be in \[0, 1\], got 2.0$"),
         ("student", {"loss": "confidence", "loss_options": {"warmup": -1.0}}, r"^--warmup must be in \[0, 1\], got -1.0$"),
@@ -440,7 +440,10 @@ def test_alpha_of_a_student_goes_to_the_options_of_its_loss() -> None:
         ({"loss": "product"}, "loss:product"),
         ({"method": "loss:product"}, "loss:product"),
         ({"method": "full+loss:entropy"}, "full+loss:entropy"),
-        ({"weights": "random", "labels": "hard"}, "custom"),
+        ({"weights": "random", "labels": "hard"}, "random_weights+labels:hard"),
+        ({"method": "confidence+labels:random"}, "confidence+labels:random"),
+        ({"labels": "hard", "generative_epochs": "1"}, "generative+labels:hard"),
+        ({"weights": "random", "labels": "hard", "loss": "product"}, "custom"),
     ],
 )
 def test_primitives_on_the_command_line_make_a_method(values: dict[str, str], method: str) -> None:

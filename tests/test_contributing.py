@@ -6,8 +6,10 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -16,16 +18,22 @@ import pytest
 import torch
 
 from tests import test_plugins
+from tests.conftest import SMALL
 from w2s_mlflow import config, judges, metrics, registry, tasks
+from w2s_mlflow.config import parse
 from w2s_mlflow.data import splits
 from w2s_mlflow.explainers import DebaterModel, DebateSide
+from w2s_mlflow.pipeline import runs
+from w2s_mlflow.pipeline.context import resolve
 from w2s_mlflow.records import Debate, Example, Explanation, Side
+from w2s_mlflow.stages import student
+from w2s_mlflow.tracking import results, source_modules
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
-BLOCK = re.compile(r'^```python title="w2s_mlflow/(\w+)/(\w+)\.py"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'^```python title="w2s_mlflow/([\w/]+)/(\w+)\.py"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 METRIC = re.compile(r'^```python title="w2s_mlflow/metrics\.py"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-EXAMPLES = {folder: (name, source) for folder, name, source in BLOCK.findall(TEXT)}
-CACHES = (registry.plugins, config.loss_options, tasks.prefixes, tasks._task_by_name)
+EXAMPLES = {folder.replace("/", "."): (name, source) for folder, name, source in BLOCK.findall(TEXT)}
+CACHES = (registry.plugins, config.plugin_options, tasks.prefixes, tasks._task_by_name)
 LONGEST = 40
 
 
@@ -35,10 +43,13 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Modu
     root = tmp_path_factory.mktemp("overlay")
     with pytest.MonkeyPatch.context() as patch:
         for folder, (name, source) in EXAMPLES.items():
-            (root / folder).mkdir()
+            (root / folder).mkdir(parents=True)
             (root / folder / f"{name}.py").write_text(source)
             package = importlib.import_module(f"w2s_mlflow.{folder}")
             patch.setattr(package, "__path__", [*package.__path__, str(root / folder)])
+        in_package = source_modules.file_of
+        files = {f"{folder}.{name}": root / folder / f"{name}.py" for folder, (name, _) in EXAMPLES.items()}
+        patch.setattr(source_modules, "file_of", lambda name: files.get(name) or in_package(name))
         _forget()
         try:
             yield {folder: registry.plugin(folder, name, folder) for folder, (name, _) in EXAMPLES.items()}
@@ -57,7 +68,7 @@ def _forget() -> None:
 
 
 def test_there_is_an_example_of_each_kind() -> None:
-    assert set(EXAMPLES) == {"losses", "tasks", "tables", "judges", "explainers"}
+    assert set(EXAMPLES) == {"losses", "methods.labels", "tasks", "tables", "judges", "explainers"}
     assert len(BLOCK.findall(TEXT)) == len(EXAMPLES) == TEXT.count("```python") - len(METRIC.findall(TEXT))
     assert len(METRIC.findall(TEXT)) == 1
 
@@ -66,7 +77,7 @@ def test_there_is_an_example_of_each_kind() -> None:
 def test_an_example_is_short_and_new(folder: str) -> None:
     name, source = EXAMPLES[folder]
     assert len(source.splitlines()) < LONGEST
-    assert not (test_plugins.PACKAGE / folder / f"{name}.py").exists()
+    assert not (test_plugins.PACKAGE / folder.replace(".", "/") / f"{name}.py").exists()
 
 
 @pytest.mark.parametrize("folder", EXAMPLES)
@@ -88,7 +99,27 @@ def test_the_loss_by_hand(plugins: dict[str, ModuleType]) -> None:
     assert found.item() == pytest.approx(((1 - 0.8) + 0.5 * (0.7 + 0.3)) / 2)
     small = plugin.loss(logits_NC, labels_NC, 0.0, plugin.Options(gce_power=1e-6))
     assert small.item() == pytest.approx(-(labels_NC * logits_NC).sum(dim=-1).mean().item(), abs=1e-4)
-    assert "gce_power" in config.loss_options()
+    assert "gce_power" in config.plugin_options("losses")
+
+
+@pytest.mark.usefixtures("experiment")
+def test_a_student_learns_the_labels_that_the_method_keeps(plugins: dict[str, ModuleType]) -> None:
+    config = parse(
+        student.Config, {"labels": "most_confident", "share": "0.25", "strong": "chess-27k", "ceiling": "none"} | SMALL
+    )
+    plain, half = student.run(replace(config, labels="weak", label_options={})), student.run(config)
+    assert (half.params["method"], half.params["share"]) == ("labels:most_confident", "0.25")
+    weak = runs.weak_labels(results.get(half.tags["w2s.weak_run_id"]))
+    transfer = [example.id for example in resolve(config).split.transfer]
+    assert half.metrics["train/rows"] == round(0.25 * len(transfer)) and half.fingerprint != plain.fingerprint
+    context: Any = SimpleNamespace(split=resolve(config).split)
+    plugin, nothing = plugins["methods.labels"], SimpleNamespace(metrics=lambda values: None)
+    labels = plugin.labels(weak, context, plugin.Options(share=0.25), nothing)
+    kept = [id_ for id_ in labels.ids if id_ in set(transfer)]
+    left_out = sorted(set(transfer) - set(kept))
+    assert weak.of(kept).max(axis=1).min() >= weak.of(left_out).max(axis=1).max()
+    assert half.metrics["train/steps"] < plain.metrics["train/steps"]
+    assert "w2s.gold" not in half.tags
 
 
 def test_the_task_loads_and_splits(plugins: dict[str, ModuleType], tmp_path: Path) -> None:

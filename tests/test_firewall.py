@@ -22,9 +22,10 @@ from w2s_mlflow.explainers import _extractive, _generated
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.judges.reward import Reward
-from w2s_mlflow.methods import presets, student_options
+from w2s_mlflow.methods import bootstrapping, presets, student_options, weak_finetuning
 from w2s_mlflow.modeling import heads, inference
 from w2s_mlflow.pipeline import finetune, runs
+from w2s_mlflow.pipeline.context import resolve
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import _alignment_round, analyze, ceiling, facilitate, rule, student, supervisor, sweep
@@ -195,8 +196,10 @@ def types_of(function: Any) -> set[Any]:
 
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
+LABELS_OF = tuple(plugin("methods.labels", name, "x") for name in plugins("methods.labels"))
 DEBATING = (_alignment_round, policy_gradient, play, past_verdicts, verdicts, transcripts, _extractive, _generated, judge_model)
-BLIND = (student, facilitate, student_options, presets, finetune, runs, loop, inference, heads, *LOSSES, *DEBATING)
+STUDENTS = (student, bootstrapping, weak_finetuning, student_options, presets, *LABELS_OF)
+BLIND = (*STUDENTS, facilitate, finetune, runs, loop, inference, heads, *LOSSES, *DEBATING)
 
 
 @pytest.mark.parametrize("module", BLIND, ids=lambda module: module.__name__)
@@ -213,10 +216,9 @@ def test_the_walk_over_types_sees_labels() -> None:
 
 
 def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
-    hints = inspect.get_annotations(student._make)
+    hints = inspect.get_annotations(weak_finetuning.train)
     assert hints == {
-        "config": "Config",
-        "cut": "Split",
+        "context": "Context[Config]",
         "labels": "SoftLabels | None",
         "watched": "SoftLabels | None",
         "start": "Path | None",
@@ -227,16 +229,19 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
 
 
 def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator() -> None:
-    source = inspect.getsource(student)
-    taken = ("oracle_labels", "random_labels")
-    assert source.count("ground_truth.") == sum(source.count(f"ground_truth.{name}(") for name in taken)
-    assert "data.gold" not in source and "import gold" not in source
-    assert "ground_truth" not in inspect.getsource(finetune)
+    takes = {"oracle": "oracle_labels", "random": "random_labels"}
+    for name in plugins("methods.labels"):
+        source = inspect.getsource(plugin("methods.labels", name, "--labels"))
+        assert source.count("ground_truth.") == (source.count(f"ground_truth.{takes[name]}(") if name in takes else 0)
+    source = inspect.getsource(weak_finetuning)
+    assert source.count("ground_truth.") == source.count("ground_truth.oracle_labels(") == 1
+    for module in (student, bootstrapping, finetune):
+        assert not any(word in inspect.getsource(module) for word in ("ground_truth", "data.gold", "import gold"))
 
 
 def test_facilitation_takes_a_cut_and_questions_from_the_evaluator_and_nothing_else() -> None:
     source = inspect.getsource(facilitate)
-    assert source.count("loading.") == source.count("loading.resolve_and_split(") + source.count("loading.questions(") == 2
+    assert source.count("loading.") == source.count("loading.questions(") == 1
     assert not any(name in source for name in ("ground_truth", "data.gold", "import gold"))
 
 
@@ -255,15 +260,14 @@ def test_teaching_the_weak_model_reads_no_gold(options: dict[str, Any], guard: t
 
 def of_gold(found: Result) -> Result:
     """A run that is made from another one, as a chain's link would be."""
-    config = supervisor.Config(epochs=1, **SMALL).resolved()
-    cut = loading.resolve_and_split(config)[1]
-    parts = runs.parts("link", 1, config, cut, {"above": found}, [])
+    context = resolve(supervisor.Config(epochs=1, **SMALL))
+    parts = runs.parts("link", 1, context, {"above": found}, [])
 
     def make(recorder: Any) -> None:
         recorder.weak_labels(Predictions(("a",), ("a",), np.array([[0.5, 0.5]], dtype=np.float32)))
 
     labels = {"weak": "a", "strong": "-", "method": "link"}
-    return runs.produce(parts, config, cut, labels, "a link", make, {"above": found})
+    return runs.produce(parts, context, labels, "a link", make, {"above": found})
 
 
 def test_gold_is_inherited_and_refused() -> None:

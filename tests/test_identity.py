@@ -20,6 +20,7 @@ from tests.conftest import SMALL
 from tests.tracking.test_source import package  # noqa: F401  # a copy of the source that a test may edit
 from w2s_mlflow import config as options
 from w2s_mlflow.config import option
+from w2s_mlflow.methods import weak_finetuning
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import session, source, source_modules, source_syntax
@@ -262,7 +263,7 @@ def test_a_new_option_of_a_loss_adds_nothing(monkeypatch: pytest.MonkeyPatch) ->
         sharpness: float = option(default=1.0, introduced=1.0)
 
     monkeypatch.setattr(confidence, "Options", Options)
-    monkeypatch.setattr(options, "loss_options", options.loss_options.__wrapped__)  # not the ones that are known
+    monkeypatch.setattr(options, "plugin_options", options.plugin_options.__wrapped__)  # not the ones that are known
     assert options.identity(student.Config(method="confidence").resolved()) == before
     sharper = student.Config(method="confidence", loss_options={"sharpness": 2.0}).resolved()
     assert options.identity(sharper)["loss_options"] == before["loss_options"] | {"sharpness": 2.0}
@@ -310,8 +311,8 @@ def test_all_that_makes_a_student_is_in_its_source(monkeypatch: pytest.MonkeyPat
             module = ".".join(path.relative_to(source_modules.PACKAGE).with_suffix("").parts).removesuffix(".__init__")
             ran.add((module, frame.f_code.co_qualname.partition(".")[0]))
 
-    made = student._make
-    monkeypatch.setattr(student, "_make", lambda *args: traced(trace, made, *args))
+    make = weak_finetuning.train
+    monkeypatch.setattr(weak_finetuning, "train", lambda *args: traced(trace, make, *args))
     student.run(config)
     reached = set(digests(roots))
     followed = {(module, name) for module, name in ran if not source.is_neutral(module) and name != "<module>"}

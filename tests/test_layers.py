@@ -240,7 +240,9 @@ GOLD = (
 )
 EVALUATORS = {"data", "pipeline", "stages.supervisor", "stages.ceiling", "stages.probe", "stages.errors", "stages.debate"}
 READS_GOLD = {
-    "stages.student": "its controls take the labels that ground_truth makes: oracle, random, and early stopping by gold",
+    "methods.labels.oracle": "a control takes the ground truth that ground_truth reads",
+    "methods.labels.random": "a control takes the random labels that ground_truth makes",
+    "methods.weak_finetuning": "a control stops early by the ground truth that ground_truth reads",
     "analysis.scores": "recomputes each number from the gold that scoring stored beside the predictions",
     "analysis.debate_frames": "recomputes each number from the gold that scoring stored beside the debates",
     "tracking.results": "reads stored predictions with the gold beside them",

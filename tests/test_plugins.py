@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 import w2s_mlflow
 from w2s_mlflow import config, explainers, losses, metrics, models, registry, tables, tasks
+from w2s_mlflow.methods import labels
 from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.tasks import Task
 
@@ -35,10 +36,12 @@ NO_PLUGINS = {
     "pipeline",
     "search",
     "tracking",
+    "tracking.backend",
     "training",
 }
 """Folders whose files are parts of one thing."""
-FOLDERS = sorted(init.parent.name for init in PACKAGE.glob("*/__init__.py") if init.parent.name not in NO_PLUGINS)
+PACKAGES = {".".join(init.parent.relative_to(PACKAGE).parts) for init in PACKAGE.glob("*/**/__init__.py")}
+FOLDERS = sorted(PACKAGES - NO_PLUGINS)
 PLUGINS = [(folder, name) for folder in FOLDERS for name in registry.plugins(folder)]
 
 
@@ -138,6 +141,13 @@ def check_stage(plugin: ModuleType) -> None:
     assert isinstance(getattr(plugin, "VERSION", 1), int)
 
 
+def check_labels(plugin: ModuleType) -> None:
+    assert is_options(plugin.Options)
+    assert plugin.LABELLER in (labels.SUPERVISOR, labels.DEBATE, labels.NOBODY)
+    assert isinstance(plugin.GOLD, bool) and isinstance(plugin.NOTE, str) and plugin.NOTE
+    assert parameters(plugin.labels) == ["weak", "context", "options", "recorder"]
+
+
 def check_judge(plugin: ModuleType) -> None:
     assert is_options(plugin.Options)
     assert parameters(plugin.make) == ["options", "answer"]
@@ -151,7 +161,7 @@ def check_explainer(plugin: ModuleType) -> None:
     assert plugin.OPTIONS and set(plugin.OPTIONS) <= set(explainers.DebateSide.__dataclass_fields__) & set(options_of("debate"))
     if hasattr(plugin, "applies_to"):
         assert parameters(plugin.applies_to) == ["family", "head"]
-        assert any(plugin.applies_to(task.family, task.head) for task in tasks.every())
+        assert any(plugin.applies_to(task.family, task.head) for task in tasks.all_tasks())
     if hasattr(plugin, "WITHOUT_POLICY"):
         other = explainers.find(plugin.WITHOUT_POLICY, "explainer")
         assert parameters(plugin.load_policy) == ["path", "head"] and not hasattr(other, "WITHOUT_POLICY")
@@ -170,6 +180,7 @@ SUITES: dict[str, Callable[[ModuleType], None]] = {
     "figures": check_figure,
     "stages": check_stage,
     "judges": check_judge,
+    "methods.labels": check_labels,
     "explainers": check_explainer,
 }
 
@@ -322,7 +333,7 @@ def test_every_folder_of_plug_ins_has_a_suite() -> None:
 
 
 def test_folders_without_plug_ins_exist() -> None:
-    assert all((PACKAGE / name / "__init__.py").exists() for name in NO_PLUGINS)
+    assert NO_PLUGINS <= PACKAGES
 
 
 @pytest.mark.parametrize(("folder", "name"), PLUGINS, ids=["/".join(plugin) for plugin in PLUGINS])
@@ -352,9 +363,11 @@ def test_an_option_of_two_losses_has_one_type() -> None:
     assert {option: found for option, found in kinds.items() if len(found) > 1} == {}
 
 
-def test_options_of_losses_do_not_hide_those_of_a_stage() -> None:
-    taken = {field.name for field in dataclasses.fields(registry.plugin("stages", "student", "the stage").Config)}
-    assert taken.isdisjoint(config.loss_options())
+def test_options_of_plug_ins_hide_neither_each_other_nor_those_of_a_stage() -> None:
+    student = registry.plugin("stages", "student", "the stage").Config
+    names = [field.name for field in dataclasses.fields(student)]
+    names += [name for package, _ in config.nested_fields(student).values() for name in config.plugin_options(package)]
+    assert len(set(names)) == len(names)
 
 
 def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> None:

@@ -171,7 +171,8 @@ def test_a_lower_level_gives_narrower_intervals() -> None:
     # Of 6, 1 - 14 / 64 = .78 for the 2nd to the 5th
     assert stats.median_interval(range(1, 7), 0.6) == (3.5, 2, 5)
     data = draw(5)
-    wide, narrow = (stats.pgr_interval(*map(list, data[:3]), data.groups, level) for level in (0.95, 0.5))
+    correct = [list(correct_SN) for correct_SN in data[:3]]
+    wide, narrow = (stats.pgr_interval(correct[0], correct[1], correct[2], data.groups, level) for level in (0.95, 0.5))
     assert wide.low < narrow.low < narrow.point < narrow.high < wide.high
 
 

@@ -167,9 +167,12 @@ def wrong_shares(seed: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(gold, "gold_of", lambda config: Gold({row.id: 0 for row in rows}))
     answers_N = np.arange(ROWS) % (ROWS // WRONG) == 0
     weak = SoftLabels(tuple(row.id for row in rows), ("",) * ROWS, np.eye(2, dtype=np.float32)[answers_N.astype(int)])
-    config: Any = SimpleNamespace(task="chess", seed=seed)
-    cut: Any = SimpleNamespace(transfer=tuple(rows), transfer_validation=())
-    labels = ground_truth.random_labels(config, cut, weak, SimpleNamespace(metrics=lambda values: None))  # type: ignore[arg-type]
+    context: Any = SimpleNamespace(
+        options=SimpleNamespace(seed=seed),
+        split=SimpleNamespace(transfer=tuple(rows), transfer_validation=()),
+        task=SimpleNamespace(classes=2),
+    )
+    labels = ground_truth.random_labels(context, weak, SimpleNamespace(metrics=lambda values: None))  # type: ignore[arg-type]
     found: list[float] = []
 
     def loss(logits_NC: torch.Tensor, labels_NC: torch.Tensor, progress: float) -> torch.Tensor:

@@ -12,8 +12,7 @@ import functools
 import inspect
 import itertools
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from w2s_mlflow import registry
@@ -30,37 +29,26 @@ def option(
     *,
     default: Any = dataclasses.MISSING,
     result: bool = True,
-    loss_options: bool = False,
+    options_of: tuple[str, str] | None = None,
     introduced: Any = dataclasses.MISSING,
-    unset: str = "auto",
-    lookup: Callable[[str, str], object] | None = None,
-    formerly: str = "",
-    former_values: Mapping[str, str] = MappingProxyType({}),
-    plugins: str = "",
-    **bounds: float,
+    **declaration: Any,
 ) -> Any:
     """Return a Config field with its declaration. If only certain words are legal, the field's type is a Literal of them.
 
     Args:
         result: whether the option affects the result; if False, it is not part of the fingerprint.
-        loss_options: whether the field holds the loss's options; the command line accepts them like any other option.
+        options_of: (package, field) if this field holds the options of the plug-in of `package` that `field` names, such as
+            ("losses", "loss"); the command line accepts them like any other option.
         introduced: for an option newer than its Config, the value that reproduces the behaviour before the option existed.
             While the option has this value it adds nothing to a fingerprint, so older results stay valid.
-        unset: how None is written: `auto` if a default replaces it, `none` if it switches a feature off.
-        lookup: function of (value, option name), called for validation; raises ConfigError for a name that does not exist.
-        formerly: first name of a renamed option: still accepted, and kept in fingerprints, so that results stay what they are.
-        former_values: present values of renamed values, by former value: a former value is still accepted, and kept in
-            fingerprints.
-        plugins: folder of the plug-ins that the option names; the help lists them, each with the first line of its docstring.
-        bounds: `ge`, `gt`, `le`, `lt` (see validation.Bounds).
+        declaration: the bounds `ge`, `gt`, `le`, `lt` (validation.Bounds) and the other fields of validation.Declared.
     """
-    declared = Declared(
-        bounds=Bounds(**bounds), unset=unset, lookup=lookup, formerly=formerly, former_values=former_values, plugins=plugins
-    )
-    metadata: dict[str, Any] = {"result": result, "loss_options": loss_options, "declared": declared}
+    bounds = {name: declaration.pop(name) for name in Bounds.__dataclass_fields__ if name in declaration}
+    declared = Declared(bounds=Bounds(**bounds), **declaration)
+    metadata: dict[str, Any] = {"result": result, "options_of": options_of, "declared": declared}
     if introduced is not dataclasses.MISSING:
         metadata["introduced"] = introduced
-    if loss_options:
+    if options_of:
         return dataclasses.field(default_factory=dict, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -69,8 +57,8 @@ def option(
 def checked_dataclass(cls: type[C]) -> type[C]:
     """Return `cls` as a frozen, keyword-only dataclass that validates its values on construction.
 
-    Python and the command line behave alike: `Config(epochs=2.5)` raises the same ConfigError as `--epochs 2.5`, options of the
-    loss may be keyword arguments (`Config(alpha=0.6)`), and former names are accepted. A class whose options are not spelled
+    Python and the command line behave alike: `Config(epochs=2.5)` raises the same ConfigError as `--epochs 2.5`, options of a
+    plug-in may be keyword arguments (`Config(alpha=0.6)`), and former names are accepted. A class whose options are not spelled
     `--name value` sets `WRITTEN`, a format string with {} for the name.
     """
     frozen = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
@@ -89,24 +77,24 @@ def parse(cls: type[C], values: Mapping[str, Any]) -> C:
     names = _present_names(
         declarations(typing.cast(Any, cls)), {name.replace("-", "_"): value for name, value in values.items()}
     )
-    known = loss_options() | declarations(typing.cast(Any, cls))
+    known = _nested_options(cls) | declarations(typing.cast(Any, cls))
     return cls(**{name: read(value, *known.get(name, (str, Declared()))) for name, value in names.items()})
 
 
-def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the checked values by field; options of a loss go into the field declared with `loss_options`."""
-    fields, nested = declarations(cls), _nested(cls)
-    known: dict[str, Any] = {}
-    of_loss: dict[str, Any] = {}
+def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checked values by field; options of a plug-in go into the field declared with `options_of`."""
+    fields, nested = declarations(cls), nested_fields(cls)
+    values: dict[str, Any] = {field: {} for field in nested}
     written: str = getattr(cls, "WRITTEN", "{}")
-    for name, value in _spread(_present_names(fields, values), nested):
+    for name, value in _spread(_present_names(fields, given), nested):
         if name in fields:
-            known[name] = check(written.format(name), value, *fields[name])
-        elif nested and name in loss_options():
-            of_loss[name] = check(name, value, *loss_options()[name])
+            values[name] = check(written.format(name), value, *fields[name])
+        elif field := next((field for field, (package, _) in nested.items() if name in plugin_options(package)), None):
+            values[field][name] = check(name, value, *_nested_options(cls)[name])
         else:
-            raise unknown("the option", flag(name), map(flag, _legal(fields, nested)))
-    return known | ({nested: of_loss} if nested else {})
+            legal = [option for option in fields if option not in nested]
+            raise unknown("the option", flag(name), map(flag, [*legal, *_nested_options(cls)]))
+    return values
 
 
 def _present_names(fields: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,24 +108,20 @@ def _present_names(fields: Mapping[str, Any], values: Mapping[str, Any]) -> dict
     return renamed
 
 
-def _spread(values: Mapping[str, Any], nested: str | None) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) pairs; options of a loss that were given as one mapping are yielded one by one."""
+def _spread(values: Mapping[str, Any], nested: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) pairs; options of a plug-in that were given as one mapping are yielded one by one."""
     for name, value in values.items():
-        if name != nested:
+        if name not in nested:
             yield name, value
         elif isinstance(value, Mapping):
             yield from value.items()
         else:
-            raise must(name, "a mapping of the loss's options", repr(value))
+            raise must(name, "a mapping of option names to values", repr(value))
 
 
-def _legal(fields: Iterable[str], nested: str | None) -> list[str]:
-    return [name for name in fields if name != nested] + (list(loss_options()) if nested else [])
-
-
-def _nested(cls: type) -> str | None:
-    fields = dataclasses.fields(typing.cast(Any, cls))
-    return next((field.name for field in fields if field.metadata.get("loss_options")), None)
+def nested_fields(cls: Any) -> dict[str, tuple[str, str]]:
+    """Return the fields that hold the options of a plug-in, each with its `options_of`: (package, field)."""
+    return {field.name: field.metadata["options_of"] for field in dataclasses.fields(cls) if field.metadata.get("options_of")}
 
 
 @functools.cache
@@ -148,19 +132,25 @@ def declarations(cls: type) -> dict[str, tuple[Any, Declared]]:
     return {field.name: (hints[field.name], field.metadata.get("declared", Declared())) for field in fields}
 
 
+def _nested_options(cls: type) -> dict[str, tuple[Any, Declared]]:
+    """Return the options of all plug-ins that a Config's options may name, with their types and declarations."""
+    packages = dict.fromkeys(package for package, _ in nested_fields(cls).values())
+    return {name: declared for package in packages for name, declared in plugin_options(package).items()}
+
+
 @functools.cache
-def loss_options() -> dict[str, tuple[Any, Declared]]:
-    """Return the options of all losses, with their types and declarations."""
+def plugin_options(package: str) -> dict[str, tuple[Any, Declared]]:
+    """Return the options of all plug-ins of a package, with their types and declarations."""
     options: dict[str, tuple[Any, Declared]] = {}
-    for name in registry.plugins("losses"):
-        options |= declarations(registry.plugin("losses", name, "--loss").Options)
+    for name in registry.plugins(package):
+        options |= declarations(registry.plugin(package, name, package).Options)
     return options
 
 
-def losses_with(name: str) -> list[str]:
-    """Return the losses that have an option of this name."""
+def plugins_with(package: str, option: str) -> list[str]:
+    """Return the plug-ins of a package that have an option of this name."""
     return [
-        loss for loss in registry.plugins("losses") if name in declarations(registry.plugin("losses", loss, "--loss").Options)
+        name for name in registry.plugins(package) if option in declarations(registry.plugin(package, name, package).Options)
     ]
 
 
@@ -168,26 +158,36 @@ def losses_with(name: str) -> list[str]:
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """Return the resolved Config as plain values, with the loss's options nested in their own field."""
+    """Return the resolved Config as plain values, with the options of a plug-in nested in their own field."""
     return dataclasses.asdict(config)
 
 
+def selected(config: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of the options with these names."""
+    values = vars(config)
+    return {name: values[name] for name in names}
+
+
+def inherited(base: Any, config: Any) -> dict[str, Any]:
+    """Return the options that `config` has in common with the Config class `base`, which it extends."""
+    return selected(config, (field.name for field in dataclasses.fields(base)))
+
+
 def flat(config: Any) -> dict[str, Any]:
-    """Return the result options as a flat mapping of MLflow parameters, including the loss's options."""
+    """Return the result options as a flat mapping of MLflow parameters, including those of plug-ins."""
     values = result_options(config)
-    for field in dataclasses.fields(config):
-        if field.metadata.get("loss_options"):
-            values |= values.pop(field.name)
+    for field in nested_fields(config):
+        values |= values.pop(field)
     return values
 
 
 def identity(config: Any) -> dict[str, Any]:
     """Return the options that enter the fingerprint, by first names and values, without those equal to `introduced`."""
     values = _identity(config, result_options(config))
-    for field in dataclasses.fields(config):
-        if field.metadata.get("loss_options") and config.loss:
-            kind = registry.plugin("losses", config.loss, "--loss").Options
-            values[field.name] = _identity(kind, dict(values[field.name]))
+    for field, (package, chooser) in nested_fields(config).items():
+        if values.get(field):
+            plugin = registry.plugin(package, vars(config)[chooser], flag(chooser))
+            values[field] = _identity(plugin.Options, dict(values[field]))
     return values
 
 

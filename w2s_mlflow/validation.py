@@ -55,15 +55,16 @@ class Declared:
     bounds: Bounds = Bounds()
     """Limits of a number."""
     unset: str = "auto"
-    """How None is written."""
+    """How None is written: `auto` if a default replaces it, `none` if it switches a feature off."""
     lookup: Callable[[str, str], object] | None = None
     """Function of (value, option name) that raises ConfigError for a name that does not exist."""
     formerly: str = ""
-    """First name of a renamed option."""
+    """First name of a renamed option: still accepted, and kept in fingerprints, so that results stay what they are."""
     former_values: Mapping[str, str] = field(default_factory=dict)
-    """Present values of renamed values, by former value. A present value `none` is never read as None."""
+    """Present values of renamed values, by former value: still accepted, and kept in fingerprints. A present value `none` is
+    never read as None."""
     plugins: str = ""
-    """Folder of the plug-ins that the option names."""
+    """Folder of the plug-ins that the option names; the help lists them, each with the first line of its docstring."""
 
 
 def choices(kind: Any, declared: Declared) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import SMALL, runs
 from w2s_mlflow.cli import app, arguments
-from w2s_mlflow.config import loss_options
+from w2s_mlflow.config import plugin_options
 from w2s_mlflow.stages import student
 
 SIZES = ["--train-size", str(SMALL["train_size"]), "--test-size", str(SMALL["test_size"])]
@@ -102,8 +102,8 @@ def test_json_is_all_that_standard_output_holds(
 def test_the_help_says_what_is_the_default(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, "student", "--help")
     text = " ".join(capsys.readouterr().out.split())
-    own = [field.name for field in dataclasses.fields(student.Config) if field.name != "loss_options"]
-    assert text.count("[default: ") == len([*own, *loss_options(), "reuse"])
+    names = {field.name for field in dataclasses.fields(student.Config)} - {"loss_options", "label_options"}
+    assert text.count("[default: ") == len([*names, *plugin_options("losses"), *plugin_options("methods.labels"), "reuse"])
     assert re.search(r"--task TEXT [^\[]*\. \[default: chess\]", text) and "--calibrate [true|false]" in text
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SMALL
+from w2s_mlflow import tasks
 from w2s_mlflow.data import gold, loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import NO_LABEL, Example, Gold, Ints
@@ -41,7 +42,7 @@ def test_a_concept_is_the_first_rows_of_supervision_its_validation_slice_and_the
         labels("chess", part) for part in (fit, choose, test)
     ]
     assert found.test_groups == tuple(example.group for example in test)
-    assert (found.task, found.digest) == ("chess", split.digest)
+    assert (found.task, found.digest) == (tasks.find("chess"), split.digest)
     assert found.reads == {"gold/supervision/probe": 60, "gold/test/probe": 50}
 
 
@@ -63,7 +64,7 @@ def test_a_concept_is_not_balanced() -> None:
 def test_an_array_is_split_into_the_parts_of_a_concept() -> None:
     examples = tuple(Example(name, name, ("text",)) for name in "abcdef")
     fit_N, choose_N, test_N = (np.zeros(rows, dtype=np.int64) for rows in (3, 1, 2))
-    concept = gold.Concept("task", "digest", examples, fit_N, choose_N, test_N, ("e", "f"), {})
+    concept = gold.Concept(tasks.find("chess"), "digest", examples, fit_N, choose_N, test_N, ("e", "f"), {})
     assert [part.tolist() for part in concept.parts(np.arange(6))] == [[0, 1, 2], [3], [4, 5]]
     assert [part.shape for part in concept.parts(np.zeros((6, 4)))] == [(3, 4), (1, 4), (2, 4)]
 
@@ -71,7 +72,7 @@ def test_an_array_is_split_into_the_parts_of_a_concept() -> None:
 def test_a_concept_does_not_change() -> None:
     found = gold.concept(Options(**SMALL), "chess", 50)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.task = "other"  # type: ignore[misc]
+        found.digest = "other"  # type: ignore[misc]
 
 
 def test_every_ledger_of_a_task_starts_empty() -> None:

@@ -185,7 +185,7 @@ def test_a_smaller_rest_is_of_the_same_rows_and_its_digest_hangs_on_text_and_not
 def test_two_questions_are_enough_one_of_them_for_validation(train: int, size: int) -> None:
     """Two rows are left, or two are asked for."""
     rest = splits.unused_questions(splits.pool("t", plain(train)), seed=0, train_size=200, size=size)
-    assert (len(rest.asked), len(rest.validation)) == (1, 1)
+    assert (len(rest.train), len(rest.validation)) == (1, 1)
 
 
 def test_one_question_is_too_few() -> None:

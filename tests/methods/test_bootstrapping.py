@@ -16,7 +16,7 @@ from w2s_mlflow import models
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.figures._chain import figure
-from w2s_mlflow.methods import bootstrapping, presets
+from w2s_mlflow.methods import bootstrapping, chain_models, presets
 from w2s_mlflow.pipeline import finetune
 from w2s_mlflow.stages import student
 from w2s_mlflow.tracking import planning, results, session
@@ -57,13 +57,13 @@ def test_to_the_letter_the_strong_model_is_fitted_in_each_round_and_labels_for_t
 
 def test_two_models_of_the_ladder_lie_between() -> None:
     weak, strong = (models.find(name, "x") for name in ("chess-60k", "chess-426k"))
-    assert bootstrapping.between(weak, strong) == ["chess-121k", "chess-222k"]
-    assert bootstrapping.between(models.find("chess-27k", "x"), models.find("chess-60k", "x")) == ["chess-43k"]
-    assert bootstrapping.between(models.find("pythia-14m", "x"), models.find("pythia-12b", "x")) == ["pythia-70m", "pythia-1b"]
+    assert chain_models.between(weak, strong) == ["chess-121k", "chess-222k"]
+    assert chain_models.between(models.find("chess-27k", "x"), models.find("chess-60k", "x")) == ["chess-43k"]
+    assert chain_models.between(models.find("pythia-14m", "x"), models.find("pythia-12b", "x")) == ["pythia-70m", "pythia-1b"]
     with pytest.raises(
         ConfigError, match=r"^--chain must name the models between chess-222k and chess-426k, no ladder has one$"
     ):
-        bootstrapping.between(models.find("chess-222k", "x"), strong)
+        chain_models.between(models.find("chess-222k", "x"), strong)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
+from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.records import Ints, SoftLabels
 from w2s_mlflow.stages import ceiling, student, supervisor
 from w2s_mlflow.tracking import results
@@ -30,10 +32,11 @@ def rehearsal(directory: Path) -> DryRecorder:
     return DryRecorder("run", directory)
 
 
-def weak_and_truth(directory: Path, seed: int = 0) -> tuple[supervisor.Config, Split, SoftLabels, SoftLabels]:
-    given, cut = loading.resolve_and_split(supervisor.Config(**SMALL, seed=seed).resolved())
-    weak = runs.weak_labels(supervisor.run(given))
-    return given, cut, weak, ground_truth.oracle_labels(given, cut.transfer + cut.transfer_validation, rehearsal(directory))
+def weak_and_truth(directory: Path, seed: int = 0) -> tuple[Context[supervisor.Config], SoftLabels, SoftLabels]:
+    context = resolve(supervisor.Config(**SMALL, seed=seed))
+    weak = runs.weak_labels(supervisor.run(context.options))
+    examples = context.split.transfer + context.split.transfer_validation
+    return context, weak, ground_truth.oracle_labels(context, examples, rehearsal(directory))
 
 
 def classes(labels: SoftLabels, ids: tuple[str, ...]) -> Ints:
@@ -43,9 +46,9 @@ def classes(labels: SoftLabels, ids: tuple[str, ...]) -> Ints:
 
 @pytest.mark.shared
 def test_random_labels_are_as_often_right_as_the_weak_ones_in_both_parts(tmp_path: Path) -> None:
-    given, cut, weak, truth = weak_and_truth(tmp_path)
-    kept = rehearsal(tmp_path)
-    drawn = ground_truth.random_labels(given, cut, weak, kept)
+    context, weak, truth = weak_and_truth(tmp_path)
+    kept, cut = rehearsal(tmp_path), context.split
+    drawn = ground_truth.random_labels(context, weak, kept)
     for part in (cut.transfer, cut.transfer_validation):
         ids = tuple(example.id for example in part)
         right = [int((classes(labels, ids) == classes(truth, ids)).sum()) for labels in (weak, drawn)]
@@ -57,11 +60,11 @@ def test_random_labels_are_as_often_right_as_the_weak_ones_in_both_parts(tmp_pat
 
 @pytest.mark.shared
 def test_random_labels_are_wrong_elsewhere_than_the_weak_ones(tmp_path: Path) -> None:
-    given, cut, weak, truth = weak_and_truth(tmp_path)
-    ids = tuple(example.id for example in cut.transfer)
+    context, weak, truth = weak_and_truth(tmp_path)
+    ids = tuple(example.id for example in context.split.transfer)
     wrong_weak = classes(weak, ids) != classes(truth, ids)
     wrong_drawn = [
-        classes(ground_truth.random_labels(student_of(given, seed), cut, weak, rehearsal(tmp_path)), ids) != classes(truth, ids)
+        classes(ground_truth.random_labels(with_seed(context, seed), weak, rehearsal(tmp_path)), ids) != classes(truth, ids)
         for seed in range(40)
     ]
     # By chance alone, a row that the supervisor got wrong is wrong as often as any other.
@@ -72,8 +75,9 @@ def test_random_labels_are_wrong_elsewhere_than_the_weak_ones(tmp_path: Path) ->
     assert len({wrong.tobytes() for wrong in wrong_drawn}) == 40
 
 
-def student_of(given: supervisor.Config, seed: int) -> supervisor.Config:
-    return supervisor.Config(**SMALL, seed=seed).resolved()
+def with_seed(context: Context[supervisor.Config], seed: int) -> Context[supervisor.Config]:
+    """The same split with the random streams of another seed."""
+    return replace(context, options=replace(context.options, seed=seed))
 
 
 @pytest.mark.shared
@@ -164,9 +168,11 @@ def test_a_supervisor_says_how_sure_and_how_right_it_is() -> None:
 def test_a_model_is_weak_or_strong_against_the_published_human_score_of_the_same_question(
     task: str, accuracy: float, tag: str | None
 ) -> None:
-    given = student.Config(task=task, head="classification")
-    assert scoring._against_human(given, {"test/accuracy": accuracy}).get("w2s.vs_human") == tag
-    assert scoring._against_human(given, {}) == {}
+    config = student.Config(task=task, head="classification")
+    nothing = Split((), (), (), (), (), (), "")
+    context = Context(config, config.find_task(), nothing, {})
+    assert scoring._against_human(context, {"test/accuracy": accuracy}).get("w2s.vs_human") == tag
+    assert scoring._against_human(context, {}) == {}
 
 
 # --- ceilings that do not learn ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference
 from w2s_mlflow.pipeline import finetune
 from w2s_mlflow.pipeline import runs as pipeline_runs
+from w2s_mlflow.pipeline.context import resolve
 from w2s_mlflow.stages import ceiling, student, supervisor
 from w2s_mlflow.tracking import fingerprint, results
 from w2s_mlflow.tracking.results import Result
@@ -59,9 +60,9 @@ def test_without_its_extra_adapters_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_a_model_cannot_read_is_refused() -> None:
-    config = supervisor.Config(weak="chess-27k", max_length=33, **SMALL).resolved()
+    context = resolve(supervisor.Config(weak="chess-27k", max_length=33, **SMALL))
     with pytest.raises(ConfigError, match=r"--max-length must be in \[3, 32\], the limits of this model, got 33"):
-        finetune.build_head(config)
+        finetune.build_head(context)
 
 
 def test_a_linear_head_pools_as_its_family_does_and_another_not_at_all() -> None:
@@ -80,8 +81,8 @@ def test_a_few_new_weights_take_larger_steps_unless_the_rate_is_given() -> None:
 
 
 def parts_of(**given: Any) -> str:
-    config, cut = loading.resolve_and_split(supervisor.Config(head="classification", **SMALL | given).resolved())
-    return pipeline_runs.parts("supervisor", 1, config, cut, {}, []).digest()
+    context = resolve(supervisor.Config(head="classification", **SMALL | given))
+    return pipeline_runs.parts("supervisor", 1, context, {}, []).digest()
 
 
 def test_what_changes_a_result_is_another_result() -> None:
@@ -183,7 +184,5 @@ def test_another_model_of_the_same_name_is_another_result(tmp_path: Path) -> Non
     first = student.run(student.Config(weak=str(one), strong="chess-27k", **given))
     second = student.run(student.Config(weak=str(other), strong="chess-27k", **given))
     assert first.name == second.name and first.run_id != second.run_id
-    config = ceiling.Config(strong=str(one), **SMALL)
-    digests = {pipeline_runs.parts("ceiling", 1, *loading.resolve_and_split(config.resolved()), {}, []).digest()}
-    config = ceiling.Config(strong=str(other), **SMALL)
-    assert pipeline_runs.parts("ceiling", 1, *loading.resolve_and_split(config.resolved()), {}, []).digest() not in digests
+    contexts = [resolve(ceiling.Config(strong=str(model), **SMALL)) for model in (one, other)]
+    assert len({pipeline_runs.parts("ceiling", 1, context, {}, []).digest() for context in contexts}) == 2

@@ -244,9 +244,9 @@ def test_a_metric_may_be_whatever_a_split_with_gold_is_scored_by() -> None:
 def test_the_direction_of_a_search_is_that_of_its_metric_by_default(metric: str, objective: str, expected: str) -> None:
     module = ModuleType("x")
     vars(module).update(METRIC=metric, space=lambda trial: {})
-    assert space.of("x", module, "", objective).direction == expected
+    assert space.load_search("x", module, "", objective).direction == expected
     vars(module).update(DIRECTION="maximize")
-    assert space.of("x", module, "", objective).direction == "maximize"
+    assert space.load_search("x", module, "", objective).direction == "maximize"
 
 
 def test_every_shipped_file_is_a_grid_or_a_search() -> None:

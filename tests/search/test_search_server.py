@@ -68,7 +68,7 @@ _, url, name = sys.argv
 Path(f"ready-{name}").touch()
 while not Path("go").exists():
     time.sleep(.001)
-storage.opened("study", url, lambda study, trial: None)
+storage.open_storage("study", url, lambda study, trial: None)
 """
 
 
@@ -81,7 +81,6 @@ def test_processes_that_open_an_empty_database_at_once_make_its_tables_once(data
             [sys.executable, "-c", OPENING, url, str(number)],
             cwd=tmp_path,
             stderr=subprocess.PIPE,
-            text=True,
             start_new_session=True,
         )
         for number in range(6)

@@ -30,6 +30,7 @@ from w2s_mlflow.explainers._token_spans import EncodedQuestions
 from w2s_mlflow.judges import Judge, model
 from w2s_mlflow.local import scratch
 from w2s_mlflow.modeling import heads
+from w2s_mlflow.pipeline.context import resolve
 from w2s_mlflow.records import Debate, Example, Explanation, SoftLabels, Verdict, read_gold
 from w2s_mlflow.stages import analyze, debate, student
 from w2s_mlflow.tables import debate as table
@@ -109,11 +110,11 @@ def test_rationales_hear_each_other_and_pieces_are_known_anyway() -> None:
     asked, nothing = questions(3), np.empty(0, dtype=np.int64)
     head = heads.build("classification", *trunks.gpt2(), classes=2)
     own = DebaterModel(head, EncodedQuestions(asked, head.encode(asked), nothing, nothing), np.zeros(3, dtype=np.int64))
-    sides = debate.debaters(config(explainer="rationale", form="debate"), {"strong": own, "weak": own})
+    sides = debate.debaters(resolve(config(explainer="rationale", form="debate")), {"strong": own, "weak": own})
     assert [side.hear and side.hear(["Because so."] * 3) for side in sides] == [["Because so."] * 3] * 2
-    sides = debate.debaters(config(explainer="rationale", form="consultancy"), {"strong": own, "weak": own})
+    sides = debate.debaters(resolve(config(explainer="rationale", form="consultancy")), {"strong": own, "weak": own})
     assert sides[0].hear and sides[1].hear is None and sides[1].explain is None
-    assert {side.hear for side in debate.debaters(config(explainer="random"), {"strong": own, "weak": own})} == {None}
+    assert {side.hear for side in debate.debaters(resolve(config(explainer="random")), {"strong": own, "weak": own})} == {None}
 
 
 def test_a_silent_side_hears_nothing_and_is_not_heard() -> None:

@@ -16,6 +16,7 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.pipeline.context import resolve
 from w2s_mlflow.stages import generative, student
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.results import Result
@@ -42,8 +43,8 @@ def test_it_reads_both_halves_and_nothing_that_is_held_out(monkeypatch: pytest.M
         return pack(self, rows, length, random)
 
     monkeypatch.setattr(language_modeling.Packed, "pack", seen)
-    given, cut = loading.resolve_and_split(generative.Config(strong="chess-121k", **SMALL).resolved())
-    found = generative.run(given)
+    config = generative.Config(strong="chess-121k", **SMALL)
+    found, cut = generative.run(config), resolve(config).split
     parts = {name: [example.segments for example in examples] for name, examples in cut.parts().items()}
     assert packed[0] == parts["supervision"] + parts["transfer"]
     assert packed[1] == parts["supervision_validation"] + parts["transfer_validation"]

@@ -203,7 +203,7 @@ def test_a_name_outside_the_scope_that_binds_it_is_a_reference(made: Path, body:
 
 
 def test_options_the_store_caches_and_plug_ins_of_others_are_not_followed(package: Path) -> None:
-    reached = source.digests(["stages.student:_make", "losses.confidence"])
+    reached = source.digests(["methods.weak_finetuning:train", "losses.confidence"])
     rooms = {name.split(".")[0] for name in reached}
     assert rooms.isdisjoint({"config", "exceptions", "tracking", "local", "cli", "tables", "figures", "stats"})
     assert {name for name in reached if name.startswith("losses.") and name.count(".") == 2} == {
@@ -244,7 +244,7 @@ def interpreters() -> list[str]:
 @pytest.mark.skipif(not interpreters(), reason="no other version of Python is installed")
 def test_other_versions_of_python_give_the_same_digests() -> None:
     """The modules need the standard library alone, so that any interpreter can import them."""
-    roots, root = ["stages.student:_make", "tasks.chess", "tracking.source"], str(source_modules.PACKAGE.parent)
+    roots, root = ["methods.weak_finetuning:train", "tasks.chess", "tracking.source"], str(source_modules.PACKAGE.parent)
     code = f"""if True:
         import sys
         sys.path.insert(0, {root!r})

@@ -199,8 +199,8 @@ def _reported(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _contradiction(result: Result, scored: Scores, comparisons: Mapping[str, float]) -> str:
     """Describe the first logged metric that the stored predictions contradict; empty if there is none."""
-    scored = {name: value for name, value in scored.metrics.items() if f"test/{name}" in result.metrics}  # others are newer
-    for name, value in {**scored, **comparisons}.items():
+    logged_before = {name: value for name, value in scored.metrics.items() if f"test/{name}" in result.metrics}
+    for name, value in {**logged_before, **comparisons}.items():  # metrics that are newer than the run are left out
         logged = result.metrics.get(f"test/{name}", math.nan)
         if math.isfinite(value) and not abs(logged - value) <= TOLERANCE:
             return f"it reports test/{name} = {logged}, but its stored predictions give {value}"

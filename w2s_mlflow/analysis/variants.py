@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "iteration")
 """Parameters that identify a run; only facilitated and aligned models have `iteration`."""
-METHOD_OPTIONS = {*presets.PRIMITIVES, *options.loss_options(), "chain_rounds", "lr_decay", "strong_each_round", "calibrate"}
+METHOD_OPTIONS = {
+    *presets.PRIMITIVES,
+    *options.plugin_options("losses"),
+    *options.plugin_options("methods.labels"),
+    "chain_rounds",
+    "lr_decay",
+    "strong_each_round",
+    "calibrate",
+}
 METHOD_OPTIONS |= {"learning_rate", "batch_size"}
 """Options that define a method; runs that differ in any other option are not compared."""
 

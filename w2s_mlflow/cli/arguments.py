@@ -89,28 +89,29 @@ def with_signature(command: Any, cls: type, more: Iterable[inspect.Parameter]) -
 
 
 def _parameters(cls: type) -> Iterator[inspect.Parameter]:
-    """Yield a parameter for each option of a Config; the options of all losses replace `loss_options`."""
+    """Yield a parameter for each option of a Config; the options of all plug-ins of a package replace the field for them."""
     sentences, declarations = options.sentences(cls), options.declarations(cls)
     for field in dataclasses.fields(cls):
         kind, declared = declarations[field.name]
-        if field.metadata.get("loss_options"):
-            yield from _loss_parameters()
+        if options_of := field.metadata.get("options_of"):
+            yield from _plugin_parameters(*options_of)
         else:
             text = f"{sentences[field.name]} {_plugins(declared)}"
             yield _parameter(field.name, _shown(field.default, declared), text, _metavar(kind, declared))
 
 
-def _loss_parameters() -> Iterator[inspect.Parameter]:
-    """Yield the options of all losses; an option shared by several losses is listed once, with each loss's help."""
+def _plugin_parameters(package: str, chooser: str) -> Iterator[inspect.Parameter]:
+    """Yield the options of all plug-ins of a package; an option that several share is listed once, with the help of each."""
     help_by_option: dict[str, str] = {}
-    for loss in registry.plugins("losses"):
-        kind = registry.plugin("losses", loss, "--loss").Options
+    for name in registry.plugins(package):
+        kind = registry.plugin(package, name, exceptions.flag(chooser)).Options
         for field in dataclasses.fields(kind):
             default = _shown(field.default, options.declarations(kind)[field.name][1])
-            text = f"({loss}, default {default}) {options.sentences(kind)[field.name]}"
+            text = f"({name}, default {default}) {options.sentences(kind)[field.name]}"
             help_by_option[field.name] = " ".join(part for part in (help_by_option.get(field.name), text) if part)
     for name, text in help_by_option.items():
-        yield _parameter(name, "depends on the loss", text, _metavar(*options.loss_options()[name]))
+        metavar = _metavar(*options.plugin_options(package)[name])
+        yield _parameter(name, f"depends on {exceptions.flag(chooser)}", text, metavar)
 
 
 def _plugins(declared: Declared) -> str:

@@ -18,6 +18,7 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.data.loading import SplitOptions
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example, Gold, Ints, NoLabelError
+from w2s_mlflow.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Concept:
     The first two come from `supervision` and its validation slice, the last from `test`. `reads` is the ledger of gold reads.
     """
 
-    task: str
+    task: Task
     digest: str
     examples: tuple[Example, ...]
     fit_N: Ints
@@ -49,12 +50,12 @@ def concept(config: SplitOptions, task: str, rows: int) -> Concept:
     """
     sizes = (config.train_size, config.test_size) if task == config.task else (None, None)
     options = _ConceptOptions(task, config.seed, *sizes, balance=False, data_dir=config.data_dir)
-    resolved, split = loading.resolve_and_split(options)
+    resolved, split, declared = loading.resolve_and_split(options)
     gold, parts = gold_of(resolved), (split.supervision[:rows], split.supervision_validation, split.test[:rows])
     fit_N, choose_N = (read(gold, part, "supervision", "probe") for part in parts[:2])
     test_N = read(gold, parts[2], "test", "probe")
     examples, groups = sum(parts, ()), tuple(example.group for example in parts[2])
-    return Concept(task, split.digest, examples, fit_N, choose_N, test_N, groups, reads(gold))
+    return Concept(declared, split.digest, examples, fit_N, choose_N, test_N, groups, reads(gold))
 
 
 @dataclass(frozen=True)

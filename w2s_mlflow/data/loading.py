@@ -37,19 +37,20 @@ class SplitOptions(Protocol):
 SplitOptionsT = TypeVar("SplitOptionsT", bound=SplitOptions)
 
 
-def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Split]:
-    """Return a stage's options with default sizes filled in, and the task's split.
+def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Split, tasks.Task]:
+    """Return a stage's options with default sizes filled in, the task's split, and the task.
 
     Raises:
         ConfigError: the task is not found, or has fewer rows than requested.
     """
-    task, pool = tasks.find(config.task), _pool(config.task, config.data_dir, config.balance)
-    resolved = replace(  # type: ignore[type-var]
+    (task, _), pool = _load(config.task, config.data_dir), _pool(config.task, config.data_dir, config.balance)
+    sized = replace(  # type: ignore[type-var]
         config,
         train_size=config.train_size or min(task.train_size, pool.train_rows()),
         test_size=config.test_size or min(task.test_size, pool.test_rows()),
     )
-    return resolved, _split(config.task, config.data_dir, config.balance, config.seed, resolved.train_size, resolved.test_size)
+    source = (config.task, config.data_dir, config.balance)
+    return sized, _split(*source, config.seed, sized.train_size, sized.test_size), task
 
 
 def questions(config: SplitOptions, size: int | None) -> splits.Questions:
@@ -69,21 +70,23 @@ def questions(config: SplitOptions, size: int | None) -> splits.Questions:
 
 def rows(task: str, data_dir: str | None) -> tuple[Row, ...]:
     """Return all rows of a task, the training part first."""
-    return _load(task, data_dir).train + _load(task, data_dir).heldout
+    _, loaded = _load(task, data_dir)
+    return loaded.train + loaded.heldout
 
 
 @functools.lru_cache(maxsize=8)
-def _load(task: str, data_dir: str | None) -> tasks.Rows:
-    rows = tasks.find(task).load(Path(data_dir).expanduser() if data_dir else None)
+def _load(name: str, data_dir: str | None) -> tuple[tasks.Task, tasks.Rows]:
+    task = tasks.find(name)
+    rows = task.load(Path(data_dir).expanduser() if data_dir else None)
     for reason, count in rows.skipped.items():
-        LOG.info("%s: skipped %d rows, each of which %s", task, count, reason)
-    return rows
+        LOG.info("%s: skipped %d rows, each of which %s", name, count, reason)
+    return task, rows
 
 
 @functools.lru_cache(maxsize=8)
-def _pool(task: str, data_dir: str | None, balance: bool) -> splits.Pool:
-    spec = tasks.find(task)
-    return splits.pool(spec.key, _load(task, data_dir), classes=spec.classes, balance=balance)
+def _pool(name: str, data_dir: str | None, balance: bool) -> splits.Pool:
+    task, rows = _load(name, data_dir)
+    return splits.pool(task.key, rows, classes=task.classes, balance=balance)
 
 
 @functools.lru_cache(maxsize=32)

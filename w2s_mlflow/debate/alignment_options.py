@@ -72,6 +72,6 @@ class Config(Training):
         if self.opponent != (weak_side := explainers.without_policy(TRAINED)):
             raise must("opponent", f"{weak_side} with --iterations {self.iterations}", self.opponent)
         if past_verdicts.learns_from(self.judge):
-            legal = [name for name in registry.plugins("judges") if not past_verdicts.learns_from(name)]
-            rule = f"a judge that reads no earlier run ({', '.join(legal)}) with --iterations {self.iterations}"
+            judges = [name for name in registry.plugins("judges") if not past_verdicts.learns_from(name)]
+            rule = f"a judge that reads no earlier run ({', '.join(judges)}) with --iterations {self.iterations}"
             raise must("judge", rule, self.judge)

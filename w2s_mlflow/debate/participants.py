@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow import config as options
-from w2s_mlflow import explainers, registry, tasks
+from w2s_mlflow import explainers, registry
 from w2s_mlflow.debate import past_verdicts, play
 from w2s_mlflow.debate.play import Debater
 from w2s_mlflow.exceptions import must, unknown
@@ -16,6 +16,7 @@ from w2s_mlflow.explainers import DebaterModel, DebateSide, Explainer
 from w2s_mlflow.pipeline import finetune
 from w2s_mlflow.pipeline.options import Training
 from w2s_mlflow.records import Example, Floats
+from w2s_mlflow.tasks import Task
 
 if TYPE_CHECKING:
     from w2s_mlflow.explainers._policy import Policy
@@ -118,7 +119,7 @@ def _ignore(texts: Sequence[str]) -> list[str]:
     return [""] * len(texts)
 
 
-def claims(task: str, debater: DebaterModel) -> list[str]:
+def claims(task: Task, debater: DebaterModel) -> list[str]:
     """Return a debater's decision on each question in words."""
     questions = debater.encoded.questions
-    return [play.claim(tasks.find(task), *row) for row in zip(questions, debater.decisions_N.tolist(), strict=True)]
+    return [play.claim(task, *row) for row in zip(questions, debater.decisions_N.tolist(), strict=True)]

@@ -23,7 +23,7 @@ _MOVE = re.compile(r"[KQRBNPkqrbnp][a-h][1-8]")
 
 def applies_to(family: str, head: str) -> bool:
     """Return whether the answers of such a task are chess moves."""
-    return (family, head) == ("chess", "choose")
+    return (family, head) == ("chess", "lm_choice")
 
 
 def make(side: DebateSide) -> Explainer:

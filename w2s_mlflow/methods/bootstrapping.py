@@ -9,24 +9,28 @@ last round, on the labels of the best intermediate model. With `--strong-each-ro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from w2s_mlflow import models
-from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.models import ModelSpec
+from w2s_mlflow.config import selected
+from w2s_mlflow.methods import chain_models, weak_finetuning
+from w2s_mlflow.methods.presets import AUTO
+from w2s_mlflow.methods.student_options import ORACLE, Config
+from w2s_mlflow.pipeline import context as contexts
+from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline.context import Context
 
 if TYPE_CHECKING:
     from w2s_mlflow.figures._chain import Node
+    from w2s_mlflow.modeling.heads import Head
+    from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-AUTO = "auto"
+VERSION = 2
 LABELLER = "w2s.labels_run_id"
 """Tag of a student or chain model with the id of the run whose labels it was trained on."""
-INTERMEDIATES = 2
-"""Number of intermediate models, as in the paper: M_S1 and M_S2."""
 
 Labeller = TypeVar("Labeller")
 
@@ -50,77 +54,124 @@ def run_chain(
     """
     links: list[Labeller] = []
     for round_ in range(rounds):
-        made, before = [], start
+        round_links, labeller = [], start
         for position, name in enumerate(names):
-            before = fit(name, position, before)
-            made.append(before)
-        links += made
-        start = best(made)
+            labeller = fit(name, position, labeller)
+            round_links.append(labeller)
+        links += round_links
+        start = best(round_links)
         if each_round is not None and round_ < rounds - 1:
             start = fit(each_round, len(names), start)
             links.append(start)
     return links, start
 
 
-def draw(found: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
+class Chain(NamedTuple):
+    """A trained chain: the runs of its models in training order, and the run whose labels the strong model is trained on."""
+
+    links: list[Result]
+    labeller: Result
+
+
+def train_chain(config: Config, context: Context[Config], weak: Result) -> Chain:
+    """Find or train the models of a student's chain.
+
+    Args:
+        config: the student's options as the user gave them, so that each chain model has its default learning rate and alpha.
+        context: the student's context.
+        weak: the supervisor, whose labels start the chain.
+    """
+    from w2s_mlflow import metrics
+
+    options = context.options
+    ids = [example.id for example in context.split.transfer_validation]
+
+    def fit(name: str, position: int, labeller: Result) -> Result:
+        return _train_link(_link_context(config, options, name, position), position, labeller, weak)
+
+    def agreement(link: Result) -> float:
+        return metrics.agreement_score(*(runs.weak_labels(run).of(ids) for run in (link, weak)))
+
+    def best(links: Sequence[Result]) -> Result:
+        planned_only = not all(link.run_id for link in links)
+        return links[-1] if planned_only else max(links, key=agreement)  # in a tie the first and smallest
+
+    strong = options.strong if options.strong_each_round else None
+    return Chain(*run_chain(chain_models.names(str(options.chain)), int(options.chain_rounds or 1), weak, fit, best, strong))
+
+
+def _link_context(config: Config, student: Config, name: str, position: int) -> Context[Config]:
+    """Return the context of a chain model: the student's, but for its own model and the learning rate of its position."""
+    no_chain: dict[str, Any] = {"chain": None, "chain_rounds": None, "lr_decay": None, "strong_each_round": False}
+    shared = selected(student, ("train_size", "test_size", "head", "loss", "generative_epochs", "labels", "weights"))
+    own: dict[str, Any] = {"method": AUTO, "strong": name, "pooling": None, "keep_model": "never"}
+    # A chain model must not see ground truth, not even as a control.
+    own["early_stopping"] = "weak" if student.early_stopping == ORACLE else student.early_stopping
+    return decayed(contexts.resolve(replace(config, **no_chain, **shared, **own)), student, position)
+
+
+def decayed(context: Context[Config], student: Config, position: int) -> Context[Config]:
+    """Return the context with its learning rate divided by lr_decay^position, as the student's options have it."""
+    rate = context.options.learning_rate
+    assert rate is not None and student.lr_decay is not None
+    return replace(context, options=replace(context.options, learning_rate=rate / student.lr_decay**position))
+
+
+def _train_link(context: Context[Config], position: int, labeller: Result, weak: Result) -> Result:
+    """Find or train a chain model on the labels of the run `labeller`; the model then labels `transfer` itself."""
+    from w2s_mlflow.tracking import results
+
+    options, split = context.options, context.split
+    inputs = {"labels": labeller} | weak_finetuning.generative_run(options)
+    parts = runs.parts("link", VERSION, context, inputs, weak_finetuning.roots(options))
+
+    def make(recorder: Recorder) -> Head:
+        labels = weak_finetuning.weak_labels(labeller, context)
+        watched = weak_finetuning.validation_labels(labels, context, recorder)
+        head = weak_finetuning.train(context, labels, watched, weak_finetuning.start_weights(inputs), recorder)
+        recorder.weak_labels(finetune.predictions(head, split.transfer + split.transfer_validation, options))
+        return head
+
+    name = context.names()["strong"]
+    note = f"`{name}` at position {position} of a chain, finetuned on the labels of {results.link(labeller)}."
+    link = runs.produce(parts, context, context.names() | {"method": options.method}, note, make, inputs)
+    return link if options.eval_split == "none" else scoring.report(link, context, {"weak": weak})
+
+
+def draw(student: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
     """Attach `figures/chain_<part>.png`, a diagram of the chain with its scores on a split, to a student's run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
     name = f"chain_{part}"
 
-    def report(found: Result) -> Report:
+    def report(student: Result) -> Report:
         from w2s_mlflow.figures import _chain
 
-        drawn = _chain.figure(_nodes(found, links, weak, part), part)
+        figure = _chain.figure(_nodes(student, links, weak, part), part)
 
         def stage(directory: Path) -> None:
             file = directory / "figures" / f"{name}.png"
             file.parent.mkdir()
-            drawn.savefig(file, dpi=150)
+            figure.savefig(file, dpi=150)
 
         return Report(stage)
 
-    return reports.attach_once(found, name, report)
+    return reports.attach_once(student, name, report)
 
 
-def _nodes(found: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:
+def _nodes(student: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:
     """Return a node per model in training order, supervisor first, student last; a round begins at the first chain model."""
     from w2s_mlflow.figures._chain import Node
 
-    fits = [*links, found]
-    models_ = [*dict.fromkeys(fit.params["strong"] for fit in links if fit.params["strong"] != found.params["strong"])]
-    columns = {name: column for column, name in enumerate([*models_, found.params["strong"]], start=1)}
-    numbers = {fit.run_id: number for number, fit in enumerate([weak, *fits])}
+    trained, strong = [*links, student], student.params["strong"]
+    names = [*dict.fromkeys(run.params["strong"] for run in links if run.params["strong"] != strong)]
+    columns = {name: column for column, name in enumerate([*names, strong], start=1)}
+    numbers = {run.run_id: number for number, run in enumerate([weak, *trained])}
     nodes, round_ = [Node(weak.params["weak"], 0, 0, None, None, weak.metrics.get(f"{part}/accuracy"))], -1
-    for fit in fits:
-        column = columns[fit.params["strong"]]
+    for run in trained:
+        column = columns[run.params["strong"]]
         round_ += column == 1
-        values = [fit.metrics.get(f"{part}/{name}") for name in ("agreement", "accuracy")]
-        nodes.append(Node(fit.params["strong"], column, round_, numbers[fit.tags[LABELLER]], *values))
+        values = [run.metrics.get(f"{part}/{name}") for name in ("agreement", "accuracy")]
+        nodes.append(Node(run.params["strong"], column, round_, numbers[run.tags[LABELLER]], *values))
     return nodes
-
-
-def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
-    """Return up to INTERMEDIATES models of the strong family, between the two sizes and about evenly spaced on a log scale.
-
-    Raises:
-        ConfigError: the family has no such model.
-    """
-    low, high = weak.non_embedding, strong.non_embedding
-    ladder = [spec for spec in models.all_specs() if spec.family == strong.family and low < spec.non_embedding < high]
-    if not ladder:
-        raise ConfigError(f"--chain must name the models between {weak.name} and {strong.name}, no ladder has one")
-    steps = [math.log(low) + (math.log(high) - math.log(low)) * n / (INTERMEDIATES + 1) for n in range(1, INTERMEDIATES + 1)]
-    nearest = {min(ladder, key=lambda spec: abs(math.log(spec.non_embedding) - step)) for step in steps}
-    return [spec.name for spec in sorted(nearest, key=lambda spec: spec.non_embedding)]
-
-
-def names(chain: str) -> list[str]:
-    """Return the model names in a string such as "m1,m2". Raises ConfigError for an empty or unknown name."""
-    found = [name.strip() for name in chain.split(",")]
-    if not all(found):
-        raise must("chain", "names of models with commas between them", chain)
-    for name in found:
-        models.find(name, "chain")
-    return found

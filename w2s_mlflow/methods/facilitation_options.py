@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import ClassVar, Literal
 
 from w2s_mlflow import exceptions
-from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.exceptions import LARGEST, must
 from w2s_mlflow.methods import presets, student_options
 from w2s_mlflow.pipeline.options import Training
@@ -64,15 +64,18 @@ class Config(student_options.Config):
         wrong = {"teacher": self.teacher != STUDENT, "labels": labels != "weak", "chain": bool(chain)}
         wrong |= {"calibrate": self.calibrate, "early_stopping": self.early_stopping == "oracle"}
         if name := next((name for name, is_wrong in wrong.items() if is_wrong), None):
-            value = {"labels": labels, "chain": chain}.get(name, getattr(self, name))
+            value = {"labels": labels, "chain": chain}.get(name, vars(self)[name])
             raise must("iterations", f"1 with {exceptions.flag(name)} {value}", self.iterations)
 
     def learner(self) -> Learner:
         """Return the options for training the weak model, with the same data, head and compute settings."""
-        own = {name: getattr(self, name) for name in ("weak", "question_source", "targets", "temperature", "start")}
-        stops = "none" if self.early_stopping == "none" else "weak"
-        how = Learner(epochs=self.weak_epochs, learning_rate=self.weak_learning_rate, early_stopping=stops)
-        return Learner(**vars(how) | self.shared() | own).resolved()
+        return Learner(
+            **self.shared(),
+            **selected(self, ("weak", "question_source", "targets", "temperature", "start")),
+            epochs=self.weak_epochs,
+            learning_rate=self.weak_learning_rate,
+            early_stopping="none" if self.early_stopping == "none" else "weak",
+        )
 
     def labeller(self, by: Mapping[str, str]) -> str:
         """Return a description of the facilitated weak model M'_W as a source of labels, with its non-default options.
@@ -83,11 +86,11 @@ class Config(student_options.Config):
         plain = {field.name: field.default for field in fields(Config)}
         method = by["method"].replace("baseline", "")
         iteration = f"iteration {by['iteration']}" if by["iteration"] != "1" else ""
-        given = [f"{name}={getattr(self, name)}" for name in OWN if getattr(self, name) != plain[name]]
-        return " ".join(word for word in ("facilitated by", by["strong"], method, iteration, *given) if word)
+        changed = [f"{name}={value}" for name, value in selected(self, OF_LEARNER).items() if value != plain[name]]
+        return " ".join(word for word in ("facilitated by", by["strong"], method, iteration, *changed) if word)
 
 
-OWN = ("question_source", "question_rows", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")
+OF_LEARNER = ("question_source", "question_rows", "targets", "temperature", "start", "weak_epochs", "weak_learning_rate")
 
 
 @checked_dataclass

@@ -1,4 +1,4 @@
-"""Student methods: presets of the primitive options, their names, and the kinds of labels.
+"""Student methods: presets of the primitive options, and the names of methods.
 
 A primitive option that is None in a Config takes the method's value or, if there is none, its value in `PRIMITIVES`.
 """
@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from w2s_mlflow.exceptions import must
-from w2s_mlflow.methods import bootstrapping
+from w2s_mlflow.methods import chain_models, labels
 
 AUTO, CUSTOM, PLAIN = "auto", "custom", "baseline"
-LOSS = "loss:"
-"""Prefix of the loss in a method name: `loss:NAME`, or `PRESET+loss:NAME` for a preset with another loss."""
+PLUGINS = ("loss", "labels")
+"""Primitive options that name a plug-in. `loss:NAME` is the method of the baseline with this loss, `PRESET+loss:NAME` that of
+a preset with this loss; likewise `labels:NAME`."""
 PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "chain": None, "generative_epochs": 0}
 PRIMITIVES |= {"labels": "weak", "weights": "pretrained"}
-FULL = {"loss": "confidence", "chain": bootstrapping.AUTO, "generative_epochs": 1}
+FULL = {"loss": "confidence", "chain": chain_models.AUTO, "generative_epochs": 1}
 FORMER_METHODS = {"untuned": "zero_shot"}
 """Present names of presets by their names in version 0.1."""
 METHODS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "confidence": {"loss": "confidence"},
-    "bootstrap": {"chain": bootstrapping.AUTO},
+    "bootstrap": {"chain": chain_models.AUTO},
     "generative": {"generative_epochs": 1},
     "full": FULL,
     "full-without-confidence": {**FULL, "loss": "cross_entropy"},
@@ -40,82 +41,71 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Presets by method name: Algorithms 3 to 6, the ablations of Table 2, controls, and labels decided by a judge."""
 
-WEAK = ("weak", "hard")
-"""Labels made by a supervisor."""
-GOLD = ("random", "oracle")
-"""Control labels, which use ground truth; students trained on them are tagged `w2s.gold`."""
-DEBATES = ("debate", "consultancy", "no_explanation")
-"""Labels that combine weak labels with a judge's verdicts, each named after its debate protocol (stages/debate.py)."""
-LABELS = (*WEAK, *GOLD, *DEBATES, "none")
+UNTRAINED = "none"
+"""Labels of a student that is not trained."""
 RUN = "run:"
 """Prefix of the id or name of a finished run whose labels of `transfer` are used."""
-HOW = {
-    "weak": "finetuned on",
-    "hard": "finetuned on the most probable classes of",
-    "random": "finetuned on noise, as often right as",
-    "oracle": "finetuned on the ground truth",
-    "none": "not finetuned",
-    "debate": "finetuned on the labels that debates make of the supervisor's,",
-    "consultancy": "finetuned on the labels that a consultant's arguments make of the supervisor's,",
-    "no_explanation": "finetuned on the labels that a judge without arguments makes of the supervisor's,",
-}
-"""Phrase for each kind of labels, used in a run's note."""
 
 
 def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a method's primitive options, overridden by `given`. Raises ConfigError if `given` contradicts the method."""
     preset = preset_of(method)
-    found = PRIMITIVES | (preset or {})
-    for name, value in found.items():
+    values = PRIMITIVES | (preset or {})
+    for name, value in values.items():
         if given[name] is None:
             continue
         if preset is not None and _kind(name, given[name]) != _kind(name, value):
             raise must(name, f"{value} under --method {method} (or leave --method out)", given[name])
-        found[name] = given[name]
-    return found
+        values[name] = given[name]
+    return values
 
 
 def preset_of(method: str) -> dict[str, Any] | None:
-    """Return the options that a preset, `loss:NAME` or `PRESET+loss:NAME` fixes; None for any other method name."""
-    if LOSS not in method:
-        return METHODS.get(method)
-    preset, _, loss = method.partition(LOSS)
-    if not preset:
-        return {"loss": loss}
-    base = METHODS.get(preset.removesuffix("+"))
-    return base | {"loss": loss} if base is not None and preset.endswith("+") else None
+    """Return the options that a preset fixes, with another plug-in if the name has one (PLUGINS); None for any other name."""
+    preset, _, plugin = method.rpartition("+") if ":" in method else (method, "", "")
+    option, _, name = plugin.partition(":")
+    base = METHODS.get(preset or PLAIN)
+    if base is None or not plugin:
+        return base
+    return base | {option: name} if option in PLUGINS else None
 
 
 def name_of(chosen: Mapping[str, Any]) -> str:
-    """Return the name of the method with these primitive options: a preset, a preset with another loss, or `custom`."""
+    """Return the name of the method with these primitive options: a preset, one with another plug-in, or `custom`."""
     kinds = {name: _kind(name, value) for name, value in chosen.items()}
     presets = {name: {key: _kind(key, value) for key, value in (PRIMITIVES | own).items()} for name, own in METHODS.items()}
-    if exact := [name for name, preset in presets.items() if preset == kinds]:
-        return exact[0]
-    other_loss = [name for name, preset in presets.items() if preset | {"loss": kinds["loss"]} == kinds]
-    if not other_loss:
-        return CUSTOM
-    loss = f"{LOSS}{chosen['loss']}"
-    return loss if other_loss[0] == PLAIN else f"{other_loss[0]}+{loss}"
+    for name, preset in presets.items():
+        if preset == kinds:
+            return name
+    for option in PLUGINS:
+        for name, preset in presets.items():
+            if preset | {option: kinds[option]} == kinds:
+                return f"{'' if name == PLAIN else f'{name}+'}{option}:{kinds[option]}"
+    return CUSTOM
 
 
-def labels_file(labels: str | None) -> str | None:
-    """Return `labels` if it is the path of a label file, else None. Raises ConfigError if the file does not exist."""
-    if labels is None or labels in LABELS or labels_run(labels) is not None:
+def labels_file(value: str | None) -> str | None:
+    """Return `value` if it is the path of a label file, else None. Raises ConfigError if the file does not exist."""
+    if value is None or value in labels.names() or labels_run(value) is not None:
         return None
-    if not Path(labels).expanduser().is_file():
-        rule = f"{', '.join(LABELS)}, or a parquet file with the columns id and probabilities, or {RUN}ID"
-        raise must("labels", rule, labels)
-    return labels
+    if not Path(value).expanduser().is_file():
+        rule = f"{', '.join(labels.names())}, or a parquet file with the columns id and probabilities, or {RUN}ID"
+        raise must("labels", rule, value)
+    return value
 
 
-def labels_run(labels: str | None) -> str | None:
-    """Return the id or name of the run whose labels of `transfer` are used, or None if `labels` names no run."""
-    return labels.removeprefix(RUN) if labels is not None and labels.startswith(RUN) else None
+def labels_run(value: str | None) -> str | None:
+    """Return the id or name of the run whose labels of `transfer` are used, or None if `value` names no run."""
+    return value.removeprefix(RUN) if value is not None and value.startswith(RUN) else None
+
+
+def kind_of_labels(value: str | None) -> str:
+    """Return the file of methods/labels that makes the labels; labels from a file or a run are used as a supervisor's are."""
+    return value if value in labels.names() else "weak"
 
 
 def _kind(name: str, value: Any) -> Any:
     """Reduce a value to what methods fix: labels from a file or run become `weak`, chains and epoch counts booleans."""
-    if name == "labels" and value not in LABELS:
-        return "weak"
+    if name == "labels":
+        return kind_of_labels(value)
     return bool(value) if name in ("generative_epochs", "chain") else value

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from w2s_mlflow import config as options
 from w2s_mlflow import exceptions, losses, models, registry
-from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.exceptions import ConfigError, must, unknown
-from w2s_mlflow.methods import bootstrapping, presets
-from w2s_mlflow.methods.presets import AUTO, CUSTOM, FORMER_METHODS, LOSS, METHODS, labels_file, preset_of
+from w2s_mlflow.methods import chain_models, presets
+from w2s_mlflow.methods import labels as label_sources
+from w2s_mlflow.methods.presets import AUTO, CUSTOM, FORMER_METHODS, METHODS, PLUGINS, UNTRAINED, labels_file, preset_of
 from w2s_mlflow.pipeline.options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
@@ -31,20 +32,21 @@ class Config(Training):
     """Strong model, trained as the student."""
     method: str = option(default=AUTO, former_values=FORMER_METHODS)
     """Preset of the options below: `baseline`, `confidence`, `bootstrap`, `generative`, `full` (the last three together) or
-    `full-without-X` (X is one of the three); `loss:NAME` and `PRESET+loss:NAME`: the baseline or a preset with another loss;
-    controls: `zero_shot`, `random_weights`, `hard_labels`, `random_labels`, `oracle`; labels decided by a
-    judge: `debate`, `consultancy`, `no_explanation`. `auto`: no preset; the method is named after --loss, --chain,
-    --generative-epochs, --labels and --weights."""
-    loss: str | None = option(default=None, unset="method")
-    """Training loss: the name of a file in losses/; `method`: the method's loss."""
-    loss_options: Mapping[str, Any] = option(default=None, loss_options=True)
+    `full-without-X` (X is one of the three); `loss:NAME` and `PRESET+loss:NAME`: the baseline or a preset with another loss,
+    `labels:NAME` and `PRESET+labels:NAME`: with other labels; controls: `zero_shot`, `random_weights`, `hard_labels`,
+    `random_labels`, `oracle`; labels decided by a judge: `debate`, `consultancy`, `no_explanation`. `auto`: no preset; the
+    method is named after --loss, --chain, --generative-epochs, --labels and --weights."""
+    loss: str | None = option(default=None, unset="method", plugins="losses")
+    """Training loss, a file of losses/. `method`: set by the method."""
+    loss_options: Mapping[str, Any] = option(default=None, options_of=("losses", "loss"))
     """Options of the loss, such as `--alpha` and `--warmup`."""
-    labels: str | None = option(default=None, unset="method", former_values={"nothing": "none"})
-    """Training labels. `weak`: the supervisor's; `hard`: their most probable classes; `random`: ground truth with as
-    many errors as the weak labels, at random rows; `oracle`: ground truth; `none`: no training, for head lm_choice only;
-    `debate`, `consultancy`, `no_explanation`: weak labels, decided by a judge where a plain student disagrees (`debate --split
-    transfer`); `run:ID`: labels by a finished run, such as a facilitated weak model; a path: a parquet file with the columns
-    id and probabilities, instead of a supervisor's labels; `method`: set by the method."""
+    labels: str | None = option(
+        default=None, unset="method", plugins="methods.labels", former_values={"nothing": presets.UNTRAINED}
+    )
+    """Training labels, a file of methods/labels. `run:ID`: labels by a finished run, such as a facilitated weak model; a path:
+    a parquet file with the columns id and probabilities, instead of a supervisor's labels; `method`: set by the method."""
+    label_options: Mapping[str, Any] = option(default=None, options_of=("methods.labels", "labels"), introduced={})
+    """Options of the labels."""
     ceiling: Literal["gold", "none"] = option(default="gold", result=False)
     """Ceiling for PGR. `gold`: the strong model finetuned on ground truth; `none`: no ceiling and no PGR."""
     weights: Literal["pretrained", "random"] | None = option(default=None, unset="method")
@@ -77,60 +79,69 @@ class Config(Training):
         if labels_file(self.labels) is None:
             models.find(self.weak, "weak")
         if self.method not in (AUTO, CUSTOM) and preset_of(self.method) is None:
-            raise unknown("--method", self.method, (*METHODS, AUTO, f"{LOSS}NAME", f"PRESET+{LOSS}NAME"))
+            plugins = [f"{preset}{option}:NAME" for option in PLUGINS for preset in ("", "PRESET+")]
+            raise unknown("--method", self.method, (*METHODS, AUTO, *plugins))
         if self._primitives()["generative_epochs"] and self._primitives()["weights"] == "random":
             raise must("generative_epochs", "0 with --weights random", self._primitives()["generative_epochs"])
         self._check_labels()
         self._check_chain()
-        self._check_loss()
+        self._check_plugin("losses", "loss", self.loss_options)
+        self._check_plugin("methods.labels", "labels", self.label_options)
 
     def _check_labels(self) -> None:
         labels = self._primitives()["labels"]
         if self.calibrate and labels != "weak":
             raise must("calibrate", "left out unless --labels is weak", labels)
-        if self.early_stopping == ORACLE and labels == "none":
+        if self.early_stopping == ORACLE and labels == UNTRAINED:
             raise must("early_stopping", "weak or none with --labels none", self.early_stopping)
 
     def _check_chain(self) -> None:
         chain = self._primitives()["chain"]
         for name in ("chain_rounds", "lr_decay", "strong_each_round"):
-            value = getattr(self, name)
+            value = vars(self)[name]
             if value and not chain:
                 raise must(name, "left out without --chain", value)
         if chain and self._primitives()["labels"] != "weak":
             raise must("chain", "left out unless --labels is weak", chain)
-        if chain and chain != bootstrapping.AUTO:
-            bootstrapping.names(chain)
+        if chain and chain != AUTO:
+            chain_models.names(chain)
 
-    def _check_loss(self) -> None:
-        loss = self._primitives()["loss"]
-        found = registry.plugin("losses", loss, "--loss").Options
-        for name in self.loss_options:
-            if name not in found.__dataclass_fields__:
-                having = " or ".join(options.losses_with(name))
-                raise ConfigError(f"{exceptions.flag(name)} is an option of --loss {having}, not of {loss}")
-        found(**self.loss_options)
+    def _check_plugin(self, package: str, option: str, given: Mapping[str, Any]) -> None:
+        """Check that the plug-in that `option` names exists and has the given options."""
+        name = self._plugin(option)
+        legal = registry.plugin(package, name, exceptions.flag(option)).Options
+        for key in given:
+            if key not in legal.__dataclass_fields__:
+                others = " or ".join(options.plugins_with(package, key))
+                raise ConfigError(f"{exceptions.flag(key)} is an option of {exceptions.flag(option)} {others}, not of {name}")
+        legal(**given)
+
+    def _plugin(self, option: str) -> str:
+        """Return the name of the plug-in that makes the loss or the labels."""
+        value: str = self._primitives()[option]
+        return presets.kind_of_labels(value) if option == "labels" else value
 
     def _primitives(self) -> dict[str, Any]:
-        return presets.primitives(self.method, {name: getattr(self, name) for name in presets.PRIMITIVES})
+        return presets.primitives(self.method, selected(self, presets.PRIMITIVES))
 
     def resolved(self) -> Self:
-        """Return a copy with all defaults filled in, including the primitive options, loss options and method name."""
+        """Return a copy with all defaults filled in, including the primitive options, plug-in options and method name."""
         primitives = self._primitives()
-        plugin = registry.plugin("losses", primitives["loss"], "--loss")
-        chosen = losses.resolve(plugin.Options(**self.loss_options), large=self.spec().large)
-        values: dict[str, Any] = {**primitives, "loss_options": vars(chosen), "method": presets.name_of(primitives)}
+        loss = registry.plugin("losses", primitives["loss"], "--loss").Options(**self.loss_options)
+        labels = label_sources.source(self._plugin("labels")).Options(**self.label_options)
+        values: dict[str, Any] = {**primitives, "method": presets.name_of(primitives)}
+        values |= {"loss_options": vars(losses.resolve(loss, large=self.spec().large)), "label_options": vars(labels)}
         if path := labels_file(self.labels):
             values["weak"] = f"{GIVEN}{Path(path).stem}"
         if primitives["generative_epochs"]:
-            values["learning_rate"] = self.learning_rate or AFTER_READING["learning_rate"] * self.own_rate()
+            values["learning_rate"] = self.learning_rate or AFTER_READING["learning_rate"] * self.default_rate()
             values["batch_size"] = self.batch_size or AFTER_READING["batch_size"]
         if primitives["chain"]:
             values |= {"chain_rounds": self.chain_rounds or ROUNDS, "lr_decay": self.lr_decay or DECAY}
-        if primitives["chain"] == bootstrapping.AUTO:
-            values["chain"] = ",".join(bootstrapping.between(models.find(self.weak, "weak"), self.spec()))
+        if primitives["chain"] == AUTO:
+            values["chain"] = ",".join(chain_models.between(models.find(self.weak, "weak"), self.spec()))
         filled = replace(self, **values)
         resolved = super(Config, filled).resolved()
-        if resolved.labels == "none" and resolved.head != "lm_choice":
+        if resolved.labels == UNTRAINED and resolved.head != "lm_choice":
             raise must("head", "lm_choice with --labels none (another head starts from random weights)", resolved.head)
         return resolved

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import losses, models, registry, tasks
-from w2s_mlflow.data import splits
+from w2s_mlflow import losses, models, registry
 from w2s_mlflow.pipeline import runs
+from w2s_mlflow.pipeline.context import Context
 from w2s_mlflow.pipeline.options import Training
 from w2s_mlflow.records import Example, Floats, Predictions, SoftLabels
 
@@ -39,8 +39,14 @@ class LabelledExamples:
         """Join examples with their labels by id. Raises JoinError if an example has no label."""
         return cls(examples, labels.of([example.id for example in examples]))
 
+    @classmethod
+    def labelled(cls, examples: Sequence[Example], labels: SoftLabels) -> LabelledExamples:
+        """Join the examples that have a label with it, and leave out the others."""
+        known = set(labels.ids)
+        return cls.joined([example for example in examples if example.id in known], labels)
 
-def build_head(config: Training, *, pretrained: bool = True, start: Path | None = None) -> Head:
+
+def build_head(context: Context[Training], *, pretrained: bool = True, start: Path | None = None) -> Head:
     """Build the model with its head; newly initialized weights depend only on the seed.
 
     Args:
@@ -51,13 +57,13 @@ def build_head(config: Training, *, pretrained: bool = True, start: Path | None 
     from w2s_mlflow.modeling import heads
     from w2s_mlflow.training import loop
 
-    loop.seed_everything(config.seed)
-    loop.use_threads(config.spec().parameters)
-    model, tokenizer = models.load(config.spec(), pretrained=pretrained)
+    options = context.options
+    loop.seed_everything(options.seed)
+    loop.use_threads(options.spec().parameters)
+    model, tokenizer = models.load(options.spec(), pretrained=pretrained)
     if start is not None:
         safetensors.torch.load_model(model, str(start))
-    classes = tasks.find(config.task).classes
-    head = heads.build(str(config.head), model, tokenizer, classes, config.pooling, config.max_length)
+    head = heads.build(str(options.head), model, tokenizer, context.task.classes, options.pooling, options.max_length)
     loop.to_device(head)
     return head
 
@@ -178,7 +184,7 @@ def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Pred
     return Predictions(ids, groups, probabilities_NC)
 
 
-def record_heldout(head: Head, config: Training, cut: splits.Split, recorder: Recorder) -> None:
+def record_heldout(head: Head, context: Context[Training], recorder: Recorder) -> None:
     """Store predictions on `selection` and `test`, so that they can be scored at any time without the model."""
     for part in ("selection", "test"):
-        recorder.predictions(part, predictions(head, cut.parts()[part], config))
+        recorder.predictions(part, predictions(head, context.split.parts()[part], context.options))

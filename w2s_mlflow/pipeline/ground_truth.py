@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from w2s_mlflow import streams, tasks
+from w2s_mlflow import streams
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.data import loading, splits
-from w2s_mlflow.data.loading import SplitOptions
 from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.pipeline.finetune import LabelledExamples
 from w2s_mlflow.pipeline.options import SupervisedTraining
 from w2s_mlflow.pipeline.scoring import CEILING_FAILED, NEAR_CHANCE
@@ -29,22 +29,22 @@ ROWS = "rows.parquet"
 """Supervisor artifact with the digest of each row of the split; the command `why` uses it to name changed rows."""
 
 
-def fit_on_gold(config: SupervisedTraining, cut: splits.Split, half: str, reason: str, recorder: Recorder) -> Head:
+def fit_on_gold(context: Context[SupervisedTraining], half: str, reason: str, recorder: Recorder) -> Head:
     """Train a head on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
 
     Metrics besides the training curve: `train/accuracy` and `train/majority` on at most LOOKED_AT training rows; on the
     validation slice, the metrics of metrics.py and the fitted `temperature`.
     """
-    gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
+    config, gold, classes = context.options, data_gold.gold_of(context.options), context.task.classes
     training, validation = (
         LabelledExamples.joined(examples, _one_hot(examples, data_gold.read(gold, examples, half, reason), classes))
-        for examples in (cut.parts()[half], cut.parts()[f"{half}_validation"])
+        for examples in (context.split.parts()[half], context.split.parts()[f"{half}_validation"])
     )
-    head = finetune.build_head(config)
+    head = finetune.build_head(context)
     finetune.fit_head(head, config, training, validation if config.early_stopping == "gold" else None, recorder)
-    found = finetune.predictions(head, validation.examples, config)
-    recorder.predictions("validation", found)
-    recorder.metrics(data_gold.reads(gold) | _calibration(found, validation))
+    predictions = finetune.predictions(head, validation.examples, config)
+    recorder.predictions("validation", predictions)
+    recorder.metrics(data_gold.reads(gold) | _calibration(predictions, validation))
     near_chance = _near_chance(head, config, training, recorder)
     if reason == "ceiling":
         recorder.tags[CEILING_FAILED] = NEAR_CHANCE if near_chance else "no"
@@ -62,41 +62,41 @@ def _near_chance(head: Head, config: SupervisedTraining, training: LabelledExamp
     return stats.near_chance(accuracy, majority, len(labels_N))
 
 
-def _calibration(found: Predictions, validation: LabelledExamples) -> dict[str, float]:
+def _calibration(predictions: Predictions, validation: LabelledExamples) -> dict[str, float]:
     from w2s_mlflow import metrics
 
     gold_N = validation.labels_NC.argmax(axis=1)
-    values = metrics.report(found.probabilities_NC, gold_N)
-    values["temperature"] = metrics.temperature(found.probabilities_NC, gold_N)
+    values = metrics.report(predictions.probabilities_NC, gold_N)
+    values["temperature"] = metrics.temperature(predictions.probabilities_NC, gold_N)
     return {f"validation/{name}": value for name, value in values.items()}
 
 
-def oracle_labels(config: SplitOptions, examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
+def oracle_labels(context: Context[StageOptions], examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
     """Return the ground truth of `transfer` examples as one-hot labels, to replace weak labels; each label read is counted."""
-    gold = data_gold.gold_of(config)
+    gold = data_gold.gold_of(context.options)
     labels_N = data_gold.read(gold, examples, "transfer", "oracle")
     recorder.metrics(data_gold.reads(gold))
-    return _one_hot(examples, labels_N, tasks.find(config.task).classes)
+    return _one_hot(examples, labels_N, context.task.classes)
 
 
-def random_labels(config: SplitOptions, cut: splits.Split, weak: SoftLabels, recorder: Recorder) -> SoftLabels:
+def random_labels(context: Context[StageOptions], weak: SoftLabels, recorder: Recorder) -> SoftLabels:
     """Return one-hot labels with as many errors as the weak labels, but at random: a control for learning from noise.
 
     In `transfer` and in its validation slice, as many rows have a wrong label as the supervisor got wrong. These rows and
     their wrong classes are sampled from a separate random stream, so that the errors are independent of the batch order. Reads
     of ground truth are counted as `control`.
     """
-    gold, classes = data_gold.gold_of(config), tasks.find(config.task).classes
-    drawn = streams.generator(config.seed, streams.RANDOM_LABELS)
+    gold, classes, split = data_gold.gold_of(context.options), context.task.classes, context.split
+    random = streams.generator(context.options.seed, streams.RANDOM_LABELS)
     parts = []
-    for examples in (cut.transfer, cut.transfer_validation):
+    for examples in (split.transfer, split.transfer_validation):
         labels_N = data_gold.read(gold, examples, "transfer", "control")
         wrong = int((weak.of([example.id for example in examples]).argmax(axis=1) != labels_N).sum())
-        rows = drawn.permutation(len(examples))[:wrong]
-        labels_N[rows] = (labels_N[rows] + drawn.integers(1, classes, size=wrong)) % classes
+        rows = random.permutation(len(examples))[:wrong]
+        labels_N[rows] = (labels_N[rows] + random.integers(1, classes, size=wrong)) % classes
         parts.append(labels_N)
     recorder.metrics(data_gold.reads(gold))
-    return _one_hot(cut.transfer + cut.transfer_validation, np.concatenate(parts), classes)
+    return _one_hot(split.transfer + split.transfer_validation, np.concatenate(parts), classes)
 
 
 def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftLabels:
@@ -104,14 +104,15 @@ def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftL
     return SoftLabels(ids, groups, np.eye(classes, dtype=np.float32)[labels_N])
 
 
-def record_rows(config: SplitOptions, cut: splits.Split, recorder: Recorder) -> None:
+def record_rows(context: Context[StageOptions], recorder: Recorder) -> None:
     """Write `rows.parquet`: id, part and digest of every row of the split, and metadata from its source as JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    digests = _row_digests(config.task, config.data_dir)
-    about = {row.example.id: row.about for row in loading.rows(config.task, config.data_dir)}
-    used = [(example.id, part) for part, examples in cut.parts().items() for example in examples]
+    source = (context.options.task, context.options.data_dir)
+    digests = _row_digests(*source)
+    about = {row.example.id: row.about for row in loading.rows(*source)}
+    used = [(example.id, part) for part, examples in context.split.parts().items() for example in examples]
     columns = {"id": [id_ for id_, _ in used], "part": [part for _, part in used]}
     columns["digest"] = [digests[id_] for id_, _ in used]
     columns["about"] = [json.dumps(about[id_]) for id_, _ in used]

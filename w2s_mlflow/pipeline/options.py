@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 from w2s_mlflow import models, tasks
-from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import LARGEST, must
+from w2s_mlflow.models import ModelSpec
+from w2s_mlflow.tasks import Task
 
 BATCH_SIZE = 32
 LORA_FACTOR, FROZEN_RATE = 10, 1e-2
@@ -44,13 +46,11 @@ class EvalConfig:
 
 
 @checked_dataclass
-class Training(EvalConfig):
-    """Options of every stage that trains."""
+class TaskOptions:
+    """Options of every stage that works on the split of a task."""
 
     task: str = option(default="chess", lookup=tasks.find)
-    """Task to learn, such as chess or chess_preference (see tasks/)."""
-    seed: int = option(default=0, ge=0, lt=2**32)
-    """Random seed of the split of the training part, new weights, the order of batches and dropout."""
+    """Task, such as chess or chess_preference (see tasks/)."""
     train_size: int | None = option(default=None, ge=1)
     """Number of training rows (supervision and transfer together), sampled by the seed. Default: set by the task."""
     test_size: int | None = option(default=None, ge=1)
@@ -59,6 +59,33 @@ class Training(EvalConfig):
     """Whether to balance the classes of supervision, selection and test. transfer has no labels and is never balanced."""
     data_dir: str | None = option(default=None, result=False)
     """Mirror of public data sets, <owner>/<name>/<configuration>/<split>.parquet. Default: W2S_DATA_DIR, else the hub."""
+
+    def find_task(self) -> Task:
+        """Return the declaration of the task."""
+        return tasks.find(self.task)
+
+    def resolved(self) -> Self:
+        """Return the options with the data mirror filled in; the split fills in the sizes."""
+        return replace(self, data_dir=loading.mirror(self.data_dir))
+
+
+class OneModel:
+    """Mixin of the options of a stage that trains one model."""
+
+    MODEL: ClassVar[str]
+    """Name of the field that holds the model to train."""
+
+    def spec(self) -> ModelSpec:
+        """Return the spec of the model to train."""
+        return models.find(vars(self)[self.MODEL], self.MODEL)
+
+
+@checked_dataclass
+class Training(EvalConfig, TaskOptions, OneModel):
+    """Options of every stage that finetunes a model with a head."""
+
+    seed: int = option(default=0, ge=0, lt=2**32)
+    """Random seed of the split of the training part, new weights, the order of batches and dropout."""
     head: Literal["lm_choice", "classification", "reward"] | None = option(default=None, former_values=tasks.FORMER_HEADS)
     """Head of the model. `lm_choice`: the language-model head's scores of the candidates; `classification`: a linear
     classifier; `reward`: a scalar reward per response. Default: set by the task."""
@@ -96,11 +123,8 @@ class Training(EvalConfig):
     keep_model: Literal["never", "always"] = option(default="never", result=False)
     """Whether to log the fitted model, for mlflow.pyfunc or MLflow serving. `always`; `never`: store only its predictions."""
 
-    MODEL: ClassVar[str]
-    """Name of the field that holds the model to train."""
-
     def __post_init__(self) -> None:
-        task = tasks.find(self.task)
+        task = self.find_task()
         if self.head is not None and self.head != task.head and "reward" in (self.head, task.head):
             raise must("head", f"{task.head} for the task {task.name}", self.head)
         self._check_learning(self.head or task.head)
@@ -108,8 +132,8 @@ class Training(EvalConfig):
     def _check_learning(self, head: str) -> None:
         """Raise ConfigError if the head does not support an option, two options exclude each other, or peft is missing."""
         for name in ("freeze", "pooling"):
-            if getattr(self, name) is not None and head == "lm_choice":
-                raise must(name, "none for the head lm_choice, which has no linear layer of its own", getattr(self, name))
+            if (value := vars(self)[name]) is not None and head == "lm_choice":
+                raise must(name, "none for the head lm_choice, which has no linear layer of its own", value)
         if self.lora is not None and self.freeze is not None:
             raise must("lora", f"none under --freeze {self.freeze}", self.lora)
         if self.lora is not None and importlib.util.find_spec("peft") is None:
@@ -117,29 +141,24 @@ class Training(EvalConfig):
 
     def resolved(self) -> Self:
         """Return the options with the defaults of the task and the model filled in; the split fills in the sizes."""
-        head = self.head or tasks.find(self.task).head
+        head = self.head or self.find_task().head
         values: dict[str, Any] = {
-            "data_dir": loading.mirror(self.data_dir),
             "head": head,
             "pooling": None if head == "lm_choice" else self.pooling or self.spec().pooling,
             "batch_size": self.batch_size or BATCH_SIZE,
-            "learning_rate": self.learning_rate or self.own_rate(),
+            "learning_rate": self.learning_rate or self.default_rate(),
         }
-        return replace(self, **values)
+        return replace(super().resolved(), **values)
 
-    def own_rate(self) -> float:
+    def default_rate(self) -> float:
         """Return the default learning rate, which is larger with LoRA or a frozen backbone."""
         if self.freeze is not None:
             return FROZEN_RATE
         return (LORA_FACTOR if self.lora is not None else 1) * self.spec().learning_rate
 
-    def spec(self) -> models.ModelSpec:
-        """Return the spec of the model to train."""
-        return models.find(getattr(self, self.MODEL), self.MODEL)
-
     def shared(self) -> dict[str, Any]:
         """Return the options to pass on to the stages that this stage depends on: data, head and computation."""
-        return {name: getattr(self, name) for name in SHARED}
+        return selected(self, SHARED)
 
 
 @checked_dataclass

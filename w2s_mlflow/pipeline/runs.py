@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
-from w2s_mlflow import models, tasks
-from w2s_mlflow.data import splits
-from w2s_mlflow.data.loading import SplitOptions
+from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.pipeline.options import NONE, Training, model_name
 from w2s_mlflow.records import SoftLabels
 
@@ -37,25 +36,25 @@ GOLD = "w2s.gold"
 """Tag of a run that depends on ground truth of `transfer`, directly or through an input, so its labels are not weak."""
 
 
-def weak_labels(found: Result) -> SoftLabels:
+def weak_labels(run: Result) -> SoftLabels:
     """Return a run's labels of `transfer`, for a student to train on.
 
     Raises:
         ConfigError: the labels depend on ground truth of `transfer`.
     """
-    if GOLD in found.tags:
+    if GOLD in run.tags:
         raise ConfigError(
-            f"run {found.run_id} ({found.name}) has learned the ground truth of {found.tags[GOLD]}: a student on its labels "
+            f"run {run.run_id} ({run.name}) has learned the ground truth of {run.tags[GOLD]}: a student on its labels "
             "would not be weak-to-strong"
         )
-    return found.weak_labels()
+    return run.weak_labels()
 
 
-def find_label_run(run: str, weak: str, cut: splits.Split) -> Result:
+def find_label_run(name: str, context: Context[StageOptions]) -> Result:
     """Find the run with this id or name, and check that a student can train on its labels of `transfer`.
 
     Args:
-        weak: the student's weak model, which the run must have as well.
+        context: the student's context; the run must have the same rows and weak model.
 
     Raises:
         ConfigError: there is no such run; it has no labels, other rows or another weak model; or its labels are damaged or
@@ -63,19 +62,20 @@ def find_label_run(run: str, weak: str, cut: splits.Split) -> Result:
     """
     from w2s_mlflow.tracking import results
 
-    found = results.find(run)
-    if results.WEAK_LABELS not in found.digests:
-        raise must("labels", "of a run that has labelled transfer", f"{found.name} ({found.run_id})")
-    if found.tags.get("w2s.data") != cut.digest:
-        raise must("labels", "of a run on the same rows: task, seed, sizes", f"{found.name} ({found.run_id}), which has others")
-    if found.params.get("weak") != model_name(weak, "weak"):
-        raise must("labels", f"of a run whose weak model is --weak {weak}", f"{found.name} ({found.run_id})")
-    weak_labels(found)
-    return found
+    run, weak = results.find(name), context.names()["weak"]
+    shown = f"{run.name} ({run.run_id})"
+    if results.WEAK_LABELS not in run.digests:
+        raise must("labels", "a run that has labelled transfer", shown)
+    if run.tags.get("w2s.data") != context.split.digest:
+        raise must("labels", "a run with the same data (--task, --seed and sizes)", shown)
+    if run.params.get("weak") != weak:
+        raise must("labels", f"a run with the weak model {weak}", f"{shown}, which has {run.params.get('weak')}")
+    weak_labels(run)
+    return run
 
 
 def parts(
-    stage: str, version: int, config: Training, cut: splits.Split, inputs: Mapping[str, Result], roots: Sequence[str]
+    stage: str, version: int, context: Context[Training], inputs: Mapping[str, Result], roots: Sequence[str]
 ) -> FingerprintParts:
     """Return the parts of a result's fingerprint.
 
@@ -84,35 +84,34 @@ def parts(
     """
     from w2s_mlflow.tracking import fingerprint, source
 
-    spec = config.spec()
+    spec = context.options.spec()
     return fingerprint.FingerprintParts(
         stage=stage,
         version=version,
-        options=result_options(config),
-        data=cut.digest,
+        options=result_options(context),
+        data=context.split.digest,
         inputs={role: result.fingerprint for role, result in inputs.items()},
-        libraries=fingerprint.libraries(*(["peft"] if config.lora else [])),
+        libraries=fingerprint.libraries(*(["peft"] if context.options.lora else [])),
         source=source.digests((*ROOTS, f"models.{spec.family}:load", *roots)),
         weights=models.revision(spec),
     )
 
 
-def result_options(config: SplitOptions) -> dict[str, Any]:
+def result_options(context: Context[StageOptions]) -> dict[str, Any]:
     """Return the options that enter a fingerprint; paths of tasks and models become names, so that files can be moved.
 
     File contents enter separately, through the data digest, a weights digest or the supervisor's fingerprint.
     """
-    found = options.identity(config)
-    named = {name: model_name(found[name], name) for name in ("weak", "strong") if name in found}
-    if found.get("chain"):
-        found["chain"] = ",".join(model_name(name, "chain") for name in found["chain"].split(","))
-    return found | named | {"task": tasks.find(config.task).key}
+    values = options.identity(context.options)
+    names = {role: name for role, name in context.names().items() if role in values}
+    if values.get("chain"):
+        values["chain"] = ",".join(model_name(name, "chain") for name in values["chain"].split(","))
+    return values | names | {"task": context.task.key}
 
 
 def produce(
     parts: FingerprintParts,
-    config: SplitOptions,
-    cut: splits.Split,
+    context: Context[StageOptions],
     labels: Mapping[str, str],
     note: str,
     make: Callable[[Recorder], Head | None],
@@ -128,70 +127,71 @@ def produce(
     """
     from w2s_mlflow.tracking import store
 
+    config, inputs = context.options, inputs or {}
     identity = {"task": config.task, "seed": str(config.seed), **labels}
-    marks = {f"w2s.{role}_run_id": found.run_id for role, found in (inputs or {}).items()} | dict(tags or {})
-    if learned := [found.tags[GOLD] for found in (inputs or {}).values() if GOLD in found.tags]:
-        marks[GOLD] = learned[0]
-    request = store.RunRequest(run_name(parts.stage, identity, _other_head(config)), parts, config, identity, marks, note)
+    tags = {f"w2s.{role}_run_id": run.run_id for role, run in inputs.items()} | dict(tags or {})
+    if learned := [run.tags[GOLD] for run in inputs.values() if GOLD in run.tags]:
+        tags[GOLD] = learned[0]
+    request = store.RunRequest(run_name(parts.stage, identity, _other_head(context)), parts, config, identity, tags, note)
 
     heads: list[Head | None] = [None]
 
     def make_with_data(recorder: Recorder) -> None:
-        rows = {name: len(examples) for name, examples in cut.parts().items()}
-        recorder.dataset(config.task, cut.digest, tasks.find(config.task).source, rows)
+        rows = {name: len(examples) for name, examples in context.split.parts().items()}
+        recorder.dataset(config.task, context.split.digest, context.task.source, rows)
         heads[0] = head = make(recorder)
         if head is not None:
             recorder.metrics({"model/parameters": head.model.num_parameters()})
 
-    found = store.produce(request, make_with_data)
-    return _with_model(found, heads[0], make) if getattr(config, "keep_model", "never") == "always" else found
+    run = store.produce(request, make_with_data)
+    return _with_model(run, heads[0], make) if vars(config).get("keep_model") == "always" else run
 
 
-def _with_model(found: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
+def _with_model(run: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
     """Ensure that a finished run has an undamaged logged model. Without `head` the model is retrained, bit for bit."""
     from w2s_mlflow.tracking import followers, logged_model, reports, session
     from w2s_mlflow.tracking.reports import Report
 
-    def whole() -> bool:
-        return MODEL in found.tags and logged_model.is_complete(found.tags[MODEL])
+    def has_model() -> bool:
+        return MODEL in run.tags and logged_model.is_complete(run.tags[MODEL])
 
     if plan := session.current().plan:
-        return found if whole() else plan.refit(found)
-    if followers.leader_decides(whole):
-        return found
-    fitted, reads = (head, {}) if head is not None else _fitted_again(found, make)
+        return run if has_model() else plan.refit(run)
+    if followers.leader_decides(has_model):
+        return run
+    fitted, reads = (head, {}) if head is not None else _fitted_again(run, make)
 
     def keep() -> Result:
-        return reports.attach(found, "model", Report(metrics=reads, tags={MODEL: logged_model.log(found.run_id, fitted)}))
+        return reports.attach(run, "model", Report(metrics=reads, tags={MODEL: logged_model.log(run.run_id, fitted)}))
 
-    return followers.leader_only(found, keep)
+    return followers.leader_only(run, keep)
 
 
-def _fitted_again(found: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
+def _fitted_again(run: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
     """Retrain the head of a finished run; return the head and the gold reads. Raises ConfigError for a different artifact."""
     from w2s_mlflow.tracking import results
     from w2s_mlflow.tracking.dry_recorder import DryRecorder
 
-    LOG.info("%s was made without keeping its model: it is fitted once more", found.name)
+    LOG.info("%s was made without keeping its model: it is fitted once more", run.name)
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
-        dry = DryRecorder(found.run_id, Path(directory))
+        dry = DryRecorder(run.run_id, Path(directory))
         head = make(dry)
-        made = results.digests_of(Path(directory))
+        digests = results.digests_of(Path(directory))
     assert head is not None
-    for path in made:
-        if made[path] != found.digests[path]:
+    for path, digest in digests.items():
+        if digest != run.digests[path]:
             raise ConfigError(
-                f"run {found.run_id} ({found.name}) cannot be given its model: fitted again here it has another {path}; "
+                f"run {run.run_id} ({run.name}) cannot be given its model: trained again on this machine, its {path} differs; "
                 "make both anew with --reuse never"
             )
     reads = {name: value for name, value in dry.last.items() if name.startswith("gold/")}
-    return head, {name: value + found.metrics.get(name, 0) for name, value in reads.items()}
+    return head, {name: value + run.metrics.get(name, 0) for name, value in reads.items()}
 
 
-def _other_head(config: SplitOptions) -> str:
+def _other_head(context: Context[StageOptions]) -> str:
     """Return the head for the run name, such as `classification head`; empty for the task's default head."""
-    head = getattr(config, "head", None)
-    return f"{head} head" if head not in (None, tasks.find(config.task).head) else ""
+    head = vars(context.options).get("head")
+    return f"{head} head" if head not in (None, context.task.head) else ""
 
 
 def run_name(stage: str, identity: Mapping[str, str], head: str = "") -> str:

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from w2s_mlflow import tasks
 from w2s_mlflow.data import gold as data_gold
-from w2s_mlflow.data import splits
-from w2s_mlflow.data.loading import SplitOptions
+from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.records import Predictions, SoftLabels, write_gold
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ VS_HUMAN = "w2s.vs_human"
 """Tag: `weak` if the accuracy is below the task's published human accuracy, else `strong`; unset if none is published."""
 
 
-class EvalOptions(SplitOptions, Protocol):
+class EvalOptions(StageOptions, Protocol):
     """Options that define a task's split and the part to score."""
 
     @property
@@ -38,72 +36,71 @@ class EvalOptions(SplitOptions, Protocol):
 
 
 def report(
-    found: Result,
-    config: EvalOptions,
-    cut: splits.Split,
-    beside: Mapping[str, Result] | None = None,
-    given: SoftLabels | None = None,
+    run: Result,
+    context: Context[EvalOptions],
+    references: Mapping[str, Result] | None = None,
+    file_labels: SoftLabels | None = None,
 ) -> Result:
     """Score the stored predictions on the split `--eval-split`, once, and store the split's gold labels with them.
 
     If the split has no ground truth, only agreement is reported.
 
     Args:
-        beside: the runs to compare with, by role: for a student its supervisor `weak` and its `ceiling`, if they exist; for a
-            facilitated weak model the supervisor `weak` and the teacher `strong`.
-        given: labels from a file, in place of a supervisor's; if they cover the split, their accuracy is the floor.
+        references: the runs to compare with, by role: for a student its supervisor `weak` and its `ceiling`, if they exist; for
+            a facilitated weak model the supervisor `weak` and the teacher `strong`.
+        file_labels: labels from a file, in place of a supervisor's; if they cover the split, their accuracy is the floor.
     """
     from w2s_mlflow.tracking import reports
 
-    if config.eval_split == "none":
-        return found
-    beside = beside or {}
-    inputs = {f"w2s.{role}_run_id": other.run_id for role, other in beside.items()}
+    part, references = context.options.eval_split, references or {}
+    if part == "none":
+        return run
+    tags = {f"w2s.{role}_run_id": reference.run_id for role, reference in references.items()}
     return reports.attach_once(
-        found,
-        config.eval_split,
-        lambda found: _scored(found, config, cut, beside, given, inputs),
-        lambda found: _reported(found, config.eval_split, inputs),
+        run,
+        part,
+        lambda run: _scored(run, context, references, file_labels, tags),
+        lambda run: _is_scored(run, part, tags),
     )
 
 
 def _scored(
-    found: Result,
-    config: EvalOptions,
-    cut: splits.Split,
-    beside: Mapping[str, Result],
-    given: SoftLabels | None,
-    inputs: Mapping[str, str],
+    run: Result,
+    context: Context[EvalOptions],
+    references: Mapping[str, Result],
+    file_labels: SoftLabels | None,
+    tags: Mapping[str, str],
 ) -> Report:
     from w2s_mlflow.tracking.reports import Report
 
-    gold, examples = data_gold.gold_of(config), cut.parts()[config.eval_split]
-    scored = found.predictions(config.eval_split).aligned([example.id for example in examples])
+    part = context.options.eval_split
+    gold, examples = data_gold.gold_of(context.options), context.split.parts()[part]
+    scored = run.predictions(part).aligned([example.id for example in examples])
     if gold.known(examples):
-        scored = scored.with_gold(data_gold.read(gold, examples, config.eval_split, "report"))
-    others = {role: other.predictions(config.eval_split).aligned(scored.ids) for role, other in beside.items()}
-    if given and set(scored.ids) <= set(given.ids):
-        others["weak"] = Predictions(scored.ids, scored.groups, given.of(scored.ids))
-    values, status = (_facilitated if found.stage == "facilitate" else _scores)(scored, others, config.eval_split)
-    tags = _against_human(config, values) | ({PGR_STATUS: status} if found.stage == "student" else {})
-    if "ceiling" in beside:
-        tags[CEILING_FAILED] = _ceiling_failed(beside["ceiling"], values, config.eval_split)
+        scored = scored.with_gold(data_gold.read(gold, examples, part, "report"))
+    others = {role: reference.predictions(part).aligned(scored.ids) for role, reference in references.items()}
+    if file_labels and set(scored.ids) <= set(file_labels.ids):
+        others["weak"] = Predictions(scored.ids, scored.groups, file_labels.of(scored.ids))
+    values, status = (_facilitated if run.stage == "facilitate" else _scores)(scored, others, part)
+    outcome = _against_human(context, values) | ({PGR_STATUS: status} if run.stage == "student" else {})
+    if "ceiling" in references:
+        outcome[CEILING_FAILED] = _ceiling_failed(references["ceiling"], values, part)
     for name, count in data_gold.reads(gold).items():
-        values[name] = count + found.metrics.get(name, 0)
+        values[name] = count + run.metrics.get(name, 0)
 
     def stage(directory: Path) -> None:
         if scored.gold_N is None:
             return
-        write_gold(directory / "gold" / f"{config.eval_split}.parquet", scored.ids, scored.gold_N)
-        if found.stage == "supervisor":
-            _draw_confidence(scored, directory / "figures" / f"confidence_{config.eval_split}.png")
+        write_gold(directory / "gold" / f"{part}.parquet", scored.ids, scored.gold_N)
+        if run.stage == "supervisor":
+            _draw_confidence(scored, directory / "figures" / f"confidence_{part}.png")
 
-    return Report(stage, values, {**inputs, **tags})
+    return Report(stage, values, {**tags, **outcome})
 
 
-def _against_human(config: EvalOptions, values: Mapping[str, float]) -> dict[str, str]:
+def _against_human(context: Context[EvalOptions], values: Mapping[str, float]) -> dict[str, str]:
     """Return the tag VS_HUMAN, or no tag if no comparable human accuracy is published."""
-    human, accuracy = tasks.find(config.task).human, values.get(f"{config.eval_split}/accuracy")
+    human, accuracy = context.task.human, values.get(f"{context.options.eval_split}/accuracy")
     if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # such as over more options
         return {}
     return {VS_HUMAN: "strong" if accuracy >= human.score else "weak"}
@@ -168,8 +165,8 @@ def _named(values: Mapping[str, float], part: str) -> dict[str, float]:
     return {f"{part}/{name}": value for name, value in values.items() if math.isfinite(value)}
 
 
-def _reported(found: Result, part: str, inputs: Mapping[str, str]) -> bool:
-    """Return whether the split is already scored with these inputs; scoring writes the tag with the digests last."""
+def _is_scored(run: Result, part: str, tags: Mapping[str, str]) -> bool:
+    """Return whether the split is already scored with these references; scoring writes the tag with the digests last."""
     from w2s_mlflow.tracking import results
 
-    return f"{results.ARTIFACTS}.{part}" in found.tags and inputs.items() <= found.tags.items()
+    return f"{results.ARTIFACTS}.{part}" in run.tags and tags.items() <= run.tags.items()

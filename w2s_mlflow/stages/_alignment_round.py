@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow import config as options
-from w2s_mlflow import explainers, streams, tasks
-from w2s_mlflow.data import loading
-from w2s_mlflow.data.splits import Split
+from w2s_mlflow import explainers, streams
+from w2s_mlflow.config import selected
 from w2s_mlflow.debate import debate_tables, measures, participants, past_verdicts, play, policy_gradient, verdicts
 from w2s_mlflow.debate.alignment_options import TRAINED, UNTRAINED, Config
 from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.debate.policy_gradient import DebateTerm
 from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.finetune import LabelledExamples
-from w2s_mlflow.pipeline.options import OF_STUDENT, model_name
+from w2s_mlflow.pipeline.options import OF_STUDENT
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import ceiling, student, supervisor
 
@@ -66,22 +66,23 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
         config, judge_options=participants.resolved(config.judge, config.judge_options), iterations=len(debates) + 1
     )
     others = _AlignmentInputs(weak(config), _before(config), debates)
-    config, split = loading.resolve_and_split(config.resolved())
+    context = resolve(config)
+    config = context.options
     roots = ["stages._alignment_round:_make", "losses.cross_entropy", f"judges.{config.judge}"]
     roots += explainers.roots(config.opponent, UNTRAINED, *([TRAINED] if config.debate_weight else []))
     roots += ["judges.reward"] if debates else []
     inputs = {"weak": others.weak} | {f"debates_{number}": run for number, run in enumerate(debates, start=2)}
-    parts = runs.parts("align", VERSION, config, split, inputs, roots)
+    parts = runs.parts("align", VERSION, context, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": _judge_values(config, debates)})
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": describe(config)}
+    identity = context.names() | {"method": describe(config)}
     identity |= {"iteration": str(config.iterations)} if debates else {}
     tags = {"w2s.baseline_run_id": others.before.run_id}
 
     def make(recorder: Recorder) -> Head:
-        return _make(config, split, others, parts.digest(), recorder)
+        return _make(context, others, parts.digest(), recorder)
 
-    aligned = runs.produce(parts, config, split, identity, _note(config, others), make, inputs, tags)
-    return aligned if config.eval_split == "none" else _reported(aligned, config, split, others)
+    aligned = runs.produce(parts, context, identity, _note(config, others), make, inputs, tags)
+    return aligned if config.eval_split == "none" else _reported(aligned, context, others)
 
 
 def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
@@ -111,15 +112,15 @@ def _note(config: Config, others: _AlignmentInputs) -> str:
     )
 
 
-def _reported(aligned: Result, config: Config, split: Split, others: _AlignmentInputs) -> Result:
+def _reported(aligned: Result, context: Context[Config], others: _AlignmentInputs) -> Result:
     """Score the run and attach the plain student's accuracy as `<split>/baseline_accuracy`."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
-    before, beside = others.before, {"weak": others.weak}
+    config, before, references = context.options, others.before, {"weak": others.weak}
     if config.ceiling == "gold":
-        beside["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
-    aligned = scoring.report(aligned, config, split, beside)
+        references["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
+    aligned = scoring.report(aligned, context, references)
     name, accuracy = f"{config.eval_split}/baseline_accuracy", f"{config.eval_split}/accuracy"
     if accuracy not in before.metrics:
         return aligned
@@ -133,30 +134,30 @@ def weak(config: Config) -> Result:
 
 def _before(config: Config) -> Result:
     """Find or train the plain student, the baseline for the aligned model."""
-    options_of_student = {name: getattr(config, name) for name in (*OF_STUDENT, "early_stopping")}
-    no_ceiling = {"keep_model": "always", "ceiling": "none"}
-    return student.run(student.Config(**options_of_student, **config.shared() | no_ceiling))
+    shared = selected(config, (*OF_STUDENT, "early_stopping")) | config.shared()
+    return student.run(student.Config(**shared | {"keep_model": "always", "ceiling": "none"}))
 
 
-def _make(config: Config, split: Split, others: _AlignmentInputs, fingerprint: str, recorder: Recorder) -> Head:
-    head, weak_head = finetune.build_head(config), finetune.load_kept_model(others.weak, config.spec().parameters)
+def _make(context: Context[Config], others: _AlignmentInputs, fingerprint: str, recorder: Recorder) -> Head:
+    config, split = context.options, context.split
+    head, weak_head = finetune.build_head(context), finetune.load_kept_model(others.weak, config.spec().parameters)
     learned = _learned(others.debates, recorder)
     labels = runs.weak_labels(others.weak)
     training, validation = (LabelledExamples.joined(part, labels) for part in (split.transfer, split.transfer_validation))
     if config.debate_weight:
-        training = replace(training, also=_debate_term(config, head, training.examples, weak_head, learned))
+        training = replace(training, also=_debate_term(context, head, training.examples, weak_head, learned))
     watched = validation if config.early_stopping == "weak" else None
     finetune.fit_head(head, config, training, watched, recorder)
     policy: Any = head._modules.pop("policy", None)
     recorder.predictions("validation", finetune.predictions(head, split.transfer_validation, config))
-    finetune.record_heldout(head, config, split, recorder)
+    finetune.record_heldout(head, context, recorder)
     _keep(policy, recorder)
     questions, before = split.test[: config.num_questions], finetune.load_kept_model(others.before)
     models_of = {
         name: participants.debater_model(one, questions, config) for name, one in ((WEAK, weak_head), ("before", before))
     }
     models_of["after"] = participants.debater_model(head, questions, config, policy)
-    _compare(config, questions, models_of, learned, fingerprint, recorder)
+    _compare(context, questions, models_of, learned, fingerprint, recorder)
     return head
 
 
@@ -172,9 +173,10 @@ def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
 
 
 def _debate_term(
-    config: Config, head: Head, questions: Sequence[Example], weak_head: Head, learned: Reward | None
+    context: Context[Config], head: Head, questions: Sequence[Example], weak_head: Head, learned: Reward | None
 ) -> DebateTerm:
     """Set up debates on the training questions, and add the policy to the head's modules, to train and checkpoint both."""
+    config = context.options
     policy = policy_gradient.new_policy(head, config.seed)
     head.add_module("policy", policy)
     weak = participants.debater_model(weak_head, questions, config)
@@ -182,9 +184,9 @@ def _debate_term(
         head=head,
         policy=policy,
         encoded=participants.encoded(head, questions),
-        weak=_weak_sides(config, weak),
+        weak=_weak_sides(context, weak),
         judge=learned.judge if learned else _judge(config, weak),
-        task=tasks.find(config.task),
+        task=context.task,
         weight=config.debate_weight,
         kl=config.kl,
         size=config.evidence_spans,
@@ -193,19 +195,20 @@ def _debate_term(
     )
 
 
-def _weak_sides(config: Config, weak: DebaterModel) -> list[Side]:
+def _weak_sides(context: Context[Config], weak: DebaterModel) -> list[Side]:
     """Return the weak side's claim and evidence for each question."""
-    random = streams.torch_generator(config.seed, streams.OPPONENT_EVIDENCE)
-    opponent = _debater(config, WEAK, config.opponent, weak, random)
+    random = streams.torch_generator(context.options.seed, streams.OPPONENT_EVIDENCE)
+    opponent = _debater(context, WEAK, context.options.opponent, weak, random)
     silent = Debater(STRONG, weak.decisions_N, None)
-    played = play.play(tasks.find(config.task), weak.encoded.questions, silent, opponent, rounds=1)
+    played = play.play(context.task, weak.encoded.questions, silent, opponent, rounds=1)
     return [debate.second for debate in played.debates]
 
 
-def _debater(config: Config, name: str, explainer: str, model: DebaterModel, random: Generator) -> Debater:
+def _debater(context: Context[Config], name: str, explainer: str, model: DebaterModel, random: Generator) -> Debater:
+    config = context.options
     side = explainers.DebateSide(
         debater=model,
-        claims=participants.claims(config.task, model),
+        claims=participants.claims(context.task, model),
         random=random,
         seed=config.seed,
         number=(STRONG, WEAK).index(name),
@@ -227,7 +230,7 @@ def _keep(policy: Any, recorder: Recorder) -> None:
 
 
 def _compare(
-    config: Config,
+    context: Context[Config],
     questions: Sequence[Example],
     models_of: Mapping[str, DebaterModel],
     learned: Reward | None,
@@ -243,15 +246,15 @@ def _compare(
     """
     from w2s_mlflow import stats
 
-    weak_model = models_of[WEAK]
+    config, weak_model = context.options, models_of[WEAK]
     answers: dict[str, Verdicts] = {}
     for when in COMPARED:
         # Use the same random numbers before and after, so that only the model differs.
         draws = [streams.torch_generator(config.seed, streams.COMPARED_EVIDENCE, side) for side in (0, 1)]
         explainer = UNTRAINED if models_of[when].policy is None else TRAINED
-        strong = _debater(config, STRONG, explainer, models_of[when], draws[0])
-        weak = _debater(config, WEAK, config.opponent, weak_model, draws[1])
-        played = play.play(tasks.find(config.task), questions, strong, weak, rounds=1)
+        strong = _debater(context, STRONG, explainer, models_of[when], draws[0])
+        weak = _debater(context, WEAK, config.opponent, weak_model, draws[1])
+        played = play.play(context.task, questions, strong, weak, rounds=1)
         cache = verdicts.cache_path(f"{fingerprint}-{when}")
         answers[when] = verdicts.ask(config.judge, _judge(config, weak_model), played.debates, cache)
         every = [answers[when], *([verdicts.ask("reward", learned.judge, played.debates, cache)] if learned else [])]

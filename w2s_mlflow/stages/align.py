@@ -28,6 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from w2s_mlflow.config import selected
 from w2s_mlflow.debate import alignment_options, participants
 from w2s_mlflow.debate.alignment_options import Config
 from w2s_mlflow.pipeline.options import OF_STUDENT
@@ -61,7 +62,7 @@ def _debates(config: Config, aligned: Result) -> Result:
         "explainer": alignment_options.TRAINED,
         "traces": 0,
     }
-    options = {name: getattr(config, name) for name in (*OF_STUDENT, "evidence_spans", "judge")}
+    options = selected(config, (*OF_STUDENT, "evidence_spans", "judge"))
     options["judge_options"] = participants.resolved(config.judge, config.judge_options)
     student_method = f"{_alignment_round.describe(config)}, kl {config.kl:g}"
     return debate.held(debate.Config(**shared, **options), _alignment_round.weak(config), aligned, student_method)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow import models
 from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.data import loading
-from w2s_mlflow.data.splits import Split
 from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
-from w2s_mlflow.pipeline.options import NONE, SupervisedTraining
+from w2s_mlflow.pipeline.context import Context, resolve
+from w2s_mlflow.pipeline.options import SupervisedTraining
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -38,16 +37,16 @@ class Config(SupervisedTraining):
 
 def run(config: Config) -> Result:
     """Find or train the ceiling. Raises ConfigError before anything is written."""
-    config, cut = loading.resolve_and_split(config.resolved())
-    parts = runs.parts("ceiling", VERSION, config, cut, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
-    labels = {"weak": NONE, "strong": config.spec().name, "method": "ceiling"}
-    note = f"`{config.spec().name}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
-    tags = {runs.GOLD: "transfer"}
-    found = runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder), tags=tags)
-    return scoring.report(found, config, cut)
+    context = resolve(config)
+    parts = runs.parts("ceiling", VERSION, context, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
+    names = context.names()
+    note = f"`{names['strong']}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
+    identity, tags = names | {"method": "ceiling"}, {runs.GOLD: "transfer"}
+    ceiling = runs.produce(parts, context, identity, note, lambda recorder: _make(context, recorder), tags=tags)
+    return scoring.report(ceiling, context)
 
 
-def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
-    head = ground_truth.fit_on_gold(config, cut, "transfer", "ceiling", recorder)
-    finetune.record_heldout(head, config, cut, recorder)
+def _make(context: Context[Config], recorder: Recorder) -> Head:
+    head = ground_truth.fit_on_gold(context, "transfer", "ceiling", recorder)
+    finetune.record_heldout(head, context, recorder)
     return head

@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from w2s_mlflow import explainers, models, streams, tasks
-from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow import explainers, models, streams
+from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.data import gold as data_gold
-from w2s_mlflow.data import loading
-from w2s_mlflow.data.splits import Split
 from w2s_mlflow.debate import alignment_options, debate_tables, measures, participants, play, transcripts, verdicts
 from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.exceptions import must, unknown
+from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods import presets
 from w2s_mlflow.pipeline import finetune, runs
-from w2s_mlflow.pipeline.options import OF_STUDENT, Training, model_name
+from w2s_mlflow.pipeline.context import Context, resolve
+from w2s_mlflow.pipeline.options import OF_STUDENT, Training
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import _alignment_round, student, supervisor
 
@@ -88,22 +88,23 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (preset := presets.preset_of(self.method)) is None or preset.get("labels") in presets.DEBATES:
-            legal = [name for name in presets.METHODS if name not in presets.DEBATES]
+        debated = label_sources.names(label_sources.DEBATE)
+        if (preset := presets.preset_of(self.method)) is None or preset.get("labels") in debated:
+            legal = [name for name, preset in presets.METHODS.items() if preset.get("labels") not in debated]
             raise unknown("--method", self.method, legal)
         self._check_explainer()
         participants.judges(self.judge, self.judge_options)
 
     def _check_explainer(self) -> None:
         """Check that the explainer applies to the task, and that options which it does not read have their defaults."""
-        name, task = self.explainer, tasks.find(self.task)
+        name, task = self.explainer, self.find_task()
         if not explainers.applies_to(name, task.family, task.head):
             legal = [other for other in explainers.every() if explainers.applies_to(other, task.family, task.head)]
             raise unknown(f"--explainer for the task {task.name}", name, legal)
         if explainers.needs_policy(name) and self.method != "baseline":
             raise must("method", f"baseline with --explainer {name}", self.method)
         for option_name in explainers.unread_options(name):
-            if (value := getattr(self, option_name)) != type(self).__dataclass_fields__[option_name].default:
+            if (value := vars(self)[option_name]) != type(self).__dataclass_fields__[option_name].default:
                 raise must(option_name, f"left out with --explainer {name}, which does not read it", value)
 
 
@@ -120,28 +121,29 @@ def held(config: Config, weak: Result, strong: Result, student_method: str = "")
         config: the options, with the judges' options resolved.
         student_method: method of the student that debates, logged as a parameter if it is not empty.
     """
-    config, split = loading.resolve_and_split(config.resolved())
-    inputs = {"weak": weak, "student": strong}
+    context = resolve(config)
+    config, inputs = context.options, {"weak": weak, "student": strong}
     judge_options = participants.values(config.judge, config.judge_options)
     roots = ["stages.debate:_make", *explainers.roots(config.explainer), *(f"judges.{name}" for name in judge_options)]
-    parts = runs.parts("debate", VERSION, config, split, inputs, roots)
+    parts = runs.parts("debate", VERSION, context, inputs, roots)
     parts = replace(parts, options={**parts.options, "judge_options": judge_options})
-    identity = {"weak": model_name(config.weak, "weak"), "strong": config.spec().name, "method": config.protocol}
+    identity = context.names() | {"method": config.protocol}
     identity |= {"student_method": student_method} if student_method else {}
 
     def make(recorder: Recorder) -> None:
-        _make(config, split, weak, strong, parts.digest(), recorder)
+        _make(context, weak, strong, parts.digest(), recorder)
 
-    without_model = replace(config, keep_model="never")  # a debate run has no model of its own; its inputs keep theirs
-    debates = runs.produce(parts, without_model, split, identity, _note(config, inputs), make, inputs)
-    debates = _scored(debates, config, questions(config, split))
+    # A debate run has no model of its own; its inputs keep theirs.
+    without_model = replace(context, options=replace(config, keep_model="never"))
+    debates = runs.produce(parts, without_model, identity, _note(config, inputs), make, inputs)
+    debates = _scored(debates, config, questions(context))
     return transcripts.traced(debates, config.traces)
 
 
 def sides(config: Config) -> tuple[Result, Result]:
     """Find or train the two sides, supervisor and student, with their weights kept."""
     shared: dict[str, Any] = {**config.shared(), "eval_split": "none", "keep_model": "always", "ceiling": "none"}
-    options = {name: getattr(config, name) for name in OF_STUDENT}
+    options = selected(config, OF_STUDENT)
     weak = supervisor.run(
         supervisor.Config(weak=config.weak, **config.shared() | {"eval_split": "none", "keep_model": "always"})
     )
@@ -150,14 +152,15 @@ def sides(config: Config) -> tuple[Result, Result]:
     return weak, student.run(student.Config(method=config.method, **options, **shared))
 
 
-def questions(config: Config, split: Split) -> tuple[Example, ...]:
+def questions(context: Context[Config]) -> tuple[Example, ...]:
     """Return the questions to debate, without labels."""
+    config, split = context.options, context.split
     part = split.transfer + split.transfer_validation if config.split == "transfer" else split.parts()[config.split]
     return part[: config.num_questions]
 
 
-def _make(config: Config, split: Split, weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
-    to_debate = questions(config, split)
+def _make(context: Context[Config], weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
+    config, to_debate = context.options, questions(context)
     heads = {side: finetune.load_kept_model(run, config.spec().parameters) for side, run in ((WEAK, weak), (STRONG, strong))}
     policy = None
     if explainers.needs_policy(config.explainer):
@@ -167,7 +170,7 @@ def _make(config: Config, split: Split, weak: Result, strong: Result, fingerprin
         WEAK: participants.debater_model(heads[WEAK], to_debate, config),
         STRONG: participants.debater_model(heads[STRONG], to_debate, config, policy),
     }
-    played = play.play(tasks.find(config.task), to_debate, *debaters(config, models_of), config.turns)
+    played = play.play(context.task, to_debate, *debaters(context, models_of), config.turns)
     cache, judge_options = verdicts.cache_path(fingerprint), participants.judges(config.judge, config.judge_options)
     judges = {name: participants.judge(name, chosen, config, models_of[WEAK]) for name, chosen in judge_options.items()}
     answers = [verdicts.ask(name, judge, played.debates, cache) for name, judge in judges.items()]
@@ -182,8 +185,9 @@ def _make(config: Config, split: Split, weak: Result, strong: Result, fingerprin
     cache.unlink(missing_ok=True)
 
 
-def debaters(config: Config, models_of: Mapping[str, DebaterModel]) -> tuple[Debater, Debater]:
+def debaters(context: Context[Config], models_of: Mapping[str, DebaterModel]) -> tuple[Debater, Debater]:
     """Return both sides, the strong one first; each has its own random stream."""
+    config = context.options
     shows_evidence = {STRONG: config.protocol != "no_explanation", WEAK: config.protocol == "debate"}
 
     def debater(number: int, name: str) -> Debater:
@@ -193,7 +197,7 @@ def debaters(config: Config, models_of: Mapping[str, DebaterModel]) -> tuple[Deb
         explainer = config.explainer if name == STRONG else explainers.without_policy(config.explainer)
         side = explainers.DebateSide(
             debater=model,
-            claims=participants.claims(config.task, model),
+            claims=participants.claims(context.task, model),
             random=streams.torch_generator(config.seed, streams.DEBATE_EVIDENCE, number),
             seed=config.seed,
             number=number,

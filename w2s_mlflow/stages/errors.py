@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from w2s_mlflow import models, streams, tasks
+from w2s_mlflow import models, streams
 from w2s_mlflow.analysis.stage_tables import ERRORS, ON_EVIDENCE
-from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.config import checked_dataclass, inherited, option
 from w2s_mlflow.data import gold as data_gold
-from w2s_mlflow.data import loading
-from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.methods import presets
 from w2s_mlflow.pipeline import finetune, runs
-from w2s_mlflow.pipeline.options import model_name
+from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.records import Example, Ints
 from w2s_mlflow.stages import ceiling, student
 
@@ -53,33 +50,30 @@ class Config(student.Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value in (("ceiling", "gold"), ("eval_split", "test")):
-            if getattr(self, name) != value:
-                raise must(name, f"{value} for a comparison of errors", getattr(self, name))
+            if (given := vars(self)[name]) != value:
+                raise must(name, f"{value} for a comparison of errors", given)
         if presets.labels_file(self.labels):
             raise must("labels", "those of a supervisor for a comparison of errors", self.labels)
 
     def reads_text(self) -> bool:
         """Return whether the task's texts have evidence."""
-        return tasks.find(self.task).family not in GAMES
+        return self.find_task().family not in GAMES
 
 
 def run(config: Config) -> Result:
     """Find or make the error analysis, with the student and the ceiling. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
-    own: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(student.Config)}
-    if config.reads_text():
-        own["keep_model"] = "always"
-    found = student.run(student.Config(**own))
-    config, cut = loading.resolve_and_split(config.resolved())
-    kept = {"keep_model": own["keep_model"]}
-    top = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | kept))
-    spec = config.spec()
+    keep = {"keep_model": "always" if config.reads_text() else config.keep_model}
+    found = student.run(student.Config(**inherited(student.Config, config) | keep))
+    context = resolve(config)
+    config, spec = context.options, config.spec()
+    top = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | keep))
     parts = fingerprint.FingerprintParts(
         stage="errors",
         version=VERSION,
         options={"evidence": config.evidence, "seed": config.seed},
-        data=cut.digest,
+        data=context.split.digest,
         inputs={"student": found.fingerprint, "ceiling": top.fingerprint},
         libraries=fingerprint.libraries(),
         source=source.digests(
@@ -87,26 +81,26 @@ def run(config: Config) -> Result:
         ),
         weights=models.revision(spec),
     )
-    identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": spec.name, "method": config.method}
-    identity["seed"] = str(config.seed)
+    identity = {"task": config.task, **context.names(), "method": config.method, "seed": str(config.seed)}
     tags = {"w2s.student_run_id": found.run_id, "w2s.ceiling_run_id": top.run_id}
     note = f"The test errors of {found.name}, beside its supervisor's and its ceiling's answers."
     request = store.RunRequest(runs.run_name("errors", identity), parts, config, identity, tags, note)
-    return store.produce(request, lambda recorder: _make(config, cut, found, top, recorder))
+    return store.produce(request, lambda recorder: _make(context, found, top, recorder))
 
 
-def _make(config: Config, cut: Split, found: Result, top: Result, recorder: Recorder) -> None:
+def _make(context: Context[Config], found: Result, top: Result, recorder: Recorder) -> None:
     import pandas as pd
 
     from w2s_mlflow.tables import errors as table
     from w2s_mlflow.tracking import results
 
+    config, test = context.options, context.split.test
     weak, gold = results.get(found.tags["w2s.weak_run_id"]), data_gold.gold_of(config)
-    ids = [example.id for example in cut.test]
-    gold_N = data_gold.read(gold, cut.test, "test", "errors")
+    ids = [example.id for example in test]
+    gold_N = data_gold.read(gold, test, "test", "errors")
     answers = [run.predictions("test").of(ids).argmax(axis=1) for run in (found, weak, top)]
     wrong = np.flatnonzero(answers[0] != gold_N)
-    examples = [cut.test[row] for row in wrong]
+    examples = [test[row] for row in wrong]
     columns: dict[str, Any] = {"id": [example.id for example in examples], "text": [_text(example) for example in examples]}
     columns |= {"gold": gold_N[wrong]} | {name: answer_N[wrong] for name, answer_N in zip(ANSWERS, answers, strict=True)}
     if config.reads_text() and examples:

@@ -21,18 +21,19 @@ Artifacts: `labels/teacher.parquet`, the answers of M_S to Q; `labels/weak_label
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from w2s_mlflow.config import inherited
 from w2s_mlflow.data import loading
-from w2s_mlflow.data.splits import Questions, Split
+from w2s_mlflow.data.splits import Questions
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.methods import trajectory
 from w2s_mlflow.methods.facilitation_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
 from w2s_mlflow.methods.trajectory import Iteration
 from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.finetune import LabelledExamples
-from w2s_mlflow.pipeline.options import model_name
 from w2s_mlflow.records import Example, SoftLabels
 from w2s_mlflow.stages import ceiling, student, supervisor
 
@@ -54,8 +55,7 @@ class _FacilitationContext:
     """Options, data and supervisor shared by all iterations."""
 
     config: Config
-    learner: Learner
-    cut: Split
+    learner: Context[Learner]
     questions: Questions
     weak: Result
     """The supervisor, M_W."""
@@ -63,78 +63,81 @@ class _FacilitationContext:
 
 def run(config: Config) -> Result:
     """Find or train the last iteration's weak model, with its inputs. Raises ConfigError before anything is written."""
-    asked, (config, cut) = config, loading.resolve_and_split(config.resolved())
-    learner, questions = config.learner(), _questions(config, cut)
-    teacher = _teacher(asked, config, cut)
-    shared = config.shared() | {"keep_model": "always" if config.start == SUPERVISOR else "never"}
-    weak = supervisor.run(supervisor.Config(weak=config.weak, **shared))
-    lesson = _FacilitationContext(config, learner, cut, questions, weak)
+    context = resolve(config)
+    options, teacher = context.options, _teacher(config, context)
+    shared = options.shared() | {"keep_model": "always" if options.start == SUPERVISOR else "never"}
+    weak = supervisor.run(supervisor.Config(weak=options.weak, **shared))
+    lesson = _FacilitationContext(options, resolve(options.learner()), _questions(context), weak)
     iterations = [Iteration(teacher, _facilitated(lesson, teacher, 1))]
-    for number in range(2, config.iterations + 1):
-        teacher = student.on_labels_of(iterations[-1].weak, _student(asked))
+    for number in range(2, options.iterations + 1):
+        teacher = student.on_labels_of(iterations[-1].weak, _student(config))
         iterations.append(Iteration(teacher, _facilitated(lesson, teacher, number)))
-    return iterations[-1].weak if config.eval_split == "none" else trajectory.attach(weak, iterations, config.eval_split)
+    return iterations[-1].weak if options.eval_split == "none" else trajectory.attach(weak, iterations, options.eval_split)
 
 
-def _questions(config: Config, cut: Split) -> Questions:
+def _questions(context: Context[Config]) -> Questions:
     """Return Q and the validation slice for early stopping."""
+    config, split = context.options, context.split
     if config.question_source == REST:
         return loading.questions(config, config.question_rows)
     halves = ("supervision", "transfer") if config.question_source == "both" else (config.question_source,)
-    parts = cut.parts()
-    asked, watched = (tuple(row for half in halves for row in parts[f"{half}{part}"]) for part in ("", "_validation"))
-    return Questions(asked, watched, cut.digest)
+    parts = split.parts()
+    examples, validation = (
+        tuple(example for half in halves for example in parts[f"{half}{part}"]) for part in ("", "_validation")
+    )
+    return Questions(examples, validation, split.digest)
 
 
-def _teacher(asked: Config, config: Config, cut: Split) -> Result:
+def _teacher(config: Config, context: Context[Config]) -> Result:
     """Find or train the teacher of the first iteration, with its model kept.
 
     Args:
-        asked: the options as the user gave them.
-        config: the options, resolved.
+        config: the options as the user gave them.
     """
-    if asked.teacher == CEILING:
-        shared = config.shared() | {"keep_model": "always"}
-        return ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **shared))
-    return student.run(_student(asked)) if asked.teacher == STUDENT else _named(asked.teacher, cut)
+    if config.teacher == CEILING:
+        options = context.options
+        shared = options.shared() | {"keep_model": "always"}
+        return ceiling.run(ceiling.Config(strong=options.strong, pooling=options.pooling, **shared))
+    return student.run(_student(config)) if config.teacher == STUDENT else _named(config.teacher, context)
 
 
-def _student(asked: Config) -> student.Config:
-    own = {field.name: getattr(asked, field.name) for field in fields(student.Config)}
-    return student.Config(**own | {"keep_model": "always"})
+def _student(config: Config) -> student.Config:
+    return student.Config(**inherited(student.Config, config) | {"keep_model": "always"})
 
 
-def _named(run: str, cut: Split) -> Result:
+def _named(name: str, context: Context[Config]) -> Result:
     """Find a teacher by run id or name. Raises ConfigError if the run is damaged, has no model or used other rows."""
     from w2s_mlflow.tracking import logged_model, results
 
-    found = results.find(run)
-    if runs.MODEL not in found.tags:
-        raise must("teacher", "a run with a logged model (--keep-model always)", f"{found.name} ({found.run_id})")
-    if found.tags.get("w2s.data") != cut.digest:  # its training rows could be test rows of this split
-        raise must("teacher", "a run with the same data (--task, --seed and sizes)", f"{found.name} ({found.run_id})")
-    found.check()
-    logged_model.verify(found.tags[runs.MODEL])
-    return found
+    run = results.find(name)
+    shown = f"{run.name} ({run.run_id})"
+    if runs.MODEL not in run.tags:
+        raise must("teacher", "a run with a logged model (--keep-model always)", shown)
+    if run.tags.get("w2s.data") != context.split.digest:  # its training rows could be test rows of this split
+        raise must("teacher", "a run with the same data (--task, --seed and sizes)", shown)
+    run.check()
+    logged_model.verify(run.tags[runs.MODEL])
+    return run
 
 
 def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> Result:
     """Find or train M'_W of one iteration, and score it."""
     from w2s_mlflow.tracking import results
 
-    config, learner, cut = lesson.config, lesson.learner, lesson.cut
-    inputs = {"strong": teacher} | ({"weak": lesson.weak} if learner.start == SUPERVISOR else {})
-    parts = runs.parts("facilitate", VERSION, learner, cut, inputs, ROOTS)
+    config, learner = lesson.config, lesson.learner
+    inputs = {"strong": teacher} | ({"weak": lesson.weak} if learner.options.start == SUPERVISOR else {})
+    parts = runs.parts("facilitate", VERSION, learner, inputs, ROOTS)
     parts = replace(parts, inputs={**parts.inputs, "questions": lesson.questions.digest})
-    identity = {"weak": model_name(config.weak, "weak"), **_by(config, teacher), "iteration": str(number)}
+    identity = learner.names() | _by(config, teacher) | {"iteration": str(number)}
     tags = {runs.LABELS: config.labeller(identity)}
-    text = f"taught by {results.link(teacher)} on unlabelled text ({learner.question_source}; eq. 1)"
+    text = f"taught by {results.link(teacher)} on unlabelled text ({config.question_source}; eq. 1)"
 
     def make(recorder: Recorder) -> Head:
         return _make(lesson, teacher, recorder)
 
-    found = runs.produce(parts, config, cut, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
-    return scoring.report(found, config, cut, {"weak": lesson.weak, "strong": teacher})
+    context = Context(config, learner.task, learner.split, learner.models)  # a run has the parameters of the facilitation
+    taught = runs.produce(parts, context, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
+    return scoring.report(taught, context, {"weak": lesson.weak, "strong": teacher})
 
 
 def _by(config: Config, teacher: Result) -> dict[str, str]:
@@ -146,17 +149,17 @@ def _by(config: Config, teacher: Result) -> dict[str, str]:
 
 
 def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> Head:
-    learner, questions, cut = lesson.learner, lesson.questions, lesson.cut
+    learner, questions, split = lesson.learner.options, lesson.questions, lesson.learner.split
     answers = _answers(teacher, lesson.config, [*questions.train, *questions.validation])
     answers.write(recorder.directory / ANSWERS)
     targets = _targets(answers, learner)
-    head = _start(learner, lesson.weak)
+    head = _start(lesson.learner, lesson.weak)
     stopping = LabelledExamples.joined(questions.validation, targets) if learner.early_stopping == "weak" else None
     finetune.fit_head(head, learner, LabelledExamples.joined(questions.train, targets), stopping, recorder)
     recorder.metrics({"facilitate/questions": len(questions.train)})
     recorder.predictions("validation", finetune.predictions(head, questions.validation, learner))
-    recorder.weak_labels(finetune.predictions(head, cut.transfer + cut.transfer_validation, learner))
-    finetune.record_heldout(head, learner, cut, recorder)
+    recorder.weak_labels(finetune.predictions(head, split.transfer + split.transfer_validation, learner))
+    finetune.record_heldout(head, lesson.learner, recorder)
     return head
 
 
@@ -167,16 +170,16 @@ def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
     return answers if learner.temperature == 1 else answers.at_temperature(learner.temperature)
 
 
-def _answers(teacher: Result, config: Config, asked: Sequence[Example]) -> SoftLabels:
+def _answers(teacher: Result, config: Config, questions: Sequence[Example]) -> SoftLabels:
     """Return f_S(q) for each question, computed in the same way as the strong model's stored predictions."""
-    return finetune.predictions(finetune.load_kept_model(teacher), asked, config)
+    return finetune.predictions(finetune.load_kept_model(teacher), questions, config)
 
 
-def _start(learner: Learner, weak: Result) -> Head:
+def _start(learner: Context[Learner], weak: Result) -> Head:
     """Return the weak model with its weights before facilitation."""
     from w2s_mlflow.training import loop
 
-    if learner.start != SUPERVISOR:
+    if learner.options.start != SUPERVISOR:
         return finetune.build_head(learner)
-    loop.seed_everything(learner.seed)
+    loop.seed_everything(learner.options.seed)
     return finetune.load_kept_model(weak)

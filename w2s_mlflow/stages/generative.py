@@ -13,19 +13,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from w2s_mlflow import models, streams, tasks
-from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.data import loading
-from w2s_mlflow.data.loading import mirror
+from w2s_mlflow import models, streams
+from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.exceptions import LARGEST, FailedTrainingError
 from w2s_mlflow.pipeline import runs
-from w2s_mlflow.pipeline.options import NONE
+from w2s_mlflow.pipeline.context import Context, resolve
+from w2s_mlflow.pipeline.options import OneModel, TaskOptions
 from w2s_mlflow.records import Example
 
 if TYPE_CHECKING:
+    from w2s_mlflow.modeling.tokenization import Encoded
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.training.loop import Options
@@ -54,23 +54,13 @@ SHARED = (
 
 
 @checked_dataclass
-class Config:
+class Config(TaskOptions, OneModel):
     """Options of generative finetuning."""
 
-    task: str = option(default="chess", lookup=tasks.find)
-    """Task that provides the text (see tasks/)."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model to train."""
     seed: int = option(default=0, ge=0, lt=2**32)
     """Random seed of the split of the training part, the masked tokens, the order of batches and dropout."""
-    train_size: int | None = option(default=None, ge=1)
-    """Number of training rows (supervision and transfer together), sampled by the seed. Default: set by the task."""
-    test_size: int | None = option(default=None, ge=1)
-    """Maximum number of test rows. Default: set by the task."""
-    balance: bool = False
-    """Whether to balance the classes of supervision."""
-    data_dir: str | None = option(default=None, result=False)
-    """Mirror of public data sets. Default: W2S_DATA_DIR, else the hub."""
     epochs: int = option(default=1, ge=1)
     """Number of passes over the text."""
     batch_size: int = option(default=32, ge=1)
@@ -86,61 +76,64 @@ class Config:
     checkpoint_every: int = option(default=200, ge=0, result=False)
     """Steps between checkpoints, from which an interrupted training resumes. 0: write a checkpoint only on interruption."""
 
-    def resolved(self) -> Config:
-        """Return the options with the model's defaults filled in; the split fills in the sizes."""
-        rate = self.learning_rate or models.find(self.strong, "strong").learning_rate
-        return replace(self, data_dir=mirror(self.data_dir), learning_rate=rate)
+    MODEL: ClassVar[str] = "strong"
+
+    def resolved(self) -> Self:
+        """Return the options with the data mirror and the model's learning rate filled in; the split fills in the sizes."""
+        return replace(super().resolved(), learning_rate=self.learning_rate or self.spec().learning_rate)
 
 
 def run(config: Config) -> Result:
     """Find or train the model. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
-    config, cut = loading.resolve_and_split(config.resolved())
-    spec = models.find(config.strong, "strong")
+    context, spec = resolve(config), config.spec()
     parts = fingerprint.FingerprintParts(
         stage="generative",
         version=VERSION,
-        options=runs.result_options(config),
-        data=cut.digest,
+        options=runs.result_options(context),
+        data=context.split.digest,
         inputs={},
         libraries=fingerprint.libraries(),
         source=source.digests(["stages.generative:make", "data.loading:resolve_and_split", f"models.{spec.family}:load"]),
         weights=models.revision(spec),
     )
-    labels = {"weak": NONE, "strong": spec.name, "method": "generative"}
+    identity = context.names() | {"method": "generative"}
     note = f"`{spec.name}` after language modelling on the unlabelled text of `supervision` and `transfer` (Algorithm 6)."
-    return runs.produce(parts, config, cut, labels, note, lambda recorder: make(config, cut, recorder))
+    return runs.produce(parts, context, identity, note, lambda recorder: make(context, recorder))
 
 
-def make(config: Config, cut: Split, recorder: Recorder) -> None:
+def make(context: Context[Config], recorder: Recorder) -> None:
     """Train the model, measure its perplexity before and after, and save the weights."""
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
-    compare = tasks.find(config.task).head == "reward"
-    loop.seed_everything(config.seed)
-    loop.use_threads(models.find(config.strong, "strong").parameters)
-    head = language_modeling.head_for(*models.load(models.find(config.strong, "strong"), pretrained=True))
+    options, split, spec = context.options, context.split, context.options.spec()
+    loop.seed_everything(options.seed)
+    loop.use_threads(spec.parameters)
+    head = language_modeling.head_for(*models.load(spec, pretrained=True))
     loop.to_device(head)
-    length = language_modeling.block_length(head, config.block, BLOCK)
-    random = streams.generator(config.seed, streams.MASKED_TOKENS)
-    read = head.pack(texts((*cut.supervision, *cut.transfer), compare), length, random)
-    random = streams.generator(config.seed, streams.MASKED_VALIDATION_TOKENS)
-    held = head.pack(texts((*cut.supervision_validation, *cut.transfer_validation), compare), length, random)
-    before = language_modeling.mean_loss(head, held)
+    length = language_modeling.block_length(head, options.block, BLOCK)
+
+    def pack(examples: Sequence[Example], stream: streams.Stream) -> Encoded:
+        rows = texts(examples, compare=context.task.head == "reward")
+        return head.pack(rows, length, streams.generator(options.seed, stream))
+
+    training = pack((*split.supervision, *split.transfer), streams.MASKED_TOKENS)
+    unseen = pack((*split.supervision_validation, *split.transfer_validation), streams.MASKED_VALIDATION_TOKENS)
+    before = language_modeling.mean_loss(head, unseen)
     fitted = loop.fit(
         head,
-        read,
+        training,
         None,
         language_modeling.loss,
-        _how(config),
+        _loop_options(options),
         report=lambda step, steps, values: recorder.metrics(values, step),
-        checkpoint=recorder.checkpoint(config.checkpoint_every),
+        checkpoint=recorder.checkpoint(options.checkpoint_every),
     )
     size = {"model/parameters": head.model.num_parameters()}
-    recorder.metrics(_counts(cut) | size | {"train/steps": fitted.steps, "train/tokens": fitted.tokens})
-    after = language_modeling.mean_loss(head, held)
+    recorder.metrics(_counts(split) | size | {"train/steps": fitted.steps, "train/tokens": fitted.tokens})
+    after = language_modeling.mean_loss(head, unseen)
     if not after < WORST:
         raise FailedTrainingError(f"the loss on unseen text is {after:.4g} because training diverged; lower --learning-rate")
     recorder.metrics({"validation/perplexity_before": math.exp(before), "validation/perplexity": math.exp(after)})
@@ -154,18 +147,18 @@ def texts(examples: Sequence[Example], compare: bool) -> list[tuple[str, ...]]:
     return [("\n".join(example.segments), response) for example in examples for response in example.candidates]
 
 
-def _how(config: Config) -> Options:
+def _loop_options(options: Config) -> Options:
     from w2s_mlflow.training import loop
 
-    assert config.learning_rate is not None
-    how = {name: getattr(config, name) for name in ("epochs", "batch_size", "seed", "micro_batch", "dtype")}
-    return loop.Options(learning_rate=config.learning_rate, **how)
+    assert options.learning_rate is not None
+    shared = selected(options, ("epochs", "batch_size", "seed", "micro_batch", "dtype"))
+    return loop.Options(learning_rate=options.learning_rate, **shared)
 
 
-def _counts(cut: Split) -> dict[str, float]:
+def _counts(split: Split) -> dict[str, float]:
     """Count the distinct training texts, and how many of them are also held out (0 in a correct split)."""
-    read, held = (
+    training, heldout = (
         {(example.segments, example.candidates) for part in parts for example in part}
-        for parts in ((cut.supervision, cut.transfer), (cut.selection, cut.test))
+        for parts in ((split.supervision, split.transfer), (split.selection, split.test))
     )
-    return {"generative/texts": len(read), "generative/heldout_texts": len(read & held)}
+    return {"generative/texts": len(training), "generative/heldout_texts": len(training & heldout)}

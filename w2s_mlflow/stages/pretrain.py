@@ -16,13 +16,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow import config as options
 from w2s_mlflow import models, registry, streams
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import LARGEST, must
-from w2s_mlflow.pipeline.options import NONE
+from w2s_mlflow.pipeline.options import NONE, OneModel
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import _chess_play as chess_play
 from w2s_mlflow.tasks import chess
@@ -47,7 +47,7 @@ Play = list[tuple[str, str]]
 
 
 @checked_dataclass
-class Config:
+class Config(OneModel):
     """Options of pretraining."""
 
     model: str = option(default="chess-27k", lookup=models.find, formerly="rung")
@@ -73,9 +73,10 @@ class Config:
     checkpoint_every: int = option(default=2000, ge=0, result=False)
     """Steps between checkpoints, from which an interrupted training resumes. 0: write a checkpoint only on interruption."""
 
+    MODEL: ClassVar[str] = "model"
+
     def __post_init__(self) -> None:
-        spec = models.find(self.model, "model")
-        if spec.family != FAMILY:
+        if self.spec().family != FAMILY:
             raise must("model", f"of the family {FAMILY}", self.model)
 
 
@@ -115,7 +116,7 @@ def make(config: Config, recorder: Recorder) -> None:
     loop.seed_everything(config.seed)
     torch.set_num_threads(config.threads)
     family = registry.plugin("models", FAMILY, "--model")
-    head = language_modeling.Language(*models.load(models.find(config.model, "model"), pretrained=False))
+    head = language_modeling.Language(*models.load(config.spec(), pretrained=False))
     curve = _fit(head, play[2 * VALIDATION :], config, recorder)
     held = language_modeling.mean_loss(head, head.encode(_examples(play[: 2 * VALIDATION])))
     recorder.metrics({"validation/loss": held}, step=curve[-1][0])

@@ -17,19 +17,18 @@ import functools
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from w2s_mlflow import models, streams, tasks
 from w2s_mlflow.analysis.stage_tables import PROBES
-from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.data import gold, loading
+from w2s_mlflow.config import checked_dataclass, inherited, option
+from w2s_mlflow.data import gold
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import arrays
 from w2s_mlflow.pipeline import finetune, runs
-from w2s_mlflow.pipeline.options import model_name
+from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.records import Floats, Ints, canonical_json
 from w2s_mlflow.stages import student
 
@@ -84,9 +83,9 @@ def run(config: Config) -> Result:
     """Find or make the probes, with the student they need. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
-    own = {field.name: getattr(config, field.name) for field in fields(student.Config)}
-    found = student.run(student.Config(**own | {"keep_model": "always"}))
-    config, _ = loading.resolve_and_split(config.resolved())
+    found = student.run(student.Config(**inherited(student.Config, config) | {"keep_model": "always"}))
+    context = resolve(config)
+    config = context.options
     concepts = {name: gold.concept(config, name, config.probe_size) for name in config.named()}
     for name, concept in concepts.items():
         if len(set(concept.fit_N)) < 2:
@@ -104,20 +103,23 @@ def run(config: Config) -> Result:
         source=source.digests(["stages.probe:_make", "data.gold:concept", f"models.{spec.family}:load"]),
         weights=models.revision(spec),
     )
-    identity = {"task": config.task, "weak": model_name(config.weak, "weak"), "strong": spec.name, "method": config.method}
-    identity["seed"] = str(config.seed)
+    identity = {"task": config.task, **context.names(), "method": config.method, "seed": str(config.seed)}
     note = f"Linear probes for {', '.join(concepts)} on `{spec.name}` before and after it became {found.name}."
     request = store.RunRequest(
         runs.run_name("probe", identity), parts, config, identity, {"w2s.student_run_id": found.run_id}, note
     )
-    return store.produce(request, lambda recorder: _make(config, found, concepts, parts, recorder))
+    return store.produce(request, lambda recorder: _make(context, found, concepts, parts, recorder))
 
 
 def _make(
-    config: Config, found: Result, concepts: dict[str, gold.Concept], parts: FingerprintParts, recorder: Recorder
+    context: Context[Config],
+    found: Result,
+    concepts: dict[str, gold.Concept],
+    parts: FingerprintParts,
+    recorder: Recorder,
 ) -> None:
     rows: list[dict[str, Any]] = []
-    for name, probes in _probed(config, found, concepts, parts).items():
+    for name, probes in _probed(context, found, concepts, parts).items():
         concept = concepts[name]
         rows += [row for when, every in probes.items() for row in _rows(name, when, every, concept)]
         recorder.metrics(_gained(name, probes, concept) | concept.reads)
@@ -132,10 +134,11 @@ def _make(
 
 
 def _probed(
-    config: Config, found: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
+    context: Context[Config], found: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
 ) -> dict[str, dict[str, list[Probe]]]:
     """Fit the probes of each concept before and after training, with one model in memory at a time."""
-    built = {BEFORE: lambda: finetune.build_head(config), AFTER: lambda: finetune.load_kept_model(found)}
+    config = context.options
+    built = {BEFORE: lambda: finetune.build_head(context), AFTER: lambda: finetune.load_kept_model(found)}
     weights = {BEFORE: models.revision(config.spec()), AFTER: found.fingerprint}
     probes: dict[str, dict[str, list[Probe]]] = {name: {} for name in concepts}
     for when, build in built.items():
@@ -163,7 +166,7 @@ def _activations(
     name = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:32]
 
     def made() -> arrays.Arrays:
-        read = heads.encode_responses if tasks.find(concept.task).head == "reward" else heads.encode_texts
+        read = heads.encode_responses if concept.task.head == "reward" else heads.encode_texts
         data = read(head().reader, examples)
         return {"hidden": inference.layers(head(), data, pooling, config.micro_batch, config.dtype)}
 

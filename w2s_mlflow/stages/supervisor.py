@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow import models
 from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.data import loading
-from w2s_mlflow.data.splits import Split
 from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
-from w2s_mlflow.pipeline.options import NONE, SupervisedTraining
+from w2s_mlflow.pipeline.context import Context, resolve
+from w2s_mlflow.pipeline.options import SupervisedTraining
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -40,17 +39,19 @@ class Config(SupervisedTraining):
 
 def run(config: Config) -> Result:
     """Find or train the supervisor. Raises ConfigError before anything is written."""
-    config, cut = loading.resolve_and_split(config.resolved())
-    parts = runs.parts("supervisor", VERSION, config, cut, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
-    labels = {"weak": config.spec().name, "strong": NONE, "method": "supervisor"}
-    note = f"`{config.spec().name}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
-    found = runs.produce(parts, config, cut, labels, note, lambda recorder: _make(config, cut, recorder))
-    return scoring.report(found, config, cut)
+    context = resolve(config)
+    parts = runs.parts("supervisor", VERSION, context, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
+    names = context.names()
+    note = f"`{names['weak']}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
+    identity = names | {"method": "supervisor"}
+    supervisor = runs.produce(parts, context, identity, note, lambda recorder: _make(context, recorder))
+    return scoring.report(supervisor, context)
 
 
-def _make(config: Config, cut: Split, recorder: Recorder) -> Head:
-    ground_truth.record_rows(config, cut, recorder)
-    head = ground_truth.fit_on_gold(config, cut, "supervision", "supervision", recorder)
-    recorder.weak_labels(finetune.predictions(head, cut.transfer + cut.transfer_validation, config))
-    finetune.record_heldout(head, config, cut, recorder)
+def _make(context: Context[Config], recorder: Recorder) -> Head:
+    ground_truth.record_rows(context, recorder)
+    head = ground_truth.fit_on_gold(context, "supervision", "supervision", recorder)
+    examples = context.split.transfer + context.split.transfer_validation
+    recorder.weak_labels(finetune.predictions(head, examples, context.options))
+    finetune.record_heldout(head, context, recorder)
     return head

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_mlflow import config as options
 from w2s_mlflow.analysis import build
-from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.search import grid, space, storage, sweep_file, trials
@@ -82,8 +82,9 @@ class Config:
     def __post_init__(self) -> None:
         seeds, module = parse_seeds(self.seeds), sweep_file.read(self.sweep)
         if hasattr(module, "SETTINGS"):
-            if given := [name for name in OF_SEARCHES if getattr(self, name) is not None]:
-                raise must(given[0], f"left out for {self.sweep}, which is a grid", getattr(self, given[0]))
+            for name, value in selected(self, OF_SEARCHES).items():
+                if value is not None:
+                    raise must(name, f"left out for {self.sweep}, which is a grid", value)
             return
         search = self.search()
         assert search is not None
@@ -122,7 +123,8 @@ class Config:
 
     def sizes(self) -> dict[str, int]:
         """Return the options `train_size` and `test_size`, if given."""
-        return {name: size for name in ("train_size", "test_size") if (size := getattr(self, name)) is not None}
+        sizes = selected(self, ("train_size", "test_size"))
+        return {name: size for name, size in sizes.items() if size is not None}
 
 
 def run(config: Config) -> Result:

@@ -1,0 +1,38 @@
+"""Models of a bootstrapping chain: the names in `--chain`, and the default ones."""
+
+from __future__ import annotations
+
+import math
+
+from w2s_mlflow import models
+from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.models import ModelSpec
+
+AUTO = "auto"
+INTERMEDIATES = 2
+"""Number of intermediate models, as in the paper: M_S1 and M_S2."""
+
+
+def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
+    """Return up to INTERMEDIATES models of the strong family, between the two sizes and about evenly spaced on a log scale.
+
+    Raises:
+        ConfigError: the family has no such model.
+    """
+    low, high = weak.non_embedding, strong.non_embedding
+    ladder = [spec for spec in models.all_specs() if spec.family == strong.family and low < spec.non_embedding < high]
+    if not ladder:
+        raise ConfigError(f"--chain must name the models between {weak.name} and {strong.name}, no ladder has one")
+    steps = [math.log(low) + (math.log(high) - math.log(low)) * n / (INTERMEDIATES + 1) for n in range(1, INTERMEDIATES + 1)]
+    nearest = {min(ladder, key=lambda spec: abs(math.log(spec.non_embedding) - step)) for step in steps}
+    return [spec.name for spec in sorted(nearest, key=lambda spec: spec.non_embedding)]
+
+
+def names(chain: str) -> list[str]:
+    """Return the model names in a string such as "m1,m2". Raises ConfigError for an empty or unknown name."""
+    found = [name.strip() for name in chain.split(",")]
+    if not all(found):
+        raise must("chain", "names of models with commas between them", chain)
+    for name in found:
+        models.find(name, "chain")
+    return found

@@ -1,0 +1,100 @@
+"""Training of a strong model on weak labels, the same for students and the models of a bootstrapping chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from w2s_mlflow import registry
+from w2s_mlflow.config import selected
+from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.methods import presets
+from w2s_mlflow.methods.student_options import ORACLE, Config
+from w2s_mlflow.pipeline import finetune, ground_truth, runs
+from w2s_mlflow.pipeline.context import Context
+from w2s_mlflow.pipeline.finetune import LabelledExamples
+from w2s_mlflow.records import SoftLabels
+
+if TYPE_CHECKING:
+    from w2s_mlflow.modeling.heads import Head
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+TEMPERATURE = "validation/temperature"
+"""Supervisor metric: the fitted temperature that `--calibrate` applies."""
+
+
+def roots(options: Config) -> list[str]:
+    """Return the definitions whose source enters the fingerprint of a student or chain model with these options."""
+    definitions = ["methods.weak_finetuning:train", f"methods.labels.{presets.kind_of_labels(options.labels)}"]
+    if options.labels != presets.UNTRAINED:
+        definitions += ["methods.weak_finetuning:weak_labels", f"losses.{options.loss}"]
+    if options.early_stopping == ORACLE:
+        definitions.append("methods.weak_finetuning:validation_labels")
+    return definitions
+
+
+def generative_run(options: Config) -> dict[str, Result]:
+    """Find or run the generative finetuning to start from, as the input `generative`; empty without --generative-epochs."""
+    if not options.generative_epochs:
+        return {}
+    stage = registry.plugin("stages", "generative", "the stage")  # by name: stages import methods
+    shared = selected(options, stage.SHARED)
+    return {"generative": stage.run(stage.Config(**shared, epochs=options.generative_epochs))}
+
+
+def start_weights(inputs: Mapping[str, Result]) -> Path | None:
+    """Return the weights file of the input `generative`; None if training starts from the pretrained weights."""
+    stage = registry.plugin("stages", "generative", "the stage")
+    return inputs["generative"].artifact(stage.WEIGHTS) if "generative" in inputs else None
+
+
+def weak_labels(labeller: Result, context: Context[Config]) -> SoftLabels:
+    """Return a run's labels of `transfer` and its validation slice. `--calibrate` temperature-scales those of a supervisor.
+
+    Raises:
+        JoinError: a row has no label.
+        ConfigError: the labels depend on ground truth.
+    """
+    split, labels = context.split, runs.weak_labels(labeller)
+    labels.of([example.id for example in split.transfer + split.transfer_validation])
+    scaled = context.options.calibrate and labeller.stage == "supervisor"
+    return labels.at_temperature(labeller.metrics[TEMPERATURE]) if scaled else labels
+
+
+def validation_labels(labels: SoftLabels | None, context: Context[Config], recorder: Recorder) -> SoftLabels | None:
+    """Return the labels of the validation slice for early stopping, or None to disable it.
+
+    Args:
+        labels: the labels to train on.
+    """
+    options = context.options
+    if options.early_stopping == ORACLE and options.labels != ORACLE:
+        return ground_truth.oracle_labels(context, context.split.transfer_validation, recorder)
+    return None if options.early_stopping == "none" else labels
+
+
+def train(
+    context: Context[Config], labels: SoftLabels | None, watched: SoftLabels | None, start: Path | None, recorder: Recorder
+) -> Head:
+    """Build a head and train it on the rows of `transfer` that have a label, then store its predictions.
+
+    Args:
+        labels: the labels to train on; None: the head is not trained.
+        watched: the labels of the validation slice for early stopping; None: no early stopping.
+        start: weights file to start from; None: the weights that `--weights` names.
+    """
+    options, split = context.options, context.split
+    head = finetune.build_head(context, pretrained=options.weights == "pretrained", start=start)
+    if labels is not None:
+        assert options.loss is not None
+        training = LabelledExamples.labelled(split.transfer, labels)
+        if not training.examples:
+            raise ConfigError(f"--labels {options.labels} leaves no row of transfer to train on")
+        validation = LabelledExamples.labelled(split.transfer_validation, watched) if watched else None
+        score = "oracle_accuracy" if options.early_stopping == ORACLE else "agreement"
+        finetune.fit_head(head, options, training, validation, recorder, options.loss, options.loss_options, score)
+    recorder.predictions("validation", finetune.predictions(head, split.transfer_validation, options))
+    finetune.record_heldout(head, context, recorder)
+    return head

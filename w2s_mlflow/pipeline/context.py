@@ -1,0 +1,66 @@
+"""Context of a run: what a stage's options name, resolved once where the stage begins and then handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
+
+from w2s_mlflow import models
+from w2s_mlflow.data import loading
+from w2s_mlflow.data.loading import SplitOptions
+from w2s_mlflow.data.splits import Split
+from w2s_mlflow.models import ModelSpec
+from w2s_mlflow.pipeline.options import GIVEN, NONE
+from w2s_mlflow.tasks import Task
+
+
+class StageOptions(SplitOptions, Protocol):
+    """Options of a stage that works on the split of a task."""
+
+    def resolved(self) -> Self:
+        """Return the options with all defaults filled in but the sizes of the split."""
+
+
+OptionsT = TypeVar("OptionsT", bound=StageOptions)
+OptionsT_co = TypeVar("OptionsT_co", bound=StageOptions, covariant=True)
+
+
+@dataclass(frozen=True)
+class Context(Generic[OptionsT_co]):
+    """What a stage works on.
+
+    Attributes:
+        options: the options of the stage, with all defaults filled in.
+        task: the task that they name.
+        split: its split for their seed and sizes, without labels.
+        models: the models that they name, by role, `weak` and `strong`.
+    """
+
+    options: OptionsT_co
+    task: Task
+    split: Split
+    models: Mapping[str, ModelSpec]
+
+    def names(self) -> dict[str, str]:
+        """Return the names of the weak and the strong model, by which the UI groups runs; NONE for a role without a model.
+
+        A file of labels takes the place of the weak model.
+        """
+        values = {role: vars(self.options).get(role, NONE) for role in ROLES}
+        return values | {role: spec.name for role, spec in self.models.items()}
+
+
+ROLES = ("weak", "strong")
+
+
+def resolve(options: OptionsT) -> Context[OptionsT]:
+    """Return the context of a stage with these options.
+
+    Raises:
+        ConfigError: a task or model is not found, or the task has fewer rows than requested.
+    """
+    sized, split, task = loading.resolve_and_split(options.resolved())
+    named = {role: vars(sized)[role] for role in ROLES if role in vars(sized)}
+    specs = {role: models.find(name, role) for role, name in named.items() if not name.startswith(GIVEN)}
+    return Context(sized, task, split, specs)
