@@ -85,7 +85,7 @@ def stop(process: subprocess.Popen[str], number: signal.Signals, place: Place, q
         finally:
             process.kill()
     assert process.returncode == 130
-    assert "stopped; what was finished is kept" in printed and "Traceback" not in printed
+    assert "stopped; finished results are kept" in printed and "Traceback" not in printed
     return took
 
 
@@ -112,7 +112,7 @@ def test_a_training_that_sigterm_stops_ends_within_seconds_and_the_next_start_go
     assert place.checkpoints() == [killed.info.run_id]
     with place.start(TRAINING) as process:
         _, printed = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0 and "continued from a checkpoint" in printed
+    assert process.returncode == 0 and "resumed from a checkpoint" in printed
     [finished] = place.runs()
     assert (finished.info.run_id, finished.info.status) == (killed.info.run_id, "FINISHED")
     history = place.client().get_metric_history(finished.info.run_id, "train/loss")

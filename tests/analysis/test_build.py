@@ -75,14 +75,14 @@ def test_a_damaged_file_is_named_and_the_others_count() -> None:
     assert rule_ == "damaged" and "damaged artifact predictions/test.parquet" in reason
     assert list(frames().outcomes["run_id"]) == [found[1].run_id]
     page = analyze.run(analyze.Config()).artifact("report.html").read_text()
-    assert "Left out, damaged: 1 run(s)" in page and found[0].run_id[:8] in page
+    assert "Excluded (damaged): 1 run(s)" in page and found[0].run_id[:8] in page
 
 
 @pytest.mark.slow
 def test_a_lost_file_is_named() -> None:
     found = made()
     found.artifact("predictions/test.parquet").unlink()
-    said = f"run {found.run_id} ({found.name}) has lost its artifact predictions/test.parquet"
+    said = f"run {found.run_id} ({found.name}) is missing its artifact predictions/test.parquet"
     assert left_out()[found.run_id] == ("damaged", said)
 
 
@@ -107,7 +107,7 @@ def test_of_runs_that_differ_in_their_code_alone_the_newest_counts(monkeypatch: 
     monkeypatch.setattr(student, "VERSION", student.VERSION + 1)
     second = made()
     assert second.run_id != first.run_id
-    assert left_out()[first.run_id] == ("duplicated seed", f"run {second.run_id} has the same options and seed and is newer")
+    assert left_out()[first.run_id] == ("duplicated seed", f"the newer run {second.run_id} has the same options and seed")
     assert list(frames().outcomes["run_id"]) == [second.run_id]
 
 
@@ -245,7 +245,7 @@ def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
     again = {run.run_id: run for run in run_cache.finished(experiment_id)}
     assert again == before and asked == []
     once = frames()
-    monkeypatch.setattr(scores, "_scored", lambda *_: pytest.fail("predictions were read again"))
+    monkeypatch.setattr(scores, "_compute", lambda *_: pytest.fail("predictions were read again"))
     pd.testing.assert_frame_equal(frames().outcomes, once.outcomes)
 
 
@@ -321,7 +321,9 @@ def test_two_runs_are_compared_row_by_row() -> None:
 @pytest.mark.slow
 def test_runs_on_other_rows_are_not_compared() -> None:
     first, second = made(), made(test_size=100)
-    with pytest.raises(ConfigError, match=r"^RUN RUN must be scored on the same test rows, got .* on 150 and 100 rows$"):
+    with pytest.raises(
+        ConfigError, match=r"^the two runs were scored on different test rows \(.*: 150, .*: 100\) and cannot be compared$"
+    ):
         leaderboard.compare(first.run_id, second.run_id)
     quiet = made(report="none", seed=5)
     with pytest.raises(ConfigError, match="it has no test report"):

@@ -19,7 +19,7 @@ from w2s_mlflow.stages import student
 SIZES = ["--train-size", str(SMALL["train_size"]), "--test-size", str(SMALL["test_size"])]
 
 WRONG = {
-    "studnet": r"the stage must be one of align, .*, got 'studnet' \(did you mean student\?\)",
+    "studnet": r"the command must be one of align, .*, got 'studnet' \(did you mean student\?\)",
     "student --sed 1": r"the option must be one of --alpha, .*, got '--sed' \(did you mean --seed\?\)",
     "student --seed": r"'--seed' requires an argument",
     "student --seed x": r"--seed must be a whole number, got 'x'",
@@ -43,15 +43,15 @@ WRONG = {
     "student --task chess_preference --head choose": r"--head must be compare for the task chess_preference, got choose",
     "student --learning-rate 1e300": r"--learning-rate must be in \(0, 1e\+30\), got 1e\+300",
     "debate --judge model,model": r"--judge must be different judges with commas between them, got model,model",
-    "rows --out nowhere/rows.parquet": r"--out must be a file in a directory that exists, got 'nowhere/rows.parquet'",
-    "rows --out /dev/null": r"--out must be a file in a directory that exists, got '/dev/null'",
-    "student confidence": r"options are written --name value, got the lone word 'confidence'",
+    "rows --out nowhere/rows.parquet": r"--out must be a file in an existing directory, got 'nowhere/rows.parquet'",
+    "rows --out /dev/null": r"--out must be a file in an existing directory, got '/dev/null'",
+    "student confidence": r"options must have the form --name value, got 'confidence' without a name",
     "supervisor --early-stopping weak": r"--early-stopping must be one of gold, none, got 'weak'",
     "rule --rule best": r"--rule must be one of .*random.*, got 'best'",
     "sweep --sweep nothing": r"--sweep must be one of .*, got 'nothing'",
-    "main --seeds 4..0": r"--seeds must be a range such as 0..4 .* got '4..0'",
+    "main --seeds 4..0": r"--seeds must be a range such as 0..4, .* got '4..0'",
     "analyze": r"there is no finished student to analyse",
-    "analyze --filter x": r"--filter must be one of MLflow's filter strings, got 'x'",
+    "analyze --filter x": r"--filter must be a valid MLflow filter string, got 'x'",
 }
 
 
@@ -128,4 +128,4 @@ def test_ctrl_c_while_options_are_read_is_a_stop(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(arguments, "specified", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "student")
-    assert stop.value.code == 130 and "stopped; what was finished is kept" in capsys.readouterr().err
+    assert stop.value.code == 130 and "stopped; finished results are kept" in capsys.readouterr().err

@@ -98,12 +98,12 @@ def check_same(alone: Result, pair: Result) -> None:
 def test_two_processes_stopped_and_started_again_make_what_one_makes(experiment: str, tmp_path: Path) -> None:
     alone = student.run(student.Config(**OPTIONS))
     printed = stopped(launched(STUDENT, tmp_path), tmp_path)
-    assert printed.count("w2s_mlflow: ") == printed.count("w2s_mlflow: stopped; what was finished is kept") == 1
+    assert printed.count("w2s_mlflow: ") == printed.count("w2s_mlflow: stopped; finished results are kept") == 1
     [killed] = [run for run in runs_in(tmp_path.name) if run.info.status != "FINISHED"]
     assert killed.info.status == "KILLED"
 
     shown, printed = ended(launched(STUDENT, tmp_path))
-    assert printed.count("continued from a checkpoint") == 1 and printed.count("trained student") == 1
+    assert printed.count("resumed from a checkpoint") == 1 and printed.count("trained student") == 1
     made = {run.data.tags["w2s.stage"]: run for run in runs_in(tmp_path.name)}
     assert sorted(made) == ["ceiling", "student", "supervisor"] and len(runs_in(tmp_path.name)) == 3
     assert {(run.info.status, run.data.tags["w2s.processes"]) for run in made.values()} == {("FINISHED", "2")}
@@ -129,7 +129,7 @@ def test_two_processes_with_shards_make_what_one_makes(experiment: str, tmp_path
     alone = student.run(student.Config(**own))
     stopped(launched(line, tmp_path, SHARDS), tmp_path)
     shown, printed = ended(launched(line, tmp_path, SHARDS))
-    assert printed.count("continued from a checkpoint") == 1 and printed.count("trained student") == 1
+    assert printed.count("resumed from a checkpoint") == 1 and printed.count("trained student") == 1
     pair = results.get(json.loads(shown)["run_id"])
     assert pair.tags["w2s.processes"] == "2"
     check_same(alone, pair)
@@ -186,15 +186,21 @@ def test_alone_everything_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ({"WORLD_SIZE": "two"}, r"^WORLD_SIZE must be a number of processes, got two$"),
-        ({"WORLD_SIZE": "2", "RANK": "0"}, r"^WORLD_SIZE must be 1 without MASTER_ADDR and MASTER_PORT, which torchrun and"),
-        (FSDP | {"FSDP_VERSION": "1"}, r"^FSDP_VERSION must be 2: fully_shard, --fsdp_version 2, got 1$"),
-        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, r"^FSDP_OFFLOAD_PARAMS must be false: shards stay on their GPU, got true$"),
-        (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"_CHECKPOINTING must be false: .* by --gradient-ch"),
-        (FSDP | {"FSDP_RESHARD_AFTER_FORWARD": "false"}, r"^FSDP_RESHARD_AFTER_FORWARD must be true: .* in shards, got false$"),
-        ({"ACCELERATE_USE_DEEPSPEED": "True"}, r"^ACCELERATE_USE_DEEPSPEED must be false: what shards .* --use_fsdp --fsdp_v"),
-        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, r"^ACCELERATE_MIXED_PRECISION must be no: .* is --dtype, got bf16$"),
-        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, r"_STEPS must be 1: .* by --micro-batch, got 4$"),
+        ({"WORLD_SIZE": "two"}, r"^WORLD_SIZE must be a positive whole number, got two$"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0"},
+            r"^WORLD_SIZE must be 1 unless torchrun or accelerate launch sets MASTER_ADDR and MASTER_PORT, got 2",
+        ),
+        (FSDP | {"FSDP_VERSION": "1"}, r"^FSDP_VERSION must be 2 \(use --fsdp_version 2\), got 1$"),
+        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, r"^FSDP_OFFLOAD_PARAMS must be false \(shards stay on their GPU\), got true$"),
+        (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"_CHECKPOINTING must be false \(.* use --gradient-ch"),
+        (
+            FSDP | {"FSDP_RESHARD_AFTER_FORWARD": "false"},
+            r"^FSDP_RESHARD_AFTER_FORWARD must be true \(a block is resharded after its forward pass\), got false$",
+        ),
+        ({"ACCELERATE_USE_DEEPSPEED": "True"}, r"^ACCELERATE_USE_DEEPSPEED must be false \(to shard .* --use_fsdp --fsdp_v"),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, r"^ACCELERATE_MIXED_PRECISION must be no \(.* use --dtype\), got bf16$"),
+        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, r"_STEPS must be 1 \(.* use --micro-batch\), got 4$"),
     ],
 )
 def test_launches_of_another_kind_are_refused(
@@ -231,9 +237,7 @@ def test_what_one_process_makes_is_refused_to_several(
     monkeypatch.setattr(sys, "argv", ["w2s_mlflow", name])
     with pytest.raises(SystemExit) as exit_:
         app.main()
-    sentence = (
-        f"WORLD_SIZE must be 1 for {name}: several processes make one of ceiling, generative, student, supervisor together"
-    )
+    sentence = f"WORLD_SIZE must be 1 for {name} (only ceiling, generative, student, supervisor can run in several processes)"
     assert exit_.value.code == 2 and capsys.readouterr().err == f"w2s_mlflow: {sentence}, got 2\n"
 
 
@@ -268,7 +272,7 @@ def test_who_follows_reads_what_the_leader_has_made(experiment: str, monkeypatch
 def test_who_would_make_another_result_says_so(monkeypatch: pytest.MonkeyPatch, second: None) -> None:
     hear(monkeypatch, said("a", finished=False, parts=replace(PARTS, data="edited", version=2)))
     with pytest.raises(
-        ConfigError, match=r"^process 1 would make another result than process 0, they differ in version, data:"
+        ConfigError, match=r"^process 1 requests a different result than process 0, they differ in version, data:"
     ):
         followers.follow(PARTS, lambda own: pytest.fail("made"))
 
@@ -320,7 +324,10 @@ def test_the_first_to_end_is_heard_by_who_waits_and_by_who_breaks(
 
 
 def test_a_process_that_is_gone_without_a_word_is_missed(store: Store) -> None:
-    with pytest.raises(ConfigError, match=r"^one of the 2 processes is gone without a word"), launch.peer_failure_guard():
+    with (
+        pytest.raises(ConfigError, match=r"^one of the 2 processes ended without reporting an error"),
+        launch.peer_failure_guard(),
+    ):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
     with pytest.raises(RuntimeError, match=r"^a fault of ours$"), launch.peer_failure_guard():
         raise RuntimeError("a fault of ours")
@@ -342,7 +349,7 @@ def test_before_they_have_met_the_leader_speaks_and_the_others_wait_for_their_en
 
 def test_before_they_have_met_the_leader_alone_says_that_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_has_joined", lambda: False)
-    monkeypatch.setattr(launch, "_stays", lambda: True)
+    monkeypatch.setattr(launch, "_outlasts_launcher", lambda: True)
     for rank, told in (("0", (True, True)), ("1", (False, True))):
         for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
             monkeypatch.setenv(name, value)

@@ -111,7 +111,8 @@ def test_where_all_trials_fail_the_sentence_says_as_what_and_the_study_can_be_go
 
     study = brought(StudyTarget(trials=3), diverges)
     with pytest.raises(
-        ConfigError, match="all 3 trials of study searching-digest have failed, the last as its training diverged"
+        ConfigError,
+        match="none of the 3 ended trials of study searching-digest is complete; the last error is: its training diverged",
     ):
         search_study.best(study)
     assert search_study.best(brought(StudyTarget(trials=4), lambda given, place: 1.0))
@@ -204,7 +205,9 @@ def test_a_study_by_name_is_refused_to_another_space() -> None:
     named = StudyTarget(study="mine")
     search_study.open_study(searching(), named, "one", 1)
     search_study.open_study(searching(), named, "one", 1)
-    with pytest.raises(ConfigError, match=r"--study must be a new name: the space, objective, data or code.*got 'mine'"):
+    with pytest.raises(
+        ConfigError, match=r"--study must be a new name, because the existing study has another space.*got 'mine'"
+    ):
         search_study.open_study(searching(), named, "another", 1)
 
 

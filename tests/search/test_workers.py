@@ -74,7 +74,7 @@ def test_a_training_that_comes_to_nothing_leaves_nothing_in_memory(monkeypatch: 
 
     monkeypatch.setattr(supervisor, "run", run)
     error = jobs.run_job(Job("supervisor", None), True, lambda text: None)
-    assert isinstance(error, FailedTrainingError) and "supervisor does not fit the memory" in str(error)
+    assert isinstance(error, FailedTrainingError) and "supervisor ran out of device memory" in str(error)
     assert models[0]() is None
 
 
@@ -109,7 +109,7 @@ def test_what_a_killed_process_was_training_is_gone_on_with(
     experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(search_workers, "LOOK", 0.02)
+    monkeypatch.setattr(search_workers, "POLL", 0.02)
     long = supervisor.Config(weak="chess-60k", epochs=60, early_stopping="none", checkpoint_every=5, eval_split="none", **SMALL)
     with search_workers.worker_pool(2) as workers:
         workers.add("killed", Job("supervisor", long))
@@ -157,4 +157,4 @@ def test_a_job_that_kills_every_process_it_is_given_to_is_called_failed(
         ((key, error),) = until(several, 1)
     finally:
         several.stop()
-    assert key == "doomed" and "rule: the process that made it was killed, 1 times" in str(error)
+    assert key == "doomed" and "rule failed: its worker process was killed 1 times" in str(error)

@@ -127,22 +127,22 @@ def test_wrong_input_is_one_sentence(options: dict[str, Any], said: str) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "--error-annotations must be a CSV file that can be read, got"),
+        (None, "--error-annotations must be a readable CSV file, got"),
         (
             "id,annotation\n1,other\n",
             "--error-annotations must be a CSV file with the columns run_id, id, annotation, got .* without run_id",
         ),
         (
             "run_id,id,annotation\nr,1,overfiting\n",
-            "--error-annotations, row 2 of .* must be one of .*did you mean overfitting",
+            "the annotation in row 2 of --error-annotations .* must be one of .*did you mean overfitting",
         ),
         (
             "run_id,id,annotation\nr,1,other\nr,1,overfitting\n",
-            "--error-annotations must be a CSV file with one code for each error",
+            "--error-annotations must be a CSV file with one annotation per error",
         ),
         (
             "run_id,id,annotation\nr,1,other\n",
-            "--error-annotations must name errors of the runs that are analysed, got id '1' of run 'r'",
+            "--error-annotations must name only errors of the analysed runs, got id '1' of run 'r'",
         ),
     ],
 )

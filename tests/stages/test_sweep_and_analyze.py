@@ -119,8 +119,8 @@ def test_settings_of_one_label_are_told_apart(grid: sweep.Config, tmp_path: Path
     ("text", "message"),
     [
         ("SETTINGS = []", "must define SETTINGS"),
-        ("SETTINGS = [", "cannot be read: SyntaxError"),
-        ("import nothing_of_the_kind", "cannot be read: ModuleNotFoundError"),
+        ("SETTINGS = [", "cannot be loaded: SyntaxError"),
+        ("import nothing_of_the_kind", "cannot be loaded: ModuleNotFoundError"),
         ("SETTINGS = [{'stage': 'studnet'}]", "stage must be one of .* got 'studnet'"),
         ("SETTINGS = [{'method': 'confidence', 'alpha': 3.0}]", r"--alpha must be in \[0, 1\], got 3.0"),
         ("SETTINGS = [{'metod': 'confidence'}]", "the option must be one of .*did you mean --method"),

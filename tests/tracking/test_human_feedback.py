@@ -69,8 +69,8 @@ def test_votes_are_pulled_and_counted_and_the_missing_ones_too(run: str) -> None
         "q2": ["weak"],
         "q3": [],
     }
-    expected = f"people have judged 3 of 4 debates of run {run}, with 4 votes; 1 are missing; two people who judge the same "
-    assert found.describe() == expected + "debate agree in 0%"
+    votes = f"people have judged 3 of 4 debates of run {run}, with 4 votes; debates without a vote: 1"
+    assert found.describe() == f"{votes}; two people who judged the same debate agree in 0% of cases"
     found.check()
 
 
@@ -101,7 +101,11 @@ def test_other_feedback_is_no_vote_and_what_cannot_be_read_is_told(run: str) -> 
         trace_id=traces.trace_id(run, "q3"), name="quality", value="strong", source=AssessmentSource("HUMAN", "ann")
     )
     found = human_feedback.pull(run)
-    assert found.judged == 0 and found.unreadable == 2 and found.describe().endswith("; 2 say neither of strong, weak, tie")
+    assert (
+        found.judged == 0
+        and found.unreadable == 2
+        and found.describe().endswith("; assessments other than strong, weak, tie: 2")
+    )
 
 
 @pytest.mark.parametrize(("judged", "fails"), [(0, True), (2, True), (3, False)])
@@ -134,7 +138,7 @@ def test_the_digest_hangs_on_what_was_said_alone(run: str) -> None:
 
 def test_a_run_without_debates_is_one_sentence(experiment: str) -> None:
     made = server.client().create_run(server.experiment().experiment_id).info.run_id
-    with pytest.raises(ConfigError, match=f"run {made} has no debates that people can read"):
+    with pytest.raises(ConfigError, match=f"run {made} has no debates to judge"):
         human_feedback.pull(made)
 
 
@@ -164,7 +168,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def test_a_person_judges_at_a_terminal_and_goes_on_where_they_stopped(run: str, terminal: Terminal) -> None:
     shown, found = terminal.judge(run, "s\nx\n\nw\nq\n")
     assert found["judged"] == 2 and found["votes"] == {"q0": ["strong"], "q1": ["weak"], "q2": [], "q3": []}
-    assert shown.count("Who argues better") == 5  # two answers, two that are none, and the stop
+    assert shown.count("Which side argues better") == 5  # two answers, two that are none, and the stop
     for text in ("Ka1 q0 >", "strong claims: take the queen", "shows: weak shows q0 1", "2 of 4 debates"):
         assert text in shown
     assert "verdict of a machine" not in shown  # nobody is told what the judge made of it
@@ -172,7 +176,7 @@ def test_a_person_judges_at_a_terminal_and_goes_on_where_they_stopped(run: str, 
     assert "Ka1 q1" not in again and "Ka1 q2 >" in again
     assert found["votes"] == {"q0": ["strong"], "q1": ["weak"], "q2": ["tie"], "q3": ["strong"]}
     nothing, found = terminal.judge(run, "")
-    assert "Who argues" not in nothing and found["judged"] == 4
+    assert "Which side argues" not in nothing and found["judged"] == 4
 
 
 def test_another_person_is_asked_about_all(run: str, terminal: Terminal) -> None:
@@ -240,7 +244,7 @@ def test_another_question_of_that_name_is_one_sentence(run: str) -> None:
     label_schemas.create_label_schema(
         human_feedback.NAME, type="feedback", input=InputPassFail("yes", "no"), experiment_id=place
     )
-    with pytest.raises(ConfigError, match="a label schema winner that is another than strong, weak, tie"):
+    with pytest.raises(ConfigError, match="a label schema winner whose answers are not strong, weak, tie"):
         human_feedback.review(run)
 
 

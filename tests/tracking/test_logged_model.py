@@ -120,12 +120,17 @@ def test_a_later_stage_gets_the_head_itself(name: str, logged: Callable[[str], s
 @pytest.mark.parametrize(
     ("name", "segments", "candidates", "sentence"),
     [
-        ("choose", [], [], "segments must hold at least one text"),
-        ("classify", [[]], [["Qd5"]], "segments must hold at least one text"),
-        ("choose", [["Ke1"]], [[]], r"candidates must hold equally many words, one or more, in each row, got \[0\]"),
-        ("choose", [["Ke1"]] * 2, [["Qd5"], ["Qd5", "Kf1"]], r"equally many words, one or more, in each row, got \[1, 2\]"),
+        ("choose", [], [], "each row must have at least one text in `segments`"),
+        ("classify", [[]], [["Qd5"]], "each row must have at least one text in `segments`"),
+        ("choose", [["Ke1"]], [[]], r"the same number of words in `candidates`, at least one, got \[0\]"),
+        (
+            "choose",
+            [["Ke1"]] * 2,
+            [["Qd5"], ["Qd5", "Kf1"]],
+            r"the same number of words in `candidates`, at least one, got \[1, 2\]",
+        ),
         ("choose", [["Ke1"]], [["Qd5", "castles"]], "needs candidates of one token, got 'castles'"),
-        ("compare", [["Ke1"]], [["Qd5"]], r"candidates must hold two responses in each row, got \[1\]"),
+        ("compare", [["Ke1"]], [["Qd5"]], r"each row must have two responses in `candidates`, got \[1\]"),
     ],
 )
 def test_what_a_head_cannot_answer_is_one_sentence(
@@ -213,7 +218,9 @@ def test_a_damaged_file_is_named(name: str, damage: str, logged: Callable[[str],
     else:
         file.write_bytes(content[:-1] if damage == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
     for use in (logged_model.verify, logged_model.load):
-        with pytest.raises(CorruptArtifactError, match=f"the logged model {model_id} has (a damaged|lost its) file {name}"):
+        with pytest.raises(
+            CorruptArtifactError, match=f"the logged model {model_id} (has a damaged|is missing its) file {name}"
+        ):
             use(model_id)
     file.write_bytes(content)
     logged_model.verify(model_id)
@@ -231,7 +238,7 @@ def test_a_model_whose_files_are_gone_is_named(experiment: str, tmp_path: Path) 
     model_id = logged_model.log(new_run(), fitted("choose"))
     directory = directory_of(model_id)
     directory.rename(tmp_path / "elsewhere")
-    with pytest.raises(CorruptArtifactError, match=f"the logged model {model_id} has lost its files in {directory}: "):
+    with pytest.raises(CorruptArtifactError, match=f"the files of the logged model {model_id} in {directory} cannot be read: "):
         logged_model.verify(model_id)
 
 
@@ -257,7 +264,7 @@ def test_a_model_that_was_never_finished_is_refused(
         logged_model.log(new_run(), fitted("choose"))
     assert (seen, statuses()) == (["PENDING"], ["FAILED"])
     model = server.client().search_logged_models([server.experiment().experiment_id])[0]
-    with pytest.raises(ConfigError, match=f"the logged model {model.model_id} must be READY to be used, got FAILED"):
+    with pytest.raises(ConfigError, match=f"the logged model {model.model_id} must be READY, got FAILED"):
         logged_model.load(model.model_id)
 
 
@@ -326,5 +333,5 @@ def test_a_model_is_the_same_behind_a_tracking_server(experiment: str, tmp_path:
         with pytest.raises(CorruptArtifactError, match=r"a damaged file artifacts/head/model\.safetensors"):
             logged_model.load(model_id)
         stored.unlink()
-        with pytest.raises(CorruptArtifactError, match=r"lost its file artifacts/head/model\.safetensors"):
+        with pytest.raises(CorruptArtifactError, match=r"is missing its file artifacts/head/model\.safetensors"):
             logged_model.verify(model_id)

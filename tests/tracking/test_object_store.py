@@ -79,7 +79,7 @@ def test_a_lost_object_is_named_in_the_report(
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path / "of-another-machine"))
     results.forget(first.run_id)
     report = analyze.run(analyze.Config()).artifact("report.html").read_text()
-    assert "Left out, damaged: 1 run(s)." in report and first.run_id[:8] in report
+    assert "Excluded (damaged): 1 run(s)." in report and first.run_id[:8] in report
 
 
 def test_a_store_out_of_reach_is_one_sentence_and_what_is_finished_stays(

@@ -254,7 +254,7 @@ def test_the_work_of_a_killed_process_is_taken_over_by_one_of_those_that_wait(ev
     assert owner.said() == "training"
     others = [start(here, "supervisor", say_waiting, checkpoint_every=every) for _ in range(2)]
     for other in others:
-        assert f"made by process {owner.process.pid} on " in other.said()
+        assert f"which process {owner.process.pid} on " in other.said()
     owner.signal(signal.SIGKILL)
     outcomes = [other.outcome() for other in others]
     assert sorted(outcome.reused for outcome in outcomes) == [False, True]
@@ -427,7 +427,7 @@ def test_a_sweep_says_whom_it_waits_for(here: Place) -> None:
     with subprocess.Popen(line, cwd=here.directory, env=here.environment, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         said = b""
-        while f"made by process {owner.process.pid} on ".encode() not in said:
+        while f"which process {owner.process.pid} on ".encode() not in said:
             read = os.read(process.stderr.fileno(), 2**16)
             assert read, said.decode()
             said += read

@@ -184,14 +184,14 @@ def test_a_living_owner_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with session.changed(progress=said.append):
         found = store.produce(request(), lambda recorder: pytest.fail("made twice"))
     assert found.run_id == other and found.reused
-    assert said == ["waiting 0 s for left, made by process 1 on gone"]
+    assert said == ["waiting for left, which process 1 on gone is making (0 s)"]
 
 
 def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
     left("RUNNING", {heartbeat.WORKER: str(heartbeat.me()), heartbeat.HEARTBEAT: beat()})
     with (
         session.changed(wait=False),
-        pytest.raises(store.BusyError, match=f"made by process {os.getpid()} on {socket.gethostname()}"),
+        pytest.raises(store.BusyError, match=f"which process {os.getpid()} on {socket.gethostname()} is making"),
     ):
         store.produce(request(), text())
 

@@ -50,7 +50,9 @@ def test_another_alpha(first: Result) -> None:
 def test_another_seed(first: Result) -> None:
     found = why(student.run(config(seed=1)))
     assert "option seed: 0 -> 1" in found and "input weak: option seed: 0 -> 1" in found
-    assert any(line.startswith("data: of 1164 rows in use ") and "in another part" in line for line in found)
+    assert any(
+        line.startswith("data: ") and "moved to another part" in line and line.endswith(", out of 1164 rows") for line in found
+    )
 
 
 def edit(package: Path, name: str, old: str, new: str) -> None:  # noqa: F811
@@ -115,7 +117,7 @@ def _clear() -> None:
 
 def test_a_changed_row(first: Result, changed_row: str) -> None:
     found = why(student.run(config()))
-    said = f"data: of 1164 rows in use 1 edited (1 of test; the first is {changed_row!r})"
+    said = f"data: 1 edited (1 of test; the first is {changed_row!r}), out of 1164 rows"
     assert found == (said, f"input weak: {said}")
 
 
@@ -162,6 +164,6 @@ def test_the_command_says_it(first: Result) -> None:
     line = [sys.executable, "-m", "w2s_mlflow", "why", first.run_id, "--json"]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["differences"] == ["option alpha: 0.6 -> 0.5"]
-    assert "differs from its nearest match" in done.stderr and "  option alpha: 0.6 -> 0.5" in done.stderr
+    assert "differs from the nearest finished run" in done.stderr and "  option alpha: 0.6 -> 0.5" in done.stderr
     wrong = subprocess.run([*line[:-2], "nothing"], capture_output=True, text=True)
     assert wrong.returncode == 2 and "RUN must be" in wrong.stderr and "Traceback" not in wrong.stderr

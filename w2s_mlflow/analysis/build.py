@@ -55,7 +55,7 @@ def pull(config: Config) -> list[Result]:
     runs = results.finished(config.filter, ids) if config.filter else [run for id_ in ids for run in run_cache.finished(id_)]
     if not any(result.stage in frames.ANSWERS for result in runs):
         if config.filter:
-            raise must("filter", "one that selects a finished student or rule", repr(config.filter))
+            raise must("filter", "an MLflow filter string that selects a finished student or rule", repr(config.filter))
         raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
     return load_complete([result for result in runs if result.stage in STAGES])
 

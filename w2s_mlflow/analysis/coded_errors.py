@@ -26,7 +26,7 @@ def read(path: str) -> dict[tuple[str, str], str]:
             names = [FORMER.get(name, name) for name in next(lines, [])]
             rows = [dict(zip(names, line, strict=False)) for line in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise must("error_annotations", "a CSV file that can be read", f"{path} ({error})") from error
+        raise must("error_annotations", "a readable CSV file", f"{path} ({error})") from error
     if missing := [name for name in NEEDED if name not in names]:
         raise must(
             "error_annotations", f"a CSV file with the columns {', '.join(NEEDED)}", f"{path} without {', '.join(missing)}"
@@ -37,11 +37,11 @@ def read(path: str) -> dict[tuple[str, str], str]:
         if not code:
             continue
         if code not in errors.TYPES:
-            raise unknown(f"--error-annotations, row {line} of {path},", code, errors.TYPES)
+            raise unknown(f"the annotation in row {line} of --error-annotations {path}", code, errors.TYPES)
         if code_by_error.setdefault(key, code) != code:
             raise must(
                 "error_annotations",
-                "a CSV file with one code for each error",
+                "a CSV file with one annotation per error",
                 f"{code_by_error[key]} and {code} for id {row['id']}",
             )
     return code_by_error

@@ -78,9 +78,7 @@ def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[
     rows = _own_rows("errors", stage_tables.read_errors, pulled)
     if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
         run_id, id_ = min(unknown)
-        raise ConfigError(
-            f"--error-annotations must name errors of the runs that are analysed, got id {id_!r} of run {run_id!r}"
-        )
+        raise ConfigError(f"--error-annotations must name only errors of the analysed runs, got id {id_!r} of run {run_id!r}")
     return [row | {"annotation": codes.get((row["run_id"], row["id"]), "")} for row in rows]
 
 
@@ -111,7 +109,7 @@ def _facilitation(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--eval-split none or selection)")
         return None
-    scores = [pulled.scores.get(run_id, f"run {run_id} has lost its test predictions") for run_id in run_ids]
+    scores = [pulled.scores.get(run_id, f"the test predictions of run {run_id} are missing") for run_id in run_ids]
     if damaged := [message for message in scores if isinstance(message, str)]:
         pulled.leave_out(result, "damaged", damaged[0])
         return None
@@ -131,7 +129,9 @@ def _leave_out_older(pulled: AnalysisRuns) -> None:
     newest = {result.fingerprint: result for result in pulled.runs.values()}
     for result in pulled.runs.values():
         if newest[result.fingerprint] is not result:
-            pulled.leave_out(result, "made again", f"run {newest[result.fingerprint].run_id} has the same fingerprint")
+            pulled.leave_out(
+                result, "made again", f"the newer run {newest[result.fingerprint].run_id} has the same fingerprint"
+            )
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--eval-split none or selection)")
         return None
-    scored = pulled.scores.get(result.run_id, "it has lost its test predictions")
+    scored = pulled.scores.get(result.run_id, "its test predictions are missing")
     if isinstance(scored, str):
         pulled.leave_out(result, "damaged", scored)
         return None

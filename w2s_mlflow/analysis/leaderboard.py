@@ -61,10 +61,8 @@ def compare(first: str, second: str) -> Comparison:
     runs = [results.find(name) for name in (first, second)]
     before, after = (_scores_of(run) for run in runs)
     if before.rows.ids != after.rows.ids:
-        sizes = f"{len(before.rows.ids)} and {len(after.rows.ids)}"
-        raise ConfigError(
-            f"RUN RUN must be scored on the same test rows, got {runs[0].name} and {runs[1].name} on {sizes} rows"
-        )
+        sizes = [f"{run.name}: {len(scored.rows.ids)}" for run, scored in zip(runs, (before, after), strict=True)]
+        raise ConfigError(f"the two runs were scored on different test rows ({', '.join(sizes)}) and cannot be compared")
     difference_N = after.correct_N().astype(float) - before.correct_N()
     interval = stats.group_interval(difference_N, before.rows.groups)
     only_first, only_second = int((difference_N < 0).sum()), int((difference_N > 0).sum())

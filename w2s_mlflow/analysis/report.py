@@ -77,18 +77,19 @@ def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
     """Yield the caveats that a reader must know, one message each."""
     for rule, rows in frames.left_out.groupby("rule", sort=False):
         examples = "; ".join(f"{row['name']} ({row['run_id'][:8]}): {row['reason']}" for row in rows.head(3).to_dict("records"))
-        yield f"Left out, {rule}: {len(rows)} run(s). {examples}{'; ...' if len(rows) > 3 else ''}"
+        yield f"Excluded ({rule}): {len(rows)} run(s). {examples}{'; ...' if len(rows) > 3 else ''}"
     students = frames.outcomes[frames.outcomes["strong"] != NONE]
     if failed := int(students["ceiling_failed"].sum()):
-        yield f"The ceiling of {failed} of {len(students)} students did not learn (w2s.ceiling_failed); none is left out."
+        yield f"The ceiling of {failed} of {len(students)} students did not learn (w2s.ceiling_failed); they are included."
     undetermined = pgr[pgr["pgr_status"] == "undetermined"]
     if len(undetermined):
         pairs = undetermined.drop_duplicates(["task", "weak", "strong"])
         names = ", ".join(f"{row['task']} {row['weak']}->{row['strong']}" for row in pairs.head(5).to_dict("records"))
-        yield f"PGR is undetermined in {len(undetermined)} row(s), where floor and ceiling are not told apart: {names}."
+        reason = "the ceiling is not significantly more accurate than the supervisor"
+        yield f"PGR is undetermined in {len(undetermined)} row(s), because {reason}: {names}."
     for role, model in (("weak", "supervisor"), ("ceiling", "ceiling")):
         if missing := int(students[f"{role}_correct"].isna().sum()):
-            yield f"{missing} student(s) have no {model} on the same test rows: no PGR."
+            yield f"{missing} student(s) have no {model} scored on the same test rows, and therefore no PGR."
     if single := int((students.groupby(LABEL)["seed"].nunique() == 1).sum()):
         yield f"{single} setting(s) ran with one seed: their intervals are over test groups only, not over seeds."
     if not_finite := int(students["accuracy"].isna().sum()):
@@ -126,7 +127,7 @@ def element(table: pd.DataFrame) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
     rows = ("".join(_cell(name, value) for name, value in row.items()) for row in table.head(ROWS).to_dict("records"))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    more = f"<p>{len(table) - ROWS} more rows are in the CSV.</p>" if len(table) > ROWS else ""
+    more = f"<p>{len(table) - ROWS} more rows are in the CSV file.</p>" if len(table) > ROWS else ""
     note = f"<p>All rows: {escape(shared_text)}.</p>" if shared_text else ""
     return f"{note}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 

@@ -93,17 +93,19 @@ def one_per_seed(rows: Sequence[dict[str, Any]], pulled: AnalysisRuns) -> list[d
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         if row["data"] != data[_split_key(row)]:
-            reason = f"its data has the digest {row['data'][:12]}, newer runs of this cut have {data[_split_key(row)][:12]}"
+            reason = (
+                f"its data has the digest {row['data'][:12]}, but newer runs of this split have {data[_split_key(row)][:12]}"
+            )
             pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
             continue
         digest = pulled.tested_on(row["run_id"])
         if digest and digest != test[_test_key(row)]:
-            reason = f"its test rows have the digest {digest[:12]}, those of newer runs {test[_test_key(row)][:12]}"
+            reason = f"its test rows have the digest {digest[:12]}, but those of newer runs have {test[_test_key(row)][:12]}"
             pulled.leave_out(pulled.runs[row["run_id"]], "other data", reason)
             continue
         key = (*(row[name] for name in variants.IDENTITY), row["settings"], row.get("judge"))
         if older := newest.pop(key, None):
-            reason = f"run {row['run_id']} has the same options and seed and is newer"
+            reason = f"the newer run {row['run_id']} has the same options and seed"
             pulled.leave_out(pulled.runs[older["run_id"]], "duplicated seed", reason)
         newest[key] = row
     return list(newest.values())

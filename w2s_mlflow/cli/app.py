@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-REUSE = "exact: reuse finished runs with the same fingerprint; never: reuse no run from before this command."
+REUSE = "exact: reuse finished runs with the same fingerprint; never: reuse only runs that this command starts."
 ROWS = "Write the rows of a split without their labels, for people or an API model to label (`student --labels FILE`)."
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that we report unknown options ourselves
 
@@ -54,7 +54,7 @@ def main() -> None:
     except (ConfigError, typer.TyperException) as error:
         _end(2, str(error))
     except (KeyboardInterrupt, typer.Abort):
-        _end(launch.STOPPED, "stopped; what was finished is kept and will be reused")
+        _end(launch.STOPPED, "stopped; finished results are kept and will be reused")
     except launch.PeerExitedError as error:
         _end(error.status, str(error))
     except Exception as error:  # server and disk failures get a message, our own bugs a traceback
@@ -108,7 +108,7 @@ def _failure(error: Exception) -> str:
 def _path(error: Exception) -> str | None:
     """Describe an invalid path, or return None for another error."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"a path must be short enough for the file system, got {str(error.filename)[:40]}..."
+        return f"the path {str(error.filename)[:40]}... is too long for the file system"
     if isinstance(error, RuntimeError) and "home directory" in str(error):
         return "a path that begins with ~NAME must name a user of this machine"
     return None
@@ -131,11 +131,11 @@ def _config_class(name: str) -> type | None:
 def _check_stage(argv: list[str]) -> None:
     names = (*registry.plugins("stages"), *commands.COMMANDS, "rows")
     if argv and not argv[0].startswith("-") and argv[0] not in names:
-        raise unknown("the stage", argv[0], names)
+        raise unknown("the command", argv[0], names)
     launch.check()
     if launch.size() > 1 and argv and not _is_launched(argv[0]):
         launched = ", ".join(name for name in registry.plugins("stages") if _is_launched(name))
-        raise must("WORLD_SIZE", f"1 for {argv[0]}: several processes make one of {launched} together", launch.size())
+        raise must("WORLD_SIZE", f"1 for {argv[0]} (only {launched} can run in several processes)", launch.size())
 
 
 def _is_launched(name: str) -> bool:

@@ -109,7 +109,7 @@ def _loss_parameters() -> Iterator[inspect.Parameter]:
             text = f"({loss}, default {default}) {options.sentences(kind)[field.name]}"
             help_by_option[field.name] = " ".join(part for part in (help_by_option.get(field.name), text) if part)
     for name, text in help_by_option.items():
-        yield _parameter(name, "the loss's own", text, _metavar(*options.loss_options()[name]))
+        yield _parameter(name, "depends on the loss", text, _metavar(*options.loss_options()[name]))
 
 
 def _shown(default: Any, declared: Declared) -> str:
@@ -141,4 +141,4 @@ def reject(argument: str, legal: Iterable[str]) -> NoReturn:
     """Raise ConfigError for an argument that is not a legal option; the message suggests legal ones."""
     if argument.startswith("-"):
         raise unknown("the option", argument.split("=")[0], map(exceptions.flag, legal))
-    raise ConfigError(f"options are written --name value, got the lone word {argument!r}")
+    raise ConfigError(f"options must have the form --name value, got {argument!r} without a name")

@@ -117,7 +117,7 @@ def write_rows(config: Config) -> dict[str, int]:
 
     out = Path(config.out)
     if not config.out or not out.parent.is_dir() or (out.exists() and not out.is_file()):
-        raise must("out", "a file in a directory that exists", repr(config.out))
+        raise must("out", "a file in an existing directory", repr(config.out))
     _, split = loading.resolve_and_split(replace(config, data_dir=mirror(config.data_dir)))
     rows = [{"part": part, **asdict(example)} for part, examples in split.parts().items() for example in examples]
     names = ("id", "part", "segments", "candidates")

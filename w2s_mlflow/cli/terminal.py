@@ -48,7 +48,7 @@ def show_result(result: Result, seconds: float) -> None:
             value = result.metrics[name]
             _line(f"{name:24s} {value:.{0 if value > 1 and value.is_integer() else 3}f}")
     if undetermined:
-        _line("PGR is undetermined: supervisor and ceiling are not told apart on these test rows")
+        _line("PGR is undetermined: the ceiling is not significantly more accurate than the supervisor on these test rows")
     elif status.startswith("no "):
         _line(f"there is no PGR: the student has {status}")
     verb = "reused" if result.reused else "done"
@@ -71,9 +71,9 @@ def show_plan(plan: Plan) -> None:
         for (state, stage), seconds in groups.items():
             _line(f"{_words(state):14s} {_duration(_sum(seconds)):>9s}  {len(seconds)} x {stage}")
     reused, trained, running = (plan.count(state) for state in (planning.REUSED, planning.TRAINED, planning.RUNNING))
-    unknown = f", and {plan.unknown()} never timed here" if plan.unknown() else ""
+    unknown = f", and {plan.unknown()} without an estimate" if plan.unknown() else ""
     _line(
-        f"{reused} reused, {trained} to be trained, {running} being trained by others; "
+        f"{reused} reused, {trained} to be trained, {running} being trained by other processes; "
         f"about {_duration(plan.seconds())}{unknown}. Nothing was started."
     )
 
@@ -82,9 +82,9 @@ def show_why(explanation: Explanation) -> None:
     """Show the nearest match of a run and the fingerprint parts in which the two differ."""
     _line(f"{explanation.name}, run {explanation.run_id}")
     if explanation.nearest_run_id is None:
-        _line("has no other finished run of its stage to be compared with")
+        _line("there is no other finished run of its stage to compare it with")
         return
-    _line(f"differs from its nearest match, {explanation.nearest_name}, run {explanation.nearest_run_id}, in")
+    _line(f"differs from the nearest finished run, {explanation.nearest_name}, run {explanation.nearest_run_id}, in")
     for difference in explanation.differences:
         _line(f"  {difference}")
 
@@ -105,7 +105,7 @@ def ask_winner(debate: DebateForReview, *, blind: bool) -> str | None:
     answers = {named[side].lower()[0]: side for side in sides} | {"t": "tie"}
     choice = " or ".join(f"{key} ({named.get(side, side)})" for key, side in answers.items())
     while True:
-        _line(f"Who argues better: {choice}? q stops.")
+        _line(f"Which side argues better: {choice}? q quits.")
         answer = sys.stdin.readline()
         if not answer or answer.strip().lower() in ("q", "quit"):
             return None
@@ -172,7 +172,7 @@ def _show_table(result: Result) -> None:
     with result.artifact(PGR_TABLE).open(newline="", encoding="utf-8") as file:
         show_pgr(list(csv.DictReader(file)))
     others = sorted(Path(path).stem for path in result.digests if path.startswith("tables/") and path.endswith(".md"))
-    _line(f"intervals at 95%; the tables of the run: {', '.join(others)}")
+    _line(f"intervals are 95%; the run has the tables: {', '.join(others)}")
 
 
 def show_pgr(table: Sequence[Mapping[str, str]]) -> None:

@@ -29,19 +29,19 @@ PATIENCE = 10.0
 """Seconds that a failed process waits for the leader to close its run or to report the same error."""
 STOPPED = 130
 """The exit status after Ctrl-C or SIGTERM."""
-SHARDS = "what shards a model here is --use_fsdp --fsdp_version 2"
+SHARDS = "to shard a model, use --use_fsdp --fsdp_version 2"
 BUILT = {
     "ACCELERATE_USE_DEEPSPEED": ("false", SHARDS),
     "ACCELERATE_USE_MEGATRON_LM": ("false", SHARDS),
-    "ACCELERATE_MIXED_PRECISION": ("no", "what a model computes in is --dtype"),
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "a batch goes through the model in parts by --micro-batch"),
+    "ACCELERATE_MIXED_PRECISION": ("no", "to set the precision, use --dtype"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "to split a batch, use --micro-batch"),
 }
 """Environment variables that `accelerate launch` may set: the only supported value, and the reason."""
 BUILT_SHARDED = {
-    "FSDP_VERSION": ("2", "fully_shard, --fsdp_version 2"),
-    "FSDP_RESHARD_AFTER_FORWARD": ("true", "a block that is not at work is held in shards"),
+    "FSDP_VERSION": ("2", "use --fsdp_version 2"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("true", "a block is resharded after its forward pass"),
     "FSDP_OFFLOAD_PARAMS": ("false", "shards stay on their GPU"),
-    "FSDP_ACTIVATION_CHECKPOINTING": ("false", "activations are computed again by --gradient-checkpointing"),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("false", "to recompute activations, use --gradient-checkpointing"),
 }
 """The same for `accelerate launch --use_fsdp`."""
 
@@ -52,7 +52,7 @@ class PeerExitedError(Exception):
     """Another process of the launch ended early and stored its exit status."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"another process has ended with status {status}")
+        super().__init__(f"another process ended with status {status}")
         self.status = status
 
 
@@ -76,12 +76,12 @@ def check() -> None:
     """Raise ConfigError if variables that the processes need to find each other are missing, or settings are unsupported."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or text == "0":
-        raise must("WORLD_SIZE", "a number of processes", text)
+        raise must("WORLD_SIZE", "a positive whole number", text)
     if size() > 1 and (missing := sorted({"RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ))):
-        raise must("WORLD_SIZE", f"1 without {' and '.join(missing)}, which torchrun and accelerate launch set", text)
+        raise must("WORLD_SIZE", f"1 unless torchrun or accelerate launch sets {' and '.join(missing)}", text)
     for name, (legal, reason) in (BUILT | (BUILT_SHARDED if _fsdp() else {})).items():
         if (value := os.environ.get(name, legal)).lower() != legal:
-            raise must(name, f"{legal}: {reason}", value)
+            raise must(name, f"{legal} ({reason})", value)
     if _fsdp():
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # with accelerate's default, only rank 0 reads weights
 
@@ -126,8 +126,8 @@ def peer_failure_guard() -> Iterator[None]:
         if size() > 1:
             _raise_if_peer_ended()
             if _is_peer_failure(error):
-                reason = "is gone without a word (killed, or out of memory?)"
-                raise ConfigError(f"one of the {size()} processes {reason}; start them again to go on") from error
+                reason = "ended without reporting an error (killed, or out of memory?)"
+                raise ConfigError(f"one of the {size()} processes {reason}; start them again to resume") from error
         raise
 
 

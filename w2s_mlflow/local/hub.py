@@ -25,7 +25,7 @@ def detect_offline() -> None:
 
     if constants.HF_HUB_OFFLINE or PROXIES & urllib.request.getproxies().keys() or _answers(constants.ENDPOINT):
         return
-    LOG.info("%s does not answer: only what is in its cache can be had", constants.ENDPOINT)
+    LOG.info("%s does not respond: only files in the local cache are available", constants.ENDPOINT)
     os.environ["HF_HUB_OFFLINE"] = "1"  # for `datasets`, which reads it on import, and for child processes
     constants.HF_HUB_OFFLINE = True
 

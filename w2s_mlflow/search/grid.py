@@ -47,7 +47,7 @@ def job(setting: dict[str, Any], seed: int) -> Job:
     stage = str(setting.pop("stage", "student"))
     kind = registry.plugin("stages", stage, "stage").Config
     if not hasattr(kind, "resolved"):
-        raise must("stage", "one that makes a single result", stage)
+        raise must("stage", "a stage that makes a single result", stage)
     if any(field.name == "seed" for field in fields(kind)):
         setting.setdefault("seed", seed)
     return Job(stage, options.parse(kind, setting))

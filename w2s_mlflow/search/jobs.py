@@ -26,7 +26,7 @@ class Job(NamedTuple):
             result: Result = registry.plugin("stages", self.stage, "stage").run(self.config)
         except RuntimeError as error:
             if type(error).__name__ == "OutOfMemoryError":  # compare by name, to avoid importing torch
-                raise FailedTrainingError(f"{self.stage} does not fit the memory of its device: {error}") from error
+                raise FailedTrainingError(f"{self.stage} ran out of device memory: {error}") from error
             raise
         return result
 

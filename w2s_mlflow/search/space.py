@@ -83,14 +83,16 @@ def load_search(name: str, module: ModuleType, source: str, objective: str | Non
         raise unknown("--objective", selected, OBJECTIVES)
     setting, proxies = dict(getattr(module, "SETTING", {})), list(getattr(module, "PROXY", []))
     if selected == "proxy" and not proxies:
-        raise ConfigError(f"--sweep {name}: --objective proxy needs PROXY, a list of settings that stand in for this one")
+        raise ConfigError(
+            f"--sweep {name}: --objective proxy needs PROXY, a list of changes to SETTING on which trials are scored"
+        )
     direction: Any = getattr(module, "DIRECTION", "maximize")
     if direction not in DIRECTIONS:
         raise unknown(f"--sweep {name}: DIRECTION", direction, DIRECTIONS)
     settings = [setting | proxy for proxy in proxies] if selected == "proxy" else [setting]
     stage = getattr(module, "STAGE", "student")
     if "eval_split" not in options.sentences(registry.plugin("stages", stage, f"--sweep {name}: STAGE").Config):
-        raise ConfigError(f"--sweep {name}: STAGE must be a stage with predictions, got {stage!r}")
+        raise ConfigError(f"--sweep {name}: STAGE must be a stage that stores predictions, got {stage!r}")
     score = str(getattr(module, "METRIC", "accuracy"))
     if score not in SCORES:
         raise unknown(f"--sweep {name}: METRIC", score, SCORES)
@@ -105,12 +107,12 @@ def sample_params(search: Search, trial: optuna.Trial) -> dict[str, Any]:
     try:
         params = dict(search.space(trial))
     except Exception as error:  # user code: report any error as a short message
-        raise ConfigError(f"--sweep {search.name}: its space cannot be drawn from: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"--sweep {search.name}: space(trial) failed: {type(error).__name__}: {error}") from error
     if "seed" in params:
-        raise ConfigError(f"--sweep {search.name}: its space must leave the seed to --search-seeds and --seeds")
+        raise ConfigError(f"--sweep {search.name}: space(trial) must not return `seed`, which --search-seeds and --seeds set")
     if search.objective == "agreement" and (tuned := sorted(set(params) - IMITATION_SAFE)):
         raise must(
-            "objective", f"proxy or oracle for a space with {', '.join(tuned)}, as agreement rewards imitation", "agreement"
+            "objective", f"proxy or oracle if the space has {', '.join(tuned)} (agreement rewards imitation)", "agreement"
         )
     return params
 

@@ -36,7 +36,7 @@ def check(url: str | None) -> None:
         raise must("storage", rule, quoted(url))
     if parts.password is not None or any("pass" in name.lower() for name in parts.query):
         # The password would be visible in the run that `mlflow run` creates, and in the list of processes.
-        raise must("storage", "without its password: set PGPASSWORD, or use ~/.pgpass", quoted(url))
+        raise must("storage", "a URL without a password (set PGPASSWORD, or use ~/.pgpass)", quoted(url))
 
 
 def quoted(url: str) -> str:

@@ -101,11 +101,13 @@ def _load_study(search: Search, target: StudyTarget, digest: str, *, make: bool)
             "storage", "a database that can be reached and used", f"{search_storage.quoted(str(url))}: {reason}"
         ) from error
     except json.JSONDecodeError as error:
-        raise must("study", "one whose journal can be read", f"{search_storage.journal(name)}, which is damaged") from error
+        raise must(
+            "study", "a study whose journal file can be read", f"{search_storage.journal(name)}, which is damaged"
+        ) from error
     except OSError as error:
-        raise must("W2S_SCRATCH", "a directory that can be written to", f"{error.filename}: {error.strerror}") from error
+        raise must("W2S_SCRATCH", "a writable directory", f"{error.filename}: {error.strerror}") from error
     if study.user_attrs.get(HANGS_ON, digest) != digest:
-        rule = "a new name: the space, objective, data or code of the trials in this study is another"
+        rule = "a new name, because the existing study has another space, objective, data or code"
         raise must("study", rule, repr(name))
     return study
 
@@ -282,6 +284,10 @@ def best(study: optuna.Study) -> dict[str, Any]:
 
     trials = finished_trials(study)
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
-        reason = next((trial.user_attrs[ERROR] for trial in reversed(trials) if ERROR in trial.user_attrs), "none has ended")
-        raise ConfigError(f"all {len(trials)} trials of study {study.study_name} have failed, the last as {reason}")
+        reason = next(
+            (trial.user_attrs[ERROR] for trial in reversed(trials) if ERROR in trial.user_attrs), "no trial has ended"
+        )
+        raise ConfigError(
+            f"none of the {len(trials)} ended trials of study {study.study_name} is complete; the last error is: {reason}"
+        )
     return dict(study.best_trial.user_attrs[PARAMS])

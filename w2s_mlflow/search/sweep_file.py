@@ -24,7 +24,7 @@ def read(name: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # user code: report any error as a short message
-        raise ConfigError(f"--sweep {name}: {file.name} cannot be read: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"--sweep {name}: {file.name} cannot be loaded: {type(error).__name__}: {error}") from error
     settings = getattr(module, "SETTINGS", None)
     if (settings is not None) == hasattr(module, "space") or (settings is not None and not _is_grid(settings)):
         raise ConfigError(
@@ -48,7 +48,7 @@ def parse_seeds(text: str, option: str = "seeds") -> list[int]:
     except ValueError:
         seeds = []
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise must(option, "a range such as 0..4 or a list such as 0,3,7 of different whole numbers", repr(text))
+        raise must(option, "a range such as 0..4, or distinct whole numbers separated by commas such as 0,3,7", repr(text))
     return seeds
 
 
@@ -57,7 +57,7 @@ def path(name: str) -> Path:
     if name.endswith(".py"):
         if Path(name).is_file():
             return Path(name)
-        raise ConfigError(f"--sweep must be the path of a file that exists, got {name!r}")
+        raise ConfigError(f"--sweep must be the path of an existing file, got {name!r}")
     files = {path.stem: path for folder in (FOLDER, Path("sweeps")) for path in sorted(folder.glob("*.py"))}
     if name not in files:
         raise unknown("--sweep", name, files)

@@ -199,7 +199,7 @@ class _TrialLoop:
         used = [result.run_id for result in reported]
         trial.recording.metrics({"objective": value} if state == "complete" else {})
         trial.recording.tags |= {"w2s.used_run_ids": ",".join(used), STATE: state}
-        trial.recording.note(f"{trial.note} {state.capitalize()}, mean over {', '.join(map(results.link, reported))}.")
+        trial.recording.note(f"{trial.note} {state.capitalize()}: mean over {', '.join(map(results.link, reported))}.")
         trial.close()
         trial.trial.set_user_attr(study.USED, used)
         self._forget(trial)

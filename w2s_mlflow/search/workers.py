@@ -182,7 +182,7 @@ class _ProcessPool(_Queue):
             self.queue.appendleft(queued)
             return None
         reason = f"ended with status {worker.process.exitcode}" if (worker.process.exitcode or 0) >= 0 else "was killed"
-        return queued.key, FailedTrainingError(f"{queued.job.stage}: the process that made it {reason}, {LIVES} times")
+        return queued.key, FailedTrainingError(f"{queued.job.stage} failed: its worker process {reason} {LIVES} times")
 
     def stop(self) -> None:
         """Stop the processes: busy ones save their checkpoints, idle ones end when their connection closes."""

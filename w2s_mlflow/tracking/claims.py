@@ -26,7 +26,7 @@ from w2s_mlflow.tracking.backend.server import client, experiment, mark
 
 LOCK, HOME = "w2s.lock_run_id", "w2s claims"
 SEALED = "sealed"
-NOTE = "Who made which result: `fingerprint:attempt`. Keep this run: without it two processes may train the same thing."
+NOTE = "Claims on results, one parameter `fingerprint:attempt` each. Without this run, two processes may train the same result."
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def claim(fingerprint: str, attempt: int) -> Claim | str:
 
 
 def is_over(value: str) -> bool:
-    """Return whether a claim with the value `value` is over: a seal, or the claim of an ended process or of this process.
+    """Return whether the claim with this value is over: a seal, or the claim of an ended process or of this process.
 
     Used only for a claim without a run: the run was permanently deleted, or the owner failed before creating it.
     """
@@ -120,5 +120,5 @@ def _lock_experiment_id() -> str:
 
 def _experiment_named(name: str) -> Experiment:
     exp = client().get_experiment_by_name(name)
-    assert exp is not None, f"MLflow says that the experiment {name!r} exists"
+    assert exp is not None, f"the experiment {name!r} must exist"
     return exp

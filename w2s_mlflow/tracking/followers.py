@@ -26,14 +26,14 @@ def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
     """Follow the leader: call `make` each time the leader starts making the result; return the finished run.
 
     Raises:
-        ConfigError: this process would make another result than the leader.
+        ConfigError: this process requests a different result than the leader.
     """
     while True:
         message = launch.broadcast_from_leader(None)
         if differ := [name for name, value in _as_json(parts).items() if message["parts"].get(name) != value]:
             raise ConfigError(
-                f"process {os.environ['RANK']} would make another result than process 0, they differ in {', '.join(differ)}: "
-                "code, libraries, data and options must be the same for all"
+                f"process {os.environ['RANK']} requests a different result than process 0, they differ in {', '.join(differ)}: "
+                "all processes must have the same code, libraries, data and options"
             )
         if message["finished"]:
             return replace(get(message["run_id"]), reused=message["reused"])

@@ -27,7 +27,9 @@ from w2s_mlflow.tracking import results, traces
 from w2s_mlflow.tracking.backend.server import client, experiment
 
 NAME = "winner"
-QUESTION = "Who argues better? The side whose evidence speaks more for its claim, whatever you think of the claim itself."
+QUESTION = (
+    "Which side argues better? Choose the side whose evidence supports its claim more, whatever you think of the claim itself."
+)
 NAMELESS = {"", "default", "unknown", "anonymous"}
 """Source ids that MLflow uses for an unknown reviewer."""
 PAGE = 100
@@ -73,16 +75,16 @@ class Assessments:
         """Summarise how many debates have votes, how many have none, and how often people agree."""
         votes, agreement = sum(map(len, self.votes.values())), human.agreement(list(self.votes.values()))
         text = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
-        text += f"; {len(self.votes) - self.judged} are missing"
-        text += "" if agreement is None else f"; two people who judge the same debate agree in {agreement:.0%}"
-        return text + (f"; {self.unreadable} say neither of {', '.join(WINNERS)}" if self.unreadable else "")
+        text += f"; debates without a vote: {len(self.votes) - self.judged}"
+        text += "" if agreement is None else f"; two people who judged the same debate agree in {agreement:.0%} of cases"
+        return text + (f"; assessments other than {', '.join(WINNERS)}: {self.unreadable}" if self.unreadable else "")
 
     def check(self) -> None:
         """Raise ConfigError if half of the debates or more have no vote."""
         if 2 * self.judged <= len(self.votes):
             advice = f"in the MLflow UI or with python -m w2s_mlflow judge {self.run_id}"
             raise ConfigError(
-                f"too few verdicts of people: {self.describe()}; give more than half a feedback `{NAME}`, {advice}"
+                f"people must judge more than half of the debates: {self.describe()}; give the feedback `{NAME}` {advice}"
             )
 
     def digest(self) -> str:
@@ -109,7 +111,7 @@ def pull(run: str) -> Assessments:
 
 
 def unjudged(run: str, reviewer: str) -> Iterator[DebateForReview]:
-    """Yield the debates of a run that reviewer `reviewer` has not judged, by question id. Raises the errors of `pull`."""
+    """Yield the debates of a run that `reviewer` has not judged, by question id. Raises the errors of `pull`."""
     debates = list(_traces(results.find(run).run_id, include_spans=True))
     for trace in sorted(debates, key=lambda trace: trace.info.tags[traces.QUESTION]):
         if not any(feedback.source.source_id == reviewer for feedback in _latest_votes(trace.info.assessments)):
@@ -117,7 +119,7 @@ def unjudged(run: str, reviewer: str) -> Iterator[DebateForReview]:
 
 
 def log(debate: DebateForReview, winner: str, reviewer: str) -> None:
-    """Log the verdict of reviewer `reviewer` on a debate, in the same form as the UI."""
+    """Log the verdict of `reviewer` on a debate, in the same form as the UI."""
     assert winner in WINNERS
     source = AssessmentSource(AssessmentSourceType.HUMAN, reviewer)
     mlflow.log_feedback(trace_id=debate.trace_id, name=NAME, value=winner, source=source)
@@ -158,7 +160,7 @@ def _schema(experiment_id: str) -> LabelSchema:
         )
     if not (isinstance(schema.input, InputCategorical) and set(schema.input.options) == set(WINNERS)):
         legal = ", ".join(WINNERS)
-        raise ConfigError(f"the experiment has a label schema {NAME} that is another than {legal}: rename it in the MLflow UI")
+        raise ConfigError(f"the experiment has a label schema {NAME} whose answers are not {legal}: rename it in the MLflow UI")
     return schema
 
 
@@ -176,9 +178,7 @@ def _traces(run_id: str, *, include_spans: bool) -> Iterator[Trace]:
             locations=[experiment_id], filter_string=clause, max_results=PAGE, page_token=token, include_spans=include_spans
         )
         if first_page and not page:
-            raise ConfigError(
-                f"run {run_id} has no debates that people can read: it must be a run of debate, with --traces not 0"
-            )
+            raise ConfigError(f"run {run_id} has no debates to judge: it must be a run of `debate` with --traces above 0")
         first_page, token = False, page.token
         yield from page
 

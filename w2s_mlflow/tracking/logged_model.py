@@ -87,7 +87,7 @@ def is_complete(model_id: str) -> bool:
     try:
         verify(model_id)
     except ConfigError as error:
-        LOG.warning("%s; it is made again", error)
+        LOG.warning("%s; it will be trained again", error)
         return False
     return True
 
@@ -146,9 +146,11 @@ def _verified_files(model_id: str) -> Iterator[Path]:
         for name, expected in _digests(model).items():
             file = directory / name
             if not file.is_file():
-                raise CorruptArtifactError(f"the logged model {model_id} has lost its file {name}")
+                raise CorruptArtifactError(f"the logged model {model_id} is missing its file {name}")
             if digest_once(file) != expected:
-                raise CorruptArtifactError(f"the logged model {model_id} has a damaged file {name}: it is not what was written")
+                raise CorruptArtifactError(
+                    f"the logged model {model_id} has a damaged file {name}: its digest differs from the recorded one"
+                )
         yield directory
 
 
@@ -158,7 +160,7 @@ def _ready_model(model_id: str) -> LoggedModel:
     except MlflowException as error:
         raise ConfigError(f"the logged model {model_id} cannot be read: {sentence(error)}") from error
     if model.status != LoggedModelStatus.READY:
-        raise ConfigError(f"the logged model {model_id} must be READY to be used, got {model.status}: it was never finished")
+        raise ConfigError(f"the logged model {model_id} must be READY, got {model.status}: its upload was never finished")
     return model
 
 
@@ -176,5 +178,5 @@ def _download(model: LoggedModel, scratch: str) -> Path:
     except (MlflowException, OSError) as error:
         location = model.artifact_location
         raise CorruptArtifactError(
-            f"the logged model {model.model_id} has lost its files in {location}: {sentence(error)}"
+            f"the files of the logged model {model.model_id} in {location} cannot be read: {sentence(error)}"
         ) from error

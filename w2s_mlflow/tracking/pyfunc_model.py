@@ -45,12 +45,12 @@ def examples_of(head: Head, table: pd.DataFrame) -> Sequence[Example]:
     rows = zip(table["segments"], table["candidates"], strict=True)
     examples = [Example(str(row), str(row), tuple(texts), tuple(words)) for row, (texts, words) in enumerate(rows)]
     if not examples or not all(example.segments for example in examples):
-        raise ConfigError("segments must hold at least one text in each of one or more rows")
+        raise ConfigError("there must be at least one row, and each row must have at least one text in `segments`")
     counts = sorted({len(example.candidates) for example in examples})
     if isinstance(head, Compare) and counts != [2]:
-        raise ConfigError(f"candidates must hold two responses in each row, got {counts}")
+        raise ConfigError(f"each row must have two responses in `candidates`, got {counts}")
     if isinstance(head, Choose) and (len(counts) > 1 or counts[0] == 0):
-        raise ConfigError(f"candidates must hold equally many words, one or more, in each row, got {counts}")
+        raise ConfigError(f"all rows must have the same number of words in `candidates`, at least one, got {counts}")
     return examples
 
 

@@ -68,7 +68,7 @@ class Result:
             local_path = _local(repository, self.run_id, path)
             self._check(path, local_path)
         except (MlflowException, OSError) as error:
-            raise CorruptArtifactError(f"run {self.run_id} ({self.name}) has lost its artifact {path}") from error
+            raise CorruptArtifactError(f"run {self.run_id} ({self.name}) is missing its artifact {path}") from error
         return local_path
 
     def check(self) -> None:
@@ -82,7 +82,7 @@ class Result:
             file = local_path if name == path else local_path / name.removeprefix(f"{path}/")
             if (name == path or name.startswith(f"{path}/")) and digest_once(file) != expected:
                 raise CorruptArtifactError(
-                    f"run {self.run_id} ({self.name}) has a damaged artifact {name}: it is not what was written"
+                    f"run {self.run_id} ({self.name}) has a damaged artifact {name}: its digest differs from the recorded one"
                 )
 
     def predictions(self, split: str) -> Predictions:
@@ -145,7 +145,7 @@ def finished(filter_string: str, experiment_ids: Sequence[str] | None = None) ->
     try:
         return [result(run, reused=True) for run in pages(text, experiment_ids or [experiment().experiment_id])]
     except MlflowException as error:
-        raise must("filter", "one of MLflow's filter strings", f"{filter_string!r}: {sentence(error)}") from error
+        raise must("filter", "a valid MLflow filter string", f"{filter_string!r}: {sentence(error)}") from error
 
 
 def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:

@@ -73,7 +73,7 @@ def _root(root: str) -> Definition:
     module, _, name = root.partition(":")
     definition = resolve(".".join(filter(None, (NAME, module, name))))
     if definition is None or (name and definition.name == ALL):
-        raise KeyError(f"{NAME} has no {root}")
+        raise KeyError(f"{NAME} has no module or definition {root}")
     return definition
 
 

@@ -99,7 +99,7 @@ def _make(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]
             make(recorder)
     trained = get(recorder.run_id)
     followers.announce(request.parts, trained.run_id, finished=True)
-    LOG.info("trained %s in %.1f s%s", request.name, trained.seconds, ", continued from a checkpoint" if continued else "")
+    LOG.info("trained %s in %.1f s%s", request.name, trained.seconds, ", resumed from a checkpoint" if continued else "")
     return trained
 
 
@@ -133,7 +133,7 @@ class _RunSearch:
         # Not only RUNNING ones: another process may have closed the run of an owner that was only suspended.
         owned = [run for run in runs if run.info.status != "FINISHED" and _has_owner(run)]
         if alive := next((run for run in owned if not self._watch.dead(run)), None):
-            self._wait(f"{alive.info.run_name}, made by {_owner(alive)}")
+            self._wait(f"{alive.info.run_name}, which {_owner(alive)} is making")
             return None
         if any(_finish(run) for run in runs):
             return None
@@ -165,7 +165,7 @@ class _RunSearch:
         waited = time.monotonic() - self._began
         if waited - self._last_message >= heartbeat.BEAT or not self._last_message:
             self._last_message = waited + 1e-9
-            session.current().progress(f"waiting {waited:.0f} s for {target}")
+            session.current().progress(f"waiting for {target} ({waited:.0f} s)")
         time.sleep(POLL)
 
 
@@ -183,7 +183,7 @@ def _verified(run: Run) -> Result | None:
             time.sleep(POLL)
             results.forget(run.info.run_id)
             run = client().get_run(run.info.run_id)
-    LOG.warning("%s; it is made again", damage)
+    LOG.warning("%s; it will be made again", damage)
     client().log_batch(run.info.run_id, tags=[RunTag(TORN, str(damage))])  # unlike set_tag, safe with concurrent writers
     client().set_terminated(run.info.run_id, "FAILED")
     return None

@@ -40,7 +40,7 @@ def explain(run: str) -> Explanation:
     result = results.find(run)
     parts = _parts(result)
     if parts is None:
-        raise ConfigError(f"run {result.run_id} ({result.name}) has no fingerprint: only results of a stage have one")
+        raise ConfigError(f"run {result.run_id} ({result.name}) has no fingerprint: only runs of stages have fingerprints")
     nearest = _nearest(result, parts)
     if nearest is None:
         return Explanation(result.run_id, result.name, None, None, ())
@@ -105,7 +105,7 @@ def _flat(parts: FingerprintParts) -> dict[str, Any]:
 def _input_differences(before: str, after: str) -> Iterator[str]:
     old, new = (_by_fingerprint(fingerprint) for fingerprint in (before, after))
     if old is None or new is None:
-        yield "its run is gone, so its parts cannot be compared"
+        yield "its run was deleted, so its parts cannot be compared"
     else:
         yield from differences(old, new)
 
@@ -121,16 +121,16 @@ def _changed_rows(before: str, after: str) -> str:
     """Describe how the rows in use differ, from the `rows.parquet` that a supervisor run stored for each split."""
     old, new = _rows(before), _rows(after)
     if old is None or new is None:
-        return f"the rows in use differ, digest {before[:12]} -> {after[:12]}"
+        return f"the rows differ (digest {before[:12]} -> {after[:12]})"
     edited = sorted(id_ for id_ in old.keys() & new.keys() if old[id_][1] != new[id_][1])
     moved = sum(old[id_][0] != new[id_][0] for id_ in old.keys() & new.keys())
-    counts = {"gone": len(old.keys() - new.keys()), "new": len(new.keys() - old.keys()), "in another part": moved}
+    counts = {"removed": len(old.keys() - new.keys()), "added": len(new.keys() - old.keys()), "moved to another part": moved}
     changes = [f"{count} {kind}" for kind, count in counts.items() if count]
     if edited:
         parts = Counter(new[id_][0] for id_ in edited)
         by_part = ", ".join(f"{count} of {part}" for part, count in parts.items())
         changes.insert(0, f"{len(edited)} edited ({by_part}; the first is {edited[0]!r})")
-    return f"of {len(new)} rows in use {', '.join(changes)}"
+    return f"{', '.join(changes)}, out of {len(new)} rows"
 
 
 def _rows(data: str) -> dict[str, tuple[str, str]] | None:

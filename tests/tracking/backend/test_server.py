@@ -130,14 +130,14 @@ def answering(*answers: tuple[int, str, str]) -> Iterator[tuple[str, list[str]]]
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ((500, "text/plain", "oops"), "it answers HTTP 500 Internal Server Error: see its own log"),
-        ((503, "text/html", "<html>"), "it answers HTTP 503 Service Unavailable: see its own log"),
+        ((500, "text/plain", "oops"), "it answers HTTP 500 Internal Server Error: see the server's log"),
+        ((503, "text/html", "<html>"), "it answers HTTP 503 Service Unavailable: see the server's log"),
         ((404, "text/html", "<html>"), "it answers HTTP 404 Not Found: check the address"),
         ((401, "text/plain", ""), "it answers HTTP 401 Unauthorized: set MLFLOW_TRACKING_USERNAME"),
         ((403, "text/plain", ""), "it answers HTTP 403 Forbidden: set MLFLOW_TRACKING_USERNAME"),
-        ((200, "text/html", "<html>"), "it answers text/html and not as MLflow does: check the address"),
-        ((200, "application/json", '{"status": "ok"}'), "it answers application/json and not as MLflow does"),
-        ((200, "application/json", "[]"), "it answers application/json and not as MLflow does"),
+        ((200, "text/html", "<html>"), "it is not an MLflow server, it answers with text/html: check the address"),
+        ((200, "application/json", '{"status": "ok"}'), "it is not an MLflow server, it answers with application/json"),
+        ((200, "application/json", "[]"), "it is not an MLflow server, it answers with application/json"),
     ],
 )
 def test_a_server_that_answers_amiss_is_asked_once(use: Use, answer: tuple[int, str, str], said: str) -> None:
@@ -173,11 +173,11 @@ def test_a_server_out_of_reach_is_one_sentence(use: Use, monkeypatch: pytest.Mon
     use("http://no.such.host.invalid")
     assert "Failed to resolve 'no.such.host.invalid'" in refused()
     use("http://")
-    assert "it names no host" in refused()
+    assert "the URI must name a host" in refused()
     monkeypatch.setattr(preflight, "TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert "Read timed out. (read timeout=0.1) (start it, or correct MLFLOW_TRACKING_URI)" in refused()
+        assert "Read timed out. (read timeout=0.1) (start the server, or correct MLFLOW_TRACKING_URI)" in refused()
 
 
 def test_the_password_is_not_in_what_the_network_says(use: Use) -> None:
@@ -269,21 +269,21 @@ def test_damaged_files_are_refused_and_left_alone(use: Use, tmp_path: Path, stor
         path.write_bytes(content)
         before = contents(tmp_path)
         use(f"sqlite:///{path}")
-        assert f"the file {path} is damaged or no database" in refused()
+        assert f"the file {path} is damaged or is not a database" in refused()
         assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("CREATE TABLE users (x)", "it is another program's database (it has a table users)"),
+        ("CREATE TABLE users (x)", "it is the database of another program (it has the table users)"),
         (
             "CREATE TABLE users (x); CREATE TABLE alembic_version (version_num); INSERT INTO alembic_version VALUES ('f00')",
-            "it is another program's database (it has a table users)",
+            "it is the database of another program (it has the table users)",
         ),
         (
             "CREATE TABLE alembic_version (version_num); INSERT INTO alembic_version VALUES ('f00')",
-            "it is another program's database (it has a table alembic_version)",
+            "it is the database of another program (it has the table alembic_version)",
         ),
         ("CREATE TABLE experiments (x)", "its tables are incomplete"),
         ("CREATE TABLE alembic_version (version_num)", "its tables are incomplete"),
@@ -304,13 +304,16 @@ def test_the_database_of_another_program_gets_no_tables(use: Use, tmp_path: Path
     [
         (
             f"UPDATE alembic_version SET version_num = '{NEWER}'",
-            f"a newer MLflow's ({NEWER}) than this one's, {mlflow.__version__}",
+            f"a newer MLflow version than the installed {mlflow.__version__} created its tables (revision {NEWER})",
         ),
         (
             f"UPDATE alembic_version SET version_num = '{OLDER}'",
-            f"an older MLflow's ({OLDER}): copy it and run `mlflow db upgrade",
+            f"an older MLflow version created its tables (revision {OLDER}): back up the database and run `mlflow db upgrade",
         ),
-        (f"UPDATE alembic_version SET version_num = '{OLDER}'; DROP TABLE jobs", f"an older MLflow's ({OLDER})"),
+        (
+            f"UPDATE alembic_version SET version_num = '{OLDER}'; DROP TABLE jobs",
+            f"an older MLflow version created its tables (revision {OLDER})",
+        ),
         ("DELETE FROM alembic_version", "its tables are incomplete"),
     ],
 )
@@ -327,11 +330,11 @@ def test_a_place_where_nothing_can_be_written_is_one_sentence(use: Use, tmp_path
     (tmp_path / "file").touch()
     before = contents(tmp_path)
     for path, said in {
-        "/proc/mlflow.db": "its directory cannot be written (",
-        "/sys/mlflow.db": "its directory cannot be written (",
-        f"{tmp_path}/none/mlflow.db": f"there is no directory {tmp_path}/none: make it",
-        f"{tmp_path}/file/mlflow.db": f"there is no directory {tmp_path}/file: make it",
-        f"{tmp_path}": f"{tmp_path} is no file",
+        "/proc/mlflow.db": "the directory /proc is not writable (",
+        "/sys/mlflow.db": "the directory /sys is not writable (",
+        f"{tmp_path}/none/mlflow.db": f"the directory {tmp_path}/none does not exist: create it",
+        f"{tmp_path}/file/mlflow.db": f"the directory {tmp_path}/file does not exist: create it",
+        f"{tmp_path}": f"{tmp_path} is not a file",
     }.items():
         use(f"sqlite:///{path}")
         assert refused().startswith(f"the tracking server sqlite:///{path} cannot be used: {said}")
@@ -343,12 +346,12 @@ def test_a_place_where_nothing_can_be_written_is_one_sentence(use: Use, tmp_path
     [
         ("nonsense://here", "the scheme of MLFLOW_TRACKING_URI must be one of databricks,"),
         ("postgres://ann@here/w2s", "got 'postgres' (did you mean postgresql?)"),
-        ("mlruns", "MLflow no longer keeps runs in a directory: set MLFLOW_TRACKING_URI"),
-        ("./mlruns", "MLflow no longer keeps runs in a directory: set MLFLOW_TRACKING_URI"),
-        ("file:///data/mlruns", "MLflow no longer keeps runs in a directory: set MLFLOW_TRACKING_URI"),
-        ("sqlite://", "it names no file"),
-        ("sqlite:///:memory:", "it names no file"),
-        ("sqlite://data/mlflow.db", "it names no file"),
+        ("mlruns", "MLflow no longer stores runs in a directory: set MLFLOW_TRACKING_URI"),
+        ("./mlruns", "MLflow no longer stores runs in a directory: set MLFLOW_TRACKING_URI"),
+        ("file:///data/mlruns", "MLflow no longer stores runs in a directory: set MLFLOW_TRACKING_URI"),
+        ("sqlite://", "the URI must name a file"),
+        ("sqlite:///:memory:", "the URI must name a file"),
+        ("sqlite://data/mlflow.db", "the URI must name a file"),
         ("sqlite:mlflow.db", "Could not parse"),
         ("mysql+pymysql://ann:secret@127.0.0.1:9/w2s", "the Python package pymysql is missing: install it with `pip install"),
         ("postgresql+psycopg://127.0.0.1:9/w2s", "the Python package psycopg[binary] is missing: install it with `pip install"),
@@ -379,10 +382,10 @@ def test_an_unprivileged_user_is_told_what_may_not_be_written(store: Path) -> No
         assert contents(directory) == before
         (directory / "closed").chmod(0o777)
     assert [line.partition(" cannot be used: ")[2].rpartition(": ")[0] for line in said] == [
-        "its directory cannot be written (Permission denied)",
-        "its directory cannot be written (Permission denied)",
-        f"the file {directory}/open/mlflow.db may not be read and written by this user",
-        f"its artifacts would go to {directory}/closed/mlruns, which cannot be written (Permission denied)",
+        "is not writable (Permission denied)",
+        "is not writable (Permission denied)",
+        f"this user cannot read and write the file {directory}/open/mlflow.db",
+        f"its artifacts would be stored in {directory}/closed/mlruns, which is not writable (Permission denied)",
     ]
 
 
@@ -422,7 +425,7 @@ def test_postgresql_is_filled_once_by_all_who_start_and_left_alone_where_it_is_a
         with engine.begin() as connection:
             connection.execute(sqlalchemy.text("CREATE SCHEMA theirs CREATE TABLE users (x int)"))
         use(f"{uri}?options=-csearch_path%3Dtheirs")
-        assert "it is another program's database (it has a table users)" in refused()
+        assert "it is the database of another program (it has the table users)" in refused()
         assert sqlalchemy.inspect(engine).get_table_names("theirs") == ["users"]
         use(uri.replace("/postgres", "/none"))
         assert refused().endswith('FATAL:  database "none" does not exist')
@@ -526,7 +529,7 @@ def test_artifacts_that_cannot_be_written_are_one_sentence(
         name = f"test-{uuid4().hex[:8]}"
         server.client().create_experiment(name, artifact_location=place)
         use(tracking_uri, MLFLOW_EXPERIMENT_NAME=name)
-        assert f"keeps its artifacts in {place}, which cannot be written (" in refused(server.experiment)
+        assert f"stores its artifacts in {place}, which is not writable (" in refused(server.experiment)
     assert contents(tmp_path) == {str(tmp_path / "file"): b""}
 
 
@@ -549,7 +552,7 @@ def test_no_experiment_is_made_where_its_artifacts_could_not_be_written(
     server.client()
     monkeypatch.chdir("/proc")
     use(tracking_uri, MLFLOW_EXPERIMENT_NAME=name)
-    said = "its artifacts would go to /proc/mlruns, which cannot be written ("
+    said = "its artifacts would be stored in /proc/mlruns, which is not writable ("
     assert said in refused(server.experiment)
     assert server.client().get_experiment_by_name(name) is None
     use(f"sqlite:///{tmp_path}/new.db")
@@ -570,7 +573,7 @@ def test_the_launcher_s_run_is_adopted_once_as_parent(experiment: str, monkeypat
 
 
 def test_a_launcher_s_run_that_is_elsewhere_asks_for_an_absolute_path(use: Use, store: Path, tmp_path: Path) -> None:
-    said = f"the run {NOBODY} in MLFLOW_RUN_ID is not in it: it is {tmp_path}/"
+    said = f"it does not have the run {NOBODY}, which MLFLOW_RUN_ID names: the relative path means {tmp_path}/"
     before = contents(tmp_path)
     use("sqlite:///new.db", MLFLOW_RUN_ID=NOBODY, MLFLOW_EXPERIMENT_ID="5")
     assert said in refused(server.experiment)
@@ -584,8 +587,8 @@ def test_a_launcher_s_run_that_is_elsewhere_asks_for_an_absolute_path(use: Use, 
 def test_a_launcher_s_run_that_is_nowhere_is_one_sentence(use: Use, tracking_uri: str) -> None:
     use(tracking_uri, MLFLOW_RUN_ID=NOBODY)
     assert refused(server.launch_run_id) == (
-        f"the tracking server {tracking_uri} cannot be used: the run {NOBODY} in MLFLOW_RUN_ID is not in it: "
-        "unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to where the run is"
+        f"the tracking server {tracking_uri} cannot be used: it does not have the run {NOBODY}, which MLFLOW_RUN_ID names: "
+        "unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to the server that has the run"
     )
 
 
@@ -616,7 +619,7 @@ def test_a_full_database_is_one_sentence_and_no_log(use: Use, tmp_path: Path, ca
     capfd.readouterr()
     error = raised(lambda: [client.set_tag(run_id, f"tag{number}", "x" * 8000) for number in range(9)])
     assert isinstance(error, MlflowException)
-    said = "the tracking server sqlite:///mlflow.db failed: database or disk is full; what was finished is kept"
+    said = "the tracking server sqlite:///mlflow.db failed: database or disk is full; finished results are kept"
     assert str(server.failure(error)).startswith(said)
     assert str(server.failure(error.__cause__ or KeyError())).startswith(said)
     assert capfd.readouterr().err == ""
@@ -627,14 +630,14 @@ def test_what_a_server_says_is_one_sentence(use: Use) -> None:
     answer = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "No run\nwith this id"}
     lost = RestException(answer)  # type: ignore[no-untyped-call]
     found = str(server.failure(lost))
-    assert found.startswith("the tracking server http://ann:***@here:5000 failed: RESOURCE_DOES_NOT_EXIST: No run; what")
+    assert found.startswith("the tracking server http://ann:***@here:5000 failed: RESOURCE_DOES_NOT_EXIST: No run; finished")
     wrapped = MlflowException("API request to http://ann:secret@here:5000/api failed with error code 502")
     assert "API request to http://ann:***@here:5000/api failed with error code 502" in str(server.failure(wrapped))
 
 
 def test_a_server_that_is_gone_is_one_sentence(use: Use) -> None:
     use("http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
-    said = "Failed to establish a new connection: [Errno 111] Connection refused; what was finished is kept"
+    said = "Failed to establish a new connection: [Errno 111] Connection refused; finished results are kept"
     error = raised(lambda: mlflow.MlflowClient().get_run(NOBODY))
     assert str(server.failure(error)).startswith(f"the tracking server http://127.0.0.1:9 failed: {said}")
     direct = raised(lambda: requests.get("http://127.0.0.1:9/artifact", timeout=1))
@@ -649,9 +652,9 @@ def test_a_disk_that_cannot_be_written_is_one_sentence_with_the_file() -> None:
             file.write("x\n")
 
     denied = raised(lambda: write("/sys/w2s"))
-    assert str(server.failure(denied)).startswith(f"/sys/w2s cannot be used: {denied.args[1]}; what was finished is kept")
+    assert str(server.failure(denied)).startswith(f"/sys/w2s cannot be used: {denied.args[1]}; finished results are kept")
     full = str(server.failure(raised(lambda: write("/dev/full"))))
-    assert full.startswith(f"a file (temporary ones are in {tempfile.gettempdir()}) cannot be used: No space left on device")
+    assert full.startswith(f"a file (temporary files are in {tempfile.gettempdir()}) cannot be used: No space left on device")
     copied = OSError(errno.ENOSPC, "No space left on device", "/from", None, "/to")  # as shutil raises it
     assert str(server.failure(copied)).startswith("/to cannot be used: No space left on device")
     assert "No space left on device" in str(server.failure(RuntimeError("I/O error: No space left on device (os error 28)")))

@@ -62,7 +62,7 @@ def prepare(uri: str) -> None:
 
 def _prepare_file(uri: str, url: sqlalchemy.URL) -> None:
     if url.host or url.database in (None, "", ":memory:"):
-        raise ConfigError("it names no file: write sqlite:/// and a path, such as sqlite:////data/mlflow.db")
+        raise ConfigError("the URI must name a file, such as sqlite:////data/mlflow.db")
     path = Path(str(url.database))
     _check_place(path)
     while (state := _state_of_file(path)) == "empty":  # try again if another process removed the file it was filling
@@ -74,13 +74,13 @@ def _prepare_file(uri: str, url: sqlalchemy.URL) -> None:
 def _check_place(path: Path) -> None:
     folder = path.resolve().parent  # SQLite writes next to the file itself, not next to a symbolic link
     if not folder.is_dir():
-        raise ConfigError(f"there is no directory {folder}: make it, or {ANOTHER}")
+        raise ConfigError(f"the directory {folder} does not exist: create it, or {ANOTHER}")
     if reason := unwritable(folder):
-        raise ConfigError(f"its directory cannot be written ({reason}): {ANOTHER}")
+        raise ConfigError(f"the directory {folder} is not writable ({reason}): {ANOTHER}")
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is no file: {ANOTHER}")
+        raise ConfigError(f"{path} is not a file: {ANOTHER}")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-        raise ConfigError(f"the file {path} may not be read and written by this user: change its permissions, or {ANOTHER}")
+        raise ConfigError(f"this user cannot read and write the file {path}: change its permissions, or {ANOTHER}")
 
 
 def _state_of_file(path: Path) -> State:
@@ -95,7 +95,7 @@ def _state_of_file(path: Path) -> State:
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise ConfigError(
-                f"the file {path} is damaged or no database ({error}): restore a copy of it, or {ANOTHER}"
+                f"the file {path} is damaged or is not a database ({error}): restore a backup, or {ANOTHER}"
             ) from error
         raise
 
@@ -200,16 +200,19 @@ def _state(tables: set[str], versions: Callable[[], list[str]]) -> State:
     if revisions and revisions <= known:
         upgrade = f"mlflow db upgrade {masked(mlflow.get_tracking_uri())}"
         raise ConfigError(
-            f"its tables are an older MLflow's ({', '.join(revisions)}): copy it and run `{upgrade}`, or {ANOTHER}"
+            f"an older MLflow version created its tables (revision {', '.join(revisions)}): "
+            f"back up the database and run `{upgrade}`, or {ANOTHER}"
         )
     if revisions and others >= set(initial_models.Base.metadata.tables):
         raise ConfigError(
-            f"its tables are a newer MLflow's ({', '.join(revisions)}) than this one's, {mlflow.__version__}: "
-            f"`pip install --upgrade mlflow`, or {ANOTHER}"
+            f"a newer MLflow version than the installed {mlflow.__version__} created its tables "
+            f"(revision {', '.join(revisions)}): run `pip install --upgrade mlflow`, or {ANOTHER}"
         )
     if not revisions and others <= set(Base.metadata.tables):
         return "incomplete"
-    raise ConfigError(f"it is another program's database (it has a table {min(others, default='alembic_version')}): {ANOTHER}")
+    raise ConfigError(
+        f"it is the database of another program (it has the table {min(others, default='alembic_version')}): {ANOTHER}"
+    )
 
 
 @functools.cache
@@ -229,5 +232,5 @@ def _check_filling(uri: str) -> None:
 def _check_complete(state: State) -> None:
     if state == "incomplete":
         raise ConfigError(
-            f"its tables are incomplete: try again if another program is making them; if one was stopped as it did, {ANOTHER}"
+            f"its tables are incomplete: if another process is creating them, try again; if that process was stopped, {ANOTHER}"
         )

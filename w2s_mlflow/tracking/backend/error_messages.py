@@ -20,7 +20,7 @@ REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, e
 """Codes of file errors caused by the machine, not by the program."""
 STORES = ("boto3", "botocore", "azure", "google")
 """Packages with which MLflow accesses object stores; each defines its own exceptions."""
-GO_ON = "what was finished is kept, so run the same command again once this is mended"
+GO_ON = "finished results are kept: fix the problem and run the same command again"
 
 
 def failure(error: BaseException) -> str | None:
@@ -37,7 +37,7 @@ def failure(error: BaseException) -> str | None:
         return f"the artifact store needs the package {error.name}, which is not installed; {GO_ON}"
     if code := _refused(error):
         path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # when copying, filename2 is the target
-        path = path or f"a file (temporary ones are in {tempfile.gettempdir()})"
+        path = path or f"a file (temporary files are in {tempfile.gettempdir()})"
         return f"{path} cannot be used: {os.strerror(code)}; {GO_ON}"
     return None
 

@@ -37,7 +37,7 @@ def check(uri: str) -> None:
         _check_server(uri)
     elif kind == "file" or (not kind and uri != "databricks"):
         raise ConfigError(
-            "MLflow no longer keeps runs in a directory: set MLFLOW_TRACKING_URI to a database such as "
+            "MLflow no longer stores runs in a directory: set MLFLOW_TRACKING_URI to a database such as "
             "sqlite:////data/mlflow.db (`mlflow migrate-filestore` copies old runs into it)"
         )
 
@@ -62,7 +62,7 @@ def check_new_artifacts() -> None:
     directory = Path(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).absolute()
     if reason := unwritable(directory):
         raise ConfigError(
-            f"its artifacts would go to {directory}, which cannot be written ({reason}): start in another directory"
+            f"its artifacts would be stored in {directory}, which is not writable ({reason}): start in another directory"
         )
 
 
@@ -70,18 +70,18 @@ def lost_run(uri: str, run_id: str) -> ConfigError:
     """Return the error for a run created by `mlflow run` that does not exist at `uri`."""
     database = re.fullmatch(r"sqlite[^:]*:///([^/].*)", uri)
     if not database:
-        advice = "unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to where the run is"
+        advice = "unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to the server that has the run"
     else:
         advice = (
-            f"it is {Path(database[1]).absolute()} here, as `mlflow run` starts a project in another directory: give an "
-            f"absolute path, MLFLOW_TRACKING_URI=sqlite:////.../{Path(database[1]).name}"
+            f"the relative path means {Path(database[1]).absolute()} here, because `mlflow run` starts a project in another "
+            f"directory: give an absolute path, MLFLOW_TRACKING_URI=sqlite:////.../{Path(database[1]).name}"
         )
-    return ConfigError(f"the run {run_id} in MLFLOW_RUN_ID is not in it: {advice}")
+    return ConfigError(f"it does not have the run {run_id}, which MLFLOW_RUN_ID names: {advice}")
 
 
 def _check_server(uri: str) -> None:
     if not urlsplit(uri).hostname:
-        raise ConfigError("it names no host: write http:// and one, such as http://127.0.0.1:5000")
+        raise ConfigError("the URI must name a host, such as http://127.0.0.1:5000")
     try:
         response = http_request(  # type: ignore[no-untyped-call]
             get_default_host_creds(uri),  # type: ignore[no-untyped-call]
@@ -93,23 +93,25 @@ def _check_server(uri: str) -> None:
             raise_on_status=False,
         )
     except MlflowException as error:
-        raise ConfigError(f"{sentence(error)} (start it, or correct MLFLOW_TRACKING_URI)") from error
+        raise ConfigError(f"{sentence(error)} (start the server, or correct MLFLOW_TRACKING_URI)") from error
     if response.status_code not in (200, BUSY):
         raise ConfigError(f"it answers HTTP {response.status_code} {response.reason}: {_advice(response.status_code)}")
     if response.status_code == 200 and not _is_answer(response.text):
         kind = response.headers.get("Content-Type", "something else")
-        raise ConfigError(f"it answers {kind} and not as MLflow does: check the address and the path in MLFLOW_TRACKING_URI")
+        raise ConfigError(
+            f"it is not an MLflow server, it answers with {kind}: check the address and the path in MLFLOW_TRACKING_URI"
+        )
 
 
 def _advice(status: int) -> str:
     if status in (401, 403):
         return (
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it accepts, and "
-            "check that it accepts the host name in MLFLOW_TRACKING_URI"
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and check that the server "
+            "accepts the host name in MLFLOW_TRACKING_URI"
         )
     if status < 500:
         return "check the address and the path in MLFLOW_TRACKING_URI"
-    return "see its own log, or try again later"
+    return "see the server's log, or try again later"
 
 
 def _is_answer(text: str) -> bool:

@@ -157,7 +157,7 @@ def _find_experiment() -> Experiment:
         return client().get_experiment_by_name(name) or _create_experiment(name)
     except MlflowException as error:
         launch_run_id()  # raises the more helpful error if `mlflow run` used another server
-        hint = " (MLFLOW_EXPERIMENT_ID; `mlflow experiments search` lists those there are)" if id_ else ""
+        hint = " (set by MLFLOW_EXPERIMENT_ID; `mlflow experiments search` lists the existing experiments)" if id_ else ""
         raise ConfigError(f"the experiment {id_ or name} cannot be used at {where()}: {sentence(error)}{hint}") from error
 
 
@@ -180,8 +180,9 @@ def _check_layout(exp: Experiment) -> None:
     if not layout.isdecimal() or int(layout) > LAYOUT:
         writer = exp.tags.get("w2s.version", "of a later version")
         raise ConfigError(
-            f"the experiment {exp.name!r} at {where()} needs w2s_mlflow {writer} (layout {layout}), this is {__version__} "
-            f"(layout {LAYOUT}): upgrade w2s_mlflow, or name another experiment in MLFLOW_EXPERIMENT_NAME"
+            f"the experiment {exp.name!r} at {where()} needs w2s_mlflow {writer} (layout {layout}), but "
+            f"{__version__} (layout {LAYOUT}) is installed: upgrade w2s_mlflow, or name another experiment in "
+            "MLFLOW_EXPERIMENT_NAME"
         )
 
 
@@ -191,8 +192,8 @@ def _check_artifacts(exp: Experiment) -> None:
         return
     if reason := preflight.unwritable(Path(local_file_uri_to_path(location))):  # type: ignore[no-untyped-call]
         raise ConfigError(
-            f"the experiment {exp.name!r} at {where()} keeps its artifacts in {location}, which cannot be written ({reason}): "
-            "change that directory's permissions, or name another experiment in MLFLOW_EXPERIMENT_NAME"
+            f"the experiment {exp.name!r} at {where()} stores its artifacts in {location}, which is not writable ({reason}): "
+            "change the permissions of that directory, or name another experiment in MLFLOW_EXPERIMENT_NAME"
         )
 
 
