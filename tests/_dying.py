@@ -126,7 +126,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after the seal, by the one who comes later": lambda: before(CLIENT, "set_terminated", is_finished(trained=False)),
     "after it is finished, by the one who comes later": lambda: after(CLIENT, "set_terminated", is_finished(trained=True)),
     "after a training is finished": lambda: after(CLIENT, "set_terminated", is_finished(trained=True)),
-    "in the middle of a model": lambda: before(logged_model, "_send"),
+    "in the middle of a model": lambda: before(logged_model, "_upload"),
     "in a report": lambda: before(CLIENT, "log_batch", is_report),
     "before the tables": lambda: before(build, "record"),
 }

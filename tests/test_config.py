@@ -441,7 +441,7 @@ def test_alpha_of_a_student_goes_to_the_options_of_its_loss() -> None:
         ({"method": "loss:product"}, "loss:product"),
         ({"method": "full+loss:entropy"}, "full+loss:entropy"),
         ({"weights": "random", "labels": "hard"}, "random_weights+labels:hard"),
-        ({"method": "confidence+labels:random"}, "confidence+labels:random"),
+        ({"method": "confidence+labels:random"}, "random_labels+loss:confidence"),
         ({"labels": "hard", "generative_epochs": "1"}, "generative+labels:hard"),
         ({"weights": "random", "labels": "hard", "loss": "product"}, "custom"),
     ],

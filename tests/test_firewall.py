@@ -25,8 +25,8 @@ from w2s_mlflow.judges.reward import Reward
 from w2s_mlflow.methods import bootstrapping, presets, student_options, weak_finetuning
 from w2s_mlflow.modeling import heads, inference
 from w2s_mlflow.pipeline import finetune, runs
-from w2s_mlflow.pipeline.context import resolve
-from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side
+from w2s_mlflow.pipeline.context import Context, resolve
+from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side, SoftLabels
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import _alignment_round, analyze, ceiling, facilitate, rule, student, supervisor, sweep
 from w2s_mlflow.tracking import results
@@ -181,7 +181,8 @@ def types_of(function: Any) -> set[Any]:
         *("Recorder", "Result", "Head", "FingerprintParts", "Tensor", "Generator", "Encoded", "Options"),
         *("Explainer", "Transcript", "AuxiliaryObjective", "Loss", "Policy", "EncodedQuestions", "DebaterModel"),
     )
-    judging = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": verdicts.Verdicts}
+    judging: dict[str, Any] = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": verdicts.Verdicts}
+    judging |= {"Node": object, "Context": Context, "SoftLabels": SoftLabels}
     late: dict[str, Any] = dict.fromkeys(names, object) | judging | {"pd": pd}  # imported for type checkers only
     waiting, found = list(typing.get_type_hints(function, localns=late).values()), set()
     while waiting:

@@ -189,7 +189,7 @@ def test_two_questions_are_enough_one_of_them_for_validation(train: int, size: i
 
 
 def test_one_question_is_too_few() -> None:
-    with pytest.raises(ConfigError, match=r"^--train-size must be small enough to leave rows in neither half"):
+    with pytest.raises(ConfigError, match=r"^--train-size must be small enough to leave rows outside both halves"):
         splits.unused_questions(splits.pool("t", plain(201)), seed=0, train_size=200, size=50)
 
 
@@ -292,7 +292,7 @@ def test_a_task_of_two_classes_needs_both_in_training_and_test(part: str) -> Non
         "training": Rows(of_one_class(found.train), found.heldout),
         "test": Rows(found.train, of_one_class(found.heldout)),
     }
-    said = f"^the task t must have rows of both classes, every label of its {part} part is 1$"
+    said = f"^the task t must have rows of both classes, but every label of its {part} part is 1$"
     with pytest.raises(ConfigError, match=said):
         splits.pool("t", changed[part])
 
@@ -317,7 +317,7 @@ def test_a_task_of_more_classes_may_lack_some() -> None:
 
 def test_an_id_that_occurs_twice_is_refused() -> None:
     found = plain(40, 10)
-    with pytest.raises(JoinError, match=r"^1 of a task's 51 ids stand twice$"):
+    with pytest.raises(JoinError, match=r"^1 of a task's 51 ids are duplicates$"):
         splits.pool("t", Rows(found.train, (*found.heldout, found.train[3])))
 
 

@@ -181,7 +181,13 @@ def meet(barrier: Barrier, pipe: Connection) -> None:
     from w2s_mlflow.tracking.backend import server
 
     together = partial(barrier.wait, DEADLINE)
-    for owner, name in (server, "_found"), (store, "runs_of"), (claims, "_home"), (claims, "_elect"), (scoring, "_reported"):
+    for owner, name in (
+        (server, "_find_experiment"),
+        (store, "runs_of"),
+        (claims, "_lock_experiment_id"),
+        (claims, "_elect"),
+        (scoring, "_is_scored"),
+    ):
         at(owner, name, together)
     together()
 

@@ -94,7 +94,7 @@ def train(
             raise ConfigError(f"--labels {options.labels} leaves no row of transfer to train on")
         validation = LabelledExamples.labelled(split.transfer_validation, watched) if watched else None
         score = "oracle_accuracy" if options.early_stopping == ORACLE else "agreement"
-        finetune.fit_head(head, options, training, validation, recorder, options.loss, options.loss_options, score)
+        finetune.fit_head(head, context, training, validation, recorder, options.loss, options.loss_options, score)
     recorder.predictions("validation", finetune.predictions(head, split.transfer_validation, options))
     finetune.record_heldout(head, context, recorder)
     return head

@@ -42,6 +42,11 @@ class Context(Generic[OptionsT_co]):
     split: Split
     models: Mapping[str, ModelSpec]
 
+    @property
+    def model(self) -> ModelSpec:
+        """The model to train, for a stage that trains one."""
+        return self.models[self.options.MODEL]  # type: ignore[attr-defined]
+
     def names(self) -> dict[str, str]:
         """Return the names of the weak and the strong model, by which the UI groups runs; NONE for a role without a model.
 

@@ -59,8 +59,8 @@ def build_head(context: Context[Training], *, pretrained: bool = True, start: Pa
 
     options = context.options
     loop.seed_everything(options.seed)
-    loop.use_threads(options.spec().parameters)
-    model, tokenizer = models.load(options.spec(), pretrained=pretrained)
+    loop.use_threads(context.model.parameters)
+    model, tokenizer = models.load(context.model, pretrained=pretrained)
     if start is not None:
         safetensors.torch.load_model(model, str(start))
     head = heads.build(str(options.head), model, tokenizer, context.task.classes, options.pooling, options.max_length)
@@ -85,7 +85,7 @@ def load_kept_model(found: Result, parameters: int | None = None) -> Head:
 
 def fit_head(
     head: Head,
-    config: Training,
+    context: Context[Training],
     training: LabelledExamples,
     validation: LabelledExamples | None,
     recorder: Recorder,
@@ -102,7 +102,7 @@ def fit_head(
     from w2s_mlflow import metrics
     from w2s_mlflow.training import loop, trainable
 
-    minimised = _loss(loss, loss_options or {}, large=config.spec().large)
+    config, minimised = context.options, _loss(loss, loss_options or {}, large=context.model.large)
     watched = _encoded(head, validation.examples, config) if validation else None
 
     def validate(step: int) -> float:

@@ -41,7 +41,7 @@ def fit_on_gold(context: Context[SupervisedTraining], half: str, reason: str, re
         for examples in (context.split.parts()[half], context.split.parts()[f"{half}_validation"])
     )
     head = finetune.build_head(context)
-    finetune.fit_head(head, config, training, validation if config.early_stopping == "gold" else None, recorder)
+    finetune.fit_head(head, context, training, validation if config.early_stopping == "gold" else None, recorder)
     predictions = finetune.predictions(head, validation.examples, config)
     recorder.predictions("validation", predictions)
     recorder.metrics(data_gold.reads(gold) | _calibration(predictions, validation))

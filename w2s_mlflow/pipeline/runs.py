@@ -84,7 +84,7 @@ def parts(
     """
     from w2s_mlflow.tracking import fingerprint, source
 
-    spec = context.options.spec()
+    spec = context.model
     return fingerprint.FingerprintParts(
         stage=stage,
         version=version,

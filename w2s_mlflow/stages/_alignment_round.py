@@ -140,14 +140,14 @@ def _before(config: Config) -> Result:
 
 def _make(context: Context[Config], others: _AlignmentInputs, fingerprint: str, recorder: Recorder) -> Head:
     config, split = context.options, context.split
-    head, weak_head = finetune.build_head(context), finetune.load_kept_model(others.weak, config.spec().parameters)
+    head, weak_head = finetune.build_head(context), finetune.load_kept_model(others.weak, context.model.parameters)
     learned = _learned(others.debates, recorder)
     labels = runs.weak_labels(others.weak)
     training, validation = (LabelledExamples.joined(part, labels) for part in (split.transfer, split.transfer_validation))
     if config.debate_weight:
         training = replace(training, also=_debate_term(context, head, training.examples, weak_head, learned))
     watched = validation if config.early_stopping == "weak" else None
-    finetune.fit_head(head, config, training, watched, recorder)
+    finetune.fit_head(head, context, training, watched, recorder)
     policy: Any = head._modules.pop("policy", None)
     recorder.predictions("validation", finetune.predictions(head, split.transfer_validation, config))
     finetune.record_heldout(head, context, recorder)

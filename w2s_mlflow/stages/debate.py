@@ -161,7 +161,7 @@ def questions(context: Context[Config]) -> tuple[Example, ...]:
 
 def _make(context: Context[Config], weak: Result, strong: Result, fingerprint: str, recorder: Recorder) -> None:
     config, to_debate = context.options, questions(context)
-    heads = {side: finetune.load_kept_model(run, config.spec().parameters) for side, run in ((WEAK, weak), (STRONG, strong))}
+    heads = {side: finetune.load_kept_model(run, context.model.parameters) for side, run in ((WEAK, weak), (STRONG, strong))}
     policy = None
     if explainers.needs_policy(config.explainer):
         path = strong.artifact(_alignment_round.POLICY)

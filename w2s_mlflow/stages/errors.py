@@ -67,7 +67,7 @@ def run(config: Config) -> Result:
     keep = {"keep_model": "always" if config.reads_text() else config.keep_model}
     found = student.run(student.Config(**inherited(student.Config, config) | keep))
     context = resolve(config)
-    config, spec = context.options, config.spec()
+    config, spec = context.options, context.model
     top = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | keep))
     parts = fingerprint.FingerprintParts(
         stage="errors",

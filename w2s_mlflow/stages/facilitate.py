@@ -64,10 +64,11 @@ class _FacilitationContext:
 def run(config: Config) -> Result:
     """Find or train the last iteration's weak model, with its inputs. Raises ConfigError before anything is written."""
     context = resolve(config)
-    options, teacher = context.options, _teacher(config, context)
+    options, questions = context.options, _questions(context)
+    teacher = _teacher(config, context)
     shared = options.shared() | {"keep_model": "always" if options.start == SUPERVISOR else "never"}
     weak = supervisor.run(supervisor.Config(weak=options.weak, **shared))
-    lesson = _FacilitationContext(options, resolve(options.learner()), _questions(context), weak)
+    lesson = _FacilitationContext(options, resolve(options.learner()), questions, weak)
     iterations = [Iteration(teacher, _facilitated(lesson, teacher, 1))]
     for number in range(2, options.iterations + 1):
         teacher = student.on_labels_of(iterations[-1].weak, _student(config))
@@ -155,7 +156,7 @@ def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> 
     targets = _targets(answers, learner)
     head = _start(lesson.learner, lesson.weak)
     stopping = LabelledExamples.joined(questions.validation, targets) if learner.early_stopping == "weak" else None
-    finetune.fit_head(head, learner, LabelledExamples.joined(questions.train, targets), stopping, recorder)
+    finetune.fit_head(head, lesson.learner, LabelledExamples.joined(questions.train, targets), stopping, recorder)
     recorder.metrics({"facilitate/questions": len(questions.train)})
     recorder.predictions("validation", finetune.predictions(head, questions.validation, learner))
     recorder.weak_labels(finetune.predictions(head, split.transfer + split.transfer_validation, learner))

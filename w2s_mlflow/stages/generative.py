@@ -25,7 +25,6 @@ from w2s_mlflow.pipeline.options import OneModel, TaskOptions
 from w2s_mlflow.records import Example
 
 if TYPE_CHECKING:
-    from w2s_mlflow.modeling.tokenization import Encoded
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
     from w2s_mlflow.training.loop import Options
@@ -87,7 +86,8 @@ def run(config: Config) -> Result:
     """Find or train the model. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
-    context, spec = resolve(config), config.spec()
+    context = resolve(config)
+    spec = context.model
     parts = fingerprint.FingerprintParts(
         stage="generative",
         version=VERSION,
@@ -108,19 +108,18 @@ def make(context: Context[Config], recorder: Recorder) -> None:
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
-    options, split, spec = context.options, context.split, context.options.spec()
+    options, split, spec = context.options, context.split, context.model
     loop.seed_everything(options.seed)
     loop.use_threads(spec.parameters)
     head = language_modeling.head_for(*models.load(spec, pretrained=True))
     loop.to_device(head)
     length = language_modeling.block_length(head, options.block, BLOCK)
 
-    def pack(examples: Sequence[Example], stream: streams.Stream) -> Encoded:
-        rows = texts(examples, compare=context.task.head == "reward")
-        return head.pack(rows, length, streams.generator(options.seed, stream))
-
-    training = pack((*split.supervision, *split.transfer), streams.MASKED_TOKENS)
-    unseen = pack((*split.supervision_validation, *split.transfer_validation), streams.MASKED_VALIDATION_TOKENS)
+    compare = context.task.head == "reward"
+    random = streams.generator(options.seed, streams.MASKED_TOKENS)
+    training = head.pack(texts((*split.supervision, *split.transfer), compare), length, random)
+    random = streams.generator(options.seed, streams.MASKED_VALIDATION_TOKENS)
+    unseen = head.pack(texts((*split.supervision_validation, *split.transfer_validation), compare), length, random)
     before = language_modeling.mean_loss(head, unseen)
     fitted = loop.fit(
         head,

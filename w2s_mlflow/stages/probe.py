@@ -92,7 +92,7 @@ def run(config: Config) -> Result:
             raise ConfigError(
                 f"--concepts must have two classes among {len(concept.fit_N)} rows of supervision, {name} has one"
             )
-    spec = config.spec()
+    spec = context.model
     parts = fingerprint.FingerprintParts(
         stage="probe",
         version=VERSION,
@@ -139,7 +139,7 @@ def _probed(
     """Fit the probes of each concept before and after training, with one model in memory at a time."""
     config = context.options
     built = {BEFORE: lambda: finetune.build_head(context), AFTER: lambda: finetune.load_kept_model(found)}
-    weights = {BEFORE: models.revision(config.spec()), AFTER: found.fingerprint}
+    weights = {BEFORE: models.revision(context.model), AFTER: found.fingerprint}
     probes: dict[str, dict[str, list[Probe]]] = {name: {} for name in concepts}
     for when, build in built.items():
         head = functools.cache(build)
