@@ -66,7 +66,7 @@ def asked(**given: Any) -> sweep.Config:
 def study_of(asked: sweep.Config) -> optuna.Study:
     search = asked.search()
     assert search is not None
-    return search_study.open_study(search, asked.wanted(), sweep._hangs_on(asked, search), 2)
+    return search_study.open_study(search, asked.study_target(), sweep._study_digest(asked, search), 2)
 
 
 def drawn(study: optuna.Study) -> list[tuple[Any, Any]]:

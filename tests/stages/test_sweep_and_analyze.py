@@ -74,7 +74,7 @@ def test_the_second_time_nothing_is_made_until_something_is_damaged(grid: sweep.
 @pytest.mark.slow
 def test_a_training_that_comes_to_nothing_does_not_stop_the_others(tmp_path: Path, experiment: str) -> None:
     (tmp_path / "grid.py").write_text(GRID.replace('"alpha": 0.6', '"learning_rate": 1e29'))
-    said = r"2 of 5 runs of sweep grid.py came to nothing, the first as the loss of step \d of \d is not finite.*are in run"
+    said = r"2 of 5 runs of sweep grid.py failed \(first error: the loss of step \d of \d is not finite.*are in run"
     with pytest.raises(ConfigError, match=said):
         sweep.run(sweep.Config(sweep="grid.py", seeds="0..1", **SMALL))
     parent = results.result(next(run for run in runs() if run.data.tags["w2s.stage"] == "sweep"), reused=False)

@@ -114,13 +114,13 @@ def _run(name: str) -> Result:
     if not name:
         readers = ", ".join(judge for judge in registry.plugins("judges") if learns_from(judge))
         raise must("judge_options", f"run=RUN, the debate run whose verdicts are read, for a judge of {readers}", "none")
-    found = results.find(name)
-    if found.stage != STAGE:
-        raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={name}, a run of {found.stage or 'no stage'}")
-    if runs.GOLD in found.tags:  # its verdicts would leak ground truth into the aligned model
+    run = results.find(name)
+    if run.stage != STAGE:
+        raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={name}, a run of {run.stage or 'no stage'}")
+    if runs.GOLD in run.tags:  # its verdicts would leak ground truth into the aligned model
         rule = "run=RUN, a run whose models were not trained on ground truth of transfer"
-        raise must("judge_options", rule, f"run={name}, whose models were trained on ground truth of {found.tags[runs.GOLD]}")
-    return found
+        raise must("judge_options", rule, f"run={name}, whose models were trained on ground truth of {run.tags[runs.GOLD]}")
+    return run
 
 
 def _debate(row: Mapping[str, Any]) -> Debate:

@@ -39,8 +39,8 @@ def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | Non
     return preference_N
 
 
-def traced(run: Result, wanted: int | None) -> Result:
-    """Write the first `wanted` debates (None: all) as traces, skipping those already written, and return the run."""
+def traced(run: Result, limit: int | None) -> Result:
+    """Write the first `limit` debates (None: all) as traces, skipping those already written, and return the run."""
     from w2s_mlflow.tracking import reports, traces
     from w2s_mlflow.tracking.reports import Report
 
@@ -48,12 +48,12 @@ def traced(run: Result, wanted: int | None) -> Result:
         return int(run.tags.get(TRACES, "0"))
 
     def is_complete(run: Result) -> bool:
-        every = int(run.metrics["debate/questions"])
-        return written(run) >= (every if wanted is None else min(wanted, every))
+        total = int(run.metrics["debate/questions"])
+        return written(run) >= (total if limit is None else min(limit, total))
 
     def report(run: Result) -> Report:
         debates, verdicts = read(run)
-        count = len(debates) if wanted is None else min(wanted, len(debates))
+        count = len(debates) if limit is None else min(limit, len(debates))
         traces.write(run.run_id, transcripts(debates[written(run) : count], verdicts))
         return Report(tags={TRACES: str(count)})
 

@@ -104,10 +104,10 @@ def _link_context(config: Config, student: Config, name: str, position: int) -> 
     """Return the context of a chain model: the student's, but for its own model and the learning rate of its position."""
     no_chain: dict[str, Any] = {"chain": None, "chain_rounds": None, "lr_decay": None, "strong_each_round": False}
     shared = selected(student, ("train_size", "test_size", "head", "loss", "generative_epochs", "labels", "weights"))
-    own: dict[str, Any] = {"method": AUTO, "strong": name, "pooling": None, "keep_model": "never"}
+    changes: dict[str, Any] = {"method": AUTO, "strong": name, "pooling": None, "keep_model": "never"}
     # A chain model must not see ground truth, not even as a control.
-    own["early_stopping"] = "weak" if student.early_stopping == ORACLE else student.early_stopping
-    return decayed(contexts.resolve(replace(config, **no_chain, **shared, **own)), student, position)
+    changes["early_stopping"] = "weak" if student.early_stopping == ORACLE else student.early_stopping
+    return decayed(contexts.resolve(replace(config, **no_chain, **shared, **changes)), student, position)
 
 
 def decayed(context: Context[Config], student: Config, position: int) -> Context[Config]:

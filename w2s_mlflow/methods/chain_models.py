@@ -30,9 +30,9 @@ def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
 
 def names(chain: str) -> list[str]:
     """Return the model names in a string such as "m1,m2". Raises ConfigError for an empty or unknown name."""
-    found = [name.strip() for name in chain.split(",")]
-    if not all(found):
+    parts = [name.strip() for name in chain.split(",")]
+    if not all(parts):
         raise must("chain", "names of models with commas between them", chain)
-    for name in found:
+    for name in parts:
         models.find(name, "chain")
-    return found
+    return parts

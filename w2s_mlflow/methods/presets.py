@@ -73,7 +73,9 @@ def preset_of(method: str) -> dict[str, Any] | None:
 def name_of(chosen: Mapping[str, Any]) -> str:
     """Return the name of the method with these primitive options: a preset, one with another plug-in, or `custom`."""
     kinds = {name: _kind(name, value) for name, value in chosen.items()}
-    presets = {name: {key: _kind(key, value) for key, value in (PRIMITIVES | own).items()} for name, own in METHODS.items()}
+    presets = {
+        name: {key: _kind(key, value) for key, value in (PRIMITIVES | preset).items()} for name, preset in METHODS.items()
+    }
     for name, preset in presets.items():
         if preset == kinds:
             return name

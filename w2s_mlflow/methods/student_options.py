@@ -14,6 +14,7 @@ from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.methods import chain_models, presets
 from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods.presets import AUTO, CUSTOM, FORMER_METHODS, METHODS, PLUGINS, UNTRAINED, labels_file, preset_of
+from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.pipeline.options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
@@ -77,7 +78,7 @@ class Config(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         if labels_file(self.labels) is None:
-            models.find(self.weak, "weak")
+            self._weak_spec()
         if self.method not in (AUTO, CUSTOM) and preset_of(self.method) is None:
             plugins = [f"{preset}{option}:NAME" for option in PLUGINS for preset in ("", "PRESET+")]
             raise unknown("--method", self.method, (*METHODS, AUTO, *plugins))
@@ -87,6 +88,9 @@ class Config(Training):
         self._check_chain()
         self._check_plugin("losses", "loss", self.loss_options)
         self._check_plugin("methods.labels", "labels", self.label_options)
+
+    def _weak_spec(self) -> ModelSpec:
+        return models.find(self.weak, "weak")
 
     def _check_labels(self) -> None:
         labels = self._primitives()["labels"]
@@ -139,7 +143,7 @@ class Config(Training):
         if primitives["chain"]:
             values |= {"chain_rounds": self.chain_rounds or ROUNDS, "lr_decay": self.lr_decay or DECAY}
         if primitives["chain"] == AUTO:
-            values["chain"] = ",".join(chain_models.between(models.find(self.weak, "weak"), self.spec()))
+            values["chain"] = ",".join(chain_models.between(self._weak_spec(), self.spec()))
         filled = replace(self, **values)
         resolved = super(Config, filled).resolved()
         if resolved.labels == UNTRAINED and resolved.head != "lm_choice":

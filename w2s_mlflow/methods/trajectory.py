@@ -29,22 +29,22 @@ def attach(weak: Result, iterations: Sequence[Iteration], part: str) -> Result:
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
-    found, name = iterations[-1].weak, f"trajectory_{part}"
+    last, name = iterations[-1].weak, f"trajectory_{part}"
 
     def stage(directory: Path) -> None:
         import pandas as pd
 
         from w2s_mlflow.figures import _trajectory
 
-        table, drawn = directory / "tables" / f"{name}.csv", directory / "figures" / f"{name}.png"
-        for file in (table, drawn):
+        table, image = directory / "tables" / f"{name}.csv", directory / "figures" / f"{name}.png"
+        for file in (table, image):
             file.parent.mkdir()
         frame = pd.DataFrame(rows(weak, iterations, part))
         frame.to_csv(table, index=False)
-        top = iterations[0].strong.metrics.get(f"{part}/ceiling_accuracy", math.nan)
-        _trajectory.figure(frame, found.params["task"], part, top).savefig(drawn, dpi=150)
+        ceiling = iterations[0].strong.metrics.get(f"{part}/ceiling_accuracy", math.nan)
+        _trajectory.figure(frame, last.params["task"], part, ceiling).savefig(image, dpi=150)
 
-    return reports.attach_once(found, name, lambda found: Report(stage))
+    return reports.attach_once(last, name, lambda _: Report(stage))
 
 
 def rows(weak: Result, iterations: Sequence[Iteration], part: str) -> list[dict[str, Any]]:
@@ -52,15 +52,15 @@ def rows(weak: Result, iterations: Sequence[Iteration], part: str) -> list[dict[
 
     `agreement` is with the supervisor; `gain` is the accuracy minus that of the supervisor.
     """
-    found = [_row(weak, 0, "weak", part, weak, "")]
+    table = [_row(weak, 0, "weak", part, weak, "")]
     for number, (strong, taught) in enumerate(iterations, start=1):
-        found += [_row(strong, number, "strong", part, weak, "agreement")]
-        found += [_row(taught, number, "weak", part, weak, "weak_agreement")]
-    return found
+        table += [_row(strong, number, "strong", part, weak, "agreement")]
+        table += [_row(taught, number, "weak", part, weak, "weak_agreement")]
+    return table
 
 
 def _row(run: Result, iteration: int, model: str, part: str, weak: Result, agreement: str) -> dict[str, Any]:
-    accuracy, floor = (found.metrics.get(f"{part}/accuracy", math.nan) for found in (run, weak))
+    accuracy, floor = (result.metrics.get(f"{part}/accuracy", math.nan) for result in (run, weak))
     row: dict[str, Any] = {"iteration": iteration, "model": model, "name": run.params[model], "accuracy": accuracy}
     row |= {"agreement": run.metrics.get(f"{part}/{agreement}", math.nan), "gain": accuracy - floor}
     return row | {"gold": run.tags.get(GOLD, ""), "run_id": run.run_id}

@@ -32,7 +32,7 @@ class LabelledExamples:
 
     examples: Sequence[Example]
     labels_NC: Floats
-    also: AuxiliaryObjective | None = None
+    auxiliary: AuxiliaryObjective | None = None
 
     @classmethod
     def joined(cls, examples: Sequence[Example], labels: SoftLabels) -> LabelledExamples:
@@ -68,7 +68,7 @@ def build_head(context: Context[Training], *, pretrained: bool = True, start: Pa
     return head
 
 
-def load_kept_model(found: Result, parameters: int | None = None) -> Head:
+def load_kept_model(run: Result, parameters: int | None = None) -> Head:
     """Load the model that a run has logged onto the training device.
 
     Args:
@@ -77,7 +77,7 @@ def load_kept_model(found: Result, parameters: int | None = None) -> Head:
     from w2s_mlflow.tracking import logged_model
     from w2s_mlflow.training import loop
 
-    head = logged_model.load(found.tags[runs.MODEL])
+    head = logged_model.load(run.tags[runs.MODEL])
     loop.use_threads(parameters or head.model.num_parameters())
     loop.to_device(head)
     return head
@@ -117,7 +117,7 @@ def fit_head(
             _encoded(head, training.examples, config),
             training.labels_NC,
             minimised,
-            _how(config, training.also),
+            _loop_options(config, training.auxiliary),
             validate=validate if validation else None,
             report=lambda step, steps, values: recorder.metrics(values, step),
             checkpoint=recorder.checkpoint(config.checkpoint_every),
@@ -134,13 +134,13 @@ def _loss(name: str, given: Mapping[str, Any], *, large: bool) -> Loss:
     chosen = losses.resolve(plugin.Options(**given), large=large)
 
     def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float) -> Tensor:
-        found: Tensor = plugin.loss(logits_NC, labels_NC, progress, chosen)
-        return found
+        value: Tensor = plugin.loss(logits_NC, labels_NC, progress, chosen)
+        return value
 
     return microbatches.PerExampleLoss(loss) if plugin.PER_EXAMPLE else loss
 
 
-def _how(config: Training, also: AuxiliaryObjective | None) -> Options:
+def _loop_options(config: Training, auxiliary: AuxiliaryObjective | None) -> Options:
     from w2s_mlflow.training import loop
 
     assert config.learning_rate is not None and config.batch_size is not None
@@ -151,7 +151,7 @@ def _how(config: Training, also: AuxiliaryObjective | None) -> Options:
         seed=config.seed,
         micro_batch=config.micro_batch,
         dtype=config.dtype,
-        auxiliary=also,
+        auxiliary=auxiliary,
     )
 
 

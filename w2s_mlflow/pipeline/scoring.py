@@ -108,10 +108,10 @@ def _against_human(context: Context[EvalOptions], values: Mapping[str, float]) -
 
 def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> str:
     """Return the reasons why a student's ceiling failed, or `no`; a missing value is no reason."""
-    floor, top = (values.get(f"{part}/{role}_accuracy", math.nan) for role in ("weak", "ceiling"))
+    floor, upper = (values.get(f"{part}/{role}_accuracy", math.nan) for role in ("weak", "ceiling"))
     rules = {
         NEAR_CHANCE: ceiling.tags.get(CEILING_FAILED) == NEAR_CHANCE,
-        BELOW_FLOOR: top < floor,
+        BELOW_FLOOR: upper < floor,
     }
     return ", ".join(rule for rule, broken in rules.items() if broken) or "no"
 

@@ -145,7 +145,7 @@ def _make(context: Context[Config], others: _AlignmentInputs, fingerprint: str, 
     labels = runs.weak_labels(others.weak)
     training, validation = (LabelledExamples.joined(part, labels) for part in (split.transfer, split.transfer_validation))
     if config.debate_weight:
-        training = replace(training, also=_debate_term(context, head, training.examples, weak_head, learned))
+        training = replace(training, auxiliary=_debate_term(context, head, training.examples, weak_head, learned))
     watched = validation if config.early_stopping == "weak" else None
     finetune.fit_head(head, context, training, watched, recorder)
     policy: Any = head._modules.pop("policy", None)

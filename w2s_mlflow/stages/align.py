@@ -65,7 +65,7 @@ def _debates(config: Config, aligned: Result) -> Result:
     options = selected(config, (*OF_STUDENT, "evidence_spans", "judge"))
     options["judge_options"] = participants.resolved(config.judge, config.judge_options)
     student_method = f"{_alignment_round.describe(config)}, kl {config.kl:g}"
-    return debate.held(debate.Config(**shared, **options), _alignment_round.weak(config), aligned, student_method)
+    return debate.between(debate.Config(**shared, **options), _alignment_round.weak(config), aligned, student_method)
 
 
 def _by_iteration(rounds: Sequence[Result], config: Config) -> Result:

@@ -23,8 +23,8 @@ def run(config: Config) -> Result:
     """Analyse finished runs and record the analysis as a run. Raises ConfigError if no run is a student or rule."""
     from w2s_mlflow.tracking import store
 
-    codes, found = coded_errors.read(config.error_annotations) if config.error_annotations else {}, build.pull(config)
+    codes, runs = coded_errors.read(config.error_annotations) if config.error_annotations else {}, build.pull(config)
     request = store.RunRequest(
-        "analyze", build.parts(config, found, codes), config, {}, {}, "Tables, figures and a report of finished runs."
+        "analyze", build.parts(config, runs, codes), config, {}, {}, "Tables, figures and a report of finished runs."
     )
-    return store.produce(request, lambda recorder: build.record(build.load(found, codes), recorder))
+    return store.produce(request, lambda recorder: build.record(build.load(runs, codes), recorder))

@@ -111,10 +111,10 @@ class Config(Training):
 def run(config: Config) -> Result:
     """Find or run the debates, with the two models they need. Raises ConfigError before anything is written."""
     config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options))
-    return held(config, *sides(config))
+    return between(config, *sides(config))
 
 
-def held(config: Config, weak: Result, strong: Result, student_method: str = "") -> Result:
+def between(config: Config, weak: Result, strong: Result, student_method: str = "") -> Result:
     """Find or run the debates between the models of two finished runs, whose weights are kept.
 
     Args:

@@ -65,16 +65,16 @@ def run(config: Config) -> Result:
     from w2s_mlflow.tracking import fingerprint, source, store
 
     keep = {"keep_model": "always" if config.reads_text() else config.keep_model}
-    found = student.run(student.Config(**inherited(student.Config, config) | keep))
+    student_run = student.run(student.Config(**inherited(student.Config, config) | keep))
     context = resolve(config)
     config, spec = context.options, context.model
-    top = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | keep))
+    ceiling_run = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | keep))
     parts = fingerprint.FingerprintParts(
         stage="errors",
         version=VERSION,
         options={"evidence": config.evidence, "seed": config.seed},
         data=context.split.digest,
-        inputs={"student": found.fingerprint, "ceiling": top.fingerprint},
+        inputs={"student": student_run.fingerprint, "ceiling": ceiling_run.fingerprint},
         libraries=fingerprint.libraries(),
         source=source.digests(
             ["stages.errors:_make", "data.loading:resolve_and_split", "tables.errors", f"models.{spec.family}:load"]
@@ -82,29 +82,29 @@ def run(config: Config) -> Result:
         weights=models.revision(spec),
     )
     identity = {"task": config.task, **context.names(), "method": config.method, "seed": str(config.seed)}
-    tags = {"w2s.student_run_id": found.run_id, "w2s.ceiling_run_id": top.run_id}
-    note = f"The test errors of {found.name}, beside its supervisor's and its ceiling's answers."
+    tags = {"w2s.student_run_id": student_run.run_id, "w2s.ceiling_run_id": ceiling_run.run_id}
+    note = f"The test errors of {student_run.name}, beside its supervisor's and its ceiling's answers."
     request = store.RunRequest(runs.run_name("errors", identity), parts, config, identity, tags, note)
-    return store.produce(request, lambda recorder: _make(context, found, top, recorder))
+    return store.produce(request, lambda recorder: _make(context, student_run, ceiling_run, recorder))
 
 
-def _make(context: Context[Config], found: Result, top: Result, recorder: Recorder) -> None:
+def _make(context: Context[Config], student_run: Result, ceiling_run: Result, recorder: Recorder) -> None:
     import pandas as pd
 
     from w2s_mlflow.tables import errors as table
     from w2s_mlflow.tracking import results
 
     config, test = context.options, context.split.test
-    weak, gold = results.get(found.tags["w2s.weak_run_id"]), data_gold.gold_of(config)
+    weak, gold = results.get(student_run.tags["w2s.weak_run_id"]), data_gold.gold_of(config)
     ids = [example.id for example in test]
     gold_N = data_gold.read(gold, test, "test", "errors")
-    answers = [run.predictions("test").of(ids).argmax(axis=1) for run in (found, weak, top)]
+    answers = [run.predictions("test").of(ids).argmax(axis=1) for run in (student_run, weak, ceiling_run)]
     wrong = np.flatnonzero(answers[0] != gold_N)
     examples = [test[row] for row in wrong]
     columns: dict[str, Any] = {"id": [example.id for example in examples], "text": [_text(example) for example in examples]}
     columns |= {"gold": gold_N[wrong]} | {name: answer_N[wrong] for name, answer_N in zip(ANSWERS, answers, strict=True)}
     if config.reads_text() and examples:
-        columns |= _on_evidence(config, examples, columns, found, top)
+        columns |= _on_evidence(config, examples, columns, student_run, ceiling_run)
     errors = pd.DataFrame(columns).reindex(columns=list(COLUMNS))
     recorder.text(ERRORS, errors.to_csv(index=False))
     shares = {name: value for name, value in table.shares(errors).items() if math.isfinite(value)} if examples else {}
@@ -117,27 +117,27 @@ def _text(example: Example) -> str:
 
 
 def _on_evidence(
-    config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], found: Result, top: Result
+    config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], student_run: Result, ceiling_run: Result
 ) -> dict[str, Any]:
     """Return the student's answers given only its evidence, the ceiling's, or random tokens, and both evidences as text."""
     from w2s_mlflow.modeling import attribution
 
-    head, other = (finetune.load_kept_model(run) for run in (found, top))
+    head, ceiling_head = (finetune.load_kept_model(run) for run in (student_run, ceiling_run))
     data = head.encode(examples)
     scored = {
         "own": attribution.scores(head, data, answers["answer"], config.micro_batch),
-        "ceiling": attribution.scores(other, data, answers["ceiling_answer"], config.micro_batch),
+        "ceiling": attribution.scores(ceiling_head, data, answers["ceiling_answer"], config.micro_batch),
         "random": streams.generator(config.seed, streams.RANDOM_EVIDENCE).random(len(data.flat), dtype=np.float32),
     }
-    kept = {name: attribution.top_tokens(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}
-    answered = [_answers(config, head, data, kept[name]) for name in ("own", "ceiling", "random")]
-    said = {f"{name}_evidence": attribution.quotes(head, data, kept[name]) for name in ("own", "ceiling")}
-    return dict(zip(ON_EVIDENCE, answered, strict=True)) | said
+    evidence = {name: attribution.top_tokens(head, data, scores_T, config.evidence) for name, scores_T in scored.items()}
+    answers_on_evidence = [_answers(config, head, data, evidence[name]) for name in ("own", "ceiling", "random")]
+    texts = {f"{name}_evidence": attribution.quotes(head, data, evidence[name]) for name in ("own", "ceiling")}
+    return dict(zip(ON_EVIDENCE, answers_on_evidence, strict=True)) | texts
 
 
 def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
-    """Return the student's classes given only the kept tokens, computed in the same way as its stored predictions."""
+    """Return the student's classes given only the evidence tokens, computed in the same way as its stored predictions."""
     from w2s_mlflow.modeling import attribution
 
-    found_N: Ints = finetune.probabilities(head, attribution.select_tokens(data, kept_T), config).argmax(axis=1)
-    return found_N
+    answers_N: Ints = finetune.probabilities(head, attribution.select_tokens(data, kept_T), config).argmax(axis=1)
+    return answers_N

@@ -96,10 +96,12 @@ def run(config: Config) -> Result:
     identity = {"task": FAMILY, "weak": NONE, "strong": config.model, "method": "pretrain", "seed": str(config.seed)}
     note = f"`{config.model}` from random weights: next-token loss on the play at {config.num_positions} positions."
     name = f"pretrain {config.model} seed {config.seed}"
-    found = store.produce(store.RunRequest(name, parts, config, identity, {}, note), lambda recorder: make(config, recorder))
-    if found.run_id:
-        shutil.copytree(found.artifact("model"), Path(config.out) / config.model, dirs_exist_ok=True)
-    return found
+    pretrained = store.produce(
+        store.RunRequest(name, parts, config, identity, {}, note), lambda recorder: make(config, recorder)
+    )
+    if pretrained.run_id:
+        shutil.copytree(pretrained.artifact("model"), Path(config.out) / config.model, dirs_exist_ok=True)
+    return pretrained
 
 
 def make(config: Config, recorder: Recorder) -> None:
@@ -118,10 +120,10 @@ def make(config: Config, recorder: Recorder) -> None:
     family = registry.plugin("models", FAMILY, "--model")
     head = language_modeling.Language(*models.load(config.spec(), pretrained=False))
     curve = _fit(head, play[2 * VALIDATION :], config, recorder)
-    held = language_modeling.mean_loss(head, head.encode(_examples(play[: 2 * VALIDATION])))
-    recorder.metrics({"validation/loss": held}, step=curve[-1][0])
+    loss = language_modeling.mean_loss(head, head.encode(_examples(play[: 2 * VALIDATION])))
+    recorder.metrics({"validation/loss": loss}, step=curve[-1][0])
     family.save(head.model, recorder.directory / "model")
-    story = {"options": options.result_options(config), "validation_loss": held, "seconds": time.time() - began, "curve": curve}
+    story = {"options": options.result_options(config), "validation_loss": loss, "seconds": time.time() - began, "curve": curve}
     recorder.text("model/pretraining.json", json.dumps(story) + "\n")
 
 
@@ -177,9 +179,9 @@ def read_play(config: Config) -> Play:
 
 def refuse_task_positions(play: Play) -> None:
     """Raise ConfigError if a text, possibly from the cache, has a position of the shipped tasks or its mirror image."""
-    found = chess.overlap(chess.shipped(), (position for position, _ in play))
-    if found:
-        raise must("text_cache", "without positions of the task", f"{found} texts that show one")
+    overlap = chess.overlap(chess.shipped(), (position for position, _ in play))
+    if overlap:
+        raise must("text_cache", "without positions of the task", f"{overlap} texts that show one")
 
 
 def draw_play(positions: int, seed: int, workers: int) -> Play:
@@ -191,5 +193,5 @@ def draw_play(positions: int, seed: int, workers: int) -> Play:
 
 def _draw_chunk(count: int, seed: int, chunk: int) -> Play:
     rng = random.Random(streams.integer(seed, streams.PRETRAINING_PLAY, chunk))
-    drawn = islice(chess_play.positions(rng, task=False), count)
-    return [chess_play.sequence(seen, rng) for position in drawn for seen in (position, position.mirrored())]
+    positions = islice(chess_play.positions(rng, task=False), count)
+    return [chess_play.sequence(seen, rng) for position in positions for seen in (position, position.mirrored())]

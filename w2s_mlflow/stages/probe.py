@@ -83,7 +83,7 @@ def run(config: Config) -> Result:
     """Find or make the probes, with the student they need. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
-    found = student.run(student.Config(**inherited(student.Config, config) | {"keep_model": "always"}))
+    student_run = student.run(student.Config(**inherited(student.Config, config) | {"keep_model": "always"}))
     context = resolve(config)
     config = context.options
     concepts = {name: gold.concept(config, name, config.probe_size) for name in config.named()}
@@ -98,28 +98,28 @@ def run(config: Config) -> Result:
         version=VERSION,
         options={"concepts": sorted(concepts), "probe_size": config.probe_size, "seed": config.seed},
         data=hashlib.sha256(canonical_json([concept.digest for concept in concepts.values()]).encode()).hexdigest()[:32],
-        inputs={"student": found.fingerprint},
+        inputs={"student": student_run.fingerprint},
         libraries=fingerprint.libraries(),
         source=source.digests(["stages.probe:_make", "data.gold:concept", f"models.{spec.family}:load"]),
         weights=models.revision(spec),
     )
     identity = {"task": config.task, **context.names(), "method": config.method, "seed": str(config.seed)}
-    note = f"Linear probes for {', '.join(concepts)} on `{spec.name}` before and after it became {found.name}."
+    note = f"Linear probes for {', '.join(concepts)} on `{spec.name}` before and after it became {student_run.name}."
     request = store.RunRequest(
-        runs.run_name("probe", identity), parts, config, identity, {"w2s.student_run_id": found.run_id}, note
+        runs.run_name("probe", identity), parts, config, identity, {"w2s.student_run_id": student_run.run_id}, note
     )
-    return store.produce(request, lambda recorder: _make(context, found, concepts, parts, recorder))
+    return store.produce(request, lambda recorder: _make(context, student_run, concepts, parts, recorder))
 
 
 def _make(
     context: Context[Config],
-    found: Result,
+    student_run: Result,
     concepts: dict[str, gold.Concept],
     parts: FingerprintParts,
     recorder: Recorder,
 ) -> None:
     rows: list[dict[str, Any]] = []
-    for name, probes in _probed(context, found, concepts, parts).items():
+    for name, probes in _fit_probes(context, student_run, concepts, parts).items():
         concept = concepts[name]
         rows += [row for when, every in probes.items() for row in _rows(name, when, every, concept)]
         recorder.metrics(_gained(name, probes, concept) | concept.reads)
@@ -133,19 +133,19 @@ def _make(
     recorder.text(PROBES, table.getvalue())
 
 
-def _probed(
-    context: Context[Config], found: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
+def _fit_probes(
+    context: Context[Config], student_run: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
 ) -> dict[str, dict[str, list[Probe]]]:
     """Fit the probes of each concept before and after training, with one model in memory at a time."""
     config = context.options
-    built = {BEFORE: lambda: finetune.build_head(context), AFTER: lambda: finetune.load_kept_model(found)}
-    weights = {BEFORE: models.revision(context.model), AFTER: found.fingerprint}
+    build = {BEFORE: lambda: finetune.build_head(context), AFTER: lambda: finetune.load_kept_model(student_run)}
+    weights = {BEFORE: models.revision(context.model), AFTER: student_run.fingerprint}
     probes: dict[str, dict[str, list[Probe]]] = {name: {} for name in concepts}
-    for when, build in built.items():
-        head = functools.cache(build)
+    for when, build_head in build.items():
+        head = functools.cache(build_head)
         for name, concept in concepts.items():
-            found_NLD = _activations(head, weights[when], concept, config, parts)
-            probes[name][when] = [*_probes(found_NLD, concept, config.seed)]
+            activations_NLD = _activations(head, weights[when], concept, config, parts)
+            probes[name][when] = [*_probes(activations_NLD, concept, config.seed)]
     return probes
 
 
@@ -161,17 +161,17 @@ def _activations(
 
     examples = concept.examples
     pooling = config.pooling or config.spec().pooling
-    how = [pooling, config.max_length, config.dtype, config.micro_batch, sorted(parts.source.values()), parts.libraries]
-    key = [weights, concept.digest, *how, [example.segments for example in examples]]
+    settings = [pooling, config.max_length, config.dtype, config.micro_batch, sorted(parts.source.values()), parts.libraries]
+    key = [weights, concept.digest, *settings, [example.segments for example in examples]]
     name = hashlib.sha256(canonical_json(key).encode()).hexdigest()[:32]
 
-    def made() -> arrays.Arrays:
+    def compute() -> arrays.Arrays:
         read = heads.encode_responses if concept.task.head == "reward" else heads.encode_texts
         data = read(head().reader, examples)
         return {"hidden": inference.layers(head(), data, pooling, config.micro_batch, config.dtype)}
 
-    found_NLD: Floats = arrays.arrays(f"probe-{name}", made)["hidden"]
-    return found_NLD
+    activations_NLD: Floats = arrays.arrays(f"probe-{name}", compute)["hidden"]
+    return activations_NLD
 
 
 def _probes(activations_NLD: Floats, concept: gold.Concept, seed: int) -> Iterator[Probe]:
@@ -179,10 +179,10 @@ def _probes(activations_NLD: Floats, concept: gold.Concept, seed: int) -> Iterat
     fit, choose, test = concept.parts(activations_NLD)
     shuffled_N = streams.generator(seed, streams.SHUFFLED_LABELS).permutation(concept.fit_N)
     for layer in range(activations_NLD.shape[1]):
-        found = fitted(fit[:, layer], concept.fit_N)
+        probe = fitted(fit[:, layer], concept.fit_N)
         control = fitted(fit[:, layer], shuffled_N).score(test[:, layer], concept.test_N)
-        correct_N = np.asarray(found.predict(test[:, layer]) == concept.test_N, dtype=np.float32)
-        yield Probe(layer, correct_N, float(found.score(choose[:, layer], concept.choose_N)), float(control))
+        correct_N = np.asarray(probe.predict(test[:, layer]) == concept.test_N, dtype=np.float32)
+        yield Probe(layer, correct_N, float(probe.score(choose[:, layer], concept.choose_N)), float(control))
 
 
 def fitted(activations_ND: Floats, labels_N: Ints) -> Any:

@@ -131,8 +131,8 @@ def _debates(config: Config) -> Result:
     """Find or run the debates on `transfer` between a plain student with these options and the supervisor, for the labels."""
     stage = registry.plugin("stages", "debate", "the stage")  # by name, because the debate stage imports this module
     protocol = presets.primitives(config.method, selected(config, presets.PRIMITIVES))["labels"]
-    how = {"protocol": protocol, "split": "transfer", "num_questions": None, "eval_split": "none", "traces": 0}
-    debates: Result = stage.run(stage.Config(**selected(config, OF_STUDENT), **config.shared() | how))
+    options = {"protocol": protocol, "split": "transfer", "num_questions": None, "eval_split": "none", "traces": 0}
+    debates: Result = stage.run(stage.Config(**selected(config, OF_STUDENT), **config.shared() | options))
     return debates
 
 
@@ -205,13 +205,13 @@ def _note(context: Context[Config], inputs: _Inputs) -> str:
 
     options, names = context.options, context.names()
     labeller = inputs.runs.get("labels") or inputs.runs.get("weak")
-    how = label_sources.source(presets.kind_of_labels(options.labels)).NOTE
+    training = label_sources.source(presets.kind_of_labels(options.labels)).NOTE
     if inputs.file_labels:
-        how = f"finetuned on {names['weak']}"
+        training = f"finetuned on {names['weak']}"
     elif labeller:
-        how = f"{how} {results.link(labeller)}"
+        training = f"{training} {results.link(labeller)}"
     if inputs.chain:
-        how = f"{how}, the best of the last round of {', '.join(results.link(link) for link in inputs.chain)}"
+        training = f"{training}, the best of the last round of {', '.join(results.link(link) for link in inputs.chain)}"
     if "generative" in inputs.runs:
-        how = f"{how}, after {results.link(inputs.runs['generative'])}"
-    return f"`{names['strong']}` {how}, method `{options.method}`. The PGR interval here is over test groups only."
+        training = f"{training}, after {results.link(inputs.runs['generative'])}"
+    return f"`{names['strong']}` {training}, method `{options.method}`. The PGR interval here is over test groups only."

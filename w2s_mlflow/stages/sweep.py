@@ -89,13 +89,13 @@ class Config:
         search = self.search()
         assert search is not None
         if self.pruner and len(self.trial_seeds()) * len(search.settings) == 1:
-            raise must("pruner", "none where a trial is a single run: nothing is left to be saved", self.pruner)
+            raise must("pruner", "none, because each trial is a single run and pruning would save nothing", self.pruner)
         if shared := sorted(set(seeds) & set(self.trial_seeds())):
-            rule = "seeds that are not in --seeds, on which the best setting is held against the default"
+            rule = "seeds that are not in --seeds, on which the best setting is compared with the default"
             raise must("search_seeds", rule, shared[0])
         if self.study is not None and not re.fullmatch(r"\w[\w.-]{0,149}", self.study):
             raise must("study", "a name of at most 150 letters, digits, dots and dashes", repr(self.study))
-        storage.check(self.wanted().storage)
+        storage.check(self.study_target().storage)
 
     def search(self) -> Search | None:
         """Return the search that the file defines; None for a grid. Raises ConfigError if the search is incomplete."""
@@ -105,7 +105,7 @@ class Config:
         file = sweep_file.path(self.sweep)
         return space.load_search(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
 
-    def wanted(self) -> StudyTarget:
+    def study_target(self) -> StudyTarget:
         """Return the search's study: its name, storage, sampler, pruner and limits."""
         return StudyTarget(
             study=self.study,
@@ -134,62 +134,61 @@ def run(config: Config) -> Result:
         ConfigError: an option is invalid (raised before the first job starts), or runs have failed (raised at the end).
     """
     search = config.search()
-    return _searched(config, search) if search else _drained(config)
+    return _run_search(config, search) if search else _run_grid(config)
 
 
-def _drained(config: Config) -> Result:
+def _run_grid(config: Config) -> Result:
     from w2s_mlflow.tracking import recorder, results, session
 
-    waiting, name = jobs(config), f"sweep {config.sweep}"
+    grid_jobs, name = jobs(config), f"sweep {config.sweep}"
     if plan := session.current().plan:
-        for job in waiting:
+        for job in grid_jobs:
             job.run()
         return plan.placeholder(name, "sweep")
-    if before := find_completed(waiting):
-        LOG.info("%d results, all reused, and their tables", len(waiting))
-        return before
+    if completed := find_completed(grid_jobs):
+        LOG.info("%d results, all reused, and their tables", len(grid_jobs))
+        return completed
     note = f"The grid `{config.sweep}` over seeds {config.seeds}: its runs are below, its tables among the artifacts."
     with recorder.parent(name, "sweep", options.flat(config), note) as recording:
-        found, failed = grid.run_all(waiting, config.workers)
-        if not found:
+        runs, failed = grid.run_all(grid_jobs, config.workers)
+        if not runs:
             raise failed[0]
-        recording.json("runs.json", sorted({result.run_id for result in found}))
+        recording.json("runs.json", sorted({run.run_id for run in runs}))
         recording.json("failed.json", [str(error) for error in failed])
-        build.record(build.load(found), recording)
+        build.record(build.load(runs), recording)
         if not failed:
-            recording.tags[GRID_DIGEST] = contents(found)
-    reused = sum(result.reused for result in found)
-    LOG.info("%d results, %d of them reused", len(found), reused)
+            recording.tags[GRID_DIGEST] = contents(runs)
+    LOG.info("%d results, %d of them reused", len(runs), sum(run.reused for run in runs))
     if failed:
         raise ConfigError(
-            f"{len(failed)} of {len(waiting)} runs of {name} came to nothing, the first as {failed[0]}; the tables of the "
-            f"others are in run {recording.run_id}"
+            f"{len(failed)} of {len(grid_jobs)} runs of {name} failed (first error: {failed[0]}); the tables of the others are "
+            f"in run {recording.run_id}"
         )
     return results.get(recording.run_id)
 
 
-def _searched(config: Config, search: Search) -> Result:
+def _run_search(config: Config, search: Search) -> Result:
     """Complete the study's trials, then compare the best setting with the default on `test`, once."""
     from w2s_mlflow.tracking import recorder, results, session
 
-    def trial(given: Mapping[str, Any]) -> list[Job]:
-        return [Job(search.stage, one) for one in space.configs(search, given, config.trial_seeds(), config.sizes())]
+    def trial_jobs(params: Mapping[str, Any]) -> list[Job]:
+        return [Job(search.stage, run) for run in space.configs(search, params, config.trial_seeds(), config.sizes())]
 
-    for job in trial({}):
+    for job in trial_jobs({}):
         loading.resolve_and_split(job.config.resolved())  # data that cannot be split fails here, before any run starts
-    name, wanted, digest = f"sweep {config.sweep}", config.wanted(), _hangs_on(config, search)
-    *waiting, best = search_study.placeholder_params(search, wanted, digest)
-    of_trials = [job for given in waiting for job in trial(given)]  # so do options that cannot be run
+    name, target, digest = f"sweep {config.sweep}", config.study_target(), _study_digest(config, search)
+    *params_of_trials, best = search_study.placeholder_params(search, target, digest)
+    planned = [job for params in params_of_trials for job in trial_jobs(params)]  # so do options that cannot be run
     if plan := session.current().plan:
-        for job in [*of_trials, *_chosen(config, search, {}), *_chosen(config, search, best)]:
+        for job in [*planned, *_jobs_with(config, search, {}), *_jobs_with(config, search, best)]:
             job.run()
         return plan.placeholder(name, "sweep")
-    study = search_study.open_study(search, wanted, digest, len(trial({})))
+    study = search_study.open_study(search, target, digest, len(trial_jobs({})))
     note = f"The search `{search.name}`, objective `{search.objective}`: its trials and their runs are below."
     with recorder.parent(name, "sweep", options.flat(config) | {"study": study.study_name}, note) as recording:
         recording.tags |= {"w2s.objective": search.objective, "w2s.study": study.study_name}
         with grid.quiet(), search_workers.worker_pool(config.workers) as workers:
-            trials.run(study, search, wanted, trial, workers)
+            trials.run(study, search, target, trial_jobs, workers)
         best = search_study.best(study)
         command = space.command(search, best)
         trials.plot(study, search, recording.directory / "search")
@@ -202,48 +201,48 @@ def _searched(config: Config, search: Search) -> Result:
     return results.get(recording.run_id)
 
 
-def _hangs_on(config: Config, search: Search) -> str:
+def _study_digest(config: Config, search: Search) -> str:
     """Return the digest of everything that a study's values depend on: the space, the objective, the store, and the
     fingerprints of a trial with the default options. Changes of data, code or libraries thus start a new study."""
     from w2s_mlflow.tracking import session
     from w2s_mlflow.tracking.backend import server
 
     with session.planning() as plan:
-        for one in space.configs(search, {}, config.trial_seeds(), config.sizes()):
-            Job(search.stage, one).run()
+        for run in space.configs(search, {}, config.trial_seeds(), config.sizes()):
+            Job(search.stage, run).run()
     experiment = server.experiment()  # a URI may differ between machines
     store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
-    how = {"sampler": config.sampler, "pruner": config.pruner}
-    return search.digest(store | how | {"fingerprints": sorted(plan.steps)})
+    optuna_options = selected(config, ("sampler", "pruner"))
+    return search.digest(store | optuna_options | {"fingerprints": sorted(plan.steps)})
 
 
-def _chosen(config: Config, search: Search, given: Mapping[str, Any]) -> list[Job]:
+def _jobs_with(config: Config, search: Search, params: Mapping[str, Any]) -> list[Job]:
     """Return the jobs of one setting of the tuned options, one per seed."""
-    return jobs(config, [{"stage": search.stage, **search.tuned, **given}])
+    return jobs(config, [{"stage": search.stage, **search.tuned, **params}])
 
 
 def _compare(config: Config, search: Search, best: Mapping[str, Any], recording: Recorder) -> None:
     """Compare the best setting with the default on `test` over fresh seeds, paired by seed."""
     from w2s_mlflow import stats
 
-    pair = _chosen(config, search, {}), _chosen(config, search, best)
-    found, failed = grid.run_all([*pair[0], *pair[1]], config.workers)
+    default_jobs, best_jobs = _jobs_with(config, search, {}), _jobs_with(config, search, best)
+    runs, failed = grid.run_all([*default_jobs, *best_jobs], config.workers)
     if failed:
         raise failed[0]
-    scores = [result.metrics[f"test/{search.score}"] for result in found]
-    default, chosen = scores[: len(pair[0])], scores[len(pair[0]) :]
-    sides = {"default": sum(default) / len(default), "best": sum(chosen) / len(chosen)}
-    recording.metrics({f"test/{side}_{search.score}": value for side, value in sides.items()})
+    scores = [run.metrics[f"test/{search.score}"] for run in runs]
+    default, tuned = scores[: len(default_jobs)], scores[len(default_jobs) :]
+    means = {"default": sum(default) / len(default), "best": sum(tuned) / len(tuned)}
+    recording.metrics({f"test/{side}_{search.score}": mean for side, mean in means.items()})
     if len(default) > 1:
-        test = stats.paired_t_test(default, chosen)
+        test = stats.paired_t_test(default, tuned)
         recording.metrics({"test/difference": test.mean_difference, "test/difference_low": test.low})
         recording.metrics({"test/difference_high": test.high, "test/p": test.p, "test/n": test.n})
-    build.record(build.load(found), recording)
+    build.record(build.load(runs), recording)
 
 
-def jobs(config: Config, chosen: Sequence[Mapping[str, Any]] | None = None) -> list[Job]:
-    """Return every job of the grid, or of the settings `chosen`, ordered by seed; each Config is checked."""
-    settings = grid.settings(config.sweep) if chosen is None else chosen
+def jobs(config: Config, settings: Sequence[Mapping[str, Any]] | None = None) -> list[Job]:
+    """Return every job of the grid, or of `settings`, ordered by seed; each Config is checked."""
+    settings = grid.settings(config.sweep) if settings is None else settings
     return grid.jobs(settings, parse_seeds(config.seeds), config.sizes())
 
 
@@ -255,24 +254,24 @@ def _finished() -> dict[str, Result]:
     return {result.fingerprint: result for result in run_cache.finished(server.experiment().experiment_id)}
 
 
-def contents(found: Sequence[Result], finished: Mapping[str, Result] | None = None) -> str:
+def contents(runs: Sequence[Result], finished: Mapping[str, Result] | None = None) -> str:
     """Return the digest of what a grid's tables depend on: metrics and artifacts of its results, and the code of the tables.
 
     Args:
         finished: the experiment's finished results by fingerprint. Default: look them up.
     """
     finished = _finished() if finished is None else finished
-    return build.parts(analyze.Config(), [finished.get(result.fingerprint, result) for result in found], {}).digest()
+    return build.parts(analyze.Config(), [finished.get(run.fingerprint, run) for run in runs], {}).digest()
 
 
-def find_completed(waiting: Sequence[Job]) -> Result | None:
+def find_completed(grid_jobs: Sequence[Job]) -> Result | None:
     """Return the finished run of this grid, or None if any result or table is missing or damaged."""
     from w2s_mlflow.tracking import planning, results, session
 
     if session.current().reuse_since:
         return None
     with session.planning(_finished()) as plan:
-        found = [job.run() for job in waiting]
+        runs = [job.run() for job in grid_jobs]
     if plan.count(planning.REUSED) < len(plan.steps):
         return None
-    return results.undamaged(GRID_DIGEST, contents(found, plan.known), found)
+    return results.undamaged(GRID_DIGEST, contents(runs, plan.known), runs)
