@@ -94,6 +94,13 @@ def test_its_tables_are_made_again(runs: list[Result]) -> None:
         check_table(name, plugin.table(*(getattr(frames, frame) for frame in plugin.FRAMES)))
 
 
+def test_iterations_of_one_seed_are_told_apart_in_the_frame_of_all_runs(runs: list[Result]) -> None:
+    frame = build.load(runs).runs
+    assert frame[frame["stage"] == "facilitate"]["other_options"].tolist() == ["iteration=1", "iteration=2"]
+    rows = registry.plugin("tables", "calibration", "table").table(frame)
+    assert rows[rows["stage"] == "facilitate"]["n"].tolist() == [1, 1]
+
+
 def check_table(name: str, found: pd.DataFrame) -> None:
     former = pd.read_csv(DIRECTORY / "tables" / f"{name}.csv", keep_default_na=False, dtype=str)
     columns = COLUMNS | {"rounds": "turns" if name == "debate" else "iterations"}

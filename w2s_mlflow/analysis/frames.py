@@ -223,7 +223,9 @@ def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
     """Return the frame `runs`; its `method_options` and `other_options` compare runs of the same stage."""
     import pandas as pd
 
-    rows = [_run(result, pulled) | {"settings": variants.settings(result)} for result in pulled.counted()]
+    # This frame has no column for the iteration, which must tell runs of one seed apart.
+    columns = [name for name in IDENTITY if name != "iteration"]
+    rows = [_run(result, pulled) | {"settings": variants.settings(result, columns)} for result in pulled.counted()]
     frame = pd.DataFrame(
         rows, columns=[*(name for name in RUNS if name not in ("method_options", "other_options")), "settings"]
     )

@@ -35,9 +35,9 @@ METHOD_OPTIONS |= {"learning_rate", "batch_size"}
 """Options that define a method; runs that differ in any other option are not compared."""
 
 
-def settings(result: Result) -> str:
-    """Return a run's options as JSON, without the parameters that identify the run."""
-    return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in (*IDENTITY, "rule")})
+def settings(result: Result, columns: Sequence[str] = IDENTITY) -> str:
+    """Return a run's options as JSON, without those that have columns of their own."""
+    return json.dumps({key: value for key, value in sorted(result.params.items()) if key not in (*columns, "rule")})
 
 
 def of_method(name: str) -> bool:
