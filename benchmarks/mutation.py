@@ -1,7 +1,7 @@
 """Mutation testing: change one operator or number of a module at a time, and check whether the module's tests fail.
 
     pip install -c constraints.txt -e ".[dev,mutation]"
-    python benchmarks/mutation.py [--module losses/entropy.py ...] [--limit 150] [--seed 0]
+    python benchmarks/mutation.py [--module losses/entropy.py ...] [--limit 50] [--seed 0]
 
 Prints every mutant that passes all tests (a survivor), then one Markdown table. Cosmic Ray makes the mutants. Binary operators
 are replaced by one counterpart each, comparisons by every other comparison. Mutants of annotations, of `if TYPE_CHECKING` and
@@ -87,6 +87,9 @@ def comparable(source: str) -> str | None:
             node.annotation = None
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             node.returns = None
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.AnnAssign):
+                    inner.annotation = ast.Constant(None)
             node.args.args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             node.args.defaults += [default for default in node.args.kw_defaults if default]
             node.args.posonlyargs, node.args.kwonlyargs, node.args.kw_defaults = [], [], []
@@ -95,7 +98,7 @@ def comparable(source: str) -> str | None:
 
 def mutants(source: str, lines: range) -> list[Mutant]:
     """Return the mutants of the given lines of a module, each once."""
-    found, seen = [], {comparable(source)}
+    found, seen = [], {comparable(source), None}
     for name in filter(used, operator_names()):
         operator = get_operator(name)()
         places = [start for node in ast_nodes(get_ast(source)) for (start, _), _ in operator.mutation_positions(node)]
@@ -135,6 +138,13 @@ def outcome(tests: tuple[str, ...], limit: float | None) -> str:
     return "failed" if process.exitcode else "survived"
 
 
+def difference(source: str, mutated: str) -> str:
+    """Return the changed lines before and after."""
+    lines = list(difflib.unified_diff(source.splitlines(), mutated.splitlines(), n=0, lineterm=""))[3:]
+    before, after = ([line[1:].strip() for line in lines if line[0] == sign and line[1:]] for sign in "-+")
+    return f"{' '.join(before)} -> {' '.join(after)}"
+
+
 def tested(module: str, limit: int, seed: int) -> str:
     """Test the mutants of a module in the current directory, print the survivors and return the module's row of the table."""
     file, _, name = module.partition(":")
@@ -151,8 +161,7 @@ def tested(module: str, limit: int, seed: int) -> str:
         path.write_text(mutant.source)
         outcomes.append(outcome(tests, patience))
         if outcomes[-1] == "survived":
-            change = list(difflib.unified_diff(source.splitlines(), mutant.source.splitlines(), n=0, lineterm=""))[3:]
-            print(f"{module}:{mutant.line}: " + " -> ".join(line[1:].strip() for line in change), flush=True)
+            print(f"{module}:{mutant.line}: {difference(source, mutant.source)}", flush=True)
     path.write_text(source)
     counts = [outcomes.count(kind) for kind in ("failed", "timeout", "survived")]
     return "| " + " | ".join(map(str, (module, len(every), len(chosen), *counts))) + " |"
@@ -162,7 +171,7 @@ def main() -> None:
     """Test the mutants of each module and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--module", nargs="*", choices=TESTS, default=list(TESTS))
-    parser.add_argument("--limit", type=int, default=150)
+    parser.add_argument("--limit", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     table = ["| module | mutants | tested | a test fails | timeout | survive |", "|---|---|---|---|---|---|"]

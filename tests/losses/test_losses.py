@@ -264,6 +264,11 @@ def test_resolve_leaves_what_is_given(options: Any) -> None:
     assert losses.resolve(options, large=True) == options
 
 
+def test_cross_entropy_has_no_options() -> None:
+    with pytest.raises(ConfigError, match="'--alpha'"):
+        cross_entropy.Options(alpha=0.5)  # type: ignore[call-arg]
+
+
 def test_an_unknown_loss_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"^--loss must be one of .*, got 'confidense' \(did you mean confidence\?\)$"):
         plugin("losses", "confidense", "--loss")

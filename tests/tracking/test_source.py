@@ -147,6 +147,85 @@ def test_a_moved_module_and_another_way_to_import_it_move_nothing(made: Path) ->
     assert values("rooms.loop:fit") == before
 
 
+def test_a_module_may_be_imported_under_its_full_path(made: Path) -> None:
+    before = values()
+    write(made, "rooms.cutting", BATCHES)
+    text = LOOP.replace("from w2s_mlflow import made_batches as batches", "import w2s_mlflow.rooms.cutting")
+    write(made, "made_loop", text.replace("batches.cut", "w2s_mlflow.rooms.cutting.cut"))
+    assert values() == before and "rooms.cutting.cut" in digests()
+
+
+def returns(first: str, second: str) -> tuple[str, str]:
+    """Two sources of a function f(row) that return different expressions."""
+    return f"def f(row):\n    return {first}\n", f"def f(row):\n    return {second}\n"
+
+
+MEANING = {
+    "a base": ("class f(One):\n    pass\n", "class f(Two):\n    pass\n"),
+    "an argument of a class": ("class f(One, key=1):\n    pass\n", "class f(One, key=2):\n    pass\n"),
+    "a decorator of a class": ("@One\nclass f:\n    pass\n", "@Two\nclass f:\n    pass\n"),
+    "a decorator": ("@One\ndef f():\n    pass\n", "@Two\ndef f():\n    pass\n"),
+    "an asynchronous function": ("def f():\n    pass\n", "async def f():\n    pass\n"),
+    "the default of a lambda": returns("lambda x=1: x", "lambda x=2: x"),
+    "the body of a lambda": returns("lambda x: x", "lambda x: -x"),
+    "an element of a list": returns("[x for x in row]", "[-x for x in row]"),
+    "a list or a set": returns("[x for x in row]", "{x for x in row}"),
+    "the key of a dictionary": returns("{x: 1 for x in row}", "{-x: 1 for x in row}"),
+    "the value of a dictionary": returns("{x: x for x in row}", "{x: -x for x in row}"),
+    "the condition of a comprehension": returns("[x for x in row if x > 1]", "[x for x in row if x > 2]"),
+    "a later loop of a comprehension": returns("[x for y in row for x in y]", "[x for y in row for x in -y]"),
+    "an attribute of a variable": returns("row.one", "row.two"),
+    "the order of attributes": returns("row.one.two.three", "row.two.one.three"),
+    "an attribute of a definition": returns("One.first", "One.second"),
+    "the order of attributes of a definition": returns("One.first.second.third", "One.second.first.third"),
+    "an attribute of another library": returns("np.linalg.norm(row)", "np.linalg.det(row)"),
+    "the path into another library": returns("np.linalg.norm(row)", "np.norm.linalg(row)"),
+    "a text": returns("'one'", "'two'"),
+    "a text with a value": returns("f'{row} one'", "f'{row} two'"),
+    "bytes or text": returns("'one'", "b'one'"),
+    "an integer or a float": returns("1", "1.0"),
+    "the last digit of a float": returns("0.1", "0.10000000000000002"),
+    "true or one": returns("True", "1"),
+    "the variables that are assigned": ("def f():\n    a = b = 1\n", "def f():\n    a = c = 1\n"),
+    "a value beside an annotation": ("def f():\n    a: int = 1\n", "def f():\n    a: int = 2\n"),
+    "the class of an error": ("def f():\n    raise ValueError('one')\n", "def f():\n    raise KeyError('one')\n"),
+    "a number in an error": ("def f():\n    raise ValueError(1)\n", "def f():\n    raise ValueError(2)\n"),
+    "a text after an error": returns("[ValueError('one'), 'one']", "[ValueError('one'), 'two']"),
+    "a text in a call": returns("row('one')", "row('two')"),
+    "what is printed": ("def f():\n    print('one')\n", "def f():\n    print('two')\n"),
+    "a method named like one of a log": ("def f(row):\n    row.warn('one')\n", "def f(row):\n    row.warn('two')\n"),
+    "another method of a log": ("def f():\n    LOG.setLevel('one')\n", "def f():\n    LOG.setLevel('two')\n"),
+}
+"""Pairs of sources that do different things."""
+WORDS = {
+    "the text of an error that is returned": returns("ValueError('one')", "ValueError('two')"),
+    "the text of an error with a prefix": returns("errors.ConfigError('one')", "errors.ConfigError(f'two {row}')"),
+    "the text of a rule": returns("must('one', 'two', row)", "must('one', 'three', row)"),
+    "the text of an unknown name": returns("unknown('one', row)", "unknown('two', row)"),
+    "a warning": ("def f():\n    return 1\n", "def f():\n    warnings.warn('one')\n    return 1\n"),
+    "an annotation alone": ("def f():\n    a: int\n    return 1\n", "def f():\n    a: str\n    return 1\n"),
+    "an annotation of a variable": ("def f():\n    a: int = 1\n", "def f():\n    a = 1\n"),
+    "an import inside": ("def f():\n    return 1\n", "def f():\n    import json\n    return 1\n"),
+    "a text in a class": ("class f:\n    a = 1\n", "class f:\n    'One.'\n    a = 1\n    'Two.'\n"),
+}
+"""Pairs of sources that do the same."""
+
+
+def digest_of_f(package: Path, text: str) -> str:
+    write(package, "made_user", f"import numpy as np\n\nOne = 1\nTwo = 1\n\n\n{text}")
+    return digests("made_user:f")["made_user.f"]
+
+
+@pytest.mark.parametrize(("first", "second"), MEANING.values(), ids=MEANING.keys())
+def test_a_change_of_meaning_moves_the_digest(package: Path, first: str, second: str) -> None:
+    assert digest_of_f(package, first) != digest_of_f(package, second)
+
+
+@pytest.mark.parametrize(("first", "second"), WORDS.values(), ids=WORDS.keys())
+def test_a_change_of_words_does_not_move_the_digest(package: Path, first: str, second: str) -> None:
+    assert digest_of_f(package, first) == digest_of_f(package, second)
+
+
 def test_a_definition_may_move_alone_and_be_passed_on(made: Path) -> None:
     before = values()
     write(made, "made_batches", "from w2s_mlflow.made_slices import cut\n")
@@ -180,6 +259,7 @@ def test_which_of_two_definitions_of_one_name_is_meant_counts(package: Path) -> 
         "def f():\n    return [cut for cut in range(3)]\n",
         "def f():\n    return (lambda cut: cut)(1)\n",
         "def f():\n    for cut, other in []:\n        pass\n    return cut\n",
+        "class f:\n    cut = 1\n    twice = 2 * cut\n",
     ],
 )
 def test_a_local_name_is_no_reference(made: Path, body: str) -> None:
