@@ -100,27 +100,36 @@ def _find_inputs(config: Config, context: Context[Config], labeller: Result | No
         config: the options as the user gave them.
         labeller: the run whose labels to use; None: the run that the options name.
     """
-    options = context.options
-    start = weak_finetuning.generative_run(options)
-    if path := labels_file(options.labels):
-        return _Inputs(start, file_labels=_read_labels(path, context))
-    if options.chain:
-        chain = bootstrapping.train_chain(config, context, _supervisor(options))
-        return _Inputs({"labels": chain.labeller} | start, chain.links)
-    if name := labels_run(options.labels):
-        return _Inputs({"labels": labeller or runs.find_label_run(name, context)} | start)
-    match label_sources.source(str(options.labels)).LABELLER:
-        case label_sources.SUPERVISOR:
-            return _Inputs({"weak": _supervisor(options)} | start)
-        case label_sources.DEBATE:
-            return _Inputs({"labels": _debates(config)} | start)
-    return _Inputs(start)
+    file_labels = _read_labels(context)  # a wrong file is refused before anything is trained
+    labelling, chain = ({}, ()) if file_labels else _find_labeller(config, context, labeller)
+    return _Inputs(labelling | weak_finetuning.generative_run(context.options), chain, file_labels)
 
 
-def _read_labels(path: str, context: Context[Config]) -> SoftLabels:
+def _read_labels(context: Context[Config]) -> SoftLabels | None:
+    """Read and check the labels file; None if `--labels` is not a file."""
+    if (path := labels_file(context.options.labels)) is None:
+        return None
     labels = label_files.read(path, context.task.classes)
     label_files.check(labels, context.split.transfer + context.split.transfer_validation, path)
     return labels
+
+
+def _find_labeller(
+    config: Config, context: Context[Config], labeller: Result | None
+) -> tuple[dict[str, Result], Sequence[Result]]:
+    """Find or train the run that labels `transfer`, as the input `weak` or `labels`, and the models of the chain."""
+    options = context.options
+    if options.chain:
+        chain = bootstrapping.train_chain(config, context, _supervisor(options))
+        return {"labels": chain.labeller}, chain.links
+    if name := labels_run(options.labels):
+        return {"labels": labeller or runs.find_label_run(name, context)}, ()
+    match label_sources.source(str(options.labels)).LABELLER:
+        case label_sources.SUPERVISOR:
+            return {"weak": _supervisor(options)}, ()
+        case label_sources.DEBATE:
+            return {"labels": _debates(config)}, ()
+    return {}, ()
 
 
 def _supervisor(options: Config) -> Result:
@@ -172,7 +181,7 @@ def _last_of_chain(context: Context[Config]) -> Context[Config]:
 
 def _fingerprint(context: Context[Config], inputs: _Inputs) -> FingerprintParts:
     """Return the fingerprint's parts; labels from a file or a run enter by their content, not by their path or id."""
-    roots = [*weak_finetuning.roots(context.options), "methods.bootstrapping:decayed"]
+    roots = weak_finetuning.roots(context.options) + (["methods.bootstrapping:decayed"] if inputs.chain else [])
     parts = runs.parts("student", VERSION, context, inputs.runs, roots)
     if labels_run(context.options.labels):
         return replace(parts, options={**parts.options, "labels": "run"})
