@@ -1,1 +1,1 @@
-"""Data: loading of rows, splits, gold labels with a ledger of their reads, label files, spans of text."""
+"""Data: loading of tasks, splits, gold labels and a ledger of the gold labels read, label files, and spans of text."""

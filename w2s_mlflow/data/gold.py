@@ -1,7 +1,7 @@
 """Gold labels and the ledger of their reads.
 
-Training on weak labels receives a `Split`, which holds no gold labels. `Gold` counts every read by reason. Training on gold
-labels is in pipeline/ground_truth.py; scoring of stored predictions against them is in pipeline/scoring.py.
+Code that trains on weak labels receives a `Split`, which holds no gold labels. `Gold` returns gold labels and counts every read
+by reason. pipeline/ground_truth.py trains on gold labels; pipeline/scoring.py scores stored predictions against them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from w2s_mlflow.tasks import Task
 
 @dataclass(frozen=True)
 class Concept:
-    """A task's rows and gold labels for a probe: those to fit it, to choose a layer and to score it, in this order.
+    """A concept that a linear probe predicts, which is the ground truth of a task: its rows and gold labels.
 
-    The first two come from `supervision` and its validation slice, the last from `test`. `reads` is the ledger of gold reads.
+    `examples` has three parts in this order: rows that fit the probe, rows that choose its layer, and rows that score it. The
+    first two come from `supervision` and its validation slice, the third from `test`. `fit_N`, `choose_N` and `test_N` are
+    the gold labels of the parts; `reads` is the ledger of gold labels read.
     """
 
     task: Task
@@ -43,7 +45,9 @@ class Concept:
 
 
 def concept(config: SplitOptions, task: str, rows: int) -> Concept:
-    """Return a task's concept, split with the student's seed, with at most `rows` rows each for fitting and scoring.
+    """Return the rows and gold labels for a probe of a task: at most `rows` rows to fit it and at most `rows` to score it.
+
+    The task is split with the student's seed.
 
     Raises:
         ConfigError: the task is not found or too small to be split.
@@ -60,7 +64,7 @@ def concept(config: SplitOptions, task: str, rows: int) -> Concept:
 
 @dataclass(frozen=True)
 class _ConceptOptions:
-    """Split options of a concept's task."""
+    """Options for splitting the task that a probe predicts."""
 
     task: str
     seed: int
@@ -71,7 +75,7 @@ class _ConceptOptions:
 
 
 def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Ints:
-    """Return the labels of examples and count the reads. Raises ConfigError if a label is missing."""
+    """Return the gold labels of examples and count the reads. Raises ConfigError if a label is missing."""
     try:
         return gold.read(examples, split=part, reason=reason)
     except NoLabelError as error:
@@ -79,12 +83,12 @@ def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Int
 
 
 def reads(gold: Gold) -> dict[str, float]:
-    """Return the ledger as metrics `gold/<split>/<reason>`, the numbers of rows read."""
+    """Return the ledger as metrics: `gold/<split>/<reason>` is the number of gold labels read."""
     return {f"gold/{name}": count for name, count in gold.ledger().items()}
 
 
 def gold_of(config: SplitOptions) -> Gold:
-    """Return the task's gold labels, with a new ledger."""
+    """Return the gold labels of a task, with an empty ledger."""
     return Gold(_labels(config.task, config.data_dir))
 
 

@@ -14,15 +14,15 @@ from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.records import Example, Floats, SoftLabels
 
 TOLERANCE = 1e-3
-"""Tolerance for the sum of a row's probabilities to deviate from 1."""
+"""Largest allowed deviation of the sum of a row's probabilities from 1."""
 
 
 def read(path: str, classes: int) -> SoftLabels:
     """Read labels from a file and sort them by id.
 
     Raises:
-        ConfigError: the file is not a parquet table with these columns, an id occurs twice, or a row does not hold `classes`
-            probabilities that sum to 1.
+        ConfigError: the file is not a parquet table with columns `id` and `probabilities`, an id occurs twice, or a row does
+            not hold `classes` probabilities that sum to 1.
     """
     columns = _columns(Path(path).expanduser())
     ids = [str(id_) for id_ in columns["id"]]
@@ -69,7 +69,7 @@ def check(labels: SoftLabels, examples: Sequence[Example], path: str) -> None:
 
 
 def digest(labels: SoftLabels) -> str:
-    """Return the first 32 digits of the sha256 over the ids and probabilities."""
+    """Return the first 32 hex digits of the sha256 over the ids and probabilities."""
     content = hashlib.sha256("\n".join(labels.ids).encode())
     content.update(np.ascontiguousarray(labels.probabilities_NC).tobytes())
     return content.hexdigest()[:32]

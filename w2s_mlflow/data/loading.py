@@ -1,4 +1,4 @@
-"""Loading of a task's rows, once per process, and their split for a run."""
+"""Loading of a task's rows, cached within the process, and their split for a run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def questions(config: SplitOptions, size: int | None) -> splits.Questions:
 
     Args:
         config: split options, with the sizes filled in.
-        size: maximum number of rows; None: as many as both halves together.
+        size: maximum number of rows; None means the size of both halves together.
 
     Raises:
         ConfigError: the split leaves too few rows.
@@ -96,7 +96,10 @@ def _split(task: str, data_dir: str | None, balance: bool, seed: int, train_size
 
 
 def mirror(data_dir: str | None) -> str | None:
-    """Return the path of the public data sets' local mirror, or None if unset. Raises ConfigError if it is not a directory."""
+    """Return the directory of the local mirror of public data sets, or None if no mirror is set.
+
+    Raises ConfigError if the directory does not exist.
+    """
     chosen = data_dir or os.environ.get("W2S_DATA_DIR")
     if chosen and not Path(chosen).expanduser().is_dir():
         raise must("data_dir" if data_dir else "W2S_DATA_DIR", "an existing directory", chosen)

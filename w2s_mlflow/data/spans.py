@@ -1,8 +1,8 @@
-"""Spans of a question's text, the units of evidence: locating them, and reducing a question to some of them.
+"""Spans of a question's text, the units of evidence: find them, and reduce a question to some of them.
 
-In a short text each word is a span, in a longer one a run of at most SPAN words of one sentence. A run without letters or
-digits (a chess prompt's closing mark, a lone dash) is not a span and is always kept, as is a one-word candidate
-answer, since the claims are about that answer.
+In a short text each word is a span; in a longer text a span is a run of at most SPAN words of one sentence. A run without
+letters or digits (the mark `>` that ends a chess prompt, a lone dash) is not a span and is always kept. A one-word candidate
+answer is always kept too, because the debaters' claims are about it.
 
 In a chess position each word is a chess piece on its square, so evidence is a subset of the pieces. The subset is a different,
 emptier position: a judge that sees only the evidence does not know which other pieces can recapture. A debater can therefore
@@ -20,18 +20,18 @@ from typing import NamedTuple
 from w2s_mlflow.records import Example
 
 SHORT = 40
-"""Length in words up to which a text is divided into single-word spans."""
+"""Maximum number of words of a text that is divided into single-word spans."""
 SPAN = 8
-"""Length limit in words of a span of a longer text."""
+"""Maximum number of words of a span in a longer text."""
 GAP = " … "
 """Separator between spans that are not adjacent in the text."""
 NOTHING = "…"
-"""Replacement for a text with no remaining words, since a model cannot read an empty text."""
+"""Replacement for a text without any chosen words, because a model cannot read an empty text."""
 _ENDS = re.compile(r"[.!?;:][\"')\]]*$")
 
 
 class Span(NamedTuple):
-    """Position of a span: index of its text (segments, then candidates), start and end character."""
+    """Position of a span: the index of its text (segments first, then candidates), and its start and end character."""
 
     text: int
     start: int
@@ -40,7 +40,7 @@ class Span(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)  # a debate requests the spans of a question repeatedly
 def spans_of(example: Example) -> tuple[Span, ...]:
-    """Return the spans of a question, in the order of its texts."""
+    """Return the spans of a question: those of its segments, then those of its candidates."""
     all_spans = [Span(number, *span) for number, text in enumerate(example.segments) for span in _spans(text)]
     for number, text in enumerate(example.candidates, len(example.segments)):
         spans = list(_spans(text))
@@ -51,7 +51,7 @@ def spans_of(example: Example) -> tuple[Span, ...]:
 def select(example: Example, chosen: Collection[int]) -> Example:
     """Return the question with only the chosen spans (indices into `spans_of`) and the text outside spans.
 
-    Removed spans leave no gap. A text with no remaining words becomes NOTHING.
+    No gap marks the removed spans. A text with no words left becomes NOTHING.
     """
     spans = spans_of(example)
     hidden = [span for number, span in enumerate(spans) if number not in chosen]
@@ -64,7 +64,7 @@ def select(example: Example, chosen: Collection[int]) -> Example:
 
 
 def quoted(example: Example, chosen: Collection[int]) -> str:
-    """Return the chosen spans as readable text, in order, with GAP between spans that are not adjacent, one line per text."""
+    """Return the chosen spans as readable text: one line per text, with GAP between spans that are not adjacent."""
     spans, texts = spans_of(example), example.segments + example.candidates
     lines: dict[int, list[str]] = {}
     previous = -1
@@ -100,7 +100,7 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _runs(text: str, word_spans: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Yield the words of each sentence in runs of at most SPAN words, whose lengths differ by at most one."""
+    """Yield runs of at most SPAN words of one sentence; the lengths of a sentence's runs differ by at most one word."""
     sentence: list[tuple[int, int]] = []
     for start, end in word_spans:
         sentence.append((start, end))

@@ -1,7 +1,8 @@
-"""Grouped splits: each seed splits D into `supervision` and `transfer`; `selection` and `test` are the same for all seeds.
+"""Grouped splits: each seed divides training rows into two halves; the held-out parts are the same for all seeds.
 
-All splits depend on hashes of ids and groups, never on row order or file format. Rows of one group stay together, and
-training rows whose group also occurs in the held-out part are excluded.
+The halves are `supervision` and `transfer`; the held-out parts are `selection` and `test`. All splits depend on hashes of ids
+and groups, never on row order or file format. Rows of one group stay together, and training rows whose group also occurs in
+the held-out rows are excluded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from w2s_mlflow.records import NO_LABEL, Example, JoinError, Row, Rows, canonica
 VALIDATION = 0.1
 """Fraction of each half that is set aside as its validation slice."""
 SELECTION = 0.25
-"""Fraction of the held-out rows in `selection`, which searches may use; the rest is `test`."""
+"""Fraction of the held-out rows that form `selection`, on which searches may score trials; the rest form `test`."""
 
 Examples = tuple[Example, ...]
 Groups = list[list[Row]]
@@ -35,7 +36,7 @@ class Split:
     selection: Examples
     test: Examples
     digest: str
-    """sha256 over each part's sorted (id, group, segments, candidates, label)."""
+    """sha256 over the rows of each part (id, group, segments, candidates and label), independent of their order."""
 
     def parts(self) -> dict[str, Examples]:
         """Return the six parts by name."""
@@ -53,10 +54,10 @@ class Questions:
 
 @dataclass(frozen=True)
 class Pool:
-    """A task's rows in groups, the same for every seed."""
+    """A task's grouped rows in a training part, `selection` and `test`, which are the same for every seed."""
 
     key: str
-    """The task's key; with the groups' names it determines the order of groups."""
+    """The task's key; groups are sorted by a hash of this key and the group's name."""
     train: Groups
     selection: Groups
     test: Groups
@@ -106,7 +107,7 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
 
     Args:
         balance: give `supervision` and its validation slice equally many rows of each class; `transfer` is never balanced,
-            as that would require its labels.
+            because that would require its labels.
 
     Raises:
         ConfigError: the task has fewer rows than requested, a size is too small to fill every part, or `supervision` of a
@@ -116,7 +117,11 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
     supervision, transfer, _ = _halves(pool, seed, train_size)
     test, _ = _take_rows(pool.test, test_size)
     if not test:
-        raise must("test_size", f"at least {len(pool.test[0])}, the size of the first group of rows", test_size)
+        raise must(
+            "test_size",
+            f"at least {len(pool.test[0])}, the size of the first group of rows (groups are never divided)",
+            test_size,
+        )
     # The validation slice of each half is its last tenth, in the same hash order.
     d1, d1_validation = _take_fraction(supervision, 1 - VALIDATION, "train_size", train_size)
     d2, d2_validation = _take_fraction(transfer, 1 - VALIDATION, "train_size", train_size)
@@ -165,9 +170,9 @@ def _halves(pool: Pool, seed: int, train_size: int) -> tuple[Groups, Groups, Gro
 
 
 def balanced(groups: Groups) -> Groups:
-    """Return the groups with equally many rows of each class; larger classes lose rows in the fullest groups first.
+    """Return the groups with equally many rows of each class; the groups with the most rows of a larger class lose them first.
 
-    The choice depends only on each row's position in its group, sorted by id, and on the hash order of groups.
+    Which rows are removed depends only on their position in their group, sorted by id, and on the hash order of the groups.
     """
     by_class: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for number, group in enumerate(groups):
@@ -198,7 +203,7 @@ def digest(rows: Iterable[Row]) -> str:
 
 
 def row_digest(row: Row) -> str:
-    """Return the first 16 digits of the sha256 over the content of one row."""
+    """Return the first 16 hex digits of the sha256 over the content of one row."""
     return hashlib.sha256(_line(row).encode()).hexdigest()[:16]
 
 
@@ -208,7 +213,7 @@ def _line(row: Row) -> str:
 
 
 def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> Groups:
-    """Return the rows in groups; groups are ordered by their hash under `key`, the rows of a group by id."""
+    """Group the rows. Groups are sorted by a hash of `key` and the group's name, the rows of a group by id."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.example.id):
         groups[row.example.group].append(row)
@@ -235,12 +240,12 @@ def _take_rows(groups: Groups, size: int) -> tuple[Groups, Groups]:
 
 
 def _take_fraction(groups: Groups, share: float, option: str, size: int) -> tuple[Groups, Groups]:
-    """Split the groups into two parts, the first with about `share` of the rows; each has at least one group.
+    """Split the groups into two parts of at least one group each; the first has about the fraction `share` of the rows.
 
-    Raises ConfigError for fewer than two groups.
+    Raises ConfigError, about `option` and its value `size`, if there are fewer than two groups.
     """
     if len(groups) < 2:
-        raise must(option, "large enough for two groups of rows in each part", size)
+        raise must(option, "large enough that each half has at least two groups of rows", size)
     count = len(_take_rows(groups, round(share * _size(groups)))[0])
     count = min(max(count, 1), len(groups) - 1)
     return groups[:count], groups[count:]
@@ -253,7 +258,7 @@ def _check_ids(rows: Rows) -> None:
 
 
 def _only_label(groups: Groups) -> int | None:
-    """Return the label that all labelled rows share, or None if they differ."""
+    """Return the label that all labelled rows share, or None if there is no such label."""
     labels = {row.label for group in groups for row in group} - {NO_LABEL}
     return labels.pop() if len(labels) == 1 else None
 
