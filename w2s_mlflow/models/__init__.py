@@ -1,7 +1,7 @@
-"""Models: one family per file, each exporting `SPECS`, `load`, `revision` and, if a model spec may lack a size, `size`.
+"""Models: one file per family, which exports `SPECS`, `load`, `revision` and, if the size of a spec may be None, `size`.
 
-NAME[@REVISION][:N] pins a model of a hub family and keeps its first N layers; models/hub.py resolves such names, hub ids and
-paths.
+A model of a hub family can be given as NAME[@REVISION][:N], which pins its revision and keeps its first N layers. models/hub.py
+resolves such names, hub ids and paths.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POOLINGS = ("first", "last", "mean")
-"""How a linear head pools the hidden states of a row: first token, last real token, or mean over the real tokens."""
+"""Ways for a linear head to pool a row's hidden states: first token, last token or mean over all tokens, without padding."""
 ANY = "hub"
 """Family of models that belong to none of the named families."""
 MEDIUM, LARGE = 100_000_000, 1_000_000_000
-"""Lowest non-embedding parameter counts of the tiers medium and large."""
+"""Minimum number of non-embedding parameters of a model in the tier `medium` and in the tier `large`."""
 RATES = ((30_000_000, 1e-4), (200_000_000, 5e-5), (LARGE, 2e-5))
 """Default learning rates as (upper bound on non-embedding parameters, rate); 1e-4 is the paper's rate for small models."""
 LOWEST_RATE = 1e-5
@@ -35,7 +35,7 @@ class Size:
 
     parameters: int
     non_embedding: int
-    """Parameters outside the token and position embeddings and the output head; ladders are compared by this count."""
+    """Number of parameters outside token and position embeddings and the output head, by which model sizes are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def declared(name: str, family: str, source: str, size: Size, pooling: str = "la
 
 
 def tier_of(non_embedding: float) -> str:
-    """Return `large` from LARGE non-embedding parameters, `medium` from MEDIUM, else `small`."""
+    """Return the tier for a number of non-embedding parameters: `small`, `medium` or `large`."""
     return "large" if non_embedding >= LARGE else "medium" if non_embedding >= MEDIUM else "small"
 
 
@@ -124,7 +124,7 @@ def all_specs() -> Iterator[ModelSpec]:
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the tokenizer and the model in float32; `pretrained=False` initialises the model from the current random state.
+    """Load the model in float32 and its tokenizer; `pretrained=False` draws random weights from the current random state.
 
     Raises:
         ConfigError: the model's files are missing or unusable.
@@ -134,7 +134,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 
 def revision(spec: ModelSpec) -> str:
-    """Return an identifier of the pretrained weights, for fingerprints. Raises ConfigError like `load`."""
+    """Return an identifier of the pretrained weights, for fingerprints. Raises ConfigError as `load` does."""
     return str(_family(spec).revision(spec))
 
 

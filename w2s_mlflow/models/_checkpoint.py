@@ -24,7 +24,7 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 ENCODERS = frozenset({"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"})
 ENCODERS |= {"roberta", "xlm-roberta"}
-"""Model types that are encoders, unless saved as a causal language model; `is_encoder` decides for other types."""
+"""Model types known to be encoders, unless saved as a causal language model. For others, `is_encoder` asks transformers."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,10 @@ class Checkpoint:
         return next((int(self.config[name]) for name in LAYERS if name in self.config), 0)
 
     def non_embedding(self, layers: int | None) -> int:
-        """Estimate the non-embedding parameters as 12 L D^2 (L layers, width D); in GPT-2, this omits biases and norms."""
+        """Return an estimate of the number of non-embedding parameters: 12 L D^2 for L layers of width D.
+
+        For GPT-2, the estimate is exact except that it omits biases and layer norms.
+        """
         width = next((int(self.config[name]) for name in WIDTH if name in self.config), 0)
         return 12 * (layers or self.layers) * width**2
 
@@ -103,7 +106,11 @@ def _inspect_hub(source: str, commit: str, option: str, value: str) -> Checkpoin
 
 @functools.cache
 def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
-    """Return a repository's commit, file names and config.json directory. Raises LookupError listing the places tried."""
+    """Return a repository's commit, the names of its files, and the local directory that holds its config.json.
+
+    Raises:
+        LookupError: the repository cannot be found; the message lists the places tried.
+    """
     hub.detect_offline()
     import huggingface_hub
     from huggingface_hub import constants
@@ -114,7 +121,8 @@ def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
             info = huggingface_hub.model_info(source, revision=commit or None, timeout=10)
             config = huggingface_hub.hf_hub_download(source, "config.json", revision=info.sha)
             return str(info.sha), tuple(file.rfilename for file in info.siblings or ()), Path(config).parent
-        except Exception as error:  # a dozen exception types: absent, gated, no such revision, no answer
+        except Exception as error:
+            # The hub raises many exception types, for instance for a missing or gated model or a timeout.
             tried.append(f"the hub: {first_line(error)}")
     else:
         tried.append("the hub does not respond or is disabled")
@@ -163,7 +171,7 @@ def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str,
 
 
 def _is_known(kind: str) -> bool:
-    """Return whether transformers has a model type; look for its directory before the slow import of CONFIG_MAPPING."""
+    """Return whether transformers supports a model type. If its directory exists, skip the slow import of CONFIG_MAPPING."""
     package = importlib.util.find_spec("transformers")
     assert package is not None and package.origin is not None
     if kind.isidentifier() and Path(package.origin).parent.joinpath("models", kind).is_dir():
@@ -183,7 +191,7 @@ def _inspect_gguf(path: Path, option: str, value: str) -> Checkpoint:
     try:
         stat = path.stat()
         config = _gguf_config(path, stat.st_size, stat.st_mtime_ns)
-    except Exception:  # a malformed file can make the reader raise anything
+    except Exception:  # on a malformed file, the reader can raise any exception type
         raise must(option, "a readable GGUF file", value) from None
     if "tokens" not in config:
         raise must(option, "a checkpoint with a tokenizer", f"{value}, which has no tokenizer")
@@ -192,7 +200,10 @@ def _inspect_gguf(path: Path, option: str, value: str) -> Checkpoint:
 
 @functools.cache
 def _gguf_config(path: Path, size: int, changed: int) -> dict[str, Any]:
-    """Return a GGUF file's metadata as config.json fields. Cached by size and mtime, as reading takes about a second."""
+    """Return a GGUF file's metadata under the field names of config.json.
+
+    The result is cached by path, size and modification time, because reading takes about a second.
+    """
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields

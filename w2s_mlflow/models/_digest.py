@@ -18,11 +18,14 @@ CONFIG_FILES = (
     "merges.txt",
     *TOKENIZERS,
 )
-"""Files other than weights that affect the model or its tokens, unlike generation settings and chat templates."""
+"""Files besides the weights that affect the model or its tokens; generation settings and chat templates affect neither."""
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Return the sha256 of the contents and (except for GGUF) names of a local checkpoint's files, wherever they are."""
+    """Return a sha256 over the names and contents of a local checkpoint's files, independent of their directory.
+
+    The name of a GGUF file does not enter the digest.
+    """
     files = [Path(checkpoint.source, checkpoint.gguf)] if checkpoint.gguf else _files(Path(checkpoint.source))
     lines = [f"{'' if checkpoint.gguf else file.name} {_file_digest(file)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -47,7 +50,7 @@ def _file_digest(file: Path) -> str:
     with (
         contextlib.suppress(OSError),
         replacing(cache_file) as partial,
-    ):  # if the cache cannot be written, the next call hashes again
+    ):  # if the digest cannot be cached, the next call computes it again
         partial.write_text(json.dumps({"state": state, "sha256": sha256}), encoding="utf-8")
     return sha256
 

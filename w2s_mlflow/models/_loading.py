@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 OPTION = "--weak or --strong"
 """Option named in errors when it is unknown which option specified the model."""
 NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt", "*.model")
-"""Patterns of the files downloaded from a repository."""
+"""Patterns of the names of the files that are downloaded from a hub repository."""
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the tokenizer and the model in float32; `pretrained=False` initialises the model from the current random state.
+    """Load the model in float32 and its tokenizer; `pretrained=False` draws random weights from the current random state.
 
     Raises:
         ConfigError: the weights are missing or do not match config.json.
@@ -39,7 +39,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
     with hub.quiet():
         config = _config(checkpoint, spec.layers)
         if pretrained:
-            with torch.random.fork_rng():  # an unused pooler may get random weights: fix its seed
+            with torch.random.fork_rng():  # an unused pooler may be missing and get random weights: fix the seed
                 torch.manual_seed(streams.integer(0, streams.UNREAD_WEIGHTS))
                 model = _pretrained(spec, checkpoint, config)
         else:
@@ -49,7 +49,10 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 
 def revision(spec: ModelSpec) -> str:
-    """Return the hub commit or the digest of the files, with `:N` if cut. Raises ConfigError if the model cannot be found."""
+    """Return the commit of a hub model or the digest of a local model's files, followed by `:N` if only N layers are kept.
+
+    Raises ConfigError if the model cannot be found.
+    """
     checkpoint = _inspect(spec)
     suffix = "" if spec.layers is None else f":{spec.layers}"
     return (checkpoint.commit or digest(checkpoint)) + suffix
@@ -104,7 +107,8 @@ def _download(source: str, commit: str) -> str:
     hub.detect_offline()
     try:
         return str(huggingface_hub.snapshot_download(source, revision=commit, allow_patterns=list(NEEDED)))
-    except Exception as error:  # the hub raises a dozen exception types: gated, no answer, disk full
+    except Exception as error:
+        # The hub raises many exception types, for instance for a gated model, a timeout or a full disk.
         raise ConfigError(f"{source} cannot be downloaded from the hub: {first_line(error)}") from error
 
 
@@ -115,7 +119,8 @@ def _one_line_errors(name: str, source: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except Exception as error:  # OSError, ValueError, RuntimeError, KeyError; tokenizers raises plain Exception
+    except Exception as error:
+        # transformers raises OSError, ValueError, RuntimeError or KeyError; tokenizers raises a plain Exception.
         raise ConfigError(f"the {name} in {source} cannot be read: {first_line(error)}") from error
 
 
@@ -131,12 +136,12 @@ def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
 
 
 def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...]:
-    """Return the auto classes to try in order: with a language-model head, if the weights may have one, then without."""
+    """Return the auto classes to try in order: one with a language-model head, if the weights may have it, then AutoModel."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
     name, encoder = checkpoint.architecture, checkpoint.is_encoder()
     is_backbone = name.endswith("Model") and not name.endswith("LMHeadModel")
-    if is_backbone and (encoder or not config.tie_word_embeddings):  # a decoder's tied head is in its backbone
+    if is_backbone and (encoder or not config.tie_word_embeddings):  # a tied head needs only the backbone's weights
         return (AutoModel,)
     return AutoModelForMaskedLM if encoder else AutoModelForCausalLM, AutoModel
 
@@ -148,7 +153,7 @@ def _pretrained(spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfi
         model, missing = _read(architecture, spec, checkpoint, config)
         if all("pooler" in name for name in missing):
             return model
-    raise ConfigError(f"the weights in {spec.source} do not match its config.json: {missing[0]} is missing")
+    raise ConfigError(f"the weights in {spec.source} do not match its config.json: the weight {missing[0]} is missing")
 
 
 def _read(
@@ -161,7 +166,7 @@ def _read(
     bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()  # hide GGUF's progress bar
     with _one_line_errors("weights", spec.source), bar:
         model, report = architecture.from_pretrained(**_arguments(checkpoint), **options)
-    if checkpoint.gguf:  # the weights are float32 now, and are saved as such
+    if checkpoint.gguf:  # the weights have been dequantized, so save them as float32
         del model.hf_quantizer, model.config.quantization_config
     missing: Iterable[str] = report["missing_keys"]
     return model, sorted(missing)

@@ -1,7 +1,7 @@
-"""The embedded ladder: six small decoder language models, pretrained by stages/pretrain.py on generated chess play.
+"""Chess models: six small decoder language models, shipped with the package and pretrained on generated chess moves.
 
-Each token is a word, such as a piece on a square (see VOCABULARY). Each model is stored in float16 as a Hugging Face
-directory, weights/<name>.
+The stage `pretrain` (stages/pretrain.py) trains them. Each token is a word, such as a piece on a square (see VOCABULARY). Each
+model is stored in float16 as a Hugging Face directory, weights/<name>.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ VOCABULARY = (
     "expert",
     *(piece + square for piece in "KQRBNPkqrbnp" for square in _SQUARES),
 )
-"""All words: special tokens, then each piece on each square, White in upper case."""
+"""All words: special tokens, then each piece on each square, with White's pieces in upper case."""
 CONTEXT = 32
 """Maximum number of tokens in a text: a position of at most eight pieces, the token `>` and a few moves."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Dimensions of a Llama model in the ladder."""
+    """Dimensions of one of the models, which have the Llama architecture."""
 
     layers: int
     width: int
@@ -61,7 +61,7 @@ SPECS = (
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the tokenizer and the model in float32; `pretrained=False` initialises the model from the current random state."""
+    """Load the model in float32 and its tokenizer; `pretrained=False` draws random weights from the current random state."""
     from safetensors.torch import load_file
     from transformers import LlamaForCausalLM
 
@@ -72,7 +72,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 
 def save(model: PreTrainedModel, directory: Path) -> None:
-    """Write config.json and model.safetensors (float16) in the layout of Hugging Face."""
+    """Write a model as a Hugging Face directory: config.json, and model.safetensors in float16."""
     import torch
     from safetensors.torch import save_file
 
@@ -91,7 +91,7 @@ def revision(spec: ModelSpec) -> str:
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
-    """Return a tokenizer with one token per word and `<bos>` first; a pair is concatenated without a separator."""
+    """Return a tokenizer with one token per word. Texts begin with `<bos>`; a pair of texts is joined without a separator."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

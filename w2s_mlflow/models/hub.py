@@ -1,7 +1,7 @@
 """Models given as SOURCE[@REVISION][:N]; SOURCE is a hub id, a directory, a GGUF file or a named model of a hub family.
 
-`@REVISION` pins a hub model. `:N` keeps the first N layers, so that one download gives a ladder. The tier and the default
-learning rate follow from an estimate of the non-embedding parameters: 12 N D^2 for N layers of width D.
+`@REVISION` pins a hub model. `:N` keeps the first N layers, so that one download gives models of several sizes. The tier and
+the default learning rate follow from an estimate of the non-embedding parameters: 12 N D^2 for N layers of width D.
 """
 
 from __future__ import annotations
