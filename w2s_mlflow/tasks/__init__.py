@@ -1,6 +1,7 @@
-"""Tasks: one family per file, each exporting `TASKS`. Tasks provide text; tokenizers belong to models.
+"""Tasks: one file per family, which exports `TASKS`. Tasks provide text; tokenizers belong to models.
 
-A family may also export `FILES`, which maps a prefix to a function from a path to a task: `file:PATH` is a user's own task.
+A family may also export `FILES`, which maps a prefix to a function that builds a task from the path of a user's file. The
+prefix `file`, for example, allows `--task file:PATH`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "all_tasks"
 HEADS = ("lm_choice", "classification", "reward")
 """Names of the heads with which a model can answer a task (modeling/heads.py)."""
 FORMER_HEADS = {"choose": "lm_choice", "classify": "classification", "compare": "reward"}
-"""Present names of heads by their names in version 0.1."""
+"""Names of heads in version 0.1, mapped to their present names."""
 
 
 class NotFoundError(exceptions.ConfigError):
@@ -27,7 +28,7 @@ class NotFoundError(exceptions.ConfigError):
 
 @dataclass(frozen=True)
 class Human:
-    """Published human score S_H (Definitions 1-2), between 0 and 1, with its metric and the publication."""
+    """Published human score between 0 and 1 (S_H in the paper's Definitions 1 and 2), with its metric and the publication."""
 
     score: float
     metric: str
@@ -55,12 +56,12 @@ class Task:
     positive: str
     """Meaning of label 1."""
     source: str
-    """Source of the rows: a hub id with its configuration and revision, or a file name."""
+    """Source of the rows: a hub id with its configuration and revision, a file name, or the command that generated them."""
     license: str
     human: Human | None = None
     """Published human score, if any."""
     key: str = ""
-    """Name that seeds the splits: the task's name, or the stem of a user's file, so that moving the file changes nothing."""
+    """Name that determines the splits: the task's name, or the name of a user's file without directory and suffix."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or self.name)

@@ -1,11 +1,11 @@
-"""Chess positions on 24 squares, the material their captures win, and the players whose moves the small models pretrain on.
+"""Chess positions on 24 squares, the material that captures win, and simulated players for the models' pretraining texts.
 
 A position is a line of words, one per piece: the piece and its square, upper case for White (`Ke2 Qd3 kf6 pc5`). A prompt is
 that line followed by `>`; a move is the word of the piece on its destination (`Qd5`). White is to move. Each side has
 its king, two pieces and at most one pawn on the 24 squares c2-f7. Pawns stand where no single move can promote, step twice or
 capture en passant, so every move changes the square of one piece.
 
-A hash shared by mirror images assigns each position to the task or to pretraining.
+A hash assigns each position either to the task or to pretraining; mirror images have the same hash.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MARK = ">"
 NONE = "-"
 """Special token in place of a reply if there is no recapture."""
 TASK_SHARE = 16
-"""Inverse fraction of positions reserved for the task."""
+"""One position in this many is reserved for the task; the others are for pretraining."""
 _PIECES = "KQRBNPkqrbnp"
 _ORDER = {piece + square: (rank, square) for rank, piece in enumerate(_PIECES) for square in chess.SQUARE_NAMES}
 _SQUARES = [chess.square(file, rank) for rank in range(1, 7) for file in range(2, 6)]
@@ -75,7 +75,7 @@ def position_hash(position: str) -> str:
 
 
 def belongs_to_task(position: str) -> bool:
-    """Return whether the position is reserved for the task; otherwise it is for pretraining."""
+    """Return True if the position is reserved for the task, False if it is for pretraining."""
     return int(position_hash(position), 16) % TASK_SHARE == 0
 
 
@@ -140,11 +140,11 @@ class Position:
 
 
 def positions(rng: random.Random, *, task: bool) -> Iterator[Position]:
-    """Yield random positions without end, for the task (`task=True`) or for pretraining, each with two captures or more."""
+    """Yield random positions endlessly, for the task (`task=True`) or for pretraining; each allows at least two captures."""
     while True:
         words = _scatter(rng)
         if belongs_to_task(_ordered(words)) != task:
-            continue  # cheapest check first: it needs no board
+            continue  # this is the cheapest check, because it needs no board
         board = parse(" ".join(words))
         if len(list(board.generate_pseudo_legal_moves(to_mask=board.occupied_co[chess.BLACK]))) < 2:
             continue  # counting pseudo-legal captures is cheaper than checking legality
@@ -180,7 +180,10 @@ def recapture(board: chess.Board, move: chess.Move) -> str:
 
 
 def _scatter(rng: random.Random) -> list[str]:
-    """Place per side a king, two pieces and, half the time its square allows one, a pawn at random; return their words."""
+    """Place a king, two pieces and perhaps a pawn of each side on random squares; return the word of each piece.
+
+    If the square drawn for a pawn is on a rank allowed for pawns, the pawn is placed with probability 0.5.
+    """
     squares = rng.sample(_SQUARES, 8)
     words = []
     for color, pawn_ranks in _PAWN_RANKS.items():
@@ -211,9 +214,12 @@ PLAYERS: Mapping[str, Callable[[Move], int]] = {
     "hunter": lambda move: -move.distance,
     "humble": lambda move: 20 - move.piece if move.captured else 0,
 }
-"""Function with which each player scores moves; the player makes the best-scored move, with ties broken at random."""
+"""Function with which each player scores moves. A player makes a move with the highest score and breaks ties at random."""
 UNNAMED = {EXPERT: 0.4, "hunter": 0.35, "humble": 0.25}
-"""Probability that each player makes the unnamed move; only the expert maximizes the material won, as the task asks."""
+"""Probability that each player makes the first move of a pretraining text, which does not name the player.
+
+Only the expert maximizes the material won, as the task asks.
+"""
 
 
 def play(position: Position, player: str, rng: random.Random) -> Move:
@@ -225,7 +231,10 @@ def play(position: Position, player: str, rng: random.Random) -> Move:
 
 
 def sequence(position: Position, rng: random.Random) -> tuple[str, str]:
-    """Return a pretraining text: the prompt, then moves of an unnamed player and the named expert, each with its reply."""
+    """Return a pretraining text: the prompt, and a continuation in which an unnamed player moves, then the named expert.
+
+    Each of the two moves is followed by its reply.
+    """
     unnamed = play(position, rng.choices(list(UNNAMED), list(UNNAMED.values()))[0], rng)
     expert = play(position, EXPERT, rng)
     return prompt(position.text), " ".join((unnamed.word, unnamed.reply, EXPERT, expert.word, expert.reply))

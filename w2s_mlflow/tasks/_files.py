@@ -1,4 +1,4 @@
-"""Tasks built from a user's file: parquet, CSV or JSON lines, as its suffix says."""
+"""Tasks built from a user's file, whose suffix tells its format: parquet, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ PARTS = ("train", "heldout")
 
 
 def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, positive: str) -> Task:
-    """Build the task of a file; its key is the file's stem. Raises ConfigError if the file does not exist or is unreadable.
+    """Build a binary task from a user's file.
+
+    The task's splits depend on the file's name but not on its directory.
 
     Args:
-        load: function that returns the rows, given the user's option (for error messages) and the file.
+        family: name of the plug-in file, which is also the prefix of the task's name.
+        load: function that returns the file's rows. Its arguments are the option to name in errors and the file.
+
+    Raises:
+        ConfigError: the file does not exist or cannot be read.
     """
     name, file = f"{family}:{path}", Path(path).expanduser()
     option = f"--task {name}"
-    next(rows(option, file, ()), None)  # report an unreadable file before anything starts
+    next(rows(option, file, ()), None)  # read one row, to report an unreadable file at once
     return Task(
         name=name,
         family=family,
@@ -63,7 +69,10 @@ def checked(option: str, path: Path, needed: Collection[str], optional: Collecti
 
 
 def split_by_part(read: Reader, rows: Iterable[Source]) -> Rows:
-    """Split rows by their column `part` (default: train) and assemble them; without held-out rows, hold out some groups."""
+    """Parse rows and divide them by their column `part`, which defaults to `train`.
+
+    If no row is held out, one group in HELDOUT_SHARE is held out, chosen by hash.
+    """
     parts: dict[str, list[Source]] = {part: [] for part in PARTS}
     for row in rows:
         parts[row.get("part", PARTS[0])].append(row)

@@ -40,7 +40,7 @@ class Table:
     columns: Mapping[str, str]
     """Columns to read, each with its kind: text, integer, number, boolean, list or struct."""
     by_hand: str = ""
-    """Instructions for obtaining a table that is not on the hub and is sought only in the mirror; "" if it is on the hub."""
+    """Instructions for obtaining a table that is only read from the mirror, because the hub lacks it; "" for other tables."""
 
     def __str__(self) -> str:
         return f"{self.path} ({self.config})" if self.config != "default" else self.path
@@ -53,7 +53,7 @@ class TaskSource:
     table: Table
     train: str = "train"
     heldout: str | None = "validation"
-    """Held-out split; if None, groups of the training part are held out by hash."""
+    """Name of the held-out split; if None, groups of the training split, chosen by hash, are held out."""
     heldout_table: Table | None = None
     """Table of the held-out split; None means `table`."""
 
@@ -97,7 +97,7 @@ def task(
 
 
 def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator[Source]:
-    """Return an iterator over the rows of one split, converted in batches of BATCH; the table is loaded before this returns.
+    """Load the table of one split, and return an iterator over its rows, which are converted to Python objects in batches.
 
     Raises:
         ConfigError: the table cannot be found (the message lists the places tried), or a column is missing or of another kind.
@@ -121,7 +121,8 @@ def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Tabl
         raise NotFoundError(f"--task {task} needs {table}, split {split}, but there is {missing} ({table.by_hand})")
     try:
         return _from_hub(table, split)
-    except Exception as error:  # the hub raises a dozen exception types: absent, gated, offline, no such split
+    except Exception as error:
+        # The hub raises many exception types, for instance for a missing or gated data set or a timeout.
         tried.append(f"the hub and its cache: {first_line(error)}")
     raise NotFoundError(f"--task {task} needs {table}, split {split}, which cannot be loaded ({'; '.join(tried)})")
 

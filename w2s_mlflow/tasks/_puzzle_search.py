@@ -14,11 +14,11 @@ from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.tasks._rows import SkippedRow, Source, draw
 
 PLIES = 4
-"""Number of positions per game searched for mate, one before each of its last PLIES moves."""
+"""Number of positions per game that are searched for mate: those before each of its last PLIES moves."""
 TRIES = 5
 """Maximum number of positions per game that the engine analyses, sampled by a hash of game id and ply."""
 OPENING = 10
-"""Number of plies at the start of a game that are opening theory and not analysed by the engine."""
+"""Number of plies at the start of a game that the engine does not analyse, because they are opening theory."""
 HASH_MB = 16
 ANSWER_S = 60.0
 """Timeout for an engine's answer, in seconds."""
@@ -30,7 +30,7 @@ Game = tuple[str, list[chess.Move]]
 
 
 def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
-    """Yield the games of Kaggle's Lichess table (columns `id`, `moves` in SAN), or a SkippedRow if a move is illegal."""
+    """Yield each game of Kaggle's Lichess table (columns `id`, `moves` in SAN), or SkippedRow if it has an illegal move."""
     for row in rows:
         board = chess.Board()
         try:
@@ -40,7 +40,14 @@ def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
 
 
 def cut_puzzles(games: Iterable[Game | SkippedRow], best: Best, *, by_engine: bool) -> Iterator[Source | SkippedRow]:
-    """Yield one puzzle per game, with Lichess's columns and the preceding moves in `Game`, or a SkippedRow."""
+    """Yield one puzzle per game, or a SkippedRow if the game contains no puzzle.
+
+    A puzzle has Lichess's columns; its column `Game` holds the moves that precede the position.
+
+    Args:
+        best: function that returns a position's single best move, if any.
+        by_engine: sample positions from the whole game after its opening, instead of taking the last ones.
+    """
     for game in games:
         if isinstance(game, SkippedRow):
             yield game
@@ -98,7 +105,7 @@ def mates(board: chess.Board, move: chess.Move) -> bool:
 
 
 def forces_mate(board: chess.Board, move: chess.Move) -> bool:
-    """Return whether the opponent has a reply to `move` and every reply allows mate at once."""
+    """Return whether `move` forces mate on the next move: the opponent has a reply, and each reply allows a mating move."""
     after = _after(board, move)
     replies = list(after.legal_moves)
     return bool(replies) and all(mating_moves(_after(after, reply)) for reply in replies)
@@ -115,14 +122,16 @@ def _after(board: chess.Board, move: chess.Move) -> chess.Board:
 
 @contextlib.contextmanager
 def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
-    """Start a UCI engine; yield a function returning the best move if `margin` centipawns above the next best, else None.
+    """Start a UCI engine and yield a function that returns the best move of a position.
 
-    One thread, a fixed number of nodes and an empty hash table for each position make the answers reproducible.
+    The function returns None unless the best move is at least `margin` centipawns better than the second best. One thread, a
+    fixed number of nodes and an empty hash table for each position make the answers reproducible.
 
     Raises:
         ConfigError: the program does not start, does not speak UCI, exits, or does not answer.
     """
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # print no traceback beside our one-line error
+    # Otherwise asyncio would print a traceback in addition to our one-line error.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with (
             chess.engine.SimpleEngine.popen_uci(str(path), timeout=ANSWER_S) as process,

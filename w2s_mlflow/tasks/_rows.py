@@ -1,4 +1,4 @@
-"""Conversion of parsed source rows (drafts) to a task's rows: ids, groups, hash-based sampling, counts of skipped rows."""
+"""Conversion of source rows to a task's rows: parsing, groups, choices made by hash, and counts of skipped rows."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ from w2s_mlflow.records import NO_LABEL, Example, Row, Rows
 Source = Mapping[str, Any]
 """One row of a source: a mapping from column to value."""
 HELDOUT_SHARE = 5
-"""Inverse fraction of groups, chosen by hash, that are held out if the source has no held-out part."""
+"""If a source has no held-out part, one group in this many, chosen by hash, is held out."""
 
 
 class SkippedRow(Exception):  # noqa: N818 - not an error: the row is counted and skipped
-    """Signal that a source row cannot become an example; skipped rows are counted by the message, a short reason."""
+    """A source row that cannot become an example. The message is the reason, by which skipped rows are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A source row as parsed by a task's reader: the draft of a `Row`."""
+    """A source row as parsed by a task's `Reader`; `assemble` makes it a `Row`."""
 
     id: str
     segments: tuple[str, ...]
     label: int
     """Index into the classes, or NO_LABEL."""
     groups: tuple[str, ...] = ()
-    """Keys made by `same(...)`: rows that share a key or have equal texts form one group."""
+    """Group keys (see `same`): rows that share a key or have equal texts form one group."""
     candidates: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     """Other facts from the source, for analysis only."""
 
 
 Reader = Callable[[Source, str], ParsedRow]
-"""Parser of one source row; `part` ("train" or "heldout") prefixes ids that are unique only in a part. Raises SkippedRow."""
+"""Function that parses a source row, given the row and its part (`train` or `heldout`), or raises SkippedRow.
+
+If ids are unique only within a part, the function prefixes them with the part.
+"""
 
 
 def same(kind: str, *texts: object) -> str:
-    """Return a group key, such as `same("premise", row["premise"])`; it is equal for texts that are equal once normalised."""
+    """Return a group key, such as `same("premise", row["premise"])`. Texts with equal normalised forms have equal keys."""
     return digest(kind, *(normalised(str(text)) for text in texts))
 
 
@@ -58,7 +61,7 @@ def digest(*texts: str) -> str:
 
 
 def of_class(classes: Mapping[Any, int], label: object) -> int:
-    """Return the class of a source's label. Raises SkippedRow if the label is not in `classes`."""
+    """Return the class index to which `classes` maps a source's label. Raises SkippedRow if the label is not in `classes`."""
     if label not in classes:
         raise SkippedRow("has an invalid label")
     return classes[label]
@@ -75,12 +78,13 @@ def ordered(id_: str, *pair: str) -> tuple[str, ...]:
 
 
 def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | None) -> Rows:
-    """Return the rows of a task, with counts of rows skipped by the reader, duplicates and ids with contradictory rows.
+    """Parse source rows and return the task's rows, with counts of the skipped rows by reason.
 
-    An id repeated within a part is kept once if its rows have the same label and texts; otherwise it is excluded.
+    Of the rows of a part with the same id, one is kept if all have the same label and texts; otherwise all are skipped.
 
     Args:
-        read: parser of a source row.
+        read: function that parses a source row.
+        train: the source's training part.
         heldout: the source's labelled held-out part; if None, one group in HELDOUT_SHARE of `train` is held out, by hash.
     """
     skipped: Counter[str] = Counter()
@@ -102,7 +106,7 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
 
 
 def without_large_groups(rows: Rows, largest: int) -> Rows:
-    """Remove groups of more than `largest` rows, which do not fit into a test split; chains of shared texts cause them."""
+    """Remove groups of more than `largest` rows, which do not fit into a test split; shared texts can link that many rows."""
     sizes = Counter(row.example.group for row in (*rows.train, *rows.heldout))
     train, heldout = (tuple(row for row in part if sizes[row.example.group] <= largest) for part in (rows.train, rows.heldout))
     removed = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
@@ -126,12 +130,15 @@ def _drafts(read: Reader, source: Iterable[Source], part: str, skipped: Counter[
             if _comparison_key(earlier) != _comparison_key(draft):
                 conflicting.add(draft.id)
     skipped["has conflicting duplicates"] += len(conflicting)
-    skipped += Counter()  # drops zero counts
+    skipped += Counter()  # adding an empty Counter drops zero counts
     return [draft for id_, draft in draft_by_id.items() if id_ not in conflicting]
 
 
 def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
-    """Return the label and texts, which rows with the same id must share; a label alone may only index shuffled texts."""
+    """Return the label and texts, in which rows with the same id must agree.
+
+    The label alone does not suffice: in multiple choice it depends only on the id, and the texts show which option is right.
+    """
     return draft.label, draft.segments, draft.candidates
 
 
@@ -143,7 +150,10 @@ def _check(draft: ParsedRow) -> None:
 
 
 def groups_of(drafts: Sequence[ParsedRow]) -> list[str]:
-    """Return the group of each draft: the smallest key among all drafts linked to it, even indirectly, by keys or texts."""
+    """Return the group of each parsed row. Rows linked by shared keys or equal texts, even through other rows, form one group.
+
+    A group is named by the smallest of its keys.
+    """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 

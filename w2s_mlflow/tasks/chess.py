@@ -1,15 +1,16 @@
 """`chess`: which of two captures wins more material; `chess_preference`: the same question as a comparison of two responses.
 
-The material won is computed: the value taken, minus the value of the capturing piece if it can be retaken; later moves do not
-count. In `chess`, one of the two captures is the position's unique best move. SHARES keeps rules based on piece values near
-chance: it fixes how often the better capture takes more than, as much as, or less than the other, with a cheaper, equal or
-dearer piece. The positions of the kings are not balanced: `gain_beside_king` is right in four of five rows.
+The material won is the value of the captured piece, minus the value of the capturing piece if it can be recaptured; later
+moves do not count. In `chess`, one of the two captures is the position's unique best move. SHARES keeps rules based on piece
+values near chance accuracy: it fixes how often the better capture takes a more, equally or less valuable piece than the other,
+and how often it does so with a more, equally or less valuable piece. The squares of the kings are not balanced: the rule
+`gain_beside_king` is right in four of five rows.
 
-The rows are generated and are shipped beside this file; they were made by
+The rows are shipped beside this file. They were generated in version 0.1 by
 
     python -m w2s_mlflow.tasks.chess --seed 20261130
 
-in version 0.1, which used the seed directly; the same command now generates other rows of the same kind.
+Random numbers are now derived from the seed in another way, so this command generates other rows of the same kind.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from w2s_mlflow.tasks._chess_play import Move, Position
 
 POSITIONS = Path(__file__).with_name("chess_positions.parquet")
 TRAIN, HELDOUT = 8_000, 3_200
-"""Numbers of training and held-out rows per task in the shipped file; each seed samples its rows from the training part."""
+"""Approximate numbers of training and held-out rows per task in the shipped file; a hash decides which rows are held out."""
 
 MORE = CHEAPER = 1
 EQUAL = 0
@@ -47,7 +48,7 @@ SHARES = {
     (EQUAL, CHEAPER): 0.05,
     (EQUAL, DEARER): 0.05,
 }
-"""Share of rows by how the better capture compares with the worse: by value taken and by value of the capturing piece."""
+"""Share of rows by how the better capture compares with the worse: by the captured, then by the capturing piece's value."""
 
 GeneratedRow = tuple[str, str, str, str]
 """Task, position, better capture and worse capture of one row."""
@@ -91,7 +92,7 @@ def _bit(purpose: str, id_: str) -> int:
     return hashlib.sha256(f"{purpose}\x1f{id_}".encode()).digest()[0] % 2
 
 
-# --- one-line rules ---------------------------------------------------------------------------------------------------
+# --- simple rules -----------------------------------------------------------------------------------------------------
 
 
 def most_valuable_capture(example: Example) -> int:
@@ -100,17 +101,17 @@ def most_valuable_capture(example: Example) -> int:
 
 
 def least_valuable_piece(example: Example) -> int:
-    """Choose the capture by the least valuable piece (first the king, which is never retaken); on a tie, the first capture."""
+    """Choose the capture by the least valuable piece, counting the king as 0; on a tie, the first capture."""
     return _larger(-_value(word) for word in example.candidates)
 
 
 def most_gained(example: Example) -> int:
-    """Maximize the value taken minus the value of the capturing piece, as if always retaken; on a tie, the first capture."""
+    """Choose the capture that wins more if capturing pieces are always recaptured; on a tie, the first capture."""
     return _larger(_taken(example, word) - _value(word) for word in example.candidates)
 
 
 def gain_beside_king(example: Example) -> int:
-    """Like `most_gained`, but count a capturing piece as retaken only if it lands beside the black king."""
+    """Choose as `most_gained` does, but count a capturing piece as recaptured only if it lands beside the black king."""
     board = chess_play.parse(example.segments[0])
     king = board.king(chess.BLACK)
     assert king is not None
@@ -181,7 +182,10 @@ TASKS = (_task("chess", "lm_choice"), _task("chess_preference", "reward"))
 
 
 def best_and_others(position: Position) -> list[Pair]:
-    """Pair the unique best move, if it is a capture with a unique word, with every worse capture (task `chess`)."""
+    """Return pairs of the unique best move and each worse capture (task `chess`).
+
+    There are none unless the best move is a capture with a unique word.
+    """
     exchanges = sorted(move.exchange for move in position.moves)
     pairs = better_and_worse(position) if exchanges[-1] > exchanges[-2] else []
     return [pair for pair in pairs if pair[0].exchange == exchanges[-1]]
@@ -205,7 +209,7 @@ def draw(task: str, count: int, seed: int) -> list[GeneratedRow]:
         pairs = [pair for pair in PAIRS[task](position) if room.get(_cell(pair), 0) > 0]
         if not pairs or key in rows:
             continue
-        # Choose the cell of SHARES with the most rows missing, so that a rare cell gets every position that fits it.
+        # Choose the cell of SHARES with the most rows missing, so that a cell with few fitting positions gets them all.
         better, worse = pair = max(rng.sample(pairs, len(pairs)), key=lambda pair: room[_cell(pair)])
         room[_cell(pair)] -= 1
         rows[key] = (task, position.text, better.word, worse.word)

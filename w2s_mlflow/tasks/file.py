@@ -19,7 +19,11 @@ TASKS: tuple[Task, ...] = ()
 
 
 def load(option: str, path: Path) -> Rows:
-    """Return the rows of a file. Raises ConfigError for a repeated id or for a bad text, label or part, naming the row."""
+    """Return the rows of a file.
+
+    Raises:
+        ConfigError: an id occurs twice, or a text, label or part is invalid.
+    """
     numbered = _files.checked(option, path, ("text",), ("text_pair",))
     rows = [{**row, "label": _label(option, number, row)} for number, row in numbered]
     ids = [id_ for row in rows if (id_ := row.get("id")) is not None]

@@ -1,11 +1,11 @@
 """GLUE tasks as binary questions.
 
 Entailment (MNLI, QNLI, RTE, WNLI, AX): 1 is entailment, 0 anything else. STS-B: 1 is a rating of at least 3.0 of 5. MRPC,
-QQP: 1 is a paraphrase. Rows that share a premise (in symmetric pairs, either sentence) form one group. WNLI comes from
-Winograd schemas, whose twins differ in a word or two near one end: premises with equal opening or closing words form one
-group.
+QQP: 1 is a paraphrase. Rows that share a premise form one group; in QNLI, also rows that share a question; in MRPC, QQP and
+STS-B, rows that share either text. WNLI is made from Winograd schemas, whose twin sentences differ only in a word or two near
+one end, so premises with equal opening or closing words form one group.
 
-AX has no training part, and no labels on the hub: models train on MNLI and are scored on the authors' labelled AX file.
+AX has no training part, and its labels are not on the hub: models train on MNLI and are scored on its authors' labelled file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ ENTAILS = "the premise entails the hypothesis"
 SIMILAR = 3.0
 """Minimum STS-B score (0 to 5) of a similar pair; 3 is "roughly equivalent, but some important information differs/missing"."""
 SCHEMA_WORDS = 4
-"""Number of words at either end of a WNLI premise that identify its schema (checked by hand: groups all twins, no others)."""
+"""Number of words at either end of a WNLI premise that identify its schema.
+
+It was checked by hand that they group all twins and no other premises.
+"""
 
 LICENSE = "other (the hub card: that of each source corpus)"
 MUPPET = "Nangia and Bowman 2019, Human vs. Muppet, arXiv:1905.10425: GLUE leaderboard, test part"
@@ -40,12 +43,12 @@ def _as_on_the_hub(label: object) -> int:
 
 
 def _entails_of_2(label: object) -> int:
-    """Return 1 for entailment, which the hub labels 0 in QNLI and RTE (but 1 in WNLI)."""
+    """Return 1 for entailment, else 0. The hub labels entailment 0 in QNLI and RTE (but 1 in WNLI)."""
     return of_class({0: 1, 1: 0}, label)
 
 
 def _entails_of_3(label: object) -> int:
-    """Return 1 for entailment; on the hub, MNLI and AX have 0 for entailment, 1 for neutral, 2 for contradiction."""
+    """Return 1 for entailment, else 0. The hub labels MNLI and AX 0 for entailment, 1 for neutral and 2 for contradiction."""
     return of_class({0: 1, 1: 0, 2: 0}, label)
 
 
@@ -63,12 +66,12 @@ def _alone(row: Source) -> tuple[str, ...]:
 
 
 def _by(*columns: str) -> Groups:
-    """Group rows with the same text in the same column."""
+    """Return a function that gives two rows a common group key if they have the same text in the same column."""
     return lambda row: tuple(same(column, row[column]) for column in columns)
 
 
 def _either(*columns: str) -> Groups:
-    """Group rows with the same text in any of the columns."""
+    """Return a function that gives two rows a common group key if they share a text, even in different columns."""
     return lambda row: tuple(same("either", row[column]) for column in columns)
 
 
@@ -107,14 +110,17 @@ def _task(
     kind: str = "integer",
     heldout: str = "validation",
 ) -> Task:
-    """Build the task of one GLUE configuration; `human` is the score reported in MUPPET and its metric."""
+    """Build the task of one GLUE configuration; `human` is the human score reported in MUPPET and its metric."""
     parts = TaskSource(table=_table(name, texts, kind), heldout=heldout)
     read = _reader(texts, label, groups)
     return task(name, "glue", parts, read, positive=positive, license=LICENSE, human=Human(*human, MUPPET))
 
 
 def _diagnostic(row: Source, part: str) -> ParsedRow:
-    """Group training rows (MNLI) by premise, and diagnostic rows by either text, as each pair occurs in both directions."""
+    """Parse a row of the task AX.
+
+    Training rows (MNLI) are grouped by premise, AX rows by either text because each pair occurs in both directions.
+    """
     groups = _either(*PREMISE if part == "heldout" else PREMISE[:1])
     return _reader(PREMISE, _entails_of_3, groups)(row, part)
 
@@ -178,7 +184,7 @@ TASKS = (
         ("question", "sentence"),
         "the sentence answers the question",
         (0.912, "accuracy"),
-        groups=_by("question", "sentence"),  # the table has no paragraph column
+        groups=_by("question", "sentence"),  # the table does not tell which sentences share a paragraph
         label=_entails_of_2,
     ),
     _task("rte", SENTENCES, ENTAILS, (0.936, "accuracy"), groups=_by("sentence1"), label=_entails_of_2),

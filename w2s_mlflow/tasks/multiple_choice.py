@@ -20,7 +20,7 @@ RACE_PAPER = "Lai et al. 2017, RACE, arXiv:1704.04683, Table 5"
 
 
 def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> ParsedRow:
-    """Pair the context with one option, chosen by a hash of the id. Raises SkippedRow if a wrong option equals the right."""
+    """Add one option to the context, chosen by a hash of the id. Raises SkippedRow if a wrong option equals the right one."""
     if not 0 <= right < len(options):
         raise SkippedRow("has an invalid label")
     wrong = sorted(option for number, option in enumerate(options) if number != right)

@@ -31,7 +31,7 @@ def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[s
 
 
 def _hh(row: Source, part: str) -> ParsedRow:
-    """Parse two dialogues that begin alike; pairs with the same first question form one group."""
+    """Parse two dialogues with a common beginning, the prompt; pairs with the same first question form one group."""
     common = _common(row["chosen"], row["rejected"])
     end = common.rfind(ASSISTANT)
     if end < 0:

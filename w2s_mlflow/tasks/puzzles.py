@@ -40,7 +40,7 @@ LIMIT = 50_000
 """Maximum number of puzzles used from a source (Lichess has millions); those with the smallest id hashes are kept."""
 BEYOND = "is over the row limit"
 COLUMNS = ("PuzzleId", "FEN", "Moves", "GameUrl", "Game")
-"""Columns of the CSV file that the command writes."""
+"""Columns of the CSV file that the command `python -m w2s_mlflow.tasks.puzzles` writes."""
 NEEDED = COLUMNS[:3]
 ABOUT = ("Rating", "Themes")
 """Columns kept for analysis: a puzzle's difficulty for people and its motifs."""
@@ -89,7 +89,10 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
 
 
 def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
-    """Return the board before the opponent's move, the puzzle's board, and the solution. Raises SkippedRow if unusable."""
+    """Return the board before the opponent's move, the puzzle's board, and the solution.
+
+    Raises SkippedRow if the position or a move is illegal, if only one move is legal, or if several moves give mate.
+    """
     try:
         before = chess.Board(row["FEN"])
         if not before.is_valid():
@@ -117,7 +120,10 @@ def _legal(board: chess.Board, move: chess.Move) -> chess.Move:
 
 
 def text(board: chess.Board) -> str:
-    """Return a text such as `White: Kg1 Qd3 Pa2. Black: Kg8. White to move.`, with castling rights and en passant square."""
+    """Return a board in words, such as `White: Kg1 Qd3 Pa2. Black: Kg8. White to move.`
+
+    Castling rights and the en passant square are named if there are any.
+    """
     sides = (f"{name}: {' '.join(_pieces(board, color))}." for name, color in (("White", True), ("Black", False)))
     castling = [] if board.castling_xfen() == "-" else [f"Castling: {board.castling_xfen()}."]
     passing = [f"En passant: {chess.square_name(board.ep_square)}."] if board.has_legal_en_passant() and board.ep_square else []
@@ -137,7 +143,7 @@ def _preceding_moves(row: Source, before: chess.Board) -> str:
 
 
 def _game(row: Source) -> tuple[str, ...]:
-    """Return the game's group key, made of its URL without ply and point of view, or nothing if there is no URL."""
+    """Return the group key of a puzzle's game, made from its URL without ply and side; empty if the row has no URL."""
     address = str(row.get("GameUrl") or "").partition("#")[0].removesuffix("/black").removesuffix("/white")
     return (same("game", address),) if address else ()
 
@@ -262,7 +268,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Cut chess puzzles from a table of games.")
     parser.add_argument("--games", type=Path, required=True, help="table with the columns id and moves (in SAN)")
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
-    parser.add_argument("--engine", type=Path, help="UCI engine; without it, the puzzles are positions with only one mate")
+    parser.add_argument(
+        "--engine",
+        type=Path,
+        help="UCI engine; without it, the puzzles are the positions with exactly one mating move or one that forces mate",
+    )
     parser.add_argument("--nodes", type=int, default=20_000, help="number of nodes that the engine searches per position")
     parser.add_argument("--margin", type=int, default=200, help="centipawns by which the best move must beat the second best")
     options = parser.parse_args()

@@ -1,9 +1,10 @@
 """SuperGLUE tasks as binary questions.
 
 CB: 1 is entailment. COPA: the premise is shown with its right alternative (1) or the wrong one (0). MultiRC: each answer to a
-question is right (1) or wrong (0). ReCoRD: the placeholder is filled with a right entity (1) or a wrong one (0). A hash of the
-id makes these choices. WiC, WSC: the spans are enclosed in asterisks. WSC is the hub's `wsc.fixed`, with corrected span
-indices. Rows that share a premise, passage, sentence, (BoolQ) question or (WSC) first four words form one group.
+question is right (1) or wrong (0). ReCoRD: the placeholder is filled with a right entity (1) or a wrong one (0). In COPA and
+ReCoRD, a hash of the id decides which one is shown. WiC, WSC: the spans are enclosed in asterisks. WSC is the hub's
+`wsc.fixed`, with corrected span indices. Rows that share a premise, passage or sentence form one group; in BoolQ also rows
+that share a question, in WSC rows that share their first four words.
 """
 
 from __future__ import annotations
@@ -90,7 +91,10 @@ def _marked(text: str, start: int, end: int) -> str:
 
 
 def _span(text: str, word: int, span: str) -> tuple[int, int]:
-    """Return the start and end of `span` in `text`, at its `word`-th word; one quote or bracket may precede the span."""
+    """Return the start and end of `span` in `text`.
+
+    The span begins in the word with index `word`, where one quote mark or bracket may precede it.
+    """
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     start = text.lower().find(span.lower().strip(), starts[word]) if 0 <= word < len(starts) else -1
     if not span.strip() or start < 0 or start - starts[word] > 1:
