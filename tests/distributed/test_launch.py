@@ -275,7 +275,7 @@ def test_who_follows_reads_what_the_leader_has_made(experiment: str, monkeypatch
 def test_who_would_make_another_result_says_so(monkeypatch: pytest.MonkeyPatch, second: None) -> None:
     hear(monkeypatch, said("a", finished=False, parts=replace(PARTS, data="edited", version=2)))
     with pytest.raises(
-        ConfigError, match=r"^process 1 requests a different result than process 0, they differ in version, data:"
+        ConfigError, match=r"^process 1 requests a different result than process 0 \(different: version, data\):"
     ):
         followers.follow(PARTS, lambda own: pytest.fail("made"))
 

@@ -69,7 +69,7 @@ def test_a_damaged_artifact_is_named_and_made_again(
     with session.changed(wait=False):  # nobody is waited for, though the process that has made it lives
         second = supervisor.run(TINY)
     assert not second.reused and second.run_id != first.run_id
-    assert path in caplog.text and first.run_id in caplog.text and "it will be made again" in caplog.text
+    assert path in caplog.text and first.run_id in caplog.text and "the result will be made again" in caplog.text
     assert status_of(first.run_id) == "FAILED" and path in server.client().get_run(first.run_id).data.tags[store.CORRUPT]
     assert np.array_equal(second.weak_labels().probabilities_NC, labels)
     assert supervisor.run(TINY).run_id == second.run_id

@@ -104,7 +104,7 @@ def test_other_feedback_is_no_vote_and_what_cannot_be_read_is_told(run: str) -> 
     assert (
         found.judged == 0
         and found.unreadable == 2
-        and found.describe().endswith("; assessments other than strong, weak, tie: 2")
+        and found.describe().endswith("; assessments that are not strong, weak, tie: 2")
     )
 
 
@@ -115,7 +115,7 @@ def test_half_the_verdicts_missing_is_one_sentence(run: str, judged: int, fails:
     found = human_feedback.pull(run)
     if not fails:
         return found.check()
-    with pytest.raises(ConfigError, match=rf"people have judged {judged} of 4 debates .* python -m w2s_mlflow judge {run}"):
+    with pytest.raises(ConfigError, match=rf"people have judged {judged} of 4 debates .* `python -m w2s_mlflow judge {run}`"):
         found.check()
 
 

@@ -1,4 +1,4 @@
-"""The MLflow store: fingerprints (fingerprint.py), claims (claims.py) and runs. docs/reference/packages.md lists the modules.
+"""Storage of results in MLflow: fingerprints (fingerprint.py), claims (claims.py), and making or reusing a result (store.py).
 
-Only this package imports mlflow.
+docs/reference/packages.md lists the modules. No other package of w2s_mlflow imports mlflow.
 """

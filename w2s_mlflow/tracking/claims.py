@@ -1,7 +1,7 @@
 """Write-once claims on results, kept in the experiment's lock run, so that two processes never train the same result.
 
-MLflow's parameters are write-once, so a claim is the parameter `<fingerprint>:<attempt>` of the lock run, which only one
-process can write. Attempts count up from 0:
+A claim is the parameter `<fingerprint>:<attempt>` of the lock run. MLflow refuses to change the value of a parameter, so only
+one process can write it. Attempts count up from 0:
 
 - the owner of attempt n makes the result, then *seals* it by writing attempt n + 1 itself;
 - a process that replaces a dead or failed owner writes attempt n + 1 first; the old owner's seal then fails, and its run is
@@ -26,7 +26,7 @@ from w2s_mlflow.tracking.backend.server import client, experiment, mark
 
 LOCK, HOME = "w2s.lock_run_id", "w2s claims"
 SEALED = "sealed"
-NOTE = "Claims on results, one parameter `fingerprint:attempt` each. Without this run, two processes may train the same result."
+NOTE = "Each parameter `fingerprint:attempt` is a claim: it keeps other processes from making the same result. Keep this run."
 
 
 @dataclass(frozen=True)
@@ -37,28 +37,28 @@ class Claim:
     attempt: int
 
     def seal(self, run_id: str) -> bool:
-        """Seal the result in `run_id`; return True if it counts, False if another process has taken over the claim."""
+        """Seal the result of run `run_id`. Return True if it counts, False if another process has taken over the claim."""
         return _write(f"{self.fingerprint}:{self.attempt + 1}", f"{SEALED} {run_id}") is None
 
 
 def claim(fingerprint: str, attempt: int) -> Claim | str:
-    """Claim an attempt; return the claim, or the value that another process wrote first ("" if MLflow does not report it)."""
-    value = f"{heartbeat.me()} {uuid4().hex}"  # unique per claim, because MLflow accepts the same value twice
+    """Claim an attempt. Return the claim, or the value that another process wrote first ("" if MLflow does not report it)."""
+    value = f"{heartbeat.me()} {uuid4().hex}"  # MLflow accepts the same value again, so each value must be unique
     existing = _write(f"{fingerprint}:{attempt}", value)
     return Claim(fingerprint, attempt) if existing is None else existing
 
 
 def is_over(value: str) -> bool:
-    """Return whether the claim with this value is over: a seal, or the claim of an ended process or of this process.
+    """Return whether another attempt may be claimed: the value is a seal, or its owner has ended or is this process.
 
-    Used only for a claim without a run: the run was permanently deleted, or the owner failed before creating it.
+    Call this only for a claim that has no run, because the run was permanently deleted or the owner failed before creating it.
     """
     owner = heartbeat.Worker.parse(value.partition(" ")[0])
     return value.startswith(SEALED) or (owner is not None and (owner.gone() or owner == heartbeat.me()))
 
 
 def _write(key: str, value: str) -> str | None:
-    """Write a write-once parameter of the lock run; return None on success, else the parameter's existing value."""
+    """Write a parameter of the lock run. Return None on success, or the parameter's value if it already has another one."""
     try:
         client().log_param(lock_run_id(), key, value)
     except MlflowException as error:
@@ -75,7 +75,7 @@ def _write(key: str, value: str) -> str | None:
 
 
 def lock_run_id() -> str:
-    """Return the id of the current experiment's lock run, created on first use."""
+    """Return the id of the current experiment's lock run, which is created when it is first needed."""
     return _lock_run_id(mlflow.get_tracking_uri(), experiment().experiment_id)
 
 
@@ -91,8 +91,9 @@ def _lock_run_id(uri: str, experiment_id: str) -> str:
 def _elect(experiment_id: str) -> str:
     """Create the lock run, or return the one that another process has just created.
 
-    Tags can be overwritten and write-once parameters need a run, but experiment names are unique: the lock run is made by the
-    process that creates the experiment `election`, which is deleted at once to hide it.
+    The processes need something that only one of them can create. Tags can be overwritten, and parameters need a run, but
+    experiment names are unique. So each process creates a run and then tries to create the experiment `election`. The run of
+    the process that succeeds is the lock run. The experiment is deleted at once, so that the UI does not show it.
     """
     tags = {"mlflow.runName": experiment().name, "w2s.stage": "claims", MLFLOW_RUN_NOTE: NOTE}
     run_id = client().create_run(_lock_experiment_id(), tags=tags).info.run_id
@@ -109,7 +110,7 @@ def _elect(experiment_id: str) -> str:
 
 
 def _lock_experiment_id() -> str:
-    """Return the id of the experiment for lock runs, kept separate because the UI shows a column for each claim."""
+    """Return the id of the experiment for all lock runs. It has no other runs because the UI shows a column for each claim."""
     try:
         return str(client().create_experiment(HOME))
     except MlflowException as error:

@@ -1,4 +1,7 @@
-"""Recorders that send nothing to MLflow: for refitting a finished run to get its model, and for ranks other than the leader."""
+"""Recorders that send nothing to MLflow.
+
+They are used when a finished run is trained again to get its model, and by all ranks except the leader (rank 0).
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class DryRecorder(Recorder):
-    """Recorder for refitting a finished run to get its model; sends nothing to MLflow."""
+    """Recorder for training a finished run again to get its model. It sends nothing to MLflow."""
 
     last: dict[str, float] = field(default_factory=dict)
-    """Last value of each metric."""
+    """Last value of each metric, by name."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         self.last.update(values)
@@ -33,10 +36,10 @@ class DryRecorder(Recorder):
 
 @dataclass
 class FollowerRecorder(DryRecorder):
-    """Recorder for the ranks other than the leader, which alone sends the result."""
+    """Recorder for all ranks except the leader (rank 0), because only the leader sends the result to MLflow."""
 
     def checkpoint(self, every: int) -> Checkpoint:
-        """Return the leader's checkpoint, from which this rank resumes too."""
+        """Return the leader's checkpoint, because this rank resumes from it too."""
         return Checkpoint(scratch.cache_path(self.run_id), every)
 
     def weights(self, path: str, model: Module) -> None:

@@ -1,4 +1,4 @@
-"""Making of results in a distributed launch: rank 0 (the leader) finds, claims and records a result; other ranks follow."""
+"""Results in a distributed launch: rank 0 (the leader) finds, claims and records a result; the other ranks follow it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from w2s_mlflow.tracking.results import Result, get
 
 
 def announce(parts: FingerprintParts, run_id: str, *, finished: bool, reused: bool = False) -> None:
-    """Broadcast, as the leader, the result's run id and whether the run is finished or all ranks must make it now."""
+    """As the leader, tell the other ranks the result's run id, and whether it is finished or all ranks must make it now."""
     launch.broadcast_from_leader({"parts": _as_json(parts), "run_id": run_id, "finished": finished, "reused": reused})
 
 
 def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
-    """Follow the leader: call `make` each time the leader starts making the result; return the finished run.
+    """Follow the leader: call `make` each time the leader starts to make the result, and return the finished run.
 
     Raises:
-        ConfigError: this process requests a different result than the leader.
+        ConfigError: this process requests a result that differs from the leader's.
     """
     while True:
         message = launch.broadcast_from_leader(None)
         if differ := [name for name, value in _as_json(parts).items() if message["parts"].get(name) != value]:
             raise ConfigError(
-                f"process {os.environ['RANK']} requests a different result than process 0, they differ in {', '.join(differ)}: "
+                f"process {os.environ['RANK']} requests a different result than process 0 (different: {', '.join(differ)}): "
                 "all processes must have the same code, libraries, data and options"
             )
         if message["finished"]:
@@ -42,7 +42,7 @@ def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
 
 
 def leader_only(result: Result, step: Callable[[], Result]) -> Result:
-    """Run `step`, which changes a finished run (for example, adds a report), on the leader only; return the changed run."""
+    """Run `step`, which changes a finished run (for example, adds a report), on the leader only. Return the changed run."""
     if launch.is_leader():
         changed = step()
         launch.broadcast_from_leader(True)

@@ -31,13 +31,13 @@ STALE = 60.0
 SKEW = 600.0
 """Allowed clock difference between two machines, in seconds."""
 LAUNCH = 3600.0
-"""Seconds that `mlflow run` may take to build an environment before a process of ours adopts its run."""
+"""Seconds that `mlflow run` may take to build an environment. After that, its run counts as orphaned if it has no owner."""
 WORKER, HEARTBEAT = "w2s.worker", "w2s.heartbeat"
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A process: its machine (host name and a digest of the boot and process namespace), process id and start time."""
+    """A process, identified by its machine (see `_machine`), process id and start time."""
 
     machine: str
     pid: int
@@ -69,13 +69,13 @@ def me() -> Worker:
 
 
 def owner_tags() -> dict[str, str]:
-    """Return the tags that declare this process the owner of a run, with a fresh heartbeat."""
+    """Return the tags of a run that this process owns: the process, and the current time as its heartbeat."""
     return {WORKER: str(me()), HEARTBEAT: f"{time.time():.1f}"}
 
 
 @contextlib.contextmanager
 def heartbeat(run_id: str) -> Iterator[None]:
-    """Update the run's heartbeat from a thread while the block runs; a failed update is retried at the next beat."""
+    """Update the run's heartbeat from a thread while the block runs. If an update fails, wait for the time of the next one."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -89,22 +89,23 @@ def heartbeat(run_id: str) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(timeout=1)  # not longer, as the server may not be answering
+        thread.join(timeout=1)  # wait no longer, because the server may not be answering
 
 
 @dataclass
 class Watch:
-    """Detector of dead run owners, which watches heartbeats over time."""
+    """Detector of runs whose owner is dead. It watches the heartbeats of runs over time."""
 
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """By run id: the last heartbeat seen, and the monotonic time at which it was first seen."""
+    """Last heartbeat seen of each run, and the monotonic time at which it was first seen, by run id."""
 
     def dead(self, run: Run) -> bool:
         """Return whether the owner of a run has ended or has a stale heartbeat.
 
-        An ended process is detected only on its own machine. A heartbeat is stale if it has not changed for STALE
-        seconds of this process's monotonic clock, which pauses while the machine sleeps and is independent of other clocks. A
-        heartbeat from another machine is also stale if its time is more than SKEW seconds ago.
+        Whether a process has ended can be checked only on its own machine. A heartbeat is stale if this process has not seen it
+        change for STALE seconds. These are measured with the monotonic clock, which does not depend on the clocks of other
+        machines and pauses while this machine sleeps. A heartbeat from another machine is also stale if its time is more than
+        SKEW seconds ago.
         """
         owner, beat = Worker.parse(run.data.tags.get(WORKER, "")), run.data.tags.get(HEARTBEAT, "0")
         is_local = owner is not None and owner.machine == _machine()
@@ -117,7 +118,10 @@ class Watch:
 
 
 def cleanup_once() -> None:
-    """Kill orphaned runs, start the launcher run's heartbeat, delete old checkpoints; once per process and experiment."""
+    """Mark runs with a dead owner as KILLED and delete old checkpoints, once per process and experiment.
+
+    Also start the heartbeat of the run created by `mlflow run`, if there is one.
+    """
     _cleanup(mlflow.get_tracking_uri(), experiment().experiment_id)
 
 
@@ -128,7 +132,7 @@ def _cleanup(uri: str, experiment_id: str) -> None:
     if launch := launch_run_id():
         for key, value in owner_tags().items():
             client().set_tag(launch, key, value)
-        heartbeat(launch).__enter__()  # until this process exits; the launcher terminates its own run
+        heartbeat(launch).__enter__()  # beats until this process exits; `mlflow run` ends the run itself
 
 
 def kill_orphans() -> None:
@@ -142,13 +146,17 @@ def kill_orphans() -> None:
 def _orphan(run: Run, watch: Watch) -> bool:
     if WORKER in run.data.tags:
         return watch.dead(run)
-    # A run created by `mlflow run` that no process of ours has adopted within LAUNCH seconds.
+    # A run without an owner is orphaned if `mlflow run` created it more than LAUNCH seconds ago.
     launched = "mlflow.project.entryPoint" in run.data.tags
     return launched and time.time() - run.info.start_time / 1000 > LAUNCH
 
 
 def _start_time(pid: int) -> str:
-    """Return a process's start time; on Linux in ticks since the boot that `_machine` identifies, immune to clock changes."""
+    """Return the start time of a process.
+
+    On Linux it is counted in clock ticks since boot, so it is unaffected by changes of the system clock; `_machine` identifies
+    the boot.
+    """
     if sys.platform == "linux":
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return f"{psutil.Process(pid).create_time():.2f}"
@@ -156,7 +164,7 @@ def _start_time(pid: int) -> str:
 
 @functools.cache
 def _machine() -> str:
-    """Return the host name with a digest of the boot id and the process namespace (different in each container)."""
+    """Return the host name and a digest of the boot id and the process namespace, which differs between containers."""
     parts = [platform.node(), f"{psutil.boot_time():.0f}"]
     with contextlib.suppress(OSError):
         parts = [platform.node(), Path("/proc/sys/kernel/random/boot_id").read_text().strip()]

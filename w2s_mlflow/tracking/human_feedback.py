@@ -1,8 +1,9 @@
-"""Human verdicts on debates: MLflow feedback named `winner` (strong, weak or tie) on the debates' traces.
+"""Human verdicts on debates, stored as MLflow feedback named `winner` (strong, weak or tie) on the traces of the debates.
 
-People give it in the UI, on a trace's page or in a review queue (`review`), or at a terminal (`python -m w2s_mlflow judge
-RUN`); all three write the same assessment. Only the latest assessment of a named reviewer counts. MLflow without
-accounts gives everybody in the UI the same name; each valid assessment is then one vote, changed by editing the assessment.
+People give a verdict on a trace's page in the MLflow UI, in a review queue of the UI (see `review`), or at a terminal
+(`python -m w2s_mlflow judge RUN`). All three write the same kind of assessment. Only the latest assessment of a named reviewer
+counts. An MLflow server without accounts gives all users of the UI the same name. Each of their valid assessments then counts
+as one vote, and a vote is changed by editing its assessment.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ class DebateForReview:
     turns: tuple[Turn, ...]
 
     def swapped(self) -> bool:
-        """Return whether the weak side is shown first (in about half of the debates, by trace id, for all reviewers)."""
+        """Return whether the weak side is shown first: in about half of the debates, and in the same ones for all reviewers."""
         return hashlib.sha256(self.trace_id.encode()).digest()[0] % 2 == 1
 
 
 @dataclass(frozen=True)
 class Assessments:
-    """Human votes on the debates of one run, by question id; empty for a debate without votes."""
+    """Human votes on the debates of one run, by question id. A debate without votes has an empty tuple."""
 
     run_id: str
     votes: Mapping[str, tuple[str, ...]]
@@ -72,17 +73,17 @@ class Assessments:
         return sum(bool(votes) for votes in self.votes.values())
 
     def describe(self) -> str:
-        """Summarise how many debates have votes, how many have none, and how often people agree."""
+        """Return a sentence on how many debates have votes, how many have none, and how often people agree."""
         votes, agreement = sum(map(len, self.votes.values())), human.agreement(list(self.votes.values()))
         text = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
         text += f"; debates without a vote: {len(self.votes) - self.judged}"
         text += "" if agreement is None else f"; two people who judged the same debate agree in {agreement:.0%} of cases"
-        return text + (f"; assessments other than {', '.join(WINNERS)}: {self.unreadable}" if self.unreadable else "")
+        return text + (f"; assessments that are not {', '.join(WINNERS)}: {self.unreadable}" if self.unreadable else "")
 
     def check(self) -> None:
         """Raise ConfigError if half of the debates or more have no vote."""
         if 2 * self.judged <= len(self.votes):
-            advice = f"in the MLflow UI or with python -m w2s_mlflow judge {self.run_id}"
+            advice = f"in the MLflow UI or with `python -m w2s_mlflow judge {self.run_id}`"
             raise ConfigError(
                 f"people must judge more than half of the debates: {self.describe()}; give the feedback `{NAME}` {advice}"
             )
@@ -111,7 +112,7 @@ def pull(run: str) -> Assessments:
 
 
 def unjudged(run: str, reviewer: str) -> Iterator[DebateForReview]:
-    """Yield the debates of a run that `reviewer` has not judged, by question id. Raises the errors of `pull`."""
+    """Yield the debates of a run that `reviewer` has not judged, sorted by question id. Raises the same errors as `pull`."""
     debates = list(_traces(results.find(run).run_id, include_spans=True))
     for trace in sorted(debates, key=lambda trace: trace.info.tags[traces.QUESTION]):
         if not any(feedback.source.source_id == reviewer for feedback in _latest_votes(trace.info.assessments)):
@@ -119,17 +120,17 @@ def unjudged(run: str, reviewer: str) -> Iterator[DebateForReview]:
 
 
 def log(debate: DebateForReview, winner: str, reviewer: str) -> None:
-    """Log the verdict of `reviewer` on a debate, in the same form as the UI."""
+    """Log the verdict of `reviewer` on a debate, in the form in which the MLflow UI stores a verdict."""
     assert winner in WINNERS
     source = AssessmentSource(AssessmentSourceType.HUMAN, reviewer)
     mlflow.log_feedback(trace_id=debate.trace_id, name=NAME, value=winner, source=source)
 
 
 def review(run: str) -> str:
-    """Add a run's debates to its review queue in the UI, without duplicates, and return the queue's name.
+    """Add a run's debates to its review queue in the MLflow UI, without duplicates, and return the queue's name.
 
     Raises:
-        ConfigError: as in `pull`; or the experiment has a label schema `winner` with other answers.
+        ConfigError: as in `pull`; or the experiment has a label schema `winner` with answers other than WINNERS.
     """
     result = results.find(run)
     ids, experiment_id = (
@@ -149,7 +150,7 @@ def review(run: str) -> str:
 
 
 def _schema(experiment_id: str) -> LabelSchema:
-    """Return the label schema of the review queue (its question and answers), created if missing."""
+    """Return the label schema of the review queue (its question and answers). Create it if it does not exist."""
     choices = InputCategorical(options=list(WINNERS))
     try:
         schema = label_schemas.get_label_schema(NAME, experiment_id=experiment_id)
@@ -184,7 +185,7 @@ def _traces(run_id: str, *, include_spans: bool) -> Iterator[Trace]:
 
 
 def _latest_votes(assessments: Iterable[Assessment]) -> list[Feedback]:
-    """Return the latest vote of each named reviewer and every vote of anonymous ones."""
+    """Return the latest vote of each named reviewer and every vote of anonymous reviewers."""
     latest: dict[str, Feedback] = {}
     for feedback in sorted(
         _human_votes(assessments), key=lambda feedback: (feedback.create_time_ms or 0, feedback.assessment_id or "")

@@ -33,17 +33,17 @@ from w2s_mlflow.tracking.results import ARTIFACTS, CorruptArtifactError, digest_
 LOG = logging.getLogger("w2s_mlflow")
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 HEAD = "head"
-"""Name of the artifact that holds the head's directory."""
+"""Name of the artifact directory that holds the files of the head."""
 NEEDS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
 """Packages that the pyfunc script needs besides w2s_mlflow; a logged model pins their installed versions."""
 ORIGIN = ("mlflow.user", "mlflow.source.")
-"""Prefixes of the run tags copied to the run's model: user and source."""
+"""Prefixes of the run's tags that are copied to its model; they name the user and the source."""
 
 
 def log(run_id: str, head: Head, name: str = "model") -> str:
     """Log a fitted head as a model output of a run, with the run's parameters, and return the model's id.
 
-    The model is PENDING until its last file is written, and FAILED after an error.
+    The model's status is PENDING until its last file is written, then READY; after an error it is FAILED.
     """
     run = client().get_run(run_id)
     model = _create(run, name)
@@ -87,7 +87,7 @@ def is_complete(model_id: str) -> bool:
     try:
         verify(model_id)
     except ConfigError as error:
-        LOG.warning("%s; it will be trained again", error)
+        LOG.warning("%s; the model will be trained again", error)
         return False
     return True
 
@@ -112,7 +112,7 @@ def _write(model: LoggedModel, head: Head, directory: Path) -> None:
         model_id=model.model_id,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # its advice on types
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # hides MLflow's advice on types
         mlflow.pyfunc.save_model(
             path=directory / "model",
             python_model=SCRIPT,

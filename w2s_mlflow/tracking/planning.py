@@ -24,7 +24,7 @@ class Step:
 
     name: str
     state: str
-    """`reused`: a finished run is used; `trained`: to be trained; `running`: another process is making it."""
+    """`reused` if a finished run is used, `trained` if it must be trained, `running` if another process is making it."""
     seconds: float | None
     """Training time in seconds, estimated from similar past runs; None if there are none, 0 if reused."""
 
@@ -35,7 +35,7 @@ class Plan:
 
     steps: dict[str, Step] = field(default_factory=dict)
     known: Mapping[str, Result] = field(default_factory=dict)
-    """Finished results by fingerprint, fetched in advance to avoid look-ups one by one."""
+    """Finished results by fingerprint, fetched in advance because looking up many results one by one is slow."""
     _past: dict[str, list[Result]] = field(default_factory=dict)
     """Finished runs by stage, for estimating times."""
 
@@ -48,9 +48,9 @@ class Plan:
     def add(
         self, name: str, parts: FingerprintParts, identity: Mapping[str, str], options: Mapping[str, Any], runs: Sequence[Run]
     ) -> Result:
-        """Add a result to the plan; return its finished run from `runs`, or a placeholder Result with its fingerprint."""
+        """Add a result to the plan. Return its finished run from `runs`, or, if there is none, a placeholder Result."""
         fingerprint = parts.digest()
-        by_status = {run.info.status: run for run in reversed(runs)}  # the newest comes first in `runs`
+        by_status = {run.info.status: run for run in reversed(runs)}  # `runs` is sorted newest first; keep the newest run
         if finished := by_status.get("FINISHED"):
             self.steps[fingerprint] = Step(name, REUSED, 0.0)
             return result(finished, reused=True)
@@ -59,7 +59,7 @@ class Plan:
         return self.placeholder(name, parts.stage, fingerprint)
 
     def refit(self, run: Result) -> Result:
-        """Plan the refit of a finished result, needed to get its model; return the result."""
+        """Add the retraining of a finished run, whose model was not kept, to the plan. Return the run."""
         if run.run_id:
             self.steps[run.fingerprint] = Step(run.name, TRAINED, run.seconds)
         return run
@@ -87,7 +87,11 @@ class Plan:
         return sum(step.state == TRAINED and step.seconds is None for step in self.steps.values())
 
     def _estimate(self, stage: str, params: Mapping[str, Any]) -> float | None:
-        """Return the median time of finished runs of the stage with the same ALIKE parameters, scaled by rows and epochs."""
+        """Return the estimated training time in seconds, or None if there are no similar runs.
+
+        It is the median time per training row and epoch of the stage's finished runs with the same ALIKE parameters, multiplied
+        by the rows and epochs in `params`.
+        """
         if stage not in self._past:
             self._past[stage] = _finished(stage)
         alike = [run for run in self._past[stage] if all(run.params.get(name) == str(params.get(name)) for name in ALIKE)]

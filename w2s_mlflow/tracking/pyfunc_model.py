@@ -1,6 +1,6 @@
 """Pyfunc script of a logged model (models-from-code): MLflow copies it into the model and runs it on loading or serving.
 
-Nothing is pickled.
+The model contains no pickled objects.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Answers(PythonModel):
         self.head = saved_heads.load(Path(context.artifacts["head"]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Floats:
-        """Return the class probabilities, (N, C) float32, of N rows with columns `segments` and `candidates`, lists of strings.
+        """Return the class probabilities of N rows, float32 of shape (N, C).
+
+        Each row has two columns, `segments` and `candidates`, which hold lists of strings.
 
         Raises:
             MlflowException: the head cannot score one of the rows; a model server then returns status 400.

@@ -1,4 +1,4 @@
-"""Recording of a run: metrics are buffered and artifacts staged in a directory, to send both in few requests.
+"""Recording of a run. Metrics are buffered and artifacts are staged in a directory, so that few requests are sent.
 
 A run is FINISHED only after its last artifact is written. An interrupted run is resumed, as the same run, from its checkpoint.
 """
@@ -59,24 +59,24 @@ class Header:
 
 @dataclass
 class Recorder:
-    """A run in progress, passed to the code that makes the result."""
+    """Recorder of a run in progress. It is passed to the code that makes the result."""
 
     run_id: str
     directory: Path
     """Directory in which artifacts are staged."""
     extra_state: dict[str, Any] = field(default_factory=dict)
-    """JSON values that the code making the result saves with each checkpoint; restored when the run resumes."""
+    """JSON values to save with each checkpoint, set by the code that makes the result. A resumed run gets them back."""
     began: float = field(default_factory=time.monotonic)
     _metrics: list[Metric] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
-    """Tags set by the code that makes the result, sent when the run ends."""
+    """Tags set by the code that makes the result. They are sent when the run ends."""
     sent: dict[str, int] = field(default_factory=dict)
-    """Last step of each metric that MLflow already has for a resumed run; may be later than the checkpoint."""
+    """Last step of each metric that MLflow already has when a run resumes. It may be later than the checkpoint's step."""
     _holds_metrics: bool = False
-    """Whether metrics are held until the next checkpoint, so that a resumed run has no metrics from after its checkpoint."""
+    """Whether metrics are held back until the next checkpoint, so that a resumed run never has metrics of later steps."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffer the metrics of one step; send the buffer when it is full, unless metrics are held for a checkpoint."""
+        """Buffer the metrics of one step, except those already sent. A full buffer is sent unless it waits for a checkpoint."""
         now = int(time.time() * 1000)
         new = {name: value for name, value in values.items() if not 0 < step <= self.sent.get(name, 0)}
         self._metrics += [Metric(name, float(value), now, step) for name, value in new.items()]
@@ -93,10 +93,10 @@ class Recorder:
 
     def flush(self, tags: Sequence[RunTag] = ()) -> None:
         """Send the buffered metrics and then `tags`, in one request if they fit."""
-        if len(self._metrics) + len(tags) > BATCH:  # MLflow's client would send the tags with the first part
+        if len(self._metrics) + len(tags) > BATCH:  # MLflow's client would send the tags before the last metrics
             client().log_batch(self.run_id, metrics=self._metrics)
             self._metrics = []
-        client().log_batch(self.run_id, metrics=self._metrics, tags=tags)  # MLflow writes tags last; an empty batch is not sent
+        client().log_batch(self.run_id, metrics=self._metrics, tags=tags)  # MLflow writes tags last and skips an empty batch
         self._metrics = []
 
     def checkpoint(self, every: int) -> Checkpoint | None:
@@ -109,17 +109,17 @@ class Recorder:
         return {"metrics": unsent, "extra_state": self.extra_state, "seconds": time.monotonic() - self.began}
 
     def restore(self, notes: Mapping[str, Any]) -> None:
-        """Restore the notes saved with a checkpoint. Re-sent metrics keep their timestamp, so MLflow stores them once."""
+        """Restore what `_notes` saved with a checkpoint. Metrics keep their timestamps, so MLflow stores a re-sent one once."""
         self._metrics = [Metric(*values) for values in notes["metrics"]]
         self.extra_state = dict(notes["extra_state"])
         self.began -= notes["seconds"]
 
     def predictions(self, split: str, predictions: Predictions) -> None:
-        """Stage the predictions on a split."""
+        """Stage the predictions on a split as an artifact."""
         predictions.write(self.directory / "predictions" / f"{split}.parquet")
 
     def weak_labels(self, labels: SoftLabels) -> None:
-        """Stage the run's weak labels for the transfer split."""
+        """Stage the run's weak labels for the transfer split as an artifact."""
         labels.write(self.directory / WEAK_LABELS)
 
     def json(self, path: str, value: Any) -> None:
@@ -146,7 +146,7 @@ class Recorder:
         client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
 
     def send(self) -> None:
-        """Send artifacts, then metrics, then tags with the artifacts' digests, which mark the artifacts as complete."""
+        """Send artifacts, then metrics, then tags. The tag with the artifacts' digests marks the artifacts as complete."""
         self.metrics({"seconds": time.monotonic() - self.began})
         if any(self.directory.iterdir()):
             client().log_artifacts(self.run_id, str(self.directory))
@@ -156,9 +156,10 @@ class Recorder:
 
 @contextlib.contextmanager
 def recording(header: Header, seal: Callable[[str], bool], continued: str | None = None) -> Iterator[Recorder]:
-    """Create or resume a run, which is RUNNING with a heartbeat while the block makes the result.
+    """Create or resume a run. While the block makes the result, the run is RUNNING and its heartbeat is updated.
 
-    The run ends as FINISHED if `seal` returns True, KILLED after Ctrl-C or if `seal` returns False, FAILED after an error.
+    The run ends as FINISHED if `seal` returns True, as KILLED after Ctrl-C or if `seal` returns False, and as FAILED after an
+    error.
 
     Args:
         seal: called with the run's id after its last artifact is written; returns whether the result counts.
@@ -189,7 +190,7 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
 
 @contextlib.contextmanager
 def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """Record a run without a fingerprint (never reused), such as a trial. Raises ConfigError in a distributed launch."""
+    """Record a run without a fingerprint, such as a trial; it is never reused. Raises ConfigError in a distributed launch."""
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
     heartbeat.cleanup_once()
@@ -199,13 +200,13 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
 
 @contextlib.contextmanager
 def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """Record a plain run that is the parent of all runs made within the block, such as a grid or a search."""
+    """Record a run as `plain` does, for example for a grid or a search. It is the parent of all runs made within the block."""
     with plain(name, stage, params, note) as recorder, session.changed(parent=recorder.run_id):
         yield recorder
 
 
 def current_parent() -> str | None:
-    """Return the id of the parent run of new runs, or None."""
+    """Return the id of the run that is the parent of new runs, or None if new runs have no parent."""
     return session.current().parent or launch_run_id()
 
 
@@ -213,7 +214,7 @@ def upload(run_id: str, directory: str) -> None:
     """Upload the files of a directory as artifacts of a run."""
     try:
         client().log_artifacts(run_id, directory)
-    except FileExistsError:  # another process has just created a directory for the same report
+    except FileExistsError:  # another process has just created the same directory, so try again
         client().log_artifacts(run_id, directory)
 
 
@@ -247,8 +248,8 @@ def _create(header: Header) -> str:
 def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
     """Take over an unfinished run: update its tags, then restore the unsent metrics from the checkpoint.
 
-    The tags, which name the new owner, come first because reading a large checkpoint takes long. If the checkpoint is damaged,
-    it is removed and training restarts; the metrics already in the run stay.
+    The tags are updated first because they name the new owner, and reading a large checkpoint takes long. If the checkpoint is
+    damaged, it is deleted and training starts from the beginning; metrics that were already sent stay in the run.
     """
     client().log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(header).items()])
     client().update_run(run_id, status="RUNNING")
@@ -268,7 +269,7 @@ def _finish(run_id: str) -> None:
 def _close_failed(recorder: Recorder, error: BaseException) -> None:
     if isinstance(error, SupersededError):
         checkpoint.clear(scratch.cache_path(recorder.run_id))
-    if not _is_stop(error):  # after a stop, unsent metrics are in the checkpoint or will be computed again
+    if not _is_stop(error):  # after a stop, unsent metrics are in the checkpoint or are computed again
         with contextlib.suppress(Exception):  # the server itself may have failed
             recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
     _end(recorder.run_id, error)
@@ -278,7 +279,7 @@ def _end(run_id: str, error: BaseException) -> None:
     """Close an unsuccessful run as KILLED or FAILED."""
     with contextlib.suppress(Exception):  # the server itself may have failed; the next process to start then closes the run
         client().set_terminated(run_id, "KILLED" if _is_stop(error) else "FAILED")
-        client().set_tag(run_id, heartbeat.WORKER, "")  # the owner declares that it will not write to this run again
+        client().set_tag(run_id, heartbeat.WORKER, "")  # no owner: this process will not write to the run again
 
 
 def _is_stop(error: BaseException) -> bool:

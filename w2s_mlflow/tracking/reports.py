@@ -27,7 +27,9 @@ class Report:
 
 
 def attach(result: Result, name: str, report: Report) -> Result:
-    """Add a report to a finished run: send artifacts, then metrics and tags with their digests. Return the updated run.
+    """Add a report to a finished run and return the updated run.
+
+    The artifacts are sent first, then the metrics and the tags. One tag holds the digests of the artifacts.
 
     Args:
         name: name of the report; an existing report of that name is replaced.
@@ -49,7 +51,7 @@ def attach(result: Result, name: str, report: Report) -> Result:
 def attach_once(
     result: Result, name: str, build: Callable[[Result], Report], has_report: Callable[[Result], bool] | None = None
 ) -> Result:
-    """Add a report to a finished run that lacks it, and return the run; when planning, return the run unchanged.
+    """Add a report to a finished run unless the run has it, and return the run. When planning, return the run unchanged.
 
     Args:
         name: name of the report; an existing report of that name is replaced.

@@ -24,7 +24,7 @@ from w2s_mlflow.tracking.backend.server import client, experiment, sentence
 
 PAGE = 1000
 IDS = 200
-"""Number of run ids in one request."""
+"""Maximum number of run ids in one search request."""
 FINGERPRINT, ARTIFACTS = "w2s.fingerprint", "w2s.artifacts"
 WEAK_LABELS = "labels/weak_labels.parquet"
 
@@ -35,7 +35,7 @@ class CorruptArtifactError(ConfigError):
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, reused or new; when planning, possibly a placeholder with an empty `run_id` for a run not made yet."""
+    """A finished run. When planning, it may be a placeholder, with an empty `run_id`, for a run that does not exist yet."""
 
     run_id: str
     name: str
@@ -86,7 +86,7 @@ class Result:
                 )
 
     def predictions(self, split: str) -> Predictions:
-        """Read the predictions on `validation`, `selection` or `test`, with gold labels if the evaluator has scored them."""
+        """Read the predictions on `validation`, `selection` or `test`, with gold labels if the evaluator has stored them."""
         predictions = read_predictions(self.artifact(f"predictions/{split}.parquet"))
         gold = f"gold/{split}.parquet"
         return predictions.with_gold(read_gold(self.artifact(gold), predictions.ids)) if gold in self.digests else predictions
@@ -140,7 +140,8 @@ def finished(filter_string: str, experiment_ids: Sequence[str] | None = None) ->
     Raises:
         ConfigError: `filter_string` is not a valid MLflow filter string.
     """
-    clause = f"attributes.status = 'FINISHED' and tags.`{FINGERPRINT}` LIKE '%'"  # a launcher's run has no fingerprint
+    # Only results have a fingerprint; the runs that `mlflow run` creates have none.
+    clause = f"attributes.status = 'FINISHED' and tags.`{FINGERPRINT}` LIKE '%'"
     text = f"{clause} and {filter_string}" if filter_string else clause
     try:
         return [result(run, reused=True) for run in pages(text, experiment_ids or [experiment().experiment_id])]
@@ -149,7 +150,7 @@ def finished(filter_string: str, experiment_ids: Sequence[str] | None = None) ->
 
 
 def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
-    """Yield every run that matches a filter string, oldest first, page by page. Raises MlflowException if it is invalid."""
+    """Yield every run that matches a filter string, oldest first. Raises MlflowException if the filter string is invalid."""
     order, token = ["attributes.start_time ASC"], None
     while True:
         page = client().search_runs(list(experiment_ids), text, view, PAGE, order, token)
@@ -170,7 +171,10 @@ def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -
 
 
 def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
-    """Return the newest finished run with this tag; None if there is none, or if it or one of the runs `below` is damaged."""
+    """Return the newest finished run whose tag `tag` has the value `value`.
+
+    Return None if there is no such run, or if an artifact of it or of one of the runs in `below` is damaged.
+    """
     clause = f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
     runs = client().search_runs([experiment().experiment_id], clause, max_results=1)
     if not runs:
@@ -190,7 +194,9 @@ def get(run_id: str) -> Result:
 
 
 def find(run: str) -> Result:
-    """Return the run with this id, or the newest with this name; for a launcher's run, return the run of its result.
+    """Return the run with this id, or the newest run with this name.
+
+    For a run that was created by `mlflow run`, return the run that holds its result.
 
     Raises:
         ConfigError: there is no run with this id, and none with this name in the current experiment.
@@ -228,7 +234,7 @@ def forget(run_id: str) -> None:
 
 
 def _local(repository: ArtifactRepository, run_id: str, path: str) -> Path:
-    """Return an artifact's path: the original if local, else a download, made once and deleted when the process exits."""
+    """Return an artifact's local path. A remote artifact is downloaded once per process and deleted when the process exits."""
     if isinstance(repository, LocalArtifactRepository):
         return Path(str(repository.download_artifacts(path)))  # type: ignore[no-untyped-call]
     directory = Path(_scratch().name) / run_id

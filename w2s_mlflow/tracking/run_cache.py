@@ -1,9 +1,10 @@
 """Local cache of finished runs, so that MLflow is queried only for runs that have changed.
 
 A run's end time is set again whenever a report is added (reports.attach), so one query for runs that ended since the last
-query finds all new data. A second query finds deleted runs. A third looks up cached runs that may have been restored, or purged
-by `mlflow gc`. A run with remote artifacts that was deleted and purged between two queries stays cached; reading its artifacts
-raises CorruptArtifactError. Manual edits of a finished run are seen only by an analysis with a filter, which skips the cache.
+query finds all new data. A second query finds deleted runs. A third query looks up runs that may have been restored after a
+deletion, or permanently deleted by `mlflow gc`. The cache has two limits. A run with remote artifacts that was permanently
+deleted between two queries stays in the cache; reading its artifacts raises CorruptArtifactError. Manual edits of a finished
+run are seen only by an analysis with a filter, which does not use the cache.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ class _Known:
     deleted: frozenset[str] = frozenset()
     """Ids of the deleted runs, finished or not, at the time of the last query."""
     since: int = 0
-    """Latest end time of any run, in milliseconds since the epoch."""
+    """Latest end time of any run found so far, in milliseconds since the epoch."""
 
 
 def finished(experiment_id: str) -> list[Result]:
-    """Return every finished result of an experiment, oldest first: cached results and those finished since the last query."""
+    """Return every finished result of an experiment, oldest first: those in the cache and those finished since then."""
     file, now = _file(experiment_id), int(time.time() * 1000)
     previous = _read(file)
-    since = min(previous.since, now)  # the machine that ended a run may have a fast clock
+    since = min(previous.since, now)  # an end time from a machine with a fast clock may be in the future
     deleted = frozenset(run.info.run_id for run in results.pages("", [experiment_id], view=ViewType.DELETED_ONLY))
     new = list(results.pages(f"attributes.end_time > {max(0, since - MARGIN)}", [experiment_id]))
     doubtful = (previous.deleted | {run_id for run_id, row in previous.rows.items() if _is_lost(row)}) - deleted
@@ -104,7 +105,7 @@ def _read(file: Path) -> _Known:
 
 
 def _write(file: Path, cache: _Known) -> None:
-    """Write the cache file atomically; ignore file errors such as a full disk, since the cache only saves time."""
+    """Write the cache file atomically; ignore file errors such as a full disk, because the cache only saves time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

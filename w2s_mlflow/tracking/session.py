@@ -1,4 +1,4 @@
-"""The session: settings for requesting results, which a `with` block can change for all calls within it."""
+"""The session: settings for requests of results. A `with` block can change them for all calls within it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ LOG = logging.getLogger("w2s_mlflow")
 
 @dataclass(frozen=True)
 class Session:
-    """Settings for requesting results."""
+    """Settings for requests of results."""
 
     plan: Plan | None = None
-    """Plan that collects the requested results instead of making them; None: make them."""
+    """Plan to which requested results are added instead of being made. None: the results are made."""
     reuse_since: int = 0
     """Earliest start time of runs that may be reused, in milliseconds since the epoch."""
     wait: bool = True
-    """Whether to wait for a result that another process is making; otherwise raise BusyError."""
+    """Whether to wait for a result that another process is making. If False, BusyError is raised instead."""
     progress: Callable[[str], None] = LOG.info
     """Callback for progress messages while waiting."""
     parent: str | None = None
-    """Id of the parent run of new runs; None: the launcher's run, if there is one."""
+    """Id of the run that is the parent of new runs. None: the run created by `mlflow run` is the parent, if there is one."""
 
 
 _session: ContextVar[Session] = ContextVar("session", default=Session())  # noqa: B039  # frozen
@@ -53,7 +53,7 @@ def changed(**values: Any) -> Iterator[Session]:
 
 @contextlib.contextmanager
 def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
-    """Collect the results requested within the block in a plan; nothing is trained or written.
+    """Yield a plan that collects the results requested within the block. Nothing is trained or written.
 
     Args:
         known: finished results by fingerprint, to avoid looking up many results one by one.
@@ -66,5 +66,5 @@ def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
 
 
 def reuse_since(policy: str) -> int:
-    """Return `Session.reuse_since` for `--reuse`: `exact` reuses all finished runs, `never` only runs started from now on."""
+    """Return `Session.reuse_since` for a value of `--reuse`: `exact` allows all runs, `never` only runs started from now on."""
     return 0 if policy == "exact" else int(time.time() * 1000)

@@ -1,9 +1,10 @@
-"""Source digests of a result: one per function, class and constant reachable from its roots.
+"""Source digests of a result: one for each function, class and constant that its code uses, directly or indirectly.
 
-A digest is computed from the syntax tree, so layout, comments, docstrings, annotations and the texts of errors and logs do not
-change it. Definitions are identified by name without their module, so they may move to another module. References to options
-and their checks (a Config enters a fingerprint by its values), the store, caches and the command line are not followed, so
-edits there do not change the digests of a result.
+A stage lists the roots of its code; references from there are followed. A digest is computed from the syntax tree, so layout,
+comments, docstrings, annotations and the texts of errors and logs do not change it. Definitions are identified by name without
+their module, so they may move to another module. Some references are not followed, so that edits there do not change a result's
+digests: those to options and their checks (a Config enters a fingerprint by its values), to the store, to caches and to the
+command line.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ NEUTRAL = (
 )
 """Modules and packages that do not affect results: references to them are recorded by name, not followed."""
 PLUGINS = ("losses", "tasks", "models", "judges", "explainers", "tables", "figures")
-"""Plug-in folders. References to one from outside its folder are not followed; stages list plug-ins they use as roots."""
+"""Plug-in folders. References to a plug-in from outside its folder are not followed; stages list their plug-ins as roots."""
 BY_VALUE = ("Config", "Options")
-"""Dataclasses in stages and plug-ins that are fingerprinted by field values (config.identity), not by source."""
+"""Names of dataclasses in stages and plug-ins that enter a fingerprint by field values (config.identity), not by source."""
 LENGTH = 16
 
 
@@ -49,7 +50,8 @@ def _digests(roots: tuple[str, ...]) -> dict[str, str]:
     digest_by_path = {}
     for definition in reached:
         tree = _tree(definition)
-        # If several definitions share a name, a digest also covers the digest of the definition to which the name refers.
+        # A digest covers the names of the definitions referred to, without their modules. If several definitions share such a
+        # name, the digest also covers the digest of the one that is meant.
         referenced = [_tree(other).digest for other in tree.references if names[other.name] > 1]
         digest_by_path[f"{definition.module}.{definition.name}"] = _sha(tree.digest, *referenced) if referenced else tree.digest
     return digest_by_path
@@ -85,7 +87,7 @@ def clear() -> None:
 
 @dataclass(frozen=True)
 class Tree:
-    """Digest of a definition's syntax tree, and the definitions it refers to, in order of appearance."""
+    """Digest of a definition's syntax tree, and the definitions that it refers to, in order of appearance."""
 
     digest: str
     references: tuple[Definition, ...]

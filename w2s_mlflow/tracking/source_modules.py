@@ -1,6 +1,6 @@
-"""Modules of the package as the source digests see them: definitions, imports, and what a dotted path refers to.
+"""Parsing of this package's modules for the source digests: definitions, imports and resolution of dotted paths.
 
-Only the standard library is needed, so that any version of Python can compute the digests.
+This module needs only the standard library, so that any version of Python can compute the digests.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Module:
     """Top-level definitions and imports of a module of this package."""
 
     statements: dict[str, list[ast.stmt]]
-    """Statements by the name they bind; statements that bind no name have the key ''."""
+    """Statements by the name that they bind; statements that bind no name have the key ''."""
     imports: dict[str, str]
-    """Full dotted path of each imported object, by the name it is imported as."""
+    """Full dotted path of each imported object, by the name that the import binds."""
 
 
 @functools.cache
@@ -52,7 +52,7 @@ def module_named(name: str) -> Module:
 
 
 def file_of(name: str) -> Path:
-    """Return the file of a module of the package; of a package, its `__init__.py`."""
+    """Return the file of a module of this package. For a subpackage this is its `__init__.py`."""
     path = PACKAGE.joinpath(*filter(None, name.split(".")))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
@@ -83,7 +83,7 @@ def resolve(path: str) -> Definition | None:
 
 
 def is_text(statement: ast.stmt) -> bool:
-    """Return whether a statement is a docstring or the text under a field or constant."""
+    """Return whether a statement is a docstring, including one below a field or a constant."""
     return (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
     )

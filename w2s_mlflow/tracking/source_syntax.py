@@ -1,7 +1,6 @@
-"""Serialisation of syntax trees, the basis of the source digests.
+"""Serialisation of syntax trees to lists of words, from which the source digests are computed.
 
-Layout, comments, docstrings, annotations, and the texts of errors and logs leave no trace. All Python versions give the same
-words.
+The words do not depend on layout, comments, docstrings, annotations, the texts of errors and logs, or the version of Python.
 """
 
 from __future__ import annotations
@@ -31,18 +30,28 @@ IGNORED = {"ctx", "kind", "type_comment", "type_params", "annotation", "returns"
 
 @dataclass
 class Writer:
-    """Serialiser of syntax trees to words. Fields without effect are skipped, so all Python versions give the same words."""
+    """Serialiser of syntax trees to words.
+
+    Empty fields of a syntax tree and fields that do not affect results are skipped. Python versions differ only in such fields,
+    so all versions give the same words.
+    """
 
     module: str
-    """Module of the definition."""
+    """Module that contains the serialised definition."""
     follows: Callable[[str], bool]
-    """Whether references into a module are followed; others are recorded by name only."""
+    """Function that returns whether references to definitions in a module are followed, that is, added to `references`."""
     words: list[str] = field(default_factory=list)
     references: list[Definition] = field(default_factory=list)
     scopes: list[tuple[bool, dict[str, str | None]]] = field(default_factory=list)
-    """Enclosing scopes, innermost last: (is it a class, {bound name: path of the imported object, or None if not imported})."""
+    """Enclosing scopes, innermost last. Each is a pair: whether it is a class, and the names that it binds.
+
+    An imported name maps to the dotted path of the imported object, any other name to None.
+    """
     as_message: bool = False
-    """Whether the current node is in an error message; its strings then become the word `message`."""
+    """Whether the current node is in a `raise` statement or creates an error.
+
+    Strings in such a node are written as the word `message`, so that texts of errors do not change the digest.
+    """
 
     def statements(self, body: Sequence[ast.stmt]) -> None:
         for statement in body:
@@ -84,7 +93,7 @@ class Writer:
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.words.append(f"({type(node).__name__} {node.name}")
         self.write(node.decorator_list)
-        self.write(node.args)  # defaults are evaluated in the enclosing scope
+        self.write(node.args)  # default values of arguments are evaluated in the enclosing scope
         self._within(bound_names(node.body) | _arguments(node.args), node.body, node.body)
         self.words.append(")")
 
@@ -92,7 +101,7 @@ class Writer:
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self.words.append("(Lambda")
-        self.write(node.args)  # defaults are evaluated in the enclosing scope
+        self.write(node.args)  # default values of arguments are evaluated in the enclosing scope
         self._within(_arguments(node.args), [], [node.body])
         self.words.append(")")
 
@@ -106,7 +115,7 @@ class Writer:
     def visit_ListComp(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
         self.words.append(f"({type(node).__name__}")
         first = node.generators[0].iter
-        self.write(first)  # evaluated in the enclosing scope
+        self.write(first)  # the first iterable is evaluated in the enclosing scope
         parts: list[Any] = [getattr(node, name) for name in node._fields if name != "generators"]
         for part in node.generators:
             parts += [part.target, *([] if part.iter is first else [part.iter]), part.ifs, part.is_async]
@@ -167,12 +176,12 @@ class Writer:
     def _rest(self, meaning: str, attributes: list[str], definition: Definition) -> list[str]:
         """Return the attributes that follow the definition's name in a dotted reference."""
         path = [*meaning.split("."), *attributes]
-        if definition.name not in path:  # a whole module, or re-exported under another name
+        if definition.name not in path:  # the reference is to a whole module, or to a definition re-exported under another name
             return []
         last = len(path) - 1 - path[::-1].index(definition.name)
         return path[last + 1 :]
 
-    # These skip annotations, and replace the texts of messages by a placeholder.
+    # The methods below skip annotations and replace the texts of errors by a placeholder.
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.words.append("(Assign")

@@ -1,6 +1,6 @@
 """Look-up of results by fingerprint: reuse a finished run, resume an unfinished one, or claim the result and make it.
 
-Only one process makes a result (claims.py); others that need it wait, or do other work meanwhile (BusyError).
+Only one process makes a result (claims.py). Other processes that need it wait, or get a BusyError and do other work meanwhile.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class RunRequest:
     """A request for a result.
 
     Attributes:
-        config: the resolved Config, stored as `config.json` and, flattened, as parameters.
-        identity: task, weak, strong, method and seed, by which the UI groups runs; stored as parameters and `w2s.` tags.
+        config: the resolved Config. It is stored as the artifact `config.json` and, flattened, as parameters.
+        identity: task, weak and strong model, method and seed, stored as parameters and as `w2s.` tags. The UI can group runs
+            by them.
         tags: more tags, such as the run ids of the inputs.
     """
 
@@ -63,7 +64,7 @@ class RunRequest:
 
 
 def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
-    """Return the requested result from the store, or create it with `make`. When planning, only record the request.
+    """Return the requested result from the store, or create it with `make`. When planning, only add it to the plan.
 
     In a distributed launch the leader finds or makes the result, and the other ranks follow it (followers.py).
 
@@ -85,7 +86,7 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
             followers.announce(request.parts, outcome.run_id, finished=True, reused=True)
             return outcome
         if outcome is not None:
-            with contextlib.suppress(SupersededError):  # another process took over: its result is found next
+            with contextlib.suppress(SupersededError):  # another process took over; the next step finds its run
                 return _make(request, outcome, make)
 
 
@@ -119,7 +120,7 @@ class _RunSearch:
     _watch: heartbeat.Watch = field(default_factory=heartbeat.Watch)
     _began: float = field(default_factory=time.monotonic)
     _refused: tuple[int, float] = (-1, 0.0)
-    """Last attempt that another process had already claimed, and the monotonic time at which this was found."""
+    """Last attempt that could not be claimed because another process had claimed it, and the monotonic time of that refusal."""
     _last_message: float = 0.0
 
     def step(self) -> Result | _MakeTurn | None:
@@ -130,7 +131,7 @@ class _RunSearch:
             if run.info.status == "FINISHED" and _is_reusable(run) and (verified := _verified(run)):
                 LOG.debug("reused  %s", verified.name)
                 return verified
-        # Not only RUNNING ones: another process may have closed the run of an owner that was only suspended.
+        # A run that is not RUNNING may have a live owner: another process may have closed it while the owner was suspended.
         owned = [run for run in runs if run.info.status != "FINISHED" and _has_owner(run)]
         if alive := next((run for run in owned if not self._watch.dead(run)), None):
             self._wait(f"{alive.info.run_name}, which {_owner(alive)} is making")
@@ -151,7 +152,7 @@ class _RunSearch:
         refused, refused_at = self._refused
         if attempt <= refused and time.monotonic() - refused_at < PATIENCE:
             return None
-        attempt = max(attempt, refused + 1)  # the refused claim's owner died before it created a run
+        attempt = max(attempt, refused + 1)  # if there is still no run for the refused attempt, its owner is dead
         while isinstance(claim := claims.claim(self.fingerprint, attempt), str) and claims.is_over(claim):
             attempt += 1
         if isinstance(claim, claims.Claim):
@@ -170,7 +171,7 @@ class _RunSearch:
 
 
 def _verified(run: Run) -> Result | None:
-    """Return a finished run if its artifacts are undamaged; else warn, tag it as damaged, mark it FAILED and return None."""
+    """Return a finished run if its artifacts are undamaged. Else warn, tag it as damaged, mark it FAILED and return None."""
     for check in range(CHECKS):
         finished = result(run, reused=True)
         try:
@@ -179,12 +180,12 @@ def _verified(run: Run) -> Result | None:
             damage = error
         else:
             return finished
-        if check < CHECKS - 1:  # another process may be rewriting a report
+        if check < CHECKS - 1:  # another process may be replacing a report just now
             time.sleep(POLL)
             results.forget(run.info.run_id)
             run = client().get_run(run.info.run_id)
-    LOG.warning("%s; it will be made again", damage)
-    client().log_batch(run.info.run_id, tags=[RunTag(CORRUPT, str(damage))])  # unlike set_tag, safe with concurrent writers
+    LOG.warning("%s; the result will be made again", damage)
+    client().log_batch(run.info.run_id, tags=[RunTag(CORRUPT, str(damage))])  # set_tag may fail if two processes set the tag
     client().set_terminated(run.info.run_id, "FAILED")
     return None
 
@@ -194,16 +195,17 @@ def _is_reusable(run: Run) -> bool:
 
 
 def _snapshot(runs: Iterable[Run]) -> set[tuple[str, str, str, bool]]:
-    """Return run ids, statuses, attempts and whether all artifacts are written, to detect progress of other processes."""
+    """Return each run's id, status, attempt and whether all artifacts are written, to detect progress of other processes."""
     return {(run.info.run_id, run.info.status, run.data.tags.get(ATTEMPT, ""), ARTIFACTS in run.data.tags) for run in runs}
 
 
 def _finish(run: Run) -> bool:
-    """Mark a dead owner's run FINISHED if its last artifact was written; return whether it was marked."""
+    """Mark a run whose owner died as FINISHED if its last artifact was written. Return whether it was marked."""
     tags = run.data.tags
     if run.info.status == "FINISHED" or ARTIFACTS not in tags or CORRUPT in tags:
         return False
-    sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)  # sealing the same run twice is no error
+    # `seal` also returns True if this run was sealed before its owner died.
+    sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)
     if sealed:
         checkpoint.clear(scratch.cache_path(run.info.run_id))
         client().set_terminated(run.info.run_id, "FINISHED")
@@ -211,15 +213,16 @@ def _finish(run: Run) -> bool:
 
 
 def _next_attempt(run: Run) -> int:
-    """Return the first attempt not used up by this run; a sealed run has used two."""
+    """Return the first attempt number after those of this run. A sealed run has two: its claim and its seal."""
     sealed = run.info.status == "FINISHED" or CORRUPT in run.data.tags
     return int(run.data.tags.get(ATTEMPT, "0")) + (2 if sealed else 1)
 
 
 def _select_resumable(runs: list[Run]) -> Run | None:
-    """Return the unfinished run to resume, with an ended owner and a checkpoint on this machine; end the others as KILLED.
+    """Return the unfinished run to resume, or None. Mark the other RUNNING runs as KILLED.
 
-    A run whose owner may only be suspended, on another machine or on this one, is never resumed by a second process.
+    A run can be resumed if it has a checkpoint on this machine and its owner has ended. If the owner may only be suspended, on
+    this machine or another one, the run is not resumed, because two processes could then write to it.
     """
     continued = None
     for run in runs:
@@ -238,7 +241,7 @@ def _select_resumable(runs: list[Run]) -> Run | None:
 
 
 def _has_owner(run: Run) -> bool:
-    """Return whether a process may still be making a run; a run tagged as damaged was already finished."""
+    """Return whether a process may still be making a run. A run tagged as damaged has no owner: it was already finished."""
     return bool(run.data.tags.get(heartbeat.WORKER)) and CORRUPT not in run.data.tags
 
 

@@ -1,7 +1,7 @@
 """Debates as MLflow traces: the UI shows each transcript on its Traces page and on the run's page.
 
-A trace has a root span and one child span per turn of a side and per verdict. Its id is derived from the run and the question,
-so writing a debate twice gives one trace. Human verdicts (feedback `winner`) are attached to traces by this id.
+A trace has a root span, one child span for each turn of a side and one for each verdict. Its id is derived from the run and the
+question, so writing a debate twice gives one trace. Human verdicts (feedback `winner`) are attached to traces by this id.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def trace_id(run_id: str, question: str) -> str:
 
 
 def write(run_id: str, transcripts: Sequence[Transcript]) -> None:
-    """Write one trace per debate of a run: one request per trace creates it, and one per BATCH traces sends the spans."""
+    """Write one trace per debate of a run. A request creates each trace; another sends the spans of BATCH traces."""
     client, experiment_id = TracingClient(mlflow.get_tracking_uri()), experiment().experiment_id
     for start in range(0, len(transcripts), BATCH):
         part = transcripts[start : start + BATCH]

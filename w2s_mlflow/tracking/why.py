@@ -1,4 +1,4 @@
-"""Explanation of why a run was not reused: the fingerprint parts that differ between a run and its nearest match."""
+"""Explanation of why a run was made instead of reusing an older one: how its fingerprint differs from the nearest run's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from w2s_mlflow.tracking.backend.server import client, experiment
 from w2s_mlflow.tracking.results import CorruptArtifactError, Result
 
 READ = 50
-"""Number of candidate runs (the nearest by parameters) whose fingerprints are compared part by part."""
+"""Maximum number of runs whose fingerprints are compared part by part: those with the most similar parameters."""
 ROWS = "rows.parquet"
 NESTED = ("options", "libraries", "inputs")
 FingerprintParts = Mapping[str, Any]
@@ -22,7 +22,7 @@ FingerprintParts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Explanation:
-    """A run, the nearest finished run of the same stage, and their differing parts, written `nearest -> run`."""
+    """A run, the nearest finished run of the same stage, and one line (`nearest -> run`) per part in which they differ."""
 
     run_id: str
     name: str
@@ -50,7 +50,7 @@ def explain(run: str) -> Explanation:
 
 
 def differences(old: FingerprintParts, new: FingerprintParts) -> Iterator[str]:
-    """Yield one line per part that differs; parts of an input are prefixed with the input's name."""
+    """Yield one line per fingerprint part that differs. Lines on the parts of an input begin with the input's name."""
     for name, before, after in _differing_parts(old, new):
         kind, _, key = name.partition(" ")
         if kind == "source":
@@ -70,7 +70,7 @@ def _edit(before: str | None, after: str | None) -> str:
 
 
 def _differing_parts(old: FingerprintParts, new: FingerprintParts) -> list[tuple[str, Any, Any]]:
-    """Return (name, before, after) of each part that differs; each option, library, input and definition is a part."""
+    """Return (name, before, after) of each part that differs. Each option, library, input and definition is one part."""
     before, after = _flat(old), _flat(new)
     names = dict.fromkeys((*before, *after))
     changed = [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
@@ -78,7 +78,10 @@ def _differing_parts(old: FingerprintParts, new: FingerprintParts) -> list[tuple
 
 
 def _source(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield definitions that differ, not those that only moved; a moved and edited definition has its new name."""
+    """Yield (name, digest before, digest after) of each definition that differs, except those that only moved.
+
+    A definition that was both moved and edited is yielded once, under its new name.
+    """
     removed, added = Counter(old.values()) - Counter(new.values()), Counter(new.values()) - Counter(old.values())
     before = {key: value for key, value in old.items() if value in removed}
     after = {key: value for key, value in new.items() if value in added}
@@ -95,7 +98,7 @@ def _flat(parts: FingerprintParts) -> dict[str, Any]:
     singular = dict(zip(NESTED, ("option", "library", "input"), strict=True))
     for kind, word in singular.items():
         for key, value in parts[kind].items():
-            if isinstance(value, Mapping):  # a loss's options
+            if isinstance(value, Mapping):  # the options of a loss are nested
                 flat |= {f"{word} {inner}": value[inner] for inner in value}
             else:
                 flat[f"{word} {key}"] = value
@@ -118,7 +121,7 @@ def _by_fingerprint(fingerprint: str) -> FingerprintParts | None:
 
 
 def _changed_rows(before: str, after: str) -> str:
-    """Describe how the rows in use differ, from the `rows.parquet` that a supervisor run stored for each split."""
+    """Describe how two data sets, given by digest, differ. Their rows are read from `rows.parquet` of supervisor runs."""
     old, new = _rows(before), _rows(after)
     if old is None or new is None:
         return f"the rows differ (digest {before[:12]} -> {after[:12]})"
@@ -134,7 +137,7 @@ def _changed_rows(before: str, after: str) -> str:
 
 
 def _rows(data: str) -> dict[str, tuple[str, str]] | None:
-    """Return {row id: (part, digest)} for the split with this data digest; None if no supervisor run has stored it."""
+    """Return {row id: (part of the split, digest of the row)} for a data digest; None if no supervisor run stored the rows."""
     import pyarrow.parquet as pq
 
     clause = f"tags.`w2s.data` = '{data}' and tags.`w2s.stage` = 'supervisor' and attributes.status = 'FINISHED'"
@@ -145,7 +148,7 @@ def _rows(data: str) -> dict[str, tuple[str, str]] | None:
 
 
 def _nearest(result: Result, run_parts: FingerprintParts) -> Result | None:
-    """Return the finished run of the same stage with the fewest differing parts; the nearest by parameters breaks ties."""
+    """Return the finished run of the same stage with the fewest differing parts; similar parameters break ties."""
     others = [
         other for other in results.finished(f"tags.`w2s.stage` = '{result.stage}'") if other.fingerprint != result.fingerprint
     ]
@@ -159,7 +162,7 @@ def _nearest(result: Result, run_parts: FingerprintParts) -> Result | None:
 
 
 def _parts(result: Result) -> FingerprintParts | None:
-    """Return a run's stored fingerprint parts, or None if it has none."""
+    """Return the fingerprint parts stored with a run, or None if it has none."""
     try:
         parts: FingerprintParts = json.loads(result.artifact("fingerprint.json").read_text())
     except CorruptArtifactError:

@@ -135,9 +135,9 @@ def answering(*answers: tuple[int, str, str]) -> Iterator[tuple[str, list[str]]]
         ((404, "text/html", "<html>"), "it answers HTTP 404 Not Found: check the address"),
         ((401, "text/plain", ""), "it answers HTTP 401 Unauthorized: set MLFLOW_TRACKING_USERNAME"),
         ((403, "text/plain", ""), "it answers HTTP 403 Forbidden: set MLFLOW_TRACKING_USERNAME"),
-        ((200, "text/html", "<html>"), "it is not an MLflow server, it answers with text/html: check the address"),
-        ((200, "application/json", '{"status": "ok"}'), "it is not an MLflow server, it answers with application/json"),
-        ((200, "application/json", "[]"), "it is not an MLflow server, it answers with application/json"),
+        ((200, "text/html", "<html>"), "it is not an MLflow server (it answers with text/html): check the address"),
+        ((200, "application/json", '{"status": "ok"}'), "it is not an MLflow server (it answers with application/json)"),
+        ((200, "application/json", "[]"), "it is not an MLflow server (it answers with application/json)"),
     ],
 )
 def test_a_server_that_answers_amiss_is_asked_once(use: Use, answer: tuple[int, str, str], said: str) -> None:

@@ -1,7 +1,8 @@
 """Checks of the database behind a tracking URI, made before MLflow uses it.
 
-MLflow creates missing tables in any database, even if another program or an older MLflow uses it, step by step and without
-locking out other processes. This module allows only empty databases to be filled, by one process at a time.
+MLflow creates missing tables in any database, even in one of another program or of an older MLflow version. It creates them one
+after another, without a lock against other processes. This module allows only empty databases to be filled, by one process at a
+time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PATIENCE = 20
 """Seconds to wait while another process has the database locked; the same as MLflow's timeout."""
 ANOTHER = "name another database in MLFLOW_TRACKING_URI"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
-"""PyPI package of each driver module that is not named after its package."""
+"""PyPI package of each database driver whose module has a different name than its package."""
 TIMEOUTS = {
     "psycopg": {"connect_timeout": TIMEOUT},
     "psycopg2": {"connect_timeout": TIMEOUT},
@@ -39,8 +40,8 @@ TIMEOUTS = {
 }
 """Connection arguments of each driver that limit how long a server may take to answer."""
 LOCKS = {"postgresql": "SELECT pg_advisory_xact_lock(8239471)", "mysql": "SELECT GET_LOCK('w2s_mlflow', 2)"}
-"""SQL statement, by dialect, that locks a database while tables are created; the lock ends with the connection. MySQL's waits
-for less than the read timeout of TIMEOUTS and then returns 0."""
+"""SQL statement, by dialect, that locks a database while tables are created. The lock ends with the connection. The statement
+for MySQL waits for 2 seconds, less than the read timeout in TIMEOUTS, and returns 0 if another process still has the lock."""
 
 VERSIONS = "SELECT version_num FROM alembic_version"
 
@@ -48,10 +49,10 @@ State = Literal["ready", "empty", "incomplete"]
 
 
 def prepare(uri: str) -> None:
-    """Check that `uri` is a database of the installed MLflow version; create the tables if it is empty.
+    """Check that `uri` is a database of the installed MLflow version. Create the tables if it is empty.
 
     Raises:
-        ConfigError: it is damaged, unreachable, or belongs to another program or MLflow version; nothing was written.
+        ConfigError: the database is damaged, unreachable, or belongs to another program or MLflow version. Nothing was written.
     """
     url = sqlalchemy.make_url(uri)
     if url.get_backend_name() == "sqlite":
@@ -65,14 +66,15 @@ def _prepare_file(uri: str, url: sqlalchemy.URL) -> None:
         raise ConfigError("the URI must name a file, such as sqlite:////data/mlflow.db")
     path = Path(str(url.database))
     _check_place(path)
-    while (state := _state_of_file(path)) == "empty":  # try again if another process removed the file it was filling
+    # The loop repeats if another process created the file, failed to fill it, and therefore removed it.
+    while (state := _state_of_file(path)) == "empty":
         _check_filling(uri)
         _fill_file(path)
     _check_complete(state)
 
 
 def _check_place(path: Path) -> None:
-    folder = path.resolve().parent  # SQLite writes next to the file itself, not next to a symbolic link
+    folder = path.resolve().parent  # SQLite creates its journal next to the file itself, not next to a symbolic link
     if not folder.is_dir():
         raise ConfigError(f"the directory {folder} does not exist: create it, or {ANOTHER}")
     if reason := unwritable(folder):
@@ -108,7 +110,7 @@ def _tables(database: sqlite3.Connection) -> set[str]:
 def _write_ahead(database: sqlite3.Connection) -> None:
     """Switch the database to write-ahead logging (a permanent setting), so that readers do not block the writer."""
     if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-        with contextlib.suppress(sqlite3.OperationalError):  # in use by other processes; the next start retries
+        with contextlib.suppress(sqlite3.OperationalError):  # if others use the database, the next start tries again
             database.execute("PRAGMA journal_mode=WAL")
 
 
@@ -131,13 +133,14 @@ def _fill_file(path: Path) -> None:
 
 
 def _statements() -> list[str]:
-    """Return the SQL statements of a new MLflow database, dumped from one created in memory."""
+    """Return the SQL statements that create MLflow's tables, dumped from a new database in memory."""
     store = SqlAlchemyStore("sqlite://", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
     with contextlib.closing(store.engine.raw_connection()) as connection:
         database = connection.driver_connection
         assert isinstance(database, sqlite3.Connection)
         statements = [line for line in database.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
-    store.engine.dispose()  # MLflow caches the engine; the next in-memory database must start empty
+    # MLflow caches the engine; without this, the next in-memory database would not be empty.
+    store.engine.dispose()
     return statements
 
 
@@ -160,7 +163,7 @@ def _engine(url: sqlalchemy.URL) -> sqlalchemy.Engine:
 
 def _lock(connection: sqlalchemy.Connection) -> None:
     if lock := LOCKS.get(connection.dialect.name):
-        while connection.execute(sqlalchemy.text(lock)).scalar() == 0:  # MySQL: another process still holds it
+        while connection.execute(sqlalchemy.text(lock)).scalar() == 0:  # MySQL returns 0 if another process has the lock
             pass
 
 
@@ -173,7 +176,8 @@ def _prepare_server(uri: str, url: sqlalchemy.URL) -> None:
     with engine.connect() as connection:
         if _state_of_server(connection) == "ready":
             return
-        connection.rollback()  # end the snapshot, to see tables created before we get the lock
+        # Another process may create the tables before we get the lock; this transaction would not see them.
+        connection.rollback()
         _lock(connection)
         state = _state_of_server(connection)
         if state == "empty":
@@ -189,7 +193,11 @@ def _state_of_server(connection: sqlalchemy.Connection) -> State:
 
 
 def _state(tables: set[str], versions: Callable[[], list[str]]) -> State:
-    """Classify a database by its tables; `versions` reads alembic_version. Raises ConfigError if MLflow cannot use it."""
+    """Return the state of a database with these tables. Raises ConfigError if MLflow cannot use the database.
+
+    Args:
+        versions: reads the schema revisions from the table alembic_version, if it exists.
+    """
     revisions = set(versions()) if "alembic_version" in tables else set()
     others = tables - {"alembic_version"}
     known, newest = _revisions()
@@ -223,7 +231,7 @@ def _revisions() -> tuple[set[str], str | None]:
 
 
 def _check_filling(uri: str) -> None:
-    """Raise ConfigError if an empty database should hold a run (MLFLOW_RUN_ID is set) or artifacts could not be written."""
+    """Raise ConfigError if MLFLOW_RUN_ID names a run that an empty database cannot have, or artifacts cannot be written."""
     if run_id := os.environ.get("MLFLOW_RUN_ID"):
         raise lost_run(uri, run_id)
     check_new_artifacts()

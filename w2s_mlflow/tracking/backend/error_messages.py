@@ -1,4 +1,4 @@
-"""One-sentence messages, without passwords, for failures outside the program."""
+"""One-sentence messages, without passwords, for failures of servers, networks, object stores and disks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GO_ON = "finished results are kept: fix the problem and run the same command aga
 
 def failure(error: BaseException) -> str | None:
     """Return a message for an error caused by a server, an object store, the network or the disk; None for other errors."""
-    import sqlalchemy.exc  # imported here because clients of an HTTP server do not need it otherwise
+    import sqlalchemy.exc  # SQLAlchemy is imported here because clients of an HTTP server need it for nothing else
 
     if isinstance(error, requests.RequestException):
         return f"{_party(error)} failed: {sentence(error)}; {GO_ON}"
@@ -33,7 +33,7 @@ def failure(error: BaseException) -> str | None:
         return f"the tracking server {masked(mlflow.get_tracking_uri())} failed: {sentence(error)}; {GO_ON}"
     if type(error).__module__.split(".")[0] in STORES:
         return f"the artifact store failed: {sentence(error)}; {GO_ON}"
-    if isinstance(error, ModuleNotFoundError) and error.name in STORES:  # MLflow imports it lazily
+    if isinstance(error, ModuleNotFoundError) and error.name in STORES:  # MLflow imports these only when it uses them
         return f"the artifact store needs the package {error.name}, which is not installed; {GO_ON}"
     if code := _refused(error):
         path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # when copying, filename2 is the target
@@ -56,7 +56,7 @@ def sentence(error: BaseException) -> str:
 
 
 def masked(uri: str) -> str:
-    """Return a URI for display, without passwords; a password may contain any character, even unquoted."""
+    """Return a URI for display, without passwords, even if a password contains special characters that are not escaped."""
     text = re.sub(r"(://[^/:@]*):.*@", r"\1:***@", uri, flags=re.DOTALL)
     return re.sub(r"([?&]\w*(?:pass|secret|token|key)\w*=)[^&]*", r"\1***", text, flags=re.IGNORECASE)
 
@@ -74,7 +74,7 @@ def _party(error: requests.RequestException) -> str:
 
 
 def _network(error: BaseException) -> str | None:
-    """Return urllib3's reason for a network error, which `requests` wraps in its exception, and MLflow in another."""
+    """Return the reason for a network error, or None. MLflow and `requests` wrap the exception of urllib3 that has it."""
     chain = (error, error.__cause__, error.__context__)
     request_error = next((cause for cause in chain if isinstance(cause, requests.RequestException)), None)
     reason = getattr(request_error.args[0], "reason", None) if request_error and request_error.args else None
@@ -82,7 +82,7 @@ def _network(error: BaseException) -> str | None:
 
 
 def _refused(error: BaseException) -> int | None:
-    """Return an error's errno (of a Rust library's error: parsed from its message) if it is in REFUSED, else None."""
+    """Return the errno of an error if it is in REFUSED, else None. Errors of Rust libraries have it in their message."""
     code = error.errno if isinstance(error, OSError) else None
     if match := re.search(r"\(os error (\d+)\)", str(error)):
         code = int(match[1])

@@ -58,7 +58,7 @@ def unwritable(directory: Path) -> str | None:
 
 
 def check_new_artifacts() -> None:
-    """Raise ConfigError if a new experiment's artifacts, stored in the working directory, could not be written."""
+    """Raise ConfigError if the artifacts of a new experiment, in the working directory, could not be written."""
     directory = Path(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).absolute()
     if reason := unwritable(directory):
         raise ConfigError(
@@ -99,7 +99,7 @@ def _check_server(uri: str) -> None:
     if response.status_code == 200 and not _is_answer(response.text):
         kind = response.headers.get("Content-Type", "something else")
         raise ConfigError(
-            f"it is not an MLflow server, it answers with {kind}: check the address and the path in MLFLOW_TRACKING_URI"
+            f"it is not an MLflow server (it answers with {kind}): check the address and the path in MLFLOW_TRACKING_URI"
         )
 
 

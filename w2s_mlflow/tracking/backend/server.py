@@ -1,7 +1,7 @@
-"""The current MLflow server, experiment and launcher's run, taken from MLflow's settings, which are read once.
+"""The current MLflow server and experiment, and the run created by `mlflow run`. MLflow's settings are read once.
 
 MLFLOW_TRACKING_URI names the server (default: mlflow.db in the working directory); MLFLOW_EXPERIMENT_NAME or
-MLFLOW_EXPERIMENT_ID names the experiment (default: MLflow's default experiment). `mlflow run` sets them.
+MLFLOW_EXPERIMENT_ID names the experiment (default: MLflow's default experiment). `mlflow run` sets these variables.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from w2s_mlflow.tracking.backend.error_messages import masked
 from w2s_mlflow.tracking.backend.error_messages import sentence as sentence
 
 SCHEMA_VERSION = 1
-"""Schema version of an experiment's runs and tags; increment it when older releases can no longer read new runs."""
+"""Schema version of an experiment's runs and tags. Increment it when older releases can no longer read new runs."""
 MARKS = {
     "mlflow.experimentKind": "custom_model_development",  # shown as model training in the UI
     "w2s.schema_version": str(SCHEMA_VERSION),
     "w2s.version": __version__,
 }
-"""Tags of an experiment, set on first use."""
+"""Tags that are set when an experiment is first used."""
 
 
 @functools.cache
 def client() -> mlflow.MlflowClient:
     """Return the client of the current server. Raises ConfigError if the server cannot be used."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # they would break up our own progress line
+    # MLflow's progress bars would interrupt our own progress line.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # no traceback when stopped within a request
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs errors that it also raises
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # hides its traceback when a request is interrupted
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # this module logs the errors that it also raises
     uri = mlflow.get_tracking_uri()
     try:
         _prepare(uri)
@@ -56,11 +57,11 @@ def client() -> mlflow.MlflowClient:
 
 @functools.cache
 def experiment() -> Experiment:
-    """Return the current experiment, created and tagged as model training on first use.
+    """Return the current experiment. On first use, create it and tag it as model training.
 
     Raises:
-        ConfigError: MLFLOW_EXPERIMENT_ID does not exist; or the experiment was deleted or written by a newer version; or its
-            artifacts cannot be written; or the server cannot be used.
+        ConfigError: the experiment with the id MLFLOW_EXPERIMENT_ID does not exist; or the experiment was deleted or written by
+            a newer version; or its artifacts cannot be written; or the server cannot be used.
     """
     exp = _find_experiment()
     if exp.lifecycle_stage != "active":
@@ -101,10 +102,10 @@ def where() -> str:
 
 @functools.cache
 def launch_run_id() -> str | None:
-    """Return the id of the launcher's run (created by `mlflow run`), which is the parent of new runs; None without a launcher.
+    """Return the id of the run that `mlflow run` created, the parent of new runs; None if `mlflow run` is not used.
 
     Raises:
-        ConfigError: MLFLOW_RUN_ID does not exist on the current server, or the server cannot be used.
+        ConfigError: the run named by MLFLOW_RUN_ID does not exist on the current server, or the server cannot be used.
     """
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
@@ -115,13 +116,13 @@ def launch_run_id() -> str | None:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise _unusable(str(preflight.lost_run(mlflow.get_tracking_uri(), run_id))) from error
         raise ConfigError(f"the run {run_id} in MLFLOW_RUN_ID cannot be used at {where()}: {sentence(error)}") from error
-    # If MLFLOW_RUN_ID stayed in the environment, child processes would write into the launcher's run.
+    # If MLFLOW_RUN_ID stayed in the environment, child processes would write into the run of `mlflow run`.
     del os.environ["MLFLOW_RUN_ID"]
     return run_id
 
 
 def close_launch(result_run_id: str) -> None:
-    """Tag the launcher's run, if there is one, with the id of the run of its result."""
+    """Tag the run created by `mlflow run`, if there is one, with the id of the run that holds its result."""
     if launch := launch_run_id():
         client().set_tag(launch, "w2s.result_run_id", result_run_id)
 
@@ -130,15 +131,15 @@ def mark(experiment_id: str, key: str, value: str) -> None:
     """Set a new tag of an experiment, even if another process sets it at the same time."""
     try:
         client().set_experiment_tag(experiment_id, key, value)
-    except MlflowException:  # if two processes set a new tag at once, MLflow fails for one of them
+    except MlflowException:  # MLflow fails for one of two processes that set a new tag at once
         if key not in client().get_experiment(experiment_id).tags:
             raise
 
 
 def _prepare(uri: str) -> None:
-    """Check that `uri` is usable, and create the tables of an empty database, before MLflow accesses it."""
+    """Before MLflow uses `uri`, check that it is usable, and create the tables if it is an empty database."""
     if preflight.scheme(uri) in DATABASE_ENGINES:
-        from w2s_mlflow.tracking.backend import database  # imports SQLAlchemy, not needed for an HTTP server
+        from w2s_mlflow.tracking.backend import database  # imports SQLAlchemy, which an HTTP server does not need
 
         database.prepare(uri)
     else:
