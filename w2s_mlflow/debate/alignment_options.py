@@ -68,7 +68,7 @@ class Config(Training):
     def _check_rounds(self) -> None:
         """Raise ConfigError unless the options allow several iterations.
 
-        They need a policy to train, the explainer that the weak side has in debates with a policy, and a judge of new debates.
+        Later iterations need a trained policy, the weak side's usual explainer, and a judge that can judge new debates.
         """
         if not self.debate_weight:
             rule = f"above 0 with --iterations {self.iterations}, because later iterations need a trained policy"

@@ -91,7 +91,7 @@ def _append(cache: Path, added: dict[str, Verdict]) -> None:
     if not cache.exists():
         scratch.remove_old(cache.parent.glob("*.jsonl"))
     with cache.open("a", encoding="utf-8") as file:
-        for key, verdict in added.items():  # the newline ends an earlier, truncated line
+        for key, verdict in added.items():  # the newline ends an earlier line that was truncated
             file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
 
 
