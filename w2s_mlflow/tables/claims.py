@@ -107,7 +107,7 @@ def _largest_pgr(students: pd.DataFrame) -> Findings:
 
 
 def _gain_of(method: str) -> Callable[[pd.DataFrame], Findings]:
-    """Return a measure: PGR of the method's largest student minus baseline PGR of the same model."""
+    """Return a function that measures the PGR of the method's largest student minus the baseline PGR of the same model."""
 
     def measure(students: pd.DataFrame) -> Findings:
         baseline = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
@@ -120,7 +120,7 @@ def _gain_of(method: str) -> Callable[[pd.DataFrame], Findings]:
 
 
 def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], Findings]:
-    """Return a measure: the quantity of the largest student minus the quantity of the smallest."""
+    """Return a function that measures a quantity of the method's largest student minus that of its smallest."""
 
     def measure(students: pd.DataFrame) -> Findings:
         sizes = [rows for rows in _of(students, method) if len(values(rows))]

@@ -21,7 +21,10 @@ COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per LABEL and sizes. Rules have no supervisor, ceiling or seed; students may lack the first two."""
+    """Return one row per LABEL, training size and test size.
+
+    Rules have no supervisor, ceiling or seed; students may have no supervisor or ceiling.
+    """
     keys = list(dict.fromkeys(LABEL + PAIR))
     rows = [dict(zip(keys, key, strict=True)) | _row(group) for key, group in outcomes.groupby(keys, sort=False)]
     return pd.DataFrame(rows, columns=COLUMNS)
