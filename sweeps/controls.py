@@ -1,8 +1,8 @@
 """Controls and variants of the labels, the loss and early stopping, for one pair of models.
 
 Labels: the weak labels as they are, hard or calibrated; random labels with the supervisor's error rate; ground truth. Losses:
-all plug-ins. Early stopping: none, by weak labels, or (as a control) by ground truth. Further controls: the strong model without
-finetuning, and a student trained from random weights.
+all plug-ins. Early stopping: none, by weak labels, or (as a control) by ground truth. Further controls: the strong model
+without finetuning, and a student trained from random weights.
 """
 
 from typing import Any
