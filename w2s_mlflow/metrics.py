@@ -58,7 +58,7 @@ BINS = 10
 
 @metric("accuracy", direction="maximize", description="share of correct answers, in [0, 1]")
 def accuracy_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return the share of rows whose most probable class is the gold label. Ties are decided for the lowest class index."""
+    """Return the share of rows whose most probable class is the gold label. A tie goes to the lowest class index."""
     if not np.isfinite(probabilities_NC).all():  # a diverged model has no most probable class
         return float("nan")
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.asarray(gold_N)))
@@ -88,7 +88,7 @@ def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
 
 @metric("brier", direction="minimize", description="Brier score, the halved squared error of the probabilities, in [0, 1]")
 def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return half the squared error of the probabilities, summed over classes: for two classes, the usual Brier score."""
+    """Return half the squared error, summed over classes and averaged over rows: the usual Brier score for two classes."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
     truth = np.eye(probabilities.shape[1])[gold]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)

@@ -167,7 +167,7 @@ class SoftLabels:
         return self.probabilities_NC[positions(self.ids, ids)]
 
     def hardened(self) -> SoftLabels:
-        """Return hard labels: probability 1 for the most probable class of each row; if several are, for the first of them."""
+        """Return hard labels: probability 1 for the most probable class of each row. A tie goes to the lowest class index."""
         return replace(
             self,
             probabilities_NC=np.eye(self.probabilities_NC.shape[1], dtype=np.float32)[self.probabilities_NC.argmax(axis=1)],

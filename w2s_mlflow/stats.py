@@ -206,7 +206,7 @@ def wilcoxon_p(baseline: ArrayLike, method: ArrayLike) -> float:
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Return the p-values adjusted by Holm's step-down method, in the given order. NaN stays NaN and counts as no test."""
+    """Return p-values adjusted by Holm's step-down method, in the given order. NaN stays NaN and is not counted as a test."""
     p = np.asarray(p_values, dtype=np.float64)
     tested = np.flatnonzero(np.isfinite(p))
     order = tested[np.argsort(p[tested], kind="stable")]

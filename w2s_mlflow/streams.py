@@ -41,7 +41,7 @@ UNREAD_WEIGHTS = Stream("models/unread-weights")
 MASKED_TOKENS = Stream("generative/masked-tokens")
 """Masked tokens of the training text in masked language modelling."""
 MASKED_VALIDATION_TOKENS = Stream("generative/masked-validation-tokens")
-"""The same for the validation text."""
+"""Masked tokens of the validation text in masked language modelling."""
 
 # --- controls ---------------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ class Declared:
     """Present values of renamed values, by former value. Former values are still accepted, and fingerprints contain them. If a
     present value is `none`, the text `none` means this value and not None."""
     plugins: str = ""
-    """Package of the plug-ins of which the option names one. The help lists them, each with the first line of its docstring."""
+    """Package of plug-ins, one of which the option names. The help lists them, each with the first line of its docstring."""
 
 
 def choices(kind: Any, declared: Declared) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def _inner(kind: Any) -> tuple[Any, bool]:
 
 
 def read(value: Any, kind: Any, declared: Declared) -> Any:
-    """Convert a text from the command line to the option's type. Return other text unchanged, so that `check` rejects it."""
+    """Convert a text to the option's type. Text that cannot be converted is returned unchanged, and `check` rejects it."""
     inner, optional = _inner(kind)
     if not isinstance(value, str):
         return value

@@ -85,7 +85,7 @@ def app(command_name: str | None = None) -> typer.Typer:
 
 
 def _first_line(documented: object) -> str:
-    """Return the first line of a docstring, for the list of commands. Typer's own summary would end at an abbreviation."""
+    """Return the first line of a docstring, for the list of commands. Typer's own ends at any period."""
     return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 

@@ -148,7 +148,7 @@ def _parameter(name: str, default: str, help_: str, metavar: str) -> inspect.Par
 
 
 def switch(name: str) -> inspect.Parameter:
-    """Return the Typer parameter of one of SWITCHES."""
+    """Return the Typer parameter of a switch, such as `--json`."""
     option = typer.Option(False, exceptions.flag(name), help=SWITCHES[name])
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=option)
 

@@ -94,7 +94,7 @@ class Config:
     """Options for writing the rows of a split without labels."""
 
     task: str = option(default="chess", lookup=tasks.find)
-    """Task, by a name that `tasks` lists or as PREFIX:PATH."""
+    """Task: a name that the command `tasks` lists, or PREFIX:PATH for a file of your own."""
     seed: int = option(default=0, ge=0, lt=2**32)
     """Seed of the split."""
     train_size: int | None = option(default=None, ge=1)

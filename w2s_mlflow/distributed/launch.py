@@ -43,7 +43,7 @@ BUILT_SHARDED = {
     "FSDP_OFFLOAD_PARAMS": ("false", "offloading shards to the CPU is not supported"),
     "FSDP_ACTIVATION_CHECKPOINTING": ("false", "to recompute activations, use --gradient-checkpointing"),
 }
-"""The same for the variables set by `accelerate launch --use_fsdp`."""
+"""Environment variables set by `accelerate launch --use_fsdp`, with the only supported values and reasons as in BUILT."""
 
 _turns = itertools.count()
 
@@ -117,7 +117,7 @@ def broadcast_from_leader(value: Any) -> Any:
 
 @contextlib.contextmanager
 def peer_failure_guard() -> Iterator[None]:
-    """Raise an error that says so if a collective operation in the block fails because another process has ended.
+    """If a collective operation in the block fails because another process has ended, raise an error with that reason.
 
     Raises:
         PeerExitedError: as in `broadcast_from_leader`.
@@ -136,7 +136,7 @@ def peer_failure_guard() -> Iterator[None]:
 
 
 def claims_error_message(status: int) -> bool:
-    """Return whether this process should print its error. The first to end early should; its status is stored for the others.
+    """Return whether this process should print its error. Only the first process that ends early should; its status is stored.
 
     Before the processes have joined, they usually all fail with the same error, such as a wrong option. Then the leader prints
     it. Another process prints its error only if the launcher does not stop it within PATIENCE seconds, and never after a stop
@@ -147,7 +147,7 @@ def claims_error_message(status: int) -> bool:
     report = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", report)).decode() == report
-    except RuntimeError:  # the process that holds the store has ended: rather print the error twice than not at all
+    except RuntimeError:  # the process that holds the store has ended; an error printed twice is better than none
         return True
 
 

@@ -92,7 +92,7 @@ def suppress_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def heartbeat(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
-    """Until the block ends, send heartbeats for this process's trials from a thread. Does nothing if the storage is a file.
+    """Send heartbeats for this process's trials from a thread until the block ends. Do nothing if the storage is a file.
 
     Args:
         trial_ids: function that returns the storage ids of the trials that are running in this process.

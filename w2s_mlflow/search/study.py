@@ -223,7 +223,8 @@ def _sample_params(
         with search_storage.suppress_warnings():
             return space.sample_params(search, trial)
     finally:
-        study.sampler = make_sampler("random", 0, 0)  # BruteForceSampler would call study.stop(), which fails here
+        # When the trial ends, BruteForceSampler would call study.stop(), which fails outside study.optimize().
+        study.sampler = make_sampler("random", 0, 0)
 
 
 def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
@@ -268,9 +269,9 @@ def cleanup_once(study: optuna.Study) -> None:
 
 
 def placeholder_params(search: Search, target: StudyTarget, digest: str) -> list[dict[str, Any]]:
-    """Return sampled options that stand for those of the search in a plan: one set per trial still to run, one for the best.
+    """Return options with which a search can be planned: one set for each trial still to run, and one for the best setting.
 
-    They are sampled from the grid with the grid sampler, otherwise at random.
+    They are sampled from the grid (with the grid sampler) or at random.
     """
     import optuna
 

@@ -248,7 +248,7 @@ class _TrialLoop:
     def abandon(self, error: BaseException) -> None:
         """End the running trials and enqueue their options again, so that another process or a later start retries them."""
         for trial in self.active.values():
-            with contextlib.suppress(Exception):  # ending a trial fails as well if the server or the database is down
+            with contextlib.suppress(Exception):  # ending a trial also fails if the server or the database is down
                 trial.close(error)
                 study.fail_and_requeue(self.study, trial.trial.number, trial.trial.params)
         self.active.clear()

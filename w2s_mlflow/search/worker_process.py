@@ -78,7 +78,7 @@ def serve(
                 job, patient = connection.recv()
                 outcome = jobs.run_job(job, patient, lambda text: connection.send(("says", text)))
                 connection.send(("ended", _picklable(outcome)))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is about to end anyway
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process ends anyway
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:
@@ -96,7 +96,7 @@ def _picklable(outcome: Result | Exception | None) -> Result | Exception | None:
     outcome.add_note("".join(traceback.format_exception(outcome)))
     try:
         ForkingPickler.loads(ForkingPickler.dumps(outcome))
-    except Exception:  # errors of libraries may raise anything when they are pickled
+    except Exception:  # pickling a library's error may raise any exception
         return RuntimeError("\n".join([str(outcome), *outcome.__notes__]))
     return outcome
 

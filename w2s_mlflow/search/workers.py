@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 POLL = 1.0
 """Maximum seconds that `ended` waits for the worker processes."""
 GRACE = 15.0
-"""Seconds between SIGTERM, after which a worker process saves its checkpoint, and SIGKILL."""
+"""Seconds that a worker process has to save its checkpoint after SIGTERM. Then it is killed."""
 LIVES = 3
 """A job counts as failed once this many processes have been killed while they ran it."""
 
