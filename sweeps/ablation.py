@@ -1,6 +1,7 @@
-"""The ablation of Table 2: all three enhancements together, each of them left out, each alone, and none.
+"""The ablation of Table 2: all three enhancements together, all but one, each alone, and none.
 
-The paper lowers the rate tenfold at each position of a chain; whatever has a chain is here without that as well (--lr-decay 1).
+The paper divides the learning rate by 10 at each position of a chain. Methods with a chain are also run without this decay
+(--lr-decay 1).
 """
 
 METHODS = ["baseline", "confidence", "bootstrap", "generative", "full"]

@@ -1,4 +1,7 @@
-"""Alignment by a debate's reward (eq. 2) in three iterations: a judge decides, a reward model learns, it is aligned anew."""
+"""Alignment of the strong model by the reward of debates (eq. 2), in three iterations.
+
+In each iteration, a judge decides debates, a reward model is trained on its verdicts, and the strong model is aligned again.
+"""
 
 from __future__ import annotations
 

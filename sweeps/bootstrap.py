@@ -1,6 +1,6 @@
-"""Bootstrapping: which intermediate models, how often the labels go through them, and how fast rates fall along the chain.
+"""Search over bootstrapping: the intermediate models, the number of rounds, and the decay of learning rates along the chain.
 
-The objective sees ground truth of `selection` of another task (proxy), never of the one that is tuned.
+Trials are scored with ground truth on `selection` of another task (objective `proxy`), never on that of the tuned task.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ CHAINS = ["chess-121k", "chess-222k", "chess-121k,chess-222k"]
 
 
 def space(trial: Any) -> dict[str, Any]:
-    """The options of one trial."""
+    """Return the options of one trial."""
     return {
         "chain": trial.suggest_categorical("chain", CHAINS),
         "chain_rounds": trial.suggest_int("chain_rounds", 1, 3),

@@ -1,6 +1,6 @@
-"""The confidence loss: its weight, its warm-up and the rate.
+"""Search over the confidence loss: its weight, its warm-up and the learning rate.
 
-The objective sees ground truth of `selection` of a smaller pair of models (proxy), never of the pair that is tuned.
+Trials are scored with ground truth on `selection` for a smaller pair of models (objective `proxy`), never for the tuned pair.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ PROXY = [{"weak": "chess-27k", "strong": "chess-121k"}]
 
 
 def space(trial: Any) -> dict[str, Any]:
-    """The options of one trial."""
+    """Return the options of one trial."""
     return {
         "alpha": trial.suggest_float("alpha", 0.0, 1.0),
         "warmup": trial.suggest_float("warmup", 0.0, 1.0),

@@ -1,8 +1,8 @@
-"""Controls and variants of one pair of models: labels, losses, early stopping.
+"""Controls and variants of the labels, the loss and early stopping, for one pair of models.
 
-Labels: the weak ones, hardened, calibrated, replaced by random ones that are as often right, or by ground truth. Losses: all.
-Early stopping: none, by weak labels, by ground truth (a control, too). Without a supervisor: the model as it comes, and one
-from random weights.
+Labels: the weak labels as they are, hard or calibrated; random labels with the supervisor's error rate; ground truth. Losses:
+all plug-ins. Early stopping: none, by weak labels, or (as a control) by ground truth. Further controls: the strong model
+without finetuning, and a student trained from random weights.
 """
 
 from typing import Any

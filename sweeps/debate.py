@@ -1,6 +1,7 @@
-"""Debate as a supervisor: students of labels that a judge makes where a plain student disagrees, beside plain weak labels.
+"""Debate as a supervisor: where a plain student disagrees with the weak labels, a judge decides which label a new student gets.
 
-The judge sees both sides' evidence (debate), the strong side's alone (consultancy), or none (no_explanation).
+The judge sees the evidence of both sides (`debate`), of the strong side only (`consultancy`), or of neither
+(`no_explanation`). `baseline` is the plain student.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The default experiment: one supervisor, students in three sizes, two methods, and the controls, on two tasks of chess.
+"""The default experiment: one supervisor, students of three sizes, two methods, and controls, on two chess tasks.
 
 Controls: the strong model without finetuning, a student from random weights, a student of its supervisor's size, the paper's
-linear head, students of random labels that are as often right as the supervisor's, and the one-line rules of the task. Each
-student brings its supervisor and its ceiling; equal ones are trained once. Students train both epochs, without early stopping.
+linear head, students of random labels with the supervisor's error rate, and the one-line rules of the task. The supervisor and
+the ceiling of each student are trained as well; if several students have the same, it is trained once. Students are trained for
+both epochs, without early stopping.
 """
 
 WEAK = "chess-60k"

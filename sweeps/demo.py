@@ -1,4 +1,4 @@
-"""A first look at a grid: two methods in two sizes, a minute or two on two cores."""
+"""A small example of a grid: two methods for students of two sizes. It takes a minute or two on two cores."""
 
 SETTINGS = [
     {"stage": "student", "weak": "chess-60k", "strong": strong, "method": method, "early_stopping": "none"}

@@ -1,6 +1,6 @@
-"""Facilitation (eq. 1): in three iterations, by whom, on which questions, with which targets, and from which weights.
+"""Facilitation (eq. 1) in three iterations, and variants of its teacher, questions, targets and initial weights.
 
-`--teacher ceiling` is a control, taught by a model that has learned ground truth: what the weak model can take in at all.
+`--teacher ceiling` is a control: the teacher is trained on ground truth, which shows how much the weak model can learn at best.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
-"""All three enhancements together: the confidence loss, a chain of models and generative finetuning, with the rate.
+"""Search over all three enhancements (confidence loss, bootstrapping, generative finetuning) and the learning rate.
 
-The objective sees ground truth of `selection` of another task (proxy), never of the one that is tuned.
+Trials are scored with ground truth on `selection` of another task (objective `proxy`), never on that of the tuned task.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ CHAINS = ["chess-121k", "chess-222k", "chess-121k,chess-222k"]
 
 
 def space(trial: Any) -> dict[str, Any]:
-    """The options of one trial."""
+    """Return the options of one trial."""
     return {
         "alpha": trial.suggest_float("alpha", 0.0, 1.0),
         "warmup": trial.suggest_float("warmup", 0.0, 1.0),

@@ -1,6 +1,6 @@
-"""Generative finetuning: its epochs, and the rate and batch of the weak labels after it.
+"""Search over generative finetuning: its epochs, and the learning rate and batch size of the training that follows it.
 
-The objective sees ground truth of `selection` of a smaller pair of models (proxy), never of the pair that is tuned.
+Trials are scored with ground truth on `selection` for a smaller pair of models (objective `proxy`), never for the tuned pair.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ PROXY = [{"weak": "chess-27k", "strong": "chess-121k"}]
 
 
 def space(trial: Any) -> dict[str, Any]:
-    """The options of one trial."""
+    """Return the options of one trial."""
     return {
         "generative_epochs": trial.suggest_int("generative_epochs", 1, 3),
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),

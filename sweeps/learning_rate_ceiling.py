@@ -1,6 +1,6 @@
-"""A ceiling's rate and epochs.
+"""Search over the learning rate and the epochs of a ceiling.
 
-The objective sees ground truth of the validation slice of `transfer`, which it is trained on, and no other.
+Trials are scored with the ground truth of the validation split of `transfer`, the half that the ceiling is trained on.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ SETTING = {"strong": "chess-426k"}
 
 
 def space(trial: Any) -> dict[str, Any]:
-    """The options of one trial."""
+    """Return the options of one trial."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
         "epochs": trial.suggest_int("epochs", 1, 4),

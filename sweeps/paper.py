@@ -1,7 +1,7 @@
-"""The paper's whole grid: its 22 tasks (Table 1), chess puzzles and reward modelling, under ladders of models, by every method.
+"""The paper's whole grid: its 22 tasks (Table 1), chess puzzles and reward modelling, with two model families and every method.
 
-Needs the data sets, the models and GPUs: look at `--plan` first. Every model of a ladder supervises each larger one; chains
-go through all between them (`--chain auto`, the method's own).
+It needs the data sets, the models and GPUs: look at `--plan` first. Within a family, every model supervises each larger one.
+Chains consist of the models between the two (`--chain auto`, which the methods set).
 """
 
 GLUE = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax"]
@@ -15,7 +15,7 @@ LADDERS = [
 ]
 METHODS = ["baseline", "confidence", "generative"]
 CHAINED = ["bootstrap", "full", "full-without-confidence", "full-without-generative"]
-"""Methods that need a model between the weak and the strong one."""
+"""Methods that need a model with a size between those of the weak and the strong model."""
 
 SETTINGS = [
     {"stage": "student", "task": task, "weak": weak, "strong": strong, "method": method}

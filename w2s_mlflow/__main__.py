@@ -1,13 +1,13 @@
-"""Entry point of `python -m w2s_mlflow STAGE --key value`."""
+"""Entry point of `python -m w2s_mlflow COMMAND --name value`."""
 
 import atexit
 import gc
 
-# Importing torch and MLflow allocates about a million live objects: collect garbage less often, and skip them at exit.
+# Torch and MLflow allocate about a million objects on import: collect garbage less often, and not at all at exit.
 gc.set_threshold(100_000)
-atexit.register(gc.freeze)  # registered first, so it runs last
+atexit.register(gc.freeze)  # registered first, so that it runs last
 
-from w2s_mlflow.cli.app import main  # noqa: E402 - must follow the gc settings
+from w2s_mlflow.cli.app import main  # noqa: E402 - import after the garbage collector is set up
 
 if __name__ == "__main__":
     main()

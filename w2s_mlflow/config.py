@@ -1,7 +1,7 @@
-"""Config dataclasses and their command-line form, `--key value`.
+"""Config dataclasses, which declare the options of the commands (`--name value`).
 
 A Config is a frozen, keyword-only dataclass with a help text under each field. The command line, its help, MLproject and the
-run's parameters are all derived from it.
+parameters of MLflow runs are all derived from it.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def option(
     introduced: Any = dataclasses.MISSING,
     **declaration: Any,
 ) -> Any:
-    """Return a Config field with its declaration. If only certain words are legal, the field's type is a Literal of them.
+    """Return a field of a Config with its declaration. If only certain words are legal, declare the type as a Literal of them.
 
     Args:
         result: whether the option affects the result; if False, it is not part of the fingerprint.
-        options_of: (package, field) if this field holds the options of the plug-in of `package` that `field` names, such as
-            ("losses", "loss"); the command line accepts them like any other option.
-        introduced: for an option newer than its Config, the value that reproduces the behaviour before the option existed.
-            While the option has this value it adds nothing to a fingerprint, so older results stay valid.
-        declaration: the bounds `ge`, `gt`, `le`, `lt` (validation.Bounds) and the other fields of validation.Declared.
+        options_of: for a field that holds the options of a plug-in: the package of the plug-ins, and the field that names the
+            plug-in, such as ("losses", "loss"). On the command line, they are spelled like any other option.
+        introduced: for an option that was added after its Config: the value that reproduces the behaviour before the option
+            existed. An option with this value is left out of fingerprints, so that older results stay valid.
+        declaration: the bounds `ge`, `gt`, `le`, `lt` (see validation.Bounds) and the other fields of validation.Declared.
     """
     bounds = {name: declaration.pop(name) for name in Bounds.__dataclass_fields__ if name in declaration}
     declared = Declared(bounds=Bounds(**bounds), **declaration)
@@ -58,8 +58,8 @@ def checked_dataclass(cls: type[C]) -> type[C]:
     """Return `cls` as a frozen, keyword-only dataclass that validates its values on construction.
 
     Python and the command line behave alike: `Config(epochs=2.5)` raises the same ConfigError as `--epochs 2.5`, options of a
-    plug-in may be keyword arguments (`Config(alpha=0.6)`), and former names are accepted. A class whose options are not spelled
-    `--name value` sets `WRITTEN`, a format string with {} for the name.
+    plug-in may be keyword arguments (`Config(alpha=0.6)`), and former names are accepted. If the options of a class are not
+    written as `--name value`, the class attribute `WRITTEN` is the form that errors show, with {} for the name.
     """
     frozen = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     assign = frozen.__init__
@@ -73,7 +73,11 @@ def checked_dataclass(cls: type[C]) -> type[C]:
 
 
 def parse(cls: type[C], values: Mapping[str, Any]) -> C:
-    """Return a Config from texts (the command line) or values (a sweep). Raises ConfigError for an illegal name or value."""
+    """Return a Config from option names and their values, which are texts (command line) or already converted (sweeps).
+
+    Raises:
+        ConfigError: an option does not exist, or its value is illegal.
+    """
     names = _present_names(
         declarations(typing.cast(Any, cls)), {name.replace("-", "_"): value for name, value in values.items()}
     )
@@ -82,7 +86,7 @@ def parse(cls: type[C], values: Mapping[str, Any]) -> C:
 
 
 def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the checked values by field; options of a plug-in go into the field declared with `options_of`."""
+    """Return the checked values by field. Options of a plug-in are put into the field that was declared with `options_of`."""
     fields, nested = declarations(cls), nested_fields(cls)
     values: dict[str, Any] = {field: {} for field in nested}
     written: str = getattr(cls, "WRITTEN", "{}")
@@ -109,7 +113,7 @@ def _present_names(fields: Mapping[str, Any], values: Mapping[str, Any]) -> dict
 
 
 def _spread(values: Mapping[str, Any], nested: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) pairs; options of a plug-in that were given as one mapping are yielded one by one."""
+    """Yield (name, value) pairs. A mapping with the options of a plug-in is yielded as one pair per option."""
     for name, value in values.items():
         if name not in nested:
             yield name, value
@@ -120,27 +124,27 @@ def _spread(values: Mapping[str, Any], nested: Iterable[str]) -> Iterator[tuple[
 
 
 def nested_fields(cls: Any) -> dict[str, tuple[str, str]]:
-    """Return the fields that hold the options of a plug-in, each with its `options_of`: (package, field)."""
+    """Return the fields that hold the options of a plug-in, each with its `options_of` (see `option`)."""
     return {field.name: field.metadata["options_of"] for field in dataclasses.fields(cls) if field.metadata.get("options_of")}
 
 
 @functools.cache
 def declarations(cls: type) -> dict[str, tuple[Any, Declared]]:
-    """Return the type and declaration of each option of a Config, by name."""
+    """Return the type and the declaration of each option of a Config, by the name of the option."""
     hints = typing.get_type_hints(cls)
     fields = dataclasses.fields(typing.cast(Any, cls))
     return {field.name: (hints[field.name], field.metadata.get("declared", Declared())) for field in fields}
 
 
 def _nested_options(cls: type) -> dict[str, tuple[Any, Declared]]:
-    """Return the options of all plug-ins that a Config's options may name, with their types and declarations."""
+    """Return the type and the declaration of each option of all plug-ins that may be chosen in a Config, by name."""
     packages = dict.fromkeys(package for package, _ in nested_fields(cls).values())
     return {name: declared for package in packages for name, declared in plugin_options(package).items()}
 
 
 @functools.cache
 def plugin_options(package: str) -> dict[str, tuple[Any, Declared]]:
-    """Return the options of all plug-ins of a package, with their types and declarations."""
+    """Return the type and the declaration of each option of all plug-ins of a package, by name."""
     options: dict[str, tuple[Any, Declared]] = {}
     for name in registry.plugins(package):
         options |= declarations(registry.plugin(package, name, package).Options)
@@ -148,7 +152,7 @@ def plugin_options(package: str) -> dict[str, tuple[Any, Declared]]:
 
 
 def plugins_with(package: str, option: str) -> list[str]:
-    """Return the plug-ins of a package that have an option of this name."""
+    """Return the names of the plug-ins of a package that have an option of this name."""
     return [
         name for name in registry.plugins(package) if option in declarations(registry.plugin(package, name, package).Options)
     ]
@@ -158,7 +162,7 @@ def plugins_with(package: str, option: str) -> list[str]:
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """Return the resolved Config as plain values, with the options of a plug-in nested in their own field."""
+    """Return the options of a Config as plain values. The options of a plug-in are a dictionary in their own field."""
     return dataclasses.asdict(config)
 
 
@@ -169,12 +173,12 @@ def selected(config: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def inherited(base: Any, config: Any) -> dict[str, Any]:
-    """Return the options that `config` has in common with the Config class `base`, which it extends."""
+    """Return the values in `config` of the options that it inherits from the Config class `base`."""
     return selected(config, (field.name for field in dataclasses.fields(base)))
 
 
 def flat(config: Any) -> dict[str, Any]:
-    """Return the result options as a flat mapping of MLflow parameters, including those of plug-ins."""
+    """Return the options that affect the result, including those of plug-ins, as one flat mapping of MLflow parameters."""
     values = result_options(config)
     for field in nested_fields(config):
         values |= values.pop(field)
@@ -182,7 +186,11 @@ def flat(config: Any) -> dict[str, Any]:
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """Return the options that enter the fingerprint, by first names and values, without those equal to `introduced`."""
+    """Return the options that enter the fingerprint.
+
+    Renamed options and renamed values have their first names, and options that equal their `introduced` value are left out, so
+    that older fingerprints stay the same.
+    """
     values = _identity(config, result_options(config))
     for field, (package, chooser) in nested_fields(config).items():
         if values.get(field):
@@ -192,27 +200,27 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 def _identity(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` of the fields of `owner` by first names and values, without those that equal `introduced`."""
+    """Return the options of one dataclass that enter the fingerprint, as described for `identity`, given all their `values`."""
     fields = {field.name: field.metadata for field in dataclasses.fields(owner)}
     changed = {name: value for name, value in values.items() if value != fields[name].get("introduced", dataclasses.MISSING)}
     return dict(_first(name, value, fields[name].get("declared", Declared())) for name, value in changed.items())
 
 
 def _first(name: str, value: Any, declared: Declared) -> tuple[str, Any]:
-    """Return the first name of an option, and its value as it was first spelled."""
+    """Return the first name of an option, and the first spelling of its value."""
     renamed = (former for former, present in declared.former_values.items() if present == value)
     return declared.formerly or name, next(renamed, value)
 
 
 def result_options(config: Any) -> dict[str, Any]:
-    """Return the fields that affect the result; they are the run's parameters."""
+    """Return the values of the options that affect the result."""
     neutral = {field.name for field in dataclasses.fields(config) if not field.metadata.get("result", True)}
     return {name: value for name, value in as_dict(config).items() if name not in neutral}
 
 
 @functools.cache
 def sentences(cls: type) -> dict[str, str]:
-    """Return the command-line help of each option: the text under its field in the dataclass or a base class."""
+    """Return the help text of each option: the string under its field in the dataclass or in a base class."""
     texts: dict[str, str] = {}
     for owner in (base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)):
         body = ast.parse(inspect.getsource(owner)).body[0]

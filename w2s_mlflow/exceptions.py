@@ -1,4 +1,4 @@
-"""Errors whose messages are shown to the user, and functions that word the messages consistently."""
+"""Errors whose messages are shown to the user, and functions that give the messages a common form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LARGEST = 1e30
 
 
 class ConfigError(ValueError):
-    """Invalid user input; the command line prints the message and exits with status 2."""
+    """Invalid user input. The command line prints the message and exits with status 2."""
 
 
 class FailedTrainingError(ConfigError):
@@ -18,18 +18,18 @@ class FailedTrainingError(ConfigError):
 
 
 def must(option: str, rule: str, value: object) -> ConfigError:
-    """Return the error for a value that breaks a rule: "--alpha must be in [0, 1], got 2.0"."""
+    """Return the error for a value that breaks a rule, such as "--alpha must be in [0, 1], got 2.0"."""
     return ConfigError(f"{flag(option)} must be {rule}, got {value}")
 
 
 def check_positive(option: str, value: float | None) -> None:
-    """Raise ConfigError unless the number is None or in (0, LARGEST), which float32 computations can handle."""
+    """Raise ConfigError unless the value is None or in (0, LARGEST). Computations in float32 can handle this range."""
     if value is not None and not 0 < value < LARGEST:
         raise must(option, f"in (0, {LARGEST:g})", value)
 
 
 def unknown(option: str, value: str, legal: Iterable[str]) -> ConfigError:
-    """Return the error for a name that does not exist, with the nearest legal name and the list of legal names."""
+    """Return the error for an unknown name. Its message lists the legal names and suggests the most similar one."""
     names = sorted(legal)
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
@@ -37,10 +37,10 @@ def unknown(option: str, value: str, legal: Iterable[str]) -> ConfigError:
 
 
 def flag(name: str) -> str:
-    """Convert `train_size` to `--train-size`; environment variables and non-identifiers are returned unchanged."""
+    """Convert `train_size` to `--train-size`. Names of environment variables and other texts are returned unchanged."""
     return name if name.isupper() or not name.isidentifier() else "--" + name.replace("_", "-")
 
 
 def first_line(error: Exception) -> str:
-    """Return the first non-empty line of an error's message, or the name of its class."""
+    """Return the first non-empty line of an error's message or, if it has none, the name of the error's class."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

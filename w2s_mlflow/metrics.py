@@ -1,10 +1,10 @@
-"""Metrics of predictions: pure numpy, (probabilities_NC, gold_N) -> float, named in scikit-learn's style.
+"""Metrics of predictions: numpy functions (probabilities_NC, gold_N) -> float, named in scikit-learn's style.
 
 Higher is better for `*_score`, lower for `*_loss` and `*_error`. Undefined values are NaN.
 
 To add a classification metric, write a function here and register it with `@metric`. Runs are then scored with it, and it is a
-column of the analysis frames and of the tables `runs` and `calibration`. No list elsewhere names the metrics. No fingerprint
-depends on the registered functions, since metrics score stored predictions; `analyze` computes a new metric for older runs.
+column of the analysis frames and of the tables `runs` and `calibration`; no other list of metrics needs to be changed. Metrics
+are computed from stored predictions and therefore enter no fingerprint; `analyze` computes a new metric for older runs as well.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 Function = Callable[[ArrayLike, ArrayLike], float]
-"""Function (probabilities_NC, gold_N) -> value; NaN if it is undefined."""
+"""Function from probabilities_NC and gold_N to the value of the metric, which is NaN if undefined."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Classification metric that is reported for every split with gold labels.
+    """A classification metric that is reported for every split with gold labels.
 
     Attributes:
         direction: `maximize` if higher values are better, else `minimize`.
-        description: what it measures, with its range.
+        description: what the metric measures, and its range.
     """
 
     function: Function
@@ -36,7 +36,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {}
-"""Registered metrics by their name in MLflow, which follows the name of the split: `test/accuracy`."""
+"""Registered metrics by name. In MLflow, the split comes before the name: `test/accuracy`."""
 
 
 def metric(name: str, *, direction: Literal["maximize", "minimize"], description: str) -> Callable[[Function], Function]:
@@ -50,27 +50,31 @@ def metric(name: str, *, direction: Literal["maximize", "minimize"], description
 
 
 COLDEST, HOTTEST = 0.05, 20.0
-"""Search range of the temperature; without bounds, the optimum would be 0 if every prediction is correct."""
+"""Bounds of a fitted temperature. Without them, the optimum would be 0 if every prediction is correct."""
 
 BINS = 10
+"""Number of confidence bins of the expected calibration error."""
 
 
 @metric("accuracy", direction="maximize", description="share of correct answers, in [0, 1]")
 def accuracy_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return the share of rows whose most probable class is the gold one; ties go to the lower class index."""
+    """Return the share of rows whose most probable class is the gold label. A tie goes to the lowest class index."""
     if not np.isfinite(probabilities_NC).all():  # a diverged model has no most probable class
         return float("nan")
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.asarray(gold_N)))
 
 
 def agreement_score(probabilities_NC: ArrayLike, others_NC: ArrayLike) -> float:
-    """Return the share of rows for which two tables, in the same row order, have the same most probable class."""
+    """Return the share of rows for which two tables with the same order of rows have the same most probable class."""
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.argmax(others_NC, axis=1)))
 
 
 @metric("auroc", direction="maximize", description="area under the ROC curve of class 1, in [0, 1]; two classes only")
 def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return the area under the ROC curve of P(class 1), ties counted half (Mann-Whitney); NaN for C > 2 or one class only."""
+    """Return the area under the ROC curve of P(class 1), computed as the Mann-Whitney statistic, in which ties count half.
+
+    It is NaN if there are more than two classes, or if all rows have the same gold label.
+    """
     from scipy.stats import rankdata
 
     probabilities, gold = np.asarray(probabilities_NC), np.asarray(gold_N)
@@ -84,7 +88,7 @@ def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
 
 @metric("brier", direction="minimize", description="Brier score, the halved squared error of the probabilities, in [0, 1]")
 def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return the mean squared error of the probabilities, summed over classes and halved: the usual Brier score for C = 2."""
+    """Return half the squared error, summed over classes and averaged over rows: the usual Brier score for two classes."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
     truth = np.eye(probabilities.shape[1])[gold]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)
@@ -92,7 +96,7 @@ def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
 
 @metric("ece", direction="minimize", description="expected calibration error over ten equal bins of confidence, in [0, 1]")
 def expected_calibration_error(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return |confidence - accuracy| averaged over ten equal-width confidence bins, weighted by rows (Guo et al. 2017)."""
+    """Return the mean |confidence - accuracy| of ten equal-width confidence bins, weighted by their rows (Guo et al. 2017)."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
     if not np.isfinite(probabilities).all():
         return float("nan")
@@ -104,13 +108,16 @@ def expected_calibration_error(probabilities_NC: ArrayLike, gold_N: ArrayLike) -
 
 
 def report(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> dict[str, float]:
-    """Return every registered metric that is defined for these predictions."""
+    """Return the values of all registered metrics that are defined for these predictions."""
     values = {name: registered.function(probabilities_NC, gold_N) for name, registered in METRICS.items()}
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def temperature(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return the T that minimises the cross-entropy of softmax(log p / T) with the gold labels; T > 1: p is overconfident."""
+    """Return the temperature T that minimises the cross-entropy of softmax(log p / T) with the gold labels.
+
+    T > 1 means that the probabilities p are overconfident.
+    """
     from scipy import optimize
 
     log_p_NC = np.log(np.maximum(np.asarray(probabilities_NC, dtype=np.float64), np.finfo(np.float32).tiny))

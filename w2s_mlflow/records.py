@@ -1,6 +1,6 @@
 """Records that stages exchange: examples, soft labels, predictions, debates, and gold labels, which only evaluators read.
 
-Tables are joined by id, never by row order; a join that would lose or duplicate a row is an error.
+Tables are joined by id, never by row order. A join that would lose or duplicate a row raises an error.
 Shape legend: N rows, C classes.
 """
 
@@ -24,9 +24,10 @@ Ints = NDArray[np.int64]
 class Example:
     """One question without its gold label, which student code must not see.
 
-    `segments` is the text, in parts so that models can encode a pair; `candidates` are the answers to choose from (head
-    `lm_choice`: one word each; head `reward`: response A and response B). Rows of one `group` (same premise, passage,
-    position, ...) are always on the same side of a split.
+    Attributes:
+        group: rows of the same group (the same premise, passage, position, ...) are never in different parts of a split.
+        segments: the text, in several parts if models encode it as a pair, such as premise and hypothesis.
+        candidates: the answers to choose from. Head `lm_choice`: one word each; head `reward`: response A and response B.
     """
 
     id: str
@@ -36,7 +37,7 @@ class Example:
 
 
 GIVEN = "labels/given.parquet"
-"""Artifact path of the externally supplied labels that a student was trained on."""
+"""Artifact path of the labels that a student was trained on, if they were supplied in a file (`--labels FILE`)."""
 NO_LABEL = -1
 """Label of a row without ground truth."""
 
@@ -53,12 +54,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A task's labelled rows: the training part, and the held-out part from which `selection` and `test` are cut."""
+    """A task's rows: the training part, and the held-out part, which is split into `selection` and `test`."""
 
     train: tuple[Row, ...]
     heldout: tuple[Row, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Number of skipped source rows by reason (an illegal move, a text with two labels, ...)."""
+    """Number of source rows that were skipped, by reason (an illegal move, a text with two labels, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Explanation:
     """A side's explanation of its decision, shown to the judge (a model or a person).
 
     Attributes:
-        text: the evidence or the rationale in words.
-        pieces: indices of the quoted spans of the question, in sampling order; empty for a generative explanation.
+        text: the quoted evidence, or the rationale.
+        pieces: indices of the spans of the question that are quoted, in the order of sampling; empty for a generated rationale.
     """
 
     text: str
@@ -80,8 +81,9 @@ class Side:
 
     Attributes:
         name: `strong` or `weak`.
-        decision: the class it argues for.
+        decision: index of the class that the side argues for.
         claim: the decision in words.
+        explanation: what the side shows to convince the judge.
     """
 
     name: str
@@ -92,7 +94,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Debate:
-    """One question with its two sides in one order, as a judge sees it; it contains no ground truth."""
+    """One question and the two sides, in the order in which a judge sees them. It does not contain the ground truth."""
 
     question: Example
     first: Side
@@ -113,8 +115,9 @@ class Verdict:
 
     Attributes:
         log_odds: log-odds that the side shown first wins; None if the judge gave no verdict.
+        rationale: how the judge came to the verdict, in words.
         order: the order of the sides, as returned by `Debate.order`.
-        cost: number of tokens billed; 0 for a free judge.
+        cost: number of billed tokens; 0 for a judge that is free of charge.
     """
 
     log_odds: float | None
@@ -128,7 +131,7 @@ class JoinError(ValueError):
 
 
 class NoLabelError(ValueError):
-    """Ground truth was requested for rows that have none."""
+    """Ground truth is needed for rows that have none."""
 
 
 def positions(ids: Sequence[str], requested: Sequence[str]) -> Ints:
@@ -149,7 +152,7 @@ def positions(ids: Sequence[str], requested: Sequence[str]) -> Ints:
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Class probabilities by id, such as a supervisor's weak labels for `transfer`. `probabilities_NC` is float32."""
+    """Class probabilities of examples, such as a supervisor's weak labels for `transfer`. `probabilities_NC` is float32."""
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
@@ -160,18 +163,21 @@ class SoftLabels:
         assert self.probabilities_NC.ndim == 2 and len(self.probabilities_NC) == rows == len(self.groups)
 
     def of(self, ids: Sequence[str]) -> Floats:
-        """Return the probabilities of `ids`, in their order, (len(ids), C). Raises JoinError for an id without a label."""
+        """Return the probabilities of `ids`, in the given order, (len(ids), C). Raises JoinError if an id has none."""
         return self.probabilities_NC[positions(self.ids, ids)]
 
     def hardened(self) -> SoftLabels:
-        """Return the same rows with all probability on the most probable class; ties go to the first."""
+        """Return hard labels: probability 1 for the most probable class of each row. A tie goes to the lowest class index."""
         return replace(
             self,
             probabilities_NC=np.eye(self.probabilities_NC.shape[1], dtype=np.float32)[self.probabilities_NC.argmax(axis=1)],
         )
 
     def at_temperature(self, temperature: float) -> SoftLabels:
-        """Return the labels as softmax(log p / temperature): softer above 1, sharper below; a probability of 0 stays 0."""
+        """Return the labels softmax(log p / temperature).
+
+        A temperature above 1 makes them softer, one below 1 sharper. A probability of 0 stays 0.
+        """
         with np.errstate(divide="ignore"):
             scaled_NC = np.log(self.probabilities_NC, dtype=np.float64) / temperature
         scaled_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
@@ -179,7 +185,7 @@ class SoftLabels:
         return replace(self, probabilities_NC=tempered_NC)
 
     def write(self, path: Path) -> None:
-        """Write the table as parquet: id, group, probabilities list<float32>[C]. Gold is never written."""
+        """Write a parquet file with the columns id, group and probabilities (list<float32>[C]), without gold labels."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -193,15 +199,15 @@ class SoftLabels:
 
 @dataclass(frozen=True)
 class Predictions(SoftLabels):
-    """A model's probabilities on one split, with gold labels once the evaluator has added them. `gold_N` is int64."""
+    """A model's probabilities on one split. `gold_N` (int64) is None until the evaluator has added the gold labels."""
 
     gold_N: Ints | None = None
 
     def aligned(self, ids: Sequence[str]) -> Predictions:
-        """Return the same table with its rows in the order of `ids`.
+        """Return the predictions with their rows in the order of `ids`.
 
         Raises:
-            JoinError: the table and `ids` do not hold exactly the same ids.
+            JoinError: the predictions are not for exactly these ids.
         """
         rows = positions(self.ids, ids)
         if not len(set(ids)) == len(ids) == len(self.ids):
@@ -211,17 +217,17 @@ class Predictions(SoftLabels):
         return Predictions(tuple(ids), groups, self.probabilities_NC[rows], gold_N)
 
     def correct_N(self) -> NDArray[np.float64]:
-        """Return 1.0 where the most probable class is the gold one, else 0.0, (N,)."""
+        """Return the correctness of each row, (N,): 1.0 if the most probable class is the gold label, else 0.0."""
         assert self.gold_N is not None, "these predictions have not been scored"
         return np.asarray(self.probabilities_NC.argmax(axis=1) == self.gold_N, dtype=np.float64)
 
     def with_gold(self, gold_N: Ints) -> Predictions:
-        """Return the predictions with gold labels, which must be in the same row order."""
+        """Return the predictions with these gold labels, which must be in the same order of rows."""
         return replace(self, gold_N=gold_N)
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read predictions, without gold labels, from a file written by `SoftLabels.write`."""
+    """Return the predictions, without gold labels, from a file written by `SoftLabels.write`."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path).combine_chunks()
@@ -233,7 +239,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def write_gold(path: Path, ids: Sequence[str], gold_N: Ints) -> None:
-    """Write the gold labels of one split as parquet: id, gold."""
+    """Write the gold labels of one split to a parquet file with the columns id and gold."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -242,7 +248,11 @@ def write_gold(path: Path, ids: Sequence[str], gold_N: Ints) -> None:
 
 
 def read_gold(path: Path, ids: Sequence[str]) -> Ints:
-    """Read the gold of `ids`, in their order, (N,) int64, from a file of `write_gold`. Raises JoinError for a missing id."""
+    """Return the gold labels of `ids`, in the given order, (N,) int64, from a file written by `write_gold`.
+
+    Raises:
+        JoinError: the file has no label for one of the ids.
+    """
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
@@ -251,7 +261,7 @@ def read_gold(path: Path, ids: Sequence[str]) -> Ints:
 
 
 class Gold:
-    """Gold labels by id; only evaluators hold them, and each read is counted by split and reason.
+    """Gold labels by id. Only evaluators have access to them, and the rows read are counted by split and reason.
 
     Reasons: `supervision` (training a supervisor), `ceiling`, `report`, `probe`, `control`, `oracle`, `debate`, `errors`.
     """
@@ -261,26 +271,26 @@ class Gold:
         self.reads: Counter[tuple[str, str]] = Counter()
 
     def read(self, examples: Iterable[Example], *, split: str, reason: str) -> Ints:
-        """Return the labels of `examples`, (N,) int64, and count them as N reads of `split` for `reason`.
+        """Return the labels of `examples`, (N,) int64, and count them as N rows of `split` read for `reason`.
 
         Raises:
             NoLabelError: an example has no label.
         """
         labels_N = np.array([self._labels[example.id] for example in examples], dtype=np.int64)
         if missing := int((labels_N == NO_LABEL).sum()):
-            raise NoLabelError(f"{missing} of {len(labels_N)} rows of {split} have no label, which {reason} needs")
+            raise NoLabelError(f"{missing} of {len(labels_N)} rows of {split} have no label, which is needed for {reason}")
         self.reads[split, reason] += len(labels_N)
         return labels_N
 
     def known(self, examples: Iterable[Example]) -> bool:
-        """Return whether any of `examples` has a label, without counting a read."""
+        """Return whether any of `examples` has a label. This does not count as a read."""
         return any(self._labels[example.id] != NO_LABEL for example in examples)
 
     def ledger(self) -> dict[str, int]:
-        """Return the counts so far, as {"split/reason": rows read}."""
+        """Return the number of rows read so far, by "split/reason"."""
         return {f"{split}/{reason}": count for (split, reason), count in sorted(self.reads.items())}
 
 
 def canonical_json(value: Any) -> str:
-    """Return JSON with sorted keys and no spaces, so that equal values give equal text."""
+    """Return JSON with sorted keys and without spaces, so that equal values have equal texts."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -15,14 +15,20 @@ from scipy import optimize, stats
 
 LEVEL = 0.95
 ROUNDING = 1e-12
-"""Threshold below which a difference of accuracies is floating-point noise."""
+"""Differences of accuracies up to this size are taken for rounding errors."""
 OK, UNDETERMINED = "ok", "undetermined"
 
 Floats = NDArray[np.float64]
 
 
 def pgr(weak: float, student: float, ceiling: float) -> float:
-    """Return the performance gap recovered (eq. 3): (P_ws - P_w) / (P_s - P_w); NaN if floor and ceiling are equal."""
+    """Return the performance gap recovered (eq. 3), (P_ws - P_w) / (P_s - P_w), or NaN if ceiling and floor are equal.
+
+    Args:
+        weak: P_w, the accuracy of the weak supervisor (the floor).
+        student: P_ws, the accuracy of the student.
+        ceiling: P_s, the accuracy of the strong ceiling.
+    """
     return (student - weak) / (ceiling - weak) if ceiling != weak else math.nan
 
 
@@ -36,9 +42,10 @@ def near_chance(accuracy: float, majority: float, rows: int) -> bool:
 
 
 class PGR(NamedTuple):
-    """PGR with its interval. `status` is `undetermined` unless the interval of the gap P_s - P_w lies above zero.
+    """PGR with its interval.
 
-    Otherwise the ceiling may be below the floor, in which case a worse student would have a higher PGR.
+    `status` is `ok` if the whole interval of the gap P_s - P_w is above zero, and `undetermined` otherwise. In the second case
+    the ceiling may be below the floor, and a worse student would then have a higher PGR.
     """
 
     point: float
@@ -50,7 +57,7 @@ class PGR(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A mean with its interval and its degrees of freedom."""
+    """A mean, its confidence interval, and the degrees of freedom of the interval."""
 
     mean: float
     low: float
@@ -69,17 +76,19 @@ def pgr_interval(
     groups: ArrayLike,
     level: float = LEVEL,
 ) -> PGR:
-    """Return PGR over seeds with Fieller's interval: all theta for which mean(ws - w) - theta mean(s - w) could be zero.
+    """Return PGR over seeds with Fieller's interval.
 
-    The variance is two-way clustered (seeds + test groups - cells) with Satterthwaite's degrees of freedom. With a single
-    seed it reflects the variation between test groups only, not between seeds.
+    It contains every theta for which the mean of (P_ws - P_w) - theta (P_s - P_w) does not differ significantly from zero.
+
+    The variance of this mean is two-way clustered, by seeds and by test groups (see `clustered_mean`). With a single seed it
+    covers the variation between test groups only.
 
     Args:
-        weak, student, ceiling: per seed, the correctness (0 or 1) of each test row, all in the same order.
+        weak, student, ceiling: for each seed, the correctness (0 or 1) of each test row, with the rows in the same order.
         groups: the group of each test row.
 
     Returns:
-        The point estimate, computed from the means, and its bounds; they are infinite if the gap could be zero or less.
+        The point estimate, computed from mean accuracies, and its bounds; they are infinite if the status is `undetermined`.
     """
     weak_SN, student_SN, ceiling_SN = (np.asarray(rows, dtype=np.float64) for rows in (weak, student, ceiling))
     gain_SG, sizes_G = _by_group(student_SN - weak_SN, groups)
@@ -91,7 +100,7 @@ def pgr_interval(
         return PGR(point, -math.inf, math.inf, UNDETERMINED, seeds, n_groups)
 
     def excess(theta: float) -> float:
-        """Return a negative number if theta is inside the interval."""
+        """Return a number that is negative if theta is inside the interval and positive if it is outside."""
         interval = clustered_mean(gain_SG - theta * gap_SG, sizes_G, level)
         return max(interval.low, -interval.high)
 
@@ -99,10 +108,15 @@ def pgr_interval(
 
 
 def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL) -> Interval:
-    """Return the mean over rows, from sums per (seed, group) cell, with its two-way clustered t interval.
+    """Return the mean over rows with its two-way clustered t interval.
 
-    Var = V_seeds + V_groups - V_cells (Cameron, Gelbach & Miller 2011, eq. 2.9), at least the larger of the first two; degrees
-    of freedom by Satterthwaite. One seed: V_groups alone. One group: the bounds are infinite.
+    The variance is V_seeds + V_groups - V_cells (Cameron, Gelbach & Miller 2011, eq. 2.9), but at least V_seeds and at least
+    V_groups. The degrees of freedom are Satterthwaite's. With one seed the variance is V_groups; with one group the bounds are
+    infinite.
+
+    Args:
+        cells_SG: sum of the rows' values for each seed and group.
+        sizes_G: number of rows of each group.
     """
     cells, sizes = np.asarray(cells_SG, dtype=np.float64), np.asarray(sizes_G, dtype=np.float64)
     seeds, groups = cells.shape
@@ -122,13 +136,13 @@ def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL
 
 
 def group_interval(values_N: ArrayLike, groups: ArrayLike, level: float = LEVEL) -> Interval:
-    """Return the mean of one value per row with its t interval, clustered by group."""
+    """Return the mean of the rows' values with its t interval, clustered by group."""
     cells_SG, sizes_G = _by_group(np.asarray(values_N, dtype=np.float64)[None], groups)
     return clustered_mean(cells_SG, sizes_G, level)
 
 
 def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """Return the mean of one value per seed with its t interval; the bounds are NaN for a single value."""
+    """Return the mean of the seeds' values with its t interval. For a single value, the bounds are NaN."""
     values_S = np.asarray(values, dtype=np.float64)
     if len(values_S) < 2:
         return Interval(float(values_S.mean()), math.nan, math.nan, 0)
@@ -136,9 +150,10 @@ def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return the median with its distribution-free interval: the narrowest symmetric pair of order statistics at `level`.
+    """Return the median with a distribution-free interval (Conover 1999, section 3.2).
 
-    At 95% no such pair exists below 6 values, and the bounds are NaN (Conover 1999, section 3.2).
+    The bounds are the narrowest symmetric pair of order statistics with a confidence of at least `level`. For fewer than 6
+    values there is no such pair at 95%, and the bounds are NaN.
     """
     sorted_N = np.sort(np.asarray(values, dtype=np.float64))
     rank = int(stats.binom.ppf((1 - level) / 2, len(sorted_N), 0.5))
@@ -148,7 +163,7 @@ def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, flo
 
 
 class PairedTest(NamedTuple):
-    """Paired t-test of method minus baseline, with the interval of the difference and Cohen's d_z."""
+    """A paired t-test of method minus baseline, the interval of the difference, and the effect size (Cohen's d_z)."""
 
     t: float
     p: float
@@ -160,10 +175,10 @@ class PairedTest(NamedTuple):
 
 
 def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) -> PairedTest:
-    """Run scipy.stats.ttest_rel of `method` against `baseline`, one value per unit (a seed or a task), matched by position.
+    """Return the paired t-test (scipy.stats.ttest_rel) of `method` against `baseline`.
 
-    If all differences are equal, every field but n and the mean is NaN. This is common for accuracies over few seeds;
-    other seeds may still vary.
+    Each has one value per unit (a seed or a task), with the units in the same order. If all differences are equal, every field
+    but n and the mean is NaN, because their variance cannot be estimated. This is common for accuracies over few seeds.
 
     Raises:
         ValueError: fewer than two pairs, or unequal lengths.
@@ -184,14 +199,14 @@ def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) 
 
 
 def wilcoxon_p(baseline: ArrayLike, method: ArrayLike) -> float:
-    """Return the two-sided Wilcoxon signed-rank p of matched pairs; at n = 5 it is at least .0625."""
+    """Return the p-value of the two-sided Wilcoxon signed-rank test of matched pairs. For 5 pairs it is at least .0625."""
     difference = np.asarray(method, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    ranked = np.round(difference / ROUNDING) * ROUNDING  # differences that are equal up to rounding share a rank
+    ranked = np.round(difference / ROUNDING) * ROUNDING  # differences that are equal up to rounding get the same rank
     return float(stats.wilcoxon(ranked).pvalue) if ranked.any() else 1.0
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Return Holm's step-down adjusted p-values, in the order given; NaN stays NaN and does not count as a test."""
+    """Return p-values adjusted by Holm's step-down method, in the given order. NaN stays NaN and is not counted as a test."""
     p = np.asarray(p_values, dtype=np.float64)
     tested = np.flatnonzero(np.isfinite(p))
     order = tested[np.argsort(p[tested], kind="stable")]
@@ -202,7 +217,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def _by_group(values_SN: Floats, groups: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the sums per seed and group, (S, G), and the number of rows of each group, (G,)."""
+    """Return the sums of the values for each seed and group, (S, G), and the number of rows of each group, (G,)."""
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.stack([np.bincount(index, weights=values) for values in values_SN]).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)
@@ -219,12 +234,16 @@ def _t_interval(mean: float, variance: float, df: float, level: float) -> Interv
 
 
 def _edge(excess: Callable[[float], float], point: float, direction: float) -> float:
-    """Return where `excess` turns positive on one side of the point estimate; infinite if it never does."""
+    """Return one bound of the interval: where `excess` becomes positive on one side of the point estimate.
+
+    Args:
+        direction: 1 for the upper bound, -1 for the lower bound; the bound is infinite if `excess` never becomes positive.
+    """
     step = 1.0
     while excess(point + direction * step) <= 0:
         step *= 2
         if step > 1e9:
             return direction * math.inf
-    if excess(point) >= 0:  # zero variance: the interval is the point
+    if excess(point) >= 0:  # the variance is zero: the interval is a single point
         return point
     return float(optimize.brentq(excess, point, point + direction * step))

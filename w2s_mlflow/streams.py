@@ -1,11 +1,11 @@
 """Random streams: each use of randomness has its own stream, identified by a name declared here.
 
-A stream is a numpy `SeedSequence` of the name, a run's seed and, where needed, further integers such as the rank, the step or
-the side. Two uses that share a stream are not independent: random label errors once shared the stream of the batch order, so
-all wrong rows fell into the same batches.
+A stream is a numpy `SeedSequence` of its name, a run's seed and, for some streams, further integers such as the rank or the
+training step. Two uses that share a stream are not independent: random label errors once shared the stream of the batch order,
+so that all wrong labels were in the same batches.
 
-A test checks that each name is used in one place only, and that no generator in the package is seeded in any other way.
-Changing a name or the encoding changes every result that depends on it.
+A test checks that each name is used in one place only, and that no generator in the package is seeded in any other way. A
+change of a name, or of how it is encoded, changes every result that depends on the stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stream:
-    """One use of randomness."""
+    """The random numbers of one use, identified by a name."""
 
     name: str
 
@@ -33,54 +33,64 @@ class Stream:
 WEIGHTS = Stream("training/weights")
 """Initial weights of a head, of low-rank adapters, or of a model that is not pretrained."""
 BATCH_ORDER = Stream("training/batch-order")
+"""Order of the training rows in each epoch."""
 DROPOUT = Stream("training/dropout")
-"""Further integers: rank, step."""
+"""Dropout masks. Besides the seed, the stream takes two integers: the rank of the process and the training step."""
 UNREAD_WEIGHTS = Stream("models/unread-weights")
-"""Initial weights of parameters that are missing from a checkpoint and never used."""
+"""Initial values of parameters that a checkpoint does not contain and that are never used."""
 MASKED_TOKENS = Stream("generative/masked-tokens")
+"""Masked tokens of the training text in masked language modelling."""
 MASKED_VALIDATION_TOKENS = Stream("generative/masked-validation-tokens")
+"""Masked tokens of the validation text in masked language modelling."""
 
 # --- controls ---------------------------------------------------------------------------------------------------------
 
 RANDOM_LABELS = Stream("student/random-labels")
+"""Wrong labels of the control `--labels random`, and the rows that have them."""
 RANDOM_EVIDENCE = Stream("errors/random-evidence")
+"""Random scores of tokens: the control for evidence in the stage `errors`."""
 SHUFFLED_LABELS = Stream("probe/shuffled-labels")
+"""Order of the labels of control probes."""
 
 # --- debate and alignment ---------------------------------------------------------------------------------------------
 
 DEBATE_EVIDENCE = Stream("debate/evidence")
-"""Further integer: the side."""
+"""Spans that a side shows in a debate. Besides the seed, the stream takes the number of the side."""
 DEBATE_WORDS = Stream("debate/words")
-"""Further integers: the side, the sampling round and the start index of the batch."""
+"""Tokens of generated rationales. Besides the seed, the stream takes three integers: the number of the side, the attempt, and
+the number of prompts in earlier batches."""
 POLICY_WEIGHTS = Stream("align/policy-weights")
+"""Initial weights of the policy network, which chooses the strong side's evidence."""
 POLICY_DRAWS = Stream("align/policy-draws")
-"""Further integers: the step, the micro-batch."""
+"""Spans that the policy samples in training. Besides the seed, the stream takes the training step and the micro-batch."""
 OPPONENT_EVIDENCE = Stream("align/opponent-evidence")
+"""Spans that the weak side shows while the policy is trained."""
 COMPARED_EVIDENCE = Stream("align/compared-evidence")
-"""Further integer: the side."""
+"""Spans that a side shows in the debates that compare the student before and after alignment. Besides the seed, the stream
+takes the number of the side."""
 
 # --- chess, searches --------------------------------------------------------------------------------------------------
 
 TASK_POSITIONS = Stream("chess/task-positions")
-"""Further integer: the index of the task in `tasks.chess.PAIRS`."""
+"""Positions and rows of the chess tasks. Besides the seed, the stream takes the index of the task in `tasks.chess.PAIRS`."""
 PRETRAINING_PLAY = Stream("chess/pretraining-play")
-"""Further integer: the chunk."""
+"""Games on which chess models are pretrained. Besides the seed, the stream takes the number of the chunk of games."""
 TRIALS = Stream("sweep/trials")
-"""Further integer: the number of trials counted before this one."""
+"""Options that a sampler proposes for a trial. Besides the seed, the stream takes the number of trials counted before it."""
 
 
 def generator(seed: int, stream: Stream, *more: int) -> np.random.Generator:
-    """Return a new numpy generator for the stream; `more` are its further integers."""
+    """Return a new numpy generator for the stream. `more` are the integers that the stream takes besides the seed."""
     return np.random.default_rng(_sequence(seed, stream, more))
 
 
 def integer(seed: int, stream: Stream, *more: int) -> int:
-    """Return a seed in [0, 2^32) for libraries that accept an integer only; 32 bits is the narrowest range among them."""
+    """Return a seed in [0, 2^32), for libraries that only accept an integer. All of them accept 32 bits."""
     return int(_sequence(seed, stream, more).generate_state(1)[0])
 
 
 def torch_generator(seed: int, stream: Stream, *more: int) -> torch.Generator:
-    """Return a new torch generator, on the CPU, for the stream."""
+    """Return a new torch generator for the stream, on the CPU."""
     import torch
 
     return torch.Generator().manual_seed(integer(seed, stream, *more))

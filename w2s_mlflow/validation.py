@@ -1,4 +1,4 @@
-"""Validation of one option's value against its declaration: type, legal words, bounds, existing name."""
+"""Validation of the value of one option: its type, legal words and bounds, and whether a name exists."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from w2s_mlflow.exceptions import flag, must, unknown
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 """Accepted spellings of a boolean option."""
 UNSET = ("", "none", "None")
-"""Spellings of None that every optional option accepts in addition to its `unset` word."""
+"""Spellings of None that are accepted by every option that may be None, besides the word in `Declared.unset`."""
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+"""Names of the types of options in error messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Limits of a number: at least `ge`, above `gt`, at most `le`, below `lt`."""
+    """Limits of a number: it is at least `ge`, above `gt`, at most `le` and below `lt`. None: no such limit."""
 
     ge: float | None = None
     gt: float | None = None
@@ -38,7 +39,7 @@ class Bounds:
         )
 
     def rule(self) -> str:
-        """Return the bounds in words: "at least 1", "in [0, 1]"."""
+        """Return the bounds in words, such as "at least 1" or "in [0, 1]"."""
         low, high = (
             inclusive if inclusive is not None else exclusive
             for inclusive, exclusive in ((self.ge, self.gt), (self.le, self.lt))
@@ -50,39 +51,39 @@ class Bounds:
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """Declaration of an option beyond its name, type and default (`config.option`)."""
+    """What `config.option` declares about an option besides its name, type and default."""
 
     bounds: Bounds = Bounds()
     """Limits of a number."""
     unset: str = "auto"
-    """How None is written: `auto` if a default replaces it, `none` if it switches a feature off."""
+    """Word for None on the command line: `auto` if None stands for a default, `none` if it switches a feature off."""
     lookup: Callable[[str, str], object] | None = None
-    """Function of (value, option name) that raises ConfigError for a name that does not exist."""
+    """Function that is called with the value and the name of the option, and raises ConfigError for an unknown value."""
     formerly: str = ""
-    """First name of a renamed option: still accepted, and kept in fingerprints, so that results stay what they are."""
+    """First name of a renamed option. It is still accepted, and fingerprints contain it, so that older results stay valid."""
     former_values: Mapping[str, str] = field(default_factory=dict)
-    """Present values of renamed values, by former value: still accepted, and kept in fingerprints. A present value `none` is
-    never read as None."""
+    """Present values of renamed values, by former value. Former values are still accepted, and fingerprints contain them. If a
+    present value is `none`, the text `none` means this value and not None."""
     plugins: str = ""
-    """Folder of the plug-ins that the option names; the help lists them, each with the first line of its docstring."""
+    """Package of plug-ins, one of which the option names. The help lists them, each with the first line of its docstring."""
 
 
 def choices(kind: Any, declared: Declared) -> tuple[str, ...]:
-    """Return the legal words of an option; empty if it is a number or free text."""
+    """Return the legal words of an option. Empty if its value is a number, a boolean or free text."""
     inner, optional = _inner(kind)
     legal = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
     return (*legal, *([declared.unset] if optional else [])) if legal else ()
 
 
 def _inner(kind: Any) -> tuple[Any, bool]:
-    """Return a type without None, and whether None was part of it."""
+    """Split an optional type: return the type without None, and whether None was part of it."""
     if typing.get_origin(kind) not in (typing.Union, types.UnionType):
         return kind, False
     return next(arm for arm in typing.get_args(kind) if arm is not type(None)), True
 
 
 def read(value: Any, kind: Any, declared: Declared) -> Any:
-    """Convert a command-line text to the option's type; unreadable text is returned unchanged, for `check` to reject."""
+    """Convert a text to the option's type. Text that cannot be converted is returned unchanged, and `check` rejects it."""
     inner, optional = _inner(kind)
     if not isinstance(value, str):
         return value
@@ -98,12 +99,10 @@ def read(value: Any, kind: Any, declared: Declared) -> Any:
 
 
 def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
-    """Return the value if it is legal: of the right type, one of the legal words, within the bounds, an existing name.
-
-    A former value is replaced by the present one.
+    """Return the value of an option if it is legal. A former value is replaced by the present one.
 
     Raises:
-        ConfigError: the value is illegal; the message names the option, the rule and the value.
+        ConfigError: the value has the wrong type, is not one of the legal words, is out of bounds, or is an unknown name.
     """
     inner, optional = _inner(kind)
     if value is None and optional:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 import sys
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import mlflow
 import pytest
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow.cli import app, arguments
-from w2s_mlflow.config import plugin_options
+from w2s_mlflow import registry
+from w2s_mlflow.cli import app, arguments, commands
+from w2s_mlflow.config import checked_dataclass, plugin_options, sentences
+from w2s_mlflow.losses import confidence
 from w2s_mlflow.stages import student
 
 SIZES = ["--train-size", str(SMALL["train_size"]), "--test-size", str(SMALL["test_size"])]
@@ -105,6 +109,56 @@ def test_the_help_says_what_is_the_default(monkeypatch: pytest.MonkeyPatch, caps
     names = {field.name for field in dataclasses.fields(student.Config)} - {"loss_options", "label_options"}
     assert text.count("[default: ") == len([*names, *plugin_options("losses"), *plugin_options("methods.labels"), "reuse"])
     assert re.search(r"--task TEXT [^\[]*\. \[default: chess\]", text) and "--calibrate [true|false]" in text
+
+
+def test_the_list_of_commands_cuts_no_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, "--help")
+    text = "".join(capsys.readouterr().out.split())  # lines may break at spaces and at hyphens
+    stages = {name: inspect.getdoc(registry.plugin("stages", name, "stage")) for name in registry.plugins("stages")}
+    for name, documentation in (stages | {name: inspect.getdoc(one) for name, one in commands.COMMANDS.items()}).items():
+        first = (documentation or "").splitlines()[0]
+        assert first.endswith(".") and name + "".join(first.split()) in text
+
+
+def test_plug_ins_that_share_the_help_of_an_option_are_named_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "student", "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for option, default in (("alpha", "auto"), ("warmup", "0.2")):
+        help_ = " ".join(sentences(confidence.Options)[option].split())
+        assert f"--{option} NUMBER (confidence, entropy; default {default}) {help_}" in text and text.count(help_) == 1
+
+
+@checked_dataclass
+class Sharp:
+    power: float = 1.0
+    """Exponent."""
+
+
+@checked_dataclass
+class Sharper:
+    power: float = 2.0
+    """Exponent."""
+
+
+@checked_dataclass
+class Flat:
+    power: float = 1.0
+    """Exponent of the labels."""
+
+
+def test_plug_ins_whose_help_or_default_differs_are_listed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"first": Sharp, "flat": Flat, "second": Sharp, "sharper": Sharper}
+    monkeypatch.setattr(registry, "plugins", lambda package: tuple(kinds))
+    monkeypatch.setattr(registry, "plugin", lambda package, name, option: SimpleNamespace(Options=kinds[name]))
+    [parameter] = arguments._plugin_parameters("exponents", "exponent")
+    each = (
+        "(first, second; default 1.0) Exponent.",
+        "(flat; default 1.0) Exponent of the labels.",
+        "(sharper; default 2.0) Exponent.",
+    )
+    assert parameter.name == "power" and parameter.default.help == " ".join([*each, "[default: depends on --exponent]"])
 
 
 @pytest.mark.parametrize("given", [["--calibrate"], ["--calibrate", "true"], ["--calibrate", "--seed", "3"]])

@@ -195,11 +195,14 @@ def test_alone_everything_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
             r"^WORLD_SIZE must be 1 unless torchrun or accelerate launch sets MASTER_ADDR and MASTER_PORT, got 2",
         ),
         (FSDP | {"FSDP_VERSION": "1"}, r"^FSDP_VERSION must be 2 \(use --fsdp_version 2\), got 1$"),
-        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, r"^FSDP_OFFLOAD_PARAMS must be false \(shards stay on their GPU\), got true$"),
+        (
+            FSDP | {"FSDP_OFFLOAD_PARAMS": "true"},
+            r"^FSDP_OFFLOAD_PARAMS must be false \(offloading shards to the CPU is not supported\), got true$",
+        ),
         (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, r"_CHECKPOINTING must be false \(.* use --gradient-ch"),
         (
             FSDP | {"FSDP_RESHARD_AFTER_FORWARD": "false"},
-            r"^FSDP_RESHARD_AFTER_FORWARD must be true \(a block is resharded after its forward pass\), got false$",
+            r"^FSDP_RESHARD_AFTER_FORWARD must be true \(blocks are always resharded after their forward pass\), got false$",
         ),
         ({"ACCELERATE_USE_DEEPSPEED": "True"}, r"^ACCELERATE_USE_DEEPSPEED must be false \(to shard .* --use_fsdp --fsdp_v"),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, r"^ACCELERATE_MIXED_PRECISION must be no \(.* use --dtype\), got bf16$"),

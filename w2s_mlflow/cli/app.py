@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-REUSE = "exact: reuse finished runs with the same fingerprint; never: reuse only runs that this command starts."
-ROWS = "Write the rows of a split without their labels, for people or an API model to label (`student --labels FILE`)."
+REUSE = "exact: reuse finished runs with the same fingerprint; never: ignore runs that started before this command."
+ROWS = "Write the rows of a split without labels. People or an API model label them for `student --labels FILE`."
 EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that we report unknown options ourselves
 
 
 def main() -> None:
-    """Run the command line; exit with status 0, or with status 2 and a one-line message for invalid input."""
+    """Run the command line. Exit with status 0, or for invalid input with status 2 and a one-line message."""
     signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's SIGTERM ends the run like Ctrl-C
     try:
         argv = arguments.normalized(sys.argv[1:])
@@ -48,7 +48,7 @@ def main() -> None:
             job = app(argv[0] if argv else None)(argv, standalone_mode=False)
         if job == launch.STOPPED:  # Typer returns this after Ctrl-C
             raise KeyboardInterrupt
-        if callable(job):  # run outside Typer, which exits silently on Ctrl-C; --help returns no job
+        if callable(job):  # run the job outside Typer, which exits silently on Ctrl-C; --help has no job
             with launch.peer_failure_guard():
                 job()
     except (ConfigError, typer.TyperException) as error:
@@ -57,7 +57,7 @@ def main() -> None:
         _end(launch.STOPPED, "stopped; finished results are kept and will be reused")
     except launch.PeerExitedError as error:
         _end(error.status, str(error))
-    except Exception as error:  # server and disk failures get a message, our own bugs a traceback
+    except Exception as error:  # report a server or disk failure in one line, a bug with a traceback
         _end(2, _failure(error))
     launch.leave()
 
@@ -71,23 +71,30 @@ def app(command_name: str | None = None) -> typer.Typer:
         rich_markup_mode=None,  # Rich would parse "[default: 3]" as markup
         pretty_exceptions_enable=False,
     )
-    application.callback()(lambda: None)  # else Typer makes a single command the whole application
+    application.callback()(lambda: None)  # without a callback, Typer would drop the name of a single command
     stages = registry.plugins("stages")
     for name in [command_name] if command_name in stages else stages:
         stage = registry.plugin("stages", name, "the stage")
-        application.command(name, help=inspect.getdoc(stage), context_settings=EXTRA_ARGUMENTS)(_command(stage))
+        application.command(name, short_help=_first_line(stage), help=inspect.getdoc(stage), context_settings=EXTRA_ARGUMENTS)(
+            _command(stage)
+        )
     for name, command in commands.COMMANDS.items():
-        application.command(name)(command)
-    application.command("rows", help=ROWS, context_settings=EXTRA_ARGUMENTS)(_rows_command())
+        application.command(name, short_help=_first_line(command))(command)
+    application.command("rows", short_help=ROWS, help=ROWS, context_settings=EXTRA_ARGUMENTS)(_rows_command())
     return application
 
 
+def _first_line(documented: object) -> str:
+    """Return the first line of a docstring, for the list of commands. Typer's own ends at any period."""
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
 def _end(status: int, sentence: str) -> NoReturn:
-    """Print the message and exit with `status`; in a distributed launch, only the first process that fails prints a message."""
+    """Print the message and exit with `status`. In a distributed launch, only the first process to fail prints one."""
     if launch.claims_error_message(status):
         print(f"w2s_mlflow: {sentence}", file=sys.stderr)
     if launch.size() > 1:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher terminates the remaining processes
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ignore the launcher's SIGTERM while leaving
     launch.leave(failed=True)
     sys.exit(status)
 
@@ -106,7 +113,7 @@ def _failure(error: Exception) -> str:
 
 
 def _path(error: Exception) -> str | None:
-    """Describe an invalid path, or return None for another error."""
+    """Return a message if the error is about an invalid path, else None."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return f"the path {str(error.filename)[:40]}... is too long for the file system"
     if isinstance(error, RuntimeError) and "home directory" in str(error):
@@ -119,7 +126,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _config_class(name: str) -> type | None:
-    """Return the Config of a command, or None if it has none."""
+    """Return the Config class of a command, or None if it has none."""
     if name == "rows":
         return catalog.Config
     config_class: type | None = (
@@ -167,7 +174,7 @@ def _rows_command() -> Any:
 
 @contextlib.contextmanager
 def _configured(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[Any]:
-    """Yield the stage's Config, after setting up logging to standard error and the reuse policy."""
+    """Set up logging to standard error and the reuse policy, and yield the stage's Config built from `values`."""
     config = options.parse(stage.Config, values)
     if reuse not in ("exact", "never"):
         raise unknown("--reuse", reuse, ("exact", "never"))

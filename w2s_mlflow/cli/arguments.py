@@ -1,4 +1,4 @@
-"""Normalize arguments, including those from `mlflow run`, and turn the options of a Config into Typer parameters."""
+"""Normalize command-line arguments, including those of `mlflow run`, and derive Typer parameters from a Config."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SWITCHES = {
 
 
 def normalized(arguments: Iterable[str]) -> list[str]:
-    """Return the arguments in the form that the commands expect; `mlflow run` cannot pass options without a value."""
+    """Return the arguments in the form that the commands expect. `mlflow run` can only pass options with a value."""
     return _switched([_dashed(argument) for argument in arguments])
 
 
@@ -50,7 +50,7 @@ def _switched(arguments: list[str]) -> list[str]:
 
 
 def with_current_names(arguments: list[str], kind: type) -> list[str]:
-    """Replace former names of a Config's options by the current ones."""
+    """Replace the former names of a Config's options by the current names."""
     former = {
         exceptions.flag(declared.formerly): exceptions.flag(name)
         for name, (_, declared) in options.declarations(kind).items()
@@ -76,12 +76,12 @@ def with_boolean_values(arguments: list[str], kind: type) -> list[str]:
 
 
 def specified(values: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the options that have a value."""
+    """Return the options that were given on the command line."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def with_signature(command: Any, cls: type, more: Iterable[inspect.Parameter]) -> Any:
-    """Set the signature that Typer reads: one option per field of a Config, and the parameters in `more`."""
+    """Return `command` with the signature that Typer reads: one option per field of a Config, and the parameters in `more`."""
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     command.__signature__ = inspect.Signature([context, *_parameters(cls), *more])
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()}
@@ -89,7 +89,10 @@ def with_signature(command: Any, cls: type, more: Iterable[inspect.Parameter]) -
 
 
 def _parameters(cls: type) -> Iterator[inspect.Parameter]:
-    """Yield a parameter for each option of a Config; the options of all plug-ins of a package replace the field for them."""
+    """Yield a parameter for each option of a Config.
+
+    A field that holds the options of a plug-in is replaced by the options of all plug-ins that may be chosen.
+    """
     sentences, declarations = options.sentences(cls), options.declarations(cls)
     for field in dataclasses.fields(cls):
         kind, declared = declarations[field.name]
@@ -101,21 +104,26 @@ def _parameters(cls: type) -> Iterator[inspect.Parameter]:
 
 
 def _plugin_parameters(package: str, chooser: str) -> Iterator[inspect.Parameter]:
-    """Yield the options of all plug-ins of a package; an option that several share is listed once, with the help of each."""
-    help_by_option: dict[str, str] = {}
+    """Yield a parameter for each option of the plug-ins of a package.
+
+    An option of several plug-ins is one parameter. Its help has each different text and default once, with the plug-ins'
+    names: "(confidence, entropy; default auto) Weight of ...".
+    """
+    plugins_by_help: dict[str, dict[tuple[str, str], list[str]]] = {}
     for name in registry.plugins(package):
         kind = registry.plugin(package, name, exceptions.flag(chooser)).Options
         for field in dataclasses.fields(kind):
             default = _shown(field.default, options.declarations(kind)[field.name][1])
-            text = f"({name}, default {default}) {options.sentences(kind)[field.name]}"
-            help_by_option[field.name] = " ".join(part for part in (help_by_option.get(field.name), text) if part)
-    for name, text in help_by_option.items():
+            help_ = options.sentences(kind)[field.name], default
+            plugins_by_help.setdefault(field.name, {}).setdefault(help_, []).append(name)
+    for name, helps in plugins_by_help.items():
+        text = " ".join(f"({', '.join(names)}; default {default}) {help_}" for (help_, default), names in helps.items())
         metavar = _metavar(*options.plugin_options(package)[name])
         yield _parameter(name, f"depends on {exceptions.flag(chooser)}", text, metavar)
 
 
 def _plugins(declared: Declared) -> str:
-    """Return the help of the plug-ins that an option names."""
+    """Return help text that lists the plug-ins which an option may name, each with its summary."""
     summaries = registry.summaries(declared.plugins) if declared.plugins else {}
     return " ".join(f"`{name}`: {summary}" for name, summary in summaries.items())
 
@@ -133,20 +141,20 @@ def _metavar(kind: Any, declared: Declared) -> str:
 
 
 def _parameter(name: str, default: str, help_: str, metavar: str) -> inspect.Parameter:
-    # Every option is passed on as text: config.parse checks the types, for the command line and sweeps alike.
+    # The value of every option stays text: config.parse converts and checks it, for the command line and sweeps alike.
     text = f"{' '.join(help_.split())} [default: {default}]"
     option = typer.Option(None, exceptions.flag(name), help=text, metavar=metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
 
 
 def switch(name: str) -> inspect.Parameter:
-    """Return the Typer parameter of one of SWITCHES."""
+    """Return the Typer parameter of a switch, such as `--json`."""
     option = typer.Option(False, exceptions.flag(name), help=SWITCHES[name])
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=bool, default=option)
 
 
 def reject(argument: str, legal: Iterable[str]) -> NoReturn:
-    """Raise ConfigError for an argument that is not a legal option; the message suggests legal ones."""
+    """Raise ConfigError for an argument that is not a legal option. The message suggests legal ones."""
     if argument.startswith("-"):
         raise unknown("the option", argument.split("=")[0], map(exceptions.flag, legal))
     raise ConfigError(f"options must have the form --name value, got {argument!r} without a name")

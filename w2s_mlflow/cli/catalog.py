@@ -1,4 +1,4 @@
-"""List tasks and models, check which tasks have data, and write the rows of a split for people or an API model to label."""
+"""List tasks and models, check which tasks have data, and write the rows of a split for labelling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Table = list[dict[str, Any]]
 
 
 def task_rows() -> Table:
-    """Return one row per named task, and one per prefix for files of the user."""
+    """Return one row per named task, and one per prefix with which `--task PREFIX:PATH` reads a file of the user."""
     files = [{"task": f"{prefix}:PATH", "source": "your own file"} for prefix in tasks.prefixes()]
     named = [
         {
@@ -39,7 +39,7 @@ def task_rows() -> Table:
 
 
 def model_rows() -> Table:
-    """Return one row per model spec."""
+    """Return one row per named model."""
     return [
         {
             "model": spec.name,
@@ -56,10 +56,10 @@ def model_rows() -> Table:
 
 
 def check_tasks(data_dir: str | None) -> Iterator[dict[str, Any]]:
-    """Load each task; yield a row with the counts of its data, or with `rows: None` if the data is not found.
+    """Load each task and yield a row with the counts of its data, or with `rows: None` if the data is not found.
 
     Raises:
-        ConfigError: a table is found, but in a format that the task cannot read.
+        ConfigError: the data of a task is found, but the task cannot read its format.
     """
     mirror_path = mirror(data_dir)
     directory = Path(mirror_path).expanduser() if mirror_path else None
@@ -94,24 +94,28 @@ class Config:
     """Options for writing the rows of a split without labels."""
 
     task: str = option(default="chess", lookup=tasks.find)
-    """Task, by a name that `tasks` lists or as PREFIX:PATH."""
+    """Task: a name that the command `tasks` lists, or PREFIX:PATH for a file of your own."""
     seed: int = option(default=0, ge=0, lt=2**32)
     """Seed of the split."""
     train_size: int | None = option(default=None, ge=1)
-    """Number of training rows; use the same value for the student that trains on the labels. `auto`: the task's default."""
+    """Number of training rows. Use the same value for the student that trains on the labels. `auto`: the task's default."""
     test_size: int | None = option(default=None, ge=1)
-    """Number of test rows; use the same value for the student. `auto`: the task's default."""
+    """Number of test rows. Use the same value for the student. `auto`: the task's default."""
     balance: bool = False
-    """Whether to balance the classes of supervision, selection and test; use the same value for the student."""
+    """Whether to balance the classes of supervision, selection and test. Use the same value for the student."""
     data_dir: str | None = option(default=None)
-    """Directory with a mirror of public data sets. Default: W2S_DATA_DIR, else the hub."""
+    """Directory with a mirror of public data sets. Default: W2S_DATA_DIR, else the Hugging Face hub."""
     out: str = "rows.parquet"
-    """Parquet file to write (id, part, segments, candidates). Label `transfer` and `transfer_validation`, and `test` to measure
-    the accuracy of the labels."""
+    """Parquet file to write, with the columns id, part, segments and candidates. Label the rows of the parts `transfer` and
+    `transfer_validation`, and those of `test` if the accuracy of the labels is to be measured."""
 
 
 def write_rows(config: Config) -> dict[str, int]:
-    """Write the rows of a split; return the number in each part. Raises ConfigError for an impossible split or file."""
+    """Write the rows of a split without labels, and return the number of rows in each part.
+
+    Raises:
+        ConfigError: the task has too few rows for the split, or `out` is not a file in an existing directory.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -27,16 +27,18 @@ def why(
 
 
 def tasks(
-    check: bool = typer.Option(False, "--check", help="Load each task that is found, and report its rows, groups and sizes."),
-    data_dir: str = typer.Option("", "--data-dir", help="Mirror of public data sets. Default: W2S_DATA_DIR, else the hub."),
+    check: bool = typer.Option(False, "--check", help="Load each task whose data is found, and report its sizes."),
+    data_dir: str = typer.Option(
+        "", "--data-dir", help="Directory with a mirror of public data sets. Default: W2S_DATA_DIR, else the Hugging Face hub."
+    ),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """List the tasks; with --check, load each and describe the data found."""
+    """List the tasks. With --check, load each task and describe its data."""
     return functools.partial(_check, data_dir or None, as_json=json) if check else functools.partial(_tasks, as_json=json)
 
 
 def models(json: bool = typer.Option(False, "--json", help=JSON)) -> Job:
-    """List the declared models."""
+    """List the models that can be given by name."""
     return functools.partial(_models, as_json=json)
 
 
@@ -45,7 +47,7 @@ def runs(
     experiments: str = typer.Option("", "--experiments", help="Comma-separated names of experiments. Empty: the current one."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """List finished students and rules, averaged over seeds (mean, interval, n), the best accuracy of each task first."""
+    """List finished students and rules, averaged over seeds (mean, interval, n) and sorted by accuracy within each task."""
     return functools.partial(_runs, filter, experiments, as_json=json)
 
 
@@ -54,21 +56,23 @@ def compare(
     second: str = typer.Argument(metavar="RUN", help="Another run, scored on the same test rows."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """Compare two runs on the same test rows: accuracy difference, its interval over groups, rows that only one gets right."""
+    """Compare two runs on the same test rows: difference of accuracy, its interval, and the rows that only one gets right."""
     return functools.partial(_compare, first, second, as_json=json)
 
 
 def judge(
-    run: str = typer.Argument(metavar="RUN", help="Id or name of a run of debates."),
-    name: str = typer.Option("", "--name", help="Name of the judge. Empty: the user of this machine."),
+    run: str = typer.Argument(metavar="RUN", help="Id or name of a debate run."),
+    name: str = typer.Option("", "--name", help="Your name as a judge. Empty: your user name on this machine."),
     blind: bool = typer.Option(False, "--blind", help="Call the sides A and B, to hide which is the strong model."),
     review: bool = typer.Option(
         False, "--review", help="Put the debates into a review queue of the MLflow UI instead of asking here."
     ),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """Judge the debates of RUN that you have not judged yet. Each verdict is written to the debate's trace at once, in the
-    format of the MLflow UI, so that you can stop at any time."""
+    """Judge the debates of RUN that you have not judged yet.
+
+    Each verdict is added at once to the MLflow trace of the debate, in the format of the MLflow UI: you can stop at any time.
+    """
     return functools.partial(_judge, run, name, blind=blind, review=review, as_json=json)
 
 
@@ -84,7 +88,7 @@ COMMANDS: Mapping[str, Callable[..., Job]] = {
 
 
 def rows(values: Mapping[str, str], *, as_json: bool) -> None:
-    """Write the rows of a split and show their counts."""
+    """Write the rows of a split without labels, and show the number of rows in each part."""
     from w2s_mlflow.cli import catalog
 
     config = options.parse(catalog.Config, values)

@@ -1,4 +1,4 @@
-"""Terminal output: the metrics of a result, a plan, tables, debates to judge, and differences between runs."""
+"""Terminal output: results, plans, tables, debates to judge, and differences between runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PGR_TABLE = "tables/pgr.csv"
 PGR_STATUS, UNDETERMINED = "w2s.pgr_status", "undetermined"
 WIDTH = 150
-"""Width in columns if standard error is not a terminal, as under `mlflow run`."""
+"""Width of the output in columns if standard error is not a terminal, as under `mlflow run`."""
 LINES = 40
 """Maximum number of plan steps that are listed one by one; longer plans are summarized by stage."""
 HEADLINE = (
@@ -27,16 +27,16 @@ HEADLINE = (
     *("gain", "gain_low", "gain_high"),
     *("default_accuracy", "best_accuracy", "difference", "difference_low", "difference_high", "p"),
 )
-"""Metrics of a split that are shown if logged: for students and facilitated weak models, then for a search's best setting."""
+"""Metrics of a split that are shown if the run logs them. Those in the last line are logged by searches."""
 OTHERS = re.compile(
     r"(debate/|align/baseline_|align/aligned_)(win_rate|judge_accuracy)|align/gain(_low|_high)?|probe/\w+/(before|after|gain)|errors/\w+"
     r"|validation/(perplexity(_before)?|loss)"
 )
-"""Pattern of the metrics that are shown for runs of other stages."""
+"""Pattern of further metrics that are shown, logged by other stages."""
 
 
 def show_result(result: Result, seconds: float) -> None:
-    """Show the metrics and the run of a result, and the command that opens the UI."""
+    """Show the metrics and the run id of a result, and the command that opens the MLflow UI."""
     from w2s_mlflow.tracking.backend import server
 
     if PGR_TABLE in result.digests:  # missing if no student or rule was scored on `test`
@@ -57,7 +57,7 @@ def show_result(result: Result, seconds: float) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-    """Show the runs that are not finished, one per line or summarized by stage, and the totals."""
+    """Show the runs of a plan that are not finished, one per line or (more than LINES) summarized by stage, and the totals."""
     from w2s_mlflow.tracking import planning
 
     unfinished = [step for step in plan.steps.values() if step.state != planning.REUSED]
@@ -79,7 +79,7 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_why(explanation: Explanation) -> None:
-    """Show the nearest match of a run and the fingerprint parts in which the two differ."""
+    """Show the most similar finished run, and the parts of the fingerprint in which the two runs differ."""
     _line(f"{explanation.name}, run {explanation.run_id}")
     if explanation.nearest_run_id is None:
         _line("there is no other finished run of its stage to compare it with")
@@ -95,7 +95,7 @@ def show_line(text: str) -> None:
 
 
 def ask_winner(debate: DebateForReview, *, blind: bool) -> str | None:
-    """Show a debate and ask which side argues better; return strong, weak or tie, or None if the user stops."""
+    """Show a debate and ask which side argues better. Return `strong`, `weak` or `tie`, or None if the user stops."""
     sides = tuple(dict.fromkeys(turn.side for turn in debate.turns))[:: -1 if debate.swapped() else 1]
     named = dict(zip(sides, "AB", strict=False)) if blind else {side: side for side in sides}
     _line(f"\n{debate.question}\n")
@@ -114,7 +114,7 @@ def ask_winner(debate: DebateForReview, *, blind: bool) -> str | None:
 
 
 def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Show rows of named values, one per line; missing values are blank."""
+    """Show a table, given as one mapping from column names to values per row. Missing values are blank."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -127,7 +127,7 @@ def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_checked(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Show the tasks whose data was found, and the names of the others."""
+    """Show a table of the tasks whose data was found, and the names of the other tasks."""
     show_table([row for row in rows if row["rows"] is not None])
     missing = [row["task"] for row in rows if row["rows"] is None]
     _line(f"{len(rows) - len(missing)} of {len(rows)} tasks found" + (f"; not found: {', '.join(missing)}" if missing else ""))
@@ -168,7 +168,7 @@ def _console() -> Any:
 
 
 def _show_table(result: Result) -> None:
-    """Show the PGR table, and the names of the other tables; the artifacts hold every column."""
+    """Show the main columns of the PGR table, and the names of the run's other tables."""
     with result.artifact(PGR_TABLE).open(newline="", encoding="utf-8") as file:
         show_pgr(list(csv.DictReader(file)))
     others = sorted(Path(path).stem for path in result.digests if path.startswith("tables/") and path.endswith(".md"))
@@ -176,7 +176,7 @@ def _show_table(result: Result) -> None:
 
 
 def show_pgr(table: Sequence[Mapping[str, str]]) -> None:
-    """Show the PGR table, narrowed for a terminal: values that all rows share are in the title."""
+    """Show the PGR table. To save width, a value that all rows share is in the title instead of a column."""
     from rich.table import Table
 
     rows = [_compact(row) for row in table]
@@ -191,7 +191,7 @@ def show_pgr(table: Sequence[Mapping[str, str]]) -> None:
 
 
 NUMBERS = ("n", "weak", "accuracy", "ceiling", "PGR")
-"""Columns of the PGR table that are shown even if all rows share a value."""
+"""Columns of the PGR table that are shown even if all rows have the same value."""
 
 
 def _compact(row: Mapping[str, str]) -> dict[str, str]:

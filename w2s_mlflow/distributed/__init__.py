@@ -1,1 +1,1 @@
-"""Distributed training of one model: the launch of the processes and their process group."""
+"""Distributed training of one model: how its processes are launched, and the process group that they form."""

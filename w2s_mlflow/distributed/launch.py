@@ -1,8 +1,8 @@
 """Distributed launch (`torchrun`, `accelerate launch`): rank 0 is the leader, and the other ranks follow it.
 
-Only the leader prints and writes to MLflow. It sends values as JSON through torch's key-value store rather than through a
-collective, which has a time limit and does not notice a dead process. A process that ends early stores its exit status; the
-first stored status is reported, and all processes end with it. Torch is imported only if there are several processes.
+Only the leader prints and writes to MLflow. It sends values to the other ranks as JSON through torch's key-value store, because
+a collective operation has a time limit and does not notice a dead process. A process that ends early stores its exit status;
+the first stored status is reported, and all processes end with it. Torch is imported only if there are several processes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 ENDED, OVER = "w2s/ended", "w2s/over"
-"""Store keys: the first exit status, and whether the leader has ended."""
+"""Keys in the store. ENDED: exit status of the first process that ended early. OVER: set once the leader has ended."""
 POLL = 0.05
-"""Seconds between two polls for the leader's value."""
+"""Seconds between two checks whether the leader has sent a value."""
 PATIENCE = 10.0
 """Seconds that a failed process waits for the leader to close its run or to report the same error."""
 STOPPED = 130
-"""The exit status after Ctrl-C or SIGTERM."""
+"""Exit status after Ctrl-C or SIGTERM."""
 SHARDS = "to shard a model, use --use_fsdp --fsdp_version 2"
 BUILT = {
     "ACCELERATE_USE_DEEPSPEED": ("false", SHARDS),
@@ -36,14 +36,14 @@ BUILT = {
     "ACCELERATE_MIXED_PRECISION": ("no", "to set the precision, use --dtype"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "to split a batch, use --micro-batch"),
 }
-"""Environment variables that `accelerate launch` may set: the only supported value, and the reason."""
+"""Environment variables set by `accelerate launch`: for each, the only supported value, and a reason or an alternative."""
 BUILT_SHARDED = {
     "FSDP_VERSION": ("2", "use --fsdp_version 2"),
-    "FSDP_RESHARD_AFTER_FORWARD": ("true", "a block is resharded after its forward pass"),
-    "FSDP_OFFLOAD_PARAMS": ("false", "shards stay on their GPU"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("true", "blocks are always resharded after their forward pass"),
+    "FSDP_OFFLOAD_PARAMS": ("false", "offloading shards to the CPU is not supported"),
     "FSDP_ACTIVATION_CHECKPOINTING": ("false", "to recompute activations, use --gradient-checkpointing"),
 }
-"""The same for `accelerate launch --use_fsdp`."""
+"""Environment variables set by `accelerate launch --use_fsdp`, with the only supported values and reasons as in BUILT."""
 
 _turns = itertools.count()
 
@@ -68,12 +68,16 @@ def is_leader() -> bool:
 
 
 def shards() -> bool:
-    """Return whether training is sharded: `accelerate launch --use_fsdp` with several processes (training/fsdp.py)."""
+    """Return whether the model is sharded over the processes: `accelerate launch --use_fsdp` with several of them."""
     return size() > 1 and _fsdp()
 
 
 def check() -> None:
-    """Raise ConfigError if variables that the processes need to find each other are missing, or settings are unsupported."""
+    """Check the environment variables of the launch.
+
+    Raises:
+        ConfigError: variables that the processes need to find each other are missing, or a setting is not supported.
+    """
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or text == "0":
         raise must("WORLD_SIZE", "a positive whole number", text)
@@ -83,17 +87,17 @@ def check() -> None:
         if (value := os.environ.get(name, legal)).lower() != legal:
             raise must(name, f"{legal} ({reason})", value)
     if _fsdp():
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # with accelerate's default, only rank 0 reads weights
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else only rank 0 would read the weights
 
 
 def join() -> None:
-    """Join the process group of a distributed launch, waiting for the other processes."""
+    """Join the process group and wait for the other processes. Does nothing in a single process."""
     if size() > 1:
         _store()
 
 
 def broadcast_from_leader(value: Any) -> Any:
-    """Return the leader's JSON value on every rank; the other ranks wait for it, and their `value` is ignored.
+    """Return the leader's `value`, a JSON value, on every rank. The other ranks wait for it; their own `value` is ignored.
 
     Raises:
         PeerExitedError: another process has ended.
@@ -113,7 +117,7 @@ def broadcast_from_leader(value: Any) -> Any:
 
 @contextlib.contextmanager
 def peer_failure_guard() -> Iterator[None]:
-    """Guard a collective operation: if it fails because another process has ended, raise an error that says so instead.
+    """If a collective operation in the block fails because another process has ended, raise an error with that reason.
 
     Raises:
         PeerExitedError: as in `broadcast_from_leader`.
@@ -132,22 +136,23 @@ def peer_failure_guard() -> Iterator[None]:
 
 
 def claims_error_message(status: int) -> bool:
-    """Return whether this process prints the error: the first to end early does, and stores its status for the others.
+    """Return whether this process should print its error. Only the first process that ends early should; its status is stored.
 
-    Before they have joined, all processes usually fail with the same error (a wrong option). The leader prints it; another
-    process does only if the launcher has not stopped it within PATIENCE seconds, and never for a stop signal.
+    Before the processes have joined, they usually all fail with the same error, such as a wrong option. Then the leader prints
+    it. Another process prints its error only if the launcher does not stop it within PATIENCE seconds, and never after a stop
+    signal.
     """
     if size() == 1 or not _has_joined():
         return is_leader() or (status != STOPPED and _outlasts_launcher())
     report = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", report)).decode() == report
-    except RuntimeError:  # the store's process has ended; two reports are better than none
+    except RuntimeError:  # the process that holds the store has ended; an error printed twice is better than none
         return True
 
 
 def leave(*, failed: bool = False) -> None:
-    """Leave the process group, which wakes ranks waiting in it. If `failed`, wait for the leader to close its run."""
+    """Leave the process group, which wakes ranks that wait in it. If `failed`, wait until the leader has ended its run."""
     if size() == 1 or not _has_joined():
         return
     from torch import distributed
@@ -173,7 +178,7 @@ def _store() -> Store:
 
 
 def _outlasts_launcher() -> bool:
-    """Wait PATIENCE seconds for the launcher to terminate this process; return False if it is interrupted, else True."""
+    """Wait PATIENCE seconds. Return False if the launcher stops this process in that time, else True."""
     try:
         _wait_until(lambda: False)
     except KeyboardInterrupt:
@@ -202,7 +207,7 @@ def _has_joined() -> bool:
 def _raise_if_peer_ended() -> None:
     """Raise PeerExitedError if another process has ended early, or KeyboardInterrupt if it was stopped."""
     report = None
-    with contextlib.suppress(RuntimeError):  # the store's process has ended
+    with contextlib.suppress(RuntimeError):  # the process that holds the store has ended
         report = json.loads(_store().get(ENDED)) if _has_joined() and _store().check([ENDED]) else None
     if report and report["rank"] != _rank():
         raise KeyboardInterrupt if report["status"] == STOPPED else PeerExitedError(report["status"])

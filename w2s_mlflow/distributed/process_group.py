@@ -1,6 +1,7 @@
 """Process group of a distributed launch (`torchrun`, `accelerate launch`): each rank trains on its share of every batch.
 
-All ranks have the same weights, data and batch order; gradients summed over all ranks match single-process training.
+All ranks have the same weights, data and batch order. The gradients are summed over all ranks, which gives the
+same gradients as training in a single process.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ class Group:
     size: int = 1
 
     def share(self, rows: Ints) -> Ints:
-        """Return this rank's consecutive share of the rows; shares differ by at most one row and may be empty."""
+        """Return this rank's share of the rows, a consecutive part. Shares differ by at most one row and may be empty."""
         return np.array_split(rows, self.size)[self.rank]
 
     def gather(self, local: Tensor, rows: int) -> Tensor:
-        """Return the outputs on all `rows` rows, in order, without gradient; `local` has the outputs on this rank's share."""
+        """Return a model's outputs for all rows, gathered from the ranks, in the order of the rows and without gradient.
+
+        Args:
+            local: outputs for this rank's share of the rows.
+            rows: number of rows of all ranks together.
+        """
         if self.size == 1:
             return local.detach()
         outputs = local.new_zeros((rows, *local.shape[1:]))
@@ -40,7 +46,7 @@ class Group:
         return self.total(outputs)
 
     def total(self, value: Tensor) -> Tensor:
-        """Return the element-wise sum over all ranks; `value` is not modified."""
+        """Return the element-wise sum of `value` over all ranks, without modifying `value`."""
         if self.size == 1:
             return value
         result = value.clone()
@@ -52,7 +58,7 @@ class Group:
         return value if self.size == 1 else bool(self.total(torch.tensor(int(value), device=state().device)))
 
     def agree_on(self, word: str) -> bool:
-        """Return whether all ranks pass the same `word`."""
+        """Return whether all ranks call this with the same `word`."""
         if self.size == 1:
             return True
         digests = torch.zeros(self.size, dtype=torch.int64, device=state().device)
@@ -60,7 +66,7 @@ class Group:
         return len(set(self.total(digests).tolist())) == 1
 
     def sum_gradients(self, weights: Sequence[Tensor]) -> None:
-        """Sum the gradient of each weight over all ranks; a weight that has no gradient on any rank keeps none."""
+        """Replace the gradient of each weight by its sum over all ranks, or keep None if no rank has a gradient."""
         if self.size == 1:
             return
         used = torch.tensor([float(weight.grad is not None) for weight in weights], device=weights[0].device)
@@ -73,21 +79,24 @@ ALONE = Group()
 
 
 def state() -> PartialState:
-    """Return accelerate's state of this process (device and rank); the first call joins the process group."""
+    """Return accelerate's state of this process (device and rank). The first call joins the process group."""
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=cpu)  # without cpu=True, processes without an accelerator would not form a group
+    return PartialState(cpu=cpu)  # with cpu=False, processes without an accelerator would not form a group
 
 
 def current() -> Group:
-    """Return the process group of this launch, joining it if necessary."""
+    """Return the process group of this launch. Join it first if necessary."""
     return Group(state().process_index, state().num_processes)
 
 
 def joined() -> Group:
-    """Return the process group if this process has joined it, else ALONE. Needs torch only, so served models can use it."""
+    """Return the process group if this process has joined it, else ALONE.
+
+    Unlike `current`, this does not import accelerate, so that served models can use it.
+    """
     if distributed.is_available() and distributed.is_initialized():
         return Group(distributed.get_rank(), distributed.get_world_size())
     return ALONE

@@ -1,1 +1,1 @@
-"""Local files: the scratch directory, cached arrays, and files of the Hugging Face hub."""
+"""Local files: the scratch directory, cached arrays, and offline use of the Hugging Face hub."""

@@ -1,6 +1,7 @@
-"""Disk cache of arrays that take long to compute; the key must cover everything they depend on.
+"""Disk cache of arrays that take long to compute. The key must identify everything on which the arrays depend.
 
-A file holds a sha256 followed by safetensors; a damaged file is recomputed. Files are written atomically.
+A file holds a sha256 digest followed by the arrays in the safetensors format. If the digest does not match, the arrays are
+computed again. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ FOLDER = "tokens"
 
 
 def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays cached under `key` or, if missing, made by `make`: float32, or int64 with values below 2**31."""
+    """Return the arrays cached under `key`. If there are none, call `make` and cache its arrays.
+
+    Args:
+        make: function that computes the arrays: float32, or int64 with values below 2**31.
+    """
     file = cache_path(FOLDER) / f"{key}.safetensors"
     if (values := _read(file)) is None:
         values = make()
-        with contextlib.suppress(OSError):  # a full disk only costs time
+        with contextlib.suppress(OSError):  # if the disk is full, the arrays are computed again next time
             _write(file, values)
     return values
 
 
 def _read(file: Path) -> Arrays | None:
-    """Return the arrays of a file and update its time of use; None if it is missing or damaged."""
+    """Return the arrays in a file, and set its time of last use to now. Return None if the file is missing or damaged."""
     from safetensors.numpy import load
 
     try:
@@ -40,13 +45,13 @@ def _read(file: Path) -> Arrays | None:
         if _digest(content) != digest:
             return None
         os.utime(file)
-    except (OSError, ValueError):  # missing, or not in two parts
+    except (OSError, ValueError):  # the file is missing or has no digest
         return None
     return {name: array.astype(np.int64) if array.dtype == np.int32 else array for name, array in load(content).items()}
 
 
 def _write(file: Path, values: Arrays) -> None:
-    """Write the arrays to `file`, and remove old cache files."""
+    """Write the arrays to `file`, and remove cache files that have not been used for a long time."""
     from safetensors.numpy import save
 
     content = save({name: array.astype(np.int32) if array.dtype == np.int64 else array for name, array in values.items()})

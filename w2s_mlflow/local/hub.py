@@ -1,4 +1,7 @@
-"""Offline use of the Hugging Face hub: one check whether it is reachable, because its client retries for half a minute."""
+"""Offline use of the Hugging Face hub.
+
+The package checks once whether the hub responds, because the hub's client would retry every file for half a minute.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,30 @@ from urllib.parse import urlsplit
 
 LOG = logging.getLogger("w2s_mlflow")
 PROXIES = {"http", "https", "all"}
-"""Proxy settings with which the hub is not checked; `no_proxy`, which lists hosts to reach directly, is not among them."""
+"""Proxy settings. If one is set, the hub is assumed to respond, because a direct connection may be blocked. `no_proxy` is not
+among them, because it lists hosts to connect to directly."""
 TIMEOUT = 3.0
 """Connection timeout in seconds."""
 
 
 @functools.cache
 def detect_offline() -> None:
-    """Switch the hub's client to offline mode if the hub does not respond; call before the first use of the hub."""
+    """Switch the hub's client to offline mode if the hub does not respond. Call this before the hub is used."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or PROXIES & urllib.request.getproxies().keys() or _answers(constants.ENDPOINT):
         return
     LOG.info("%s does not respond: only files in the local cache are available", constants.ENDPOINT)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # for `datasets`, which reads it on import, and for child processes
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read by `datasets` on import, and by child processes
     constants.HF_HUB_OFFLINE = True
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide transformers' progress bars, which would break up ours, and its loading reports, replaced by our own checks."""
+    """Hide the progress bars and the loading reports of transformers.
+
+    The bars would interrupt our own progress line. The reports are not needed, because we check loaded weights ourselves.
+    """
     from transformers.utils import logging as transformers_logging
 
     progress_bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()

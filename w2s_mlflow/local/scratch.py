@@ -1,4 +1,4 @@
-"""The scratch directory for local files outside the MLflow store, and atomic file writing."""
+"""The scratch directory, which has the local files outside the MLflow store, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from platformdirs import user_cache_path
 
 APP = "w2s_mlflow"
 PARTIAL = ".partial"
-"""Suffix of the names of incomplete files."""
+"""Suffix of the names of files that are being written."""
 OLD = 30 * 24 * 3600.0
 """Seconds without use after which a file may be removed."""
 
 
 def cache_path(name: str) -> Path:
-    """Return the path of `name` in the scratch directory: APP in W2S_SCRATCH or in the user's cache directory."""
+    """Return the path of `name` in the scratch directory.
+
+    The scratch directory is `w2s_mlflow` in the directory W2S_SCRATCH or, if that variable is not set, in the user's cache
+    directory.
+    """
     chosen = os.environ.get("W2S_SCRATCH")
     return (Path(chosen) / APP if chosen else user_cache_path(APP, appauthor=False)) / name
 
 
 def is_old(path: Path) -> bool:
-    """Return whether a path has not been used for OLD seconds; False if it is gone."""
+    """Return whether a path has not been used for OLD seconds. Return False if it no longer exists."""
     try:
         return time.time() - path.stat().st_mtime > OLD
     except OSError:
@@ -34,14 +38,17 @@ def is_old(path: Path) -> bool:
 
 
 def sweep() -> None:
-    """Remove only checkpoint directories (named by run id) and partial files that were not used for OLD seconds."""
+    """Remove checkpoint directories and partial files that have not been used for OLD seconds.
+
+    Checkpoint directories are recognised by their name, a run id. No other files are removed.
+    """
     for directory in filter(is_old, cache_path("").glob("[0-9a-f]" * 32)):
         shutil.rmtree(directory, ignore_errors=True)
     remove_old(cache_path("").glob(f"*/*{PARTIAL}"))
 
 
 def remove_old(files: Iterator[Path]) -> None:
-    """Remove the files not used for OLD seconds, skipping those that cannot be removed."""
+    """Remove those of the files that have not been used for OLD seconds. Files that cannot be removed are skipped."""
     for file in filter(is_old, files):
         with contextlib.suppress(OSError):
             file.unlink()
@@ -49,7 +56,10 @@ def remove_old(files: Iterator[Path]) -> None:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `file`; it replaces `file` atomically on success and is removed on failure."""
+    """Yield the path of a temporary file beside `file`, to write to.
+
+    If the block succeeds, the temporary file replaces `file` atomically; if it fails, the temporary file is removed.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{uuid4().hex[:8]}{PARTIAL}")
     try:

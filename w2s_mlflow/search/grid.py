@@ -31,32 +31,46 @@ def settings(name: str) -> Sequence[Mapping[str, Any]]:
 
 
 def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Mapping[str, int]) -> list[Job]:
-    """Return one job per setting and seed, without duplicates, sorted by seed. Raises ConfigError for a job that cannot run."""
+    """Return one job per setting and seed, without duplicates, sorted by seed.
+
+    Args:
+        sizes: the options `train_size` and `test_size`, if given; they replace those of every setting.
+
+    Raises:
+        ConfigError: a setting has an unknown stage or option, an invalid value, or more rows than its task has.
+    """
     job_by_content: dict[str, Job] = {}
     for seed in seeds:
         for setting in settings:
             candidate = job(dict(setting) | dict(sizes), seed)
-            # Before any run starts, raise ConfigError if the task has too few rows for the sizes.
+            # Split the data now, so that a task with too few rows raises ConfigError before any run starts.
             loading.resolve_and_split(candidate.config.resolved())
             job_by_content.setdefault(records.canonical_json([candidate.stage, options.as_dict(candidate.config)]), candidate)
     return list(job_by_content.values())
 
 
 def job(setting: dict[str, Any], seed: int) -> Job:
-    """Build the job for one setting; add the seed if the stage has one. Raises ConfigError for an unknown stage or option."""
+    """Return the job of one setting, with `seed` unless the setting has its own or the stage has no seed.
+
+    Raises:
+        ConfigError: the stage or an option is unknown, or a value is invalid.
+    """
     stage = str(setting.pop("stage", "student"))
     kind = registry.plugin("stages", stage, "stage").Config
     if not hasattr(kind, "resolved"):
-        raise must("stage", "a stage that makes a single result", stage)
+        raise must("stage", "a stage that makes a single result, such as student", stage)
     if any(field.name == "seed" for field in fields(kind)):
         setting.setdefault("seed", seed)
     return Job(stage, options.parse(kind, setting))
 
 
 def run_all(jobs: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
-    """Run the jobs with a progress bar; return the results in the order of the jobs, and the failures.
+    """Run the jobs and show a progress bar; return the results, in the order of the jobs, and the errors of failed trainings.
 
     A failed training does not stop the other jobs; any other error does.
+
+    Args:
+        count: number of worker processes; 1 runs the jobs in this process.
     """
     results: dict[Any, Result] = {}
     failed: list[FailedTrainingError] = []

@@ -1,4 +1,4 @@
-"""Jobs of a sweep: each runs one stage, with its options, in the current process."""
+"""Jobs of a sweep. A job runs one stage with given options in the current process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """A stage to run, with its Config."""
+    """The name of a stage to run, and its options (an instance of the stage's Config)."""
 
     stage: str
     config: Any
@@ -25,7 +25,7 @@ class Job(NamedTuple):
         try:
             result: Result = registry.plugin("stages", self.stage, "stage").run(self.config)
         except RuntimeError as error:
-            if type(error).__name__ == "OutOfMemoryError":  # compare by name, to avoid importing torch
+            if type(error).__name__ == "OutOfMemoryError":  # compare by name, so that torch need not be imported here
                 raise FailedTrainingError(f"{self.stage} ran out of device memory: {error}") from error
             raise
         return result
@@ -34,7 +34,9 @@ class Job(NamedTuple):
 def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
     """Run a job and return its result or its error.
 
-    If another process is computing a run that the job needs, wait for that run (if `patient`) or return None.
+    Args:
+        patient: what to do if another process is computing a run that the job needs: wait for it (True) or return None.
+        say: function that shows what the job is doing.
     """
     from w2s_mlflow.tracking import session, store
 
@@ -45,6 +47,6 @@ def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
         return None
     except FailedTrainingError as error:
         error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)  # the traceback would keep the model in memory
+        return error.with_traceback(None)  # the traceback refers to the model and would keep it in memory
     except Exception as error:
         return error

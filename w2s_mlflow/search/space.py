@@ -1,13 +1,13 @@
-"""Hyperparameter searches: Optuna proposes options, students are trained with them, and an objective scores them.
+"""Hyperparameter searches: Optuna proposes options, models are trained with them, and an objective scores the models.
 
 A search file defines STAGE (default: student), METRIC (default: accuracy), DIRECTION (default: that of the metric), OBJECTIVE
 (default: proxy), SETTING (the fixed options) and `space(trial)`, which returns the options of a trial. For the objective
-`proxy`, it also defines PROXY, a list of changes to SETTING; trials are scored on the changed settings. Values are means over
-seeds (and PROXY):
+`proxy`, it also defines PROXY, a list of changes to SETTING; trials are scored on the changed settings. The value of a trial is
+a mean over its seeds and, for `proxy`, over the changed settings:
 
 | objective | value of a trial | options that may be tuned |
 |---|---|---|
-| agreement | agreement with the training labels on their validation slice: rewards imitation | learning rate and epochs |
+| agreement | agreement with the training labels on the validation split; rewards imitation | learning rate and epochs |
 | proxy | `selection/METRIC` on other tasks, or with a smaller pair of models | any |
 | oracle | `selection/METRIC` on this task with this pair: needs ground truth, which is not available in practice | any |
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 OBJECTIVES = ("agreement", "proxy", "oracle")
 DIRECTIONS = ("maximize", "minimize")
 IMITATION_SAFE = {"learning_rate", "epochs", "generative_epochs"}
-"""Options that the objective `agreement` may tune: they do not set how closely a student follows the weak labels."""
+"""Options that the objective `agreement` may tune. They do not control how closely a student follows the weak labels."""
 SCORES = (*METRICS, "agreement", "pgr", "gain")
 """Legal values of METRIC: the metrics that stages report on `selection` and `test`."""
 TRUTHFUL = ("supervisor", "ceiling")
-"""Stages that train on ground truth."""
+"""Stages whose training labels are ground truth."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ class Search:
     """The validated contents of a search file.
 
     Attributes:
-        metric: metric whose mean over the runs of a trial is the trial's value.
-        score: metric on `test` that compares the best setting with the default.
-        tuned: fixed options of the setting to tune (SETTING).
-        settings: settings that each trial runs once per seed: one per change in PROXY, or only `tuned`.
+        metric: MLflow metric whose mean over the runs of a trial is the trial's value, such as `selection/accuracy`.
+        score: the file's METRIC; on `test`, it compares the best setting with the default.
+        direction: whether a higher or a lower value of a trial is better.
+        tuned: the fixed options of the tuned setting (SETTING).
+        settings: the settings that each trial runs, once per seed: SETTING with each change in PROXY, or SETTING alone.
+        space: function that returns the options of an Optuna trial.
         source: text of the file.
     """
 
@@ -69,13 +71,20 @@ class Search:
     source: str = field(repr=False, default="")
 
     def digest(self, dependencies: Mapping[str, Any]) -> str:
-        """Return the digest of everything that a trial's value depends on: the search file and `dependencies`."""
+        """Return the digest of everything that a trial's value depends on.
+
+        Args:
+            dependencies: what it depends on besides the search file, such as the sampler and the runs' fingerprints.
+        """
         content = [self.source, self.stage, self.objective, self.metric, self.direction, dict(dependencies)]
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
 
 
 def load_search(name: str, module: ModuleType, source: str, objective: str | None) -> Search:
-    """Build the search that a file defines.
+    """Return the search that a file defines.
+
+    Args:
+        objective: the objective that replaces the file's OBJECTIVE; None keeps it.
 
     Raises:
         ConfigError: the stage, objective, direction or metric is unknown, or the file lacks what its objective needs.
@@ -96,7 +105,7 @@ def load_search(name: str, module: ModuleType, source: str, objective: str | Non
     if score not in SCORES:
         raise unknown(f"--sweep {name}: METRIC", score, SCORES)
     metric = f"selection/{score}"
-    if selected == "agreement":  # for labels that are ground truth, agreement is accuracy
+    if selected == "agreement":  # if the training labels are ground truth, agreement with them is accuracy
         metric = "validation/accuracy" if stage in TRUTHFUL else "validation/best_agreement"
     minimized = selected != "agreement" and score in METRICS and METRICS[score].direction == "minimize"
     direction: Any = getattr(module, "DIRECTION", "minimize" if minimized else "maximize")
@@ -106,16 +115,18 @@ def load_search(name: str, module: ModuleType, source: str, objective: str | Non
 
 
 def sample_params(search: Search, trial: optuna.Trial) -> dict[str, Any]:
-    """Return a trial's options. Raises ConfigError if `space` fails or proposes an option that must not be tuned."""
+    """Return a trial's options. Raises ConfigError if `space` fails or returns an option that must not be tuned."""
     try:
         params = dict(search.space(trial))
     except Exception as error:  # user code: report any error as a short message
         raise ConfigError(f"--sweep {search.name}: space(trial) failed: {type(error).__name__}: {error}") from error
     if "seed" in params:
-        raise ConfigError(f"--sweep {search.name}: space(trial) must not return `seed`, which --search-seeds and --seeds set")
+        raise ConfigError(f"--sweep {search.name}: space(trial) must not return `seed`: --search-seeds and --seeds set it")
     if search.objective == "agreement" and (tuned := sorted(set(params) - IMITATION_SAFE)):
         raise must(
-            "objective", f"proxy or oracle if the space has {', '.join(tuned)} (agreement rewards imitation)", "agreement"
+            "objective",
+            f"proxy or oracle if the space has {', '.join(tuned)} (agreement rewards imitation of the weak labels)",
+            "agreement",
         )
     return params
 
@@ -130,10 +141,12 @@ def value(search: Search, results: Sequence[Result]) -> float:
 
 
 def configs(search: Search, params: Mapping[str, Any], seeds: Sequence[int], sizes: Mapping[str, Any]) -> list[Any]:
-    """Return the Configs of a trial, one per setting and seed; they score only the split the objective needs, never `test`.
+    """Return the Configs of a trial, one per setting and seed.
+
+    The runs are scored only on the split that the objective needs, never on `test`.
 
     Raises:
-        ConfigError: the stage has no option of that name, or rejects its value.
+        ConfigError: the stage does not have one of the options, or rejects its value.
     """
     kind = registry.plugin("stages", search.stage, "stage").Config
     report = "none" if search.objective == "agreement" else "selection"
@@ -142,7 +155,7 @@ def configs(search: Search, params: Mapping[str, Any], seeds: Sequence[int], siz
 
 
 def command(search: Search, params: Mapping[str, Any]) -> str:
-    """Return the command that runs the tuned setting with the given options."""
+    """Return the shell command that runs the tuned setting with a trial's options."""
     values = {**search.tuned, **params}
     return " ".join(
         ["python -m w2s_mlflow", search.stage, *(f"{exceptions.flag(name)} {value}" for name, value in values.items())]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 BEAT, SILENCE = 30, 120
-"""Seconds between Optuna heartbeats; seconds without a heartbeat after which a trial on another machine counts as dead."""
+"""BEAT: seconds between two heartbeats of a trial. SILENCE: a trial of another machine counts as dead after this many seconds
+without a heartbeat."""
 
 
 def check(url: str | None) -> None:
@@ -29,18 +30,18 @@ def check(url: str | None) -> None:
 
     rule = "the URL of a database server, such as postgresql+psycopg2://user@host/name"
     try:
-        parts = sqlalchemy.make_url(url)  # let SQLAlchemy find the password in the URL
+        parts = sqlalchemy.make_url(url)  # SQLAlchemy finds the password wherever it is in the URL
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise must("storage", rule, quoted(url)) from None
     if not parts.drivername.startswith(("postgresql", "mysql")):
         raise must("storage", rule, quoted(url))
     if parts.password is not None or any("pass" in name.lower() for name in parts.query):
-        # The password would be visible in the run that `mlflow run` creates, and in the list of processes.
+        # The password would be visible in the parameters of the run that `mlflow run` creates, and in the list of processes.
         raise must("storage", "a URL without a password (set PGPASSWORD, or use ~/.pgpass)", quoted(url))
 
 
 def quoted(url: str) -> str:
-    """Return the quoted URL without its password, for messages."""
+    """Return the URL in quotes and with its password masked, for messages."""
     from w2s_mlflow.tracking.backend.error_messages import masked
 
     return repr(masked(url))
@@ -50,7 +51,7 @@ def open_storage(name: str, url: str | None, on_stale: Callable[[optuna.Study, F
     """Open the storage at `url`; if `url` is None, open the journal file of the study `name`.
 
     Args:
-        on_stale: callback that Optuna calls after it has marked a trial with a stale heartbeat as failed.
+        on_stale: callback for trials that Optuna has marked as failed because their heartbeat is stale.
 
     Raises:
         SQLAlchemyError, ImportError: the database cannot be reached, or its driver is missing.
@@ -83,7 +84,7 @@ def journal(name: str) -> Path:
 
 @contextlib.contextmanager
 def suppress_warnings() -> Iterator[None]:
-    """Suppress warnings, for example that Optuna's heartbeats, pruners and samplers are experimental."""
+    """Suppress warnings, such as Optuna's warnings that its heartbeats, pruners and samplers are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -91,7 +92,11 @@ def suppress_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def heartbeat(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
-    """Send heartbeats for this process's trials from a thread until the block ends, if the storage is a database."""
+    """Send heartbeats for this process's trials from a thread until the block ends. Do nothing if the storage is a file.
+
+    Args:
+        trial_ids: function that returns the storage ids of the trials that are running in this process.
+    """
     storage, stop = study._storage, threading.Event()
 
     def beat() -> None:

@@ -1,8 +1,8 @@
 """Optuna studies that several processes can work on at the same time.
 
 A study is stored in a journal file in the scratch directory (one machine) or in a database (several machines, `--storage`). A
-trial whose process is dead is marked as failed; its options are tried again, and its finished runs are reused. Dead processes
-of this machine are detected directly, those of other machines by Optuna's heartbeats in the database.
+trial whose process is dead is marked as failed; its options are tried again, and its finished runs are reused. A dead process
+of this machine is detected by its process id, and one of another machine by Optuna's heartbeats in the database.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 TRIALS = 20
 OWNER, PARAMS, RUN, USED = "worker", "options", "run_id", "used_run_ids"
-"""User attributes of a trial: its process, its options, its run, and the runs that its value averages."""
+"""User attributes of a trial: its process, its options, the id of its MLflow run, and the ids of the runs that it averages."""
 ERROR, WITHDRAWN = "error", "withdrawn"
-"""User attributes of a failed trial: the training error; whether the trial was withdrawn as surplus before any run started."""
+"""User attributes of a failed trial: the error of its training; True if it exceeded the limit and was withdrawn."""
 HANGS_ON, EXHAUSTED = "hangs_on", "exhausted"
-"""User attributes of a study: the digest of everything that its trials' values depend on; whether its space is exhausted."""
+"""User attributes of a study: the digest of everything that its trials' values depend on; True if its space is exhausted."""
 YOUNG = 60.0
-"""Seconds that a new trial may exist without an owner before it counts as dead."""
+"""Seconds after which a trial that has not recorded its process (OWNER) counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class StudyTarget:
     """Settings of a study: its storage, sampler and pruner, and when to stop.
 
     Attributes:
+        study: name of the study; None: the search's name and digest.
+        storage: URL of a database; None: a journal file on this machine.
         trials: number of trials to finish; None: no limit (the grid sampler stops when its space is exhausted).
         seconds: time after which no trial starts; None: no limit.
     """
@@ -66,7 +68,7 @@ def open_study(search: Search, target: StudyTarget, digest: str, runs: int) -> o
 
     Args:
         digest: digest of everything that the values of its trials depend on.
-        runs: number of runs per trial.
+        runs: number of runs per trial, the maximum resource of the hyperband pruner.
 
     Raises:
         ConfigError: the storage cannot be reached, or holds a study of this name with another digest.
@@ -79,7 +81,7 @@ def open_study(search: Search, target: StudyTarget, digest: str, runs: int) -> o
 
 
 def _load_study(search: Search, target: StudyTarget, digest: str, *, make: bool) -> optuna.Study | None:
-    """Open the study; if it does not exist, create it (`make`) or return None."""
+    """Open the study. If it does not exist, create it (with `make`) or return None."""
     import optuna
     import sqlalchemy.exc
 
@@ -126,9 +128,10 @@ def _pruner(name: str, runs: int) -> BasePruner:
 
 
 def make_sampler(sampler: str, seed: int, number: int) -> BaseSampler:
-    """Return the sampler for one trial, seeded with `seed` and with `number`, the count of earlier trials.
+    """Return the sampler for one trial.
 
-    A resumed study thus samples the same options as an uninterrupted study.
+    The sampler is seeded with `seed` and `number`, the number of trials counted before this one, so that a resumed study
+    samples the same options as an uninterrupted one.
 
     Raises:
         ConfigError: the sampler is unknown.
@@ -147,14 +150,17 @@ def make_sampler(sampler: str, seed: int, number: int) -> BaseSampler:
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Return whether a trial counts towards the limit. Failed trials without ERROR were retried, withdrawn or invalid."""
+    """Return whether a trial counts towards the limit on trials.
+
+    All trials count except failed ones without the attribute ERROR: these were retried or withdrawn, or had invalid options.
+    """
     from optuna.trial import TrialState
 
     return trial.state != TrialState.FAIL or ERROR in trial.user_attrs
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the finished trials: complete, pruned, or failed for good."""
+    """Return the finished trials: complete, pruned, or failed in training."""
     return [trial for trial in study.get_trials(deepcopy=False) if counts(trial) and trial.state.is_finished()]
 
 
@@ -166,7 +172,10 @@ def running_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def below_trial_limit(study: optuna.Study, target: StudyTarget) -> bool:
-    """Return whether another trial may start: one is enqueued, or the limit is not reached and the space not exhausted."""
+    """Return whether another trial may start.
+
+    It may if a trial is enqueued, or if the limit on trials is not reached and the space is not exhausted.
+    """
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
@@ -176,12 +185,13 @@ def below_trial_limit(study: optuna.Study, target: StudyTarget) -> bool:
 
 
 def ask(study: optuna.Study, search: Search, target: StudyTarget) -> tuple[optuna.Trial, dict[str, Any]] | None:
-    """Start a trial owned by this process; return it with its options, or None if the limit is reached or the grid exhausted.
+    """Start a trial in this process; return it with its options, or None if the limit is reached or the grid exhausted.
 
-    Other processes may start trials at the same time, so only the number of a created trial shows whether it is surplus.
+    Other processes may start trials at the same time. Whether a trial exceeds the limit is therefore known only once it has
+    been created and has its number; it is then withdrawn.
 
     Raises:
-        ConfigError: `space` fails or proposes an option that must not be tuned.
+        ConfigError: `space` fails or returns an option that must not be tuned.
     """
     from w2s_mlflow.tracking import heartbeat
 
@@ -213,7 +223,8 @@ def _sample_params(
         with search_storage.suppress_warnings():
             return space.sample_params(search, trial)
     finally:
-        study.sampler = make_sampler("random", 0, 0)  # BruteForceSampler calls study.stop(), which fails outside optimize()
+        # When the trial ends, BruteForceSampler would call study.stop(), which fails outside study.optimize().
+        study.sampler = make_sampler("random", 0, 0)
 
 
 def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
@@ -223,7 +234,7 @@ def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]
 
 
 def tell(study: optuna.Study, number: int, value: float | None = None, state: str = "fail") -> bool:
-    """End a trial as complete (with a value), pruned or failed; return False if another process has already ended it."""
+    """End a trial as complete (with a value), pruned or failed. Return False if another process has already ended it."""
     import optuna
 
     try:
@@ -240,7 +251,7 @@ def _requeue(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def cleanup_once(study: optuna.Study) -> None:
-    """Mark the trials of dead processes as failed, end their runs, and enqueue their options again."""
+    """Mark the trials of dead processes as failed, enqueue their options again, and end their MLflow runs."""
     import optuna
 
     from w2s_mlflow.tracking import heartbeat
@@ -258,7 +269,10 @@ def cleanup_once(study: optuna.Study) -> None:
 
 
 def placeholder_params(search: Search, target: StudyTarget, digest: str) -> list[dict[str, Any]]:
-    """Sample placeholder options for planning, at random or from the grid: one set per missing trial, one for the best."""
+    """Return options with which a search can be planned: one set for each trial still to run, and one for the best setting.
+
+    They are sampled from the grid (with the grid sampler) or at random.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -272,7 +286,7 @@ def placeholder_params(search: Search, target: StudyTarget, digest: str) -> list
 
 
 def gold_reads(study: optuna.Study, search: Search) -> int:
-    """Return how many runs the finished trials have scored against the ground truth of `selection`."""
+    """Return the number of runs that the finished trials have scored against the ground truth of `selection`."""
     if search.objective == "agreement":
         return 0
     return sum(len(trial.user_attrs.get(USED, ())) for trial in finished_trials(study))

@@ -15,7 +15,7 @@ def read(name: str) -> ModuleType:
     """Load `sweeps/NAME.py`, or the .py file at the path NAME, as a module.
 
     Raises:
-        ConfigError: the file does not exist or cannot be loaded, or does not define exactly one of a grid and a search.
+        ConfigError: the file does not exist, cannot be loaded, or does not define either a grid or a search.
     """
     file = path(name)
     spec = importlib.util.spec_from_file_location("sweep_settings", file)
@@ -34,7 +34,7 @@ def read(name: str) -> ModuleType:
 
 
 def _is_grid(settings: object) -> bool:
-    """Return whether `settings` is a non-empty list of dictionaries with strings as keys."""
+    """Return whether `settings` is a non-empty list or tuple of dictionaries whose keys are strings."""
     if not isinstance(settings, (list, tuple)) or not settings:
         return False
     return all(isinstance(setting, dict) and all(isinstance(name, str) for name in setting) for setting in settings)
@@ -53,7 +53,7 @@ def parse_seeds(text: str, option: str = "seeds") -> list[int]:
 
 
 def path(name: str) -> Path:
-    """Return the path of a sweep file. Raises ConfigError if it does not exist."""
+    """Return the path of the sweep file `sweeps/NAME.py`, or of the .py file NAME. Raises ConfigError if it does not exist."""
     if name.endswith(".py"):
         if Path(name).is_file():
             return Path(name)

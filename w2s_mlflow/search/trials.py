@@ -1,7 +1,7 @@
-"""Run the trials of a study in this process. Each trial has its own MLflow run, linked to the runs that its value averages.
+"""Run the trials of a study in this process. Each trial has an MLflow run, which links to the runs that the trial averages.
 
-A trial consists of one run per setting and seed of its search. The runs end in any order but are reported in a fixed order, so
-that a pruner compares the same runs of two trials.
+A trial consists of one run per setting and seed of its search. The runs may end in any order but are reported to Optuna in a
+fixed order, so that a pruner compares the same runs of two trials.
 """
 
 from __future__ import annotations
@@ -31,22 +31,26 @@ if TYPE_CHECKING:
 
 PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "slice", "intermediate_values")
 BY_NUMBER = ("optimization_history", "intermediate_values")
-"""Plots whose x-axis numbers trials, or the runs of a trial."""
+"""Plots whose x-axis is the number of a trial, or of a run within a trial: their ticks are set to whole numbers."""
 STATE = "w2s.trial_state"
 PAUSE, ROUND = 1.0, 10.0
-"""Seconds between polls for trials of other processes; seconds between clean-ups of trials of dead processes."""
+"""PAUSE: seconds between two updates of the progress, and between two checks for trials of other processes. ROUND: seconds
+between two clean-ups of trials of dead processes."""
 
 Jobs = Callable[[Mapping[str, Any]], Sequence[Job]]
 
 
 def run(study: optuna.Study, search: Search, target: StudyTarget, jobs: Jobs, workers: Workers) -> None:
-    """Run trials until the study, which other processes may share, is finished. Trials stopped by Ctrl-C are retried later.
+    """Run trials until the study, which other processes may share, is finished.
+
+    Trials that are interrupted, for example by Ctrl-C, are retried when the search is next started.
 
     Args:
-        jobs: function that returns the jobs of a trial with the given options.
+        jobs: function that takes the options of a trial and returns its jobs.
+        workers: pool that runs the jobs.
 
     Raises:
-        ConfigError: the options of a trial are invalid, or a run does not log the objective; the study stays usable.
+        ConfigError: the options of a trial are invalid, or a run does not log the objective. The study can be resumed.
     """
     from tqdm import tqdm
 
@@ -64,7 +68,16 @@ def run(study: optuna.Study, search: Search, target: StudyTarget, jobs: Jobs, wo
 
 @dataclass
 class _Trial:
-    """A running trial."""
+    """A running trial.
+
+    Attributes:
+        open: closes the trial's MLflow run.
+        recording: recorder of the trial's MLflow run.
+        note: description of the MLflow run; the outcome is added at the end.
+        runs: number of runs of the trial.
+        results: results by the index of the run.
+        reported: number of runs already reported to Optuna.
+    """
 
     trial: optuna.Trial
     open: contextlib.ExitStack
@@ -75,7 +88,7 @@ class _Trial:
     reported: int = 0
 
     def close(self, error: BaseException | None = None) -> None:
-        """End the trial's run, as finished or with an error."""
+        """End the trial's MLflow run, as finished or with an error."""
         self.open.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 
@@ -120,7 +133,11 @@ class _TrialLoop:
             study.cleanup_once(self.study)
 
     def wait_for_others(self) -> bool:
-        """Wait for other processes; return False if the time has run out, or if no trial is running and none may start."""
+        """Wait for other processes to finish their trials.
+
+        Returns:
+            False, without waiting, if the time has run out, or if no trial is running and none may start.
+        """
         if self.out_of_time() or not (study.running_trials(self.study) or study.below_trial_limit(self.study, self.target)):
             return False
         self.show_activity("waiting for other processes")
@@ -128,7 +145,7 @@ class _TrialLoop:
         return True
 
     def out_of_time(self) -> bool:
-        """Return whether the time for starting trials has run out."""
+        """Return whether the time limit is over, after which no trial starts."""
         return self.target.seconds is not None and time.monotonic() - self.began > self.target.seconds
 
     def start_trial(self) -> bool:
@@ -158,7 +175,7 @@ class _TrialLoop:
     def handle_outcome(self, number: int, index: int, outcome: Result | Exception) -> None:
         """Handle the result or the error of one run of a trial."""
         if (trial := self.active.get(number)) is None:
-            return  # the trial has already ended
+            return  # the trial has been pruned or has failed: ignore its other runs
         if isinstance(outcome, FailedTrainingError):
             self.fail(trial, outcome)
         elif isinstance(outcome, Exception):
@@ -174,7 +191,10 @@ class _TrialLoop:
                 raise
 
     def report(self, trial: _Trial) -> None:
-        """Report the results up to the first missing run; end the trial after its last run, or earlier if it is pruned."""
+        """Report the results to Optuna, in the order of the runs and up to the first missing one.
+
+        End the trial after its last run, or earlier if the pruner stops it.
+        """
         while trial.reported in trial.results:
             mean = space.value(self.search, [trial.results[index] for index in range(trial.reported + 1)])
             last = space.value(self.search, [trial.results[trial.reported]])
@@ -206,7 +226,7 @@ class _TrialLoop:
         study.tell(self.study, trial.trial.number, value if state == "complete" else None, state)
 
     def fail(self, trial: _Trial, error: FailedTrainingError) -> None:
-        """End a trial whose training failed; the search continues."""
+        """End a trial with a failed training. The search continues with other trials."""
         trial.recording.tags[STATE] = "failed"
         trial.recording.note(f"{trial.note} Failed: {error}.")
         trial.close(error)
@@ -215,7 +235,7 @@ class _TrialLoop:
         study.tell(self.study, trial.trial.number)
 
     def discard(self, trial: _Trial, error: Exception) -> None:
-        """End a trial after a ConfigError, without a retry. After any other error, `abandon` ends the trial."""
+        """End a trial after a ConfigError, without retrying it. After any other error, do nothing: `abandon` ends the trial."""
         if isinstance(error, ConfigError):
             trial.close(error)
             self._forget(trial)
@@ -228,7 +248,7 @@ class _TrialLoop:
     def abandon(self, error: BaseException) -> None:
         """End the running trials and enqueue their options again, so that another process or a later start retries them."""
         for trial in self.active.values():
-            with contextlib.suppress(Exception):  # the error may come from the server or the database itself
+            with contextlib.suppress(Exception):  # ending a trial also fails if the server or the database is down
                 trial.close(error)
                 study.fail_and_requeue(self.study, trial.trial.number, trial.trial.params)
         self.active.clear()
@@ -256,7 +276,7 @@ class _TrialLoop:
 
 
 def plot(study: optuna.Study, search: Search, directory: Path) -> None:
-    """Write the table of trials and Optuna's plots, except plots that need more trials."""
+    """Write the table of trials, and those of Optuna's plots for which there are enough trials."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
     from optuna.visualization import matplotlib as plots

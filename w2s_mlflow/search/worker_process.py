@@ -1,4 +1,4 @@
-"""Worker process that runs the jobs it receives, on its GPU and its share of the CPU cores."""
+"""A worker process of a sweep. It runs the jobs that it receives, on one GPU (if any) and its share of the CPU cores."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ LOADED = (
         "w2s_mlflow.tracking.store",
     ),
 )
-"""Modules that every worker needs. They import torch and MLflow, which takes longer than training a small model."""
+"""Modules that every worker needs. They import torch and MLflow, which takes longer than the training of a small model."""
 
 
 def context() -> Any:
-    """Return the multiprocessing context. On Linux, workers fork from a server that has only imported LOADED; elsewhere, spawn.
+    """Return the multiprocessing context that starts the workers.
 
-    A fork of this process would share MLflow's sockets and torch's threads and locks.
+    On Linux, workers are forked from a server process that has imported the modules in LOADED and done nothing else. On other
+    systems, each worker is a new interpreter (`spawn`). Workers are never forked from this process, because they would share
+    its MLflow sockets and torch's threads and locks.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -57,11 +59,11 @@ def serve(
     """Run jobs received through the connection and send back their results, until the other end closes.
 
     Args:
-        environment: environment variables of the parent process; the fork server may have outdated ones.
+        environment: environment variables of the parent process. Those of the fork server may be outdated.
         index: index of this worker among the `count` workers.
-        gpus: GPUs to distribute over the workers, as named in CUDA_VISIBLE_DEVICES.
+        gpus: names of the available GPUs, as in CUDA_VISIBLE_DEVICES; this worker uses one of them.
         parent: id of the parent run of the worker's runs, or None.
-        since: time in ms; earlier results are not reused. 0: reuse all results.
+        since: time in ms; results that started before it are not reused. 0: all results may be reused.
     """
     os.environ.clear()
     os.environ.update(environment)
@@ -76,7 +78,7 @@ def serve(
                 job, patient = connection.recv()
                 outcome = jobs.run_job(job, patient, lambda text: connection.send(("says", text)))
                 connection.send(("ended", _picklable(outcome)))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is already ending
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process ends anyway
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:
@@ -84,19 +86,23 @@ def _stopped(number: int, frame: FrameType | None) -> None:
 
 
 def _picklable(outcome: Result | Exception | None) -> Result | Exception | None:
-    """Prepare an error for pickling: append its traceback as a note; replace an unpicklable error by its text."""
+    """Return an outcome that can be pickled.
+
+    The traceback of an error is added to the error as a note, because pickling drops it. An error that cannot be pickled is
+    replaced by a RuntimeError with the same text.
+    """
     if not isinstance(outcome, Exception) or isinstance(outcome, exceptions.ConfigError):
         return outcome
     outcome.add_note("".join(traceback.format_exception(outcome)))
     try:
         ForkingPickler.loads(ForkingPickler.dumps(outcome))
-    except Exception:  # pickling a library's error may raise anything
+    except Exception:  # pickling a library's error may raise any exception
         return RuntimeError("\n".join([str(outcome), *outcome.__notes__]))
     return outcome
 
 
 def _bind_resources(index: int, count: int, gpus: list[str]) -> None:
-    """Bind this process to one GPU, if there are any, and to its share of the cores. Call before torch computes anything."""
+    """Restrict this process to one GPU (if any) and its share of the cores. Call this before torch computes anything."""
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     if sys.platform == "linux":
@@ -108,7 +114,10 @@ def _bind_resources(index: int, count: int, gpus: list[str]) -> None:
 
 
 def cores(index: int, count: int, core_ids: list[int]) -> list[int]:
-    """Return the cores of one of `count` workers: shares differ by at most one; if workers outnumber cores, they share."""
+    """Return the cores of worker `index` of `count`.
+
+    The workers' shares differ by at most one core. If there are more workers than cores, several workers use the same core.
+    """
     if count >= len(core_ids):
         return [core_ids[index % len(core_ids)]]
     return core_ids[index * len(core_ids) // count : (index + 1) * len(core_ids) // count]

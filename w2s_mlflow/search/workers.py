@@ -1,7 +1,8 @@
-"""Worker pools that run the jobs of a sweep, in this process or in several, each with a GPU (if any) and a share of the cores.
+"""Worker pools that run the jobs of a sweep, in this process or in several worker processes.
 
-If another process is computing a run that a job needs, the job first goes to the end of the queue; when it comes up again, it
-waits for that run. A job whose process is killed is given to a new process, which resumes from the checkpoint.
+Each worker process has one GPU (if any) and a share of the CPU cores. If another process is computing a run that a job needs,
+the job is first moved to the end of the queue; the second time, it waits for that run. If the process of a job is killed, a new
+process runs the job and resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 POLL = 1.0
-"""Maximum seconds that `ended` blocks while worker processes run the jobs."""
+"""Maximum seconds that `ended` waits for the worker processes."""
 GRACE = 15.0
-"""Seconds that a process has to save its checkpoint after SIGTERM, before it is killed."""
+"""Seconds that a worker process has to save its checkpoint after SIGTERM. Then it is killed."""
 LIVES = 3
-"""Number of killed processes after which a job counts as failed."""
+"""A job counts as failed once this many processes have been killed while they ran it."""
 
 
 class Workers(Protocol):
-    """Pool that takes jobs and returns their results in the order in which they end."""
+    """A pool that runs jobs and returns their results in the order in which the jobs end."""
 
     count: int
 
@@ -43,18 +44,22 @@ class Workers(Protocol):
         """Return the number of waiting and running jobs."""
 
     def add(self, key: Hashable, job: Job) -> None:
-        """Queue a job; `ended` returns its result with this key."""
+        """Queue a job. `ended` returns its result together with `key`."""
 
     def drop(self, unwanted: Callable[[Any], bool]) -> None:
-        """Remove the queued jobs whose key is unwanted."""
+        """Remove the queued jobs for whose key `unwanted` returns True."""
 
     def ended(self, say: Say) -> list[Ended]:
-        """Return the results since the last call, possibly none; report progress to `say`."""
+        """Return the (key, result or error) pairs of the jobs that ended since the last call, possibly none.
+
+        Args:
+            say: function that shows what the jobs are doing.
+        """
 
 
 @contextlib.contextmanager
 def worker_pool(count: int) -> Iterator[Workers]:
-    """Yield a pool that runs jobs in this process (count 1) or in worker processes, which stop when the block ends."""
+    """Yield a pool that runs jobs in this process (count 1) or in `count` worker processes, which stop when the block ends."""
     if count == 1:
         yield _InlinePool()
         return
@@ -67,7 +72,12 @@ def worker_pool(count: int) -> Iterator[Workers]:
 
 @dataclass
 class _QueuedJob:
-    """A queued job; if `patient`, it waits for runs of other processes; `killed` counts its killed processes."""
+    """A queued job.
+
+    Attributes:
+        patient: whether the job waits for runs that other processes are computing.
+        killed: number of processes that were killed while they ran the job.
+    """
 
     key: Hashable
     job: Job
@@ -76,7 +86,7 @@ class _QueuedJob:
 
 
 class _Queue:
-    """Queue of the jobs that have not started."""
+    """The queue of jobs that have not started."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -94,7 +104,7 @@ class _Queue:
 
 
 class _InlinePool(_Queue):
-    """Pool that runs one job after the other in this process."""
+    """A pool that runs one job after the other in this process."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -121,7 +131,7 @@ class _Worker:
 
 
 class _ProcessPool(_Queue):
-    """Pool of processes on this machine, each of which runs one job at a time."""
+    """A pool of worker processes on this machine, each of which runs one job at a time."""
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
@@ -137,7 +147,7 @@ class _ProcessPool(_Queue):
         arguments = (child_end, dict(os.environ), index, self.count, self.gpus, *self.context)
         process = context.Process(target=worker_process.serve, args=arguments, name=f"worker {index}", daemon=True)
         process.start()
-        child_end.close()  # so that recv() raises EOFError when the process ends
+        child_end.close()  # otherwise recv() would not raise EOFError when the worker ends
         return _Worker(process, parent_end)
 
     @property
@@ -171,7 +181,7 @@ class _ProcessPool(_Queue):
         return queued.key, content
 
     def _replace_dead(self, index: int) -> Ended | None:
-        """Replace a dead process; put its job first in the queue, or return it as failed after LIVES deaths."""
+        """Replace a dead process. Put its job first in the queue, or return it as failed once LIVES processes have died."""
         worker = self.workers[index]
         worker.process.join()
         queued, self.workers[index] = worker.busy, self._start(index)
@@ -185,7 +195,7 @@ class _ProcessPool(_Queue):
         return queued.key, FailedTrainingError(f"{queued.job.stage} failed: its worker process {reason} {LIVES} times")
 
     def stop(self) -> None:
-        """Stop the processes: busy ones save their checkpoints, idle ones end when their connection closes."""
+        """Stop the processes: busy ones save their checkpoints first; idle ones end because their connection is closed."""
         for worker in self.workers:
             worker.connection.close()
             if worker.busy:
@@ -198,7 +208,7 @@ class _ProcessPool(_Queue):
 
 
 def _gpus() -> list[str]:
-    """Return the available GPUs, as named in CUDA_VISIBLE_DEVICES."""
+    """Return the names of the available GPUs, as in CUDA_VISIBLE_DEVICES."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name]
     import torch
