@@ -99,7 +99,8 @@ def test_a_run_that_cannot_be_heard_is_one_sentence() -> None:
     for options, said in (
         (
             "",
-            r"--judge-options must be run=RUN, the debate run whose verdicts are read, for a judge of human, reward, got none",
+            r"--judge-options must be run=RUN \(the debate run whose verdicts are read\) for the judges human, reward, "
+            r"got none",
         ),
         ("run=nothing", r"RUN must be the id or the name of a run of experiment .*, got 'nothing'"),
         (

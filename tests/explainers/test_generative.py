@@ -251,5 +251,5 @@ def test_a_model_that_cannot_generate_is_refused_in_one_sentence() -> None:
 
 @pytest.mark.parametrize("tokens", [505, 600])
 def test_more_tokens_than_a_model_has_room_for_are_refused(tokens: int) -> None:
-    with pytest.raises(ConfigError, match=rf"--max-new-tokens must be in \[1, 504\], to leave .*, got {tokens}"):
+    with pytest.raises(ConfigError, match=rf"--max-new-tokens must be in \[1, 504\], so that a question fits .*, got {tokens}"):
         explainer("rationale", debater(bytes_head(), QUESTIONS), tokens, CLAIMS, 0, 0)

@@ -116,7 +116,7 @@ def test_a_draw_without_a_verdict_weighs_nothing() -> None:
         ({"iterations": 0}, "--iterations must be at least 1, got 0"),
         (
             {"iterations": 2, "debate_weight": 0.0},
-            "--debate-weight must be above 0 with --iterations 2, whose later rounds need a trained policy",
+            "--debate-weight must be above 0 with --iterations 2, because later iterations need a trained policy",
         ),
         ({"iterations": 2, "opponent": "random"}, "--opponent must be gradient with --iterations 2, got random"),
         (

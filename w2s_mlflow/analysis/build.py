@@ -61,24 +61,24 @@ def pull(config: Config) -> list[Result]:
 
 
 def load_complete(runs: Iterable[Result]) -> list[Result]:
-    """Add all runs that these were trained from or are compared with, which a filter on methods may exclude."""
+    """Return the runs and all runs that they were made from or are compared with, which a filter may have excluded."""
     from w2s_mlflow.tracking import results
 
     run_by_id = {result.run_id: result for result in runs}
     pending = list(run_by_id.values())
     while missing := {run_id for result in pending for _, run_id in selection.links(result)} - run_by_id.keys():
         pending = [results.result(run, reused=True) for run in results.by_id(missing)]
-        run_by_id |= {result.run_id: result for result in pending}  # permanently deleted runs are missing
+        run_by_id |= {result.run_id: result for result in pending}  # runs that were permanently deleted are not found
     return list(run_by_id.values())
 
 
 def load(runs: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
-    """Build the frames for tables and figures, with the error types that a person assigned (analysis/coded_errors.py)."""
+    """Build the frames for tables and figures, with the error types assigned by a person (analysis/coded_errors.py)."""
     return frames.frames([former_names.with_current_names(run) for run in load_complete(runs)], codes)
 
 
 def record(frames: Frames, recorder: Recorder) -> None:
-    """Log the non-empty tables and figures and the report as artifacts, and the aggregates as metrics."""
+    """Log the non-empty tables and figures and the report as artifacts, and the values of `aggregates` as metrics."""
     tables = {}
     for name in registry.plugins("tables"):
         plugin = registry.plugin("tables", name, "table")

@@ -12,7 +12,7 @@ NEEDED = ("run_id", "id", "annotation")
 
 
 def read(path: str) -> dict[tuple[str, str], str]:
-    """Return the type of each annotated error by run id and example id; rows without an annotation are skipped.
+    """Return the type of each annotated error, by run id and example id. Rows without an annotation are skipped.
 
     Raises:
         ConfigError: the file does not exist, lacks a column, has an unknown type, or gives one error two types.

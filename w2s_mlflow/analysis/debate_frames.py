@@ -1,4 +1,4 @@
-"""Build the frames `debates` and `alignments`; only entropy and evidence_words are not recomputed from stored data."""
+"""Build the frames `debates` and `alignments` from stored data; only entropy and evidence_words are logged metrics."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 DEBATE_PARAMS = ("task", "weak", "strong", "seed", "split", "protocol", "explainer", "evidence_spans", "turns")
 ALIGNMENT_PARAMS = ("task", "weak", "strong", "seed", "debate_weight", "kl", "opponent", "evidence_spans", "judge")
 ITERATION = ("iteration", "method")
-"""Options that differ between the iterations of one alignment; the first does not log `iteration`."""
+"""Options that differ between the iterations of one alignment; the first iteration does not log `iteration`."""
 DEFAULT_METHOD = {"student_method": "baseline"}
-"""Default of `student_method`, the method of the student that debates."""
+"""Default of `student_method`, the method that trained the debating student."""
 GOLD = ("judge_accuracy", "always_strong_accuracy", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy")
 
 
@@ -58,10 +58,10 @@ def _alignment_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def frame(records: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows as a frame; `other_options` lists non-default options without a column that differ within a task.
+    """Return the rows as a frame. Its column `other_options` lists options that have no column and differ within a task.
 
     Args:
-        plain: default options.
+        plain: default value of each option; `other_options` lists no defaults.
     """
     import pandas as pd
 
@@ -112,7 +112,7 @@ def _against_gold(result: Result, debate_table: pd.DataFrame, preference_N: play
 
 
 def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, Any]:
-    """Return an aligned model's row: accuracy and mean preference before and after. Raises ConfigError for missing tables."""
+    """Return an aligned model's row, with metrics before and after alignment. Raises ConfigError for missing tables."""
     import pandas as pd
 
     row = selection.identified(result) | {name: result.params[name] for name in ALIGNMENT_PARAMS}

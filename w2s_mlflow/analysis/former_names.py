@@ -1,4 +1,4 @@
-"""Read runs of version 0.1 under the present names of options, values, tags and metrics."""
+"""Read runs of version 0.1 under the current names of options, values, tags and metrics."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 STAGES = {"link": "student"}
-"""Stage tags without a stage file, mapped to the stage whose options their runs have."""
+"""Stage names without a file in stages/, each with the stage whose options such runs log."""
 PARAMS = {"argues": "student_method", "round": "iteration", "turn": "iteration"}
-"""Parameters that are not options; renamed options and values are declared with the options."""
+"""Former and current names of parameters that are not options. Each option declares its own former names and values."""
 TAGS = {
     "w2s.torn": "w2s.corrupt",
     "w2s.before_run_id": "w2s.baseline_run_id",
@@ -33,17 +33,17 @@ METRICS = {
 }
 MEASURES = {"apart_win_rate": "win_rate_on_disagreements", "by_position": "position_decides_rate"}
 MEASURES |= {"strong_right": "always_strong_accuracy"}
-"""Measures of debates, without the bounds of their intervals."""
+"""Former and current names of debate metrics, without their prefixes and the suffixes `_low` and `_high`."""
 DEBATES = {"debate/": "debate/", "before/": "align/baseline_", "after/": "align/aligned_"}
-"""Prefixes of the measures of debates."""
+"""Former and current prefixes of the names of debate metrics."""
 COLUMNS = {"coded": "annotation"}
-"""Columns of the CSV file that a person fills in (`--error-annotations`)."""
+"""Former and current names of columns of the CSV file that a person fills in (`--error-annotations`)."""
 ITERATION = re.compile(r"^(lambda \S+|facilitated by .*?) (?:round|turn) (\d+)")
-"""Pattern of the methods of aligned models, and of labels by facilitated models."""
+"""Pattern of methods and labels whose names in version 0.1 call an iteration a round or a turn."""
 
 
 def with_current_names(run: Result) -> Result:
-    """Return the run with the present names and values in its parameters, tags and metrics."""
+    """Return the run with the current names and values of its parameters, tags and metrics."""
     return replace(
         run,
         params=_params(STAGES.get(run.stage, run.stage), run.params),
@@ -53,7 +53,7 @@ def with_current_names(run: Result) -> Result:
 
 
 def _params(stage: str, params: Mapping[str, str]) -> dict[str, str]:
-    """Return parameters under their present names, with the present values of the stage's options."""
+    """Return parameters under their current names, with the current values of the stage's options."""
     options = _options(stage)
     former = {declared.formerly: name for name, (_, declared) in options.items() if declared.formerly}
     names = PARAMS | {name: now for name, now in former.items() if name not in options}
@@ -77,7 +77,7 @@ def _options(stage: str) -> Mapping[str, tuple[Any, Declared]]:
 
 
 def _metric(name: str) -> str:
-    """Return the present name of a metric."""
+    """Return the current name of a metric."""
     prefix = next((former for former in DEBATES if name.startswith(former)), None)
     if prefix is None:
         return METRICS.get(name, name)

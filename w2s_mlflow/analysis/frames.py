@@ -1,4 +1,4 @@
-"""Build the frames for tables and figures from runs; excluded runs are listed with the rule that excludes them."""
+"""Build the frames for tables and figures from runs, and list excluded runs with the rule that excludes them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ANSWERS = ("student", "rule")
 """Stages whose runs are rows of `outcomes`, compared with a supervisor and a ceiling."""
 ALONE = ("supervisor", "ceiling", "probe", "errors")
-"""Other stages whose runs are averaged over seeds in tables."""
+"""Other stages of which only the newest run per seed is kept (selection.one_per_seed)."""
 TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
 """The paper's three domains, by task family; every other family is NLP."""
@@ -68,14 +68,18 @@ def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | Non
 
 
 def _probes(pulled: AnalysisRuns) -> list[dict[str, Any]]:
-    """Return the rows of the tables of all probe runs."""
+    """Return the rows of the tables that the probe runs wrote."""
     import pandas as pd
 
     return _own_rows("probe", lambda result: pd.read_csv(result.artifact(stage_tables.PROBES)), pulled)
 
 
 def _errors(pulled: AnalysisRuns, codes: Mapping[tuple[str, str], str]) -> list[dict[str, Any]]:
-    """Return the rows of all error runs, with assigned error types. Raises ConfigError for a type of an unknown error."""
+    """Return the errors of all runs of the stage `errors`, with the types assigned by a person.
+
+    Raises:
+        ConfigError: a type is assigned to an error that none of the runs has.
+    """
     rows = _own_rows("errors", stage_tables.read_errors, pulled)
     if unknown := set(codes) - {(row["run_id"], row["id"]) for row in rows}:
         run_id, id_ = min(unknown)
@@ -96,7 +100,7 @@ def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: Analys
 
 
 def _facilitations(pulled: AnalysisRuns) -> pd.DataFrame:
-    """Return one row per facilitated weak model with a test report; if runs differ only in code or data, the newest counts."""
+    """Return one row per facilitated weak model with a test report. Only the newest run per options and seed is kept."""
     import pandas as pd
 
     rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _facilitation(result, pulled))]
@@ -184,7 +188,7 @@ def _answers(result: Result, role: str, scored: Scores, pulled: AnalysisRuns) ->
 
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
-    """Return whether the ceiling failed: near chance (from its tag), or below the supervisor on `test` (recomputed)."""
+    """Return whether the ceiling failed: its tag says near chance, or it is less accurate than the supervisor on `test`."""
     tag = result.tags.get(scoring.CEILING_FAILED, "no")
     return scoring.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 
@@ -200,7 +204,8 @@ def _reported(row: Mapping[str, Any]) -> dict[str, float]:
 def _contradiction(result: Result, scored: Scores, comparisons: Mapping[str, float]) -> str:
     """Describe the first logged metric that the stored predictions contradict; empty if there is none."""
     logged_before = {name: value for name, value in scored.metrics.items() if f"test/{name}" in result.metrics}
-    for name, value in {**logged_before, **comparisons}.items():  # metrics that are newer than the run are left out
+    # Check only the metrics that the run logged: others may have been added to the code later.
+    for name, value in {**logged_before, **comparisons}.items():
         logged = result.metrics.get(f"test/{name}", math.nan)
         if math.isfinite(value) and not abs(logged - value) <= TOLERANCE:
             return f"it reports test/{name} = {logged}, but its stored predictions give {value}"
@@ -211,7 +216,7 @@ def _contradiction(result: Result, scored: Scores, comparisons: Mapping[str, flo
 def _domain(task: str) -> str:
     try:
         spec = tasks.find(task)
-    except ConfigError:  # the task's file has moved
+    except ConfigError:  # the task of an old run may no longer exist
         return "NLP"
     return "reward modelling" if spec.head == "reward" else DOMAINS.get(spec.family, "NLP")
 
@@ -220,10 +225,10 @@ def _domain(task: str) -> str:
 
 
 def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
-    """Return the frame `runs`; its `method_options` and `other_options` compare runs of the same stage."""
+    """Return the frame `runs`; its `method_options` and `other_options` list differences between runs of the same stage."""
     import pandas as pd
 
-    # This frame has no column for the iteration, which must tell runs of one seed apart.
+    # `runs` has no column for the iteration; keep it in `settings`, so that it distinguishes the runs of one seed.
     columns = [name for name in IDENTITY if name != "iteration"]
     rows = [_run(result, pulled) | {"settings": variants.settings(result, columns)} for result in pulled.counted()]
     frame = pd.DataFrame(

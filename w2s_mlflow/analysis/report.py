@@ -24,7 +24,7 @@ ROWS = 200
 """Maximum number of rows of a table on the page; its CSV file has all rows."""
 SETUP = ["task", "domain", "weak", "strong", "head", "other_options", "train_size", "test_size", "seeds", "parameters"]
 LATER = ("setup", "pgr", "claims", "runs", "error_examples")
-"""Tables that are not listed with the others, because they have their own section or are too long."""
+"""Tables that the section of other tables omits, because they have their own section or are too long."""
 FINGERPRINT = 12
 """Number of fingerprint digits that the page shows."""
 
@@ -74,7 +74,7 @@ def setup(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
-    """Yield the caveats that a reader must know, one message each."""
+    """Yield the caveats of the results, one message each."""
     for rule, rows in frames.left_out.groupby("exclusion_rule", sort=False):
         examples = "; ".join(f"{row['name']} ({row['run_id'][:8]}): {row['reason']}" for row in rows.head(3).to_dict("records"))
         yield f"Excluded ({rule}): {len(rows)} run(s). {examples}{'; ...' if len(rows) > 3 else ''}"
@@ -115,7 +115,7 @@ def commands(frames: Frames) -> Iterator[str]:
 
 
 def element(table: pd.DataFrame) -> str:
-    """Return an HTML table: text that all rows share is shown above, numbers are right-aligned, undefined values are dashes."""
+    """Return an HTML table: numbers right-aligned, undefined values as dashes, text that all rows share above the table."""
     from markupsafe import escape
 
     if table.empty:

@@ -1,4 +1,4 @@
-"""Recompute answers and metrics from stored test predictions, and cache them on this machine by digest."""
+"""Recompute answers and metrics from stored test predictions, and cache them on this machine by the files' digests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 READERS = 8
-"""Number of threads that read predictions, which may be on a server."""
+"""Number of threads that read predictions; several, because the files may be on a server."""
 PREDICTIONS, GOLD = "predictions/test.parquet", "gold/test.parquet"
 
 
@@ -43,7 +43,7 @@ class Rows:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Return the SHA-256 of ids and gold labels, which does not depend on the library that wrote the file."""
+        """SHA-256 of ids and gold labels; unlike `key`, it does not depend on the library that wrote the file."""
         pairs = [[id_, int(gold)] for id_, gold in zip(self.ids, self.gold_N, strict=True)]
         return hashlib.sha256(canonical_json(pairs).encode()).hexdigest()
 
@@ -62,7 +62,7 @@ class Scores:
 
 
 def load_scores(runs: Iterable[Result]) -> dict[str, Scores | str]:
-    """Return by run id the scores of each run with a test report, or a message that says why they are unavailable."""
+    """Return, by run id, the scores of each run with a test report, or a message that says why they are unavailable."""
     reported = [result for result in runs if GOLD in result.digests and PREDICTIONS in result.digests]
     file = scratch.cache_path("scores") / f"{_cache_name(reported)}.parquet"
     cached = _read(file)

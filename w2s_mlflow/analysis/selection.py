@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 LINK = re.compile(r"w2s\.(\w+)_run_ids?")
-"""Pattern of tags that hold the ids of runs that a run depends on or is compared with; its group is the role."""
+"""Pattern of tags that link a run to runs that it was made from or is compared with; the group is their role (`weak`, ...)."""
 COMPARED = ("ceiling", "baseline")
 """Roles of runs that a run is compared with but was not made from."""
 
 
 @dataclass
 class AnalysisRuns:
-    """Runs of an analysis, the oldest first, with their scores and the runs excluded so far."""
+    """Runs of an analysis, the oldest first, with their scores; records which runs are excluded."""
 
     runs: Mapping[str, Result]
     scores: Mapping[str, Scores | str]
@@ -31,7 +31,7 @@ class AnalysisRuns:
     """Rule and reason of each excluded run, by run id."""
 
     def leave_out(self, result: Result, rule: str, reason: str) -> None:
-        """Exclude a run; if several rules exclude it, the first is kept."""
+        """Exclude a run. If several rules exclude a run, the first rule and its reason are kept."""
         self.left_out.setdefault(result.run_id, (rule, reason))
 
     def tested_on(self, run_id: str) -> str:
@@ -44,7 +44,7 @@ class AnalysisRuns:
         return [result for result in self.runs.values() if result.run_id not in self.left_out]
 
     def rows(self, stage: str, read: Callable[[Result], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Return the rows that `read` gives for each run of a stage; a run with damaged or missing files is excluded."""
+        """Return the rows that `read` returns for each run of a stage, and exclude runs whose files are damaged or missing."""
         rows: list[dict[str, Any]] = []
         for result in [result for result in self.counted() if result.stage == stage]:
             try:
@@ -72,7 +72,7 @@ def links(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def identified(result: Result) -> dict[str, Any]:
-    """Return the columns that identify a run to `one_per_seed` and `variants.differing`."""
+    """Return the columns of a run that `one_per_seed` and `variants.differing_options` need."""
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in variants.IDENTITY} | {"run_id": result.run_id}
     row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
     row["balance"] = result.params.get("balance", "")

@@ -16,7 +16,7 @@ ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
 
 
 def read_errors(result: Result) -> pd.DataFrame:
-    """Read the error table of a finished run; the text `nan` is kept as is. Raises ConfigError if the table is missing."""
+    """Read a run's table of errors, in which the text `nan` is not a missing value. Raises ConfigError if it does not exist."""
     import pandas as pd
 
     missing: Any = {name: [""] for name in ON_EVIDENCE}

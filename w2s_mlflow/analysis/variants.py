@@ -51,11 +51,11 @@ def of_setting(name: str) -> bool:
 
 
 def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "student") -> pd.DataFrame:
-    """Add the columns `method_options` and `other_options`, the options of the method and the others that differ between runs.
+    """Add the columns `method_options` and `other_options`: the method's options and all others that differ between runs.
 
     Args:
         frame: has the columns task, weak, strong, head, method, settings and those named in `of`.
-        of: further columns that group the runs before they are compared, such as `stage`.
+        of: further columns whose values compared runs share, such as `stage`.
         stage: stage of the runs, unless `of` includes the column `stage`.
     """
     label = ["task", "weak", "strong", "head", "method"]
@@ -94,7 +94,7 @@ def defaults(stage: str = "student", **named: str) -> dict[str, str]:
     """Return the default options of a stage, as its runs log them (the stage `link` has the options of a student).
 
     Args:
-        named: models, head and method of a run; defaults that depend on them are resolved if the models are declared here.
+        named: models, head and method of a run; defaults that depend on them are resolved if the models are installed.
             A method that is not a preset has the defaults of a plain student.
     """
     kind = registry.plugin("stages", "student" if stage == "link" else stage, "stage").Config

@@ -11,11 +11,11 @@ from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.pipeline.options import Training
 
 TRAINED, UNTRAINED = "policy", "random"
-"""Explainers of the strong side with a trained policy and without one; an untrained policy samples uniformly."""
+"""Names of the strong side's explainers: with a trained policy, and with an untrained policy, which samples uniformly."""
 
 
 def opponent(name: str, option: str) -> None:
-    """Raise ConfigError unless an explainer shows spans and needs no trained policy."""
+    """Raise ConfigError unless the explainer `name` shows spans of the question and needs no trained policy."""
     shows_spans = [other for other, plugin in explainers.every().items() if plugin.EVIDENCE == explainers.SPANS]
     legal = [other for other in shows_spans if not explainers.needs_policy(other)]
     if name not in legal:
@@ -33,7 +33,8 @@ class Config(Training):
     debate_weight: float = option(default=0.1, ge=0, formerly="lam")
     """lambda of eq. 2: weight of the debate term, which is added to the label loss. 0 trains a plain student."""
     kl: float = option(default=0.05, ge=0)
-    """Coefficient of the KL penalty: units of D per nat of KL divergence between the policy and its starting point."""
+    """Coefficient of the KL penalty: what one nat of KL divergence of the policy from the untrained policy costs, in units of D
+    (the judge's log-odds for the strong side)."""
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Number of evidence spans that each side shows."""
     opponent: str = option(default="gradient", lookup=opponent)
@@ -65,9 +66,12 @@ class Config(Training):
             self._check_rounds()
 
     def _check_rounds(self) -> None:
-        """Check that later iterations have a trained policy, its opponent, and a judge of new debates."""
+        """Raise ConfigError unless the options allow several iterations.
+
+        Later iterations need a trained policy, the weak side's usual explainer, and a judge that can judge new debates.
+        """
         if not self.debate_weight:
-            rule = f"above 0 with --iterations {self.iterations}, whose later rounds need a trained policy"
+            rule = f"above 0 with --iterations {self.iterations}, because later iterations need a trained policy"
             raise must("debate_weight", rule, self.debate_weight)
         if self.opponent != (weak_side := explainers.without_policy(TRAINED)):
             raise must("opponent", f"{weak_side} with --iterations {self.iterations}", self.opponent)

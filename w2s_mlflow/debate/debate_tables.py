@@ -1,4 +1,4 @@
-"""Parquet tables of a debate run: a table of debates and a table of verdicts, one row each."""
+"""Write the Parquet tables of a debate run: one with a row per debate, and one with a row per verdict."""
 
 from __future__ import annotations
 

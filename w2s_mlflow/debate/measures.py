@@ -1,4 +1,4 @@
-"""Measures of debates, with and without ground truth.
+"""Metrics of debates, with and without ground truth.
 
 Shape legend: N questions, C classes.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def measures(played: DebateTranscripts, verdicts: Verdicts) -> dict[str, float]:
-    """Return the measures that need no ground truth, by name; `stages/debate.py` documents them."""
+    """Return the metrics that need no ground truth, by name; `stages/debate.py` documents them."""
     from w2s_mlflow import stats
 
     preference_N, bias_N = verdicts.preference_N(), verdicts.bias_N()
@@ -57,7 +57,7 @@ def won_N(preference_N: Doubles) -> Doubles:
 
 
 def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
-    """Return how often each pair of judges picks the same winner in debates judged by both, as `agreement/<judge>/<judge>`."""
+    """Return, as `agreement/<judge>/<judge>`, the share of debates judged by both judges in which they pick the same winner."""
     values = {}
     for number, first in enumerate(verdicts):
         for other in verdicts[number + 1 :]:
@@ -70,7 +70,7 @@ def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
 
 
 def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
-    """Return the most probable class of the labels made by `play.labels`, (N,); on a tie, the lower class.
+    """Return the most probable class of each label made by `play.labels`, (N,); on a tie, the lower class.
 
     `debates` is the table made by `debate_tables.write`.
     """

@@ -54,7 +54,7 @@ def values(names: str, given: str) -> dict[str, dict[str, Any]]:
 
 
 def resolved(names: str, given: str) -> str:
-    """Return the options `given`, with references to an earlier run replaced by its full id and the digest of its votes.
+    """Return `given` with the full id of the earlier run that a judge learns from and, for `human`, the digest of its votes.
 
     Raises:
         ConfigError: see `past_verdicts.resolved`.
@@ -75,7 +75,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def judge(name: str, chosen: Any, config: Training, weak: DebaterModel) -> Judge:
-    """Build a judge by name. It is given an earlier run's verdicts if it learns from them, else the frozen weak model."""
+    """Build a judge by name. Its `answer` loads an earlier run's verdicts if it learns from them, else asks the weak model."""
     answer = past_verdicts.answer(name, chosen) or answers(weak, config)
     judge: Judge = registry.plugin("judges", name, "--judge").make(chosen, answer)
     return judge
@@ -100,14 +100,14 @@ def debater_model(head: Head, questions: Sequence[Example], config: Training, po
 
 
 def encoded(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
-    """Encode questions for a model, with the evidence span of each token."""
+    """Encode questions for a model, and find the evidence span that contains each token."""
     from w2s_mlflow.explainers import _token_spans
 
     return _token_spans.read(head, questions)
 
 
 def debater(name: str, explainer: str, side: DebateSide) -> Debater:
-    """Return one side of the debates, which explains its decisions with an explainer by name."""
+    """Return one side of the debates, called `name`; the explainer called `explainer` explains its decisions."""
     plugin = explainers.find(explainer, "explainer")
     explain: Explainer = plugin.make(side)
     hear = None if plugin.EVIDENCE == explainers.SPANS else getattr(explain, "hear", _ignore)
@@ -115,7 +115,7 @@ def debater(name: str, explainer: str, side: DebateSide) -> Debater:
 
 
 def _ignore(texts: Sequence[str]) -> list[str]:
-    """Return the part of the other side's text that an explainer of text without `hear` takes into account."""
+    """Return an empty text per question: an explainer of text without the method `hear` ignores the other side."""
     return [""] * len(texts)
 
 

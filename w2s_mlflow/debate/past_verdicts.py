@@ -23,9 +23,9 @@ STAGE = "debate"
 
 
 def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
-    """Return the full id of the run that a judge learns from and, for the judge `human`, the digest of its votes.
+    """Return new values of judge options: the full id of the run that a judge learns from and, for `human`, its votes' digest.
 
-    Because of the digest, a stage computes a new result once people have added votes; otherwise it reuses its result.
+    The digest changes when people add votes, so a stage then computes a new result instead of reusing its earlier one.
 
     Raises:
         ConfigError: the run does not exist, is not a debate run, or has models trained on ground truth of `transfer`; or
@@ -45,7 +45,7 @@ def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Seque
 
 
 def learns_from(name: str) -> str:
-    """Return what a judge learns from, a key of SOURCES; empty for a judge that reads no earlier run."""
+    """Return the kind of verdicts that a judge learns from (a key of SOURCES); empty for a judge that reads no earlier run."""
     kind = getattr(registry.plugin("judges", name, "--judge"), "LEARNS_FROM", "")
     assert not kind or kind in SOURCES, f"judges/{name}.py: LEARNS_FROM must be one of {', '.join(SOURCES)}"
     return str(kind)
@@ -58,7 +58,7 @@ def debates(run: Result) -> list[Debate]:
 
 
 def verdicts_of(debate_runs: Sequence[Result]) -> tuple[list[Debate], list[float]]:
-    """Return the debates of several runs, and the D that the first judge of its run gave to each debate."""
+    """Return the debates of several runs, and D of each debate according to the first judge of its run."""
     shown = [debate for run in debate_runs for debate in debates(run)]
     return shown, [value for run in debate_runs for value in transcripts.preference_N(*transcripts.read(run)).tolist()]
 
@@ -98,9 +98,9 @@ class Source(NamedTuple):
     """One kind of past verdicts that a judge may learn from."""
 
     resolve: Callable[[Any], dict[str, str]]
-    """Resolves the judge's options: the run's full id, and what else identifies its verdicts."""
+    """Function that returns new values of the judge's options: the run's full id and, for votes, their digest."""
     load: Callable[[Any], tuple[Sequence[Debate], Sequence[Any]]]
-    """Loads the debates of the run, and the verdicts on each."""
+    """Function that loads the debates of the run in the judge's options, and the verdicts on each."""
 
 
 SOURCES = {"votes": Source(_people, _votes), "verdicts": Source(_judge, _verdicts)}
@@ -113,7 +113,7 @@ def _run(name: str) -> Result:
 
     if not name:
         readers = ", ".join(judge for judge in registry.plugins("judges") if learns_from(judge))
-        raise must("judge_options", f"run=RUN, the debate run whose verdicts are read, for a judge of {readers}", "none")
+        raise must("judge_options", f"run=RUN (the debate run whose verdicts are read) for the judges {readers}", "none")
     run = results.find(name)
     if run.stage != STAGE:
         raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={name}, a run of {run.stage or 'no stage'}")

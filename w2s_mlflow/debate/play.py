@@ -1,4 +1,6 @@
-"""Play debates, and combine weak labels with their verdicts (Definition 4, Algorithm 1 steps 1 to 4); no ground truth is read.
+"""Play debates, and combine weak labels with the verdicts on them (Definition 4, Algorithm 1 steps 1 to 4).
+
+No ground truth is read.
 
 Shape legend: N questions, C classes.
 """
@@ -31,7 +33,7 @@ class Debater:
     Attributes:
         explain: explainer of the side; None: it shows no evidence.
         hear: called before each round but the first with the other side's latest text on each question; returns the part
-            that this side takes into account. None: it takes all of the text into account, as with extractive evidence.
+            that this side takes into account. None: it takes all of the text into account, as explainers of spans do.
     """
 
     name: str
@@ -122,7 +124,7 @@ def _merged(question: Example, turns: Sequence[Explanation]) -> Explanation:
 
 
 def labels(weak: SoftLabels, debates: Sequence[Debate], preference_N: Doubles) -> SoftLabels:
-    """Combine the weak side's labels with the verdicts; the rows of all arguments correspond.
+    """Combine the weak side's labels with the verdicts; all arguments have one entry per question, in the same order.
 
     Where the sides disagree and there is a verdict, P(strong side's class) = sigmoid(D) and P(weak side's class) =
     sigmoid(-D). Where they agree or there is no verdict, the weak label is kept.

@@ -1,4 +1,6 @@
-"""The debate term of eq. 2, -lambda D, whose policy gradient trains the choice of evidence (`also` of training/loop.py).
+"""Debate term of eq. 2, -lambda D: its policy gradient trains the choice of evidence.
+
+It is an auxiliary objective of the training loop (`Options.auxiliary` in training/loop.py).
 
 For each question of a batch, DRAWS ordered samples of spans are judged against the weak side's evidence. The gradient of the
 expected reward is estimated with the mean reward of the other samples as baseline (`explainers/_policy.py`). The reward is D
@@ -30,16 +32,16 @@ if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
 
 DRAWS = 4
-"""K: samples of evidence per question."""
+"""K, the number of samples of evidence per question."""
 
 
 @dataclass(frozen=True)
 class DebateTerm:
-    """Debate term of the strong model's training: samples evidence, has it judged, and adds the policy gradient.
+    """Auxiliary objective that samples the strong side's evidence, asks the judge, and adds the policy gradient.
 
     Attributes:
         encoded: the training questions.
-        weak: the weak side on each training question; it does not change during training.
+        weak: the weak side's decision and evidence on each training question; they do not change during training.
         weight: lambda of eq. 2.
         kl: coefficient of log p / p_0 in the reward.
         size: number of evidence spans per sample.
@@ -58,7 +60,7 @@ class DebateTerm:
     micro_batch: int | None
 
     def __call__(self, step: int, examples: Ints, backward: Callable[..., Any]) -> dict[str, float]:
-        """Add the gradients of one batch, and return its metrics, averaged over questions and samples."""
+        """Add the gradients of one batch, and return its metrics, which are means over questions and samples."""
         from w2s_mlflow.training import batching
 
         metrics: dict[str, float] = {}
@@ -115,7 +117,7 @@ class DebateTerm:
 
 
 def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
-    """Return D of each sample, (N, K). A missing D is replaced by the mean of its question's other D, so it has no effect."""
+    """Return D of each sample, (N, K). A missing D becomes the mean of the question's other samples, so it has no effect."""
     preference_NK = np.array(preferences, dtype=np.float64).reshape(-1, DRAWS)
     known_NK = np.isfinite(preference_NK)
     mean_N = np.where(known_NK, preference_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)

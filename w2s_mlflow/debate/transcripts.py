@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.traces import Transcript
 
 TRACES = "w2s.traces"
-"""Tag of a debate run with the number of debates already written as traces."""
+"""Tag of a debate run: the number of debates already written as traces."""
 TIE = "tie"
 
 
 def read(run: Result) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the tables of debates and verdicts. Raises ConfigError if they are missing."""
+    """Return a run's tables of debates and verdicts. Raises ConfigError if they are missing."""
     import pandas as pd
 
     return pd.read_parquet(run.artifact(DEBATES)), pd.read_parquet(run.artifact(VERDICTS))
 
 
 def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | None = None) -> Doubles:
-    """Return D of each debate, from the verdicts of one judge (None: the first judge); NaN where an order has no verdict."""
+    """Return D of each debate, from the verdicts of one judge (None: the first); NaN unless both orders have a verdict."""
     of_judge = verdicts[verdicts["judge"] == (judge or verdicts["judge"].iloc[0])]
     by_order = of_judge.pivot(index="id", columns="order", values="log_odds").reindex(debates["id"])
     orders = (f"{STRONG},{WEAK}", f"{WEAK},{STRONG}")
@@ -68,7 +68,8 @@ def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcrip
     written = []
     for preference, debate in zip(preferences, rows(debates), strict=True):
         sides = {side: debate[f"{side}_claim"] for side in (STRONG, WEAK)}
-        shown = {side: debate[f"{side}_explanation"] for side in (STRONG, WEAK)}  # a review queue shows only the trace's root
+        # The root of the trace contains all evidence, because MLflow's review queues show only the root.
+        shown = {side: debate[f"{side}_explanation"] for side in (STRONG, WEAK)}
         given = {"question": "\n".join(debate["segments"]), "claims": sides, "evidence": shown}
         tags, turns = {"w2s.winner": winner(preference)}, [*_turns(debate), *_judged(by_id[debate["id"]])]
         written.append(Transcript(debate["id"], given, _decided(preference, sides), turns, tags))

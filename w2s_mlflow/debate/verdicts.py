@@ -1,7 +1,7 @@
 """Verdicts on both orders of each debate, cached on this machine until their run is finished.
 
 A judge may fail midway (missing key, unreachable server). Its verdicts are cached under a hash of judge and debate, so a
-restart requests, and pays for, only the missing ones. Files of cached verdicts not used for 30 days are deleted when a new
+restarted run asks and pays for the missing ones only. Files of cached verdicts not used for 30 days are deleted when a new
 file is started. The answers of the judge `endpoint` are also cached in judges/_chat.py.
 """
 
@@ -26,7 +26,7 @@ from w2s_mlflow.records import Debate, Verdict, canonical_json
 
 LOG = logging.getLogger("w2s_mlflow")
 CHUNK = 64
-"""Number of debates per call of a judge, each in both orders; a failure loses the verdicts of one call at most."""
+"""Number of debates per call of a judge, each in both orders. If a call fails, only its verdicts are lost."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Verdicts:
     weak_first: tuple[Verdict, ...]
 
     def preference_N(self) -> NDArray[np.float64]:
-        """Return D of each debate (Definition 4); NaN where an order has no verdict."""
+        """Return D of each debate (Definition 4); NaN unless both orders have a verdict."""
         pairs = zip(self.strong_first, self.weak_first, strict=True)
         return np.array([judges.preference(*pair) for pair in pairs], dtype=np.float64)
 
     def bias_N(self) -> NDArray[np.float64]:
-        """Return the log-odds given to the first position of each debate; NaN where an order has no verdict."""
+        """Return the log-odds given to the first position of each debate; NaN unless both orders have a verdict."""
         pairs = zip(self.strong_first, self.weak_first, strict=True)
         return np.array([judges.bias(*pair) for pair in pairs], dtype=np.float64)
 
     def cost(self) -> int:
-        """Return the total number of tokens paid for."""
+        """Return the total cost of the verdicts in tokens."""
         return sum(verdict.cost for verdict in self.strong_first + self.weak_first)
 
 
@@ -56,7 +56,7 @@ def ask(name: str, judge: Judge, debates: Sequence[Debate], cache: Path) -> Verd
     """Return the judge's verdicts on both orders of each debate; `debates` have the strong side first.
 
     Args:
-        cache: file of cached verdicts, to which each call of the judge appends.
+        cache: file of cached verdicts; the verdicts of each call of the judge are appended to it.
 
     Raises:
         ConfigError: the judge cannot continue; verdicts made so far are cached.
@@ -91,7 +91,7 @@ def _append(cache: Path, added: dict[str, Verdict]) -> None:
     if not cache.exists():
         scratch.remove_old(cache.parent.glob("*.jsonl"))
     with cache.open("a", encoding="utf-8") as file:
-        for key, verdict in added.items():  # newline first, so that a truncated line does not corrupt the next one
+        for key, verdict in added.items():  # the newline ends an earlier line that was truncated
             file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
 
 

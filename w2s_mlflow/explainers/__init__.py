@@ -1,4 +1,4 @@
-"""Explainers, which explain a model's decisions (E in Definition 4): one kind of explanation per file.
+"""Explainers, which explain a model's decisions (E in Definition 4): one explainer per file.
 
 The first line of a file's docstring is its help text for `--explainer`. Every file declares:
 
@@ -17,8 +17,8 @@ and, where it applies:
 | `load_policy(path, head)` | function that loads the policy that `align` trained; required with `WITHOUT_POLICY` |
 
 An explainer that declares `WITHOUT_POLICY` needs a trained policy: its strong side is a model of the stage `align`.
-An explainer that samples takes its random numbers from the side, `side.random` or `side.seed` with further keys. The command
-line imports every file for its help, so a file imports torch inside its functions.
+An explainer that samples takes its random numbers from `side.random`, or from streams keyed by `side.seed` and further
+integers. The command line imports every file for its help, so a file imports torch inside its functions.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Explainer = Callable[[Sequence[Collection[int]]], list[Explanation]]
 
 Its argument holds, for each question, the spans that either side has already shown. An explainer of text may have a method
 `hear(texts) -> list[str]`, which is called before each round but the first with the other side's latest text on each question;
-it returns the part that the explainer takes into account. Without the method it takes nothing into account.
+it returns the part that the explainer takes into account. An explainer without the method ignores the other side's text.
 """
 
 
@@ -56,8 +56,8 @@ class DebaterModel:
     """Model of one side of a debate: a trained head, its decisions on the questions, and its policy if it has one.
 
     Attributes:
-        micro_batch: limits the tokens of a forward pass to those of this many of the longest questions, in addition to the
-            limit token_batches.BUDGET; None: that limit only.
+        micro_batch: size limit of a forward pass, in questions as long as the longest, in addition to token_batches.BUDGET;
+            None: BUDGET alone.
     """
 
     head: Head
@@ -73,10 +73,10 @@ class DebateSide:
 
     Attributes:
         debater: the side's model, with the questions and its decisions.
-        claims: the decision on each question in words.
+        claims: the side's decision on each question, in words.
         random: random generator of the side, for sampling in every round.
-        seed: random seed of the run, for explainers whose random streams have further keys, such as the batch.
-        number: index of the side, one of those keys.
+        seed: random seed of the run, for explainers with several random streams, such as one per batch.
+        number: index of the side, which also keys those streams.
         evidence_spans: number of spans to show per round.
         max_new_tokens: maximum number of tokens to generate per round; None: the explainer's default.
     """

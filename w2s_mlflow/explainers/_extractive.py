@@ -18,9 +18,9 @@ from w2s_mlflow.explainers._token_spans import NOWHERE, EncodedQuestions
 from w2s_mlflow.records import Example, Explanation
 
 Scores = Callable[[DebaterModel], Tensor]
-"""Function that returns the score of each span, (N, P); scores of spans that the model does not read have no effect."""
+"""Function that returns the score of each span, (N, P); scores of spans that the model does not read are ignored."""
 Choice = Callable[[Tensor, Tensor], Tensor]
-"""Function of (scores_NP, open_NP), where open spans are those that may be chosen; returns chosen_NS, padded with NOWHERE."""
+"""Function (scores_NP, open_NP) -> chosen_NS, padded with NOWHERE. Open spans are those that may be chosen."""
 
 
 def highest(side: DebateSide, score: Scores) -> Explainer:
@@ -42,7 +42,7 @@ def _explainer(side: DebateSide, score: Scores, choose: Choice) -> Explainer:
     computed: list[tuple[Tensor, Tensor]] = []
 
     def explain(taken: Sequence[Collection[int]]) -> list[Explanation]:
-        if not computed:  # once, since neither changes between rounds
+        if not computed:  # scores and readable spans stay the same in all rounds
             computed.append((score(side.debater), readable(encoded)))
         scores_NP, read_NP = computed[0]
         return explained(encoded.questions, choose(scores_NP, read_NP & ~_shown(taken, read_NP.shape[1])))
@@ -51,13 +51,13 @@ def _explainer(side: DebateSide, score: Scores, choose: Choice) -> Explainer:
 
 
 def explained(questions: Sequence[Example], chosen_NS: Tensor) -> list[Explanation]:
-    """Return one explanation per question, which quotes its chosen spans in the order given."""
+    """Return one explanation per question, which quotes its chosen spans."""
     chosen = [tuple(span for span in row if span != NOWHERE) for row in chosen_NS.tolist()]
     return [Explanation(spans.quoted(question, row), row) for question, row in zip(questions, chosen, strict=True)]
 
 
 def readable(encoded: EncodedQuestions) -> Tensor:
-    """Return which spans of each question the model reads, (N, P); truncation may remove some."""
+    """Return whether the model reads each span, (N, P); it does not read spans that truncation removes."""
     read_NP = torch.zeros(encoded.shape, dtype=torch.bool)
     example_T, known_T = encoded.example_T(), encoded.span_T != NOWHERE
     read_NP[example_T[known_T], encoded.span_T[known_T]] = True
@@ -73,7 +73,7 @@ def sums(encoded: EncodedQuestions, score_T: np.ndarray) -> Tensor:
 
 
 def _shown(taken: Sequence[Collection[int]], width: int) -> Tensor:
-    """Return which spans have already been shown, (N, P)."""
+    """Return whether each span has already been shown, (N, P)."""
     shown_NP = torch.zeros(len(taken), width, dtype=torch.bool)
     for row, spans_shown in enumerate(taken):
         shown_NP[row, list(spans_shown)] = True

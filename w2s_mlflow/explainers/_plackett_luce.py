@@ -27,7 +27,7 @@ def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torc
 def best(scores_NKP: Tensor, open_NKP: Tensor, size: int) -> Tensor:
     """Return the S highest-scoring open spans in descending order, ties by position; NOWHERE if there are fewer.
 
-    The dimension K may be missing.
+    Arguments without the dimension K are also accepted.
     """
     sorted_NKP, order_NKP = scores_NKP.masked_fill(~open_NKP, -torch.inf).sort(dim=-1, descending=True, stable=True)
     return order_NKP.masked_fill(sorted_NKP == -torch.inf, NOWHERE)[..., :size]

@@ -15,7 +15,7 @@ from w2s_mlflow.modeling.tokenization import Batch
 
 UNITS = 64
 SCALE = 50.0
-"""Factor on the scores; without it, a policy that starts at 0 would learn too slowly at the backbone's learning rate."""
+"""Factor on the scores; without it, a policy whose scores start at 0 would learn too slowly at the model's learning rate."""
 
 
 class Policy(nn.Module):

@@ -23,7 +23,7 @@ class EncodedQuestions:
     """Questions encoded for one model, with the span of each token.
 
     Attributes:
-        span_T: the span of each token of `Encoded.flat`, or NOWHERE.
+        span_T: index of the span that contains each token of `Encoded.flat`, or NOWHERE.
         count_N: number of spans of each question, including spans that truncation removes.
     """
 
@@ -34,16 +34,16 @@ class EncodedQuestions:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """N questions, and P: the largest number of spans in a question, at least 1."""
+        """Shape (N, P): the number of questions, and the largest number of spans in any of them (at least 1)."""
         return len(self.questions), int(self.count_N.max(initial=1))
 
     def example_T(self) -> Ints:
-        """Return the question of each token of `Encoded.flat`, (T,)."""
+        """Return the index of the question that each token of `Encoded.flat` belongs to, (T,)."""
         rows = self.data.rows_per_example
         return np.repeat(np.arange(len(self.data.lengths_R)) // rows, self.data.lengths_R)
 
     def batch(self, examples: Ints, device: torch.device) -> tuple[Batch, Tensor]:
-        """Return the given questions as tensors, and the span of each of their tokens, (rows, L)."""
+        """Return the questions with the indices `examples` as tensors, and the span of each of their tokens, (rows, L)."""
         as_tokens = replace(self.data, flat=self.span_T, pad_id=NOWHERE, types=None, candidates_NC=None)
         batch = {name: tensor.to(device) for name, tensor in self.data.batch(examples).items()}
         return batch, as_tokens.batch(examples)["input_ids"].to(device)
@@ -72,7 +72,7 @@ def _span_rows(head: Head, questions: Sequence[Example], all_spans: Sequence[Seq
 
 
 def _texts(head: Head, question: Example) -> list[list[int]]:
-    """Return the indices of the texts (segments, then candidates) in each token row of a question."""
+    """Return, for each token row of a question, the indices of its texts; segments are numbered before candidates."""
     segments = list(range(len(question.segments)))
     if isinstance(head, LMChoice):
         return [segments]
@@ -81,7 +81,7 @@ def _texts(head: Head, question: Example) -> list[list[int]]:
 
 
 def _span_of_character(question: Example, numbers: Sequence[int], own_spans: Sequence[spans.Span]) -> Ints:
-    """Return the span of each character of a row's joined texts; the last entry, and so index -1 (NOWHERE), is NOWHERE."""
+    """Return the span of each character of a row's joined texts. The last entry is NOWHERE, for the offset NOWHERE (-1)."""
     texts = question.segments + question.candidates
     lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]
     starts = dict(zip(numbers, np.cumsum([0, *lengths]), strict=False))
@@ -93,7 +93,7 @@ def _span_of_character(question: Example, numbers: Sequence[int], own_spans: Seq
 
 
 class OffsetReader(Reader):
-    """Reader that returns, for each token, the offset of its last character in the row's joined texts; NOWHERE if special."""
+    """Reader that encodes a token as the offset of its last character in the row's joined texts, special tokens as NOWHERE."""
 
     def __init__(self, reader: Reader) -> None:
         """Copy the settings of `reader`, so that both produce the same token rows."""
@@ -118,7 +118,7 @@ class OffsetReader(Reader):
         return {name: np.concatenate([part[name] for part in encoded]) for name in ("flat", "lengths")}
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the offset of each token of one or two texts in the row; the first starts the row and the last ends it."""
+        """Return each token's offset in the row, for one or two texts: the first starts the row, and the last one ends it."""
         before = self.backend.encode_special_tokens
         self.backend.encode_special_tokens = True  # encode special tokens in texts as plain text, as Reader does
         try:

@@ -14,7 +14,7 @@ OPTIONS = ("evidence_spans",)
 
 
 def make(side: DebateSide) -> Explainer:
-    """Return the explainer of one side; it does not sample."""
+    """Return the explainer of one side, which is deterministic."""
     from w2s_mlflow.explainers import _extractive
 
     return _extractive.highest(side, _scores)

@@ -1,7 +1,7 @@
-"""In chess, the line of play that a causal language model expects, --max-new-tokens 4 by default.
+"""In chess, the moves that a causal language model expects to follow; default: --max-new-tokens 4.
 
-The model continues the position and its chosen move; the moves before the first word that is not a move are kept. The other
-side's text has no effect.
+The model continues the position and its chosen move. The moves that it generates before any other word are kept. The other
+side's text is ignored.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def make(side: DebateSide) -> Explainer:
 
 
 def prompt(question: Example, claim: str, heard: str) -> str:
-    """Return the position and the chosen move."""
+    """Return the prompt: the position and the chosen move."""
     from w2s_mlflow.modeling.tokenization import SEPARATOR
 
     return f"{SEPARATOR.join(question.segments)} {claim}"

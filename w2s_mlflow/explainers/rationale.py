@@ -1,4 +1,4 @@
-"""Text by a causal language model that continues the claim and "Because", --max-new-tokens 40 by default.
+"""Reasons written by a causal language model, which continues the claim and "Because"; default: --max-new-tokens 40.
 
 The model continues a prompt of the question, the claim and "Because"; the complete sentences on the first line are kept. From
 the second round on, the prompt has the other side's latest text before the claim, on one line and in quotes.
@@ -35,14 +35,14 @@ def make(side: DebateSide) -> Explainer:
     room = _generated.room(side.debater.head, tokens)
 
     def fits(heard: str, claim: str) -> bool:
-        """Whether the text has at most `tokens` tokens, and leaves LEAST tokens of the prompt for the question."""
+        """Return whether the text has at most `tokens` tokens and leaves LEAST tokens of the prompt for the question."""
         encode = side.debater.head.reader.continuation
         if len(encode(heard)) > tokens:
             return False
         return room is None or len(encode(SEPARATOR.join(_end(claim, heard)))) + _generated.LEAST <= room
 
     def fitting(text: str, claim: str) -> str:
-        """Return the longest beginning in whole words that fits, on one line and without double quotes."""
+        """Return as many words from the start of the text as fit, on one line and without double quotes."""
         words = text.replace('"', "'").split()
         while words and not fits(" ".join(words), claim):
             words.pop()
@@ -52,7 +52,7 @@ def make(side: DebateSide) -> Explainer:
 
 
 def prompt(question: Example, claim: str, heard: str) -> str:
-    """Return the question, the other side's text, the claim and "Because"."""
+    """Return the prompt: the question, the other side's text, the claim and "Because"."""
     from w2s_mlflow.modeling.tokenization import SEPARATOR
 
     return SEPARATOR.join((*question.segments, *question.candidates, *_end(claim, heard)))

@@ -16,7 +16,7 @@ class Node:
     """One trained model of a chain.
 
     Attributes:
-        column: column of the diagram: 0 for the weak supervisor, then the models in the order of the chain, the strong last.
+        column: column of the diagram: 0 for the weak supervisor, then the models in chain order, the strong model last.
         learned: index of the node whose labels the model was trained on; None for the supervisor.
         agreement: agreement with the supervisor on the reported split; None for the supervisor.
         accuracy: accuracy on the same split; None without ground truth.
@@ -60,7 +60,7 @@ def _box(axes: Axes, node: Node) -> None:
 
 
 def _arrow(axes: Axes, start: Node, end: Node, onward: bool) -> None:
-    """Draw an arrow, curved if there is a model between its ends."""
+    """Draw an arrow, which is curved if there is a model between its ends."""
     skips = end.column > start.column + 1 and end.round == start.round
     style: dict[str, object] = {"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.8 if onward else 0.9}
     gap = 18 if end.column == start.column else 33

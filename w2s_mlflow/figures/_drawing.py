@@ -16,7 +16,7 @@ MARKERS = "osD^vPX*"
 COLUMNS = 3
 MOST = len(COLOURS)
 TIP, SERIES, LEGEND = "tip|", "series|", "legend|"
-"""Prefixes of the gids of points with a tooltip, of a method's artists, and of a method's legend entry."""
+"""Prefixes of matplotlib group ids (gid): of points with a tooltip, of a method's artists, and of its legend entry."""
 
 
 def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
@@ -35,9 +35,9 @@ def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure,
 
 
 def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
-    """Return a figure with one panel per sequence of labels, one below the other, and its axes.
+    """Return a figure with one panel per sequence of labels, and its axes. The panels are stacked vertically.
 
-    The y-axis of a panel has one position per label, the first on top.
+    The y-axis of each panel has one position per label, with the first label at the top.
     """
     widest = max((len(label) for panel in labels for label in panel), default=0)
     heights = [0.9 + 0.22 * len(panel) for panel in labels]
@@ -54,7 +54,7 @@ def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
 
 
 def _small(axes: Axes) -> None:
-    """Set small font sizes, for a panel half a column wide."""
+    """Set the small font sizes of a panel."""
     axes.tick_params(labelsize=8)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_fontsize(9)
@@ -65,7 +65,7 @@ def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, labels: Sequence[
 
     Args:
         rows: with the columns size, n, `<y>`, `<y>_low` and `<y>_high`.
-        labels: labels of all methods of the figure; each label has a different colour, marker and small horizontal offset.
+        labels: labels of all methods of the figure; the index of `label` sets its colour, marker and small horizontal offset.
     """
     rows = rows.sort_values("size")
     index = list(labels).index(label)
@@ -138,7 +138,7 @@ def one_line(*words: object) -> str:
 
 
 def names(rows: pd.DataFrame) -> pd.Series:
-    """Return the line name of each row: method, head (if not the most frequent head of the task), and differing options."""
+    """Return a name for each row's line: method, head (if not the task's most frequent), and options that differ."""
     usual = rows.groupby("task")["head"].transform(lambda head: head.mode().iloc[0])
     words = [rows["method"], ("(" + rows["head"] + ")").where(rows["head"] != usual, "")]
     words += [rows["method_options"]] + ([rows["other_options"]] if rows["other_options"].nunique() > 1 else [])

@@ -1,4 +1,4 @@
-"""Standalone HTML figure: tooltips on points; click a legend entry to hide that method."""
+"""Standalone HTML page of a figure, with tooltips on points and legend entries that hide their method when clicked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ document.querySelectorAll('g[id^="{LEGEND}"]').forEach(g => {{
   }});
 }});
 """
-"""JavaScript that adds tooltips and clickable legend entries, by the gids that _drawing sets; include it once per page."""
+"""JavaScript that adds tooltips and clickable legend entries to elements with gids of _drawing. Include it once per page."""
 
 
 def svg(figure: Figure, name: str) -> str:

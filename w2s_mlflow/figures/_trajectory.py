@@ -1,4 +1,4 @@
-"""Lines over iterations, and the figure of accuracy by iteration in one facilitation run."""
+"""Lines over iterations for figures, and the figure of one facilitation run: accuracy by iteration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from w2s_mlflow.figures import _drawing
 
 LOOKS = {"weak": ("o", "-", 0.0), "strong": ("s", "--", -0.5)}
-"""Marker, line style and x-offset of each model; a strong model is between the iterations that it learns from and teaches."""
+"""Marker, line style and x-offset of each model. A strong model is drawn half an iteration before the weak model it teaches."""
 WORDS = {"weak": "weak model", "strong": "strong model"}
 
 
@@ -36,7 +36,7 @@ def figure(rows: pd.DataFrame, task: str, part: str, ceiling: float) -> Figure:
     iterations(axes)
     axes.set_ylabel(f"accuracy on {part}")
     axes.margins(x=0.08, y=0.15)
-    _drawing.title(axes, task, "accuracy by turn")
+    _drawing.title(axes, task, "accuracy by iteration")
     _drawing.legend(fig)
     return fig
 

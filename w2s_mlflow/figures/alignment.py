@@ -1,4 +1,4 @@
-"""Effect of alignment (eq. 2) on the judge's preference D and on test accuracy, by iteration if there are several."""
+"""Effect of alignment (eq. 2) on the judge's preference D and on test accuracy; one point per iteration if several ran."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from w2s_mlflow.tables import alignment as table
 
 CAPTION = (
     "Aligned models on held-out questions. Left: the mean D, the judge's log-odds for the strong side; right: test "
-    "accuracy. After one iteration: hollow points are plain students, filled points aligned models, and a line joins the "
-    "two of a seed. With several iterations: the gain over the plain student (iteration 0) of the same seed, means over n "
-    "seeds with 95% t intervals. A panel of iterations shows at most eight settings; the table has all."
+    "accuracy. If all models had one iteration, hollow points are plain students, filled points are aligned models, and a "
+    "line joins the two models of a seed. If there are several iterations, the panel shows the gain over the plain student "
+    "(iteration 0) of the same seed, means over n seeds with 95% t intervals, for at most eight settings; the table has all."
 )
 FRAMES = ("alignments",)
 SHOWN = {"preference": "mean D", "accuracy": "test accuracy"}
 
 
 def figure(alignments: pd.DataFrame) -> Figure:
-    """Draw two panels per task and model pair, for D and for test accuracy.
+    """Draw two panels per task and model pair: one of D, and one of test accuracy.
 
-    Each lambda and judge has one position on the x-axis or, if there are several iterations, one line.
+    Each setting (such as lambda and judge) has one position on the x-axis or, if there are several iterations, one line.
     """
     cells = list(alignments.groupby(["task", "weak", "strong"], sort=False))
     fig, panels = _drawing.panels(len(SHOWN) * len(cells))
@@ -57,7 +57,8 @@ def _iterations(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
     """Draw the mean gain of each setting over iterations, starting at 0 for the plain student (iteration 0)."""
     frame = table.table(rows)
     frame["line"] = _names(frame)
-    lines = sorted(frame.groupby("line", sort=False), key=lambda line: -len(line[1]))[: _drawing.MOST]  # most iterations first
+    # Lines with the most iterations come first.
+    lines = sorted(frame.groupby("line", sort=False), key=lambda line: -len(line[1]))[: _drawing.MOST]
     axes.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
     for number, (setting, group) in enumerate(lines):
         offset = 0.03 * (number - (len(lines) - 1) / 2)

@@ -1,4 +1,4 @@
-"""Accuracy of judges on questions where a student and its supervisor disagree (Definition 4)."""
+"""Accuracy of judges on questions where exactly one of student and supervisor is right (Definition 4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from w2s_mlflow.figures import _drawing
 from w2s_mlflow.tables import debate as table
 
 CAPTION = (
-    "Accuracy of the judge on questions where student and supervisor disagree: means over n seeds with 95% t intervals. "
+    "Accuracy of the judge on questions where exactly one of student and supervisor is right: means over n seeds with 95% t "
+    "intervals. "
     "Hollow points: a judge who always believes the student; dashed line: chance."
 )
 FRAMES = ("debates",)
@@ -33,7 +34,7 @@ def figure(debates: pd.DataFrame) -> Figure:
             axes.plot(row["always_strong_accuracy"], position, "o", color=_drawing.COLOURS[1], fillstyle="none", markersize=5)
             text = f"{name}: {row['judge_accuracy']:.3f}, an always-strong judge {row['always_strong_accuracy']:.3f}"
             _drawing.tip(axes, row["judge_accuracy"], position, text)
-        axes.set_xlabel("accuracy of the judge where the sides disagree")
+        axes.set_xlabel("accuracy of the judge where exactly one side is right")
         axes.set_ylabel("protocol, evidence, judge")
         _drawing.title(axes, task, f"{weak} → {strong}")
     return fig

@@ -11,8 +11,8 @@ from w2s_mlflow.tables import facilitation as table
 
 CAPTION = (
     "Test accuracy of the weak model (circles; iteration 0 is the supervisor) and of the strong model that teaches it "
-    "(squares, drawn between the iteration whose labels it learned and the iteration that it teaches), means over n seeds "
-    "with 95% t intervals. A panel shows at most eight settings; the table has all."
+    "(squares, drawn between the iteration whose labels it was trained on and the iteration that it teaches), means over n "
+    "seeds with 95% t intervals. A panel shows at most eight settings; the table has all."
 )
 FRAMES = ("facilitations",)
 PANEL = ["task", "weak", "strong"]

@@ -39,7 +39,7 @@ def figure(outcomes: pd.DataFrame) -> Figure:
 
 
 def _lines(rows: pd.DataFrame) -> Lines:
-    """Return the label of each method, and its difference from the baseline of its setting by seed; at least two seeds each."""
+    """Return, for each method with at least two seeds, its label and its difference from the setting's baseline by seed."""
     lines: Lines = []
     for _, pair in rows.groupby(PAIR, sort=False):
         methods = {

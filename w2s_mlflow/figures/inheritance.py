@@ -1,4 +1,4 @@
-"""Supervisor errors that students copy or correct, and new errors that students make, by method."""
+"""Supervisor errors that students copy or correct, and new errors of students, by method."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from w2s_mlflow.tables import pgr
 
 FRAMES = ("outcomes",)
 CAPTION = (
-    "PGR against student size. For one task: Fieller's 95% interval over n seeds and test groups. For several tasks (n "
-    "tasks, dots): their median, with its 95% interval if n is at least 6. Undetermined pairs are not shown; if there are "
+    "PGR against student size. For one task: Fieller's 95% interval over n seeds and test groups. For several tasks (dots): "
+    "the median of the n tasks, with its 95% interval if n is at least 6. Undetermined pairs are not shown; if there are "
     "several settings, the one with the most runs is shown."
 )
 VALUE = ("pgr", "pgr_low", "pgr_high")

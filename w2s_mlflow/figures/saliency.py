@@ -10,8 +10,8 @@ from w2s_mlflow.tables import probes as table
 
 CAPTION = (
     "Test accuracy of linear probes on the activations of the pretrained model (hollow points) and of the student (filled "
-    "points), at the layer chosen on the validation slice. A line joins the two of a seed; the number at the right is the "
-    "mean gain over n seeds."
+    "points), at the layer chosen on the validation slice. A line joins the two points of a seed; the number at the right "
+    "is the mean gain over n seeds."
 )
 FRAMES = ("probes",)
 

@@ -6,11 +6,12 @@ truth, and is given each debate in both orders. A judge that needs the network m
 verdicts are kept.
 
 A judge that learns from the debates of an earlier run declares `LEARNS_FROM`, the kind of past verdicts that it reads
-(debate/past_verdicts.py), and has the options that the kind sets. Its `answer` returns the debates and the verdicts on each.
+(debate/past_verdicts.py), and has the options that the table names for this kind. Its `answer` returns the debates and the
+verdicts on each.
 
 | `LEARNS_FROM` | verdicts | options |
 |---|---|---|
-| `verdicts` | D by a judge of the run; NaN without a verdict | `run`, and `of`, the name of that judge or empty |
+| `verdicts` | D according to one judge of the run; NaN without a verdict | `run`, and `of`, the name of that judge or empty |
 | `votes` | people's votes, a tuple of `strong`, `weak` and `tie` | `run`, and `heard`, the digest of the votes |
 """
 

@@ -1,8 +1,8 @@
 """Client for servers with OpenAI's chat completions protocol: retries failed requests and caches paid answers.
 
-Answers are cached in the scratch directory under the sha256 of the request (address, model, messages, settings), so no run
-repeats a request. Cache files are written atomically. The API key is read from the environment and sent in a request header;
-it is never written to a file, a log or an error message.
+Answers are cached in the scratch directory under the sha256 of the request (address, model, messages, settings), so an
+answered request is not sent again. Cache files are written atomically. The API key is read from the environment and sent in a
+request header; it is never written to a file, a log or an error message.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FOLDER = "endpoint"
 RETRY_STATUS = (408, 429, 500, 502, 503, 504)
 """HTTP status codes after which a request is retried."""
 BACKOFF, JITTER, MAX_WAIT = 1.0, 1.0, 60.0
-"""Waits in seconds: none before the first retry, then BACKOFF * 2^(n - 1) before retry n, plus up to JITTER.
+"""Waits in seconds: none before the first retry, and BACKOFF * 2^(n - 1) before retry n, plus a random time up to JITTER.
 
 No wait exceeds MAX_WAIT, even if the server's Retry-After requests it.
 """
@@ -80,7 +80,7 @@ class Chat:
             futures = {key: workers.submit(self._answer, session, key, body, stopped) for key, body in waiting.items()}
             try:
                 wait(futures.values(), return_when=FIRST_EXCEPTION)
-            finally:  # also after a failure or Ctrl-C
+            finally:  # after a failure or Ctrl-C, requests that have not started are cancelled
                 stopped.set()
         errors = [
             error for future in futures.values() if (error := future.exception()) and not isinstance(error, CancelledError)
@@ -96,7 +96,7 @@ class Chat:
         return Answer(answer.text, tokens)
 
     def _answer(self, session: requests.Session, key: str, body: Body, stopped: threading.Event) -> Answer:
-        if stopped.is_set():  # an earlier request failed, and its error is reported
+        if stopped.is_set():  # another request failed, and its error will be reported
             raise CancelledError
         file = scratch.cache_path(FOLDER) / key[:2] / f"{key}.json"
         request = {"url": self.url, "body": body}
@@ -136,7 +136,7 @@ class Chat:
     def _session(self, stopped: threading.Event) -> requests.Session:
         session = requests.Session()
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # store no cookies, as threads share the session
-        session.auth = _authorized  # also disables passwords from ~/.netrc
+        session.auth = _authorized  # also keeps requests from reading passwords in ~/.netrc
         waits = _interruptible(stopped)(
             self.retries,
             allowed_methods=None,

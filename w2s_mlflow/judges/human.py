@@ -1,4 +1,4 @@
-"""Judge that uses people's votes on debates, given in the MLflow UI or at a terminal: strong, weak or tie.
+"""People's votes on the debates of an earlier run (strong, weak or tie), cast in the MLflow UI or at a terminal.
 
 The log-odds of a debate are log((s + t / 2 + prior) / (w + t / 2 + prior)) for s votes for the strong side, w for the weak
 side and t ties. A tie counts as half a vote for each side, and `prior` votes are added to each side (1/2: Jeffreys' prior), so
@@ -33,9 +33,9 @@ class Options:
     run: str = ""
     """Debate run that people have voted on, by id or name."""
     heard: str = ""
-    """Digest of the votes. The stage sets it when called; it changes when people add votes."""
+    """Digest of the votes, which changes when people add votes. The stage sets it; leave it empty."""
     prior: float = option(default=0.5, gt=0)
-    """Number of votes added to each side as a prior."""
+    """Number of votes added to each side before the log-odds are computed (a Beta prior)."""
     others: Literal["reward", "none"] = "reward"
     """How debates without votes are decided. `reward`: by a reward model fitted on the votes; `none`: no verdict."""
     l2: float = option(default=0.01, gt=0)
@@ -87,7 +87,7 @@ def agreement(votes: Sequence[Sequence[str]]) -> float | None:
 
 
 def _verdict(debate: Debate, known: dict[Debate, float], fallback: Verdict) -> Verdict:
-    """Return the verdict of the votes on the debate, whichever side was shown first; `guess` if there are none."""
+    """Return the verdict of the votes on the debate, whichever side was shown first; `fallback` if there are none."""
     direct, swapped = known.get(debate), known.get(debate.swapped())
     if direct is None and swapped is None:
         return fallback

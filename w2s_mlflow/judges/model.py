@@ -1,4 +1,4 @@
-"""Judge that is a frozen weak model: it scores each side's claim given only that side's evidence.
+"""The frozen weak model, which scores each side's claim given only that side's evidence.
 
 score(side) = log p_J(the side's claim | the question with only the side's evidence). The log-odds are the difference of the
 two scores. The claim of a side without evidence is scored on the other side's evidence; in a consultancy, both claims are thus
@@ -19,7 +19,7 @@ from w2s_mlflow.records import Debate, Example, Explanation, Floats, Verdict
 
 @checked_dataclass
 class Options:
-    """Options of the judge `model`, which has none."""
+    """Options of the judge `model`: it has none."""
 
 
 def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Judge:
@@ -35,7 +35,7 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
         pairs = [(debate.question, _explanation_for(debate, of_first)) for debate in debates for of_first in (True, False)]
         question_by_pair = {
             pair: evidence(*pair) for pair in dict.fromkeys(pairs)
-        }  # the two orders of a debate share questions
+        }  # both orders of a debate need the same questions
         questions = [question_by_pair[pair] for pair in pairs]
         row_by_question = {question: row for row, question in enumerate(dict.fromkeys(questions))}
         log_p_NC = answer(list(row_by_question))[[row_by_question[question] for question in questions]]

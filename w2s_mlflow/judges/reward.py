@@ -1,4 +1,4 @@
-"""Judge that is a Bradley-Terry model fitted on a judge's earlier verdicts, to predict its preference in new debates.
+"""A Bradley-Terry reward model, fitted on another judge's verdicts, that predicts that judge's preferences in new debates.
 
     P(the first side wins | q) = sigmoid(r(q, first) - r(q, second)),  r(q, side) = w . phi(q, side)
 
@@ -59,7 +59,7 @@ class Reward:
     features: Features
 
     def score_N(self, argued: Sequence[Argued]) -> NDArray[np.float64]:
-        """Return r(q, side) of each question and side, (N,); only differences within a question are meaningful."""
+        """Return r(q, side) of each question and side, (N,); only differences between sides of a question matter."""
         reward_N: NDArray[np.float64] = np.asarray(self.features(argued) @ self.weights_D, dtype=np.float64)
         return reward_N
 
@@ -94,7 +94,7 @@ def make(options: Options, answer: LoadVerdicts) -> Judge:
 
 
 def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, features: Features | None = None) -> Reward:
-    """Fit the model on verdicts; `debates` may contain either order of a debate, or both.
+    """Fit the model on verdicts; `debates` may contain a debate in either order or in both.
 
     Args:
         log_odds: log-odds that each debate's first side wins; debates without a verdict (None or not finite) are skipped.
@@ -134,7 +134,7 @@ def read(path: Path, features: Features | None = None) -> Reward:
 
 
 def words(argued: Sequence[Argued]) -> Any:
-    """Return hashed sparse features, (N, D): each word, each word with the decision, the decision itself, and `_traits`."""
+    """Return hashed sparse features, (N, D): each word, each word with the decision, the decision, and `_traits`."""
     from sklearn.feature_extraction import FeatureHasher
 
     return FeatureHasher(SIZE, input_type="pair").transform([list(_features(*pair)) for pair in argued])

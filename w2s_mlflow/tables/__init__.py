@@ -7,13 +7,13 @@
 | column | meaning |
 |---|---|
 | run_id, task, domain, weak, strong, head, method, seed | identity of the run |
-| method_options, other_options | options that differ: of the method; and those that compared runs must share |
+| method_options, other_options | options that differ between runs: those of the method, and those that compared runs share |
 | train_size, test_size, parameters, data | training rows, test rows, parameters of the strong model, digest of the data |
 | settings | all other options, as JSON |
-| accuracy and every other metric of metrics.py | on `test`, from stored probabilities |
+| accuracy and every other metric of metrics.py | metrics on `test`, recomputed from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
-| groups, gold, answer, weak_answer, ceiling_answer | per test row, in the same order for all runs of a task and test size |
+| groups, gold, answer, weak_answer, ceiling_answer | one value per test row; a task's runs of one test size share the order |
 | correct, weak_correct, ceiling_correct | whether these answers equal gold |
 
 Missing values (a rule has no supervisor, a student may have no ceiling) are None or NaN.
@@ -24,11 +24,11 @@ the stage `errors`. `facilitations` has one row per facilitated weak model, with
 
 `debates` has one row per debate run and judge; columns that need ground truth are NaN if none was read. `alignments` has one
 row per aligned model: `*_before` refers to the plain student, `iteration` is the iteration that made the model, and
-`iterations` the number of iterations with its seed and options. In both, `other_options` lists the non-default options without
-a column that differ within a task; in `debates` it includes the student's method as `student_method`.
+`iterations` the number of iterations with its seed and options. In both, `other_options` lists non-default options that have no
+column and differ within a task; in `debates` it includes the student's method as `student_method`.
 
-`runs` has one row per finished run of any stage; `total_*` includes all runs that it was made from. `left_out` has one row per
-excluded run. The columns of each frame are in the constant of the same name.
+`runs` has one row per finished run of any stage; `total_*` is its cost together with all runs that it was made from.
+`left_out` has one row per excluded run. The columns of each frame are in the constant of the same name.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ LEFT_OUT = ("run_id", "name", "exclusion_rule", "reason")
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames from which tables and figures are made."""
+    """Data frames from which tables and figures are made; the module describes their rows."""
 
     outcomes: pd.DataFrame
     runs: pd.DataFrame

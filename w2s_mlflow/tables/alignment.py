@@ -8,11 +8,11 @@ from w2s_mlflow import stats
 
 CAPTION = (
     "Aligned models and plain students on held-out questions, by iteration of `align` (`iterations` is the largest number of "
-    "a seed); means over n seeds. Test accuracy, its gain over the plain student with a 95% t interval over seeds and the "
-    "paired p, and its step from the previous iteration with a 95% t interval over the n_step seeds that have both (before "
-    "iteration 1 comes the plain student). The same for the mean D (log-odds for the strong side, given by the judge). Then "
-    "the win rate, and two checks for collapse at the end of training: entropy (1: uniform over the evidence, 0: always the "
-    "same evidence) and words of evidence."
+    "iterations of any seed); means over n seeds. The columns of test accuracy: before and after alignment; the gain over the "
+    "plain student, with a 95% t interval over seeds and the paired p; the step from the previous iteration (in iteration 1, "
+    "from the plain student), with a 95% t interval over the n_step seeds that have both. Mean D, the judge's log-odds for "
+    "the strong side, has the same columns. The table also has the win rate, and two checks for collapse at the end of "
+    "training: entropy (1: uniform over the evidence, 0: always the same evidence) and the number of words of evidence."
 )
 FRAMES = ("alignments",)
 KEYS = ["task", "weak", "strong", "judge", "opponent", "debate_weight", "kl", "evidence_spans", "other_options"]

@@ -7,8 +7,8 @@ import pandas as pd
 from w2s_mlflow.tables import errors as by_rule
 
 CAPTION = (
-    "Errors annotated by a person (`analyze --error-annotations FILE`), n over all seeds: the share of each annotated type, "
-    "the agreement with the types that the rules assign, and Cohen's kappa."
+    "The n errors, over all seeds, that a person annotated (`analyze --error-annotations FILE`): the share of each annotated "
+    "type, the agreement with the types that the rules assign, and Cohen's kappa."
 )
 FRAMES = ("errors",)
 COLUMNS = [*by_rule.KEYS, "n", *by_rule.TYPES, "agreement", "kappa"]

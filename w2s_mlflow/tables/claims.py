@@ -65,7 +65,7 @@ def _verdict_row(claim: str, finding: Finding, low: float, high: float) -> dict[
 
 
 def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per statement, task, supervisor and head for which the runs suffice."""
+    """Return one row per statement, task, supervisor and head that has enough runs."""
     students = outcomes[outcomes["weak_correct"].notna() & (outcomes["method_options"] == "")]
     keys = ["task", "weak", "head", "other_options", "train_size", "test_size"]
     rows: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _salient(probes: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the statement that training makes concepts more salient, tested on the gains of probes."""
+    """Yield the rows of the statement that training makes concepts more salient; it is tested on the gains of probes."""
     for row in salience.table(probes[probes["method_options"] == ""]).to_dict("records"):
         if row["n"] > 1:
             quantity = f"probe of {row['concept']}, after minus before, {row['method']}"
@@ -91,13 +91,13 @@ def _salient(probes: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _of(students: pd.DataFrame, method: str) -> list[pd.DataFrame]:
-    """Return the students of one method by size, the smallest first, each indexed by seed."""
+    """Return one frame per student size of a method, the smallest size first, indexed by seed."""
     sizes = students[students["method"] == method].groupby(["parameters", "strong"])
     return [rows.set_index("seed").sort_index() for _, rows in sizes]
 
 
 def _largest_pgr(students: pd.DataFrame) -> Findings:
-    """Yield the baseline PGR of the largest student."""
+    """Yield the PGR of the largest student trained with the baseline."""
     for rows in _of(students, "baseline")[-1:]:
         if pgr.comparable(rows):
             interval = pgr.interval(rows)
@@ -107,7 +107,7 @@ def _largest_pgr(students: pd.DataFrame) -> Findings:
 
 
 def _gain_of(method: str) -> Callable[[pd.DataFrame], Findings]:
-    """Return a measure: PGR of the method's largest student minus baseline PGR of the same model."""
+    """Return a function that measures the PGR of the method's largest student minus the baseline PGR of the same model."""
 
     def measure(students: pd.DataFrame) -> Findings:
         baseline = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
@@ -120,7 +120,7 @@ def _gain_of(method: str) -> Callable[[pd.DataFrame], Findings]:
 
 
 def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], Findings]:
-    """Return a measure: the quantity of the largest student minus the quantity of the smallest."""
+    """Return a function that measures a quantity of the method's largest student minus that of its smallest."""
 
     def measure(students: pd.DataFrame) -> Findings:
         sizes = [rows for rows in _of(students, method) if len(values(rows))]
@@ -132,7 +132,7 @@ def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Seri
 
 
 def _least_step(students: pd.DataFrame) -> Findings:
-    """Yield the accuracy gain between successive sizes of bootstrapped students whose interval has the lowest lower bound."""
+    """Yield, of the accuracy gains between successive sizes of bootstrapped students, the one with the lowest lower bound."""
     sizes = _of(students, "bootstrap")
     steps = [
         finding

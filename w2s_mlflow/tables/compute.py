@@ -1,4 +1,4 @@
-"""Compute cost of students: their training alone, all training that they depend on, and cost per point of PGR."""
+"""Compute used by students: by their own training, by all training that they depend on, and per point of PGR."""
 
 from __future__ import annotations
 

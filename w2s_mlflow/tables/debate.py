@@ -9,9 +9,10 @@ from w2s_mlflow import stats
 CAPTION = (
     "Debates by protocol, explainer and judge; means over n seeds with 95% t intervals. `win_rate` is the win rate of the "
     "strong side in all debates, `win_rate_on_disagreements` in those where the sides disagree; `position_bias` is the mean "
-    "log-odds for the side shown first. On questions where the sides disagree, against ground truth: `judge_accuracy`, "
-    "`always_strong_accuracy` (the accuracy of a judge who always believes the strong side), and the judge's calibration "
-    "error. On all questions: the accuracy of both sides and of the labels made from the verdicts."
+    "log-odds for the side shown first. Measured against ground truth on questions where exactly one side is right: "
+    "`judge_accuracy`, `always_strong_accuracy` (the accuracy of a judge who always believes the strong side), and the "
+    "judge's calibration error `judge_ece`. On all questions: the accuracy of both sides and of the labels made from the "
+    "verdicts."
 )
 FRAMES = ("debates",)
 KEYS = ["task", "weak", "strong", "split", "protocol", "explainer", "evidence_spans", "turns", "judge", "other_options"]

@@ -1,4 +1,4 @@
-"""Sample of errors for a person to read and annotate."""
+"""Sample of student errors for a person to read and annotate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Number of ground-truth rows read, by stage, part and reason."""
+"""Number of ground-truth labels read, by stage, part of the task and reason."""
 
 from __future__ import annotations
 

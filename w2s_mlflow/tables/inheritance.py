@@ -1,4 +1,4 @@
-"""Inheritance of the supervisor's errors by students: copied, corrected, and new errors."""
+"""Errors of the supervisor that students copy or correct, and new errors that students make."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import LABEL
 
 CAPTION = (
-    "Test rows by who is right: shares that sum to 1, means over n seeds. both_right; corrected: only the student is right; "
-    "broken: only the supervisor is right; copied: both give the same wrong answer; both_wrong: they give different wrong "
-    "answers (only with more than two classes). `of_errors_corrected` is corrected / (corrected + copied + both_wrong), "
-    "with its 95% t interval over seeds."
+    "Shares of the test rows by who is right, which sum to 1; means over n seeds. both_right: both are right; corrected: "
+    "only the student is right; broken: only the supervisor is right; copied: both give the same wrong answer; both_wrong: "
+    "they give different wrong answers (only with more than two classes). `of_errors_corrected` is corrected / (corrected + "
+    "copied + both_wrong), with its 95% t interval over seeds."
 )
 FRAMES = ("outcomes",)
 SHARES = ["both_right", "corrected", "broken", "copied", "both_wrong"]
@@ -36,7 +36,10 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(gold_N: Any, weak_N: Any, student_N: Any) -> dict[str, float]:
-    """Return the five SHARES for the test rows of one run, given as class indices."""
+    """Return the five SHARES of one run's test rows.
+
+    The arguments are class indices: ground truth, supervisor's answers and student's answers.
+    """
     gold_N, weak_N, student_N = (np.asarray(classes) for classes in (gold_N, weak_N, student_N))
     weak_right, right = weak_N == gold_N, student_N == gold_N
     same = weak_N == student_N

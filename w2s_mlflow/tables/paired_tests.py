@@ -1,4 +1,4 @@
-"""Paired tests (Table 3): each method against its supervisor, its ceiling, the baseline and the zero-shot model.
+"""Paired tests (Table 3): each method against its supervisor, its ceiling, the baseline method and the zero-shot model.
 
 Within a task the unit is the seed: supervisor, student and ceiling of one seed share their data, so their difference is one
 observation. Across five or more tasks the unit is the task, averaged over its pairs of models and seeds.
@@ -53,7 +53,7 @@ def _comparisons(pair: pd.DataFrame) -> Iterator[dict[str, Any]]:
         yield from _test("accuracy", "supervisor", key, rows["weak_accuracy"], rows["accuracy"])
         yield from _test("accuracy", key, "ceiling", rows["accuracy"], rows["ceiling_accuracy"])
         for reference in REFERENCES:
-            if reference in methods and key not in (reference, "zero_shot"):  # each pair of methods once
+            if reference in methods and key not in (reference, "zero_shot"):  # compare each pair of methods once
                 yield from _test("accuracy", reference, key, methods[reference]["accuracy"], rows["accuracy"])
     if "baseline" in methods and pgr.comparable(pair) and pgr.interval(methods["baseline"]).status == stats.OK:
         for key, rows in methods.items():

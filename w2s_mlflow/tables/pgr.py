@@ -21,7 +21,10 @@ COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per LABEL and sizes. Rules lack supervisor, ceiling and seed; students may lack supervisor or ceiling."""
+    """Return one row per LABEL, training size and test size.
+
+    Rules have no supervisor, ceiling or seed; students may have no supervisor or ceiling.
+    """
     keys = list(dict.fromkeys(LABEL + PAIR))
     rows = [dict(zip(keys, key, strict=True)) | _row(group) for key, group in outcomes.groupby(keys, sort=False)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -48,7 +51,7 @@ def comparable(group: pd.DataFrame) -> bool:
 
 
 def interval(group: pd.DataFrame) -> stats.PGR:
-    """Return the PGR over the seeds of one row of the table, with its interval and status."""
+    """Return the PGR of one row of the table, over its seeds, with interval and status."""
     weak, student, ceiling = (list(group[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
     return stats.pgr_interval(weak, student, ceiling, group["groups"].iloc[0])
 
