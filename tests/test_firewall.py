@@ -281,7 +281,7 @@ def test_gold_is_inherited_and_refused() -> None:
     assert "w2s.gold" not in weak.tags and "w2s.gold" not in of_gold(weak).tags
     assert runs.weak_labels(weak).probabilities_NC.shape[1] == 2
     for run in (child, grandchild):
-        with pytest.raises(ConfigError, match="has learned the ground truth of transfer"):
+        with pytest.raises(ConfigError, match="depends on ground truth of transfer"):
             runs.weak_labels(run)
 
 

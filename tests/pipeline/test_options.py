@@ -42,7 +42,7 @@ LINEAR = "which has no linear layer of its own"
         ({"pooling": "max"}, "--pooling must be one of auto, first, last, mean, got 'max'"),
         ({"freeze": "backbone", "head": "lm_choice"}, f"--freeze must be none for the head lm_choice, {LINEAR}, got backbone"),
         ({"pooling": "mean"}, f"--pooling must be none for the head lm_choice, {LINEAR}, got mean"),
-        ({"freeze": "backbone", "head": "classification", "lora": "4"}, "--lora must be none under --freeze backbone, got 4"),
+        ({"freeze": "backbone", "head": "classification", "lora": "4"}, "--lora must be none with --freeze backbone, got 4"),
     ],
 )
 def test_wrong_values_are_one_sentence(given: dict[str, str], sentence: str) -> None:
@@ -54,7 +54,7 @@ def test_wrong_values_are_one_sentence(given: dict[str, str], sentence: str) -> 
 def test_without_its_extra_adapters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else found(name))
-    with pytest.raises(ConfigError, match=r'--lora must be none, .*pip install -e ".\[lora\]"\), got 4'):
+    with pytest.raises(ConfigError, match=r'--lora must be none unless the package peft .*pip install -e ".\[lora\]"\), got 4'):
         student.Config(lora=4)
     assert student.Config(lora=None).lora is None
 

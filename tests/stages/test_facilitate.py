@@ -245,7 +245,7 @@ def test_gold_that_the_teacher_has_learned_is_passed_on_and_no_student_learns_it
     found = taught(**options)
     assert found.tags["w2s.gold"] == "transfer" and found.params["method"] == options.get("teacher", found.params["method"])
     made = len(runs())
-    with pytest.raises(ConfigError, match="has learned the ground truth of transfer"):
+    with pytest.raises(ConfigError, match="depends on ground truth of transfer"):
         student.run(student.Config(**GIVEN | {"labels": f"run:{found.run_id}"}))
     with pytest.raises(
         ConfigError, match=r"^--iterations must be 1 with --(teacher|labels|early-stopping) (ceiling|oracle), got 2$"
@@ -362,9 +362,9 @@ def test_labels_of_a_run_that_has_none_or_of_others_rows_are_refused() -> None:
     found, other = taught(), supervisor.run(supervisor.Config(**SMALL, weak="chess-27k", seed=1))
     plain, made = results.get(found.tags["w2s.strong_run_id"]), len(runs())
     for run, options, said in (
-        (plain, {}, "of a run that has labelled transfer, got student"),
-        (other, {}, "of a run on the same rows: task, seed, sizes, got supervisor"),
-        (found, {"weak": "chess-43k"}, "of a run whose weak model is --weak chess-43k, got facilitate"),
+        (plain, {}, "a run with labels of transfer, got student"),
+        (other, {}, r"a run with the same data \(--task, --seed and sizes\), got supervisor"),
+        (found, {"weak": "chess-43k"}, "a run with the weak model chess-43k, got facilitate"),
     ):
         with pytest.raises(ConfigError, match=f"^--labels must be {said}"):
             student.run(student.Config(**GIVEN | {"labels": f"run:{run.run_id}"} | options))

@@ -93,7 +93,7 @@ def test_a_model_that_gives_other_predictions_is_refused(monkeypatch: pytest.Mon
     supervisor.run(supervisor.Config(**TINY))
     build = finetune.build_head
     monkeypatch.setattr(finetune, "build_head", lambda config, **how: build(config, pretrained=False))
-    with pytest.raises(ConfigError, match=r"cannot be given its model: .* make both anew with --reuse never"):
+    with pytest.raises(ConfigError, match=r"was not kept and cannot be reproduced: .* use --reuse never to train it again"):
         keeping("supervisor")
 
 

@@ -2,7 +2,7 @@
 
 Every file has a frozen `Options` and `loss(logits_NC, labels_NC, progress, options) -> scalar`, where `logits_NC` and
 `labels_NC` (probabilities) cover the whole optimizer batch and `progress` in [0, 1] is the fraction of training done.
-`PER_EXAMPLE` is True if the loss is a mean of independent per-row terms, so that each micro-batch passes through the model
+`PER_EXAMPLE` is True if the loss is a mean of independent terms, one per row; each micro-batch then passes through the model
 only once (training/microbatches.py).
 """
 
@@ -28,8 +28,8 @@ class AuxiliaryOptions:
 
 
 def weight(progress: float, options: AuxiliaryOptions) -> float:
-    """Return a = alpha * min(1, progress / warmup), or alpha if warmup is 0 (Algorithm 4)."""
-    assert options.alpha is not None, "alpha is resolved from the model's tier before training"
+    """Return the auxiliary term's weight a = alpha * min(1, progress / warmup), or alpha if warmup is 0 (Algorithm 4)."""
+    assert options.alpha is not None, "alpha must be resolved from the model's tier before training"
     return options.alpha * (min(1.0, progress / options.warmup) if options.warmup else 1.0)
 
 

@@ -1,8 +1,8 @@
 """The auxiliary confidence loss (Algorithm 4): L = (1 - a) CE(f, f_w) + a CE(f, f_hat).
 
-f_hat is the student's own hardened prediction, without gradient, and a = alpha * min(1, progress / warmup). The loss follows
-Burns et al. 2023, section 4.3.2. For two classes, the threshold is set so that the number of positive rows in the whole
-optimizer batch equals the sum of the weak labels' P(class 1), rounded.
+f is the student's prediction and f_w the weak label; f_hat is the student's own hardened prediction, without gradient, and
+a = alpha * min(1, progress / warmup). The loss follows Burns et al. 2023, section 4.3.2. For two classes, the threshold is set
+so that the number of positive rows in the whole optimizer batch equals the sum of the weak labels' P(class 1), rounded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from w2s_mlflow.losses import AuxiliaryOptions, weight
 if TYPE_CHECKING:
     from torch import Tensor
 
-PER_EXAMPLE = False  # one threshold for all rows of the batch
+PER_EXAMPLE = False  # all rows of the batch share one threshold
 
 
 @checked_dataclass
@@ -24,7 +24,7 @@ class Options(AuxiliaryOptions):
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """Return (1 - a) CE(f, f_w) + a CE(f, f_hat), the mean over rows, a scalar."""
+    """Return (1 - a) CE(f, f_w) + a CE(f, f_hat) averaged over rows, a scalar."""
     a = weight(progress, options)
     log_f_NC = logits_NC.log_softmax(dim=-1)
     mixed_NC = (1 - a) * labels_NC + a * hardened(logits_NC.detach(), labels_NC)
@@ -32,7 +32,11 @@ def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options
 
 
 def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
-    """Return f_hat, one-hot (N, C): the argmax; if C = 2, class 1 for the k = round(sum of weak P(1)) most positive rows."""
+    """Return f_hat, one-hot (N, C). For more than two classes it is the argmax.
+
+    For two classes it is class 1 for the k rows with the largest student P(class 1), where k is the sum of the weak labels'
+    P(class 1), rounded, and class 0 for the other rows.
+    """
     classes = logits_NC.shape[1]
     if classes > 2:
         chosen_N = logits_NC.argmax(dim=-1)
@@ -42,8 +46,8 @@ def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
 
 
 def _most_positive(margins_N: Tensor, k: int) -> Tensor:
-    # Margins rank the rows as f_1 does, but do not saturate. Rows above the (k+1)-th largest margin are positive: exactly k
-    # rows if there are no ties. Rows tied at that margin are all negative, so that row order has no effect.
+    # Logit margins rank the rows as P(class 1) does, but do not saturate. Rows above the (k+1)-th largest margin are positive:
+    # exactly k rows if there are no ties. Rows tied at that margin are all negative, so that row order has no effect.
     if k >= len(margins_N):
         return margins_N == margins_N
     return margins_N > margins_N.sort(descending=True).values[k]

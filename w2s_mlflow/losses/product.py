@@ -1,7 +1,7 @@
 """Product of experts as target: L = CE(f, t), t proportional to f_w^weak_power f^own_power, without gradient through t.
 
-The target multiplies the weak label by the student's own prediction, which counts more where the student is confident. The
-formula is `product_loss_fct` of Burns et al. 2023 (github.com/openai/weak-to-strong, weak_to_strong/loss.py).
+The target is the product of the weak label f_w and the student's prediction f, so f counts more where the student is confident.
+The formula is `product_loss_fct` of Burns et al. 2023 (github.com/openai/weak-to-strong, weak_to_strong/loss.py).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Options:
     weak_power: float = option(default=1.0, ge=0)
     """Exponent of the weak label in the target; 0 ignores the weak label."""
     own_power: float = option(default=1.0, ge=0)
-    """Exponent of the student's own prediction in the target; 0 with weak_power 1 gives cross-entropy."""
+    """Exponent of the student's own prediction in the target; 0 with weak_power 1 is cross-entropy on the weak label."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """Return CE(f, t), the mean over rows, a scalar. `progress` is unused."""
+    """Return CE(f, t) averaged over rows, a scalar. `progress` is unused."""
     log_f_NC = logits_NC.log_softmax(dim=-1)
     product_NC = labels_NC.pow(options.weak_power).log() + options.own_power * log_f_NC.detach()
     return -(product_NC.softmax(dim=-1) * log_f_NC).sum(dim=-1).mean()

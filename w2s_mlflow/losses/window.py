@@ -1,4 +1,4 @@
-"""Cross-entropy on unsure rows only: L = 1/N sum_n [max_c f_nc < .5 + radius] CE(f_n, f_w,n).
+"""Cross-entropy only on rows where the student is unsure: L = 1/N sum_n [max_c f_nc < .5 + radius] CE(f_n, f_w,n).
 
 Rows on which the student is confident contribute nothing, whatever their labels. The formula is `confidence_window_loss` of
 github.com/EleutherAI/w2s, w2s/loss.py.
@@ -25,7 +25,7 @@ class Options:
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """Return the sum over rows in the window, divided by the number of all rows, a scalar. `progress` is unused."""
+    """Return the sum of CE over the rows in the window, divided by the number of all rows, a scalar. `progress` is unused."""
     log_f_NC = logits_NC.log_softmax(dim=-1)
     unsure_N = log_f_NC.detach().exp().amax(dim=-1) < 0.5 + options.radius
     return -((labels_NC * log_f_NC).sum(dim=-1) * unsure_N).mean()

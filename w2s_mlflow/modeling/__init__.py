@@ -1,1 +1,1 @@
-"""Models: tokenization, heads, language modelling, inference, attribution, saved heads."""
+"""Code that works on models: tokenization, heads, language modelling, inference, attribution and saved heads."""

@@ -1,7 +1,7 @@
-"""Attribution: the tokens that a head's answer rests on, by gradient times input, and inputs reduced to those tokens.
+"""Gradient-times-input attribution: which tokens support a head's answer, and inputs reduced to those tokens.
 
 ERASER calls a part of a text sufficient if that part alone leads to the same answer (DeYoung et al. 2020, section 4.2).
-Shape legend: N examples, R token rows, T tokens of all rows concatenated (`Encoded.flat`).
+Shape legend as in heads.py, plus T tokens of all rows concatenated (`Encoded.flat`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ Mask = NDArray[np.bool_]
 
 
 def scores(head: Head, data: Encoded, answers_N: Ints, micro_batch: int | None = None) -> Floats:
-    """Return each token's attribution to the answers, (T,): the gradient of the answer's margin over all others, times input.
+    """Return the attribution of each token, (T,): the dot product of its embedding and the gradient of the answer's margin.
 
-    The margin is logit_a - log sum_{c != a} exp(logit_c); the input is the token's embedding (Shrikumar et al. 2017).
+    The margin of the answer (class) a is logit_a - log sum_{c != a} exp(logit_c). The method is gradient times input
+    (Shrikumar et al. 2017).
     """
     scores_T = np.zeros(len(data.flat), dtype=np.float32)
     k, device = data.rows_per_example, next(head.parameters()).device
@@ -67,7 +68,10 @@ def _frozen(head: Head) -> Iterator[None]:
 
 @contextmanager
 def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Context manager that makes the token embeddings a leaf of the autograd graph, and appends them to the yielded list."""
+    """Context manager that makes the token embeddings a leaf of the autograd graph.
+
+    Each forward pass of the model appends its embeddings to the yielded list.
+    """
     embeddings: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
@@ -82,14 +86,15 @@ def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def top_tokens(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
-    """Return a mask of the highest-scoring `share` of each row's tokens, rounded up, (T,); ties go to the first token.
+    """Return a mask, (T,), of the highest-scoring `share` of each row's tokens, rounded up; among ties the first is selected.
 
-    The tokenizer's special tokens do not count towards the share and are always selected.
+    Special tokens, except the unknown token, do not count towards the share and are always selected.
     """
     tokenizer = head.tokenizer
     special_T = np.isin(data.flat, [id_ for id_ in tokenizer.all_special_ids if id_ != tokenizer.unk_token_id])
     row_T = _rows(data)
-    order = np.lexsort((-scores_T, special_T, row_T))  # by row: text before special tokens, highest scores first
+    # Sort each row's tokens: text before special tokens, then by descending score.
+    order = np.lexsort((-scores_T, special_T, row_T))
     rank_T = np.empty(len(order), dtype=np.int64)
     rank_T[order] = np.arange(len(order)) - data.offsets_R[row_T]
     count_R = np.ceil(share * np.bincount(row_T[~special_T], minlength=len(data.lengths_R)))
@@ -98,7 +103,7 @@ def top_tokens(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mas
 
 
 def select_tokens(data: Encoded, selected_T: Mask) -> Encoded:
-    """Return `data` with only the selected tokens, moved together."""
+    """Return `data` without the tokens that are not selected."""
     lengths_R = np.bincount(_rows(data)[selected_T], minlength=len(data.lengths_R))
     types = None if data.types is None else data.types[selected_T]
     return replace(
@@ -107,7 +112,7 @@ def select_tokens(data: Encoded, selected_T: Mask) -> Encoded:
 
 
 def quotes(head: Head, data: Encoded, selected_T: Mask) -> list[str]:
-    """Return the selected tokens of each example as text, one line per row."""
+    """Return the selected tokens of each example as text, with one line per token row."""
     k = data.rows_per_example
     lines = [_quote(head, data, selected_T, row) for row in range(len(data.lengths_R))]
     return ["\n".join(lines[n * k : (n + 1) * k]) for n in range(len(data))]
@@ -122,5 +127,5 @@ def _quote(head: Head, data: Encoded, selected_T: Mask, row: int) -> str:
 
 
 def _rows(data: Encoded) -> Ints:
-    """Return the row of each token, (T,)."""
+    """Return the row index of each token, (T,)."""
     return np.repeat(np.arange(len(data.lengths_R)), data.lengths_R)

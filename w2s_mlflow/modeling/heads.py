@@ -1,8 +1,9 @@
-"""Heads that turn a model's outputs into answers: `lm_choice`, `classification`, `reward` (others: language_modeling.py).
+"""Heads that turn a model's outputs into class logits: `lm_choice`, `classification` and `reward`.
 
 A head wraps a Hugging Face model: `encode` builds the text of each example and tokenises it once; `forward` turns a batch
-into logits_NC, in float32. Padding is identified by the attention mask, never by token values. Shape legend: N
-examples, R token rows (2N for `reward`, else N), L tokens, D hidden units, C classes, V vocabulary entries.
+into logits_NC, in float32. Padding is identified by the attention mask, never by token values. Heads for language modelling
+are in language_modeling.py. Shape legend: N examples, R token rows (2N for `reward`, else N), L tokens of a row, D hidden
+units, C classes, V vocabulary entries.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from w2s_mlflow.tasks import HEADS
 __all__ = ["POOLINGS", "Batch", "Encoded", "Head", "build"]
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""Tensors of a batch that are inputs of the backbone."""
+"""Names of the tensors of a batch that are inputs of the backbone."""
 
 
 class Head(nn.Module):
@@ -45,7 +46,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return the target tokens of language modelling, taken from the text itself (language_modeling.py)."""
+        """Return the target tokens of language modelling, which are part of the text (language_modeling.py)."""
         raise NotImplementedError
 
     def hidden_RLD(self, batch: Batch) -> Tensor:
@@ -54,22 +55,23 @@ class Head(nn.Module):
         return hidden
 
     def layers_RKD(self, batch: Batch, pooling: str) -> Tensor:
-        """Return one vector per row from each of K layers, the token embeddings first, pooled by `pooling`."""
+        """Return one vector per row and layer, pooled over the row's tokens; the first of K layers is the embedding layer."""
         hidden_states = self.model.base_model(**self._inputs(batch), output_hidden_states=True).hidden_states
         return torch.stack([pooled(hidden_RLD, batch["attention_mask"], pooling) for hidden_RLD in hidden_states], dim=1)
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor | bool]:
         inputs: dict[str, Tensor | bool] = {name: batch[name] for name in INPUTS if name in batch}
-        if hasattr(self.model.config, "use_cache"):  # only for generation, and incompatible with gradient checkpointing
+        # The cache is needed only for generation, and is incompatible with gradient checkpointing.
+        if hasattr(self.model.config, "use_cache"):
             inputs["use_cache"] = False
         return inputs
 
     def last_RD(self, batch: Batch) -> Tensor:
-        """Return the hidden state of the last real token of each row, found by the mask (rows are right-padded)."""
+        """Return the hidden state of each row's last token that is not padding."""
         return pooled(self.hidden_RLD(batch), batch["attention_mask"], "last")
 
     def unembedding(self) -> nn.Module:
-        """Return the language-model head. Raises ConfigError for a model without one."""
+        """Return the model's language-model head. Raises ConfigError if the model has none."""
         layer: nn.Module | None = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if layer is None:
             raise ConfigError(f"--head lm_choice needs a language model, but {type(self.model).__name__} has no output layer")
@@ -77,7 +79,7 @@ class Head(nn.Module):
 
 
 class LMChoice(Head):
-    """Head that scores candidate words as the next token after the text; a departure from the paper."""
+    """Head that scores candidate words as the next token after the text. The paper uses a linear layer instead."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer, max_length)
@@ -99,12 +101,14 @@ class LMChoice(Head):
     def _candidate(self, word: str) -> int:
         tokens = self.reader.continuation(word)
         if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token_id:
-            raise ConfigError(f"--head lm_choice needs candidates of one token, but {word!r} has {len(tokens)}")
+            raise ConfigError(
+                f"--head lm_choice needs candidates of one token, but {word!r} has {len(tokens)} tokens or is the unknown token"
+            )
         return tokens[0]
 
 
 class Classification(Head):
-    """A linear layer on the backbone's pooled hidden states, as in the paper."""
+    """Head with a linear layer on the backbone's pooled hidden states, as in the paper."""
 
     def __init__(
         self,
@@ -119,7 +123,10 @@ class Classification(Head):
         self.linear = nn.Linear(model.config.hidden_size, classes)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise the first text and the rest, as a pair if the tokenizer has pairs; the longer one is truncated first."""
+        """Tokenise each example as two texts: its first text, and its other texts joined. The longer one is truncated first.
+
+        The two texts are encoded as a pair if the tokenizer supports pairs.
+        """
         return encode_texts(self.reader, examples)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -127,14 +134,14 @@ class Classification(Head):
         return logits_NC.float()
 
     def pooled_RD(self, batch: Batch) -> Tensor:
-        """Return one vector per row, by `pooling`; with causal attention only the last token has seen the whole text."""
-        if "pooled" in batch:  # precomputed, as the backbone is frozen
+        """Return one pooled vector per row. With causal attention, only the last token has attended to the whole text."""
+        if "pooled" in batch:  # the backbone is frozen, so its outputs were computed in advance
             return batch["pooled"]
         return pooled(self.hidden_RLD(batch), batch["attention_mask"], self.pooling)
 
 
 class Reward(Classification):
-    """A scalar reward per response: logits (r_A, r_B), whose softmax is the Bradley-Terry probability."""
+    """Head with a scalar reward per response. The logits are (r_A, r_B); their softmax is the Bradley-Terry probability."""
 
     def __init__(
         self,
@@ -146,9 +153,10 @@ class Reward(Classification):
         super().__init__(model, tokenizer, 1, pooling, max_length)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise two rows per example, the prompt with each response; long rows are truncated at the beginning.
+        """Tokenise two rows per example: the prompt followed by either response. Long rows are truncated at the beginning.
 
-        This keeps the end of a response: responses to one prompt often begin alike, and the reward is read at the end.
+        The end of each response is kept, because responses to one prompt often begin alike, and because the last token's hidden
+        state determines the reward if the pooling is `last`.
         """
         return encode_responses(self.reader, examples)
 
@@ -158,7 +166,10 @@ class Reward(Classification):
 
 
 def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
-    """Return one vector per row: of the first token, of the last real token, or the mean (rows are right-padded)."""
+    """Return one vector per row: that of the first token, that of the last real token, or the mean over the real tokens.
+
+    Rows must be padded on the right.
+    """
     if pooling == "first":
         return hidden_RLD[:, 0]
     if pooling == "last":
@@ -169,12 +180,12 @@ def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
 
 
 def encode_texts(reader: Reader, examples: Sequence[Example]) -> Encoded:
-    """Tokenise one row per example, candidates included: the input of `classification`."""
+    """Tokenise one row per example, including its candidates, for the head `classification`."""
     return reader.read([_first_and_rest(example.segments + example.candidates) for example in examples])
 
 
 def encode_responses(reader: Reader, examples: Sequence[Example]) -> Encoded:
-    """Tokenise two rows per example, the prompt with each response: the input of `reward`."""
+    """Tokenise two rows per example, the prompt followed by either response, for the head `reward`."""
     rows = [_first_and_rest((SEPARATOR.join(e.segments), response)) for e in examples for response in e.candidates]
     return reader.read(rows, rows_per_example=2, keep_end=True)
 
@@ -184,7 +195,7 @@ def _first_and_rest(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def causal(model: PreTrainedModel) -> bool:
-    """Return whether the model reads left to right: it can generate, or one of its modules has causal attention."""
+    """Return whether the model has causal attention: it can generate text, or one of its modules is marked as causal."""
     return model.can_generate() or any(getattr(module, "is_causal", False) is True for module in model.modules())
 
 
@@ -196,11 +207,12 @@ def build(
     pooling: str | None = None,
     max_length: int | None = None,
 ) -> Head:
-    """Return the head `name` on `model`; new weights are drawn from the current random state, so seed first.
+    """Return the head called `name` on `model`. New weights are drawn from the current random state, so seed it first.
 
     Args:
-        pooling: for `classification` and `reward`: one of POOLINGS; None: "last" with causal attention, else "mean".
-        max_length: maximum tokens per row; None: as many as the model can read.
+        pooling: pooling of `classification` and `reward`, one of POOLINGS. None: "last" for a model with causal attention,
+            otherwise "mean".
+        max_length: maximum number of tokens per row; None: as many as the model can read.
     """
     if pooling is not None and pooling not in POOLINGS:
         raise unknown("--pooling", pooling, POOLINGS)
@@ -214,7 +226,7 @@ def build(
 
 
 def classes_of(head: Head) -> int | None:
-    """Return a head's number of classes; None for `lm_choice`, which has one class per candidate."""
+    """Return a head's number of classes, or None for `lm_choice`, which has one class per candidate."""
     if isinstance(head, Reward):
         return 2
     return head.linear.out_features if isinstance(head, Classification) else None

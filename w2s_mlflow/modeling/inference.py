@@ -17,14 +17,15 @@ from w2s_mlflow.records import Floats
 
 
 def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Floats:
-    """Return softmax(logits) of every example in `data`, in order, (N, C) float32; no loss is involved.
+    """Return the class probabilities softmax(logits) of every example, in the order of `data`, (N, C) float32.
 
     Args:
-        micro_batch: further limit on a forward pass, in examples as long as the longest; None: token_batches.BUDGET alone.
+        micro_batch: maximum size of a forward pass, in examples as long as the longest, besides the limit
+            token_batches.BUDGET; None: only the latter.
         dtype: precision of the forward pass, float32 or bfloat16.
 
     Raises:
-        FailedTrainingError: a probability is not finite: the training diverged.
+        FailedTrainingError: a probability is not finite because training diverged.
     """
     probabilities_NC = _apply(head, lambda batch: head(batch).float().softmax(dim=-1), data, micro_batch, dtype)
     if not np.isfinite(probabilities_NC).all():
@@ -44,7 +45,10 @@ def pooled(head: Classification, data: Encoded, micro_batch: int | None = None, 
 
 
 def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = None, dtype: str = "float32") -> Floats:
-    """Return one vector per layer for every example, in one pass, (N, K, D); for two rows per example, their difference."""
+    """Return one pooled vector per example and layer, (N, K, D), computed in one pass over the examples.
+
+    If examples have two token rows (head `reward`), it is the vector of the first row minus that of the second.
+    """
     k = data.rows_per_example
 
     def vectors(batch: Batch) -> Tensor:
@@ -55,7 +59,10 @@ def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = No
 
 
 def _apply(head: Head, function: Callable[[Batch], Tensor], data: Encoded, micro_batch: int | None, dtype: str) -> Floats:
-    """Apply `function` to every example, with dropout off; in a distributed launch each rank computes its share."""
+    """Return the outputs of `function` for every example, in order, with dropout off.
+
+    In a distributed launch each rank computes its share of every batch.
+    """
     device, group = next(head.parameters()).device, process_group.joined()
     batches = token_batches.by_length(data.lengths_N(), micro_batch, rows=data.rows_per_example, processes=group.size)
     training = head.training
@@ -63,7 +70,8 @@ def _apply(head: Head, function: Callable[[Batch], Tensor], data: Encoded, micro
     outputs = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for rows in batches:
-            ranks = group if len(rows) >= group.size else process_group.ALONE  # a rank without rows cannot know the shape
+            # A batch with fewer rows than ranks is computed by all: a rank without rows would not know the shape of the output.
+            ranks = group if len(rows) >= group.size else process_group.ALONE
             batch = data.batch(ranks.share(rows))
             output = function({name: tensor.to(device) for name, tensor in batch.items()})
             outputs.append(ranks.gather(output, len(rows)).cpu().numpy())

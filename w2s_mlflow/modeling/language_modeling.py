@@ -1,4 +1,4 @@
-"""Heads for language modelling without labels, next-token or masked, for pretraining and Algorithm 6.
+"""Heads for next-token prediction and masked language modelling, used in pretraining and in Algorithm 6.
 
 Shape legend as in heads.py, plus M scored tokens.
 """
@@ -23,11 +23,11 @@ from w2s_mlflow.records import Example
 HIDDEN = 0.15
 """Share of tokens that a masked language model predicts (Devlin et al. 2018, section 3.1)."""
 MASKED, REPLACED = 0.8, 0.1
-"""Of the predicted tokens, the share replaced by the mask token and by a random token; the rest stay unchanged."""
+"""Shares of the predicted tokens that are replaced by the mask token and by a random token; the rest stay unchanged."""
 
 
 class Language(Head):
-    """Next-token prediction, scored on an example's candidate if it has one, else on its whole text."""
+    """Head for next-token prediction. It scores the tokens of an example's candidate if it has one, else of its whole text."""
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Tokenise each example as one text; a long text is truncated at its end."""
@@ -39,7 +39,7 @@ class Language(Head):
         return replace(data, scored_from_R=starts)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits_MV of the M scored tokens, each from the hidden state of the token before it."""
+        """Return logits_MV for the M scored tokens, each computed from the hidden state of the preceding token."""
         logits_MV: Tensor = self.unembedding()(self.hidden_RLD(batch)[:, :-1][self._scored(batch)])
         return logits_MV.float()
 
@@ -53,29 +53,29 @@ class Language(Head):
 
 
 class Packed(Language):
-    """Next-token prediction in packed rows: texts are concatenated, so that nothing is padded."""
+    """Head for next-token prediction in packed rows: texts are concatenated, so that rows need almost no padding."""
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
         """Return the texts in blocks of at most `length` tokens, with the tokenizer's special tokens between texts.
 
-        `random` is not used.
+        `random` is unused; only `Masked.pack` draws random numbers.
         """
         data = packed(self.reader.read([(SEPARATOR.join(texts),) for texts in rows]), length)
         return replace(data, scored_from_R=np.ones(len(data), dtype=np.int64))
 
 
 class Masked(Head):
-    """Masked language modelling in packed rows (Devlin et al. 2018)."""
+    """Head for masked language modelling in packed rows (Devlin et al. 2018)."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer, max_length)
         if tokenizer.mask_token_id is None:
             raise ConfigError(
-                f"masked language modelling needs a tokenizer with a mask token, but that of {type(model).__name__} has none"
+                f"masked language modelling needs a mask token, but the tokenizer of {type(model).__name__} has none"
             )
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
-        """Return the texts in blocks of at most `length` tokens; tokens to predict are sampled once for all epochs."""
+        """Return the texts in blocks of at most `length` tokens. The tokens to predict are sampled once for all epochs."""
         data = packed(self.reader.read(rows), length)
         flat, targets = data.flat.copy(), np.full(len(data.flat), NO_TARGET, dtype=np.int64)
         is_text = ~np.isin(flat, self.tokenizer.all_special_ids)
@@ -91,7 +91,7 @@ class Masked(Head):
         return replace(data, flat=flat, targets=targets)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits_MV of the M tokens to predict; a backbone without an output layer uses its input embeddings instead."""
+        """Return logits_MV for the M tokens to predict. A model without an output layer uses its input embeddings as one."""
         is_target_RL = batch["targets"] != NO_TARGET
         if self.model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
             embedding = self.model.get_input_embeddings()
@@ -107,10 +107,10 @@ class Masked(Head):
 
 
 def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Packed | Masked:
-    """Return the head of the model's pretraining objective: next-token with causal attention, else masked.
+    """Return the head for the model's pretraining objective: next-token prediction for a causal model, masked for others.
 
     Raises:
-        ConfigError: a causal model has no output layer, or the tokenizer of another model has no mask token.
+        ConfigError: the model is causal and has no output layer, or it is not causal and its tokenizer has no mask token.
     """
     if not causal(model):
         return Masked(model, tokenizer)
@@ -120,7 +120,7 @@ def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pack
 
 
 def loss(logits_MV: Tensor, tokens_M: Tensor, progress: float) -> Tensor:
-    """Return the scalar cross-entropy in nats, the mean over scored tokens. `progress` is not used."""
+    """Return the cross-entropy in nats averaged over the scored tokens, a scalar. `progress` is unused."""
     return functional.cross_entropy(logits_MV, tokens_M)
 
 
@@ -146,7 +146,7 @@ def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
 
 
 def block_length(head: Head, length: int | None, default: int) -> int:
-    """Return the tokens per packed row: `length`, or `default` limited to what the model can read.
+    """Return the number of tokens per packed row: `length`, or if it is None the lower of `default` and the model's limit.
 
     Raises ConfigError if `length` is below 2 or above that limit.
     """

@@ -1,4 +1,4 @@
-"""Saving and loading of heads: a Hugging Face directory in safetensors, plus files for the head's settings and linear layer."""
+"""Saving and loading of heads, as a Hugging Face model directory plus files for the head's settings and linear layer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LINEAR = "head.safetensors"
 
 
 def save(head: Head, directory: Path) -> None:
-    """Write a head: a Hugging Face directory, `head.json`, and `head.safetensors` if the head has a linear layer.
+    """Save a head to a directory: the Hugging Face model and tokenizer, `head.json`, and `head.safetensors` for a linear layer.
 
-    Weights are stored in the head's precision, float32.
+    Weights are stored as safetensors in float32, the precision of all heads.
     """
     with hub.quiet():
         head.model.save_pretrained(directory)
@@ -37,7 +37,7 @@ def save(head: Head, directory: Path) -> None:
 
 
 def load(directory: Path) -> Head:
-    """Load a head written by `save`, in float32 on the CPU, in evaluation mode, without drawing random numbers.
+    """Load a head written by `save`, in float32, on the CPU and in evaluation mode, without drawing random numbers.
 
     Raises:
         ConfigError: config.json names no transformers model class, or the weights do not match that class.
@@ -67,7 +67,7 @@ def _load_model(directory: Path) -> PreTrainedModel:
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
-            disable_mmap=True,  # otherwise the weights are views of the file and change with it
+            disable_mmap=True,  # weights mapped into memory would change if the file changed
             output_loading_info=True,
         )
     model, report = loaded

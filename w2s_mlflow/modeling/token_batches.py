@@ -1,4 +1,4 @@
-"""Batches limited by tokens, padding included, so that a forward pass costs about the same for short and for long rows."""
+"""Batches with a limited number of tokens, including padding, so that every forward pass has about the same cost."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import numpy as np
 from w2s_mlflow.records import Ints
 
 BUDGET = 2048
-"""Token limit of a forward pass in inference, padding included.
+"""Maximum number of tokens of a forward pass in inference, including padding.
 
-On a CPU a larger budget is no faster for MiniLM and chess-426k, and needs more padding and memory; a smaller one is slower
+For MiniLM and chess-426k on a CPU, a larger limit is no faster and needs more padding and memory; a smaller one is slower
 (benchmarks/LOG.md).
 """
 
 
 def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
-    """Return consecutive slices, each as long as possible with number of rows * longest row <= budget, or a single row."""
+    """Split rows into consecutive slices, each as long as possible with number of rows * length of the longest <= budget.
+
+    A row that is longer than the budget is a slice of its own.
+    """
     slices, start, longest = [], 0, 0
     for row, length in enumerate(lengths_N.tolist()):
         longest = max(longest, length)
@@ -30,12 +33,13 @@ def by_length(lengths_N: Ints, micro_batch: int | None = None, *, rows: int = 1,
 
     Args:
         lengths_N: the length of each example's longest token row.
-        micro_batch: further limit on a forward pass, in examples as long as the longest; None: BUDGET alone.
-        rows: token rows per example.
+        micro_batch: maximum size of a forward pass, in examples as long as the longest, besides BUDGET; None: only BUDGET.
+        rows: number of token rows per example.
         processes: number of ranks that share each batch evenly; the budget applies to each rank's share.
     """
     order = np.argsort(lengths_N, kind="stable")
     budget = BUDGET if micro_batch is None else min(BUDGET, micro_batch * rows * int(lengths_N.max(initial=0)))
-    tuples = [order[start : start + processes] for start in range(0, len(order), processes)]  # one example per rank
+    # Each tuple has one example per rank.
+    tuples = [order[start : start + processes] for start in range(0, len(order), processes)]
     longest = np.array([lengths_N[examples[-1]] for examples in tuples], dtype=np.int64)
     return [np.concatenate(tuples[part]) for part in batch_slices(rows * longest, budget)]

@@ -1,8 +1,8 @@
 """Tokenization: rows of one or two texts, truncated to what a model can read, tokenised once and cached on disk.
 
-The tokenizer's template places the special tokens. Two texts stay a pair if the template separates them (BERT:
+The tokenizer's template determines the places of special tokens. Two texts stay a pair if the template separates them (BERT:
 `[CLS] A [SEP] B [SEP]`); otherwise they are joined by a newline (GPT-2, Llama). Text that looks like a special token is
-treated as text. Shape legend: N examples, R token rows (2N for head `reward`, else N), L tokens.
+encoded as ordinary text. Shape legend: N examples, R token rows (2N for the head `reward`, else N), L tokens of a row.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ SEPARATOR = "\n"
 NO_TARGET = -1
 """Value in `Encoded.targets` for tokens that are not prediction targets."""
 UNLIMITED = 10**9
-"""Threshold above which a tokenizer's limit means "no limit" (tokenizers without one report 1e30)."""
+"""Number of tokens from which a tokenizer's limit means "no limit" (tokenizers without a limit report 1e30)."""
 CACHE_MIN_CHARACTERS = 200_000
-"""Number of characters from which token rows are cached on disk; tokenising fewer takes under a second (benchmarks/LOG.md)."""
+"""Minimum number of characters of texts whose token rows are cached on disk. Tokenising fewer takes less than a second
+(benchmarks/LOG.md)."""
 
 
 # --- token rows -------------------------------------------------------------------------------------------------------
@@ -47,40 +48,44 @@ CACHE_MIN_CHARACTERS = 200_000
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised examples in ragged form: all token rows concatenated, so that batches are gathered without Python loops."""
+    """Tokenised examples. All token rows are concatenated in one array, so that batches are gathered without Python loops."""
 
     flat: Ints
-    """The tokens of all R rows, (sum of lengths,)."""
+    """Token ids of all R rows, (sum of lengths,)."""
     offsets_R: Ints
     lengths_R: Ints
     rows_per_example: int
     pad_id: int
     types: Ints | None = None
-    """Token type of each token, 1 in the second text of a pair, (sum of lengths,); None for a model without types."""
+    """Token type of each token, 1 in the second text of a pair, (sum of lengths,); None if the model has no token types."""
     candidates_NC: Ints | None = None
-    """Head `lm_choice`: token of each candidate answer."""
+    """For the head `lm_choice`: the token id of each candidate answer."""
     scored_from_R: Ints | None = None
-    """Next-token prediction: index of the first scored token of each row."""
+    """For next-token prediction: the index of the first scored token of each row."""
     targets: Ints | None = None
-    """Masked language modelling: original token at each position to predict, else NO_TARGET, (sum of lengths,)."""
+    """For masked language modelling: the original token id at each position to predict and NO_TARGET elsewhere, (sum of
+    lengths,)."""
     pooled_RD: Floats | None = None
-    """Heads `classification` and `reward`: a frozen backbone's pooled vector of each row."""
+    """For `classification` and `reward` with a frozen backbone: the backbone's pooled output for each row."""
 
     def __len__(self) -> int:
         return len(self.lengths_R) // self.rows_per_example
 
     def lengths_N(self, examples: Ints | None = None) -> Ints:
-        """Return the length of each example's longest token row, (N,), by which batches are sorted; default: all examples."""
+        """Return the length of the longest token row of each given example, (N,); None: of all examples."""
         lengths_NK = self.lengths_R.reshape(-1, self.rows_per_example)
         longest_N: Ints = (lengths_NK if examples is None else lengths_NK[examples]).max(axis=1)
         return longest_N
 
     def tokens(self, examples: Ints) -> int:
-        """Return the number of tokens in the given examples."""
+        """Return the total number of tokens of the given examples."""
         return int(self.lengths_R.reshape(-1, self.rows_per_example)[examples].sum())
 
     def batch(self, examples: Ints) -> Batch:
-        """Return the examples as tensors, right-padded to the longest of them: input_ids_RL, attention_mask_RL and others."""
+        """Return the given examples as tensors by name: input_ids_RL, attention_mask_RL and any others that they have.
+
+        Rows are padded on the right to the length of the longest.
+        """
         k = self.rows_per_example
         rows = (examples[:, None] * k + np.arange(k)).reshape(-1)
         columns = np.arange(int(self.lengths_R[rows].max()))
@@ -102,7 +107,10 @@ class Encoded:
 
 
 def packed(data: Encoded, length: int) -> Encoded:
-    """Repack the tokens into rows of at most `length`, whose lengths differ by at most one; texts run on across rows."""
+    """Return the tokens in new rows of at most `length` tokens that differ in length by at most one.
+
+    The rows are cut without regard to the ends of texts, so a text may span several rows.
+    """
     tokens = len(data.flat)
     ends_R = np.linspace(0, tokens, -(-tokens // length) + 1).round().astype(np.int64)
     return Encoded(data.flat, ends_R[:-1], np.diff(ends_R), 1, data.pad_id)
@@ -133,11 +141,11 @@ class Template:
         return sum(map(len, self.special_ids if closed else self.special_ids[:-1]))
 
     def row(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
-        """Return the tokens of the texts with the special tokens around them."""
+        """Return the tokens of the texts with special tokens added."""
         return _alternating(self.special_ids, texts, closed)
 
     def types(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
-        """Return the token types of `row(texts)`."""
+        """Return the token types of the tokens that `row` returns for these texts."""
         of_texts = [[type_] * len(text) for type_, text in zip(self.text_types, texts, strict=True)]
         return _alternating(self.special_types, of_texts, closed)
 
@@ -152,7 +160,10 @@ def _alternating(specials: Sequence[Sequence[int]], texts: Sequence[Sequence[int
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, texts: int) -> Template:
-    """Derive the template by encoding `texts` texts, each a single special token, which every vocabulary contains."""
+    """Return the tokenizer's template for one or two texts (`texts`).
+
+    It is derived from the encoding of texts that are a single special token, since that token is in the vocabulary.
+    """
     specials: list[list[tuple[int, int]]] = [[] for _ in range(texts + 1)]
     types = [0] * texts
     if words := tokenizer.all_special_tokens:
@@ -170,10 +181,10 @@ def _template(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, texts: int
 
 
 def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | None:
-    """Return the maximum tokens per row, special ones included, or None for no limit.
+    """Return the maximum number of tokens per row, including special tokens, or None if there is no limit.
 
     It is the lower of the tokenizer's limit and the model's number of positions. RoBERTa and similar models start counting
-    positions after the padding index, so fewer are usable.
+    positions after the padding index, so fewer positions are usable.
     """
     limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or UNLIMITED]
     for name, module in model.named_modules():
@@ -203,13 +214,13 @@ def truncate(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice
 
 
 class Reader:
-    """A tokenizer set up for one model."""
+    """A tokenizer together with the template, the length limit and the padding token to use for one model."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int | None = None) -> None:
         """Set up `tokenizer` for `model`.
 
         Args:
-            max_length: maximum tokens per row; None: as many as the model can read.
+            max_length: maximum number of tokens per row; None: as many as the model can read.
 
         Raises:
             ConfigError: `max_length` exceeds what the model can read or leaves room for fewer than two tokens of text, or the
@@ -244,7 +255,7 @@ class Reader:
             closed: whether special tokens follow the last text.
 
         Raises:
-            ConfigError: a row has no tokens.
+            ConfigError: a row has no tokens or is not valid Unicode.
         """
         make = functools.partial(self._read, rows, keep_end, closed)
         large = sum(len(text) for row in rows for text in row) >= CACHE_MIN_CHARACTERS
@@ -274,7 +285,7 @@ class Reader:
         return arrays | ({"types": _flat(types)} if self.typed else {})
 
     def _room(self, template: Template, closed: bool) -> int:
-        """Return the number of tokens left for text."""
+        """Return the number of tokens that the limit leaves for text after the template's special tokens."""
         return (self.limit or UNLIMITED) - template.size(closed)
 
     def _pairs(self, rows: Sequence[Texts]) -> list[list[list[int]]]:
@@ -282,7 +293,10 @@ class Reader:
         return [[next(tokens) for _ in row] for row in rows]
 
     def _joined(self, rows: Sequence[Texts], room: int) -> list[list[list[int]]]:
-        """Tokenise each row as one joined text; a pair longer than `room` stays two texts, the second led by the separator."""
+        """Tokenise each row as one joined text. A pair longer than `room` stays two texts, so that each can be truncated.
+
+        In that case the second text starts with the separator.
+        """
         texts_R = [[tokens] for tokens in self._tokens([SEPARATOR.join(row) for row in rows])]
         for index, row in enumerate(rows):
             if len(row) == 2 and len(texts_R[index][0]) > room:
@@ -292,7 +306,7 @@ class Reader:
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, without adding special tokens."""
         before = self.backend.encode_special_tokens
-        self.backend.encode_special_tokens = True  # treat special tokens in the text as text
+        self.backend.encode_special_tokens = True  # encode text that looks like a special token as ordinary text
         try:
             return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
         except TypeError:
@@ -301,7 +315,7 @@ class Reader:
             self.backend.encode_special_tokens = before
 
     def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
-        """Return the cache key: sha256 of the tokenizer, its library's version, this file, the options and the texts."""
+        """Return the cache key: a sha256 over the tokenizer, its library's version, this file, the options and the texts."""
         settings = (version("tokenizers"), self.limit, keep_end, closed, self.typed, self.pair, self.single)
         content = hashlib.sha256(Path(__file__).read_bytes())
         for part in (repr(settings), self.backend.to_str(), json.dumps(rows)):

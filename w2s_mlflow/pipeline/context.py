@@ -1,4 +1,4 @@
-"""Context of a run: what a stage's options name, resolved once where the stage begins and then handed on."""
+"""Context of a run: the task, split and models that a stage's options name, resolved once when the stage starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StageOptions(SplitOptions, Protocol):
     """Options of a stage that works on the split of a task."""
 
     def resolved(self) -> Self:
-        """Return the options with all defaults filled in but the sizes of the split."""
+        """Return the options with all defaults filled in except the sizes of the split."""
 
 
 OptionsT = TypeVar("OptionsT", bound=StageOptions)
@@ -28,13 +28,13 @@ OptionsT_co = TypeVar("OptionsT_co", bound=StageOptions, covariant=True)
 
 @dataclass(frozen=True)
 class Context(Generic[OptionsT_co]):
-    """What a stage works on.
+    """Options of a stage, and the task, split and models that they name.
 
     Attributes:
         options: the options of the stage, with all defaults filled in.
-        task: the task that they name.
-        split: its split for their seed and sizes, without labels.
-        models: the models that they name, by role, `weak` and `strong`.
+        task: the task that the options name.
+        split: the split of that task for the seed and sizes in the options, without labels.
+        models: the models that the options name, by role (`weak` and `strong`).
     """
 
     options: OptionsT_co
@@ -44,13 +44,13 @@ class Context(Generic[OptionsT_co]):
 
     @property
     def model(self) -> ModelSpec:
-        """The model to train, for a stage that trains one."""
+        """The model to train, if the stage trains one."""
         return self.models[self.options.MODEL]  # type: ignore[attr-defined]
 
     def names(self) -> dict[str, str]:
         """Return the names of the weak and the strong model, by which the UI groups runs; NONE for a role without a model.
 
-        A file of labels takes the place of the weak model.
+        If the weak labels come from a file, the name of the file replaces that of the weak model.
         """
         values = {role: vars(self.options).get(role, NONE) for role in ROLES}
         return values | {role: spec.name for role, spec in self.models.items()}

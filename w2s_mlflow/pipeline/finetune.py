@@ -1,6 +1,6 @@
 """Finetuning and prediction with a head, shared by the stages.
 
-Nothing here reads gold labels: examples have no label, and the caller passes the labels to train on.
+This module never reads gold labels: examples have no label, and the caller passes the labels to train on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledExamples:
-    """Examples with the soft labels to train on, row by row, and an optional auxiliary objective (training/loop.py)."""
+    """Examples, their soft labels in the same order, and an optional auxiliary objective (training/loop.py)."""
 
     examples: Sequence[Example]
     labels_NC: Floats
@@ -41,16 +41,17 @@ class LabelledExamples:
 
     @classmethod
     def labelled(cls, examples: Sequence[Example], labels: SoftLabels) -> LabelledExamples:
-        """Join the examples that have a label with it, and leave out the others."""
+        """Join examples with their labels by id, and leave out the examples without a label."""
         known = set(labels.ids)
         return cls.joined([example for example in examples if example.id in known], labels)
 
 
 def build_head(context: Context[Training], *, pretrained: bool = True, start: Path | None = None) -> Head:
-    """Build the model with its head; newly initialized weights depend only on the seed.
+    """Build the model with its head on the training device. New weights depend only on the seed.
 
     Args:
-        start: weights file to load into the model.
+        pretrained: load the pretrained weights instead of initialising the model at random.
+        start: weights file to load into the model; None: no further weights.
     """
     import safetensors.torch
 
@@ -69,10 +70,11 @@ def build_head(context: Context[Training], *, pretrained: bool = True, start: Pa
 
 
 def load_kept_model(run: Result, parameters: int | None = None) -> Head:
-    """Load the model that a run has logged onto the training device.
+    """Load the logged model of a run, and move it to the training device.
 
     Args:
-        parameters: parameter count of the largest model in use, which sets the number of threads. Default: that of this model.
+        parameters: parameter count of the largest model in use, which determines the number of CPU threads. None: the parameter
+            count of this model.
     """
     from w2s_mlflow.tracking import logged_model
     from w2s_mlflow.training import loop
@@ -93,11 +95,12 @@ def fit_head(
     loss_options: Mapping[str, Any] | None = None,
     score_name: str = "agreement",
 ) -> None:
-    """Train `head` on `training`; stop early by agreement with the labels of `validation`, if given. Log the training curve.
+    """Train `head` on `training`, and log the training curve.
 
     Args:
-        score_name: name of the agreement metric, logged by epoch as `validation/<score_name>`, and for the epoch whose weights
-            are kept as `validation/best_<score_name>`.
+        validation: examples for early stopping by agreement with their labels; None: no early stopping.
+        score_name: name of the agreement metric. Its value after each epoch is logged as `validation/<score_name>`, and that of
+            the epoch whose weights are kept as `validation/best_<score_name>`.
     """
     from w2s_mlflow import metrics
     from w2s_mlflow.training import loop, trainable
@@ -156,7 +159,7 @@ def _loop_options(config: Training, auxiliary: AuxiliaryObjective | None) -> Opt
 
 
 def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encoded:
-    """Encode examples for training. If the backbone is frozen, compute its outputs once for all epochs and add them."""
+    """Tokenise examples for training. If the backbone is frozen, also store its outputs, computed once for all epochs."""
     from w2s_mlflow.modeling import heads, inference
 
     data = head.encode(examples)
@@ -167,7 +170,7 @@ def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encod
 
 
 def probabilities(head: Head, data: Encoded, config: Training) -> Floats:
-    """Return the head's probabilities on encoded examples, (N, C), computed in the same way as all stored predictions."""
+    """Return the head's probabilities on tokenised examples, (N, C). All stored predictions are computed in this way."""
     from w2s_mlflow.modeling import inference
 
     return inference.probabilities(head, data, config.micro_batch, config.dtype)
@@ -179,12 +182,12 @@ def predictions(head: Head, examples: Sequence[Example], config: Training) -> Pr
 
 
 def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Predictions:
-    """Return a table with one prediction per example, in order."""
+    """Return `probabilities_NC` with the ids and groups of the examples, which are in the same order."""
     ids, groups = (tuple(getattr(example, name) for example in examples) for name in ("id", "group"))
     return Predictions(ids, groups, probabilities_NC)
 
 
 def record_heldout(head: Head, context: Context[Training], recorder: Recorder) -> None:
-    """Store predictions on `selection` and `test`, so that they can be scored at any time without the model."""
+    """Store the head's predictions on `selection` and `test`, so that they can be scored later without the model."""
     for part in ("selection", "test"):
         recorder.predictions(part, predictions(head, context.split.parts()[part], context.options))

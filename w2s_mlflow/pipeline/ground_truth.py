@@ -1,4 +1,4 @@
-"""Training on ground truth, and control labels made from it; each read of gold labels is counted."""
+"""Training on ground truth, and control labels made from ground truth. Each read of gold labels is counted."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 LOOKED_AT = 1000
 """Maximum number of training rows used to check that training on ground truth succeeded."""
 ROWS = "rows.parquet"
-"""Supervisor artifact with the digest of each row of the split; the command `why` uses it to name changed rows."""
+"""Name of the supervisor's artifact with a digest of each row of the split. The command `why` uses it to name changed rows."""
 
 
 def fit_on_gold(context: Context[SupervisedTraining], half: str, reason: str, recorder: Recorder) -> Head:
-    """Train a head on the ground truth of one half, `supervision` or `transfer`; each label read is counted.
+    """Train a head on the ground truth of one half, `supervision` or `transfer`. Reads of labels are counted under `reason`.
 
-    Metrics besides the training curve: `train/accuracy` and `train/majority` on at most LOOKED_AT training rows; on the
-    validation slice, the metrics of metrics.py and the fitted `temperature`.
+    Besides the training curve, these metrics are logged: `train/accuracy` and `train/majority` (the share of the most frequent
+    class) on at most LOOKED_AT training rows; and, on the validation slice, the metrics of metrics.py and the `temperature`
+    that fits best.
     """
     config, gold, classes = context.options, data_gold.gold_of(context.options), context.task.classes
     training, validation = (
@@ -72,7 +73,7 @@ def _calibration(predictions: Predictions, validation: LabelledExamples) -> dict
 
 
 def oracle_labels(context: Context[StageOptions], examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
-    """Return the ground truth of `transfer` examples as one-hot labels, to replace weak labels; each label read is counted."""
+    """Return the ground truth of `transfer` examples as one-hot labels, to replace weak labels. Each label read is counted."""
     gold = data_gold.gold_of(context.options)
     labels_N = data_gold.read(gold, examples, "transfer", "oracle")
     recorder.metrics(data_gold.reads(gold))
@@ -80,11 +81,11 @@ def oracle_labels(context: Context[StageOptions], examples: Sequence[Example], r
 
 
 def random_labels(context: Context[StageOptions], weak: SoftLabels, recorder: Recorder) -> SoftLabels:
-    """Return one-hot labels with as many errors as the weak labels, but at random: a control for learning from noise.
+    """Return one-hot labels with as many errors as the weak labels, but on random rows: a control for learning from noise.
 
-    In `transfer` and in its validation slice, as many rows have a wrong label as the supervisor got wrong. These rows and
-    their wrong classes are sampled from a separate random stream, so that the errors are independent of the batch order. Reads
-    of ground truth are counted as `control`.
+    The number of wrong labels equals the number of the supervisor's errors, separately in `transfer` and in its validation
+    slice. The rows with wrong labels and their wrong classes are sampled from a separate random stream, so that the errors are
+    independent of the batch order. Reads of ground truth are counted as `control`.
     """
     gold, classes, split = data_gold.gold_of(context.options), context.task.classes, context.split
     random = streams.generator(context.options.seed, streams.RANDOM_LABELS)
@@ -105,7 +106,7 @@ def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftL
 
 
 def record_rows(context: Context[StageOptions], recorder: Recorder) -> None:
-    """Write `rows.parquet`: id, part and digest of every row of the split, and metadata from its source as JSON."""
+    """Write `rows.parquet`: the id, part and digest of every row of the split, and the row's metadata as JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -121,5 +122,5 @@ def record_rows(context: Context[StageOptions], recorder: Recorder) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _row_digests(task: str, data_dir: str | None) -> dict[str, str]:
-    # Not a field of Split: the digest covers the label, so the label could be recovered by trying every class.
+    # The digests are not stored in Split, since they cover the labels: a label could be recovered by trying every class.
     return {row.example.id: splits.row_digest(row) for row in loading.rows(task, data_dir)}

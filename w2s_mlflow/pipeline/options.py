@@ -18,13 +18,13 @@ LORA_FACTOR, FROZEN_RATE = 10, 1e-2
 """Default learning rates: of LoRA adapters, as a multiple of the model's default (Schulman et al. 2025, LoRA Without Regret),
 and of a head on a frozen backbone (benchmarks/LOG.md)."""
 NONE = "-"
-"""Value of a parameter that does not apply to a run (a supervisor has no strong model), so that the UI can group by it."""
+"""Value of a parameter or tag that does not apply to a run (a supervisor has no strong model). The UI can group runs by it."""
 GIVEN = "labels:"
-"""Prefix of the name of a labels file where it replaces the name of a weak model."""
+"""Prefix of the name of a labels file that replaces the name of a weak model."""
 
 
 def model_name(value: str, option: str) -> str:
-    """Return a model's name in runs and the UI, independent of its path; NONE and names of labels files stay unchanged."""
+    """Return the name of a model in runs and the UI, without its path. NONE and names of labels files stay unchanged."""
     return value if value == NONE or value.startswith(GIVEN) else models.find(value, option).name
 
 
@@ -39,10 +39,10 @@ OF_STUDENT = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rat
 
 @checked_dataclass
 class EvalConfig:
-    """Option of every stage that makes predictions."""
+    """The option of every stage that makes predictions."""
 
     eval_split: Literal["none", "selection", "test"] = option(default="test", result=False, formerly="report")
-    """Split whose stored predictions are scored. `test`; `selection`, for searches; `none`: no scoring."""
+    """Split on which predictions are scored: `test`, `selection` (used by searches) or `none` (no scoring)."""
 
 
 @checked_dataclass
@@ -52,28 +52,30 @@ class TaskOptions:
     task: str = option(default="chess", lookup=tasks.find)
     """Task, such as chess or chess_preference (see tasks/)."""
     train_size: int | None = option(default=None, ge=1)
-    """Number of training rows (supervision and transfer together), sampled by the seed. Default: set by the task."""
+    """Number of training rows (supervision and transfer together), sampled with the seed. Default: set by the task."""
     test_size: int | None = option(default=None, ge=1)
     """Maximum number of test rows; they are the same for every seed. Default: set by the task."""
     balance: bool = False
-    """Whether to balance the classes of supervision, selection and test. transfer has no labels and is never balanced."""
+    """Whether to balance the classes of `supervision`, `selection` and `test`. `transfer` is never balanced, because that would
+    require its labels."""
     data_dir: str | None = option(default=None, result=False)
-    """Mirror of public data sets, <owner>/<name>/<configuration>/<split>.parquet. Default: W2S_DATA_DIR, else the hub."""
+    """Directory with a mirror of public data sets, as <owner>/<name>/<configuration>/<split>.parquet. Default: the environment
+    variable W2S_DATA_DIR; if it is not set, data sets are downloaded from the Hugging Face hub."""
 
     def find_task(self) -> Task:
         """Return the declaration of the task."""
         return tasks.find(self.task)
 
     def resolved(self) -> Self:
-        """Return the options with the data mirror filled in; the split fills in the sizes."""
+        """Return the options with the default of `data_dir` filled in. The sizes are filled in when the task is split."""
         return replace(self, data_dir=loading.mirror(self.data_dir))
 
 
 class OneModel:
-    """Mixin of the options of a stage that trains one model."""
+    """Mixin for the options of a stage that trains one model."""
 
     MODEL: ClassVar[str]
-    """Name of the field that holds the model to train."""
+    """Name of the option that names the model to train."""
 
     def spec(self) -> ModelSpec:
         """Return the spec of the model to train."""
@@ -85,12 +87,13 @@ class Training(EvalConfig, TaskOptions, OneModel):
     """Options of every stage that finetunes a model with a head."""
 
     seed: int = option(default=0, ge=0, lt=2**32)
-    """Random seed of the split of the training part, new weights, the order of batches and dropout."""
+    """Random seed for splitting the training rows, initialising new weights, batch order and dropout."""
     head: Literal["lm_choice", "classification", "reward"] | None = option(default=None, former_values=tasks.FORMER_HEADS)
-    """Head of the model. `lm_choice`: the language-model head's scores of the candidates; `classification`: a linear
+    """Head of the model. `lm_choice`: scores of the candidates by the language-model head; `classification`: a linear
     classifier; `reward`: a scalar reward per response. Default: set by the task."""
     pooling: Literal["last", "first", "mean"] | None = option(default=None)
-    """Pooling before a linear head: the `last` token, the `first`, or the `mean` of all. Default: set by the model family."""
+    """Pooling of hidden states before a linear head: `last` token, `first` token, or `mean` over all tokens. Default: set by
+    the model family."""
     max_length: int | None = option(default=None, ge=1)
     """Maximum number of tokens of a text; longer texts are truncated. Default: the model's limit."""
     epochs: int = option(default=2, ge=1)
@@ -101,11 +104,11 @@ class Training(EvalConfig, TaskOptions, OneModel):
     """Peak learning rate of AdamW. Default: set by the model (x10 with --lora; 0.01 with --freeze backbone), halved after
     generative finetuning."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
-    """Maximum size of a forward pass, in examples of the greatest length: of the batch in training, of all rows in prediction,
-    where a fixed limit on tokens applies as well. Shorter examples fill the same number of tokens. `none`: whole
-    batches in training, only the fixed limit in prediction. The loss always covers the whole batch, so results differ
-    in the last bits only, except where random numbers are drawn: by dropout, align, and explainers that generate
-    text."""
+    """Maximum size of a forward pass, in examples of maximum length. The limit is this number times the length of the longest
+    example (of the batch in training, of all rows in prediction), in tokens, so more examples fit if they are shorter.
+    Prediction also has a fixed token limit. `none`: whole batches in training, only the fixed limit in prediction. The loss
+    is always computed on the whole batch, so results change only by rounding, except where random numbers are drawn
+    (dropout, `align`, explainers that generate text)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision of training and stored predictions: `float32` or `bfloat16`. Weights, optimizer and loss are always
     float32, and a logged model predicts in float32."""
@@ -115,13 +118,14 @@ class Training(EvalConfig, TaskOptions, OneModel):
     """Rank of LoRA adapters on all linear layers of the backbone. They are trained instead of the backbone and then merged into
     it; the weights of a linear head are trained in full. `none`: train all weights."""
     freeze: Literal["backbone"] | None = option(default=None, unset="none", former_values={"trunk": "backbone"})
-    """Weights to freeze. `backbone`: all but the linear layer of the head classification or reward, which is trained on
-    backbone outputs that are computed once; `none`: no weights."""
+    """`backbone`: train only the linear layer of a `classification` or `reward` head, on backbone outputs that are computed
+    once; `none`: freeze nothing."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
-    """Steps between checkpoints, from which an interrupted training resumes. 0: write a checkpoint only on interruption."""
+    """Number of steps between checkpoints, from which interrupted training resumes. 0: save a checkpoint only on
+    interruption."""
 
     keep_model: Literal["never", "always"] = option(default="never", result=False)
-    """Whether to log the fitted model, for mlflow.pyfunc or MLflow serving. `always`; `never`: store only its predictions."""
+    """`always`: log the trained model to MLflow, for mlflow.pyfunc and MLflow serving; `never`: store only its predictions."""
 
     def __post_init__(self) -> None:
         task = self.find_task()
@@ -135,12 +139,12 @@ class Training(EvalConfig, TaskOptions, OneModel):
             if (value := vars(self)[name]) is not None and head == "lm_choice":
                 raise must(name, "none for the head lm_choice, which has no linear layer of its own", value)
         if self.lora is not None and self.freeze is not None:
-            raise must("lora", f"none under --freeze {self.freeze}", self.lora)
+            raise must("lora", f"none with --freeze {self.freeze}", self.lora)
         if self.lora is not None and importlib.util.find_spec("peft") is None:
-            raise must("lora", 'none, unless the extra is there that has adapters (pip install -e ".[lora]")', self.lora)
+            raise must("lora", 'none unless the package peft is installed (pip install -e ".[lora]")', self.lora)
 
     def resolved(self) -> Self:
-        """Return the options with the defaults of the task and the model filled in; the split fills in the sizes."""
+        """Return the options with the defaults of task and model filled in. The sizes are filled in when the task is split."""
         head = self.head or self.find_task().head
         values: dict[str, Any] = {
             "head": head,
@@ -151,7 +155,7 @@ class Training(EvalConfig, TaskOptions, OneModel):
         return replace(super().resolved(), **values)
 
     def default_rate(self) -> float:
-        """Return the default learning rate, which is larger with LoRA or a frozen backbone."""
+        """Return the default learning rate, which is higher with LoRA or a frozen backbone."""
         if self.freeze is not None:
             return FROZEN_RATE
         return (LORA_FACTOR if self.lora is not None else 1) * self.spec().learning_rate
@@ -166,5 +170,5 @@ class SupervisedTraining(Training):
     """Options of the stages that train on ground truth: supervisor and ceiling."""
 
     early_stopping: Literal["gold", "none"] = "gold"
-    """Early stopping. `gold`: stop at the first epoch without improvement on the validation slice, and restore the best
-    weights; `none`: train all epochs."""
+    """Early stopping. `gold`: stop after the first epoch that does not improve the accuracy on the validation slice, and
+    restore the best weights; `none`: train all epochs."""

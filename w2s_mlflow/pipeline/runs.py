@@ -1,6 +1,6 @@
-"""Fingerprint and name a stage's run, and find it or make it.
+"""Compute the fingerprint and the name of a stage's run, and find the run or make it.
 
-Nothing here reads ground truth.
+This module never reads ground truth.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ MODEL = "w2s.model_id"
 """Tag with the id of a run's logged model."""
 ROOTS = ("data.loading:resolve_and_split", "records:SoftLabels", "records:Predictions")
 """Definitions whose source enters the fingerprint of every trained result, besides those of its stage and model family. The
-task is left out: its rows enter through the data digest, so that the same rows from another source give the same result."""
+source of the task does not enter: its rows do, through the data digest, so that the same rows from another source give the
+same result."""
 LABELS = "w2s.labels"
-"""Tag of a run other than a supervisor that labels `transfer`, and of students on these labels: what made the labels."""
+"""Tag that names the origin of labels. It is set on runs other than supervisors that label `transfer`, and on students trained
+on such labels."""
 GOLD = "w2s.gold"
-"""Tag of a run that depends on ground truth of `transfer`, directly or through an input, so its labels are not weak."""
+"""Tag of a run that depends on ground truth of `transfer`, directly or through an input. Its labels are not weak labels."""
 
 
 def weak_labels(run: Result) -> SoftLabels:
@@ -44,7 +46,7 @@ def weak_labels(run: Result) -> SoftLabels:
     """
     if GOLD in run.tags:
         raise ConfigError(
-            f"run {run.run_id} ({run.name}) has learned the ground truth of {run.tags[GOLD]}: a student on its labels "
+            f"run {run.run_id} ({run.name}) depends on ground truth of {run.tags[GOLD]}, so a student trained on its labels "
             "would not be weak-to-strong"
         )
     return run.weak_labels()
@@ -65,7 +67,7 @@ def find_label_run(name: str, context: Context[StageOptions]) -> Result:
     run, weak = results.find(name), context.names()["weak"]
     shown = f"{run.name} ({run.run_id})"
     if results.WEAK_LABELS not in run.digests:
-        raise must("labels", "a run that has labelled transfer", shown)
+        raise must("labels", "a run with labels of transfer", shown)
     if run.tags.get("w2s.data") != context.split.digest:
         raise must("labels", "a run with the same data (--task, --seed and sizes)", shown)
     if run.params.get("weak") != weak:
@@ -80,7 +82,7 @@ def parts(
     """Return the parts of a result's fingerprint.
 
     Args:
-        roots: the stage's definitions that make the result, and the plug-ins that they use.
+        roots: definitions of the stage that make the result, and the plug-ins that they use, as `module:name`.
     """
     from w2s_mlflow.tracking import fingerprint, source
 
@@ -148,7 +150,7 @@ def produce(
 
 
 def _with_model(run: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
-    """Ensure that a finished run has an undamaged logged model. Without `head` the model is retrained, bit for bit."""
+    """Ensure that a finished run has an undamaged logged model. If `head` is None, the model is retrained bit for bit."""
     from w2s_mlflow.tracking import followers, logged_model, reports, session
     from w2s_mlflow.tracking.reports import Report
 
@@ -168,11 +170,15 @@ def _with_model(run: Result, head: Head | None, make: Callable[[Recorder], Head 
 
 
 def _fitted_again(run: Result, make: Callable[[Recorder], Head | None]) -> tuple[Head, dict[str, float]]:
-    """Retrain the head of a finished run; return the head and the gold reads. Raises ConfigError for a different artifact."""
+    """Retrain the head of a finished run. Return the head and the run's counts of gold reads, including the new reads.
+
+    Raises:
+        ConfigError: an artifact differs from that of the run.
+    """
     from w2s_mlflow.tracking import results
     from w2s_mlflow.tracking.dry_recorder import DryRecorder
 
-    LOG.info("%s was made without keeping its model: it is fitted once more", run.name)
+    LOG.info("the model of %s was not kept, so it is trained again", run.name)
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
         dry = DryRecorder(run.run_id, Path(directory))
         head = make(dry)
@@ -181,15 +187,15 @@ def _fitted_again(run: Result, make: Callable[[Recorder], Head | None]) -> tuple
     for path, digest in digests.items():
         if digest != run.digests[path]:
             raise ConfigError(
-                f"run {run.run_id} ({run.name}) cannot be given its model: trained again on this machine, its {path} differs; "
-                "make both anew with --reuse never"
+                f"the model of run {run.run_id} ({run.name}) was not kept and cannot be reproduced: retraining it on this "
+                f"machine gave a different {path}; use --reuse never to train it again, together with the runs that need it"
             )
     reads = {name: value for name, value in dry.last.items() if name.startswith("gold/")}
     return head, {name: value + run.metrics.get(name, 0) for name, value in reads.items()}
 
 
 def _other_head(context: Context[StageOptions]) -> str:
-    """Return the head for the run name, such as `classification head`; empty for the task's default head."""
+    """Return the part of the run name for the head, such as `classification head`; empty for the task's default head."""
     head = vars(context.options).get("head")
     return f"{head} head" if head not in (None, context.task.head) else ""
 
@@ -200,7 +206,7 @@ def run_name(stage: str, identity: Mapping[str, str], head: str = "") -> str:
     method = "" if identity["method"] in (stage, NONE) else identity["method"]
     labels = f"on labels {identity['labels']}" if "labels" in identity else ""
     iteration = f"iteration {identity.get('iteration', '1')}"
-    if iteration == "iteration 1" or iteration in method:  # the method of an aligned model names its iteration
+    if iteration == "iteration 1" or iteration in method:  # the method of an aligned model includes the iteration
         iteration = ""
     seed = "" if identity["seed"] == NONE else f"seed {identity['seed']}"
     return " ".join(word for word in (stage, identity["task"], models_, head, method, labels, iteration, seed) if word)

@@ -1,4 +1,4 @@
-"""Score stored predictions against ground truth, and compare them with supervisor and ceiling; no model is loaded."""
+"""Score stored predictions against ground truth, and compare them with supervisor and ceiling. No model is loaded."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 CEILING_FAILED = "w2s.ceiling_failed"
-"""Tag of a ceiling, and of each student compared with it: `no`, or why the ceiling failed. The reasons are training accuracy
-near chance (`stats.near_chance`) and accuracy below that of the supervisor on the scored split."""
+"""Tag of a ceiling, and of each student compared with it: `no`, or the reasons why the ceiling failed. The possible reasons are
+training accuracy near chance (NEAR_CHANCE) and a lower accuracy than the supervisor's on the scored split (BELOW_FLOOR)."""
 NEAR_CHANCE = "near chance"
+"""Value of CEILING_FAILED for a ceiling whose training accuracy is near chance (`stats.near_chance`)."""
 
 PGR_STATUS = "w2s.pgr_status"
 """Tag of a student with the status of its PGR: `ok`, `undetermined`, or the missing input, such as `no ceiling`."""
 BELOW_FLOOR = "below the floor"
-"""Value of CEILING_FAILED for a ceiling less accurate than the supervisor."""
+"""Value of CEILING_FAILED for a ceiling that is less accurate than the supervisor."""
 VS_HUMAN = "w2s.vs_human"
 """Tag: `weak` if the accuracy is below the task's published human accuracy, else `strong`; unset if none is published."""
 
@@ -41,14 +42,14 @@ def report(
     references: Mapping[str, Result] | None = None,
     file_labels: SoftLabels | None = None,
 ) -> Result:
-    """Score the stored predictions on the split `--eval-split`, once, and store the split's gold labels with them.
+    """Score a run's predictions on the split `--eval-split`, unless that is done, and store the split's gold labels with them.
 
-    If the split has no ground truth, only agreement is reported.
+    If the split has no ground truth, only agreement is reported. Return the run with its metrics.
 
     Args:
-        references: the runs to compare with, by role: for a student its supervisor `weak` and its `ceiling`, if they exist; for
-            a facilitated weak model the supervisor `weak` and the teacher `strong`.
-        file_labels: labels from a file, in place of a supervisor's; if they cover the split, their accuracy is the floor.
+        references: the runs to compare with, by role. A student is compared with its supervisor `weak` and its `ceiling`, if
+            they exist; a facilitated weak model with the supervisor `weak` and the teacher `strong`.
+        file_labels: labels from a file that replace a supervisor. If they cover the split, their accuracy is the floor.
     """
     from w2s_mlflow.tracking import reports
 
@@ -101,13 +102,14 @@ def _scored(
 def _against_human(context: Context[EvalOptions], values: Mapping[str, float]) -> dict[str, str]:
     """Return the tag VS_HUMAN, or no tag if no comparable human accuracy is published."""
     human, accuracy = context.task.human, values.get(f"{context.options.eval_split}/accuracy")
-    if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":  # such as over more options
+    # Some published human scores are not comparable: another metric, or accuracy over more options.
+    if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":
         return {}
     return {VS_HUMAN: "strong" if accuracy >= human.score else "weak"}
 
 
 def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> str:
-    """Return the reasons why a student's ceiling failed, or `no`; a missing value is no reason."""
+    """Return the reasons why a student's ceiling failed, or `no`. A missing metric or tag does not count as a failure."""
     floor, upper = (values.get(f"{part}/{role}_accuracy", math.nan) for role in ("weak", "ceiling"))
     rules = {
         NEAR_CHANCE: ceiling.tags.get(CEILING_FAILED) == NEAR_CHANCE,
@@ -145,7 +147,10 @@ def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -
 
 
 def _facilitated(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:
-    """Return the metrics of M'_W, compared with M_W (`weak`) and M_S (`strong`); the gain's interval is over groups."""
+    """Return the metrics of a facilitated weak model M'_W, compared with M_W (`weak`) and M_S (`strong`), and a status.
+
+    The interval of the accuracy gain over M_W is clustered by group.
+    """
     from w2s_mlflow import metrics, stats
 
     agreement = {
@@ -166,7 +171,10 @@ def _named(values: Mapping[str, float], part: str) -> dict[str, float]:
 
 
 def _is_scored(run: Result, part: str, tags: Mapping[str, str]) -> bool:
-    """Return whether the split is already scored with these references; scoring writes the tag with the digests last."""
+    """Return whether the split is already scored with these references.
+
+    Scoring writes the tag with the digests of its artifacts last, so a run with this tag is completely scored.
+    """
     from w2s_mlflow.tracking import results
 
     return f"{results.ARTIFACTS}.{part}" in run.tags and tags.items() <= run.tags.items()

@@ -1,1 +1,1 @@
-"""The training loop: batches, micro-batches, checkpoints, trainable parameters, sharding."""
+"""The training loop and its parts: batches, micro-batches, checkpoints, trainable parameters and sharding."""

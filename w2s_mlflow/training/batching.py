@@ -16,14 +16,14 @@ from w2s_mlflow.records import Ints
 from w2s_mlflow.training.microbatches import IDLE
 
 POOL = 50
-"""Approximate number of batches per pool; sorting each pool by length reduces padding and keeps batches random."""
+"""Approximate number of batches per pool. Sorting each pool by length reduces padding while batches remain random."""
 
 
 def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Iterator[Ints]:
-    """Yield one epoch of random batches, each of examples of similar length; one batch may be smaller, no example is dropped.
+    """Yield one epoch of batches in random order, each as the indices of examples of similar length.
 
-    Shuffled examples are sorted by length within pools. Pool sizes differ by at most one batch, since sorting a small pool of
-    leftovers would gain little.
+    Shuffled examples are sorted by length within pools. Pool sizes differ by at most one batch, since sorting a small last
+    pool would gain little. No example is dropped, so one batch may be smaller.
     """
     shuffled = order.permutation(len(lengths_N))
     count = math.ceil(len(shuffled) / batch_size)
@@ -37,9 +37,9 @@ def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Ite
 
 
 def micro_batch_rows(data: Encoded, examples: Ints, micro_batch: int | None, group: Group = ALONE) -> list[Ints]:
-    """Return this rank's share of a batch as micro-batches.
+    """Return this rank's share of a batch, split into micro-batches of example indices.
 
-    The token limit of a micro-batch, padding included, is `micro_batch` times the length of the whole batch's longest example.
+    A micro-batch has at most `micro_batch` times the length of the whole batch's longest example in tokens, including padding.
     """
     rows = group.share(examples)
     if micro_batch is None:
@@ -51,7 +51,11 @@ def micro_batch_rows(data: Encoded, examples: Ints, micro_batch: int | None, gro
 def micro_batches(
     data: Encoded, examples: Ints, micro_batch: int | None, device: torch.device, group: Group, *, even: bool
 ) -> list[Batch]:
-    """Return this rank's micro-batches of a batch. `even`: add idle micro-batches so that all ranks have equally many."""
+    """Return this rank's share of a batch as micro-batches of tensors.
+
+    Args:
+        even: add idle micro-batches, so that all ranks have the same number of micro-batches.
+    """
     batches_of_rank = [_to(data, rows, device) for rows in micro_batch_rows(data, examples, micro_batch, group)]
     if even:
         count = max(len(micro_batch_rows(data, examples, micro_batch, replace(group, rank=rank))) for rank in range(group.size))

@@ -1,8 +1,8 @@
 """Atomic checkpoints of a training run, and deferral of stop signals.
 
-A checkpoint is a directory with two files: `step-<n>-epoch-<m>.safetensors` holds every tensor; `state.json` holds
-the name and sha256 of that file and a sha256 of its own content, and is replaced atomically. Torch is imported only where
-tensors are used, so `read` is fast.
+A checkpoint is a directory with two files: `step-<n>-epoch-<m>.safetensors` holds every tensor; `state.json` holds the other
+state, the name and sha256 of the first file and a sha256 of its own content, and is replaced atomically. Torch is imported
+only where tensors are used, so `read` is fast.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = Mapping[str, Mapping[str, "Tensor"]]
-"""Tensors by group and name; stored in the file as `group.name`."""
+"""Tensors by group and name. Their names in the file are `group.name`."""
 
 LOG = logging.getLogger("w2s_mlflow")
 STATE = "state.json"
 GRACE = 4.0
-"""Time limit in seconds for finishing the current step after a stop signal; schedulers kill a process after five."""
+"""Time limit in seconds for finishing the current step after a stop signal. Schedulers kill a process after five seconds."""
 
 
 def exists(directory: Path) -> bool:
@@ -47,15 +47,18 @@ def exists(directory: Path) -> bool:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often a training run saves its state. Use one directory per combination of head, data and options."""
+    """Location, frequency and additional content of a training run's checkpoints.
+
+    Each combination of head, data and options needs a directory of its own.
+    """
 
     directory: Path
     every: int
-    """Steps between checkpoints; 0: only on a stop signal."""
+    """Number of steps between checkpoints; 0: save only on a stop signal."""
     notes: Callable[[], Any] = lambda: None
-    """Returns the caller's JSON values to store with the checkpoint; called on saving."""
+    """Function that returns JSON values of the caller, which are stored with the checkpoint. It is called on each save."""
     saved: Callable[[], None] = lambda: None
-    """Called after a checkpoint is complete on disk."""
+    """Function that is called after each save, when the checkpoint is complete on disk."""
 
     def due(self, step: int) -> bool:
         """Return whether a checkpoint is due after this step."""
@@ -78,7 +81,7 @@ class LoadedCheckpoint:
 
 
 def read(directory: Path) -> LoadedCheckpoint | None:
-    """Return the checkpoint in a directory, or None if there is none or it is damaged (logged as a warning).
+    """Return the checkpoint in a directory, or None if there is none or it is damaged. Damage is logged as a warning.
 
     Raises:
         ConfigError: the checkpoint exists but cannot be read from the file system.
@@ -98,7 +101,7 @@ def read(directory: Path) -> LoadedCheckpoint | None:
 def _checked(directory: Path) -> LoadedCheckpoint:
     """Return the checkpoint. Raises ValueError if its content does not match its digests."""
     document = None
-    with contextlib.suppress(ValueError):  # neither UTF-8 nor JSON
+    with contextlib.suppress(ValueError):  # the file is not valid UTF-8 or not valid JSON
         document = json.loads((directory / STATE).read_text(encoding="utf-8"))
     if not isinstance(document, dict) or document.get("sha256") != _digest(document.get("content")):
         raise ValueError(f"{STATE} does not match its digest")
@@ -110,13 +113,13 @@ def _checked(directory: Path) -> LoadedCheckpoint:
 
 
 def tensors(saved: LoadedCheckpoint) -> defaultdict[str, dict[str, Tensor]]:
-    """Load the tensors of a checkpoint to the CPU, by group and name; an unknown group reads as empty."""
+    """Load the tensors of a checkpoint to the CPU, by group and name. A group that is not in the checkpoint is empty."""
     from safetensors.torch import load_file
 
     groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     for label, tensor in load_file(saved.file).items():
         group, _, name = label.partition(".")
-        groups[group][name] = tensor.clone()  # otherwise it is an unaligned view that keeps the whole file in memory
+        groups[group][name] = tensor.clone()  # the original is an unaligned view that keeps the whole file in memory
     return groups
 
 
@@ -125,7 +128,7 @@ def save(checkpoint: Checkpoint, step: int, epoch: int, state: Mapping[str, Any]
 
     Args:
         epoch: used with `step` to name the tensor file; consecutive checkpoints must differ in at least one of the two.
-        state: JSON values.
+        state: state of the training run other than tensors, as JSON values.
 
     Raises:
         ConfigError: the disk is full or the directory cannot be written.
@@ -151,7 +154,7 @@ def clear(directory: Path) -> None:
 
 
 def _write_tensors(file: Path, tensors: Tensors) -> None:
-    """Write the tensors and flush them to disk. Each is copied, as safetensors refuses tensors that share memory."""
+    """Write the tensors and flush them to disk. Each is copied, because safetensors refuses tensors that share memory."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -182,13 +185,13 @@ def _partial(directory: Path) -> Path:
 
 
 def _remove(files: Iterable[Path]) -> None:
-    with contextlib.suppress(OSError):  # leftover files are harmless; the next save tries again
+    with contextlib.suppress(OSError):  # leftover files are harmless; the next save tries again to remove them
         for file in files:
             file.unlink(missing_ok=True)
 
 
 def _digest(content: Any) -> str:
-    """Return the sha256 of the JSON text, keys in the given order; NaN is allowed, since a loss may be NaN."""
+    """Return the sha256 of the content as JSON, with keys in their given order. NaN is allowed, since a loss may be NaN."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -201,7 +204,7 @@ def _file_digest(path: Path) -> str:
 
 
 def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the random states of Python and numpy as JSON values, and of torch (CPU and each GPU) as tensors."""
+    """Return the random states of Python and numpy as JSON values, and those of torch (CPU and each GPU) as tensors."""
     import torch
 
     legacy: dict[str, Any] = dict(np.random.get_state(legacy=False))
@@ -213,7 +216,7 @@ def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def restore_random_state(values: Mapping[str, Any], states: Mapping[str, Tensor]) -> None:
-    """Restore the states that `random_state` returned; states of missing GPUs are ignored."""
+    """Restore the states returned by `random_state`. States of GPUs that this machine does not have are ignored."""
     import torch
 
     version, words, gauss = values["python"]
@@ -231,8 +234,8 @@ def restore_random_state(values: Mapping[str, Any], states: Mapping[str, Tensor]
 class SignalGuard:
     """Context manager that defers SIGINT and SIGTERM in the main thread; `requested` is true once one has arrived.
 
-    The caller checks `requested` after each step and raises KeyboardInterrupt. The guard raises it itself GRACE seconds after
-    the signal, at a second Ctrl-C, or on exit if the caller has not.
+    The caller must check `requested` after each step and raise KeyboardInterrupt. Otherwise the guard raises it GRACE seconds
+    after the signal, at a second Ctrl-C, or on exit.
     """
 
     def __init__(self) -> None:
@@ -243,7 +246,8 @@ class SignalGuard:
     def __enter__(self) -> SignalGuard:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # a script's background jobs ignore SIGINT
+                # Leave ignored signals alone: the shell makes background jobs of a script ignore SIGINT.
+                if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._hold)
         return self
 
@@ -258,7 +262,8 @@ class SignalGuard:
     def _hold(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
-        self._interrupted |= number == signal.SIGINT  # SIGTERM, which `mlflow run` sends after a Ctrl-C, is no second one
+        # SIGTERM does not count as a second Ctrl-C, because `mlflow run` sends it after the first.
+        self._interrupted |= number == signal.SIGINT
         if not self.requested:
             self.requested = True
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)

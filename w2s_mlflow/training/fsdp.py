@@ -1,7 +1,7 @@
 """Sharded training of a head (FSDP2): each rank holds a shard of every weight, its gradient and its AdamW state.
 
-A copy of the head, the twin, holds the shards and is trained. Meanwhile the original head has no weights; it gets the full
-weights for validation and after training, so other modules need not know about sharding.
+A copy of the head, called the twin, holds the shards and is trained. Meanwhile the original head has no weights. It gets the
+full weights for validation and after training, so that other modules need not know about sharding.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from w2s_mlflow.modeling.heads import Head
 
 
 def split(head: Head, group: Group) -> Head:
-    """Return a twin of the head that holds this rank's shards of the weights, and empty the head.
+    """Return a twin of the head that holds this rank's shards of the weights, and remove the weights from the head.
 
-    The weights must be equal on all ranks. Each backbone block's weights are gathered only while the block runs, the other
-    weights while the twin runs. Gradients are summed, not averaged.
+    The weights must be equal on all ranks. The weights of a backbone block are gathered only while the block runs, all other
+    weights while the twin runs. Gradients are summed over ranks, not averaged.
     """
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # a head's outputs are never modified in place
+    # The warning does not apply, because a head's outputs are never modified in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     shared = [head.tokenizer, head.reader, *head.parameters(), *head.buffers()]
     twin = copy.deepcopy(head, {id(item): item for item in shared})
     mesh = init_device_mesh(state().device.type, (group.size,))
@@ -35,7 +36,7 @@ def split(head: Head, group: Group) -> Head:
         fully_shard(module, mesh=mesh)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # gloo supports no other reduction
+        module.set_force_sum_reduction_for_comms(True)  # the backend gloo supports only sums
     _empty(head)
     return twin
 
@@ -48,7 +49,7 @@ def join(head: Head, twin: Head) -> None:
 
 @contextlib.contextmanager
 def joined(head: Head, twin: Head) -> Iterator[None]:
-    """Context manager in which the head has its full weights."""
+    """Context manager within which the head has its full weights."""
     if twin is head:
         yield
         return
@@ -58,9 +59,9 @@ def joined(head: Head, twin: Head) -> Iterator[None]:
 
 
 def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Return the tensors, the sharded ones gathered one by one into full tensors on the CPU; empty if `keep` is false.
+    """Return the tensors, with each sharded one gathered into a full tensor on the CPU; an empty dict if `keep` is false.
 
-    All ranks must call this together.
+    All ranks must call this together. Tensors are gathered one by one.
     """
     full_tensors = {}
     for name, tensor in tensors.items():
@@ -71,16 +72,16 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
 
 
 def like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """Return a full tensor in the layout of `weight`: this rank's shard if `weight` is sharded, else with the same strides.
+    """Convert a full tensor to the layout of `weight`: this rank's shard if `weight` is sharded, else the same strides.
 
-    Fused AdamW processes weight, gradient and state in memory order, so other strides would change the training.
+    Fused AdamW processes weight, gradient and state in memory order, so different strides would change the training.
     """
-    if tensor.shape != weight.shape:  # AdamW's step count is a scalar
+    if tensor.shape != weight.shape:  # the tensor is AdamW's step count, a scalar
         return tensor
     if not isinstance(weight, DTensor):
         return tensor if tensor.stride() == weight.stride() else torch.empty_like(weight, device=tensor.device).copy_(tensor)
     shard = distribute_tensor(tensor.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
-    return shard.clone()  # otherwise the shard keeps the full tensor in memory
+    return shard.clone()  # the original is a view that keeps the full tensor in memory
 
 
 def _full(tensor: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ def _empty(head: Head) -> None:
 
 
 def _blocks(head: Head) -> Iterator[nn.Module]:
-    """Return the backbone's layers: the first ModuleList with `num_hidden_layers` modules; empty if there is none."""
+    """Return the backbone's blocks: the modules of the first ModuleList of length `num_hidden_layers`, if there is one."""
     count = getattr(head.model.config, "num_hidden_layers", None)
     lists = (module for module in head.model.base_model.modules() if isinstance(module, nn.ModuleList))
     return iter(next((modules for modules in lists if len(modules) == count), ()))

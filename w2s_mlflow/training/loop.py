@@ -1,4 +1,4 @@
-"""The training loop `fit()`, based on accelerate. Its state is in state.py."""
+"""The training loop `fit()`, based on accelerate. The state of a training run is in state.py."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from w2s_mlflow.training.state import Fit, TrainingState, checkpointed
 
 Report = Callable[[int, int, dict[str, float]], None]
 AuxiliaryObjective = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
-"""Function (step, indices of the batch's examples, backward function) -> metrics."""
+"""Function of (step, indices of the batch's examples, backward function) that returns metrics."""
 
 WARMUP = 0.1
-"""Fraction of the steps over which the learning rate rises; it then falls linearly to zero."""
+"""Fraction of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
 CLIP = 1.0
 THREADS = torch.get_num_threads()
 SMALL = 5_000_000
-"""Number of parameters below which a model uses one CPU thread, which is up to a fifth slower on an idle machine but twice as
-fast on a shared one (benchmarks/LOG.md).
+"""Models with fewer parameters use one CPU thread. This is up to a fifth slower on an idle machine, but twice as fast on a
+shared one (benchmarks/LOG.md).
 """
 
 
@@ -51,7 +51,7 @@ class Options:
     seed: int
     weight_decay: float = 0.01
     micro_batch: int | None = None
-    """Size limit of a forward pass, in examples as long as the batch's longest; None: the whole batch."""
+    """Maximum size of a forward pass, in examples as long as the longest of the batch; None: the whole batch."""
     dtype: str = "float32"
     """Precision of the forward pass, float32 or bfloat16; weights, optimizer and loss are float32."""
     auxiliary: AuxiliaryObjective | None = None
@@ -70,7 +70,7 @@ def seed_everything(seed: int) -> None:
 
 
 def use_threads(parameters: int) -> None:
-    """Use one CPU thread for a small model, where more would mostly wait for each other; otherwise torch's default number."""
+    """Use one CPU thread for a small model, since several would mostly wait for each other; else torch's default number."""
     torch.set_num_threads(1 if parameters < SMALL else THREADS)
 
 
@@ -90,31 +90,35 @@ def fit(
     report: Report = lambda step, steps, metrics: None,
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
-    """Train the parameters of `head` that require a gradient, in place: AdamW, linear decay after 10% warm-up, clipping at 1.0.
+    """Train the parameters of `head` that require a gradient, in place.
 
-    In distributed training each rank trains on its share of every batch, and all ranks reach the same weights
-    (distributed/process_group.py).
+    The optimizer is AdamW. The learning rate rises linearly over the first 10% of the steps and then falls linearly to zero.
+    Gradients are clipped to a norm of 1.0. In distributed training each rank trains on its share of every batch, and all ranks
+    reach the same weights (distributed/process_group.py).
 
-    After each epoch `validate(step)` scores the head, higher is better; training stops at the first epoch that does not
-    improve on the best score, and the best weights are restored. Without `validate` the last weights are kept.
+    After each epoch `validate(step)` returns a score of the head (higher is better). Training stops after the first epoch that
+    does not improve on the best score, and the best weights are restored. Without `validate` the last weights are kept.
 
     Args:
         data: the N encoded training examples.
-        labels_NC: their soft labels, in the same order; None for language modelling, where the text is the label.
+        labels_NC: soft labels of the examples, in the same order; None for language modelling, whose targets are in the text.
         loss: (logits, targets, progress in [0, 1]) -> scalar, over the whole optimizer batch.
         report: called after each step with (step, steps, {"train/loss": ...}).
-        checkpoint: where training saves its state, every few steps and on a stop signal, and resumes (bit for bit on a CPU).
+        checkpoint: where and how often training saves its state. The state is also saved on a stop signal. Training resumes
+            from an existing checkpoint; on a CPU the result is the same bit for bit.
 
     Raises:
-        KeyboardInterrupt: with `checkpoint`, SIGINT or SIGTERM arrived; the current step is finished and saved, unless it
-            takes longer than `checkpoint.GRACE`.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived and `checkpoint` is given. The current step is finished and saved first,
+            unless it takes longer than `checkpoint.GRACE`.
         FailedTrainingError: the loss is not finite.
-        ConfigError: the checkpoint cannot be written, or the ranks find different ones.
+        ConfigError: the checkpoint cannot be written, or the ranks find different checkpoints.
     """
     group = process_group.current()
-    plugin = GradientAccumulationPlugin(num_steps=1)  # otherwise the launcher's setting would divide every gradient
-    with patch_environment(accelerate_use_fsdp="false"):  # otherwise accelerate would manage our FSDP shards itself
-        # accelerate's state is global to the process: every training run must use the same settings.
+    # Without this plugin, a gradient-accumulation setting of `accelerate launch` would divide every gradient.
+    plugin = GradientAccumulationPlugin(num_steps=1)
+    # Without this setting, `accelerate launch --use_fsdp` would make accelerate shard the weights, as fsdp.py does already.
+    with patch_environment(accelerate_use_fsdp="false"):
+        # accelerate's state is global to the process, so every training run must use the same settings.
         accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=plugin)
     learner = fsdp.split(head, group) if launch.shards() else head
     weights = [parameter for parameter in learner.parameters() if parameter.requires_grad]
@@ -126,7 +130,7 @@ def fit(
     training = TrainingState(learner, optimizer, schedule, order, accelerator.is_main_process)
 
     def train_batch(examples: Ints) -> dict[str, float]:
-        """Take one optimizer step; return its metrics."""
+        """Take one optimizer step and return its metrics."""
         labels = None if labels_NC is None else torch.from_numpy(labels_NC[examples]).to(accelerator.device)
         batch = batching.micro_batches(data, examples, options.micro_batch, accelerator.device, group, even=learner is not head)
         step = training.fit.steps
@@ -170,7 +174,7 @@ def _finite(loss: float, step: int, steps: int) -> float:
 
 
 def _optimizer(weights: Sequence[Tensor], options: Options) -> AdamW:
-    """Return AdamW, fused if torch supports it on the device: about ten times faster (benchmarks/LOG.md)."""
+    """Return AdamW. If the device supports it, it is fused, which is about ten times faster (benchmarks/LOG.md)."""
     adamw = functools.partial(AdamW, weights, lr=options.learning_rate, weight_decay=options.weight_decay)
     try:
         return adamw(fused=True)
@@ -181,10 +185,10 @@ def _optimizer(weights: Sequence[Tensor], options: Options) -> AdamW:
 def _seed_dropout(seed: int, group: Group, step: int, device: torch.device) -> None:
     """Seed each step's dropout independently of earlier steps, so that a resumed run equals an uninterrupted one.
 
-    Ranks have different seeds, so that they drop different units; rank 0 has the single-process seed.
+    Ranks have different seeds, so that they drop different units; rank 0 has the seed of single-process training.
     """
     dropout_seed = streams.integer(seed, streams.DROPOUT, group.rank, step)
-    torch.default_generator.manual_seed(dropout_seed)  # torch.manual_seed would probe every device type, in 0.2 ms
+    torch.default_generator.manual_seed(dropout_seed)  # torch.manual_seed is slower (0.2 ms): it probes every device type
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(dropout_seed)
 

@@ -1,4 +1,4 @@
-"""Gradients of an optimizer batch, computed in micro-batches for losses that may need all logits of the batch."""
+"""Gradients of an optimizer batch, computed in micro-batches even for losses that need all logits of the batch at once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from w2s_mlflow.modeling.heads import Batch, Head
 Forward = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 IDLE = "idle"
-"""Key of idle micro-batches, which run through the model to keep the ranks in step (fsdp.py) but have no effect."""
+"""Key that marks a micro-batch as idle. An idle micro-batch passes through the model but has no effect on the gradients. Ranks
+need it because, with sharded weights (fsdp.py), all must make equally many passes."""
 
 
 @dataclass(frozen=True)
 class PerExampleLoss:
-    """A loss that is a mean over rows, each computed independently of the others (`PER_EXAMPLE` in losses/)."""
+    """A loss that is a mean of independent terms, one per row (`PER_EXAMPLE` in losses/)."""
 
     loss: Loss
 
@@ -30,7 +31,7 @@ class PerExampleLoss:
 
 
 def forward_in(model: Forward, dtype: str) -> Forward:
-    """Return the model with its forward pass in `dtype`, float32 or bfloat16; its weights and outputs stay float32."""
+    """Return a function that runs the forward pass in `dtype`, float32 or bfloat16; weights and outputs stay float32."""
     if dtype == "float32":
         return model
 
@@ -53,16 +54,16 @@ def batch_gradients(
 ) -> Tensor:
     """Return the scalar loss of a whole optimizer batch, and accumulate its gradients in the weights.
 
-    With a `PerExampleLoss` each micro-batch goes through the model once. Any other loss may need all logits at once, so several
-    micro-batches go through twice: first without gradient, to compute the loss on all logits and its gradient with respect to
-    them; then under the saved random states, so that dropout drops the same units, to backpropagate that gradient. In
-    distributed training each rank computes the gradients of its share of the rows, and their sum is the batch's gradient
-    (`Group.sum_gradients`).
+    With a `PerExampleLoss` each micro-batch passes through the model once. Any other loss may need all logits at once, so if
+    there are several micro-batches, each passes through the model twice. The first passes, without gradient, yield all logits,
+    the loss and its gradient with respect to the logits. The second passes backpropagate that gradient; they start from the
+    random states of the first passes, so that dropout drops the same units. In distributed training each rank computes the
+    gradients of its share of the rows, and the sum over ranks is the batch's gradient (`Group.sum_gradients`).
 
     Args:
         batch: the micro-batches of this rank's share.
         labels_NC: the labels of the whole batch, in batch order; None for language modelling, whose targets are in the text.
-        backward: function that backpropagates from a tensor; it takes `gradient` if the tensor is not a scalar.
+        backward: function that backpropagates from a tensor. Its argument `gradient` is given if the tensor is not a scalar.
     """
     forward = _drop_idle(forward)
     if labels_NC is None:
@@ -77,7 +78,7 @@ def batch_gradients(
         backward(value)
         return value
     states, logits_by_part, device = [], [labels_NC[:0]], labels_NC.device
-    with torch.set_grad_enabled(len(batch) == 1):  # a single micro-batch keeps its graph, so one pass is enough
+    with torch.set_grad_enabled(len(batch) == 1):  # a single micro-batch keeps its autograd graph and needs no second pass
         for part in batch:
             states.append(_random(device))
             logits_by_part.append(forward(part))
@@ -91,7 +92,7 @@ def batch_gradients(
             _set_random(state, device)
             logits = forward(part)
         backward(logits, gradient=share)
-    _set_random(states_after_loss, device)  # as after the loss, which may have drawn random numbers
+    _set_random(states_after_loss, device)  # continue as if the second passes had drawn no random numbers
     return value.detach()
 
 
@@ -99,7 +100,7 @@ def _labels(batch: Sequence[Batch], labels_NC: Tensor, group: Group) -> Sequence
     """Return the labels of each micro-batch."""
     share_NC = labels_NC[torch.from_numpy(group.share(np.arange(len(labels_NC))))]
     row_counts = [0 if IDLE in part else len(part["input_ids"]) for part in batch]
-    rows_per_example = max(1, sum(row_counts) // max(1, len(share_NC)))  # `reward` has two rows per example
+    rows_per_example = max(1, sum(row_counts) // max(1, len(share_NC)))  # two for the head `reward`
     return torch.split(share_NC, [count // rows_per_example for count in row_counts])
 
 
@@ -113,9 +114,10 @@ def _accumulate(
     backward: Callable[..., Any],
     group: Group,
 ) -> Tensor:
-    """Compute `batch_gradients` for a mean over `total` targets: one micro-batch at a time, weighted by its number of targets.
+    """Compute `batch_gradients` of a loss that is a mean over `total` targets, one micro-batch at a time.
 
-    In language modelling, the logits of all scored tokens over the vocabulary are thus never in memory at once.
+    The loss of each micro-batch is weighted by its share of the targets. In language modelling, the logits of all scored tokens
+    over the vocabulary are thus never in memory at once.
     """
     value = torch.zeros((), device=total.device)
     for part, part_targets in zip(batch, targets, strict=True):
@@ -129,7 +131,7 @@ def _accumulate(
 
 
 def _drop_idle(forward: Forward) -> Forward:
-    """Wrap the model so that the outputs of idle micro-batches are dropped."""
+    """Wrap the model so that it returns no output rows for idle micro-batches."""
 
     def forward_without_idle(batch: Batch) -> Tensor:
         output = forward(batch)
@@ -143,7 +145,7 @@ def _device(batch: Batch) -> torch.device:
 
 
 def _random(device: torch.device) -> list[Tensor]:
-    """Return the random states of the CPU and, for an accelerator, of the device."""
+    """Return the random state of the CPU and, if `device` is an accelerator, that of the device."""
     states = [torch.get_rng_state()]
     return states if device.type == "cpu" else [*states, torch.get_device_module(device).get_rng_state()]
 

@@ -1,4 +1,4 @@
-"""State of a training run: what changes from step to step, and how a checkpoint stores and restores it."""
+"""State of a training run that changes from step to step, with methods to save it to checkpoints and restore it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from w2s_mlflow.training.checkpoint import Checkpoint, LoadedCheckpoint, SignalG
 
 @dataclass
 class Fit:
-    """Result of a training run: steps and tokens, the validation score after each epoch (higher is better), the best epoch."""
+    """Result of a training run: numbers of steps and tokens, validation scores by epoch (higher is better) and best epoch."""
 
     steps: int = 0
     tokens: int = 0
@@ -36,7 +36,7 @@ class Fit:
 
 @dataclass
 class TrainingState:
-    """All state that changes during training; a checkpoint stores it together with the random states."""
+    """All state that changes during training. A checkpoint stores it together with the random states."""
 
     head: Head
     optimizer: Optimizer
@@ -46,12 +46,12 @@ class TrainingState:
     """Whether this rank writes the checkpoints: true on the main process only."""
     fit: Fit = field(default_factory=Fit)
     best: dict[str, Tensor] | None = None
-    """The trainable weights at the best validation score so far."""
+    """Trainable weights of the epoch with the best validation score so far."""
     epoch: int = 0
     batch: int = 0
     """Number of finished batches in this epoch."""
     shuffle: Any = None
-    """State of `order` at the start of this epoch, which determines its batches."""
+    """State of the random generator `order` at the start of this epoch. It determines the epoch's batches."""
     last_saved: tuple[int, int] | None = None
     """Step and epoch of the last written checkpoint."""
 
@@ -63,23 +63,23 @@ class TrainingState:
         return itertools.islice(batching.batches(lengths_N, batch_size, self.order), self.batch, None)
 
     def count(self, tokens: int) -> None:
-        """Record a finished step."""
+        """Record a finished step and its number of tokens."""
         self.batch += 1
         self.fit.steps += 1
         self.fit.tokens += tokens
 
     def score(self, value: float) -> None:
-        """Record an epoch's validation score, and keep the weights if they are the best so far."""
+        """Record the validation score of an epoch, and keep a copy of the weights if it is the best score so far."""
         self.fit.scores.append(float(value))
         if not self._no_better():
             self.best, self.fit.best_epoch = copy.deepcopy(trainable.state(self.head)), self.epoch
 
     def next_epoch(self) -> None:
-        """Go to the next epoch."""
+        """Start the next epoch."""
         self.epoch, self.batch, self.shuffle = self.epoch + 1, 0, self.order.bit_generator.state
 
     def over(self, epochs: int) -> bool:
-        """Return whether all epochs are done, or the last score is no better than the best before it."""
+        """Return whether training is over: all epochs are done, or the last score is not better than all earlier ones."""
         return self.epoch == epochs or self._no_better()
 
     def _no_better(self) -> bool:
@@ -87,7 +87,7 @@ class TrainingState:
         return bool(scores) and scores[-1] <= max(scores[:-1], default=-math.inf)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint unless this step and epoch are already saved; all ranks must call this, as shards are gathered."""
+        """Save a checkpoint, unless this step and epoch are already saved. All ranks must call this, as it gathers shards."""
         if self.last_saved == (self.fit.steps, self.epoch):
             return
         self.last_saved = self.fit.steps, self.epoch
@@ -108,7 +108,7 @@ class TrainingState:
             checkpoints.save(checkpoint, self.fit.steps, self.epoch, state, tensors)
 
     def restore(self, saved: LoadedCheckpoint) -> None:
-        """Restore a checkpoint; random states come last, so that nothing draws from them before the next step."""
+        """Restore a checkpoint. Random states are restored last, so that nothing draws random numbers before the next step."""
         state, tensors = saved.state, checkpoints.tensors(saved)
         slots: dict[int, dict[str, Tensor]] = {}
         current, weights = self.head.state_dict(), self.optimizer.param_groups[0]["params"]
@@ -119,7 +119,7 @@ class TrainingState:
             index, _, slot = name.partition(".")
             slots.setdefault(int(index), {})[slot] = fsdp.like(tensor, weights[int(index)])
         trainable.load_state(self.head, model)
-        param_groups = self.optimizer.param_groups  # whether AdamW is fused depends on this device
+        param_groups = self.optimizer.param_groups  # keep `fused`: whether AdamW is fused depends on the device
         groups = [
             saved_group | {"fused": group["fused"]} for saved_group, group in zip(state["optimizer"], param_groups, strict=True)
         ]
@@ -133,9 +133,10 @@ class TrainingState:
 
 @contextlib.contextmanager
 def checkpointed(training: TrainingState, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
-    """Resume from the checkpoint, if any; yield a function to call after steps and epochs: it saves if due, and stops.
+    """Context manager that resumes from the checkpoint, if it exists, and yields a function to call after each step and epoch.
 
-    All ranks read the same checkpoint and stop at the same step, whichever of them receives the signal.
+    The function saves a checkpoint if one is due. After a stop signal it always saves one, and raises KeyboardInterrupt. All
+    ranks read the same checkpoint and stop at the same step, whichever rank receives the signal.
     """
     if checkpoint is None:
         yield lambda: None

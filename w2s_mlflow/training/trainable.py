@@ -1,4 +1,4 @@
-"""Selection of trainable parameters (all, low-rank adapters, or only the linear layer), and gradient checkpointing."""
+"""Selection of trainable parameters (all, LoRA adapters, or only the linear layer), and gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ SCALE = 2
 
 @contextlib.contextmanager
 def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_checkpointing: bool) -> Iterator[None]:
-    """Context manager that makes only the selected parameters trainable; afterwards adapters are merged, all weights trainable.
+    """Context manager that makes only the selected parameters trainable.
+
+    On exit the adapters are merged into the model, and all weights are made trainable again.
 
     Args:
-        lora: rank of the adapters on all linear layers of the backbone, initialised from the current random state and trained
-            together with the weights outside `head.model`; None: no adapters.
+        lora: rank of the LoRA adapters on all linear layers of the backbone. They are initialised from the current random state
+            and trained together with the weights outside `head.model`. None: no adapters.
         freeze: "backbone": train only the weights outside `head.model`; None: freeze nothing.
         gradient_checkpointing: recompute activations in the backward pass instead of storing them.
 
@@ -46,29 +48,29 @@ def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_check
 
 
 def state(head: Head) -> dict[str, Tensor]:
-    """Return the head's state dict without frozen weights, which training does not change."""
+    """Return the head's state dict without the frozen weights, which training does not change."""
     frozen = {name for name, weight in head.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     return {name: tensor for name, tensor in head.state_dict().items() if name not in frozen}
 
 
 def load_state(head: Head, learned: Mapping[str, Tensor]) -> None:
-    """Load a state dict that `state` returned; frozen weights are unchanged."""
+    """Load a state dict returned by `state` into the head. Frozen weights stay unchanged."""
     head.load_state_dict({**head.state_dict(), **learned})
 
 
 def _adapters(head: Head, rank: int) -> LoraModel:
-    """Add a low-rank adapter to each linear layer of the backbone, and freeze all other weights of the model."""
+    """Add a LoRA adapter to each linear layer of the backbone, and freeze all other weights of the model."""
     from peft import LoraConfig, LoraModel
     from transformers.pytorch_utils import Conv1D
 
     head.model.requires_grad_(False)
     backbone: Any = head.model.base_model
-    transposed = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2 uses Conv1D
+    transposed = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2 uses Conv1D instead of Linear
     settings = LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules="all-linear", fan_in_fan_out=transposed)
     return LoraModel(backbone, settings, "default")
 
 
 def _enable_gradient_checkpointing(head: Head) -> None:
     if not head.model.supports_gradient_checkpointing:
-        raise must("gradient_checkpointing", "false for a model that does not support it", type(head.model).__name__)
+        raise must("gradient_checkpointing", "used only with a model that supports it", type(head.model).__name__)
     head.model.activation_checkpointing_enable()
