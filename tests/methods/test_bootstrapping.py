@@ -61,7 +61,7 @@ def test_two_models_of_the_ladder_lie_between() -> None:
     assert chain_models.between(models.find("chess-27k", "x"), models.find("chess-60k", "x")) == ["chess-43k"]
     assert chain_models.between(models.find("pythia-14m", "x"), models.find("pythia-12b", "x")) == ["pythia-70m", "pythia-1b"]
     with pytest.raises(
-        ConfigError, match=r"^--chain must name the models between chess-222k and chess-426k, no ladder has one$"
+        ConfigError, match=r"^--chain must name the models, because none is known between chess-222k and chess-426k in size$"
     ):
         chain_models.between(models.find("chess-222k", "x"), strong)
 
@@ -221,7 +221,7 @@ def test_a_chain_of_moved_checkpoints_is_the_same_result(tmp_path: Path) -> None
     [
         (
             {"chain": "chess-43k,,chess-60k"},
-            "--chain must be names of models with commas between them, got chess-43k,,chess-60k",
+            "--chain must be comma-separated names of models, got chess-43k,,chess-60k",
         ),
         ({"chain": "chess-44k"}, "--chain must be one of .*chess-43k.*, got 'chess-44k'"),
         ({"chain_rounds": 0}, "--chain-rounds must be"),

@@ -287,7 +287,7 @@ def test_the_papers_grid_has_all_its_tasks_and_every_setting_can_be_run_where_th
         (SPACE, {"storage": "postgresql://me:s/cr#t@here/x"}, r"--storage must be a URL without a password.*me:\*\*\*@here"),
         (SPACE, {"storage": "postgresql://me@here/x?password=secret"}, r"--storage must be a URL without a password.*=\*\*\*"),
         (SPACE, {"storage": "postgresql://me@here:port/x"}, "--storage must be the URL of a database server"),
-        (SPACE, {"study": "../outside"}, "--study must be a name of at most 150 letters, digits, dots and dashes"),
+        (SPACE, {"study": "../outside"}, "--study must be a name of at most 150 letters, digits, underscores, dots and dashes"),
         (SPACE + "METRIC = 'acuracy'", {}, "METRIC must be one of .*did you mean accuracy"),
         (SPACE.replace('"alpha":', '"seed": 3, "alpha":'), {}, r"space\(trial\) must not return `seed`"),
         ("SETTINGS = ({} for _ in range(2))", {}, "must define SETTINGS, a list of dictionaries"),

@@ -114,8 +114,11 @@ def test_an_analysis_shows_errors_and_reads_codes_back(tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({"evidence": 1.0}, "--evidence must be in \\(0, 1\\), got 1.0"),
-        ({"ceiling": "none"}, "--ceiling must be gold for a comparison of errors, got none"),
-        ({"eval_split": "none"}, "--eval-split must be test for a comparison of errors, got none"),
+        (
+            {"ceiling": "none"},
+            "--ceiling must be gold, because the student's test errors are compared with the ceiling, got none",
+        ),
+        ({"eval_split": "none"}, "--eval-split must be test, because the student's test errors are .*, got none"),
     ],
 )
 def test_wrong_input_is_one_sentence(options: dict[str, Any], said: str) -> None:

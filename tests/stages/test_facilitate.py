@@ -289,7 +289,7 @@ def test_an_analysis_recomputes_every_turn_and_leaves_out_what_is_contradicted()
         ({"temperature": -1.0}, r"--temperature must be in \(0, 1e\+30\), got -1.0"),
         (
             {"temperature": 2.0, "targets": "hard"},
-            "--temperature must be 1 with --targets hard, which it does not change, got 2.0",
+            "--temperature must be 1 with --targets hard, because it does not affect hard targets, got 2.0",
         ),
         ({"targets": "firm"}, "--targets must be one of hard, soft, got 'firm'"),
         ({"question_source": "x"}, "--question-source must be one of both, rest, supervision, transfer, got 'x'"),
@@ -322,7 +322,7 @@ def test_a_cut_that_leaves_no_rows_to_ask_is_one_sentence_and_nothing_is_written
 
 def test_labels_from_outside_have_no_weak_model_to_teach(tmp_path: Path) -> None:
     (tmp_path / "people.parquet").touch()
-    with pytest.raises(ConfigError, match=r"^--labels must be those of a supervisor, the weak model that is taught, got"):
+    with pytest.raises(ConfigError, match=r"^--labels must be a name or run:ID, not a file, because .*, got .*people.parquet$"):
         config(labels=str(tmp_path / "people.parquet"))
 
 

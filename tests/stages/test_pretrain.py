@@ -79,6 +79,8 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
 def test_play_that_shows_a_task_position_is_refused(config: pretrain.Config, tmp_path: Path) -> None:
     planted = chess_play.mirror(chess_task.shipped()[7])
     play = [*pretrain.draw_play(5, seed=0, workers=1), (chess_play.prompt(planted), "Qd5 -")]
-    with pytest.raises(ConfigError, match=r"--text-cache must be without positions of the task, got 1 texts"):
+    with pytest.raises(
+        ConfigError, match=r"--text-cache must be a file without positions of the shipped tasks, got 1 texts with"
+    ):
         pretrain.refuse_task_positions(play)
     pretrain.refuse_task_positions(play[:-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from tests import trunks
-from tests.conftest import SMALL
+from tests.conftest import SMALL, runs
 from w2s_mlflow.analysis import stage_tables
-from w2s_mlflow.data import loading
+from w2s_mlflow.data import gold, loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import heads, inference
 from w2s_mlflow.records import Example
@@ -163,3 +164,13 @@ def test_an_analysis_shows_probes() -> None:
 def test_wrong_input_is_one_sentence(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^{said}"):
         config(**options)
+
+
+def test_a_concept_of_one_class_is_refused_before_a_student_is_trained(tmp_path: Path) -> None:
+    file = tmp_path / "rare.csv"
+    file.write_text("text,label\n" + "".join(f"text {number},{int(number % 30 == 0)}\n" for number in range(600)))
+    asked = config(concepts=f"file:{file}", probe_size=20, seed=2)
+    assert len(set(gold.concept(asked, f"file:{file}", 600).fit_N)) == 2, "only the first rows have one class"
+    with pytest.raises(ConfigError, match=r"^--concepts must be tasks with two or more classes .* 20 rows of file:.* one"):
+        probe.run(asked)
+    assert runs() == []

@@ -1,10 +1,10 @@
-"""Algorithm 5, bootstrapping: labels pass from the weak supervisor through models of growing size, round by round.
+"""Bootstrapping (Algorithm 5): labels pass from the weak supervisor through models of increasing size, in several rounds.
 
 In each round, every intermediate model is finetuned from its pretrained weights on the labels of the previous model, and then
-labels `transfer`. The next round starts from the labels of the best intermediate model: the one that agrees most with the
-original weak labels on the validation split, since ground truth is not available. The strong model is trained once, after the
-last round, on the labels of the best intermediate model. With `--strong-each-round` it is trained in every round, as Algorithm
-5 is written ("train M_S" is inside the loop), and the next round starts from its labels.
+labels `transfer`. The next round starts from the labels of the best intermediate model of the round. Ground truth is not
+available, so the best model is the one that agrees most with the original weak labels on the validation split. The strong model
+is trained once, after the last round, on the labels of the best intermediate model. With `--strong-each-round`, it is trained
+in every round, as in the published Algorithm 5 ("train M_S" is inside the loop), and the next round starts from its labels.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ def run_chain(
     best: Callable[[Sequence[Labeller]], Labeller],
     each_round: str | None = None,
 ) -> tuple[list[Labeller], Labeller]:
-    """Return the chain models in training order, and the model whose labels the strong model is finally trained on.
+    """Train the chain. Return its models in training order, and the model whose labels the strong model is finally trained on.
 
     Args:
         names: names of the intermediate models, smallest first.
-        start: the weak supervisor, whose labels start the chain.
-        fit: (model name, its position in the chain, the model that makes its labels) -> the trained model.
-        best: selects the best model of a round.
-        each_round: name of the strong model, if it is trained in every round, at the last position.
+        rounds: number of rounds.
+        start: the weak supervisor, on whose labels the first model is trained.
+        fit: trains a model, given its name, its position in the chain and the model that makes its labels.
+        best: selects the best of a round's models.
+        each_round: name of the strong model if it is trained in every round, at the last position; None otherwise.
     """
     links: list[Labeller] = []
     for round_ in range(rounds):
@@ -77,9 +78,9 @@ def train_chain(config: Config, context: Context[Config], weak: Result) -> Chain
     """Find or train the models of a student's chain.
 
     Args:
-        config: the student's options as the user gave them, so that each chain model has its default learning rate and alpha.
+        config: the student's options before defaults are filled in, because each chain model has its own defaults.
         context: the student's context.
-        weak: the supervisor, whose labels start the chain.
+        weak: the supervisor, on whose labels the first model is trained.
     """
     from w2s_mlflow import metrics
 
@@ -94,14 +95,14 @@ def train_chain(config: Config, context: Context[Config], weak: Result) -> Chain
 
     def best(links: Sequence[Result]) -> Result:
         planned_only = not all(link.run_id for link in links)
-        return links[-1] if planned_only else max(links, key=agreement)  # in a tie the first and smallest
+        return links[-1] if planned_only else max(links, key=agreement)  # in a tie the first, which is the smallest
 
     strong = options.strong if options.strong_each_round else None
     return Chain(*run_chain(chain_models.names(str(options.chain)), int(options.chain_rounds or 1), weak, fit, best, strong))
 
 
 def _link_context(config: Config, student: Config, name: str, position: int) -> Context[Config]:
-    """Return the context of a chain model: the student's, but for its own model and the learning rate of its position."""
+    """Return the context of a chain model: the student's context with another model, and the learning rate of its position."""
     no_chain: dict[str, Any] = {"chain": None, "chain_rounds": None, "lr_decay": None, "strong_each_round": False}
     shared = selected(student, ("train_size", "test_size", "head", "loss", "generative_epochs", "labels", "weights"))
     changes: dict[str, Any] = {"method": AUTO, "strong": name, "pooling": None, "keep_model": "never"}
@@ -111,7 +112,7 @@ def _link_context(config: Config, student: Config, name: str, position: int) -> 
 
 
 def decayed(context: Context[Config], student: Config, position: int) -> Context[Config]:
-    """Return the context with its learning rate divided by lr_decay^position, as the student's options have it."""
+    """Return the context with its learning rate divided by lr_decay^position, where `student` has the option lr_decay."""
     rate = context.options.learning_rate
     assert rate is not None and student.lr_decay is not None
     return replace(context, options=replace(context.options, learning_rate=rate / student.lr_decay**position))
@@ -161,7 +162,7 @@ def draw(student: Result, links: Sequence[Result], weak: Result, part: str) -> R
 
 
 def _nodes(student: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:
-    """Return a node per model in training order, supervisor first, student last; a round begins at the first chain model."""
+    """Return a node per model, in training order from supervisor to student. Each run of the first model begins a round."""
     from w2s_mlflow.figures._chain import Node
 
     trained, strong = [*links, student], student.params["strong"]

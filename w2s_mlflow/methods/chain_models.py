@@ -1,4 +1,4 @@
-"""Models of a bootstrapping chain: the names in `--chain`, and the default ones."""
+"""Intermediate models of a bootstrapping chain: those named in `--chain`, and those selected by `--chain auto`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from w2s_mlflow.models import ModelSpec
 
 AUTO = "auto"
 INTERMEDIATES = 2
-"""Number of intermediate models, as in the paper: M_S1 and M_S2."""
+"""Number of intermediate models for `--chain auto`. The paper also has two, M_S1 and M_S2."""
 
 
 def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
-    """Return up to INTERMEDIATES models of the strong family, between the two sizes and about evenly spaced on a log scale.
+    """Return up to INTERMEDIATES models of the strong model's family, about evenly spaced in log size between the two models.
 
     Raises:
         ConfigError: the family has no such model.
@@ -22,7 +22,7 @@ def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
     low, high = weak.non_embedding, strong.non_embedding
     ladder = [spec for spec in models.all_specs() if spec.family == strong.family and low < spec.non_embedding < high]
     if not ladder:
-        raise ConfigError(f"--chain must name the models between {weak.name} and {strong.name}, no ladder has one")
+        raise ConfigError(f"--chain must name the models, because none is known between {weak.name} and {strong.name} in size")
     steps = [math.log(low) + (math.log(high) - math.log(low)) * n / (INTERMEDIATES + 1) for n in range(1, INTERMEDIATES + 1)]
     nearest = {min(ladder, key=lambda spec: abs(math.log(spec.non_embedding) - step)) for step in steps}
     return [spec.name for spec in sorted(nearest, key=lambda spec: spec.non_embedding)]
@@ -32,7 +32,7 @@ def names(chain: str) -> list[str]:
     """Return the model names in a string such as "m1,m2". Raises ConfigError for an empty or unknown name."""
     parts = [name.strip() for name in chain.split(",")]
     if not all(parts):
-        raise must("chain", "names of models with commas between them", chain)
+        raise must("chain", "comma-separated names of models", chain)
     for name in parts:
         models.find(name, "chain")
     return parts

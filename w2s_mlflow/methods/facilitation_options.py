@@ -1,4 +1,4 @@
-"""Options of the `facilitate` stage: student options, the teacher, the questions, and the training of the weak model."""
+"""Options of the `facilitate` stage: those of the student, the teacher, the questions and the weak model's training."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class Config(student_options.Config):
     """Teacher of the weak model. `student`: the student that the other options define; `ceiling`: the strong model finetuned on
     ground truth; otherwise the id or name of a finished run that kept its model."""
     question_source: Literal["rest", "supervision", "transfer", "both"] = option(default="rest", formerly="questions")
-    """Unlabelled examples to train the weak model on. `rest`: rows of the training part in neither half; `supervision`,
-    `transfer`: that half; `both`: both halves."""
+    """Unlabelled questions to train the weak model on. `rest`: rows of the training part that are in neither half;
+    `supervision` or `transfer`: the rows of that half; `both`: the rows of both halves."""
     question_rows: int | None = option(default=None, ge=1)
     """Maximum number of rows for --question-source rest. Default: --train-size."""
     targets: Literal["soft", "hard"] = "soft"
-    """Training targets of the weak model. `soft`: the strong model's probabilities; `hard`: its most probable classes."""
+    """Training targets of the weak model. `soft`: the teacher's class probabilities; `hard`: its most probable classes."""
     temperature: float = option(default=1.0, gt=0, lt=LARGEST)
-    """Temperature above 0 that divides the teacher's log-probabilities: below 1 sharpens the targets, above 1 softens them."""
+    """Temperature that divides the teacher's log-probabilities: below 1, targets are sharpened; above 1, they are softened."""
     start: Literal["pretrained", "supervisor"] = "pretrained"
     """Initial weights of the weak model. `pretrained`: the pretrained ones; `supervisor`: the supervisor's weights."""
     weak_epochs: int = option(default=2, ge=1)
-    """Training epochs of the weak model on the questions; --early-stopping applies here too, by agreement with the targets."""
+    """Number of passes of the weak model over the questions. --early-stopping applies, by agreement with the targets."""
     weak_learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
     """Peak learning rate of the weak model. Default: set by the model, adjusted for --lora and --freeze."""
     iterations: int = option(default=1, ge=1, result=False)
-    """Number of iterations. In each, a student is trained on the labels that the previous weak model gave transfer, and then
-    teaches the weak model; the first iteration starts from the supervisor's labels."""
+    """Number of iterations. In each iteration, a student is trained and then teaches the weak model. The first student is
+    trained on the supervisor's labels of transfer, each later one on those of the previous iteration's weak model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,14 +52,14 @@ class Config(student_options.Config):
     def _check_together(self) -> None:
         """Check options that depend on each other."""
         if self.targets == "hard" and self.temperature != 1:
-            raise must("temperature", "1 with --targets hard, which it does not change", self.temperature)
+            raise must("temperature", "1 with --targets hard, because it does not affect hard targets", self.temperature)
         if self.question_rows is not None and self.question_source != REST:
             raise must("question_rows", f"left out unless --question-source is {REST}", self.question_rows)
         if presets.labels_file(self.labels):
-            raise must("labels", "those of a supervisor, the weak model that is taught", self.labels)
+            raise must("labels", "a name or run:ID, not a file, because the supervisor's weak model is taught", self.labels)
 
     def _check_iterations(self) -> None:
-        """Check that students of later iterations train on the unchanged labels of M'_W, and without ground truth."""
+        """Check that the students of later iterations can train on the unchanged labels of M'_W, and without ground truth."""
         labels, chain = (self._primitives()[name] for name in ("labels", "chain"))
         wrong = {"teacher": self.teacher != STUDENT, "labels": labels != "weak", "chain": bool(chain)}
         wrong |= {"calibrate": self.calibrate, "early_stopping": self.early_stopping == "oracle"}
@@ -78,10 +78,10 @@ class Config(student_options.Config):
         )
 
     def labeller(self, by: Mapping[str, str]) -> str:
-        """Return a description of the facilitated weak model M'_W as a source of labels, with its non-default options.
+        """Return a description of M'_W, the facilitated weak model, as a source of labels. It lists the non-default options.
 
         Args:
-            by: run parameters with the strong model, its method and the iteration.
+            by: run parameters: the strong model `strong`, its `method`, and the `iteration`.
         """
         plain = {field.name: field.default for field in fields(Config)}
         method = by["method"].replace("baseline", "")
@@ -95,7 +95,7 @@ OF_LEARNER = ("question_source", "question_rows", "targets", "temperature", "sta
 
 @checked_dataclass
 class Learner(Training):
-    """Options that determine M'_W, besides its teacher, whose fingerprint is an input."""
+    """Options of the weak model's training. With the teacher, whose fingerprint is an input, they determine M'_W."""
 
     weak: str = "chess-60k"
     """Weak model."""
@@ -108,6 +108,6 @@ class Learner(Training):
     start: str = "pretrained"
     """Initial weights: `pretrained` or `supervisor`."""
     early_stopping: str = "weak"
-    """Early stopping. `weak`: at the first epoch without better agreement with the validation targets; `none`: disabled."""
+    """`weak`: stop after the first epoch that does not improve agreement with the validation targets; `none`: do not stop."""
 
     MODEL: ClassVar[str] = "weak"

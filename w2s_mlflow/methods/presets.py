@@ -1,6 +1,7 @@
 """Student methods: presets of the primitive options, and the names of methods.
 
-A primitive option that is None in a Config takes the method's value or, if there is none, its value in `PRIMITIVES`.
+A primitive option that is None in a Config gets the value that the method's preset fixes or, if it fixes none, the default in
+`PRIMITIVES`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from w2s_mlflow.methods import chain_models, labels
 
 AUTO, CUSTOM, PLAIN = "auto", "custom", "baseline"
 PLUGINS = ("loss", "labels")
-"""Primitive options that name a plug-in. `loss:NAME` is the method of the baseline with this loss, `PRESET+loss:NAME` that of
-a preset with this loss; likewise `labels:NAME`."""
+"""Primitive options that name a plug-in. `loss:NAME` is the name of the method that combines the baseline with this loss;
+`PRESET+loss:NAME` combines a preset with it. `labels:NAME` and `PRESET+labels:NAME` are names of the same form."""
 PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "chain": None, "generative_epochs": 0}
 PRIMITIVES |= {"labels": "weak", "weights": "pretrained"}
 FULL = {"loss": "confidence", "chain": chain_models.AUTO, "generative_epochs": 1}
 FORMER_METHODS = {"untuned": "zero_shot"}
-"""Present names of presets by their names in version 0.1."""
+"""Name of a preset in version 0.1 -> its present name."""
 METHODS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "confidence": {"loss": "confidence"},
@@ -39,16 +40,16 @@ METHODS: dict[str, dict[str, Any]] = {
     "consultancy": {"labels": "consultancy"},
     "no_explanation": {"labels": "no_explanation"},
 }
-"""Presets by method name: Algorithms 3 to 6, the ablations of Table 2, controls, and labels decided by a judge."""
+"""Presets by method name: Algorithms 3 to 6, the ablations of Table 2, controls, and methods with labels from debates."""
 
 UNTRAINED = "none"
-"""Labels of a student that is not trained."""
+"""Value of `--labels` for a student that is not trained."""
 RUN = "run:"
-"""Prefix of the id or name of a finished run whose labels of `transfer` are used."""
+"""Prefix, in `--labels`, of the id or name of a finished run whose labels of `transfer` are used."""
 
 
 def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a method's primitive options, overridden by `given`. Raises ConfigError if `given` contradicts the method."""
+    """Return a method's primitive options, overridden by `given`. Raises ConfigError if `given` contradicts a preset."""
     preset = preset_of(method)
     values = PRIMITIVES | (preset or {})
     for name, value in values.items():
@@ -61,7 +62,7 @@ def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preset_of(method: str) -> dict[str, Any] | None:
-    """Return the options that a preset fixes, with another plug-in if the name has one (PLUGINS); None for any other name."""
+    """Return the options that a method fixes: those of the preset, and the plug-in if the name has one. None: unknown name."""
     preset, _, plugin = method.rpartition("+") if ":" in method else (method, "", "")
     option, _, name = plugin.partition(":")
     base = METHODS.get(preset or PLAIN)
@@ -71,7 +72,7 @@ def preset_of(method: str) -> dict[str, Any] | None:
 
 
 def name_of(chosen: Mapping[str, Any]) -> str:
-    """Return the name of the method with these primitive options: a preset, one with another plug-in, or `custom`."""
+    """Return the name of the method with these options: a preset, a preset with another plug-in (PLUGINS), or `custom`."""
     kinds = {name: _kind(name, value) for name, value in chosen.items()}
     presets = {
         name: {key: _kind(key, value) for key, value in (PRIMITIVES | preset).items()} for name, preset in METHODS.items()
@@ -102,12 +103,12 @@ def labels_run(value: str | None) -> str | None:
 
 
 def kind_of_labels(value: str | None) -> str:
-    """Return the file of methods/labels that makes the labels; labels from a file or a run are used as a supervisor's are."""
+    """Return the name of the file in methods/labels that makes the training labels; `weak` for labels from a file or run."""
     return value if value in labels.names() else "weak"
 
 
 def _kind(name: str, value: Any) -> Any:
-    """Reduce a value to what methods fix: labels from a file or run become `weak`, chains and epoch counts booleans."""
+    """Reduce a value to what presets fix: labels from a file or run become `weak`; chain and epochs become booleans."""
     if name == "labels":
         return kind_of_labels(value)
     return bool(value) if name in ("generative_epochs", "chain") else value

@@ -19,7 +19,7 @@ from w2s_mlflow.pipeline.options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
 AFTER_READING = {"learning_rate": 0.5, "batch_size": 16}
-"""Defaults after generative finetuning: learning rate factor (the paper has 5e-5 instead of 1e-4) and batch size."""
+"""Defaults after generative finetuning: factor of the learning rate (the paper uses 5e-5 instead of 1e-4), and batch size."""
 ORACLE = "oracle"
 
 
@@ -32,46 +32,49 @@ class Config(Training):
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model, trained as the student."""
     method: str = option(default=AUTO, former_values=FORMER_METHODS)
-    """Preset of the options below: `baseline`, `confidence`, `bootstrap`, `generative`, `full` (the last three together) or
-    `full-without-X` (X is one of the three); `loss:NAME` and `PRESET+loss:NAME`: the baseline or a preset with another loss,
-    `labels:NAME` and `PRESET+labels:NAME`: with other labels; controls: `zero_shot`, `random_weights`, `hard_labels`,
-    `random_labels`, `oracle`; labels decided by a judge: `debate`, `consultancy`, `no_explanation`. `auto`: no preset; the
-    method is named after --loss, --chain, --generative-epochs, --labels and --weights."""
+    """Preset of the options --loss, --chain, --generative-epochs, --labels and --weights. Methods: `baseline`, `confidence`,
+    `bootstrap`, `generative`, `full` (confidence, bootstrap and generative together), `full-without-X` (X is one of them).
+    Controls: `zero_shot`, `random_weights`, `hard_labels`, `random_labels`, `oracle`. Labels decided by a judge: `debate`,
+    `consultancy`, `no_explanation`. `loss:NAME` or `labels:NAME`: the baseline with another loss or other labels;
+    `PRESET+loss:NAME` or `PRESET+labels:NAME`: a preset with them. `auto`: no preset; the method is named after the values
+    of these options."""
     loss: str | None = option(default=None, unset="method", plugins="losses")
-    """Training loss, a file of losses/. `method`: set by the method."""
+    """Training loss: the name of a file in losses/. `method`: set by --method."""
     loss_options: Mapping[str, Any] = option(default=None, options_of=("losses", "loss"))
     """Options of the loss, such as `--alpha` and `--warmup`."""
     labels: str | None = option(
         default=None, unset="method", plugins="methods.labels", former_values={"nothing": presets.UNTRAINED}
     )
-    """Training labels, a file of methods/labels. `run:ID`: labels by a finished run, such as a facilitated weak model; a path:
-    a parquet file with the columns id and probabilities, instead of a supervisor's labels; `method`: set by the method."""
+    """Training labels: the name of a file in methods/labels. `run:ID`: the labels predicted by a finished run, such as a
+    facilitated weak model; the path of a parquet file with the columns id and probabilities: the labels in this file,
+    instead of a supervisor's; `method`: set by --method."""
     label_options: Mapping[str, Any] = option(default=None, options_of=("methods.labels", "labels"), introduced={})
-    """Options of the labels."""
+    """Options of the kind of labels selected by `--labels`."""
     ceiling: Literal["gold", "none"] = option(default="gold", result=False)
     """Ceiling for PGR. `gold`: the strong model finetuned on ground truth; `none`: no ceiling and no PGR."""
     weights: Literal["pretrained", "random"] | None = option(default=None, unset="method")
-    """Initial weights. `pretrained`: the pretrained weights; `random`: random weights; `method`: set by the method."""
+    """Initial weights. `pretrained`: the pretrained weights; `random`: random weights; `method`: set by --method."""
     chain: str | None = option(default=None, unset="method")
     """Intermediate models for bootstrapping (Algorithm 5), comma-separated, smallest first. `auto`: two models of the strong
-    model's family with sizes between those of the weak and the strong model; `method`: set by the method."""
+    model's family with sizes between those of the weak and the strong model; `method`: set by --method."""
     chain_rounds: int | None = option(default=None, ge=1, formerly="rounds")
     """Number of bootstrapping rounds. Default: 3."""
     lr_decay: float | None = option(default=None, ge=1)
-    """Learning rate decay along the chain: each model's rate is divided by lr_decay^position. Positions count from 0, and the
-    strong model is last. 1: no decay. Default: 10, as in the paper."""
+    """Learning rate decay along the chain: the rate of each model is divided by lr_decay^position, where positions count from
+    0 and the strong model is the last. 1: no decay. Default: 10, as in the paper."""
     strong_each_round: bool = False
-    """Whether to train the strong model in every round and start the next round from its labels, as Algorithm 5 is written."""
+    """Whether to train the strong model in every round and start the next round from its labels, as in the published
+    Algorithm 5."""
     generative_epochs: int | None = option(default=None, ge=0, unset="method")
     """Epochs of language modelling on the task's unlabelled text before training on the weak labels (Algorithm 6). If
-    above 0, the default learning rate is halved and the default batch size is 16. 0: none; `method`: set by the method."""
+    above 0, the default learning rate is halved and the default batch size is 16. 0: none; `method`: set by --method."""
     calibrate: bool = False
-    """Whether to temperature-scale the supervisor's labels; the temperature is fitted on the ground truth of the supervision
-    half's validation split."""
+    """Whether to temperature-scale the supervisor's labels. The temperature is fitted on the ground truth of the validation
+    slice of supervision."""
     early_stopping: Literal["weak", "none", "oracle"] = "weak"
-    """Early stopping. `weak`: stop at the first epoch without better agreement with the weak labels of the validation split,
-    and restore the best weights; `none`: train for all epochs; `oracle`: as a control, use the ground truth of that split
-    instead (but weak labels for the intermediate models of a chain)."""
+    """`weak`: stop after the first epoch that does not improve agreement with the weak labels of the validation split, and
+    restore the best weights; `none`: train for all epochs; `oracle`: a control that uses the ground truth of the validation
+    split instead of weak labels (but not for the intermediate models of a chain)."""
 
     MODEL: ClassVar[str] = "strong"
 
@@ -121,7 +124,7 @@ class Config(Training):
         legal(**given)
 
     def _plugin(self, option: str) -> str:
-        """Return the name of the plug-in that makes the loss or the labels."""
+        """Return the name of the plug-in that an option, `loss` or `labels`, selects."""
         value: str = self._primitives()[option]
         return presets.kind_of_labels(value) if option == "labels" else value
 
@@ -147,5 +150,5 @@ class Config(Training):
         filled = replace(self, **values)
         resolved = super(Config, filled).resolved()
         if resolved.labels == UNTRAINED and resolved.head != "lm_choice":
-            raise must("head", "lm_choice with --labels none (another head starts from random weights)", resolved.head)
+            raise must("head", "lm_choice with --labels none, because any other head starts from random weights", resolved.head)
         return resolved

@@ -1,4 +1,4 @@
-"""Accuracy of the weak and strong models by iteration of a facilitation, attached to the run of the last iteration."""
+"""Table and figure of the accuracies of the weak and strong models by iteration of a facilitation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Iteration(NamedTuple):
 
 
 def attach(weak: Result, iterations: Sequence[Iteration], part: str) -> Result:
-    """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png`, to the last iteration's run.
+    """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png` to the last iteration's run.
 
     Args:
         weak: the supervisor, M_W.
@@ -50,7 +50,7 @@ def attach(weak: Result, iterations: Sequence[Iteration], part: str) -> Result:
 def rows(weak: Result, iterations: Sequence[Iteration], part: str) -> list[dict[str, Any]]:
     """Return one row per model in the order of training: M_W, then M_S and M'_W of each iteration.
 
-    `agreement` is with the supervisor; `gain` is the accuracy minus that of the supervisor.
+    `agreement` is the agreement with the supervisor; `gain` is the accuracy minus that of the supervisor.
     """
     table = [_row(weak, 0, "weak", part, weak, "")]
     for number, (strong, taught) in enumerate(iterations, start=1):

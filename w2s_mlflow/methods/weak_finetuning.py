@@ -1,4 +1,4 @@
-"""Training of a strong model on weak labels, the same for students and the models of a bootstrapping chain."""
+"""Training on weak labels, which students and the models of a bootstrapping chain share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 TEMPERATURE = "validation/temperature"
-"""Supervisor metric: the fitted temperature that `--calibrate` applies."""
+"""Metric of the supervisor with the fitted temperature that `--calibrate` applies."""
 
 
 def roots(options: Config) -> list[str]:
@@ -36,10 +36,10 @@ def roots(options: Config) -> list[str]:
 
 
 def generative_run(options: Config) -> dict[str, Result]:
-    """Find or run the generative finetuning to start from, as the input `generative`; empty without --generative-epochs."""
+    """Find or run the generative finetuning to start from; return it as the input `generative`, or {} if there is none."""
     if not options.generative_epochs:
         return {}
-    stage = registry.plugin("stages", "generative", "the stage")  # by name: stages import methods
+    stage = registry.plugin("stages", "generative", "the stage")  # looked up by name, because stages import methods
     shared = selected(options, stage.SHARED)
     return {"generative": stage.run(stage.Config(**shared, epochs=options.generative_epochs))}
 
@@ -51,7 +51,7 @@ def start_weights(inputs: Mapping[str, Result]) -> Path | None:
 
 
 def weak_labels(labeller: Result, context: Context[Config]) -> SoftLabels:
-    """Return a run's labels of `transfer` and its validation slice. `--calibrate` temperature-scales those of a supervisor.
+    """Return a run's labels of `transfer` and its validation slice; with `--calibrate`, a supervisor's are temperature-scaled.
 
     Raises:
         JoinError: a row has no label.
@@ -78,7 +78,7 @@ def validation_labels(labels: SoftLabels | None, context: Context[Config], recor
 def train(
     context: Context[Config], labels: SoftLabels | None, watched: SoftLabels | None, start: Path | None, recorder: Recorder
 ) -> Head:
-    """Build a head and train it on the rows of `transfer` that have a label, then store its predictions.
+    """Build a head, train it on the rows of `transfer` that have a label, and store its predictions.
 
     Args:
         labels: the labels to train on; None: the head is not trained.

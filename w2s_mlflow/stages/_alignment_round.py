@@ -1,7 +1,7 @@
 """Train one iteration of alignment (Definition 5, eq. 2), or reuse a finished run.
 
-From the second iteration on (stages/align.py), a reward model (judges/reward.py) fitted on the judge's previous verdicts
-replaces the judge in training. On held-out questions the judge itself decides.
+From the second iteration on, training replaces the judge with a reward model (judges/reward.py), which is fitted on the judge's
+verdicts in earlier iterations (stages/align.py). Debates on held-out questions are always decided by the judge itself.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 VERSION = 2
 POLICY, REWARD = "policy.safetensors", "reward.json"
 COMPARED = {"before": "baseline", "after": "aligned"}
-"""Models in the metrics of the debates on held-out questions, by the directory of the debates."""
+"""Directory of the debates on held-out questions -> prefix of their metrics, which names the model on the strong side."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class _AlignmentInputs:
 
 
 def run(config: Config, debates: Sequence[Result] = ()) -> Result:
-    """Find or train the aligned model of one iteration, with its inputs.
+    """Find or train the aligned model of one iteration and the runs that it needs.
 
     Args:
-        debates: the debate runs of earlier iterations, one per iteration; empty in the first iteration.
+        debates: the debate runs of the earlier iterations, one for each; empty in the first iteration.
 
     Raises:
-        ConfigError: before anything is written.
+        ConfigError: an option is invalid; raised before anything is written.
     """
     config = replace(
         config, judge_options=participants.resolved(config.judge, config.judge_options), iterations=len(debates) + 1
@@ -86,7 +86,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
 
 
 def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
-    """Return the fingerprinted options of the judge and, from the second iteration on, of the reward model."""
+    """Return the options of the judge and, from the second iteration on, of the reward model that enter the fingerprint."""
     from w2s_mlflow.judges import reward
 
     values = participants.values(config.judge, config.judge_options)
@@ -94,7 +94,7 @@ def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
 
 
 def describe(config: Config) -> str:
-    """Return a label of the iteration, such as `lambda 0.1 iteration 2`."""
+    """Return a description of the iteration, such as `lambda 0.1 iteration 2`."""
     return f"lambda {config.debate_weight:g}" + (f" iteration {config.iterations}" if config.iterations > 1 else "")
 
 
@@ -102,9 +102,9 @@ def _note(config: Config, others: _AlignmentInputs) -> str:
     from w2s_mlflow.tracking import results
 
     note = (
-        f"`{config.spec().name}` aligned with {results.link(others.weak)} by debates before the judge `{config.judge}`, lambda "
-        f"= {config.debate_weight:g} (Definition 5); {results.link(others.before)} is the model without debates. The PGR "
-        "interval here is over test groups only."
+        f"`{config.spec().name}`, trained on the labels of {results.link(others.weak)} and aligned by debates before the judge "
+        f"`{config.judge}` with lambda = {config.debate_weight:g} (Definition 5). {results.link(others.before)} is the same "
+        "student trained without debates. The PGR interval of this single run covers test groups only, not seeds."
     )
     learned = ", ".join(results.link(run) for run in others.debates)
     return (
@@ -128,7 +128,7 @@ def _reported(aligned: Result, context: Context[Config], others: _AlignmentInput
 
 
 def weak(config: Config) -> Result:
-    """Find or train the supervisor, with its model kept."""
+    """Find or train the supervisor, keeping its model."""
     return supervisor.run(supervisor.Config(weak=config.weak, **config.shared() | {"keep_model": "always"}))
 
 
@@ -162,7 +162,7 @@ def _make(context: Context[Config], others: _AlignmentInputs, fingerprint: str, 
 
 
 def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
-    """Fit the reward model on the judge's verdicts in `debates` and save it as an artifact; None in the first iteration."""
+    """Return a reward model fitted on the judge's verdicts in `debates`, saved as an artifact; None in the first iteration."""
     from w2s_mlflow.judges import reward
 
     if not debates:
@@ -175,7 +175,7 @@ def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
 def _debate_term(
     context: Context[Config], head: Head, questions: Sequence[Example], weak_head: Head, learned: Reward | None
 ) -> DebateTerm:
-    """Set up debates on the training questions, and add the policy to the head's modules, to train and checkpoint both."""
+    """Return the debate term of the loss, and add its new policy to the head's modules, so that checkpoints include both."""
     config = context.options
     policy = policy_gradient.new_policy(head, config.seed)
     head.add_module("policy", policy)
@@ -237,19 +237,19 @@ def _compare(
     fingerprint: str,
     recorder: Recorder,
 ) -> None:
-    """Run the debates on held-out questions, with the plain student (random evidence) and with the aligned model.
+    """Compare the plain student, which shows random evidence, with the aligned model in debates on held-out questions.
 
     Args:
-        models_of: the weak model, the plain student ("before") and the aligned model ("after"), with their decisions.
-        learned: the reward model, from the second iteration on; its verdicts are compared with the judge's.
-        fingerprint: fingerprint of the run, which names the files that keep the verdicts if the judge fails midway.
+        models_of: the weak model ("weak"), the plain student ("before") and the aligned model ("after").
+        learned: the reward model, whose verdicts are compared with the judge's; None in the first iteration.
+        fingerprint: fingerprint of the run. It names the cache files of verdicts, which are reused if the judge fails midway.
     """
     from w2s_mlflow import stats
 
     config, weak_model = context.options, models_of[WEAK]
     answers: dict[str, Verdicts] = {}
     for when in COMPARED:
-        # Use the same random numbers before and after, so that only the model differs.
+        # Use the same random numbers for both models, so that the debates differ only in the model.
         draws = [streams.torch_generator(config.seed, streams.COMPARED_EVIDENCE, side) for side in (0, 1)]
         explainer = UNTRAINED if models_of[when].policy is None else TRAINED
         strong = _debater(context, STRONG, explainer, models_of[when], draws[0])

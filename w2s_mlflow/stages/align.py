@@ -1,23 +1,29 @@
-"""Algorithm 1, step 5: the strong model learns weak labels and which evidence convinces a judge (Definition 5, eq. 2).
+"""Align the strong model: it learns weak labels and which evidence convinces a judge (Algorithm 1, step 5; Definition 5).
 
-The paper prints "+ D" under an argmin but calls D a reward to maximise; this stage minimises L(f_S'(q), f_W(q)) - lambda D. The
-first term is the loss of a plain student. The second trains the model and a policy, which selects evidence from the model's
-hidden states, by policy gradient (debate/policy_gradient.py). With lambda = 0 the result is bit for bit the plain student.
+This stage minimises eq. 2, L(f_S'(q), f_W(q)) - lambda D, where D is the judge's log-odds for the strong side. (The paper
+prints "+ D" under an argmin, but calls D a reward to maximise.) The first term is the loss of a plain student. The second term
+trains, by policy gradient, the model and a policy that selects evidence by the model's hidden states
+(debate/policy_gradient.py). With lambda = 0 the result is bit-for-bit identical to the plain student.
 
-`--iterations` repeats Algorithm 1: the aligned model debates all of `transfer` with its policy, the judge decides, a reward
-model is fitted on all previous verdicts, and the strong model is aligned again from its initial weights with the reward model
-as the judge. The debates and the model of each iteration are separate runs (_alignment_round.py).
+With `--iterations`, Algorithm 1 is repeated: the aligned model debates all of `transfer`, showing evidence that its policy
+selects; the judge decides the debates; a reward model is fitted on all previous verdicts; and the strong model is aligned again
+from its initial weights, with the reward model as the judge. The debates and the model of each iteration are separate runs
+(_alignment_round.py).
 
-Metrics: as for a student, and by step: `align/reward`, the mean D of the samples; `align/win_rate`; `align/kl`, the divergence
-from the initial policy; and, to detect a collapse, `align/entropy` (1: uniform samples, 0: always the same) and
-`align/evidence_words`, the length of the evidence. On held-out questions, which are not trained on and whose ground truth is
-not read: `align/baseline_<name>` for the plain student, which selects evidence at random, and `align/aligned_<name>` for the
-aligned model, named like `debate/<name>` of the stage debate; `align/gain`, the mean increase of D, with its interval over
-groups. `test/baseline_accuracy` is the plain student's accuracy. From iteration 2 on, `align/reward` and `align/win_rate` come
-from the reward model, `align/baseline_*` and `align/aligned_*` from the judge; `align/aligned_agreement/<judge>/reward` is how
-often both choose the same winner.
-Artifacts: as for a student, `policy.safetensors`, and `before/` and `after/`, the debates; from iteration 2 on `reward.json`,
-and in the last iteration `tables/iterations_<part>.csv` with win rate, mean D and accuracy by iteration.
+Metrics: the metrics of a student; and, per step, `align/reward`, the mean D of the sampled evidence; `align/win_rate`, the
+share of samples with D > 0; `align/kl`, the KL divergence from the initial policy; and two metrics that show whether the policy
+collapses, `align/entropy` (1: samples are uniform, 0: samples are always the same) and `align/evidence_words`, the length of
+the evidence.
+
+Metrics on held-out questions, on which the model is not trained and whose ground truth is not read: `align/baseline_<name>` for
+the plain student, which selects evidence at random, and `align/aligned_<name>` for the aligned model, where <name> is a metric
+`debate/<name>` of the stage debate; `align/gain`, the mean increase of D, with its interval over groups.
+`test/baseline_accuracy` is the plain student's accuracy. From iteration 2 on, `align/reward` and `align/win_rate` are computed
+with the reward model, `align/baseline_*` and `align/aligned_*` with the judge; `align/aligned_agreement/<judge>/reward` is the
+share of debates in which both choose the same winner.
+
+Artifacts: the artifacts of a student; `policy.safetensors`; the debates in `before/` and `after/`; from iteration 2 on
+`reward.json`; in the last iteration `tables/iterations_<part>.csv`, with win rate, mean D and accuracy by iteration.
 """
 
 from __future__ import annotations
@@ -42,10 +48,10 @@ __all__ = ["VERSION", "Config", "run"]
 
 
 def run(config: Config) -> Result:
-    """Find or train the last iteration's model, with its inputs. Raises ConfigError before anything is written."""
+    """Find or train the last iteration's model and the runs it needs. Raises ConfigError before anything is written."""
     if config.iterations == 1:
         return _alignment_round.run(config)
-    config = replace(config, keep_model="always")  # for the next iteration's debates
+    config = replace(config, keep_model="always")  # the next iteration's debates load the model
     rounds, debates = [_alignment_round.run(config)], list[Any]()
     for number in range(1, config.iterations):
         debates.append(_debates(replace(config, iterations=number), rounds[-1]))
@@ -54,7 +60,7 @@ def run(config: Config) -> Result:
 
 
 def _debates(config: Config, aligned: Result) -> Result:
-    """Find or run the judged debates on all of `transfer` in which an iteration's aligned model argues with its policy."""
+    """Find or run judged debates on all of `transfer`, in which an iteration's model shows evidence that its policy selects."""
     shared = config.shared() | {
         "eval_split": "none",
         "split": "transfer",
@@ -85,7 +91,7 @@ def _by_iteration(rounds: Sequence[Result], config: Config) -> Result:
 
 
 def _rows(rounds: Sequence[Result], config: Config) -> list[dict[str, Any]]:
-    """Return a row for the plain student (iteration 0) and one per iteration: the judge's metrics on held-out questions."""
+    """Return the metrics on held-out questions: a row for the plain student (iteration 0), and a row for each iteration."""
     part, first = config.eval_split, rounds[0]
     start = {"iteration": 0, "run_id": first.tags["w2s.baseline_run_id"]} | _iteration_metrics(first, "baseline", config.judge)
     rows = [start | {"accuracy": first.metrics.get(f"{part}/baseline_accuracy", math.nan)}]

@@ -1,8 +1,9 @@
-"""The ceiling: the strong model finetuned on the ground truth of `transfer`, for which students have only weak labels.
+"""Finetune the strong model on the ground truth of `transfer`: the ceiling, with which students are compared.
 
-All methods share one ceiling per (task, strong, seed, size), trained with plain settings. Its run is tagged `w2s.gold`: no
-student may train on its labels. The tag `w2s.ceiling_failed` is `near chance` if its training accuracy is not clearly above the
-share of the most frequent class, else `no`. The metrics are the same as for the supervisor.
+Students have only weak labels of `transfer`. All methods share one ceiling for each task, strong model, seed and size; it is
+trained with the default epochs, batch size and learning rate. Its run has the tag `w2s.gold`, which marks labels that no
+student may be trained on. The tag `w2s.ceiling_failed` is `near chance` if the training accuracy is not clearly above the share
+of the most frequent class, else `no`. The metrics are those of the supervisor.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def run(config: Config) -> Result:
     context = resolve(config)
     parts = runs.parts("ceiling", VERSION, context, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
     names = context.names()
-    note = f"`{names['strong']}` finetuned on the ground truth of `transfer`: what a perfect supervisor would reach."
+    note = f"`{names['strong']}` finetuned on the ground truth of `transfer`, as if its supervisor were perfect."
     identity, tags = names | {"method": "ceiling"}, {runs.GOLD: "transfer"}
     ceiling = runs.produce(parts, context, identity, note, lambda recorder: _make(context, recorder), tags=tags)
     return scoring.report(ceiling, context)

@@ -1,18 +1,24 @@
-"""Algorithm 1, steps 1 to 4: student and supervisor debate unlabelled questions before a judge (Definition 4).
+"""Let student and supervisor debate unlabelled questions before a judge (Algorithm 1, steps 1 to 4; Definition 4).
 
-Each side decides and explains its decision, by default with spans of the question (`--explainer`). The judge sees both claims
-with their evidence, in both orders. Both models are trained, or reused from finished runs, and their weights are kept.
+Each side decides on an answer and explains it, by default with spans of the question (`--explainer`). The judge sees the claims
+and the evidence of both sides twice, in either order. Both models are trained, or reused from finished runs, and keep their
+weights.
 
-Metrics, each `debate/<name>`: `win_rate` of the strong side with its interval over groups; `win_rate_on_disagreements`, the
-same where the sides disagree; `preference`, the mean D; `disagreements`, the share of questions on which the sides disagree;
-`position_bias`, the judge's mean log-odds for the side shown first; `position_decides_rate`, the share of debates whose winner
-depends on the order; `no_verdict`, the number of debates without a verdict; `cost` in tokens; `strong_words` and `weak_words`
-of evidence; `agreement/<judge>/<judge>`. If `--eval-split` is the debated split, there are also metrics against ground truth:
-over the debates with exactly one side right, `judge_accuracy`, `judge_brier`, `judge_ece`, `always_strong_accuracy` (the
-accuracy of a judge that always chooses the strong side) and `decided` (the number of these debates); over all debates,
-`strong_accuracy`, `weak_accuracy` and `label_accuracy`.
-Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels derived from the verdicts.
-One MLflow trace per debate.
+Metrics, each named `debate/<name>`: `questions`, the number of debates; `win_rate`, the share of debates that the strong side
+wins, with its interval over groups; `win_rate_on_disagreements`, the same for the debates in which the sides disagree;
+`preference`, the mean of D, the judge's log-odds for the strong side; `disagreements`, the share of questions on which the
+sides disagree; `position_bias`, the judge's mean log-odds for the side shown first; `position_decides_rate`, the share of
+debates whose winner depends on the order; `no_verdict`, the number of debates without a verdict; `cost`, the number of tokens
+that the judge used; `strong_words` and `weak_words`, the mean number of words in a side's evidence;
+`agreement/<judge>/<judge>`, the share of debates in which two judges choose the same winner.
+
+If `--eval-split` is the debated split, there are also metrics against ground truth. Over the debates in which exactly one side
+is right: `judge_accuracy`, `judge_brier`, `judge_ece`, `always_strong_accuracy` (the accuracy of a judge that always chooses
+the strong side) and `decided` (the number of these debates). Over all debates: `strong_accuracy`, `weak_accuracy` and
+`label_accuracy`.
+
+Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels derived from the verdicts. Each
+debate is also logged as an MLflow trace (`--traces`).
 """
 
 from __future__ import annotations
@@ -68,21 +74,22 @@ class Config(Training):
         plugins=explainers.FOLDER,
         former_values={"line": "principal_variation"},
     )
-    """How a side explains its decision, a file of explainers/."""
+    """How a side explains its decision: the name of a file in explainers/."""
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
-    """Spans of evidence per side and round, for explainers that show spans of the question."""
+    """Number of evidence spans that each side shows per round, for explainers that show spans of the question."""
     max_new_tokens: int | None = option(default=None, ge=1, formerly="tokens")
     """Maximum number of generated tokens per side and round, for explainers that generate text. Default: set by the
     explainer."""
     turns: int = option(default=1, ge=1, formerly="rounds")
-    """Number of rounds; in each, both sides speak. No span is shown twice, a rationale answers the other side's last rationale,
-    and the judge sees everything that the sides have shown."""
+    """Number of rounds. Both sides speak in each round: no span is shown twice, and a generated rationale answers the other
+    side's previous rationale. The judge sees the evidence of all rounds."""
     judge: str = option(default="model", plugins="judges")
-    """Judge, a file of judges/. Several are separated by commas; the verdicts of the first determine the labels."""
+    """Judge: the name of a file in judges/, or several names separated by commas. The verdicts of the first judge determine
+    the labels."""
     judge_options: str = ""
-    """Options of the judges: NAME=VALUE, separated by commas."""
+    """Options of the judges, as comma-separated NAME=VALUE pairs."""
     traces: int | None = option(default=None, ge=0, unset="all", result=False)
-    """Number of debates logged as MLflow traces, starting with the first. `all`: every debate; 0: none."""
+    """Number of debates to log as MLflow traces, starting with the first. `all`: every debate; 0: none."""
 
     MODEL: ClassVar[str] = "strong"
 
@@ -96,7 +103,7 @@ class Config(Training):
         participants.judges(self.judge, self.judge_options)
 
     def _check_explainer(self) -> None:
-        """Check that the explainer applies to the task, and that options which it does not read have their defaults."""
+        """Check that the explainer applies to the task, and that the options that it does not read have their defaults."""
         name, task = self.explainer, self.find_task()
         if not explainers.applies_to(name, task.family, task.head):
             legal = [other for other in explainers.every() if explainers.applies_to(other, task.family, task.head)]
@@ -109,17 +116,17 @@ class Config(Training):
 
 
 def run(config: Config) -> Result:
-    """Find or run the debates, with the two models they need. Raises ConfigError before anything is written."""
+    """Find or run the debates and the two models that they need. Raises ConfigError before anything is written."""
     config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options))
     return between(config, *sides(config))
 
 
 def between(config: Config, weak: Result, strong: Result, student_method: str = "") -> Result:
-    """Find or run the debates between the models of two finished runs, whose weights are kept.
+    """Find or run the debates between the models of two finished runs that kept their weights.
 
     Args:
-        config: the options, with the judges' options resolved.
-        student_method: method of the student that debates, logged as a parameter if it is not empty.
+        config: the options; references to runs in the judges' options are resolved.
+        student_method: description of the student's method, logged as a parameter unless it is empty.
     """
     context = resolve(config)
     config, inputs = context.options, {"weak": weak, "student": strong}
@@ -141,7 +148,7 @@ def between(config: Config, weak: Result, strong: Result, student_method: str = 
 
 
 def sides(config: Config) -> tuple[Result, Result]:
-    """Find or train the two sides, supervisor and student, with their weights kept."""
+    """Find or train the models of both sides, supervisor and student, keeping their weights."""
     shared: dict[str, Any] = {**config.shared(), "eval_split": "none", "keep_model": "always", "ceiling": "none"}
     options = selected(config, OF_STUDENT)
     weak = supervisor.run(
@@ -186,7 +193,7 @@ def _make(context: Context[Config], weak: Result, strong: Result, fingerprint: s
 
 
 def debaters(context: Context[Config], models_of: Mapping[str, DebaterModel]) -> tuple[Debater, Debater]:
-    """Return both sides, the strong one first; each has its own random stream."""
+    """Return both sides, the strong side first. Each side has its own random stream."""
     config = context.options
     shows_evidence = {STRONG: config.protocol != "no_explanation", WEAK: config.protocol == "debate"}
 
@@ -210,7 +217,7 @@ def debaters(context: Context[Config], models_of: Mapping[str, DebaterModel]) ->
 
 
 def _scored(debates: Result, config: Config, questions: Sequence[Example]) -> Result:
-    """Score the judge against ground truth (once) and store the gold labels with the debates."""
+    """If --eval-split is the debated split, score the debates against ground truth and store the gold labels with them."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 

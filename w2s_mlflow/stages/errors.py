@@ -1,11 +1,13 @@
 """Classify a student's errors by its answers to parts of the text (the paper's Figure 5).
 
-On each test row that the student answers wrongly, it answers three more times: given only the tokens that its answer rests on,
-only the tokens that the ceiling's answer rests on (modeling/attribution.py), and, as a control, as many random tokens.
-`tables/errors.py` has the rules that classify an error by these answers. Chess tasks have no evidence, since removing words
-from a position or game gives a different one.
+The student answers each test row that it gets wrong three more times: given only the tokens with the highest attribution scores
+for its own answer, given only those for the ceiling's answer (modeling/attribution.py), and, as a control, given the same
+number of random tokens. The rules in `tables/errors.py` classify the error by these answers. Chess tasks have no evidence,
+because a chess position or game without some of its words is a different one.
 
-Metrics: `errors/count`, and `errors/<type>`, the share of each type. Artifacts: `errors.csv`, one row per error.
+Metrics: `errors/count`, the number of errors; `errors/<type>`, the share of each type; `errors/<type>_by_chance`, the same
+share with random tokens as evidence.
+Artifacts: `errors.csv`, one row per error.
 """
 
 from __future__ import annotations
@@ -51,17 +53,17 @@ class Config(student.Config):
         super().__post_init__()
         for name, value in (("ceiling", "gold"), ("eval_split", "test")):
             if (given := vars(self)[name]) != value:
-                raise must(name, f"{value} for a comparison of errors", given)
+                raise must(name, f"{value}, because the student's test errors are compared with the ceiling", given)
         if presets.labels_file(self.labels):
-            raise must("labels", "those of a supervisor for a comparison of errors", self.labels)
+            raise must("labels", "a name or run:ID, not a file, because errors are compared with a supervisor's", self.labels)
 
     def reads_text(self) -> bool:
-        """Return whether the task's texts have evidence."""
+        """Return whether single tokens of the task's texts can be evidence; False for chess."""
         return self.find_task().family not in GAMES
 
 
 def run(config: Config) -> Result:
-    """Find or make the error analysis, with the student and the ceiling. Raises ConfigError before anything is written."""
+    """Find or make the error analysis, its student and its ceiling. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
     keep = {"keep_model": "always" if config.reads_text() else config.keep_model}
@@ -83,7 +85,7 @@ def run(config: Config) -> Result:
     )
     identity = {"task": config.task, **context.names(), "method": config.method, "seed": str(config.seed)}
     tags = {"w2s.student_run_id": student_run.run_id, "w2s.ceiling_run_id": ceiling_run.run_id}
-    note = f"The test errors of {student_run.name}, beside its supervisor's and its ceiling's answers."
+    note = f"The test errors of {student_run.name}, with the answers of its supervisor and its ceiling to the same rows."
     request = store.RunRequest(runs.run_name("errors", identity), parts, config, identity, tags, note)
     return store.produce(request, lambda recorder: _make(context, student_run, ceiling_run, recorder))
 
@@ -119,7 +121,7 @@ def _text(example: Example) -> str:
 def _on_evidence(
     config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], student_run: Result, ceiling_run: Result
 ) -> dict[str, Any]:
-    """Return the student's answers given only its evidence, the ceiling's, or random tokens, and both evidences as text."""
+    """Return the student's answers given only its own, the ceiling's or random evidence, and the first two as quoted text."""
     from w2s_mlflow.modeling import attribution
 
     head, ceiling_head = (finetune.load_kept_model(run) for run in (student_run, ceiling_run))

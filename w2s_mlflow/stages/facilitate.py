@@ -1,20 +1,20 @@
-"""Facilitation (Definition 3, eq. 1): a strong model teaches the weak one on unlabelled text.
+"""Let a strong model teach the weak model on unlabelled text: facilitation (Definition 3, eq. 1).
 
 theta_W' = argmin sum_{q in Q} CE(f_W'(q), f_S(q)): the weak model is finetuned on the answers of the strong model, M_S, to the
 questions Q, and becomes M'_W. It is compared with the supervisor, M_W, which is the same model finetuned on the ground truth of
-`supervision`. With `--iterations`, M'_W labels `transfer`, a new student is trained on these labels and teaches the weak model
-again, from its initial weights; the student and the weak model of each iteration are separate runs.
+`supervision`. With `--iterations`, M'_W labels `transfer`, and a new student is trained on these labels and teaches the weak
+model again, from its initial weights. The student and the weak model of each iteration are separate runs.
 
-By default Q is the rows of the training part that are in neither half. `transfer` is excluded because M'_W must label it
-without having been trained on it, as the supervisor does, and because the strong model was trained on its weak labels.
+By default, Q consists of the rows of the training part that are in neither half. `transfer` is excluded because M'_W must label
+it without having been trained on it, as the supervisor does, and because the strong model was trained on its weak labels.
 `supervision` is excluded because the supervisor was trained on its ground truth, which no teacher can improve.
-`--question-source` can still select either half or both (docs/explanation/facilitation.md).
+`--question-source` can select either half or both instead (docs/explanation/facilitation.md).
 
-Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the targets; `test/accuracy` and the other
-metrics of metrics.py of M'_W; `test/weak_accuracy` of M_W, `test/strong_accuracy` of M_S; `test/agreement` of M'_W with M_S,
-`test/weak_agreement` with M_W; `test/gain`, the accuracy of M'_W minus that of M_W, with its interval over test groups,
-`test/gain_low` and `test/gain_high`.
-Artifacts: `labels/teacher.parquet`, the answers of M_S to Q; `labels/weak_labels.parquet`, the labels of M'_W for `transfer`;
+Metrics: per step, `train/loss` and `train/gradient_norm`; per epoch, `validation/agreement`, the agreement with the targets;
+`test/accuracy` and the other metrics of metrics.py for M'_W; `test/weak_accuracy`, the accuracy of M_W; `test/strong_accuracy`,
+the accuracy of M_S; `test/agreement`, the agreement of M'_W with M_S; `test/weak_agreement`, its agreement with M_W;
+`test/gain`, the accuracy of M'_W minus that of M_W, with its interval over test groups, `test/gain_low` and `test/gain_high`.
+Artifacts: `labels/teacher.parquet`, the answers of M_S to Q; `labels/weak_labels.parquet`, the labels of `transfer` by M'_W;
 `predictions/*.parquet`; `tables/trajectory_test.csv` and `figures/trajectory_test.png`, the accuracies by iteration.
 """
 
@@ -52,7 +52,7 @@ ANSWERS = "labels/teacher.parquet"
 
 @dataclass(frozen=True)
 class _FacilitationContext:
-    """Options, data and supervisor shared by all iterations."""
+    """Options, data and supervisor, which all iterations share."""
 
     config: Config
     learner: Context[Learner]
@@ -62,7 +62,7 @@ class _FacilitationContext:
 
 
 def run(config: Config) -> Result:
-    """Find or train the last iteration's weak model, with its inputs. Raises ConfigError before anything is written."""
+    """Find or train the last iteration's weak model and the runs it needs. Raises ConfigError before anything is written."""
     context = resolve(config)
     options, questions = context.options, _questions(context)
     teacher = _teacher(config, context)
@@ -77,7 +77,7 @@ def run(config: Config) -> Result:
 
 
 def _questions(context: Context[Config]) -> Questions:
-    """Return Q and the validation slice for early stopping."""
+    """Return the questions Q, with a validation slice for early stopping."""
     config, split = context.options, context.split
     if config.question_source == REST:
         return loading.questions(config, config.question_rows)
@@ -90,10 +90,10 @@ def _questions(context: Context[Config]) -> Questions:
 
 
 def _teacher(config: Config, context: Context[Config]) -> Result:
-    """Find or train the teacher of the first iteration, with its model kept.
+    """Find or train the teacher of the first iteration, keeping its model.
 
     Args:
-        config: the options as the user gave them.
+        config: the options as the user gave them, before defaults are filled in.
     """
     if config.teacher == CEILING:
         options = context.options
@@ -107,7 +107,7 @@ def _student(config: Config) -> student.Config:
 
 
 def _named(name: str, context: Context[Config]) -> Result:
-    """Find a teacher by run id or name. Raises ConfigError if the run is damaged, has no model or used other rows."""
+    """Find a teacher by run id or name. Raises ConfigError if the run is damaged, kept no model or used other rows."""
     from w2s_mlflow.tracking import logged_model, results
 
     run = results.find(name)
@@ -136,13 +136,13 @@ def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> 
     def make(recorder: Recorder) -> Head:
         return _make(lesson, teacher, recorder)
 
-    context = Context(config, learner.task, learner.split, learner.models)  # a run has the parameters of the facilitation
+    context = Context(config, learner.task, learner.split, learner.models)  # the run logs the options of the facilitation
     taught = runs.produce(parts, context, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
     return scoring.report(taught, context, {"weak": lesson.weak, "strong": teacher})
 
 
 def _by(config: Config, teacher: Result) -> dict[str, str]:
-    """Return the parameters that describe the teacher; if the teacher is a run, copy them from it."""
+    """Return the run parameters that describe the teacher. If --teacher names a run, they are copied from it."""
     if config.teacher in (STUDENT, CEILING):
         method = CEILING if config.teacher == CEILING else config.method
         return {"strong": config.spec().name, "method": method, "teacher": config.teacher}
@@ -165,7 +165,7 @@ def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> 
 
 
 def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
-    """Return the training targets made from the strong model's answers; soft targets at temperature 1 equal the answers."""
+    """Return the training targets made from the strong model's answers. Soft targets at temperature 1 are the answers."""
     if learner.targets == "hard":
         return answers.hardened()
     return answers if learner.temperature == 1 else answers.at_temperature(learner.temperature)
@@ -177,7 +177,7 @@ def _answers(teacher: Result, config: Config, questions: Sequence[Example]) -> S
 
 
 def _start(learner: Context[Learner], weak: Result) -> Head:
-    """Return the weak model with its weights before facilitation."""
+    """Return the weak model with the initial weights that `--start` selects."""
     from w2s_mlflow.training import loop
 
     if learner.options.start != SUPERVISOR:

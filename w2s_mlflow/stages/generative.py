@@ -1,10 +1,12 @@
-"""Algorithm 6, first half: train a strong model further as a language model, on the task's unlabelled text.
+"""Finetune a strong model as a language model on the task's unlabelled text (Algorithm 6, first half).
 
 The model is trained on the text of `supervision` and `transfer`, never of `selection` or `test`. The text is packed into rows
-without padding, and validated on both validation slices. A student starts from the weights (`--generative-epochs`).
+without padding. The validation text comes from the validation slices of both halves. A student with `--generative-epochs`
+starts from the resulting weights.
 
-Metrics: `train/loss` by step; `validation/perplexity_before` and `validation/perplexity` (of masked tokens, for an encoder);
-`generative/texts`, the number of training texts, and `generative/heldout_texts`, how many are also held out (0).
+Metrics: per step, `train/loss`; `validation/perplexity_before` and `validation/perplexity`, the perplexity before and after
+training (of masked tokens, for an encoder); `generative/texts`, the number of training texts; `generative/heldout_texts`, how
+many of them are also in `selection` or `test` (0 in a correct split).
 Artifacts: `model/model.safetensors`, the weights.
 """
 
@@ -34,7 +36,7 @@ LAUNCHED = True
 """Whether this stage supports distributed training (docs/how-to/launch.md)."""
 WEIGHTS = "model/model.safetensors"
 WORST = 100.0
-"""Validation loss, in nats per token, at which training counts as diverged."""
+"""Validation loss, in nats per token, from which on training counts as diverged."""
 BLOCK = 128
 """Default number of tokens per packed row, unless the model's limit is lower."""
 SHARED = (
@@ -78,7 +80,7 @@ class Config(TaskOptions, OneModel):
     MODEL: ClassVar[str] = "strong"
 
     def resolved(self) -> Self:
-        """Return the options with the data mirror and the model's learning rate filled in; the split fills in the sizes."""
+        """Return the options with data mirror and learning rate filled in; `resolve_and_split` fills in the sizes."""
         return replace(super().resolved(), learning_rate=self.learning_rate or self.spec().learning_rate)
 
 

@@ -1,4 +1,4 @@
-"""Run the default experiment, which needs no network: the grid sweeps/default.py, with its tables and figures."""
+"""Run the default experiment, the grid sweeps/default.py, and analyse its results. It needs no network."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class Config:
 
 
 def run(config: Config) -> Result:
-    """Run the grid and return its parent run, which has the tables. Raises ConfigError before the first job starts."""
+    """Run the grid and return its parent run, which has the tables. Raises ConfigError like `sweep.run`."""
     return sweep.run(sweep.Config(sweep="default", **vars(config)))

@@ -1,9 +1,12 @@
-"""Pretrain an embedded chess model from random weights, as a small language model of chess moves.
+"""Pretrain one of the shipped chess models from random weights, as a small language model of chess moves.
 
-The training texts are random positions, each also mirrored, with moves by sampled players (tasks/_chess_play.py). Only the text
-after the position is scored, by next-token prediction. Metrics: `train/loss` in nats per token, the mean of every CURVE steps;
-`validation/loss` after training, on positions that are not trained on. Files in `out`/<model>: config.json, model.safetensors
-(float16), and pretraining.json with the loss curve and the training options.
+A training text is a random position or its mirror image, followed by the moves of sampled players (tasks/_chess_play.py). The
+loss is that of next-token prediction, on the text after the position only.
+
+Metrics: `train/loss` in nats per token, averaged over every CURVE steps; `validation/loss` after training, on positions that
+the model was not trained on.
+Files in `out`/<model>: config.json; model.safetensors in float16; pretraining.json with the loss curve and the training
+options.
 """
 
 from __future__ import annotations
@@ -38,12 +41,12 @@ LOG = logging.getLogger("w2s_mlflow")
 VALIDATION = 1_000
 """Number of positions reserved for `validation/loss`."""
 CHUNK = 5_000
-"""Number of positions that a worker generates at a time, from a separate random stream per chunk."""
+"""Number of positions that a worker generates at a time. Each such chunk has its own random stream."""
 CURVE = 100
 """Number of steps averaged into one point of the loss curve."""
 
 Play = list[tuple[str, str]]
-"""Pretraining texts, as pairs: a position, and the moves of an unnamed player and the named expert in it."""
+"""Pretraining texts as pairs: a position, and the moves that an unnamed player and the named expert make in it."""
 
 
 @checked_dataclass
@@ -65,7 +68,7 @@ class Config(OneModel):
     out: str = option(default="weights", result=False)
     """Output directory; the model is written to a subdirectory with its name."""
     text_cache: str = option(default="", result=False, formerly="play")
-    """File that caches the training texts. It is read if it exists, else written. Empty: no cache."""
+    """File that caches the training texts. It is read if it exists and written otherwise. Empty: no cache."""
     workers: int = option(default=2, ge=1, result=False)
     """Number of processes that generate the training texts."""
     threads: int = option(default=1, ge=1, result=False)
@@ -77,11 +80,11 @@ class Config(OneModel):
 
     def __post_init__(self) -> None:
         if self.spec().family != FAMILY:
-            raise must("model", f"of the family {FAMILY}", self.model)
+            raise must("model", f"a model of the family {FAMILY}", self.model)
 
 
 def run(config: Config) -> Result:
-    """Find or train the model, and copy its files to `out`."""
+    """Find or train the model, and copy its files to the directory `out`."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
     parts = fingerprint.FingerprintParts(
@@ -94,7 +97,7 @@ def run(config: Config) -> Result:
         source=source.digests(["stages.pretrain:make", f"models.{FAMILY}"]),
     )
     identity = {"task": FAMILY, "weak": NONE, "strong": config.model, "method": "pretrain", "seed": str(config.seed)}
-    note = f"`{config.model}` from random weights: next-token loss on the play at {config.num_positions} positions."
+    note = f"`{config.model}` pretrained from random weights on the moves played at {config.num_positions} positions."
     name = f"pretrain {config.model} seed {config.seed}"
     pretrained = store.produce(
         store.RunRequest(name, parts, config, identity, {}, note), lambda recorder: make(config, recorder)
@@ -114,7 +117,7 @@ def make(config: Config, recorder: Recorder) -> None:
     began = time.time()
     play = read_play(config)
     refuse_task_positions(play)
-    LOG.info("play at %d positions ready in %.0f s", config.num_positions, time.time() - began)
+    LOG.info("texts of %d positions are ready after %.0f s", config.num_positions, time.time() - began)
     loop.seed_everything(config.seed)
     torch.set_num_threads(config.threads)
     family = registry.plugin("models", FAMILY, "--model")
@@ -159,7 +162,7 @@ def _examples(play: Play) -> list[Example]:
 
 
 def read_play(config: Config) -> Play:
-    """Return two texts per position, for validation and training, from the file `text_cache` if it exists, else generated."""
+    """Return the texts, two per position and those for validation first, read from the file `text_cache` or else generated."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -178,14 +181,14 @@ def read_play(config: Config) -> Play:
 
 
 def refuse_task_positions(play: Play) -> None:
-    """Raise ConfigError if a text, possibly from the cache, has a position of the shipped tasks or its mirror image."""
+    """Raise ConfigError if a text, such as a cached one, has a position of the shipped tasks or its mirror image."""
     overlap = chess.overlap(chess.shipped(), (position for position, _ in play))
     if overlap:
-        raise must("text_cache", "without positions of the task", f"{overlap} texts that show one")
+        raise must("text_cache", "a file without positions of the shipped tasks", f"{overlap} texts with such a position")
 
 
 def draw_play(positions: int, seed: int, workers: int) -> Play:
-    """Generate two texts per position, the second mirrored; the result does not depend on the number of workers."""
+    """Generate two texts per position, the second of its mirror image. The result does not depend on the number of workers."""
     counts = [min(CHUNK, positions - start) for start in range(0, positions, CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
         return [text for chunk in pool.map(_draw_chunk, counts, [seed] * len(counts), range(len(counts))) for text in chunk]

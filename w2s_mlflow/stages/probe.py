@@ -1,12 +1,13 @@
-"""Linear probes on frozen activations, which measure whether weak-to-strong training makes a concept more salient (Figure 4).
+"""Fit linear probes on frozen activations, to measure whether weak-to-strong training makes a concept more salient (Figure 4).
 
-The activations of the pretrained strong model and of the student are computed on the same examples, every layer in one pass,
-pooled as for the model's head. A concept is the ground truth of a task. For each concept a logistic regression is fitted on
+The pretrained strong model and the student process the same examples. The activations of every layer are pooled in the same way
+as for the model's head. A concept is the ground truth of a task. For each concept and layer, a logistic regression is fitted on
 `supervision` and scored on `test`; the layer is chosen on the validation slice of `supervision`. The control is the same probe
-fitted on shuffled labels; selectivity is the accuracy minus that of the control (Hewitt & Liang 2019).
+fitted on shuffled labels. Selectivity is the accuracy minus that of the control (Hewitt & Liang 2019).
 
-Metrics: `probe/<concept>/before` and `/after`, test accuracy at the chosen layer; `/gain` with `/gain_low` and `/gain_high`,
-its interval over test groups; `/selectivity`; `/before_by_layer` and `/after_by_layer`, with the layer as the step.
+Metrics, each named `probe/<concept>/<name>`: `before` and `after`, the test accuracy at the chosen layer before and after
+training; `gain`, their difference, with its interval over test groups, `gain_low` and `gain_high`; `selectivity`, after
+training; `before_by_layer` and `after_by_layer`, the test accuracy of each layer, with the layer as the step.
 Artifacts: `probes.csv`, one row per concept, layer and model.
 """
 
@@ -50,9 +51,9 @@ class Config(student.Config):
     """Options of the student, and the concepts to probe for."""
 
     concepts: str = ""
-    """Tasks whose ground truth to probe for, separated by commas. Empty: the student's task."""
+    """Tasks whose ground truth is probed for as a concept, separated by commas. Empty: the student's task."""
     probe_size: int = option(default=1000, ge=20)
-    """Maximum number of rows to fit a probe on, and maximum number to score it on."""
+    """Maximum number of rows to fit each probe on, and also to score it on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,19 +81,20 @@ class Probe(NamedTuple):
 
 
 def run(config: Config) -> Result:
-    """Find or make the probes, with the student they need. Raises ConfigError before anything is written."""
+    """Find or make the probes and the student that they need. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
-    student_run = student.run(student.Config(**inherited(student.Config, config) | {"keep_model": "always"}))
+    student_options = student.Config(**inherited(student.Config, config) | {"keep_model": "always"})
     context = resolve(config)
     config = context.options
     concepts = {name: gold.concept(config, name, config.probe_size) for name in config.named()}
     for name, concept in concepts.items():
         if len(set(concept.fit_N)) < 2:
             raise ConfigError(
-                f"--concepts must have two classes among {len(concept.fit_N)} rows of supervision, {name} has one"
+                f"--concepts must be tasks with two or more classes among the rows that probes are fitted on, but the "
+                f"{len(concept.fit_N)} rows of {name} have one class"
             )
-    spec = context.model
+    student_run, spec = student.run(student_options), context.model
     parts = fingerprint.FingerprintParts(
         stage="probe",
         version=VERSION,
@@ -136,7 +138,7 @@ def _make(
 def _fit_probes(
     context: Context[Config], student_run: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
 ) -> dict[str, dict[str, list[Probe]]]:
-    """Fit the probes of each concept before and after training, with one model in memory at a time."""
+    """Fit the probes of each concept on the model before and after training, one of which is in memory at a time."""
     config = context.options
     build = {BEFORE: lambda: finetune.build_head(context), AFTER: lambda: finetune.load_kept_model(student_run)}
     weights = {BEFORE: models.revision(context.model), AFTER: student_run.fingerprint}

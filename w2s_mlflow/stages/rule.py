@@ -1,4 +1,4 @@
-"""Score a one-line heuristic of the task as a control, with the metrics of a student. No model is used."""
+"""Score a one-line rule of the task as a control, with the metrics of a student. No model is used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Config(EvalConfig, TaskOptions):
     """Options of the `rule` stage."""
 
     rule: str = "random"
-    """Rule to score, as named by the task."""
+    """Name of the rule to score, one of the task's rules."""
 
     seed: ClassVar[int] = 0
 
@@ -34,7 +34,7 @@ class Config(EvalConfig, TaskOptions):
 
 
 def run(config: Config) -> Result:
-    """Find or make the rule's run. Raises ConfigError before anything is written."""
+    """Find the finished run of the rule, or make it. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
     context = resolve(config)
@@ -48,7 +48,7 @@ def run(config: Config) -> Result:
         source=source.digests(["stages.rule:_make", "data.loading:resolve_and_split", f"tasks.{context.task.family}"]),
     )
     identity = context.names() | {"method": f"rule:{config.rule}", "seed": NONE}
-    note = f"The one-line rule `{config.rule}` on `{config.task}`: what a student must beat to have learned more."
+    note = f"The one-line rule `{config.rule}` on `{config.task}`, a control without a model."
     rule = runs.produce(parts, context, identity, note, lambda recorder: _make(context, recorder))
     return scoring.report(rule, context)
 

@@ -1,16 +1,17 @@
-"""Algorithms 3 to 6: the strong model finetuned on the weak supervisor's labels of `transfer`.
+"""Finetune the strong model on the weak supervisor's labels of `transfer` (Algorithms 3 to 6).
 
-The supervisor, and the ceiling that the student is compared with, are found among the finished runs or trained. The ceiling is
-used only for reporting and does not enter the student's fingerprint.
+The supervisor, and the ceiling that the student is compared with, are reused from finished runs or trained. The ceiling is used
+only for reporting and does not enter the student's fingerprint.
 
-Labels may also come from a file (`--labels FILE`), made by people or an API model. Without ground truth there is no ceiling and
-no PGR (`--ceiling none`).
+Labels may also come from a file (`--labels FILE`), made by people or an API model. For a task without ground truth, use
+`--ceiling none`; PGR is then not reported.
 
-Metrics: `train/loss` and `train/gradient_norm` by step; by epoch `validation/agreement` with the training labels
-(`validation/oracle_accuracy` with `--early-stopping oracle`), and `validation/best_<name>`, its value for the weights that are
-kept; `test/accuracy` and the other metrics of metrics.py; `test/agreement` with the supervisor; `test/weak_accuracy`,
-`test/ceiling_accuracy`, and `test/pgr` with `test/pgr_low` and `test/pgr_high`. The interval of a single student is over test
-groups only; `analyze` reports intervals over seeds.
+Metrics: per step, `train/loss` and `train/gradient_norm`; per epoch, `validation/agreement`, the agreement with the training
+labels (or `validation/oracle_accuracy` with `--early-stopping oracle`); `validation/best_<name>`, the value of this metric at
+the epoch whose weights are kept; `test/accuracy` and the other metrics of metrics.py; `test/agreement`, the agreement with the
+supervisor; `test/weak_accuracy` and `test/ceiling_accuracy`, the accuracies of supervisor and ceiling; `test/pgr`, with its
+interval from `test/pgr_low` to `test/pgr_high`. The interval of a single student covers test groups only; `analyze` reports
+intervals over seeds.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ CHAIN = "w2s.chain_run_ids"
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What a student learns from and starts from.
+    """Inputs of a student's training.
 
     Attributes:
-        runs: the input runs by role: the supervisor `weak`, or the run `labels` whose labels replace the supervisor's; and the
-            generative finetuning `generative`, whose weights the training starts from.
+        runs: the input runs by role. `weak`: the supervisor; `labels`: a run whose labels replace the supervisor's;
+            `generative`: the generative finetuning, from whose weights the training starts.
         chain: the models of the bootstrapping chain, in training order.
-        file_labels: the labels of a file, which replace those of a run.
+        file_labels: labels from a file, which replace those of a run; None without a file.
     """
 
     runs: Mapping[str, Result]
@@ -64,7 +65,7 @@ class _Inputs:
 
 
 def run(config: Config) -> Result:
-    """Find or train the student, with its inputs. Raises ConfigError before anything is written."""
+    """Find or train the student and the runs that it needs. Raises ConfigError before anything is written."""
     return _find_or_train(config, None)
 
 
@@ -94,13 +95,13 @@ def _find_or_train(config: Config, labeller: Result | None) -> Result:
 
 
 def _find_inputs(config: Config, context: Context[Config], labeller: Result | None) -> _Inputs:
-    """Find or train what the student needs: the run that labels `transfer`, its chain, and the weights to start from.
+    """Find or train the student's inputs: the run that labels `transfer`, the chain, and the weights to start from.
 
     Args:
-        config: the options as the user gave them.
-        labeller: the run whose labels to use; None: the run that the options name.
+        config: the options as the user gave them, before defaults are filled in.
+        labeller: the run that labels `transfer`; None: the run that the options select.
     """
-    file_labels = _read_labels(context)  # a wrong file is refused before anything is trained
+    file_labels = _read_labels(context)  # first, so that an invalid file is refused before anything is trained
     labelling, chain = ({}, ()) if file_labels else _find_labeller(config, context, labeller)
     return _Inputs(labelling | weak_finetuning.generative_run(context.options), chain, file_labels)
 
@@ -117,7 +118,7 @@ def _read_labels(context: Context[Config]) -> SoftLabels | None:
 def _find_labeller(
     config: Config, context: Context[Config], labeller: Result | None
 ) -> tuple[dict[str, Result], Sequence[Result]]:
-    """Find or train the run that labels `transfer`, as the input `weak` or `labels`, and the models of the chain."""
+    """Find or train the run that labels `transfer`, and return it as the input `weak` or `labels`, with the chain's models."""
     options = context.options
     if options.chain:
         chain = bootstrapping.train_chain(config, context, _supervisor(options))
@@ -137,8 +138,8 @@ def _supervisor(options: Config) -> Result:
 
 
 def _debates(config: Config) -> Result:
-    """Find or run the debates on `transfer` between a plain student with these options and the supervisor, for the labels."""
-    stage = registry.plugin("stages", "debate", "the stage")  # by name, because the debate stage imports this module
+    """Find or run debates on `transfer` between a plain student with these options and the supervisor, which give labels."""
+    stage = registry.plugin("stages", "debate", "the stage")  # looked up by name, because the stage imports this module
     protocol = presets.primitives(config.method, selected(config, presets.PRIMITIVES))["labels"]
     options = {"protocol": protocol, "split": "transfer", "num_questions": None, "eval_split": "none", "traces": 0}
     debates: Result = stage.run(stage.Config(**selected(config, OF_STUDENT), **config.shared() | options))
@@ -163,7 +164,7 @@ def _train(context: Context[Config], inputs: _Inputs, recorder: Recorder) -> Hea
 
 
 def _training_labels(context: Context[Config], inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
-    """Return the labels that `--labels` makes of the labels of a run; None to skip training."""
+    """Return the training labels, made from a run's labels by the plug-in that `--labels` selects; None to skip training."""
     options = context.options
     source = label_sources.source(presets.kind_of_labels(options.labels))
     labeller = inputs.get("labels") or inputs.get("weak")
@@ -173,14 +174,14 @@ def _training_labels(context: Context[Config], inputs: Mapping[str, Result], rec
 
 
 def _last_of_chain(context: Context[Config]) -> Context[Config]:
-    """Return the context with the learning rate of the strong model, which is decayed if it comes last in a chain."""
+    """Return the context; with a chain, its learning rate is decayed to that of the last position."""
     if not context.options.chain:
         return context
     return bootstrapping.decayed(context, context.options, len(chain_models.names(context.options.chain)))
 
 
 def _fingerprint(context: Context[Config], inputs: _Inputs) -> FingerprintParts:
-    """Return the fingerprint's parts; labels from a file or a run enter by their content, not by their path or id."""
+    """Return the parts of the fingerprint. Labels from a file or run enter by their content, not by their path or id."""
     roots = weak_finetuning.roots(context.options) + (["methods.bootstrapping:decayed"] if inputs.chain else [])
     parts = runs.parts("student", VERSION, context, inputs.runs, roots)
     if labels_run(context.options.labels):
@@ -195,7 +196,7 @@ def _fingerprint(context: Context[Config], inputs: _Inputs) -> FingerprintParts:
 
 
 def _identity(context: Context[Config], inputs: _Inputs) -> dict[str, str]:
-    """Return the parameters by which runs are grouped; a run that labels `transfer` is described, since its id varies."""
+    """Return the parameters by which runs are grouped. `run:ID` is replaced by a description, because the id varies by seed."""
     identity = context.names() | {"method": context.options.method}
     if labels_run(context.options.labels):
         labeller = inputs.runs["labels"]
@@ -222,5 +223,5 @@ def _note(context: Context[Config], inputs: _Inputs) -> str:
     if inputs.chain:
         training = f"{training}, the best of the last round of {', '.join(results.link(link) for link in inputs.chain)}"
     if "generative" in inputs.runs:
-        training = f"{training}, after {results.link(inputs.runs['generative'])}"
-    return f"`{names['strong']}` {training}, method `{options.method}`. The PGR interval here is over test groups only."
+        training = f"{training}, from the weights of {results.link(inputs.runs['generative'])}"
+    return f"`{names['strong']}` {training}, method `{options.method}`. The PGR interval covers test groups only, not seeds."

@@ -1,10 +1,12 @@
-"""Algorithm 2: finetune the weak model on the ground truth of `supervision`, then let it label `transfer`.
+"""Finetune the weak model on the ground truth of `supervision`, then let it label `transfer` (Algorithm 2).
 
-Metrics: `train/loss` and `train/gradient_norm` by step; `validation/agreement` with the gold labels of its validation slice;
-`train/accuracy` and `train/majority`, the share of the most frequent class; `validation/temperature`, fitted on that slice (for
-`student --calibrate`); `test/accuracy` and the other metrics of metrics.py, also as `validation/<name>`.
-Artifacts: `labels/weak_labels.parquet`, the probabilities on `transfer` and its validation slice; `predictions/*.parquet`;
-`rows.parquet`, the digest of each row of the split; `figures/confidence_test.png`, confidence against accuracy.
+Metrics: per step, `train/loss` and `train/gradient_norm`; per epoch, `validation/agreement`, the agreement with the gold labels
+of the validation slice of `supervision`; `train/accuracy`; `train/majority`, the share of the most frequent class;
+`validation/temperature`, the temperature fitted on the validation slice (for `student --calibrate`); `test/accuracy` and the
+other metrics of metrics.py, also as `validation/<name>`.
+Artifacts: `labels/weak_labels.parquet`, the class probabilities on `transfer` and its validation slice;
+`predictions/*.parquet`; `rows.parquet`, the digest of each row of the split; `figures/confidence_test.png`, a diagram of
+confidence against accuracy.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Run a grid or a search and analyse the results. Inputs that several runs share are made once.
+"""Run a grid or a search, and analyse the results. Inputs that several runs share are made once.
 
-`sweeps/NAME.py` defines either `SETTINGS`, a sequence of dictionaries with `stage` and its options, or `space(trial)`. A grid
-runs each setting for every seed (once, if its stage has no seed). A search lets Optuna sample the options of `--trials` trials
-from the space, then scores the best setting and the default on `test` for every seed. The parent run has the tables, figures
-and aggregates over seeds.
+`sweeps/NAME.py` defines either a grid, `SETTINGS`, a list of dictionaries with a `stage` and its options, or a search space,
+`space(trial)`. A grid runs each setting for every seed (once, if its stage has no seed). A search lets Optuna sample the
+options of `--trials` trials from the space; then it scores the best setting and the default on `test` for every seed. The
+parent run has the tables, figures and aggregates over seeds.
 
 `--workers N` uses N processes on this machine. Run the same command on another machine to share the work: no two processes make
 the same run (tracking/claims.py), and all processes of a search share a study (`--storage`).
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 GRID_DIGEST = "w2s.grid_digest"
-"""Tag of a grid's run with the digest of its contents, used to find a completed grid."""
+"""Tag of a grid's parent run with the digest of the grid's contents, by which a completed grid is found."""
 
 LOG = logging.getLogger("w2s_mlflow")
 SEARCH_SEEDS = "1000,1001"
@@ -49,9 +49,9 @@ class Config:
     """Options of a grid or a search."""
 
     sweep: str = "default"
-    """Grid or search to run: the name of a file of sweeps/, or the path of such a .py file."""
+    """Grid or search to run: the name of a file in sweeps/, or the path of a .py file."""
     seeds: str = "0..4"
-    """Seeds, as a range `0..4` or a list `0,3,7`. A search compares its best setting with the default on these."""
+    """Seeds, as a range `0..4` or a list `0,3,7`. A search uses these seeds to compare its best setting with the default."""
     train_size: int | None = None
     """Number of training rows in every setting. Default: set by the setting or the task."""
     test_size: int | None = None
@@ -65,19 +65,21 @@ class Config:
     search_seeds: str | None = None
     """Search only: seeds to average each trial over; they must not overlap with --seeds. Default: 1000,1001."""
     objective: Literal["agreement", "proxy", "oracle"] | None = option(default=None)
-    """Search only: score of a trial. `agreement`: agreement with the weak labels, for tuning learning rates and epochs only;
-    `proxy`: the file's METRIC (such as accuracy) on its PROXY settings; `oracle`: METRIC on the task itself, by ground truth.
-    Default: the file's OBJECTIVE, else `proxy`."""
+    """Search only: what a trial is scored by. `agreement`: agreement with the weak labels (only for tuning learning rates and
+    epochs); `proxy`: the metric that the search file names in METRIC, on `selection`, for the proxy settings listed in PROXY;
+    `oracle`: the same metric on `selection` of the task itself, which needs its ground truth. Default: OBJECTIVE in the
+    search file, else `proxy`."""
     sampler: Literal["tpe", "random", "grid"] | None = option(default=None)
-    """Search only: Optuna sampler. `tpe`; `random`; `grid`: every combination of a discrete space. Default: `tpe`."""
+    """Search only: Optuna sampler: `tpe`, `random` or `grid` (every combination of a discrete space). Default: `tpe`."""
     pruner: Literal["median", "hyperband", "wilcoxon"] | None = option(default=None, unset="none")
-    """Search only: Optuna pruner, which may stop a trial after some of its runs. `median`; `hyperband`; `wilcoxon`, a test over
-    tasks and seeds; `none`: no pruning."""
+    """Search only: Optuna pruner, which may stop a trial before all of its runs are made: `median`, `hyperband` or `wilcoxon`
+    (a paired test over settings and seeds). `none`: no pruning."""
     study: str | None = None
-    """Search only: name of the study. Default: the file's name and a digest of all that the trial values depend on."""
+    """Search only: name of the study. Default: the file's name and a digest of everything that the scores of trials depend
+    on."""
     storage: str | None = option(default=None, result=False)
     """Search only: database for the study, such as postgresql+psycopg2://user@host/name, to share it between machines. Default:
-    W2S_STORAGE, else a file on this machine."""
+    the environment variable W2S_STORAGE, else a file on this machine."""
 
     def __post_init__(self) -> None:
         seeds, module = parse_seeds(self.seeds), sweep_file.read(self.sweep)
@@ -91,14 +93,14 @@ class Config:
         if self.pruner and len(self.trial_seeds()) * len(search.settings) == 1:
             raise must("pruner", "none, because each trial is a single run and pruning would save nothing", self.pruner)
         if shared := sorted(set(seeds) & set(self.trial_seeds())):
-            rule = "seeds that are not in --seeds, on which the best setting is compared with the default"
+            rule = "seeds that are not in --seeds, because those compare the best setting with the default"
             raise must("search_seeds", rule, shared[0])
         if self.study is not None and not re.fullmatch(r"\w[\w.-]{0,149}", self.study):
-            raise must("study", "a name of at most 150 letters, digits, dots and dashes", repr(self.study))
+            raise must("study", "a name of at most 150 letters, digits, underscores, dots and dashes", repr(self.study))
         storage.check(self.study_target().storage)
 
     def search(self) -> Search | None:
-        """Return the search that the file defines; None for a grid. Raises ConfigError if the search is incomplete."""
+        """Return the search that the file defines, or None for a grid. Raises ConfigError if the search is incomplete."""
         module = sweep_file.read(self.sweep)
         if hasattr(module, "SETTINGS"):
             return None
@@ -106,7 +108,7 @@ class Config:
         return space.load_search(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
 
     def study_target(self) -> StudyTarget:
-        """Return the search's study: its name, storage, sampler, pruner and limits."""
+        """Return the settings of the study: its name, storage, sampler, pruner and limits."""
         return StudyTarget(
             study=self.study,
             storage=self.storage or os.environ.get(STORAGE) or None,
@@ -131,7 +133,8 @@ def run(config: Config) -> Result:
     """Run the grid or search under a parent run, and analyse the results.
 
     Raises:
-        ConfigError: an option is invalid (raised before the first job starts), or runs have failed (raised at the end).
+        ConfigError: an option is invalid (raised before the first job starts); the space or a trial of a search is invalid
+            (raised as soon as it is found); or runs have failed (raised at the end).
     """
     search = config.search()
     return _run_search(config, search) if search else _run_grid(config)
@@ -146,9 +149,9 @@ def _run_grid(config: Config) -> Result:
             job.run()
         return plan.placeholder(name, "sweep")
     if completed := find_completed(grid_jobs):
-        LOG.info("%d results, all reused, and their tables", len(grid_jobs))
+        LOG.info("%d results, all of them reused, with their tables", len(grid_jobs))
         return completed
-    note = f"The grid `{config.sweep}` over seeds {config.seeds}: its runs are below, its tables among the artifacts."
+    note = f"The grid `{config.sweep}` over seeds {config.seeds}. New runs are its child runs; its tables are artifacts."
     with recorder.parent(name, "sweep", options.flat(config), note) as recording:
         runs, failed = grid.run_all(grid_jobs, config.workers)
         if not runs:
@@ -168,23 +171,23 @@ def _run_grid(config: Config) -> Result:
 
 
 def _run_search(config: Config, search: Search) -> Result:
-    """Complete the study's trials, then compare the best setting with the default on `test`, once."""
+    """Run the study's remaining trials, then compare the best setting with the default on `test`, once."""
     from w2s_mlflow.tracking import recorder, results, session
 
     def trial_jobs(params: Mapping[str, Any]) -> list[Job]:
         return [Job(search.stage, run) for run in space.configs(search, params, config.trial_seeds(), config.sizes())]
 
     for job in trial_jobs({}):
-        loading.resolve_and_split(job.config.resolved())  # data that cannot be split fails here, before any run starts
+        loading.resolve_and_split(job.config.resolved())  # raises ConfigError before any run starts if data cannot be split
     name, target, digest = f"sweep {config.sweep}", config.study_target(), _study_digest(config, search)
     *params_of_trials, best = search_study.placeholder_params(search, target, digest)
-    planned = [job for params in params_of_trials for job in trial_jobs(params)]  # so do options that cannot be run
+    planned = [job for params in params_of_trials for job in trial_jobs(params)]  # raises ConfigError for invalid options
     if plan := session.current().plan:
         for job in [*planned, *_jobs_with(config, search, {}), *_jobs_with(config, search, best)]:
             job.run()
         return plan.placeholder(name, "sweep")
     study = search_study.open_study(search, target, digest, len(trial_jobs({})))
-    note = f"The search `{search.name}`, objective `{search.objective}`: its trials and their runs are below."
+    note = f"The search `{search.name}` with the objective `{search.objective}`. Trials and new runs are its child runs."
     with recorder.parent(name, "sweep", options.flat(config) | {"study": study.study_name}, note) as recording:
         recording.tags |= {"w2s.objective": search.objective, "w2s.study": study.study_name}
         with grid.quiet(), search_workers.worker_pool(config.workers) as workers:
@@ -202,27 +205,27 @@ def _run_search(config: Config, search: Search) -> Result:
 
 
 def _study_digest(config: Config, search: Search) -> str:
-    """Return the digest of everything that a study's values depend on: the space, the objective, the store, and the
-    fingerprints of a trial with the default options. Changes of data, code or libraries thus start a new study."""
+    """Return the digest of everything that the scores of a study depend on: the space, the objective, the store, and the
+    fingerprints of the runs with default options. A change of data, code or libraries thus starts a new study."""
     from w2s_mlflow.tracking import session
     from w2s_mlflow.tracking.backend import server
 
     with session.planning() as plan:
         for run in space.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, run).run()
-    experiment = server.experiment()  # a URI may differ between machines
+    experiment = server.experiment()  # identifies the store, whose URI may differ between machines
     store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
     optuna_options = selected(config, ("sampler", "pruner"))
     return search.digest(store | optuna_options | {"fingerprints": sorted(plan.steps)})
 
 
 def _jobs_with(config: Config, search: Search, params: Mapping[str, Any]) -> list[Job]:
-    """Return the jobs of one setting of the tuned options, one per seed."""
+    """Return one job per seed for the tuned setting with the options `params`."""
     return jobs(config, [{"stage": search.stage, **search.tuned, **params}])
 
 
 def _compare(config: Config, search: Search, best: Mapping[str, Any], recording: Recorder) -> None:
-    """Compare the best setting with the default on `test` over fresh seeds, paired by seed."""
+    """Compare the best setting with the default on `test`, paired by seed, on seeds that no trial has used."""
     from w2s_mlflow import stats
 
     default_jobs, best_jobs = _jobs_with(config, search, {}), _jobs_with(config, search, best)
@@ -241,13 +244,13 @@ def _compare(config: Config, search: Search, best: Mapping[str, Any], recording:
 
 
 def jobs(config: Config, settings: Sequence[Mapping[str, Any]] | None = None) -> list[Job]:
-    """Return every job of the grid, or of `settings`, ordered by seed; each Config is checked."""
+    """Return all jobs of the grid, or of `settings` if given, ordered by seed. Raises ConfigError for an invalid job."""
     settings = grid.settings(config.sweep) if settings is None else settings
     return grid.jobs(settings, parse_seeds(config.seeds), config.sizes())
 
 
 def _finished() -> dict[str, Result]:
-    """Return the newest finished result of the experiment for each fingerprint, in two requests."""
+    """Return the experiment's newest finished result for each fingerprint. This takes only two requests."""
     from w2s_mlflow.tracking import run_cache
     from w2s_mlflow.tracking.backend import server
 
@@ -258,14 +261,14 @@ def contents(runs: Sequence[Result], finished: Mapping[str, Result] | None = Non
     """Return the digest of what a grid's tables depend on: metrics and artifacts of its results, and the code of the tables.
 
     Args:
-        finished: the experiment's finished results by fingerprint. Default: look them up.
+        finished: the experiment's finished results by fingerprint; None: look them up.
     """
     finished = _finished() if finished is None else finished
     return build.parts(analyze.Config(), [finished.get(run.fingerprint, run) for run in runs], {}).digest()
 
 
 def find_completed(grid_jobs: Sequence[Job]) -> Result | None:
-    """Return the finished run of this grid, or None if any result or table is missing or damaged."""
+    """Return the finished parent run of this grid; None if a result or table is missing or damaged."""
     from w2s_mlflow.tracking import planning, results, session
 
     if session.current().reuse_since:

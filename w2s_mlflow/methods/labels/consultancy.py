@@ -1,4 +1,4 @@
-"""Labels that a judge makes of the supervisor's where a plain student disagrees; only the student shows evidence."""
+"""The supervisor's labels, but a judge decides where a plain student disagrees; only the student shows evidence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Options"]
 
 LABELLER, GOLD = DEBATE, False
-NOTE = "finetuned on the labels that a consultant's arguments make of the supervisor's,"
+NOTE = "finetuned on the supervisor's labels as revised by the consultancies of"
 
 
 def labels(weak: SoftLabels, context: Context[Any], options: Options, recorder: Recorder) -> SoftLabels:

@@ -1,4 +1,4 @@
-"""The most probable classes of the supervisor's labels."""
+"""The most probable classes of the supervisor's labels, as one-hot labels."""
 
 from __future__ import annotations
 

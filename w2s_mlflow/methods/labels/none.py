@@ -1,4 +1,4 @@
-"""Control: no labels and no training, for --head lm_choice only."""
+"""Control: the student is not trained. For --head lm_choice only."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ NOTE = "not finetuned"
 
 
 def labels(weak: None, context: Context[Any], options: Options, recorder: Recorder) -> None:
-    """Return None, for no training."""
+    """Return None, so that the student is not trained."""
     return None

@@ -1,4 +1,4 @@
-"""Control: the ground truth."""
+"""Control: the ground truth of `transfer`."""
 
 from __future__ import annotations
 

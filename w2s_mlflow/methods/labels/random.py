@@ -1,4 +1,4 @@
-"""Control: ground truth with as many wrong labels as the supervisor's, at random rows."""
+"""Control: the ground truth, but randomly chosen rows get a wrong label, as many as the supervisor labels wrongly."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Options"]
 
 LABELLER, GOLD = SUPERVISOR, True
-NOTE = "finetuned on noise, as often right as the labels of"
+NOTE = "finetuned on ground truth with random errors, as many as in the labels of"
 
 
 def labels(weak: SoftLabels, context: Context[Any], options: Options, recorder: Recorder) -> SoftLabels:
-    """Return one-hot labels with as many errors as the weak labels, at random rows."""
+    """Return the ground truth as one-hot labels, with as many errors as the weak labels, at random rows."""
     return ground_truth.random_labels(context, weak, recorder)
