@@ -154,6 +154,8 @@ DEBATES = ("debate", "align")
 """Plans of debates in which a side shows the spans of the explainer `gradient`; `policy` is a third."""
 TRAINED = set(STAGES) - {"rule", "analyze"}
 FINETUNED = TRAINED - {"generative", "pretrain"}
+SUPERVISED = {"baseline", "confidence", "bootstrap", "facilitate", "probe", "errors", *DEBATES, "policy", "rationale"}
+"""Plans with a student on the labels of its supervisor."""
 EDITS = {
     "a constant of the training loop": ("training/loop.py", "WARMUP = 0.1", "WARMUP = 0.2", TRAINED),
     "an operator of the schedule": ("training/loop.py", "(step + 1) / warm", "(step + 2) / warm", TRAINED),
@@ -162,6 +164,8 @@ EDITS = {
     "the plain loss": ("losses/cross_entropy.py", "-(labels_NC", "+(labels_NC", FINETUNED),
     "random labels": ("pipeline/ground_truth.py", "integers(1, classes", "integers(0, classes", {"random"}),
     "oracle labels": ("pipeline/ground_truth.py", '"transfer", "oracle"', '"supervision", "oracle"', {"oracle"}),
+    "hidden labels of the supervisor": ("methods/labels/weak.py", "return weak", "return weak.hardened()", SUPERVISED),
+    "a phrase of a note": ("methods/labels/weak.py", 'NOTE = "finetuned', 'NOTE = "trained', set()),
     "a judge": ("judges/model.py", "return [", "return [None] or [", {*DEBATES, "policy", "rationale"}),
     "another judge": ("judges/reward.py", "SIZE = 2**14", "SIZE = 2**15", set()),
     "an explainer": ("explainers/gradient.py", "return _extractive.sums", "return -_extractive.sums", {*DEBATES, "policy"}),

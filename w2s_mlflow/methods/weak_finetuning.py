@@ -27,7 +27,7 @@ TEMPERATURE = "validation/temperature"
 
 def roots(options: Config) -> list[str]:
     """Return the definitions whose source enters the fingerprint of a student or chain model with these options."""
-    definitions = ["methods.weak_finetuning:train", f"methods.labels.{presets.kind_of_labels(options.labels)}"]
+    definitions = ["methods.weak_finetuning:train", f"methods.labels.{presets.kind_of_labels(options.labels)}:labels"]
     if options.labels != presets.UNTRAINED:
         definitions += ["methods.weak_finetuning:weak_labels", f"losses.{options.loss}"]
     if options.early_stopping == ORACLE:
