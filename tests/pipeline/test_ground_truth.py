@@ -216,7 +216,7 @@ def test_a_ceiling_that_never_trained_is_near_chance() -> None:
 def test_labels_against_the_method_are_refused() -> None:
     with pytest.raises(ConfigError, match="--labels must be weak under --method confidence"):
         config(method="confidence", labels="oracle").resolved()
-    with pytest.raises(ConfigError, match=r"^--calibrate must be left out unless --labels is weak, got hard$"):
+    with pytest.raises(ConfigError, match=r"^--labels must be weak with --calibrate, got hard$"):
         config(labels="hard", calibrate=True)
     with pytest.raises(ConfigError, match=r"^--early-stopping must be weak or none with --labels none, got oracle$"):
         config(method="zero_shot", early_stopping="oracle")

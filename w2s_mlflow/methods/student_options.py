@@ -98,7 +98,7 @@ class Config(Training):
     def _check_labels(self) -> None:
         labels = self._primitives()["labels"]
         if self.calibrate and labels != "weak":
-            raise must("calibrate", "left out unless --labels is weak", labels)
+            raise must("labels", "weak with --calibrate", labels)
         if self.early_stopping == ORACLE and labels == UNTRAINED:
             raise must("early_stopping", "weak or none with --labels none", self.early_stopping)
 
