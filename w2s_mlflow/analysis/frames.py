@@ -32,7 +32,7 @@ TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
 """The paper's three domains, by task family; every other family is NLP."""
 FORWARD_AND_BACK = 6
-"""Floating-point operations per parameter and token of a training step (Kaplan et al. 2020, section 2.1)."""
+"""Number of floating-point operations per parameter and token in a training step (Kaplan et al. 2020, section 2.1)."""
 
 
 def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
@@ -188,7 +188,7 @@ def _answers(result: Result, role: str, scored: Scores, pulled: AnalysisRuns) ->
 
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
-    """Return whether the ceiling failed: its tag says near chance, or it is less accurate than the supervisor on `test`."""
+    """Return whether a student's ceiling failed: its training accuracy is near chance, or its test accuracy is below the supervisor's."""
     tag = result.tags.get(scoring.CEILING_FAILED, "no")
     return scoring.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 

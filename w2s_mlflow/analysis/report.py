@@ -24,7 +24,7 @@ ROWS = 200
 """Maximum number of rows of a table on the page; its CSV file has all rows."""
 SETUP = ["task", "domain", "weak", "strong", "head", "other_options", "train_size", "test_size", "seeds", "parameters"]
 LATER = ("setup", "pgr", "claims", "runs", "error_examples")
-"""Tables that the section of other tables omits, because they have their own section or are too long."""
+"""Tables that are omitted from the section of other tables, because they have a section of their own or are too long."""
 FINGERPRINT = 12
 """Number of fingerprint digits that the page shows."""
 

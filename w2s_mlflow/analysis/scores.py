@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 READERS = 8
-"""Number of threads that read predictions; several, because the files may be on a server."""
+"""Number of threads that read predictions. There are several because the files may be on a server."""
 PREDICTIONS, GOLD = "predictions/test.parquet", "gold/test.parquet"
 
 

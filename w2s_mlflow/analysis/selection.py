@@ -54,7 +54,7 @@ class AnalysisRuns:
         return rows
 
     def made_from(self, result: Result) -> list[Result]:
-        """Return the run and all runs that it was made from, directly or not, each once."""
+        """Return the run and all runs that it was made from, directly or through other runs; each is listed once."""
         ancestors, pending = {result.run_id: result}, [result]
         while pending:
             for role, run_id in links(pending.pop()):

@@ -82,7 +82,7 @@ def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, labels: Sequence[
 
 
 def stacked(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str], labels: Sequence[str]) -> None:
-    """Draw one horizontal bar per row, stacked from the columns in `colours`, with a tooltip on each part."""
+    """Draw one horizontal bar per row, made of one stacked part per column in `colours`, with a tooltip on each part."""
     left = pd.Series(0.0, index=rows.index)
     for name, colour in colours.items():
         word = name.replace("_", " ")

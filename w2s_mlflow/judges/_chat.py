@@ -136,7 +136,7 @@ class Chat:
     def _session(self, stopped: threading.Event) -> requests.Session:
         session = requests.Session()
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # store no cookies, as threads share the session
-        session.auth = _authorized  # also keeps requests from reading passwords in ~/.netrc
+        session.auth = _authorized  # without it, requests would send passwords from ~/.netrc
         waits = _interruptible(stopped)(
             self.retries,
             allowed_methods=None,

@@ -80,7 +80,7 @@ def log_odds(votes: Sequence[str], debate: Debate, prior: float) -> float:
 
 
 def agreement(votes: Sequence[Sequence[str]]) -> float | None:
-    """Return the share of equal votes among all pairs of votes on the same debate; None if there is no pair."""
+    """Return the fraction of pairs of votes on the same debate in which both votes agree; None if there are no pairs."""
     counts = [Counter(debate_votes) for debate_votes in votes]
     pairs = sum(math.comb(count.total(), 2) for count in counts)
     return sum(math.comb(n, 2) for count in counts for n in count.values()) / pairs if pairs else None

@@ -35,7 +35,7 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
         pairs = [(debate.question, _explanation_for(debate, of_first)) for debate in debates for of_first in (True, False)]
         question_by_pair = {
             pair: evidence(*pair) for pair in dict.fromkeys(pairs)
-        }  # both orders of a debate need the same questions
+        }  # ask each question once, for both orders of a debate
         questions = [question_by_pair[pair] for pair in pairs]
         row_by_question = {question: row for row, question in enumerate(dict.fromkeys(questions))}
         log_p_NC = answer(list(row_by_question))[[row_by_question[question] for question in questions]]

@@ -44,7 +44,7 @@ class Options:
     run: str = ""
     """Debate run on whose verdicts the model is fitted, by id or name."""
     of: str = ""
-    """Judge of that run whose verdicts are used; empty: its first judge."""
+    """Name of the judge in the debate run `run` whose verdicts the model is fitted on. Empty: the run's first judge."""
     l2: float = option(default=0.01, gt=0)
     """L2 penalty on the weights."""
 
@@ -111,8 +111,8 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
         (debate, value) for debate, value in zip(debates, log_odds, strict=True) if value is not None and math.isfinite(value)
     ]
     if len(known) < MIN_VERDICTS:
-        verdicts = f"{len(known)} of {len(debates)} debates have one"
-        raise ConfigError(f"the judge reward needs at least {MIN_VERDICTS} verdicts to fit on, but {verdicts}")
+        verdicts = f"only {len(known)} of {len(debates)} debates have one"
+        raise ConfigError(f"the judge reward must be fitted on at least {MIN_VERDICTS} verdicts, but {verdicts}")
     phi = features or words
     first_ND, second_ND = (phi(argued) for argued in _sides([debate for debate, _ in known]))
     difference_ND = first_ND - second_ND

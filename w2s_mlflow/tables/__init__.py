@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LABEL = ["task", "weak", "strong", "head", "method", "method_options", "other_options"]
-"""Columns that define a label: runs that differ only in their seed share them."""
+"""Columns that identify a row of most tables: runs with the same values in them differ only in their seed."""
 PAIR = ["task", "weak", "strong", "head", "other_options", "train_size", "test_size"]
 """Columns whose values runs must share to be compared."""
 OUTCOMES = (
@@ -118,7 +118,7 @@ LEFT_OUT = ("run_id", "name", "exclusion_rule", "reason")
 
 @dataclass(frozen=True)
 class Frames:
-    """Data frames from which tables and figures are made; the module describes their rows."""
+    """Data frames from which tables and figures are made. The docstring of this module describes their rows."""
 
     outcomes: pd.DataFrame
     runs: pd.DataFrame

@@ -37,7 +37,7 @@ COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status", "paper_accuracy", "paper
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per LABEL whose method is in PAPER; empty if there is no such run."""
+    """Return one row per combination of the LABEL columns, for methods in PAPER; empty if there is no such run."""
     runs = outcomes[outcomes["method"].isin(PAPER)]
     if runs.empty:
         return pd.DataFrame(columns=COLUMNS)

@@ -132,7 +132,7 @@ def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Seri
 
 
 def _least_step(students: pd.DataFrame) -> Findings:
-    """Yield, of the accuracy gains between successive sizes of bootstrapped students, the one with the lowest lower bound."""
+    """Yield the accuracy gain between successive sizes of bootstrapped students whose interval has the lowest lower bound."""
     sizes = _of(students, "bootstrap")
     steps = [
         finding

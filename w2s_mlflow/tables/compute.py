@@ -21,7 +21,7 @@ COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per LABEL of the students."""
+    """Return one row of students per combination of the LABEL columns."""
     rows = []
     for key, group in runs[runs["stage"] == "student"].groupby(KEYS, sort=False):
         means = {name: float(group[name].mean()) for name in (*USED, "pgr")}

@@ -22,7 +22,7 @@ COLUMNS = [*LABEL, "n", *SHARES, "of_errors_corrected", "of_errors_corrected_low
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per LABEL of the students that have a supervisor."""
+    """Return one row per combination of the LABEL columns, for students that have a supervisor."""
     students = outcomes[outcomes["weak_answer"].notna()]
     rows = []
     for key, group in students.groupby(LABEL, sort=False):

@@ -21,7 +21,7 @@ COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per LABEL, training size and test size.
+    """Return one row per combination of the LABEL columns, training size and test size.
 
     Rules have no supervisor, ceiling or seed; students may have no supervisor or ceiling.
     """
