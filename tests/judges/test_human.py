@@ -77,7 +77,7 @@ def test_agreement_is_over_pairs_of_votes_on_one_debate() -> None:
 
 
 def test_nobody_has_voted_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="needs at least 2 verdicts to fit on, but 0 of 0 debates have one"):
+    with pytest.raises(ConfigError, match="must be fitted on at least 2 verdicts, but only 0 of 0 debates have one"):
         human.make(human.Options(), lambda: (DEBATES, [()] * 4))(DEBATES)
     (verdict,) = human.make(human.Options(others="none"), lambda: (DEBATES, [()] * 4))(DEBATES[:1])
     assert verdict.log_odds is None

@@ -134,7 +134,7 @@ def test_the_judge_learns_once_from_the_verdicts_so_far() -> None:
 
 
 def test_too_few_verdicts_are_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="needs at least 2 verdicts to fit on, but 1 of 2 debates have one"):
+    with pytest.raises(ConfigError, match="must be fitted on at least 2 verdicts, but only 1 of 2 debates have one"):
         reward.fit(PAIRS[:2], [1.0, None], l2=0.01)
     with pytest.raises(ConfigError, match=r"l2=... of --judge-options must be above 0, got 0\.0"):
         reward.Options(l2=0.0)
