@@ -188,7 +188,7 @@ def _answers(result: Result, role: str, scored: Scores, pulled: AnalysisRuns) ->
 
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
-    """Return whether a student's ceiling is near chance on its training rows, or less accurate than the supervisor on `test`."""
+    """Return whether a student's ceiling is near chance in training, or less accurate than the supervisor on `test`."""
     tag = result.tags.get(scoring.CEILING_FAILED, "no")
     return scoring.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 
