@@ -1,8 +1,9 @@
 """Distributed launch (`torchrun`, `accelerate launch`): rank 0 is the leader, and the other ranks follow it.
 
 Only the leader prints and writes to MLflow. It sends values to the other ranks as JSON through torch's key-value store, because
-a collective operation has a time limit and does not notice a dead process. A process that ends early stores its exit status;
-the first stored status is reported, and all processes end with it. Torch is imported only if there are several processes.
+a collective operation has a time limit and does not notice a dead process. A process that ends early, after an error or a stop
+signal, writes its exit status to this store. Only the first status written is kept, and all processes exit with it. Torch is
+imported only if there are several processes.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 ENDED, OVER = "w2s/ended", "w2s/over"
-"""Keys in the store. ENDED: exit status of the first process that ended early. OVER: set once the leader has ended."""
+"""Keys in torch's key-value store. ENDED holds the rank and exit status of the first process that ended early. OVER is set once
+the leader has closed its run."""
 POLL = 0.05
-"""Seconds between two checks whether the leader has sent a value."""
+"""Polling interval in seconds while a process waits for another one, for example for a value from the leader."""
 PATIENCE = 10.0
-"""Seconds that a failed process waits for the leader to close its run or to report the same error."""
+"""Maximum number of seconds that a failed process waits for the leader to close its run, or to report the same error."""
 STOPPED = 130
 """Exit status after Ctrl-C or SIGTERM."""
 SHARDS = "to shard a model, use --use_fsdp --fsdp_version 2"
@@ -36,14 +38,15 @@ BUILT = {
     "ACCELERATE_MIXED_PRECISION": ("no", "to set the precision, use --dtype"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "to split a batch, use --micro-batch"),
 }
-"""Environment variables set by `accelerate launch`: for each, the only supported value, and a reason or an alternative."""
+"""Settings of `accelerate launch` that are checked, by environment variable. Each has its only supported value, and a reason or
+an alternative, which is part of the error for any other value."""
 BUILT_SHARDED = {
     "FSDP_VERSION": ("2", "use --fsdp_version 2"),
     "FSDP_RESHARD_AFTER_FORWARD": ("true", "blocks are always resharded after their forward pass"),
     "FSDP_OFFLOAD_PARAMS": ("false", "offloading shards to the CPU is not supported"),
     "FSDP_ACTIVATION_CHECKPOINTING": ("false", "to recompute activations, use --gradient-checkpointing"),
 }
-"""Environment variables set by `accelerate launch --use_fsdp`, with the only supported values and reasons as in BUILT."""
+"""Settings that are checked in addition to BUILT, in the same form, if the launch is `accelerate launch --use_fsdp`."""
 
 _turns = itertools.count()
 
@@ -87,11 +90,11 @@ def check() -> None:
         if (value := os.environ.get(name, legal)).lower() != legal:
             raise must(name, f"{legal} ({reason})", value)
     if _fsdp():
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else only rank 0 would read the weights
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # with "true", only rank 0 would read the weights
 
 
 def join() -> None:
-    """Join the process group and wait for the other processes. Does nothing in a single process."""
+    """Join the process group and wait for the other processes. In a single process, do nothing."""
     if size() > 1:
         _store()
 
@@ -100,8 +103,8 @@ def broadcast_from_leader(value: Any) -> Any:
     """Return the leader's `value`, a JSON value, on every rank. The other ranks wait for it; their own `value` is ignored.
 
     Raises:
-        PeerExitedError: another process has ended.
-        KeyboardInterrupt: another process was stopped.
+        PeerExitedError: another process has ended early with an error.
+        KeyboardInterrupt: another process was stopped by Ctrl-C or SIGTERM.
     """
     if size() == 1:
         return value
@@ -117,12 +120,12 @@ def broadcast_from_leader(value: Any) -> Any:
 
 @contextlib.contextmanager
 def peer_failure_guard() -> Iterator[None]:
-    """If a collective operation in the block fails because another process has ended, raise an error with that reason.
+    """If the block fails because another process has ended, raise an error that says so. Other errors are raised unchanged.
 
     Raises:
-        PeerExitedError: as in `broadcast_from_leader`.
-        KeyboardInterrupt: as in `broadcast_from_leader`.
-        ConfigError: another process has ended without storing a status.
+        PeerExitedError: another process has ended early with an error.
+        KeyboardInterrupt: another process was stopped by Ctrl-C or SIGTERM.
+        ConfigError: another process has ended without storing its exit status.
     """
     try:
         yield
@@ -136,28 +139,33 @@ def peer_failure_guard() -> Iterator[None]:
 
 
 def claims_error_message(status: int) -> bool:
-    """Return whether this process should print its error. Only the first process that ends early should; its status is stored.
+    """Return whether this process should print its error.
 
-    Before the processes have joined, they usually all fail with the same error, such as a wrong option. Then the leader prints
-    it. Another process prints its error only if the launcher does not stop it within PATIENCE seconds, and never after a stop
-    signal.
+    After the processes have joined the group, only the first one that ends early should print its error. This call writes its
+    exit `status` to the store. Before they have joined, usually all processes fail with the same error, such as a wrong option,
+    and the leader prints it. Another rank prints its error only if the launcher does not stop it within PATIENCE seconds, and
+    never after a stop signal.
     """
     if size() == 1 or not _has_joined():
         return is_leader() or (status != STOPPED and _outlasts_launcher())
     report = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", report)).decode() == report
-    except RuntimeError:  # the process that holds the store has ended; an error printed twice is better than none
+    except RuntimeError:  # the process that serves the store has ended; an error printed twice is better than none
         return True
 
 
 def leave(*, failed: bool = False) -> None:
-    """Leave the process group, which wakes ranks that wait in it. If `failed`, wait until the leader has ended its run."""
+    """Leave the process group, so that a rank that waits for this one in a collective operation gets an error.
+
+    If `failed`, a rank other than the leader then waits until the leader has closed its run, for at most PATIENCE seconds.
+    """
     if size() == 1 or not _has_joined():
         return
     from torch import distributed
 
-    if distributed.is_initialized() and not (failed and distributed.get_backend() == "nccl"):  # NCCL would wait for the others
+    # After a failure an NCCL group is not destroyed, because destroying it would wait for the other ranks.
+    if distributed.is_initialized() and not (failed and distributed.get_backend() == "nccl"):
         distributed.destroy_process_group()
     with contextlib.suppress(RuntimeError):
         if is_leader():
@@ -207,14 +215,14 @@ def _has_joined() -> bool:
 def _raise_if_peer_ended() -> None:
     """Raise PeerExitedError if another process has ended early, or KeyboardInterrupt if it was stopped."""
     report = None
-    with contextlib.suppress(RuntimeError):  # the process that holds the store has ended
+    with contextlib.suppress(RuntimeError):  # raised if the process that serves the store has ended
         report = json.loads(_store().get(ENDED)) if _has_joined() and _store().check([ENDED]) else None
     if report and report["rank"] != _rank():
         raise KeyboardInterrupt if report["status"] == STOPPED else PeerExitedError(report["status"])
 
 
 def _is_peer_failure(error: BaseException) -> bool:
-    """Return whether an error means that another process does not respond."""
+    """Return whether an error of a collective operation or of the store means that another process does not respond."""
     from torch import distributed
 
     return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

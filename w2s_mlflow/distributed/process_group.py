@@ -23,21 +23,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Group:
-    """A process group and this process's rank in it; a single process by default."""
+    """Size of a process group, and this process's rank in it. The default is a single process."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, rows: Ints) -> Ints:
-        """Return this rank's share of the rows, a consecutive part. Shares differ by at most one row and may be empty."""
+        """Return this rank's share of `rows`, which is a consecutive part of them.
+
+        The sizes of the ranks' shares differ by at most one row. A share may be empty.
+        """
         return np.array_split(rows, self.size)[self.rank]
 
     def gather(self, local: Tensor, rows: int) -> Tensor:
-        """Return a model's outputs for all rows, gathered from the ranks, in the order of the rows and without gradient.
+        """Gather a model's outputs from all ranks. Return them for all rows, in the order of the rows and without gradients.
 
         Args:
             local: outputs for this rank's share of the rows.
-            rows: number of rows of all ranks together.
+            rows: total number of rows of all ranks.
         """
         if self.size == 1:
             return local.detach()
@@ -95,7 +98,7 @@ def current() -> Group:
 def joined() -> Group:
     """Return the process group if this process has joined it, else ALONE.
 
-    Unlike `current`, this does not import accelerate, so that served models can use it.
+    Unlike `current`, this function does not import accelerate, so that a served model can call it where accelerate is missing.
     """
     if distributed.is_available() and distributed.is_initialized():
         return Group(distributed.get_rank(), distributed.get_world_size())
