@@ -31,13 +31,16 @@ def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
     file = cache_path(FOLDER) / f"{key}.safetensors"
     if (values := _read(file)) is None:
         values = make()
-        with contextlib.suppress(OSError):  # if the disk is full, the arrays are computed again next time
+        with contextlib.suppress(OSError):  # if the file cannot be written, the arrays are computed again next time
             _write(file, values)
     return values
 
 
 def _read(file: Path) -> Arrays | None:
-    """Return the arrays in a file, and set its time of last use to now. Return None if the file is missing or damaged."""
+    """Return the arrays in a file, or None if the file is missing or damaged.
+
+    The file's modification time is set to now, because it serves as the time of last use.
+    """
     from safetensors.numpy import load
 
     try:

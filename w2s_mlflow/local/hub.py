@@ -1,6 +1,7 @@
 """Offline use of the Hugging Face hub.
 
-The package checks once whether the hub responds, because the hub's client would retry every file for half a minute.
+Each process checks only once whether the hub responds: without a connection, the hub's client would retry each file for half a
+minute.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from urllib.parse import urlsplit
 
 LOG = logging.getLogger("w2s_mlflow")
 PROXIES = {"http", "https", "all"}
-"""Proxy settings. If one is set, the hub is assumed to respond, because a direct connection may be blocked. `no_proxy` is not
-among them, because it lists hosts to connect to directly."""
+"""Names of proxy settings. If one of them is set, the hub is assumed to respond: the check would connect to it directly, which
+may be blocked. `no_proxy` is not one of them, because it lists hosts to connect to without a proxy."""
 TIMEOUT = 3.0
 """Connection timeout in seconds."""
 
@@ -30,7 +31,7 @@ def detect_offline() -> None:
     if constants.HF_HUB_OFFLINE or PROXIES & urllib.request.getproxies().keys() or _answers(constants.ENDPOINT):
         return
     LOG.info("%s does not respond: only files in the local cache are available", constants.ENDPOINT)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read by `datasets` on import, and by child processes
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read by the library `datasets` when it is imported, and by child processes
     constants.HF_HUB_OFFLINE = True
 
 
@@ -38,7 +39,8 @@ def detect_offline() -> None:
 def quiet() -> Iterator[None]:
     """Hide the progress bars and the loading reports of transformers.
 
-    The bars would interrupt our own progress line. The reports are not needed, because we check loaded weights ourselves.
+    The progress bars would interrupt our own progress line. The reports are not needed, because this package checks the loaded
+    weights itself.
     """
     from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""The scratch directory, which has the local files outside the MLflow store, and atomic writing of files."""
+"""The scratch directory, which holds all local files that are not in the MLflow store, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_old(path: Path) -> bool:
 def sweep() -> None:
     """Remove checkpoint directories and partial files that have not been used for OLD seconds.
 
-    Checkpoint directories are recognised by their name, a run id. No other files are removed.
+    A directory is recognised as a checkpoint directory if its name has the form of a run id. No other files are removed.
     """
     for directory in filter(is_old, cache_path("").glob("[0-9a-f]" * 32)):
         shutil.rmtree(directory, ignore_errors=True)
@@ -48,7 +48,7 @@ def sweep() -> None:
 
 
 def remove_old(files: Iterator[Path]) -> None:
-    """Remove those of the files that have not been used for OLD seconds. Files that cannot be removed are skipped."""
+    """Remove each of `files` that has not been used for OLD seconds. Files that cannot be removed are skipped."""
     for file in filter(is_old, files):
         with contextlib.suppress(OSError):
             file.unlink()
@@ -56,7 +56,7 @@ def remove_old(files: Iterator[Path]) -> None:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file beside `file`, to write to.
+    """Yield the path of a temporary file in the directory of `file`. The block must write this temporary file.
 
     If the block succeeds, the temporary file replaces `file` atomically; if it fails, the temporary file is removed.
     """
