@@ -1,11 +1,11 @@
-"""Write-once claims on results, kept in the experiment's lock run, so that two processes never train the same result.
+"""Write-once claims on results, which ensure that two processes never train the same result.
 
-A claim is the parameter `<fingerprint>:<attempt>` of the lock run. MLflow refuses to change the value of a parameter, so only
-one process can write it. Attempts count up from 0:
+Each experiment has a lock run, and each claim is a parameter of it, `<fingerprint>:<attempt>`. MLflow refuses to change the
+value of a parameter, so only one process can write it. Attempts count up from 0:
 
-- the owner of attempt n makes the result, then *seals* it by writing attempt n + 1 itself;
-- a process that replaces a dead or failed owner writes attempt n + 1 first; the old owner's seal then fails, and its run is
-  never marked finished, even if that process was only suspended.
+- The owner of attempt n makes the result and then *seals* it by writing attempt n + 1 itself.
+- A process that replaces a dead or failed owner writes attempt n + 1 first. If the old owner was only suspended and continues,
+  it cannot seal its result, so its run is never marked finished.
 """
 
 from __future__ import annotations
@@ -37,28 +37,32 @@ class Claim:
     attempt: int
 
     def seal(self, run_id: str) -> bool:
-        """Seal the result of run `run_id`. Return True if it counts, False if another process has taken over the claim."""
+        """Seal the result of run `run_id`. Return whether the result counts: False if another process has taken over."""
         return _write(f"{self.fingerprint}:{self.attempt + 1}", f"{SEALED} {run_id}") is None
 
 
 def claim(fingerprint: str, attempt: int) -> Claim | str:
-    """Claim an attempt. Return the claim, or the value that another process wrote first ("" if MLflow does not report it)."""
-    value = f"{heartbeat.me()} {uuid4().hex}"  # MLflow accepts the same value again, so each value must be unique
+    """Claim an attempt and return the claim.
+
+    If another process has claimed the attempt first, return the value that it wrote ("" if MLflow does not report the value).
+    """
+    value = f"{heartbeat.me()} {uuid4().hex}"  # MLflow accepts a second write of an equal value, so each must be unique
     existing = _write(f"{fingerprint}:{attempt}", value)
     return Claim(fingerprint, attempt) if existing is None else existing
 
 
 def is_over(value: str) -> bool:
-    """Return whether another attempt may be claimed: the value is a seal, or its owner has ended or is this process.
+    """Return whether the next attempt may be claimed, given the value of the claim on the current one.
 
-    Call this only for a claim that has no run, because the run was permanently deleted or the owner failed before creating it.
+    It may be claimed if the value is a seal, or if the claim's owner has ended or is this process. Call this only if the claim
+    has no run: either the run was permanently deleted, or the owner failed before it created the run.
     """
     owner = heartbeat.Worker.parse(value.partition(" ")[0])
     return value.startswith(SEALED) or (owner is not None and (owner.gone() or owner == heartbeat.me()))
 
 
 def _write(key: str, value: str) -> str | None:
-    """Write a parameter of the lock run. Return None on success, or the parameter's value if it already has another one."""
+    """Write a parameter of the lock run and return None. If the parameter already has another value, return that value."""
     try:
         client().log_param(lock_run_id(), key, value)
     except MlflowException as error:
@@ -110,7 +114,10 @@ def _elect(experiment_id: str) -> str:
 
 
 def _lock_experiment_id() -> str:
-    """Return the id of the experiment for all lock runs. It has no other runs because the UI shows a column for each claim."""
+    """Return the id of the experiment that holds the lock runs of all experiments.
+
+    It holds no other runs, because the UI's table of its runs has one column for each claim.
+    """
     try:
         return str(client().create_experiment(HOME))
     except MlflowException as error:

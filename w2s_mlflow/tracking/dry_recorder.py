@@ -1,6 +1,6 @@
 """Recorders that send nothing to MLflow.
 
-They are used when a finished run is trained again to get its model, and by all ranks except the leader (rank 0).
+They are used when a finished run is trained again to recover its model, and by all ranks except the leader (rank 0).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class DryRecorder(Recorder):
-    """Recorder for training a finished run again to get its model. It sends nothing to MLflow."""
+    """Recorder for training a finished run again to recover its model. It sends nothing to MLflow."""
 
     last: dict[str, float] = field(default_factory=dict)
     """Last value of each metric, by name."""

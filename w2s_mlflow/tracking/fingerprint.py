@@ -1,7 +1,7 @@
 """Fingerprint of a result: a digest of its options, data, training inputs, libraries and source code.
 
-Requests with equal fingerprints share one run, which is trained once. What is only reported, such as tables or the ceiling that
-a student is compared with, is not part of the fingerprint.
+Requests with equal fingerprints share one run, which is trained once. Settings that affect only reports, such as tables or the
+ceiling with which a student is compared, are not part of the fingerprint.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class FingerprintParts:
     version: int
     """The stage's constant VERSION, which is incremented by hand when an edit of the stage's file changes results."""
     options: Mapping[str, Any]
-    """Config fields that affect the result. A field is left out while it has the default with which it was introduced."""
+    """Config fields that affect the result. A field is left out if its value is the default that it was introduced with."""
     data: str
     inputs: Mapping[str, str]
     """Fingerprint of each result that training uses, by its role in training (such as "supervisor")."""
     libraries: Mapping[str, str]
     source: Mapping[str, str]
-    """Digest of each definition that affects the result (source.py), by dotted path. The path is not fingerprinted."""
+    """Digest of each definition that affects the result (source.py), by dotted path. The paths are not part of the digest."""
     weights: str = ""
     """Revision of the pretrained weights that training starts from."""
 
@@ -46,5 +46,5 @@ class FingerprintParts:
 
 
 def libraries(*more: str) -> dict[str, str]:
-    """Return the versions (major.minor) of LIBRARIES and of `more`, the other libraries that affect this result."""
+    """Return the versions (major.minor) of LIBRARIES, which affect every result, and of `more`, which affect this result."""
     return {name: ".".join(version(name).split(".")[:2]) for name in (*LIBRARIES, *more)}

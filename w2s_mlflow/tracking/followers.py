@@ -1,4 +1,4 @@
-"""Results in a distributed launch: rank 0 (the leader) finds, claims and records a result; the other ranks follow it."""
+"""Results in a distributed launch. Rank 0 (the leader) finds, claims and records a result; the other ranks help to make it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from w2s_mlflow.tracking.results import Result, get
 
 
 def announce(parts: FingerprintParts, run_id: str, *, finished: bool, reused: bool = False) -> None:
-    """As the leader, tell the other ranks the result's run id, and whether it is finished or all ranks must make it now."""
+    """Tell the other ranks the run id of a result, and whether it is finished or must be made now. Called by the leader."""
     launch.broadcast_from_leader({"parts": _as_json(parts), "run_id": run_id, "finished": finished, "reused": reused})
 
 

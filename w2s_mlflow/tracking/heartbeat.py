@@ -1,6 +1,6 @@
 """Ownership of runs: owning processes, their heartbeats, and detection of dead owners.
 
-A run in progress has two tags: `w2s.worker`, the owning process, and `w2s.heartbeat`, a time updated every BEAT seconds.
+A run in progress has two tags: `w2s.worker` names the owning process, and `w2s.heartbeat` is a time updated every BEAT seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ STALE = 60.0
 SKEW = 600.0
 """Allowed clock difference between two machines, in seconds."""
 LAUNCH = 3600.0
-"""Seconds that `mlflow run` may take to build an environment. After that, its run counts as orphaned if it has no owner."""
+"""Seconds that `mlflow run` may take to build an environment. If the run that it created still has no owner after that time,
+the run counts as orphaned."""
 WORKER, HEARTBEAT = "w2s.worker", "w2s.heartbeat"
 
 
@@ -75,7 +76,7 @@ def owner_tags() -> dict[str, str]:
 
 @contextlib.contextmanager
 def heartbeat(run_id: str) -> Iterator[None]:
-    """Update the run's heartbeat from a thread while the block runs. If an update fails, wait for the time of the next one."""
+    """While the block runs, update the run's heartbeat from a thread every BEAT seconds. Updates that fail are skipped."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -89,7 +90,7 @@ def heartbeat(run_id: str) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(timeout=1)  # wait no longer, because the server may not be answering
+        thread.join(timeout=1)  # wait at most 1 s, because an update may hang if the server does not answer
 
 
 @dataclass
@@ -132,7 +133,7 @@ def _cleanup(uri: str, experiment_id: str) -> None:
     if launch := launch_run_id():
         for key, value in owner_tags().items():
             client().set_tag(launch, key, value)
-        heartbeat(launch).__enter__()  # beats until this process exits; `mlflow run` ends the run itself
+        heartbeat(launch).__enter__()  # continues until this process exits; `mlflow run` ends the run itself
 
 
 def kill_orphans() -> None:
@@ -164,7 +165,10 @@ def _start_time(pid: int) -> str:
 
 @functools.cache
 def _machine() -> str:
-    """Return the host name and a digest of the boot id and the process namespace, which differs between containers."""
+    """Return an identifier of this machine: its host name and a digest.
+
+    The digest covers the host name, the boot id and the process namespace, which differs between containers.
+    """
     parts = [platform.node(), f"{psutil.boot_time():.0f}"]
     with contextlib.suppress(OSError):
         parts = [platform.node(), Path("/proc/sys/kernel/random/boot_id").read_text().strip()]

@@ -1,9 +1,9 @@
 """Human verdicts on debates, stored as MLflow feedback named `winner` (strong, weak or tie) on the traces of the debates.
 
 People give a verdict on a trace's page in the MLflow UI, in a review queue of the UI (see `review`), or at a terminal
-(`python -m w2s_mlflow judge RUN`). All three write the same kind of assessment. Only the latest assessment of a named reviewer
-counts. An MLflow server without accounts gives all users of the UI the same name. Each of their valid assessments then counts
-as one vote, and a vote is changed by editing its assessment.
+(`python -m w2s_mlflow judge RUN`). All three write the same kind of assessment. If a named reviewer has assessed a debate
+more than once, only the latest assessment counts. An MLflow server without accounts gives all users of the UI the same name.
+Each of their valid assessments then counts as one vote, and a vote is changed by editing the assessment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUESTION = (
     "Which side argues better? Choose the side whose evidence supports its claim more, whatever you think of the claim itself."
 )
 NAMELESS = {"", "default", "unknown", "anonymous"}
-"""Source ids that MLflow uses for an unknown reviewer."""
+"""Source ids of an assessment whose reviewer MLflow does not know."""
 PAGE = 100
 
 
@@ -54,7 +54,10 @@ class DebateForReview:
     turns: tuple[Turn, ...]
 
     def swapped(self) -> bool:
-        """Return whether the weak side is shown first: in about half of the debates, and in the same ones for all reviewers."""
+        """Return whether the weak side is shown first.
+
+        This is so in about half of the debates, and in the same debates for all reviewers.
+        """
         return hashlib.sha256(self.trace_id.encode()).digest()[0] % 2 == 1
 
 
@@ -65,7 +68,7 @@ class Assessments:
     run_id: str
     votes: Mapping[str, tuple[str, ...]]
     unreadable: int
-    """Number of `winner` assessments with a value outside WINNERS, which are not counted as votes."""
+    """Number of `winner` assessments whose value is not in WINNERS. They are not counted as votes."""
 
     @property
     def judged(self) -> int:
@@ -120,7 +123,7 @@ def unjudged(run: str, reviewer: str) -> Iterator[DebateForReview]:
 
 
 def log(debate: DebateForReview, winner: str, reviewer: str) -> None:
-    """Log the verdict of `reviewer` on a debate, in the form in which the MLflow UI stores a verdict."""
+    """Log the verdict of `reviewer` on a debate, in the same form as a verdict given in the MLflow UI."""
     assert winner in WINNERS
     source = AssessmentSource(AssessmentSourceType.HUMAN, reviewer)
     mlflow.log_feedback(trace_id=debate.trace_id, name=NAME, value=winner, source=source)
@@ -130,7 +133,8 @@ def review(run: str) -> str:
     """Add a run's debates to its review queue in the MLflow UI, without duplicates, and return the queue's name.
 
     Raises:
-        ConfigError: as in `pull`; or the experiment has a label schema `winner` with answers other than WINNERS.
+        ConfigError: the run does not exist, or it has no debate traces; or the experiment has a label schema `winner` whose
+            answers are not WINNERS.
     """
     result = results.find(run)
     ids, experiment_id = (
@@ -150,7 +154,7 @@ def review(run: str) -> str:
 
 
 def _schema(experiment_id: str) -> LabelSchema:
-    """Return the label schema of the review queue (its question and answers). Create it if it does not exist."""
+    """Return the label schema of review queues: the question and its possible answers. Create it if it does not exist."""
     choices = InputCategorical(options=list(WINNERS))
     try:
         schema = label_schemas.get_label_schema(NAME, experiment_id=experiment_id)

@@ -1,4 +1,4 @@
-"""Fitted heads as MLflow logged models, stored as models-from-code with safetensors weights and verified by digests.
+"""Fitted heads as MLflow logged models. They are stored as models-from-code with safetensors weights and verified by digests.
 
 Load a model with `mlflow.pyfunc.load_model("models:/<id>")` or `mlflow models serve -m models:/<id> --env-manager local`.
 """
@@ -35,9 +35,9 @@ SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 HEAD = "head"
 """Name of the artifact directory that holds the files of the head."""
 NEEDS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
-"""Packages that the pyfunc script needs besides w2s_mlflow; a logged model pins their installed versions."""
+"""Packages that the pyfunc script needs besides w2s_mlflow. A logged model requires the versions it was logged with."""
 ORIGIN = ("mlflow.user", "mlflow.source.")
-"""Prefixes of the run's tags that are copied to its model; they name the user and the source."""
+"""Prefixes of the tags that are copied from a run to its model. These tags name the user and the source code."""
 
 
 def log(run_id: str, head: Head, name: str = "model") -> str:
@@ -61,11 +61,11 @@ def log(run_id: str, head: Head, name: str = "model") -> str:
 
 
 def load(model_id: str) -> Head:
-    """Load the head of a logged model, in float32 on the CPU; its probabilities equal the original ones bit for bit.
+    """Load the head of a logged model, in float32 on the CPU. Its probabilities equal those of the original head bit for bit.
 
     Raises:
-        CorruptArtifactError: as in `verify`.
-        ConfigError: as in `verify`.
+        CorruptArtifactError: a file of the model is missing or does not match its digest.
+        ConfigError: the model does not exist, or it was never finished.
     """
     with _verified_files(model_id) as directory:
         return saved_heads.load(directory / "artifacts" / HEAD)
@@ -112,7 +112,7 @@ def _write(model: LoggedModel, head: Head, directory: Path) -> None:
         model_id=model.model_id,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # hides MLflow's advice on types
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # hides MLflow's advice on data types
         mlflow.pyfunc.save_model(
             path=directory / "model",
             python_model=SCRIPT,

@@ -15,7 +15,7 @@ from w2s_mlflow.tracking.results import PAGE, Result, result
 
 REUSED, TRAINED, RUNNING = "reused", "trained", "running"
 ALIKE = ("task", "weak", "strong", "head")
-"""Parameters that a past run must share with a planned one to be used for its time estimate."""
+"""Parameters that must be equal in a past run and a planned run if the past run is used to estimate the planned run's time."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Step:
     state: str
     """`reused` if a finished run is used, `trained` if it must be trained, `running` if another process is making it."""
     seconds: float | None
-    """Training time in seconds, estimated from similar past runs; None if there are none, 0 if reused."""
+    """Training time in seconds, estimated from similar past runs. None if there are no such runs; 0 if the result is reused."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Plan:
     ) -> Result:
         """Add a result to the plan. Return its finished run from `runs`, or, if there is none, a placeholder Result."""
         fingerprint = parts.digest()
-        by_status = {run.info.status: run for run in reversed(runs)}  # `runs` is sorted newest first; keep the newest run
+        by_status = {run.info.status: run for run in reversed(runs)}  # keeps the newest run of each status
         if finished := by_status.get("FINISHED"):
             self.steps[fingerprint] = Step(name, REUSED, 0.0)
             return result(finished, reused=True)
@@ -59,7 +59,7 @@ class Plan:
         return self.placeholder(name, parts.stage, fingerprint)
 
     def refit(self, run: Result) -> Result:
-        """Add the retraining of a finished run, whose model was not kept, to the plan. Return the run."""
+        """Add to the plan that a finished run is trained again, because its model was not kept. Return the run."""
         if run.run_id:
             self.steps[run.fingerprint] = Step(run.name, TRAINED, run.seconds)
         return run
@@ -89,8 +89,8 @@ class Plan:
     def _estimate(self, stage: str, params: Mapping[str, Any]) -> float | None:
         """Return the estimated training time in seconds, or None if there are no similar runs.
 
-        It is the median time per training row and epoch of the stage's finished runs with the same ALIKE parameters, multiplied
-        by the rows and epochs in `params`.
+        The estimate uses the finished runs of the stage that have the same ALIKE parameters. Their median time per training row
+        and epoch is multiplied by the numbers of rows and epochs in `params`.
         """
         if stage not in self._past:
             self._past[stage] = _finished(stage)

@@ -1,4 +1,4 @@
-"""Pyfunc script of a logged model (models-from-code): MLflow copies it into the model and runs it on loading or serving.
+"""Pyfunc script of a logged model (models-from-code): MLflow copies it into the model and runs it to load the model.
 
 The model contains no pickled objects.
 """
@@ -33,7 +33,7 @@ class Answers(PythonModel):
         Each row has two columns, `segments` and `candidates`, which hold lists of strings.
 
         Raises:
-            MlflowException: the head cannot score one of the rows; a model server then returns status 400.
+            MlflowException: the head cannot score one of the rows. A model server then answers with HTTP status 400.
         """
         try:
             examples = examples_of(self.head, model_input)

@@ -71,12 +71,15 @@ class Recorder:
     tags: dict[str, str] = field(default_factory=dict)
     """Tags set by the code that makes the result. They are sent when the run ends."""
     sent: dict[str, int] = field(default_factory=dict)
-    """Last step of each metric that MLflow already has when a run resumes. It may be later than the checkpoint's step."""
+    """Last step that MLflow already has of each metric when a run resumes. It may be later than the step of the checkpoint."""
     _holds_metrics: bool = False
     """Whether metrics are held back until the next checkpoint, so that a resumed run never has metrics of later steps."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffer the metrics of one step, except those already sent. A full buffer is sent unless it waits for a checkpoint."""
+        """Buffer the metrics of one step, except those that were already sent before the run resumed.
+
+        A full buffer is sent at once, unless metrics are held back until the next checkpoint.
+        """
         now = int(time.time() * 1000)
         new = {name: value for name, value in values.items() if not 0 < step <= self.sent.get(name, 0)}
         self._metrics += [Metric(name, float(value), now, step) for name, value in new.items()]
@@ -93,7 +96,8 @@ class Recorder:
 
     def flush(self, tags: Sequence[RunTag] = ()) -> None:
         """Send the buffered metrics and then `tags`, in one request if they fit."""
-        if len(self._metrics) + len(tags) > BATCH:  # MLflow's client would send the tags before the last metrics
+        # If a batch is too large for one request, MLflow's client sends the tags before the last metrics.
+        if len(self._metrics) + len(tags) > BATCH:
             client().log_batch(self.run_id, metrics=self._metrics)
             self._metrics = []
         client().log_batch(self.run_id, metrics=self._metrics, tags=tags)  # MLflow writes tags last and skips an empty batch
@@ -109,7 +113,10 @@ class Recorder:
         return {"metrics": unsent, "extra_state": self.extra_state, "seconds": time.monotonic() - self.began}
 
     def restore(self, notes: Mapping[str, Any]) -> None:
-        """Restore what `_notes` saved with a checkpoint. Metrics keep their timestamps, so MLflow stores a re-sent one once."""
+        """Restore the values that `_notes` saved with a checkpoint.
+
+        Metrics keep their timestamps, so MLflow does not store a metric twice if it is sent again.
+        """
         self._metrics = [Metric(*values) for values in notes["metrics"]]
         self.extra_state = dict(notes["extra_state"])
         self.began -= notes["seconds"]
@@ -162,7 +169,7 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
     error.
 
     Args:
-        seal: called with the run's id after its last artifact is written; returns whether the result counts.
+        seal: function called with the run's id after its last artifact is written. It returns whether the result counts.
         continued: the id of the unfinished run to resume from its checkpoint. Default: create a new run.
 
     Raises:

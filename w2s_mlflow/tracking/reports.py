@@ -54,18 +54,18 @@ def attach_once(
     """Add a report to a finished run unless the run has it, and return the run. When planning, return the run unchanged.
 
     Args:
-        name: name of the report; an existing report of that name is replaced.
-        build: builds the report from the latest state of the run; called on the leader only.
-        has_report: returns whether a run has the report. Default: check for a report called `name`.
+        name: name of the report. If `has_report` returns False, an existing report of that name is replaced.
+        build: function that builds the report from the latest state of the run. It is called on the leader only.
+        has_report: function that returns whether a run has the report. Default: check for a report called `name`.
     """
     has = has_report or (lambda run: f"{ARTIFACTS}.{name}" in run.tags)
-    # Other ranks may have read the run after the report was added, so only the leader decides.
+    # Some ranks may have read the run before the report was added and others after it, so only the leader decides.
     if session.current().plan or followers.leader_decides(lambda: has(result)):
         return result
 
     def add() -> Result:
         latest = replace(get(result.run_id), reused=result.reused)
-        if has(latest):  # added in the meantime by another process that uses this run
+        if has(latest):  # another process that uses this run has added it meanwhile
             return latest
         return attach(latest, name, build(latest))
 

@@ -1,4 +1,4 @@
-"""Finished runs, found by fingerprint; each artifact is verified against its recorded digest when it is read."""
+"""Finished runs, found by fingerprint. Each artifact is verified against its recorded digest when it is read."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Result:
         return digests
 
     def artifact(self, path: str) -> Path:
-        """Verify an artifact (a file or a directory) by its digests and return its local path.
+        """Verify an artifact (a file or a directory) against the recorded digests and return its local path.
 
         Raises:
             CorruptArtifactError: the artifact is missing, or differs from its recorded digest.
@@ -86,13 +86,16 @@ class Result:
                 )
 
     def predictions(self, split: str) -> Predictions:
-        """Read the predictions on `validation`, `selection` or `test`, with gold labels if the evaluator has stored them."""
+        """Return the run's predictions on a split (`validation`, `selection` or `test`).
+
+        They include the gold labels if the evaluator has stored these.
+        """
         predictions = read_predictions(self.artifact(f"predictions/{split}.parquet"))
         gold = f"gold/{split}.parquet"
         return predictions.with_gold(read_gold(self.artifact(gold), predictions.ids)) if gold in self.digests else predictions
 
     def weak_labels(self) -> SoftLabels:
-        """Read the run's weak labels for the transfer split."""
+        """Return the run's weak labels for the transfer split."""
         return read_predictions(self.artifact(WEAK_LABELS))
 
 
@@ -161,7 +164,7 @@ def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_
 
 
 def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -> list[Run]:
-    """Return the existing runs with these ids, including deleted ones, from `experiment_ids` (default: all experiments)."""
+    """Return the runs with these ids that `experiment_ids` (default: all experiments) contain, including deleted runs."""
     if experiment_ids is None:
         experiment_ids = [exp.experiment_id for exp in mlflow.search_experiments(view_type=ViewType.ALL)]
     unique_ids = sorted(set(run_ids))
@@ -173,7 +176,7 @@ def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -
 def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
     """Return the newest finished run whose tag `tag` has the value `value`.
 
-    Return None if there is no such run, or if an artifact of it or of one of the runs in `below` is damaged.
+    Return None if there is no such run, or if an artifact is damaged in this run or in one of the runs in `below`.
     """
     clause = f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
     runs = client().search_runs([experiment().experiment_id], clause, max_results=1)

@@ -1,4 +1,4 @@
-"""The session: settings for requests of results. A `with` block can change them for all calls within it."""
+"""The session: settings that apply whenever a result is requested. A `with` block can change them for the calls within it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LOG = logging.getLogger("w2s_mlflow")
 
 @dataclass(frozen=True)
 class Session:
-    """Settings for requests of results."""
+    """Settings that apply whenever a result is requested."""
 
     plan: Plan | None = None
-    """Plan to which requested results are added instead of being made. None: the results are made."""
+    """Plan to which requested results are added instead of being made. If None, the results are made."""
     reuse_since: int = 0
     """Earliest start time of runs that may be reused, in milliseconds since the epoch."""
     wait: bool = True
@@ -30,7 +30,7 @@ class Session:
     progress: Callable[[str], None] = LOG.info
     """Callback for progress messages while waiting."""
     parent: str | None = None
-    """Id of the run that is the parent of new runs. None: the run created by `mlflow run` is the parent, if there is one."""
+    """Id of the parent run of new runs. If None, the run created by `mlflow run` is the parent, if there is one."""
 
 
 _session: ContextVar[Session] = ContextVar("session", default=Session())  # noqa: B039  # frozen
@@ -66,5 +66,8 @@ def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
 
 
 def reuse_since(policy: str) -> int:
-    """Return `Session.reuse_since` for a value of `--reuse`: `exact` allows all runs, `never` only runs started from now on."""
+    """Return the value of `Session.reuse_since` for a value of the option `--reuse`.
+
+    With `exact` all runs may be reused, with `never` only runs that start from now on.
+    """
     return 0 if policy == "exact" else int(time.time() * 1000)

@@ -1,10 +1,10 @@
 """Source digests of a result: one for each function, class and constant that its code uses, directly or indirectly.
 
-A stage lists the roots of its code; references from there are followed. A digest is computed from the syntax tree, so layout,
-comments, docstrings, annotations and the texts of errors and logs do not change it. Definitions are identified by name without
-their module, so they may move to another module. Some references are not followed, so that edits there do not change a result's
-digests: those to options and their checks (a Config enters a fingerprint by its values), to the store, to caches and to the
-command line.
+A stage lists the roots of its code: modules and definitions from which references to other definitions are followed. A digest
+is computed from the syntax tree, so layout, comments, docstrings, annotations and the texts of errors and logs do not change
+it. Definitions are identified by name without their module, so they may move to another module. References to some code are not
+followed, so that edits of this code do not change the digests of a result: the options and their checks (the fingerprint
+contains the values of a Config), the storage in MLflow, the caches and the command line.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ NEUTRAL = (
     *("config", "validation", "exceptions", "registry", "local", "tracking", "search", "analysis", "cli"),
     *("training.checkpoint", "pipeline.options", "pipeline.runs", "pipeline.scoring"),
 )
-"""Modules and packages that do not affect results: references to them are recorded by name, not followed."""
+"""Modules and packages of w2s_mlflow that do not affect results. If a definition refers to a name in one of them, its digest
+covers this name but not the code behind it."""
 PLUGINS = ("losses", "tasks", "models", "judges", "explainers", "tables", "figures")
-"""Plug-in folders. References to a plug-in from outside its folder are not followed; stages list their plug-ins as roots."""
+"""Folders of plug-ins. If code outside a folder refers to a plug-in in it, the reference is not followed: otherwise a result
+would depend on plug-ins that it does not use. Instead, each stage lists the plug-ins that it uses as roots."""
 BY_VALUE = ("Config", "Options")
-"""Names of dataclasses in stages and plug-ins that enter a fingerprint by field values (config.identity), not by source."""
+"""Names of the dataclasses of options in stages and plug-ins. A fingerprint contains the values of their fields (see
+`config.identity`), not digests of their source."""
 LENGTH = 16
 
 
 def digests(roots: Iterable[str]) -> dict[str, str]:
-    """Return {"module.name": digest} for each definition reachable from `roots`.
+    """Return the digest of each definition that is reachable from `roots`, by dotted path (such as "training.loop.fit").
 
     Args:
-        roots: modules of the package ("losses.confidence": all its definitions) or single definitions ("training.loop:fit").
+        roots: modules of the package, such as "losses.confidence", or single definitions, such as "training.loop:fit". A module
+            stands for all its definitions.
 
     Raises:
         KeyError: a root is not a module or definition.
@@ -50,8 +54,8 @@ def _digests(roots: tuple[str, ...]) -> dict[str, str]:
     digest_by_path = {}
     for definition in reached:
         tree = _tree(definition)
-        # A digest covers the names of the definitions referred to, without their modules. If several definitions share such a
-        # name, the digest also covers the digest of the one that is meant.
+        # A definition's digest covers the names of the definitions that it refers to, but not their modules. If several reached
+        # definitions have the same name, the digest also covers the digest of the one that is referred to.
         referenced = [_tree(other).digest for other in tree.references if names[other.name] > 1]
         digest_by_path[f"{definition.module}.{definition.name}"] = _sha(tree.digest, *referenced) if referenced else tree.digest
     return digest_by_path
@@ -118,7 +122,7 @@ def _is_followed(module: str, user: str) -> bool:
 
 
 def is_neutral(module: str) -> bool:
-    """Return whether a module, or the package it is in, does not affect results."""
+    """Return whether a module is in NEUTRAL, itself or by its package, because it does not affect results."""
     return any(module == room or module.startswith(f"{room}.") for room in NEUTRAL)
 
 

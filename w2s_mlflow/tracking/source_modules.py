@@ -19,7 +19,7 @@ ALL = "*"
 
 
 class Definition(NamedTuple):
-    """A top-level name of a module of the package; the name ALL means all names of the module."""
+    """A top-level name in a module of this package. The name ALL stands for all names of the module."""
 
     module: str
     name: str
@@ -83,7 +83,7 @@ def resolve(path: str) -> Definition | None:
 
 
 def is_text(statement: ast.stmt) -> bool:
-    """Return whether a statement is a docstring, including one below a field or a constant."""
+    """Return whether a statement is a docstring. Strings below fields and constants, which document them, also count."""
     return (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
     )

@@ -39,7 +39,7 @@ class Writer:
     module: str
     """Module that contains the serialised definition."""
     follows: Callable[[str], bool]
-    """Function that returns whether references to definitions in a module are followed, that is, added to `references`."""
+    """Function that is given a module and returns whether references to its definitions are added to `references`."""
     words: list[str] = field(default_factory=list)
     references: list[Definition] = field(default_factory=list)
     scopes: list[tuple[bool, dict[str, str | None]]] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Writer:
                 self.write(node)
         self.words.append("]")
 
-    # Scopes.
+    # The methods below serialise nodes that open a new scope.
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.words.append(f"({type(node).__name__} {node.name}")
@@ -134,7 +134,7 @@ class Writer:
         self._each(nodes)
         self.scopes.pop()
 
-    # Names.
+    # The methods below serialise names and attributes, and collect the references to definitions.
 
     def visit_Name(self, node: ast.Name) -> None:
         self._path(node.id, [], node)

@@ -114,17 +114,27 @@ class _MakeTurn:
 
 @dataclass
 class _RunSearch:
-    """Search for one result in repeated steps, each of which reuses, awaits or claims it."""
+    """Search for one result. The caller repeats `step` until it returns the result or the turn to make it.
+
+    Each step looks for a finished run. If there is none, it waits if another process is making the result, else it claims it.
+    """
 
     fingerprint: str
     _watch: heartbeat.Watch = field(default_factory=heartbeat.Watch)
     _began: float = field(default_factory=time.monotonic)
     _refused: tuple[int, float] = (-1, 0.0)
-    """Last attempt that could not be claimed because another process had claimed it, and the monotonic time of that refusal."""
+    """Last attempt that this process could not claim because another process had claimed it, and the monotonic time
+    at which this was noticed."""
     _last_message: float = 0.0
 
     def step(self) -> Result | _MakeTurn | None:
-        """Return the result, a turn to make it, or None to try again. Raises BusyError if the session does not wait."""
+        """Return the result if it is finished, or a turn to make it if this process has claimed it.
+
+        Return None if the caller must try again.
+
+        Raises:
+            BusyError: another process is making the result, and the session does not wait.
+        """
         all_runs = runs_of(self.fingerprint)
         runs = active(all_runs)
         for run in runs:
@@ -141,18 +151,22 @@ class _RunSearch:
         attempt = max([0, *(_next_attempt(run) for run in all_runs)])
         claim = self._claim(attempt)
         if claim and claim.attempt > attempt and _snapshot(runs_of(self.fingerprint)) != _snapshot(all_runs):
-            return None  # the runs changed since they were read: the previous owner may just have finished
+            return None  # the runs changed after they were read: the previous owner may have finished the result meanwhile
         if claim:
             return _MakeTurn(claim, _select_resumable(runs))
         self._wait("a result that another process has just claimed")
         return None
 
     def _claim(self, attempt: int) -> claims.Claim | None:
-        """Claim an attempt if it is free, else return None; PATIENCE seconds after a refusal, try the following attempt."""
+        """Claim an attempt and return the claim, or return None if another process has claimed the attempt.
+
+        If that process has not created a run PATIENCE seconds later, claim the following attempt.
+        """
         refused, refused_at = self._refused
         if attempt <= refused and time.monotonic() - refused_at < PATIENCE:
             return None
-        attempt = max(attempt, refused + 1)  # if there is still no run for the refused attempt, its owner is dead
+        # If the refused attempt still has no run after PATIENCE seconds, assume that the process which claimed it is dead.
+        attempt = max(attempt, refused + 1)
         while isinstance(claim := claims.claim(self.fingerprint, attempt), str) and claims.is_over(claim):
             attempt += 1
         if isinstance(claim, claims.Claim):
@@ -195,12 +209,15 @@ def _is_reusable(run: Run) -> bool:
 
 
 def _snapshot(runs: Iterable[Run]) -> set[tuple[str, str, str, bool]]:
-    """Return each run's id, status, attempt and whether all artifacts are written, to detect progress of other processes."""
+    """Return the id, status and attempt of each run, and whether all its artifacts are written.
+
+    Two snapshots differ if another process has made progress between them.
+    """
     return {(run.info.run_id, run.info.status, run.data.tags.get(ATTEMPT, ""), ARTIFACTS in run.data.tags) for run in runs}
 
 
 def _finish(run: Run) -> bool:
-    """Mark a run whose owner died as FINISHED if its last artifact was written. Return whether it was marked."""
+    """Mark a run whose owner died as FINISHED if its last artifact was written. Return whether the run was marked."""
     tags = run.data.tags
     if run.info.status == "FINISHED" or ARTIFACTS not in tags or CORRUPT in tags:
         return False
@@ -213,7 +230,7 @@ def _finish(run: Run) -> bool:
 
 
 def _next_attempt(run: Run) -> int:
-    """Return the first attempt number after those of this run. A sealed run has two: its claim and its seal."""
+    """Return the attempt number after those of a run. A sealed run has two numbers: one for its claim and one for its seal."""
     sealed = run.info.status == "FINISHED" or CORRUPT in run.data.tags
     return int(run.data.tags.get(ATTEMPT, "0")) + (2 if sealed else 1)
 

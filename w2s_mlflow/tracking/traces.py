@@ -31,7 +31,7 @@ KINDS = {"side": SpanType.AGENT, "judge": SpanType.EVALUATOR}
 
 @dataclass(frozen=True)
 class Turn:
-    """One span: the input (`inputs`) and output (`outputs`) of a side or a judge; `kind` is `side` or `judge`."""
+    """One child span: the input (`inputs`) and output (`outputs`) of a side or a judge. `kind` is `side` or `judge`."""
 
     name: str
     kind: str
@@ -41,7 +41,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Transcript:
-    """One debate with its turns in order; `question` is the question's id, `inputs` and `outputs` belong to the root span."""
+    """One debate with its turns in order. `question` is the question's id; `inputs` and `outputs` are the root span's."""
 
     question: str
     inputs: Any
@@ -56,7 +56,10 @@ def trace_id(run_id: str, question: str) -> str:
 
 
 def write(run_id: str, transcripts: Sequence[Transcript]) -> None:
-    """Write one trace per debate of a run. A request creates each trace; another sends the spans of BATCH traces."""
+    """Write one trace per debate of a run.
+
+    Each trace is created by its own request. The spans of up to BATCH traces are then sent in one request.
+    """
     client, experiment_id = TracingClient(mlflow.get_tracking_uri()), experiment().experiment_id
     for start in range(0, len(transcripts), BATCH):
         part = transcripts[start : start + BATCH]

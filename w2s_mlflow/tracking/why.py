@@ -1,4 +1,7 @@
-"""Explanation of why a run was made instead of reusing an older one: how its fingerprint differs from the nearest run's."""
+"""Explanation of why a run was made instead of reusing an older one.
+
+The run's fingerprint is compared with that of the nearest run, the one with the fewest differing fingerprint parts.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from w2s_mlflow.tracking.backend.server import client, experiment
 from w2s_mlflow.tracking.results import CorruptArtifactError, Result
 
 READ = 50
-"""Maximum number of runs whose fingerprints are compared part by part: those with the most similar parameters."""
+"""Maximum number of runs whose fingerprints are compared part by part. The runs with the most similar parameters are taken."""
 ROWS = "rows.parquet"
 NESTED = ("options", "libraries", "inputs")
 FingerprintParts = Mapping[str, Any]
@@ -22,7 +25,10 @@ FingerprintParts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Explanation:
-    """A run, the nearest finished run of the same stage, and one line (`nearest -> run`) per part in which they differ."""
+    """Comparison of a run with the nearest finished run of the same stage.
+
+    `differences` has one line for each fingerprint part that differs. A line that shows two values has the nearest run's first.
+    """
 
     run_id: str
     name: str
@@ -50,7 +56,10 @@ def explain(run: str) -> Explanation:
 
 
 def differences(old: FingerprintParts, new: FingerprintParts) -> Iterator[str]:
-    """Yield one line per fingerprint part that differs. Lines on the parts of an input begin with the input's name."""
+    """Yield one line per fingerprint part that differs.
+
+    For an input that differs, compare the two inputs' own fingerprints; these lines begin with the name of the input.
+    """
     for name, before, after in _differing_parts(old, new):
         kind, _, key = name.partition(" ")
         if kind == "source":
@@ -137,7 +146,10 @@ def _changed_rows(before: str, after: str) -> str:
 
 
 def _rows(data: str) -> dict[str, tuple[str, str]] | None:
-    """Return {row id: (part of the split, digest of the row)} for a data digest; None if no supervisor run stored the rows."""
+    """Return the rows of the data set with digest `data`: the part of the split and the digest of each row, by row id.
+
+    Return None if no supervisor run stored the rows of this data set.
+    """
     import pyarrow.parquet as pq
 
     clause = f"tags.`w2s.data` = '{data}' and tags.`w2s.stage` = 'supervisor' and attributes.status = 'FINISHED'"
@@ -148,7 +160,10 @@ def _rows(data: str) -> dict[str, tuple[str, str]] | None:
 
 
 def _nearest(result: Result, run_parts: FingerprintParts) -> Result | None:
-    """Return the finished run of the same stage with the fewest differing parts; similar parameters break ties."""
+    """Return the finished run of the same stage with the fewest differing fingerprint parts.
+
+    Of several such runs, return the one whose parameters are most similar.
+    """
     others = [
         other for other in results.finished(f"tags.`w2s.stage` = '{result.stage}'") if other.fingerprint != result.fingerprint
     ]

@@ -385,7 +385,8 @@ def test_an_unprivileged_user_is_told_what_may_not_be_written(store: Path) -> No
         "is not writable (Permission denied)",
         "is not writable (Permission denied)",
         f"this user cannot read and write the file {directory}/open/mlflow.db",
-        f"its artifacts would be stored in {directory}/closed/mlruns, which is not writable (Permission denied)",
+        f"the artifacts of new experiments would be stored in {directory}/closed/mlruns, "
+        "which is not writable (Permission denied)",
     ]
 
 
@@ -556,7 +557,7 @@ def test_no_experiment_is_made_where_its_artifacts_could_not_be_written(
     server.client()
     monkeypatch.chdir("/proc")
     use(tracking_uri, MLFLOW_EXPERIMENT_NAME=name)
-    said = "its artifacts would be stored in /proc/mlruns, which is not writable ("
+    said = "the artifacts of new experiments would be stored in /proc/mlruns, which is not writable ("
     assert said in refused(server.experiment)
     assert server.client().get_experiment_by_name(name) is None
     use(f"sqlite:///{tmp_path}/new.db")

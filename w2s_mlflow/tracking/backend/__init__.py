@@ -1,1 +1,1 @@
-"""Access to MLflow's tracking servers and databases, with a one-sentence error for each failure."""
+"""Access to MLflow's tracking servers and databases. Each failure is reported as a one-sentence error."""

@@ -1,8 +1,8 @@
 """Checks of the database behind a tracking URI, made before MLflow uses it.
 
-MLflow creates missing tables in any database, even in one of another program or of an older MLflow version. It creates them one
-after another, without a lock against other processes. This module allows only empty databases to be filled, by one process at a
-time.
+MLflow creates missing tables in any database, even if the database belongs to another program or to an older MLflow version. It
+creates the tables one after another, without a lock against other processes. This module therefore lets tables be created only
+in empty databases, and only by one process at a time.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ from w2s_mlflow.tracking.backend.error_messages import masked
 from w2s_mlflow.tracking.backend.preflight import TIMEOUT, check_new_artifacts, lost_run, unwritable
 
 PATIENCE = 20
-"""Seconds to wait while another process has the database locked; the same as MLflow's timeout."""
+"""Seconds to wait while another process has the database locked. MLflow uses the same timeout."""
 ANOTHER = "name another database in MLFLOW_TRACKING_URI"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
-"""PyPI package of each database driver whose module has a different name than its package."""
+"""PyPI packages of database drivers, by module name, for the drivers whose package has a different name than the module."""
 TIMEOUTS = {
     "psycopg": {"connect_timeout": TIMEOUT},
     "psycopg2": {"connect_timeout": TIMEOUT},
     "mysqldb": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT},
     "pymysql": {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT},
 }
-"""Connection arguments of each driver that limit how long a server may take to answer."""
+"""Connection arguments, by driver, that limit how many seconds a database server may take to answer."""
 LOCKS = {"postgresql": "SELECT pg_advisory_xact_lock(8239471)", "mysql": "SELECT GET_LOCK('w2s_mlflow', 2)"}
-"""SQL statement, by dialect, that locks a database while tables are created. The lock ends with the connection. The statement
-for MySQL waits for 2 seconds, less than the read timeout in TIMEOUTS, and returns 0 if another process still has the lock."""
+"""SQL statement, by dialect, that locks a database while tables are created. The lock is released when the connection ends. The
+statement for MySQL waits for at most 2 seconds, which is less than the read timeout in TIMEOUTS. It returns 0 if another
+process still has the lock."""
 
 VERSIONS = "SELECT version_num FROM alembic_version"
 
@@ -49,7 +50,7 @@ State = Literal["ready", "empty", "incomplete"]
 
 
 def prepare(uri: str) -> None:
-    """Check that `uri` is a database of the installed MLflow version. Create the tables if it is empty.
+    """Check that `uri` is a database of the installed MLflow version. If the database is empty, create MLflow's tables.
 
     Raises:
         ConfigError: the database is damaged, unreachable, or belongs to another program or MLflow version. Nothing was written.
@@ -110,7 +111,7 @@ def _tables(database: sqlite3.Connection) -> set[str]:
 def _write_ahead(database: sqlite3.Connection) -> None:
     """Switch the database to write-ahead logging (a permanent setting), so that readers do not block the writer."""
     if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-        with contextlib.suppress(sqlite3.OperationalError):  # if others use the database, the next start tries again
+        with contextlib.suppress(sqlite3.OperationalError):  # fails while others use it; the next start tries again
             database.execute("PRAGMA journal_mode=WAL")
 
 
@@ -139,14 +140,14 @@ def _statements() -> list[str]:
         database = connection.driver_connection
         assert isinstance(database, sqlite3.Connection)
         statements = [line for line in database.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
-    # MLflow caches the engine; without this, the next in-memory database would not be empty.
+    # MLflow caches the engine of the store. If it were not disposed of, the next in-memory database would not be empty.
     store.engine.dispose()
     return statements
 
 
 @contextlib.contextmanager
 def setup_lock(url: str) -> Iterator[None]:
-    """Let one process at a time create tables in the database at `url`.
+    """Lock the database at `url` while the block runs, so that only one process at a time creates tables in it.
 
     Raises:
         SQLAlchemyError, ImportError: the database cannot be reached, or its driver is missing.
@@ -176,7 +177,8 @@ def _prepare_server(uri: str, url: sqlalchemy.URL) -> None:
     with engine.connect() as connection:
         if _state_of_server(connection) == "ready":
             return
-        # Another process may create the tables before we get the lock; this transaction would not see them.
+        # Another process may create the tables before this one gets the lock. The current transaction, which ends here,
+        # would not see them.
         connection.rollback()
         _lock(connection)
         state = _state_of_server(connection)
@@ -193,10 +195,11 @@ def _state_of_server(connection: sqlalchemy.Connection) -> State:
 
 
 def _state(tables: set[str], versions: Callable[[], list[str]]) -> State:
-    """Return the state of a database with these tables. Raises ConfigError if MLflow cannot use the database.
+    """Return the state of a database. Raises ConfigError if MLflow cannot use the database.
 
     Args:
-        versions: reads the schema revisions from the table alembic_version, if it exists.
+        tables: names of the database's tables.
+        versions: function that reads the schema revisions from the table alembic_version; called only if this table exists.
     """
     revisions = set(versions()) if "alembic_version" in tables else set()
     others = tables - {"alembic_version"}
@@ -225,13 +228,17 @@ def _state(tables: set[str], versions: Callable[[], list[str]]) -> State:
 
 @functools.cache
 def _revisions() -> tuple[set[str], str | None]:
-    """Return all schema revisions of the installed MLflow, and the newest one."""
+    """Return the set of all schema revisions that the installed MLflow knows, and the newest of them."""
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     return {script.revision for script in scripts.walk_revisions()}, scripts.get_current_head()
 
 
 def _check_filling(uri: str) -> None:
-    """Raise ConfigError if MLFLOW_RUN_ID names a run that an empty database cannot have, or artifacts cannot be written."""
+    """Check that MLflow's tables may be created in the empty database at `uri`.
+
+    Raises:
+        ConfigError: MLFLOW_RUN_ID names a run, although an empty database has no runs; or artifacts could not be written.
+    """
     if run_id := os.environ.get("MLFLOW_RUN_ID"):
         raise lost_run(uri, run_id)
     check_new_artifacts()

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from w2s_mlflow.exceptions import ConfigError
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""Codes of file errors caused by the machine, not by the program."""
+"""Error codes (errno) of file errors whose cause is the machine, such as a full disk, not the program."""
 STORES = ("boto3", "botocore", "azure", "google")
 """Packages with which MLflow accesses object stores; each defines its own exceptions."""
 GO_ON = "finished results are kept: fix the problem and run the same command again"
@@ -25,7 +25,7 @@ GO_ON = "finished results are kept: fix the problem and run the same command aga
 
 def failure(error: BaseException) -> str | None:
     """Return a message for an error caused by a server, an object store, the network or the disk; None for other errors."""
-    import sqlalchemy.exc  # SQLAlchemy is imported here because clients of an HTTP server need it for nothing else
+    import sqlalchemy.exc  # imported only here, because a client of an HTTP server does not need SQLAlchemy otherwise
 
     if isinstance(error, requests.RequestException):
         return f"{_party(error)} failed: {sentence(error)}; {GO_ON}"
@@ -33,7 +33,7 @@ def failure(error: BaseException) -> str | None:
         return f"the tracking server {masked(mlflow.get_tracking_uri())} failed: {sentence(error)}; {GO_ON}"
     if type(error).__module__.split(".")[0] in STORES:
         return f"the artifact store failed: {sentence(error)}; {GO_ON}"
-    if isinstance(error, ModuleNotFoundError) and error.name in STORES:  # MLflow imports these only when it uses them
+    if isinstance(error, ModuleNotFoundError) and error.name in STORES:  # MLflow imports these packages only when it uses them
         return f"the artifact store needs the package {error.name}, which is not installed; {GO_ON}"
     if code := _refused(error):
         path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # when copying, filename2 is the target
@@ -43,7 +43,7 @@ def failure(error: BaseException) -> str | None:
 
 
 def sentence(error: BaseException) -> str:
-    """Return the first line of an error's message, without the JSON and class names around it."""
+    """Return the first line of an error's message. If the message is wrapped in JSON or in class names, these are removed."""
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -67,14 +67,20 @@ def _without_passwords(text: str) -> str:
 
 
 def _party(error: requests.RequestException) -> str:
-    """Name the server that failed to answer: the tracking server, or the request's host if it is a different one."""
+    """Return a phrase that names the server to which a failed request was sent.
+
+    The phrase names the tracking server, or, if the request was sent to a different host, that host.
+    """
     uri, url = mlflow.get_tracking_uri(), str(getattr(error.request, "url", None) or "")
     host = urlsplit(url).hostname
     return f"the tracking server {masked(uri)}" if host in (None, urlsplit(uri).hostname) else f"the host {host}"
 
 
 def _network(error: BaseException) -> str | None:
-    """Return the reason for a network error, or None. MLflow and `requests` wrap the exception of urllib3 that has it."""
+    """Return the reason for a network error; None for other errors.
+
+    The reason is stored in an exception of urllib3, which `requests` and MLflow wrap in exceptions of their own.
+    """
     chain = (error, error.__cause__, error.__context__)
     request_error = next((cause for cause in chain if isinstance(cause, requests.RequestException)), None)
     reason = getattr(request_error.args[0], "reason", None) if request_error and request_error.args else None
@@ -82,7 +88,7 @@ def _network(error: BaseException) -> str | None:
 
 
 def _refused(error: BaseException) -> int | None:
-    """Return the errno of an error if it is in REFUSED, else None. Errors of Rust libraries have it in their message."""
+    """Return the errno of an error if it is in REFUSED, else None. Rust libraries give it only in the message."""
     code = error.errno if isinstance(error, OSError) else None
     if match := re.search(r"\(os error (\d+)\)", str(error)):
         code = int(match[1])

@@ -1,6 +1,6 @@
-"""Checks of a tracking URI before MLflow uses it, because MLflow retries an unresponsive server for minutes.
+"""Checks of a tracking URI, made before MLflow uses it. MLflow itself would retry an unresponsive server for minutes.
 
-The errors of this file and of database.py say why a URI cannot be used and what to do; server.py adds the URI.
+An error raised in this file or in database.py says why the URI cannot be used and what to do. server.py puts the URI before it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking.backend.error_messages import sentence
 
 TIMEOUT = 5
-"""Seconds that a server may take for its first answer; later requests follow MLflow's own settings."""
+"""Seconds that a server may take for its first answer. For later requests, MLflow's own timeouts apply."""
 BUSY = 429
-"""HTTP status of a server that is up but limits the request rate; MLflow's own retries handle it."""
+"""HTTP status of a server that works but limits the request rate. It is accepted, because MLflow retries such requests."""
 
 
 def check(uri: str) -> None:
-    """Check a URI other than a database: query an HTTP server, reject a directory, and leave other schemes to MLflow.
+    """Check a URI that is not a database: query an HTTP server and reject a directory. Other URIs are not checked.
 
     Raises:
         ConfigError: the server does not answer or is not an MLflow server, or `uri` is a directory.
@@ -48,7 +48,10 @@ def scheme(uri: str) -> str:
 
 
 def unwritable(directory: Path) -> str | None:
-    """Return why `directory` (or its nearest existing parent) is not writable, or None if it is writable."""
+    """Return the reason why `directory` is not writable, or None if it is writable.
+
+    If the directory does not exist, its nearest existing parent is checked instead.
+    """
     try:
         nearest = next(path for path in (directory, *directory.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=nearest):
@@ -58,11 +61,12 @@ def unwritable(directory: Path) -> str | None:
 
 
 def check_new_artifacts() -> None:
-    """Raise ConfigError if the artifacts of a new experiment, in the working directory, could not be written."""
+    """Raise ConfigError if the directory in which MLflow stores the artifacts of a new experiment is not writable."""
     directory = Path(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).absolute()
     if reason := unwritable(directory):
         raise ConfigError(
-            f"its artifacts would be stored in {directory}, which is not writable ({reason}): start in another directory"
+            f"the artifacts of new experiments would be stored in {directory}, which is not writable ({reason}): "
+            "start in another directory"
         )
 
 
@@ -115,7 +119,7 @@ def _advice(status: int) -> str:
 
 
 def _is_answer(text: str) -> bool:
-    """Return whether `text` is MLflow's JSON answer to an experiment search; it is `{}` if there are no experiments."""
+    """Return whether `text` is MLflow's JSON answer to a search for experiments. The answer is `{}` if there are none."""
     try:
         answer = json.loads(text)
     except ValueError:

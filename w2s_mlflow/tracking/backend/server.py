@@ -1,4 +1,4 @@
-"""The current MLflow server and experiment, and the run created by `mlflow run`. MLflow's settings are read once.
+"""The current MLflow server and experiment, and the run created by `mlflow run`. MLflow's settings are read once and cached.
 
 MLFLOW_TRACKING_URI names the server (default: mlflow.db in the working directory); MLFLOW_EXPERIMENT_NAME or
 MLFLOW_EXPERIMENT_ID names the experiment (default: MLflow's default experiment). `mlflow run` sets these variables.
@@ -27,13 +27,13 @@ from w2s_mlflow.tracking.backend.error_messages import masked
 from w2s_mlflow.tracking.backend.error_messages import sentence as sentence
 
 SCHEMA_VERSION = 1
-"""Schema version of an experiment's runs and tags. Increment it when older releases can no longer read new runs."""
+"""Version of the format of an experiment's runs and tags. Increment it when older releases can no longer read new runs."""
 MARKS = {
-    "mlflow.experimentKind": "custom_model_development",  # shown as model training in the UI
+    "mlflow.experimentKind": "custom_model_development",  # the UI then shows the experiment as model training
     "w2s.schema_version": str(SCHEMA_VERSION),
     "w2s.version": __version__,
 }
-"""Tags that are set when an experiment is first used."""
+"""Tags of an experiment, set when this package first uses the experiment."""
 
 
 @functools.cache
@@ -42,8 +42,10 @@ def client() -> mlflow.MlflowClient:
     # MLflow's progress bars would interrupt our own progress line.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # hides its traceback when a request is interrupted
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # this module logs the errors that it also raises
+    # SQLAlchemy's connection pool logs a traceback when a request is interrupted. The traceback is of no use to the user.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    # MLflow's database module logs errors and then also raises them, so its log messages are redundant.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = mlflow.get_tracking_uri()
     try:
         _prepare(uri)
@@ -61,13 +63,13 @@ def experiment() -> Experiment:
 
     Raises:
         ConfigError: the experiment with the id MLFLOW_EXPERIMENT_ID does not exist; or the experiment was deleted or written by
-            a newer version; or its artifacts cannot be written; or the server cannot be used.
+            a newer version of w2s_mlflow; or its artifacts cannot be written; or the server cannot be used.
     """
     exp = _find_experiment()
     if exp.lifecycle_stage != "active":
         raise ConfigError(
             f"the experiment {exp.name!r} was deleted: restore it with `mlflow experiments restore "
-            f"-x {exp.experiment_id}`, or name another in MLFLOW_EXPERIMENT_NAME"
+            f"-x {exp.experiment_id}`, or name another experiment in MLFLOW_EXPERIMENT_NAME"
         )
     _check_schema_version(exp)
     _check_artifacts(exp)
@@ -102,7 +104,7 @@ def where() -> str:
 
 @functools.cache
 def launch_run_id() -> str | None:
-    """Return the id of the run that `mlflow run` created, the parent of new runs; None if `mlflow run` is not used.
+    """Return the id of the run that `mlflow run` created, which is the parent of new runs; None if `mlflow run` is not used.
 
     Raises:
         ConfigError: the run named by MLFLOW_RUN_ID does not exist on the current server, or the server cannot be used.
@@ -131,15 +133,15 @@ def mark(experiment_id: str, key: str, value: str) -> None:
     """Set a new tag of an experiment, even if another process sets it at the same time."""
     try:
         client().set_experiment_tag(experiment_id, key, value)
-    except MlflowException:  # MLflow fails for one of two processes that set a new tag at once
+    except MlflowException:  # if two processes set a new tag at once, MLflow fails for one of them
         if key not in client().get_experiment(experiment_id).tags:
             raise
 
 
 def _prepare(uri: str) -> None:
-    """Before MLflow uses `uri`, check that it is usable, and create the tables if it is an empty database."""
+    """Check that `uri` is usable before MLflow uses it. If it is an empty database, create MLflow's tables."""
     if preflight.scheme(uri) in DATABASE_ENGINES:
-        from w2s_mlflow.tracking.backend import database  # imports SQLAlchemy, which an HTTP server does not need
+        from w2s_mlflow.tracking.backend import database  # imports SQLAlchemy, which is not needed for an HTTP server
 
         database.prepare(uri)
     else:
@@ -157,7 +159,7 @@ def _find_experiment() -> Experiment:
             return client().get_experiment(id_)
         return client().get_experiment_by_name(name) or _create_experiment(name)
     except MlflowException as error:
-        launch_run_id()  # raises the more helpful error if `mlflow run` used another server
+        launch_run_id()  # raises a more helpful error if `mlflow run` created its run on another server
         hint = " (set by MLFLOW_EXPERIMENT_ID; `mlflow experiments search` lists the existing experiments)" if id_ else ""
         raise ConfigError(f"the experiment {id_ or name} cannot be used at {where()}: {sentence(error)}{hint}") from error
 
