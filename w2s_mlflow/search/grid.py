@@ -34,7 +34,7 @@ def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Map
     """Return one job per setting and seed, without duplicates, sorted by seed.
 
     Args:
-        sizes: the options `train_size` and `test_size`, if given; they replace those of every setting.
+        sizes: the options `train_size` and `test_size`, if they were given. They replace those of every setting.
 
     Raises:
         ConfigError: a setting has an unknown stage or option, an invalid value, or more rows than its task has.
@@ -70,7 +70,7 @@ def run_all(jobs: Sequence[Job], count: int = 1) -> tuple[list[Result], list[Fai
     A failed training does not stop the other jobs; any other error does.
 
     Args:
-        count: number of worker processes; 1 runs the jobs in this process.
+        count: number of worker processes. If it is 1, the jobs run in this process.
     """
     results: dict[Any, Result] = {}
     failed: list[FailedTrainingError] = []

@@ -35,7 +35,8 @@ def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
     """Run a job and return its result or its error.
 
     Args:
-        patient: what to do if another process is computing a run that the job needs: wait for it (True) or return None.
+        patient: what to do if another process is computing a run that the job needs: wait for that run
+            (True) or return None (False).
         say: function that shows what the job is doing.
     """
     from w2s_mlflow.tracking import session, store

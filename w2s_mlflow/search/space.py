@@ -51,12 +51,13 @@ class Search:
 
     Attributes:
         metric: MLflow metric whose mean over the runs of a trial is the trial's value, such as `selection/accuracy`.
-        score: the file's METRIC; on `test`, it compares the best setting with the default.
+        score: the file's METRIC, by which the best setting is compared with the default setting on `test`.
         direction: whether a higher or a lower value of a trial is better.
-        tuned: the fixed options of the tuned setting (SETTING).
-        settings: the settings that each trial runs, once per seed: SETTING with each change in PROXY, or SETTING alone.
+        tuned: SETTING, the fixed options of the setting that is tuned.
+        settings: the settings that each trial runs, once per seed. For the objective `proxy`, these are SETTING with each
+            change in PROXY; for other objectives, SETTING alone.
         space: function that returns the options of an Optuna trial.
-        source: text of the file.
+        source: text of the search file.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Search:
         """Return the digest of everything that a trial's value depends on.
 
         Args:
-            dependencies: what it depends on besides the search file, such as the sampler and the runs' fingerprints.
+            dependencies: what the value depends on besides the search file, such as the sampler and the runs' fingerprints.
         """
         content = [self.source, self.stage, self.objective, self.metric, self.direction, dict(dependencies)]
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
@@ -87,7 +88,8 @@ def load_search(name: str, module: ModuleType, source: str, objective: str | Non
         objective: the objective that replaces the file's OBJECTIVE; None keeps it.
 
     Raises:
-        ConfigError: the stage, objective, direction or metric is unknown, or the file lacks what its objective needs.
+        ConfigError: the stage, objective, direction or metric is unknown, or the objective is `proxy` and the file has
+            no PROXY.
     """
     selected = str(objective or getattr(module, "OBJECTIVE", "proxy"))
     if selected not in OBJECTIVES:
@@ -118,10 +120,10 @@ def sample_params(search: Search, trial: optuna.Trial) -> dict[str, Any]:
     """Return a trial's options. Raises ConfigError if `space` fails or returns an option that must not be tuned."""
     try:
         params = dict(search.space(trial))
-    except Exception as error:  # user code: report any error as a short message
+    except Exception as error:  # `space` is the user's code: report any error as a short message
         raise ConfigError(f"--sweep {search.name}: space(trial) failed: {type(error).__name__}: {error}") from error
     if "seed" in params:
-        raise ConfigError(f"--sweep {search.name}: space(trial) must not return `seed`: --search-seeds and --seeds set it")
+        raise ConfigError(f"--sweep {search.name}: space(trial) must not return `seed`, which --search-seeds and --seeds set")
     if search.objective == "agreement" and (tuned := sorted(set(params) - IMITATION_SAFE)):
         raise must(
             "objective",

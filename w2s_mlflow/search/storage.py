@@ -23,7 +23,7 @@ without a heartbeat."""
 
 
 def check(url: str | None) -> None:
-    """Raise ConfigError for a storage URL that is not allowed. Does not connect to it."""
+    """Raise ConfigError for a storage URL that is not allowed. This does not connect to the database."""
     if url is None:
         return
     import sqlalchemy.exc

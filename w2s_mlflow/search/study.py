@@ -30,11 +30,14 @@ SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 TRIALS = 20
 OWNER, PARAMS, RUN, USED = "worker", "options", "run_id", "used_run_ids"
-"""User attributes of a trial: its process, its options, the id of its MLflow run, and the ids of the runs that it averages."""
+"""User attributes of a trial. OWNER: its process. PARAMS: its options. RUN: the id of its MLflow run. USED: the ids of the runs
+over which its value is averaged."""
 ERROR, WITHDRAWN = "error", "withdrawn"
-"""User attributes of a failed trial: the error of its training; True if it exceeded the limit and was withdrawn."""
+"""User attributes of a failed trial. ERROR: the error of its training. WITHDRAWN: True if the trial was withdrawn because it
+exceeded the limit on trials or found its grid exhausted."""
 HANGS_ON, EXHAUSTED = "hangs_on", "exhausted"
-"""User attributes of a study: the digest of everything that its trials' values depend on; True if its space is exhausted."""
+"""User attributes of a study. HANGS_ON: the digest of everything that the values of its trials depend on. EXHAUSTED: True if
+the grid sampler has tried every point of the space."""
 YOUNG = 60.0
 """Seconds after which a trial that has not recorded its process (OWNER) counts as dead."""
 
@@ -44,10 +47,10 @@ class StudyTarget:
     """Settings of a study: its storage, sampler and pruner, and when to stop.
 
     Attributes:
-        study: name of the study; None: the search's name and digest.
-        storage: URL of a database; None: a journal file on this machine.
-        trials: number of trials to finish; None: no limit (the grid sampler stops when its space is exhausted).
-        seconds: time after which no trial starts; None: no limit.
+        study: name of the study. If None, the name consists of the search's name and its digest.
+        storage: URL of a database. If None, the study is stored in a journal file on this machine.
+        trials: number of trials to finish. If None, there is no limit, but the grid sampler stops when its space is exhausted.
+        seconds: time after which no trial starts. If None, there is no limit.
     """
 
     study: str | None = None
@@ -64,7 +67,7 @@ class StudyTarget:
 
 
 def open_study(search: Search, target: StudyTarget, digest: str, runs: int) -> optuna.Study:
-    """Open the study, or create it.
+    """Open the study, or create it if it does not exist.
 
     Args:
         digest: digest of everything that the values of its trials depend on.
@@ -185,10 +188,10 @@ def below_trial_limit(study: optuna.Study, target: StudyTarget) -> bool:
 
 
 def ask(study: optuna.Study, search: Search, target: StudyTarget) -> tuple[optuna.Trial, dict[str, Any]] | None:
-    """Start a trial in this process; return it with its options, or None if the limit is reached or the grid exhausted.
+    """Start a trial in this process. Return it with its options, or None if the limit is reached or the grid exhausted.
 
     Other processes may start trials at the same time. Whether a trial exceeds the limit is therefore known only once it has
-    been created and has its number; it is then withdrawn.
+    been created and has its number. A trial that exceeds the limit is then withdrawn.
 
     Raises:
         ConfigError: `space` fails or returns an option that must not be tuned.
@@ -245,7 +248,7 @@ def tell(study: optuna.Study, number: int, value: float | None = None, state: st
 
 
 def _requeue(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Callback for trials with a stale heartbeat: enqueue their options again."""
+    """Enqueue the options of a trial again. Optuna calls this for trials with a stale heartbeat."""
     if trial.params:
         study.enqueue_trial(trial.params)
 
@@ -271,7 +274,7 @@ def cleanup_once(study: optuna.Study) -> None:
 def placeholder_params(search: Search, target: StudyTarget, digest: str) -> list[dict[str, Any]]:
     """Return options with which a search can be planned: one set for each trial still to run, and one for the best setting.
 
-    They are sampled from the grid (with the grid sampler) or at random.
+    The options are sampled from the grid if the sampler is `grid`, and at random otherwise.
     """
     import optuna
 

@@ -15,7 +15,7 @@ def read(name: str) -> ModuleType:
     """Load `sweeps/NAME.py`, or the .py file at the path NAME, as a module.
 
     Raises:
-        ConfigError: the file does not exist, cannot be loaded, or does not define either a grid or a search.
+        ConfigError: the file does not exist, cannot be loaded, or does not define exactly one of a grid and a search.
     """
     file = path(name)
     spec = importlib.util.spec_from_file_location("sweep_settings", file)
@@ -23,7 +23,7 @@ def read(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # user code: report any error as a short message
+    except (Exception, SystemExit) as error:  # the file is the user's code: report any error as a short message
         raise ConfigError(f"--sweep {name}: {file.name} cannot be loaded: {type(error).__name__}: {error}") from error
     settings = getattr(module, "SETTINGS", None)
     if (settings is not None) == hasattr(module, "space") or (settings is not None and not _is_grid(settings)):

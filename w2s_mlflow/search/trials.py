@@ -50,7 +50,8 @@ def run(study: optuna.Study, search: Search, target: StudyTarget, jobs: Jobs, wo
         workers: pool that runs the jobs.
 
     Raises:
-        ConfigError: the options of a trial are invalid, or a run does not log the objective. The study can be resumed.
+        ConfigError: the options of a trial are invalid, or a run does not log the metric of the objective. The study
+            can be resumed.
     """
     from tqdm import tqdm
 
@@ -71,7 +72,7 @@ class _Trial:
     """A running trial.
 
     Attributes:
-        open: closes the trial's MLflow run.
+        open: stack whose exit closes the trial's MLflow run.
         recording: recorder of the trial's MLflow run.
         note: description of the MLflow run; the outcome is added at the end.
         runs: number of runs of the trial.
@@ -145,7 +146,7 @@ class _TrialLoop:
         return True
 
     def out_of_time(self) -> bool:
-        """Return whether the time limit is over, after which no trial starts."""
+        """Return whether the time limit, after which no trial starts, has passed."""
         return self.target.seconds is not None and time.monotonic() - self.began > self.target.seconds
 
     def start_trial(self) -> bool:
@@ -226,7 +227,7 @@ class _TrialLoop:
         study.tell(self.study, trial.trial.number, value if state == "complete" else None, state)
 
     def fail(self, trial: _Trial, error: FailedTrainingError) -> None:
-        """End a trial with a failed training. The search continues with other trials."""
+        """End a trial in which a training failed. The search continues with other trials."""
         trial.recording.tags[STATE] = "failed"
         trial.recording.note(f"{trial.note} Failed: {error}.")
         trial.close(error)
@@ -284,7 +285,7 @@ def plot(study: optuna.Study, search: Search, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
     for name in PLOTS:
-        with storage.suppress_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or a single value
+        with storage.suppress_warnings(), contextlib.suppress(ValueError, RuntimeError):  # there are too few trials or values
             options = {} if name == "intermediate_values" else {"target_name": search.metric}
             getattr(plots, f"plot_{name}")(study, **options)
             if name in BY_NUMBER:

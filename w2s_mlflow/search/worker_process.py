@@ -63,12 +63,12 @@ def serve(
         index: index of this worker among the `count` workers.
         gpus: names of the available GPUs, as in CUDA_VISIBLE_DEVICES; this worker uses one of them.
         parent: id of the parent run of the worker's runs, or None.
-        since: time in ms; results that started before it are not reused. 0: all results may be reused.
+        since: time in ms. Results of runs that started before this time are not reused. If it is 0, all results may be reused.
     """
     os.environ.clear()
     os.environ.update(environment)
     _bind_resources(index, count, gpus)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent stops the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ignore Ctrl-C, which signals all processes: the parent stops the workers
     signal.signal(signal.SIGTERM, _stopped)
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         from w2s_mlflow.tracking import session
@@ -78,7 +78,7 @@ def serve(
                 job, patient = connection.recv()
                 outcome = jobs.run_job(job, patient, lambda text: connection.send(("says", text)))
                 connection.send(("ended", _picklable(outcome)))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process ends anyway
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ignore it, because this process ends anyway
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 POLL = 1.0
-"""Maximum seconds that `ended` waits for the worker processes."""
+"""Maximum number of seconds for which `ended` waits for the worker processes."""
 GRACE = 15.0
 """Seconds that a worker process has to save its checkpoint after SIGTERM. Then it is killed."""
 LIVES = 3
@@ -147,7 +147,7 @@ class _ProcessPool(_Queue):
         arguments = (child_end, dict(os.environ), index, self.count, self.gpus, *self.context)
         process = context.Process(target=worker_process.serve, args=arguments, name=f"worker {index}", daemon=True)
         process.start()
-        child_end.close()  # otherwise recv() would not raise EOFError when the worker ends
+        child_end.close()  # if it stayed open here, recv() would not raise EOFError when the worker ends
         return _Worker(process, parent_end)
 
     @property
@@ -181,7 +181,7 @@ class _ProcessPool(_Queue):
         return queued.key, content
 
     def _replace_dead(self, index: int) -> Ended | None:
-        """Replace a dead process. Put its job first in the queue, or return it as failed once LIVES processes have died."""
+        """Replace a dead process. Put its job first in the queue, or fail it if LIVES processes have died running it."""
         worker = self.workers[index]
         worker.process.join()
         queued, self.workers[index] = worker.busy, self._start(index)
