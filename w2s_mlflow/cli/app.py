@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 REUSE = "exact: reuse finished runs with the same fingerprint; never: ignore runs that started before this command."
 ROWS = "Write the rows of a split without labels. People or an API model label them for `student --labels FILE`."
-EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that we report unknown options ourselves
+EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that our code reports unknown options
 
 
 def main() -> None:
@@ -46,9 +46,9 @@ def main() -> None:
             argv = arguments.with_boolean_values(arguments.with_current_names(argv, kind), kind)
         with contextlib.redirect_stdout(sys.stdout if launch.is_leader() else None):
             job = app(argv[0] if argv else None)(argv, standalone_mode=False)
-        if job == launch.STOPPED:  # Typer returns this after Ctrl-C
+        if job == launch.STOPPED:  # Typer returns this status after Ctrl-C
             raise KeyboardInterrupt
-        if callable(job):  # run the job outside Typer, which exits silently on Ctrl-C; --help has no job
+        if callable(job):  # run the job outside Typer, which exits silently on Ctrl-C; with --help there is no job
             with launch.peer_failure_guard():
                 job()
     except (ConfigError, typer.TyperException) as error:
@@ -57,13 +57,13 @@ def main() -> None:
         _end(launch.STOPPED, "stopped; finished results are kept and will be reused")
     except launch.PeerExitedError as error:
         _end(error.status, str(error))
-    except Exception as error:  # report a server or disk failure in one line, a bug with a traceback
+    except Exception as error:  # report a failure of the server or the disk in one line, but a bug with a traceback
         _end(2, _failure(error))
     launch.leave()
 
 
 def app(command_name: str | None = None) -> typer.Typer:
-    """Build the Typer application: the stage commands (only `command_name`, if it is a stage) and all other commands."""
+    """Build the Typer application with all commands. If `command_name` is a stage, the other stages are left out."""
     application = typer.Typer(
         help="Weak-to-strong generalization experiments on MLflow.",
         no_args_is_help=True,
@@ -71,7 +71,7 @@ def app(command_name: str | None = None) -> typer.Typer:
         rich_markup_mode=None,  # Rich would parse "[default: 3]" as markup
         pretty_exceptions_enable=False,
     )
-    application.callback()(lambda: None)  # without a callback, Typer would drop the name of a single command
+    application.callback()(lambda: None)  # without a callback, Typer would accept a single command only without its name
     stages = registry.plugins("stages")
     for name in [command_name] if command_name in stages else stages:
         stage = registry.plugin("stages", name, "the stage")
@@ -85,16 +85,17 @@ def app(command_name: str | None = None) -> typer.Typer:
 
 
 def _first_line(documented: object) -> str:
-    """Return the first line of a docstring, for the list of commands. Typer's own ends at any period."""
+    """Return the first line of a docstring, for the list of commands. Typer would end it at the first period."""
     return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
 def _end(status: int, sentence: str) -> NoReturn:
-    """Print the message and exit with `status`. In a distributed launch, only the first process to fail prints one."""
+    """Print the message and exit with `status`. In a distributed launch, only the first process that fails prints it."""
     if launch.claims_error_message(status):
         print(f"w2s_mlflow: {sentence}", file=sys.stderr)
     if launch.size() > 1:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ignore the launcher's SIGTERM while leaving
+        # The launcher may send SIGTERM while this process leaves the process group. It must not interrupt that.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     launch.leave(failed=True)
     sys.exit(status)
 
@@ -150,7 +151,7 @@ def _is_launched(name: str) -> bool:
 
 
 def _command(stage: ModuleType) -> Any:
-    """Return a Typer command with one option per field of the stage's Config; the command returns the job to run."""
+    """Return a Typer command with one option per field of the stage's Config. The command returns the job to run."""
 
     def command(context: typer.Context, reuse: str, json: bool, plan: bool, **values: str | None) -> Callable[[], None]:
         if context.args:
@@ -174,7 +175,7 @@ def _rows_command() -> Any:
 
 @contextlib.contextmanager
 def _configured(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterator[Any]:
-    """Set up logging to standard error and the reuse policy, and yield the stage's Config built from `values`."""
+    """Set up logging to standard error, apply the reuse policy, and yield the stage's Config built from `values`."""
     config = options.parse(stage.Config, values)
     if reuse not in ("exact", "never"):
         raise unknown("--reuse", reuse, ("exact", "never"))
@@ -210,7 +211,7 @@ def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: boo
     if not launch.is_leader():
         return
     with _configured(stage, values, reuse) as config, session.planning() as plan:
-        server.launch_run_id()  # tag the run of `mlflow run` as a launch, also when planning
+        server.launch_run_id()  # tag the run that `mlflow run` created as a launch, even if this command only plans
         stage.run(config)
     if as_json:
         print(json.dumps(plan.summary(), allow_nan=False))

@@ -27,7 +27,10 @@ SWITCHES = {
 
 
 def normalized(arguments: Iterable[str]) -> list[str]:
-    """Return the arguments in the form that the commands expect. `mlflow run` can only pass options with a value."""
+    """Return the arguments in the form that the commands expect.
+
+    `mlflow run` writes undeclared options with underscores and gives every option a value, even switches such as `--plan`.
+    """
     return _switched([_dashed(argument) for argument in arguments])
 
 
@@ -64,7 +67,7 @@ def with_current_names(arguments: list[str], kind: type) -> list[str]:
 
 
 def with_boolean_values(arguments: list[str], kind: type) -> list[str]:
-    """Write boolean options of a Config without a value, such as `--calibrate`, as `--calibrate true`."""
+    """Add the value `true` to boolean options of a Config that were given without a value, such as `--calibrate`."""
     either = {exceptions.flag(name) for name, type_ in typing.get_type_hints(kind).items() if type_ is bool}
     result: list[str] = []
     for argument, after in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
@@ -106,8 +109,8 @@ def _parameters(cls: type) -> Iterator[inspect.Parameter]:
 def _plugin_parameters(package: str, chooser: str) -> Iterator[inspect.Parameter]:
     """Yield a parameter for each option of the plug-ins of a package.
 
-    An option of several plug-ins is one parameter. Its help has each different text and default once, with the plug-ins'
-    names: "(confidence, entropy; default auto) Weight of ...".
+    An option that several plug-ins have is one parameter. Its help shows each distinct text and default once, after the names
+    of the plug-ins that have it: "(confidence, entropy; default auto) Weight of ...".
     """
     plugins_by_help: dict[str, dict[tuple[str, str], list[str]]] = {}
     for name in registry.plugins(package):
@@ -123,7 +126,7 @@ def _plugin_parameters(package: str, chooser: str) -> Iterator[inspect.Parameter
 
 
 def _plugins(declared: Declared) -> str:
-    """Return help text that lists the plug-ins which an option may name, each with its summary."""
+    """Return a help text that lists the plug-ins that an option can name, each with its summary."""
     summaries = registry.summaries(declared.plugins) if declared.plugins else {}
     return " ".join(f"`{name}`: {summary}" for name, summary in summaries.items())
 
@@ -141,7 +144,7 @@ def _metavar(kind: Any, declared: Declared) -> str:
 
 
 def _parameter(name: str, default: str, help_: str, metavar: str) -> inspect.Parameter:
-    # The value of every option stays text: config.parse converts and checks it, for the command line and sweeps alike.
+    # Typer passes the value of every option on as text. config.parse converts and checks it, as it does for sweeps.
     text = f"{' '.join(help_.split())} [default: {default}]"
     option = typer.Option(None, exceptions.flag(name), help=text, metavar=metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)

@@ -21,7 +21,7 @@ Table = list[dict[str, Any]]
 
 
 def task_rows() -> Table:
-    """Return one row per named task, and one per prefix with which `--task PREFIX:PATH` reads a file of the user."""
+    """Return one row per task with a name, and one per PREFIX of `--task PREFIX:PATH`, which reads a user's own file."""
     files = [{"task": f"{prefix}:PATH", "source": "your own file"} for prefix in tasks.prefixes()]
     named = [
         {

@@ -19,7 +19,7 @@ Job = Callable[[], None]
 
 
 def why(
-    run: str = typer.Argument(metavar="RUN", help="Id or name of a run; if several have the name, the newest."),
+    run: str = typer.Argument(metavar="RUN", help="Id or name of a run. If several runs have this name, the newest is used."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
     """Show the parts of the fingerprint in which RUN differs from the most similar finished run of its stage."""
@@ -52,7 +52,7 @@ def runs(
 
 
 def compare(
-    first: str = typer.Argument(metavar="RUN", help="Id or name of a run; if several have the name, the newest."),
+    first: str = typer.Argument(metavar="RUN", help="Id or name of a run. If several runs have this name, the newest is used."),
     second: str = typer.Argument(metavar="RUN", help="Another run, scored on the same test rows."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:

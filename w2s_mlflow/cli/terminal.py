@@ -27,19 +27,20 @@ HEADLINE = (
     *("gain", "gain_low", "gain_high"),
     *("default_accuracy", "best_accuracy", "difference", "difference_low", "difference_high", "p"),
 )
-"""Metrics of a split that are shown if the run logs them. Those in the last line are logged by searches."""
+"""Metrics of a split that are shown if the run logs them. Only searches log the metrics in the last line of this tuple."""
 OTHERS = re.compile(
     r"(debate/|align/baseline_|align/aligned_)(win_rate|judge_accuracy)|align/gain(_low|_high)?|probe/\w+/(before|after|gain)|errors/\w+"
     r"|validation/(perplexity(_before)?|loss)"
 )
-"""Pattern of further metrics that are shown, logged by other stages."""
+"""Pattern of the names of metrics that are shown in addition to HEADLINE. They are logged by stages such as `debate`, `align`,
+`probe` and `errors`."""
 
 
 def show_result(result: Result, seconds: float) -> None:
     """Show the metrics and the run id of a result, and the command that opens the MLflow UI."""
     from w2s_mlflow.tracking.backend import server
 
-    if PGR_TABLE in result.digests:  # missing if no student or rule was scored on `test`
+    if PGR_TABLE in result.digests:  # the table is missing if no student or rule was scored on `test`
         _show_table(result)
     status, undetermined = result.tags.get(PGR_STATUS, ""), result.tags.get(PGR_STATUS) == UNDETERMINED
     names = [name for split in ("selection", "test") for name in (f"{split}/{name}" for name in HEADLINE)]
@@ -57,7 +58,7 @@ def show_result(result: Result, seconds: float) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-    """Show the runs of a plan that are not finished, one per line or (more than LINES) summarized by stage, and the totals."""
+    """Show the unfinished runs of a plan, and the totals. More than LINES runs are summarized by stage instead of listed."""
     from w2s_mlflow.tracking import planning
 
     unfinished = [step for step in plan.steps.values() if step.state != planning.REUSED]
@@ -176,7 +177,7 @@ def _show_table(result: Result) -> None:
 
 
 def show_pgr(table: Sequence[Mapping[str, str]]) -> None:
-    """Show the PGR table. To save width, a value that all rows share is in the title instead of a column."""
+    """Show the PGR table. To save width, a value that all rows share is shown in the title instead of in a column."""
     from rich.table import Table
 
     rows = [_compact(row) for row in table]
