@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 LABELLER = "w2s.labels_run_id"
-"""Tag of a student or chain model with the id of the run whose labels it was trained on."""
+"""Tag of the run of a student or chain model. Its value is the id of the run that made the training labels."""
 
 Labeller = TypeVar("Labeller")
 
@@ -49,9 +49,10 @@ def run_chain(
         names: names of the intermediate models, smallest first.
         rounds: number of rounds.
         start: the weak supervisor, on whose labels the first model is trained.
-        fit: trains a model, given its name, its position in the chain and the model that makes its labels.
-        best: selects the best of a round's models.
-        each_round: name of the strong model if it is trained in every round, at the last position; None otherwise.
+        fit: function that trains a model. Its arguments are the name of the model, its position in the chain and the model on
+            whose labels it is trained.
+        best: function that selects the best of the intermediate models of a round.
+        each_round: name of the strong model if it is trained at the end of every round, or None if it is trained only once.
     """
     links: list[Labeller] = []
     for round_ in range(rounds):
@@ -95,31 +96,35 @@ def train_chain(config: Config, context: Context[Config], weak: Result) -> Chain
 
     def best(links: Sequence[Result]) -> Result:
         planned_only = not all(link.run_id for link in links)
-        return links[-1] if planned_only else max(links, key=agreement)  # in a tie the first, which is the smallest
+        # On a tie, max returns the first link, which is the smallest model.
+        return links[-1] if planned_only else max(links, key=agreement)
 
     strong = options.strong if options.strong_each_round else None
     return Chain(*run_chain(chain_models.names(str(options.chain)), int(options.chain_rounds or 1), weak, fit, best, strong))
 
 
 def _link_context(config: Config, student: Config, name: str, position: int) -> Context[Config]:
-    """Return the context of a chain model: the student's context with another model, and the learning rate of its position."""
+    """Return the context of the chain model `name`.
+
+    It is the student's context with this model in place of the strong model, and with the learning rate of its position.
+    """
     no_chain: dict[str, Any] = {"chain": None, "chain_rounds": None, "lr_decay": None, "strong_each_round": False}
     shared = selected(student, ("train_size", "test_size", "head", "loss", "generative_epochs", "labels", "weights"))
     changes: dict[str, Any] = {"method": AUTO, "strong": name, "pooling": None, "keep_model": "never"}
-    # A chain model must not see ground truth, not even as a control.
+    # Chain models must not see ground truth, even if the student uses it for early stopping as a control.
     changes["early_stopping"] = "weak" if student.early_stopping == ORACLE else student.early_stopping
     return decayed(contexts.resolve(replace(config, **no_chain, **shared, **changes)), student, position)
 
 
 def decayed(context: Context[Config], student: Config, position: int) -> Context[Config]:
-    """Return the context with its learning rate divided by lr_decay^position, where `student` has the option lr_decay."""
+    """Return the context with its learning rate divided by lr_decay^position, where lr_decay is an option of `student`."""
     rate = context.options.learning_rate
     assert rate is not None and student.lr_decay is not None
     return replace(context, options=replace(context.options, learning_rate=rate / student.lr_decay**position))
 
 
 def _train_link(context: Context[Config], position: int, labeller: Result, weak: Result) -> Result:
-    """Find or train a chain model on the labels of the run `labeller`; the model then labels `transfer` itself."""
+    """Find or train a chain model on the labels of the run `labeller`. Once trained, the model labels `transfer`."""
     from w2s_mlflow.tracking import results
 
     options, split = context.options, context.split
@@ -162,7 +167,10 @@ def draw(student: Result, links: Sequence[Result], weak: Result, part: str) -> R
 
 
 def _nodes(student: Result, links: Sequence[Result], weak: Result, part: str) -> list[Node]:
-    """Return a node per model, in training order from supervisor to student. Each run of the first model begins a round."""
+    """Return one node of the diagram per trained model, in training order from supervisor to student.
+
+    Each time the first intermediate model is trained, a new round begins.
+    """
     from w2s_mlflow.figures._chain import Node
 
     trained, strong = [*links, student], student.params["strong"]

@@ -10,19 +10,19 @@ from w2s_mlflow.models import ModelSpec
 
 AUTO = "auto"
 INTERMEDIATES = 2
-"""Number of intermediate models for `--chain auto`. The paper also has two, M_S1 and M_S2."""
+"""Number of intermediate models for `--chain auto`: two, as in the paper (M_S1 and M_S2)."""
 
 
 def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
     """Return up to INTERMEDIATES models of the strong model's family, about evenly spaced in log size between the two models.
 
     Raises:
-        ConfigError: the family has no such model.
+        ConfigError: no model of the family has a size between those of the two models.
     """
     low, high = weak.non_embedding, strong.non_embedding
     ladder = [spec for spec in models.all_specs() if spec.family == strong.family and low < spec.non_embedding < high]
     if not ladder:
-        raise ConfigError(f"--chain must name the models, because none is known between {weak.name} and {strong.name} in size")
+        raise ConfigError(f"--chain must name the models, because none between {weak.name} and {strong.name} in size is known")
     steps = [math.log(low) + (math.log(high) - math.log(low)) * n / (INTERMEDIATES + 1) for n in range(1, INTERMEDIATES + 1)]
     nearest = {min(ladder, key=lambda spec: abs(math.log(spec.non_embedding) - step)) for step in steps}
     return [spec.name for spec in sorted(nearest, key=lambda spec: spec.non_embedding)]

@@ -19,7 +19,7 @@ SUPERVISOR = "supervisor"
 
 @checked_dataclass
 class Config(student_options.Config):
-    """Options of facilitation: the teacher (default: the student that the other options define), questions and iterations."""
+    """Options of facilitation: those of the student, the teacher, the questions, the weak model and the iterations."""
 
     teacher: str = STUDENT
     """Teacher of the weak model. `student`: the student that the other options define; `ceiling`: the strong model finetuned on
@@ -36,7 +36,8 @@ class Config(student_options.Config):
     start: Literal["pretrained", "supervisor"] = "pretrained"
     """Initial weights of the weak model. `pretrained`: the pretrained ones; `supervisor`: the supervisor's weights."""
     weak_epochs: int = option(default=2, ge=1)
-    """Number of passes of the weak model over the questions. --early-stopping applies, by agreement with the targets."""
+    """Number of passes of the weak model over the questions. Unless --early-stopping is `none`, training stops after the
+    first epoch that does not improve agreement with the targets."""
     weak_learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
     """Peak learning rate of the weak model. Default: set by the model, adjusted for --lora and --freeze."""
     iterations: int = option(default=1, ge=1, result=False)
@@ -56,10 +57,10 @@ class Config(student_options.Config):
         if self.question_rows is not None and self.question_source != REST:
             raise must("question_rows", f"left out unless --question-source is {REST}", self.question_rows)
         if presets.labels_file(self.labels):
-            raise must("labels", "a name or run:ID, not a file, because the supervisor's weak model is taught", self.labels)
+            raise must("labels", "a name or run:ID, because facilitation teaches a supervisor's weak model", self.labels)
 
     def _check_iterations(self) -> None:
-        """Check that the students of later iterations can train on the unchanged labels of M'_W, and without ground truth."""
+        """Check that the options allow later students to train on the unchanged labels of M'_W and without ground truth."""
         labels, chain = (self._primitives()[name] for name in ("labels", "chain"))
         wrong = {"teacher": self.teacher != STUDENT, "labels": labels != "weak", "chain": bool(chain)}
         wrong |= {"calibrate": self.calibrate, "early_stopping": self.early_stopping == "oracle"}
@@ -68,7 +69,7 @@ class Config(student_options.Config):
             raise must("iterations", f"1 with {exceptions.flag(name)} {value}", self.iterations)
 
     def learner(self) -> Learner:
-        """Return the options for training the weak model, with the same data, head and compute settings."""
+        """Return the options for training the weak model. Its data, head and compute settings are those of the student."""
         return Learner(
             **self.shared(),
             **selected(self, ("weak", "question_source", "targets", "temperature", "start")),
@@ -81,7 +82,7 @@ class Config(student_options.Config):
         """Return a description of M'_W, the facilitated weak model, as a source of labels. It lists the non-default options.
 
         Args:
-            by: run parameters: the strong model `strong`, its `method`, and the `iteration`.
+            by: parameters of the run of M'_W. Those used are `strong` (the strong model), `method` and `iteration`.
         """
         plain = {field.name: field.default for field in fields(Config)}
         method = by["method"].replace("baseline", "")
@@ -95,7 +96,7 @@ OF_LEARNER = ("question_source", "question_rows", "targets", "temperature", "sta
 
 @checked_dataclass
 class Learner(Training):
-    """Options of the weak model's training. With the teacher, whose fingerprint is an input, they determine M'_W."""
+    """Options of the weak model's training. They and the teacher, whose fingerprint is an input, determine M'_W."""
 
     weak: str = "chess-60k"
     """Weak model."""

@@ -1,7 +1,7 @@
 """Student methods: presets of the primitive options, and the names of methods.
 
-A primitive option that is None in a Config gets the value that the method's preset fixes or, if it fixes none, the default in
-`PRIMITIVES`.
+The primitive options are --loss, --chain, --generative-epochs, --labels and --weights. If one of them is None in a Config, it
+gets the value that the method's preset fixes or, if the preset does not fix it, the default in `PRIMITIVES`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "chain": None, "generativ
 PRIMITIVES |= {"labels": "weak", "weights": "pretrained"}
 FULL = {"loss": "confidence", "chain": chain_models.AUTO, "generative_epochs": 1}
 FORMER_METHODS = {"untuned": "zero_shot"}
-"""Name of a preset in version 0.1 -> its present name."""
+"""Present names of renamed presets, by their names in version 0.1."""
 METHODS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "confidence": {"loss": "confidence"},
@@ -45,11 +45,11 @@ METHODS: dict[str, dict[str, Any]] = {
 UNTRAINED = "none"
 """Value of `--labels` for a student that is not trained."""
 RUN = "run:"
-"""Prefix, in `--labels`, of the id or name of a finished run whose labels of `transfer` are used."""
+"""Prefix of the value `run:ID` of `--labels`. ID is the id or name of a finished run whose labels of `transfer` are used."""
 
 
 def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a method's primitive options, overridden by `given`. Raises ConfigError if `given` contradicts a preset."""
+    """Return a method's primitive options, replaced by those in `given`. Raises ConfigError if `given` contradicts a preset."""
     preset = preset_of(method)
     values = PRIMITIVES | (preset or {})
     for name, value in values.items():
@@ -62,7 +62,7 @@ def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preset_of(method: str) -> dict[str, Any] | None:
-    """Return the options that a method fixes: those of the preset, and the plug-in if the name has one. None: unknown name."""
+    """Return the options that a method fixes: its preset, and the plug-in that its name contains. Unknown names give None."""
     preset, _, plugin = method.rpartition("+") if ":" in method else (method, "", "")
     option, _, name = plugin.partition(":")
     base = METHODS.get(preset or PLAIN)

@@ -19,7 +19,8 @@ from w2s_mlflow.pipeline.options import GIVEN, Training
 
 ROUNDS, DECAY = 3, 10.0
 AFTER_READING = {"learning_rate": 0.5, "batch_size": 16}
-"""Defaults after generative finetuning: factor of the learning rate (the paper uses 5e-5 instead of 1e-4), and batch size."""
+"""Defaults after generative finetuning. The default learning rate is multiplied by the factor `learning_rate` (the paper uses
+5e-5 instead of 1e-4)."""
 ORACLE = "oracle"
 
 

@@ -1,4 +1,4 @@
-"""Table and figure of the accuracies of the weak and strong models by iteration of a facilitation."""
+"""Table and figure of the accuracies of the weak and strong models in each iteration of a facilitation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Iteration(NamedTuple):
-    """Runs of one iteration: the strong model as teacher, and the weak model that it taught."""
+    """Runs of one iteration: the strong model, which is the teacher, and the weak model that it teaches."""
 
     strong: Result
     weak: Result
@@ -24,7 +24,7 @@ def attach(weak: Result, iterations: Sequence[Iteration], part: str) -> Result:
     """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png` to the last iteration's run.
 
     Args:
-        weak: the supervisor, M_W.
+        weak: the run of the supervisor, M_W.
     """
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
@@ -50,7 +50,7 @@ def attach(weak: Result, iterations: Sequence[Iteration], part: str) -> Result:
 def rows(weak: Result, iterations: Sequence[Iteration], part: str) -> list[dict[str, Any]]:
     """Return one row per model in the order of training: M_W, then M_S and M'_W of each iteration.
 
-    `agreement` is the agreement with the supervisor; `gain` is the accuracy minus that of the supervisor.
+    `agreement` is the agreement with the supervisor; `gain` is the accuracy minus the supervisor's accuracy.
     """
     table = [_row(weak, 0, "weak", part, weak, "")]
     for number, (strong, taught) in enumerate(iterations, start=1):

@@ -1,4 +1,4 @@
-"""Training on weak labels, which students and the models of a bootstrapping chain share."""
+"""Training on weak labels, used for students and for the models of a bootstrapping chain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 TEMPERATURE = "validation/temperature"
-"""Metric of the supervisor with the fitted temperature that `--calibrate` applies."""
+"""Name of the supervisor's metric that contains the fitted temperature, which `--calibrate` applies to the labels."""
 
 
 def roots(options: Config) -> list[str]:
@@ -36,22 +36,28 @@ def roots(options: Config) -> list[str]:
 
 
 def generative_run(options: Config) -> dict[str, Result]:
-    """Find or run the generative finetuning to start from; return it as the input `generative`, or {} if there is none."""
+    """Find or run the generative finetuning from whose weights training starts.
+
+    Returns:
+        {"generative": run}, or {} if there is no generative finetuning.
+    """
     if not options.generative_epochs:
         return {}
-    stage = registry.plugin("stages", "generative", "the stage")  # looked up by name, because stages import methods
+    stage = registry.plugin("stages", "generative", "the stage")  # not imported, because stages import methods
     shared = selected(options, stage.SHARED)
     return {"generative": stage.run(stage.Config(**shared, epochs=options.generative_epochs))}
 
 
 def start_weights(inputs: Mapping[str, Result]) -> Path | None:
-    """Return the weights file of the input `generative`; None if training starts from the pretrained weights."""
+    """Return the weights file of the input `generative`, or None if there is no such input."""
     stage = registry.plugin("stages", "generative", "the stage")
     return inputs["generative"].artifact(stage.WEIGHTS) if "generative" in inputs else None
 
 
 def weak_labels(labeller: Result, context: Context[Config]) -> SoftLabels:
-    """Return a run's labels of `transfer` and its validation slice; with `--calibrate`, a supervisor's are temperature-scaled.
+    """Return a run's labels of `transfer` and its validation slice.
+
+    With `--calibrate`, the labels of a supervisor are temperature-scaled.
 
     Raises:
         JoinError: a row has no label.
@@ -81,9 +87,9 @@ def train(
     """Build a head, train it on the rows of `transfer` that have a label, and store its predictions.
 
     Args:
-        labels: the labels to train on; None: the head is not trained.
-        watched: the labels of the validation slice for early stopping; None: no early stopping.
-        start: weights file to start from; None: the weights that `--weights` names.
+        labels: the labels to train on. If None, the head is not trained.
+        watched: the labels of the validation slice for early stopping. If None, training does not stop early.
+        start: weights file from which training starts. If None, it starts from the weights selected by `--weights`.
     """
     options, split = context.options, context.split
     head = finetune.build_head(context, pretrained=options.weights == "pretrained", start=start)

@@ -3,15 +3,15 @@
 Every file has a frozen dataclass `Options` (NoOptions if the kind has none), the constants below, and a function that makes the
 labels:
 
-`labels(weak, context, options, recorder) -> SoftLabels | None`, where `weak` has the labels of `transfer` and its validation
-slice by the run that `LABELLER` names. The student is trained only on the rows of `transfer` that have a label in the result.
-If the result is None, it is not trained at all.
+`labels(weak, context, options, recorder) -> SoftLabels | None`, where `weak` has the labels that the run described by LABELLER
+gives to `transfer` and its validation slice. The student is trained only on the rows of `transfer` that have a label in the
+result. If the result is None, it is not trained at all.
 
 Constants:
     LABELLER: the run that labels `transfer`. `supervisor`: the weak supervisor; `debate`: a debate run whose protocol has the
         name of the file; `none`: no run, and `weak` is None.
     GOLD: whether the labels depend on the ground truth of `transfer`. Such students are controls, tagged `w2s.gold`.
-    NOTE: phrase for the description of a student's run. A link to the run that labels `transfer` follows it.
+    NOTE: phrase for the description of a student's run. In the description, a link to the run that labels `transfer` follows.
 """
 
 from __future__ import annotations
@@ -35,6 +35,6 @@ def source(name: str) -> ModuleType:
 
 
 def names(labeller: str | None = None) -> tuple[str, ...]:
-    """Return the names of the kinds of labels, or only of those with this LABELLER."""
+    """Return the names of all kinds of labels, or, if `labeller` is given, only of those with this LABELLER."""
     every = registry.plugins("methods.labels")
     return tuple(name for name in every if labeller is None or labeller == source(name).LABELLER)
