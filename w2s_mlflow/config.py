@@ -33,14 +33,16 @@ def option(
     introduced: Any = dataclasses.MISSING,
     **declaration: Any,
 ) -> Any:
-    """Return a field of a Config with its declaration. If only certain words are legal, declare the type as a Literal of them.
+    """Return a dataclass field that declares an option of a Config.
+
+    If an option has only a few legal words, annotate its field with a Literal of these words.
 
     Args:
-        result: whether the option affects the result; if False, it is not part of the fingerprint.
+        result: whether the option affects the result. If False, the option is not part of the fingerprint.
         options_of: for a field that holds the options of a plug-in: the package of the plug-ins, and the field that names the
-            plug-in, such as ("losses", "loss"). On the command line, they are spelled like any other option.
-        introduced: for an option that was added after its Config: the value that reproduces the behaviour before the option
-            existed. An option with this value is left out of fingerprints, so that older results stay valid.
+            plug-in, such as ("losses", "loss"). On the command line, options of a plug-in are written like any other option.
+        introduced: for an option that was added to an existing Config: the value that reproduces the behaviour before the
+            option existed. An option with this value is left out of fingerprints, so that older results stay valid.
         declaration: the bounds `ge`, `gt`, `le`, `lt` (see validation.Bounds) and the other fields of validation.Declared.
     """
     bounds = {name: declaration.pop(name) for name in Bounds.__dataclass_fields__ if name in declaration}
@@ -58,8 +60,8 @@ def checked_dataclass(cls: type[C]) -> type[C]:
     """Return `cls` as a frozen, keyword-only dataclass that validates its values on construction.
 
     Python and the command line behave alike: `Config(epochs=2.5)` raises the same ConfigError as `--epochs 2.5`, options of a
-    plug-in may be keyword arguments (`Config(alpha=0.6)`), and former names are accepted. If the options of a class are not
-    written as `--name value`, the class attribute `WRITTEN` is the form that errors show, with {} for the name.
+    plug-in may be keyword arguments (`Config(alpha=0.6)`), and former names are accepted. A class whose options are not
+    written as `--name value` sets the class attribute `WRITTEN` to the form that error messages show, with {} for the name.
     """
     frozen = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     assign = frozen.__init__
@@ -73,7 +75,10 @@ def checked_dataclass(cls: type[C]) -> type[C]:
 
 
 def parse(cls: type[C], values: Mapping[str, Any]) -> C:
-    """Return a Config from option names and their values, which are texts (command line) or already converted (sweeps).
+    """Return a Config with the given values of options.
+
+    Args:
+        values: values by option name. They are texts if they come from the command line; sweeps give converted values.
 
     Raises:
         ConfigError: an option does not exist, or its value is illegal.
@@ -86,7 +91,7 @@ def parse(cls: type[C], values: Mapping[str, Any]) -> C:
 
 
 def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the checked values by field. Options of a plug-in are put into the field that was declared with `options_of`."""
+    """Return the checked values by field name. Options of a plug-in are put into the field declared with `options_of`."""
     fields, nested = declarations(cls), nested_fields(cls)
     values: dict[str, Any] = {field: {} for field in nested}
     written: str = getattr(cls, "WRITTEN", "{}")
@@ -137,14 +142,14 @@ def declarations(cls: type) -> dict[str, tuple[Any, Declared]]:
 
 
 def _nested_options(cls: type) -> dict[str, tuple[Any, Declared]]:
-    """Return the type and the declaration of each option of all plug-ins that may be chosen in a Config, by name."""
+    """Return the type and the declaration of each option of all plug-ins that a Config can select, by option name."""
     packages = dict.fromkeys(package for package, _ in nested_fields(cls).values())
     return {name: declared for package in packages for name, declared in plugin_options(package).items()}
 
 
 @functools.cache
 def plugin_options(package: str) -> dict[str, tuple[Any, Declared]]:
-    """Return the type and the declaration of each option of all plug-ins of a package, by name."""
+    """Return the type and the declaration of each option of all plug-ins of a package, by option name."""
     options: dict[str, tuple[Any, Declared]] = {}
     for name in registry.plugins(package):
         options |= declarations(registry.plugin(package, name, package).Options)
@@ -188,8 +193,8 @@ def flat(config: Any) -> dict[str, Any]:
 def identity(config: Any) -> dict[str, Any]:
     """Return the options that enter the fingerprint.
 
-    Renamed options and renamed values have their first names, and options that equal their `introduced` value are left out, so
-    that older fingerprints stay the same.
+    Renamed options and renamed values appear under their first names, and options that equal their `introduced` value are left
+    out, so that the fingerprints of older results stay the same.
     """
     values = _identity(config, result_options(config))
     for field, (package, chooser) in nested_fields(config).items():
@@ -200,7 +205,7 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 def _identity(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of one dataclass that enter the fingerprint, as described for `identity`, given all their `values`."""
+    """Return the options of one dataclass that enter the fingerprint (see `identity`), given the values of its options."""
     fields = {field.name: field.metadata for field in dataclasses.fields(owner)}
     changed = {name: value for name, value in values.items() if value != fields[name].get("introduced", dataclasses.MISSING)}
     return dict(_first(name, value, fields[name].get("declared", Declared())) for name, value in changed.items())

@@ -4,7 +4,8 @@ Higher is better for `*_score`, lower for `*_loss` and `*_error`. Undefined valu
 
 To add a classification metric, write a function here and register it with `@metric`. Runs are then scored with it, and it is a
 column of the analysis frames and of the tables `runs` and `calibration`; no other list of metrics needs to be changed. Metrics
-are computed from stored predictions and therefore enter no fingerprint; `analyze` computes a new metric for older runs as well.
+are computed from stored predictions and are therefore not part of any fingerprint. `analyze` computes a new metric for older
+runs as well.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {}
-"""Registered metrics by name. In MLflow, the split comes before the name: `test/accuracy`."""
+"""Registered metrics by name. In MLflow, the split is a prefix of the name, as in `test/accuracy`."""
 
 
 def metric(name: str, *, direction: Literal["maximize", "minimize"], description: str) -> Callable[[Function], Function]:
@@ -50,7 +51,7 @@ def metric(name: str, *, direction: Literal["maximize", "minimize"], description
 
 
 COLDEST, HOTTEST = 0.05, 20.0
-"""Bounds of a fitted temperature. Without them, the optimum would be 0 if every prediction is correct."""
+"""Bounds of a fitted temperature. Without the lower bound, the optimum would be 0 if every prediction is correct."""
 
 BINS = 10
 """Number of confidence bins of the expected calibration error."""
@@ -59,7 +60,7 @@ BINS = 10
 @metric("accuracy", direction="maximize", description="share of correct answers, in [0, 1]")
 def accuracy_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
     """Return the share of rows whose most probable class is the gold label. A tie goes to the lowest class index."""
-    if not np.isfinite(probabilities_NC).all():  # a diverged model has no most probable class
+    if not np.isfinite(probabilities_NC).all():  # a diverged model predicts NaN and has no most probable class
         return float("nan")
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.asarray(gold_N)))
 
@@ -88,7 +89,7 @@ def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
 
 @metric("brier", direction="minimize", description="Brier score, the halved squared error of the probabilities, in [0, 1]")
 def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return half the squared error, summed over classes and averaged over rows: the usual Brier score for two classes."""
+    """Return half the squared error, summed over classes and averaged over rows. For two classes: the Brier score."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
     truth = np.eye(probabilities.shape[1])[gold]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)
@@ -96,7 +97,7 @@ def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
 
 @metric("ece", direction="minimize", description="expected calibration error over ten equal bins of confidence, in [0, 1]")
 def expected_calibration_error(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return the mean |confidence - accuracy| of ten equal-width confidence bins, weighted by their rows (Guo et al. 2017)."""
+    """Return the mean |confidence - accuracy| of ten equal-width confidence bins, weighted by row count (Guo et al. 2017)."""
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
     if not np.isfinite(probabilities).all():
         return float("nan")

@@ -26,8 +26,9 @@ class Example:
 
     Attributes:
         group: rows of the same group (the same premise, passage, position, ...) are never in different parts of a split.
-        segments: the text, in several parts if models encode it as a pair, such as premise and hypothesis.
-        candidates: the answers to choose from. Head `lm_choice`: one word each; head `reward`: response A and response B.
+        segments: the text of the question. It has several parts if models encode it as a pair, such as premise and hypothesis.
+        candidates: the answers to choose from. For the head `lm_choice`, each answer is one word. For the head `reward`, the
+            answers are response A and response B.
     """
 
     id: str
@@ -49,7 +50,7 @@ class Row:
     example: Example
     label: int
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Metadata from the source, such as a puzzle's rating; never shown to a model or included in a digest."""
+    """Metadata from the source, such as a puzzle's rating. They are never shown to a model or included in a digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Explanation:
 
     Attributes:
         text: the quoted evidence, or the rationale.
-        pieces: indices of the spans of the question that are quoted, in the order of sampling; empty for a generated rationale.
+        pieces: indices of the quoted spans of the question, in the order in which they were sampled; empty for a rationale.
     """
 
     text: str
@@ -105,7 +106,7 @@ class Debate:
         return Debate(self.question, self.second, self.first)
 
     def order(self) -> str:
-        """Return `strong,weak` or `weak,strong`."""
+        """Return the names of the sides in the order shown, `strong,weak` or `weak,strong`."""
         return f"{self.first.name},{self.second.name}"
 
 
@@ -115,7 +116,7 @@ class Verdict:
 
     Attributes:
         log_odds: log-odds that the side shown first wins; None if the judge gave no verdict.
-        rationale: how the judge came to the verdict, in words.
+        rationale: the judge's reasons for the verdict, in words.
         order: the order of the sides, as returned by `Debate.order`.
         cost: number of billed tokens; 0 for a judge that is free of charge.
     """
@@ -138,7 +139,7 @@ def positions(ids: Sequence[str], requested: Sequence[str]) -> Ints:
     """Return the index in `ids` of each id in `requested`, in the order of `requested`.
 
     Raises:
-        JoinError: an id occurs twice in `ids`, or one of `requested` is missing.
+        JoinError: an id occurs twice in `ids`, or an id in `requested` is missing from `ids`.
     """
     index = {id_: row for row, id_ in enumerate(ids)}
     if len(index) != len(ids):
@@ -163,7 +164,7 @@ class SoftLabels:
         assert self.probabilities_NC.ndim == 2 and len(self.probabilities_NC) == rows == len(self.groups)
 
     def of(self, ids: Sequence[str]) -> Floats:
-        """Return the probabilities of `ids`, in the given order, (len(ids), C). Raises JoinError if an id has none."""
+        """Return the probabilities of `ids`, in the given order, shape (len(ids), C). Raises JoinError if an id has none."""
         return self.probabilities_NC[positions(self.ids, ids)]
 
     def hardened(self) -> SoftLabels:
@@ -176,7 +177,7 @@ class SoftLabels:
     def at_temperature(self, temperature: float) -> SoftLabels:
         """Return the labels softmax(log p / temperature).
 
-        A temperature above 1 makes them softer, one below 1 sharper. A probability of 0 stays 0.
+        A temperature above 1 makes the labels softer; a temperature below 1 makes them sharper. A probability of 0 stays 0.
         """
         with np.errstate(divide="ignore"):
             scaled_NC = np.log(self.probabilities_NC, dtype=np.float64) / temperature
@@ -222,7 +223,7 @@ class Predictions(SoftLabels):
         return np.asarray(self.probabilities_NC.argmax(axis=1) == self.gold_N, dtype=np.float64)
 
     def with_gold(self, gold_N: Ints) -> Predictions:
-        """Return the predictions with these gold labels, which must be in the same order of rows."""
+        """Return the predictions with these gold labels, which must be in the order of the rows."""
         return replace(self, gold_N=gold_N)
 
 
@@ -261,9 +262,10 @@ def read_gold(path: Path, ids: Sequence[str]) -> Ints:
 
 
 class Gold:
-    """Gold labels by id. Only evaluators have access to them, and the rows read are counted by split and reason.
+    """Gold labels by id. Only evaluators have access to them. Each row that is read is counted by split and reason.
 
-    Reasons: `supervision` (training a supervisor), `ceiling`, `report`, `probe`, `control`, `oracle`, `debate`, `errors`.
+    The reasons are `supervision` (training a supervisor), `ceiling`, `report`, `probe`, `control`, `oracle`, `debate` and
+    `errors`.
     """
 
     def __init__(self, labels: Mapping[str, int]) -> None:
@@ -287,7 +289,7 @@ class Gold:
         return any(self._labels[example.id] != NO_LABEL for example in examples)
 
     def ledger(self) -> dict[str, int]:
-        """Return the number of rows read so far, by "split/reason"."""
+        """Return the number of rows read so far. A key has the form "split/reason"."""
         return {f"{split}/{reason}": count for (split, reason), count in sorted(self.reads.items())}
 
 

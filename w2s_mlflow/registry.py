@@ -13,7 +13,7 @@ from w2s_mlflow.exceptions import unknown
 
 @functools.cache
 def plugins(package: str) -> tuple[str, ...]:
-    """Return the names of the plug-ins in `w2s_mlflow/<package>`: its modules, except those with a leading underscore."""
+    """Return the names of the plug-ins in `w2s_mlflow/<package>`: all modules whose names have no leading underscore."""
     folder = importlib.import_module(f"w2s_mlflow.{package}")
     return tuple(sorted(name for _, name, _ in pkgutil.iter_modules(folder.__path__) if not name.startswith("_")))
 
@@ -22,7 +22,7 @@ def plugin(package: str, name: str, option: str) -> types.ModuleType:
     """Return the plug-in module `w2s_mlflow/<package>/<name>.py`.
 
     Args:
-        option: the option that names the plug-in, for the error message.
+        option: name of the option that selects the plug-in; the error message contains it.
 
     Raises:
         ConfigError: there is no such plug-in.

@@ -15,7 +15,7 @@ from scipy import optimize, stats
 
 LEVEL = 0.95
 ROUNDING = 1e-12
-"""Differences of accuracies up to this size are taken for rounding errors."""
+"""Differences of accuracies up to this size are treated as rounding errors."""
 OK, UNDETERMINED = "ok", "undetermined"
 
 Floats = NDArray[np.float64]
@@ -65,7 +65,7 @@ class Interval(NamedTuple):
     df: float
 
     def named(self, name: str) -> dict[str, float]:
-        """Return the mean and its bounds under the names used in tables and metrics."""
+        """Return the mean and its bounds with the keys `name`, `name_low` and `name_high`, as in tables and metrics."""
         return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
@@ -78,17 +78,19 @@ def pgr_interval(
 ) -> PGR:
     """Return PGR over seeds with Fieller's interval.
 
-    It contains every theta for which the mean of (P_ws - P_w) - theta (P_s - P_w) does not differ significantly from zero.
+    The interval contains every theta for which the mean of (P_ws - P_w) - theta (P_s - P_w) does not differ significantly from
+    zero.
 
-    The variance of this mean is two-way clustered, by seeds and by test groups (see `clustered_mean`). With a single seed it
-    covers the variation between test groups only.
+    The variance of this mean is two-way clustered, by seeds and by test groups (see `clustered_mean`). With a single seed, it
+    only covers the variation between test groups.
 
     Args:
         weak, student, ceiling: for each seed, the correctness (0 or 1) of each test row, with the rows in the same order.
         groups: the group of each test row.
 
     Returns:
-        The point estimate, computed from mean accuracies, and its bounds; they are infinite if the status is `undetermined`.
+        The point estimate, computed from mean accuracies, and the interval. If the status is `undetermined`, the bounds of the
+        interval are infinite.
     """
     weak_SN, student_SN, ceiling_SN = (np.asarray(rows, dtype=np.float64) for rows in (weak, student, ceiling))
     gain_SG, sizes_G = _by_group(student_SN - weak_SN, groups)
@@ -177,8 +179,9 @@ class PairedTest(NamedTuple):
 def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) -> PairedTest:
     """Return the paired t-test (scipy.stats.ttest_rel) of `method` against `baseline`.
 
-    Each has one value per unit (a seed or a task), with the units in the same order. If all differences are equal, every field
-    but n and the mean is NaN, because their variance cannot be estimated. This is common for accuracies over few seeds.
+    Each array has one value per unit (a seed or a task), with the units in the same order. If all differences are equal, which
+    is common for accuracies over few seeds, their variance cannot be estimated, and every field except `n` and
+    `mean_difference` is NaN.
 
     Raises:
         ValueError: fewer than two pairs, or unequal lengths.
@@ -217,7 +220,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def _by_group(values_SN: Floats, groups: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the sums of the values for each seed and group, (S, G), and the number of rows of each group, (G,)."""
+    """Return the sums of the values by seed and group, an array (S, G), and the number of rows of each group, an array (G,)."""
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.stack([np.bincount(index, weights=values) for values in values_SN]).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)
@@ -234,10 +237,10 @@ def _t_interval(mean: float, variance: float, df: float, level: float) -> Interv
 
 
 def _edge(excess: Callable[[float], float], point: float, direction: float) -> float:
-    """Return one bound of the interval: where `excess` becomes positive on one side of the point estimate.
+    """Return one bound of the interval: the theta on one side of the point estimate at which `excess` becomes positive.
 
     Args:
-        direction: 1 for the upper bound, -1 for the lower bound; the bound is infinite if `excess` never becomes positive.
+        direction: 1 for the upper bound, -1 for the lower bound. The bound is infinite if `excess` never becomes positive.
     """
     step = 1.0
     while excess(point + direction * step) <= 0:

@@ -1,8 +1,8 @@
 """Random streams: each use of randomness has its own stream, identified by a name declared here.
 
 A stream is a numpy `SeedSequence` of its name, a run's seed and, for some streams, further integers such as the rank or the
-training step. Two uses that share a stream are not independent: random label errors once shared the stream of the batch order,
-so that all wrong labels were in the same batches.
+training step. Two uses that share a stream are not independent. For example, random label errors once shared the stream of the
+batch order, so that all wrong labels were in the same batches.
 
 A test checks that each name is used in one place only, and that no generator in the package is seeded in any other way. A
 change of a name, or of how it is encoded, changes every result that depends on the stream.
@@ -46,11 +46,11 @@ MASKED_VALIDATION_TOKENS = Stream("generative/masked-validation-tokens")
 # --- controls ---------------------------------------------------------------------------------------------------------
 
 RANDOM_LABELS = Stream("student/random-labels")
-"""Wrong labels of the control `--labels random`, and the rows that have them."""
+"""Rows that get a wrong label in the control `--labels random`, and these wrong labels."""
 RANDOM_EVIDENCE = Stream("errors/random-evidence")
-"""Random scores of tokens: the control for evidence in the stage `errors`."""
+"""Random scores of tokens, with which the stage `errors` compares the evidence as a control."""
 SHUFFLED_LABELS = Stream("probe/shuffled-labels")
-"""Order of the labels of control probes."""
+"""Order of the shuffled labels on which control probes are fitted."""
 
 # --- debate and alignment ---------------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ def generator(seed: int, stream: Stream, *more: int) -> np.random.Generator:
 
 
 def integer(seed: int, stream: Stream, *more: int) -> int:
-    """Return a seed in [0, 2^32), for libraries that only accept an integer. All of them accept 32 bits."""
+    """Return a seed in [0, 2^32), for libraries that only accept an integer seed. All of them accept 32-bit seeds."""
     return int(_sequence(seed, stream, more).generate_state(1)[0])
 
 
@@ -98,6 +98,6 @@ def torch_generator(seed: int, stream: Stream, *more: int) -> torch.Generator:
 
 def _sequence(seed: int, stream: Stream, more: tuple[int, ...]) -> np.random.SeedSequence:
     # SeedSequence does not distinguish [1] from [1, 0], or [2**32] from [0, 1]. So seed it with a digest, which always has
-    # eight words.
+    # eight 32-bit words.
     text = json.dumps([stream.name, int(seed), *map(int, more)])
     return np.random.SeedSequence(np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype="<u4").tolist())

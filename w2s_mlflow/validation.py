@@ -1,4 +1,4 @@
-"""Validation of the value of one option: its type, legal words and bounds, and whether a name exists."""
+"""Validation of the value of one option: its type, its legal words, its bounds and, if it is a name, whether it exists."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from w2s_mlflow.exceptions import flag, must, unknown
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 """Accepted spellings of a boolean option."""
 UNSET = ("", "none", "None")
-"""Spellings of None that are accepted by every option that may be None, besides the word in `Declared.unset`."""
+"""Spellings of None. Every option that may be None accepts them, besides the word in `Declared.unset`."""
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 """Names of the types of options in error messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Limits of a number: it is at least `ge`, above `gt`, at most `le` and below `lt`. None: no such limit."""
+    """Limits of a number: it is at least `ge`, above `gt`, at most `le` and below `lt`. A limit that is None does not apply."""
 
     ge: float | None = None
     gt: float | None = None
@@ -60,16 +60,16 @@ class Declared:
     lookup: Callable[[str, str], object] | None = None
     """Function that is called with the value and the name of the option, and raises ConfigError for an unknown value."""
     formerly: str = ""
-    """First name of a renamed option. It is still accepted, and fingerprints contain it, so that older results stay valid."""
+    """First name of a renamed option. It is still accepted. Fingerprints contain it, so that older results stay valid."""
     former_values: Mapping[str, str] = field(default_factory=dict)
-    """Present values of renamed values, by former value. Former values are still accepted, and fingerprints contain them. If a
-    present value is `none`, the text `none` means this value and not None."""
+    """Present value of each renamed value, by its former value. Former values are still accepted. Fingerprints contain the
+    former values. If a present value is the word `none`, the text `none` means this value rather than None."""
     plugins: str = ""
-    """Package of plug-ins, one of which the option names. The help lists them, each with the first line of its docstring."""
+    """Package of the plug-ins that the option can name. The help lists them, each with the first line of its docstring."""
 
 
 def choices(kind: Any, declared: Declared) -> tuple[str, ...]:
-    """Return the legal words of an option. Empty if its value is a number, a boolean or free text."""
+    """Return the legal words of an option, or () if its value is a number, a boolean or free text."""
     inner, optional = _inner(kind)
     legal = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
     return (*legal, *([declared.unset] if optional else [])) if legal else ()
@@ -102,7 +102,7 @@ def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
     """Return the value of an option if it is legal. A former value is replaced by the present one.
 
     Raises:
-        ConfigError: the value has the wrong type, is not one of the legal words, is out of bounds, or is an unknown name.
+        ConfigError: the value has the wrong type, is not one of the legal words, is out of bounds, or names nothing.
     """
     inner, optional = _inner(kind)
     if value is None and optional:
