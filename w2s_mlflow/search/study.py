@@ -62,7 +62,7 @@ class StudyTarget:
     seed: int = 0
 
     def limit(self) -> int:
-        """Return the maximum number of trials; sys.maxsize if there is no limit."""
+        """Return the maximum number of trials, or sys.maxsize if there is no limit."""
         return sys.maxsize if self.trials is None else self.trials
 
 
@@ -188,7 +188,9 @@ def below_trial_limit(study: optuna.Study, target: StudyTarget) -> bool:
 
 
 def ask(study: optuna.Study, search: Search, target: StudyTarget) -> tuple[optuna.Trial, dict[str, Any]] | None:
-    """Start a trial in this process. Return it with its options, or None if the limit is reached or the grid exhausted.
+    """Start a trial in this process and return it with its options.
+
+    Return None instead if the limit on trials is reached or the grid is exhausted.
 
     Other processes may start trials at the same time. Whether a trial exceeds the limit is therefore known only once it has
     been created and has its number. A trial that exceeds the limit is then withdrawn.

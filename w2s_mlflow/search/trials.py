@@ -236,7 +236,7 @@ class _TrialLoop:
         study.tell(self.study, trial.trial.number)
 
     def discard(self, trial: _Trial, error: Exception) -> None:
-        """End a trial after a ConfigError, without retrying it. After any other error, do nothing: `abandon` ends the trial."""
+        """End a trial after a ConfigError, without retrying it. After other errors, do nothing: `abandon` ends the trial."""
         if isinstance(error, ConfigError):
             trial.close(error)
             self._forget(trial)
@@ -285,7 +285,7 @@ def plot(study: optuna.Study, search: Search, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
     for name in PLOTS:
-        with storage.suppress_warnings(), contextlib.suppress(ValueError, RuntimeError):  # there are too few trials or values
+        with storage.suppress_warnings(), contextlib.suppress(ValueError, RuntimeError):  # raised if there are too few trials
             options = {} if name == "intermediate_values" else {"target_name": search.metric}
             getattr(plots, f"plot_{name}")(study, **options)
             if name in BY_NUMBER:

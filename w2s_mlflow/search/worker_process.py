@@ -78,7 +78,7 @@ def serve(
                 job, patient = connection.recv()
                 outcome = jobs.run_job(job, patient, lambda text: connection.send(("says", text)))
                 connection.send(("ended", _picklable(outcome)))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ignore it, because this process ends anyway
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ignore SIGTERM, because this process ends anyway
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:
@@ -114,7 +114,7 @@ def _bind_resources(index: int, count: int, gpus: list[str]) -> None:
 
 
 def cores(index: int, count: int, core_ids: list[int]) -> list[int]:
-    """Return the cores of worker `index` of `count`.
+    """Return the ids of the cores that worker `index` of `count` workers uses.
 
     The workers' shares differ by at most one core. If there are more workers than cores, several workers use the same core.
     """

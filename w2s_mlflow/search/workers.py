@@ -50,7 +50,7 @@ class Workers(Protocol):
         """Remove the queued jobs for whose key `unwanted` returns True."""
 
     def ended(self, say: Say) -> list[Ended]:
-        """Return the (key, result or error) pairs of the jobs that ended since the last call, possibly none.
+        """Return the (key, result or error) pairs of the jobs that ended since the last call. There may be none.
 
         Args:
             say: function that shows what the jobs are doing.
@@ -59,7 +59,7 @@ class Workers(Protocol):
 
 @contextlib.contextmanager
 def worker_pool(count: int) -> Iterator[Workers]:
-    """Yield a pool that runs jobs in this process (count 1) or in `count` worker processes, which stop when the block ends."""
+    """Yield a pool of `count` worker processes, which stop when the block ends. With `count` 1, jobs run in this process."""
     if count == 1:
         yield _InlinePool()
         return
@@ -147,7 +147,7 @@ class _ProcessPool(_Queue):
         arguments = (child_end, dict(os.environ), index, self.count, self.gpus, *self.context)
         process = context.Process(target=worker_process.serve, args=arguments, name=f"worker {index}", daemon=True)
         process.start()
-        child_end.close()  # if it stayed open here, recv() would not raise EOFError when the worker ends
+        child_end.close()  # if this end stayed open, recv() would not raise EOFError when the worker ends
         return _Worker(process, parent_end)
 
     @property
@@ -158,7 +158,7 @@ class _ProcessPool(_Queue):
         for worker in self.workers:
             if worker.busy is None and self.queue:
                 worker.busy = self.queue.popleft()
-                with contextlib.suppress(BrokenPipeError):  # a dead worker is detected below
+                with contextlib.suppress(BrokenPipeError):  # if the worker is dead, `_receive` detects it
                     worker.connection.send((worker.busy.job, worker.busy.patient))
         ready = wait([worker.connection for worker in self.workers], POLL)
         indices = [index for index, worker in enumerate(self.workers) if worker.connection in ready]
@@ -181,7 +181,7 @@ class _ProcessPool(_Queue):
         return queued.key, content
 
     def _replace_dead(self, index: int) -> Ended | None:
-        """Replace a dead process. Put its job first in the queue, or fail it if LIVES processes have died running it."""
+        """Replace a dead process. Put its job first in the queue; the job fails if LIVES processes have died running it."""
         worker = self.workers[index]
         worker.process.join()
         queued, self.workers[index] = worker.busy, self._start(index)
