@@ -71,7 +71,7 @@ def app(command_name: str | None = None) -> typer.Typer:
         rich_markup_mode=None,  # Rich would parse "[default: 3]" as markup
         pretty_exceptions_enable=False,
     )
-    application.callback()(lambda: None)  # without a callback, Typer would accept a single command only without its name
+    application.callback()(lambda: None)  # without a callback, Typer would not accept the name of a single command
     stages = registry.plugins("stages")
     for name in [command_name] if command_name in stages else stages:
         stage = registry.plugin("stages", name, "the stage")
@@ -94,7 +94,7 @@ def _end(status: int, sentence: str) -> NoReturn:
     if launch.claims_error_message(status):
         print(f"w2s_mlflow: {sentence}", file=sys.stderr)
     if launch.size() > 1:
-        # The launcher may send SIGTERM while this process leaves the process group. It must not interrupt that.
+        # The launcher may send SIGTERM while this process leaves the process group: ignore the signal.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     launch.leave(failed=True)
     sys.exit(status)
