@@ -57,7 +57,7 @@ class Config(student_options.Config):
         if self.question_rows is not None and self.question_source != REST:
             raise must("question_rows", f"left out unless --question-source is {REST}", self.question_rows)
         if presets.labels_file(self.labels):
-            raise must("labels", "a name or run:ID, because facilitation teaches a supervisor's weak model", self.labels)
+            raise must("labels", "a name or run:ID, not a file, because a file has no supervisor to teach", self.labels)
 
     def _check_iterations(self) -> None:
         """Check that the options allow later students to train on the unchanged labels of M'_W and without ground truth."""

@@ -49,7 +49,11 @@ RUN = "run:"
 
 
 def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a method's primitive options, replaced by those in `given`. Raises ConfigError if `given` contradicts a preset."""
+    """Return a method's primitive options. Values in `given` take precedence.
+
+    Raises:
+        ConfigError: a value in `given` contradicts the preset.
+    """
     preset = preset_of(method)
     values = PRIMITIVES | (preset or {})
     for name, value in values.items():
@@ -108,7 +112,7 @@ def kind_of_labels(value: str | None) -> str:
 
 
 def _kind(name: str, value: Any) -> Any:
-    """Reduce a value to what presets fix: labels from a file or run become `weak`; chain and epochs become booleans."""
+    """Reduce a value to what presets fix. Labels from a file or run become `weak`; chain and epochs become booleans."""
     if name == "labels":
         return kind_of_labels(value)
     return bool(value) if name in ("generative_epochs", "chain") else value

@@ -43,7 +43,7 @@ def generative_run(options: Config) -> dict[str, Result]:
     """
     if not options.generative_epochs:
         return {}
-    stage = registry.plugin("stages", "generative", "the stage")  # not imported, because stages import methods
+    stage = registry.plugin("stages", "generative", "the stage")  # an import would be circular: stages import methods
     shared = selected(options, stage.SHARED)
     return {"generative": stage.run(stage.Config(**shared, epochs=options.generative_epochs))}
 

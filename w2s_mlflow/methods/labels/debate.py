@@ -1,4 +1,4 @@
-"""The supervisor's labels, but a judge decides where a baseline student disagrees; both sides show evidence."""
+"""The supervisor's labels, but where a baseline student disagrees, a judge decides; both sides show evidence."""
 
 from __future__ import annotations
 

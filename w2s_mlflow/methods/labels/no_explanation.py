@@ -1,4 +1,4 @@
-"""The supervisor's labels, but a judge decides where a baseline student disagrees; neither side shows evidence."""
+"""The supervisor's labels, but where a baseline student disagrees, a judge decides; neither side shows evidence."""
 
 from __future__ import annotations
 

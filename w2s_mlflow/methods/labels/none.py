@@ -1,4 +1,4 @@
-"""Control: the student is not trained. For --head lm_choice only."""
+"""Control: the student is not trained. Only --head lm_choice allows this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control: the ground truth, but randomly chosen rows get a wrong label, as many as the supervisor labels wrongly."""
+"""Control: the ground truth with as many wrong labels as the supervisor's labels have, but at randomly chosen rows."""
 
 from __future__ import annotations
 
