@@ -326,7 +326,7 @@ def test_small_counts_that_differ_by_the_same_do_not_pass_for_certain() -> None:
     ("baseline", "method"), [([1.0], [2.0]), ([], []), ([1.0, 2.0], [1.0, 2.0, 3.0]), ([[1.0, 2.0]], [[1.0, 2.0]])]
 )
 def test_too_few_or_unequal_pairs_are_refused(baseline: list[float], method: list[float]) -> None:
-    with pytest.raises(ValueError, match="a paired test needs two lists of the same length, at least 2, got"):
+    with pytest.raises(ValueError, match="a paired test needs two lists of equal length with at least 2 values, got"):
         stats.paired_t_test(baseline, method)
 
 

@@ -5,7 +5,7 @@ import gc
 
 # Torch and MLflow allocate about a million objects on import: collect garbage less often, and not at all at exit.
 gc.set_threshold(100_000)
-atexit.register(gc.freeze)  # registered first, so that it runs last
+atexit.register(gc.freeze)  # atexit runs this function last, because it is registered first
 
 from w2s_mlflow.cli.app import main  # noqa: E402 - import after the garbage collector is set up
 

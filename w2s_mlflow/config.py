@@ -75,7 +75,7 @@ def checked_dataclass(cls: type[C]) -> type[C]:
 
 
 def parse(cls: type[C], values: Mapping[str, Any]) -> C:
-    """Return a Config with the given values of options.
+    """Return the Config whose options have the given values.
 
     Args:
         values: values by option name. They are texts if they come from the command line; sweeps give converted values.
@@ -212,7 +212,7 @@ def _identity(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _first(name: str, value: Any, declared: Declared) -> tuple[str, Any]:
-    """Return the first name of an option, and the first spelling of its value."""
+    """Return an option's first name, and its value under the first name of the value."""
     renamed = (former for former, present in declared.former_values.items() if present == value)
     return declared.formerly or name, next(renamed, value)
 

@@ -1,4 +1,4 @@
-"""Metrics of predictions: numpy functions (probabilities_NC, gold_N) -> float, named in scikit-learn's style.
+"""Metrics of predictions. Each is a numpy function (probabilities_NC, gold_N) -> float, named in scikit-learn's style.
 
 Higher is better for `*_score`, lower for `*_loss` and `*_error`. Undefined values are NaN.
 
@@ -89,7 +89,10 @@ def roc_auc_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
 
 @metric("brier", direction="minimize", description="Brier score, the halved squared error of the probabilities, in [0, 1]")
 def brier_score_loss(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
-    """Return half the squared error, summed over classes and averaged over rows. For two classes: the Brier score."""
+    """Return half the squared error, summed over classes and averaged over rows.
+
+    For two classes, this is the usual Brier score.
+    """
     probabilities, gold = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(gold_N)
     truth = np.eye(probabilities.shape[1])[gold]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)

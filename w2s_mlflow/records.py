@@ -50,7 +50,7 @@ class Row:
     example: Example
     label: int
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Metadata from the source, such as a puzzle's rating. They are never shown to a model or included in a digest."""
+    """Metadata from the source, such as a puzzle's rating. No model sees them, and no digest includes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class SoftLabels:
         assert self.probabilities_NC.ndim == 2 and len(self.probabilities_NC) == rows == len(self.groups)
 
     def of(self, ids: Sequence[str]) -> Floats:
-        """Return the probabilities of `ids`, in the given order, shape (len(ids), C). Raises JoinError if an id has none."""
+        """Return the probabilities of `ids` in the given order, (len(ids), C). Raises JoinError if an id has none."""
         return self.probabilities_NC[positions(self.ids, ids)]
 
     def hardened(self) -> SoftLabels:
@@ -223,7 +223,7 @@ class Predictions(SoftLabels):
         return np.asarray(self.probabilities_NC.argmax(axis=1) == self.gold_N, dtype=np.float64)
 
     def with_gold(self, gold_N: Ints) -> Predictions:
-        """Return the predictions with these gold labels, which must be in the order of the rows."""
+        """Return the predictions with these gold labels, which must be in the same order as the rows."""
         return replace(self, gold_N=gold_N)
 
 
@@ -289,7 +289,7 @@ class Gold:
         return any(self._labels[example.id] != NO_LABEL for example in examples)
 
     def ledger(self) -> dict[str, int]:
-        """Return the number of rows read so far. A key has the form "split/reason"."""
+        """Return the number of rows read so far, in a dictionary whose keys have the form "split/reason"."""
         return {f"{split}/{reason}": count for (split, reason), count in sorted(self.reads.items())}
 
 

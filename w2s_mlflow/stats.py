@@ -189,7 +189,7 @@ def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) 
     before, after = np.asarray(baseline, dtype=np.float64), np.asarray(method, dtype=np.float64)
     if before.shape != after.shape or before.ndim != 1 or len(before) < 2:
         raise ValueError(
-            f"a paired test needs two lists of the same length, at least 2, got shapes {before.shape} and {after.shape}"
+            f"a paired test needs two lists of equal length with at least 2 values, got shapes {before.shape} and {after.shape}"
         )
     difference = after - before
     mean, deviation, n = float(difference.mean()), float(difference.std(ddof=1)), len(difference)
@@ -220,7 +220,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def _by_group(values_SN: Floats, groups: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the sums of the values by seed and group, an array (S, G), and the number of rows of each group, an array (G,)."""
+    """Return an array (S, G) with the sum of the values by seed and group, and an array (G,) with the rows per group."""
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.stack([np.bincount(index, weights=values) for values in values_SN]).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)

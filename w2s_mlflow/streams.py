@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stream:
-    """The random numbers of one use, identified by a name."""
+    """A stream of random numbers for one use, identified by a name."""
 
     name: str
 
@@ -48,7 +48,7 @@ MASKED_VALIDATION_TOKENS = Stream("generative/masked-validation-tokens")
 RANDOM_LABELS = Stream("student/random-labels")
 """Rows that get a wrong label in the control `--labels random`, and these wrong labels."""
 RANDOM_EVIDENCE = Stream("errors/random-evidence")
-"""Random scores of tokens, with which the stage `errors` compares the evidence as a control."""
+"""Random scores of tokens. The stage `errors` uses them as a control for the evidence."""
 SHUFFLED_LABELS = Stream("probe/shuffled-labels")
 """Order of the shuffled labels on which control probes are fitted."""
 
@@ -57,8 +57,8 @@ SHUFFLED_LABELS = Stream("probe/shuffled-labels")
 DEBATE_EVIDENCE = Stream("debate/evidence")
 """Spans that a side shows in a debate. Besides the seed, the stream takes the number of the side."""
 DEBATE_WORDS = Stream("debate/words")
-"""Tokens of generated rationales. Besides the seed, the stream takes three integers: the number of the side, the attempt, and
-the number of prompts in earlier batches."""
+"""Tokens of generated rationales. Besides the seed, the stream takes three integers: the number of the side, the number of
+the sampling attempt, and the number of prompts in earlier batches."""
 POLICY_WEIGHTS = Stream("align/policy-weights")
 """Initial weights of the policy network, which chooses the strong side's evidence."""
 POLICY_DRAWS = Stream("align/policy-draws")

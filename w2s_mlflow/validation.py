@@ -13,7 +13,7 @@ from typing import Any
 from w2s_mlflow.exceptions import flag, must, unknown
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-"""Accepted spellings of a boolean option."""
+"""Accepted spellings of the values of a boolean option."""
 UNSET = ("", "none", "None")
 """Spellings of None. Every option that may be None accepts them, besides the word in `Declared.unset`."""
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -102,7 +102,7 @@ def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
     """Return the value of an option if it is legal. A former value is replaced by the present one.
 
     Raises:
-        ConfigError: the value has the wrong type, is not one of the legal words, is out of bounds, or names nothing.
+        ConfigError: the value has the wrong type, is not one of the legal words, is out of bounds, or is an unknown name.
     """
     inner, optional = _inner(kind)
     if value is None and optional:
