@@ -1,9 +1,9 @@
 """Training losses of a student: one per file, each a pure function of (logits_NC, labels_NC, progress, options).
 
-Every file has a frozen `Options` and `loss(logits_NC, labels_NC, progress, options) -> scalar`, where `logits_NC` and
-`labels_NC` (probabilities) cover the whole optimizer batch and `progress` in [0, 1] is the fraction of training done.
-`PER_EXAMPLE` is True if the loss is a mean of independent terms, one per row; each micro-batch then passes through the model
-only once (training/microbatches.py).
+Every file defines a frozen dataclass `Options`, a function `loss(logits_NC, labels_NC, progress, options) -> scalar` and a
+constant `PER_EXAMPLE`. `logits_NC` and `labels_NC` (probabilities) cover the whole optimizer batch, and `progress` in [0, 1]
+is the fraction of training done. `PER_EXAMPLE` is True if the loss is a mean of independent terms, one per row; each
+micro-batch then passes through the model only once (training/microbatches.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from w2s_mlflow.config import checked_dataclass, option
 
-# The paper's weights of the auxiliary term, for large students and for all others.
+# Values of alpha in the paper: for large students, and for all others.
 ALPHA_LARGE, ALPHA_SMALL = 0.75, 0.5
 
 
@@ -24,7 +24,7 @@ class AuxiliaryOptions:
     alpha: float | None = option(default=None, ge=0, le=1)
     """Weight of the auxiliary term, in [0, 1]. Default: .75 for a large student, .5 otherwise."""
     warmup: float = option(default=0.2, ge=0, le=1)
-    """Fraction of training, in [0, 1], over which the weight grows linearly from 0 to alpha; 0: the weight is constant."""
+    """Fraction of training, in [0, 1], over which the weight grows linearly from 0 to alpha. If 0, the weight is constant."""
 
 
 def weight(progress: float, options: AuxiliaryOptions) -> float:
@@ -34,7 +34,7 @@ def weight(progress: float, options: AuxiliaryOptions) -> float:
 
 
 def resolve(options: Any, *, large: bool) -> Any:
-    """Return the options with `alpha=None` replaced by the paper's weight for the model's tier."""
+    """Return the options with `alpha=None` replaced by the paper's weight, which is higher for a large model."""
     if getattr(options, "alpha", 0.0) is None:
         return dataclasses.replace(options, alpha=ALPHA_LARGE if large else ALPHA_SMALL)
     return options

@@ -20,11 +20,11 @@ PER_EXAMPLE = False  # all rows of the batch share one threshold
 
 @checked_dataclass
 class Options(AuxiliaryOptions):
-    """Options of the confidence loss: weight of the student's hardened predictions."""
+    """Options of the confidence loss, whose auxiliary term is the cross-entropy with the student's hardened predictions."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """Return (1 - a) CE(f, f_w) + a CE(f, f_hat) averaged over rows, a scalar."""
+    """Return a scalar: the mean of (1 - a) CE(f, f_w) + a CE(f, f_hat) over rows."""
     a = weight(progress, options)
     log_f_NC = logits_NC.log_softmax(dim=-1)
     mixed_NC = (1 - a) * labels_NC + a * hardened(logits_NC.detach(), labels_NC)
@@ -32,7 +32,7 @@ def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options
 
 
 def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
-    """Return f_hat, one-hot (N, C). For more than two classes it is the argmax.
+    """Return f_hat as one-hot rows, (N, C). For more than two classes it is the argmax of the student's logits.
 
     For two classes it is class 1 for the k rows with the largest student P(class 1), where k is the sum of the weak labels'
     P(class 1), rounded, and class 0 for the other rows.
@@ -46,8 +46,9 @@ def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
 
 
 def _most_positive(margins_N: Tensor, k: int) -> Tensor:
-    # Logit margins rank the rows as P(class 1) does, but do not saturate. Rows above the (k+1)-th largest margin are positive:
-    # exactly k rows if there are no ties. Rows tied at that margin are all negative, so that row order has no effect.
+    # Logit margins rank the rows as P(class 1) does, but do not saturate.
+    # Rows above the (k+1)-th largest margin are positive: exactly k rows if there are no ties.
+    # Rows tied at the (k+1)-th largest margin are all negative, so that row order has no effect.
     if k >= len(margins_N):
         return margins_N == margins_N
     return margins_N > margins_N.sort(descending=True).values[k]

@@ -18,5 +18,5 @@ class Options:
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """Return CE(f, y) averaged over rows, a scalar (Algorithm 3). `progress` and `options` are unused."""
+    """Return a scalar: the mean of CE(f, y) over rows (Algorithm 3). `progress` and `options` are unused."""
     return -(labels_NC * logits_NC.log_softmax(dim=-1)).sum(dim=-1).mean()

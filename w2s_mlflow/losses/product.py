@@ -21,13 +21,13 @@ class Options:
     """Options of the product loss: exponents of the two factors."""
 
     weak_power: float = option(default=1.0, ge=0)
-    """Exponent of the weak label in the target; 0 ignores the weak label."""
+    """Exponent of the weak label in the target. If 0, the weak label is ignored."""
     own_power: float = option(default=1.0, ge=0)
-    """Exponent of the student's own prediction in the target; 0 with weak_power 1 is cross-entropy on the weak label."""
+    """Exponent of the student's own prediction in the target. If 0, and weak_power is 1, the target is the weak label."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """Return CE(f, t) averaged over rows, a scalar. `progress` is unused."""
+    """Return a scalar: the mean of CE(f, t) over rows. `progress` is unused."""
     log_f_NC = logits_NC.log_softmax(dim=-1)
     product_NC = labels_NC.pow(options.weak_power).log() + options.own_power * log_f_NC.detach()
     return -(product_NC.softmax(dim=-1) * log_f_NC).sum(dim=-1).mean()

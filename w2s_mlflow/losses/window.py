@@ -25,7 +25,10 @@ class Options:
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """Return the sum of CE over the rows in the window, divided by the number of all rows, a scalar. `progress` is unused."""
+    """Return a scalar: the sum of CE over the rows in the window, divided by the number of all rows.
+
+    `progress` is unused.
+    """
     log_f_NC = logits_NC.log_softmax(dim=-1)
     unsure_N = log_f_NC.detach().exp().amax(dim=-1) < 0.5 + options.radius
     return -((labels_NC * log_f_NC).sum(dim=-1) * unsure_N).mean()
