@@ -1,7 +1,7 @@
-"""Gradient-times-input attribution: which tokens support a head's answer, and inputs reduced to those tokens.
+"""Gradient-times-input attribution: find the tokens that support a head's answer, and reduce inputs to those tokens.
 
 ERASER calls a part of a text sufficient if that part alone leads to the same answer (DeYoung et al. 2020, section 4.2).
-Shape legend as in heads.py, plus T tokens of all rows concatenated (`Encoded.flat`).
+Shapes are named as in heads.py. T is the number of tokens of all rows together, the length of `Encoded.flat`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Mask = NDArray[np.bool_]
 
 
 def scores(head: Head, data: Encoded, answers_N: Ints, micro_batch: int | None = None) -> Floats:
-    """Return the attribution of each token, (T,): the dot product of its embedding and the gradient of the answer's margin.
+    """Return the attribution of each token, (T,): gradient times input (Shrikumar et al. 2017).
 
-    The margin of the answer (class) a is logit_a - log sum_{c != a} exp(logit_c). The method is gradient times input
-    (Shrikumar et al. 2017).
+    It is the dot product of the token's embedding with the gradient of the answer's margin with respect to that embedding. The
+    margin of the answer (class) a is logit_a - log sum_{c != a} exp(logit_c).
     """
     scores_T = np.zeros(len(data.flat), dtype=np.float32)
     k, device = data.rows_per_example, next(head.parameters()).device
@@ -68,7 +68,7 @@ def _frozen(head: Head) -> Iterator[None]:
 
 @contextmanager
 def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Context manager that makes the token embeddings a leaf of the autograd graph.
+    """Context manager within which the token embeddings are leaves of the autograd graph, so that they get gradients.
 
     Each forward pass of the model appends its embeddings to the yielded list.
     """
@@ -86,9 +86,10 @@ def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def top_tokens(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
-    """Return a mask, (T,), of the highest-scoring `share` of each row's tokens, rounded up; among ties the first is selected.
+    """Return a mask, (T,), that selects the fraction `share` of each row's tokens with the highest scores.
 
-    Special tokens, except the unknown token, do not count towards the share and are always selected.
+    The number of selected tokens is rounded up, and of tokens with equal scores the earlier ones are selected. Special tokens,
+    except the unknown token, do not count towards the share and are always selected.
     """
     tokenizer = head.tokenizer
     special_T = np.isin(data.flat, [id_ for id_ in tokenizer.all_special_ids if id_ != tokenizer.unk_token_id])

@@ -2,8 +2,8 @@
 
 A head wraps a Hugging Face model: `encode` builds the text of each example and tokenises it once; `forward` turns a batch
 into logits_NC, in float32. Padding is identified by the attention mask, never by token values. Heads for language modelling
-are in language_modeling.py. Shape legend: N examples, R token rows (2N for `reward`, else N), L tokens of a row, D hidden
-units, C classes, V vocabulary entries.
+are in language_modeling.py. Shape legend: N examples, R token rows (R is 2N for the head `reward` and N for all others), L
+tokens of a row, D hidden units, C classes, V vocabulary entries.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Head(nn.Module):
         self.reader = Reader(tokenizer, model, max_length)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise the examples. Subclasses define the text of an example."""
+        """Tokenise the examples. Each subclass defines which text it builds from an example."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
@@ -46,7 +46,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return the target tokens of language modelling, which are part of the text (language_modeling.py)."""
+        """Return the tokens of a batch that a language-modelling head predicts. Other heads have none."""
         raise NotImplementedError
 
     def hidden_RLD(self, batch: Batch) -> Tensor:
@@ -55,13 +55,13 @@ class Head(nn.Module):
         return hidden
 
     def layers_RKD(self, batch: Batch, pooling: str) -> Tensor:
-        """Return one vector per row and layer, pooled over the row's tokens; the first of K layers is the embedding layer."""
+        """Return one vector per row and layer, pooled over the row's tokens. The first of K layers is the embedding layer."""
         hidden_states = self.model.base_model(**self._inputs(batch), output_hidden_states=True).hidden_states
         return torch.stack([pooled(hidden_RLD, batch["attention_mask"], pooling) for hidden_RLD in hidden_states], dim=1)
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor | bool]:
         inputs: dict[str, Tensor | bool] = {name: batch[name] for name in INPUTS if name in batch}
-        # The cache is needed only for generation, and is incompatible with gradient checkpointing.
+        # The key-value cache is needed only for generation, and is incompatible with gradient checkpointing.
         if hasattr(self.model.config, "use_cache"):
             inputs["use_cache"] = False
         return inputs
@@ -87,7 +87,7 @@ class LMChoice(Head):
             raise ConfigError(f"--head lm_choice needs a causal language model, got {type(model).__name__}")
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise each example as one text without final special tokens; a long text is truncated at its beginning."""
+        """Tokenise each example as one text without special tokens at its end. A long text is truncated at its beginning."""
         data = self.reader.read([(SEPARATOR.join(example.segments),) for example in examples], keep_end=True, closed=False)
         words = sorted({word for example in examples for word in example.candidates})
         token_of = {word: self._candidate(word) for word in words}
@@ -123,9 +123,10 @@ class Classification(Head):
         self.linear = nn.Linear(model.config.hidden_size, classes)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise each example as two texts: its first text, and its other texts joined. The longer one is truncated first.
+        """Tokenise each example as two texts: its first text, and its other texts joined.
 
-        The two texts are encoded as a pair if the tokenizer supports pairs.
+        The two texts are encoded as a pair if the tokenizer supports pairs. If they are too long together, the longer one is
+        truncated first.
         """
         return encode_texts(self.reader, examples)
 
@@ -134,14 +135,20 @@ class Classification(Head):
         return logits_NC.float()
 
     def pooled_RD(self, batch: Batch) -> Tensor:
-        """Return one pooled vector per row. With causal attention, only the last token has attended to the whole text."""
+        """Return one pooled vector per row.
+
+        With causal attention the default pooling is `last`, because only the last token has attended to the whole text.
+        """
         if "pooled" in batch:  # the backbone is frozen, so its outputs were computed in advance
             return batch["pooled"]
         return pooled(self.hidden_RLD(batch), batch["attention_mask"], self.pooling)
 
 
 class Reward(Classification):
-    """Head with a scalar reward per response. The logits are (r_A, r_B); their softmax is the Bradley-Terry probability."""
+    """Head that computes a scalar reward for each of an example's two responses, A and B.
+
+    The logits are the rewards (r_A, r_B), and their softmax is the Bradley-Terry probability of each response.
+    """
 
     def __init__(
         self,
@@ -153,7 +160,7 @@ class Reward(Classification):
         super().__init__(model, tokenizer, 1, pooling, max_length)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise two rows per example: the prompt followed by either response. Long rows are truncated at the beginning.
+        """Tokenise two rows per example, each the prompt and one response. Long rows are truncated at the beginning.
 
         The end of each response is kept, because responses to one prompt often begin alike, and because the last token's hidden
         state determines the reward if the pooling is `last`.
@@ -166,7 +173,7 @@ class Reward(Classification):
 
 
 def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
-    """Return one vector per row: that of the first token, that of the last real token, or the mean over the real tokens.
+    """Return one hidden vector per row: that of the first token, that of the last one, or the mean, not counting padding.
 
     Rows must be padded on the right.
     """
@@ -180,12 +187,12 @@ def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
 
 
 def encode_texts(reader: Reader, examples: Sequence[Example]) -> Encoded:
-    """Tokenise one row per example, including its candidates, for the head `classification`."""
+    """Tokenise each example together with its candidates as one row, for the head `classification`."""
     return reader.read([_first_and_rest(example.segments + example.candidates) for example in examples])
 
 
 def encode_responses(reader: Reader, examples: Sequence[Example]) -> Encoded:
-    """Tokenise two rows per example, the prompt followed by either response, for the head `reward`."""
+    """Tokenise two rows per example, each the prompt and one response, for the head `reward`."""
     rows = [_first_and_rest((SEPARATOR.join(e.segments), response)) for e in examples for response in e.candidates]
     return reader.read(rows, rows_per_example=2, keep_end=True)
 
@@ -207,7 +214,7 @@ def build(
     pooling: str | None = None,
     max_length: int | None = None,
 ) -> Head:
-    """Return the head called `name` on `model`. New weights are drawn from the current random state, so seed it first.
+    """Return the head called `name` on `model`. New weights are drawn from torch's random state, so set a seed first.
 
     Args:
         pooling: pooling of `classification` and `reward`, one of POOLINGS. None: "last" for a model with causal attention,

@@ -1,4 +1,4 @@
-"""Inference with a head: batches are sorted by length and padded to their longest row; results are in the original order."""
+"""Inference with a head. Examples are batched by length to need little padding; results are in the examples' order."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dty
     """Return the class probabilities softmax(logits) of every example, in the order of `data`, (N, C) float32.
 
     Args:
-        micro_batch: maximum size of a forward pass, in examples as long as the longest, besides the limit
-            token_batches.BUDGET; None: only the latter.
+        micro_batch: maximum size of a forward pass, in examples as long as the longest of `data`. The limit
+            token_batches.BUDGET applies as well; if `micro_batch` is None, it is the only limit.
         dtype: precision of the forward pass, float32 or bfloat16.
 
     Raises:
@@ -36,7 +36,10 @@ def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dty
 
 
 def pooled(head: Classification, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Encoded:
-    """Return `data` with the backbone's pooled vector of each row, so that a linear layer can train without the backbone."""
+    """Return a copy of `data` that also has the backbone's pooled vector of each row.
+
+    With these vectors a linear layer can be trained without running the backbone.
+    """
     k = data.rows_per_example
     pooled_NKD = _apply(
         head, lambda batch: torch.unflatten(head.pooled_RD(batch).float(), 0, (-1, k)), data, micro_batch, dtype
@@ -47,7 +50,7 @@ def pooled(head: Classification, data: Encoded, micro_batch: int | None = None, 
 def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = None, dtype: str = "float32") -> Floats:
     """Return one pooled vector per example and layer, (N, K, D), computed in one pass over the examples.
 
-    If examples have two token rows (head `reward`), it is the vector of the first row minus that of the second.
+    If examples have two token rows (head `reward`), the vector is that of the first row minus that of the second.
     """
     k = data.rows_per_example
 
@@ -59,7 +62,7 @@ def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = No
 
 
 def _apply(head: Head, function: Callable[[Batch], Tensor], data: Encoded, micro_batch: int | None, dtype: str) -> Floats:
-    """Return the outputs of `function` for every example, in order, with dropout off.
+    """Return the output of `function` for every example, in the order of `data`. Dropout is off.
 
     In a distributed launch each rank computes its share of every batch.
     """
@@ -70,7 +73,7 @@ def _apply(head: Head, function: Callable[[Batch], Tensor], data: Encoded, micro
     outputs = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for rows in batches:
-            # A batch with fewer rows than ranks is computed by all: a rank without rows would not know the shape of the output.
+            # A rank without examples would not know the shape of the output, so every rank computes all of a tiny batch.
             ranks = group if len(rows) >= group.size else process_group.ALONE
             batch = data.batch(ranks.share(rows))
             output = function({name: tensor.to(device) for name, tensor in batch.items()})

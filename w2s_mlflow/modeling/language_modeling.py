@@ -1,6 +1,6 @@
 """Heads for next-token prediction and masked language modelling, used in pretraining and in Algorithm 6.
 
-Shape legend as in heads.py, plus M scored tokens.
+Shapes are named as in heads.py. M is the number of scored tokens: those whose predictions enter the loss.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ MASKED, REPLACED = 0.8, 0.1
 
 
 class Language(Head):
-    """Head for next-token prediction. It scores the tokens of an example's candidate if it has one, else of its whole text."""
+    """Head for next-token prediction.
+
+    If an example has a candidate answer, only the candidate's tokens are scored, otherwise the tokens of the whole text.
+    """
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise each example as one text; a long text is truncated at its end."""
+        """Tokenise each example as one text. A long text is truncated at its end."""
         data = self.reader.read([(SEPARATOR.join(example.segments + example.candidates),) for example in examples])
         starts = np.ones(len(examples), dtype=np.int64)
         continued = [index for index, example in enumerate(examples) if example.candidates]
@@ -53,12 +56,12 @@ class Language(Head):
 
 
 class Packed(Language):
-    """Head for next-token prediction in packed rows: texts are concatenated, so that rows need almost no padding."""
+    """Head for next-token prediction in packed rows: concatenated texts, cut into rows that need almost no padding."""
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
-        """Return the texts in blocks of at most `length` tokens, with the tokenizer's special tokens between texts.
+        """Tokenise the texts and pack them into rows of at most `length` tokens, with special tokens between texts.
 
-        `random` is unused; only `Masked.pack` draws random numbers.
+        The argument `random` is unused: only `Masked.pack` draws random numbers.
         """
         data = packed(self.reader.read([(SEPARATOR.join(texts),) for texts in rows]), length)
         return replace(data, scored_from_R=np.ones(len(data), dtype=np.int64))
@@ -75,7 +78,10 @@ class Masked(Head):
             )
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
-        """Return the texts in blocks of at most `length` tokens. The tokens to predict are sampled once for all epochs."""
+        """Tokenise the texts and pack them into rows of at most `length` tokens.
+
+        The tokens to predict are sampled here, once for all epochs.
+        """
         data = packed(self.reader.read(rows), length)
         flat, targets = data.flat.copy(), np.full(len(data.flat), NO_TARGET, dtype=np.int64)
         is_text = ~np.isin(flat, self.tokenizer.all_special_ids)
@@ -91,7 +97,10 @@ class Masked(Head):
         return replace(data, flat=flat, targets=targets)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits_MV for the M tokens to predict. A model without an output layer uses its input embeddings as one."""
+        """Return logits_MV for the M tokens to predict.
+
+        If the model has no output layer, its input embeddings are used as the output layer.
+        """
         is_target_RL = batch["targets"] != NO_TARGET
         if self.model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
             embedding = self.model.get_input_embeddings()
@@ -107,7 +116,9 @@ class Masked(Head):
 
 
 def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Packed | Masked:
-    """Return the head for the model's pretraining objective: next-token prediction for a causal model, masked for others.
+    """Return the head for the pretraining objective of `model`.
+
+    The objective is next-token prediction for a causal model and masked language modelling for any other model.
 
     Raises:
         ConfigError: the model is causal and has no output layer, or it is not causal and its tokenizer has no mask token.
@@ -120,14 +131,14 @@ def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pack
 
 
 def loss(logits_MV: Tensor, tokens_M: Tensor, progress: float) -> Tensor:
-    """Return the cross-entropy in nats averaged over the scored tokens, a scalar. `progress` is unused."""
+    """Return a scalar: the mean cross-entropy over the scored tokens, in nats. `progress` is unused."""
     return functional.cross_entropy(logits_MV, tokens_M)
 
 
 def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
-    """Return the mean loss in nats over all scored tokens of `data`, with dropout off; its exponential is the perplexity.
+    """Return the mean loss in nats over all scored tokens of `data`, with dropout off.
 
-    In a distributed launch each rank computes its share of the rows.
+    The exponential of this loss is the perplexity. In a distributed launch each rank computes its share of the rows.
     """
     total, tokens, device = 0.0, 0, next(head.parameters()).device
     training, group = head.training, process_group.joined()
@@ -146,9 +157,9 @@ def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
 
 
 def block_length(head: Head, length: int | None, default: int) -> int:
-    """Return the number of tokens per packed row: `length`, or if it is None the lower of `default` and the model's limit.
+    """Return the number of tokens per packed row: `length`, or if that is None the lower of `default` and the model's limit.
 
-    Raises ConfigError if `length` is below 2 or above that limit.
+    Raises ConfigError if `length` is below 2 or above the model's limit.
     """
     limit = head.reader.limit
     if length is not None and (length < 2 or (limit is not None and length > limit)):

@@ -1,4 +1,4 @@
-"""Saving and loading of heads, as a Hugging Face model directory plus files for the head's settings and linear layer."""
+"""Save and load heads: a Hugging Face model directory with additional files for the head's settings and linear layer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def save(head: Head, directory: Path) -> None:
 
 
 def load(directory: Path) -> Head:
-    """Load a head written by `save`, in float32, on the CPU and in evaluation mode, without drawing random numbers.
+    """Load a head written by `save`, in float32, on the CPU and in evaluation mode. No random numbers are drawn.
 
     Raises:
         ConfigError: config.json names no transformers model class, or the weights do not match that class.
@@ -45,7 +45,7 @@ def load(directory: Path) -> Head:
     content = json.loads((directory / HEAD).read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     model = _load_model(directory)
-    with torch.device("meta"):  # do not initialise weights: they are loaded below
+    with torch.device("meta"):  # skip the initialisation of weights, which are loaded below
         name = FORMER_HEADS.get(content["head"], content["head"])
         head = build(name, model, tokenizer, content["classes"], content["pooling"], content["max_length"])
     if isinstance(head, Classification):

@@ -15,7 +15,7 @@ For MiniLM and chess-426k on a CPU, a larger limit is no faster and needs more p
 
 
 def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
-    """Split rows into consecutive slices, each as long as possible with number of rows * length of the longest <= budget.
+    """Split rows into consecutive slices, each as long as possible while rows * length of the longest row <= budget.
 
     A row that is longer than the budget is a slice of its own.
     """
@@ -29,17 +29,18 @@ def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
 
 
 def by_length(lengths_N: Ints, micro_batch: int | None = None, *, rows: int = 1, processes: int = 1) -> list[Ints]:
-    """Return inference batches that cover every example once, shortest first.
+    """Return batches for inference, as indices of examples. They cover every example once, in order of increasing length.
 
     Args:
         lengths_N: the length of each example's longest token row.
-        micro_batch: maximum size of a forward pass, in examples as long as the longest, besides BUDGET; None: only BUDGET.
+        micro_batch: maximum size of a forward pass, in examples as long as the longest of all. The limit BUDGET applies as
+            well; if `micro_batch` is None, it is the only limit.
         rows: number of token rows per example.
         processes: number of ranks that share each batch evenly; the budget applies to each rank's share.
     """
     order = np.argsort(lengths_N, kind="stable")
     budget = BUDGET if micro_batch is None else min(BUDGET, micro_batch * rows * int(lengths_N.max(initial=0)))
-    # Each tuple has one example per rank.
+    # A batch is made of tuples with one example per rank, so that all ranks get equally many examples.
     tuples = [order[start : start + processes] for start in range(0, len(order), processes)]
     longest = np.array([lengths_N[examples[-1]] for examples in tuples], dtype=np.int64)
     return [np.concatenate(tuples[part]) for part in batch_slices(rows * longest, budget)]

@@ -1,8 +1,9 @@
-"""Tokenization: rows of one or two texts, truncated to what a model can read, tokenised once and cached on disk.
+"""Tokenise rows of one or two texts, truncate them to the length that a model can read, and cache them on disk.
 
 The tokenizer's template determines the places of special tokens. Two texts stay a pair if the template separates them (BERT:
 `[CLS] A [SEP] B [SEP]`); otherwise they are joined by a newline (GPT-2, Llama). Text that looks like a special token is
-encoded as ordinary text. Shape legend: N examples, R token rows (2N for the head `reward`, else N), L tokens of a row.
+encoded as ordinary text. Shape legend: N examples, R token rows (R is 2N for the head `reward` and N for all others), L
+tokens of a row.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ SEPARATOR = "\n"
 NO_TARGET = -1
 """Value in `Encoded.targets` for tokens that are not prediction targets."""
 UNLIMITED = 10**9
-"""Number of tokens from which a tokenizer's limit means "no limit" (tokenizers without a limit report 1e30)."""
+"""A tokenizer's length limit of at least this many tokens means "no limit". Tokenizers without a limit report 1e30."""
 CACHE_MIN_CHARACTERS = 200_000
-"""Minimum number of characters of texts whose token rows are cached on disk. Tokenising fewer takes less than a second
-(benchmarks/LOG.md)."""
+"""Token rows are cached on disk only if their texts have at least this many characters together, because tokenising fewer
+takes less than a second (benchmarks/LOG.md)."""
 
 
 # --- token rows -------------------------------------------------------------------------------------------------------
@@ -51,20 +52,21 @@ class Encoded:
     """Tokenised examples. All token rows are concatenated in one array, so that batches are gathered without Python loops."""
 
     flat: Ints
-    """Token ids of all R rows, (sum of lengths,)."""
+    """Token ids of all R rows, concatenated: (sum of lengths_R,)."""
     offsets_R: Ints
     lengths_R: Ints
     rows_per_example: int
     pad_id: int
     types: Ints | None = None
-    """Token type of each token, 1 in the second text of a pair, (sum of lengths,); None if the model has no token types."""
+    """Token type of each token, in the shape of `flat`. It is 1 in the second text of a pair. None if the model has no token
+    types."""
     candidates_NC: Ints | None = None
     """For the head `lm_choice`: the token id of each candidate answer."""
     scored_from_R: Ints | None = None
     """For next-token prediction: the index of the first scored token of each row."""
     targets: Ints | None = None
-    """For masked language modelling: the original token id at each position to predict and NO_TARGET elsewhere, (sum of
-    lengths,)."""
+    """For masked language modelling: the original token id at each position to predict and NO_TARGET elsewhere, in the shape
+    of `flat`."""
     pooled_RD: Floats | None = None
     """For `classification` and `reward` with a frozen backbone: the backbone's pooled output for each row."""
 
@@ -72,7 +74,10 @@ class Encoded:
         return len(self.lengths_R) // self.rows_per_example
 
     def lengths_N(self, examples: Ints | None = None) -> Ints:
-        """Return the length of the longest token row of each given example, (N,); None: of all examples."""
+        """Return the length of each given example's longest token row, (N,).
+
+        If `examples` is None, all examples are used.
+        """
         lengths_NK = self.lengths_R.reshape(-1, self.rows_per_example)
         longest_N: Ints = (lengths_NK if examples is None else lengths_NK[examples]).max(axis=1)
         return longest_N
@@ -82,9 +87,10 @@ class Encoded:
         return int(self.lengths_R.reshape(-1, self.rows_per_example)[examples].sum())
 
     def batch(self, examples: Ints) -> Batch:
-        """Return the given examples as tensors by name: input_ids_RL, attention_mask_RL and any others that they have.
+        """Return the tensors of the given examples, by name.
 
-        Rows are padded on the right to the length of the longest.
+        They always have `input_ids` and `attention_mask`, both (R, L), and a further tensor for each optional field that is
+        set. Rows are padded on the right to the length of the longest row.
         """
         k = self.rows_per_example
         rows = (examples[:, None] * k + np.arange(k)).reshape(-1)
@@ -107,9 +113,10 @@ class Encoded:
 
 
 def packed(data: Encoded, length: int) -> Encoded:
-    """Return the tokens in new rows of at most `length` tokens that differ in length by at most one.
+    """Return all tokens of `data`, cut into new rows of at most `length` tokens.
 
-    The rows are cut without regard to the ends of texts, so a text may span several rows.
+    The lengths of the new rows differ by at most one. They are cut without regard to the ends of texts, so a
+    text may span several rows.
     """
     tokens = len(data.flat)
     ends_R = np.linspace(0, tokens, -(-tokens // length) + 1).round().astype(np.int64)
@@ -130,22 +137,22 @@ def _starts(lengths_R: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class Template:
-    """Special tokens that a tokenizer adds before, between and after one or two texts, with their token types."""
+    """Special tokens (ids and types) that a tokenizer adds before, between and after one or two texts."""
 
     special_ids: tuple[tuple[int, ...], ...]
     special_types: tuple[tuple[int, ...], ...]
     text_types: tuple[int, ...]
 
     def size(self, closed: bool = True) -> int:
-        """Return the number of special tokens; a row that is not `closed` has none after its last text."""
+        """Return the number of special tokens in a row. If `closed` is false, the row has none after its last text."""
         return sum(map(len, self.special_ids if closed else self.special_ids[:-1]))
 
     def row(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
-        """Return the tokens of the texts with special tokens added."""
+        """Return the row of these texts: their tokens and the special tokens around them."""
         return _alternating(self.special_ids, texts, closed)
 
     def types(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
-        """Return the token types of the tokens that `row` returns for these texts."""
+        """Return the types of the tokens that the method `row` returns for these texts."""
         of_texts = [[type_] * len(text) for type_, text in zip(self.text_types, texts, strict=True)]
         return _alternating(self.special_types, of_texts, closed)
 
@@ -160,9 +167,9 @@ def _alternating(specials: Sequence[Sequence[int]], texts: Sequence[Sequence[int
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, texts: int) -> Template:
-    """Return the tokenizer's template for one or two texts (`texts`).
+    """Return the tokenizer's template for rows with one text (`texts` is 1) or two texts (`texts` is 2).
 
-    It is derived from the encoding of texts that are a single special token, since that token is in the vocabulary.
+    It is read from the encoding of a row in which each text is a single special token: such a token is in every vocabulary.
     """
     specials: list[list[tuple[int, int]]] = [[] for _ in range(texts + 1)]
     types = [0] * texts
@@ -195,10 +202,10 @@ def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | N
 
 
 def truncate(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice]:
-    """Return the slice of each text to keep, so that the row fits into `room` tokens.
+    """Return the slice to keep of each text of a row, so that the texts have at most `room` tokens together.
 
-    With `keep_end` the row is truncated at its beginning: the second of two texts stays complete if it fits. Otherwise texts
-    are truncated at their end, the longer one first, so that part of both remains.
+    If `keep_end` is true, the row is truncated at its beginning, and the second of two texts stays complete if it fits.
+    Otherwise texts are truncated at their end, the longer one first, so that part of both remains.
     """
     if sum(lengths) <= room:
         return [slice(None)] * len(lengths)
@@ -224,7 +231,7 @@ class Reader:
 
         Raises:
             ConfigError: `max_length` exceeds what the model can read or leaves room for fewer than two tokens of text, or the
-                tokenizer is not a fast one.
+                tokenizer is not a fast tokenizer of Hugging Face.
         """
         backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -293,9 +300,10 @@ class Reader:
         return [[next(tokens) for _ in row] for row in rows]
 
     def _joined(self, rows: Sequence[Texts], room: int) -> list[list[list[int]]]:
-        """Tokenise each row as one joined text. A pair longer than `room` stays two texts, so that each can be truncated.
+        """Tokenise each row as one text, joining two texts with the separator.
 
-        In that case the second text starts with the separator.
+        If two texts have more than `room` tokens together, they are tokenised separately, so that each can be truncated. In
+        that case the second text starts with the separator.
         """
         texts_R = [[tokens] for tokens in self._tokens([SEPARATOR.join(row) for row in rows])]
         for index, row in enumerate(rows):
@@ -315,7 +323,10 @@ class Reader:
             self.backend.encode_special_tokens = before
 
     def _key(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> str:
-        """Return the cache key: a sha256 over the tokenizer, its library's version, this file, the options and the texts."""
+        """Return the key under which the token rows of these texts are cached.
+
+        It is a sha256 of the texts, the options, the tokenizer, the version of the library tokenizers and this source file.
+        """
         settings = (version("tokenizers"), self.limit, keep_end, closed, self.typed, self.pair, self.single)
         content = hashlib.sha256(Path(__file__).read_bytes())
         for part in (repr(settings), self.backend.to_str(), json.dumps(rows)):
