@@ -16,7 +16,8 @@ from w2s_mlflow.records import Ints
 from w2s_mlflow.training.microbatches import IDLE
 
 POOL = 50
-"""Approximate number of batches per pool. Sorting each pool by length reduces padding while batches remain random."""
+"""Approximate number of batches per pool. Shuffled examples are sorted by length only within a pool: this reduces padding and
+keeps batches random."""
 
 
 def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Iterator[Ints]:
@@ -39,7 +40,8 @@ def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Ite
 def micro_batch_rows(data: Encoded, examples: Ints, micro_batch: int | None, group: Group = ALONE) -> list[Ints]:
     """Return this rank's share of a batch, split into micro-batches of example indices.
 
-    A micro-batch has at most `micro_batch` times the length of the whole batch's longest example in tokens, including padding.
+    A micro-batch has at most `micro_batch` * L tokens, including padding, where L is the length of the longest example in the
+    whole batch. If `micro_batch` is None, the share is one micro-batch.
     """
     rows = group.share(examples)
     if micro_batch is None:

@@ -56,7 +56,7 @@ class Checkpoint:
     every: int
     """Number of steps between checkpoints; 0: save only on a stop signal."""
     notes: Callable[[], Any] = lambda: None
-    """Function that returns JSON values of the caller, which are stored with the checkpoint. It is called on each save."""
+    """Function that is called on each save. It returns further JSON values, which are stored with the checkpoint."""
     saved: Callable[[], None] = lambda: None
     """Function that is called after each save, when the checkpoint is complete on disk."""
 
@@ -74,7 +74,7 @@ class LoadedCheckpoint:
     state: Mapping[str, Any] = field(repr=False)
     """State of the training run other than tensors, as JSON values."""
     file: Path
-    """The safetensors file."""
+    """The safetensors file with the tensors."""
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def read(directory: Path) -> LoadedCheckpoint | None:
 def _checked(directory: Path) -> LoadedCheckpoint:
     """Return the checkpoint. Raises ValueError if its content does not match its digests."""
     document = None
-    with contextlib.suppress(ValueError):  # the file is not valid UTF-8 or not valid JSON
+    with contextlib.suppress(ValueError):  # raised if the file is not valid UTF-8 or not valid JSON
         document = json.loads((directory / STATE).read_text(encoding="utf-8"))
     if not isinstance(document, dict) or document.get("sha256") != _digest(document.get("content")):
         raise ValueError(f"{STATE} does not match its digest")
@@ -119,7 +119,7 @@ def tensors(saved: LoadedCheckpoint) -> defaultdict[str, dict[str, Tensor]]:
     groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     for label, tensor in load_file(saved.file).items():
         group, _, name = label.partition(".")
-        groups[group][name] = tensor.clone()  # the original is an unaligned view that keeps the whole file in memory
+        groups[group][name] = tensor.clone()  # the loaded tensor is an unaligned view that keeps the whole file in memory
     return groups
 
 
@@ -154,7 +154,7 @@ def clear(directory: Path) -> None:
 
 
 def _write_tensors(file: Path, tensors: Tensors) -> None:
-    """Write the tensors and flush them to disk. Each is copied, because safetensors refuses tensors that share memory."""
+    """Write the tensors and flush them to disk. Each tensor is copied, because safetensors refuses shared memory."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -232,7 +232,7 @@ def restore_random_state(values: Mapping[str, Any], states: Mapping[str, Tensor]
 
 
 class SignalGuard:
-    """Context manager that defers SIGINT and SIGTERM in the main thread; `requested` is true once one has arrived.
+    """Context manager that defers SIGINT and SIGTERM in the main thread. `requested` is true once a signal has arrived.
 
     The caller must check `requested` after each step and raise KeyboardInterrupt. Otherwise the guard raises it GRACE seconds
     after the signal, at a second Ctrl-C, or on exit.
@@ -246,7 +246,7 @@ class SignalGuard:
     def __enter__(self) -> SignalGuard:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                # Leave ignored signals alone: the shell makes background jobs of a script ignore SIGINT.
+                # A signal that is already ignored stays ignored: the shell makes background jobs of a script ignore SIGINT.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._hold)
         return self
@@ -262,7 +262,7 @@ class SignalGuard:
     def _hold(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
-        # SIGTERM does not count as a second Ctrl-C, because `mlflow run` sends it after the first.
+        # SIGTERM does not count as a second Ctrl-C, because `mlflow run` sends SIGTERM after the first Ctrl-C.
         self._interrupted |= number == signal.SIGINT
         if not self.requested:
             self.requested = True

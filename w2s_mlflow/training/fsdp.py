@@ -27,7 +27,7 @@ def split(head: Head, group: Group) -> Head:
     The weights must be equal on all ranks. The weights of a backbone block are gathered only while the block runs, all other
     weights while the twin runs. Gradients are summed over ranks, not averaged.
     """
-    # The warning does not apply, because a head's outputs are never modified in place.
+    # FSDP2 warns that an output which is a view must not be modified in place. Outputs of a head never are.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     shared = [head.tokenizer, head.reader, *head.parameters(), *head.buffers()]
     twin = copy.deepcopy(head, {id(item): item for item in shared})
@@ -36,7 +36,7 @@ def split(head: Head, group: Group) -> Head:
         fully_shard(module, mesh=mesh)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # the backend gloo supports only sums
+        module.set_force_sum_reduction_for_comms(True)  # the backend gloo can sum gradients, but not average them
     _empty(head)
     return twin
 
@@ -59,9 +59,10 @@ def joined(head: Head, twin: Head) -> Iterator[None]:
 
 
 def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Return the tensors, with each sharded one gathered into a full tensor on the CPU; an empty dict if `keep` is false.
+    """Return the tensors, after gathering each sharded one into a full tensor on the CPU.
 
-    All ranks must call this together. Tensors are gathered one by one.
+    All ranks must call this function together. A rank with a false `keep` only takes part in this and gets an empty dict.
+    Tensors are gathered one by one.
     """
     full_tensors = {}
     for name, tensor in tensors.items():
@@ -81,7 +82,7 @@ def like(tensor: Tensor, weight: Tensor) -> Tensor:
     if not isinstance(weight, DTensor):
         return tensor if tensor.stride() == weight.stride() else torch.empty_like(weight, device=tensor.device).copy_(tensor)
     shard = distribute_tensor(tensor.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
-    return shard.clone()  # the original is a view that keeps the full tensor in memory
+    return shard.clone()  # `shard` is a view that keeps the full tensor in memory
 
 
 def _full(tensor: Tensor) -> Tensor:

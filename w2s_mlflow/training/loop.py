@@ -29,15 +29,16 @@ from w2s_mlflow.training.state import Fit, TrainingState, checkpointed
 
 Report = Callable[[int, int, dict[str, float]], None]
 AuxiliaryObjective = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
-"""Function of (step, indices of the batch's examples, backward function) that returns metrics."""
+"""Function that backpropagates an additional loss of a batch and returns metrics. Its arguments are the step, the indices of
+the batch's examples and the backward function."""
 
 WARMUP = 0.1
 """Fraction of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
 CLIP = 1.0
 THREADS = torch.get_num_threads()
 SMALL = 5_000_000
-"""Models with fewer parameters use one CPU thread. This is up to a fifth slower on an idle machine, but twice as fast on a
-shared one (benchmarks/LOG.md).
+"""Models with fewer parameters use one CPU thread. One thread is up to a fifth slower than several on an idle machine, but
+twice as fast on a shared machine (benchmarks/LOG.md).
 """
 
 
@@ -51,11 +52,11 @@ class Options:
     seed: int
     weight_decay: float = 0.01
     micro_batch: int | None = None
-    """Maximum size of a forward pass, in examples as long as the longest of the batch; None: the whole batch."""
+    """Maximum size of a forward pass, in examples as long as the longest of the batch. If None, it is the whole batch."""
     dtype: str = "float32"
     """Precision of the forward pass, float32 or bfloat16; weights, optimizer and loss are float32."""
     auxiliary: AuxiliaryObjective | None = None
-    """Auxiliary objective, called on each batch: it backpropagates a further loss and returns metrics to report."""
+    """Auxiliary objective. It is called on each batch, backpropagates an additional loss and returns metrics to report."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch"):
@@ -65,12 +66,15 @@ class Options:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch. Call before building a model or head, so that its initial weights are reproducible."""
+    """Seed Python, numpy and torch. Call this before building a model or head, to make its initial weights reproducible."""
     set_seed(streams.integer(seed, streams.WEIGHTS))
 
 
 def use_threads(parameters: int) -> None:
-    """Use one CPU thread for a small model, since several would mostly wait for each other; else torch's default number."""
+    """Set the number of CPU threads: one for a small model, otherwise torch's default number.
+
+    With a small model, several threads would mostly wait for each other.
+    """
     torch.set_num_threads(1 if parameters < SMALL else THREADS)
 
 
@@ -102,10 +106,10 @@ def fit(
     Args:
         data: the N encoded training examples.
         labels_NC: soft labels of the examples, in the same order; None for language modelling, whose targets are in the text.
-        loss: (logits, targets, progress in [0, 1]) -> scalar, over the whole optimizer batch.
-        report: called after each step with (step, steps, {"train/loss": ...}).
+        loss: function of (logits, targets, progress in [0, 1]) that returns a scalar for the whole optimizer batch.
+        report: function called after each step with (step, total number of steps, metrics such as `train/loss`).
         checkpoint: where and how often training saves its state. The state is also saved on a stop signal. Training resumes
-            from an existing checkpoint; on a CPU the result is the same bit for bit.
+            from an existing checkpoint; on a CPU its result equals that of uninterrupted training, bit for bit.
 
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM arrived and `checkpoint` is given. The current step is finished and saved first,
@@ -116,7 +120,7 @@ def fit(
     group = process_group.current()
     # Without this plugin, a gradient-accumulation setting of `accelerate launch` would divide every gradient.
     plugin = GradientAccumulationPlugin(num_steps=1)
-    # Without this setting, `accelerate launch --use_fsdp` would make accelerate shard the weights, as fsdp.py does already.
+    # Without this setting, `accelerate launch --use_fsdp` would make accelerate shard the weights, but fsdp.py shards them.
     with patch_environment(accelerate_use_fsdp="false"):
         # accelerate's state is global to the process, so every training run must use the same settings.
         accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=plugin)
@@ -137,7 +141,7 @@ def fit(
         _seed_dropout(options.seed, group, step, accelerator.device)
         value = microbatches.batch_gradients(forward, learner, batch, labels, loss, step / steps, accelerator.backward, group)
         auxiliary = options.auxiliary(step, examples, accelerator.backward) if options.auxiliary else {}
-        if learner is head:  # FSDP already sums the gradients of its shards
+        if learner is head:  # with FSDP the gradients are already summed over ranks
             group.sum_gradients(weights)
         norm = accelerator.clip_grad_norm_(learner.parameters(), CLIP)
         optimizer.step()

@@ -16,8 +16,8 @@ from w2s_mlflow.modeling.heads import Batch, Head
 Forward = Callable[[Batch], Tensor]
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 IDLE = "idle"
-"""Key that marks a micro-batch as idle. An idle micro-batch passes through the model but has no effect on the gradients. Ranks
-need it because, with sharded weights (fsdp.py), all must make equally many passes."""
+"""Key that marks a micro-batch as idle. An idle micro-batch passes through the model but has no effect on the gradients. With
+sharded weights (fsdp.py) all ranks must make the same number of passes, so a rank with fewer micro-batches adds idle ones."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def _labels(batch: Sequence[Batch], labels_NC: Tensor, group: Group) -> Sequence
     """Return the labels of each micro-batch."""
     share_NC = labels_NC[torch.from_numpy(group.share(np.arange(len(labels_NC))))]
     row_counts = [0 if IDLE in part else len(part["input_ids"]) for part in batch]
-    rows_per_example = max(1, sum(row_counts) // max(1, len(share_NC)))  # two for the head `reward`
+    # The head `reward` encodes each example as two rows; all other heads use one.
+    rows_per_example = max(1, sum(row_counts) // max(1, len(share_NC)))
     return torch.split(share_NC, [count // rows_per_example for count in row_counts])
 
 
@@ -114,10 +115,10 @@ def _accumulate(
     backward: Callable[..., Any],
     group: Group,
 ) -> Tensor:
-    """Compute `batch_gradients` of a loss that is a mean over `total` targets, one micro-batch at a time.
+    """Do the work of `batch_gradients` for a loss that is a mean over `total` targets, one micro-batch at a time.
 
-    The loss of each micro-batch is weighted by its share of the targets. In language modelling, the logits of all scored tokens
-    over the vocabulary are thus never in memory at once.
+    The loss of each micro-batch is weighted by its share of the targets. In language modelling, only the logits of one
+    micro-batch are therefore in memory at a time.
     """
     value = torch.zeros((), device=total.device)
     for part, part_targets in zip(batch, targets, strict=True):
@@ -145,7 +146,7 @@ def _device(batch: Batch) -> torch.device:
 
 
 def _random(device: torch.device) -> list[Tensor]:
-    """Return the random state of the CPU and, if `device` is an accelerator, that of the device."""
+    """Return the random state of the CPU and, if `device` is an accelerator, also that of `device`."""
     states = [torch.get_rng_state()]
     return states if device.type == "cpu" else [*states, torch.get_device_module(device).get_rng_state()]
 

@@ -26,7 +26,10 @@ from w2s_mlflow.training.checkpoint import Checkpoint, LoadedCheckpoint, SignalG
 
 @dataclass
 class Fit:
-    """Result of a training run: numbers of steps and tokens, validation scores by epoch (higher is better) and best epoch."""
+    """Result of a training run: numbers of steps and tokens, validation scores by epoch, and best epoch.
+
+    Higher scores are better. The best epoch is counted from 0.
+    """
 
     steps: int = 0
     tokens: int = 0
@@ -49,9 +52,9 @@ class TrainingState:
     """Trainable weights of the epoch with the best validation score so far."""
     epoch: int = 0
     batch: int = 0
-    """Number of finished batches in this epoch."""
+    """Number of finished batches in the current epoch."""
     shuffle: Any = None
-    """State of the random generator `order` at the start of this epoch. It determines the epoch's batches."""
+    """State of the random generator `order` at the start of the current epoch. It determines the epoch's batches."""
     last_saved: tuple[int, int] | None = None
     """Step and epoch of the last written checkpoint."""
 
@@ -79,7 +82,7 @@ class TrainingState:
         self.epoch, self.batch, self.shuffle = self.epoch + 1, 0, self.order.bit_generator.state
 
     def over(self, epochs: int) -> bool:
-        """Return whether training is over: all epochs are done, or the last score is not better than all earlier ones."""
+        """Return whether training is over: all epochs are done, or the last score is no improvement on the best earlier one."""
         return self.epoch == epochs or self._no_better()
 
     def _no_better(self) -> bool:
@@ -87,7 +90,10 @@ class TrainingState:
         return bool(scores) and scores[-1] <= max(scores[:-1], default=-math.inf)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Save a checkpoint, unless this step and epoch are already saved. All ranks must call this, as it gathers shards."""
+        """Save a checkpoint, unless this step and epoch are already saved.
+
+        All ranks must call this method together, because it gathers the shards of the weights.
+        """
         if self.last_saved == (self.fit.steps, self.epoch):
             return
         self.last_saved = self.fit.steps, self.epoch
@@ -119,7 +125,7 @@ class TrainingState:
             index, _, slot = name.partition(".")
             slots.setdefault(int(index), {})[slot] = fsdp.like(tensor, weights[int(index)])
         trainable.load_state(self.head, model)
-        param_groups = self.optimizer.param_groups  # keep `fused`: whether AdamW is fused depends on the device
+        param_groups = self.optimizer.param_groups  # keep the current value of `fused`, which depends on the device
         groups = [
             saved_group | {"fused": group["fused"]} for saved_group, group in zip(state["optimizer"], param_groups, strict=True)
         ]
@@ -133,7 +139,7 @@ class TrainingState:
 
 @contextlib.contextmanager
 def checkpointed(training: TrainingState, checkpoint: Checkpoint | None, group: Group) -> Iterator[Callable[[], None]]:
-    """Context manager that resumes from the checkpoint, if it exists, and yields a function to call after each step and epoch.
+    """Context manager that resumes from a checkpoint, if one exists, and yields a function to call after each step and epoch.
 
     The function saves a checkpoint if one is due. After a stop signal it always saves one, and raises KeyboardInterrupt. All
     ranks read the same checkpoint and stop at the same step, whichever rank receives the signal.

@@ -26,9 +26,9 @@ def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_check
 
     Args:
         lora: rank of the LoRA adapters on all linear layers of the backbone. They are initialised from the current random state
-            and trained together with the weights outside `head.model`. None: no adapters.
-        freeze: "backbone": train only the weights outside `head.model`; None: freeze nothing.
-        gradient_checkpointing: recompute activations in the backward pass instead of storing them.
+            and trained together with the weights outside `head.model`. If None, no adapters are added.
+        freeze: if "backbone", only the weights outside `head.model` are trained. If None, nothing is frozen.
+        gradient_checkpointing: whether to recompute activations in the backward pass instead of storing them.
 
     Raises:
         ConfigError: the model does not support gradient checkpointing.
