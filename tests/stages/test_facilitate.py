@@ -362,7 +362,7 @@ def test_labels_of_a_run_that_has_none_or_of_others_rows_are_refused() -> None:
     found, other = taught(), supervisor.run(supervisor.Config(**SMALL, weak="chess-27k", seed=1))
     plain, made = results.get(found.tags["w2s.strong_run_id"]), len(runs())
     for run, options, said in (
-        (plain, {}, "a run with labels of transfer, got student"),
+        (plain, {}, "a run that has labels for the rows of transfer, got student"),
         (other, {}, r"a run with the same data \(--task, --seed and sizes\), got supervisor"),
         (found, {"weak": "chess-43k"}, "a run with the weak model chess-43k, got facilitate"),
     ):

@@ -48,9 +48,10 @@ class Context(Generic[OptionsT_co]):
         return self.models[self.options.MODEL]  # type: ignore[attr-defined]
 
     def names(self) -> dict[str, str]:
-        """Return the names of the weak and the strong model, by which the UI groups runs; NONE for a role without a model.
+        """Return the names of the weak and the strong model, by which the UI groups runs.
 
-        If the weak labels come from a file, the name of the file replaces that of the weak model.
+        For a role without a model the name is NONE. If the weak labels come from a file, the name of the file takes the place
+        of the weak model's name.
         """
         values = {role: vars(self.options).get(role, NONE) for role in ROLES}
         return values | {role: spec.name for role, spec in self.models.items()}

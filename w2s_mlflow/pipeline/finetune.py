@@ -1,6 +1,6 @@
 """Finetuning and prediction with a head, shared by the stages.
 
-This module never reads gold labels: examples have no label, and the caller passes the labels to train on.
+No function here reads gold labels: an `Example` has no label, and the caller passes the labels to train on.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def build_head(context: Context[Training], *, pretrained: bool = True, start: Pa
 
     Args:
         pretrained: load the pretrained weights instead of initialising the model at random.
-        start: weights file to load into the model; None: no further weights.
+        start: file of weights to load into the model in place of those named above. If None, no such file is loaded.
     """
     import safetensors.torch
 
@@ -73,8 +73,8 @@ def load_kept_model(run: Result, parameters: int | None = None) -> Head:
     """Load the logged model of a run, and move it to the training device.
 
     Args:
-        parameters: parameter count of the largest model in use, which determines the number of CPU threads. None: the parameter
-            count of this model.
+        parameters: parameter count of the largest model in use, which determines the number of CPU threads. If None, the
+            parameter count of the loaded model is used.
     """
     from w2s_mlflow.tracking import logged_model
     from w2s_mlflow.training import loop
@@ -98,9 +98,10 @@ def fit_head(
     """Train `head` on `training`, and log the training curve.
 
     Args:
-        validation: examples for early stopping by agreement with their labels; None: no early stopping.
-        score_name: name of the agreement metric. Its value after each epoch is logged as `validation/<score_name>`, and that of
-            the epoch whose weights are kept as `validation/best_<score_name>`.
+        validation: examples for early stopping: after each epoch, the agreement of the predictions with their labels is
+            measured. If None, there is no early stopping.
+        score_name: name of this agreement in the metrics. Its value after each epoch is logged as `validation/<score_name>`,
+            and its value in the epoch whose weights are kept is logged as `validation/best_<score_name>`.
     """
     from w2s_mlflow import metrics
     from w2s_mlflow.training import loop, trainable
@@ -159,7 +160,7 @@ def _loop_options(config: Training, auxiliary: AuxiliaryObjective | None) -> Opt
 
 
 def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encoded:
-    """Tokenise examples for training. If the backbone is frozen, also store its outputs, computed once for all epochs."""
+    """Tokenise examples for training. If the backbone is frozen, its outputs are computed and stored as well."""
     from w2s_mlflow.modeling import heads, inference
 
     data = head.encode(examples)
@@ -170,7 +171,7 @@ def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encod
 
 
 def probabilities(head: Head, data: Encoded, config: Training) -> Floats:
-    """Return the head's probabilities on tokenised examples, (N, C). All stored predictions are computed in this way."""
+    """Return the head's probabilities on tokenised examples, (N, C). All stored predictions come from this function."""
     from w2s_mlflow.modeling import inference
 
     return inference.probabilities(head, data, config.micro_batch, config.dtype)
@@ -182,12 +183,12 @@ def predictions(head: Head, examples: Sequence[Example], config: Training) -> Pr
 
 
 def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Predictions:
-    """Return `probabilities_NC` with the ids and groups of the examples, which are in the same order."""
+    """Return predictions made of `probabilities_NC` and the ids and groups of the examples, all in the same order."""
     ids, groups = (tuple(getattr(example, name) for example in examples) for name in ("id", "group"))
     return Predictions(ids, groups, probabilities_NC)
 
 
 def record_heldout(head: Head, context: Context[Training], recorder: Recorder) -> None:
-    """Store the head's predictions on `selection` and `test`, so that they can be scored later without the model."""
+    """Store the head's predictions on the splits `selection` and `test`, so that they can be scored without the model."""
     for part in ("selection", "test"):
         recorder.predictions(part, predictions(head, context.split.parts()[part], context.options))

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 LOOKED_AT = 1000
 """Maximum number of training rows used to check that training on ground truth succeeded."""
 ROWS = "rows.parquet"
-"""Name of the supervisor's artifact with a digest of each row of the split. The command `why` uses it to name changed rows."""
+"""Name of the artifact in which a supervisor stores a digest of each row of the split. The command `why` reads it to find the
+rows that have changed."""
 
 
 def fit_on_gold(context: Context[SupervisedTraining], half: str, reason: str, recorder: Recorder) -> Head:
-    """Train a head on the ground truth of one half, `supervision` or `transfer`. Reads of labels are counted under `reason`.
+    """Train a head on the ground truth of one half of the training rows, `supervision` or `transfer`.
 
-    Besides the training curve, these metrics are logged: `train/accuracy` and `train/majority` (the share of the most frequent
-    class) on at most LOOKED_AT training rows; and, on the validation slice, the metrics of metrics.py and the `temperature`
-    that fits best.
+    Reads of labels are counted under `reason`. Besides the training curve, two groups of metrics are logged. `train/accuracy`
+    and `train/majority` (the share of the most frequent class) are computed on at most LOOKED_AT training rows. The metrics
+    `validation/...` are computed on the validation slice: those of `metrics.report`, and the best-fitting `temperature`.
     """
     config, gold, classes = context.options, data_gold.gold_of(context.options), context.task.classes
     training, validation = (
@@ -53,7 +54,10 @@ def fit_on_gold(context: Context[SupervisedTraining], half: str, reason: str, re
 
 
 def _near_chance(head: Head, config: SupervisedTraining, training: LabelledExamples, recorder: Recorder) -> bool:
-    """Return whether training accuracy is near the share of the most frequent class (`stats.near_chance`), and log both."""
+    """Return whether training accuracy is near the share of the most frequent class (`stats.near_chance`).
+
+    The accuracy and this share are logged.
+    """
     from w2s_mlflow import stats
 
     answers_N = finetune.predictions(head, training.examples[:LOOKED_AT], config).probabilities_NC.argmax(axis=1)
@@ -73,7 +77,10 @@ def _calibration(predictions: Predictions, validation: LabelledExamples) -> dict
 
 
 def oracle_labels(context: Context[StageOptions], examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
-    """Return the ground truth of `transfer` examples as one-hot labels, to replace weak labels. Each label read is counted."""
+    """Return the ground truth of `transfer` examples as one-hot labels, to be used in place of weak labels.
+
+    Each read of a label is counted.
+    """
     gold = data_gold.gold_of(context.options)
     labels_N = data_gold.read(gold, examples, "transfer", "oracle")
     recorder.metrics(data_gold.reads(gold))
@@ -81,7 +88,7 @@ def oracle_labels(context: Context[StageOptions], examples: Sequence[Example], r
 
 
 def random_labels(context: Context[StageOptions], weak: SoftLabels, recorder: Recorder) -> SoftLabels:
-    """Return one-hot labels with as many errors as the weak labels, but on random rows: a control for learning from noise.
+    """Return one-hot labels with as many errors as the weak labels, but on random rows. They are a control for label noise.
 
     The number of wrong labels equals the number of the supervisor's errors, separately in `transfer` and in its validation
     slice. The rows with wrong labels and their wrong classes are sampled from a separate random stream, so that the errors are
@@ -122,5 +129,5 @@ def record_rows(context: Context[StageOptions], recorder: Recorder) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _row_digests(task: str, data_dir: str | None) -> dict[str, str]:
-    # The digests are not stored in Split, since they cover the labels: a label could be recovered by trying every class.
+    # A Split must not hold these digests: they cover the labels, so trying every class would reveal a row's label.
     return {row.example.id: splits.row_digest(row) for row in loading.rows(task, data_dir)}

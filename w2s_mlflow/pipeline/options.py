@@ -15,12 +15,13 @@ from w2s_mlflow.tasks import Task
 
 BATCH_SIZE = 32
 LORA_FACTOR, FROZEN_RATE = 10, 1e-2
-"""Default learning rates: of LoRA adapters, as a multiple of the model's default (Schulman et al. 2025, LoRA Without Regret),
-and of a head on a frozen backbone (benchmarks/LOG.md)."""
+"""Default learning rates. LoRA adapters use LORA_FACTOR times the model's default rate (Schulman et al. 2025, LoRA Without
+Regret). A head on a frozen backbone uses FROZEN_RATE (benchmarks/LOG.md)."""
 NONE = "-"
-"""Value of a parameter or tag that does not apply to a run (a supervisor has no strong model). The UI can group runs by it."""
+"""Value of a parameter or tag that does not apply to a run: a supervisor, for example, has no strong model. With this value,
+the UI can group all runs by that parameter or tag."""
 GIVEN = "labels:"
-"""Prefix of the name of a labels file that replaces the name of a weak model."""
+"""Prefix that marks the name of a labels file where the name of a weak model is expected."""
 
 
 def model_name(value: str, option: str) -> str:
@@ -32,9 +33,10 @@ SHARED = (
     *("task", "seed", "train_size", "test_size", "balance", "data_dir", "head", "max_length", "eval_split", "checkpoint_every"),
     *("micro_batch", "dtype", "gradient_checkpointing", "lora", "freeze"),
 )
-"""Options shared by supervisor, ceiling and student. Pooling is not shared, since its default depends on the model family."""
+"""Names of the options that are equal in the supervisor, ceiling and student of one experiment. `pooling` is not one
+of them, because its default depends on the model family."""
 OF_STUDENT = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rate")
-"""Further options shared by students and stages with debates."""
+"""Names of additional options that students share with the stages that run debates."""
 
 
 @checked_dataclass
@@ -54,20 +56,20 @@ class TaskOptions:
     train_size: int | None = option(default=None, ge=1)
     """Number of training rows (supervision and transfer together), sampled with the seed. Default: set by the task."""
     test_size: int | None = option(default=None, ge=1)
-    """Maximum number of test rows; they are the same for every seed. Default: set by the task."""
+    """Maximum number of test rows. The test rows are the same for every seed. Default: set by the task."""
     balance: bool = False
     """Whether to balance the classes of `supervision`, `selection` and `test`. `transfer` is never balanced, because that would
     require its labels."""
     data_dir: str | None = option(default=None, result=False)
-    """Directory with a mirror of public data sets, as <owner>/<name>/<configuration>/<split>.parquet. Default: the environment
-    variable W2S_DATA_DIR; if it is not set, data sets are downloaded from the Hugging Face hub."""
+    """Directory with copies of public data sets, in files <owner>/<name>/<configuration>/<split>.parquet. Default: the
+    environment variable W2S_DATA_DIR. If that is not set, data sets are downloaded from the Hugging Face hub."""
 
     def find_task(self) -> Task:
         """Return the declaration of the task."""
         return tasks.find(self.task)
 
     def resolved(self) -> Self:
-        """Return the options with the default of `data_dir` filled in. The sizes are filled in when the task is split."""
+        """Return the options with the default of `data_dir` filled in. Default sizes are filled in when the rows are split."""
         return replace(self, data_dir=loading.mirror(self.data_dir))
 
 
@@ -75,7 +77,7 @@ class OneModel:
     """Mixin for the options of a stage that trains one model."""
 
     MODEL: ClassVar[str]
-    """Name of the option that names the model to train."""
+    """Name of the option whose value is the model to train, such as `weak` or `strong`."""
 
     def spec(self) -> ModelSpec:
         """Return the spec of the model to train."""
@@ -99,15 +101,15 @@ class Training(EvalConfig, TaskOptions, OneModel):
     epochs: int = option(default=2, ge=1)
     """Number of passes over the training half."""
     batch_size: int | None = option(default=None, ge=1)
-    """Examples per optimizer step. Default: 32, or 16 after generative finetuning."""
+    """Number of examples per optimizer step. Default: 32, or 16 after generative finetuning."""
     learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
     """Peak learning rate of AdamW. Default: set by the model (x10 with --lora; 0.01 with --freeze backbone), halved after
     generative finetuning."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
     """Maximum size of a forward pass, in examples of maximum length. The limit is this number times the length of the longest
     example (of the batch in training, of all rows in prediction), in tokens, so more examples fit if they are shorter.
-    Prediction also has a fixed token limit. `none`: whole batches in training, only the fixed limit in prediction. The loss
-    is always computed on the whole batch, so results change only by rounding, except where random numbers are drawn
+    Prediction also has a fixed token limit. With `none`, training uses whole batches and prediction only the fixed limit. The
+    loss is always computed on the whole batch, so results change only by rounding, except where random numbers are drawn
     (dropout, `align`, explainers that generate text)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision of training and stored predictions: `float32` or `bfloat16`. Weights, optimizer and loss are always
@@ -119,7 +121,7 @@ class Training(EvalConfig, TaskOptions, OneModel):
     it; the weights of a linear head are trained in full. `none`: train all weights."""
     freeze: Literal["backbone"] | None = option(default=None, unset="none", former_values={"trunk": "backbone"})
     """`backbone`: train only the linear layer of a `classification` or `reward` head, on backbone outputs that are computed
-    once; `none`: freeze nothing."""
+    once. `none`: freeze nothing."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
     """Number of steps between checkpoints, from which interrupted training resumes. 0: save a checkpoint only on
     interruption."""
@@ -134,7 +136,7 @@ class Training(EvalConfig, TaskOptions, OneModel):
         self._check_learning(self.head or task.head)
 
     def _check_learning(self, head: str) -> None:
-        """Raise ConfigError if the head does not support an option, two options exclude each other, or peft is missing."""
+        """Raise ConfigError if the head does not support an option, --lora and --freeze are both given, or peft is missing."""
         for name in ("freeze", "pooling"):
             if (value := vars(self)[name]) is not None and head == "lm_choice":
                 raise must(name, "none for the head lm_choice, which has no linear layer of its own", value)
@@ -144,7 +146,10 @@ class Training(EvalConfig, TaskOptions, OneModel):
             raise must("lora", 'none unless the package peft is installed (pip install -e ".[lora]")', self.lora)
 
     def resolved(self) -> Self:
-        """Return the options with the defaults of task and model filled in. The sizes are filled in when the task is split."""
+        """Return the options with the defaults that the task and the model set.
+
+        Default sizes are filled in later, when the rows are split.
+        """
         head = self.head or self.find_task().head
         values: dict[str, Any] = {
             "head": head,
@@ -161,7 +166,7 @@ class Training(EvalConfig, TaskOptions, OneModel):
         return (LORA_FACTOR if self.lora is not None else 1) * self.spec().learning_rate
 
     def shared(self) -> dict[str, Any]:
-        """Return the options to pass on to the stages that this stage depends on: data, head and computation."""
+        """Return the options on data, head and computation, which are passed on to the stages that this stage depends on."""
         return selected(self, SHARED)
 
 

@@ -1,6 +1,6 @@
 """Compute the fingerprint and the name of a stage's run, and find the run or make it.
 
-This module never reads ground truth.
+No function here reads ground truth.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ LOG = logging.getLogger("w2s_mlflow")
 MODEL = "w2s.model_id"
 """Tag with the id of a run's logged model."""
 ROOTS = ("data.loading:resolve_and_split", "records:SoftLabels", "records:Predictions")
-"""Definitions whose source enters the fingerprint of every trained result, besides those of its stage and model family. The
-source of the task does not enter: its rows do, through the data digest, so that the same rows from another source give the
-same result."""
+"""Definitions whose source code enters the fingerprint of every trained result, besides those of its stage and model family.
+The code that defines the task does not enter the fingerprint. The rows of the task do, through the data digest, so that the
+same rows loaded by other code give the same result."""
 LABELS = "w2s.labels"
-"""Tag that names the origin of labels. It is set on runs other than supervisors that label `transfer`, and on students trained
-on such labels."""
+"""Tag that names the origin of labels of `transfer` that were not made by a supervisor. It is set on the runs that make such
+labels and on the students trained on them."""
 GOLD = "w2s.gold"
-"""Tag of a run that depends on ground truth of `transfer`, directly or through an input. Its labels are not weak labels."""
+"""Tag of a run that depends on ground truth of `transfer`, directly or through an input. Labels made by such a run are not weak
+labels."""
 
 
 def weak_labels(run: Result) -> SoftLabels:
-    """Return a run's labels of `transfer`, for a student to train on.
+    """Return the labels that a run made for the rows of `transfer`, for a student to train on.
 
     Raises:
         ConfigError: the labels depend on ground truth of `transfer`.
@@ -56,7 +57,7 @@ def find_label_run(name: str, context: Context[StageOptions]) -> Result:
     """Find the run with this id or name, and check that a student can train on its labels of `transfer`.
 
     Args:
-        context: the student's context; the run must have the same rows and weak model.
+        context: the student's context. The run must have the same rows and the same weak model as the student.
 
     Raises:
         ConfigError: there is no such run; it has no labels, other rows or another weak model; or its labels are damaged or
@@ -67,7 +68,7 @@ def find_label_run(name: str, context: Context[StageOptions]) -> Result:
     run, weak = results.find(name), context.names()["weak"]
     shown = f"{run.name} ({run.run_id})"
     if results.WEAK_LABELS not in run.digests:
-        raise must("labels", "a run with labels of transfer", shown)
+        raise must("labels", "a run that has labels for the rows of transfer", shown)
     if run.tags.get("w2s.data") != context.split.digest:
         raise must("labels", "a run with the same data (--task, --seed and sizes)", shown)
     if run.params.get("weak") != weak:
@@ -100,9 +101,10 @@ def parts(
 
 
 def result_options(context: Context[StageOptions]) -> dict[str, Any]:
-    """Return the options that enter a fingerprint; paths of tasks and models become names, so that files can be moved.
+    """Return the options that enter a fingerprint.
 
-    File contents enter separately, through the data digest, a weights digest or the supervisor's fingerprint.
+    Paths of tasks and models are replaced by names, so that moving a file does not change the fingerprint. File contents
+    enter separately, through the data digest, a weights digest or the supervisor's fingerprint.
     """
     values = options.identity(context.options)
     names = {role: name for role, name in context.names().items() if role in values}
@@ -123,8 +125,8 @@ def produce(
     """Return the result with this fingerprint: a finished run if there is one, else a new run made by `make`.
 
     Args:
-        labels: `weak`, `strong` and `method`, by which the UI groups runs; NONE where a label does not apply to the stage.
-        inputs: input runs by role; the result inherits their tag GOLD.
+        labels: values of `weak`, `strong` and `method`, by which the UI groups runs. A value that does not apply is NONE.
+        inputs: input runs by role. If one of them has the tag GOLD, the result gets it too.
         tags: additional tags.
     """
     from w2s_mlflow.tracking import store
@@ -150,7 +152,7 @@ def produce(
 
 
 def _with_model(run: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
-    """Ensure that a finished run has an undamaged logged model. If `head` is None, the model is retrained bit for bit."""
+    """Ensure that a finished run has an undamaged logged model. If `head` is None, retrain the model bit for bit."""
     from w2s_mlflow.tracking import followers, logged_model, reports, session
     from w2s_mlflow.tracking.reports import Report
 
@@ -173,7 +175,7 @@ def _fitted_again(run: Result, make: Callable[[Recorder], Head | None]) -> tuple
     """Retrain the head of a finished run. Return the head and the run's counts of gold reads, including the new reads.
 
     Raises:
-        ConfigError: an artifact differs from that of the run.
+        ConfigError: an artifact of the retrained model differs from the run's artifact.
     """
     from w2s_mlflow.tracking import results
     from w2s_mlflow.tracking.dry_recorder import DryRecorder
@@ -195,7 +197,7 @@ def _fitted_again(run: Result, make: Callable[[Recorder], Head | None]) -> tuple
 
 
 def _other_head(context: Context[StageOptions]) -> str:
-    """Return the part of the run name for the head, such as `classification head`; empty for the task's default head."""
+    """Return the words of the run name for the head, such as `classification head`, or "" for the task's default head."""
     head = vars(context.options).get("head")
     return f"{head} head" if head not in (None, context.task.head) else ""
 
@@ -206,7 +208,7 @@ def run_name(stage: str, identity: Mapping[str, str], head: str = "") -> str:
     method = "" if identity["method"] in (stage, NONE) else identity["method"]
     labels = f"on labels {identity['labels']}" if "labels" in identity else ""
     iteration = f"iteration {identity.get('iteration', '1')}"
-    if iteration == "iteration 1" or iteration in method:  # the method of an aligned model includes the iteration
+    if iteration == "iteration 1" or iteration in method:  # an aligned model's method names its iteration
         iteration = ""
     seed = "" if identity["seed"] == NONE else f"seed {identity['seed']}"
     return " ".join(word for word in (stage, identity["task"], models_, head, method, labels, iteration, seed) if word)

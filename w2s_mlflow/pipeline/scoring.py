@@ -26,7 +26,8 @@ PGR_STATUS = "w2s.pgr_status"
 BELOW_FLOOR = "below the floor"
 """Value of CEILING_FAILED for a ceiling that is less accurate than the supervisor."""
 VS_HUMAN = "w2s.vs_human"
-"""Tag: `weak` if the accuracy is below the task's published human accuracy, else `strong`; unset if none is published."""
+"""Tag with the value `weak` if a run's accuracy is below the task's published human accuracy, and `strong` otherwise. It is not
+set if no comparable human accuracy is published."""
 
 
 class EvalOptions(StageOptions, Protocol):
@@ -42,14 +43,17 @@ def report(
     references: Mapping[str, Result] | None = None,
     file_labels: SoftLabels | None = None,
 ) -> Result:
-    """Score a run's predictions on the split `--eval-split`, unless that is done, and store the split's gold labels with them.
+    """Score a run's predictions on the split `--eval-split`, and store the split's gold labels in the run.
 
-    If the split has no ground truth, only agreement is reported. Return the run with its metrics.
+    If the run is already scored, nothing is done. If the split has no ground truth, only agreement is reported. Return the run
+    with its metrics.
 
     Args:
-        references: the runs to compare with, by role. A student is compared with its supervisor `weak` and its `ceiling`, if
-            they exist; a facilitated weak model with the supervisor `weak` and the teacher `strong`.
-        file_labels: labels from a file that replace a supervisor. If they cover the split, their accuracy is the floor.
+        references: the runs to compare with, by role. A student is compared with its supervisor (role `weak`) and its ceiling
+            (role `ceiling`), if they exist. A facilitated weak model is compared with the supervisor (`weak`) and the teacher
+            (`strong`).
+        file_labels: labels from a file that were used in place of a supervisor. If they cover the split, their accuracy takes
+            the place of the supervisor's.
     """
     from w2s_mlflow.tracking import reports
 
@@ -102,7 +106,7 @@ def _scored(
 def _against_human(context: Context[EvalOptions], values: Mapping[str, float]) -> dict[str, str]:
     """Return the tag VS_HUMAN, or no tag if no comparable human accuracy is published."""
     human, accuracy = context.task.human, values.get(f"{context.options.eval_split}/accuracy")
-    # Some published human scores are not comparable: another metric, or accuracy over more options.
+    # Human scores with another metric, such as "accuracy over four endings", are not comparable with a model's accuracy.
     if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":
         return {}
     return {VS_HUMAN: "strong" if accuracy >= human.score else "weak"}
@@ -119,7 +123,7 @@ def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> 
 
 
 def _draw_confidence(scored: Predictions, file: Path) -> None:
-    """Write the figure of a supervisor's confidence against its accuracy."""
+    """Write a figure that compares a supervisor's confidence with its accuracy."""
     from w2s_mlflow.figures import _confidence
 
     file.parent.mkdir()
@@ -128,7 +132,10 @@ def _draw_confidence(scored: Predictions, file: Path) -> None:
 
 
 def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:
-    """Return the metrics of one split, with comparisons to `weak` and `ceiling` if given, and the PGR status."""
+    """Return the metrics of one split and the PGR status.
+
+    The metrics include comparisons with those of the roles `weak` and `ceiling` that `others` has.
+    """
     from w2s_mlflow import metrics, stats
 
     values = {}
@@ -147,9 +154,10 @@ def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -
 
 
 def _facilitated(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:
-    """Return the metrics of a facilitated weak model M'_W, compared with M_W (`weak`) and M_S (`strong`), and a status.
+    """Return the metrics of a facilitated weak model M'_W and a status: `ok`, or `no ground truth`.
 
-    The interval of the accuracy gain over M_W is clustered by group.
+    M'_W is compared with the weak model M_W (role `weak`) and the strong model M_S (role `strong`). The confidence interval of
+    the accuracy gain over M_W is clustered by group.
     """
     from w2s_mlflow import metrics, stats
 
@@ -173,7 +181,8 @@ def _named(values: Mapping[str, float], part: str) -> dict[str, float]:
 def _is_scored(run: Result, part: str, tags: Mapping[str, str]) -> bool:
     """Return whether the split is already scored with these references.
 
-    Scoring writes the tag with the digests of its artifacts last, so a run with this tag is completely scored.
+    The last step of scoring is to set a tag with the digests of the written artifacts, so a run with this tag is completely
+    scored.
     """
     from w2s_mlflow.tracking import results
 
