@@ -1,1 +1,1 @@
-"""Data: loading of tasks, splits, gold labels and a ledger of the gold labels read, label files, and spans of text."""
+"""Data: loading of tasks, splits, gold labels (every read is counted), files of external weak labels, and spans of text."""

@@ -1,7 +1,8 @@
-"""Gold labels and the ledger of their reads.
+"""Gold labels, and a ledger that counts how many of them are read.
 
-Code that trains on weak labels receives a `Split`, which holds no gold labels. `Gold` returns gold labels and counts every read
-by reason. pipeline/ground_truth.py trains on gold labels; pipeline/scoring.py scores stored predictions against them.
+Code that trains on weak labels receives a `Split`, which holds no gold labels. `Gold` returns gold labels and counts how
+many are read for each reason. pipeline/ground_truth.py trains on gold labels; pipeline/scoring.py scores stored predictions
+against them.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from w2s_mlflow.tasks import Task
 
 @dataclass(frozen=True)
 class Concept:
-    """A concept that a linear probe predicts, which is the ground truth of a task: its rows and gold labels.
+    """Rows and gold labels of a concept: the ground truth of one task, which a linear probe learns to predict.
 
-    `examples` has three parts in this order: rows that fit the probe, rows that choose its layer, and rows that score it. The
-    first two come from `supervision` and its validation slice, the third from `test`. `fit_N`, `choose_N` and `test_N` are
-    the gold labels of the parts; `reads` is the ledger of gold labels read.
+    `examples` has three parts in this order: rows to fit the probe, rows to choose its layer, and rows to score it. The first
+    part comes from `supervision`, the second from its validation slice, the third from `test`. `fit_N`, `choose_N` and
+    `test_N` are the gold labels of the three parts. `reads` holds the numbers of gold labels read, as metrics.
     """
 
     task: Task
@@ -40,12 +41,12 @@ class Concept:
     reads: dict[str, float]
 
     def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
-        """Split an array with one entry per example into its parts for fitting, choosing a layer and scoring."""
+        """Split an array that has one entry per example into the entries for fitting, for choosing a layer and for scoring."""
         return np.split(rows, np.cumsum([len(self.fit_N), len(self.choose_N)]))
 
 
 def concept(config: SplitOptions, task: str, rows: int) -> Concept:
-    """Return the rows and gold labels for a probe of a task: at most `rows` rows to fit it and at most `rows` to score it.
+    """Return the rows and gold labels for a probe of a task: at most `rows` rows to fit the probe and as many to score it.
 
     The task is split with the student's seed.
 
@@ -75,7 +76,7 @@ class _ConceptOptions:
 
 
 def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Ints:
-    """Return the gold labels of examples and count the reads. Raises ConfigError if a label is missing."""
+    """Return the gold labels of examples and count them in the ledger. Raises ConfigError if a label is missing."""
     try:
         return gold.read(examples, split=part, reason=reason)
     except NoLabelError as error:
@@ -83,12 +84,12 @@ def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Int
 
 
 def reads(gold: Gold) -> dict[str, float]:
-    """Return the ledger as metrics: `gold/<split>/<reason>` is the number of gold labels read."""
+    """Return the ledger as metrics: `gold/<split>/<reason>` is the number of gold labels of a split read for a reason."""
     return {f"gold/{name}": count for name, count in gold.ledger().items()}
 
 
 def gold_of(config: SplitOptions) -> Gold:
-    """Return the gold labels of a task, with an empty ledger."""
+    """Return the gold labels of a task, with a ledger that has counted no reads yet."""
     return Gold(_labels(config.task, config.data_dir))
 
 

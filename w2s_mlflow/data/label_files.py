@@ -1,4 +1,4 @@
-"""External weak labels, from people or an API model: a parquet file with the columns `id` and `probabilities`."""
+"""External weak labels, for example from people or an API model, read from a parquet file of ids and class probabilities."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def check(labels: SoftLabels, examples: Sequence[Example], path: str) -> None:
         rows = f"{len(missing)} of {len(examples)} rows, such as {missing[0]}"
         raise ConfigError(
             f"--labels must have a label for every row of transfer and transfer_validation, but {path} has none for {rows} "
-            "(`python -m w2s_mlflow rows` writes the rows to label)"
+            "(`python -m w2s_mlflow rows` writes a file of the rows that need labels)"
         )
 
 
 def digest(labels: SoftLabels) -> str:
-    """Return the first 32 hex digits of the sha256 over the ids and probabilities."""
+    """Return the first 32 hex digits of the sha256 over the ids and probabilities of labels."""
     content = hashlib.sha256("\n".join(labels.ids).encode())
     content.update(np.ascontiguousarray(labels.probabilities_NC).tobytes())
     return content.hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Loading of a task's rows, cached within the process, and their split for a run."""
+"""Functions that load a task's rows and split them for a run. Rows and splits are cached within the process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SplitOptionsT = TypeVar("SplitOptionsT", bound=SplitOptions)
 
 
 def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Split, tasks.Task]:
-    """Return a stage's options with default sizes filled in, the task's split, and the task.
+    """Return three things: the options with default sizes filled in, the task's split, and the task itself.
 
     Raises:
         ConfigError: the task is not found, or has fewer rows than requested.
@@ -54,11 +54,11 @@ def resolve_and_split(config: SplitOptionsT) -> tuple[SplitOptionsT, splits.Spli
 
 
 def questions(config: SplitOptions, size: int | None) -> splits.Questions:
-    """Return unlabelled rows of the training part that are in neither half of the split.
+    """Return training rows, without labels, that the split leaves outside both halves (`supervision` and `transfer`).
 
     Args:
         config: split options, with the sizes filled in.
-        size: maximum number of rows; None means the size of both halves together.
+        size: maximum number of rows; None means the number of rows in both halves together.
 
     Raises:
         ConfigError: the split leaves too few rows.

@@ -1,8 +1,8 @@
-"""Spans of a question's text, the units of evidence: find them, and reduce a question to some of them.
+"""Division of a question's text into spans, the units of evidence, and reduction of a question to chosen spans.
 
 In a short text each word is a span; in a longer text a span is a run of at most SPAN words of one sentence. A run without
-letters or digits (the mark `>` that ends a chess prompt, a lone dash) is not a span and is always kept. A one-word candidate
-answer is always kept too, because the debaters' claims are about it.
+letters or digits (such as a lone dash, or the mark `>` that ends a chess prompt) is not a span and is always kept. A one-word
+candidate answer is always kept too, because the debaters' claims are about it.
 
 In a chess position each word is a chess piece on its square, so evidence is a subset of the pieces. The subset is a different,
 emptier position: a judge that sees only the evidence does not know which other pieces can recapture. A debater can therefore
@@ -31,7 +31,7 @@ _ENDS = re.compile(r"[.!?;:][\"')\]]*$")
 
 
 class Span(NamedTuple):
-    """Position of a span: the index of its text (segments first, then candidates), and its start and end character."""
+    """Position of a span: the index of its text, counting segments and then candidates, and its start and end in characters."""
 
     text: int
     start: int
@@ -49,9 +49,10 @@ def spans_of(example: Example) -> tuple[Span, ...]:
 
 
 def select(example: Example, chosen: Collection[int]) -> Example:
-    """Return the question with only the chosen spans (indices into `spans_of`) and the text outside spans.
+    """Return the question with only the chosen spans and the text outside spans.
 
-    No gap marks the removed spans. A text with no words left becomes NOTHING.
+    `chosen` holds indices into the result of `spans_of`. No mark shows where spans were removed. A text that has no words left
+    becomes NOTHING.
     """
     spans = spans_of(example)
     hidden = [span for number, span in enumerate(spans) if number not in chosen]
@@ -91,7 +92,7 @@ def _without(text: str, hidden: Sequence[Span]) -> str:
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of each span of one text."""
+    """Yield the start and end, in characters, of each span of one text."""
     word_spans = [word.span() for word in re.finditer(r"\S+", text)]
     for run in _runs(text, word_spans) if len(word_spans) > SHORT else ([word] for word in word_spans):
         start, end = run[0][0], run[-1][1]

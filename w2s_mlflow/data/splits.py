@@ -1,4 +1,4 @@
-"""Grouped splits: each seed divides training rows into two halves; the held-out parts are the same for all seeds.
+"""Splits by group: each seed divides the training rows into two halves; the held-out parts are the same for all seeds.
 
 The halves are `supervision` and `transfer`; the held-out parts are `selection` and `test`. All splits depend on hashes of ids
 and groups, never on row order or file format. Rows of one group stay together, and training rows whose group also occurs in
@@ -27,7 +27,7 @@ Groups = list[list[Row]]
 
 @dataclass(frozen=True)
 class Split:
-    """A task's split for one seed, without labels, so that every stage may see it."""
+    """A task's split for one seed. It holds no labels, so every stage may read it."""
 
     supervision: Examples
     supervision_validation: Examples
@@ -36,7 +36,7 @@ class Split:
     selection: Examples
     test: Examples
     digest: str
-    """sha256 over the rows of each part (id, group, segments, candidates and label), independent of their order."""
+    """sha256 over the rows of each part (id, group, segments, candidates and label). It does not depend on the rows' order."""
 
     def parts(self) -> dict[str, Examples]:
         """Return the six parts by name."""
@@ -54,10 +54,10 @@ class Questions:
 
 @dataclass(frozen=True)
 class Pool:
-    """A task's grouped rows in a training part, `selection` and `test`, which are the same for every seed."""
+    """A task's groups of rows, divided in the same way for every seed into a training part, `selection` and `test`."""
 
     key: str
-    """The task's key; groups are sorted by a hash of this key and the group's name."""
+    """Key of the task (`Task.key`). Groups are sorted by a hash of this key and the group's name."""
     train: Groups
     selection: Groups
     test: Groups
@@ -73,14 +73,16 @@ class Pool:
 
 
 def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Pool:
-    """Group a task's rows and split off `selection` and `test`; training rows whose group is held out are excluded.
+    """Group a task's rows and divide the held-out groups into `selection` and `test`.
+
+    Training rows whose group also occurs in the held-out rows are excluded.
 
     Args:
-        balance: give `selection` and `test` equally many rows of each class.
+        balance: whether to give `selection` and `test` equally many rows of each class.
 
     Raises:
-        ConfigError: too few groups to fill every part of a split, or the training or test rows of a two-class task have only
-            one class.
+        ConfigError: there are too few groups to fill every part of a split, or the training or test rows of a two-class task
+            have only one class.
         JoinError: an id occurs twice.
     """
     _check_ids(rows)
@@ -106,8 +108,8 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
     """Split a task for one seed: halves of at most `train_size` / 2 rows each, and at most `test_size` test rows.
 
     Args:
-        balance: give `supervision` and its validation slice equally many rows of each class; `transfer` is never balanced,
-            because that would require its labels.
+        balance: whether to give `supervision` and its validation slice equally many rows of each class. `transfer` is never
+            balanced, because that would require its labels.
 
     Raises:
         ConfigError: the task has fewer rows than requested, a size is too small to fill every part, or `supervision` of a
@@ -122,7 +124,7 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
             f"at least {len(pool.test[0])}, the size of the first group of rows (groups are never divided)",
             test_size,
         )
-    # The validation slice of each half is its last tenth, in the same hash order.
+    # The groups of each half are in hash order. The last tenth of the half is its validation slice.
     d1, d1_validation = _take_fraction(supervision, 1 - VALIDATION, "train_size", train_size)
     d2, d2_validation = _take_fraction(transfer, 1 - VALIDATION, "train_size", train_size)
     if balance:
@@ -146,7 +148,7 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
 
 
 def unused_questions(pool: Pool, *, seed: int, train_size: int, size: int) -> Questions:
-    """Return at most `size` training rows that `split_task` puts in neither half, the last tenth of them for validation.
+    """Return at most `size` training rows that `split_task` puts in neither half. The last tenth of them is for validation.
 
     Raises:
         ConfigError: fewer than two groups of rows are left.
@@ -170,9 +172,10 @@ def _halves(pool: Pool, seed: int, train_size: int) -> tuple[Groups, Groups, Gro
 
 
 def balanced(groups: Groups) -> Groups:
-    """Return the groups with equally many rows of each class; the groups with the most rows of a larger class lose them first.
+    """Remove rows of the larger classes until every class has as many rows as the smallest, and return the remaining groups.
 
-    Which rows are removed depends only on their position in their group, sorted by id, and on the hash order of the groups.
+    Each removed row comes from the group that has the most rows of the class left or, on a tie, from the last such group. It
+    is that group's last row of the class; the rows of a group are sorted by id.
     """
     by_class: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for number, group in enumerate(groups):
@@ -198,7 +201,7 @@ def _first_of_each_class(group: list[Row], room: dict[int, int]) -> list[Row]:
 
 
 def digest(rows: Iterable[Row]) -> str:
-    """Return the sha256 over the content of rows, independent of their order."""
+    """Return the sha256 over the content of rows. It does not depend on their order."""
     return hashlib.sha256("\n".join(sorted(map(_line, rows))).encode()).hexdigest()
 
 
@@ -213,7 +216,7 @@ def _line(row: Row) -> str:
 
 
 def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> Groups:
-    """Group the rows. Groups are sorted by a hash of `key` and the group's name, the rows of a group by id."""
+    """Return the rows in groups. Groups are sorted by a hash of `key` and the group's name; within a group, rows by id."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.example.id):
         groups[row.example.group].append(row)
@@ -233,7 +236,7 @@ def _hash(*parts: str) -> bytes:
 
 
 def _take_rows(groups: Groups, size: int) -> tuple[Groups, Groups]:
-    """Return the first groups that together hold at most `size` rows, and the rest."""
+    """Return as many of the first groups as together hold at most `size` rows, and then all other groups."""
     cumulative = itertools.accumulate(len(group) for group in groups)
     count = sum(rows <= size for rows in cumulative)
     return groups[:count], groups[count:]
@@ -242,7 +245,7 @@ def _take_rows(groups: Groups, size: int) -> tuple[Groups, Groups]:
 def _take_fraction(groups: Groups, share: float, option: str, size: int) -> tuple[Groups, Groups]:
     """Split the groups into two parts of at least one group each; the first has about the fraction `share` of the rows.
 
-    Raises ConfigError, about `option` and its value `size`, if there are fewer than two groups.
+    Raises ConfigError if there are fewer than two groups; the message names `option` and its value `size`.
     """
     if len(groups) < 2:
         raise must(option, "large enough that each half has at least two groups of rows", size)
@@ -265,7 +268,7 @@ def _only_label(groups: Groups) -> int | None:
 
 def _check_sizes(train_size: int, train_rows: int, test_size: int, test_rows: int) -> None:
     if train_size < 40:
-        raise must("train_size", "at least 40 (two halves, each with a validation slice)", train_size)
+        raise must("train_size", "at least 40, because each of its two halves needs a validation slice", train_size)
     if train_size > train_rows:
         raise must("train_size", f"at most {train_rows}, the number of training rows of this task", train_size)
     if test_size < 1:
