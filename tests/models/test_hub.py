@@ -311,12 +311,12 @@ def test_an_adapter_is_no_model(copied: Path) -> None:
 @pytest.mark.parametrize("cut", [0, -1, 3])
 def test_a_cut_that_the_model_does_not_have(cut: int, shelf: Path) -> None:
     value = f"{shelf / 'gpt2'}:{cut}"
-    assert refused(value) == f"--weak must be SOURCE:N with N in [1, 2], the layers of this model, got {value}"
+    assert refused(value) == f"--weak must be SOURCE:N with N from 1 to 2, the number of layers of this model, got {value}"
 
 
 def test_what_cannot_be_cut_or_pinned(shelf: Path) -> None:
     assert refused("chess-27k:1").endswith("which shipped models do not support, got chess-27k:1")
-    assert refused(f"{shelf / 'gpt2'}:x").startswith("--weak must be SOURCE:N with a whole number of layers")
+    assert refused(f"{shelf / 'gpt2'}:x").startswith("--weak must be SOURCE:N with a whole number N of layers")
     assert refused(f"{shelf / 'gpt2'}@main").startswith("--weak must be a path without @REVISION")
     (shelf / "gpt2:x").symlink_to(shelf / "gpt2")
     assert find(shelf / "gpt2:x").name == "gpt2"  # an existing path is not split
@@ -378,7 +378,9 @@ def test_a_gguf_file_is_a_model_that_can_be_cut_and_saved(
 ) -> None:
     spec = find(f"{gguf_file}:1")
     assert (spec.name, spec.pooling, spec.tier) == ("small.q:1", "last", "small")
-    assert refused(f"{gguf_file}:3").startswith("--weak must be SOURCE:N with N in [1, 2], the layers of this model")
+    assert refused(f"{gguf_file}:3").startswith(
+        "--weak must be SOURCE:N with N from 1 to 2, the number of layers of this model"
+    )
     head = heads.build("classification", *models.load(spec, pretrained=True), 2).eval()
     assert isinstance(head.model, LlamaForCausalLM) and head.model.config.num_hidden_layers == 1
     saved_heads.save(head, tmp_path)

@@ -1,7 +1,7 @@
-"""Models: one file per family, which exports `SPECS`, `load`, `revision` and, if the size of a spec may be None, `size`.
+"""Models: one file per family, which exports `SPECS`, `load` and `revision`, and also `size` if a spec may omit its size.
 
-A model of a hub family can be given as NAME[@REVISION][:N], which pins its revision and keeps its first N layers. models/hub.py
-resolves such names, hub ids and paths.
+A user can write a model of a hub family as NAME[@REVISION][:N], to pin its revision and to keep only its first N layers.
+models/hub.py resolves such names, hub ids and paths.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POOLINGS = ("first", "last", "mean")
-"""Ways for a linear head to pool a row's hidden states: first token, last token or mean over all tokens, without padding."""
+"""Ways for a linear head to pool a row's hidden states: take the first token, the last token or the mean, ignoring padding."""
 ANY = "hub"
-"""Family of models that belong to none of the named families."""
+"""Name of the family for all models that belong to none of the other families."""
 MEDIUM, LARGE = 100_000_000, 1_000_000_000
 """Minimum number of non-embedding parameters of a model in the tier `medium` and in the tier `large`."""
 RATES = ((30_000_000, 1e-4), (200_000_000, 5e-5), (LARGE, 2e-5))
-"""Default learning rates as (upper bound on non-embedding parameters, rate); 1e-4 is the paper's rate for small models."""
+"""Pairs of an upper bound on the non-embedding parameters and the default learning rate of models below it.
+
+1e-4 is the paper's rate for small models.
+"""
 LOWEST_RATE = 1e-5
 
 
@@ -35,17 +38,17 @@ class Size:
 
     parameters: int
     non_embedding: int
-    """Number of parameters outside token and position embeddings and the output head, by which model sizes are compared."""
+    """Number of parameters outside token and position embeddings and the output head. Model sizes are compared by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Declaration of one model; most belong to a ladder, a family of models of increasing size."""
+    """Declaration of one model. Most models belong to a ladder, which is a family of models of increasing size."""
 
     name: str
-    """Name shown in runs and the UI; for a hub id or path, the last component (without `.gguf`) with any @REVISION and :N."""
+    """Name shown in runs and the UI. For a hub id or path it is the last component, without `.gguf`, then any @REVISION, :N."""
     family: str
-    """Name of the plug-in file, `models/<family>.py`, whose source enters the fingerprint."""
+    """Name of the plug-in file, `models/<family>.py`. The file's source code enters the fingerprints of runs."""
     size: Size | None = None
     """Parameter counts; if None, they are counted from the model's config on first use."""
     learning_rate: float
@@ -59,11 +62,11 @@ class ModelSpec:
     commit: str = ""
     """Requested revision of the hub id; "" for the newest."""
     layers: int | None = None
-    """Number of first layers to keep; None keeps all."""
+    """Number of layers to keep, counted from the first; None keeps all."""
 
     @property
     def large(self) -> bool:
-        """Whether the tier is large; the default alpha of losses with an auxiliary term is then .75 instead of .5."""
+        """Whether the tier is large. If it is, losses with an auxiliary term use the default alpha .75 instead of .5."""
         return self.tier == "large"
 
     @property
@@ -101,7 +104,7 @@ def rate_of(non_embedding: float) -> float:
 
 
 def find(name: str, option: str) -> ModelSpec:
-    """Return the model spec called `name`, or the spec of a hub id, a directory or a GGUF file, without reading weights.
+    """Return the spec of a model given by its name, a hub id, a directory or a GGUF file. The weights are not read.
 
     Raises:
         ConfigError: the model does not exist or cannot be used; the message names `option` and the legal values.
@@ -124,7 +127,7 @@ def all_specs() -> Iterator[ModelSpec]:
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model in float32 and its tokenizer; `pretrained=False` draws random weights from the current random state.
+    """Load a model, in float32, and its tokenizer. If `pretrained` is False, draw random weights from torch's random state.
 
     Raises:
         ConfigError: the model's files are missing or unusable.
@@ -134,7 +137,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 
 def revision(spec: ModelSpec) -> str:
-    """Return an identifier of the pretrained weights, for fingerprints. Raises ConfigError as `load` does."""
+    """Return an identifier of the pretrained weights, used in fingerprints. Raises ConfigError in the same cases as `load`."""
     return str(_family(spec).revision(spec))
 
 

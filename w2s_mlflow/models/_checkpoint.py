@@ -1,6 +1,7 @@
 """Inspection of a checkpoint (a directory, a GGUF file or a hub repository, online or cached) without reading its weights.
 
-Common model types are checked without importing torch or transformers, because `inspect` runs whenever options are parsed.
+Common model types are checked without importing torch or transformers, which is slow, because `inspect` runs whenever options
+are parsed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 ENCODERS = frozenset({"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"})
 ENCODERS |= {"roberta", "xlm-roberta"}
-"""Model types known to be encoders, unless saved as a causal language model. For others, `is_encoder` asks transformers."""
+"""Model types that are encoders, unless the model was saved as a causal language model. `is_encoder` looks up other types in
+transformers."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,11 @@ class Checkpoint:
     """Description of a checkpoint that passed the checks of `inspect`."""
 
     source: str
-    """Hub id or directory."""
+    """Hub id, or the directory that holds the checkpoint."""
     commit: str | None
-    """Commit of the hub id; None for a directory."""
+    """Commit of the hub repository; None for a directory."""
     gguf: str | None
-    """Name of the GGUF file in the directory; None for a Hugging Face directory."""
+    """Name of the GGUF file in the directory; None if the checkpoint is not a GGUF file."""
     config: Mapping[str, Any]
 
     @property
@@ -122,7 +124,7 @@ def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
             config = huggingface_hub.hf_hub_download(source, "config.json", revision=info.sha)
             return str(info.sha), tuple(file.rfilename for file in info.siblings or ()), Path(config).parent
         except Exception as error:
-            # The hub raises many exception types, for instance for a missing or gated model or a timeout.
+            # The hub's client raises many exception types, for instance for a missing or gated model or a timeout.
             tried.append(f"the hub: {first_line(error)}")
     else:
         tried.append("the hub does not respond or is disabled")
@@ -166,12 +168,15 @@ def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str,
     if config.get("is_encoder_decoder"):
         raise must(option, "a decoder or an encoder", f"{value}, which is an encoder-decoder ({kind})")
     if not any(name in config for name in LAYERS) or not any(name in config for name in WIDTH):
-        raise must(option, "a text model with a number of layers and a hidden size in its config.json", f"{value} ({kind})")
+        raise must(option, "a text model whose config.json gives the number of layers and the hidden size", f"{value} ({kind})")
     return config
 
 
 def _is_known(kind: str) -> bool:
-    """Return whether transformers supports a model type. If its directory exists, skip the slow import of CONFIG_MAPPING."""
+    """Return whether transformers supports a model type.
+
+    If transformers has a directory of that name, it does. Otherwise CONFIG_MAPPING, which is slow to import, is searched.
+    """
     package = importlib.util.find_spec("transformers")
     assert package is not None and package.origin is not None
     if kind.isidentifier() and Path(package.origin).parent.joinpath("models", kind).is_dir():

@@ -1,4 +1,7 @@
-"""Identity of a checkpoint on disk: sha256 of the model's files, cached on disk so that each file is hashed only once."""
+"""Digest that identifies a local checkpoint: a sha256 over its files.
+
+The sha256 of each file is cached on disk, so that an unchanged file is hashed only once.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ CONFIG_FILES = (
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Return a sha256 over the names and contents of a local checkpoint's files, independent of their directory.
+    """Return a sha256 over the names and contents of a local checkpoint's files. Their directory does not affect it.
 
-    The name of a GGUF file does not enter the digest.
+    For a GGUF file, the name is left out.
     """
     files = [Path(checkpoint.source, checkpoint.gguf)] if checkpoint.gguf else _files(Path(checkpoint.source))
     lines = [f"{'' if checkpoint.gguf else file.name} {_file_digest(file)}\n" for file in files]
@@ -56,5 +59,5 @@ def _file_digest(file: Path) -> str:
 
 
 def _cache_file(path: str) -> Path:
-    """Return the path of a file's cached digest, in the scratch directory that also holds training checkpoints."""
+    """Return the path of the cached digest of a file, in the scratch directory, which also holds training checkpoints."""
     return cache_path("digests") / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 OPTION = "--weak or --strong"
-"""Option named in errors when it is unknown which option specified the model."""
+"""Text that stands for the option in errors, because it is unknown here which option specified the model."""
 NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt", "*.model")
-"""Patterns of the names of the files that are downloaded from a hub repository."""
+"""Name patterns of the files to download from a hub repository."""
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model in float32 and its tokenizer; `pretrained=False` draws random weights from the current random state.
+    """Load a model, in float32, and its tokenizer. If `pretrained` is False, draw random weights from torch's random state.
 
     Raises:
         ConfigError: the weights are missing or do not match config.json.
@@ -39,7 +39,8 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
     with hub.quiet():
         config = _config(checkpoint, spec.layers)
         if pretrained:
-            with torch.random.fork_rng():  # an unused pooler may be missing and get random weights: fix the seed
+            # A pooler that the checkpoint lacks gets random weights. They are never used, but their seed is fixed nonetheless.
+            with torch.random.fork_rng():
                 torch.manual_seed(streams.integer(0, streams.UNREAD_WEIGHTS))
                 model = _pretrained(spec, checkpoint, config)
         else:
@@ -49,7 +50,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 
 def revision(spec: ModelSpec) -> str:
-    """Return the commit of a hub model or the digest of a local model's files, followed by `:N` if only N layers are kept.
+    """Return the commit of a hub model or the digest of a local model, followed by `:N` if only the first N layers are kept.
 
     Raises ConfigError if the model cannot be found.
     """
@@ -85,7 +86,7 @@ def _inspect(spec: ModelSpec) -> Checkpoint:
 
 
 def _arguments(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the arguments common to all from_pretrained calls: local files only, no custom code."""
+    """Return the arguments common to all from_pretrained calls. They allow only local files and no custom code."""
     file = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
     return {
         "pretrained_model_name_or_path": _directory(checkpoint),
@@ -108,7 +109,7 @@ def _download(source: str, commit: str) -> str:
     try:
         return str(huggingface_hub.snapshot_download(source, revision=commit, allow_patterns=list(NEEDED)))
     except Exception as error:
-        # The hub raises many exception types, for instance for a gated model, a timeout or a full disk.
+        # The hub's client raises many exception types, for instance for a gated model, a timeout or a full disk.
         raise ConfigError(f"{source} cannot be downloaded from the hub: {first_line(error)}") from error
 
 
@@ -136,18 +137,19 @@ def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
 
 
 def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...]:
-    """Return the auto classes to try in order: one with a language-model head, if the weights may have it, then AutoModel."""
+    """Return the auto classes of transformers to try, in order: with a language-model head, if the weights may include one, or
+    else without a head (AutoModel)."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
     name, encoder = checkpoint.architecture, checkpoint.is_encoder()
     is_backbone = name.endswith("Model") and not name.endswith("LMHeadModel")
-    if is_backbone and (encoder or not config.tie_word_embeddings):  # a tied head needs only the backbone's weights
+    if is_backbone and (encoder or not config.tie_word_embeddings):  # a head tied to the embeddings has no weights of its own
         return (AutoModel,)
     return AutoModelForMaskedLM if encoder else AutoModelForCausalLM, AutoModel
 
 
 def _pretrained(spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
-    """Load the model with its language-model head if the weights include one, else only the backbone."""
+    """Load the model with its language-model head if the weights include one; otherwise load only the backbone."""
     missing: list[str] = []
     for architecture in _classes(checkpoint, config):
         model, missing = _read(architecture, spec, checkpoint, config)
@@ -159,14 +161,14 @@ def _pretrained(spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfi
 def _read(
     architecture: Any, spec: ModelSpec, checkpoint: Checkpoint, config: PreTrainedConfig
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load the model; return it and the names of weights missing from the checkpoint."""
+    """Load the model, and return it with the names of the weights that the checkpoint lacks."""
     import torch
 
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
     bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()  # hide GGUF's progress bar
     with _one_line_errors("weights", spec.source), bar:
         model, report = architecture.from_pretrained(**_arguments(checkpoint), **options)
-    if checkpoint.gguf:  # the weights have been dequantized, so save them as float32
+    if checkpoint.gguf:  # the loaded weights are dequantized; without quantization settings they are saved in float32
         del model.hf_quantizer, model.config.quantization_config
     missing: Iterable[str] = report["missing_keys"]
     return model, sorted(missing)

@@ -27,14 +27,14 @@ VOCABULARY = (
     "expert",
     *(piece + square for piece in "KQRBNPkqrbnp" for square in _SQUARES),
 )
-"""All words: special tokens, then each piece on each square, with White's pieces in upper case."""
+"""All words: the special tokens, then each piece on each square. White's pieces are in upper case."""
 CONTEXT = 32
 """Maximum number of tokens in a text: a position of at most eight pieces, the token `>` and a few moves."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Dimensions of one of the models, which have the Llama architecture."""
+    """Dimensions of one chess model. All chess models have the Llama architecture."""
 
     layers: int
     width: int
@@ -61,12 +61,12 @@ SPECS = (
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model in float32 and its tokenizer; `pretrained=False` draws random weights from the current random state."""
+    """Load a model, in float32, and its tokenizer. If `pretrained` is False, draw random weights from torch's random state."""
     from safetensors.torch import load_file
     from transformers import LlamaForCausalLM
 
     model = LlamaForCausalLM(_config(SHAPES[spec.name]))
-    if pretrained:  # from_pretrained is ten times slower and prints a progress bar
+    if pretrained:  # not through from_pretrained, which is ten times slower and prints a progress bar
         model.load_state_dict(load_file(WEIGHTS / spec.name / "model.safetensors"))
     return model, tokenizer()
 
@@ -85,7 +85,7 @@ def save(model: PreTrainedModel, directory: Path) -> None:
 
 
 def revision(spec: ModelSpec) -> str:
-    """Return the sha256 of the shipped weights, for fingerprints; "" if there are none."""
+    """Return the sha256 of the shipped weights, which is used in fingerprints, or "" if no weights are shipped."""
     file = WEIGHTS / spec.name / "model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 

@@ -1,7 +1,7 @@
-"""Models given as SOURCE[@REVISION][:N]; SOURCE is a hub id, a directory, a GGUF file or a named model of a hub family.
+"""Models given as SOURCE[@REVISION][:N]. SOURCE is a hub id, a directory, a GGUF file or a named model of a hub family.
 
 `@REVISION` pins a hub model. `:N` keeps the first N layers, so that one download gives models of several sizes. The tier and
-the default learning rate follow from an estimate of the non-embedding parameters: 12 N D^2 for N layers of width D.
+the default learning rate follow from an estimate of the number of non-embedding parameters: 12 N D^2 for N layers of width D.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
     """Return the model spec of SOURCE[@REVISION][:N].
 
     Args:
-        known: the named model specs, by name; models of hub families accept @REVISION and :N.
+        known: the named model specs, by name. SOURCE can be one of the names; @REVISION and :N are for hub models only.
 
     Raises:
         ConfigError: the model does not exist, has fewer layers than requested, or cannot be used.
@@ -38,7 +38,7 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
     path_or_id = base.source if base else _resolve_source(source, option, value, known)
     checkpoint = inspect(path_or_id, commit, option, value)
     if layers is not None and not 1 <= layers <= checkpoint.layers:
-        raise must(option, f"SOURCE:N with N in [1, {checkpoint.layers}], the layers of this model", value)
+        raise must(option, f"SOURCE:N with N from 1 to {checkpoint.layers}, the number of layers of this model", value)
     name = f"{source if base else _short_name(path_or_id)}{f'@{commit}' if commit else ''}{f':{layers}' if layers else ''}"
     non_embedding = checkpoint.non_embedding(layers)
     return ModelSpec(
@@ -55,20 +55,20 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
 
 
 def _split(value: str, option: str) -> tuple[str, str, int | None]:
-    """Split SOURCE[@REVISION][:N] into source, revision and layers; an existing path is not split."""
+    """Split SOURCE[@REVISION][:N] into source, revision and number of layers. A value that is an existing path is not split."""
     if Path(value).expanduser().exists():
         return value, "", None
     rest, colon, layers = value.rpartition(":")
     if not colon or "/" in layers:
         rest, layers = value, ""
     elif not re.fullmatch(r"-?\d+", layers):
-        raise must(option, "SOURCE:N with a whole number of layers", value)
+        raise must(option, "SOURCE:N with a whole number N of layers", value)
     source, _, commit = rest.partition("@") if not Path(rest).expanduser().exists() else (rest, "", "")
     return source, commit, int(layers) if layers else None
 
 
 def _resolve_source(source: str, option: str, value: str, known: Mapping[str, ModelSpec]) -> str:
-    """Return a hub id, or an absolute path if `source` exists, starts with `/`, `.` or `~`, or ends in `.gguf`."""
+    """Return `source` as an absolute path if it exists, starts with `/`, `.` or `~`, or ends in `.gguf`; else as a hub id."""
     path = Path(source).expanduser()
     if path.exists() or source.startswith(("/", ".", "~")) or path.suffix == ".gguf":
         return str(path.resolve())
