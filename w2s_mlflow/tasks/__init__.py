@@ -1,4 +1,4 @@
-"""Tasks: one file per family, which exports `TASKS`. Tasks provide text; tokenizers belong to models.
+"""Tasks: each file declares one family of tasks and exports it as `TASKS`. A task provides text; tokenizers belong to models.
 
 A family may also export `FILES`, which maps a prefix to a function that builds a task from the path of a user's file. The
 prefix `file`, for example, allows `--task file:PATH`.
@@ -19,11 +19,11 @@ __all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "all_tasks"
 HEADS = ("lm_choice", "classification", "reward")
 """Names of the heads with which a model can answer a task (modeling/heads.py)."""
 FORMER_HEADS = {"choose": "lm_choice", "classify": "classification", "compare": "reward"}
-"""Names of heads in version 0.1, mapped to their present names."""
+"""Present name of each head that had another name in version 0.1. The keys are the names of that version."""
 
 
 class NotFoundError(exceptions.ConfigError):
-    """Error for a task whose rows are found neither in the mirror, nor on the hub, nor in its cache."""
+    """Error for a task whose rows are found neither in the mirror, nor on the hub, nor in the hub's cache."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ class Task:
 
     name: str
     family: str
-    """Name of the plug-in file, `tasks/<family>.py`, whose source enters the fingerprint."""
+    """Name of the plug-in file, `tasks/<family>.py`. The file's source code enters the fingerprints of runs."""
     head: str
     """Default head: `lm_choice`, `classification` or `reward` (see modeling/heads.py)."""
     classes: int
     load: Callable[[Path | None], Rows]
     """Function that loads the rows; its argument is the mirror's directory, or None to use only the hub."""
     rules: Mapping[str, Callable[[Example], int]] = field(default_factory=dict)
-    """Simple rules that map an example to a class without a model; stage `rule` scores them as controls."""
+    """Simple rules, by name. Each maps an example to a class without a model; the stage `rule` scores them as controls."""
     train_size: int
-    """Number of training rows (D) sampled per seed for supervision and transfer together; fewer if the source has fewer."""
+    """Number of training rows that a split samples for `supervision` and `transfer` together; all rows if there are fewer."""
     test_size: int
-    """Number of test rows; fewer if the source has fewer."""
+    """Number of test rows. If the source has fewer, all of them are used."""
     positive: str
     """Meaning of label 1."""
     source: str
@@ -61,7 +61,7 @@ class Task:
     human: Human | None = None
     """Published human score, if any."""
     key: str = ""
-    """Name that determines the splits: the task's name, or the name of a user's file without directory and suffix."""
+    """Name that enters the hashes of the splits: the task's name, or the name of a user's file without directory and suffix."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or self.name)
@@ -69,7 +69,7 @@ class Task:
 
 
 def find(name: str, option: str = "task") -> Task:
-    """Return the task called `name`; `PREFIX:PATH` is a task built from a user's file.
+    """Return the task called `name`. If `name` has the form `PREFIX:PATH`, the task is built from a user's file.
 
     Raises:
         ConfigError: the task does not exist; the message suggests the nearest name and lists all names.
@@ -95,6 +95,6 @@ def all_tasks() -> Iterator[Task]:
 
 @functools.cache
 def prefixes() -> dict[str, Callable[[str], Task]]:
-    """Return the functions that build a task from a user's file, keyed by prefix."""
+    """Return the functions that build a task from a user's file, by the prefix of the task's name."""
     families = (registry.plugin("tasks", family, "--task") for family in registry.plugins("tasks"))
     return {prefix: make for family in families for prefix, make in getattr(family, "FILES", {}).items()}

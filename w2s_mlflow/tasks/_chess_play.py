@@ -1,11 +1,11 @@
 """Chess positions on 24 squares, the material that captures win, and simulated players for the models' pretraining texts.
 
-A position is a line of words, one per piece: the piece and its square, upper case for White (`Ke2 Qd3 kf6 pc5`). A prompt is
-that line followed by `>`; a move is the word of the piece on its destination (`Qd5`). White is to move. Each side has
-its king, two pieces and at most one pawn on the 24 squares c2-f7. Pawns stand where no single move can promote, step twice or
-capture en passant, so every move changes the square of one piece.
+The text of a position has one word per piece: the letter of the piece, in upper case for White, and its square (`Ke2 Qd3 kf6
+pc5`). A prompt is this text followed by `>`. A move is one word: the letter of the moved piece and its destination (`Qd5`).
+White is to move. Each side has its king, two pieces and at most one pawn on the 24 squares c2-f7. Pawns stand only where their
+next move cannot be a promotion, a double step or an en passant capture, so every move changes the square of one piece.
 
-A hash assigns each position either to the task or to pretraining; mirror images have the same hash.
+A hash assigns each position either to the task or to pretraining. A position and its mirror image have the same hash.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 import chess
 
 VALUES = {chess.KING: 0, chess.PAWN: 1, chess.KNIGHT: 3, chess.BISHOP: 3, chess.ROOK: 5, chess.QUEEN: 9}
-"""Value of each piece in pawns."""
+"""Value of each kind of piece, in pawns."""
 MARK = ">"
 """Special token that ends a prompt; a move follows."""
 NONE = "-"
-"""Special token in place of a reply if there is no recapture."""
+"""Special token that stands in place of the reply to a move if the opponent cannot recapture."""
 TASK_SHARE = 16
 """One position in this many is reserved for the task; the others are for pretraining."""
 _PIECES = "KQRBNPkqrbnp"
@@ -37,7 +37,7 @@ _FILES = str.maketrans("abcdefgh", "hgfedcba")
 
 
 def text(board: chess.Board) -> str:
-    """Return the words of the position, ordered by piece, then by square, without MARK."""
+    """Return the text of a position: its words, sorted by piece and then by square. MARK is not part of it."""
     return _ordered(_word(piece, square) for square, piece in board.piece_map().items())
 
 
@@ -55,12 +55,12 @@ def prompt(position: str) -> str:
 
 
 def shown(prompt: str) -> str:
-    """Return the position's text, given its prompt or the text itself."""
+    """Return the text of a position. The argument is either the position's prompt or its text."""
     return prompt.removesuffix(MARK).strip()
 
 
 def mirror(position: str) -> str:
-    """Return the left-right mirror image of a position's text. Without castling, it is an equivalent position."""
+    """Return the left-right mirror image of a position's text. Because castling is impossible, it is equivalent for play."""
     return _ordered(mirror_word(word) for word in position.split())
 
 
@@ -70,7 +70,7 @@ def mirror_word(word: str) -> str:
 
 
 def position_hash(position: str) -> str:
-    """Return a sha256 that the position shares with its mirror image: the hash of whichever text sorts first."""
+    """Return a sha256 that is the same for a position and its mirror image: that of whichever of the two texts sorts first."""
     return hashlib.sha256(min(position, mirror(position)).encode()).hexdigest()
 
 
@@ -80,7 +80,7 @@ def belongs_to_task(position: str) -> bool:
 
 
 def move_word(board: chess.Board, move: chess.Move) -> str:
-    """Return the word of a move: the piece on its destination."""
+    """Return the word of a move: the letter of the moved piece and its destination."""
     piece = board.piece_at(move.from_square)
     assert piece is not None
     return _word(piece, move.to_square)
@@ -99,13 +99,13 @@ def _ordered(words: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A legal move and properties computed from the board."""
+    """A legal move, with properties computed from the board."""
 
     word: str
     captured: int
     """Value of the captured piece, in pawns; 0 for a quiet move."""
     reply: str
-    """Word of the recapture on the destination by the least valuable piece; NONE if there is none."""
+    """Word of the opponent's recapture on the destination with its least valuable piece; NONE if it cannot recapture."""
     piece: int
     """Value of the moved piece; 0 for the king."""
     distance: int
@@ -125,7 +125,7 @@ class Position:
     moves: tuple[Move, ...]
 
     def named_once(self) -> list[Move]:
-        """Return the moves whose word is unique; two rooks that can reach the same square would share a word."""
+        """Return the moves whose word is unique. For example, the moves of two rooks to the same square share a word."""
         times = Counter(move.word for move in self.moves)
         return [move for move in self.moves if times[move.word] == 1]
 
@@ -134,20 +134,20 @@ class Position:
         return [move for move in self.named_once() if move.captured]
 
     def mirrored(self) -> Position:
-        """Return the left-right mirror image."""
+        """Return the left-right mirror image of the position and its moves."""
         moves = (replace(move, word=mirror_word(move.word), reply=mirror_word(move.reply)) for move in self.moves)
         return Position(mirror(self.text), tuple(moves))
 
 
 def positions(rng: random.Random, *, task: bool) -> Iterator[Position]:
-    """Yield random positions endlessly, for the task (`task=True`) or for pretraining; each allows at least two captures."""
+    """Yield random positions, without end, for the task (`task=True`) or for pretraining. Each allows at least two captures."""
     while True:
         words = _scatter(rng)
         if belongs_to_task(_ordered(words)) != task:
             continue  # this is the cheapest check, because it needs no board
         board = parse(" ".join(words))
         if len(list(board.generate_pseudo_legal_moves(to_mask=board.occupied_co[chess.BLACK]))) < 2:
-            continue  # counting pseudo-legal captures is cheaper than checking legality
+            continue  # counting pseudo-legal captures is cheaper than checking legality, so it comes first
         if board.status() != chess.STATUS_VALID or board.is_check():
             continue
         position = analyse(board)
@@ -163,9 +163,10 @@ def analyse(board: chess.Board) -> Position:
 
 
 def recapture(board: chess.Board, move: chess.Move) -> str:
-    """Return the other side's legal recapture on the move's destination by its least valuable piece (the king last), or NONE.
+    """Return the word of the opponent's legal recapture with its least valuable piece (the king counts as most valuable).
 
-    Attack masks are tested first; the board is copied and legality checked only if a piece attacks the destination.
+    The result is NONE if the opponent cannot recapture. Attack masks are tested first. Only if a piece attacks the
+    destination is the board copied and legality checked.
     """
     target = chess.BB_SQUARES[move.to_square]
     occupied = board.occupied & ~chess.BB_SQUARES[move.from_square] | target
@@ -180,7 +181,7 @@ def recapture(board: chess.Board, move: chess.Move) -> str:
 
 
 def _scatter(rng: random.Random) -> list[str]:
-    """Place a king, two pieces and perhaps a pawn of each side on random squares; return the word of each piece.
+    """Place a king, two pieces and perhaps a pawn of each side on random squares, and return the word of each piece.
 
     If the square drawn for a pawn is on a rank allowed for pawns, the pawn is placed with probability 0.5.
     """
@@ -214,16 +215,16 @@ PLAYERS: Mapping[str, Callable[[Move], int]] = {
     "hunter": lambda move: -move.distance,
     "humble": lambda move: 20 - move.piece if move.captured else 0,
 }
-"""Function with which each player scores moves. A player makes a move with the highest score and breaks ties at random."""
+"""Function with which each player scores moves. A player makes the move with the highest score; ties are broken at random."""
 UNNAMED = {EXPERT: 0.4, "hunter": 0.35, "humble": 0.25}
-"""Probability that each player makes the first move of a pretraining text, which does not name the player.
+"""Probability with which each player makes the first move of a pretraining text. The text does not name this player.
 
-Only the expert maximizes the material won, as the task asks.
+Of the players, only the expert maximizes the material won, which is what the task asks for.
 """
 
 
 def play(position: Position, player: str, rng: random.Random) -> Move:
-    """Return the player's move among the moves with a unique word."""
+    """Return the move that a player chooses among the moves whose word is unique."""
     moves = position.named_once()
     scores = [PLAYERS[player](move) for move in moves]
     best = max(scores)
@@ -231,9 +232,10 @@ def play(position: Position, player: str, rng: random.Random) -> Move:
 
 
 def sequence(position: Position, rng: random.Random) -> tuple[str, str]:
-    """Return a pretraining text: the prompt, and a continuation in which an unnamed player moves, then the named expert.
+    """Return the prompt and the continuation of a pretraining text.
 
-    Each of the two moves is followed by its reply.
+    The continuation gives the move of a player that is not named, then the word `expert` and the expert's move in the same
+    position. Each move is followed by the reply to it.
     """
     unnamed = play(position, rng.choices(list(UNNAMED), list(UNNAMED.values()))[0], rng)
     expert = play(position, EXPERT, rng)

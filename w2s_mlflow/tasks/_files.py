@@ -48,14 +48,14 @@ def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, p
 
 
 def checked(option: str, path: Path, needed: Collection[str], optional: Collection[str] = ()) -> Iterator[tuple[int, Source]]:
-    """Yield the rows of a file, numbered from 1, after checking their texts and their column `part`.
+    """Yield the rows of a file with their numbers, which start at 1, after checking their texts and their column `part`.
 
     Args:
         needed: columns that must hold non-empty text.
         optional: columns that, if present and not null, must hold non-empty text.
 
     Raises:
-        ConfigError: as in `rows`; also if a text is empty or the column `part` holds a value outside PARTS.
+        ConfigError: in the same cases as `rows`, or a text is empty, or the column `part` holds a value that is not in PARTS.
     """
     for number, row in enumerate(rows(option, path, needed), start=1):
         for name in (*needed, *(name for name in optional if row.get(name) is not None)):
@@ -71,7 +71,7 @@ def checked(option: str, path: Path, needed: Collection[str], optional: Collecti
 def split_by_part(read: Reader, rows: Iterable[Source]) -> Rows:
     """Parse rows and divide them by their column `part`, which defaults to `train`.
 
-    If no row is held out, one group in HELDOUT_SHARE is held out, chosen by hash.
+    If no row has the part `heldout`, one group in HELDOUT_SHARE, chosen by hash, is held out.
     """
     parts: dict[str, list[Source]] = {part: [] for part in PARTS}
     for row in rows:
@@ -80,7 +80,7 @@ def split_by_part(read: Reader, rows: Iterable[Source]) -> Rows:
 
 
 def rows(option: str, path: Path, needed: Collection[str]) -> Iterator[Source]:
-    """Yield the rows of a file as mappings from column to value; CSV values are strings, or None if empty.
+    """Yield each row of a file as a mapping from column to value. A value in a CSV file is a string, or None if it is empty.
 
     Args:
         option: the option as the user wrote it, for error messages.

@@ -1,6 +1,7 @@
 """Tables of the Hugging Face hub, read from a local mirror if possible, else through `datasets` and its cache.
 
-A mirror holds `<owner>/<name>/<configuration>/<split>.parquet`; a data set without configurations is under `default`.
+A mirror holds each split as `<owner>/<name>/<configuration>/<split>.parquet`. If a data set has no configurations, the
+directory of the configuration is called `default`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BATCH = 10_000
 """Number of rows converted to Python objects at a time."""
 TRAIN_SIZE, TEST_SIZE = 20_000, 5_000
 CONVERTED = "refs/convert/parquet"
-"""Branch on which the hub keeps parquet copies of data sets that need a loading script, one directory per configuration."""
+"""Branch on which the hub keeps parquet copies of data sets that need a loading script. Each configuration has a directory."""
 COMMIT = 40
 """Length of a commit hash in hex digits; a revision of another length is a branch."""
 
@@ -40,7 +41,7 @@ class Table:
     columns: Mapping[str, str]
     """Columns to read, each with its kind: text, integer, number, boolean, list or struct."""
     by_hand: str = ""
-    """Instructions for obtaining a table that is only read from the mirror, because the hub lacks it; "" for other tables."""
+    """Instructions for obtaining a table that the hub lacks, which is therefore read only from the mirror; else ""."""
 
     def __str__(self) -> str:
         return f"{self.path} ({self.config})" if self.config != "default" else self.path
@@ -63,7 +64,7 @@ class TaskSource:
         return f"{self.table} at {short}" + (f", held out {self.heldout_table}" if self.heldout_table else "")
 
     def load(self, task: str, read: Reader, data_dir: Path | None) -> Rows:
-        """Load both parts and parse their rows with `read`. Raises ConfigError if a table cannot be found."""
+        """Load the training part and the held-out part, parsed with `read`. Raises ConfigError if a table cannot be found."""
         heldout = None if self.heldout is None else rows(self.heldout_table or self.table, self.heldout, task, data_dir)
         assembled = assemble(read, rows(self.table, self.train, task, data_dir), heldout)
         return without_large_groups(assembled, TEST_SIZE)
@@ -100,7 +101,7 @@ def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator
     """Load the table of one split, and return an iterator over its rows, which are converted to Python objects in batches.
 
     Raises:
-        ConfigError: the table cannot be found (the message lists the places tried), or a column is missing or of another kind.
+        ConfigError: the table cannot be found (the message lists the places tried), or a column is missing or of a wrong kind.
     """
     loaded = arrow(table, split, task, data_dir)
     check_columns(loaded.schema, table.columns, f"{table}, split {split}")
@@ -122,7 +123,7 @@ def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Tabl
     try:
         return _from_hub(table, split)
     except Exception as error:
-        # The hub raises many exception types, for instance for a missing or gated data set or a timeout.
+        # The hub's client raises many exception types, for instance for a missing or gated data set or a timeout.
         tried.append(f"the hub and its cache: {first_line(error)}")
     raise NotFoundError(f"--task {task} needs {table}, split {split}, which cannot be loaded ({'; '.join(tried)})")
 

@@ -30,7 +30,7 @@ Game = tuple[str, list[chess.Move]]
 
 
 def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
-    """Yield each game of Kaggle's Lichess table (columns `id`, `moves` in SAN), or SkippedRow if it has an illegal move."""
+    """Yield the games of Kaggle's Lichess table (columns `id` and `moves`, in SAN). An illegal move yields a SkippedRow."""
     for row in rows:
         board = chess.Board()
         try:
@@ -42,11 +42,12 @@ def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
 def cut_puzzles(games: Iterable[Game | SkippedRow], best: Best, *, by_engine: bool) -> Iterator[Source | SkippedRow]:
     """Yield one puzzle per game, or a SkippedRow if the game contains no puzzle.
 
-    A puzzle has Lichess's columns; its column `Game` holds the moves that precede the position.
+    A puzzle has the columns of Lichess's puzzles, and a column `Game` with the moves that precede the position.
 
     Args:
         best: function that returns a position's single best move, if any.
-        by_engine: sample positions from the whole game after its opening, instead of taking the last ones.
+        by_engine: whether `best` asks an engine. If so, positions are sampled from the whole game after its opening; otherwise
+            the last positions of the game are used.
     """
     for game in games:
         if isinstance(game, SkippedRow):
@@ -85,9 +86,9 @@ def _puzzle(id_: str, moves: list[chess.Move], best: Best, plies: Iterable[int])
 
 
 def only_mate(board: chess.Board) -> chess.Move | None:
-    """Return the only mating move; if no move mates, the only move that forces mate in two; else None.
+    """Return the only mating move or, if no move mates, the only move that forces mate in two.
 
-    The search is exhaustive: it covers every move and every reply.
+    If there is no such move or more than one, the result is None. The search is exhaustive: it covers every move and reply.
     """
     mating = mating_moves(board)
     moves = mating or [move for move in board.legal_moves if forces_mate(board, move)]
@@ -100,7 +101,7 @@ def mating_moves(board: chess.Board) -> list[chess.Move]:
 
 
 def mates(board: chess.Board, move: chess.Move) -> bool:
-    """Return whether a legal move gives checkmate; `gives_check` is tested first because it is cheaper."""
+    """Return whether a legal move gives checkmate. `gives_check` is tested first, because it is cheaper."""
     return board.gives_check(move) and _after(board, move).is_checkmate()
 
 
@@ -122,7 +123,7 @@ def _after(board: chess.Board, move: chess.Move) -> chess.Board:
 
 @contextlib.contextmanager
 def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
-    """Start a UCI engine and yield a function that returns the best move of a position.
+    """Start a UCI engine and yield a function that returns the best move of a position, or None.
 
     The function returns None unless the best move is at least `margin` centipawns better than the second best. One thread, a
     fixed number of nodes and an empty hash table for each position make the answers reproducible.
@@ -130,7 +131,7 @@ def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
     Raises:
         ConfigError: the program does not start, does not speak UCI, exits, or does not answer.
     """
-    # Otherwise asyncio would print a traceback in addition to our one-line error.
+    # Without this, asyncio would print a traceback in addition to our one-line error.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with (

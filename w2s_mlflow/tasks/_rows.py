@@ -20,12 +20,12 @@ HELDOUT_SHARE = 5
 
 
 class SkippedRow(Exception):  # noqa: N818 - not an error: the row is counted and skipped
-    """A source row that cannot become an example. The message is the reason, by which skipped rows are counted."""
+    """A source row that cannot become an example. The message states the reason; skipped rows are counted by reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A source row as parsed by a task's `Reader`; `assemble` makes it a `Row`."""
+    """A source row that a task's `Reader` has parsed. `assemble` turns it into a `Row`."""
 
     id: str
     segments: tuple[str, ...]
@@ -39,9 +39,9 @@ class ParsedRow:
 
 
 Reader = Callable[[Source, str], ParsedRow]
-"""Function that parses a source row, given the row and its part (`train` or `heldout`), or raises SkippedRow.
+"""Function that parses a source row. Its arguments are the row and the row's part, `train` or `heldout`.
 
-If ids are unique only within a part, the function prefixes them with the part.
+It raises SkippedRow if the row cannot be used. If ids are unique only within a part, it prefixes them with the part.
 """
 
 
@@ -56,7 +56,7 @@ def normalised(text: str) -> str:
 
 
 def digest(*texts: str) -> str:
-    """Return the first 16 hex digits of the sha256 of texts, an id for rows whose source has no key."""
+    """Return the first 16 hex digits of the sha256 of texts. They serve as the id of a row whose source has no key."""
     return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:16]
 
 
@@ -80,12 +80,13 @@ def ordered(id_: str, *pair: str) -> tuple[str, ...]:
 def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | None) -> Rows:
     """Parse source rows and return the task's rows, with counts of the skipped rows by reason.
 
-    Of the rows of a part with the same id, one is kept if all have the same label and texts; otherwise all are skipped.
+    If several rows of a part have the same id, one of them is kept if all have the same label and texts; otherwise none is.
 
     Args:
         read: function that parses a source row.
         train: the source's training part.
-        heldout: the source's labelled held-out part; if None, one group in HELDOUT_SHARE of `train` is held out, by hash.
+        heldout: the source's labelled held-out part. If it is None, one group in HELDOUT_SHARE of `train`, chosen by hash, is
+            held out.
     """
     skipped: Counter[str] = Counter()
     parts = {"train": _drafts(read, train, "train", skipped)}
@@ -106,7 +107,10 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
 
 
 def without_large_groups(rows: Rows, largest: int) -> Rows:
-    """Remove groups of more than `largest` rows, which do not fit into a test split; shared texts can link that many rows."""
+    """Remove groups of more than `largest` rows, because they do not fit into a test split.
+
+    Such groups arise when shared texts link many rows.
+    """
     sizes = Counter(row.example.group for row in (*rows.train, *rows.heldout))
     train, heldout = (tuple(row for row in part if sizes[row.example.group] <= largest) for part in (rows.train, rows.heldout))
     removed = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
@@ -135,9 +139,10 @@ def _drafts(read: Reader, source: Iterable[Source], part: str, skipped: Counter[
 
 
 def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
-    """Return the label and texts, in which rows with the same id must agree.
+    """Return the label and the texts of a row. Rows with the same id must agree in both.
 
-    The label alone does not suffice: in multiple choice it depends only on the id, and the texts show which option is right.
+    The label alone would not reveal every conflict. In multiple choice it depends only on the id, so two rows that disagree
+    about the right option can differ only in their texts.
     """
     return draft.label, draft.segments, draft.candidates
 
@@ -152,7 +157,7 @@ def _check(draft: ParsedRow) -> None:
 def groups_of(drafts: Sequence[ParsedRow]) -> list[str]:
     """Return the group of each parsed row. Rows linked by shared keys or equal texts, even through other rows, form one group.
 
-    A group is named by the smallest of its keys.
+    The name of a group is the smallest of its keys.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

@@ -1,16 +1,17 @@
 """`chess`: which of two captures wins more material; `chess_preference`: the same question as a comparison of two responses.
 
 The material won is the value of the captured piece, minus the value of the capturing piece if it can be recaptured; later
-moves do not count. In `chess`, one of the two captures is the position's unique best move. SHARES keeps rules based on piece
-values near chance accuracy: it fixes how often the better capture takes a more, equally or less valuable piece than the other,
-and how often it does so with a more, equally or less valuable piece. The squares of the kings are not balanced: the rule
-`gain_beside_king` is right in four of five rows.
+moves do not count. In `chess`, one of the two captures is the position's unique best move. SHARES keeps the accuracy of
+rules based on piece values near chance: it fixes how often the better capture takes a more, equally or less valuable piece
+than the other capture, and how often it is made with a more, equally or less valuable piece. The squares of the kings are not
+balanced, so the rule `gain_beside_king` is right in four of five rows.
 
 The rows are shipped beside this file. They were generated in version 0.1 by
 
     python -m w2s_mlflow.tasks.chess --seed 20261130
 
-Random numbers are now derived from the seed in another way, so this command generates other rows of the same kind.
+Since then, the way in which random numbers are derived from the seed has changed, so this command now generates other rows of
+the same kind.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ SHARES = {
     (EQUAL, CHEAPER): 0.05,
     (EQUAL, DEARER): 0.05,
 }
-"""Share of rows by how the better capture compares with the worse: by the captured, then by the capturing piece's value."""
+"""Share of the rows for each way in which the better capture compares with the worse one.
+
+The first part of a key compares the values of the captured pieces, the second part the values of the capturing pieces.
+"""
 
 GeneratedRow = tuple[str, str, str, str]
 """Task, position, better capture and worse capture of one row."""
@@ -81,7 +85,7 @@ def shipped() -> list[str]:
 
 
 def _row(task: str, group: str, position: str, better: str, worse: str) -> Row:
-    """Build one row; the order of its captures depends only on a hash of its id."""
+    """Build one row. The order in which its two captures are shown depends only on a hash of its id."""
     id_ = f"{task}-{group}"
     label = _bit("order", id_)
     candidates = (better, worse) if label == 0 else (worse, better)
@@ -124,7 +128,7 @@ def gain_beside_king(example: Example) -> int:
 
 
 def first_check(example: Example) -> int:
-    """Choose the first capture that gives check, else the first capture."""
+    """Choose the first capture that gives check; if neither does, the first capture."""
     board = chess_play.parse(example.segments[0])
     checks = {chess_play.move_word(board, move) for move in board.legal_moves if board.gives_check(move)}
     return _larger(word in checks for word in example.candidates)
@@ -182,9 +186,9 @@ TASKS = (_task("chess", "lm_choice"), _task("chess_preference", "reward"))
 
 
 def best_and_others(position: Position) -> list[Pair]:
-    """Return pairs of the unique best move and each worse capture (task `chess`).
+    """Return a pair for each capture that is worse than the unique best move: that move, then the capture (task `chess`).
 
-    There are none unless the best move is a capture with a unique word.
+    The list is empty unless the position has a unique best move that is a capture with a unique word.
     """
     exchanges = sorted(move.exchange for move in position.moves)
     pairs = better_and_worse(position) if exchanges[-1] > exchanges[-2] else []
@@ -200,7 +204,7 @@ PAIRS = {"chess": best_and_others, "chess_preference": better_and_worse}
 
 
 def draw(task: str, count: int, seed: int) -> list[GeneratedRow]:
-    """Generate `count` rows of a task in the proportions of SHARES; no two show the same position or mirror images."""
+    """Generate `count` rows of a task in the proportions of SHARES. No two rows show the same position or its mirror image."""
     rng = random.Random(streams.integer(seed, streams.TASK_POSITIONS, list(PAIRS).index(task)))
     room = {cell: round(share * count) for cell, share in SHARES.items()}
     rows: dict[str, GeneratedRow] = {}
@@ -209,7 +213,7 @@ def draw(task: str, count: int, seed: int) -> list[GeneratedRow]:
         pairs = [pair for pair in PAIRS[task](position) if room.get(_cell(pair), 0) > 0]
         if not pairs or key in rows:
             continue
-        # Choose the cell of SHARES with the most rows missing, so that a cell with few fitting positions gets them all.
+        # Choose a pair for the entry of SHARES that lacks the most rows, so that an entry that few positions fit gets them all.
         better, worse = pair = max(rng.sample(pairs, len(pairs)), key=lambda pair: room[_cell(pair)])
         room[_cell(pair)] -= 1
         rows[key] = (task, position.text, better.word, worse.word)
@@ -234,7 +238,7 @@ def overlap(task_texts: Iterable[str], pretraining_texts: Iterable[str]) -> int:
 
 
 def write(rows: Iterable[GeneratedRow], path: Path) -> None:
-    """Write the rows, sorted, as zstd parquet. A hash of the position decides whether a row is held out."""
+    """Write the rows, in sorted order, to a parquet file. A hash of the position decides whether a row is held out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,7 +1,8 @@
 """Three parts of ETHICS: justice, deontology, utilitarianism (Hendrycks et al. 2021, arXiv:2008.02275).
 
-The tables have no keys, so an id is a hash of the texts. Justice rows with the same claim (the words before the last "because")
-or the same reason (the words after it) form one group. In the other parts, rows that share a scenario form one group.
+The tables have no keys, so the id of a row is a hash of its texts. Justice rows with the same claim (the words before the last
+"because") or the same reason (the words after it) form one group. In the other parts, rows that share a scenario form one
+group.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _deontology(row: Source, part: str) -> ParsedRow:
 
 
 def _utilitarianism(row: Source, part: str) -> ParsedRow:
-    """Build a comparison of two scenarios; their order does not depend on which is more pleasant."""
+    """Build a row that compares two scenarios. Their order does not depend on which is more pleasant."""
     better, worse = row["baseline"], row["less_pleasant"]
     if normalised(better) == normalised(worse):
         raise SkippedRow("compares equal texts")

@@ -1,7 +1,8 @@
 """Task built from a user's file, `--task file:PATH`: parquet, CSV or JSON lines.
 
-Columns: `text`; `text_pair` for pairs; `label`, 0 or 1 (needed for scoring); optionally `group` (rows of a group stay on one
-side of a split), `id`, and `part` ("train" or "heldout"). Without held-out rows, one group in five is held out.
+The file must have a column `text`. It may have the columns `text_pair` (the second text of a pair), `label` (0 or 1, needed for
+scoring), `group` (rows with the same value stay in the same part of a split), `id`, and `part` ("train" or "heldout"). If no
+row is marked as held out, one group in five is held out.
 """
 
 from __future__ import annotations

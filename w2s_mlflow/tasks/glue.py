@@ -1,11 +1,14 @@
 """GLUE tasks as binary questions.
 
-Entailment (MNLI, QNLI, RTE, WNLI, AX): 1 is entailment, 0 anything else. STS-B: 1 is a rating of at least 3.0 of 5. MRPC,
-QQP: 1 is a paraphrase. Rows that share a premise form one group; in QNLI, also rows that share a question; in MRPC, QQP and
-STS-B, rows that share either text. WNLI is made from Winograd schemas, whose twin sentences differ only in a word or two near
-one end, so premises with equal opening or closing words form one group.
+In MNLI, QNLI, RTE, WNLI and AX, label 1 means entailment and 0 anything else. In STS-B, 1 means a similarity rating of at least
+3.0 of 5. In MRPC and QQP, 1 means a paraphrase.
 
-AX has no training part, and its labels are not on the hub: models train on MNLI and are scored on its authors' labelled file.
+Rows that share a premise form one group; in QNLI, rows that share a question do too. In MRPC, QQP and STS-B, rows that share
+either text form one group. WNLI is made from Winograd schemas, whose twin sentences differ only in a word or two near one end,
+so premises with equal opening or closing words form one group.
+
+AX has no training part, and the hub lacks its labels. Models train on MNLI and are scored on the labelled file that the authors
+of AX publish.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ SIMILAR = 3.0
 SCHEMA_WORDS = 4
 """Number of words at either end of a WNLI premise that identify its schema.
 
-It was checked by hand that they group all twins and no other premises.
+A check by hand showed that with this number all twins are grouped, and no other premises.
 """
 
 LICENSE = "other (the hub card: that of each source corpus)"
@@ -43,12 +46,12 @@ def _as_on_the_hub(label: object) -> int:
 
 
 def _entails_of_2(label: object) -> int:
-    """Return 1 for entailment, else 0. The hub labels entailment 0 in QNLI and RTE (but 1 in WNLI)."""
+    """Return 1 for entailment, else 0. On the hub, the label of entailment is 0 in QNLI and RTE (but 1 in WNLI)."""
     return of_class({0: 1, 1: 0}, label)
 
 
 def _entails_of_3(label: object) -> int:
-    """Return 1 for entailment, else 0. The hub labels MNLI and AX 0 for entailment, 1 for neutral and 2 for contradiction."""
+    """Return 1 for entailment, else 0. In MNLI and AX, the hub's labels are 0 entailment, 1 neutral and 2 contradiction."""
     return of_class({0: 1, 1: 0, 2: 0}, label)
 
 
@@ -110,7 +113,7 @@ def _task(
     kind: str = "integer",
     heldout: str = "validation",
 ) -> Task:
-    """Build the task of one GLUE configuration; `human` is the human score reported in MUPPET and its metric."""
+    """Build the task of one GLUE configuration. `human` holds the human score that MUPPET reports, and the score's metric."""
     parts = TaskSource(table=_table(name, texts, kind), heldout=heldout)
     read = _reader(texts, label, groups)
     return task(name, "glue", parts, read, positive=positive, license=LICENSE, human=Human(*human, MUPPET))
@@ -119,7 +122,8 @@ def _task(
 def _diagnostic(row: Source, part: str) -> ParsedRow:
     """Parse a row of the task AX.
 
-    Training rows (MNLI) are grouped by premise, AX rows by either text because each pair occurs in both directions.
+    Training rows, which are from MNLI, are grouped by premise. AX rows are grouped by either text, because each pair also
+    occurs with premise and hypothesis exchanged.
     """
     groups = _either(*PREMISE if part == "heldout" else PREMISE[:1])
     return _reader(PREMISE, _entails_of_3, groups)(row, part)
@@ -184,7 +188,7 @@ TASKS = (
         ("question", "sentence"),
         "the sentence answers the question",
         (0.912, "accuracy"),
-        groups=_by("question", "sentence"),  # the table does not tell which sentences share a paragraph
+        groups=_by("question", "sentence"),  # the table does not show which sentences come from the same paragraph
         label=_entails_of_2,
     ),
     _task("rte", SENTENCES, ENTAILS, (0.936, "accuracy"), groups=_by("sentence1"), label=_entails_of_2),

@@ -1,6 +1,7 @@
-"""Natural language inference beyond GLUE: 1 is entailment, 0 anything else. Rows that share a premise form one group.
+"""Natural language inference beyond GLUE: label 1 means entailment, 0 anything else.
 
-SNLI pairs without a gold label (-1 on the hub) are skipped. The tables have no keys, so an id is a hash of the texts.
+Rows that share a premise form one group. SNLI pairs without a gold label (-1 on the hub) are skipped. The tables have no keys,
+so the id of a row is a hash of its texts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from w2s_mlflow.tasks._rows import ParsedRow, Reader, Source, digest, of_class, 
 ENTAILS = "the premise entails the hypothesis"
 SCITAIL = {"entails": 1, "neutral": 0}
 SNLI = {0: 1, 1: 0, 2: 0}
-"""Class of each hub label: 0 entailment, 1 neutral, 2 contradiction."""
+"""Class of each hub label. The hub labels are 0 for entailment, 1 for neutral and 2 for contradiction."""
 
 
 def _columns(label: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Multiple choice as binary questions: the question is shown with its right option (1) or with one wrong option (0).
+"""Multiple choice as binary questions: a question is shown with its right option (label 1) or with one wrong option (label 0).
 
 A hash of the row's id chooses the option shown; the id does not depend on which option is right. Rows that share an article,
 video, source or question form one group.
@@ -20,7 +20,10 @@ RACE_PAPER = "Lai et al. 2017, RACE, arXiv:1704.04683, Table 5"
 
 
 def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> ParsedRow:
-    """Add one option to the context, chosen by a hash of the id. Raises SkippedRow if a wrong option equals the right one."""
+    """Build a row that shows the context and one option, chosen by a hash of the id.
+
+    Raises SkippedRow if `right` is not the index of an option, or if a wrong option equals the right one.
+    """
     if not 0 <= right < len(options):
         raise SkippedRow("has an invalid label")
     wrong = sorted(option for number, option in enumerate(options) if number != right)

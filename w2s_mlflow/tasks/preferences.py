@@ -22,7 +22,7 @@ CHOICES = {0: 0, 1: 1}
 
 
 def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[str], id_: str | None = None) -> ParsedRow:
-    """Build a comparison of two responses, ordered by a hash of the id. Raises SkippedRow if they are equal."""
+    """Build a row that compares two responses, ordered by a hash of the id. Raises SkippedRow if they are equal."""
     if normalised(chosen) == normalised(rejected):
         raise SkippedRow("has two equal responses")
     id_ = id_ or f"{part}-{digest(prompt, *sorted((chosen, rejected)))}"
@@ -31,7 +31,7 @@ def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[s
 
 
 def _hh(row: Source, part: str) -> ParsedRow:
-    """Parse two dialogues with a common beginning, the prompt; pairs with the same first question form one group."""
+    """Parse a pair of dialogues, whose common beginning is the prompt. Pairs with the same first question form one group."""
     common = _common(row["chosen"], row["rejected"])
     end = common.rfind(ASSISTANT)
     if end < 0:

@@ -1,10 +1,11 @@
 """Puzzles from real chess games: from Lichess, from a file with Lichess's columns, or cut from a table of games.
 
-`puzzles`: is the shown move the solution? (1: yes; 0: it is another legal move, chosen by a hash of the id). `puzzles_best`:
-which of the 1,968 UCI moves is the solution? Both show the board; `puzzles_moves` and `puzzles_moves_best` show the preceding
-moves instead. With `:PATH`, the same four names read a file with Lichess's columns (PuzzleId, FEN, Moves, GameUrl).
-`games:PATH` and its variants read Kaggle's table of games (id, moves) and use positions near the end of a game with exactly one
-mating move or, if no move mates, exactly one that forces mate in two. To cut other puzzles with an engine, run once:
+`puzzles` asks whether the shown move is the solution (1) or another legal move (0); a hash of the id decides which is shown.
+`puzzles_best` asks which of the 1,968 UCI moves is the solution. Both show the board; `puzzles_moves` and `puzzles_moves_best`
+show the preceding moves instead. Followed by `:PATH`, the same four names read a file with Lichess's columns (PuzzleId, FEN,
+Moves, GameUrl). `games:PATH` and its variants read Kaggle's table of games (columns id and moves). They use positions near the
+end of a game that have exactly one mating move or, if no move mates, exactly one that forces mate in two. To cut other puzzles
+with an engine, run once:
 
     python -m w2s_mlflow.tasks.puzzles --games games.csv --engine /usr/games/stockfish --out puzzles.csv
 
@@ -43,7 +44,7 @@ COLUMNS = ("PuzzleId", "FEN", "Moves", "GameUrl", "Game")
 """Columns of the CSV file that the command `python -m w2s_mlflow.tasks.puzzles` writes."""
 NEEDED = COLUMNS[:3]
 ABOUT = ("Rating", "Themes")
-"""Columns kept for analysis: a puzzle's difficulty for people and its motifs."""
+"""Columns kept for analysis: the difficulty of a puzzle for people, and its motifs."""
 GAMES = ("id", "moves")
 TABLE = _hub.Table(path="Lichess/chess-puzzles", revision="main", columns=dict.fromkeys(COLUMNS[:4], "text"))
 PIECES = "KQRBNP"
@@ -73,7 +74,7 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
 
     Args:
         moves: whether to show the moves that led to the position instead of the board.
-        best: whether to ask for the best move, instead of asking whether a given move is the best.
+        best: whether the row asks for the best move, instead of asking whether a given move is the best.
     """
     before, board, solution = _position(row)
     id_ = str(row["PuzzleId"])
@@ -122,7 +123,7 @@ def _legal(board: chess.Board, move: chess.Move) -> chess.Move:
 def text(board: chess.Board) -> str:
     """Return a board in words, such as `White: Kg1 Qd3 Pa2. Black: Kg8. White to move.`
 
-    Castling rights and the en passant square are named if there are any.
+    Castling rights and the en passant square are added if the position has them.
     """
     sides = (f"{name}: {' '.join(_pieces(board, color))}." for name, color in (("White", True), ("Black", False)))
     castling = [] if board.castling_xfen() == "-" else [f"Castling: {board.castling_xfen()}."]
@@ -143,7 +144,7 @@ def _preceding_moves(row: Source, before: chess.Board) -> str:
 
 
 def _game(row: Source) -> tuple[str, ...]:
-    """Return the group key of a puzzle's game, made from its URL without ply and side; empty if the row has no URL."""
+    """Return a tuple of the group key made from the game's URL, without ply and side. It is empty if the row has no URL."""
     address = str(row.get("GameUrl") or "").partition("#")[0].removesuffix("/black").removesuffix("/white")
     return (same("game", address),) if address else ()
 
@@ -160,7 +161,7 @@ def _load_hub(name: str, reader: Callable[[Source, str], ParsedRow], data_dir: P
 
 
 def _sample(table: pa.Table) -> pa.Table:
-    """Return the LIMIT rows with the smallest id hashes; only the ids are converted to Python objects."""
+    """Return the LIMIT rows with the smallest id hashes. Only the ids are converted to Python objects."""
     if table.num_rows <= LIMIT:
         return table
     batches = table.select(["PuzzleId"]).to_batches(max_chunksize=_hub.BATCH)
@@ -244,7 +245,7 @@ FILES = {f"{kind}{suffix}": functools.partial(_file_task, kind, suffix) for kind
 
 
 def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) -> Counter[str]:
-    """Cut puzzles from a table of games and write them atomically as CSV; return counts of puzzles and of skipped games.
+    """Cut puzzles from a table of games and write them to a CSV file, atomically. Return counts of puzzles and skipped games.
 
     Raises:
         ConfigError: the table or the engine is missing or unusable.
@@ -271,7 +272,7 @@ def main() -> None:
     parser.add_argument(
         "--engine",
         type=Path,
-        help="UCI engine; without it, the puzzles are the positions with exactly one mating move or one that forces mate",
+        help="UCI engine that finds best moves; without it, only mates are searched, in one or two moves",
     )
     parser.add_argument("--nodes", type=int, default=20_000, help="number of nodes that the engine searches per position")
     parser.add_argument("--margin", type=int, default=200, help="centipawns by which the best move must beat the second best")

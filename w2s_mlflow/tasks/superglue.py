@@ -1,10 +1,12 @@
 """SuperGLUE tasks as binary questions.
 
-CB: 1 is entailment. COPA: the premise is shown with its right alternative (1) or the wrong one (0). MultiRC: each answer to a
-question is right (1) or wrong (0). ReCoRD: the placeholder is filled with a right entity (1) or a wrong one (0). In COPA and
-ReCoRD, a hash of the id decides which one is shown. WiC, WSC: the spans are enclosed in asterisks. WSC is the hub's
-`wsc.fixed`, with corrected span indices. Rows that share a premise, passage or sentence form one group; in BoolQ also rows
-that share a question, in WSC rows that share their first four words.
+In CB, label 1 means entailment and 0 anything else. In COPA, the premise is shown with its right alternative (label 1) or the
+wrong one (0). In MultiRC, each row is one answer to a question, right (1) or wrong (0). In ReCoRD, the placeholder is filled
+with a right entity (1) or a wrong one (0). In COPA and ReCoRD, a hash of the id decides whether the right one is shown. In WiC
+and WSC, the word or phrases in question are enclosed in asterisks. WSC is the hub's `wsc.fixed`, with corrected span indices.
+
+Rows that share a premise, passage or sentence form one group. So do BoolQ rows that share a question, and WSC rows that begin
+with the same four words.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ LICENSE = "other (the hub card: that of each source)"
 PAPER = "Wang et al. 2019, SuperGLUE, arXiv:1905.00537, Table 3"
 AS_ON_THE_HUB = {0: 0, 1: 1}
 CB = {0: 1, 1: 0, 2: 0}
-"""Class of each hub label: 0 entailment, 1 contradiction, 2 neutral."""
+"""Class of each hub label. The hub labels are 0 for entailment, 1 for contradiction and 2 for neutral."""
 ASKS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
@@ -76,7 +78,7 @@ def _wic(row: Source, part: str) -> ParsedRow:
 
 
 def _wsc(row: Source, part: str) -> ParsedRow:
-    """Parse a row whose spans are given by their text and the index of their first space-separated word."""
+    """Parse a WSC row. It gives each span by its text and the index of its first word; words are separated by spaces."""
     spans = [_span(row["text"], row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2)]
     text = functools.reduce(lambda text, span: _marked(text, *span), sorted(spans, reverse=True), row["text"])
     question = f"{row['span2_text']}: {row['span1_text']}"
@@ -93,7 +95,7 @@ def _marked(text: str, start: int, end: int) -> str:
 def _span(text: str, word: int, span: str) -> tuple[int, int]:
     """Return the start and end of `span` in `text`.
 
-    The span begins in the word with index `word`, where one quote mark or bracket may precede it.
+    The span begins in the word with index `word`. At most one character of that word, such as a quote mark, may precede it.
     """
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     start = text.lower().find(span.lower().strip(), starts[word]) if 0 <= word < len(starts) else -1
