@@ -35,9 +35,11 @@ def explain(run: str) -> Explanation:
     """Compare a run, given by id or name, with the nearest finished run of its stage.
 
     Raises:
-        ConfigError: the run does not exist or has no fingerprint.
+        ConfigError: the run does not exist, was imported, or has no fingerprint.
     """
     result = results.find(run)
+    if result.imported:
+        raise ConfigError(f"run {result.run_id} ({result.name}) was imported: its code and options are unknown")
     parts = _parts(result)
     if parts is None:
         raise ConfigError(f"run {result.run_id} ({result.name}) has no fingerprint: only runs of stages have fingerprints")
@@ -150,7 +152,9 @@ def _rows(data: str) -> dict[str, tuple[str, str]] | None:
 def _nearest(result: Result, run_parts: FingerprintParts) -> Result | None:
     """Return the finished run of the same stage with the fewest differing parts; similar parameters break ties."""
     others = [
-        other for other in results.finished(f"tags.`w2s.stage` = '{result.stage}'") if other.fingerprint != result.fingerprint
+        other
+        for other in results.finished(f"tags.`w2s.stage` = '{result.stage}'")
+        if other.fingerprint != result.fingerprint and not other.imported
     ]
     others.sort(key=lambda other: sum(other.params.get(name) != value for name, value in result.params.items()))
     ranked = [
