@@ -109,7 +109,7 @@ def _import_caveats(frames: Frames) -> Iterator[str]:
         return
     yield (
         f"{len(runs)} run(s) were imported from published results (head {IMPORTED}): they have no predictions, so their "
-        "accuracies could not be checked, and their intervals are over seeds alone. No row and no test mixes them with own runs."
+        "accuracies could not be checked, and their intervals are over seeds alone. No row or test mixes them with own runs."
     )
     if repeats := int((runs["stage"] == "student").sum()) - len(students):
         yield f"{repeats} imported student(s) repeat the seed of another: the accuracies of one seed were averaged."
