@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 from w2s_mlflow import stats
 from w2s_mlflow.figures import accuracy_by_size, agreement_by_size, forest, pgr_by_size
 from w2s_mlflow.figures import inheritance as inheritance_figure
-from w2s_mlflow.tables import LABEL, ablation, agreement, inheritance, paired_tests, pgr, transfer
+from w2s_mlflow.tables import LABEL, PROBES, ablation, agreement, claims, inheritance, paired_tests, pgr, transfer
 
 ROWS, SEEDS = 400, 5
 
@@ -147,6 +147,12 @@ def test_own_rows_are_the_same_beside_imported_ones(plugin: Any) -> None:
     is_imported = both.get("head", pd.Series("", index=both.index)) == "imported"
     pd.testing.assert_frame_equal(both[~is_imported].reset_index(drop=True), alone.reset_index(drop=True), check_dtype=False)
     assert is_imported.sum() == (len(alone) if plugin in (pgr, paired_tests, transfer) else 0)
+
+
+def test_the_paper_s_statements_are_not_tested_on_imported_runs() -> None:
+    probes = pd.DataFrame(columns=list(PROBES))
+    own = pd.DataFrame([student(seed, name, p) for name, p in (("baseline", 0.7), ("confidence", 0.75)) for seed in range(3)])
+    assert len(claims.table(own, probes)) and claims.table(imported(own), probes).empty
 
 
 def test_figures_over_size_draw_no_imported_runs_and_the_forest_draws_them_apart(outcomes: pd.DataFrame) -> None:
