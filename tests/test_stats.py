@@ -303,7 +303,8 @@ def test_pgr_over_seeds_pairs_them() -> None:
 
 @pytest.mark.parametrize("accuracies", [([0.5], [0.6], [0.7]), ([0.7, 0.71], [0.6, 0.6], [0.5, 0.52])])
 def test_one_seed_or_a_ceiling_below_its_floor_determines_no_pgr_over_seeds(accuracies: tuple[list[float], ...]) -> None:
-    found = stats.pgr_over_seeds(*accuracies)
+    weak, student, ceiling = accuracies
+    found = stats.pgr_over_seeds(weak, student, ceiling)
     assert (found.status, found.low, found.high) == (stats.UNDETERMINED, -math.inf, math.inf) and math.isfinite(found.point)
 
 

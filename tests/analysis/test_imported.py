@@ -95,7 +95,7 @@ def test_the_analysis_has_them_in_its_tables_and_the_report_says_imported(first:
     with found.artifact("tables/pgr.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["plain"]
     page = found.artifact("report.html").read_text()
-    assert "9 run(s) were imported from published results" in page and "except the accuracies of 9 imported runs" in page
+    assert "9 run(s) were imported from published results" in page and "The accuracies of 9 imported runs are those" in page
     assert "no supervisor" not in page and "python -m w2s_mlflow student" not in page
     assert not {path for path in found.digests if "compute" in path or "calibration" in path or "by_size" in path}
 
@@ -248,7 +248,7 @@ def test_the_command_says_what_it_imported(
     monkeypatch.setattr(sys, "argv", ["w2s_mlflow", "import", path])
     app.main()
     printed = capsys.readouterr().err
-    assert "imported 1 new runs from" in printed and "1 students have no ceiling" in printed
+    assert "imported 1 run(s) from" in printed and "1 student(s) have no ceiling" in printed
     assert [run.info.experiment_id for run in runs()] == [server.experiment().experiment_id]
 
 

@@ -128,8 +128,9 @@ OF_ANSWERS = ("groups", "gold", "answer", "weak_answer", "ceiling_answer", "corr
 
 def imported(rows: pd.DataFrame) -> pd.DataFrame:
     """The same runs as if they were imported: with accuracies and no answers."""
-    sizes = {"train_size": "-", "test_size": "-", "parameters": math.nan, "agreement": math.nan}
-    return rows.assign(head="imported", domain="-", **sizes, **dict.fromkeys(OF_ANSWERS))
+    known: dict[str, Any] = {"train_size": "-", "test_size": "-", "parameters": math.nan, "agreement": math.nan}
+    unknown: dict[str, Any] = dict.fromkeys(OF_ANSWERS)
+    return rows.assign(head="imported", domain="-", **known, **unknown)
 
 
 @pytest.mark.parametrize("plugin", [pgr, paired_tests, transfer, ablation, agreement, inheritance], ids=lambda it: it.__name__)

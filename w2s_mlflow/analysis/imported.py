@@ -1,7 +1,7 @@
-"""Import published results: one run per row of a CSV file, which the analysis treats like a run of its own stage.
+"""Import published results: make one run of each row of a CSV file, with the stage that its role names.
 
-An imported run has an accuracy but no predictions, has the tag `w2s.imported` and the head `imported`, and is never reused for
-another purpose. A row that was imported before is found by its values and makes no second run.
+An imported run has an accuracy but no predictions. It has the tag `w2s.imported` and the head `imported`, and no stage reuses
+it. A row that was imported before is found by its values and makes no second run. docs/how-to/import.md describes the columns.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ ROLES = {"supervisor": SUPERVISOR, "weak": SUPERVISOR, "ceiling": CEILING, "stud
 """Stage of each value of the column `role`."""
 NEEDED = ("task", "role", "method", "seed", "accuracy")
 SYNONYMS = {"test_accuracy": "accuracy", "weak_model": "weak", "strong_model": "strong"}
-"""Second names of columns."""
-DECIMALS = 0.005
-"""Maximum difference of an accuracy from `correct / rows`: that of rounding to two decimals."""
-NOT_A_RESULT = {"result": False}
-"""Metadata of fields that are not parameters of the run."""
+"""Second names of columns, with their first names."""
+ROUNDING = 0.005
+"""Maximum difference between an accuracy and `correct / rows`: the largest that rounding to two decimals causes."""
+NOT_A_PARAMETER = {"result": False}
+"""Metadata of the fields that are not logged as parameters of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ class PublishedRun:
     """One row of the file.
 
     Attributes:
-        repeat: number of the row among the students with the same identity, counted from 1; 1 for other roles.
+        repeat: position of the row among the students that differ only in their accuracy, counted from 1; 1 for other roles.
+        line: number of the row's line in the file.
     """
 
     task: str
@@ -53,11 +54,11 @@ class PublishedRun:
     seed: int
     repeat: int = 1
     head: str = IMPORTED
-    role: str = field(metadata=NOT_A_RESULT)
-    accuracy: float = field(metadata=NOT_A_RESULT)
-    correct: int | None = field(metadata=NOT_A_RESULT)
-    rows: int | None = field(metadata=NOT_A_RESULT)
-    line: int = field(metadata=NOT_A_RESULT)
+    role: str = field(metadata=NOT_A_PARAMETER)
+    accuracy: float = field(metadata=NOT_A_PARAMETER)
+    correct: int | None = field(metadata=NOT_A_PARAMETER)
+    rows: int | None = field(metadata=NOT_A_PARAMETER)
+    line: int = field(metadata=NOT_A_PARAMETER)
 
     def identity(self) -> dict[str, str]:
         """Return the parameters by which the UI groups runs."""
@@ -66,7 +67,13 @@ class PublishedRun:
 
 @dataclass(frozen=True)
 class Imported:
-    """The runs of a file: how many are new, how many were imported before, and how many students lack a reference."""
+    """The runs of an imported file.
+
+    Attributes:
+        new: number of runs made now.
+        found: number of runs that an earlier import had made.
+        without_supervisor, without_ceiling: number of students for which the file has no supervisor or no ceiling.
+    """
 
     run_ids: Sequence[str]
     new: int
@@ -76,10 +83,10 @@ class Imported:
 
     def describe(self, file: str) -> str:
         """Return the counts as one sentence."""
-        sentence = f"imported {self.new} new runs from {file}; {self.found} were imported before"
+        sentence = f"imported {self.new} run(s) from {file}; {self.found} run(s) were imported before"
         for name, count in (("supervisor", self.without_supervisor), ("ceiling", self.without_ceiling)):
             if count:
-                sentence += f"; {count} students have no {name} of their task, models and seed, and therefore no PGR"
+                sentence += f"; {count} student(s) have no {name} of their task, model and seed in the file, and no PGR"
         return sentence
 
 
@@ -136,7 +143,7 @@ def read(file: Path) -> list[PublishedRun]:
 
 @dataclass(frozen=True)
 class _Line:
-    """The values of one line by column, and the name of each column in the file."""
+    """The values of one line of the file by column, and the name that the file uses for each column."""
 
     file: Path
     number: int
@@ -152,17 +159,17 @@ class _Line:
         return f"{self.names[column]} in line {self.number} of {self.file}"
 
     def text(self, column: str) -> str:
-        """Return a text that is not empty and not NONE, which stands for a missing value."""
+        """Return a text. Raises ConfigError if it is empty or equals NONE, which runs have in place of a missing name."""
         if self.values[column] in ("", NONE):
             raise self.error(column, f"text other than {NONE!r}")
         return self.values[column]
 
     def model(self, role: str) -> str:
-        """Return the name of the weak or strong model; the role itself if the file has no such column."""
+        """Return the name of the weak or strong model: `weak` or `strong` if the file has no column for it."""
         return self.text(role) if role in self.values else role
 
     def whole(self, column: str, least: int = 0) -> int:
-        """Return a whole number."""
+        """Return a whole number. Raises ConfigError if it is below `least`."""
         if not re.fullmatch("[0-9]{1,18}", self.values[column]) or int(self.values[column]) < least:
             raise self.error(column, f"a whole number of at least {least}")
         return int(self.values[column])
@@ -172,7 +179,7 @@ class _Line:
         return self.whole(column, least) if self.values.get(column) else None
 
     def accuracy(self) -> float:
-        """Return the accuracy."""
+        """Return the accuracy. Raises ConfigError if it is not in [0, 1]."""
         try:
             value = float(self.values["accuracy"])
         except ValueError:
@@ -206,7 +213,11 @@ def _lines(file: Path) -> Iterator[_Line]:
 
 
 def _names(header: Iterable[str], file: Path) -> dict[str, str]:
-    """Return the name that each column has in the file, by its first name, in order. Raises ConfigError for a wrong header."""
+    """Return the file's name of each column, in the order of the header. The keys are the first names of the columns.
+
+    Raises:
+        ConfigError: a column is missing or occurs twice.
+    """
     names: dict[str, str] = {}
     for name in header:
         column = SYNONYMS.get(name, name)
@@ -219,7 +230,7 @@ def _names(header: Iterable[str], file: Path) -> dict[str, str]:
 
 
 def _row(line: _Line) -> PublishedRun:
-    """Check the values of a line. Raises ConfigError for the first that is invalid."""
+    """Return the checked values of a line. Raises ConfigError if a value is invalid."""
     role = ROLES.get(line.values["role"])
     if role is None:
         raise unknown(line.place("role"), line.values["role"], ROLES)
@@ -227,7 +238,7 @@ def _row(line: _Line) -> PublishedRun:
     if correct is not None and rows is not None:
         if correct > rows:
             raise line.error("correct", f"at most the number of rows, {rows}")
-        if abs(accuracy - correct / rows) > DECIMALS:
+        if abs(accuracy - correct / rows) > ROUNDING:
             raise line.error("accuracy", f"correct / rows, {correct / rows:.4f}")
     return PublishedRun(
         task=line.text("task"),
@@ -296,6 +307,6 @@ def _metrics(row: PublishedRun, links: Mapping[str, Result]) -> dict[str, float]
 
 
 def _status(metrics: Mapping[str, float]) -> str:
-    """Return the PGR status of a student: without test rows, a single run has no interval of the gap."""
+    """Return the PGR status of a student. Without test rows, the gap of a single run has no interval."""
     missing = [role for role in ("weak", "ceiling") if f"test/{role}_accuracy" not in metrics]
     return f"no {missing[0]}" if missing else stats.UNDETERMINED

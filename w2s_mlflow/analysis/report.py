@@ -114,7 +114,7 @@ def _import_caveats(frames: Frames) -> Iterator[str]:
     if repeats := int((runs["stage"] == "student").sum()) - len(students):
         yield f"{repeats} imported student(s) repeat the seed of another: the accuracies of one seed were averaged."
     if single := _single_seeds(students):
-        yield f"{single} imported setting(s) have one seed: they have no interval, and their PGR is undetermined."
+        yield f"{single} imported setting(s) have one seed and therefore no interval."
 
 
 def _single_seeds(students: pd.DataFrame) -> int:

@@ -55,8 +55,10 @@ def import_(
     file: str = typer.Argument(metavar="FILE", help="CSV file of published results (docs/how-to/import.md)."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """Import published results: make a run of each row of FILE, for `analyze` and `runs`. FILE has the columns task, role
-    (supervisor, student or ceiling), method (of a student), seed, accuracy, and optionally weak, strong, correct and rows."""
+    """Import published results: make a run of each row of FILE, for `analyze` and `runs`.
+
+    FILE has the columns task, role (supervisor, student or ceiling), method (of a student), seed and accuracy, and optionally
+    weak, strong, correct and rows. A row that was imported before makes no second run."""
     return functools.partial(_import, file, as_json=json)
 
 
