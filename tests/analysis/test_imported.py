@@ -93,7 +93,9 @@ def test_the_analysis_has_them_in_its_tables_and_the_report_says_imported(first:
         rows = list(csv.DictReader(file))
     assert len(rows) == 9 and {row["head"] for row in rows} == {"imported"} and {row["seconds"] for row in rows} == {""}
     with found.artifact("tables/pgr.csv").open(newline="") as file:
-        assert [row["method"] for row in csv.DictReader(file)] == ["plain"]
+        (row,) = csv.DictReader(file)
+    assert (row["task"], row["method"], row["low"], row["high"]) == ("sums", "plain", row["pgr_low"], row["pgr_high"])
+    assert float(row["low"]) < float(row["pgr"]) < float(row["high"])
     page = found.artifact("report.html").read_text()
     assert "9 run(s) were imported from published results" in page and "The accuracies of 9 imported runs are those" in page
     assert "no supervisor" not in page and "python -m w2s_mlflow student" not in page

@@ -13,11 +13,12 @@ CAPTION = (
     "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% t interval), and PGR "
     "with Fieller's 95% interval over seeds and test groups; for imported runs (head `imported`), over seeds alone. PGR is "
     "undetermined unless the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts the seeds whose "
-    "ceiling did not learn: near chance on its training rows, or below its supervisor."
+    "ceiling did not learn: near chance on its training rows, or below its supervisor. `low` and `high` repeat `pgr_low` and "
+    "`pgr_high`."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
-COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
+COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status", "low", "high"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -42,7 +43,8 @@ def _row(group: pd.DataFrame) -> dict[str, Any]:
     if not comparable(group):
         return row
     pgr = interval(group)
-    return row | {"pgr": pgr.point, "pgr_low": pgr.low, "pgr_high": pgr.high, "pgr_status": pgr.status}
+    bounds = {"pgr_low": pgr.low, "pgr_high": pgr.high, "low": pgr.low, "high": pgr.high}
+    return row | {"pgr": pgr.point, "pgr_status": pgr.status} | bounds
 
 
 def comparable(group: pd.DataFrame) -> bool:
