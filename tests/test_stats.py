@@ -271,6 +271,46 @@ def test_a_single_test_group_cannot_determine_anything(seeds: int) -> None:
     assert data.interval().status == stats.UNDETERMINED
 
 
+# --- PGR over seeds ---------------------------------------------------------------------------------------------------
+
+
+def test_pgr_over_seeds_by_hand() -> None:
+    """Gains .10 .10 .16, mean .12 and standard error .02, over a gap of .2 with every seed."""
+    found = stats.pgr_over_seeds([0.5, 0.6, 0.4], [0.6, 0.7, 0.56], [0.7, 0.8, 0.6])
+    half = 4.302653 * 0.02 / 0.2  # t on 2 degrees of freedom
+    assert found[:3] == pytest.approx((0.6, 0.6 - half, 0.6 + half), abs=1e-6)
+    assert found[3:] == (stats.OK, 3, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pgr_over_seeds_has_the_roots_of_fieller_s_quadratic(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weak, student, ceiling = (mean + 0.02 * rng.standard_normal(6) for mean in (0.5, 0.6, 0.7))
+    gain, gap = student - weak, ceiling - weak
+    cov = np.cov(gain, gap) * scipy.stats.t.ppf(0.975, 5) ** 2 / 6
+    a, b = gap.mean() ** 2 - cov[1, 1], gain.mean() * gap.mean() - cov[0, 1]
+    root = math.sqrt(b**2 - a * (gain.mean() ** 2 - cov[0, 0]))
+    assert stats.pgr_over_seeds(weak, student, ceiling)[1:3] == pytest.approx(((b - root) / a, (b + root) / a))
+
+
+def test_pgr_over_seeds_pairs_them() -> None:
+    """Seeds that move all three accuracies alike add nothing to the interval."""
+    weak, student, ceiling = np.array([[0.5, 0.6, 0.4], [0.6, 0.7, 0.56], [0.7, 0.8, 0.6]])
+    shift = np.array([0.1, -0.2, 0.3])
+    moved = stats.pgr_over_seeds(weak + shift, student + shift, ceiling + shift)
+    assert moved[1:3] == pytest.approx(stats.pgr_over_seeds(weak, student, ceiling)[1:3])
+
+
+@pytest.mark.parametrize("accuracies", [([0.5], [0.6], [0.7]), ([0.7, 0.71], [0.6, 0.6], [0.5, 0.52])])
+def test_one_seed_or_a_ceiling_below_its_floor_determines_no_pgr_over_seeds(accuracies: tuple[list[float], ...]) -> None:
+    weak, student, ceiling = accuracies
+    found = stats.pgr_over_seeds(weak, student, ceiling)
+    assert (found.status, found.low, found.high) == (stats.UNDETERMINED, -math.inf, math.inf) and math.isfinite(found.point)
+
+
+# --- tests and corrections --------------------------------------------------------------------------------------------
+
+
 def test_paired_t_test_by_hand() -> None:
     found = stats.paired_t_test(BASELINE, METHOD)
     assert found.n == 5

@@ -45,7 +45,8 @@ class PGR(NamedTuple):
     """PGR with its interval.
 
     `status` is `ok` if the whole interval of the gap P_s - P_w is above zero, and `undetermined` otherwise. In the second case
-    the ceiling may be below the floor, and a worse student would then have a higher PGR.
+    the ceiling may be below the floor, and a worse student would then have a higher PGR. `groups` is 0 if the interval is over
+    seeds alone.
     """
 
     point: float
@@ -97,16 +98,45 @@ def pgr_interval(
     gap_SG, _ = _by_group(ceiling_SN - weak_SN, groups)
     seeds, n_groups = gain_SG.shape
     point = pgr(float(weak_SN.mean()), float(student_SN.mean()), float(ceiling_SN.mean()))
-    gap = clustered_mean(gap_SG, sizes_G, level)
+
+    def mean(theta: float) -> Interval:
+        return clustered_mean(gain_SG - theta * gap_SG, sizes_G, level)
+
+    return PGR(point, *_fieller(mean, clustered_mean(gap_SG, sizes_G, level), point), seeds, n_groups)
+
+
+def pgr_over_seeds(weak_S: ArrayLike, student_S: ArrayLike, ceiling_S: ArrayLike, level: float = LEVEL) -> PGR:
+    """Return PGR with Fieller's interval over seeds, from one accuracy of each model per seed, in the same order of seeds.
+
+    Unlike `pgr_interval` it needs no test rows, and its interval does not cover the choice of test rows. With a single seed the
+    PGR is undetermined.
+    """
+    weak, student, ceiling = (np.asarray(values, dtype=np.float64) for values in (weak_S, student_S, ceiling_S))
+    gain_S, gap_S = student - weak, ceiling - weak
+    point = pgr(float(weak.mean()), float(student.mean()), float(ceiling.mean()))
+
+    def mean(theta: float) -> Interval:
+        return seed_interval(gain_S - theta * gap_S, level)
+
+    return PGR(point, *_fieller(mean, seed_interval(gap_S, level), point), len(gain_S), 0)
+
+
+def _fieller(mean: Callable[[float], Interval], gap: Interval, point: float) -> tuple[float, float, str]:
+    """Return the bounds of PGR and its status.
+
+    Args:
+        mean: function that returns the interval of mean(gain) - theta mean(gap).
+        gap: the interval of the mean gap P_s - P_w.
+    """
     if not gap.low > 0:
-        return PGR(point, -math.inf, math.inf, UNDETERMINED, seeds, n_groups)
+        return -math.inf, math.inf, UNDETERMINED
 
     def excess(theta: float) -> float:
         """Return a number that is negative if theta is inside the interval and positive if it is outside."""
-        interval = clustered_mean(gain_SG - theta * gap_SG, sizes_G, level)
+        interval = mean(theta)
         return max(interval.low, -interval.high)
 
-    return PGR(point, _edge(excess, point, -1.0), _edge(excess, point, 1.0), OK, seeds, n_groups)
+    return _edge(excess, point, -1.0), _edge(excess, point, 1.0), OK
 
 
 def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL) -> Interval:

@@ -129,7 +129,7 @@ def test_without_a_ceiling_there_is_accuracy_and_no_pgr_and_the_report_says_so()
     (row,) = table(found, "pgr")
     assert float(row["accuracy"]) > 0 and row["pgr"] == row["pgr_status"] == ""
     page = found.artifact("report.html").read_text()
-    assert "1 student(s) have no ceiling on the same test rows: no PGR." in page and "one seed" in page
+    assert "1 student(s) have no ceiling scored on the same test rows, and therefore no PGR." in page and "one seed" in page
 
 
 @pytest.mark.slow

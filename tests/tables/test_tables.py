@@ -11,8 +11,9 @@ import pytest
 from scipy import stats as scipy_stats
 
 from w2s_mlflow import stats
-from w2s_mlflow.figures import pgr_by_size
-from w2s_mlflow.tables import LABEL, ablation, paired_tests, pgr
+from w2s_mlflow.figures import accuracy_by_size, agreement_by_size, forest, pgr_by_size
+from w2s_mlflow.figures import inheritance as inheritance_figure
+from w2s_mlflow.tables import LABEL, PROBES, ablation, agreement, claims, inheritance, paired_tests, pgr, transfer
 
 ROWS, SEEDS = 400, 5
 
@@ -120,6 +121,54 @@ def test_one_seed_has_no_test_and_no_interval_over_seeds() -> None:
     assert paired_tests.table(frame).empty
     row = pgr.table(frame).iloc[0]
     assert row["n"] == 1 and math.isnan(row["accuracy_low"]) and row["pgr_low"] < row["pgr"] < row["pgr_high"]
+
+
+OF_ANSWERS = ("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct")
+
+
+def imported(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same runs as if they were imported: with accuracies and no answers."""
+    known: dict[str, Any] = {"train_size": "-", "test_size": "-", "parameters": math.nan, "agreement": math.nan}
+    unknown: dict[str, Any] = dict.fromkeys(OF_ANSWERS)
+    return rows.assign(head="imported", domain="-", **known, **unknown)
+
+
+@pytest.mark.parametrize("plugin", [pgr, paired_tests, transfer, ablation, agreement, inheritance], ids=lambda it: it.__name__)
+def test_own_rows_are_the_same_beside_imported_ones(plugin: Any) -> None:
+    methods = {"baseline": 0.7, "confidence": 0.75, "full": 0.72}
+    rows = [
+        student(seed, method, p) | {"task": f"t{task}", "strong": strong}
+        for method, p in methods.items()
+        for seed in range(3)
+        for task in range(5)
+        for strong in ("s", "s2")
+    ]
+    own = pd.DataFrame(rows)
+    alone, both = plugin.table(own), plugin.table(pd.concat([own, imported(own)], ignore_index=True))
+    is_imported = both.get("head", pd.Series("", index=both.index)) == "imported"
+    pd.testing.assert_frame_equal(both[~is_imported].reset_index(drop=True), alone.reset_index(drop=True), check_dtype=False)
+    assert is_imported.sum() == (len(alone) if plugin in (pgr, paired_tests, transfer) else 0)
+
+
+def test_the_paper_s_statements_are_not_tested_on_imported_runs() -> None:
+    probes = pd.DataFrame(columns=list(PROBES))
+    own = pd.DataFrame([student(seed, name, p) for name, p in (("baseline", 0.7), ("confidence", 0.75)) for seed in range(3)])
+    assert len(claims.table(own, probes)) and claims.table(imported(own), probes).empty
+
+
+def test_figures_over_size_draw_no_imported_runs_and_the_forest_draws_them_apart(outcomes: pd.DataFrame) -> None:
+    both = pd.concat([outcomes, imported(outcomes[outcomes["weak"] != "-"])], ignore_index=True)
+    for plugin, more in ((pgr_by_size, 0), (accuracy_by_size, 0), (agreement_by_size, 0), (inheritance_figure, 0), (forest, 1)):
+        assert len(plugin.figure(both).axes) == len(plugin.figure(outcomes).axes) + more
+    assert accuracy_by_size.figure(imported(outcomes)).axes == []
+
+
+def test_the_pgr_of_imported_runs_is_over_seeds(outcomes: pd.DataFrame) -> None:
+    own = outcomes[outcomes["method"] == "confidence"]
+    (row,) = pgr.table(imported(own)).to_dict("records")
+    expected = stats.pgr_over_seeds(own["weak_accuracy"], own["accuracy"], own["ceiling_accuracy"])
+    assert (row["pgr"], row["pgr_low"], row["pgr_high"], row["pgr_status"]) == expected[:4] and row["pgr_status"] == "ok"
+    assert row["pgr"] == pytest.approx(pgr.table(own)["pgr"].iloc[0])
 
 
 def test_the_ablation_stands_beside_the_papers_numbers() -> None:

@@ -43,7 +43,12 @@ ITERATION = re.compile(r"^(lambda \S+|facilitated by .*?) (?:round|turn) (\d+)")
 
 
 def with_current_names(run: Result) -> Result:
-    """Return the run with the current names and values of its parameters, tags and metrics."""
+    """Return the run with the current names and values of its parameters, tags and metrics.
+
+    An imported run is returned unchanged, because the names of its methods are not options.
+    """
+    if run.imported:
+        return run
     return replace(
         run,
         params=_params(STAGES.get(run.stage, run.stage), run.params),

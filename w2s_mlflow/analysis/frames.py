@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ ANSWERS = ("student", "rule")
 """Stages whose runs are rows of `outcomes`, compared with a supervisor and a ceiling."""
 ALONE = ("supervisor", "ceiling", "probe", "errors")
 """Other stages of which only the newest run per seed is kept (selection.one_per_seed)."""
+OF_ANSWERS = ("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct")
+"""Columns of `outcomes` that imported runs lack."""
 TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
 """The paper's three domains, by task family; every other family is NLP."""
@@ -47,7 +50,8 @@ def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | Non
     pulled = AnalysisRuns(run_by_id, scores.load_scores(run_by_id.values()))
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
-    outcomes = variants.add_config_diff(pd.DataFrame(selection.one_per_seed(rows, pulled), columns=list(OUTCOMES)))
+    rows = _mean_of_repeats(selection.one_per_seed(rows, pulled))
+    outcomes = variants.add_config_diff(pd.DataFrame(rows, columns=list(OUTCOMES)))
     for stage in ALONE:
         selection.one_per_seed([selection.identified(result) for result in pulled.counted() if result.stage == stage], pulled)
     facilitations = _facilitations(pulled)
@@ -147,6 +151,8 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--eval-split none or selection)")
         return None
+    if result.imported:
+        return _imported_outcome(result, pulled)
     scored = pulled.scores.get(result.run_id, "its test predictions are missing")
     if isinstance(scored, str):
         pulled.leave_out(result, "damaged", scored)
@@ -161,6 +167,25 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
         pulled.leave_out(result, "contradicted", contradiction)
         return None
     return row
+
+
+def _imported_outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
+    """Return the row of an imported student, from the accuracies of its file; columns that need answers are None or NaN."""
+    row = selection.identified(result) | dict.fromkeys(OF_ANSWERS) | {"domain": NONE}
+    row |= {"accuracy": result.metrics["test/accuracy"], "parameters": math.nan, "agreement": math.nan}
+    for role in ("weak", "ceiling"):
+        reference = pulled.runs.get(result.tags.get(f"w2s.{role}_run_id", ""))
+        row[f"{role}_accuracy"] = reference.metrics["test/accuracy"] if reference else math.nan
+    return row | {"ceiling_failed": bool(row["ceiling_accuracy"] < row["weak_accuracy"])}
+
+
+def _mean_of_repeats(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Average the accuracies of imported students that share a seed, so that each seed has one row."""
+    repeats: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = (*(row[name] for name in IDENTITY if name != "repeat"), row["settings"])
+        repeats.setdefault(key, []).append(row)
+    return [group[0] | {"accuracy": statistics.fmean(row["accuracy"] for row in group)} for group in repeats.values()]
 
 
 def _references(result: Result, scored: Scores, pulled: AnalysisRuns) -> dict[str, Any]:
@@ -228,8 +253,8 @@ def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
     """Return the frame `runs`; its `method_options` and `other_options` list differences between runs of the same stage."""
     import pandas as pd
 
-    # `runs` has no column for the iteration; keep it in `settings`, so that it distinguishes the runs of one seed.
-    columns = [name for name in IDENTITY if name != "iteration"]
+    # `runs` has no columns for iteration and repeat; keep them in `settings`, so that they distinguish the runs of one seed.
+    columns = [name for name in IDENTITY if name not in ("iteration", "repeat")]
     rows = [_run(result, pulled) | {"settings": variants.settings(result, columns)} for result in pulled.counted()]
     frame = pd.DataFrame(
         rows, columns=[*(name for name in RUNS if name not in ("method_options", "other_options")), "settings"]
@@ -241,13 +266,16 @@ def _run(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     """Return one row of `runs`, for a run of any stage."""
     scores = pulled.scores.get(result.run_id)
     metrics = scores.metrics if isinstance(scores, Scores) else {}
+    if result.imported:
+        metrics = {"accuracy": result.metrics["test/accuracy"]}
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
-    row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": _domain(row["task"])}
+    domain = NONE if result.imported else _domain(row["task"])
+    row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": domain}
     row |= {name: metrics.get(name, math.nan) for name in METRICS}
     row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(scoring.PGR_STATUS, "")}
     row |= {name: result.tags.get(f"w2s.{name}", "") for name in ("ceiling_failed", "vs_human", "gold", "fingerprint", "data")}
     row |= {"reads": {name.removeprefix("gold/"): n for name, n in result.metrics.items() if name.startswith("gold/")}}
-    return row | _cost(result) | _total_cost(result, pulled)
+    return row if result.imported else row | _cost(result) | _total_cost(result, pulled)
 
 
 def _cost(result: Result) -> dict[str, float]:

@@ -93,7 +93,8 @@ def describe(comparison: Comparison) -> list[dict[str, str]]:
 def _scores_of(run: results.Result) -> Scores:
     loaded = scores.load_scores([run]).get(run.run_id)
     if not isinstance(loaded, Scores):
-        reason = loaded or "it has no test report"
+        missing = "it was imported without predictions" if run.imported else "it has no test report"
+        reason = loaded or missing
         raise ConfigError(f"RUN must be a finished run with test predictions, got {run.name}: {reason}")
     return loaded
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import __version__, exceptions
 from w2s_mlflow.analysis import variants
 from w2s_mlflow.pipeline.options import NONE
-from w2s_mlflow.tables import LABEL, PAIR, Frames
+from w2s_mlflow.tables import IMPORTED, LABEL, PAIR, Frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,12 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
     stages = frames.runs["stage"].value_counts()
     counts = {name: int(stages.get(name.rstrip("s"), 0)) for name in ("supervisors", "ceilings", "students", "rules")}
     return page.render(
-        counts={**counts, "runs": len(frames.runs), "tasks": frames.outcomes["task"].nunique()},
+        counts={
+            **counts,
+            "runs": len(frames.runs),
+            "imported": int((frames.runs["head"] == IMPORTED).sum()),
+            "tasks": frames.outcomes["task"].nunique(),
+        },
         version=__version__,
         when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         setup=Markup(element(setup(frames.outcomes))),
@@ -79,27 +84,52 @@ def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
         examples = "; ".join(f"{row['name']} ({row['run_id'][:8]}): {row['reason']}" for row in rows.head(3).to_dict("records"))
         yield f"Excluded ({rule}): {len(rows)} run(s). {examples}{'; ...' if len(rows) > 3 else ''}"
     students = frames.outcomes[frames.outcomes["strong"] != NONE]
+    yield from _import_caveats(frames)
     if failed := int(students["ceiling_failed"].sum()):
         yield f"The ceiling of {failed} of {len(students)} students did not learn (w2s.ceiling_failed); they are included."
     undetermined = pgr[pgr["pgr_status"] == "undetermined"]
     if len(undetermined):
         pairs = undetermined.drop_duplicates(["task", "weak", "strong"])
         names = ", ".join(f"{row['task']} {row['weak']}->{row['strong']}" for row in pairs.head(5).to_dict("records"))
-        reason = "the ceiling is not significantly more accurate than the supervisor"
+        reason = "the ceiling was not shown to be more accurate than the supervisor"
         yield f"PGR is undetermined in {len(undetermined)} row(s), because {reason}: {names}."
     for role, model in (("weak", "supervisor"), ("ceiling", "ceiling")):
-        if missing := int(students[f"{role}_correct"].isna().sum()):
+        if missing := int(students[f"{role}_accuracy"].isna().sum()):
             yield f"{missing} student(s) have no {model} scored on the same test rows, and therefore no PGR."
-    if single := int((students.groupby(LABEL)["seed"].nunique() == 1).sum()):
+    if single := _single_seeds(students[students["head"] != IMPORTED]):
         yield f"{single} setting(s) ran with one seed: their intervals are over test groups only, not over seeds."
     if not_finite := int(students["accuracy"].isna().sum()):
         yield f"{not_finite} student(s) have no finite accuracy."
 
 
+def _import_caveats(frames: Frames) -> Iterator[str]:
+    """Yield the caveats about imported runs."""
+    runs, students = (frame[frame["head"] == IMPORTED] for frame in (frames.runs, frames.outcomes))
+    if runs.empty:
+        return
+    yield (
+        f"{len(runs)} run(s) were imported from published results (head {IMPORTED}): they have no predictions, so their "
+        "accuracies could not be checked, and their intervals are over seeds alone. No row or test mixes them with own runs."
+    )
+    if repeats := int((runs["stage"] == "student").sum()) - len(students):
+        yield f"{repeats} imported student(s) repeat the seed of another: the accuracies of one seed were averaged."
+    if single := _single_seeds(students):
+        yield f"{single} imported setting(s) have one seed and therefore no interval."
+
+
+def _single_seeds(students: pd.DataFrame) -> int:
+    """Return the number of settings with a single seed."""
+    return int((students.groupby(LABEL)["seed"].nunique() == 1).sum())
+
+
 def commands(frames: Frames) -> Iterator[str]:
-    """Yield the command that reproduces each group of students or rules, with its seeds and the fingerprint of one run."""
+    """Yield the command that reproduces each group of students or rules, with its seeds and the fingerprint of one run.
+
+    Imported runs have no such command.
+    """
+    outcomes = frames.outcomes[frames.outcomes["head"] != IMPORTED]
     fingerprints = frames.runs.set_index("run_id")["fingerprint"]
-    for key, rows in frames.outcomes.groupby(LABEL, sort=False):
+    for key, rows in outcomes.groupby(LABEL, sort=False):
         label = dict(zip(LABEL, key, strict=True))
         seeds = sorted(rows["seed"], key=lambda seed: (len(seed), seed))
         comment = f"  # seeds {','.join(seeds)}, {fingerprints[rows['run_id'].iloc[0]][:FINGERPRINT]}"

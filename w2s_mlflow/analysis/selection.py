@@ -74,9 +74,14 @@ def links(result: Result) -> Iterator[tuple[str, str]]:
 def identified(result: Result) -> dict[str, Any]:
     """Return the columns of a run that `one_per_seed` and `variants.differing_options` need."""
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in variants.IDENTITY} | {"run_id": result.run_id}
-    row |= {name: int(result.params[name]) for name in ("train_size", "test_size")}
+    row |= {name: _size(result, name) for name in ("train_size", "test_size")}
     row["balance"] = result.params.get("balance", "")
     return row | {"data": result.tags.get("w2s.data", ""), "settings": variants.settings(result)}
+
+
+def _size(result: Result, name: str) -> int | str:
+    """Return the number of training or test rows of a run; NONE for an imported run."""
+    return NONE if result.imported else int(result.params[name])
 
 
 def one_per_seed(rows: Sequence[dict[str, Any]], pulled: AnalysisRuns) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from w2s_mlflow.tracking.results import Result
 
-IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "iteration")
-"""Parameters that identify a run; only facilitated and aligned models have `iteration`."""
+IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "iteration", "repeat")
+"""Parameters that identify a run; only facilitated and aligned models have `iteration`, and only imported runs `repeat`."""
 METHOD_OPTIONS = {
     *presets.PRIMITIVES,
     *options.plugin_options("losses"),

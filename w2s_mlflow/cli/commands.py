@@ -1,4 +1,4 @@
-"""Commands that are not stages: list tasks, models and runs, compare and explain runs, write rows, and judge debates."""
+"""Commands that are not stages: list tasks, models and runs, import, compare and explain runs, write rows, judge debates."""
 
 from __future__ import annotations
 
@@ -51,6 +51,17 @@ def runs(
     return functools.partial(_runs, filter, experiments, as_json=json)
 
 
+def import_(
+    file: str = typer.Argument(metavar="FILE", help="CSV file of published results (docs/how-to/import.md)."),
+    json: bool = typer.Option(False, "--json", help=JSON),
+) -> Job:
+    """Import published results: make a run of each row of FILE, for `analyze` and `runs`.
+
+    FILE has the columns task, role (supervisor, student or ceiling), method (of a student), seed and accuracy, and optionally
+    weak, strong, correct and rows. A row that was imported before makes no second run."""
+    return functools.partial(_import, file, as_json=json)
+
+
 def compare(
     first: str = typer.Argument(metavar="RUN", help="Id or name of a run. If several runs have this name, the newest is used."),
     second: str = typer.Argument(metavar="RUN", help="Another run, scored on the same test rows."),
@@ -80,6 +91,7 @@ COMMANDS: Mapping[str, Callable[..., Job]] = {
     "tasks": tasks,
     "models": models,
     "runs": runs,
+    "import": import_,
     "compare": compare,
     "why": why,
     "judge": judge,
@@ -114,6 +126,15 @@ def _runs(filter_: str, experiments: str, *, as_json: bool) -> None:
     if as_json:
         print(json_.dumps(rows))
     terminal.show_pgr([{name: "" if value is None else str(value) for name, value in row.items()} for row in rows])
+
+
+def _import(file: str, *, as_json: bool) -> None:
+    from w2s_mlflow.analysis import imported
+
+    outcome = imported.import_file(file)
+    if as_json:
+        print(json_.dumps(dataclasses.asdict(outcome)))
+    terminal.show_line(outcome.describe(file))
 
 
 def _compare(first: str, second: str, *, as_json: bool) -> None:

@@ -9,17 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from w2s_mlflow.figures import _drawing
-from w2s_mlflow.tables import pgr
+from w2s_mlflow.tables import IMPORTED, pgr
 
 FRAMES = ("outcomes",)
 CAPTION = (
     "Test accuracy of students, mean over n seeds with its 95% t interval. Dashed line: the supervisor; grey squares: the "
-    "ceiling of each size, means over seeds. If there are several settings, the one with the most runs is shown."
+    "ceiling of each size, means over seeds. If there are several settings, the one with the most runs is shown. "
+    "Imported runs are not shown, because their sizes are unknown."
 )
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
     """Draw one panel per task and supervisor."""
+    outcomes = outcomes[outcomes["head"] != IMPORTED]
     frame = pgr.table(outcomes)
     frame = frame[frame["weak_accuracy"].notna()]
     sizes = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]

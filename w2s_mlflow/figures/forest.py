@@ -20,7 +20,7 @@ Lines = list[tuple[str, pd.Series]]
 
 def figure(outcomes: pd.DataFrame) -> Figure:
     """Draw one panel per task, model pair and head, with one line per method that shares at least two seeds with a baseline."""
-    students = outcomes[outcomes["weak_correct"].notna()]
+    students = outcomes[outcomes["weak_accuracy"].notna()]
     cells = [(key, lines) for key, rows in students.groupby(KEYS, sort=False) if (lines := _lines(rows))]
     fig, panels = _drawing.bars([[label for label, _ in lines] for _, lines in cells])
     for axes, (key, lines) in zip(panels, cells, strict=True):

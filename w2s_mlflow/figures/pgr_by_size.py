@@ -11,19 +11,20 @@ from matplotlib.figure import Figure
 
 from w2s_mlflow import stats
 from w2s_mlflow.figures import _drawing
-from w2s_mlflow.tables import pgr
+from w2s_mlflow.tables import IMPORTED, pgr
 
 FRAMES = ("outcomes",)
 CAPTION = (
     "PGR against student size. For one task: Fieller's 95% interval over n seeds and test groups. For several tasks (dots): "
     "the median of the n tasks, with its 95% interval if n is at least 6. Undetermined pairs are not shown; if there are "
-    "several settings, the one with the most runs is shown."
+    "several settings, the one with the most runs is shown. Imported runs are not shown, because their sizes are unknown."
 )
 VALUE = ("pgr", "pgr_low", "pgr_high")
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
     """Draw one panel per domain and supervisor; a panel in which no PGR could be determined has only a note."""
+    outcomes = outcomes[outcomes["head"] != IMPORTED]
     frame = pgr.table(outcomes)
     frame = frame[frame[["weak_accuracy", "ceiling_accuracy"]].notna().all(axis=1)]
     sizes = outcomes.drop_duplicates("strong").set_index("strong")["parameters"]

@@ -18,6 +18,10 @@
 
 Missing values (a rule has no supervisor, a student may have no ceiling) are None or NaN.
 
+Imported runs (analysis/imported.py) have the head `imported`, which keeps them apart from own runs in every table and test.
+They have accuracies but no answers: `groups`, `gold`, and the columns of answers and correctness are None. Their sizes are `-`.
+If a method repeats a seed, `accuracy` is the mean of its repeats, and `run_id` is the id of one of them.
+
 `probes` has one row per probe run, concept, layer and model (before, after). `errors` has one row per test error of a run of
 the stage `errors`. `facilitations` has one row per facilitated weak model, with metrics on `test`: `weak_accuracy` and
 `weak_agreement` refer to the supervisor, `strong_accuracy` and `agreement` to the teacher.
@@ -41,6 +45,8 @@ from w2s_mlflow.metrics import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
+IMPORTED = "imported"
+"""Value of the column `head` of imported runs."""
 LABEL = ["task", "weak", "strong", "head", "method", "method_options", "other_options"]
 """Columns that identify a row of most tables: runs with the same values in them differ only in their seed."""
 PAIR = ["task", "weak", "strong", "head", "other_options", "train_size", "test_size"]

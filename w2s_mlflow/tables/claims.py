@@ -66,7 +66,7 @@ def _verdict_row(claim: str, finding: Finding, low: float, high: float) -> dict[
 
 def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per statement, task, supervisor and head that has enough runs."""
-    students = outcomes[outcomes["weak_correct"].notna() & (outcomes["method_options"] == "")]
+    students = outcomes[outcomes["weak_accuracy"].notna() & (outcomes["method_options"] == "")]
     keys = ["task", "weak", "head", "other_options", "train_size", "test_size"]
     rows: list[dict[str, Any]] = []
     for claim in CLAIMS:

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from w2s_mlflow.tables import LABEL
+from w2s_mlflow.tables import IMPORTED, LABEL
 
 CAPTION = (
     "Means over the n runs of a label: seconds from start to end (machines may differ), training tokens, and estimated "
@@ -21,9 +21,10 @@ COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row of students per combination of the LABEL columns."""
+    """Return one row of students per combination of the LABEL columns; imported students, whose cost is unknown, have none."""
+    students = runs[(runs["stage"] == "student") & (runs["head"] != IMPORTED)]
     rows = []
-    for key, group in runs[runs["stage"] == "student"].groupby(KEYS, sort=False):
+    for key, group in students.groupby(KEYS, sort=False):
         means = {name: float(group[name].mean()) for name in (*USED, "pgr")}
         if not (group["pgr_status"] == "ok").all():
             means["pgr"] = math.nan

@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 
 from w2s_mlflow import stats
-from w2s_mlflow.tables import PAIR, pgr
+from w2s_mlflow.tables import IMPORTED, PAIR, pgr
 
 CAPTION = (
     "Paired t-tests. The unit is the seed within a task, and the task, averaged over pairs and seeds, across five or more "
     "tasks. Columns: mean difference with its 95% interval, effect size d_z, p, Holm's p within one metric of this table, "
-    "and the Wilcoxon signed-rank p, which is at least .0625 for n = 5. PGR is compared only if it is determined for the "
-    "pair. `failed_ceilings` counts the seeds whose ceiling did not learn."
+    "separately for own and for imported runs, and the Wilcoxon signed-rank p, which is at least .0625 for n = 5. PGR is "
+    "compared only if it is determined for the pair. `failed_ceilings` counts the seeds whose ceiling did not learn."
 )
 FRAMES = ("outcomes",)
 REFERENCES = ("baseline", "zero_shot")
@@ -31,14 +31,16 @@ COLUMNS += ["p_holm", "p_wilcoxon", "failed_ceilings"]
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per comparison of two accuracies (or PGRs), matched by seed or by task."""
-    students = outcomes[outcomes["weak_correct"].notna()]
+    students = outcomes[outcomes["weak_accuracy"].notna()]
     rows = [
         dict(zip(PAIR, key, strict=True)) | row | {"failed_ceilings": int(group.groupby("seed")["ceiling_failed"].any().sum())}
         for key, group in students.groupby(PAIR, sort=False)
         for row in _comparisons(group)
     ]
-    frame = pd.DataFrame([*rows, *_across(students)], columns=COLUMNS)
-    frame["p_holm"] = frame.groupby("metric")["p"].transform(lambda p: stats.holm(p.to_numpy()))
+    for _, group in students.groupby(students["head"] == IMPORTED):
+        rows += _across(group)
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame["p_holm"] = frame.groupby(["metric", frame["head"] == IMPORTED])["p"].transform(lambda p: stats.holm(p.to_numpy()))
     return frame
 
 
@@ -62,10 +64,16 @@ def _comparisons(pair: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _across(students: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the tests of each method against the supervisor and the baseline, with one observation per task."""
+    """Yield the tests of each method against the supervisor and the baseline, with one observation per task.
+
+    Args:
+        students: all own students, or all imported ones.
+    """
     cells = students.assign(name=name(students)).set_index([*PAIR, "seed"])
     baseline = cells.loc[cells["name"] == "baseline", "accuracy"]
     blank = dict.fromkeys(PAIR[1:5], "-") | {"task": ALL}
+    if (students["head"] == IMPORTED).all():
+        blank["head"] = IMPORTED
     for key, rows in cells.groupby("name", sort=False):
         matched = {"supervisor": rows["weak_accuracy"]}
         if key != "baseline" and not baseline.index.has_duplicates and not rows.index.has_duplicates:

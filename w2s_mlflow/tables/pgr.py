@@ -11,13 +11,14 @@ from w2s_mlflow.tables import LABEL, PAIR
 
 CAPTION = (
     "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% t interval), and PGR "
-    "with Fieller's 95% interval over seeds and test groups. PGR is undetermined unless the interval of ceiling minus "
-    "supervisor lies above zero. `failed_ceilings` counts the seeds whose ceiling did not learn: near chance on its "
-    "training rows, or below its supervisor."
+    "with Fieller's 95% interval over seeds and test groups; for imported runs (head `imported`), over seeds alone. PGR is "
+    "undetermined unless the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts the seeds whose "
+    "ceiling did not learn: near chance on its training rows, or below its supervisor. `low` and `high` repeat `pgr_low` and "
+    "`pgr_high`."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
-COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status"]
+COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status", "low", "high"]
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -42,16 +43,22 @@ def _row(group: pd.DataFrame) -> dict[str, Any]:
     if not comparable(group):
         return row
     pgr = interval(group)
-    return row | {"pgr": pgr.point, "pgr_low": pgr.low, "pgr_high": pgr.high, "pgr_status": pgr.status}
+    bounds = {"pgr_low": pgr.low, "pgr_high": pgr.high, "low": pgr.low, "high": pgr.high}
+    return row | {"pgr": pgr.point, "pgr_status": pgr.status} | bounds
 
 
 def comparable(group: pd.DataFrame) -> bool:
     """Return whether every run has a supervisor and a ceiling that were scored on its test rows."""
-    return not group[["weak_correct", "ceiling_correct"]].isna().any(axis=None)
+    return not group[["weak_accuracy", "ceiling_accuracy"]].isna().any(axis=None)
 
 
 def interval(group: pd.DataFrame) -> stats.PGR:
-    """Return the PGR of one row of the table, over its seeds, with interval and status."""
+    """Return the PGR of one row of the table, over its seeds, with interval and status.
+
+    The interval is over seeds and test groups, or over seeds alone if the answers to the test rows are unknown (imported runs).
+    """
+    if group["correct"].isna().any():
+        return stats.pgr_over_seeds(group["weak_accuracy"], group["accuracy"], group["ceiling_accuracy"])
     weak, student, ceiling = (list(group[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
     return stats.pgr_interval(weak, student, ceiling, group["groups"].iloc[0])
 

@@ -18,7 +18,7 @@ COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status"]
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per supervisor, student and method; methods with a single pair of models are skipped."""
-    cells = pgr.table(outcomes[outcomes["weak_correct"].notna()])
+    cells = pgr.table(outcomes[outcomes["weak_accuracy"].notna()])
     cells["gain"] = cells["accuracy"] - cells["weak_accuracy"]
     several = cells.groupby(KEYS)["weak"].transform("size") > 1
     return cells[several].sort_values([*KEYS, "weak", "strong"], kind="stable")[COLUMNS]

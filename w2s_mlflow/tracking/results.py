@@ -27,6 +27,8 @@ IDS = 200
 """Maximum number of run ids in one search request."""
 FINGERPRINT, ARTIFACTS = "w2s.fingerprint", "w2s.artifacts"
 WEAK_LABELS = "labels/weak_labels.parquet"
+IMPORTED = "w2s.imported"
+"""Tag of a run that was not trained here: the name of the file of published results that it was imported from."""
 
 
 class CorruptArtifactError(ConfigError):
@@ -56,6 +58,11 @@ class Result:
             if tag == ARTIFACTS or tag.startswith(f"{ARTIFACTS}."):
                 digests |= json.loads(value)
         return digests
+
+    @property
+    def imported(self) -> bool:
+        """Whether the run was imported from a file of published results; it then has metrics but no predictions."""
+        return IMPORTED in self.tags
 
     def artifact(self, path: str) -> Path:
         """Verify an artifact (a file or a directory) against the recorded digests and return its local path.

@@ -41,9 +41,11 @@ def explain(run: str) -> Explanation:
     """Compare a run, given by id or name, with the nearest finished run of its stage.
 
     Raises:
-        ConfigError: the run does not exist or has no fingerprint.
+        ConfigError: the run does not exist, was imported, or has no fingerprint.
     """
     result = results.find(run)
+    if result.imported:
+        raise ConfigError(f"run {result.run_id} ({result.name}) was imported: its code and options are unknown")
     parts = _parts(result)
     if parts is None:
         raise ConfigError(f"run {result.run_id} ({result.name}) has no fingerprint: only runs of stages have fingerprints")
@@ -165,7 +167,9 @@ def _nearest(result: Result, run_parts: FingerprintParts) -> Result | None:
     Of several such runs, return the one whose parameters are most similar.
     """
     others = [
-        other for other in results.finished(f"tags.`w2s.stage` = '{result.stage}'") if other.fingerprint != result.fingerprint
+        other
+        for other in results.finished(f"tags.`w2s.stage` = '{result.stage}'")
+        if other.fingerprint != result.fingerprint and not other.imported
     ]
     others.sort(key=lambda other: sum(other.params.get(name) != value for name, value in result.params.items()))
     ranked = [

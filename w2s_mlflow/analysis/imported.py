@@ -1,0 +1,312 @@
+"""Import published results: make one run of each row of a CSV file, with the stage that its role names.
+
+An imported run has an accuracy but no predictions. It has the tag `w2s.imported` and the head `imported`, and no stage reuses
+it. A row that was imported before is found by its values and makes no second run. docs/how-to/import.md describes the columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from w2s_mlflow import stats
+from w2s_mlflow.exceptions import must, unknown
+from w2s_mlflow.pipeline import runs, scoring
+from w2s_mlflow.pipeline.options import NONE
+from w2s_mlflow.tables import IMPORTED
+
+if TYPE_CHECKING:
+    from w2s_mlflow.tracking.recorder import Recorder
+    from w2s_mlflow.tracking.results import Result
+
+VERSION = 1
+SUPERVISOR, CEILING, STUDENT = "supervisor", "ceiling", "student"
+ROLES = {"supervisor": SUPERVISOR, "weak": SUPERVISOR, "ceiling": CEILING, "student": STUDENT}
+"""Stage of each value of the column `role`."""
+NEEDED = ("task", "role", "method", "seed", "accuracy")
+SYNONYMS = {"test_accuracy": "accuracy", "weak_model": "weak", "strong_model": "strong"}
+"""Second names of columns, with their first names."""
+ROUNDING = 0.005
+"""Maximum difference between an accuracy and `correct / rows`: the largest that rounding to two decimals causes."""
+NOT_A_PARAMETER = {"result": False}
+"""Metadata of the fields that are not logged as parameters of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRun:
+    """One row of the file.
+
+    Attributes:
+        repeat: position of the row among the students that differ only in their accuracy, counted from 1; 1 for other roles.
+        line: number of the row's line in the file.
+    """
+
+    task: str
+    weak: str
+    strong: str
+    method: str
+    seed: int
+    repeat: int = 1
+    head: str = IMPORTED
+    role: str = field(metadata=NOT_A_PARAMETER)
+    accuracy: float = field(metadata=NOT_A_PARAMETER)
+    correct: int | None = field(metadata=NOT_A_PARAMETER)
+    rows: int | None = field(metadata=NOT_A_PARAMETER)
+    line: int = field(metadata=NOT_A_PARAMETER)
+
+    def identity(self) -> dict[str, str]:
+        """Return the parameters by which the UI groups runs."""
+        return {name: str(vars(self)[name]) for name in ("task", "weak", "strong", "method", "seed")}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The runs of an imported file.
+
+    Attributes:
+        new: number of runs made now.
+        found: number of runs that an earlier import had made.
+        without_supervisor, without_ceiling: number of students for which the file has no supervisor or no ceiling.
+    """
+
+    run_ids: Sequence[str]
+    new: int
+    found: int
+    without_supervisor: int
+    without_ceiling: int
+
+    def describe(self, file: str) -> str:
+        """Return the counts as one sentence."""
+        sentence = f"imported {self.new} run(s) from {file}; {self.found} run(s) were imported before"
+        for name, count in (("supervisor", self.without_supervisor), ("ceiling", self.without_ceiling)):
+            if count:
+                sentence += f"; {count} student(s) have no {name} of their task, model and seed in the file, and no PGR"
+        return sentence
+
+
+def import_file(path: str) -> Imported:
+    """Make a run of each row of a file. The whole file is checked before the first run is made.
+
+    Raises:
+        ConfigError: the file is not a CSV file with the needed columns, or a row is invalid.
+    """
+    file = Path(path).expanduser()
+    published = read(file)
+    references: dict[tuple[object, ...], Result] = {}
+    made: list[Result] = []
+    counts = Counter[str]()
+    for row in sorted(published, key=lambda row: row.role == STUDENT):  # students last: they are linked to the others
+        links = {role: references[key] for role, key in _reference_keys(row).items() if key in references}
+        made.append(_produce(row, file, links))
+        if row.role != STUDENT:
+            references[_key(row)] = made[-1]
+        counts.update(role for role in _reference_keys(row) if role not in links)
+    found = sum(run.reused for run in made)
+    return Imported([run.run_id for run in made], len(made) - found, found, counts["weak"], counts["ceiling"])
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read(file: Path) -> list[PublishedRun]:
+    """Read and check the rows of a file.
+
+    A supervisor or ceiling that several rows list with the same accuracy is returned once.
+
+    Raises:
+        ConfigError: the file is not a CSV file with the needed columns, a row is invalid, or two rows give one supervisor or
+            ceiling two accuracies.
+    """
+    students: list[PublishedRun] = []
+    references: dict[tuple[object, ...], PublishedRun] = {}
+    repeats = Counter[tuple[object, ...]]()
+    for line in _lines(file):
+        row = _row(line)
+        if row.role == STUDENT:
+            repeats[_key(row)] += 1
+            students.append(dataclasses.replace(row, repeat=repeats[_key(row)]))
+            continue
+        first = references.setdefault(_key(row), row)
+        if first.accuracy != row.accuracy:
+            rule = f"{first.accuracy} as in line {first.line}, because both are the {row.role} of the same task, model and seed"
+            raise line.error("accuracy", rule)
+    if not students and not references:
+        raise must("FILE", "a CSV file with at least one row below its header", file)
+    return [*references.values(), *students]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The values of one line of the file by column, and the name that the file uses for each column."""
+
+    file: Path
+    number: int
+    values: Mapping[str, str]
+    names: Mapping[str, str]
+
+    def error(self, column: str, rule: str) -> Exception:
+        """Return the error for a value that breaks a rule."""
+        return must(self.place(column), rule, repr(self.values[column]))
+
+    def place(self, column: str) -> str:
+        """Return the column, line and file, for an error message."""
+        return f"{self.names[column]} in line {self.number} of {self.file}"
+
+    def text(self, column: str) -> str:
+        """Return a text. Raises ConfigError if it is empty or equals NONE, which runs have in place of a missing name."""
+        if self.values[column] in ("", NONE):
+            raise self.error(column, f"text other than {NONE!r}")
+        return self.values[column]
+
+    def model(self, role: str) -> str:
+        """Return the name of the weak or strong model: `weak` or `strong` if the file has no column for it."""
+        return self.text(role) if role in self.values else role
+
+    def whole(self, column: str, least: int = 0) -> int:
+        """Return a whole number. Raises ConfigError if it is below `least`."""
+        if not re.fullmatch("[0-9]{1,18}", self.values[column]) or int(self.values[column]) < least:
+            raise self.error(column, f"a whole number of at least {least}")
+        return int(self.values[column])
+
+    def count(self, column: str, least: int) -> int | None:
+        """Return a whole number; None if the value or the column is missing."""
+        return self.whole(column, least) if self.values.get(column) else None
+
+    def accuracy(self) -> float:
+        """Return the accuracy. Raises ConfigError if it is not in [0, 1]."""
+        try:
+            value = float(self.values["accuracy"])
+        except ValueError:
+            value = -1
+        if not 0 <= value <= 1:
+            raise self.error("accuracy", "a number in [0, 1]")
+        return value
+
+
+def _lines(file: Path) -> Iterator[_Line]:
+    """Yield the lines below the header.
+
+    Raises:
+        ConfigError: the file cannot be read, its header is wrong, or a line is not CSV or has another number of values.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets write a byte order mark
+            reader = csv.reader(opened, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            names = _names(header, file)
+            for values in filter(None, reader):
+                if len(values) != len(header):
+                    rule = f"a row with {len(header)} values, one per column"
+                    raise must(f"line {reader.line_num} of {file}", rule, len(values))
+                stripped = (value.strip() for value in values)
+                yield _Line(file, reader.line_num, dict(zip(names, stripped, strict=True)), names)
+    except csv.Error as error:
+        raise must(f"line {reader.line_num} of {file}", "valid CSV", f"an error: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise must("FILE", "a readable CSV file in UTF-8", f"{file} ({error})") from error
+
+
+def _names(header: Iterable[str], file: Path) -> dict[str, str]:
+    """Return the file's name of each column, in the order of the header. The keys are the first names of the columns.
+
+    Raises:
+        ConfigError: a column is missing or occurs twice.
+    """
+    names: dict[str, str] = {}
+    for name in header:
+        column = SYNONYMS.get(name, name)
+        if column in names:
+            raise must("FILE", f"a CSV file with one column for {column}", f"{file} with {names[column]} and {name}")
+        names[column] = name
+    if missing := [name for name in NEEDED if name not in names]:
+        raise must("FILE", f"a CSV file with the columns {', '.join(NEEDED)}", f"{file} without {', '.join(missing)}")
+    return names
+
+
+def _row(line: _Line) -> PublishedRun:
+    """Return the checked values of a line. Raises ConfigError if a value is invalid."""
+    role = ROLES.get(line.values["role"])
+    if role is None:
+        raise unknown(line.place("role"), line.values["role"], ROLES)
+    accuracy, correct, rows = line.accuracy(), line.count("correct", 0), line.count("rows", 1)
+    if correct is not None and rows is not None:
+        if correct > rows:
+            raise line.error("correct", f"at most the number of rows, {rows}")
+        if abs(accuracy - correct / rows) > ROUNDING:
+            raise line.error("accuracy", f"correct / rows, {correct / rows:.4f}")
+    return PublishedRun(
+        task=line.text("task"),
+        weak=NONE if role == CEILING else line.model("weak"),
+        strong=NONE if role == SUPERVISOR else line.model("strong"),
+        method=line.text("method") if role == STUDENT else role,
+        seed=line.whole("seed"),
+        role=role,
+        accuracy=accuracy,
+        correct=correct,
+        rows=rows,
+        line=line.number,
+    )
+
+
+def _key(row: PublishedRun) -> tuple[object, ...]:
+    """Return what identifies a run; rows of students that share it are repeats."""
+    return row.role, row.task, row.weak, row.strong, row.method, row.seed
+
+
+def _reference_keys(row: PublishedRun) -> dict[str, tuple[object, ...]]:
+    """Return the keys of a student's supervisor and ceiling by the role in its tags; empty for other roles."""
+    if row.role != STUDENT:
+        return {}
+    weak = dataclasses.replace(row, role=SUPERVISOR, method=SUPERVISOR, strong=NONE)
+    ceiling = dataclasses.replace(row, role=CEILING, method=CEILING, weak=NONE)
+    return {"weak": _key(weak), "ceiling": _key(ceiling)}
+
+
+# --- making runs -------------------------------------------------------------------------------------------------------
+
+
+def _produce(row: PublishedRun, file: Path, links: Mapping[str, Result]) -> Result:
+    """Return the run of a row: one imported before, or a new one.
+
+    Args:
+        links: runs of the supervisor and the ceiling of a student.
+    """
+    from w2s_mlflow.tracking import fingerprint, results, store
+
+    values = {name: value for name, value in dataclasses.asdict(row).items() if name != "line"}
+    inputs = {role: run.fingerprint for role, run in links.items()}
+    parts = fingerprint.FingerprintParts(row.role, VERSION, values, "", inputs, libraries={}, source={})
+    tags = {results.IMPORTED: file.name} | {f"w2s.{role}_run_id": run.run_id for role, run in links.items()}
+    metrics = _metrics(row, links)
+    if row.role == STUDENT:
+        tags[scoring.PGR_STATUS] = _status(metrics)
+    repeat = f" repeat {row.repeat}" if row.repeat > 1 else ""
+    name = f"{IMPORTED} {runs.run_name(row.role, row.identity())}{repeat}"
+    note = f"Imported from line {row.line} of `{file.name}`. It has no predictions."
+
+    def make(recorder: Recorder) -> None:
+        recorder.metrics(metrics)
+
+    return store.produce(store.RunRequest(name, parts, row, row.identity(), tags, note), make)
+
+
+def _metrics(row: PublishedRun, links: Mapping[str, Result]) -> dict[str, float]:
+    """Return the metrics of a run; a student's are compared with its supervisor and ceiling."""
+    values: dict[str, float | None] = {"accuracy": row.accuracy, "correct": row.correct, "rows": row.rows}
+    values |= {f"{role}_accuracy": run.metrics["test/accuracy"] for role, run in links.items()}
+    if len(links) == 2 and values["weak_accuracy"] != values["ceiling_accuracy"]:
+        weak, ceiling = (links[role].metrics["test/accuracy"] for role in ("weak", "ceiling"))
+        values["pgr"] = stats.pgr(weak, row.accuracy, ceiling)
+    return {f"test/{name}": value for name, value in values.items() if value is not None}
+
+
+def _status(metrics: Mapping[str, float]) -> str:
+    """Return the PGR status of a student. Without test rows, the gap of a single run has no interval."""
+    missing = [role for role in ("weak", "ceiling") if f"test/{role}_accuracy" not in metrics]
+    return f"no {missing[0]}" if missing else stats.UNDETERMINED
