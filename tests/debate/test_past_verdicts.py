@@ -53,7 +53,7 @@ def test_a_reward_model_learns_what_the_judge_of_an_earlier_run_prefers() -> Non
     found = hold(judge="model,reward", judge_options=f"run={before.name},l2=0.001", split="selection")
     assert found.params["judge_options"] == f"run={before.run_id},l2=0.001"
     assert found.metrics["debate/agreement/model/reward"] > 0.5
-    with pytest.raises(ConfigError, match=r"--judge-options must be of=JUDGE, one of model in run .* got of=endpoint"):
+    with pytest.raises(ConfigError, match=r"--judge-options must be of=JUDGE, one of model, the judges of run .* got of=end"):
         hold(judge="reward", judge_options=f"run={before.run_id},of=endpoint")
 
 

@@ -244,7 +244,7 @@ def test_the_shipped_chess_models_expect_a_recapture_where_one_is_legal() -> Non
 def test_a_model_that_cannot_generate_is_refused_in_one_sentence() -> None:
     model, tokenizer = trunks.bert()
     head = heads.build("classification", model, tokenizer, classes=2)
-    said = "--explainer must be one of gradient, policy, random with BertModel, which cannot generate text, got rationale"
+    said = "--explainer must be one of gradient, policy, random, because a BertModel cannot generate text, got rationale"
     with pytest.raises(ConfigError, match=said):
         explainer("rationale", debater(head, [Example("a", "g", ("a b",))]), 8, ["a"], 0, 0)
 

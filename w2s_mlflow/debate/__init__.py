@@ -1,1 +1,1 @@
-"""Debates: participants, turns, verdicts, measures, transcripts and the policy gradient."""
+"""Debates: participants, turns, verdicts, metrics, transcripts, and the policy gradient that trains the strong side."""

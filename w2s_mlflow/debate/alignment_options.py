@@ -11,7 +11,7 @@ from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.pipeline.options import Training
 
 TRAINED, UNTRAINED = "policy", "random"
-"""Names of the strong side's explainers: with a trained policy, and with an untrained policy, which samples uniformly."""
+"""Explainers of the strong side: one samples from its trained policy, the other uniformly, as an untrained policy does."""
 
 
 def opponent(name: str, option: str) -> None:
@@ -27,14 +27,15 @@ class Config(Training):
     """Options of the `align` stage."""
 
     weak: str = option(default="chess-60k", lookup=models.find)
-    """Weak model. It provides the labels and argues the opposing side; with `--judge model`, it is also the judge (frozen)."""
+    """Weak model. Finetuned on ground truth, it provides the labels, debates with the strong model and, with `--judge model`,
+    judges the debates. Alignment does not change its weights."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model to align."""
     debate_weight: float = option(default=0.1, ge=0, formerly="lam")
-    """lambda of eq. 2: weight of the debate term, which is added to the label loss. 0 trains a plain student."""
+    """lambda of eq. 2: weight of the debate term, which is added to the label loss. With 0, a plain student is trained."""
     kl: float = option(default=0.05, ge=0)
-    """Coefficient of the KL penalty: what one nat of KL divergence of the policy from the untrained policy costs, in units of D
-    (the judge's log-odds for the strong side)."""
+    """Coefficient of the KL penalty. The reward D (the judge's log-odds for the strong side) is reduced by this value for each
+    nat of KL divergence of the policy from the untrained policy."""
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Number of evidence spans that each side shows."""
     opponent: str = option(default="gradient", lookup=opponent)
@@ -45,8 +46,8 @@ class Config(Training):
     judge_options: str = ""
     """Options of the judge, as comma-separated NAME=VALUE pairs."""
     iterations: int = option(default=1, ge=1, result=False, formerly="rounds")
-    """Number of alignment iterations, each starting from the initial weights. From iteration 2 on, the reward comes from a
-    reward model fitted on the judge's verdicts on the debates of all earlier iterations."""
+    """Number of alignment iterations. Each trains the strong model anew from its initial weights. From iteration 2 on, the
+    reward comes from a reward model, which is fitted on the judge's verdicts on the debates of all earlier iterations."""
     num_questions: int | None = option(default=400, ge=1, unset="all", formerly="questions")
     """Number of test questions, from the start of the split, on which the judge compares the aligned model with the plain
     student; `all`: the whole split."""

@@ -52,12 +52,15 @@ def disagree(debates: Sequence[Debate]) -> NDArray[np.bool_]:
 
 
 def won_N(preference_N: Doubles) -> Doubles:
-    """Return 1 where the strong side wins, 0 where it loses, and 0.5 for a tie (D = 0)."""
+    """Return the strong side's result in each debate, (N,): 1 for a win (D > 0), 0 for a loss (D < 0), and 0.5 for a tie."""
     return 0.5 + 0.5 * np.sign(preference_N)
 
 
 def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
-    """Return, as `agreement/<judge>/<judge>`, the share of debates judged by both judges in which they pick the same winner."""
+    """Return, for each pair of judges, how often they pick the same winner, as `agreement/<judge>/<judge>`.
+
+    The value is a share of the debates on which both judges have a verdict.
+    """
     values = {}
     for number, first in enumerate(verdicts):
         for other in verdicts[number + 1 :]:
@@ -70,9 +73,9 @@ def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
 
 
 def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
-    """Return the most probable class of each label made by `play.labels`, (N,); on a tie, the lower class.
+    """Return the most probable class of each label that `play.labels` makes, (N,). On a tie, it is the lower class.
 
-    `debates` is the table made by `debate_tables.write`.
+    `debates` is the table of debates that `debate_tables.write` writes.
     """
     strong_N, weak_N = (debates[f"{side}_decision"].to_numpy() for side in (STRONG, WEAK))
     decided_N = np.where(preference_N == 0, np.minimum(strong_N, weak_N), np.where(preference_N > 0, strong_N, weak_N))
@@ -80,9 +83,9 @@ def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
 
 
 def against_gold(debates: pd.DataFrame, preference_N: Doubles, gold_N: Ints) -> Mapping[str, float]:
-    """Score both sides and the labels against ground truth, and the judge on the debates where exactly one side is right.
+    """Score both sides and the labels against ground truth, and the judge on the debates in which exactly one side is right.
 
-    `debates` is the table made by `debate_tables.write`.
+    `debates` is the table of debates that `debate_tables.write` writes.
     """
     from w2s_mlflow import metrics, stats
 

@@ -30,10 +30,10 @@ def judges(names: str, given: str) -> dict[str, Any]:
 
     Args:
         names: comma-separated names of files in judges/.
-        given: comma-separated NAME=VALUE pairs; each applies to every judge that has the option.
+        given: comma-separated NAME=VALUE pairs. Each applies to every judge that has an option NAME.
 
     Raises:
-        ConfigError: a judge does not exist or is named twice, or no judge has one of the options.
+        ConfigError: a judge does not exist or is named twice, or `given` has an option that no judge has.
     """
     pairs, chosen = _pairs(given), [name.strip() for name in names.split(",")]
     kinds = {name: registry.plugin("judges", name, "--judge").Options for name in chosen}
@@ -41,7 +41,9 @@ def judges(names: str, given: str) -> dict[str, Any]:
         raise must("judge", "a comma-separated list without duplicates", names)
     known = {name for kind in kinds.values() for name in kind.__dataclass_fields__}
     if strange := set(pairs) - known:
-        raise unknown("an option of --judge-options", min(strange), known or {"none"})
+        raise unknown(
+            "an option of --judge-options", min(strange), known or {"those of the judges in --judge, which have none"}
+        )
     return {
         name: options.parse(kind, {key: value for key, value in pairs.items() if key in kind.__dataclass_fields__})
         for name, kind in kinds.items()
@@ -54,7 +56,7 @@ def values(names: str, given: str) -> dict[str, dict[str, Any]]:
 
 
 def resolved(names: str, given: str) -> str:
-    """Return `given` with the full id of the earlier run that a judge learns from and, for `human`, the digest of its votes.
+    """Return `given` with full ids of the runs that it names and, for the judge `human`, the digest of the votes on its run.
 
     Raises:
         ConfigError: see `past_verdicts.resolved`.
@@ -75,7 +77,11 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def judge(name: str, chosen: Any, config: Training, weak: DebaterModel) -> Judge:
-    """Build a judge by name. Its `answer` loads an earlier run's verdicts if it learns from them, else asks the weak model."""
+    """Build a judge by name.
+
+    A judge that learns from an earlier run gets a function that loads the verdicts of that run; any other judge gets a function
+    that asks the weak model.
+    """
     answer = past_verdicts.answer(name, chosen) or answers(weak, config)
     judge: Judge = registry.plugin("judges", name, "--judge").make(chosen, answer)
     return judge
@@ -107,7 +113,7 @@ def encoded(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
 
 
 def debater(name: str, explainer: str, side: DebateSide) -> Debater:
-    """Return one side of the debates, called `name`; the explainer called `explainer` explains its decisions."""
+    """Return the side of the debates called `name`. Its decisions are explained by the explainer called `explainer`."""
     plugin = explainers.find(explainer, "explainer")
     explain: Explainer = plugin.make(side)
     hear = None if plugin.EVIDENCE == explainers.SPANS else getattr(explain, "hear", _ignore)
@@ -115,11 +121,11 @@ def debater(name: str, explainer: str, side: DebateSide) -> Debater:
 
 
 def _ignore(texts: Sequence[str]) -> list[str]:
-    """Return an empty text per question: an explainer of text without the method `hear` ignores the other side."""
+    """Return an empty text per question, because an explainer of text without the method `hear` ignores the other side."""
     return [""] * len(texts)
 
 
 def claims(task: Task, debater: DebaterModel) -> list[str]:
-    """Return a debater's decision on each question in words."""
+    """Return a debater's decision on each question, put into words."""
     questions = debater.encoded.questions
     return [play.claim(task, *row) for row in zip(questions, debater.decisions_N.tolist(), strict=True)]

@@ -23,13 +23,13 @@ STAGE = "debate"
 
 
 def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
-    """Return new values of judge options: the full id of the run that a judge learns from and, for `human`, its votes' digest.
+    """Return new values of judge options: the full id of the run that a judge learns from and, for `human`, the votes' digest.
 
     The digest changes when people add votes, so a stage then computes a new result instead of reusing its earlier one.
 
     Raises:
-        ConfigError: the run does not exist, is not a debate run, or has models trained on ground truth of `transfer`; or
-            half or more of its debates have no human vote.
+        ConfigError: the run does not exist, is not a debate run, or its models were trained on ground truth of `transfer`;
+            or half or more of its debates have no human vote.
     """
     changed: dict[str, str] = {}
     for name in judges:
@@ -39,13 +39,13 @@ def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
 
 
 def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Sequence[Any]]] | None:
-    """Return a loader of an earlier run's debates and verdicts, for a judge that learns from them; None for other judges."""
+    """Return a function that loads an earlier run's debates and verdicts, if the judge learns from a run, else None."""
     kind = learns_from(name)
     return (lambda: SOURCES[kind].load(chosen)) if kind else None
 
 
 def learns_from(name: str) -> str:
-    """Return the kind of verdicts that a judge learns from (a key of SOURCES); empty for a judge that reads no earlier run."""
+    """Return the kind of verdicts that a judge learns from (a key of SOURCES), or "" if it reads no earlier run."""
     kind = getattr(registry.plugin("judges", name, "--judge"), "LEARNS_FROM", "")
     assert not kind or kind in SOURCES, f"judges/{name}.py: LEARNS_FROM must be one of {', '.join(SOURCES)}"
     return str(kind)
@@ -58,7 +58,7 @@ def debates(run: Result) -> list[Debate]:
 
 
 def verdicts_of(debate_runs: Sequence[Result]) -> tuple[list[Debate], list[float]]:
-    """Return the debates of several runs, and D of each debate according to the first judge of its run."""
+    """Return the debates of several runs, and the D that the first judge of its run gives to each debate."""
     shown = [debate for run in debate_runs for debate in debates(run)]
     return shown, [value for run in debate_runs for value in transcripts.preference_N(*transcripts.read(run)).tolist()]
 
@@ -90,7 +90,7 @@ def _verdicts(chosen: Any) -> tuple[list[Debate], list[float]]:
     table, verdicts = transcripts.read(run)
     names = list(dict.fromkeys(verdicts["judge"]))
     if chosen.of and chosen.of not in names:
-        raise must("judge_options", f"of=JUDGE, one of {', '.join(names)} in run {run.run_id}", f"of={chosen.of}")
+        raise must("judge_options", f"of=JUDGE, one of {', '.join(names)}, the judges of run {run.run_id}", f"of={chosen.of}")
     return debates(run), transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
 
 
@@ -98,13 +98,13 @@ class Source(NamedTuple):
     """One kind of past verdicts that a judge may learn from."""
 
     resolve: Callable[[Any], dict[str, str]]
-    """Function that returns new values of the judge's options: the run's full id and, for votes, their digest."""
+    """Function that takes a judge's options and returns new values of them: the run's full id and, for votes, their digest."""
     load: Callable[[Any], tuple[Sequence[Debate], Sequence[Any]]]
-    """Function that loads the debates of the run in the judge's options, and the verdicts on each."""
+    """Function that takes a judge's options, and loads the debates of the run that they name, with the verdicts on them."""
 
 
 SOURCES = {"votes": Source(_people, _votes), "verdicts": Source(_judge, _verdicts)}
-"""Kinds of past verdicts by the name that a judge declares as LEARNS_FROM: people's votes, or verdicts of the run's judges."""
+"""Kinds of past verdicts by a judge's LEARNS_FROM. `votes`: votes of people; `verdicts`: verdicts of the run's judges."""
 
 
 def _run(name: str) -> Result:
@@ -117,7 +117,7 @@ def _run(name: str) -> Result:
     run = results.find(name)
     if run.stage != STAGE:
         raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={name}, a run of {run.stage or 'no stage'}")
-    if runs.GOLD in run.tags:  # its verdicts would leak ground truth into the aligned model
+    if runs.GOLD in run.tags:  # the verdicts would leak ground truth into an aligned model
         rule = "run=RUN, a run whose models were not trained on ground truth of transfer"
         raise must("judge_options", rule, f"run={name}, whose models were trained on ground truth of {run.tags[runs.GOLD]}")
     return run

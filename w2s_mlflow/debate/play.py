@@ -1,4 +1,4 @@
-"""Play debates, and combine weak labels with the verdicts on them (Definition 4, Algorithm 1 steps 1 to 4).
+"""Play debates, and combine weak labels with a judge's verdicts (Definition 4, Algorithm 1 steps 1 to 4).
 
 No ground truth is read.
 
@@ -31,9 +31,10 @@ class Debater:
     """One side of the debates.
 
     Attributes:
-        explain: explainer of the side; None: it shows no evidence.
-        hear: called before each round but the first with the other side's latest text on each question; returns the part
-            that this side takes into account. None: it takes all of the text into account, as explainers of spans do.
+        explain: explainer of the side. If it is None, the side shows no evidence.
+        hear: function that is called before each round but the first with the other side's latest text on each question, and
+            returns the part that this side takes into account. If it is None, the side takes all of the text into account,
+            as explainers of spans do.
     """
 
     name: str
@@ -47,10 +48,10 @@ class DebateTranscripts:
     """Finished debates with the texts of their rounds.
 
     Attributes:
-        debates: strong side first; each side's explanation merges those of all rounds.
-        said: side -> for each debate, the side's text in each round.
-        heard: side -> for each debate, the part of the other side's latest text that the side took into account in each
-            round; empty in the first round.
+        debates: the debates, with the strong side first. Each side has one explanation, merged from those of all rounds.
+        said: for each side (by name) and each debate, the texts that the side showed, one per round.
+        heard: for each side (by name) and each debate, the parts of the other side's latest text that the side took into
+            account, one per round. The part is empty in the first round.
     """
 
     debates: Sequence[Debate]
@@ -59,7 +60,7 @@ class DebateTranscripts:
 
 
 def claim(task: tasks.Task, question: Example, decision: int) -> str:
-    """Return a decision as a claim in words."""
+    """Return a claim in words that states a decision, such as `class 1`."""
     if task.head == "reward":
         return f"response {'AB'[decision]}"
     if question.candidates and task.head == "lm_choice":
@@ -70,7 +71,7 @@ def claim(task: tasks.Task, question: Example, decision: int) -> str:
 
 
 def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: Debater, rounds: int) -> DebateTranscripts:
-    """Play all rounds. Both sides take their turn at the same time, and spans shown in earlier rounds are not shown again."""
+    """Play all rounds. In each round both sides speak at the same time; spans shown in earlier rounds are not shown again."""
     said: dict[str, list[list[Explanation]]] = {STRONG: [], WEAK: []}
     heard: dict[str, list[Sequence[str]]] = {STRONG: [], WEAK: []}
     taken: list[set[int]] = [set() for _ in questions]
@@ -124,7 +125,7 @@ def _merged(question: Example, turns: Sequence[Explanation]) -> Explanation:
 
 
 def labels(weak: SoftLabels, debates: Sequence[Debate], preference_N: Doubles) -> SoftLabels:
-    """Combine the weak side's labels with the verdicts; all arguments have one entry per question, in the same order.
+    """Combine the weak side's labels with the verdicts. All arguments have one entry per question, in the same order.
 
     Where the sides disagree and there is a verdict, P(strong side's class) = sigmoid(D) and P(weak side's class) =
     sigmoid(-D). Where they agree or there is no verdict, the weak label is kept.

@@ -1,12 +1,15 @@
-"""Debate term of eq. 2, -lambda D: its policy gradient trains the choice of evidence.
+"""Debate term of eq. 2, -lambda D. Its policy gradient trains the strong side's choice of evidence.
 
-It is an auxiliary objective of the training loop (`Options.auxiliary` in training/loop.py).
+The term is an auxiliary objective of the training loop (`Options.auxiliary` in training/loop.py).
 
-For each question of a batch, DRAWS ordered samples of spans are judged against the weak side's evidence. The gradient of the
-expected reward is estimated with the mean reward of the other samples as baseline (`explainers/_policy.py`). The reward is D
-minus `kl` times log p / p_0; the second part is, in expectation, a KL penalty towards the starting policy p_0. The random
-stream depends only on the seed, the step and the micro-batch, so training resumed from a checkpoint repeats the samples. Shape
-legend: N questions, K samples (DRAWS) per question.
+For each question of a batch, K ordered samples of evidence spans are drawn from the policy p, and the judge compares each of
+them with the weak side's evidence. The reward of a sample is D, the judge's log-odds for the strong side, minus `kl` times
+log p / p_0. In expectation, the second part is a KL penalty that keeps p close to the untrained policy p_0. The gradient of the
+expected reward is estimated with a baseline: the mean reward of the question's other samples (`explainers/_policy.py`). The
+random stream depends only on the seed, the step and the micro-batch, so training resumed from a checkpoint draws the same
+samples.
+
+Shape legend: N questions, K samples (DRAWS) per question.
 """
 
 from __future__ import annotations
@@ -40,10 +43,10 @@ class DebateTerm:
     """Auxiliary objective that samples the strong side's evidence, asks the judge, and adds the policy gradient.
 
     Attributes:
-        encoded: the training questions.
+        encoded: the training questions, encoded for the strong model.
         weak: the weak side's decision and evidence on each training question; they do not change during training.
         weight: lambda of eq. 2.
-        kl: coefficient of log p / p_0 in the reward.
+        kl: coefficient of the KL penalty, the term log p / p_0 of the reward.
         size: number of evidence spans per sample.
     """
 
@@ -60,7 +63,7 @@ class DebateTerm:
     micro_batch: int | None
 
     def __call__(self, step: int, examples: Ints, backward: Callable[..., Any]) -> dict[str, float]:
-        """Add the gradients of one batch, and return its metrics, which are means over questions and samples."""
+        """Backpropagate the term for one batch, and return metrics of the batch, averaged over questions and samples."""
         from w2s_mlflow.training import batching
 
         metrics: dict[str, float] = {}
@@ -73,7 +76,7 @@ class DebateTerm:
         return metrics
 
     def _loss(self, rows: Ints, random: Generator) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of a micro-batch, whose gradient is the policy gradient, and its metrics."""
+        """Return a loss whose gradient is the policy gradient for a micro-batch, and metrics of the micro-batch."""
         import torch
 
         from w2s_mlflow.explainers import _plackett_luce, _policy
@@ -106,7 +109,7 @@ class DebateTerm:
     def _rewards(
         self, rows: Ints, decisions: Sequence[int], explanations: Sequence[Sequence[Explanation]]
     ) -> NDArray[np.float64]:
-        """Return D of each sample of evidence, (N, K)."""
+        """Return the judge's D for each sample of evidence, (N, K)."""
         debates = []
         for row, decision, samples in zip(rows, decisions, explanations, strict=True):
             question = self.encoded.questions[row]
@@ -117,7 +120,7 @@ class DebateTerm:
 
 
 def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
-    """Return D of each sample, (N, K). A missing D becomes the mean of the question's other samples, so it has no effect."""
+    """Return D of each sample, (N, K). A missing D is replaced by the mean of the question's others, so it has no effect."""
     preference_NK = np.array(preferences, dtype=np.float64).reshape(-1, DRAWS)
     known_NK = np.isfinite(preference_NK)
     mean_N = np.where(known_NK, preference_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)
@@ -125,7 +128,7 @@ def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
 
 
 def new_policy(head: Head, seed: int) -> Policy:
-    """Return an untrained policy for a head, on the head's device."""
+    """Return an untrained policy for the hidden size of a head's model, on the device of the head."""
     from w2s_mlflow.explainers._policy import Policy
 
     return Policy(head.model.config.hidden_size, seed).to(next(head.parameters()).device)

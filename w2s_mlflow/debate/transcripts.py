@@ -1,4 +1,4 @@
-"""Read the debates of a finished run, for measures that need ground truth, and write them as MLflow traces for reviewers."""
+"""Read the debates of a finished run, to score them against ground truth or to write them as MLflow traces for reviewers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def read(run: Result) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | None = None) -> Doubles:
-    """Return D of each debate, from the verdicts of one judge (None: the first); NaN unless both orders have a verdict."""
+    """Return D of each debate according to one judge, or NaN unless both orders of the debate have a verdict.
+
+    If `judge` is None, it is the first judge in `verdicts`.
+    """
     of_judge = verdicts[verdicts["judge"] == (judge or verdicts["judge"].iloc[0])]
     by_order = of_judge.pivot(index="id", columns="order", values="log_odds").reindex(debates["id"])
     orders = (f"{STRONG},{WEAK}", f"{WEAK},{STRONG}")
@@ -40,7 +43,10 @@ def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | Non
 
 
 def traced(run: Result, limit: int | None) -> Result:
-    """Write the first `limit` debates (None: all) as traces, skipping those already written, and return the run."""
+    """Write the first `limit` debates of a run as MLflow traces, and return the run.
+
+    If `limit` is None, all debates are written. Debates that are already written are skipped.
+    """
     from w2s_mlflow.tracking import reports, traces
     from w2s_mlflow.tracking.reports import Report
 
@@ -82,7 +88,7 @@ def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def winner(preference: float) -> str:
-    """Return the winner by the sign of D: `strong`, `weak` or `tie`; `none` without a verdict."""
+    """Return the winner by the sign of D: `strong`, `weak` or `tie`; `none` if D is missing (NaN)."""
     if not math.isfinite(preference):
         return "none"
     return {1.0: STRONG, -1.0: WEAK}.get(float(np.sign(preference)), TIE)
@@ -109,7 +115,10 @@ def _turns(debate: dict[str, Any]) -> list[Any]:
 
 
 def _heard(debate: dict[str, Any], side: str, other: str) -> Sequence[str]:
-    """Return, by round, the part of the other side's text that a side took into account; all of it if the column is missing."""
+    """Return, for each round, the part of the other side's text that a side took into account.
+
+    If the debate's table has no such column, it is the whole text.
+    """
     heard: Sequence[str] = debate.get(f"{side}_heard", ("", *debate[f"{other}_said"]))
     return heard
 

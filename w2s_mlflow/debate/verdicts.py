@@ -1,8 +1,8 @@
-"""Verdicts on both orders of each debate, cached on this machine until their run is finished.
+"""Ask a judge about both orders of each debate, and cache its verdicts on this machine until the run is finished.
 
 A judge may fail midway (missing key, unreachable server). Its verdicts are cached under a hash of judge and debate, so a
-restarted run asks and pays for the missing ones only. Files of cached verdicts not used for 30 days are deleted when a new
-file is started. The answers of the judge `endpoint` are also cached in judges/_chat.py.
+restarted run asks and pays for the missing verdicts only. Cache files that have not been used for 30 days are deleted when a
+new one is started. The answers of the judge `endpoint` are also cached by judges/_chat.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from w2s_mlflow.records import Debate, Verdict, canonical_json
 
 LOG = logging.getLogger("w2s_mlflow")
 CHUNK = 64
-"""Number of debates per call of a judge, each in both orders. If a call fails, only its verdicts are lost."""
+"""Number of debates in one call of a judge, each in both orders. If a call fails, only the verdicts of that call are lost."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Verdicts:
         return np.array([judges.preference(*pair) for pair in pairs], dtype=np.float64)
 
     def bias_N(self) -> NDArray[np.float64]:
-        """Return the log-odds given to the first position of each debate; NaN unless both orders have a verdict."""
+        """Return the log-odds that the judge gives to the first position of each debate; NaN if an order has no verdict."""
         pairs = zip(self.strong_first, self.weak_first, strict=True)
         return np.array([judges.bias(*pair) for pair in pairs], dtype=np.float64)
 
@@ -78,7 +78,7 @@ def ask(name: str, judge: Judge, debates: Sequence[Debate], cache: Path) -> Verd
 
 
 def cache_path(fingerprint: str) -> Path:
-    """Return the path of the cached verdicts of an unfinished run."""
+    """Return the path of the file that caches the verdicts of an unfinished run."""
     return scratch.cache_path("verdicts") / f"{fingerprint}.jsonl"
 
 
@@ -91,7 +91,7 @@ def _append(cache: Path, added: dict[str, Verdict]) -> None:
     if not cache.exists():
         scratch.remove_old(cache.parent.glob("*.jsonl"))
     with cache.open("a", encoding="utf-8") as file:
-        for key, verdict in added.items():  # the newline ends an earlier line that was truncated
+        for key, verdict in added.items():  # a newline comes first, because the file may end in a truncated line
             file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
 
 

@@ -12,13 +12,13 @@ and, where it applies:
 
 | name | meaning |
 |---|---|
-| `applies_to(family, head)` | whether it can explain answers to tasks of a family with a default head; without it: all tasks |
-| `WITHOUT_POLICY` | name of the explainer of a side that has no trained policy |
+| `applies_to(family, head)` | whether it can explain answers to tasks of this family and default head (default: to all tasks) |
+| `WITHOUT_POLICY` | name of the explainer that replaces it on a side without a trained policy |
 | `load_policy(path, head)` | function that loads the policy that `align` trained; required with `WITHOUT_POLICY` |
 
-An explainer that declares `WITHOUT_POLICY` needs a trained policy: its strong side is a model of the stage `align`.
+An explainer that declares `WITHOUT_POLICY` needs a strong side with a trained policy: a model trained by the stage `align`.
 An explainer that samples takes its random numbers from `side.random`, or from streams keyed by `side.seed` and further
-integers. The command line imports every file for its help, so a file imports torch inside its functions.
+integers. To print its help, the command line imports every file; to keep this fast, import torch inside functions only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
 
 SPANS, TEXT = "spans", "text"
-"""Legal values of EVIDENCE."""
+"""Legal values of the constant EVIDENCE of an explainer."""
 FOLDER = "explainers"
 
 Explainer = Callable[[Sequence[Collection[int]]], list[Explanation]]
@@ -56,8 +56,8 @@ class DebaterModel:
     """Model of one side of a debate: a trained head, its decisions on the questions, and its policy if it has one.
 
     Attributes:
-        micro_batch: size limit of a forward pass, in questions as long as the longest, in addition to token_batches.BUDGET;
-            None: BUDGET alone.
+        micro_batch: maximum number of questions per forward pass, if they are all as long as the longest one. If it is None,
+            only the limit on tokens, token_batches.BUDGET, applies.
     """
 
     head: Head
@@ -76,9 +76,9 @@ class DebateSide:
         claims: the side's decision on each question, in words.
         random: random generator of the side, for sampling in every round.
         seed: random seed of the run, for explainers with several random streams, such as one per batch.
-        number: index of the side, which also keys those streams.
+        number: index of the side (0: strong, 1: weak), which keys such streams together with the seed.
         evidence_spans: number of spans to show per round.
-        max_new_tokens: maximum number of tokens to generate per round; None: the explainer's default.
+        max_new_tokens: maximum number of tokens to generate per round. If it is None, the explainer's default is used.
     """
 
     debater: DebaterModel
@@ -91,17 +91,17 @@ class DebateSide:
 
 
 def find(name: str, option: str) -> types.ModuleType:
-    """Return the explainer called `name`. Raises ConfigError naming `option` if there is none."""
+    """Return the module of the explainer called `name`. Raises ConfigError, naming the option `option`, if there is none."""
     return registry.plugin(FOLDER, name, exceptions.flag(option))
 
 
 def every() -> dict[str, types.ModuleType]:
-    """Return all explainers by name."""
+    """Return the modules of all explainers, by name."""
     return {name: registry.plugin(FOLDER, name, FOLDER) for name in registry.plugins(FOLDER)}
 
 
 def without_policy(name: str) -> str:
-    """Return the explainer of a side that has no trained policy; for most explainers, the explainer itself."""
+    """Return the name of the explainer that replaces `name` on a side without a trained policy; for most explainers, `name`."""
     return str(getattr(find(name, "explainer"), "WITHOUT_POLICY", name))
 
 
@@ -117,7 +117,7 @@ def applies_to(name: str, family: str, head: str) -> bool:
 
 
 def unread_options(name: str) -> list[str]:
-    """Return the options that other explainers read and this one does not."""
+    """Return the options of the stage `debate` that other explainers read and this one does not."""
     return sorted({option for plugin in every().values() for option in plugin.OPTIONS} - set(find(name, "explainer").OPTIONS))
 
 

@@ -1,4 +1,4 @@
-"""Extractive evidence: spans of a question's own text (data/spans.py), for every head.
+"""Extractive evidence: spans of a question's own text (data/spans.py), for models with any kind of head.
 
 A span that either side has shown is not shown again. Shape legend: N questions, P spans, S chosen spans, T tokens.
 """
@@ -18,9 +18,10 @@ from w2s_mlflow.explainers._token_spans import NOWHERE, EncodedQuestions
 from w2s_mlflow.records import Example, Explanation
 
 Scores = Callable[[DebaterModel], Tensor]
-"""Function that returns the score of each span, (N, P); scores of spans that the model does not read are ignored."""
+"""Function that returns the score of each span, (N, P). Scores of spans lost to truncation are ignored."""
 Choice = Callable[[Tensor, Tensor], Tensor]
-"""Function (scores_NP, open_NP) -> chosen_NS, padded with NOWHERE. Open spans are those that may be chosen."""
+"""Function that takes (scores_NP, open_NP) and returns the chosen spans, (N, S), padded with NOWHERE. Only open spans may
+be chosen."""
 
 
 def highest(side: DebateSide, score: Scores) -> Explainer:
@@ -29,7 +30,7 @@ def highest(side: DebateSide, score: Scores) -> Explainer:
 
 
 def sampled(side: DebateSide, score: Scores) -> Explainer:
-    """Return an explainer that samples spans without replacement, each from the softmax over the remaining scores."""
+    """Return an explainer that samples spans without replacement, each from the softmax of the remaining spans' scores."""
 
     def choose(scores_NP: Tensor, open_NP: Tensor) -> Tensor:
         return draw(scores_NP, open_NP, 1, side.evidence_spans, side.random).squeeze(1)
@@ -42,7 +43,7 @@ def _explainer(side: DebateSide, score: Scores, choose: Choice) -> Explainer:
     computed: list[tuple[Tensor, Tensor]] = []
 
     def explain(taken: Sequence[Collection[int]]) -> list[Explanation]:
-        if not computed:  # scores and readable spans stay the same in all rounds
+        if not computed:  # computed once: scores and readable spans are the same in all rounds
             computed.append((score(side.debater), readable(encoded)))
         scores_NP, read_NP = computed[0]
         return explained(encoded.questions, choose(scores_NP, read_NP & ~_shown(taken, read_NP.shape[1])))
@@ -51,7 +52,7 @@ def _explainer(side: DebateSide, score: Scores, choose: Choice) -> Explainer:
 
 
 def explained(questions: Sequence[Example], chosen_NS: Tensor) -> list[Explanation]:
-    """Return one explanation per question, which quotes its chosen spans."""
+    """Return one explanation per question, which quotes the question's chosen spans."""
     chosen = [tuple(span for span in row if span != NOWHERE) for row in chosen_NS.tolist()]
     return [Explanation(spans.quoted(question, row), row) for question, row in zip(questions, chosen, strict=True)]
 

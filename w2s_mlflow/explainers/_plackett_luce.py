@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from w2s_mlflow.explainers._token_spans import NOWHERE
 
 LOW = -1e9
-"""Score of a span that cannot be drawn; finite, so that a question without spans has a zero gradient, not NaN."""
+"""Score of spans that cannot be drawn, in place of minus infinity.
+
+It is finite so that a question without spans has the gradient 0; with minus infinity, the gradient would be NaN.
+"""
 
 
 def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torch.Generator) -> Tensor:
-    """Return K ordered samples of S spans per question, (N, K, S); NOWHERE where a question has no more open spans.
+    """Return K ordered samples of S spans per question, (N, K, S). Samples of questions with too few open spans end in NOWHERE.
 
-    The spans with the S highest scores plus Gumbel noise, in descending order, are such a sample (Yellott 1977).
+    A sample is drawn by adding Gumbel noise to the scores and taking the S highest sums in descending order (Yellott 1977).
     """
     shape = (len(scores_NP), draws, scores_NP.shape[1])
     noise_NKP = -torch.empty(shape, device="cpu").exponential_(generator=random).log().to(scores_NP.device)
@@ -25,16 +28,19 @@ def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torc
 
 
 def best(scores_NKP: Tensor, open_NKP: Tensor, size: int) -> Tensor:
-    """Return the S highest-scoring open spans in descending order, ties by position; NOWHERE if there are fewer.
+    """Return the S open spans with the highest scores, in descending order; equal scores are ordered by position.
 
-    Arguments without the dimension K are also accepted.
+    If there are fewer open spans, the result ends in NOWHERE. Arguments without the dimension K are also accepted.
     """
     sorted_NKP, order_NKP = scores_NKP.masked_fill(~open_NKP, -torch.inf).sort(dim=-1, descending=True, stable=True)
     return order_NKP.masked_fill(sorted_NKP == -torch.inf, NOWHERE)[..., :size]
 
 
 def log_probability(scores_NP: Tensor, open_NP: Tensor, drawn_NKS: Tensor) -> Tensor:
-    """Return log p of ordered samples, (N, K): sum over s of score(s) - log sum_{spans left} exp(score) (Plackett-Luce)."""
+    """Return the log probability of each ordered sample under the Plackett-Luce model, (N, K).
+
+    It is the sum over the drawn spans of: the span's score - log sum exp(scores of the spans that were still open).
+    """
     shape = (*drawn_NKS.shape[:2], scores_NP.shape[1])
     scores_NKP, left_NKP = scores_NP.unsqueeze(1).expand(shape), open_NP.unsqueeze(1).expand(shape)
     total_NK = torch.zeros(shape[:2], dtype=scores_NP.dtype, device=scores_NP.device)
@@ -48,9 +54,9 @@ def log_probability(scores_NP: Tensor, open_NP: Tensor, drawn_NKS: Tensor) -> Te
 
 
 def entropy(scores_NP: Tensor, open_NP: Tensor) -> Tensor:
-    """Return the entropy of the policy's first draw, divided by its maximum, (N,): 1 is uniform, 0 is deterministic.
+    """Return the entropy of the first span drawn, divided by its maximum, (N,): 1 is uniform, 0 is deterministic.
 
-    The value for a question with at most one open span is 1.
+    For a question with at most one open span, the value is 1.
     """
     log_p_NP = scores_NP.masked_fill(~open_NP, LOW).log_softmax(dim=-1)
     entropy_N = -(log_p_NP.exp() * log_p_NP).masked_fill(~open_NP, 0.0).sum(dim=-1)

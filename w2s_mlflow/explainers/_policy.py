@@ -1,4 +1,4 @@
-"""Policy over evidence spans: a network that scores spans by the model's hidden states, and its policy gradient.
+"""Policy over evidence spans: a network that scores spans from the model's hidden states, and its policy gradient.
 
 Shape legend: N questions, P spans, K samples per question, R token rows, L tokens, D hidden units, H policy units.
 """
@@ -19,10 +19,14 @@ SCALE = 50.0
 
 
 class Policy(nn.Module):
-    """Policy network: score = SCALE v . tanh(A h_span + B h_question + C w_decision). Initially v = 0: all spans score 0."""
+    """Policy network: score = SCALE v . tanh(A h_span + B h_question + C w_decision).
+
+    h_span and h_question are hidden states of the model, and w_decision is its head's weight vector of the decided class.
+    Initially v = 0, so all spans have the score 0.
+    """
 
     def __init__(self, width: int, seed: int) -> None:
-        """Initialise the weights from a separate random stream; the global random state is unchanged.
+        """Initialise the weights from a separate random stream, without changing the global random state.
 
         Args:
             width: D, the hidden size of the model.
@@ -35,7 +39,7 @@ class Policy(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, span_NPD: Tensor, question_ND: Tensor, decision_ND: Tensor) -> Tensor:
-        """Return the scores of each question's spans given its decision, (N, P)."""
+        """Return the score of each question's spans, given the decision on the question, (N, P)."""
         context_NH = self.question(question_ND) + self.decision(decision_ND)
         scores_NP1: Tensor = self.score(torch.tanh(self.span(span_NPD) + context_NH.unsqueeze(1)))
         return SCALE * scores_NP1.squeeze(-1)
@@ -65,7 +69,7 @@ def _means(hidden_RLD: Tensor, span_RL: Tensor, questions: int, width: int) -> t
 
 
 def _decision_ND(head: Head, batch: Batch, decisions_N: Tensor) -> Tensor:
-    """Return the head's weight vector of each question's decision, (N, D)."""
+    """Return the head's weight vector of the class decided for each question, (N, D)."""
     if isinstance(head, LMChoice):
         tokens_N = batch["candidates"].gather(1, decisions_N.unsqueeze(1)).squeeze(1)
         vectors_VD: Tensor = head.unembedding().weight  # type: ignore[assignment]
@@ -85,7 +89,7 @@ def advantage(reward_NK: Tensor) -> Tensor:
 def surrogate(log_p_NK: Tensor, reward_NK: Tensor) -> Tensor:
     """Return a scalar whose gradient is, in expectation, minus the gradient of the mean expected reward (Williams 1992).
 
-    -mean over n, k of (R_nk - mean_{j != k} R_nj) log p_nk. With R = D - b (log p - log p_0), the maximised objective is
-    E[D] - b KL(p || p_0), since the expectation of grad log p is zero.
+    The scalar is -mean over n, k of (R_nk - mean_{j != k} R_nj) log p_nk. With R = D - b (log p - log p_0), where b is the
+    option `kl`, minimising it maximises E[D] - b KL(p || p_0), because the expectation of grad log p is zero.
     """
     return -(advantage(reward_NK.detach()) * log_p_NK).mean()

@@ -58,7 +58,7 @@ def read(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
 
 
 def _span_rows(head: Head, questions: Sequence[Example], all_spans: Sequence[Sequence[spans.Span]]) -> Iterator[Ints]:
-    """Yield the span of each token, row by row."""
+    """Yield, for each token row of the questions, the span of each of its tokens."""
     reader = head.reader
     head.reader = OffsetReader(reader)
     try:
@@ -81,7 +81,7 @@ def _texts(head: Head, question: Example) -> list[list[int]]:
 
 
 def _span_of_character(question: Example, numbers: Sequence[int], own_spans: Sequence[spans.Span]) -> Ints:
-    """Return the span of each character of a row's joined texts. The last entry is NOWHERE, for the offset NOWHERE (-1)."""
+    """Return the span of each character of a row's joined texts. One more entry at the end, for the offset -1, is NOWHERE."""
     texts = question.segments + question.candidates
     lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]
     starts = dict(zip(numbers, np.cumsum([0, *lengths]), strict=False))
@@ -93,7 +93,7 @@ def _span_of_character(question: Example, numbers: Sequence[int], own_spans: Seq
 
 
 class OffsetReader(Reader):
-    """Reader that encodes a token as the offset of its last character in the row's joined texts, special tokens as NOWHERE."""
+    """Reader that encodes tokens as the offset of their last character in the row's joined texts, special tokens as NOWHERE."""
 
     def __init__(self, reader: Reader) -> None:
         """Copy the settings of `reader`, so that both produce the same token rows."""
@@ -118,9 +118,9 @@ class OffsetReader(Reader):
         return {name: np.concatenate([part[name] for part in encoded]) for name in ("flat", "lengths")}
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each token's offset in the row, for one or two texts: the first starts the row, and the last one ends it."""
+        """Return the offset in the row of each token of one or two texts. The first text starts the row; the last ends it."""
         before = self.backend.encode_special_tokens
-        self.backend.encode_special_tokens = True  # encode special tokens in texts as plain text, as Reader does
+        self.backend.encode_special_tokens = True  # like Reader, treat special tokens that occur in a text as plain text
         try:
             encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
         finally:

@@ -14,14 +14,14 @@ OPTIONS = ("evidence_spans",)
 
 
 def make(side: DebateSide) -> Explainer:
-    """Return the explainer of one side, which is deterministic."""
+    """Return the explainer of one side. It is deterministic."""
     from w2s_mlflow.explainers import _extractive
 
     return _extractive.highest(side, _scores)
 
 
 def _scores(debater: DebaterModel) -> Tensor:
-    """Score each span by gradient times input for the decision, summed over its tokens, (N, P)."""
+    """Return the score of each span, (N, P): gradient times input for the decision, summed over the span's tokens."""
     from w2s_mlflow.explainers import _extractive
     from w2s_mlflow.modeling import attribution
 

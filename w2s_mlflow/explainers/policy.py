@@ -19,7 +19,7 @@ WITHOUT_POLICY = "gradient"
 
 
 def make(side: DebateSide) -> Explainer:
-    """Return the explainer of one side, which must have a policy."""
+    """Return the explainer of one side, whose model must have a policy."""
     from w2s_mlflow.explainers import _extractive
 
     return _extractive.sampled(side, scores)

@@ -1,7 +1,7 @@
 """In chess, the moves that a causal language model expects to follow; default: --max-new-tokens 4.
 
-The model continues the position and its chosen move. The moves that it generates before any other word are kept. The other
-side's text is ignored.
+The prompt consists of the position and the chosen move. Of the generated text, the moves before the first other word are kept.
+The other side's text is ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOVE = re.compile(r"[KQRBNPkqrbnp][a-h][1-8]")
 
 
 def applies_to(family: str, head: str) -> bool:
-    """Return whether the answers of such a task are chess moves."""
+    """Return whether answers to tasks of this family with this default head are chess moves."""
     return (family, head) == ("chess", "lm_choice")
 
 

@@ -35,14 +35,14 @@ def make(side: DebateSide) -> Explainer:
     room = _generated.room(side.debater.head, tokens)
 
     def fits(heard: str, claim: str) -> bool:
-        """Return whether the text has at most `tokens` tokens and leaves LEAST tokens of the prompt for the question."""
+        """Return whether the other side's text has at most `tokens` tokens and leaves room for LEAST tokens of the question."""
         encode = side.debater.head.reader.continuation
         if len(encode(heard)) > tokens:
             return False
         return room is None or len(encode(SEPARATOR.join(_end(claim, heard)))) + _generated.LEAST <= room
 
     def fitting(text: str, claim: str) -> str:
-        """Return as many words from the start of the text as fit, on one line and without double quotes."""
+        """Return as many words from the start of the other side's text as fit, on one line and without double quotes."""
         words = text.replace('"', "'").split()
         while words and not fits(" ".join(words), claim):
             words.pop()
@@ -64,7 +64,7 @@ def _end(claim: str, heard: str) -> tuple[str, ...]:
 
 
 def sentences(text: str, claim: str) -> str:
-    """Return "Because" and the complete sentences on the first line; "" if no sentence contains a letter."""
+    """Return "Because" and the complete sentences on the text's first line; "" if no sentence contains a letter."""
     line = text.lstrip(" ").splitlines()[0] if text.strip(" ") else ""
     match = _SENTENCES.match(line.strip())
     return f"{BECAUSE} {match[0]}" if match else ""

@@ -1,1 +1,1 @@
-"""One file per stage, with a `Config` and `run(Config) -> Result`; a stage runs the stages that it depends on."""
+"""Stages, one per file: the options `Config`, and `run(Config) -> Result`, which also runs the stages that it depends on."""

@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 VERSION = 2
 POLICY, REWARD = "policy.safetensors", "reward.json"
 COMPARED = {"before": "baseline", "after": "aligned"}
-"""Directory of the debates on held-out questions -> prefix of their metrics, which names the model on the strong side."""
+"""Prefix of the metrics of debates on held-out questions, by the artifact directory that holds the debates.
+
+The prefix names the model on the strong side.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,10 @@ class _AlignmentInputs:
 
 
 def run(config: Config, debates: Sequence[Result] = ()) -> Result:
-    """Find or train the aligned model of one iteration and the runs that it needs.
+    """Find or train the aligned model of one iteration, after finding or making the runs that it needs.
 
     Args:
-        debates: the debate runs of the earlier iterations, one for each; empty in the first iteration.
+        debates: the debate runs of the earlier iterations, one per iteration; empty in the first iteration.
 
     Raises:
         ConfigError: an option is invalid; raised before anything is written.
@@ -86,7 +89,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
 
 
 def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
-    """Return the options of the judge and, from the second iteration on, of the reward model that enter the fingerprint."""
+    """Return the options that enter the fingerprint: those of the judge and, from iteration 2 on, those of the reward model."""
     from w2s_mlflow.judges import reward
 
     values = participants.values(config.judge, config.judge_options)
@@ -113,7 +116,7 @@ def _note(config: Config, others: _AlignmentInputs) -> str:
 
 
 def _reported(aligned: Result, context: Context[Config], others: _AlignmentInputs) -> Result:
-    """Score the run and attach the plain student's accuracy as `<split>/baseline_accuracy`."""
+    """Score the aligned model, and add the plain student's accuracy to its run as `<split>/baseline_accuracy`."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
@@ -162,7 +165,7 @@ def _make(context: Context[Config], others: _AlignmentInputs, fingerprint: str, 
 
 
 def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
-    """Return a reward model fitted on the judge's verdicts in `debates`, saved as an artifact; None in the first iteration."""
+    """Fit a reward model on the judge's verdicts in `debates`, and save it as an artifact; None if there are none."""
     from w2s_mlflow.judges import reward
 
     if not debates:
@@ -175,7 +178,7 @@ def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
 def _debate_term(
     context: Context[Config], head: Head, questions: Sequence[Example], weak_head: Head, learned: Reward | None
 ) -> DebateTerm:
-    """Return the debate term of the loss, and add its new policy to the head's modules, so that checkpoints include both."""
+    """Return the debate term of the loss. Its new policy is added to the head's modules, so that checkpoints include it."""
     config = context.options
     policy = policy_gradient.new_policy(head, config.seed)
     head.add_module("policy", policy)
@@ -237,12 +240,15 @@ def _compare(
     fingerprint: str,
     recorder: Recorder,
 ) -> None:
-    """Compare the plain student, which shows random evidence, with the aligned model in debates on held-out questions.
+    """Compare the plain student, which shows random evidence, with the aligned model: both debate with the weak model.
+
+    The debates are on held-out questions.
 
     Args:
-        models_of: the weak model ("weak"), the plain student ("before") and the aligned model ("after").
+        models_of: the models by name: the weak model ("weak"), the plain student ("before") and the aligned model ("after").
         learned: the reward model, whose verdicts are compared with the judge's; None in the first iteration.
-        fingerprint: fingerprint of the run. It names the cache files of verdicts, which are reused if the judge fails midway.
+        fingerprint: fingerprint of the run. It names the cache files of verdicts, which are reused if the judge fails midway
+            and the run is started again.
     """
     from w2s_mlflow import stats
 

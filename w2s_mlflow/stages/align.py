@@ -2,7 +2,7 @@
 
 This stage minimises eq. 2, L(f_S'(q), f_W(q)) - lambda D, where D is the judge's log-odds for the strong side. (The paper
 prints "+ D" under an argmin, but calls D a reward to maximise.) The first term is the loss of a plain student. The second term
-trains, by policy gradient, the model and a policy that selects evidence by the model's hidden states
+trains, by policy gradient, the model and a policy that selects evidence from the model's hidden states
 (debate/policy_gradient.py). With lambda = 0 the result is bit-for-bit identical to the plain student.
 
 With `--iterations`, Algorithm 1 is repeated: the aligned model debates all of `transfer`, showing evidence that its policy
@@ -17,10 +17,10 @@ the evidence.
 
 Metrics on held-out questions, on which the model is not trained and whose ground truth is not read: `align/baseline_<name>` for
 the plain student, which selects evidence at random, and `align/aligned_<name>` for the aligned model, where <name> is a metric
-`debate/<name>` of the stage debate; `align/gain`, the mean increase of D, with its interval over groups.
-`test/baseline_accuracy` is the plain student's accuracy. From iteration 2 on, `align/reward` and `align/win_rate` are computed
-with the reward model, `align/baseline_*` and `align/aligned_*` with the judge; `align/aligned_agreement/<judge>/reward` is the
-share of debates in which both choose the same winner.
+`debate/<name>` of the stage debate; `align/gain`, the mean increase of D from the plain student to the aligned model, with its
+interval over groups. `test/baseline_accuracy` is the plain student's accuracy. From iteration 2 on, `align/reward` and
+`align/win_rate` are computed with the reward model, `align/baseline_*` and `align/aligned_*` with the judge;
+`align/aligned_agreement/<judge>/reward` is the share of debates in which both choose the same winner.
 
 Artifacts: the artifacts of a student; `policy.safetensors`; the debates in `before/` and `after/`; from iteration 2 on
 `reward.json`; in the last iteration `tables/iterations_<part>.csv`, with win rate, mean D and accuracy by iteration.
@@ -48,7 +48,7 @@ __all__ = ["VERSION", "Config", "run"]
 
 
 def run(config: Config) -> Result:
-    """Find or train the last iteration's model and the runs it needs. Raises ConfigError before anything is written."""
+    """Find or train the models of all iterations, and return the last run. Raises ConfigError before anything is written."""
     if config.iterations == 1:
         return _alignment_round.run(config)
     config = replace(config, keep_model="always")  # the next iteration's debates load the model
@@ -75,7 +75,7 @@ def _debates(config: Config, aligned: Result) -> Result:
 
 
 def _by_iteration(rounds: Sequence[Result], config: Config) -> Result:
-    """Attach `tables/iterations_<part>.csv` to the last iteration's run."""
+    """Attach `tables/iterations_<part>.csv` to the last iteration's run, and return this run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 

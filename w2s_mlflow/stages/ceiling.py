@@ -1,9 +1,9 @@
 """Finetune the strong model on the ground truth of `transfer`: the ceiling, with which students are compared.
 
 Students have only weak labels of `transfer`. All methods share one ceiling for each task, strong model, seed and size; it is
-trained with the default epochs, batch size and learning rate. Its run has the tag `w2s.gold`, which marks labels that no
-student may be trained on. The tag `w2s.ceiling_failed` is `near chance` if the training accuracy is not clearly above the share
-of the most frequent class, else `no`. The metrics are those of the supervisor.
+trained with the default epochs, batch size and learning rate. Its run has the tag `w2s.gold`, which marks runs whose
+labels no student may be trained on. The tag `w2s.ceiling_failed` is `near chance` if the training accuracy is not clearly above
+the share of the most frequent class, else `no`. The metrics are those of the supervisor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Let student and supervisor debate unlabelled questions before a judge (Algorithm 1, steps 1 to 4; Definition 4).
 
 Each side decides on an answer and explains it, by default with spans of the question (`--explainer`). The judge sees the claims
-and the evidence of both sides twice, in either order. Both models are trained, or reused from finished runs, and keep their
-weights.
+and the evidence of both sides twice, once in each order. The two models are trained first, or reused from finished runs that
+kept their weights.
 
 Metrics, each named `debate/<name>`: `questions`, the number of debates; `win_rate`, the share of debates that the strong side
 wins, with its interval over groups; `win_rate_on_disagreements`, the same for the debates in which the sides disagree;
@@ -56,13 +56,13 @@ class Config(Training):
     """Options of a debate: its sides, questions, protocol and judges."""
 
     weak: str = option(default="chess-60k", lookup=models.find)
-    """Weak side: the supervisor trained from this model."""
+    """Model from which the supervisor, the weak side of the debate, is trained."""
     strong: str = option(default="chess-426k", lookup=models.find)
-    """Strong side: the student trained from this model on the weak side's labels."""
+    """Model from which the student, the strong side of the debate, is trained on the supervisor's labels."""
     method: str = option(default="baseline", former_values=presets.FORMER_METHODS)
-    """Method of the student: a preset of `student --method`, except debate, consultancy and no_explanation."""
+    """Method by which the student is trained: a preset of `student --method`, but not debate, consultancy or no_explanation."""
     split: Literal["test", "selection", "transfer"] = "test"
-    """Split to debate: `test`, `selection`, or `transfer` (with its validation slice)."""
+    """Split whose questions are debated: `test`, `selection`, or `transfer` (including its validation slice)."""
     num_questions: int | None = option(default=200, ge=1, unset="all", formerly="questions")
     """Number of questions to debate, from the start of the split. `all`: the whole split."""
     protocol: Literal["debate", "consultancy", "no_explanation"] = option(default="debate", formerly="form")
@@ -84,8 +84,8 @@ class Config(Training):
     """Number of rounds. Both sides speak in each round: no span is shown twice, and a generated rationale answers the other
     side's previous rationale. The judge sees the evidence of all rounds."""
     judge: str = option(default="model", plugins="judges")
-    """Judge: the name of a file in judges/, or several names separated by commas. The verdicts of the first judge determine
-    the labels."""
+    """Judge: the name of a file in judges/, or several names separated by commas. The labels are derived from the verdicts of
+    the first judge."""
     judge_options: str = ""
     """Options of the judges, as comma-separated NAME=VALUE pairs."""
     traces: int | None = option(default=None, ge=0, unset="all", result=False)
@@ -103,7 +103,7 @@ class Config(Training):
         participants.judges(self.judge, self.judge_options)
 
     def _check_explainer(self) -> None:
-        """Check that the explainer applies to the task, and that the options that it does not read have their defaults."""
+        """Raise ConfigError unless the explainer applies to the task, and options that it does not read are left out."""
         name, task = self.explainer, self.find_task()
         if not explainers.applies_to(name, task.family, task.head):
             legal = [other for other in explainers.every() if explainers.applies_to(other, task.family, task.head)]
@@ -116,7 +116,7 @@ class Config(Training):
 
 
 def run(config: Config) -> Result:
-    """Find or run the debates and the two models that they need. Raises ConfigError before anything is written."""
+    """Find or run the debates, after finding or training both models. Raises ConfigError before anything is written."""
     config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options))
     return between(config, *sides(config))
 
@@ -125,7 +125,7 @@ def between(config: Config, weak: Result, strong: Result, student_method: str = 
     """Find or run the debates between the models of two finished runs that kept their weights.
 
     Args:
-        config: the options; references to runs in the judges' options are resolved.
+        config: the options. The judges' options must already refer to runs by their full ids (`participants.resolved`).
         student_method: description of the student's method, logged as a parameter unless it is empty.
     """
     context = resolve(config)
@@ -140,7 +140,7 @@ def between(config: Config, weak: Result, strong: Result, student_method: str = 
     def make(recorder: Recorder) -> None:
         _make(context, weak, strong, parts.digest(), recorder)
 
-    # A debate run has no model of its own; its inputs keep theirs.
+    # A debate run has no model of its own to keep; the runs of the two sides keep theirs.
     without_model = replace(context, options=replace(config, keep_model="never"))
     debates = runs.produce(parts, without_model, identity, _note(config, inputs), make, inputs)
     debates = _scored(debates, config, questions(context))
@@ -148,7 +148,7 @@ def between(config: Config, weak: Result, strong: Result, student_method: str = 
 
 
 def sides(config: Config) -> tuple[Result, Result]:
-    """Find or train the models of both sides, supervisor and student, keeping their weights."""
+    """Find or train the supervisor (weak side) and the student (strong side), and return their runs, which keep the weights."""
     shared: dict[str, Any] = {**config.shared(), "eval_split": "none", "keep_model": "always", "ceiling": "none"}
     options = selected(config, OF_STUDENT)
     weak = supervisor.run(
@@ -217,7 +217,7 @@ def debaters(context: Context[Config], models_of: Mapping[str, DebaterModel]) ->
 
 
 def _scored(debates: Result, config: Config, questions: Sequence[Example]) -> Result:
-    """If --eval-split is the debated split, score the debates against ground truth and store the gold labels with them."""
+    """If --eval-split is the debated split, score the debates against ground truth and add the gold labels to their run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 

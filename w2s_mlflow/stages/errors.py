@@ -39,7 +39,7 @@ VERSION = 3
 ANSWERS = ("answer", "weak_answer", "ceiling_answer")
 COLUMNS = ("id", "text", "gold", *ANSWERS, *ON_EVIDENCE, "own_evidence", "ceiling_evidence")
 GAMES = ("chess", "puzzles")
-"""Task families without evidence, since their texts are chess positions or moves."""
+"""Task families whose errors are classified without evidence, because their texts are chess positions or moves."""
 
 
 @checked_dataclass
@@ -55,7 +55,9 @@ class Config(student.Config):
             if (given := vars(self)[name]) != value:
                 raise must(name, f"{value}, because the student's test errors are compared with the ceiling", given)
         if presets.labels_file(self.labels):
-            raise must("labels", "a name or run:ID, not a file, because errors are compared with a supervisor's", self.labels)
+            raise must(
+                "labels", "a name or run:ID, not a file, because errors are compared with those of a supervisor", self.labels
+            )
 
     def reads_text(self) -> bool:
         """Return whether single tokens of the task's texts can be evidence; False for chess."""
@@ -63,7 +65,10 @@ class Config(student.Config):
 
 
 def run(config: Config) -> Result:
-    """Find or make the error analysis, its student and its ceiling. Raises ConfigError before anything is written."""
+    """Find or make the error analysis, after finding or training the student and the ceiling.
+
+    Raises ConfigError before anything is written.
+    """
     from w2s_mlflow.tracking import fingerprint, source, store
 
     keep = {"keep_model": "always" if config.reads_text() else config.keep_model}
@@ -121,7 +126,10 @@ def _text(example: Example) -> str:
 def _on_evidence(
     config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], student_run: Result, ceiling_run: Result
 ) -> dict[str, Any]:
-    """Return the student's answers given only its own, the ceiling's or random evidence, and the first two as quoted text."""
+    """Return the student's answers given only its own evidence, the ceiling's evidence, or random tokens.
+
+    Quotes of its own and the ceiling's evidence are returned as well.
+    """
     from w2s_mlflow.modeling import attribution
 
     head, ceiling_head = (finetune.load_kept_model(run) for run in (student_run, ceiling_run))

@@ -5,10 +5,10 @@ questions Q, and becomes M'_W. It is compared with the supervisor, M_W, which is
 `supervision`. With `--iterations`, M'_W labels `transfer`, and a new student is trained on these labels and teaches the weak
 model again, from its initial weights. The student and the weak model of each iteration are separate runs.
 
-By default, Q consists of the rows of the training part that are in neither half. `transfer` is excluded because M'_W must label
-it without having been trained on it, as the supervisor does, and because the strong model was trained on its weak labels.
-`supervision` is excluded because the supervisor was trained on its ground truth, which no teacher can improve.
-`--question-source` can select either half or both instead (docs/explanation/facilitation.md).
+By default, Q consists of the rows of the training part that are in neither of its halves, `transfer` and `supervision`.
+`transfer` is excluded because M'_W must label it without having been trained on it, as the supervisor does, and because the
+strong model was trained on its weak labels. `supervision` is excluded because the supervisor was trained on its ground truth,
+which no teacher can improve. `--question-source` can select either half or both instead (docs/explanation/facilitation.md).
 
 Metrics: per step, `train/loss` and `train/gradient_norm`; per epoch, `validation/agreement`, the agreement with the targets;
 `test/accuracy` and the other metrics of metrics.py for M'_W; `test/weak_accuracy`, the accuracy of M_W; `test/strong_accuracy`,
@@ -58,11 +58,14 @@ class _FacilitationContext:
     learner: Context[Learner]
     questions: Questions
     weak: Result
-    """The supervisor, M_W."""
+    """Run of the supervisor, M_W."""
 
 
 def run(config: Config) -> Result:
-    """Find or train the last iteration's weak model and the runs it needs. Raises ConfigError before anything is written."""
+    """Find or train the weak model of each iteration, and return the last run.
+
+    Raises ConfigError before anything is written.
+    """
     context = resolve(config)
     options, questions = context.options, _questions(context)
     teacher = _teacher(config, context)
@@ -107,14 +110,14 @@ def _student(config: Config) -> student.Config:
 
 
 def _named(name: str, context: Context[Config]) -> Result:
-    """Find a teacher by run id or name. Raises ConfigError if the run is damaged, kept no model or used other rows."""
+    """Find a teacher by run id or name. Raises ConfigError if the run is damaged, kept no model or used other data."""
     from w2s_mlflow.tracking import logged_model, results
 
     run = results.find(name)
     shown = f"{run.name} ({run.run_id})"
     if runs.MODEL not in run.tags:
         raise must("teacher", "a run with a logged model (--keep-model always)", shown)
-    if run.tags.get("w2s.data") != context.split.digest:  # its training rows could be test rows of this split
+    if run.tags.get("w2s.data") != context.split.digest:  # the teacher's training rows could be test rows of this split
         raise must("teacher", "a run with the same data (--task, --seed and sizes)", shown)
     run.check()
     logged_model.verify(run.tags[runs.MODEL])
@@ -122,7 +125,7 @@ def _named(name: str, context: Context[Config]) -> Result:
 
 
 def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> Result:
-    """Find or train M'_W of one iteration, and score it."""
+    """Find or train M'_W, the weak model that one iteration teaches, and score it."""
     from w2s_mlflow.tracking import results
 
     config, learner = lesson.config, lesson.learner
@@ -136,7 +139,7 @@ def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> 
     def make(recorder: Recorder) -> Head:
         return _make(lesson, teacher, recorder)
 
-    context = Context(config, learner.task, learner.split, learner.models)  # the run logs the options of the facilitation
+    context = Context(config, learner.task, learner.split, learner.models)  # so that the run logs the options of this stage
     taught = runs.produce(parts, context, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
     return scoring.report(taught, context, {"weak": lesson.weak, "strong": teacher})
 
@@ -165,14 +168,14 @@ def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> 
 
 
 def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
-    """Return the training targets made from the strong model's answers. Soft targets at temperature 1 are the answers."""
+    """Return training targets made from the strong model's answers. Soft targets at temperature 1 equal the answers."""
     if learner.targets == "hard":
         return answers.hardened()
     return answers if learner.temperature == 1 else answers.at_temperature(learner.temperature)
 
 
 def _answers(teacher: Result, config: Config, questions: Sequence[Example]) -> SoftLabels:
-    """Return f_S(q) for each question, computed in the same way as the strong model's stored predictions."""
+    """Return the teacher's answer f_S(q) to each question, computed in the same way as its stored predictions."""
     return finetune.predictions(finetune.load_kept_model(teacher), questions, config)
 
 

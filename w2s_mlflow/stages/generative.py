@@ -1,7 +1,7 @@
 """Finetune a strong model as a language model on the task's unlabelled text (Algorithm 6, first half).
 
 The model is trained on the text of `supervision` and `transfer`, never of `selection` or `test`. The text is packed into rows
-without padding. The validation text comes from the validation slices of both halves. A student with `--generative-epochs`
+without padding. The validation text comes from the validation slices of both. A student with `--generative-epochs`
 starts from the resulting weights.
 
 Metrics: per step, `train/loss`; `validation/perplexity_before` and `validation/perplexity`, the perplexity before and after
@@ -36,7 +36,7 @@ LAUNCHED = True
 """Whether this stage supports distributed training (docs/how-to/launch.md)."""
 WEIGHTS = "model/model.safetensors"
 WORST = 100.0
-"""Validation loss, in nats per token, from which on training counts as diverged."""
+"""Training counts as diverged if the validation loss after it is at least this value, in nats per token."""
 BLOCK = 128
 """Default number of tokens per packed row, unless the model's limit is lower."""
 SHARED = (
@@ -65,13 +65,13 @@ class Config(TaskOptions, OneModel):
     epochs: int = option(default=1, ge=1)
     """Number of passes over the text."""
     batch_size: int = option(default=32, ge=1)
-    """Packed rows per optimizer step."""
+    """Number of packed rows per optimizer step."""
     learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
     """Peak learning rate of AdamW. Default: set by the model."""
     block: int | None = option(default=None, ge=2)
-    """Tokens per packed row. Default: 128, or the model's limit if that is lower."""
+    """Number of tokens per packed row. Default: 128, or the model's limit if that is lower."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
-    """Packed rows per forward pass. `none`: the whole batch."""
+    """Number of packed rows per forward pass. `none`: a whole batch at once."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision: `float32` or `bfloat16`."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
@@ -80,7 +80,7 @@ class Config(TaskOptions, OneModel):
     MODEL: ClassVar[str] = "strong"
 
     def resolved(self) -> Self:
-        """Return the options with data mirror and learning rate filled in; `resolve_and_split` fills in the sizes."""
+        """Return the options with the data mirror and the learning rate filled in; `resolve_and_split` fills in the sizes."""
         return replace(super().resolved(), learning_rate=self.learning_rate or self.spec().learning_rate)
 
 
@@ -142,7 +142,7 @@ def make(context: Context[Config], recorder: Recorder) -> None:
 
 
 def texts(examples: Sequence[Example], compare: bool) -> list[tuple[str, ...]]:
-    """Return the training texts: the text of each example or, for a comparison, the prompt with each response."""
+    """Return the training texts: the text of each example or, if responses are compared, the prompt with each response."""
     if not compare:
         return [example.segments for example in examples]
     return [("\n".join(example.segments), response) for example in examples for response in example.candidates]
@@ -157,7 +157,7 @@ def _loop_options(options: Config) -> Options:
 
 
 def _counts(split: Split) -> dict[str, float]:
-    """Count the distinct training texts, and how many of them are also held out (0 in a correct split)."""
+    """Count the distinct training texts, and those of them that are also in `selection` or `test` (0 in a correct split)."""
     training, heldout = (
         {(example.segments, example.candidates) for part in parts for example in part}
         for parts in ((split.supervision, split.transfer), (split.selection, split.test))

@@ -3,8 +3,8 @@
 A training text is a random position or its mirror image, followed by the moves of sampled players (tasks/_chess_play.py). The
 loss is that of next-token prediction, on the text after the position only.
 
-Metrics: `train/loss` in nats per token, averaged over every CURVE steps; `validation/loss` after training, on positions that
-the model was not trained on.
+Metrics: `train/loss` in nats per token, averaged over 100 steps at a time; `validation/loss` after training, on
+positions that the model was not trained on.
 Files in `out`/<model>: config.json; model.safetensors in float16; pretraining.json with the loss curve and the training
 options.
 """
@@ -46,7 +46,7 @@ CURVE = 100
 """Number of steps averaged into one point of the loss curve."""
 
 Play = list[tuple[str, str]]
-"""Pretraining texts as pairs: a position, and the moves that an unnamed player and the named expert make in it."""
+"""Pretraining texts as pairs: a position, and the moves chosen in it by an unnamed player and a named expert, with replies."""
 
 
 @checked_dataclass
@@ -56,17 +56,17 @@ class Config(OneModel):
     model: str = option(default="chess-27k", lookup=models.find, formerly="rung")
     """Model to pretrain, one of those shipped with the package."""
     num_positions: int = option(default=300_000, ge=1, formerly="positions")
-    """Number of random positions; the mirror image of each is trained on as well."""
+    """Number of random positions. The model is also trained on the mirror image of each."""
     epochs: int = option(default=3, ge=1)
     """Number of passes over all positions."""
     batch_size: int = option(default=64, ge=1)
-    """Sequences per optimizer step."""
+    """Number of texts per optimizer step."""
     learning_rate: float = option(default=3e-3, gt=0, lt=LARGEST)
     """Peak learning rate of AdamW."""
     seed: int = option(default=0, ge=0, lt=2**32)
     """Random seed of the texts, the initial weights and the order of batches."""
     out: str = option(default="weights", result=False)
-    """Output directory; the model is written to a subdirectory with its name."""
+    """Output directory. The model is written to a subdirectory with the model's name."""
     text_cache: str = option(default="", result=False, formerly="play")
     """File that caches the training texts. It is read if it exists and written otherwise. Empty: no cache."""
     workers: int = option(default=2, ge=1, result=False)
@@ -108,7 +108,7 @@ def run(config: Config) -> Result:
 
 
 def make(config: Config, recorder: Recorder) -> None:
-    """Generate the texts, train, and save the model with its loss curve under `model` in the run."""
+    """Generate the texts, train the model on them, and save it and its loss curve in the artifact directory `model`."""
     import torch
 
     from w2s_mlflow.modeling import language_modeling
@@ -131,7 +131,7 @@ def make(config: Config, recorder: Recorder) -> None:
 
 
 def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list[tuple[int, float]]:
-    """Train the model; return the loss curve as (step, mean loss since the previous point)."""
+    """Train the model, and return the loss curve as pairs (step, mean loss since the previous point)."""
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
@@ -162,7 +162,7 @@ def _examples(play: Play) -> list[Example]:
 
 
 def read_play(config: Config) -> Play:
-    """Return the texts, two per position and those for validation first, read from the file `text_cache` or else generated."""
+    """Return two texts per position, those for validation first. They are read from `text_cache` if it exists, else made."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -181,14 +181,17 @@ def read_play(config: Config) -> Play:
 
 
 def refuse_task_positions(play: Play) -> None:
-    """Raise ConfigError if a text, such as a cached one, has a position of the shipped tasks or its mirror image."""
+    """Raise ConfigError if any text, cached or new, contains a position of the shipped tasks or the mirror image of one."""
     overlap = chess.overlap(chess.shipped(), (position for position, _ in play))
     if overlap:
         raise must("text_cache", "a file without positions of the shipped tasks", f"{overlap} texts with such a position")
 
 
 def draw_play(positions: int, seed: int, workers: int) -> Play:
-    """Generate two texts per position, the second of its mirror image. The result does not depend on the number of workers."""
+    """Generate two texts per random position: one of the position itself, and one of its mirror image.
+
+    The result does not depend on the number of workers.
+    """
     counts = [min(CHUNK, positions - start) for start in range(0, positions, CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
         return [text for chunk in pool.map(_draw_chunk, counts, [seed] * len(counts), range(len(counts))) for text in chunk]

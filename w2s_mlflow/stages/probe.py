@@ -6,7 +6,7 @@ as for the model's head. A concept is the ground truth of a task. For each conce
 fitted on shuffled labels. Selectivity is the accuracy minus that of the control (Hewitt & Liang 2019).
 
 Metrics, each named `probe/<concept>/<name>`: `before` and `after`, the test accuracy at the chosen layer before and after
-training; `gain`, their difference, with its interval over test groups, `gain_low` and `gain_high`; `selectivity`, after
+training; `gain`, their difference, with its interval over test groups, `gain_low` and `gain_high`; `selectivity` after
 training; `before_by_layer` and `after_by_layer`, the test accuracy of each layer, with the layer as the step.
 Artifacts: `probes.csv`, one row per concept, layer and model.
 """
@@ -53,7 +53,7 @@ class Config(student.Config):
     concepts: str = ""
     """Tasks whose ground truth is probed for as a concept, separated by commas. Empty: the student's task."""
     probe_size: int = option(default=1000, ge=20)
-    """Maximum number of rows to fit each probe on, and also to score it on."""
+    """Maximum number of rows that each probe is fitted on, and maximum number of rows that it is scored on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +81,7 @@ class Probe(NamedTuple):
 
 
 def run(config: Config) -> Result:
-    """Find or make the probes and the student that they need. Raises ConfigError before anything is written."""
+    """Find or fit the probes, after finding or training the student. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source, store
 
     student_options = student.Config(**inherited(student.Config, config) | {"keep_model": "always"})
@@ -138,7 +138,7 @@ def _make(
 def _fit_probes(
     context: Context[Config], student_run: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
 ) -> dict[str, dict[str, list[Probe]]]:
-    """Fit the probes of each concept on the model before and after training, one of which is in memory at a time."""
+    """Fit the probes of each concept on the model before and after training. Only one of the two is in memory at a time."""
     config = context.options
     build = {BEFORE: lambda: finetune.build_head(context), AFTER: lambda: finetune.load_kept_model(student_run)}
     weights = {BEFORE: models.revision(context.model), AFTER: student_run.fingerprint}
@@ -154,7 +154,9 @@ def _fit_probes(
 def _activations(
     head: Callable[[], Head], weights: str, concept: gold.Concept, config: Config, parts: FingerprintParts
 ) -> Floats:
-    """Return the activations of all rows of a concept, (N, layers, D), cached locally by weights, rows, options and source.
+    """Return the activations of all rows of a concept, (N, layers, D).
+
+    They are cached on this machine under a digest of the weights, rows, options and source code.
 
     Args:
         head: builds the model; called only if the activations are not cached.
@@ -197,7 +199,7 @@ def fitted(activations_ND: Floats, labels_N: Ints) -> Any:
 
 
 def best(probes: Sequence[Probe]) -> Probe:
-    """Return the probe with the highest validation accuracy; in a tie, the first."""
+    """Return the probe with the highest validation accuracy; on a tie, the one of the lowest layer."""
     return max(probes, key=lambda probe: probe.chosen_by)
 
 

@@ -34,7 +34,7 @@ class Config(EvalConfig, TaskOptions):
 
 
 def run(config: Config) -> Result:
-    """Find the finished run of the rule, or make it. Raises ConfigError before anything is written."""
+    """Find the rule's finished run, or score the rule in a new one. Raises ConfigError before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
     context = resolve(config)

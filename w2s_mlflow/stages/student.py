@@ -45,7 +45,7 @@ VERSION = 2
 LAUNCHED = True
 """Whether this stage supports distributed training (docs/how-to/launch.md)."""
 CHAIN = "w2s.chain_run_ids"
-"""Tag with the run ids of all models of a student's chain, in training order."""
+"""Tag with the run ids of all models of a student's bootstrapping chain, in training order."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class _Inputs:
 
     Attributes:
         runs: the input runs by role. `weak`: the supervisor; `labels`: a run whose labels replace the supervisor's;
-            `generative`: the generative finetuning, from whose weights the training starts.
+            `generative`: the run of generative finetuning, from whose weights the training starts.
         chain: the models of the bootstrapping chain, in training order.
-        file_labels: labels from a file, which replace those of a run; None without a file.
+        file_labels: labels from a file, which replace those of a run; None if there is no file.
     """
 
     runs: Mapping[str, Result]
@@ -65,12 +65,12 @@ class _Inputs:
 
 
 def run(config: Config) -> Result:
-    """Find or train the student and the runs that it needs. Raises ConfigError before anything is written."""
+    """Find or train the student, after finding or making its inputs. Raises ConfigError before anything is written."""
     return _find_or_train(config, None)
 
 
 def on_labels_of(labeller: Result, config: Config) -> Result:
-    """Find or train a student on another run's labels of `transfer` instead of its supervisor's."""
+    """Find or train a student on the labels that another run, instead of its supervisor, gives to `transfer`."""
     return _find_or_train(replace(config, labels=f"{presets.RUN}{labeller.run_id}"), labeller)
 
 
@@ -99,7 +99,7 @@ def _find_inputs(config: Config, context: Context[Config], labeller: Result | No
 
     Args:
         config: the options as the user gave them, before defaults are filled in.
-        labeller: the run that labels `transfer`; None: the run that the options select.
+        labeller: the run that labels `transfer`. If it is None, the options select the run.
     """
     file_labels = _read_labels(context)  # first, so that an invalid file is refused before anything is trained
     labelling, chain = ({}, ()) if file_labels else _find_labeller(config, context, labeller)
@@ -138,8 +138,8 @@ def _supervisor(options: Config) -> Result:
 
 
 def _debates(config: Config) -> Result:
-    """Find or run debates on `transfer` between a plain student with these options and the supervisor, which give labels."""
-    stage = registry.plugin("stages", "debate", "the stage")  # looked up by name, because the stage imports this module
+    """Find or run the debates on `transfer` that give labels, between a plain student with these options and the supervisor."""
+    stage = registry.plugin("stages", "debate", "the stage")  # looked up by name, because stages/debate.py imports this module
     protocol = presets.primitives(config.method, selected(config, presets.PRIMITIVES))["labels"]
     options = {"protocol": protocol, "split": "transfer", "num_questions": None, "eval_split": "none", "traces": 0}
     debates: Result = stage.run(stage.Config(**selected(config, OF_STUDENT), **config.shared() | options))
@@ -164,7 +164,7 @@ def _train(context: Context[Config], inputs: _Inputs, recorder: Recorder) -> Hea
 
 
 def _training_labels(context: Context[Config], inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
-    """Return the training labels, made from a run's labels by the plug-in that `--labels` selects; None to skip training."""
+    """Return the training labels that the plug-in selected by `--labels` makes from a run's labels; if None, skip training."""
     options = context.options
     source = label_sources.source(presets.kind_of_labels(options.labels))
     labeller = inputs.get("labels") or inputs.get("weak")
@@ -174,7 +174,7 @@ def _training_labels(context: Context[Config], inputs: Mapping[str, Result], rec
 
 
 def _last_of_chain(context: Context[Config]) -> Context[Config]:
-    """Return the context; with a chain, its learning rate is decayed to that of the last position."""
+    """Return the context. For the last model of a chain, the learning rate is decayed to that of its position."""
     if not context.options.chain:
         return context
     return bootstrapping.decayed(context, context.options, len(chain_models.names(context.options.chain)))
@@ -196,7 +196,7 @@ def _fingerprint(context: Context[Config], inputs: _Inputs) -> FingerprintParts:
 
 
 def _identity(context: Context[Config], inputs: _Inputs) -> dict[str, str]:
-    """Return the parameters by which runs are grouped. `run:ID` is replaced by a description, because the id varies by seed."""
+    """Return the parameters by which runs are grouped. A description replaces `run:ID`, because the id varies by seed."""
     identity = context.names() | {"method": context.options.method}
     if labels_run(context.options.labels):
         labeller = inputs.runs["labels"]

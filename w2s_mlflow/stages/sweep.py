@@ -1,8 +1,8 @@
 """Run a grid or a search, and analyse the results. Inputs that several runs share are made once.
 
-`sweeps/NAME.py` defines either a grid, `SETTINGS`, a list of dictionaries with a `stage` and its options, or a search space,
-`space(trial)`. A grid runs each setting for every seed (once, if its stage has no seed). A search lets Optuna sample the
-options of `--trials` trials from the space; then it scores the best setting and the default on `test` for every seed. The
+`sweeps/NAME.py` defines either a grid or a search. A grid is a list `SETTINGS` of dictionaries, each with a `stage` and its
+options; each setting is run for every seed (once, if its stage has no seed). A search has a function `space(trial)`, by which
+Optuna samples the options of `--trials` trials; then the best setting and the default are scored on `test` for every seed. The
 parent run has the tables, figures and aggregates over seeds.
 
 `--workers N` uses N processes on this machine. Run the same command on another machine to share the work: no two processes make
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 GRID_DIGEST = "w2s.grid_digest"
-"""Tag of a grid's parent run with the digest of the grid's contents, by which a completed grid is found."""
+"""Tag of a grid's parent run: the digest of the grid's contents. A completed grid is found by this tag."""
 
 LOG = logging.getLogger("w2s_mlflow")
 SEARCH_SEEDS = "1000,1001"
@@ -205,15 +205,18 @@ def _run_search(config: Config, search: Search) -> Result:
 
 
 def _study_digest(config: Config, search: Search) -> str:
-    """Return the digest of everything that the scores of a study depend on: the space, the objective, the store, and the
-    fingerprints of the runs with default options. A change of data, code or libraries thus starts a new study."""
+    """Return the digest of everything that the scores of a study depend on.
+
+    These are the space, the objective, the MLflow experiment, and the fingerprints of the runs with default options. A change
+    of data, code or libraries thus starts a new study.
+    """
     from w2s_mlflow.tracking import session
     from w2s_mlflow.tracking.backend import server
 
     with session.planning() as plan:
         for run in space.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, run).run()
-    experiment = server.experiment()  # identifies the store, whose URI may differ between machines
+    experiment = server.experiment()  # described by its id, because the store's URI may differ between machines
     store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
     optuna_options = selected(config, ("sampler", "pruner"))
     return search.digest(store | optuna_options | {"fingerprints": sorted(plan.steps)})
@@ -225,7 +228,7 @@ def _jobs_with(config: Config, search: Search, params: Mapping[str, Any]) -> lis
 
 
 def _compare(config: Config, search: Search, best: Mapping[str, Any], recording: Recorder) -> None:
-    """Compare the best setting with the default on `test`, paired by seed, on seeds that no trial has used."""
+    """Compare the best setting with the default on `test`, paired by seed. No trial has used these seeds."""
     from w2s_mlflow import stats
 
     default_jobs, best_jobs = _jobs_with(config, search, {}), _jobs_with(config, search, best)
@@ -250,7 +253,7 @@ def jobs(config: Config, settings: Sequence[Mapping[str, Any]] | None = None) ->
 
 
 def _finished() -> dict[str, Result]:
-    """Return the experiment's newest finished result for each fingerprint. This takes only two requests."""
+    """Return the experiment's newest finished result for each fingerprint. Only two requests are sent to the MLflow server."""
     from w2s_mlflow.tracking import run_cache
     from w2s_mlflow.tracking.backend import server
 
@@ -261,7 +264,7 @@ def contents(runs: Sequence[Result], finished: Mapping[str, Result] | None = Non
     """Return the digest of what a grid's tables depend on: metrics and artifacts of its results, and the code of the tables.
 
     Args:
-        finished: the experiment's finished results by fingerprint; None: look them up.
+        finished: the experiment's finished results by fingerprint. If it is None, they are looked up.
     """
     finished = _finished() if finished is None else finished
     return build.parts(analyze.Config(), [finished.get(run.fingerprint, run) for run in runs], {}).digest()
