@@ -39,13 +39,14 @@ def judges(names: str, given: str) -> dict[str, Any]:
     kinds = {name: registry.plugin("judges", name, "--judge").Options for name in chosen}
     if len(kinds) < len(chosen):
         raise must("judge", "a comma-separated list without duplicates", names)
-    known = {name for kind in kinds.values() for name in kind.__dataclass_fields__}
+    declared = {name: options.declarations(kind) for name, kind in kinds.items()}
+    known = {option for options_of_judge in declared.values() for option in options_of_judge}
+    if pairs and not known:
+        raise must("judge_options", f"empty, because no judge in --judge {names} has options", given)
     if strange := set(pairs) - known:
-        raise unknown(
-            "an option of --judge-options", min(strange), known or {"those of the judges in --judge, which have none"}
-        )
+        raise unknown("an option of --judge-options", min(strange), known)
     return {
-        name: options.parse(kind, {key: value for key, value in pairs.items() if key in kind.__dataclass_fields__})
+        name: options.parse(kind, {key: value for key, value in pairs.items() if key in declared[name]})
         for name, kind in kinds.items()
     }
 

@@ -119,7 +119,7 @@ class Config(Training):
         name = self._plugin(option)
         legal = registry.plugin(package, name, exceptions.flag(option)).Options
         for key in given:
-            if key not in legal.__dataclass_fields__:
+            if key not in options.declarations(legal):
                 others = " or ".join(options.plugins_with(package, key))
                 raise ConfigError(f"{exceptions.flag(key)} is an option of {exceptions.flag(option)} {others}, not of {name}")
         legal(**given)
