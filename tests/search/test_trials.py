@@ -112,7 +112,7 @@ def test_where_all_trials_fail_the_sentence_says_as_what_and_the_study_can_be_go
     study = brought(StudyTarget(trials=3), diverges)
     with pytest.raises(
         ConfigError,
-        match="none of the 3 ended trials of study searching-digest is complete; the last error is: its training diverged",
+        match="none of the 3 ended trials of study searching-digest is complete; last training error: its training diverged",
     ):
         search_study.best(study)
     assert search_study.best(brought(StudyTarget(trials=4), lambda given, place: 1.0))

@@ -157,4 +157,4 @@ def test_a_job_that_kills_every_process_it_is_given_to_is_called_failed(
         ((key, error),) = until(several, 1)
     finally:
         several.stop()
-    assert key == "doomed" and "rule failed: its worker process was killed 1 times" in str(error)
+    assert key == "doomed" and "rule failed: its worker process was killed in 1 attempts" in str(error)

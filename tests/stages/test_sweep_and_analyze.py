@@ -118,7 +118,7 @@ def test_settings_of_one_label_are_told_apart(grid: sweep.Config, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("SETTINGS = []", "must define SETTINGS"),
+        ("SETTINGS = []", "must define either SETTINGS"),
         ("SETTINGS = [", "cannot be loaded: SyntaxError"),
         ("import nothing_of_the_kind", "cannot be loaded: ModuleNotFoundError"),
         ("SETTINGS = [{'stage': 'studnet'}]", "stage must be one of .* got 'studnet'"),

@@ -25,7 +25,7 @@ LOG = logging.getLogger("w2s_mlflow")
 
 
 def settings(name: str) -> Sequence[Mapping[str, Any]]:
-    """Return the settings of a grid file. Raises ConfigError for a missing or invalid file."""
+    """Return the settings that a grid file lists. Raises ConfigError for a missing or invalid file."""
     grid: Sequence[Mapping[str, Any]] = sweep_file.read(name).SETTINGS
     return grid
 
@@ -37,7 +37,7 @@ def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Map
         sizes: the options `train_size` and `test_size`, if they were given. They replace those of every setting.
 
     Raises:
-        ConfigError: a setting has an unknown stage or option, an invalid value, or more rows than its task has.
+        ConfigError: a setting has an unknown stage or option or an invalid value, or needs more rows than its task has.
     """
     job_by_content: dict[str, Job] = {}
     for seed in seeds:
@@ -50,7 +50,7 @@ def jobs(settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], sizes: Map
 
 
 def job(setting: dict[str, Any], seed: int) -> Job:
-    """Return the job of one setting, with `seed` unless the setting has its own or the stage has no seed.
+    """Return the job of one setting. Its seed is `seed`, unless the setting contains a seed or the stage has none.
 
     Raises:
         ConfigError: the stage or an option is unknown, or a value is invalid.
@@ -67,7 +67,7 @@ def job(setting: dict[str, Any], seed: int) -> Job:
 def run_all(jobs: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
     """Run the jobs and show a progress bar. Return the results, in the order of the jobs, and the errors of failed trainings.
 
-    A failed training does not stop the other jobs; any other error does.
+    If a training fails, the other jobs still run. Any other error is raised at once and stops them.
 
     Args:
         count: number of worker processes. If it is 1, the jobs run in this process.
@@ -93,7 +93,7 @@ def run_all(jobs: Sequence[Job], count: int = 1) -> tuple[list[Result], list[Fai
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence stage logging while the progress bar is shown."""
+    """Suppress the information that stages log, so that it does not interrupt the progress bar. Warnings are still shown."""
     level = LOG.level
     LOG.setLevel(logging.WARNING)
     try:

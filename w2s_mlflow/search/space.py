@@ -42,7 +42,7 @@ IMITATION_SAFE = {"learning_rate", "epochs", "generative_epochs"}
 SCORES = (*METRICS, "agreement", "pgr", "gain")
 """Legal values of METRIC: the metrics that stages report on `selection` and `test`."""
 TRUTHFUL = ("supervisor", "ceiling")
-"""Stages whose training labels are ground truth."""
+"""Stages that train on ground truth."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Search:
         metric: MLflow metric whose mean over the runs of a trial is the trial's value, such as `selection/accuracy`.
         score: the file's METRIC, by which the best setting is compared with the default setting on `test`.
         direction: whether a higher or a lower value of a trial is better.
-        tuned: SETTING, the fixed options of the setting that is tuned.
+        tuned: the file's SETTING: the options that are fixed while others are tuned.
         settings: the settings that each trial runs, once per seed. For the objective `proxy`, these are SETTING with each
             change in PROXY; for other objectives, SETTING alone.
         space: function that returns the options of an Optuna trial.

@@ -92,7 +92,7 @@ def suppress_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def heartbeat(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> Iterator[None]:
-    """Send heartbeats for this process's trials from a thread until the block ends. Do nothing if the storage is a file.
+    """Send heartbeats for the trials of this process, in a thread, until the block ends. If the storage is a file, send none.
 
     Args:
         trial_ids: function that returns the storage ids of the trials that are running in this process.
@@ -102,7 +102,7 @@ def heartbeat(study: optuna.Study, trial_ids: Callable[[], Iterable[int]]) -> It
     def beat() -> None:
         while not stop.wait(BEAT):
             for trial_id in trial_ids():
-                with contextlib.suppress(Exception):  # retry at the next heartbeat
+                with contextlib.suppress(Exception):  # if this heartbeat fails, the next one may succeed
                     storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
 
     thread = threading.Thread(target=beat, name="heartbeats of trials", daemon=True)

@@ -30,14 +30,14 @@ SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 TRIALS = 20
 OWNER, PARAMS, RUN, USED = "worker", "options", "run_id", "used_run_ids"
-"""User attributes of a trial. OWNER: its process. PARAMS: its options. RUN: the id of its MLflow run. USED: the ids of the runs
-over which its value is averaged."""
+"""Names of a trial's user attributes. OWNER: the process that runs the trial. PARAMS: the trial's options. RUN: the id of the
+trial's MLflow run. USED: the ids of the runs over which the trial's value is averaged."""
 ERROR, WITHDRAWN = "error", "withdrawn"
-"""User attributes of a failed trial. ERROR: the error of its training. WITHDRAWN: True if the trial was withdrawn because it
-exceeded the limit on trials or found its grid exhausted."""
+"""Names of a failed trial's user attributes. ERROR: the message of the error with which a training failed. WITHDRAWN: True if
+the trial was withdrawn, because the limit on trials was reached or because the grid was exhausted."""
 HANGS_ON, EXHAUSTED = "hangs_on", "exhausted"
-"""User attributes of a study. HANGS_ON: the digest of everything that the values of its trials depend on. EXHAUSTED: True if
-the grid sampler has tried every point of the space."""
+"""Names of a study's user attributes. HANGS_ON: the digest of everything that the values of the trials depend on. EXHAUSTED:
+True if the grid sampler has tried every point of the space."""
 YOUNG = 60.0
 """Seconds after which a trial that has not recorded its process (OWNER) counts as dead."""
 
@@ -70,7 +70,7 @@ def open_study(search: Search, target: StudyTarget, digest: str, runs: int) -> o
     """Open the study, or create it if it does not exist.
 
     Args:
-        digest: digest of everything that the values of its trials depend on.
+        digest: digest of everything that the values of the study's trials depend on.
         runs: number of runs per trial, the maximum resource of the hyperband pruner.
 
     Raises:
@@ -84,7 +84,7 @@ def open_study(search: Search, target: StudyTarget, digest: str, runs: int) -> o
 
 
 def _load_study(search: Search, target: StudyTarget, digest: str, *, make: bool) -> optuna.Study | None:
-    """Open the study. If it does not exist, create it (with `make`) or return None."""
+    """Open the study. If it does not exist, create it if `make` is true, and return None otherwise."""
     import optuna
     import sqlalchemy.exc
 
@@ -107,7 +107,7 @@ def _load_study(search: Search, target: StudyTarget, digest: str, *, make: bool)
         ) from error
     except json.JSONDecodeError as error:
         raise must(
-            "study", "a study whose journal file can be read", f"{search_storage.journal(name)}, which is damaged"
+            "study", "a study whose journal file can be read", f"the damaged file {search_storage.journal(name)}"
         ) from error
     except OSError as error:
         raise must("W2S_SCRATCH", "a writable directory", f"{error.filename}: {error.strerror}") from error
@@ -177,7 +177,7 @@ def running_trials(study: optuna.Study) -> list[FrozenTrial]:
 def below_trial_limit(study: optuna.Study, target: StudyTarget) -> bool:
     """Return whether another trial may start.
 
-    It may if a trial is enqueued, or if the limit on trials is not reached and the space is not exhausted.
+    A trial may start if one is enqueued, or if the limit on trials is not reached and the space is not exhausted.
     """
     from optuna.trial import TrialState
 
@@ -228,18 +228,18 @@ def _sample_params(
         with search_storage.suppress_warnings():
             return space.sample_params(search, trial)
     finally:
-        # When the trial ends, BruteForceSampler would call study.stop(), which fails outside study.optimize().
+        # Replace the sampler: when the trial ends, BruteForceSampler would call study.stop(), which fails outside optimize().
         study.sampler = make_sampler("random", 0, 0)
 
 
 def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
-    """Mark a trial as failed and enqueue its options again, unless another process has already ended it."""
+    """Mark a trial as failed and enqueue its options again, unless another process has already ended the trial."""
     if tell(study, number) and params:
         study.enqueue_trial(dict(params))
 
 
 def tell(study: optuna.Study, number: int, value: float | None = None, state: str = "fail") -> bool:
-    """End a trial as complete (with a value), pruned or failed. Return False if another process has already ended it."""
+    """End a trial as complete (with a value), pruned or failed. Return False if another process has already ended the trial."""
     import optuna
 
     try:
@@ -274,7 +274,7 @@ def cleanup_once(study: optuna.Study) -> None:
 
 
 def placeholder_params(search: Search, target: StudyTarget, digest: str) -> list[dict[str, Any]]:
-    """Return options with which a search can be planned: one set for each trial still to run, and one for the best setting.
+    """Return options with which a search can be planned: one set for each remaining trial, and one for the best setting.
 
     The options are sampled from the grid if the sampler is `grid`, and at random otherwise.
     """
@@ -303,10 +303,8 @@ def best(study: optuna.Study) -> dict[str, Any]:
 
     trials = finished_trials(study)
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
-        reason = next(
-            (trial.user_attrs[ERROR] for trial in reversed(trials) if ERROR in trial.user_attrs), "no trial has ended"
-        )
+        reason = next((trial.user_attrs[ERROR] for trial in reversed(trials) if ERROR in trial.user_attrs), "none")
         raise ConfigError(
-            f"none of the {len(trials)} ended trials of study {study.study_name} is complete; the last error is: {reason}"
+            f"none of the {len(trials)} ended trials of study {study.study_name} is complete; last training error: {reason}"
         )
     return dict(study.best_trial.user_attrs[PARAMS])

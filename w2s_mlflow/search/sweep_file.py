@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "sweeps"
 
 
 def read(name: str) -> ModuleType:
-    """Load `sweeps/NAME.py`, or the .py file at the path NAME, as a module.
+    """Load the file `sweeps/NAME.py`, or the file at the path NAME if NAME ends with `.py`, as a module.
 
     Raises:
         ConfigError: the file does not exist, cannot be loaded, or does not define exactly one of a grid and a search.
@@ -28,7 +28,7 @@ def read(name: str) -> ModuleType:
     settings = getattr(module, "SETTINGS", None)
     if (settings is not None) == hasattr(module, "space") or (settings is not None and not _is_grid(settings)):
         raise ConfigError(
-            f"--sweep {name}: {file.name} must define SETTINGS, a list of dictionaries of options, or space(trial), not both"
+            f"--sweep {name}: {file.name} must define either SETTINGS (a list of dictionaries of options) or space(trial)"
         )
     return module
 
@@ -53,7 +53,7 @@ def parse_seeds(text: str, option: str = "seeds") -> list[int]:
 
 
 def path(name: str) -> Path:
-    """Return the path of the sweep file `sweeps/NAME.py`, or of the .py file NAME. Raises ConfigError if it does not exist."""
+    """Return the path `sweeps/NAME.py`, or NAME itself if it ends with `.py`. Raises ConfigError if no such file exists."""
     if name.endswith(".py"):
         if Path(name).is_file():
             return Path(name)

@@ -1,7 +1,7 @@
-"""Run the trials of a study in this process. Each trial has an MLflow run, which links to the runs that the trial averages.
+"""Run the trials of a study in this process. Each trial has an MLflow run, which links to the runs that the trial is scored on.
 
 A trial consists of one run per setting and seed of its search. The runs may end in any order but are reported to Optuna in a
-fixed order, so that a pruner compares the same runs of two trials.
+fixed order, so that a pruner compares two trials on the same settings and seeds.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class _Trial:
     Attributes:
         open: stack whose exit closes the trial's MLflow run.
         recording: recorder of the trial's MLflow run.
-        note: description of the MLflow run; the outcome is added at the end.
+        note: description of the MLflow run, to which the outcome is added when the trial ends.
         runs: number of runs of the trial.
-        results: results by the index of the run.
+        results: results of the runs that have ended, by the index of the run.
         reported: number of runs already reported to Optuna.
     """
 
@@ -192,7 +192,7 @@ class _TrialLoop:
                 raise
 
     def report(self, trial: _Trial) -> None:
-        """Report the results to Optuna, in the order of the runs and up to the first missing one.
+        """Report results to Optuna, in the order of the runs, up to the first run that has not ended.
 
         End the trial after its last run, or earlier if the pruner stops it.
         """
@@ -249,7 +249,7 @@ class _TrialLoop:
     def abandon(self, error: BaseException) -> None:
         """End the running trials and enqueue their options again, so that another process or a later start retries them."""
         for trial in self.active.values():
-            with contextlib.suppress(Exception):  # ending a trial also fails if the server or the database is down
+            with contextlib.suppress(Exception):  # if the server or the database is down, this fails too
                 trial.close(error)
                 study.fail_and_requeue(self.study, trial.trial.number, trial.trial.params)
         self.active.clear()
@@ -277,7 +277,7 @@ class _TrialLoop:
 
 
 def plot(study: optuna.Study, search: Search, directory: Path) -> None:
-    """Write the table of trials, and those of Optuna's plots for which there are enough trials."""
+    """Write a table of the trials, and all of Optuna's plots in PLOTS for which there are enough trials."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
     from optuna.visualization import matplotlib as plots
@@ -285,7 +285,7 @@ def plot(study: optuna.Study, search: Search, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
     for name in PLOTS:
-        with storage.suppress_warnings(), contextlib.suppress(ValueError, RuntimeError):  # raised if there are too few trials
+        with storage.suppress_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials raise these errors
             options = {} if name == "intermediate_values" else {"target_name": search.metric}
             getattr(plots, f"plot_{name}")(study, **options)
             if name in BY_NUMBER:

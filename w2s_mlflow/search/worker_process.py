@@ -1,4 +1,4 @@
-"""A worker process of a sweep. It runs the jobs that it receives, on one GPU (if any) and its share of the CPU cores."""
+"""A worker process of a sweep. It runs the jobs that it receives, on one GPU (if there is one) and a share of the CPU cores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOADED = (
         "w2s_mlflow.tracking.store",
     ),
 )
-"""Modules that every worker needs. They import torch and MLflow, which takes longer than the training of a small model."""
+"""Modules that every worker needs. They import torch and MLflow, which takes longer than training a small model."""
 
 
 def context() -> Any:

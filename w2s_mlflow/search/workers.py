@@ -1,8 +1,8 @@
 """Worker pools that run the jobs of a sweep, in this process or in several worker processes.
 
 Each worker process has one GPU (if any) and a share of the CPU cores. If another process is computing a run that a job needs,
-the job is first moved to the end of the queue; the second time, it waits for that run. If the process of a job is killed, a new
-process runs the job and resumes from its checkpoint.
+the job is moved to the end of the queue; when its turn comes again, it waits for such runs. If the process of a job is killed,
+a new process runs the job and resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Workers(Protocol):
         """Remove the queued jobs for whose key `unwanted` returns True."""
 
     def ended(self, say: Say) -> list[Ended]:
-        """Return the (key, result or error) pairs of the jobs that ended since the last call. There may be none.
+        """Return a pair (key, result or error) for each job that has ended since the last call. The list may be empty.
 
         Args:
             say: function that shows what the jobs are doing.
@@ -75,7 +75,7 @@ class _QueuedJob:
     """A queued job.
 
     Attributes:
-        patient: whether the job waits for runs that other processes are computing.
+        patient: whether the job waits for runs that other processes are computing. If not, it is queued again.
         killed: number of processes that were killed while they ran the job.
     """
 
@@ -147,7 +147,7 @@ class _ProcessPool(_Queue):
         arguments = (child_end, dict(os.environ), index, self.count, self.gpus, *self.context)
         process = context.Process(target=worker_process.serve, args=arguments, name=f"worker {index}", daemon=True)
         process.start()
-        child_end.close()  # if this end stayed open, recv() would not raise EOFError when the worker ends
+        child_end.close()  # close the child's end here, or recv() would not raise EOFError when the worker ends
         return _Worker(process, parent_end)
 
     @property
@@ -192,7 +192,7 @@ class _ProcessPool(_Queue):
             self.queue.appendleft(queued)
             return None
         reason = f"ended with status {worker.process.exitcode}" if (worker.process.exitcode or 0) >= 0 else "was killed"
-        return queued.key, FailedTrainingError(f"{queued.job.stage} failed: its worker process {reason} {LIVES} times")
+        return queued.key, FailedTrainingError(f"{queued.job.stage} failed: its worker process {reason} in {LIVES} attempts")
 
     def stop(self) -> None:
         """Stop the processes: busy ones save their checkpoints first; idle ones end because their connection is closed."""
