@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 REUSE = "exact: reuse finished runs with the same fingerprint; never: ignore runs that started before this command."
 ROWS = "Write the rows of a split without labels. People or an API model label them for `student --labels FILE`."
-EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # so that our code reports unknown options
+EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # let our code report unknown options
 
 
 def main() -> None:
     """Run the command line. Exit with status 0, or for invalid input with status 2 and a one-line message."""
-    signal.signal(signal.SIGTERM, _as_interrupt)  # a scheduler's SIGTERM ends the run like Ctrl-C
+    signal.signal(signal.SIGTERM, _as_interrupt)  # handle a scheduler's SIGTERM like Ctrl-C
     try:
         argv = arguments.normalized(sys.argv[1:])
         _check_stage(argv)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def app(command_name: str | None = None) -> typer.Typer:
-    """Build the Typer application with all commands. If `command_name` is a stage, the other stages are left out."""
+    """Build the Typer application with all commands. If `command_name` is a stage, leave out the other stages."""
     application = typer.Typer(
         help="Weak-to-strong generalization experiments on MLflow.",
         no_args_is_help=True,
@@ -71,7 +71,7 @@ def app(command_name: str | None = None) -> typer.Typer:
         rich_markup_mode=None,  # Rich would parse "[default: 3]" as markup
         pretty_exceptions_enable=False,
     )
-    application.callback()(lambda: None)  # without a callback, Typer would not accept the name of a single command
+    application.callback()(lambda: None)  # without a callback, an application with one command would not accept its name
     stages = registry.plugins("stages")
     for name in [command_name] if command_name in stages else stages:
         stage = registry.plugin("stages", name, "the stage")
@@ -85,12 +85,12 @@ def app(command_name: str | None = None) -> typer.Typer:
 
 
 def _first_line(documented: object) -> str:
-    """Return the first line of a docstring, for the list of commands. Typer would end it at the first period."""
+    """Return the first line of a docstring, for the list of commands. Typer would cut it off at the first period."""
     return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
 def _end(status: int, sentence: str) -> NoReturn:
-    """Print the message and exit with `status`. In a distributed launch, only the first process that fails prints it."""
+    """Print the message and exit with `status`. In a distributed launch, only the first failed process prints the message."""
     if launch.claims_error_message(status):
         print(f"w2s_mlflow: {sentence}", file=sys.stderr)
     if launch.size() > 1:
@@ -118,7 +118,7 @@ def _path(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return f"the path {str(error.filename)[:40]}... is too long for the file system"
     if isinstance(error, RuntimeError) and "home directory" in str(error):
-        return "a path that begins with ~NAME must name a user of this machine"
+        return "NAME in a path that begins with ~NAME must be a user of this machine"
     return None
 
 

@@ -94,7 +94,7 @@ def with_signature(command: Any, cls: type, more: Iterable[inspect.Parameter]) -
 def _parameters(cls: type) -> Iterator[inspect.Parameter]:
     """Yield a parameter for each option of a Config.
 
-    A field that holds the options of a plug-in is replaced by the options of all plug-ins that may be chosen.
+    A field that holds the options of a plug-in is replaced by the options of all plug-ins that can be selected.
     """
     sentences, declarations = options.sentences(cls), options.declarations(cls)
     for field in dataclasses.fields(cls):
@@ -109,8 +109,8 @@ def _parameters(cls: type) -> Iterator[inspect.Parameter]:
 def _plugin_parameters(package: str, chooser: str) -> Iterator[inspect.Parameter]:
     """Yield a parameter for each option of the plug-ins of a package.
 
-    An option that several plug-ins have is one parameter. Its help shows each distinct text and default once, after the names
-    of the plug-ins that have it: "(confidence, entropy; default auto) Weight of ...".
+    If several plug-ins have an option of the same name, it is one parameter. Its help shows each distinct text and default
+    once, after the names of the plug-ins to which they apply: "(confidence, entropy; default auto) Weight of ...".
     """
     plugins_by_help: dict[str, dict[tuple[str, str], list[str]]] = {}
     for name in registry.plugins(package):
@@ -126,7 +126,7 @@ def _plugin_parameters(package: str, chooser: str) -> Iterator[inspect.Parameter
 
 
 def _plugins(declared: Declared) -> str:
-    """Return a help text that lists the plug-ins that an option can name, each with its summary."""
+    """Return a help text that lists the plug-ins that an option can name, with a summary of each."""
     summaries = registry.summaries(declared.plugins) if declared.plugins else {}
     return " ".join(f"`{name}`: {summary}" for name, summary in summaries.items())
 
@@ -144,7 +144,7 @@ def _metavar(kind: Any, declared: Declared) -> str:
 
 
 def _parameter(name: str, default: str, help_: str, metavar: str) -> inspect.Parameter:
-    # Typer passes the value of every option on as text. config.parse converts and checks it, as it does for sweeps.
+    # Typer passes on all option values as text. config.parse converts and checks them, as it does for sweeps.
     text = f"{' '.join(help_.split())} [default: {default}]"
     option = typer.Option(None, exceptions.flag(name), help=text, metavar=metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=str | None, default=option)
@@ -157,7 +157,7 @@ def switch(name: str) -> inspect.Parameter:
 
 
 def reject(argument: str, legal: Iterable[str]) -> NoReturn:
-    """Raise ConfigError for an argument that is not a legal option. The message suggests legal ones."""
+    """Raise ConfigError for an argument that is not a legal option. The message lists the legal options."""
     if argument.startswith("-"):
         raise unknown("the option", argument.split("=")[0], map(exceptions.flag, legal))
     raise ConfigError(f"options must have the form --name value, got {argument!r} without a name")

@@ -1,4 +1,4 @@
-"""Commands that are not stages: list tasks, models and runs, import, compare and explain runs, write rows, judge debates."""
+"""Commands that are not stages: list tasks, models and runs; import, compare and explain runs; write rows; judge debates."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def import_(
     """Import published results: make a run of each row of FILE, for `analyze` and `runs`.
 
     FILE has the columns task, role (supervisor, student or ceiling), method (of a student), seed and accuracy, and optionally
-    weak, strong, correct and rows. A row that was imported before makes no second run."""
+    weak, strong, correct and rows. A row that was imported before does not make a second run."""
     return functools.partial(_import, file, as_json=json)
 
 
@@ -67,7 +67,7 @@ def compare(
     second: str = typer.Argument(metavar="RUN", help="Another run, scored on the same test rows."),
     json: bool = typer.Option(False, "--json", help=JSON),
 ) -> Job:
-    """Compare two runs on the same test rows: difference of accuracy, its interval, and the rows that only one gets right."""
+    """Compare two runs on the same test rows: difference of accuracy, its interval, and the rows that only one got right."""
     return functools.partial(_compare, first, second, as_json=json)
 
 
@@ -82,7 +82,7 @@ def judge(
 ) -> Job:
     """Judge the debates of RUN that you have not judged yet.
 
-    Each verdict is added at once to the MLflow trace of the debate, in the format of the MLflow UI: you can stop at any time.
+    Each verdict is added at once to the MLflow trace of the debate, in the format of the MLflow UI. You can stop at any time.
     """
     return functools.partial(_judge, run, name, blind=blind, review=review, as_json=json)
 
