@@ -43,7 +43,7 @@ def run_chain(
     best: Callable[[Sequence[Labeller]], Labeller],
     each_round: str | None = None,
 ) -> tuple[list[Labeller], Labeller]:
-    """Train the chain. Return its models in training order, and the model whose labels the strong model is finally trained on.
+    """Train the chain. Return its models in training order, and the model on whose labels the student is finally trained.
 
     Args:
         names: names of the intermediate models, smallest first.
@@ -69,7 +69,7 @@ def run_chain(
 
 
 class Chain(NamedTuple):
-    """A trained chain: the runs of its models in training order, and the run whose labels the strong model is trained on."""
+    """A trained chain: the runs of its models in training order, and the run on whose labels the student is finally trained."""
 
     links: list[Result]
     labeller: Result
@@ -104,9 +104,9 @@ def train_chain(config: Config, context: Context[Config], weak: Result) -> Chain
 
 
 def _link_context(config: Config, student: Config, name: str, position: int) -> Context[Config]:
-    """Return the context of the chain model `name`.
+    """Return the context for training one model of the bootstrapping chain, the model called `name`.
 
-    It is the student's context with this model in place of the strong model, and with the learning rate of its position.
+    It is the student's context with this model in place of the strong model, and with the learning rate for this position.
     """
     no_chain: dict[str, Any] = {"chain": None, "chain_rounds": None, "lr_decay": None, "strong_each_round": False}
     shared = selected(student, ("train_size", "test_size", "head", "loss", "generative_epochs", "labels", "weights"))
@@ -124,7 +124,7 @@ def decayed(context: Context[Config], student: Config, position: int) -> Context
 
 
 def _train_link(context: Context[Config], position: int, labeller: Result, weak: Result) -> Result:
-    """Find or train a chain model on the labels of the run `labeller`. Once trained, the model labels `transfer`."""
+    """Find or train a chain model on the labels of the run `labeller`. After training, the chain model labels `transfer`."""
     from w2s_mlflow.tracking import results
 
     options, split = context.options, context.split
@@ -145,7 +145,7 @@ def _train_link(context: Context[Config], position: int, labeller: Result, weak:
 
 
 def draw(student: Result, links: Sequence[Result], weak: Result, part: str) -> Result:
-    """Attach `figures/chain_<part>.png`, a diagram of the chain with its scores on a split, to a student's run."""
+    """Attach `figures/chain_<part>.png`, a diagram of the chain with the models' scores on a split, to a student's run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 

@@ -14,7 +14,7 @@ INTERMEDIATES = 2
 
 
 def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
-    """Return up to INTERMEDIATES models of the strong model's family, about evenly spaced in log size between the two models.
+    """Return up to INTERMEDIATES models of the strong model's family whose log sizes are about evenly spaced between the two.
 
     Raises:
         ConfigError: no model of the family has a size between those of the two models.
@@ -22,7 +22,10 @@ def between(weak: ModelSpec, strong: ModelSpec) -> list[str]:
     low, high = weak.non_embedding, strong.non_embedding
     ladder = [spec for spec in models.all_specs() if spec.family == strong.family and low < spec.non_embedding < high]
     if not ladder:
-        raise ConfigError(f"--chain must name the models, because none between {weak.name} and {strong.name} in size is known")
+        raise ConfigError(
+            f"--chain must name the models, because no known model of the strong model's family has a size "
+            f"between those of {weak.name} and {strong.name}"
+        )
     steps = [math.log(low) + (math.log(high) - math.log(low)) * n / (INTERMEDIATES + 1) for n in range(1, INTERMEDIATES + 1)]
     nearest = {min(ladder, key=lambda spec: abs(math.log(spec.non_embedding) - step)) for step in steps}
     return [spec.name for spec in sorted(nearest, key=lambda spec: spec.non_embedding)]

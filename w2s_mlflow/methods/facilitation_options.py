@@ -25,8 +25,8 @@ class Config(student_options.Config):
     """Teacher of the weak model. `student`: the student that the other options define; `ceiling`: the strong model finetuned on
     ground truth; otherwise the id or name of a finished run that kept its model."""
     question_source: Literal["rest", "supervision", "transfer", "both"] = option(default="rest", formerly="questions")
-    """Unlabelled questions to train the weak model on. `rest`: rows of the training part that are in neither half;
-    `supervision` or `transfer`: the rows of that half; `both`: the rows of both halves."""
+    """Unlabelled questions to train the weak model on. `rest`: rows of the training part outside both halves;
+    `supervision` or `transfer`: the rows of this half; `both`: the rows of both halves."""
     question_rows: int | None = option(default=None, ge=1)
     """Maximum number of rows for --question-source rest. Default: --train-size."""
     targets: Literal["soft", "hard"] = "soft"
@@ -42,7 +42,7 @@ class Config(student_options.Config):
     """Peak learning rate of the weak model. Default: set by the model, adjusted for --lora and --freeze."""
     iterations: int = option(default=1, ge=1, result=False)
     """Number of iterations. In each iteration, a student is trained and then teaches the weak model. The first student is
-    trained on the supervisor's labels of transfer, each later one on those of the previous iteration's weak model."""
+    trained on the supervisor's labels of transfer, each later student on the previous weak model's labels of transfer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +60,7 @@ class Config(student_options.Config):
             raise must("labels", "a name or run:ID, not a file, because a file has no supervisor to teach", self.labels)
 
     def _check_iterations(self) -> None:
-        """Check that the options allow later students to train on the unchanged labels of M'_W and without ground truth."""
+        """Raise ConfigError unless all students after the first train on the unchanged labels of M'_W, without ground truth."""
         labels, chain = (self._primitives()[name] for name in ("labels", "chain"))
         wrong = {"teacher": self.teacher != STUDENT, "labels": labels != "weak", "chain": bool(chain)}
         wrong |= {"calibrate": self.calibrate, "early_stopping": self.early_stopping == "oracle"}

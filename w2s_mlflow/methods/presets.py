@@ -21,7 +21,7 @@ PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "chain": None, "generativ
 PRIMITIVES |= {"labels": "weak", "weights": "pretrained"}
 FULL = {"loss": "confidence", "chain": chain_models.AUTO, "generative_epochs": 1}
 FORMER_METHODS = {"untuned": "zero_shot"}
-"""Present names of renamed presets, by their names in version 0.1."""
+"""New names of renamed presets, by their names in version 0.1."""
 METHODS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "confidence": {"loss": "confidence"},
@@ -66,7 +66,7 @@ def primitives(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preset_of(method: str) -> dict[str, Any] | None:
-    """Return the options that a method fixes: its preset, and the plug-in that its name contains. Unknown names give None."""
+    """Return the options that a method fixes: its preset, and any plug-in in its name. Return None for an unknown name."""
     preset, _, plugin = method.rpartition("+") if ":" in method else (method, "", "")
     option, _, name = plugin.partition(":")
     base = METHODS.get(preset or PLAIN)
@@ -112,7 +112,7 @@ def kind_of_labels(value: str | None) -> str:
 
 
 def _kind(name: str, value: Any) -> Any:
-    """Reduce a value to what presets fix. Labels from a file or run become `weak`; chain and epochs become booleans."""
+    """Return a value in the form in which presets are compared: chain and epochs as booleans, a label file or run as `weak`."""
     if name == "labels":
         return kind_of_labels(value)
     return bool(value) if name in ("generative_epochs", "chain") else value

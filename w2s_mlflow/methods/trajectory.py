@@ -21,7 +21,7 @@ class Iteration(NamedTuple):
 
 
 def attach(weak: Result, iterations: Sequence[Iteration], part: str) -> Result:
-    """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png` to the last iteration's run.
+    """Attach `tables/trajectory_<part>.csv` and `figures/trajectory_<part>.png` to the run of the last weak model.
 
     Args:
         weak: the run of the supervisor, M_W.

@@ -55,9 +55,9 @@ def start_weights(inputs: Mapping[str, Result]) -> Path | None:
 
 
 def weak_labels(labeller: Result, context: Context[Config]) -> SoftLabels:
-    """Return a run's labels of `transfer` and its validation slice.
+    """Return the labels that the run `labeller` gives to `transfer` and to the validation slice of `transfer`.
 
-    With `--calibrate`, the labels of a supervisor are temperature-scaled.
+    If the run is a supervisor and `--calibrate` is given, the labels are temperature-scaled.
 
     Raises:
         JoinError: a row has no label.

@@ -1,17 +1,17 @@
 """Kinds of labels that a student can be trained on, one per file; `--labels NAME` selects a file.
 
 Every file has a frozen dataclass `Options` (NoOptions if the kind has none), the constants below, and a function that makes the
-labels:
+labels.
 
-`labels(weak, context, options, recorder) -> SoftLabels | None`, where `weak` has the labels that the run described by LABELLER
-gives to `transfer` and its validation slice. The student is trained only on the rows of `transfer` that have a label in the
-result. If the result is None, it is not trained at all.
+The function is `labels(weak, context, options, recorder) -> SoftLabels | None`. Its argument `weak` has the labels that the run
+described by LABELLER gives to `transfer` and to the validation slice of `transfer`. The student is trained only on the rows of
+`transfer` that have a label in the result. If the result is None, the student is not trained at all.
 
 Constants:
     LABELLER: the run that labels `transfer`. `supervisor`: the weak supervisor; `debate`: a debate run whose protocol has the
         name of the file; `none`: no run, and `weak` is None.
     GOLD: whether the labels depend on the ground truth of `transfer`. Such students are controls, tagged `w2s.gold`.
-    NOTE: phrase for the description of a student's run. In the description, a link to the run that labels `transfer` follows.
+    NOTE: phrase for the description of a student's run. It is followed by a link to the run that labels `transfer`.
 """
 
 from __future__ import annotations

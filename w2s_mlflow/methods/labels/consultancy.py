@@ -1,4 +1,4 @@
-"""The supervisor's labels, but where a baseline student disagrees, a judge decides; only the student shows evidence."""
+"""The supervisor's labels, revised: if a baseline student disagrees, only the student shows evidence and a judge decides."""
 
 from __future__ import annotations
 

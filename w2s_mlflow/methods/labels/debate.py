@@ -1,4 +1,4 @@
-"""The supervisor's labels, but where a baseline student disagrees, a judge decides; both sides show evidence."""
+"""The supervisor's labels, revised by debate: if a baseline student disagrees, both show evidence and a judge decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervisor's labels, but where a baseline student disagrees, a judge decides; neither side shows evidence."""
+"""The supervisor's labels, revised: if a baseline student disagrees, a judge decides, and neither shows evidence."""
 
 from __future__ import annotations
 
