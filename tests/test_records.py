@@ -167,7 +167,7 @@ def test_gold_that_is_not_held_is_not_counted() -> None:
 
 def test_gold_without_a_label_is_neither_returned_nor_counted() -> None:
     gold = Gold({"a": 0, "b": NO_LABEL, "c": NO_LABEL})
-    with pytest.raises(NoLabelError, match=r"^2 of 3 rows of transfer have no label, which is needed for ceiling$"):
+    with pytest.raises(NoLabelError, match=r"^2 of 3 rows of transfer have no label, but ceiling needs labels$"):
         gold.read(examples("a", "b", "c"), split="transfer", reason="ceiling")
     assert gold.ledger() == {}
 

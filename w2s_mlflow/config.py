@@ -35,15 +35,16 @@ def option(
 ) -> Any:
     """Return a dataclass field that declares an option of a Config.
 
-    If an option has only a few legal words, annotate its field with a Literal of these words.
+    If only a few words are legal as the value of the option, annotate the field with a Literal of these words.
 
     Args:
         result: whether the option affects the result. If False, the option is not part of the fingerprint.
-        options_of: for a field that holds the options of a plug-in: the package of the plug-ins, and the field that names the
+        options_of: for a field that holds the options of a plug-in: the package of the plug-ins, and the field that selects the
             plug-in, such as ("losses", "loss"). On the command line, options of a plug-in are written like any other option.
         introduced: for an option that was added to an existing Config: the value that reproduces the behaviour before the
             option existed. An option with this value is left out of fingerprints, so that older results stay valid.
-        declaration: the bounds `ge`, `gt`, `le`, `lt` (see validation.Bounds) and the other fields of validation.Declared.
+        declaration: further properties of the option: the bounds `ge`, `gt`, `le`, `lt` (see validation.Bounds), and the fields
+            of validation.Declared other than `bounds`.
     """
     bounds = {name: declaration.pop(name) for name in Bounds.__dataclass_fields__ if name in declaration}
     declared = Declared(bounds=Bounds(**bounds), **declaration)
@@ -61,7 +62,8 @@ def checked_dataclass(cls: type[C]) -> type[C]:
 
     Python and the command line behave alike: `Config(epochs=2.5)` raises the same ConfigError as `--epochs 2.5`, options of a
     plug-in may be keyword arguments (`Config(alpha=0.6)`), and former names are accepted. A class whose options are not
-    written as `--name value` sets the class attribute `WRITTEN` to the form that error messages show, with {} for the name.
+    written as `--name value` sets the class attribute `WRITTEN` to the form in which error messages show an option, with {} in
+    place of the option's name.
     """
     frozen = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     assign = frozen.__init__
@@ -78,7 +80,7 @@ def parse(cls: type[C], values: Mapping[str, Any]) -> C:
     """Return the Config whose options have the given values.
 
     Args:
-        values: values by option name. They are texts if they come from the command line; sweeps give converted values.
+        values: values by option name. Texts, such as those from the command line, are converted to the types of the options.
 
     Raises:
         ConfigError: an option does not exist, or its value is illegal.
@@ -129,7 +131,7 @@ def _spread(values: Mapping[str, Any], nested: Iterable[str]) -> Iterator[tuple[
 
 
 def nested_fields(cls: Any) -> dict[str, tuple[str, str]]:
-    """Return the fields that hold the options of a plug-in, each with its `options_of` (see `option`)."""
+    """Return the `options_of` (see `option`) of each field that holds the options of a plug-in, by the name of the field."""
     return {field.name: field.metadata["options_of"] for field in dataclasses.fields(cls) if field.metadata.get("options_of")}
 
 
@@ -172,13 +174,13 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def selected(config: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return the values of the options with these names."""
+    """Return the values of the options in `names`, by option name."""
     values = vars(config)
     return {name: values[name] for name in names}
 
 
 def inherited(base: Any, config: Any) -> dict[str, Any]:
-    """Return the values in `config` of the options that it inherits from the Config class `base`."""
+    """Return the values of those options of `config` that are inherited from the Config class `base`, by option name."""
     return selected(config, (field.name for field in dataclasses.fields(base)))
 
 
@@ -193,8 +195,8 @@ def flat(config: Any) -> dict[str, Any]:
 def identity(config: Any) -> dict[str, Any]:
     """Return the options that enter the fingerprint.
 
-    Renamed options and renamed values appear under their first names, and options that equal their `introduced` value are left
-    out, so that the fingerprints of older results stay the same.
+    Renamed options and renamed values appear under their original names, and options whose value equals their `introduced`
+    value are left out, so that the fingerprints of older results stay the same.
     """
     values = _identity(config, result_options(config))
     for field, (package, chooser) in nested_fields(config).items():
@@ -205,14 +207,14 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 def _identity(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of one dataclass that enter the fingerprint (see `identity`), given the values of its options."""
+    """Return the part of `identity` that one dataclass contributes, given the values of the options of this dataclass."""
     fields = {field.name: field.metadata for field in dataclasses.fields(owner)}
     changed = {name: value for name, value in values.items() if value != fields[name].get("introduced", dataclasses.MISSING)}
     return dict(_first(name, value, fields[name].get("declared", Declared())) for name, value in changed.items())
 
 
 def _first(name: str, value: Any, declared: Declared) -> tuple[str, Any]:
-    """Return an option's first name, and its value under the first name of the value."""
+    """Return the original name of an option, and the original name of its value."""
     renamed = (former for former, present in declared.former_values.items() if present == value)
     return declared.formerly or name, next(renamed, value)
 

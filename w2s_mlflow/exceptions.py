@@ -23,7 +23,7 @@ def must(option: str, rule: str, value: object) -> ConfigError:
 
 
 def check_positive(option: str, value: float | None) -> None:
-    """Raise ConfigError unless the value is None or in (0, LARGEST). Computations in float32 can handle such values."""
+    """Raise ConfigError unless the value is None or in (0, LARGEST), the range that computations in float32 can handle."""
     if value is not None and not 0 < value < LARGEST:
         raise must(option, f"in (0, {LARGEST:g})", value)
 

@@ -51,7 +51,7 @@ def metric(name: str, *, direction: Literal["maximize", "minimize"], description
 
 
 COLDEST, HOTTEST = 0.05, 20.0
-"""Bounds of a fitted temperature. Without the lower bound, the optimum would be 0 if every prediction is correct."""
+"""Bounds of a fitted temperature. The lower bound is needed if every prediction is correct: the optimum would then be 0."""
 
 BINS = 10
 """Number of confidence bins of the expected calibration error."""
@@ -66,7 +66,7 @@ def accuracy_score(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> float:
 
 
 def agreement_score(probabilities_NC: ArrayLike, others_NC: ArrayLike) -> float:
-    """Return the share of rows for which two tables with the same order of rows have the same most probable class."""
+    """Return the share of rows whose most probable class is the same in both tables. The tables have the same order of rows."""
     return float(np.mean(np.argmax(probabilities_NC, axis=1) == np.argmax(others_NC, axis=1)))
 
 

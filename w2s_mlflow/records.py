@@ -45,12 +45,12 @@ NO_LABEL = -1
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An example and its gold label, a class index or NO_LABEL."""
+    """An example and its gold label, which is a class index or NO_LABEL."""
 
     example: Example
     label: int
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Metadata from the source, such as a puzzle's rating. No model sees them, and no digest includes them."""
+    """Metadata from the source, such as a puzzle's rating. No model sees this metadata, and no digest includes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Debate:
-    """One question and the two sides, in the order in which a judge sees them. It does not contain the ground truth."""
+    """One question and the two sides that debate it, in the order in which a judge sees them. It has no ground truth."""
 
     question: Example
     first: Side
@@ -106,7 +106,7 @@ class Debate:
         return Debate(self.question, self.second, self.first)
 
     def order(self) -> str:
-        """Return the names of the sides in the order shown, `strong,weak` or `weak,strong`."""
+        """Return the names of the sides in the order in which a judge sees them: `strong,weak` or `weak,strong`."""
         return f"{self.first.name},{self.second.name}"
 
 
@@ -164,7 +164,7 @@ class SoftLabels:
         assert self.probabilities_NC.ndim == 2 and len(self.probabilities_NC) == rows == len(self.groups)
 
     def of(self, ids: Sequence[str]) -> Floats:
-        """Return the probabilities of `ids` in the given order, (len(ids), C). Raises JoinError if an id has none."""
+        """Return the probabilities of `ids`, in this order, as an array (len(ids), C). Raises JoinError if an id is missing."""
         return self.probabilities_NC[positions(self.ids, ids)]
 
     def hardened(self) -> SoftLabels:
@@ -218,7 +218,7 @@ class Predictions(SoftLabels):
         return Predictions(tuple(ids), groups, self.probabilities_NC[rows], gold_N)
 
     def correct_N(self) -> NDArray[np.float64]:
-        """Return the correctness of each row, (N,): 1.0 if the most probable class is the gold label, else 0.0."""
+        """Return an array (N,): 1.0 for each row whose most probable class is the gold label, and 0.0 for the other rows."""
         assert self.gold_N is not None, "these predictions have not been scored"
         return np.asarray(self.probabilities_NC.argmax(axis=1) == self.gold_N, dtype=np.float64)
 
@@ -249,7 +249,7 @@ def write_gold(path: Path, ids: Sequence[str], gold_N: Ints) -> None:
 
 
 def read_gold(path: Path, ids: Sequence[str]) -> Ints:
-    """Return the gold labels of `ids`, in the given order, (N,) int64, from a file written by `write_gold`.
+    """Return the gold labels of `ids` from a file written by `write_gold`, as an int64 array (N,) in the order of `ids`.
 
     Raises:
         JoinError: the file has no label for one of the ids.
@@ -273,19 +273,19 @@ class Gold:
         self.reads: Counter[tuple[str, str]] = Counter()
 
     def read(self, examples: Iterable[Example], *, split: str, reason: str) -> Ints:
-        """Return the labels of `examples`, (N,) int64, and count them as N rows of `split` read for `reason`.
+        """Return the labels of `examples` as an int64 array (N,), and record that N rows of `split` were read for `reason`.
 
         Raises:
             NoLabelError: an example has no label.
         """
         labels_N = np.array([self._labels[example.id] for example in examples], dtype=np.int64)
         if missing := int((labels_N == NO_LABEL).sum()):
-            raise NoLabelError(f"{missing} of {len(labels_N)} rows of {split} have no label, which is needed for {reason}")
+            raise NoLabelError(f"{missing} of {len(labels_N)} rows of {split} have no label, but {reason} needs labels")
         self.reads[split, reason] += len(labels_N)
         return labels_N
 
     def known(self, examples: Iterable[Example]) -> bool:
-        """Return whether any of `examples` has a label. This does not count as a read."""
+        """Return whether at least one of `examples` has a gold label. The labels are not counted as read."""
         return any(self._labels[example.id] != NO_LABEL for example in examples)
 
     def ledger(self) -> dict[str, int]:

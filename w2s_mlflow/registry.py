@@ -1,4 +1,4 @@
-"""Plug-in registry. Every module in a plug-in package, such as losses/, is a plug-in with the name of its file."""
+"""Plug-in registry. Every module in a plug-in package, such as losses/, is a plug-in that is named after its file."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 def pgr(weak: float, student: float, ceiling: float) -> float:
-    """Return the performance gap recovered (eq. 3), (P_ws - P_w) / (P_s - P_w), or NaN if ceiling and floor are equal.
+    """Return the performance gap recovered (eq. 3), (P_ws - P_w) / (P_s - P_w), or NaN if P_s and P_w are equal.
 
     Args:
         weak: P_w, the accuracy of the weak supervisor (the floor).
@@ -44,9 +44,9 @@ def near_chance(accuracy: float, majority: float, rows: int) -> bool:
 class PGR(NamedTuple):
     """PGR with its interval.
 
-    `status` is `ok` if the whole interval of the gap P_s - P_w is above zero, and `undetermined` otherwise. In the second case
-    the ceiling may be below the floor, and a worse student would then have a higher PGR. `groups` is 0 if the interval is over
-    seeds alone.
+    `status` is `ok` if the whole interval of the gap P_s - P_w is above zero. Otherwise it is `undetermined`: the ceiling may
+    be less accurate than the supervisor, and a worse student would then have a higher PGR. `groups` is the number of test
+    groups, or 0 if the interval covers only the variation between seeds.
     """
 
     point: float
@@ -66,7 +66,7 @@ class Interval(NamedTuple):
     df: float
 
     def named(self, name: str) -> dict[str, float]:
-        """Return the mean and its bounds with the keys `name`, `name_low` and `name_high`, as in tables and metrics."""
+        """Return the mean and its bounds under the keys `name`, `name_low` and `name_high`, which tables and metrics use."""
         return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
@@ -77,13 +77,11 @@ def pgr_interval(
     groups: ArrayLike,
     level: float = LEVEL,
 ) -> PGR:
-    """Return PGR over seeds with Fieller's interval.
+    """Return the PGR of mean accuracies over seeds, with Fieller's interval.
 
     The interval contains every theta for which the mean of (P_ws - P_w) - theta (P_s - P_w) does not differ significantly from
-    zero.
-
-    The variance of this mean is two-way clustered, by seeds and by test groups (see `clustered_mean`). With a single seed, it
-    only covers the variation between test groups.
+    zero. The variance of this mean is clustered by seed and by test group (see `clustered_mean`). With a single seed, the
+    variance covers only the variation between test groups.
 
     Args:
         weak, student, ceiling: for each seed, the correctness (0 or 1) of each test row, with the rows in the same order.
@@ -106,10 +104,10 @@ def pgr_interval(
 
 
 def pgr_over_seeds(weak_S: ArrayLike, student_S: ArrayLike, ceiling_S: ArrayLike, level: float = LEVEL) -> PGR:
-    """Return PGR with Fieller's interval over seeds, from one accuracy of each model per seed, in the same order of seeds.
+    """Return the PGR of mean accuracies over seeds, with Fieller's interval, from the accuracies of the three models.
 
-    Unlike `pgr_interval` it needs no test rows, and its interval does not cover the choice of test rows. With a single seed the
-    PGR is undetermined.
+    Each array has one accuracy per seed, in the same order of seeds. Unlike `pgr_interval`, this function needs no test rows,
+    but the interval does not cover the variation between test groups. With a single seed, the status is `undetermined`.
     """
     weak, student, ceiling = (np.asarray(values, dtype=np.float64) for values in (weak_S, student_S, ceiling_S))
     gain_S, gap_S = student - weak, ceiling - weak
@@ -122,10 +120,10 @@ def pgr_over_seeds(weak_S: ArrayLike, student_S: ArrayLike, ceiling_S: ArrayLike
 
 
 def _fieller(mean: Callable[[float], Interval], gap: Interval, point: float) -> tuple[float, float, str]:
-    """Return the bounds of PGR and its status.
+    """Return the bounds and the status of a PGR.
 
     Args:
-        mean: function that returns the interval of mean(gain) - theta mean(gap).
+        mean: function of theta that returns the interval of the mean of (P_ws - P_w) - theta (P_s - P_w).
         gap: the interval of the mean gap P_s - P_w.
     """
     if not gap.low > 0:
@@ -168,13 +166,13 @@ def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL
 
 
 def group_interval(values_N: ArrayLike, groups: ArrayLike, level: float = LEVEL) -> Interval:
-    """Return the mean of the rows' values with its t interval, clustered by group."""
+    """Return the mean of the rows' values with its t interval. The variance of the mean is clustered by group."""
     cells_SG, sizes_G = _by_group(np.asarray(values_N, dtype=np.float64)[None], groups)
     return clustered_mean(cells_SG, sizes_G, level)
 
 
 def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """Return the mean of the seeds' values with its t interval. For a single value, the bounds are NaN."""
+    """Return the mean of `values`, one per seed, with its t interval over seeds. For a single seed, the bounds are NaN."""
     values_S = np.asarray(values, dtype=np.float64)
     if len(values_S) < 2:
         return Interval(float(values_S.mean()), math.nan, math.nan, 0)
@@ -195,7 +193,7 @@ def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, flo
 
 
 class PairedTest(NamedTuple):
-    """A paired t-test of method minus baseline, the interval of the difference, and the effect size (Cohen's d_z)."""
+    """A paired t-test of method minus baseline. `low` and `high` bound the mean difference. `effect_size` is Cohen's d_z."""
 
     t: float
     p: float
@@ -250,7 +248,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def _by_group(values_SN: Floats, groups: ArrayLike) -> tuple[Floats, Floats]:
-    """Return an array (S, G) with the sum of the values by seed and group, and an array (G,) with the rows per group."""
+    """Return an array (S, G) of the sums of values per seed and group, and an array (G,) of the numbers of rows per group."""
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.stack([np.bincount(index, weights=values) for values in values_SN]).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)

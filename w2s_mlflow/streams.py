@@ -1,8 +1,8 @@
 """Random streams: each use of randomness has its own stream, identified by a name declared here.
 
-A stream is a numpy `SeedSequence` of its name, a run's seed and, for some streams, further integers such as the rank or the
-training step. Two uses that share a stream are not independent. For example, random label errors once shared the stream of the
-batch order, so that all wrong labels were in the same batches.
+A stream is a numpy `SeedSequence` made from the stream's name, a run's seed and, for some streams, further integers such as
+the rank or the training step. Two uses that share a stream are not independent. For example, random label errors once shared
+the stream of the batch order, so that all wrong labels were in the same batches.
 
 A test checks that each name is used in one place only, and that no generator in the package is seeded in any other way. A
 change of a name, or of how it is encoded, changes every result that depends on the stream.
@@ -46,7 +46,7 @@ MASKED_VALIDATION_TOKENS = Stream("generative/masked-validation-tokens")
 # --- controls ---------------------------------------------------------------------------------------------------------
 
 RANDOM_LABELS = Stream("student/random-labels")
-"""Rows that get a wrong label in the control `--labels random`, and these wrong labels."""
+"""Choice of the rows that get a wrong label in the control `--labels random`, and of their wrong labels."""
 RANDOM_EVIDENCE = Stream("errors/random-evidence")
 """Random scores of tokens. The stage `errors` uses them as a control for the evidence."""
 SHUFFLED_LABELS = Stream("probe/shuffled-labels")

@@ -60,10 +60,10 @@ class Declared:
     lookup: Callable[[str, str], object] | None = None
     """Function that is called with the value and the name of the option, and raises ConfigError for an unknown value."""
     formerly: str = ""
-    """First name of a renamed option. It is still accepted. Fingerprints contain it, so that older results stay valid."""
+    """Original name of a renamed option. It is still accepted. Fingerprints contain it, so that older results stay valid."""
     former_values: Mapping[str, str] = field(default_factory=dict)
-    """Present value of each renamed value, by its former value. Former values are still accepted. Fingerprints contain the
-    former values. If a present value is the word `none`, the text `none` means this value rather than None."""
+    """New names of renamed values, by their original names. Original names are still accepted, and fingerprints contain them.
+    If a new name is the word `none`, the text `none` means this value rather than None."""
     plugins: str = ""
     """Package of the plug-ins that the option can name. The help lists them, each with the first line of its docstring."""
 
@@ -99,7 +99,7 @@ def read(value: Any, kind: Any, declared: Declared) -> Any:
 
 
 def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
-    """Return the value of an option if it is legal. A former value is replaced by the present one.
+    """Return the value of an option if it is legal. The original name of a renamed value is replaced by the new name.
 
     Raises:
         ConfigError: the value has the wrong type, is not one of the legal words, is out of bounds, or is an unknown name.

@@ -87,7 +87,7 @@ def test_every_ledger_of_a_task_starts_empty() -> None:
 def test_missing_ground_truth_is_an_error_of_the_options() -> None:
     examples = [Example(name, name, ("text",)) for name in "abc"]
     without = Gold({"a": 1, "b": NO_LABEL, "c": NO_LABEL})
-    said = "^the task lacks ground truth: 2 of 3 rows of test have no label, which is needed for report$"
+    said = "^the task lacks ground truth: 2 of 3 rows of test have no label, but report needs labels$"
     with pytest.raises(ConfigError, match=said):
         gold.read(without, examples, "test", "report")
     assert gold.reads(without) == {}

@@ -102,7 +102,7 @@ def test_a_task_without_truth_reports_agreement_alone(tmp_path: Path) -> None:
     assert result.tags["w2s.pgr_status"] == "no ground truth"
     assert "test/agreement" in result.metrics and "test/accuracy" not in result.metrics
     assert not any(name.startswith("gold/") for name in result.metrics)
-    with pytest.raises(ConfigError, match="rows of supervision have no label, which is needed for supervision"):
+    with pytest.raises(ConfigError, match="rows of supervision have no label, but supervision needs labels"):
         supervisor.run(supervisor.Config(**sizes, weak="chess-27k"))
 
 
