@@ -102,9 +102,7 @@ def test_other_feedback_is_no_vote_and_what_cannot_be_read_is_told(run: str) -> 
     )
     found = human_feedback.pull(run)
     assert (
-        found.judged == 0
-        and found.unreadable == 2
-        and found.describe().endswith("; assessments that are not strong, weak, tie: 2")
+        found.judged == 0 and found.unreadable == 2 and found.describe().endswith("; answers other than strong, weak, tie: 2")
     )
 
 

@@ -122,15 +122,15 @@ def test_a_later_stage_gets_the_head_itself(name: str, logged: Callable[[str], s
     [
         ("lm_choice", [], [], "each row must have at least one text in `segments`"),
         ("classification", [[]], [["Qd5"]], "each row must have at least one text in `segments`"),
-        ("lm_choice", [["Ke1"]], [[]], r"the same number of words in `candidates`, at least one, got \[0\]"),
+        ("lm_choice", [["Ke1"]], [[]], r"the same number of words in `candidates`, at least one, got rows with \[0\]"),
         (
             "lm_choice",
             [["Ke1"]] * 2,
             [["Qd5"], ["Qd5", "Kf1"]],
-            r"the same number of words in `candidates`, at least one, got \[1, 2\]",
+            r"the same number of words in `candidates`, at least one, got rows with \[1, 2\]",
         ),
         ("lm_choice", [["Ke1"]], [["Qd5", "castles"]], "needs candidates of one token, but 'castles'"),
-        ("reward", [["Ke1"]], [["Qd5"]], r"each row must have two responses in `candidates`, got \[1\]"),
+        ("reward", [["Ke1"]], [["Qd5"]], r"each row must have two responses in `candidates`, got rows with \[1\]"),
     ],
 )
 def test_what_a_head_cannot_answer_is_one_sentence(
@@ -264,7 +264,7 @@ def test_a_model_that_was_never_finished_is_refused(
         logged_model.log(new_run(), fitted("lm_choice"))
     assert (seen, statuses()) == (["PENDING"], ["FAILED"])
     model = server.client().search_logged_models([server.experiment().experiment_id])[0]
-    with pytest.raises(ConfigError, match=f"the logged model {model.model_id} must be READY, got FAILED"):
+    with pytest.raises(ConfigError, match=f"the logged model {model.model_id} is FAILED, not READY"):
         logged_model.load(model.model_id)
 
 

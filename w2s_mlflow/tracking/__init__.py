@@ -1,4 +1,5 @@
-"""Storage of results in MLflow: fingerprints (fingerprint.py), claims (claims.py), and making or reusing a result (store.py).
+"""Storage of results in MLflow.
 
-docs/reference/packages.md lists the modules. No other package of w2s_mlflow imports mlflow.
+fingerprint.py identifies a result, claims.py lets only one process make it, and store.py reuses it or calls the code that makes
+it. docs/reference/packages.md lists all modules of this package. No other package of w2s_mlflow imports mlflow.
 """

@@ -1,11 +1,11 @@
 """Write-once claims on results, which ensure that two processes never train the same result.
 
-Each experiment has a lock run, and each claim is a parameter of it, `<fingerprint>:<attempt>`. MLflow refuses to change the
-value of a parameter, so only one process can write it. Attempts count up from 0:
+Each experiment has a lock run. Each claim is a parameter of the lock run, named `<fingerprint>:<attempt>`. MLflow refuses to
+change the value of a parameter, so only one process can write it. Attempts are numbered from 0:
 
 - The owner of attempt n makes the result and then *seals* it by writing attempt n + 1 itself.
 - A process that replaces a dead or failed owner writes attempt n + 1 first. If the old owner was only suspended and continues,
-  it cannot seal its result, so its run is never marked finished.
+  it cannot seal its result, so its run is never marked as FINISHED.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ def claim(fingerprint: str, attempt: int) -> Claim | str:
 
     If another process has claimed the attempt first, return the value that it wrote ("" if MLflow does not report the value).
     """
-    value = f"{heartbeat.me()} {uuid4().hex}"  # MLflow accepts a second write of an equal value, so each must be unique
+    value = f"{heartbeat.me()} {uuid4().hex}"  # MLflow accepts a second write of an equal value, so each value is unique
     existing = _write(f"{fingerprint}:{attempt}", value)
     return Claim(fingerprint, attempt) if existing is None else existing
 
 
 def is_over(value: str) -> bool:
-    """Return whether the next attempt may be claimed, given the value of the claim on the current one.
+    """Return whether the next attempt may be claimed, given the value of the claim on the current attempt.
 
-    It may be claimed if the value is a seal, or if the claim's owner has ended or is this process. Call this only if the claim
-    has no run: either the run was permanently deleted, or the owner failed before it created the run.
+    The next attempt may be claimed if the value is a seal, or if the claim's owner has ended or is this process. Call
+    this only if the claim has no run: either the run was permanently deleted, or the owner failed before it created the run.
     """
     owner = heartbeat.Worker.parse(value.partition(" ")[0])
     return value.startswith(SEALED) or (owner is not None and (owner.gone() or owner == heartbeat.me()))
@@ -116,7 +116,7 @@ def _elect(experiment_id: str) -> str:
 def _lock_experiment_id() -> str:
     """Return the id of the experiment that holds the lock runs of all experiments.
 
-    It holds no other runs, because the UI's table of its runs has one column for each claim.
+    This experiment holds no other runs, because each claim adds a column to the UI's table of its runs.
     """
     try:
         return str(client().create_experiment(HOME))

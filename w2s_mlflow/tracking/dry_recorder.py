@@ -39,7 +39,7 @@ class FollowerRecorder(DryRecorder):
     """Recorder for all ranks except the leader (rank 0), because only the leader sends the result to MLflow."""
 
     def checkpoint(self, every: int) -> Checkpoint:
-        """Return the leader's checkpoint, because this rank resumes from it too."""
+        """Return the leader's checkpoint, from which this rank also resumes."""
         return Checkpoint(scratch.cache_path(self.run_id), every)
 
     def weights(self, path: str, model: Module) -> None:

@@ -29,7 +29,7 @@ class FingerprintParts:
     version: int
     """The stage's constant VERSION, which is incremented by hand when an edit of the stage's file changes results."""
     options: Mapping[str, Any]
-    """Config fields that affect the result. A field is left out if its value is the default that it was introduced with."""
+    """Config fields that affect the result. A field is left out if it has the default value with which it was introduced."""
     data: str
     inputs: Mapping[str, str]
     """Fingerprint of each result that training uses, by its role in training (such as "supervisor")."""
@@ -46,5 +46,5 @@ class FingerprintParts:
 
 
 def libraries(*more: str) -> dict[str, str]:
-    """Return the versions (major.minor) of LIBRARIES, which affect every result, and of `more`, which affect this result."""
+    """Return the versions (major.minor) of LIBRARIES, which affect every result, and of the further libraries `more`."""
     return {name: ".".join(version(name).split(".")[:2]) for name in (*LIBRARIES, *more)}

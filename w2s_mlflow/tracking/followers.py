@@ -18,7 +18,7 @@ from w2s_mlflow.tracking.results import Result, get
 
 
 def announce(parts: FingerprintParts, run_id: str, *, finished: bool, reused: bool = False) -> None:
-    """Tell the other ranks the run id of a result, and whether it is finished or must be made now. Called by the leader."""
+    """Tell the other ranks a result's run id, and whether it is finished or must be made now. Only the leader calls this."""
     launch.broadcast_from_leader({"parts": _as_json(parts), "run_id": run_id, "finished": finished, "reused": reused})
 
 
@@ -26,7 +26,7 @@ def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
     """Follow the leader: call `make` each time the leader starts to make the result, and return the finished run.
 
     Raises:
-        ConfigError: this process requests a result that differs from the leader's.
+        ConfigError: this process and the leader request different results.
     """
     while True:
         message = launch.broadcast_from_leader(None)
@@ -42,7 +42,10 @@ def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
 
 
 def leader_only(result: Result, step: Callable[[], Result]) -> Result:
-    """Run `step`, which changes a finished run (for example, adds a report), on the leader only. Return the changed run."""
+    """Call `step` on the leader only, and return the changed run on every rank.
+
+    `step` changes a finished run, for example by adding a report.
+    """
     if launch.is_leader():
         changed = step()
         launch.broadcast_from_leader(True)

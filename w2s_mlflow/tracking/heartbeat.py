@@ -32,7 +32,7 @@ SKEW = 600.0
 """Allowed clock difference between two machines, in seconds."""
 LAUNCH = 3600.0
 """Seconds that `mlflow run` may take to build an environment. If the run that it created still has no owner after that time,
-the run counts as orphaned."""
+the run is marked as KILLED."""
 WORKER, HEARTBEAT = "w2s.worker", "w2s.heartbeat"
 
 
@@ -104,9 +104,9 @@ class Watch:
         """Return whether the owner of a run has ended or has a stale heartbeat.
 
         Whether a process has ended can be checked only on its own machine. A heartbeat is stale if this process has not seen it
-        change for STALE seconds. These are measured with the monotonic clock, which does not depend on the clocks of other
-        machines and pauses while this machine sleeps. A heartbeat from another machine is also stale if its time is more than
-        SKEW seconds ago.
+        change for STALE seconds. The STALE seconds are measured with the monotonic clock, which does not depend on the clocks
+        of other machines and pauses while this machine sleeps. A heartbeat from another machine is also stale if its time is
+        more than SKEW seconds ago.
         """
         owner, beat = Worker.parse(run.data.tags.get(WORKER, "")), run.data.tags.get(HEARTBEAT, "0")
         is_local = owner is not None and owner.machine == _machine()
@@ -133,11 +133,12 @@ def _cleanup(uri: str, experiment_id: str) -> None:
     if launch := launch_run_id():
         for key, value in owner_tags().items():
             client().set_tag(launch, key, value)
-        heartbeat(launch).__enter__()  # continues until this process exits; `mlflow run` ends the run itself
+        # This heartbeat is never stopped: it continues until this process exits. `mlflow run` then sets the run's final status.
+        heartbeat(launch).__enter__()
 
 
 def kill_orphans() -> None:
-    """Mark runs with a dead owner as KILLED."""
+    """Mark the RUNNING runs of the current experiment whose owner is dead as KILLED."""
     watch, launch = Watch(), launch_run_id()
     for run in client().search_runs([experiment().experiment_id], "attributes.status = 'RUNNING'"):
         if run.info.run_id != launch and _orphan(run, watch):

@@ -32,7 +32,7 @@ QUESTION = (
     "Which side argues better? Choose the side whose evidence supports its claim more, whatever you think of the claim itself."
 )
 NAMELESS = {"", "default", "unknown", "anonymous"}
-"""Source ids of an assessment whose reviewer MLflow does not know."""
+"""Source ids of assessments whose reviewer is unknown to MLflow."""
 PAGE = 100
 
 
@@ -56,7 +56,7 @@ class DebateForReview:
     def swapped(self) -> bool:
         """Return whether the weak side is shown first.
 
-        This is so in about half of the debates, and in the same debates for all reviewers.
+        The weak side is shown first in about half of the debates, and in the same debates for all reviewers.
         """
         return hashlib.sha256(self.trace_id.encode()).digest()[0] % 2 == 1
 
@@ -81,7 +81,7 @@ class Assessments:
         text = f"people have judged {self.judged} of {len(self.votes)} debates of run {self.run_id}, with {votes} votes"
         text += f"; debates without a vote: {len(self.votes) - self.judged}"
         text += "" if agreement is None else f"; two people who judged the same debate agree in {agreement:.0%} of cases"
-        return text + (f"; assessments that are not {', '.join(WINNERS)}: {self.unreadable}" if self.unreadable else "")
+        return text + (f"; answers other than {', '.join(WINNERS)}: {self.unreadable}" if self.unreadable else "")
 
     def check(self) -> None:
         """Raise ConfigError if half of the debates or more have no vote."""

@@ -35,7 +35,8 @@ SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 HEAD = "head"
 """Name of the artifact directory that holds the files of the head."""
 NEEDS = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
-"""Packages that the pyfunc script needs besides w2s_mlflow. A logged model requires the versions it was logged with."""
+"""Packages that the pyfunc script needs besides w2s_mlflow. A logged model requires the versions that were
+installed when it was logged."""
 ORIGIN = ("mlflow.user", "mlflow.source.")
 """Prefixes of the tags that are copied from a run to its model. These tags name the user and the source code."""
 
@@ -53,7 +54,7 @@ def log(run_id: str, head: Head, name: str = "model") -> str:
             _upload(model, Path(directory, "model"))
         client().log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     except BaseException:
-        with contextlib.suppress(Exception):  # the server itself may have failed; the model then stays PENDING
+        with contextlib.suppress(Exception):  # if the server does not answer, the model stays PENDING
             client().finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
         raise
     client().finalize_logged_model(model.model_id, LoggedModelStatus.READY)
@@ -61,7 +62,7 @@ def log(run_id: str, head: Head, name: str = "model") -> str:
 
 
 def load(model_id: str) -> Head:
-    """Load the head of a logged model, in float32 on the CPU. Its probabilities equal those of the original head bit for bit.
+    """Load the head of a logged model, in float32 on the CPU. It predicts exactly the same probabilities as the original head.
 
     Raises:
         CorruptArtifactError: a file of the model is missing or does not match its digest.
@@ -103,7 +104,7 @@ def _create(run: Run, name: str) -> LoggedModel:
 
 
 def _write(model: LoggedModel, head: Head, directory: Path) -> None:
-    """Write the head to `directory / HEAD` and its MLflow model to `directory / "model"`."""
+    """Write the head to `directory / HEAD`, and the MLflow model that contains the head to `directory / "model"`."""
     saved_heads.save(head, directory / HEAD)
     described = Model(
         artifact_path=model.artifact_location,
@@ -112,7 +113,7 @@ def _write(model: LoggedModel, head: Head, directory: Path) -> None:
         model_id=model.model_id,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # hides MLflow's advice on data types
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")  # hide MLflow's advice on data types
         mlflow.pyfunc.save_model(
             path=directory / "model",
             python_model=SCRIPT,
@@ -160,7 +161,7 @@ def _ready_model(model_id: str) -> LoggedModel:
     except MlflowException as error:
         raise ConfigError(f"the logged model {model_id} cannot be read: {sentence(error)}") from error
     if model.status != LoggedModelStatus.READY:
-        raise ConfigError(f"the logged model {model_id} must be READY, got {model.status}: its upload was never finished")
+        raise ConfigError(f"the logged model {model_id} is {model.status}, not READY: its upload was never finished")
     return model
 
 
@@ -170,7 +171,7 @@ def _digests(model: LoggedModel) -> dict[str, str]:
 
 
 def _download(model: LoggedModel, scratch: str) -> Path:
-    """Return the directory of the model's files: the original if it is local, else a download in `scratch`."""
+    """Return the directory of the model's files: the original if it is local, else a copy downloaded to `scratch`."""
     repository = get_artifact_repository(model.artifact_location)
     destination = None if isinstance(repository, LocalArtifactRepository) else scratch
     try:

@@ -1,4 +1,4 @@
-"""Plan of a command (`--plan`): the results that it would reuse or train, with estimated times."""
+"""Plan of a command, shown by the option `--plan`: the results that the command would reuse or train, with estimated times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from w2s_mlflow.tracking.results import PAGE, Result, result
 
 REUSED, TRAINED, RUNNING = "reused", "trained", "running"
 ALIKE = ("task", "weak", "strong", "head")
-"""Parameters that must be equal in a past run and a planned run if the past run is used to estimate the planned run's time."""
+"""Parameters whose values must be equal in two runs for the time of one run to be an estimate of the time of the other."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Step:
 
     name: str
     state: str
-    """`reused` if a finished run is used, `trained` if it must be trained, `running` if another process is making it."""
+    """`reused` if a finished run exists, `trained` if the result must be trained, `running` if another process is making it."""
     seconds: float | None
     """Training time in seconds, estimated from similar past runs. None if there are no such runs; 0 if the result is reused."""
 
@@ -37,7 +37,7 @@ class Plan:
     known: Mapping[str, Result] = field(default_factory=dict)
     """Finished results by fingerprint, fetched in advance because looking up many results one by one is slow."""
     _past: dict[str, list[Result]] = field(default_factory=dict)
-    """Finished runs by stage, for estimating times."""
+    """Finished runs by stage, from which training times are estimated."""
 
     def reuse(self, fingerprint: str) -> Result | None:
         """If the result is in `known`, add it to the plan as reused and return it; else return None."""
@@ -48,9 +48,10 @@ class Plan:
     def add(
         self, name: str, parts: FingerprintParts, identity: Mapping[str, str], options: Mapping[str, Any], runs: Sequence[Run]
     ) -> Result:
-        """Add a result to the plan. Return its finished run from `runs`, or, if there is none, a placeholder Result."""
+        """Add a result to the plan. Return the finished run in `runs` or, if there is none, a placeholder Result."""
         fingerprint = parts.digest()
-        by_status = {run.info.status: run for run in reversed(runs)}  # keeps the newest run of each status
+        # The runs are sorted newest first, so the newest run of each status is kept.
+        by_status = {run.info.status: run for run in reversed(runs)}
         if finished := by_status.get("FINISHED"):
             self.steps[fingerprint] = Step(name, REUSED, 0.0)
             return result(finished, reused=True)
@@ -59,7 +60,7 @@ class Plan:
         return self.placeholder(name, parts.stage, fingerprint)
 
     def refit(self, run: Result) -> Result:
-        """Add to the plan that a finished run is trained again, because its model was not kept. Return the run."""
+        """Add to the plan that a finished run must be trained again, because its model was not kept. Return the run."""
         if run.run_id:
             self.steps[run.fingerprint] = Step(run.name, TRAINED, run.seconds)
         return run
@@ -73,11 +74,11 @@ class Plan:
         return sum(step.state == state for step in self.steps.values())
 
     def seconds(self) -> float:
-        """Return the total estimated seconds of the results to be trained, ignoring those without an estimate."""
+        """Return the total estimated training time in seconds. Results without an estimate are not counted."""
         return sum(step.seconds or 0.0 for step in self.steps.values() if step.state == TRAINED)
 
     def summary(self) -> dict[str, Any]:
-        """Return the plan as JSON-compatible values."""
+        """Return the plan as a dictionary of JSON-compatible values."""
         counts = {state: self.count(state) for state in (REUSED, TRAINED, RUNNING)}
         steps = [vars(step) | {"fingerprint": fingerprint} for fingerprint, step in self.steps.items()]
         return counts | {"seconds": round(self.seconds(), 1), "steps": steps}
@@ -89,7 +90,7 @@ class Plan:
     def _estimate(self, stage: str, params: Mapping[str, Any]) -> float | None:
         """Return the estimated training time in seconds, or None if there are no similar runs.
 
-        The estimate uses the finished runs of the stage that have the same ALIKE parameters. Their median time per training row
+        The estimate uses the stage's finished runs whose ALIKE parameters equal those in `params`. Their median time per row
         and epoch is multiplied by the numbers of rows and epochs in `params`.
         """
         if stage not in self._past:

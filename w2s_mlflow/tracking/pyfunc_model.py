@@ -1,6 +1,6 @@
 """Pyfunc script of a logged model (models-from-code): MLflow copies it into the model and runs it to load the model.
 
-The model contains no pickled objects.
+A model that is logged in this way contains no pickled objects.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Answers(PythonModel):
         self.head = saved_heads.load(Path(context.artifacts["head"]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Floats:
-        """Return the class probabilities of N rows, float32 of shape (N, C).
+        """Return the class probabilities of N rows as float32 of shape (N, C), where C is the number of classes.
 
         Each row has two columns, `segments` and `candidates`, which hold lists of strings.
 
@@ -50,9 +50,11 @@ def examples_of(head: Head, table: pd.DataFrame) -> Sequence[Example]:
         raise ConfigError("there must be at least one row, and each row must have at least one text in `segments`")
     counts = sorted({len(example.candidates) for example in examples})
     if isinstance(head, Reward) and counts != [2]:
-        raise ConfigError(f"each row must have two responses in `candidates`, got {counts}")
+        raise ConfigError(f"each row must have two responses in `candidates`, got rows with {counts} responses")
     if isinstance(head, LMChoice) and (len(counts) > 1 or counts[0] == 0):
-        raise ConfigError(f"all rows must have the same number of words in `candidates`, at least one, got {counts}")
+        raise ConfigError(
+            f"all rows must have the same number of words in `candidates`, at least one, got rows with {counts} words"
+        )
     return examples
 
 

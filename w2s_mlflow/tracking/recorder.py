@@ -40,11 +40,11 @@ DIGEST_LIMIT = 36
 """Maximum length of a data set digest in MLflow."""
 
 PROCESSES = "w2s.processes"
-"""Tag with the number of ranks that made a run; absent for a single process."""
+"""Tag with the number of processes that made a run. A run made by a single process does not have this tag."""
 
 
 class SupersededError(Exception):
-    """Another process has taken over this result, so the run made here does not count."""
+    """Another process has taken over this result, so the run that this process made does not count."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,16 @@ class Recorder:
     directory: Path
     """Directory in which artifacts are staged."""
     extra_state: dict[str, Any] = field(default_factory=dict)
-    """JSON values to save with each checkpoint, set by the code that makes the result. A resumed run gets them back."""
+    """JSON values set by the code that makes the result. Checkpoints save them, and a resumed run restores them."""
     began: float = field(default_factory=time.monotonic)
     _metrics: list[Metric] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     """Tags set by the code that makes the result. They are sent when the run ends."""
     sent: dict[str, int] = field(default_factory=dict)
-    """Last step that MLflow already has of each metric when a run resumes. It may be later than the step of the checkpoint."""
+    """For a resumed run, the last step of each metric that MLflow already stores. It may be later than the checkpoint's."""
     _holds_metrics: bool = False
-    """Whether metrics are held back until the next checkpoint, so that a resumed run never has metrics of later steps."""
+    """Whether metrics are sent only after a checkpoint is saved. Otherwise MLflow could have metrics of steps that a resumed
+    run repeats."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Buffer the metrics of one step, except those that were already sent before the run resumed.
@@ -91,20 +92,21 @@ class Recorder:
         client().log_batch(self.run_id, params=_params(values))
 
     def note(self, text: str) -> None:
-        """Set the run's Markdown note, sent when the run ends."""
+        """Set the run's Markdown note, which is sent when the run ends."""
         self.tags[MLFLOW_RUN_NOTE] = text
 
     def flush(self, tags: Sequence[RunTag] = ()) -> None:
         """Send the buffered metrics and then `tags`, in one request if they fit."""
-        # If a batch is too large for one request, MLflow's client sends the tags before the last metrics.
+        # The tags must come last, but MLflow's client would send them before the last metrics if one request is not enough.
         if len(self._metrics) + len(tags) > BATCH:
             client().log_batch(self.run_id, metrics=self._metrics)
             self._metrics = []
-        client().log_batch(self.run_id, metrics=self._metrics, tags=tags)  # MLflow writes tags last and skips an empty batch
+        # Within one request, MLflow writes the tags after the metrics. If both are empty, MLflow writes nothing.
+        client().log_batch(self.run_id, metrics=self._metrics, tags=tags)
         self._metrics = []
 
     def checkpoint(self, every: int) -> Checkpoint | None:
-        """Return the run's checkpoint, which saves the training state and unsent metrics every `every` steps."""
+        """Return the run's checkpoint, which saves the training state and the unsent metrics at intervals of `every` steps."""
         self._holds_metrics = every > 0
         return Checkpoint(scratch.cache_path(self.run_id), every, notes=self._notes, saved=self.flush)
 
@@ -153,7 +155,7 @@ class Recorder:
         client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
 
     def send(self) -> None:
-        """Send artifacts, then metrics, then tags. The tag with the artifacts' digests marks the artifacts as complete."""
+        """Send the artifacts, then the metrics, then the tags. The tag with the digests shows that all artifacts were sent."""
         self.metrics({"seconds": time.monotonic() - self.began})
         if any(self.directory.iterdir()):
             client().log_artifacts(self.run_id, str(self.directory))
@@ -169,7 +171,8 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
     error.
 
     Args:
-        seal: function called with the run's id after its last artifact is written. It returns whether the result counts.
+        seal: function that is called with the run's id after the run's last artifact is written. It returns whether the run
+            counts as the result: False if another process has taken over.
         continued: the id of the unfinished run to resume from its checkpoint. Default: create a new run.
 
     Raises:
@@ -190,14 +193,18 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
             raise
         try:
             _finish(run_id)
-        except KeyboardInterrupt:  # the result is sealed, so finish it before stopping
+        except KeyboardInterrupt:  # the result is already sealed, so mark the run as FINISHED before stopping
             _finish(run_id)
             raise
 
 
 @contextlib.contextmanager
 def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """Record a run without a fingerprint, such as a trial; it is never reused. Raises ConfigError in a distributed launch."""
+    """Record a run without a fingerprint, such as a trial of a search. Such a run is never reused.
+
+    Raises:
+        ConfigError: this process is one of several in a distributed launch.
+    """
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
     heartbeat.cleanup_once()
@@ -207,7 +214,7 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
 
 @contextlib.contextmanager
 def parent(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterator[Recorder]:
-    """Record a run as `plain` does, for example for a grid or a search. It is the parent of all runs made within the block."""
+    """Record a run as `plain` does, for example for a grid or a search. All runs made within the block are its children."""
     with plain(name, stage, params, note) as recorder, session.changed(parent=recorder.run_id):
         yield recorder
 
@@ -255,8 +262,9 @@ def _create(header: Header) -> str:
 def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
     """Take over an unfinished run: update its tags, then restore the unsent metrics from the checkpoint.
 
-    The tags are updated first because they name the new owner, and reading a large checkpoint takes long. If the checkpoint is
-    damaged, it is deleted and training starts from the beginning; metrics that were already sent stay in the run.
+    The tags are updated first because they name this process as the new owner, and reading a large checkpoint may take long. If
+    the checkpoint is damaged, it is deleted and training starts from the beginning. Metrics that were already sent stay in the
+    run.
     """
     client().log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(header).items()])
     client().update_run(run_id, status="RUNNING")
@@ -276,19 +284,20 @@ def _finish(run_id: str) -> None:
 def _close_failed(recorder: Recorder, error: BaseException) -> None:
     if isinstance(error, SupersededError):
         checkpoint.clear(scratch.cache_path(recorder.run_id))
-    if not _is_stop(error):  # after a stop, unsent metrics are in the checkpoint or are computed again
-        with contextlib.suppress(Exception):  # the server itself may have failed
+    if not _is_stop(error):  # a stopped run can resume: its unsent metrics are in the checkpoint or are computed again
+        with contextlib.suppress(Exception):  # the failure may be that the server does not answer
             recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
     _end(recorder.run_id, error)
 
 
 def _end(run_id: str, error: BaseException) -> None:
-    """Close an unsuccessful run as KILLED or FAILED."""
-    with contextlib.suppress(Exception):  # the server itself may have failed; the next process to start then closes the run
+    """Mark an unsuccessful run as KILLED if it was stopped or taken over, else as FAILED. Then remove the run's owner."""
+    # If the server does not answer, the run stays RUNNING until another process starts and finds that its owner is dead.
+    with contextlib.suppress(Exception):
         client().set_terminated(run_id, "KILLED" if _is_stop(error) else "FAILED")
-        client().set_tag(run_id, heartbeat.WORKER, "")  # no owner: this process will not write to the run again
+        client().set_tag(run_id, heartbeat.WORKER, "")  # remove the owner, because this process will not write to the run again
 
 
 def _is_stop(error: BaseException) -> bool:
-    """Return whether the run was stopped by a user or taken over by another process, as opposed to an error."""
+    """Return whether `error` means that the user stopped the run or that another process took over the result."""
     return isinstance(error, KeyboardInterrupt | SupersededError)

@@ -51,7 +51,7 @@ def attach(result: Result, name: str, report: Report) -> Result:
 def attach_once(
     result: Result, name: str, build: Callable[[Result], Report], has_report: Callable[[Result], bool] | None = None
 ) -> Result:
-    """Add a report to a finished run unless the run has it, and return the run. When planning, return the run unchanged.
+    """Add a report to a finished run unless the run already has it. Return the run; when planning, return it unchanged.
 
     Args:
         name: name of the report. If `has_report` returns False, an existing report of that name is replaced.
@@ -65,7 +65,7 @@ def attach_once(
 
     def add() -> Result:
         latest = replace(get(result.run_id), reused=result.reused)
-        if has(latest):  # another process that uses this run has added it meanwhile
+        if has(latest):  # another process that uses this run has added the report in the meantime
             return latest
         return attach(latest, name, build(latest))
 

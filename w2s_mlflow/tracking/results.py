@@ -37,7 +37,7 @@ class CorruptArtifactError(ConfigError):
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. When planning, it may be a placeholder, with an empty `run_id`, for a run that does not exist yet."""
+    """A finished run. When planning, a Result with an empty `run_id` is a placeholder for a run that does not exist yet."""
 
     run_id: str
     name: str
@@ -52,7 +52,7 @@ class Result:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Digest (see `digest`) of each artifact of the run and of its reports, by path."""
+        """Digest of each artifact of the run and of its reports, by artifact path. The function `digest` defines the digest."""
         digests: dict[str, str] = {}
         for tag, value in self.tags.items():
             if tag == ARTIFACTS or tag.startswith(f"{ARTIFACTS}."):
@@ -61,7 +61,7 @@ class Result:
 
     @property
     def imported(self) -> bool:
-        """Whether the run was imported from a file of published results; it then has metrics but no predictions."""
+        """Whether the run was imported from a file of published results. Such a run has metrics but no predictions."""
         return IMPORTED in self.tags
 
     def artifact(self, path: str) -> Path:
@@ -130,7 +130,7 @@ def digests_of(directory: Path) -> dict[str, str]:
 
 
 def runs_of(fingerprint: str) -> list[Run]:
-    """Return all runs with this fingerprint, of any status and including deleted ones, newest first."""
+    """Return all runs with this fingerprint, newest first. They can have any status and may be deleted."""
     clause = f"tags.`{FINGERPRINT}` = '{fingerprint}'"
     runs = client().search_runs([experiment().experiment_id], clause, run_view_type=ViewType.ALL)
     return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id), reverse=True)
@@ -145,7 +145,7 @@ def finished(filter_string: str, experiment_ids: Sequence[str] | None = None) ->
     """Return every finished result that matches an MLflow filter string, oldest first.
 
     Args:
-        experiment_ids: the experiments to search. Default: the current one.
+        experiment_ids: the experiments to search. Default: the current experiment.
 
     Raises:
         ConfigError: `filter_string` is not a valid MLflow filter string.
@@ -171,7 +171,7 @@ def pages(text: str, experiment_ids: Sequence[str], view: int = ViewType.ACTIVE_
 
 
 def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -> list[Run]:
-    """Return the runs with these ids that `experiment_ids` (default: all experiments) contain, including deleted runs."""
+    """Return the runs with these ids, including deleted runs. Search only `experiment_ids` (default: all experiments)."""
     if experiment_ids is None:
         experiment_ids = [exp.experiment_id for exp in mlflow.search_experiments(view_type=ViewType.ALL)]
     unique_ids = sorted(set(run_ids))
@@ -183,7 +183,7 @@ def by_id(run_ids: Iterable[str], experiment_ids: Sequence[str] | None = None) -
 def undamaged(tag: str, value: str, below: Iterable[Result]) -> Result | None:
     """Return the newest finished run whose tag `tag` has the value `value`.
 
-    Return None if there is no such run, or if an artifact is damaged in this run or in one of the runs in `below`.
+    Return None if there is no such run, or if this run or one of the runs in `below` has a damaged artifact.
     """
     clause = f"tags.`{tag}` = '{value}' and attributes.status = 'FINISHED'"
     runs = client().search_runs([experiment().experiment_id], clause, max_results=1)

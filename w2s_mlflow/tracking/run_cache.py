@@ -46,7 +46,7 @@ class _Known:
 
 
 def finished(experiment_id: str) -> list[Result]:
-    """Return every finished result of an experiment, oldest first. The cache is updated first."""
+    """Update the cache of an experiment, and return the experiment's finished results, oldest first."""
     file, now = _file(experiment_id), int(time.time() * 1000)
     previous = _read(file)
     since = min(previous.since, now)  # an end time from a machine with a fast clock may be in the future
@@ -64,7 +64,7 @@ def finished(experiment_id: str) -> list[Result]:
 
 
 def _is_lost(row: Mapping[str, Any]) -> bool:
-    """Return whether a run has a local artifact directory that no longer exists, for example after `mlflow gc`."""
+    """Return whether a run's artifacts were in a local directory that no longer exists, for example after `mlflow gc`."""
     uri = str(row["artifact_uri"])
     return urlsplit(uri).scheme in ("", "file") and not Path(url2pathname(urlsplit(uri).path)).exists()
 

@@ -56,7 +56,7 @@ def planning(known: Mapping[str, Result] | None = None) -> Iterator[Plan]:
     """Yield a plan that collects the results requested within the block. Nothing is trained or written.
 
     Args:
-        known: finished results by fingerprint, to avoid looking up many results one by one.
+        known: finished results by fingerprint, so that many results need not be looked up one by one.
     """
     from w2s_mlflow.tracking.planning import Plan
 

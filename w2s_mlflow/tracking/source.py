@@ -1,10 +1,10 @@
-"""Source digests of a result: one for each function, class and constant that its code uses, directly or indirectly.
+"""Source digests of a result: one for each function, class and constant that the result's code uses, directly or not.
 
 A stage lists the roots of its code: modules and definitions from which references to other definitions are followed. A digest
 is computed from the syntax tree, so layout, comments, docstrings, annotations and the texts of errors and logs do not change
-it. Definitions are identified by name without their module, so they may move to another module. References to some code are not
-followed, so that edits of this code do not change the digests of a result: the options and their checks (the fingerprint
-contains the values of a Config), the storage in MLflow, the caches and the command line.
+it. Definitions are identified by name without their module, so they may move to another module. Some code is excluded, so that
+edits of it do not change the digests: options and their checks (the fingerprint contains the values of the options), the
+storage in MLflow, the caches and the command line. References to excluded code are not followed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ NEUTRAL = (
     *("training.checkpoint", "pipeline.options", "pipeline.runs", "pipeline.scoring"),
 )
 """Modules and packages of w2s_mlflow that do not affect results. If a definition refers to a name in one of them, its digest
-covers this name but not the code behind it."""
+covers this name but not the definition itself."""
 PLUGINS = ("losses", "tasks", "models", "judges", "explainers", "tables", "figures")
 """Folders of plug-ins. If code outside a folder refers to a plug-in in it, the reference is not followed: otherwise a result
 would depend on plug-ins that it does not use. Instead, each stage lists the plug-ins that it uses as roots."""
 BY_VALUE = ("Config", "Options")
-"""Names of the dataclasses of options in stages and plug-ins. A fingerprint contains the values of their fields (see
-`config.identity`), not digests of their source."""
+"""Names of the dataclasses that define the options of stages and plug-ins. A fingerprint contains the values of their fields
+(see `config.identity`), not digests of their source."""
 LENGTH = 16
 
 
@@ -84,7 +84,7 @@ def _root(root: str) -> Definition:
 
 
 def clear() -> None:
-    """Clear the caches after the source files have changed."""
+    """Clear the caches. This is necessary after source files have changed."""
     for cached in (_digests, module_named, _tree):
         cached.cache_clear()
 
@@ -122,7 +122,7 @@ def _is_followed(module: str, user: str) -> bool:
 
 
 def is_neutral(module: str) -> bool:
-    """Return whether a module is in NEUTRAL, itself or by its package, because it does not affect results."""
+    """Return whether NEUTRAL lists the module or a package that contains it."""
     return any(module == room or module.startswith(f"{room}.") for room in NEUTRAL)
 
 

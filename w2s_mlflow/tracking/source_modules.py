@@ -1,4 +1,6 @@
-"""Parsing of this package's modules for the source digests: definitions, imports and resolution of dotted paths.
+"""Parsing of the modules of w2s_mlflow for the source digests (see source.py).
+
+The functions find the definitions and imports of a module, and resolve dotted paths to definitions.
 
 This module needs only the standard library, so that any version of Python can compute the digests.
 """
@@ -19,7 +21,7 @@ ALL = "*"
 
 
 class Definition(NamedTuple):
-    """A top-level name in a module of this package. The name ALL stands for all names of the module."""
+    """A top-level name in a module of w2s_mlflow. The name ALL stands for all names of the module."""
 
     module: str
     name: str
@@ -27,17 +29,17 @@ class Definition(NamedTuple):
 
 @dataclass(frozen=True)
 class Module:
-    """Top-level definitions and imports of a module of this package."""
+    """Top-level definitions and imports of a module of w2s_mlflow."""
 
     statements: dict[str, list[ast.stmt]]
-    """Statements by the name that they bind; statements that bind no name have the key ''."""
+    """Lists of statements, by the name that the statements bind. Statements that bind no name have the key ''."""
     imports: dict[str, str]
     """Full dotted path of each imported object, by the name that the import binds."""
 
 
 @functools.cache
 def module_named(name: str) -> Module:
-    """Parse a module of the package. Raises KeyError if it does not exist."""
+    """Parse a module of w2s_mlflow. Raises KeyError if the module does not exist."""
     path = file_of(name)
     if not path.exists():
         raise KeyError(f"{NAME} has no module {name}")
@@ -52,7 +54,7 @@ def module_named(name: str) -> Module:
 
 
 def file_of(name: str) -> Path:
-    """Return the file of a module of this package. For a subpackage this is its `__init__.py`."""
+    """Return the file of a module of w2s_mlflow. The file of a subpackage is its `__init__.py`."""
     path = PACKAGE.joinpath(*filter(None, name.split(".")))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
@@ -67,7 +69,7 @@ def imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]
 
 
 def resolve(path: str) -> Definition | None:
-    """Return the definition at a dotted path, following re-exports; None for a path outside this package."""
+    """Return the definition to which a dotted path leads, following re-exports. Return None for a path outside w2s_mlflow."""
     package, _, inside = path.partition(".")
     if package != NAME:
         return None
@@ -83,7 +85,7 @@ def resolve(path: str) -> Definition | None:
 
 
 def is_text(statement: ast.stmt) -> bool:
-    """Return whether a statement is a docstring. Strings below fields and constants, which document them, also count."""
+    """Return whether a statement is a docstring. A string that documents the field or constant above it also counts."""
     return (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
     )

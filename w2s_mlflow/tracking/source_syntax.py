@@ -39,13 +39,13 @@ class Writer:
     module: str
     """Module that contains the serialised definition."""
     follows: Callable[[str], bool]
-    """Function that is given a module and returns whether references to its definitions are added to `references`."""
+    """Function that takes a module's name and returns whether references to the module's definitions go to `references`."""
     words: list[str] = field(default_factory=list)
     references: list[Definition] = field(default_factory=list)
     scopes: list[tuple[bool, dict[str, str | None]]] = field(default_factory=list)
-    """Enclosing scopes, innermost last. Each is a pair: whether it is a class, and the names that it binds.
+    """Enclosing scopes, innermost last. Each scope is a pair: whether it is a class, and a dictionary of its names.
 
-    An imported name maps to the dotted path of the imported object, any other name to None.
+    The value of an imported name is the dotted path of the imported object. The value of any other name is None.
     """
     as_message: bool = False
     """Whether the current node is in a `raise` statement or creates an error.
@@ -151,7 +151,7 @@ class Writer:
             self._fields(node)
 
     def _meaning(self, name: str) -> str | None:
-        """Return the full dotted path of a module-level or imported name; None for a local variable or a builtin."""
+        """Return the full dotted path of a module-level or imported name. Return None for a local variable or a builtin."""
         for depth, (is_class, scope) in enumerate(reversed(self.scopes)):
             if name in scope and (depth == 0 or not is_class):
                 return scope[name]

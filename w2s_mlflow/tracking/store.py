@@ -1,6 +1,7 @@
-"""Look-up of results by fingerprint: reuse a finished run, resume an unfinished one, or claim the result and make it.
+"""Look-up of results by fingerprint. A finished run is reused. Otherwise this process claims the result and makes it.
 
-Only one process makes a result (claims.py). Other processes that need it wait, or get a BusyError and do other work meanwhile.
+Only one process at a time makes a result (see claims.py); it resumes an unfinished run if possible. Other processes that need
+the result wait for it, or get a BusyError and can do other work in the meantime.
 """
 
 from __future__ import annotations
@@ -64,9 +65,10 @@ class RunRequest:
 
 
 def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
-    """Return the requested result from the store, or create it with `make`. When planning, only add it to the plan.
+    """Return the requested result: a finished run if there is one, else a new run, whose result is made by calling `make`.
 
-    In a distributed launch the leader finds or makes the result, and the other ranks follow it (followers.py).
+    When planning, only add the result to the plan. In a distributed launch, the leader (rank 0) finds the result or starts to
+    make it, and the other ranks do what the leader announces (see followers.py).
 
     Raises:
         BusyError: another process is making the result, and the session does not wait.
@@ -86,7 +88,8 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
             followers.announce(request.parts, outcome.run_id, finished=True, reused=True)
             return outcome
         if outcome is not None:
-            with contextlib.suppress(SupersededError):  # another process took over; the next step finds its run
+            # If another process takes over the result, the next step finds the run of that process.
+            with contextlib.suppress(SupersededError):
                 return _make(request, outcome, make)
 
 
@@ -106,7 +109,7 @@ def _make(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]
 
 @dataclass(frozen=True)
 class _MakeTurn:
-    """A claim to make a result, with the unfinished run to resume, if there is one."""
+    """The right to make a result, and the unfinished run to resume, if there is one."""
 
     claim: claims.Claim
     continued: Run | None
@@ -114,9 +117,10 @@ class _MakeTurn:
 
 @dataclass
 class _RunSearch:
-    """Search for one result. The caller repeats `step` until it returns the result or the turn to make it.
+    """Search for one result. `step` must be called repeatedly until it returns the result or the right to make the result.
 
-    Each step looks for a finished run. If there is none, it waits if another process is making the result, else it claims it.
+    Each step looks for a finished run. If there is none and another process is making the result, the step waits POLL seconds.
+    Otherwise the step claims the result for this process.
     """
 
     fingerprint: str
@@ -128,9 +132,9 @@ class _RunSearch:
     _last_message: float = 0.0
 
     def step(self) -> Result | _MakeTurn | None:
-        """Return the result if it is finished, or a turn to make it if this process has claimed it.
+        """Return the result if it is finished, or a _MakeTurn if this process has claimed the result.
 
-        Return None if the caller must try again.
+        Return None if the caller must call `step` again.
 
         Raises:
             BusyError: another process is making the result, and the session does not wait.
@@ -141,7 +145,8 @@ class _RunSearch:
             if run.info.status == "FINISHED" and _is_reusable(run) and (verified := _verified(run)):
                 LOG.debug("reused  %s", verified.name)
                 return verified
-        # A run that is not RUNNING may have a live owner: another process may have closed it while the owner was suspended.
+        # A run that is not RUNNING may have a live owner: another process may have closed the run while this
+        # owner was suspended.
         owned = [run for run in runs if run.info.status != "FINISHED" and _has_owner(run)]
         if alive := next((run for run in owned if not self._watch.dead(run)), None):
             self._wait(f"{alive.info.run_name}, which {_owner(alive)} is making")
@@ -158,9 +163,9 @@ class _RunSearch:
         return None
 
     def _claim(self, attempt: int) -> claims.Claim | None:
-        """Claim an attempt and return the claim, or return None if another process has claimed the attempt.
+        """Claim an attempt (see claims.py) and return the claim. Return None if another process has claimed this attempt.
 
-        If that process has not created a run PATIENCE seconds later, claim the following attempt.
+        If that process does not create a run within PATIENCE seconds, claim the following attempt instead.
         """
         refused, refused_at = self._refused
         if attempt <= refused and time.monotonic() - refused_at < PATIENCE:
@@ -185,7 +190,7 @@ class _RunSearch:
 
 
 def _verified(run: Run) -> Result | None:
-    """Return a finished run if its artifacts are undamaged. Else warn, tag it as damaged, mark it FAILED and return None."""
+    """Return a finished run if its artifacts are undamaged. Otherwise log a warning, mark the run as FAILED and return None."""
     for check in range(CHECKS):
         finished = result(run, reused=True)
         try:
@@ -194,12 +199,13 @@ def _verified(run: Run) -> Result | None:
             damage = error
         else:
             return finished
-        if check < CHECKS - 1:  # another process may be replacing a report just now
+        if check < CHECKS - 1:  # another process may be replacing a report at this moment, so check again
             time.sleep(POLL)
             results.forget(run.info.run_id)
             run = client().get_run(run.info.run_id)
     LOG.warning("%s; the result will be made again", damage)
-    client().log_batch(run.info.run_id, tags=[RunTag(CORRUPT, str(damage))])  # set_tag may fail if two processes set the tag
+    # The tag is set by log_batch, because set_tag may fail if two processes set the same tag at the same time.
+    client().log_batch(run.info.run_id, tags=[RunTag(CORRUPT, str(damage))])
     client().set_terminated(run.info.run_id, "FAILED")
     return None
 
@@ -230,13 +236,13 @@ def _finish(run: Run) -> bool:
 
 
 def _next_attempt(run: Run) -> int:
-    """Return the attempt number after those of a run. A sealed run has two numbers: one for its claim and one for its seal."""
+    """Return the first attempt number after those used by a run. A sealed run has used two: for its claim and for its seal."""
     sealed = run.info.status == "FINISHED" or CORRUPT in run.data.tags
     return int(run.data.tags.get(ATTEMPT, "0")) + (2 if sealed else 1)
 
 
 def _select_resumable(runs: list[Run]) -> Run | None:
-    """Return the unfinished run to resume, or None. Mark the other RUNNING runs as KILLED.
+    """Return the unfinished run to resume, or None if no run can be resumed. Mark the other RUNNING runs as KILLED.
 
     A run can be resumed if it has a checkpoint on this machine and its owner has ended. If the owner may only be suspended, on
     this machine or another one, the run is not resumed, because two processes could then write to it.
@@ -258,7 +264,7 @@ def _select_resumable(runs: list[Run]) -> Run | None:
 
 
 def _has_owner(run: Run) -> bool:
-    """Return whether a process may still be making a run. A run tagged as damaged has no owner: it was already finished."""
+    """Return whether a process may still be making a run. A damaged run has no owner, because it was already finished."""
     return bool(run.data.tags.get(heartbeat.WORKER)) and CORRUPT not in run.data.tags
 
 

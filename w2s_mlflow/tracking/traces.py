@@ -1,7 +1,8 @@
 """Debates as MLflow traces: the UI shows each transcript on its Traces page and on the run's page.
 
-A trace has a root span, one child span for each turn of a side and one for each verdict. Its id is derived from the run and the
-question, so writing a debate twice gives one trace. Human verdicts (feedback `winner`) are attached to traces by this id.
+A trace has a root span, one child span for each turn of a side and one for each verdict. The trace's id is derived from the ids
+of the run and the question, so writing a debate twice gives one trace. Human verdicts (feedback `winner`) are attached to
+traces by this id.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Transcript:
-    """One debate with its turns in order. `question` is the question's id; `inputs` and `outputs` are the root span's."""
+    """One debate with its turns in order. `question` is the question's id; `inputs` and `outputs` belong to the root span."""
 
     question: str
     inputs: Any
@@ -51,7 +52,7 @@ class Transcript:
 
 
 def trace_id(run_id: str, question: str) -> str:
-    """Return the trace id of a run's debate on a question."""
+    """Return the id of the trace that holds a run's debate on a question."""
     return f"tr-{hashlib.sha256(f'{run_id}/{question}'.encode()).hexdigest()[:32]}"
 
 
@@ -84,7 +85,7 @@ def _info(run_id: str, experiment_id: str, transcript: Transcript) -> TraceInfo:
 
 
 def _spans(run_id: str, transcript: Transcript) -> Iterator[Span]:
-    """Yield the root span, then one span per turn, with increasing start times because the UI sorts by time."""
+    """Yield the root span, then one span per turn. Their start times increase, because the UI sorts spans by start time."""
     trace, now = trace_id(run_id, transcript.question), time.time_ns()
     root = _span_id(trace, 0)
     root_turn = Turn("debate", "debate", transcript.inputs, transcript.outputs)

@@ -1,6 +1,7 @@
-"""Explanation of why a run was made instead of reusing an older one.
+"""Explanation of why a new run was made although there were older runs of the same stage.
 
-The run's fingerprint is compared with that of the nearest run, the one with the fewest differing fingerprint parts.
+The new run's fingerprint is compared with the fingerprint of the nearest run: the finished run of the same stage with the
+fewest differing fingerprint parts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ FingerprintParts = Mapping[str, Any]
 class Explanation:
     """Comparison of a run with the nearest finished run of the same stage.
 
-    `differences` has one line for each fingerprint part that differs. A line that shows two values has the nearest run's first.
+    `differences` has one line for each fingerprint part that differs. In a line with two values, the nearest run's value is
+    first.
     """
 
     run_id: str
@@ -60,7 +62,8 @@ def explain(run: str) -> Explanation:
 def differences(old: FingerprintParts, new: FingerprintParts) -> Iterator[str]:
     """Yield one line per fingerprint part that differs.
 
-    For an input that differs, compare the two inputs' own fingerprints; these lines begin with the name of the input.
+    If an input differs, the fingerprints of the old and the new input are compared in the same way. The lines of this
+    comparison begin with the name of the input.
     """
     for name, before, after in _differing_parts(old, new):
         kind, _, key = name.partition(" ")
@@ -81,7 +84,7 @@ def _edit(before: str | None, after: str | None) -> str:
 
 
 def _differing_parts(old: FingerprintParts, new: FingerprintParts) -> list[tuple[str, Any, Any]]:
-    """Return (name, before, after) of each part that differs. Each option, library, input and definition is one part."""
+    """Return the name, old value and new value of each part that differs. Options, inputs and so on are separate parts."""
     before, after = _flat(old), _flat(new)
     names = dict.fromkeys((*before, *after))
     changed = [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
@@ -89,9 +92,9 @@ def _differing_parts(old: FingerprintParts, new: FingerprintParts) -> list[tuple
 
 
 def _source(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield (name, digest before, digest after) of each definition that differs, except those that only moved.
+    """Yield the name, old digest and new digest of each definition that differs.
 
-    A definition that was both moved and edited is yielded once, under its new name.
+    Definitions that were only moved are left out. A definition that was moved and edited is yielded once, under its new name.
     """
     removed, added = Counter(old.values()) - Counter(new.values()), Counter(new.values()) - Counter(old.values())
     before = {key: value for key, value in old.items() if value in removed}
@@ -119,7 +122,7 @@ def _flat(parts: FingerprintParts) -> dict[str, Any]:
 def _input_differences(before: str, after: str) -> Iterator[str]:
     old, new = (_by_fingerprint(fingerprint) for fingerprint in (before, after))
     if old is None or new is None:
-        yield "its run was deleted, so its parts cannot be compared"
+        yield "the old or the new run was deleted, so their fingerprints cannot be compared"
     else:
         yield from differences(old, new)
 
@@ -132,7 +135,10 @@ def _by_fingerprint(fingerprint: str) -> FingerprintParts | None:
 
 
 def _changed_rows(before: str, after: str) -> str:
-    """Describe how two data sets, given by digest, differ. Their rows are read from `rows.parquet` of supervisor runs."""
+    """Describe how the rows of two data sets differ.
+
+    The data sets are given by their digests. Their rows are read from the artifact `rows.parquet` of supervisor runs.
+    """
     old, new = _rows(before), _rows(after)
     if old is None or new is None:
         return f"the rows differ (digest {before[:12]} -> {after[:12]})"
@@ -148,7 +154,8 @@ def _changed_rows(before: str, after: str) -> str:
 
 
 def _rows(data: str) -> dict[str, tuple[str, str]] | None:
-    """Return the rows of the data set with digest `data`: the part of the split and the digest of each row, by row id.
+    """Return the rows of the data set with digest `data`, by row id: for each row, the part of the data set that contains the
+    row, and the row's digest.
 
     Return None if no supervisor run stored the rows of this data set.
     """
@@ -181,7 +188,7 @@ def _nearest(result: Result, run_parts: FingerprintParts) -> Result | None:
 
 
 def _parts(result: Result) -> FingerprintParts | None:
-    """Return the fingerprint parts stored with a run, or None if it has none."""
+    """Return the fingerprint parts stored with a run, or None if the run has none."""
     try:
         parts: FingerprintParts = json.loads(result.artifact("fingerprint.json").read_text())
     except CorruptArtifactError:

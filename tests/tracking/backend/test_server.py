@@ -130,11 +130,11 @@ def answering(*answers: tuple[int, str, str]) -> Iterator[tuple[str, list[str]]]
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ((500, "text/plain", "oops"), "it answers HTTP 500 Internal Server Error: see the server's log"),
-        ((503, "text/html", "<html>"), "it answers HTTP 503 Service Unavailable: see the server's log"),
-        ((404, "text/html", "<html>"), "it answers HTTP 404 Not Found: check the address"),
-        ((401, "text/plain", ""), "it answers HTTP 401 Unauthorized: set MLFLOW_TRACKING_USERNAME"),
-        ((403, "text/plain", ""), "it answers HTTP 403 Forbidden: set MLFLOW_TRACKING_USERNAME"),
+        ((500, "text/plain", "oops"), "it answers with status 500 Internal Server Error: see the server's log"),
+        ((503, "text/html", "<html>"), "it answers with status 503 Service Unavailable: see the server's log"),
+        ((404, "text/html", "<html>"), "it answers with status 404 Not Found: check the address"),
+        ((401, "text/plain", ""), "it answers with status 401 Unauthorized: set MLFLOW_TRACKING_USERNAME"),
+        ((403, "text/plain", ""), "it answers with status 403 Forbidden: set MLFLOW_TRACKING_USERNAME"),
         ((200, "text/html", "<html>"), "it is not an MLflow server (it answers with text/html): check the address"),
         ((200, "application/json", '{"status": "ok"}'), "it is not an MLflow server (it answers with application/json)"),
         ((200, "application/json", "[]"), "it is not an MLflow server (it answers with application/json)"),

@@ -31,7 +31,7 @@ PATIENCE = 20
 """Seconds to wait while another process has the database locked. MLflow uses the same timeout."""
 ANOTHER = "name another database in MLFLOW_TRACKING_URI"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
-"""PyPI packages of database drivers, by module name, for the drivers whose package has a different name than the module."""
+"""Names of the PyPI packages of database drivers, by module name. Drivers whose two names are equal are not listed."""
 TIMEOUTS = {
     "psycopg": {"connect_timeout": TIMEOUT},
     "psycopg2": {"connect_timeout": TIMEOUT},
@@ -53,7 +53,8 @@ def prepare(uri: str) -> None:
     """Check that `uri` is a database of the installed MLflow version. If the database is empty, create MLflow's tables.
 
     Raises:
-        ConfigError: the database is damaged, unreachable, or belongs to another program or MLflow version. Nothing was written.
+        ConfigError: the database is damaged, unreachable, or belongs to another program or MLflow version. Nothing is
+            written to such a database.
     """
     url = sqlalchemy.make_url(uri)
     if url.get_backend_name() == "sqlite":
@@ -111,7 +112,8 @@ def _tables(database: sqlite3.Connection) -> set[str]:
 def _write_ahead(database: sqlite3.Connection) -> None:
     """Switch the database to write-ahead logging (a permanent setting), so that readers do not block the writer."""
     if database.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-        with contextlib.suppress(sqlite3.OperationalError):  # fails while others use it; the next start tries again
+        # The switch fails while other processes use the database. The next process that opens it tries again.
+        with contextlib.suppress(sqlite3.OperationalError):
             database.execute("PRAGMA journal_mode=WAL")
 
 
@@ -177,8 +179,8 @@ def _prepare_server(uri: str, url: sqlalchemy.URL) -> None:
     with engine.connect() as connection:
         if _state_of_server(connection) == "ready":
             return
-        # Another process may create the tables before this one gets the lock. The current transaction, which ends here,
-        # would not see them.
+        # Another process may create the tables before this one gets the lock. The current transaction would not see these
+        # tables, so it is ended here.
         connection.rollback()
         _lock(connection)
         state = _state_of_server(connection)

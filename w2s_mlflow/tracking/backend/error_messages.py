@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from w2s_mlflow.exceptions import ConfigError
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""Error codes (errno) of file errors whose cause is the machine, such as a full disk, not the program."""
+"""Error codes (errno) of file errors that are caused by the machine, for example by a full disk, and not by the program."""
 STORES = ("boto3", "botocore", "azure", "google")
 """Packages with which MLflow accesses object stores; each defines its own exceptions."""
 GO_ON = "finished results are kept: fix the problem and run the same command again"
@@ -36,14 +36,14 @@ def failure(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name in STORES:  # MLflow imports these packages only when it uses them
         return f"the artifact store needs the package {error.name}, which is not installed; {GO_ON}"
     if code := _refused(error):
-        path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # when copying, filename2 is the target
+        path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # filename2 is the target of a copy
         path = path or f"a file (temporary files are in {tempfile.gettempdir()})"
         return f"{path} cannot be used: {os.strerror(code)}; {GO_ON}"
     return None
 
 
 def sentence(error: BaseException) -> str:
-    """Return the first line of an error's message. If the message is wrapped in JSON or in class names, these are removed."""
+    """Return the first line of an error's message. JSON and class names that surround the message are removed."""
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -88,7 +88,7 @@ def _network(error: BaseException) -> str | None:
 
 
 def _refused(error: BaseException) -> int | None:
-    """Return the errno of an error if it is in REFUSED, else None. Rust libraries give it only in the message."""
+    """Return the errno of an error if it is in REFUSED, else None. Rust libraries state the errno only in the message."""
     code = error.errno if isinstance(error, OSError) else None
     if match := re.search(r"\(os error (\d+)\)", str(error)):
         code = int(match[1])

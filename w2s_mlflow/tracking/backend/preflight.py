@@ -1,6 +1,7 @@
 """Checks of a tracking URI, made before MLflow uses it. MLflow itself would retry an unresponsive server for minutes.
 
-An error raised in this file or in database.py says why the URI cannot be used and what to do. server.py puts the URI before it.
+An error raised in this file or in database.py says why the URI cannot be used and what to do. server.py puts the URI before
+this text.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from w2s_mlflow.tracking.backend.error_messages import sentence
 TIMEOUT = 5
 """Seconds that a server may take for its first answer. For later requests, MLflow's own timeouts apply."""
 BUSY = 429
-"""HTTP status of a server that works but limits the request rate. It is accepted, because MLflow retries such requests."""
+"""HTTP status of a server that works but limits the request rate. This status is accepted, because MLflow retries such
+requests."""
 
 
 def check(uri: str) -> None:
@@ -99,7 +101,7 @@ def _check_server(uri: str) -> None:
     except MlflowException as error:
         raise ConfigError(f"{sentence(error)} (start the server, or correct MLFLOW_TRACKING_URI)") from error
     if response.status_code not in (200, BUSY):
-        raise ConfigError(f"it answers HTTP {response.status_code} {response.reason}: {_advice(response.status_code)}")
+        raise ConfigError(f"it answers with status {response.status_code} {response.reason}: {_advice(response.status_code)}")
     if response.status_code == 200 and not _is_answer(response.text):
         kind = response.headers.get("Content-Type", "something else")
         raise ConfigError(
@@ -119,7 +121,7 @@ def _advice(status: int) -> str:
 
 
 def _is_answer(text: str) -> bool:
-    """Return whether `text` is MLflow's JSON answer to a search for experiments. The answer is `{}` if there are none."""
+    """Return whether `text` is MLflow's JSON answer to a search for experiments. If there are none, the answer is `{}`."""
     try:
         answer = json.loads(text)
     except ValueError:

@@ -53,7 +53,7 @@ def client() -> mlflow.MlflowClient:
     except UnsupportedModelRegistryStoreURIException as error:
         legal = set(error.supported_uri_schemes) - {"", "file"}
         raise _unusable(str(unknown("the scheme of MLFLOW_TRACKING_URI", preflight.scheme(uri), legal))) from error
-    except Exception as error:  # drivers raise exceptions of many types
+    except Exception as error:  # database drivers raise exceptions of many types
         raise _unusable(sentence(error)) from error
 
 
@@ -104,7 +104,7 @@ def where() -> str:
 
 @functools.cache
 def launch_run_id() -> str | None:
-    """Return the id of the run that `mlflow run` created, which is the parent of new runs; None if `mlflow run` is not used.
+    """Return the id of the run that `mlflow run` created, which is the parent of new runs; None if there is no such run.
 
     Raises:
         ConfigError: the run named by MLFLOW_RUN_ID does not exist on the current server, or the server cannot be used.
@@ -141,7 +141,7 @@ def mark(experiment_id: str, key: str, value: str) -> None:
 def _prepare(uri: str) -> None:
     """Check that `uri` is usable before MLflow uses it. If it is an empty database, create MLflow's tables."""
     if preflight.scheme(uri) in DATABASE_ENGINES:
-        from w2s_mlflow.tracking.backend import database  # imports SQLAlchemy, which is not needed for an HTTP server
+        from w2s_mlflow.tracking.backend import database  # this import loads SQLAlchemy, which an HTTP server does not need
 
         database.prepare(uri)
     else:
@@ -159,7 +159,7 @@ def _find_experiment() -> Experiment:
             return client().get_experiment(id_)
         return client().get_experiment_by_name(name) or _create_experiment(name)
     except MlflowException as error:
-        launch_run_id()  # raises a more helpful error if `mlflow run` created its run on another server
+        launch_run_id()  # this raises a more helpful error if `mlflow run` created its run on another server
         hint = " (set by MLFLOW_EXPERIMENT_ID; `mlflow experiments search` lists the existing experiments)" if id_ else ""
         raise ConfigError(f"the experiment {id_ or name} cannot be used at {where()}: {sentence(error)}{hint}") from error
 
