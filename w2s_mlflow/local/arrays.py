@@ -23,10 +23,10 @@ FOLDER = "tokens"
 
 
 def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays cached under `key`. If there are none, call `make` and cache its arrays.
+    """Return the arrays cached under `key`. If there are none, call `make` and cache the arrays that it returns.
 
     Args:
-        make: function that computes the arrays: float32, or int64 with values below 2**31.
+        make: function that computes the arrays. Their type must be float32, or int64 with values below 2**31.
     """
     file = cache_path(FOLDER) / f"{key}.safetensors"
     if (values := _read(file)) is None:

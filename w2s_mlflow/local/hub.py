@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 LOG = logging.getLogger("w2s_mlflow")
 PROXIES = {"http", "https", "all"}
-"""Names of proxy settings. If one of them is set, the hub is assumed to respond: the check would connect to it directly, which
-may be blocked. `no_proxy` is not one of them, because it lists hosts to connect to without a proxy."""
+"""Names of proxy settings. If one of them is set, the hub is assumed to respond: the check would connect to the hub
+directly, which may be blocked. `no_proxy` is not one of them, because it lists hosts to connect to without a proxy."""
 TIMEOUT = 3.0
 """Connection timeout in seconds."""
 
@@ -31,7 +31,7 @@ def detect_offline() -> None:
     if constants.HF_HUB_OFFLINE or PROXIES & urllib.request.getproxies().keys() or _answers(constants.ENDPOINT):
         return
     LOG.info("%s does not respond: only files in the local cache are available", constants.ENDPOINT)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read by the library `datasets` when it is imported, and by child processes
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes, and for `datasets`, which reads it when imported
     constants.HF_HUB_OFFLINE = True
 
 
