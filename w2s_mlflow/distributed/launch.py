@@ -38,8 +38,8 @@ BUILT = {
     "ACCELERATE_MIXED_PRECISION": ("no", "to set the precision, use --dtype"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "to split a batch, use --micro-batch"),
 }
-"""Settings of `accelerate launch` that are checked, by environment variable. Each has its only supported value, and a reason or
-an alternative, which is part of the error for any other value."""
+"""Settings of `accelerate launch` that are checked, by environment variable. Each has a pair: its only supported value, and a
+reason or an alternative, which is part of the error for any other value."""
 BUILT_SHARDED = {
     "FSDP_VERSION": ("2", "use --fsdp_version 2"),
     "FSDP_RESHARD_AFTER_FORWARD": ("true", "blocks are always resharded after their forward pass"),
@@ -71,7 +71,7 @@ def is_leader() -> bool:
 
 
 def shards() -> bool:
-    """Return whether the model is sharded over the processes: `accelerate launch --use_fsdp` with several of them."""
+    """Return whether the model is sharded over several processes, which `accelerate launch --use_fsdp` started."""
     return size() > 1 and _fsdp()
 
 
@@ -85,7 +85,7 @@ def check() -> None:
     if not text.isdecimal() or text == "0":
         raise must("WORLD_SIZE", "a positive whole number", text)
     if size() > 1 and (missing := sorted({"RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ))):
-        raise must("WORLD_SIZE", f"1 unless torchrun or accelerate launch sets {' and '.join(missing)}", text)
+        raise must("WORLD_SIZE", f"1 without {' and '.join(missing)}, which torchrun and accelerate launch set", text)
     for name, (legal, reason) in (BUILT | (BUILT_SHARDED if _fsdp() else {})).items():
         if (value := os.environ.get(name, legal)).lower() != legal:
             raise must(name, f"{legal} ({reason})", value)
@@ -141,10 +141,10 @@ def peer_failure_guard() -> Iterator[None]:
 def claims_error_message(status: int) -> bool:
     """Return whether this process should print its error.
 
-    After the processes have joined the group, only the first one that ends early should print its error. This call writes its
-    exit `status` to the store. Before they have joined, usually all processes fail with the same error, such as a wrong option,
-    and the leader prints it. Another rank prints its error only if the launcher does not stop it within PATIENCE seconds, and
-    never after a stop signal.
+    After the processes have joined the group, only the first one that ends early should print its error. This call therefore
+    writes the exit `status` of this process to the store. Before the processes have joined, usually all of them fail with the
+    same error, such as a wrong option, and the leader prints it. Another rank prints its error only if the launcher does not
+    stop it within PATIENCE seconds, and never after a stop signal.
     """
     if size() == 1 or not _has_joined():
         return is_leader() or (status != STOPPED and _outlasts_launcher())
@@ -176,7 +176,7 @@ def leave(*, failed: bool = False) -> None:
 
 @functools.cache
 def _store() -> Store:
-    """Return the key-value store of the process group; the first call joins the group."""
+    """Return the key-value store of the process group. The first call joins the group."""
     from torch import distributed
 
     from w2s_mlflow.distributed import process_group
@@ -213,7 +213,7 @@ def _has_joined() -> bool:
 
 
 def _raise_if_peer_ended() -> None:
-    """Raise PeerExitedError if another process has ended early, or KeyboardInterrupt if it was stopped."""
+    """Raise PeerExitedError if another process has ended early, or KeyboardInterrupt if that process was stopped."""
     report = None
     with contextlib.suppress(RuntimeError):  # raised if the process that serves the store has ended
         report = json.loads(_store().get(ENDED)) if _has_joined() and _store().check([ENDED]) else None

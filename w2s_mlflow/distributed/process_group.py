@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Group:
-    """Size of a process group, and this process's rank in it. The default is a single process."""
+    """The size of a process group, and the rank of this process. The default is a group of this process alone."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, rows: Ints) -> Ints:
-        """Return this rank's share of `rows`, which is a consecutive part of them.
+        """Return this rank's share of `rows`, which consists of consecutive rows.
 
         The sizes of the ranks' shares differ by at most one row. A share may be empty.
         """
