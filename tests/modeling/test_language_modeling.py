@@ -127,5 +127,5 @@ def test_the_length_of_a_row_is_what_the_model_can_read() -> None:
     assert limit is not None
     assert language_modeling.block_length(head, None, 10**6) == limit and language_modeling.block_length(head, None, 5) == 5
     assert language_modeling.block_length(head, 6, 5) == 6
-    with pytest.raises(ConfigError, match=rf"^--block must be in \[2, {limit}\], the limits of this model, got {limit + 1}$"):
+    with pytest.raises(ConfigError, match=rf"^--block must be in \[2, {limit}\] for this model, got {limit + 1}$"):
         language_modeling.block_length(head, limit + 1, 5)

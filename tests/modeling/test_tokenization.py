@@ -89,7 +89,7 @@ def test_a_candidate_is_the_word_as_it_stands_after_another(make: trunks.Maker, 
 
 
 def test_a_candidate_of_more_tokens_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--head lm_choice needs candidates of one token, but 'c' has 2"):
+    with pytest.raises(ConfigError, match="--head lm_choice needs candidates of one token, but 'c' is not one"):
         build("lm_choice", *trunks.gpt2(), 2).encode([example("a", candidates=("a", "c"))])
 
 
@@ -123,13 +123,13 @@ def test_a_row_without_a_word_is_refused(make: trunks.Maker, blank: str) -> None
     model, tokenizer = make()
     for row in ((blank,), (blank, blank)):
         with pytest.raises(
-            ConfigError, match="every example must have at least one word, but one of the 2 texts has no tokens"
+            ConfigError, match="every example must have at least one word, but one of the 2 token rows has none"
         ):
             Reader(tokenizer, model).read([("a",), row])
 
 
 def test_a_row_of_characters_that_the_tokenizer_drops_is_refused() -> None:
-    with pytest.raises(ConfigError, match="one of the 1 texts has no tokens"):
+    with pytest.raises(ConfigError, match="one of the 1 token rows has none"):
         build("classification", *trunks.bert(), 2).encode([example("\u200b")])
 
 
@@ -239,7 +239,7 @@ def test_roberta_counts_its_positions_from_behind_the_padding() -> None:
 
 @pytest.mark.parametrize("length", [4, 513])
 def test_a_limit_that_cannot_be_is_one_sentence(length: int) -> None:
-    with pytest.raises(ConfigError, match=rf"--max-length must be in \[5, 512\], the limits of this model, got {length}"):
+    with pytest.raises(ConfigError, match=rf"--max-length must be in \[5, 512\] for this model, got {length}"):
         build("classification", *trunks.bert(), 2, max_length=length)
 
 

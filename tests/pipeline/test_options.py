@@ -61,7 +61,7 @@ def test_without_its_extra_adapters_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_a_model_cannot_read_is_refused() -> None:
     context = resolve(supervisor.Config(weak="chess-27k", max_length=33, **SMALL))
-    with pytest.raises(ConfigError, match=r"--max-length must be in \[3, 32\], the limits of this model, got 33"):
+    with pytest.raises(ConfigError, match=r"--max-length must be in \[3, 32\] for this model, got 33"):
         finetune.build_head(context)
 
 

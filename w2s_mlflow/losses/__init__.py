@@ -1,4 +1,4 @@
-"""Training losses of a student: one per file, each a pure function of (logits_NC, labels_NC, progress, options).
+"""Training losses of a student. Each file defines one loss: a pure function of (logits_NC, labels_NC, progress, options).
 
 Every file defines a frozen dataclass `Options`, a function `loss(logits_NC, labels_NC, progress, options) -> scalar` and a
 constant `PER_EXAMPLE`. `logits_NC` and `labels_NC` (probabilities) cover the whole optimizer batch, and `progress` in [0, 1]
@@ -13,7 +13,7 @@ from typing import Any
 
 from w2s_mlflow.config import checked_dataclass, option
 
-# Values of alpha in the paper: for large students, and for all others.
+# The paper's values of alpha: the first is for large students, the second for all other students.
 ALPHA_LARGE, ALPHA_SMALL = 0.75, 0.5
 
 
@@ -34,7 +34,7 @@ def weight(progress: float, options: AuxiliaryOptions) -> float:
 
 
 def resolve(options: Any, *, large: bool) -> Any:
-    """Return the options with `alpha=None` replaced by the paper's weight, which is higher for a large model."""
+    """Return the options after replacing `alpha=None` by the paper's value, which is higher for a large model."""
     if getattr(options, "alpha", 0.0) is None:
         return dataclasses.replace(options, alpha=ALPHA_LARGE if large else ALPHA_SMALL)
     return options

@@ -15,7 +15,7 @@ from w2s_mlflow.losses import AuxiliaryOptions, weight
 if TYPE_CHECKING:
     from torch import Tensor
 
-PER_EXAMPLE = False  # all rows of the batch share one threshold
+PER_EXAMPLE = False  # the terms of the rows are not independent: all rows of a batch share one threshold
 
 
 @checked_dataclass
@@ -28,14 +28,15 @@ def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options
     a = weight(progress, options)
     log_f_NC = logits_NC.log_softmax(dim=-1)
     mixed_NC = (1 - a) * labels_NC + a * hardened(logits_NC.detach(), labels_NC)
-    return -(mixed_NC * log_f_NC).sum(dim=-1).mean()  # CE is linear in its labels
+    return -(mixed_NC * log_f_NC).sum(dim=-1).mean()  # CE is linear in the labels, so one CE with mixed labels suffices
 
 
 def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
-    """Return f_hat as one-hot rows, (N, C). For more than two classes it is the argmax of the student's logits.
+    """Return the hardened predictions f_hat as one-hot rows, (N, C).
 
-    For two classes it is class 1 for the k rows with the largest student P(class 1), where k is the sum of the weak labels'
-    P(class 1), rounded, and class 0 for the other rows.
+    For more than two classes, f_hat is the class with the largest logit of the student. For two classes, it is class 1
+    for the k rows with the largest student P(class 1), where k is the sum of the weak labels' P(class 1), rounded, and class 0
+    for the other rows.
     """
     classes = logits_NC.shape[1]
     if classes > 2:
@@ -47,8 +48,8 @@ def hardened(logits_NC: Tensor, labels_NC: Tensor) -> Tensor:
 
 def _most_positive(margins_N: Tensor, k: int) -> Tensor:
     # Logit margins rank the rows as P(class 1) does, but do not saturate.
-    # Rows above the (k+1)-th largest margin are positive: exactly k rows if there are no ties.
-    # Rows tied at the (k+1)-th largest margin are all negative, so that row order has no effect.
+    # Rows with a larger margin than the (k+1)-th largest are positive. If there are no ties, these are exactly k rows.
+    # Rows whose margin equals the (k+1)-th largest are all negative, so that the order of rows has no effect.
     if k >= len(margins_N):
         return margins_N == margins_N
     return margins_N > margins_N.sort(descending=True).values[k]

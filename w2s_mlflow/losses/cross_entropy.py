@@ -1,4 +1,4 @@
-"""Cross-entropy with soft labels: CE(f, y) = mean_n -sum_c y_nc log f_nc, f = softmax(logits)."""
+"""Cross-entropy with soft labels: CE(f, y) = mean_n -sum_c y_nc log f_nc, where f = softmax(logits)."""
 
 from __future__ import annotations
 

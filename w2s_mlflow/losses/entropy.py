@@ -1,4 +1,4 @@
-"""Entropy minimisation: L = (1 - a) CE(f, f_w) + a H(f) with H(f) = -sum_c f_c log f_c.
+"""Entropy minimisation: L = (1 - a) CE(f, f_w) + a H(f), where H(f) = -sum_c f_c log f_c.
 
 This is the confidence loss, with the same weight a, but with the student's soft prediction in place of the hardened one
 (Grandvalet & Bengio 2004). The gradient flows through both factors f_c and log f_c of H. If the first factor were treated as

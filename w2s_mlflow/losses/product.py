@@ -1,7 +1,8 @@
-"""Product of experts as target: L = CE(f, t), t proportional to f_w^weak_power f^own_power, without gradient through t.
+"""Cross-entropy with a product of experts as target: L = CE(f, t), where t is proportional to f_w^weak_power f^own_power.
 
-The target is the product of the weak label f_w and the student's prediction f, so f counts more where the student is confident.
-The formula is `product_loss_fct` of Burns et al. 2023 (github.com/openai/weak-to-strong, weak_to_strong/loss.py).
+No gradient flows through t. The target multiplies the weak label f_w and the student's prediction f, so f counts more where
+the student is confident. The formula is `product_loss_fct` of Burns et al. 2023 (github.com/openai/weak-to-strong,
+weak_to_strong/loss.py).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ PER_EXAMPLE = True
 
 @checked_dataclass
 class Options:
-    """Options of the product loss: exponents of the two factors."""
+    """Options of the product loss: the exponents of the two factors."""
 
     weak_power: float = option(default=1.0, ge=0)
     """Exponent of the weak label in the target. If 0, the weak label is ignored."""
     own_power: float = option(default=1.0, ge=0)
-    """Exponent of the student's own prediction in the target. If 0, and weak_power is 1, the target is the weak label."""
+    """Exponent of the student's own prediction in the target. If it is 0 and weak_power is 1, the target is the weak
+    label."""
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:

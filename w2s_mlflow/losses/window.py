@@ -18,7 +18,7 @@ PER_EXAMPLE = True
 
 @checked_dataclass
 class Options:
-    """Options of the window loss: the confidence threshold."""
+    """Options of the window loss, which set its confidence threshold."""
 
     radius: float = option(default=0.15, gt=0, le=0.5)
     """Half-width of the window, in (0, .5]: a row counts if the student's largest probability is below .5 + radius."""

@@ -20,15 +20,15 @@ from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 
 GAP = " … "
-"""Separator between quoted spans that are not adjacent in the text."""
+"""Text between two quoted spans that are not adjacent in the original text."""
 Mask = NDArray[np.bool_]
 
 
 def scores(head: Head, data: Encoded, answers_N: Ints, micro_batch: int | None = None) -> Floats:
-    """Return the attribution of each token, (T,): gradient times input (Shrikumar et al. 2017).
+    """Return the attribution score of each token, (T,), computed as gradient times input (Shrikumar et al. 2017).
 
-    It is the dot product of the token's embedding with the gradient of the answer's margin with respect to that embedding. The
-    margin of the answer (class) a is logit_a - log sum_{c != a} exp(logit_c).
+    The score is the dot product of the token's embedding with the gradient of the answer's margin with respect to that
+    embedding. The margin of the answer (class) a is logit_a - log sum_{c != a} exp(logit_c).
     """
     scores_T = np.zeros(len(data.flat), dtype=np.float32)
     k, device = data.rows_per_example, next(head.parameters()).device
@@ -55,7 +55,7 @@ def _margin(logits_NC: Tensor, answers_N: Tensor) -> Tensor:
 
 @contextmanager
 def _frozen(head: Head) -> Iterator[None]:
-    """Context manager that freezes all weights, so that no weight gradients are computed."""
+    """Context manager that temporarily freezes all weights, so that no gradients are computed for them."""
     learned = [weight for weight in head.parameters() if weight.requires_grad]
     try:
         for weight in learned:
@@ -86,15 +86,16 @@ def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def top_tokens(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mask:
-    """Return a mask, (T,), that selects the fraction `share` of each row's tokens with the highest scores.
+    """Return a mask, (T,), that selects the tokens with the highest scores in each row.
 
-    The number of selected tokens is rounded up, and of tokens with equal scores the earlier ones are selected. Special tokens,
-    except the unknown token, do not count towards the share and are always selected.
+    The fraction `share` of the row's tokens is selected. Their number is rounded up, and of tokens with equal scores the
+    earlier ones are selected. Special tokens, except the unknown token, do not count towards the share and are always
+    selected.
     """
     tokenizer = head.tokenizer
     special_T = np.isin(data.flat, [id_ for id_ in tokenizer.all_special_ids if id_ != tokenizer.unk_token_id])
     row_T = _rows(data)
-    # Sort each row's tokens: text before special tokens, then by descending score.
+    # Within each row, sort text tokens before special tokens, and the tokens of each kind by descending score.
     order = np.lexsort((-scores_T, special_T, row_T))
     rank_T = np.empty(len(order), dtype=np.int64)
     rank_T[order] = np.arange(len(order)) - data.offsets_R[row_T]
@@ -104,7 +105,7 @@ def top_tokens(head: Head, data: Encoded, scores_T: Floats, share: float) -> Mas
 
 
 def select_tokens(data: Encoded, selected_T: Mask) -> Encoded:
-    """Return `data` without the tokens that are not selected."""
+    """Return a copy of `data` that has only the selected tokens."""
     lengths_R = np.bincount(_rows(data)[selected_T], minlength=len(data.lengths_R))
     types = None if data.types is None else data.types[selected_T]
     return replace(
@@ -128,5 +129,5 @@ def _quote(head: Head, data: Encoded, selected_T: Mask, row: int) -> str:
 
 
 def _rows(data: Encoded) -> Ints:
-    """Return the row index of each token, (T,)."""
+    """Return, for each token, the index of its row, (T,)."""
     return np.repeat(np.arange(len(data.lengths_R)), data.lengths_R)

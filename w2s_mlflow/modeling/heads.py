@@ -25,11 +25,11 @@ from w2s_mlflow.tasks import HEADS
 __all__ = ["POOLINGS", "Batch", "Encoded", "Head", "build"]
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""Names of the tensors of a batch that are inputs of the backbone."""
+"""Names of the tensors in a batch that are passed to the backbone."""
 
 
 class Head(nn.Module):
-    """Base class of heads: call `encode` once for all examples, then `forward` for each batch."""
+    """Base class of heads. Call `encode` once for all examples, then `forward` for each batch."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__()
@@ -42,20 +42,23 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits_NC of a batch made by `Encoded.batch`."""
+        """Return the class logits, (N, C), of a batch made by `Encoded.batch`."""
         raise NotImplementedError
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return the tokens of a batch that a language-modelling head predicts. Other heads have none."""
+        """Return the ids of the tokens to predict in a batch. Only language-modelling heads implement this method."""
         raise NotImplementedError
 
     def hidden_RLD(self, batch: Batch) -> Tensor:
-        """Return the backbone's last hidden states."""
+        """Return the hidden states of the backbone's last layer, (R, L, D)."""
         hidden: Tensor = self.model.base_model(**self._inputs(batch)).last_hidden_state
         return hidden
 
     def layers_RKD(self, batch: Batch, pooling: str) -> Tensor:
-        """Return one vector per row and layer, pooled over the row's tokens. The first of K layers is the embedding layer."""
+        """Return the hidden states of all K layers, pooled over the tokens of each row, (R, K, D).
+
+        The first of these layers is the embedding layer.
+        """
         hidden_states = self.model.base_model(**self._inputs(batch), output_hidden_states=True).hidden_states
         return torch.stack([pooled(hidden_RLD, batch["attention_mask"], pooling) for hidden_RLD in hidden_states], dim=1)
 
@@ -67,11 +70,11 @@ class Head(nn.Module):
         return inputs
 
     def last_RD(self, batch: Batch) -> Tensor:
-        """Return the hidden state of each row's last token that is not padding."""
+        """Return the last layer's hidden state at the last non-padding token of each row, (R, D)."""
         return pooled(self.hidden_RLD(batch), batch["attention_mask"], "last")
 
     def unembedding(self) -> nn.Module:
-        """Return the model's language-model head. Raises ConfigError if the model has none."""
+        """Return the model's output layer, which computes vocabulary logits. Raises ConfigError if the model has none."""
         layer: nn.Module | None = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if layer is None:
             raise ConfigError(f"--head lm_choice needs a language model, but {type(self.model).__name__} has no output layer")
@@ -102,7 +105,7 @@ class LMChoice(Head):
         tokens = self.reader.continuation(word)
         if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token_id:
             raise ConfigError(
-                f"--head lm_choice needs candidates of one token, but {word!r} has {len(tokens)} tokens or is the unknown token"
+                f"--head lm_choice needs candidates of one token, but {word!r} is not one known token (tokens: {len(tokens)})"
             )
         return tokens[0]
 
@@ -123,7 +126,7 @@ class Classification(Head):
         self.linear = nn.Linear(model.config.hidden_size, classes)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise each example as two texts: its first text, and its other texts joined.
+        """Tokenise each example as two texts: its first text, and its other texts joined into one.
 
         The two texts are encoded as a pair if the tokenizer supports pairs. If they are too long together, the longer one is
         truncated first.
@@ -135,7 +138,7 @@ class Classification(Head):
         return logits_NC.float()
 
     def pooled_RD(self, batch: Batch) -> Tensor:
-        """Return one pooled vector per row.
+        """Return one pooled vector per row, (R, D).
 
         With causal attention the default pooling is `last`, because only the last token has attended to the whole text.
         """
@@ -160,7 +163,7 @@ class Reward(Classification):
         super().__init__(model, tokenizer, 1, pooling, max_length)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        """Tokenise two rows per example, each the prompt and one response. Long rows are truncated at the beginning.
+        """Tokenise each example as two rows, each with the prompt and one response. Long rows are truncated at the beginning.
 
         The end of each response is kept, because responses to one prompt often begin alike, and because the last token's hidden
         state determines the reward if the pooling is `last`.
@@ -173,7 +176,7 @@ class Reward(Classification):
 
 
 def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:
-    """Return one hidden vector per row: that of the first token, that of the last one, or the mean, not counting padding.
+    """Return one vector per row: the hidden state of the first or last token, or the mean over tokens, ignoring padding.
 
     Rows must be padded on the right.
     """
@@ -192,7 +195,7 @@ def encode_texts(reader: Reader, examples: Sequence[Example]) -> Encoded:
 
 
 def encode_responses(reader: Reader, examples: Sequence[Example]) -> Encoded:
-    """Tokenise two rows per example, each the prompt and one response, for the head `reward`."""
+    """Tokenise each example as two rows, each with the prompt and one response, for the head `reward`."""
     rows = [_first_and_rest((SEPARATOR.join(e.segments), response)) for e in examples for response in e.candidates]
     return reader.read(rows, rows_per_example=2, keep_end=True)
 
@@ -214,7 +217,7 @@ def build(
     pooling: str | None = None,
     max_length: int | None = None,
 ) -> Head:
-    """Return the head called `name` on `model`. New weights are drawn from torch's random state, so set a seed first.
+    """Return a head of the kind `name` for `model`. New weights are drawn from torch's random state, so set a seed first.
 
     Args:
         pooling: pooling of `classification` and `reward`, one of POOLINGS. None: "last" for a model with causal attention,
@@ -233,7 +236,7 @@ def build(
 
 
 def classes_of(head: Head) -> int | None:
-    """Return a head's number of classes, or None for `lm_choice`, which has one class per candidate."""
+    """Return a head's number of classes, or None for `lm_choice`, whose classes are the candidates of each example."""
     if isinstance(head, Reward):
         return 2
     return head.linear.out_features if isinstance(head, Classification) else None

@@ -1,4 +1,4 @@
-"""Inference with a head. Examples are batched by length to need little padding; results are in the examples' order."""
+"""Inference with a head. Examples are batched by length to reduce padding; outputs are returned in the original order."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from w2s_mlflow.records import Floats
 
 
 def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Floats:
-    """Return the class probabilities softmax(logits) of every example, in the order of `data`, (N, C) float32.
+    """Return the class probabilities of all examples, softmax(logits), in the order of `data`, as float32 (N, C).
 
     Args:
-        micro_batch: maximum size of a forward pass, in examples as long as the longest of `data`. The limit
-            token_batches.BUDGET applies as well; if `micro_batch` is None, it is the only limit.
+        micro_batch: maximum size of a forward pass, counted in examples as long as the longest one in `data`. The
+            limit token_batches.BUDGET applies as well; if `micro_batch` is None, it is the only limit.
         dtype: precision of the forward pass, float32 or bfloat16.
 
     Raises:
@@ -36,9 +36,9 @@ def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dty
 
 
 def pooled(head: Classification, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Encoded:
-    """Return a copy of `data` that also has the backbone's pooled vector of each row.
+    """Return a copy of `data` that also holds the backbone's pooled output for each row.
 
-    With these vectors a linear layer can be trained without running the backbone.
+    With these outputs, a linear layer can be trained without running the backbone.
     """
     k = data.rows_per_example
     pooled_NKD = _apply(
@@ -62,7 +62,7 @@ def layers(head: Head, data: Encoded, pooling: str, micro_batch: int | None = No
 
 
 def _apply(head: Head, function: Callable[[Batch], Tensor], data: Encoded, micro_batch: int | None, dtype: str) -> Floats:
-    """Return the output of `function` for every example, in the order of `data`. Dropout is off.
+    """Apply `function` to all examples in batches, with dropout off, and return its outputs in the order of `data`.
 
     In a distributed launch each rank computes its share of every batch.
     """
@@ -73,7 +73,8 @@ def _apply(head: Head, function: Callable[[Batch], Tensor], data: Encoded, micro
     outputs = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for rows in batches:
-            # A rank without examples would not know the shape of the output, so every rank computes all of a tiny batch.
+            # A rank without examples would not know the shape of the output. If a batch has fewer examples than ranks, every
+            # rank therefore computes the whole batch.
             ranks = group if len(rows) >= group.size else process_group.ALONE
             batch = data.batch(ranks.share(rows))
             output = function({name: tensor.to(device) for name, tensor in batch.items()})

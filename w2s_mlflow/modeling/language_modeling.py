@@ -1,4 +1,4 @@
-"""Heads for next-token prediction and masked language modelling, used in pretraining and in Algorithm 6.
+"""Heads for next-token prediction and masked language modelling, for pretraining and generative finetuning.
 
 Shapes are named as in heads.py. M is the number of scored tokens: those whose predictions enter the loss.
 """
@@ -42,12 +42,12 @@ class Language(Head):
         return replace(data, scored_from_R=starts)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits_MV for the M scored tokens, each computed from the hidden state of the preceding token."""
+        """Return the logits for the M scored tokens, (M, V), each row computed from the hidden state of the preceding token."""
         logits_MV: Tensor = self.unembedding()(self.hidden_RLD(batch)[:, :-1][self._scored(batch)])
         return logits_MV.float()
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return the scored tokens, (M,)."""
+        """Return the ids of the scored tokens, (M,)."""
         return batch["input_ids"][:, 1:][self._scored(batch)]
 
     def _scored(self, batch: Batch) -> Tensor:
@@ -56,7 +56,7 @@ class Language(Head):
 
 
 class Packed(Language):
-    """Head for next-token prediction in packed rows: concatenated texts, cut into rows that need almost no padding."""
+    """Head for next-token prediction in packed rows: texts are concatenated and cut into rows that need almost no padding."""
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
         """Tokenise the texts and pack them into rows of at most `length` tokens, with special tokens between texts.
@@ -68,7 +68,7 @@ class Packed(Language):
 
 
 class Masked(Head):
-    """Head for masked language modelling in packed rows (Devlin et al. 2018)."""
+    """Head for masked language modelling (Devlin et al. 2018) in packed rows (see `Packed`)."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
         super().__init__(model, tokenizer, max_length)
@@ -97,7 +97,7 @@ class Masked(Head):
         return replace(data, flat=flat, targets=targets)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits_MV for the M tokens to predict.
+        """Return the vocabulary logits for the M tokens to predict, (M, V).
 
         If the model has no output layer, its input embeddings are used as the output layer.
         """
@@ -111,7 +111,7 @@ class Masked(Head):
         return logits_MV.float()
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return the original tokens at the positions to predict, (M,)."""
+        """Return the ids of the original tokens at the positions to predict, (M,)."""
         return batch["targets"][batch["targets"] != NO_TARGET]
 
 
@@ -157,11 +157,11 @@ def mean_loss(head: Head, data: Encoded, batch_size: int = 256) -> float:
 
 
 def block_length(head: Head, length: int | None, default: int) -> int:
-    """Return the number of tokens per packed row: `length`, or if that is None the lower of `default` and the model's limit.
+    """Return the number of tokens per packed row: `length` if given, else the lower of `default` and the model's limit.
 
     Raises ConfigError if `length` is below 2 or above the model's limit.
     """
     limit = head.reader.limit
     if length is not None and (length < 2 or (limit is not None and length > limit)):
-        raise must("block", "at least 2" if limit is None else f"in [2, {limit}], the limits of this model", length)
+        raise must("block", "at least 2" if limit is None else f"in [2, {limit}] for this model", length)
     return length or min(default, limit or default)

@@ -1,4 +1,7 @@
-"""Save and load heads: a Hugging Face model directory with additional files for the head's settings and linear layer."""
+"""Save and load heads. A saved head is a Hugging Face model directory with additional files.
+
+The additional files hold the head's settings and the weights of its linear layer, if it has one.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ def load(directory: Path) -> Head:
     content = json.loads((directory / HEAD).read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     model = _load_model(directory)
-    with torch.device("meta"):  # skip the initialisation of weights, which are loaded below
+    with torch.device("meta"):  # do not initialise the linear layer, because its weights are loaded below
         name = FORMER_HEADS.get(content["head"], content["head"])
         head = build(name, model, tokenizer, content["classes"], content["pooling"], content["max_length"])
     if isinstance(head, Classification):

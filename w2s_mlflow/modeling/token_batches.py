@@ -15,9 +15,10 @@ For MiniLM and chess-426k on a CPU, a larger limit is no faster and needs more p
 
 
 def batch_slices(lengths_N: Ints, budget: int) -> list[slice]:
-    """Split rows into consecutive slices, each as long as possible while rows * length of the longest row <= budget.
+    """Split rows into consecutive slices that have at most `budget` tokens each, including padding.
 
-    A row that is longer than the budget is a slice of its own.
+    Rows are padded to the longest row of their slice. Each slice has as many rows as fit; a row that is longer than the budget
+    is a slice of its own.
     """
     slices, start, longest = [], 0, 0
     for row, length in enumerate(lengths_N.tolist()):
@@ -33,14 +34,14 @@ def by_length(lengths_N: Ints, micro_batch: int | None = None, *, rows: int = 1,
 
     Args:
         lengths_N: the length of each example's longest token row.
-        micro_batch: maximum size of a forward pass, in examples as long as the longest of all. The limit BUDGET applies as
-            well; if `micro_batch` is None, it is the only limit.
+        micro_batch: maximum size of a forward pass, counted in examples as long as the longest of all. The limit BUDGET
+            applies as well; if `micro_batch` is None, it is the only limit.
         rows: number of token rows per example.
         processes: number of ranks that share each batch evenly; the budget applies to each rank's share.
     """
     order = np.argsort(lengths_N, kind="stable")
     budget = BUDGET if micro_batch is None else min(BUDGET, micro_batch * rows * int(lengths_N.max(initial=0)))
-    # A batch is made of tuples with one example per rank, so that all ranks get equally many examples.
+    # Group the examples into tuples with one example per rank, so that all ranks get equally many examples of a batch.
     tuples = [order[start : start + processes] for start in range(0, len(order), processes)]
     longest = np.array([lengths_N[examples[-1]] for examples in tuples], dtype=np.int64)
     return [np.concatenate(tuples[part]) for part in batch_slices(rows * longest, budget)]

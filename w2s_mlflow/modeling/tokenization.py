@@ -34,14 +34,14 @@ Batch = dict[str, Tensor]
 Texts = tuple[str, ...]
 """The one or two texts of a token row."""
 SEPARATOR = "\n"
-"""Separator between joined texts."""
+"""Separator between texts that are joined into one."""
 NO_TARGET = -1
 """Value in `Encoded.targets` for tokens that are not prediction targets."""
 UNLIMITED = 10**9
-"""A tokenizer's length limit of at least this many tokens means "no limit". Tokenizers without a limit report 1e30."""
+"""A tokenizer whose length limit is at least this many tokens counts as unlimited. Tokenizers without a limit report 1e30."""
 CACHE_MIN_CHARACTERS = 200_000
-"""Token rows are cached on disk only if their texts have at least this many characters together, because tokenising fewer
-takes less than a second (benchmarks/LOG.md)."""
+"""Token rows are cached on disk only if their texts have at least this many characters together, because tokenising less
+text takes less than a second (benchmarks/LOG.md)."""
 
 
 # --- token rows -------------------------------------------------------------------------------------------------------
@@ -52,21 +52,21 @@ class Encoded:
     """Tokenised examples. All token rows are concatenated in one array, so that batches are gathered without Python loops."""
 
     flat: Ints
-    """Token ids of all R rows, concatenated: (sum of lengths_R,)."""
+    """Token ids of all R rows, concatenated into one array, (sum(lengths_R),)."""
     offsets_R: Ints
     lengths_R: Ints
     rows_per_example: int
     pad_id: int
     types: Ints | None = None
-    """Token type of each token, in the shape of `flat`. It is 1 in the second text of a pair. None if the model has no token
-    types."""
+    """Token type of each token, in the shape of `flat`. Tokens of the second text of a pair have type 1. None if the model has
+    no token types."""
     candidates_NC: Ints | None = None
     """For the head `lm_choice`: the token id of each candidate answer."""
     scored_from_R: Ints | None = None
     """For next-token prediction: the index of the first scored token of each row."""
     targets: Ints | None = None
-    """For masked language modelling: the original token id at each position to predict and NO_TARGET elsewhere, in the shape
-    of `flat`."""
+    """For masked language modelling: the original token id at each position to predict, and NO_TARGET at all other positions.
+    The array has the shape of `flat`."""
     pooled_RD: Floats | None = None
     """For `classification` and `reward` with a frozen backbone: the backbone's pooled output for each row."""
 
@@ -87,10 +87,10 @@ class Encoded:
         return int(self.lengths_R.reshape(-1, self.rows_per_example)[examples].sum())
 
     def batch(self, examples: Ints) -> Batch:
-        """Return the tensors of the given examples, by name.
+        """Return a batch of the given examples: its tensors by name.
 
-        They always have `input_ids` and `attention_mask`, both (R, L), and a further tensor for each optional field that is
-        set. Rows are padded on the right to the length of the longest row.
+        There are always `input_ids` and `attention_mask`, both (R, L), and one more tensor for each optional field that is set.
+        Rows are padded on the right to the length of the longest row.
         """
         k = self.rows_per_example
         rows = (examples[:, None] * k + np.arange(k)).reshape(-1)
@@ -144,21 +144,21 @@ class Template:
     text_types: tuple[int, ...]
 
     def size(self, closed: bool = True) -> int:
-        """Return the number of special tokens in a row. If `closed` is false, the row has none after its last text."""
+        """Return the number of special tokens in a row. If `closed` is false, there are none after the last text."""
         return sum(map(len, self.special_ids if closed else self.special_ids[:-1]))
 
     def row(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
-        """Return the row of these texts: their tokens and the special tokens around them."""
+        """Return the token row made of the given tokenised texts and the special tokens around them."""
         return _alternating(self.special_ids, texts, closed)
 
     def types(self, texts: Sequence[Sequence[int]], closed: bool = True) -> list[int]:
-        """Return the types of the tokens that the method `row` returns for these texts."""
+        """Return the token types of the row that the method `row` returns for the same arguments."""
         of_texts = [[type_] * len(text) for type_, text in zip(self.text_types, texts, strict=True)]
         return _alternating(self.special_types, of_texts, closed)
 
 
 def _alternating(specials: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], closed: bool) -> list[int]:
-    """Interleave special tokens and texts, starting with special tokens; if `closed`, also end with special tokens."""
+    """Interleave special tokens and texts. The row starts with special tokens and, if `closed`, also ends with them."""
     row = list(specials[0])
     for text, special in zip(texts, (*specials[1:-1], specials[-1] if closed else ()), strict=True):
         row += text
@@ -167,9 +167,10 @@ def _alternating(specials: Sequence[Sequence[int]], texts: Sequence[Sequence[int
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, texts: int) -> Template:
-    """Return the tokenizer's template for rows with one text (`texts` is 1) or two texts (`texts` is 2).
+    """Return the tokenizer's template for rows with `texts` texts, which must be 1 or 2.
 
-    It is read from the encoding of a row in which each text is a single special token: such a token is in every vocabulary.
+    The template is read from the encoding of a row in which each text is a single special token: such a token is in every
+    vocabulary.
     """
     specials: list[list[tuple[int, int]]] = [[] for _ in range(texts + 1)]
     types = [0] * texts
@@ -202,7 +203,7 @@ def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | N
 
 
 def truncate(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice]:
-    """Return the slice to keep of each text of a row, so that the texts have at most `room` tokens together.
+    """Return one slice per text of a row: the part to keep, so that the row has at most `room` tokens of text.
 
     If `keep_end` is true, the row is truncated at its beginning, and the second of two texts stays complete if it fits.
     Otherwise texts are truncated at their end, the longer one first, so that part of both remains.
@@ -251,7 +252,7 @@ class Reader:
         minimum = (self.pair or self.single).size() + 2
         if max_length is not None and not minimum <= max_length <= (readable or max_length):
             legal = f"at least {minimum}" if readable is None else f"in [{minimum}, {readable}]"
-            raise must("max_length", f"{legal}, the limits of this model", max_length)
+            raise must("max_length", f"{legal} for this model", max_length)
         return max_length or readable
 
     def read(self, rows: Sequence[Texts], *, rows_per_example: int = 1, keep_end: bool = False, closed: bool = True) -> Encoded:
@@ -278,7 +279,7 @@ class Reader:
     def _read(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> dict[str, Ints]:
         texts_R = self._pairs(rows) if self.pair else self._joined(rows, self._room(self.single, closed))
         if not all(any(map(str.strip, row)) and any(texts) for row, texts in zip(rows, texts_R, strict=True)):
-            raise ConfigError(f"every example must have at least one word, but one of the {len(rows)} texts has no tokens")
+            raise ConfigError(f"every example must have at least one word, but one of the {len(rows)} token rows has none")
         ids: list[list[int]] = []
         types: list[list[int]] = []
         for texts in texts_R:
@@ -292,7 +293,7 @@ class Reader:
         return arrays | ({"types": _flat(types)} if self.typed else {})
 
     def _room(self, template: Template, closed: bool) -> int:
-        """Return the number of tokens that the limit leaves for text after the template's special tokens."""
+        """Return the number of tokens available for text: the length limit minus the number of special tokens."""
         return (self.limit or UNLIMITED) - template.size(closed)
 
     def _pairs(self, rows: Sequence[Texts]) -> list[list[list[int]]]:
@@ -300,7 +301,7 @@ class Reader:
         return [[next(tokens) for _ in row] for row in rows]
 
     def _joined(self, rows: Sequence[Texts], room: int) -> list[list[list[int]]]:
-        """Tokenise each row as one text, joining two texts with the separator.
+        """Tokenise each row as one text. If the row has two texts, join them with the separator.
 
         If two texts have more than `room` tokens together, they are tokenised separately, so that each can be truncated. In
         that case the second text starts with the separator.
@@ -312,7 +313,7 @@ class Reader:
         return texts_R
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each text, without adding special tokens."""
+        """Return the token ids of each text. No special tokens are added."""
         before = self.backend.encode_special_tokens
         self.backend.encode_special_tokens = True  # encode text that looks like a special token as ordinary text
         try:

@@ -28,7 +28,7 @@ OptionsT_co = TypeVar("OptionsT_co", bound=StageOptions, covariant=True)
 
 @dataclass(frozen=True)
 class Context(Generic[OptionsT_co]):
-    """Options of a stage, and the task, split and models that they name.
+    """Options of a stage, together with the task, split and models that the options name.
 
     Attributes:
         options: the options of the stage, with all defaults filled in.
@@ -48,7 +48,7 @@ class Context(Generic[OptionsT_co]):
         return self.models[self.options.MODEL]  # type: ignore[attr-defined]
 
     def names(self) -> dict[str, str]:
-        """Return the names of the weak and the strong model, by which the UI groups runs.
+        """Return the names of the weak and the strong model. The UI groups runs by these names.
 
         For a role without a model the name is NONE. If the weak labels come from a file, the name of the file takes the place
         of the weak model's name.

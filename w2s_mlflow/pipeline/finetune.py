@@ -41,7 +41,7 @@ class LabelledExamples:
 
     @classmethod
     def labelled(cls, examples: Sequence[Example], labels: SoftLabels) -> LabelledExamples:
-        """Join examples with their labels by id, and leave out the examples without a label."""
+        """Leave out the examples without a label, and join the other examples with their labels by id."""
         known = set(labels.ids)
         return cls.joined([example for example in examples if example.id in known], labels)
 
@@ -51,7 +51,7 @@ def build_head(context: Context[Training], *, pretrained: bool = True, start: Pa
 
     Args:
         pretrained: load the pretrained weights instead of initialising the model at random.
-        start: file of weights to load into the model in place of those named above. If None, no such file is loaded.
+        start: file of weights that replace the pretrained or random weights of the model. If None, no weights are replaced.
     """
     import safetensors.torch
 
@@ -95,7 +95,7 @@ def fit_head(
     loss_options: Mapping[str, Any] | None = None,
     score_name: str = "agreement",
 ) -> None:
-    """Train `head` on `training`, and log the training curve.
+    """Train `head` on the labelled examples `training`, and log the training curve.
 
     Args:
         validation: examples for early stopping: after each epoch, the agreement of the predictions with their labels is
@@ -160,7 +160,7 @@ def _loop_options(config: Training, auxiliary: AuxiliaryObjective | None) -> Opt
 
 
 def _encoded(head: Head, examples: Sequence[Example], config: Training) -> Encoded:
-    """Tokenise examples for training. If the backbone is frozen, its outputs are computed and stored as well."""
+    """Tokenise examples for training. If the backbone is frozen, also compute and store its outputs."""
     from w2s_mlflow.modeling import heads, inference
 
     data = head.encode(examples)
@@ -183,7 +183,7 @@ def predictions(head: Head, examples: Sequence[Example], config: Training) -> Pr
 
 
 def predict_table(examples: Sequence[Example], probabilities_NC: Floats) -> Predictions:
-    """Return predictions made of `probabilities_NC` and the ids and groups of the examples, all in the same order."""
+    """Combine probabilities with the ids and groups of the examples, in the same order, and return them as predictions."""
     ids, groups = (tuple(getattr(example, name) for example in examples) for name in ("id", "group"))
     return Predictions(ids, groups, probabilities_NC)
 

@@ -1,4 +1,4 @@
-"""Training on ground truth, and control labels made from ground truth. Each read of gold labels is counted."""
+"""Train on ground truth, and make control labels from ground truth. Each read of gold labels is counted."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def fit_on_gold(context: Context[SupervisedTraining], half: str, reason: str, re
 
 
 def _near_chance(head: Head, config: SupervisedTraining, training: LabelledExamples, recorder: Recorder) -> bool:
-    """Return whether training accuracy is near the share of the most frequent class (`stats.near_chance`).
+    """Return whether training accuracy is near the share of the most frequent class (see `stats.near_chance`).
 
-    The accuracy and this share are logged.
+    The accuracy and the share are logged.
     """
     from w2s_mlflow import stats
 
@@ -88,7 +88,7 @@ def oracle_labels(context: Context[StageOptions], examples: Sequence[Example], r
 
 
 def random_labels(context: Context[StageOptions], weak: SoftLabels, recorder: Recorder) -> SoftLabels:
-    """Return one-hot labels with as many errors as the weak labels, but on random rows. They are a control for label noise.
+    """Return one-hot labels with as many errors as the weak labels have, but on random rows: a control for label noise.
 
     The number of wrong labels equals the number of the supervisor's errors, separately in `transfer` and in its validation
     slice. The rows with wrong labels and their wrong classes are sampled from a separate random stream, so that the errors are

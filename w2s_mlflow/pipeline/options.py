@@ -1,4 +1,4 @@
-"""Options shared by supervisor, ceiling and student, and their defaults."""
+"""Options that supervisor, ceiling and student share, and the defaults of these options."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LORA_FACTOR, FROZEN_RATE = 10, 1e-2
 """Default learning rates. LoRA adapters use LORA_FACTOR times the model's default rate (Schulman et al. 2025, LoRA Without
 Regret). A head on a frozen backbone uses FROZEN_RATE (benchmarks/LOG.md)."""
 NONE = "-"
-"""Value of a parameter or tag that does not apply to a run: a supervisor, for example, has no strong model. With this value,
-the UI can group all runs by that parameter or tag."""
+"""Value of a parameter or tag that does not apply to a run, such as the strong model of a supervisor. Because every run has a
+value, the UI can group all runs by that parameter or tag."""
 GIVEN = "labels:"
 """Prefix that marks the name of a labels file where the name of a weak model is expected."""
 
 
 def model_name(value: str, option: str) -> str:
-    """Return the name of a model in runs and the UI, without its path. NONE and names of labels files stay unchanged."""
+    """Return a model's name as shown in runs and the UI, without a path. NONE and names of labels files stay unchanged."""
     return value if value == NONE or value.startswith(GIVEN) else models.find(value, option).name
 
 
@@ -33,15 +33,15 @@ SHARED = (
     *("task", "seed", "train_size", "test_size", "balance", "data_dir", "head", "max_length", "eval_split", "checkpoint_every"),
     *("micro_batch", "dtype", "gradient_checkpointing", "lora", "freeze"),
 )
-"""Names of the options that are equal in the supervisor, ceiling and student of one experiment. `pooling` is not one
-of them, because its default depends on the model family."""
+"""Names of the options that must have the same values in the supervisor, ceiling and student of one experiment. `pooling` is
+not one of them, because its default depends on the model family."""
 OF_STUDENT = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rate")
-"""Names of additional options that students share with the stages that run debates."""
+"""Names of the options, besides SHARED, that students and the stages that run debates have in common."""
 
 
 @checked_dataclass
 class EvalConfig:
-    """The option of every stage that makes predictions."""
+    """The one option that all stages that make predictions have."""
 
     eval_split: Literal["none", "selection", "test"] = option(default="test", result=False, formerly="report")
     """Split on which predictions are scored: `test`, `selection` (used by searches) or `none` (no scoring)."""
@@ -65,7 +65,7 @@ class TaskOptions:
     environment variable W2S_DATA_DIR. If that is not set, data sets are downloaded from the Hugging Face hub."""
 
     def find_task(self) -> Task:
-        """Return the declaration of the task."""
+        """Return the task that the option `task` names."""
         return tasks.find(self.task)
 
     def resolved(self) -> Self:
@@ -106,16 +106,16 @@ class Training(EvalConfig, TaskOptions, OneModel):
     """Peak learning rate of AdamW. Default: set by the model (x10 with --lora; 0.01 with --freeze backbone), halved after
     generative finetuning."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
-    """Maximum size of a forward pass, in examples of maximum length. The limit is this number times the length of the longest
-    example (of the batch in training, of all rows in prediction), in tokens, so more examples fit if they are shorter.
-    Prediction also has a fixed token limit. With `none`, training uses whole batches and prediction only the fixed limit. The
-    loss is always computed on the whole batch, so results change only by rounding, except where random numbers are drawn
-    (dropout, `align`, explainers that generate text)."""
+    """Maximum size of a forward pass, counted in examples of maximum length. The limit in tokens is this number times the
+    length of the longest example (of the batch in training, of all rows in prediction), so more examples fit if they are
+    shorter. Prediction also has a fixed token limit. With `none`, training uses whole batches, and prediction has only the
+    fixed limit. The loss is always computed on the whole batch, so results change only by rounding, except where random numbers
+    are drawn (dropout, `align`, explainers that generate text)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision of training and stored predictions: `float32` or `bfloat16`. Weights, optimizer and loss are always
     float32, and a logged model predicts in float32."""
     gradient_checkpointing: bool = option(default=False, result=False)
-    """Whether to recompute activations in the backward pass instead of storing them: less memory, more time."""
+    """Whether to recompute activations in the backward pass instead of storing them, which takes less memory but more time."""
     lora: int | None = option(default=None, ge=1, unset="none")
     """Rank of LoRA adapters on all linear layers of the backbone. They are trained instead of the backbone and then merged into
     it; the weights of a linear head are trained in full. `none`: train all weights."""
@@ -123,7 +123,7 @@ class Training(EvalConfig, TaskOptions, OneModel):
     """`backbone`: train only the linear layer of a `classification` or `reward` head, on backbone outputs that are computed
     once. `none`: freeze nothing."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
-    """Number of steps between checkpoints, from which interrupted training resumes. 0: save a checkpoint only on
+    """Number of steps between checkpoints. Interrupted training resumes from its last checkpoint. 0: save a checkpoint only on
     interruption."""
 
     keep_model: Literal["never", "always"] = option(default="never", result=False)
@@ -136,7 +136,7 @@ class Training(EvalConfig, TaskOptions, OneModel):
         self._check_learning(self.head or task.head)
 
     def _check_learning(self, head: str) -> None:
-        """Raise ConfigError if the head does not support an option, --lora and --freeze are both given, or peft is missing."""
+        """Raise ConfigError if --head, --pooling, --freeze and --lora conflict, or if --lora needs the missing package peft."""
         for name in ("freeze", "pooling"):
             if (value := vars(self)[name]) is not None and head == "lm_choice":
                 raise must(name, "none for the head lm_choice, which has no linear layer of its own", value)
@@ -166,7 +166,7 @@ class Training(EvalConfig, TaskOptions, OneModel):
         return (LORA_FACTOR if self.lora is not None else 1) * self.spec().learning_rate
 
     def shared(self) -> dict[str, Any]:
-        """Return the options on data, head and computation, which are passed on to the stages that this stage depends on."""
+        """Return the options that this stage passes on to the stages that it needs: those on data, head and computation."""
         return selected(self, SHARED)
 
 

@@ -1,4 +1,4 @@
-"""Compute the fingerprint and the name of a stage's run, and find the run or make it.
+"""Compute the fingerprint and the name of a stage's run, and find that run or create it.
 
 No function here reads ground truth.
 """
@@ -54,7 +54,7 @@ def weak_labels(run: Result) -> SoftLabels:
 
 
 def find_label_run(name: str, context: Context[StageOptions]) -> Result:
-    """Find the run with this id or name, and check that a student can train on its labels of `transfer`.
+    """Find the run whose id or name is `name`, and check that a student can train on its labels of `transfer`.
 
     Args:
         context: the student's context. The run must have the same rows and the same weak model as the student.
@@ -72,7 +72,7 @@ def find_label_run(name: str, context: Context[StageOptions]) -> Result:
     if run.tags.get("w2s.data") != context.split.digest:
         raise must("labels", "a run with the same data (--task, --seed and sizes)", shown)
     if run.params.get("weak") != weak:
-        raise must("labels", f"a run with the weak model {weak}", f"{shown}, which has {run.params.get('weak')}")
+        raise must("labels", f"a run with the weak model {weak}", f"{shown}, whose weak model is {run.params.get('weak')}")
     weak_labels(run)
     return run
 
@@ -80,7 +80,7 @@ def find_label_run(name: str, context: Context[StageOptions]) -> Result:
 def parts(
     stage: str, version: int, context: Context[Training], inputs: Mapping[str, Result], roots: Sequence[str]
 ) -> FingerprintParts:
-    """Return the parts of a result's fingerprint.
+    """Return all parts of the fingerprint of a stage's result.
 
     Args:
         roots: definitions of the stage that make the result, and the plug-ins that they use, as `module:name`.
@@ -152,7 +152,10 @@ def produce(
 
 
 def _with_model(run: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:
-    """Ensure that a finished run has an undamaged logged model. If `head` is None, retrain the model bit for bit."""
+    """Ensure that a finished run has an undamaged logged model. If it has none, log `head`.
+
+    If `head` is None, the model is first retrained, bit for bit.
+    """
     from w2s_mlflow.tracking import followers, logged_model, reports, session
     from w2s_mlflow.tracking.reports import Report
 
@@ -197,7 +200,7 @@ def _fitted_again(run: Result, make: Callable[[Recorder], Head | None]) -> tuple
 
 
 def _other_head(context: Context[StageOptions]) -> str:
-    """Return the words of the run name for the head, such as `classification head`, or "" for the task's default head."""
+    """Return the part of a run's name that names the head, such as `classification head`, or "" for the task's default head."""
     head = vars(context.options).get("head")
     return f"{head} head" if head not in (None, context.task.head) else ""
 
@@ -208,7 +211,7 @@ def run_name(stage: str, identity: Mapping[str, str], head: str = "") -> str:
     method = "" if identity["method"] in (stage, NONE) else identity["method"]
     labels = f"on labels {identity['labels']}" if "labels" in identity else ""
     iteration = f"iteration {identity.get('iteration', '1')}"
-    if iteration == "iteration 1" or iteration in method:  # an aligned model's method names its iteration
+    if iteration == "iteration 1" or iteration in method:  # the method of an aligned model already names the iteration
         iteration = ""
     seed = "" if identity["seed"] == NONE else f"seed {identity['seed']}"
     return " ".join(word for word in (stage, identity["task"], models_, head, method, labels, iteration, seed) if word)

@@ -31,7 +31,7 @@ set if no comparable human accuracy is published."""
 
 
 class EvalOptions(StageOptions, Protocol):
-    """Options that define a task's split and the part to score."""
+    """Options that define a task's split and which part of it is scored."""
 
     @property
     def eval_split(self) -> str: ...

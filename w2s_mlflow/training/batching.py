@@ -21,7 +21,7 @@ keeps batches random."""
 
 
 def batches(lengths_N: Ints, batch_size: int, order: np.random.Generator) -> Iterator[Ints]:
-    """Yield one epoch of batches in random order, each as the indices of examples of similar length.
+    """Yield the batches of one epoch in random order. Each holds the indices of examples that are of similar length.
 
     Shuffled examples are sorted by length within pools. Pool sizes differ by at most one batch, since sorting a small last
     pool would gain little. No example is dropped, so one batch may be smaller.

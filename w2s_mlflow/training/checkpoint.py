@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = Mapping[str, Mapping[str, "Tensor"]]
-"""Tensors by group and name. Their names in the file are `group.name`."""
+"""Tensors by group (such as `model` or `optimizer`) and name. In the file, each tensor has the name `<group>.<name>`."""
 
 LOG = logging.getLogger("w2s_mlflow")
 STATE = "state.json"
 GRACE = 4.0
-"""Time limit in seconds for finishing the current step after a stop signal. Schedulers kill a process after five seconds."""
+"""Time limit in seconds for finishing the current step after a stop signal. Schedulers kill a process five seconds
+after the signal."""
 
 
 def exists(directory: Path) -> bool:
@@ -54,9 +55,9 @@ class Checkpoint:
 
     directory: Path
     every: int
-    """Number of steps between checkpoints; 0: save only on a stop signal."""
+    """Number of steps between checkpoints. If 0, a checkpoint is saved only on a stop signal."""
     notes: Callable[[], Any] = lambda: None
-    """Function that is called on each save. It returns further JSON values, which are stored with the checkpoint."""
+    """Function that is called on each save. It returns additional JSON values, which are stored in the checkpoint."""
     saved: Callable[[], None] = lambda: None
     """Function that is called after each save, when the checkpoint is complete on disk."""
 
@@ -72,7 +73,7 @@ class LoadedCheckpoint:
     step: int
     notes: Any
     state: Mapping[str, Any] = field(repr=False)
-    """State of the training run other than tensors, as JSON values."""
+    """State of the training run except its tensors, as JSON values."""
     file: Path
     """The safetensors file with the tensors."""
 
@@ -99,9 +100,9 @@ def read(directory: Path) -> LoadedCheckpoint | None:
 
 
 def _checked(directory: Path) -> LoadedCheckpoint:
-    """Return the checkpoint. Raises ValueError if its content does not match its digests."""
+    """Return the checkpoint in a directory. Raises ValueError if its content does not match its digests."""
     document = None
-    with contextlib.suppress(ValueError):  # raised if the file is not valid UTF-8 or not valid JSON
+    with contextlib.suppress(ValueError):  # a ValueError means that the file is not valid UTF-8 or not valid JSON
         document = json.loads((directory / STATE).read_text(encoding="utf-8"))
     if not isinstance(document, dict) or document.get("sha256") != _digest(document.get("content")):
         raise ValueError(f"{STATE} does not match its digest")
@@ -113,7 +114,7 @@ def _checked(directory: Path) -> LoadedCheckpoint:
 
 
 def tensors(saved: LoadedCheckpoint) -> defaultdict[str, dict[str, Tensor]]:
-    """Load the tensors of a checkpoint to the CPU, by group and name. A group that is not in the checkpoint is empty."""
+    """Load the tensors of a checkpoint to the CPU, by group and name. A missing group yields an empty dict."""
     from safetensors.torch import load_file
 
     groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
@@ -128,7 +129,7 @@ def save(checkpoint: Checkpoint, step: int, epoch: int, state: Mapping[str, Any]
 
     Args:
         epoch: used with `step` to name the tensor file; consecutive checkpoints must differ in at least one of the two.
-        state: state of the training run other than tensors, as JSON values.
+        state: state of the training run except its tensors, as JSON values.
 
     Raises:
         ConfigError: the disk is full or the directory cannot be written.
@@ -154,7 +155,10 @@ def clear(directory: Path) -> None:
 
 
 def _write_tensors(file: Path, tensors: Tensors) -> None:
-    """Write the tensors and flush them to disk. Each tensor is copied, because safetensors refuses shared memory."""
+    """Write the tensors and flush them to disk.
+
+    Each tensor is copied, because safetensors refuses tensors that share memory.
+    """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -185,13 +189,13 @@ def _partial(directory: Path) -> Path:
 
 
 def _remove(files: Iterable[Path]) -> None:
-    with contextlib.suppress(OSError):  # leftover files are harmless; the next save tries again to remove them
+    with contextlib.suppress(OSError):  # leftover files are harmless, and the next save tries again to remove them
         for file in files:
             file.unlink(missing_ok=True)
 
 
 def _digest(content: Any) -> str:
-    """Return the sha256 of the content as JSON, with keys in their given order. NaN is allowed, since a loss may be NaN."""
+    """Return the sha256 of the content as JSON, without sorting its keys. NaN is allowed, because a loss may be NaN."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -246,7 +250,7 @@ class SignalGuard:
     def __enter__(self) -> SignalGuard:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                # A signal that is already ignored stays ignored: the shell makes background jobs of a script ignore SIGINT.
+                # A signal that is already ignored stays ignored: shells start background jobs of scripts with SIGINT ignored.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._hold)
         return self

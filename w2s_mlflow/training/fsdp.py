@@ -1,4 +1,4 @@
-"""Sharded training of a head (FSDP2): each rank holds a shard of every weight, its gradient and its AdamW state.
+"""Sharded training of a head with FSDP2: each rank holds a shard of every weight, its gradient and its AdamW state.
 
 A copy of the head, called the twin, holds the shards and is trained. Meanwhile the original head has no weights. It gets the
 full weights for validation and after training, so that other modules need not know about sharding.
@@ -22,12 +22,12 @@ from w2s_mlflow.modeling.heads import Head
 
 
 def split(head: Head, group: Group) -> Head:
-    """Return a twin of the head that holds this rank's shards of the weights, and remove the weights from the head.
+    """Return a copy of the head (the twin) that holds this rank's shard of each weight, and remove all weights from the head.
 
     The weights must be equal on all ranks. The weights of a backbone block are gathered only while the block runs, all other
     weights while the twin runs. Gradients are summed over ranks, not averaged.
     """
-    # FSDP2 warns that an output which is a view must not be modified in place. Outputs of a head never are.
+    # FSDP2 warns that outputs which are views must not be modified in place. This package never does that.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     shared = [head.tokenizer, head.reader, *head.parameters(), *head.buffers()]
     twin = copy.deepcopy(head, {id(item): item for item in shared})
@@ -42,14 +42,17 @@ def split(head: Head, group: Group) -> Head:
 
 
 def join(head: Head, twin: Head) -> None:
-    """Copy the full weights of the sharded copy `twin` into the head, on every rank."""
+    """Gather the full weights from the shards of `twin`, and assign them to the head on every rank."""
     for weight, shard in zip(head.parameters(), twin.parameters(), strict=True):
         weight.data = _full(shard.detach())
 
 
 @contextlib.contextmanager
 def joined(head: Head, twin: Head) -> Iterator[None]:
-    """Context manager within which the head has its full weights."""
+    """Context manager that gives the head its full weights, and removes them again on exit.
+
+    If training is not sharded, the head has its full weights anyway, and nothing is done.
+    """
     if twin is head:
         yield
         return
@@ -59,10 +62,10 @@ def joined(head: Head, twin: Head) -> Iterator[None]:
 
 
 def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Return the tensors, after gathering each sharded one into a full tensor on the CPU.
+    """Gather each sharded tensor into a full tensor on the CPU. Return all tensors by name.
 
-    All ranks must call this function together. A rank with a false `keep` only takes part in this and gets an empty dict.
-    Tensors are gathered one by one.
+    All ranks must call this function together. A rank whose `keep` is false takes part in the gathering, but gets an
+    empty dict. Tensors are gathered one by one.
     """
     full_tensors = {}
     for name, tensor in tensors.items():
@@ -73,11 +76,11 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
 
 
 def like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """Convert a full tensor to the layout of `weight`: this rank's shard if `weight` is sharded, else the same strides.
+    """Convert a full tensor to the layout of `weight`: to this rank's shard if `weight` is sharded, else to the same strides.
 
     Fused AdamW processes weight, gradient and state in memory order, so different strides would change the training.
     """
-    if tensor.shape != weight.shape:  # the tensor is AdamW's step count, a scalar
+    if tensor.shape != weight.shape:  # only AdamW's step count, a scalar, has a shape other than its weight
         return tensor
     if not isinstance(weight, DTensor):
         return tensor if tensor.stride() == weight.stride() else torch.empty_like(weight, device=tensor.device).copy_(tensor)

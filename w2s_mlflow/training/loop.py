@@ -33,7 +33,7 @@ AuxiliaryObjective = Callable[[int, Ints, Callable[..., Any]], dict[str, float]]
 the batch's examples and the backward function."""
 
 WARMUP = 0.1
-"""Fraction of the steps over which the learning rate rises linearly; it then falls linearly to zero."""
+"""Fraction of the steps over which the learning rate rises linearly. Afterwards the learning rate falls linearly to zero."""
 CLIP = 1.0
 THREADS = torch.get_num_threads()
 SMALL = 5_000_000
@@ -44,7 +44,7 @@ twice as fast on a shared machine (benchmarks/LOG.md).
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Training options."""
+    """Options of the training loop."""
 
     epochs: int
     batch_size: int
@@ -52,7 +52,8 @@ class Options:
     seed: int
     weight_decay: float = 0.01
     micro_batch: int | None = None
-    """Maximum size of a forward pass, in examples as long as the longest of the batch. If None, it is the whole batch."""
+    """Maximum size of a forward pass, counted in examples as long as the longest one in the batch. If None, a pass takes the
+    whole batch."""
     dtype: str = "float32"
     """Precision of the forward pass, float32 or bfloat16; weights, optimizer and loss are float32."""
     auxiliary: AuxiliaryObjective | None = None
@@ -79,7 +80,7 @@ def use_threads(parameters: int) -> None:
 
 
 def to_device(head: Head) -> None:
-    """Move a head to the training device: an accelerator if available."""
+    """Move a head to the training device: an accelerator if there is one, else the CPU."""
     head.to(process_group.state().device)
 
 
@@ -94,7 +95,7 @@ def fit(
     report: Report = lambda step, steps, metrics: None,
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
-    """Train the parameters of `head` that require a gradient, in place.
+    """Train `head` in place. Only parameters that require a gradient are trained.
 
     The optimizer is AdamW. The learning rate rises linearly over the first 10% of the steps and then falls linearly to zero.
     Gradients are clipped to a norm of 1.0. In distributed training each rank trains on its share of every batch, and all ranks
@@ -120,7 +121,7 @@ def fit(
     group = process_group.current()
     # Without this plugin, a gradient-accumulation setting of `accelerate launch` would divide every gradient.
     plugin = GradientAccumulationPlugin(num_steps=1)
-    # Without this setting, `accelerate launch --use_fsdp` would make accelerate shard the weights, but fsdp.py shards them.
+    # Without this setting, `accelerate launch --use_fsdp` would make accelerate shard the weights, which fsdp.py does.
     with patch_environment(accelerate_use_fsdp="false"):
         # accelerate's state is global to the process, so every training run must use the same settings.
         accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=plugin)
@@ -178,7 +179,7 @@ def _finite(loss: float, step: int, steps: int) -> float:
 
 
 def _optimizer(weights: Sequence[Tensor], options: Options) -> AdamW:
-    """Return AdamW. If the device supports it, it is fused, which is about ten times faster (benchmarks/LOG.md)."""
+    """Return an AdamW optimizer: the fused variant, about ten times faster (benchmarks/LOG.md), if the device supports it."""
     adamw = functools.partial(AdamW, weights, lr=options.learning_rate, weight_decay=options.weight_decay)
     try:
         return adamw(fused=True)
@@ -187,7 +188,7 @@ def _optimizer(weights: Sequence[Tensor], options: Options) -> AdamW:
 
 
 def _seed_dropout(seed: int, group: Group, step: int, device: torch.device) -> None:
-    """Seed each step's dropout independently of earlier steps, so that a resumed run equals an uninterrupted one.
+    """Seed the dropout of each step independently of earlier steps, so that a resumed run equals an uninterrupted one.
 
     Ranks have different seeds, so that they drop different units; rank 0 has the seed of single-process training.
     """

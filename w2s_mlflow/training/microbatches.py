@@ -92,12 +92,12 @@ def batch_gradients(
             _set_random(state, device)
             logits = forward(part)
         backward(logits, gradient=share)
-    _set_random(states_after_loss, device)  # continue as if the second passes had drawn no random numbers
+    _set_random(states_after_loss, device)  # continue as if the second passes had not drawn random numbers
     return value.detach()
 
 
 def _labels(batch: Sequence[Batch], labels_NC: Tensor, group: Group) -> Sequence[Tensor]:
-    """Return the labels of each micro-batch."""
+    """Return the labels of the examples in each micro-batch."""
     share_NC = labels_NC[torch.from_numpy(group.share(np.arange(len(labels_NC))))]
     row_counts = [0 if IDLE in part else len(part["input_ids"]) for part in batch]
     # The head `reward` encodes each example as two rows; all other heads use one.
@@ -115,7 +115,7 @@ def _accumulate(
     backward: Callable[..., Any],
     group: Group,
 ) -> Tensor:
-    """Do the work of `batch_gradients` for a loss that is a mean over `total` targets, one micro-batch at a time.
+    """Implement `batch_gradients` for a loss that is a mean over `total` targets, one micro-batch at a time.
 
     The loss of each micro-batch is weighted by its share of the targets. In language modelling, only the logits of one
     micro-batch are therefore in memory at a time.
@@ -146,7 +146,7 @@ def _device(batch: Batch) -> torch.device:
 
 
 def _random(device: torch.device) -> list[Tensor]:
-    """Return the random state of the CPU and, if `device` is an accelerator, also that of `device`."""
+    """Return the random state of the CPU, followed by that of `device` if it is an accelerator."""
     states = [torch.get_rng_state()]
     return states if device.type == "cpu" else [*states, torch.get_device_module(device).get_rng_state()]
 
