@@ -35,9 +35,10 @@ FOLDER = "endpoint"
 RETRY_STATUS = (408, 429, 500, 502, 503, 504)
 """HTTP status codes after which a request is retried."""
 BACKOFF, JITTER, MAX_WAIT = 1.0, 1.0, 60.0
-"""Waits in seconds: none before the first retry, and BACKOFF * 2^(n - 1) before retry n, plus a random time up to JITTER.
+"""Parameters of the waits before retries, in seconds.
 
-No wait exceeds MAX_WAIT, even if the server's Retry-After requests it.
+The first retry is sent at once. Before retry n > 1, the client waits BACKOFF * 2^(n - 1) plus a random time of up to JITTER.
+No wait exceeds MAX_WAIT, even if the server's Retry-After header requests a longer one.
 """
 CACHED = "completed answers are cached, so run the same command again"
 
@@ -46,14 +47,14 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's answer, and the number of tokens paid for (prompt and answer)."""
+    """Text of one answer, and its cost: the number of tokens of prompt and answer."""
 
     text: str
     tokens: int
 
 
 class Chat:
-    """Client of one judge for one server."""
+    """Client through which one judge sends requests to one server."""
 
     def __init__(self, url: str, retries: int, timeout: float, concurrency: int) -> None:
         """Store the settings; no request is sent yet.
@@ -66,7 +67,7 @@ class Chat:
         self._charged: set[str] = set()
 
     def answers(self, bodies: Sequence[Body]) -> list[Answer]:
-        """Return the answers to requests, in order, with at most `concurrency` requests in flight.
+        """Send requests, at most `concurrency` at a time, and return their answers in the order of `bodies`.
 
         Identical requests are sent once; the first is charged and the others cost 0. An answer cached by another run is
         charged at its original cost, so a resumed run reports the same cost as an uninterrupted one.
@@ -80,7 +81,7 @@ class Chat:
             futures = {key: workers.submit(self._answer, session, key, body, stopped) for key, body in waiting.items()}
             try:
                 wait(futures.values(), return_when=FIRST_EXCEPTION)
-            finally:  # after a failure or Ctrl-C, requests that have not started are cancelled
+            finally:  # after a failure or Ctrl-C, cancel the requests that have not been sent yet
                 stopped.set()
         errors = [
             error for future in futures.values() if (error := future.exception()) and not isinstance(error, CancelledError)
@@ -96,7 +97,7 @@ class Chat:
         return Answer(answer.text, tokens)
 
     def _answer(self, session: requests.Session, key: str, body: Body, stopped: threading.Event) -> Answer:
-        if stopped.is_set():  # another request failed, and its error will be reported
+        if stopped.is_set():  # do not send this request, because another one failed; `answers` raises that error
             raise CancelledError
         file = scratch.cache_path(FOLDER) / key[:2] / f"{key}.json"
         request = {"url": self.url, "body": body}
@@ -122,7 +123,8 @@ class Chat:
         """Return the text of the first choice, and its cost in tokens (0 if the server does not report it)."""
         try:
             content = reply.json()
-            text = content["choices"][0]["message"]["content"] or ""  # null if the model used all tokens for reasoning
+            # The last field is null if the model used up all tokens for reasoning.
+            text = content["choices"][0]["message"]["content"] or ""
             cost = int((content.get("usage") or {}).get("total_tokens") or 0)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             text, cost = None, 0
@@ -136,7 +138,7 @@ class Chat:
     def _session(self, stopped: threading.Event) -> requests.Session:
         session = requests.Session()
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # store no cookies, as threads share the session
-        session.auth = _authorized  # without it, requests would send passwords from ~/.netrc
+        session.auth = _authorized  # without this, the library `requests` would send passwords from ~/.netrc
         waits = _interruptible(stopped)(
             self.retries,
             allowed_methods=None,
@@ -198,14 +200,14 @@ def _authorized(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """Return the message of the underlying network error, without the wrapping by requests and urllib3."""
+    """Return the message of the underlying network error, without the text that requests and urllib3 wrap around it."""
     reason = getattr(error.args[0] if error.args else None, "reason", None) or error
     text = str(reason).splitlines()[0] if str(reason) else type(error).__name__
     return _without_key(text.rpartition("object at 0x")[2].partition(": ")[2] or text)
 
 
 def _server_message(reply: requests.Response) -> str:
-    """Return the server's error message from the field `error` (OpenAI) or `detail` (FastAPI), after ": "; "" without one."""
+    """Return ": " and the error message in the field `error` (OpenAI) or `detail` (FastAPI); "" if there is no message."""
     try:
         content = reply.json()
         message = content.get("error") or content["detail"]

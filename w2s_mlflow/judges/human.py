@@ -1,4 +1,4 @@
-"""People's votes on the debates of an earlier run (strong, weak or tie), cast in the MLflow UI or at a terminal.
+"""Judge `human`: people's votes (strong, weak or tie) on the debates of an earlier run, cast in the MLflow UI or a terminal.
 
 The log-odds of a debate are log((s + t / 2 + prior) / (w + t / 2 + prior)) for s votes for the strong side, w for the weak
 side and t ties. A tie counts as half a vote for each side, and `prior` votes are added to each side (1/2: Jeffreys' prior), so
@@ -21,9 +21,9 @@ from w2s_mlflow.records import Debate, Verdict
 
 LEARNS_FROM = "votes"
 WINNERS = ("strong", "weak", "tie")
-"""Allowed votes."""
+"""Allowed votes: the side that wins, or a tie."""
 LoadVotes = Callable[[], tuple[Sequence[Debate], Sequence[Sequence[str]]]]
-"""Function that loads the debates shown to people, and the votes on each debate (values of WINNERS; may be empty)."""
+"""Function that returns the debates shown to people and, for each debate, a possibly empty sequence of votes (WINNERS)."""
 
 
 @checked_dataclass
@@ -31,9 +31,9 @@ class Options:
     """Options of the judge `human`."""
 
     run: str = ""
-    """Debate run that people have voted on, by id or name."""
+    """Id or name of the debate run that people have voted on."""
     heard: str = ""
-    """Digest of the votes, which changes when people add votes. The stage sets it; leave it empty."""
+    """Digest of the votes, which changes when people add votes. The stage sets this option: leave it empty."""
     prior: float = option(default=0.5, gt=0)
     """Number of votes added to each side before the log-odds are computed (a Beta prior)."""
     others: Literal["reward", "none"] = "reward"
@@ -45,10 +45,10 @@ class Options:
 
 
 def make(options: Options, answer: LoadVotes) -> Judge:
-    """Return the judge; the votes are loaded once, at its first call.
+    """Return the judge, which loads the votes once, at its first call.
 
     Args:
-        answer: loads the debates shown to people, and their votes.
+        answer: function that returns the debates shown to people, and the votes on each.
     """
 
     @functools.cache
@@ -80,14 +80,14 @@ def log_odds(votes: Sequence[str], debate: Debate, prior: float) -> float:
 
 
 def agreement(votes: Sequence[Sequence[str]]) -> float | None:
-    """Return the fraction of pairs of votes on the same debate in which both votes agree; None if there are no pairs."""
+    """Return the fraction of equal votes among all pairs of votes on the same debate; None if no debate has two votes."""
     counts = [Counter(debate_votes) for debate_votes in votes]
     pairs = sum(math.comb(count.total(), 2) for count in counts)
     return sum(math.comb(n, 2) for count in counts for n in count.values()) / pairs if pairs else None
 
 
 def _verdict(debate: Debate, known: dict[Debate, float], fallback: Verdict) -> Verdict:
-    """Return the verdict of the votes on the debate, whichever side was shown first; `fallback` if there are none."""
+    """Return the verdict computed from the votes on the debate in either order, or `fallback` if there are no votes."""
     direct, swapped = known.get(debate), known.get(debate.swapped())
     if direct is None and swapped is None:
         return fallback

@@ -1,9 +1,9 @@
-"""The frozen weak model, which scores each side's claim given only that side's evidence.
+"""Judge `model`: the frozen weak model, which scores each side's claim given only that side's evidence.
 
 score(side) = log p_J(the side's claim | the question with only the side's evidence). The log-odds are the difference of the
 two scores. The claim of a side without evidence is scored on the other side's evidence; in a consultancy, both claims are thus
-scored on the same evidence. If neither side shows evidence, both claims are scored without any. An explanation that does not
-consist of spans of the question, such as a rationale, is appended to the question, whose spans are all removed.
+scored on the same evidence. If neither side shows evidence, both claims are scored without any. If an explanation does not
+consist of spans of the question, such as a rationale, all spans of the question are removed and the explanation is appended.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from w2s_mlflow.records import Debate, Example, Explanation, Floats, Verdict
 
 @checked_dataclass
 class Options:
-    """Options of the judge `model`: it has none."""
+    """Options of the judge `model`, which has none."""
 
 
 def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Judge:
     """Return the judge.
 
     Args:
-        answer: computes a frozen model's log probabilities of the classes, (N, C), for questions.
+        answer: function that returns the frozen model's log probabilities of the classes for questions, (N, C).
     """
 
     def judge(debates: Sequence[Debate]) -> list[Verdict]:
@@ -35,7 +35,7 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
         pairs = [(debate.question, _explanation_for(debate, of_first)) for debate in debates for of_first in (True, False)]
         question_by_pair = {
             pair: evidence(*pair) for pair in dict.fromkeys(pairs)
-        }  # ask each question once, for both orders of a debate
+        }  # build each question once, because both orders of a debate use it
         questions = [question_by_pair[pair] for pair in pairs]
         row_by_question = {question: row for row, question in enumerate(dict.fromkeys(questions))}
         log_p_NC = answer(list(row_by_question))[[row_by_question[question] for question in questions]]
@@ -45,13 +45,13 @@ def make(options: Options, answer: Callable[[Sequence[Example]], Floats]) -> Jud
 
 
 def _explanation_for(debate: Debate, of_first: bool) -> Explanation:
-    """Return the explanation on which one side's claim is scored."""
+    """Return the explanation used to score one side's claim: this side's or, if it is empty, the other side's."""
     side, other = (debate.first, debate.second) if of_first else (debate.second, debate.first)
     return side.explanation if side.explanation.text else other.explanation
 
 
 def evidence(question: Example, explanation: Explanation) -> Example:
-    """Return the question reduced to the explanation's spans; if it has none, its text is appended to the question."""
+    """Return the question with only the spans of the explanation. An explanation without spans is appended as text."""
     reduced = spans.select(question, explanation.pieces)
     if explanation.pieces or not explanation.text:
         return reduced

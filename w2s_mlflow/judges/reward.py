@@ -1,10 +1,11 @@
-"""A Bradley-Terry reward model, fitted on another judge's verdicts, that predicts that judge's preferences in new debates.
+"""Judge `reward`: a Bradley-Terry reward model, fitted on another judge's verdicts to predict that judge's preferences.
 
     P(the first side wins | q) = sigmoid(r(q, first) - r(q, second)),  r(q, side) = w . phi(q, side)
 
-(Bradley and Terry 1952; as a reward model Christiano et al. 2017, eq. 1.) w minimises mean_n CE(P_n, sigmoid(log_odds_n))
-+ l2 / 2 |w|^2, a convex problem whose solution is deterministic. Verdicts are soft targets, so uncertain verdicts have less
-influence. There is no intercept, so the first position has no advantage, and swapping the sides changes the sign.
+(Bradley and Terry 1952; used as a reward model by Christiano et al. 2017, eq. 1.) w minimises
+mean_n CE(P_n, sigmoid(log_odds_n)) + l2 / 2 |w|^2, a convex problem whose solution is deterministic. Verdicts are soft
+targets, so uncertain verdicts have less influence. There is no intercept, so the first position has no advantage: swapping
+the sides changes the sign of the log-odds.
 Shape legend: N debates, D features.
 """
 
@@ -27,9 +28,9 @@ from w2s_mlflow.records import Debate, Example, Side, Verdict, canonical_json
 
 Argued = tuple[Example, Side]
 Features = Callable[[Sequence[Argued]], Any]
-"""Function that returns the features of sides, (N, D), as a numpy array or scipy sparse matrix. The default is `words`."""
+"""Function that returns the features of N pairs of a question and a side, as a numpy array or scipy sparse matrix (N, D)."""
 LoadVerdicts = Callable[[], tuple[Sequence[Debate], Sequence[float | None]]]
-"""Function that loads judged debates, and the log-odds that the first side of each wins (None without a verdict)."""
+"""Function that returns judged debates and, for each, the log-odds that its first side wins (None without a verdict)."""
 LEARNS_FROM = "verdicts"
 SIZE = 2**14
 """Number of hash buckets for the features."""
@@ -42,11 +43,11 @@ class Options:
     """Options of the judge `reward`."""
 
     run: str = ""
-    """Debate run on whose verdicts the model is fitted, by id or name."""
+    """Id or name of the debate run whose verdicts the reward model is fitted on."""
     of: str = ""
-    """Name of the judge in the debate run `run` whose verdicts the model is fitted on. Empty: the run's first judge."""
+    """Name of one judge of the debate run `run`. The model is fitted on this judge's verdicts. Empty: the run's first judge."""
     l2: float = option(default=0.01, gt=0)
-    """L2 penalty on the weights."""
+    """L2 penalty on the weights of the reward model."""
 
     WRITTEN: ClassVar[str] = "{}=... of --judge-options"
 
@@ -59,12 +60,15 @@ class Reward:
     features: Features
 
     def score_N(self, argued: Sequence[Argued]) -> NDArray[np.float64]:
-        """Return r(q, side) of each question and side, (N,); only differences between sides of a question matter."""
+        """Return the reward r(q, side) of each pair of a question and a side, (N,).
+
+        Only the difference between the rewards of the two sides of a question is meaningful.
+        """
         reward_N: NDArray[np.float64] = np.asarray(self.features(argued) @ self.weights_D, dtype=np.float64)
         return reward_N
 
     def judge(self, debates: Sequence[Debate]) -> list[Verdict]:
-        """Return a verdict on each debate; its cost is 0."""
+        """Return a verdict on each debate. The cost of every verdict is 0."""
         if not debates:
             return []
         first_N, second_N = (self.score_N(argued) for argued in _sides(debates))
@@ -78,10 +82,10 @@ class Reward:
 
 
 def make(options: Options, answer: LoadVerdicts) -> Judge:
-    """Return the judge, which is fitted at its first call.
+    """Return the judge, whose reward model is fitted at the first call.
 
     Args:
-        answer: loads the verdicts to fit on.
+        answer: function that returns the debates and verdicts to fit on.
     """
     fitted: list[Reward] = []
 
@@ -94,12 +98,12 @@ def make(options: Options, answer: LoadVerdicts) -> Judge:
 
 
 def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, features: Features | None = None) -> Reward:
-    """Fit the model on verdicts; `debates` may contain a debate in either order or in both.
+    """Fit the reward model on verdicts. `debates` may contain each debate in one order or in both orders.
 
     Args:
         log_odds: log-odds that each debate's first side wins; debates without a verdict (None or not finite) are skipped.
         l2: L2 penalty, as in the module's equation.
-        features: feature function; None: `words`.
+        features: feature function; `words` if None.
 
     Raises:
         ConfigError: there are fewer than MIN_VERDICTS verdicts.
@@ -117,7 +121,7 @@ def fit(debates: Sequence[Debate], log_odds: Sequence[float | None], l2: float, 
     first_ND, second_ND = (phi(argued) for argued in _sides([debate for debate, _ in known]))
     difference_ND = first_ND - second_ND
     p_N = expit([value for _, value in known])
-    # Each soft target becomes two rows, one per outcome, weighted by the outcome's probability.
+    # Each soft target becomes two rows, one per outcome. The weight of a row is the probability of its outcome.
     rows, answers = _stacked(difference_ND), np.repeat([1, 0], len(known))
     model = LogisticRegression(C=1 / (l2 * len(known)), fit_intercept=False, tol=1e-8, max_iter=10_000)
     model.fit(rows, answers, sample_weight=np.concatenate([p_N, 1 - p_N]))
@@ -134,7 +138,7 @@ def read(path: Path, features: Features | None = None) -> Reward:
 
 
 def words(argued: Sequence[Argued]) -> Any:
-    """Return hashed sparse features, (N, D): each word, each word with the decision, the decision, and `_traits`."""
+    """Return hashed sparse features (N, D): words, pairs of a word and the decision, the decision itself, and `_traits`."""
     from sklearn.feature_extraction import FeatureHasher
 
     return FeatureHasher(SIZE, input_type="pair").transform([list(_features(*pair)) for pair in argued])
@@ -149,7 +153,7 @@ def _features(question: Example, side: Side) -> Iterator[tuple[str, float]]:
 
 
 def _traits(question: Example, side: Side) -> Iterator[tuple[str, float]]:
-    """Yield the log of the explanation's length in words, and the share of its words that occur in the question."""
+    """Yield log(1 + number of words in the explanation), and the share of these words that occur in the question."""
     explanation_words = _words(side.explanation.text)
     question_words = set(_words(" ".join(question.segments + question.candidates)))
     yield "length", math.log1p(len(explanation_words))
@@ -157,7 +161,7 @@ def _traits(question: Example, side: Side) -> Iterator[tuple[str, float]]:
 
 
 def _words(text: str) -> list[str]:
-    """Return the words without surrounding punctuation; case is kept, since upper-case chess pieces are white."""
+    """Return the words without surrounding punctuation. Case is kept, because upper-case letters denote white chess pieces."""
     return [word for word in (part.strip(".,;:!?\"'()[]…") for part in text.split()) if word]
 
 
@@ -167,7 +171,7 @@ def _sides(debates: Sequence[Debate]) -> tuple[list[Argued], list[Argued]]:
 
 
 def _stacked(rows_ND: Any) -> Any:
-    """Return the rows twice, one copy after the other."""
+    """Return two copies of the rows, one below the other."""
     if isinstance(rows_ND, np.ndarray):
         return np.concatenate([rows_ND, rows_ND])
     from scipy import sparse
