@@ -184,8 +184,8 @@ def test_own_runs_stay_what_they_are_beside_imported_ones_of_the_same_names(tmp_
 
 BROKEN = {
     "sums,teacher,,0,0.5": r"role in line 2 of .* must be one of ceiling, student, supervisor, weak, got 'teacher'",
-    "sums,student,,0,0.5": r"method in line 2 of .* must be text other than '-', got ''",
-    ",student,m,0,0.5": r"task in line 2 of .* must be text other than '-', got ''",
+    "sums,student,,0,0.5": r"method in line 2 of .* must be nonempty text other than '-', got ''",
+    ",student,m,0,0.5": r"task in line 2 of .* must be nonempty text other than '-', got ''",
     "sums,student,m,1.0,0.5": r"seed in line 2 of .* must be a whole number of at least 0, got '1.0'",
     "sums,student,m,-1,0.5": r"seed in line 2 of .* must be a whole number of at least 0, got '-1'",
     "sums,student,m,0,73": r"accuracy in line 2 of .* must be a number in \[0, 1\], got '73'",
@@ -193,7 +193,7 @@ BROKEN = {
     "sums,student,m,0,": r"accuracy in line 2 of .* must be a number in \[0, 1\], got ''",
     "sums,student,m,0": r"line 2 of .* must be a row with 5 values, one per column, got 4",
     "sums,student,m,0,0.5,7": r"line 2 of .* must be a row with 5 values, one per column, got 6",
-    'sums,student,"m,0,0.5': r"line 2 of .* must be valid CSV, got an error: unexpected end of data",
+    'sums,student,"m,0,0.5': r"line 2 of .* must be valid CSV, got text with an error \(unexpected end of data\)",
     "sums,student,m,0,0.5\n\nsums,ceiling,,0,x": r"accuracy in line 4 of .* must be a number in \[0, 1\], got 'x'",
     "sums,weak,,0,0.5\nsums,supervisor,,0,0.6": r"accuracy in line 3 of .* must be 0.5 as in line 2, because both are the",
     "": r"FILE must be a CSV file with at least one row below its header, got .*published.csv",
@@ -203,10 +203,10 @@ WRONG_FILES = {
     "": r"FILE must be a CSV file with the columns task, role, method, seed, accuracy, got .* without task, role,",
     "task,role,seed,accuracy\n": r"FILE must be .*, got .*published.csv without method",
     "task,role,method,seed,accuracy,test_accuracy\n": r"FILE must be .* one column for accuracy, got .* with accuracy and test",
-    f"weak,{HEADER},sums,student,m,0,0.5\n": r"weak in line 2 of .* must be text other than '-', got ''",
+    f"weak,{HEADER},sums,student,m,0,0.5\n": r"weak in line 2 of .* must be nonempty text other than '-', got ''",
     f"rows,{HEADER}0,sums,student,m,0,0.5\n": r"rows in line 2 of .* must be a whole number of at least 1, got '0'",
     f"correct,rows,{HEADER}7,5,sums,student,m,0,0.5\n": r"correct in line 2 of .* must be at most the number of rows, 5, got",
-    f"correct,rows,{HEADER}3,5,sums,student,m,0,0.5\n": r"accuracy in line 2 of .* must be correct / rows, 0.6000, got '0.5'",
+    f"correct,rows,{HEADER}3,5,sums,student,m,0,0.5\n": r"accuracy in line 2 of .* must be correct / rows = 0.6000, got '0.5'",
 }
 
 

@@ -61,24 +61,24 @@ def pull(config: Config) -> list[Result]:
 
 
 def load_complete(runs: Iterable[Result]) -> list[Result]:
-    """Return the runs and all runs that they were made from or are compared with, which a filter may have excluded."""
+    """Return the given runs and all runs that they were made from or are compared with, even if a filter excludes these."""
     from w2s_mlflow.tracking import results
 
     run_by_id = {result.run_id: result for result in runs}
     pending = list(run_by_id.values())
     while missing := {run_id for result in pending for _, run_id in selection.links(result)} - run_by_id.keys():
         pending = [results.result(run, reused=True) for run in results.by_id(missing)]
-        run_by_id |= {result.run_id: result for result in pending}  # runs that were permanently deleted are not found
+        run_by_id |= {result.run_id: result for result in pending}  # `by_id` does not return permanently deleted runs
     return list(run_by_id.values())
 
 
 def load(runs: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
-    """Build the frames for tables and figures, with the error types assigned by a person (analysis/coded_errors.py)."""
+    """Build the frames for tables and figures. `codes` are error types assigned by a person (analysis/coded_errors.py)."""
     return frames.frames([former_names.with_current_names(run) for run in load_complete(runs)], codes)
 
 
 def record(frames: Frames, recorder: Recorder) -> None:
-    """Log the non-empty tables and figures and the report as artifacts, and the values of `aggregates` as metrics."""
+    """Log the report and all non-empty tables and figures as artifacts, and the values of `aggregates` as metrics."""
     tables = {}
     for name in registry.plugins("tables"):
         plugin = registry.plugin("tables", name, "table")
@@ -86,14 +86,14 @@ def record(frames: Frames, recorder: Recorder) -> None:
         if len(table):
             recorder.text(f"tables/{name}.csv", table.to_csv(index=False))
             recorder.text(f"tables/{name}.md", f"{plugin.CAPTION}\n\n{report.markdown(table)}")
-            if len(table) <= report.ROWS:  # longer tables are not meant for print
+            if len(table) <= report.ROWS:  # longer tables are not meant for papers
                 recorder.text(f"tables/{name}.tex", report.latex(table))
     recorder.text("report.html", report.html(frames, tables, _figures(frames, recorder)))
     recorder.metrics(aggregates(tables["pgr"][0]))
 
 
 def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
-    """Write the figures; return the name, SVG and caption of each."""
+    """Write the figures, and return the name, SVG and caption of each."""
     from w2s_mlflow.figures import _interactive
 
     figures = []
@@ -105,7 +105,7 @@ def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
         file = recorder.directory / "figures" / f"{name}.png"
         file.parent.mkdir(exist_ok=True)
         fig.savefig(file, dpi=150)
-        fig.set_layout_engine("none")  # keep the layout of the PNG for the SVG
+        fig.set_layout_engine("none")  # draw the SVG with the layout of the PNG
         svg = _interactive.svg(fig, name)
         recorder.text(f"figures/{name}.svg", svg)
         recorder.text(f"figures/{name}.html", _interactive.page(svg, name, plugin.CAPTION))
@@ -119,7 +119,7 @@ def _frames_for(frames: Frames, plugin: ModuleType) -> list[pd.DataFrame]:
 
 
 def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
-    """Return the accuracy, PGR (with interval) and n of each row of the PGR table, as metrics named after its label."""
+    """Return metrics of each row of the PGR table, named after the row's label: accuracy, PGR, PGR's interval and n."""
     metrics = {}
     for row in pgr.to_dict("records"):
         label = re.sub(r"[^\w./ -]", " ", " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)))
@@ -130,7 +130,7 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
 
 
 def parts(config: Config, runs: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> FingerprintParts:
-    """Return the fingerprint parts of an analysis: run artifacts and metrics, and the code of tables and figures."""
+    """Return the parts of an analysis's fingerprint: options, run artifacts and metrics, and code of tables and figures."""
     from w2s_mlflow.tracking import fingerprint, source
 
     # Skip NaN and infinity: other programs may have logged them, but canonical JSON cannot hold them.

@@ -1,4 +1,4 @@
-"""Read error types assigned by a person: the CSV of the table `error_examples` with its column `annotation` filled in."""
+"""Read the error types that a person entered in the column `annotation` of the CSV file of the table `error_examples`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def read(path: str) -> dict[tuple[str, str], str]:
     from w2s_mlflow.tables import errors
 
     try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
+        # The encoding utf-8-sig skips the byte order mark that spreadsheet programs write.
+        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file)
             names = [COLUMNS.get(name, name) for name in next(lines, [])]
             rows = [dict(zip(names, line, strict=False)) for line in lines]

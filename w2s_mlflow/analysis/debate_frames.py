@@ -1,4 +1,4 @@
-"""Build the frames `debates` and `alignments` from stored data; only entropy and evidence_words are logged metrics."""
+"""Build the frames `debates` and `alignments` from stored tables. Only entropy and evidence_words are logged metrics."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def frames(pulled: AnalysisRuns) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _with_iterations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add `iterations` to the rows of aligned models: the number of iterations with the same options and seed."""
+    """Add the column `iterations` to the rows of aligned models: the number of iterations with the same options and seed."""
     last: dict[tuple[Any, ...], int] = {}
     chains = [_alignment_key(row) for row in rows]
     for row, chain in zip(rows, chains, strict=True):
@@ -58,10 +58,13 @@ def _alignment_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def frame(records: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows as a frame. Its column `other_options` lists options that have no column and differ within a task.
+    """Return the rows as a frame.
+
+    Its column `other_options` lists options that have no other column and differ between the rows of a task, unless they have
+    their default value.
 
     Args:
-        plain: default value of each option; `other_options` lists no defaults.
+        plain: default value of each option.
     """
     import pandas as pd
 
@@ -72,11 +75,14 @@ def frame(records: list[dict[str, Any]], columns: Sequence[str], plain: Mapping[
 
 
 def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, Any]]:
-    """Yield one row per judge of a debate run (columns: tables/__init__.py). Raises ConfigError for missing tables.
+    """Yield one row per judge of a debate run. The columns are described in tables/__init__.py.
 
     Args:
         runs: all runs by id, including the debate's student unless it was permanently deleted. A debate run logs its protocol
             as `method`, so the student's method is read from the student's run.
+
+    Raises:
+        ConfigError: a table of the debate run is missing.
     """
     debate_table, verdicts = transcripts.read(result)
     student = runs.get(result.tags["w2s.student_run_id"])
@@ -98,7 +104,7 @@ def debates(result: Result, runs: Mapping[str, Result]) -> Iterator[dict[str, An
 
 
 def _win_rate(preference_N: play.Doubles) -> float:
-    """Return the share of debates with a verdict that the strong side won, or NaN if there are none."""
+    """Return the strong side's share of wins among the debates that have a verdict; NaN if no debate has one."""
     known = preference_N[np.isfinite(preference_N)]
     return float(measures.won_N(known).mean()) if len(known) else math.nan
 
@@ -112,7 +118,11 @@ def _against_gold(result: Result, debate_table: pd.DataFrame, preference_N: play
 
 
 def alignment(result: Result, scores: Mapping[str, Scores | str]) -> dict[str, Any]:
-    """Return an aligned model's row, with metrics before and after alignment. Raises ConfigError for missing tables."""
+    """Return the row of an aligned model, with metrics before and after alignment.
+
+    Raises:
+        ConfigError: a table of the run is missing.
+    """
     import pandas as pd
 
     row = selection.identified(result) | {name: result.params[name] for name in ALIGNMENT_PARAMS}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 STAGES = {"link": "student"}
-"""Stage names without a file in stages/, each with the stage whose options such runs log."""
+"""Names of stages that have no file in stages/ and, for each, the stage whose options its runs log."""
 PARAMS = {"argues": "student_method", "round": "iteration", "turn": "iteration"}
 """Former and current names of parameters that are not options. Each option declares its own former names and values."""
 TAGS = {
@@ -39,7 +39,7 @@ DEBATES = {"debate/": "debate/", "before/": "align/baseline_", "after/": "align/
 COLUMNS = {"coded": "annotation"}
 """Former and current names of columns of the CSV file that a person fills in (`--error-annotations`)."""
 ITERATION = re.compile(r"^(lambda \S+|facilitated by .*?) (?:round|turn) (\d+)")
-"""Pattern of methods and labels whose names in version 0.1 call an iteration a round or a turn."""
+"""Pattern of names of methods and labels in which version 0.1 called an iteration a round or a turn."""
 
 
 def with_current_names(run: Result) -> Result:
@@ -58,7 +58,7 @@ def with_current_names(run: Result) -> Result:
 
 
 def _params(stage: str, params: Mapping[str, str]) -> dict[str, str]:
-    """Return parameters under their current names, with the current values of the stage's options."""
+    """Replace former names of parameters, and former values of the stage's options, by the current ones."""
     options = _options(stage)
     former = {declared.formerly: name for name, (_, declared) in options.items() if declared.formerly}
     names = PARAMS | {name: now for name, now in former.items() if name not in options}

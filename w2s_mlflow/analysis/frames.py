@@ -1,4 +1,4 @@
-"""Build the frames for tables and figures from runs, and list excluded runs with the rule that excludes them."""
+"""Build the frames for tables and figures from runs, and list each excluded run with the rule that excludes it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 ANSWERS = ("student", "rule")
-"""Stages whose runs are rows of `outcomes`, compared with a supervisor and a ceiling."""
+"""Stages whose runs are the rows of `outcomes`."""
 ALONE = ("supervisor", "ceiling", "probe", "errors")
-"""Other stages of which only the newest run per seed is kept (selection.one_per_seed)."""
+"""Further stages for which only the newest run per seed is kept (selection.one_per_seed)."""
 OF_ANSWERS = ("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct")
-"""Columns of `outcomes` that imported runs lack."""
+"""Columns of `outcomes` that are None for imported runs, which have no predictions."""
 TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
 """The paper's three domains, by task family; every other family is NLP."""
@@ -39,7 +39,7 @@ FORWARD_AND_BACK = 6
 
 
 def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | None = None) -> Frames:
-    """Build every frame of `Frames` from finished runs, the oldest first.
+    """Build every frame of `Frames` from finished runs, which are ordered from oldest to newest.
 
     Args:
         codes: error types assigned by a person, by run id and example id.
@@ -104,7 +104,7 @@ def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: Analys
 
 
 def _facilitations(pulled: AnalysisRuns) -> pd.DataFrame:
-    """Return one row per facilitated weak model with a test report. Only the newest run per options and seed is kept."""
+    """Return one row per facilitated weak model that has a test report. Runs replaced by a newer one are excluded."""
     import pandas as pd
 
     rows = [row for result in pulled.counted() if result.stage == "facilitate" and (row := _facilitation(result, pulled))]
@@ -134,7 +134,7 @@ def _facilitation(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None
 
 
 def _leave_out_older(pulled: AnalysisRuns) -> None:
-    """Exclude all but the newest run of each fingerprint."""
+    """Exclude all runs for which there is a newer run with the same fingerprint."""
     newest = {result.fingerprint: result for result in pulled.runs.values()}
     for result in pulled.runs.values():
         if newest[result.fingerprint] is not result:
@@ -147,7 +147,7 @@ def _leave_out_older(pulled: AnalysisRuns) -> None:
 
 
 def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
-    """Return one row of `outcomes`, from the run's options and stored predictions, or None if the run is excluded."""
+    """Return one row of `outcomes`, computed from stored predictions, or None if the run is excluded."""
     if "test/accuracy" not in result.metrics:
         pulled.leave_out(result, "not reported", "it has no test report (--eval-split none or selection)")
         return None
@@ -170,7 +170,7 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
 
 
 def _imported_outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
-    """Return the row of an imported student, from the accuracies of its file; columns that need answers are None or NaN."""
+    """Return the row of an imported student, with the imported accuracies. Columns that need answers are None or NaN."""
     row = selection.identified(result) | dict.fromkeys(OF_ANSWERS) | {"domain": NONE}
     row |= {"accuracy": result.metrics["test/accuracy"], "parameters": math.nan, "agreement": math.nan}
     for role in ("weak", "ceiling"):
@@ -180,7 +180,7 @@ def _imported_outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
 
 
 def _mean_of_repeats(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Average the accuracies of imported students that share a seed, so that each seed has one row."""
+    """Average the accuracies of imported students with the same options and seed, so that each seed has one row."""
     repeats: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         key = (*(row[name] for name in IDENTITY if name != "repeat"), row["settings"])
@@ -189,7 +189,7 @@ def _mean_of_repeats(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _references(result: Result, scored: Scores, pulled: AnalysisRuns) -> dict[str, Any]:
-    """Return the columns about supervisor and ceiling; None or NaN for a model that was not scored on the same rows."""
+    """Return the columns about supervisor and ceiling. They are None or NaN for a model not scored on the same rows."""
     row: dict[str, Any] = {"agreement": math.nan}
     for role in ("weak", "ceiling"):
         answer_N = _answers(result, role, scored, pulled)
@@ -202,7 +202,7 @@ def _references(result: Result, scored: Scores, pulled: AnalysisRuns) -> dict[st
 
 
 def _answers(result: Result, role: str, scored: Scores, pulled: AnalysisRuns) -> Any:
-    """Return the answers of a run's ceiling or supervisor (or the external labels); None if they do not cover its test rows."""
+    """Return the answers of the run's ceiling or supervisor, or the external labels; None if these lack a test row."""
     if role == "weak" and GIVEN in result.digests:
         try:
             return read_predictions(result.artifact(GIVEN)).of(scored.rows.ids).argmax(axis=1)
@@ -213,7 +213,7 @@ def _answers(result: Result, role: str, scored: Scores, pulled: AnalysisRuns) ->
 
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:
-    """Return whether a student's ceiling is near chance in training, or less accurate than the supervisor on `test`."""
+    """Return whether a student's ceiling is near chance on its training rows, or below the supervisor on the test rows."""
     tag = result.tags.get(scoring.CEILING_FAILED, "no")
     return scoring.NEAR_CHANCE in tag or bool(row["ceiling_accuracy"] < row["weak_accuracy"])
 
@@ -227,7 +227,7 @@ def _reported(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _contradiction(result: Result, scored: Scores, comparisons: Mapping[str, float]) -> str:
-    """Describe the first logged metric that the stored predictions contradict; empty if there is none."""
+    """Describe the first logged metric that the stored predictions contradict; return an empty string if there is none."""
     logged_before = {name: value for name, value in scored.metrics.items() if f"test/{name}" in result.metrics}
     # Check only the metrics that the run logged: others may have been added to the code later.
     for name, value in {**logged_before, **comparisons}.items():
@@ -250,7 +250,7 @@ def _domain(task: str) -> str:
 
 
 def _runs(pulled: AnalysisRuns) -> pd.DataFrame:
-    """Return the frame `runs`; its `method_options` and `other_options` list differences between runs of the same stage."""
+    """Return the frame `runs`. Its columns `method_options` and `other_options` list options that differ within a stage."""
     import pandas as pd
 
     # `runs` has no columns for iteration and repeat; keep them in `settings`, so that they distinguish the runs of one seed.

@@ -1,7 +1,8 @@
-"""Import published results: make one run of each row of a CSV file, with the stage that its role names.
+"""Import published results: make one run of each row of a CSV file. The column `role` determines the run's stage.
 
 An imported run has an accuracy but no predictions. It has the tag `w2s.imported` and the head `imported`, and no stage reuses
-it. A row that was imported before is found by its values and makes no second run. docs/how-to/import.md describes the columns.
+it. A row that was imported before is recognised by its values, and no second run is made of it. docs/how-to/import.md
+describes the columns.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ if TYPE_CHECKING:
 VERSION = 1
 SUPERVISOR, CEILING, STUDENT = "supervisor", "ceiling", "student"
 ROLES = {"supervisor": SUPERVISOR, "weak": SUPERVISOR, "ceiling": CEILING, "student": STUDENT}
-"""Stage of each value of the column `role`."""
+"""Stage of a run, by the value of the column `role`."""
 NEEDED = ("task", "role", "method", "seed", "accuracy")
 SYNONYMS = {"test_accuracy": "accuracy", "weak_model": "weak", "strong_model": "strong"}
-"""Second names of columns, with their first names."""
+"""Alternative names of columns, and the main name of each."""
 ROUNDING = 0.005
-"""Maximum difference between an accuracy and `correct / rows`: the largest that rounding to two decimals causes."""
+"""Maximum accepted difference between accuracy and `correct / rows`: the largest error of rounding to two decimals."""
 NOT_A_PARAMETER = {"result": False}
-"""Metadata of the fields that are not logged as parameters of the run."""
+"""Metadata of the dataclass fields that are not logged as parameters of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRun:
-    """One row of the file.
+    """One row of an imported file.
 
     Attributes:
         repeat: position of the row among the students that differ only in their accuracy, counted from 1; 1 for other roles.
-        line: number of the row's line in the file.
+        line: line number of the row in the file.
     """
 
     task: str
@@ -70,8 +71,8 @@ class Imported:
     """The runs of an imported file.
 
     Attributes:
-        new: number of runs made now.
-        found: number of runs that an earlier import had made.
+        new: number of runs that this import made.
+        found: number of rows whose runs an earlier import made.
         without_supervisor, without_ceiling: number of students for which the file has no supervisor or no ceiling.
     """
 
@@ -101,7 +102,8 @@ def import_file(path: str) -> Imported:
     references: dict[tuple[object, ...], Result] = {}
     made: list[Result] = []
     counts = Counter[str]()
-    for row in sorted(published, key=lambda row: row.role == STUDENT):  # students last: they are linked to the others
+    # Students come last, because they link to the runs of their supervisors and ceilings.
+    for row in sorted(published, key=lambda row: row.role == STUDENT):
         links = {role: references[key] for role, key in _reference_keys(row).items() if key in references}
         made.append(_produce(row, file, links))
         if row.role != STUDENT:
@@ -120,8 +122,8 @@ def read(file: Path) -> list[PublishedRun]:
     A supervisor or ceiling that several rows list with the same accuracy is returned once.
 
     Raises:
-        ConfigError: the file is not a CSV file with the needed columns, a row is invalid, or two rows give one supervisor or
-            ceiling two accuracies.
+        ConfigError: the file is not a CSV file with the needed columns, a row is invalid, or two rows give different
+            accuracies for the same supervisor or ceiling.
     """
     students: list[PublishedRun] = []
     references: dict[tuple[object, ...], PublishedRun] = {}
@@ -159,9 +161,9 @@ class _Line:
         return f"{self.names[column]} in line {self.number} of {self.file}"
 
     def text(self, column: str) -> str:
-        """Return a text. Raises ConfigError if it is empty or equals NONE, which runs have in place of a missing name."""
+        """Return the text in a column. Raises ConfigError if it is empty or NONE, which stands for a missing name in runs."""
         if self.values[column] in ("", NONE):
-            raise self.error(column, f"text other than {NONE!r}")
+            raise self.error(column, f"nonempty text other than {NONE!r}")
         return self.values[column]
 
     def model(self, role: str) -> str:
@@ -169,13 +171,13 @@ class _Line:
         return self.text(role) if role in self.values else role
 
     def whole(self, column: str, least: int = 0) -> int:
-        """Return a whole number. Raises ConfigError if it is below `least`."""
+        """Return the whole number in a column. Raises ConfigError if the value is not a whole number or is below `least`."""
         if not re.fullmatch("[0-9]{1,18}", self.values[column]) or int(self.values[column]) < least:
             raise self.error(column, f"a whole number of at least {least}")
         return int(self.values[column])
 
     def count(self, column: str, least: int) -> int | None:
-        """Return a whole number; None if the value or the column is missing."""
+        """Return the whole number in a column; None if the value or the column is missing."""
         return self.whole(column, least) if self.values.get(column) else None
 
     def accuracy(self) -> float:
@@ -193,10 +195,12 @@ def _lines(file: Path) -> Iterator[_Line]:
     """Yield the lines below the header.
 
     Raises:
-        ConfigError: the file cannot be read, its header is wrong, or a line is not CSV or has another number of values.
+        ConfigError: the file cannot be read, its header is wrong, or a line is not valid CSV or has more or
+            fewer values than the header.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets write a byte order mark
+        # The encoding utf-8-sig skips the byte order mark that spreadsheet programs write.
+        with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.reader(opened, strict=True)
             header = [name.strip() for name in next(reader, [])]
             names = _names(header, file)
@@ -207,13 +211,13 @@ def _lines(file: Path) -> Iterator[_Line]:
                 stripped = (value.strip() for value in values)
                 yield _Line(file, reader.line_num, dict(zip(names, stripped, strict=True)), names)
     except csv.Error as error:
-        raise must(f"line {reader.line_num} of {file}", "valid CSV", f"an error: {error}") from error
+        raise must(f"line {reader.line_num} of {file}", "valid CSV", f"text with an error ({error})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise must("FILE", "a readable CSV file in UTF-8", f"{file} ({error})") from error
 
 
 def _names(header: Iterable[str], file: Path) -> dict[str, str]:
-    """Return the file's name of each column, in the order of the header. The keys are the first names of the columns.
+    """Return the name that the file uses for each column, by the column's main name. The order is that of the header.
 
     Raises:
         ConfigError: a column is missing or occurs twice.
@@ -239,7 +243,7 @@ def _row(line: _Line) -> PublishedRun:
         if correct > rows:
             raise line.error("correct", f"at most the number of rows, {rows}")
         if abs(accuracy - correct / rows) > ROUNDING:
-            raise line.error("accuracy", f"correct / rows, {correct / rows:.4f}")
+            raise line.error("accuracy", f"correct / rows = {correct / rows:.4f}")
     return PublishedRun(
         task=line.text("task"),
         weak=NONE if role == CEILING else line.model("weak"),
@@ -255,12 +259,12 @@ def _row(line: _Line) -> PublishedRun:
 
 
 def _key(row: PublishedRun) -> tuple[object, ...]:
-    """Return what identifies a run; rows of students that share it are repeats."""
+    """Return the key that identifies a run. Students with the same key are repeats of one another."""
     return row.role, row.task, row.weak, row.strong, row.method, row.seed
 
 
 def _reference_keys(row: PublishedRun) -> dict[str, tuple[object, ...]]:
-    """Return the keys of a student's supervisor and ceiling by the role in its tags; empty for other roles."""
+    """Return the keys of a student's supervisor (`weak`) and ceiling (`ceiling`); empty for a row that is not a student."""
     if row.role != STUDENT:
         return {}
     weak = dataclasses.replace(row, role=SUPERVISOR, method=SUPERVISOR, strong=NONE)
@@ -272,10 +276,10 @@ def _reference_keys(row: PublishedRun) -> dict[str, tuple[object, ...]]:
 
 
 def _produce(row: PublishedRun, file: Path, links: Mapping[str, Result]) -> Result:
-    """Return the run of a row: one imported before, or a new one.
+    """Return the run of a row: the existing run if the row was imported before, otherwise a new one.
 
     Args:
-        links: runs of the supervisor and the ceiling of a student.
+        links: runs of a student's supervisor and ceiling, by role; empty for other rows.
     """
     from w2s_mlflow.tracking import fingerprint, results, store
 
@@ -297,7 +301,7 @@ def _produce(row: PublishedRun, file: Path, links: Mapping[str, Result]) -> Resu
 
 
 def _metrics(row: PublishedRun, links: Mapping[str, Result]) -> dict[str, float]:
-    """Return the metrics of a run; a student's are compared with its supervisor and ceiling."""
+    """Return the metrics of a run. Those of a student include its supervisor's accuracy, its ceiling's accuracy and its PGR."""
     values: dict[str, float | None] = {"accuracy": row.accuracy, "correct": row.correct, "rows": row.rows}
     values |= {f"{role}_accuracy": run.metrics["test/accuracy"] for role, run in links.items()}
     if len(links) == 2 and values["weak_accuracy"] != values["ceiling_accuracy"]:
@@ -307,6 +311,6 @@ def _metrics(row: PublishedRun, links: Mapping[str, Result]) -> dict[str, float]
 
 
 def _status(metrics: Mapping[str, float]) -> str:
-    """Return the PGR status of a student. Without test rows, the gap of a single run has no interval."""
+    """Return the PGR status of a student. It is never `ok`, because the gap has no interval without test rows."""
     missing = [role for role in ("weak", "ceiling") if f"test/{role}_accuracy" not in metrics]
     return f"no {missing[0]}" if missing else stats.UNDETERMINED

@@ -28,11 +28,12 @@ def board(filter_string: str = "", experiments: str = "") -> list[dict[str, Any]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of two runs on the same `rows` test rows in `groups` groups; `difference` is second minus first accuracy.
+    """Comparison of two runs on the same test rows.
 
-    `low` and `high` bound its 95% t interval over test groups, which ignores variation over seeds. `only_first` and
-    `only_second` count the rows that only that run gets right; `p_mcnemar` is the p-value of the exact McNemar test of these
-    counts, which assumes independent rows.
+    `rows` and `groups` count the test rows and their groups. `difference` is the second run's accuracy minus the first run's;
+    `low` and `high` bound its 95% t interval over test groups, which ignores variation over seeds. `only_first` counts the
+    rows that only the first run answers correctly, and `only_second` those that only the second run answers correctly.
+    `p_mcnemar` is the p-value of the exact McNemar test of these counts, which assumes independent rows.
     """
 
     first: str
@@ -85,7 +86,7 @@ def compare(first: str, second: str) -> Comparison:
 
 
 def describe(comparison: Comparison) -> list[dict[str, str]]:
-    """Return a comparison as rows for display."""
+    """Return a comparison as rows for display, each with a label and a formatted value."""
     fields = ((name.replace("_", " "), value) for name, value in asdict(comparison).items())
     return [{"what": label, "value": f"{value:.3g}" if isinstance(value, float) else str(value)} for label, value in fields]
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 ROWS = 200
-"""Maximum number of rows of a table on the page; its CSV file has all rows."""
+"""Maximum number of rows of a table that the page shows; the table's CSV file has all rows."""
 SETUP = ["task", "domain", "weak", "strong", "head", "other_options", "train_size", "test_size", "seeds", "parameters"]
 LATER = ("setup", "pgr", "claims", "runs", "error_examples")
-"""Tables that are omitted from the section of other tables, because they have a section of their own or are too long."""
+"""Tables omitted from the section of further tables, because they have a section of their own or are too long."""
 FINGERPRINT = 12
 """Number of fingerprint digits that the page shows."""
 
@@ -33,7 +33,7 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
     """Return the HTML page.
 
     Args:
-        tables: table and caption by name.
+        tables: table and caption, by the table's name.
         figures: name, SVG and caption of each figure.
     """
     from jinja2 import Environment
@@ -65,7 +65,7 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
 
 
 def _caption_html(caption: str) -> Markup:
-    """Return a caption as HTML, with text in backticks as code."""
+    """Convert a caption to HTML. Text in backticks becomes code."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(caption))))
@@ -145,7 +145,7 @@ def commands(frames: Frames) -> Iterator[str]:
 
 
 def element(table: pd.DataFrame) -> str:
-    """Return an HTML table: numbers right-aligned, undefined values as dashes, text that all rows share above the table."""
+    """Return the table in HTML. A column with the same text in all rows is replaced by a note above the table."""
     from markupsafe import escape
 
     if table.empty:
@@ -170,7 +170,7 @@ def _cell(name: object, value: Any) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return a Markdown table: numbers with three decimals, p-values with two digits, undefined values as dashes."""
+    """Return the table in Markdown, with values formatted by `cell`."""
     lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
     for row in table.to_dict("records"):
         cells = (cell(str(name), value).replace("|", r"\|").replace("\n", " ") for name, value in row.items())
@@ -179,13 +179,13 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame) -> str:
-    """Return the table as a LaTeX tabular with booktabs rules; values are formatted as in the Markdown table."""
+    """Return the table as a LaTeX tabular with booktabs rules and values formatted by `cell`."""
     cells = table.astype(object).apply(lambda column: [cell(str(column.name), value) for value in column])
     return str(cells.to_latex(index=False, escape=True))
 
 
 def cell(column: str, value: Any) -> str:
-    """Format a value for display."""
+    """Format a value for display: p-values with two digits, other floats with three decimals, undefined values as a dash."""
     if value is None:
         return NONE
     if isinstance(value, float):

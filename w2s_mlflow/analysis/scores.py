@@ -1,4 +1,4 @@
-"""Recompute answers and metrics from stored test predictions, and cache them on this machine by the files' digests."""
+"""Recompute answers and metrics from stored test predictions, and cache them on this machine, by the digests of the files."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def load_scores(runs: Iterable[Result]) -> dict[str, Scores | str]:
 
 
 def _cache_name(reported: Iterable[Result]) -> str:
-    """Return the name of the cache file: a hash of the runs' artifact locations, one per experiment, and of metrics.py."""
+    """Return the name of the cache file: a hash of the experiments' artifact locations and of the code of metrics.py."""
     locations = sorted({result.artifact_uri.rsplit("/", 2)[0] for result in reported})
     return hashlib.sha256(canonical_json([locations, source.digests(["metrics"])]).encode()).hexdigest()[:32]
 
@@ -105,7 +105,7 @@ def _compute(result: Result, rows: dict[str, Rows]) -> Scores | str:
 
 
 def _read(file: Path) -> dict[str, Scores]:
-    """Read the cached scores by key; empty if the file is missing or corrupt."""
+    """Return the cached scores, by cache key; empty if the file is missing or corrupt."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -138,7 +138,7 @@ def _write(file: Path, score_by_key: Mapping[str, Scores]) -> None:
         }
         for mark, scores in score_by_key.items()
     ]
-    with contextlib.suppress(OSError):  # without a cache file, scores are computed again
+    with contextlib.suppress(OSError):  # if the cache cannot be written, scores are recomputed next time
         _replace(_rows_file(file), shared)
         _replace(file, entries)
 

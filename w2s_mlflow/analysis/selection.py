@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 LINK = re.compile(r"w2s\.(\w+)_run_ids?")
-"""Pattern of tags that link a run to runs that it was made from or is compared with; the group is their role (`weak`, ...)."""
+"""Pattern of tags that hold ids of runs that a run was made from or is compared with; the group is their role (`weak`, ...)."""
 COMPARED = ("ceiling", "baseline")
 """Roles of runs that a run is compared with but was not made from."""
 
 
 @dataclass
 class AnalysisRuns:
-    """Runs of an analysis, the oldest first, with their scores; records which runs are excluded."""
+    """Runs of an analysis, ordered from oldest to newest, their scores, and the rules that exclude some of them."""
 
     runs: Mapping[str, Result]
     scores: Mapping[str, Scores | str]
     left_out: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Rule and reason of each excluded run, by run id."""
+    """Rule and reason for which a run is excluded, by the id of the run."""
 
     def leave_out(self, result: Result, rule: str, reason: str) -> None:
         """Exclude a run. If several rules exclude a run, the first rule and its reason are kept."""
         self.left_out.setdefault(result.run_id, (rule, reason))
 
     def tested_on(self, run_id: str) -> str:
-        """Return the digest of a run's test rows with their gold labels; empty if it has none."""
+        """Return the digest of the ids and gold labels of a run's test rows; empty if the run has no scores."""
         scored = self.scores.get(run_id)
         return scored.rows.digest if isinstance(scored, Scores) else ""
 
@@ -65,7 +65,7 @@ class AnalysisRuns:
 
 
 def links(result: Result) -> Iterator[tuple[str, str]]:
-    """Yield the role and id of each run that this one was made from or is compared with."""
+    """Yield the role and id of each run that the given run was made from or is compared with."""
     for tag, run_ids in result.tags.items():
         if match := LINK.fullmatch(tag):
             yield from ((match[1], run_id) for run_id in run_ids.split(",") if run_id)
@@ -80,18 +80,18 @@ def identified(result: Result) -> dict[str, Any]:
 
 
 def _size(result: Result, name: str) -> int | str:
-    """Return the number of training or test rows of a run; NONE for an imported run."""
+    """Return the `train_size` or `test_size` of a run; NONE for an imported run."""
     return NONE if result.imported else int(result.params[name])
 
 
 def one_per_seed(rows: Sequence[dict[str, Any]], pulled: AnalysisRuns) -> list[dict[str, Any]]:
-    """Keep the newest of the runs that differ only in code, version or data, and exclude the others.
+    """Of the runs that differ only in code, version or data, return the newest and exclude the others.
 
-    Also exclude runs whose data differs from the newest run of their split, or whose test rows differ from the newest run
-    of their task and test size.
+    Also exclude runs whose data differs from that of the newest run of the same split, or whose test rows differ from those of
+    the newest run with the same task and test size.
 
     Args:
-        rows: rows from `identified`; a debate run has one row per `judge`.
+        rows: rows with the columns that `identified` returns; a debate run has one row per `judge`.
     """
     data = {_split_key(row): row["data"] for row in rows}
     test = {_test_key(row): digest for row in rows if (digest := pulled.tested_on(row["run_id"]))}
@@ -122,5 +122,5 @@ def _split_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _test_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the key that runs with the same test rows share, whatever their seed."""
+    """Return the key that runs with the same test rows share. It does not depend on the seed."""
     return row["task"], row["test_size"], row["balance"]

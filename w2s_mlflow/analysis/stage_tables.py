@@ -16,7 +16,11 @@ ON_EVIDENCE = ("on_own_evidence", "on_ceiling_evidence", "on_random")
 
 
 def read_errors(result: Result) -> pd.DataFrame:
-    """Read a run's table of errors, in which the text `nan` is not a missing value. Raises ConfigError if it does not exist."""
+    """Read the table of errors of a run. The text `nan` is kept as text and not read as a missing value.
+
+    Raises:
+        ConfigError: the run has no such table.
+    """
     import pandas as pd
 
     missing: Any = {name: [""] for name in ON_EVIDENCE}

@@ -1,4 +1,4 @@
-"""Find options that differ between runs: options that define a method, and options that compared runs must share."""
+"""Find options that differ between runs: options that define a method, and options that must be equal in compared runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ METHOD_OPTIONS = {
     "calibrate",
 }
 METHOD_OPTIONS |= {"learning_rate", "batch_size"}
-"""Options that define a method; runs that differ in any other option are not compared."""
+"""Options that define a method. Runs are compared only if all their other options are equal."""
 
 
 def settings(result: Result, columns: Sequence[str] = IDENTITY) -> str:
@@ -46,16 +46,18 @@ def of_method(name: str) -> bool:
 
 
 def of_setting(name: str) -> bool:
-    """Return whether compared runs must share the option."""
+    """Return whether runs must have the same value of the option to be compared."""
     return name not in METHOD_OPTIONS
 
 
 def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "student") -> pd.DataFrame:
-    """Add the columns `method_options` and `other_options`: the method's options and all others that differ between runs.
+    """Add the columns `method_options` and `other_options`, which list options that differ between runs.
+
+    `method_options` lists those that define a method, and `other_options` all others. Default values are not listed.
 
     Args:
         frame: has the columns task, weak, strong, head, method, settings and those named in `of`.
-        of: further columns whose values compared runs share, such as `stage`.
+        of: further columns, such as `stage`. Only runs with the same values in these columns are compared.
         stage: stage of the runs, unless `of` includes the column `stage`.
     """
     label = ["task", "weak", "strong", "head", "method"]
@@ -70,12 +72,12 @@ def add_config_diff(frame: pd.DataFrame, of: Sequence[str] = (), stage: str = "s
 def differing_options(
     frame: pd.DataFrame, keys: Sequence[str], selects: Callable[[str], bool], default_rows: Sequence[Mapping[str, str]]
 ) -> list[str]:
-    """Return, for each row, the non-default options that vary within its group of `keys`.
+    """Return, for each row, its non-default options that vary among the rows with the same values of `keys`.
 
     Args:
-        frame: has the columns `keys` and `settings`.
-        selects: selects the options to compare.
-        default_rows: default options of each row.
+        frame: has the columns named in `keys`, and the column `settings`.
+        selects: returns whether the option with a given name is considered.
+        default_rows: default values of the options, for each row.
     """
     parsed = frame["settings"].map(json.loads)
     varying: dict[Any, list[str]] = {}
