@@ -2,23 +2,23 @@
 
 `table` is a pure function that returns a frame with the columns COLUMNS.
 
-`FRAMES` names the fields of `Frames` that `table` takes. `outcomes` has one row per student (or rule) and seed:
+`FRAMES` names the fields of `Frames` that `table` takes as arguments. `outcomes` has one row per student (or rule) and seed:
 
 | column | meaning |
 |---|---|
 | run_id, task, domain, weak, strong, head, method, seed | identity of the run |
-| method_options, other_options | options that differ between runs: those of the method, and those that compared runs share |
+| method_options, other_options | options that differ between runs: those that define the method, and all others |
 | train_size, test_size, parameters, data | training rows, test rows, parameters of the strong model, digest of the data |
 | settings | all other options, as JSON |
 | accuracy and every other metric of metrics.py | metrics on `test`, recomputed from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
-| groups, gold, answer, weak_answer, ceiling_answer | one value per test row; a task's runs of one test size share the order |
+| groups, gold, answer, weak_answer, ceiling_answer | one value per test row; the order depends only on task and test size |
 | correct, weak_correct, ceiling_correct | whether these answers equal gold |
 
 Missing values (a rule has no supervisor, a student may have no ceiling) are None or NaN.
 
-Imported runs (analysis/imported.py) have the head `imported`, which keeps them apart from own runs in every table and test.
+Imported runs (analysis/imported.py) have the head `imported`, which keeps them apart from other runs in every table and test.
 They have accuracies but no answers: `groups`, `gold`, and the columns of answers and correctness are None. Their sizes are `-`.
 If a method repeats a seed, `accuracy` is the mean of its repeats, and `run_id` is the id of one of them.
 
@@ -31,7 +31,7 @@ row per aligned model: `*_before` refers to the plain student, `iteration` is th
 `iterations` the number of iterations with its seed and options. In both, `other_options` lists non-default options that have no
 column and differ within a task; in `debates` it includes the student's method as `student_method`.
 
-`runs` has one row per finished run of any stage; `total_*` is its cost together with all runs that it was made from.
+`runs` has one row per finished run of any stage; `total_*` is the total cost of the run and all runs that it was made from.
 `left_out` has one row per excluded run. The columns of each frame are in the constant of the same name.
 """
 
@@ -50,7 +50,7 @@ IMPORTED = "imported"
 LABEL = ["task", "weak", "strong", "head", "method", "method_options", "other_options"]
 """Columns that identify a row of most tables: runs with the same values in them differ only in their seed."""
 PAIR = ["task", "weak", "strong", "head", "other_options", "train_size", "test_size"]
-"""Columns whose values runs must share to be compared."""
+"""Columns in which runs must have the same values to be compared."""
 OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
     *("train_size", "test_size", "parameters", "data", "settings"),
@@ -106,7 +106,7 @@ FACILITATIONS = (
     *("run_id", "task", "weak", "strong", "head", "method", "seed", "iteration", "gold", "train_size", "test_size", "data"),
     *("settings", "accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"),
 )
-"""Columns of `facilitations` without `method_options` and `other_options`; `gold`: the split that trained the teacher."""
+"""Columns of `facilitations` without `method_options` and `other_options`; `gold` is the split that trained the teacher."""
 DEBATES = (
     *("run_id", "task", "weak", "strong", "seed", "split", "protocol"),
     *("explainer", "evidence_spans", "turns", "judge", "other_options"),

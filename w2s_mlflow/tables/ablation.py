@@ -20,7 +20,7 @@ PAPER = {
     "full-without-bootstrap": (0.80, 0.55),
     "full-without-generative": (0.85, 0.70),
 }
-"""Accuracy and PGR that the paper prints, by method."""
+"""Accuracy and PGR that the paper reports, by method."""
 COLUMNS = [
     "task",
     "weak",
@@ -38,7 +38,7 @@ COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status", "paper_accuracy", "paper
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per combination of the LABEL columns, for methods in PAPER; empty if there is no such run."""
+    """Return one row per combination of the LABEL columns, for the methods in PAPER; empty if no run used them."""
     runs = outcomes[outcomes["method"].isin(PAPER) & (outcomes["head"] != IMPORTED)]
     if runs.empty:
         return pd.DataFrame(columns=COLUMNS)

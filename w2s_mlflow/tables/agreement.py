@@ -16,7 +16,10 @@ COLUMNS = [*LABEL, "parameters", "n", "agreement", "agreement_low", "agreement_h
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per combination of the LABEL columns, for students with a supervisor, sorted by task and model sizes."""
+    """Return one row per combination of the LABEL columns, for students that have a supervisor.
+
+    The rows are sorted by task, supervisor and student size.
+    """
     students = outcomes[outcomes["agreement"].notna()]
     rows = []
     for key, group in students.groupby(LABEL, sort=False):

@@ -39,7 +39,7 @@ def table(alignments: pd.DataFrame) -> pd.DataFrame:
 
 
 def _stepped(alignments: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns `*_last`: each seed's values in the previous iteration; in iteration 1, those of the plain student."""
+    """Add the columns `*_last`: the values of the same seed in the previous iteration or, in iteration 1, before alignment."""
     index = [*KEYS, "seed", "iteration"]
     earlier = alignments[index].assign(iteration=alignments["iteration"] + 1)
     earlier = earlier.assign(**{f"{name}_last": alignments[f"{name}_after"] for name in COMPARED})

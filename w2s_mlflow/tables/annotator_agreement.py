@@ -15,7 +15,7 @@ COLUMNS = [*by_rule.KEYS, "n", *by_rule.TYPES, "agreement", "kappa"]
 
 
 def table(errors: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per model pair, method and options with annotated errors."""
+    """Return one row per combination of model pair, method and options that has annotated errors."""
     from sklearn.metrics import cohen_kappa_score
 
     coded = errors[errors["annotation"] != ""]

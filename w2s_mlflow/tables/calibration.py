@@ -1,4 +1,4 @@
-"""Calibration of supervisors, ceilings and students: every metric of metrics.py."""
+"""Calibration of supervisors, ceilings and students, measured by every metric of metrics.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = [*KEYS, "n", *MEANS, "ece", "ece_low", "ece_high"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per stage, task, models and options; rules are skipped, as they have no probabilities."""
+    """Return one row per stage, task, models and options; rules are skipped, because they have no probabilities."""
     rows = []
     for key, found in runs[runs["ece"].notna() & (runs["stage"] != "rule")].groupby(KEYS, sort=False):
         means = {name: found[name].mean() for name in MEANS}

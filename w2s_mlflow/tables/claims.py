@@ -1,4 +1,4 @@
-"""Test the paper's statements on the runs of each task: supported, contradicted or undetermined."""
+"""Test whether the runs of each task support or contradict the paper's statements."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HALF = 0.5
 
 
 class Finding(NamedTuple):
-    """A quantity with its interval."""
+    """The estimate of a quantity, with its interval."""
 
     quantity: str
     strong: str
@@ -44,7 +44,7 @@ Findings = Iterator[Finding]
 
 
 class Claim(NamedTuple):
-    """A statement of the paper: its domains, a measure of the students of one supervisor, and the predicted range."""
+    """A statement of the paper: its domains, a function that measures one supervisor's students, and the predicted range."""
 
     text: str
     domains: tuple[str, ...]
@@ -54,7 +54,7 @@ class Claim(NamedTuple):
 
 
 def _verdict_row(claim: str, finding: Finding, low: float, high: float) -> dict[str, Any]:
-    """Return the row of a statement; its verdict says whether the interval lies inside [low, high], outside, or neither."""
+    """Return the row of a statement. The verdict says whether the interval lies in [low, high], outside, or partly in it."""
     verdict = UNDETERMINED
     if finding.low >= low and finding.high <= high:
         verdict = SUPPORTED
@@ -65,7 +65,7 @@ def _verdict_row(claim: str, finding: Finding, low: float, high: float) -> dict[
 
 
 def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per statement, task, supervisor and head that has enough runs."""
+    """Return one row per combination of statement, task, supervisor and head that has enough runs."""
     students = outcomes[outcomes["weak_accuracy"].notna() & (outcomes["method_options"] == "")]
     keys = ["task", "weak", "head", "other_options", "train_size", "test_size"]
     rows: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ def table(outcomes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _salient(probes: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the statement that training makes concepts more salient; it is tested on the gains of probes."""
+    """Yield the rows of the statement that training makes concepts more salient, which is tested on the gains of probes."""
     for row in salience.table(probes[probes["method_options"] == ""]).to_dict("records"):
         if row["n"] > 1:
             quantity = f"probe of {row['concept']}, after minus before, {row['method']}"
@@ -91,7 +91,7 @@ def _salient(probes: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _of(students: pd.DataFrame, method: str) -> list[pd.DataFrame]:
-    """Return one frame per student size of a method, the smallest size first, indexed by seed."""
+    """Return the students of a method as one frame per size, from smallest to largest. The index is the seed."""
     sizes = students[students["method"] == method].groupby(["parameters", "strong"])
     return [rows.set_index("seed").sort_index() for _, rows in sizes]
 
@@ -107,7 +107,7 @@ def _largest_pgr(students: pd.DataFrame) -> Findings:
 
 
 def _gain_of(method: str) -> Callable[[pd.DataFrame], Findings]:
-    """Return a function that measures the PGR of the method's largest student minus the baseline PGR of the same model."""
+    """Return a function that measures the PGR of the method's largest student minus the baseline's PGR with the same model."""
 
     def measure(students: pd.DataFrame) -> Findings:
         baseline = {rows["strong"].iloc[0]: rows for rows in _of(students, "baseline")}
@@ -120,7 +120,7 @@ def _gain_of(method: str) -> Callable[[pd.DataFrame], Findings]:
 
 
 def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], Findings]:
-    """Return a function that measures a quantity of the method's largest student minus that of its smallest."""
+    """Return a function that measures the difference in a quantity between the method's largest and smallest student."""
 
     def measure(students: pd.DataFrame) -> Findings:
         sizes = [rows for rows in _of(students, method) if len(values(rows))]
@@ -132,7 +132,7 @@ def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Seri
 
 
 def _least_step(students: pd.DataFrame) -> Findings:
-    """Yield the accuracy gain between successive sizes of bootstrapped students whose interval has the lowest lower bound."""
+    """Yield the accuracy gain with the lowest lower bound among those between successive sizes of bootstrapped students."""
     sizes = _of(students, "bootstrap")
     steps = [
         finding

@@ -1,4 +1,4 @@
-"""Compute used by students: by their own training, by all training that they depend on, and per point of PGR."""
+"""Compute used for students: for their own training, for all training that they depend on, and per point of PGR."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = [*KEYS, "n", *USED, "pgr", "flops_per_point"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row of students per combination of the LABEL columns; imported students, whose cost is unknown, have none."""
+    """Return one row per combination of the LABEL columns. Imported students are skipped, because their cost is unknown."""
     students = runs[(runs["stage"] == "student") & (runs["head"] != IMPORTED)]
     rows = []
     for key, group in students.groupby(KEYS, sort=False):

@@ -32,7 +32,7 @@ COLUMNS += ["own_evidence", "ceiling_evidence", "type", "annotation"]
 
 
 def table(errors: pd.DataFrame) -> pd.DataFrame:
-    """Return a sample of the errors of each run."""
+    """Return a sample of at most SIZE errors of each run."""
     mark = errors["id"].map(lambda id_: hashlib.sha256(str(id_).encode()).hexdigest())
     ordered = errors.assign(mark=mark, type=by_rule.types(errors)).sort_values(["run_id", "mark"])
     return ordered.groupby("run_id").head(SIZE)[COLUMNS].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Types of student errors (the paper's Figure 5), assigned by rules on stored answers."""
+"""Types of student errors (the paper's Figure 5), assigned by rules from stored answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def table(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(errors: pd.DataFrame) -> dict[str, float]:
-    """Return the share of each type among one run's errors, and by chance (random tokens as evidence); NaN if undefined."""
+    """Return the share of each type among the errors of one run.
+
+    `*_by_chance` are the shares that two of the types have if the evidence is replaced by random tokens; NaN without evidence.
+    """
     observed = {name: float((types(errors) == name).mean()) for name in TYPES}
     random = errors.assign(on_ceiling_evidence=errors["on_random"], on_own_evidence=errors["on_random"])
     chance = types(random).where(errors["on_random"].notna())
@@ -49,7 +52,7 @@ def types(errors: pd.DataFrame) -> pd.Series:
 
     Args:
         errors: one row per wrong answer of a student, with the classes gold, answer, weak_answer and ceiling_answer, and the
-            student's answers on_ceiling_evidence, on_own_evidence and on_random, missing if a text has no evidence.
+            student's answers on_ceiling_evidence, on_own_evidence and on_random, which are missing if a text has no evidence.
     """
     overfitted = (errors["answer"] == errors["weak_answer"]) & (errors["ceiling_answer"] == errors["gold"])
     answerable = (errors["weak_answer"] == errors["gold"]) | (errors["ceiling_answer"] == errors["gold"])

@@ -37,7 +37,7 @@ def table(facilitations: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(group: pd.DataFrame) -> dict[str, Any]:
-    """Return the statistics of one iteration over its seeds."""
+    """Return the statistics of one iteration, computed over seeds."""
     values = {name: group[name] for name in MODELS} | {"gain": group["accuracy"] - group["weak_accuracy"]}
     row: dict[str, Any] = {"n": len(group), "p": float("nan")}
     for name, value in values.items():

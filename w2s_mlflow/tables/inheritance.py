@@ -36,7 +36,7 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(gold_N: Any, weak_N: Any, student_N: Any) -> dict[str, float]:
-    """Return the five SHARES of one run's test rows.
+    """Return the five shares named in SHARES, for the test rows of one run.
 
     The arguments are class indices: ground truth, supervisor's answers and student's answers.
     """

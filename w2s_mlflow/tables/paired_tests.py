@@ -45,7 +45,7 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def name(rows: pd.DataFrame) -> pd.Series:
-    """Return each row's method with the options that distinguish it from others of the same name."""
+    """Return, for each row, the name of the method and the options that distinguish it from other rows of the same method."""
     return (rows["method"] + " " + rows["method_options"]).str.strip()
 
 
@@ -67,7 +67,7 @@ def _across(students: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the tests of each method against the supervisor and the baseline, with one observation per task.
 
     Args:
-        students: all own students, or all imported ones.
+        students: either all imported students or all others.
     """
     cells = students.assign(name=name(students)).set_index([*PAIR, "seed"])
     baseline = cells.loc[cells["name"] == "baseline", "accuracy"]

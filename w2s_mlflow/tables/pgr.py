@@ -1,4 +1,4 @@
-"""Performance gap recovered (PGR) per task, pair of models and method; controls are rows of the same table."""
+"""Performance gap recovered (PGR) per task, pair of models and method; control methods are rows of the same table."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def comparable(group: pd.DataFrame) -> bool:
 
 
 def interval(group: pd.DataFrame) -> stats.PGR:
-    """Return the PGR of one row of the table, over its seeds, with interval and status.
+    """Return the PGR of one row of the table, computed over the row's seeds, with its interval and status.
 
     The interval is over seeds and test groups, or over seeds alone if the answers to the test rows are unknown (imported runs).
     """

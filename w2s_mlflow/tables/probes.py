@@ -30,7 +30,7 @@ def table(probes: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(probes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per probe run and concept: accuracy before and after, layer and selectivity after training."""
+    """Return one row per probe run and concept: accuracy before and after training, and layer and selectivity after it."""
     chosen = probes[probes["chosen"].astype(bool)]
     index = ["run_id", *KEYS, "seed"]
     before, after = (chosen[chosen["model"] == model].set_index(index) for model in ("before", "after"))
