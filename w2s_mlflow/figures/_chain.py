@@ -60,7 +60,7 @@ def _box(axes: Axes, node: Node) -> None:
 
 
 def _arrow(axes: Axes, start: Node, end: Node, onward: bool) -> None:
-    """Draw an arrow, which is curved if there is a model between its ends."""
+    """Draw an arrow from one model to another. It is curved if a third model lies between them."""
     skips = end.column > start.column + 1 and end.round == start.round
     style: dict[str, object] = {"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.8 if onward else 0.9}
     gap = 18 if end.column == start.column else 33

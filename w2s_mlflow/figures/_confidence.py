@@ -10,7 +10,7 @@ BINS = 10
 
 
 def figure(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> Figure:
-    """Draw a histogram of the rows' largest probability, and the accuracy of the rows in each bin."""
+    """Draw a histogram of the largest class probability of each row, and the accuracy of the rows in each bin."""
     probabilities = np.asarray(probabilities_NC, dtype=np.float64)
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == np.asarray(gold_N)
     edges = np.linspace(1 / probabilities.shape[1], 1, BINS + 1)
@@ -21,7 +21,7 @@ def figure(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> Figure:
     mean_confidence = np.bincount(bins, weights=confidence, minlength=BINS)[filled] / rows[filled]
     spread = np.sqrt(accuracy * (1 - accuracy) / rows[filled])
 
-    fig = Figure(figsize=(4.2, 3.4))  # with fixed margins, as a layout engine would draw the panel twice
+    fig = Figure(figsize=(4.2, 3.4))  # fix the margins, because a layout engine would draw the panel twice
     axes = fig.add_axes((0.14, 0.14, 0.83, 0.83))
     axes.bar(edges[:-1], rows / rows.sum(), width=np.diff(edges), align="edge", color="0.85", edgecolor="white")
     axes.plot(edges[[0, -1]], edges[[0, -1]], color="0.5", linewidth=0.8, linestyle=":", label="perfect calibration")

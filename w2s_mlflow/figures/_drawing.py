@@ -16,11 +16,11 @@ MARKERS = "osD^vPX*"
 COLUMNS = 3
 MOST = len(COLOURS)
 TIP, SERIES, LEGEND = "tip|", "series|", "legend|"
-"""Prefixes of matplotlib group ids (gid): of points with a tooltip, of a method's artists, and of its legend entry."""
+"""Prefixes of the matplotlib group ids (gid) of points with a tooltip, of a method's line, and of a method's legend entry."""
 
 
 def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels in rows of at most COLUMNS, and its axes."""
+    """Return a figure with `count` panels, at most COLUMNS of them in a row, and the axes of the panels."""
     columns = min(count, COLUMNS)
     rows = math.ceil(count / COLUMNS)
     fig = Figure(figsize=(width * max(1, columns), height * max(1, rows)), layout="constrained")
@@ -35,7 +35,7 @@ def panels(count: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure,
 
 
 def bars(labels: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
-    """Return a figure with one panel per sequence of labels, and its axes. The panels are stacked vertically.
+    """Return a figure with one panel per sequence of labels, stacked vertically, and the axes of the panels.
 
     The y-axis of each panel has one position per label, with the first label at the top.
     """
@@ -82,7 +82,7 @@ def series(axes: Axes, rows: pd.DataFrame, y: str, label: str, labels: Sequence[
 
 
 def stacked(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str], labels: Sequence[str]) -> None:
-    """Draw one horizontal bar per row, made of one stacked part per column in `colours`, with a tooltip on each part."""
+    """Draw one horizontal bar per row. The bar has one part per column in `colours`, with a tooltip on each part."""
     left = pd.Series(0.0, index=rows.index)
     for name, colour in colours.items():
         word = name.replace("_", " ")
@@ -110,7 +110,7 @@ def sizes(axes: Axes, parameters: pd.Series) -> None:
 
 
 def legend(fig: Figure) -> None:
-    """Add one legend for all panels below them; a label that several panels share is listed once."""
+    """Add one legend below all panels. A label that several panels share is listed once."""
     labels: dict[str, Any] = {}
     for axes in fig.axes:
         handles, names_ = axes.get_legend_handles_labels()
@@ -125,7 +125,7 @@ def legend(fig: Figure) -> None:
 
 
 def short(size: float) -> str:
-    """Format a number of parameters, as 1.2M or 60k."""
+    """Format a number of parameters, such as 1.2M or 60k."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if size >= unit:
             return f"{size / unit:.3g}{name}"
@@ -138,7 +138,7 @@ def one_line(*words: object) -> str:
 
 
 def names(rows: pd.DataFrame) -> pd.Series:
-    """Return a name for each row's line: method, head (if not the task's most frequent), and options that differ."""
+    """Return the name of each row's line: method, head (if not the task's most frequent), and options that differ."""
     usual = rows.groupby("task")["head"].transform(lambda head: head.mode().iloc[0])
     words = [rows["method"], ("(" + rows["head"] + ")").where(rows["head"] != usual, "")]
     words += [rows["method_options"]] + ([rows["other_options"]] if rows["other_options"].nunique() > 1 else [])
@@ -146,9 +146,9 @@ def names(rows: pd.DataFrame) -> pd.Series:
 
 
 def lines(rows: pd.DataFrame) -> pd.DataFrame:
-    """Select lines for a figure over sizes, at most one per colour, and add their names as the column `line`.
+    """Select the lines of a figure over student size, at most one per colour, and add their names as the column `line`.
 
-    Only the setting with the most runs of each task and head is kept. Methods with default options are selected first, then
+    For each task and head, only the setting with the most runs is kept. Methods with default options are selected first, then
     methods with other options; within each kind, methods run at more sizes come first.
     """
     if rows.empty:

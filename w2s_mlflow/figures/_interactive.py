@@ -29,7 +29,7 @@ document.querySelectorAll('g[id^="{LEGEND}"]').forEach(g => {{
   }});
 }});
 """
-"""JavaScript that adds tooltips and clickable legend entries to elements with gids of _drawing. Include it once per page."""
+"""JavaScript that adds tooltips and clickable legend entries. It must be included once per page."""
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Lines over iterations for figures, and the figure of one facilitation run: accuracy by iteration."""
+"""Functions that draw lines over iterations, and the figure of one facilitation run (accuracy by iteration)."""
 
 from __future__ import annotations
 

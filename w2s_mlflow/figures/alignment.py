@@ -1,4 +1,4 @@
-"""Effect of alignment (eq. 2) on the judge's preference D and on test accuracy; one point per iteration if several ran."""
+"""Effect of alignment (eq. 2) on the judge's preference D and on test accuracy, by iteration if there are several."""
 
 from __future__ import annotations
 

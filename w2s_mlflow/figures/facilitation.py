@@ -43,7 +43,7 @@ def _label(row: dict[object, object]) -> str:
 
 
 def _line(axes: Axes, rows: pd.DataFrame, label: str, colour: str, offset: float) -> None:
-    """Draw the weak model's line, starting at the supervisor, and the strong model's line."""
+    """Draw two lines: the weak model's, which starts at the supervisor, and the strong model's."""
     first = rows[rows["iteration"] == rows["iteration"].min()]
     floor = {f"accuracy{bound}": first[f"weak_accuracy{bound}"] for bound in table.BOUNDS}
     start = first.assign(iteration=first["iteration"] - 1, **floor)

@@ -39,7 +39,7 @@ def figure(outcomes: pd.DataFrame) -> Figure:
 
 
 def _lines(rows: pd.DataFrame) -> Lines:
-    """Return, for each method with at least two seeds, its label and its difference from the setting's baseline by seed."""
+    """Return the label of each method, and its accuracy minus the baseline's by seed, if they share at least two seeds."""
     lines: Lines = []
     for _, pair in rows.groupby(PAIR, sort=False):
         methods = {
