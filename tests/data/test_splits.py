@@ -256,8 +256,8 @@ def test_digest_of_a_cut_is_that_of_the_rows_of_each_part() -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"train_size": 39}, r"^--train-size must be at least 40 .*, got 39$"),
-        ({"train_size": -1}, r"^--train-size must be at least 40 .*, got -1$"),
+        ({"train_size": 39}, r"^--train-size must be at least 40.*, got 39$"),
+        ({"train_size": -1}, r"^--train-size must be at least 40.*, got -1$"),
         ({"train_size": 401}, r"^--train-size must be at most 400, the number of training rows of this task, got 401$"),
         ({"test_size": 0}, r"^--test-size must be at least 1, got 0$"),
         ({"test_size": 76}, r"^--test-size must be at most 75, the number of test rows of this task, got 76$"),
