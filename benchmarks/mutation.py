@@ -3,7 +3,7 @@
     pip install -c constraints.txt -e ".[dev,mutation]"
     python benchmarks/mutation.py [--module losses/entropy.py ...] [--limit 50] [--seed 0]
 
-Prints every mutant that passes all tests (a survivor), then one Markdown table. Cosmic Ray makes the mutants. Binary operators
+Prints every mutant that passes all tests (a survivor), and one Markdown table. Cosmic Ray makes the mutants. Binary operators
 are replaced by one counterpart each, comparisons by every other comparison. Mutants of annotations, of `if TYPE_CHECKING` and
 of the `*` before keyword arguments are left out. At most `--limit` mutants of a module are tested, drawn with `--seed`. Tests
 run in forked processes on a copy of the working tree.
@@ -55,7 +55,7 @@ TESTS = {
 BINARY = {("Add", "Sub"), ("Sub", "Add"), ("Mul", "Div"), ("Div", "Mul"), ("FloorDiv", "Div"), ("Pow", "Mul")}
 BINARY |= {("BitOr", "BitAnd"), ("BitAnd", "BitOr")}
 IDENTITY = {"Is", "IsNot"}
-OPTIONS = ("-x", "--assert=plain", "-p", "no:cacheprovider", "--hypothesis-profile=ci")
+OPTIONS = ("-x", "--assert=plain", "--basetemp=build", "-p", "no:cacheprovider", "--hypothesis-profile=ci")
 """Options of pytest. Hypothesis' profile `ci` draws the same examples for each mutant."""
 
 
@@ -183,6 +183,7 @@ def main() -> None:
         os.chdir(directory)
         for module in options.module:
             table.append(tested(module, options.limit, options.seed))
+            print(table[-1], flush=True)
     print("", *table, sep="\n")
 
 

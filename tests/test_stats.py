@@ -34,8 +34,8 @@ class Data(NamedTuple):
     ceiling: Floats
     groups: NDArray[np.int64]
 
-    def interval(self) -> stats.PGR:
-        return stats.pgr_interval(list(self.weak), list(self.student), list(self.ceiling), self.groups)
+    def interval(self, level: float = 0.95) -> stats.PGR:
+        return stats.pgr_interval(list(self.weak), list(self.student), list(self.ceiling), self.groups, level)
 
     def rows(self, order: Iterable[int]) -> Data:
         chosen = list(order)
@@ -170,9 +170,7 @@ def test_a_lower_level_gives_narrower_intervals() -> None:
     assert stats.group_interval([0, 1, 1, 0], list("abcd"), 0.9) == pytest.approx((0.5, 0.5 - half, 0.5 + half, 3))
     # Of 6, 1 - 14 / 64 = .78 for the 2nd to the 5th
     assert stats.median_interval(range(1, 7), 0.6) == (3.5, 2, 5)
-    data = draw(5)
-    correct = [list(correct_SN) for correct_SN in data[:3]]
-    wide, narrow = (stats.pgr_interval(correct[0], correct[1], correct[2], data.groups, level) for level in (0.95, 0.5))
+    wide, narrow = (draw(5).interval(level) for level in (0.95, 0.5))
     assert wide.low < narrow.low < narrow.point < narrow.high < wide.high
 
 
@@ -184,6 +182,12 @@ def test_an_edge_is_found_however_far_it_is_and_may_be_missing() -> None:
     for direction in (-1.0, 1.0):
         assert stats._edge(lambda theta: abs(theta) - 1e6, 0.5, direction) == pytest.approx(direction * 1e6)
         assert stats._edge(lambda theta: -1.0, 0.5, direction) == direction * math.inf
+        assert stats._edge(lambda theta: min(abs(theta) - 3, 0.5), 0.5, direction) == pytest.approx(direction * 3)
+
+
+def test_an_interval_without_width_is_its_point_in_spite_of_rounding() -> None:
+    for direction in (-1.0, 1.0):
+        assert stats._edge(lambda theta: abs(theta - 0.5) + 1e-16, 0.5, direction) == 0.5
 
 
 @pytest.mark.parametrize(("seeds", "seed"), [(1, 0), (1, 1), (2, 1), (2, 7), (2, 8), (3, 0), (3, 1), (5, 0), (5, 1), (5, 2)])
@@ -446,6 +450,11 @@ def test_holm_keeps_the_order_and_never_lowers(raw: list[float]) -> None:
 def test_seed_interval_by_hand() -> None:
     # mean 3, deviation sqrt 2.5, half width 2.7764451 sqrt(.5)
     assert stats.seed_interval([1, 2, 3, 4, 5]) == pytest.approx((3, 1.0367568385, 4.9632431615, 4))
+
+
+def test_two_seeds_have_an_interval() -> None:
+    # deviation sqrt .5, half width 12.7062047 sqrt(.5 / 2)
+    assert stats.seed_interval([1, 2]) == pytest.approx((1.5, 1.5 - 6.3531024, 1.5 + 6.3531024, 1))
 
 
 def test_one_seed_has_a_mean_and_no_interval() -> None:

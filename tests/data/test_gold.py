@@ -46,13 +46,11 @@ def test_a_concept_is_the_first_rows_of_supervision_its_validation_slice_and_the
     assert found.reads == {"gold/supervision/probe": 60, "gold/test/probe": 50}
 
 
-def test_a_concept_of_another_task_has_that_task_s_sizes() -> None:
-    other = "chess_preference"
-    config = Options(**SMALL)
-    assert gold.concept(config, other, 50).digest == loading.resolve_and_split(Options(task=other))[1].digest
-    assert (
-        gold.concept(config, other, 50).digest != loading.resolve_and_split(dataclasses.replace(config, task=other))[1].digest
-    )
+@pytest.mark.parametrize(("task", "other"), [("chess", "chess_preference"), ("chess_preference", "chess")])
+def test_a_concept_of_another_task_has_that_task_s_sizes(task: str, other: str) -> None:
+    found = gold.concept(Options(task=task, **SMALL), other, 50)
+    digests = [loading.resolve_and_split(Options(task=other, **sizes))[1].digest for sizes in ({}, SMALL)]
+    assert found.digest == digests[0] != digests[1]
 
 
 def test_a_concept_is_not_balanced() -> None:
