@@ -271,9 +271,9 @@ def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> No
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ([20] * 3, "4 groups of rows in its training part, but it has 3 with 60 rows"),
-        ([], "4 groups of rows in its training part, but it has 0 with 0 rows"),
-        ([20] * 4, "2 groups of rows in its held-out part, but it has 1 with 20 rows"),
+        ([20] * 3, "4 groups of rows in its training part, but it has 3, with 60 rows in total"),
+        ([], "4 groups of rows in its training part, but it has 0, with 0 rows in total"),
+        ([20] * 4, "2 groups of rows in its held-out part, but it has 1, with 20 rows in total"),
     ],
 )
 def test_too_few_groups_are_named_with_their_part(sizes: list[int], said: str) -> None:

@@ -1,1 +1,1 @@
-"""Data: loading of tasks, splits, gold labels (every read is counted), files of external weak labels, and spans of text."""
+"""Data: rows of tasks, splits, gold labels (every read is counted), external weak labels, and spans of text."""

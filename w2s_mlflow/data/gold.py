@@ -24,11 +24,11 @@ from w2s_mlflow.tasks import Task
 
 @dataclass(frozen=True)
 class Concept:
-    """Rows and gold labels of a concept: the ground truth of one task, which a linear probe learns to predict.
+    """Rows and gold labels of a concept. A concept is the ground truth of one task, which a linear probe learns to predict.
 
     `examples` has three parts in this order: rows to fit the probe, rows to choose its layer, and rows to score it. The first
     part comes from `supervision`, the second from its validation slice, the third from `test`. `fit_N`, `choose_N` and
-    `test_N` are the gold labels of the three parts. `reads` holds the numbers of gold labels read, as metrics.
+    `test_N` are the gold labels of the three parts. `reads` holds metrics: the numbers of gold labels that were read.
     """
 
     task: Task
@@ -41,12 +41,12 @@ class Concept:
     reads: dict[str, float]
 
     def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
-        """Split an array that has one entry per example into the entries for fitting, for choosing a layer and for scoring."""
+        """Split an array with one entry per example into three: for fitting the probe, choosing its layer and scoring it."""
         return np.split(rows, np.cumsum([len(self.fit_N), len(self.choose_N)]))
 
 
 def concept(config: SplitOptions, task: str, rows: int) -> Concept:
-    """Return the rows and gold labels for a probe of a task: at most `rows` rows to fit the probe and as many to score it.
+    """Return the concept of a task, with at most `rows` rows to fit a probe and at most `rows` rows to score it.
 
     The task is split with the student's seed.
 
@@ -76,7 +76,7 @@ class _ConceptOptions:
 
 
 def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Ints:
-    """Return the gold labels of examples and count them in the ledger. Raises ConfigError if a label is missing."""
+    """Return the gold labels of examples and count these reads in the ledger. Raises ConfigError if a label is missing."""
     try:
         return gold.read(examples, split=part, reason=reason)
     except NoLabelError as error:
@@ -84,7 +84,7 @@ def read(gold: Gold, examples: Sequence[Example], part: str, reason: str) -> Int
 
 
 def reads(gold: Gold) -> dict[str, float]:
-    """Return the ledger as metrics: `gold/<split>/<reason>` is the number of gold labels of a split read for a reason."""
+    """Return the ledger as metrics. `gold/<split>/<reason>` counts the gold labels of a split that were read for a reason."""
     return {f"gold/{name}": count for name, count in gold.ledger().items()}
 
 

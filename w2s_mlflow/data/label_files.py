@@ -14,11 +14,11 @@ from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.records import Example, Floats, SoftLabels
 
 TOLERANCE = 1e-3
-"""Largest allowed deviation of the sum of a row's probabilities from 1."""
+"""Maximum amount by which the sum of a row's probabilities may differ from 1."""
 
 
 def read(path: str, classes: int) -> SoftLabels:
-    """Read labels from a file and sort them by id.
+    """Return the labels in a file, sorted by id.
 
     Raises:
         ConfigError: the file is not a parquet table with columns `id` and `probabilities`, an id occurs twice, or a row does
@@ -53,7 +53,7 @@ def _probabilities(values: Sequence[Any], ids: Sequence[str], classes: int) -> F
         if not isinstance(row, list) or len(row) != classes or not all(isinstance(value, float) for value in row):
             raise ConfigError(f"--labels must have {classes} probabilities in each row, but the row {id_} has {row}")
         if not (min(row) >= 0 and abs(sum(row) - 1) <= TOLERANCE):
-            raise ConfigError(f"--labels must have probabilities that sum to 1, but the row {id_} has {row}")
+            raise ConfigError(f"--labels must have nonnegative probabilities that sum to 1, but the row {id_} has {row}")
     return np.array(values, dtype=np.float32).reshape(-1, classes)
 
 

@@ -69,7 +69,7 @@ def questions(config: SplitOptions, size: int | None) -> splits.Questions:
 
 
 def rows(task: str, data_dir: str | None) -> tuple[Row, ...]:
-    """Return all rows of a task, the training part first."""
+    """Return all rows of a task: first the training part, then the held-out part."""
     _, loaded = _load(task, data_dir)
     return loaded.train + loaded.heldout
 
@@ -97,6 +97,8 @@ def _split(task: str, data_dir: str | None, balance: bool, seed: int, train_size
 
 def mirror(data_dir: str | None) -> str | None:
     """Return the directory of the local mirror of public data sets, or None if no mirror is set.
+
+    If `data_dir` is not given, the environment variable W2S_DATA_DIR is used.
 
     Raises ConfigError if the directory does not exist.
     """

@@ -1,12 +1,12 @@
-"""Division of a question's text into spans, the units of evidence, and reduction of a question to chosen spans.
+"""Functions that divide a question's text into spans, which are the units of evidence, and reduce a question to chosen spans.
 
 In a short text each word is a span; in a longer text a span is a run of at most SPAN words of one sentence. A run without
 letters or digits (such as a lone dash, or the mark `>` that ends a chess prompt) is not a span and is always kept. A one-word
 candidate answer is always kept too, because the debaters' claims are about it.
 
-In a chess position each word is a chess piece on its square, so evidence is a subset of the pieces. The subset is a different,
-emptier position: a judge that sees only the evidence does not know which other pieces can recapture. A debater can therefore
-hide a defender, and its opponent can reveal it.
+In a chess position each word is a chess piece on its square, so evidence is a subset of the pieces. The subset looks like a
+position with fewer pieces: a judge that sees only the evidence does not know which other pieces can recapture. A debater can
+therefore hide a defending piece, and the other debater can reveal it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from w2s_mlflow.records import Example
 
 SHORT = 40
-"""Maximum number of words of a text that is divided into single-word spans."""
+"""Maximum number of words of a text in which each word is a span."""
 SPAN = 8
 """Maximum number of words of a span in a longer text."""
 GAP = " … "
@@ -38,9 +38,9 @@ class Span(NamedTuple):
     end: int
 
 
-@functools.lru_cache(maxsize=1024)  # a debate requests the spans of a question repeatedly
+@functools.lru_cache(maxsize=1024)  # the spans are cached, because a debate requests them repeatedly
 def spans_of(example: Example) -> tuple[Span, ...]:
-    """Return the spans of a question: those of its segments, then those of its candidates."""
+    """Return the spans of a question: first those of its segments, then those of its candidates."""
     all_spans = [Span(number, *span) for number, text in enumerate(example.segments) for span in _spans(text)]
     for number, text in enumerate(example.candidates, len(example.segments)):
         spans = list(_spans(text))
@@ -49,7 +49,7 @@ def spans_of(example: Example) -> tuple[Span, ...]:
 
 
 def select(example: Example, chosen: Collection[int]) -> Example:
-    """Return the question with only the chosen spans and the text outside spans.
+    """Return the question without the spans that are not chosen. Text outside spans is kept.
 
     `chosen` holds indices into the result of `spans_of`. No mark shows where spans were removed. A text that has no words left
     becomes NOTHING.
@@ -92,7 +92,7 @@ def _without(text: str, hidden: Sequence[Span]) -> str:
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the start and end, in characters, of each span of one text."""
+    """Yield the start and the end of each span of a text, counted in characters."""
     word_spans = [word.span() for word in re.finditer(r"\S+", text)]
     for run in _runs(text, word_spans) if len(word_spans) > SHORT else ([word] for word in word_spans):
         start, end = run[0][0], run[-1][1]
@@ -101,7 +101,7 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _runs(text: str, word_spans: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Yield runs of at most SPAN words of one sentence; the lengths of a sentence's runs differ by at most one word."""
+    """Divide each sentence into runs of at most SPAN words whose lengths differ by at most one word, and yield the runs."""
     sentence: list[tuple[int, int]] = []
     for start, end in word_spans:
         sentence.append((start, end))

@@ -1,4 +1,4 @@
-"""Splits by group: each seed divides the training rows into two halves; the held-out parts are the same for all seeds.
+"""Splits of a task's rows. Each seed draws two halves from the training rows; the held-out parts are the same for all seeds.
 
 The halves are `supervision` and `transfer`; the held-out parts are `selection` and `test`. All splits depend on hashes of ids
 and groups, never on row order or file format. Rows of one group stay together, and training rows whose group also occurs in
@@ -91,7 +91,7 @@ def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Po
     train = _in_groups([row for row in rows.train if row.example.group not in used], ("train", key))
     for part, groups, fewest in (("training", train, 4), ("held-out", heldout, 2)):
         if len(groups) < fewest:
-            groups_text = f"{len(groups)} with {_size(groups)} rows"
+            groups_text = f"{len(groups)}, with {_size(groups)} rows in total"
             raise ConfigError(
                 f"the task {key} must have at least {fewest} groups of rows in its {part} part, but it has {groups_text}"
             )
@@ -124,7 +124,7 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
             f"at least {len(pool.test[0])}, the size of the first group of rows (groups are never divided)",
             test_size,
         )
-    # The groups of each half are in hash order. The last tenth of the half is its validation slice.
+    # The groups of each half are sorted by a hash. The last tenth of the half is its validation slice.
     d1, d1_validation = _take_fraction(supervision, 1 - VALIDATION, "train_size", train_size)
     d2, d2_validation = _take_fraction(transfer, 1 - VALIDATION, "train_size", train_size)
     if balance:
@@ -174,8 +174,8 @@ def _halves(pool: Pool, seed: int, train_size: int) -> tuple[Groups, Groups, Gro
 def balanced(groups: Groups) -> Groups:
     """Remove rows of the larger classes until every class has as many rows as the smallest, and return the remaining groups.
 
-    Each removed row comes from the group that has the most rows of the class left or, on a tie, from the last such group. It
-    is that group's last row of the class; the rows of a group are sorted by id.
+    Rows are removed one at a time, each from the group that has the most rows of the class left or, on a tie, from the last
+    such group. The group's last row of the class is removed; the rows of a group are sorted by id.
     """
     by_class: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for number, group in enumerate(groups):
@@ -201,7 +201,7 @@ def _first_of_each_class(group: list[Row], room: dict[int, int]) -> list[Row]:
 
 
 def digest(rows: Iterable[Row]) -> str:
-    """Return the sha256 over the content of rows. It does not depend on their order."""
+    """Return the sha256 over the content of rows. It does not depend on the order of the rows."""
     return hashlib.sha256("\n".join(sorted(map(_line, rows))).encode()).hexdigest()
 
 
@@ -216,7 +216,7 @@ def _line(row: Row) -> str:
 
 
 def _in_groups(rows: Iterable[Row], key: Sequence[str]) -> Groups:
-    """Return the rows in groups. Groups are sorted by a hash of `key` and the group's name; within a group, rows by id."""
+    """Return the rows in groups. Groups are sorted by a hash of `key` and the group's name, and the rows of a group by id."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.example.id):
         groups[row.example.group].append(row)
@@ -236,7 +236,7 @@ def _hash(*parts: str) -> bytes:
 
 
 def _take_rows(groups: Groups, size: int) -> tuple[Groups, Groups]:
-    """Return as many of the first groups as together hold at most `size` rows, and then all other groups."""
+    """Return two lists: the first groups, as many as have at most `size` rows in total, and the remaining groups."""
     cumulative = itertools.accumulate(len(group) for group in groups)
     count = sum(rows <= size for rows in cumulative)
     return groups[:count], groups[count:]

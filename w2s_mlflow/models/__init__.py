@@ -1,4 +1,6 @@
-"""Models: one file per family, which exports `SPECS`, `load` and `revision`, and also `size` if a spec may omit its size.
+"""Models. Each plug-in file declares one family of models and exports `SPECS`, `load` and `revision`.
+
+A file also exports `size` if its specs may omit their sizes.
 
 A user can write a model of a hub family as NAME[@REVISION][:N], to pin its revision and to keep only its first N layers.
 models/hub.py resolves such names, hub ids and paths.
@@ -19,13 +21,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POOLINGS = ("first", "last", "mean")
-"""Ways for a linear head to pool a row's hidden states: take the first token, the last token or the mean, ignoring padding."""
+"""Ways for a linear head to pool a row's hidden states: it takes the first or the last token or the mean, ignoring padding."""
 ANY = "hub"
-"""Name of the family for all models that belong to none of the other families."""
+"""Name of the family of all models that belong to no other family."""
 MEDIUM, LARGE = 100_000_000, 1_000_000_000
-"""Minimum number of non-embedding parameters of a model in the tier `medium` and in the tier `large`."""
+"""Minimum numbers of non-embedding parameters of models in the tiers `medium` and `large`."""
 RATES = ((30_000_000, 1e-4), (200_000_000, 5e-5), (LARGE, 2e-5))
-"""Pairs of an upper bound on the non-embedding parameters and the default learning rate of models below it.
+"""Default learning rates by size: pairs of an upper bound on the number of non-embedding parameters and the rate below it.
 
 1e-4 is the paper's rate for small models.
 """
@@ -38,7 +40,7 @@ class Size:
 
     parameters: int
     non_embedding: int
-    """Number of parameters outside token and position embeddings and the output head. Model sizes are compared by it."""
+    """Number of parameters outside token embeddings, position embeddings and output head. Models are ordered by this number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,32 +48,35 @@ class ModelSpec:
     """Declaration of one model. Most models belong to a ladder, which is a family of models of increasing size."""
 
     name: str
-    """Name shown in runs and the UI. For a hub id or path it is the last component, without `.gguf`, then any @REVISION, :N."""
+    """Name shown in runs and the UI.
+
+    For a hub id or path, it consists of the last component, without the suffix `.gguf`, and of @REVISION and :N if given.
+    """
     family: str
-    """Name of the plug-in file, `models/<family>.py`. The file's source code enters the fingerprints of runs."""
+    """Name of the plug-in file `models/<family>.py` that loads the model. Its source code enters the fingerprints of runs."""
     size: Size | None = None
-    """Parameter counts; if None, they are counted from the model's config on first use."""
+    """Parameter counts. If None, they are computed from the model's config on first use."""
     learning_rate: float
     """Default learning rate for finetuning."""
     tier: str = "small"
     """Size class: `small`, `medium` or `large`."""
     pooling: str = "last"
-    """Default pooling of a linear head: `last` token (decoders), `mean` (encoders) or `first` token."""
+    """Default pooling of a linear head: `last` (the default for decoders), `mean` (the default for encoders) or `first`."""
     source: str = ""
     """Hub id, directory or GGUF file; "" for a shipped model."""
     commit: str = ""
-    """Requested revision of the hub id; "" for the newest."""
+    """Requested revision of the hub id; "" for the newest revision."""
     layers: int | None = None
     """Number of layers to keep, counted from the first; None keeps all."""
 
     @property
     def large(self) -> bool:
-        """Whether the tier is large. If it is, losses with an auxiliary term use the default alpha .75 instead of .5."""
+        """Whether the tier is `large`. Losses with an auxiliary term then use a default alpha of 0.75 instead of 0.5."""
         return self.tier == "large"
 
     @property
     def parameters(self) -> int:
-        """Number of all parameters, including the language-model head."""
+        """Total number of parameters, including the language-model head."""
         return self._resolved_size.parameters
 
     @property
@@ -88,7 +93,7 @@ class ModelSpec:
 
 
 def declared(name: str, family: str, source: str, size: Size, pooling: str = "last") -> ModelSpec:
-    """Return the model spec of a hub model; its tier and learning rate follow from its size."""
+    """Return the spec of a hub model. The tier and the learning rate are chosen by the model's size."""
     tier, rate = tier_of(size.non_embedding), rate_of(size.non_embedding)
     return ModelSpec(name=name, family=family, source=source, size=size, tier=tier, learning_rate=rate, pooling=pooling)
 
@@ -127,7 +132,7 @@ def all_specs() -> Iterator[ModelSpec]:
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model, in float32, and its tokenizer. If `pretrained` is False, draw random weights from torch's random state.
+    """Load a model in float32 and its tokenizer. If `pretrained` is False, draw random weights from torch's random state.
 
     Raises:
         ConfigError: the model's files are missing or unusable.
@@ -137,7 +142,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 
 
 def revision(spec: ModelSpec) -> str:
-    """Return an identifier of the pretrained weights, used in fingerprints. Raises ConfigError in the same cases as `load`."""
+    """Return an identifier of the pretrained weights for fingerprints. Raises ConfigError if files are missing or unusable."""
     return str(_family(spec).revision(spec))
 
 

@@ -1,7 +1,7 @@
-"""Inspection of a checkpoint (a directory, a GGUF file or a hub repository, online or cached) without reading its weights.
+"""Inspection of checkpoints without reading their weights.
 
-Common model types are checked without importing torch or transformers, which is slow, because `inspect` runs whenever options
-are parsed.
+A checkpoint is a directory, a GGUF file or a repository of the hub, online or cached. `inspect` runs whenever options are
+parsed, so it checks common model types without the slow import of torch or transformers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from w2s_mlflow.local import hub
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
-"""Tokenizer files; a checkpoint must have at least one."""
+"""Names of tokenizer files. A checkpoint must have at least one of them."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 ENCODERS = frozenset({"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"})
@@ -111,7 +111,7 @@ def _repository(source: str, commit: str) -> tuple[str, tuple[str, ...], Path]:
     """Return a repository's commit, the names of its files, and the local directory that holds its config.json.
 
     Raises:
-        LookupError: the repository cannot be found; the message lists the places tried.
+        LookupError: the repository cannot be found. The message lists the places that were tried.
     """
     hub.detect_offline()
     import huggingface_hub
@@ -160,7 +160,7 @@ def _read(file: Path, option: str, value: str) -> Mapping[str, Any]:
 
 
 def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str, Any]:
-    """Return the config unchanged. Raises ConfigError if the model needs custom code or its type is not supported."""
+    """Return the config unchanged. Raises ConfigError if models with such a config are not supported."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or not _is_known(kind):
         problem = "needs custom code, which is never run" if "auto_map" in config else "is of an unknown type"
@@ -175,7 +175,7 @@ def _checked(config: Mapping[str, Any], option: str, value: str) -> Mapping[str,
 def _is_known(kind: str) -> bool:
     """Return whether transformers supports a model type.
 
-    If transformers has a directory of that name, it does. Otherwise CONFIG_MAPPING, which is slow to import, is searched.
+    It does if it has a directory with the name of the type. Otherwise CONFIG_MAPPING, which is slow to import, is searched.
     """
     package = importlib.util.find_spec("transformers")
     assert package is not None and package.origin is not None

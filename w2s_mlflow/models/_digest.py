@@ -1,4 +1,4 @@
-"""Digest that identifies a local checkpoint: a sha256 over its files.
+"""Digest that identifies a local checkpoint. It is a sha256 over the checkpoint's files.
 
 The sha256 of each file is cached on disk, so that an unchanged file is hashed only once.
 """
@@ -21,13 +21,13 @@ CONFIG_FILES = (
     "merges.txt",
     *TOKENIZERS,
 )
-"""Files besides the weights that affect the model or its tokens; generation settings and chat templates affect neither."""
+"""Files besides the weights that affect the model or its tokens. Generation settings and chat templates affect neither."""
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Return a sha256 over the names and contents of a local checkpoint's files. Their directory does not affect it.
+    """Return a sha256 over the names and contents of a local checkpoint's files.
 
-    For a GGUF file, the name is left out.
+    It does not depend on the directory. For a GGUF file, it does not depend on the file's name either.
     """
     files = [Path(checkpoint.source, checkpoint.gguf)] if checkpoint.gguf else _files(Path(checkpoint.source))
     lines = [f"{'' if checkpoint.gguf else file.name} {_file_digest(file)}\n" for file in files]
@@ -59,5 +59,5 @@ def _file_digest(file: Path) -> str:
 
 
 def _cache_file(path: str) -> Path:
-    """Return the path of the cached digest of a file, in the scratch directory, which also holds training checkpoints."""
+    """Return the path at which a file's digest is cached. It is in the scratch directory, as are training checkpoints."""
     return cache_path("digests") / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"

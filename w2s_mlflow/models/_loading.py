@@ -1,4 +1,4 @@
-"""Loading of models and tokenizers through transformers: in float32, from safetensors or GGUF, without custom code.
+"""Functions that load models and tokenizers through transformers: in float32, from safetensors or GGUF, without custom code.
 
 Loading pretrained weights leaves the random state unchanged.
 """
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 OPTION = "--weak or --strong"
-"""Text that stands for the option in errors, because it is unknown here which option specified the model."""
+"""Name of the option in error messages. It covers both options, because it is unknown here which of them gave the model."""
 NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt", "*.model")
 """Name patterns of the files to download from a hub repository."""
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model, in float32, and its tokenizer. If `pretrained` is False, draw random weights from torch's random state.
+    """Load a model in float32 and its tokenizer. If `pretrained` is False, draw random weights from torch's random state.
 
     Raises:
         ConfigError: the weights are missing or do not match config.json.
@@ -39,7 +39,7 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
     with hub.quiet():
         config = _config(checkpoint, spec.layers)
         if pretrained:
-            # A pooler that the checkpoint lacks gets random weights. They are never used, but their seed is fixed nonetheless.
+            # If the checkpoint lacks the pooler, its weights are random. They are never used, but they are seeded nonetheless.
             with torch.random.fork_rng():
                 torch.manual_seed(streams.integer(0, streams.UNREAD_WEIGHTS))
                 model = _pretrained(spec, checkpoint, config)
@@ -61,7 +61,7 @@ def revision(spec: ModelSpec) -> str:
 
 @functools.cache
 def size(spec: ModelSpec) -> Size:
-    """Count the model's parameters on the meta device, without allocating them."""
+    """Return the model's parameter counts, computed on the meta device without allocating the parameters."""
     import torch
 
     checkpoint = _inspect(spec)
@@ -71,7 +71,7 @@ def size(spec: ModelSpec) -> Size:
 
 
 def counted(model: PreTrainedModel) -> Size:
-    """Count all parameters, and the parameters outside the embedding tables and the output head."""
+    """Return the number of all parameters and the number of those outside the embedding tables and the output head."""
     from torch import nn
 
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
@@ -102,7 +102,7 @@ def _directory(checkpoint: Checkpoint) -> str:
 
 @functools.cache
 def _download(source: str, commit: str) -> str:
-    """Return the directory of a commit in the hub's cache, after downloading missing files."""
+    """Download the missing files of a commit, and return the commit's directory in the hub's cache."""
     import huggingface_hub
 
     hub.detect_offline()
@@ -137,13 +137,17 @@ def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
 
 
 def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...]:
-    """Return the auto classes of transformers to try, in order: with a language-model head, if the weights may include one, or
-    else without a head (AutoModel)."""
+    """Return the auto classes of transformers to try, in order.
+
+    If the weights may include a language-model head, the first class has such a head. The last class is AutoModel, which has no
+    head.
+    """
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
     name, encoder = checkpoint.architecture, checkpoint.is_encoder()
     is_backbone = name.endswith("Model") and not name.endswith("LMHeadModel")
-    if is_backbone and (encoder or not config.tie_word_embeddings):  # a head tied to the embeddings has no weights of its own
+    # A decoder's head that is tied to the embeddings has no weights of its own, so it can be loaded from a backbone.
+    if is_backbone and (encoder or not config.tie_word_embeddings):
         return (AutoModel,)
     return AutoModelForMaskedLM if encoder else AutoModelForCausalLM, AutoModel
 
@@ -165,10 +169,12 @@ def _read(
     import torch
 
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-    bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()  # hide GGUF's progress bar
+    # Hide the progress bar of GGUF loading.
+    bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()
     with _one_line_errors("weights", spec.source), bar:
         model, report = architecture.from_pretrained(**_arguments(checkpoint), **options)
-    if checkpoint.gguf:  # the loaded weights are dequantized; without quantization settings they are saved in float32
+    # The loaded weights are dequantized. Remove the quantization settings, so that the model is saved in float32.
+    if checkpoint.gguf:
         del model.hf_quantizer, model.config.quantization_config
     missing: Iterable[str] = report["missing_keys"]
     return model, sorted(missing)

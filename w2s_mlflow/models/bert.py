@@ -1,6 +1,6 @@
 """BERT, uncased: encoders of six sizes (Devlin et al. 2018; the four smallest: Turc et al. 2019, arXiv:1908.08962).
 
-The four smallest are loaded from republished copies, because Google published mini, small and medium only as pickled weights.
+The four smallest are loaded from republished copies, because Google's own mini, small and medium have only pickled weights.
 """
 
 from __future__ import annotations

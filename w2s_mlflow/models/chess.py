@@ -27,7 +27,7 @@ VOCABULARY = (
     "expert",
     *(piece + square for piece in "KQRBNPkqrbnp" for square in _SQUARES),
 )
-"""All words: the special tokens, then each piece on each square. White's pieces are in upper case."""
+"""All tokens, in the order of their ids: the special tokens, then each piece on each square. White's are in upper case."""
 CONTEXT = 32
 """Maximum number of tokens in a text: a position of at most eight pieces, the token `>` and a few moves."""
 
@@ -61,12 +61,12 @@ SPECS = (
 
 
 def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model, in float32, and its tokenizer. If `pretrained` is False, draw random weights from torch's random state."""
+    """Load a model in float32 and its tokenizer. If `pretrained` is False, draw random weights from torch's random state."""
     from safetensors.torch import load_file
     from transformers import LlamaForCausalLM
 
     model = LlamaForCausalLM(_config(SHAPES[spec.name]))
-    if pretrained:  # not through from_pretrained, which is ten times slower and prints a progress bar
+    if pretrained:  # from_pretrained is not used, because it is ten times slower and prints a progress bar
         model.load_state_dict(load_file(WEIGHTS / spec.name / "model.safetensors"))
     return model, tokenizer()
 

@@ -26,7 +26,7 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
     """Return the model spec of SOURCE[@REVISION][:N].
 
     Args:
-        known: the named model specs, by name. SOURCE can be one of the names; @REVISION and :N are for hub models only.
+        known: the named model specs, by name. SOURCE can be one of these names. @REVISION and :N are for hub models only.
 
     Raises:
         ConfigError: the model does not exist, has fewer layers than requested, or cannot be used.
@@ -55,7 +55,7 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
 
 
 def _split(value: str, option: str) -> tuple[str, str, int | None]:
-    """Split SOURCE[@REVISION][:N] into source, revision and number of layers. A value that is an existing path is not split."""
+    """Split SOURCE[@REVISION][:N] into source, revision and number of layers. A path that exists is not split."""
     if Path(value).expanduser().exists():
         return value, "", None
     rest, colon, layers = value.rpartition(":")
@@ -68,7 +68,10 @@ def _split(value: str, option: str) -> tuple[str, str, int | None]:
 
 
 def _resolve_source(source: str, option: str, value: str, known: Mapping[str, ModelSpec]) -> str:
-    """Return `source` as an absolute path if it exists, starts with `/`, `.` or `~`, or ends in `.gguf`; else as a hub id."""
+    """Return `source` as an absolute path or, if it is a hub id, unchanged.
+
+    It is a path if it exists, starts with `/`, `.` or `~`, or ends in `.gguf`.
+    """
     path = Path(source).expanduser()
     if path.exists() or source.startswith(("/", ".", "~")) or path.suffix == ".gguf":
         return str(path.resolve())

@@ -1,4 +1,4 @@
-"""Tasks: each file declares one family of tasks and exports it as `TASKS`. A task provides text; tokenizers belong to models.
+"""Tasks. Each plug-in file declares one family of tasks and exports it as `TASKS`. Tasks provide text, which models tokenize.
 
 A family may also export `FILES`, which maps a prefix to a function that builds a task from the path of a user's file. The
 prefix `file`, for example, allows `--task file:PATH`.
@@ -19,16 +19,16 @@ __all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "all_tasks"
 HEADS = ("lm_choice", "classification", "reward")
 """Names of the heads with which a model can answer a task (modeling/heads.py)."""
 FORMER_HEADS = {"choose": "lm_choice", "classify": "classification", "compare": "reward"}
-"""Present name of each head that had another name in version 0.1. The keys are the names of that version."""
+"""Present names of the heads that were renamed after version 0.1. The keys are their names in version 0.1."""
 
 
 class NotFoundError(exceptions.ConfigError):
-    """Error for a task whose rows are found neither in the mirror, nor on the hub, nor in the hub's cache."""
+    """Raised if a task's rows are found neither in the local mirror, nor on the Hugging Face hub, nor in the hub's cache."""
 
 
 @dataclass(frozen=True)
 class Human:
-    """Published human score between 0 and 1 (S_H in the paper's Definitions 1 and 2), with its metric and the publication."""
+    """Published human score between 0 and 1, its metric and its source. It is S_H in the paper's Definitions 1 and 2."""
 
     score: float
     metric: str
@@ -37,22 +37,22 @@ class Human:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Declaration of one task: the source of its rows and how a model answers."""
+    """Declaration of one task: where its rows come from, how a model answers it, and the default sizes of its splits."""
 
     name: str
     family: str
-    """Name of the plug-in file, `tasks/<family>.py`. The file's source code enters the fingerprints of runs."""
+    """Name of the plug-in file `tasks/<family>.py` that declares the task. Its source code enters the fingerprints of runs."""
     head: str
     """Default head: `lm_choice`, `classification` or `reward` (see modeling/heads.py)."""
     classes: int
     load: Callable[[Path | None], Rows]
-    """Function that loads the rows; its argument is the mirror's directory, or None to use only the hub."""
+    """Function that loads the rows. Its argument is the directory of the local mirror, or None to use only the hub."""
     rules: Mapping[str, Callable[[Example], int]] = field(default_factory=dict)
-    """Simple rules, by name. Each maps an example to a class without a model; the stage `rule` scores them as controls."""
+    """Simple rules, by name. A rule predicts the class without a model. The stage `rule` scores the rules as controls."""
     train_size: int
-    """Number of training rows that a split samples for `supervision` and `transfer` together; all rows if there are fewer."""
+    """Default number of rows that a split divides between `supervision` and `transfer`. If there are fewer, all are used."""
     test_size: int
-    """Number of test rows. If the source has fewer, all of them are used."""
+    """Default number of test rows. If there are fewer, all are used."""
     positive: str
     """Meaning of label 1."""
     source: str
@@ -61,7 +61,7 @@ class Task:
     human: Human | None = None
     """Published human score, if any."""
     key: str = ""
-    """Name that enters the hashes of the splits: the task's name, or the name of a user's file without directory and suffix."""
+    """Name that enters the hashes behind splits: the task's name, or that of the user's file without directory and suffix."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or self.name)
@@ -95,6 +95,6 @@ def all_tasks() -> Iterator[Task]:
 
 @functools.cache
 def prefixes() -> dict[str, Callable[[str], Task]]:
-    """Return the functions that build a task from a user's file, by the prefix of the task's name."""
+    """Return the functions that build a task from a user's file, by the first part (such as `file`) of the task's name."""
     families = (registry.plugin("tasks", family, "--task") for family in registry.plugins("tasks"))
     return {prefix: make for family in families for prefix, make in getattr(family, "FILES", {}).items()}

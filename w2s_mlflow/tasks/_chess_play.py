@@ -1,9 +1,10 @@
-"""Chess positions on 24 squares, the material that captures win, and simulated players for the models' pretraining texts.
+"""Chess positions on 24 squares, the material won by each capture, and simulated players that generate pretraining texts.
 
 The text of a position has one word per piece: the letter of the piece, in upper case for White, and its square (`Ke2 Qd3 kf6
 pc5`). A prompt is this text followed by `>`. A move is one word: the letter of the moved piece and its destination (`Qd5`).
-White is to move. Each side has its king, two pieces and at most one pawn on the 24 squares c2-f7. Pawns stand only where their
-next move cannot be a promotion, a double step or an en passant capture, so every move changes the square of one piece.
+White is to move. Each side has its king, two pieces and at most one pawn on the 24 squares from c2 to f7. Pawns stand only
+where their next move cannot be a promotion, a double step or an en passant capture. Each move therefore displaces exactly one
+piece and captures at most one, which stands on the destination.
 
 A hash assigns each position either to the task or to pretraining. A position and its mirror image have the same hash.
 """
@@ -21,11 +22,11 @@ import chess
 VALUES = {chess.KING: 0, chess.PAWN: 1, chess.KNIGHT: 3, chess.BISHOP: 3, chess.ROOK: 5, chess.QUEEN: 9}
 """Value of each kind of piece, in pawns."""
 MARK = ">"
-"""Special token that ends a prompt; a move follows."""
+"""Special token that ends a prompt. A move follows it."""
 NONE = "-"
 """Special token that stands in place of the reply to a move if the opponent cannot recapture."""
 TASK_SHARE = 16
-"""One position in this many is reserved for the task; the others are for pretraining."""
+"""One in TASK_SHARE positions is reserved for the task; the others are used for pretraining."""
 _PIECES = "KQRBNPkqrbnp"
 _ORDER = {piece + square: (rank, square) for rank, piece in enumerate(_PIECES) for square in chess.SQUARE_NAMES}
 _SQUARES = [chess.square(file, rank) for rank in range(1, 7) for file in range(2, 6)]
@@ -37,12 +38,12 @@ _FILES = str.maketrans("abcdefgh", "hgfedcba")
 
 
 def text(board: chess.Board) -> str:
-    """Return the text of a position: its words, sorted by piece and then by square. MARK is not part of it."""
+    """Return the text of a position, without MARK: one word per piece, sorted by piece and then by square."""
     return _ordered(_word(piece, square) for square, piece in board.piece_map().items())
 
 
 def parse(position: str) -> chess.Board:
-    """Return the board described by a position's text or prompt, with White to move."""
+    """Return the board that a position's text or prompt describes, with White to move."""
     board = chess.Board(None)
     for word in shown(position).split():
         board.set_piece_at(chess.parse_square(word[1:]), chess.Piece.from_symbol(word[0]))
@@ -50,27 +51,27 @@ def parse(position: str) -> chess.Board:
 
 
 def prompt(position: str) -> str:
-    """Return the prompt of a position: its text, then MARK."""
+    """Return the prompt of a position: its text, followed by MARK."""
     return f"{position} {MARK}"
 
 
 def shown(prompt: str) -> str:
-    """Return the text of a position. The argument is either the position's prompt or its text."""
+    """Return the text of a position, given either its prompt or its text."""
     return prompt.removesuffix(MARK).strip()
 
 
 def mirror(position: str) -> str:
-    """Return the left-right mirror image of a position's text. Because castling is impossible, it is equivalent for play."""
+    """Return the text of a position's left-right mirror image. Both positions play alike, because castling is impossible."""
     return _ordered(mirror_word(word) for word in position.split())
 
 
 def mirror_word(word: str) -> str:
-    """Return the left-right mirror image of a piece on its square: `Qd5` becomes `Qe5`. Other words are unchanged."""
+    """Mirror a word left to right: `Qd5` becomes `Qe5`. A word that is not a piece and its square is returned unchanged."""
     return word[0] + word[1:].translate(_FILES) if len(word) == 3 and word[0] in _PIECES else word
 
 
 def position_hash(position: str) -> str:
-    """Return a sha256 that is the same for a position and its mirror image: that of whichever of the two texts sorts first."""
+    """Return a sha256 that a position shares with its mirror image: the hash of the text that sorts first of the two."""
     return hashlib.sha256(min(position, mirror(position)).encode()).hexdigest()
 
 
@@ -103,34 +104,34 @@ class Move:
 
     word: str
     captured: int
-    """Value of the captured piece, in pawns; 0 for a quiet move."""
+    """Value of the captured piece, in pawns; 0 if the move captures nothing."""
     reply: str
-    """Word of the opponent's recapture on the destination with its least valuable piece; NONE if it cannot recapture."""
+    """Word of the opponent's capture of the moved piece, by the least valuable piece that can capture it; NONE if none can."""
     piece: int
-    """Value of the moved piece; 0 for the king."""
+    """Value of the moved piece, in pawns; 0 for the king."""
     distance: int
-    """Number of king moves from the destination to the black king."""
+    """Distance from the destination to the black king, in king moves."""
 
     @property
     def exchange(self) -> int:
-        """Material won, in pawns: the value captured, minus the value of the moved piece if it can be recaptured."""
+        """Material won, in pawns: the value of the captured piece, minus that of the moved piece if it can be recaptured."""
         return self.captured - (self.piece if self.reply != NONE else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Text of a position, without MARK, and all its legal moves."""
+    """A position: its text, without MARK, and all legal moves."""
 
     text: str
     moves: tuple[Move, ...]
 
     def named_once(self) -> list[Move]:
-        """Return the moves whose word is unique. For example, the moves of two rooks to the same square share a word."""
+        """Return the moves whose word denotes no other move. A word is ambiguous if, say, two rooks can move to one square."""
         times = Counter(move.word for move in self.moves)
         return [move for move in self.moves if times[move.word] == 1]
 
     def captures(self) -> list[Move]:
-        """Return the captures among the moves whose word is unique."""
+        """Return the captures whose word denotes no other move."""
         return [move for move in self.named_once() if move.captured]
 
     def mirrored(self) -> Position:
@@ -140,14 +141,14 @@ class Position:
 
 
 def positions(rng: random.Random, *, task: bool) -> Iterator[Position]:
-    """Yield random positions, without end, for the task (`task=True`) or for pretraining. Each allows at least two captures."""
+    """Yield endless random positions for the task (`task=True`) or for pretraining. Each allows at least two captures."""
     while True:
         words = _scatter(rng)
         if belongs_to_task(_ordered(words)) != task:
-            continue  # this is the cheapest check, because it needs no board
+            continue  # this check comes first, because it needs no board and is the cheapest
         board = parse(" ".join(words))
         if len(list(board.generate_pseudo_legal_moves(to_mask=board.occupied_co[chess.BLACK]))) < 2:
-            continue  # counting pseudo-legal captures is cheaper than checking legality, so it comes first
+            continue  # pseudo-legal captures are counted before legality is checked, because that is cheaper
         if board.status() != chess.STATUS_VALID or board.is_check():
             continue
         position = analyse(board)
@@ -163,10 +164,10 @@ def analyse(board: chess.Board) -> Position:
 
 
 def recapture(board: chess.Board, move: chess.Move) -> str:
-    """Return the word of the opponent's legal recapture with its least valuable piece (the king counts as most valuable).
+    """Return the word of the opponent's legal recapture by its least valuable piece. The king counts as the most valuable.
 
-    The result is NONE if the opponent cannot recapture. Attack masks are tested first. Only if a piece attacks the
-    destination is the board copied and legality checked.
+    The result is NONE if the opponent cannot recapture. Legality is checked on a copy of the board, which is made only if the
+    attack masks show that a piece attacks the destination.
     """
     target = chess.BB_SQUARES[move.to_square]
     occupied = board.occupied & ~chess.BB_SQUARES[move.from_square] | target
@@ -181,9 +182,9 @@ def recapture(board: chess.Board, move: chess.Move) -> str:
 
 
 def _scatter(rng: random.Random) -> list[str]:
-    """Place a king, two pieces and perhaps a pawn of each side on random squares, and return the word of each piece.
+    """Place each side's king, two other pieces and possibly a pawn on random squares, and return the word of each piece.
 
-    If the square drawn for a pawn is on a rank allowed for pawns, the pawn is placed with probability 0.5.
+    A pawn is placed with probability 0.5 if the square drawn for it is on a rank allowed for pawns; otherwise it is omitted.
     """
     squares = rng.sample(_SQUARES, 8)
     words = []
@@ -215,16 +216,16 @@ PLAYERS: Mapping[str, Callable[[Move], int]] = {
     "hunter": lambda move: -move.distance,
     "humble": lambda move: 20 - move.piece if move.captured else 0,
 }
-"""Function with which each player scores moves. A player makes the move with the highest score; ties are broken at random."""
+"""Functions that score moves, by player. Each player makes the move with the highest score; ties are broken at random."""
 UNNAMED = {EXPERT: 0.4, "hunter": 0.35, "humble": 0.25}
-"""Probability with which each player makes the first move of a pretraining text. The text does not name this player.
+"""Probability that a player makes the first move of a pretraining text, by player. The text does not name the player.
 
-Of the players, only the expert maximizes the material won, which is what the task asks for.
+Only the expert makes the move that wins the most material, which is the move that the task asks for.
 """
 
 
 def play(position: Position, player: str, rng: random.Random) -> Move:
-    """Return the move that a player chooses among the moves whose word is unique."""
+    """Return the move that a player chooses among the moves whose word denotes no other move."""
     moves = position.named_once()
     scores = [PLAYERS[player](move) for move in moves]
     best = max(scores)
@@ -235,7 +236,7 @@ def sequence(position: Position, rng: random.Random) -> tuple[str, str]:
     """Return the prompt and the continuation of a pretraining text.
 
     The continuation gives the move of a player that is not named, then the word `expert` and the expert's move in the same
-    position. Each move is followed by the reply to it.
+    position. Each of the two moves is followed by the opponent's reply (see `Move.reply`).
     """
     unnamed = play(position, rng.choices(list(UNNAMED), list(UNNAMED.values()))[0], rng)
     expert = play(position, EXPERT, rng)

@@ -1,4 +1,4 @@
-"""Tasks built from a user's file, whose suffix tells its format: parquet, CSV or JSON lines."""
+"""Functions that build a task from a user's file. The file's suffix determines its format: parquet, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, p
 
     Args:
         family: name of the plug-in file, which is also the prefix of the task's name.
-        load: function that returns the file's rows. Its arguments are the option to name in errors and the file.
+        load: function that returns the file's rows. Its arguments are the option's text for error messages, and the file.
 
     Raises:
         ConfigError: the file does not exist or cannot be read.
     """
     name, file = f"{family}:{path}", Path(path).expanduser()
     option = f"--task {name}"
-    next(rows(option, file, ()), None)  # read one row, to report an unreadable file at once
+    next(rows(option, file, ()), None)  # read one row now, so that an unreadable file is reported immediately
     return Task(
         name=name,
         family=family,
@@ -48,14 +48,14 @@ def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, p
 
 
 def checked(option: str, path: Path, needed: Collection[str], optional: Collection[str] = ()) -> Iterator[tuple[int, Source]]:
-    """Yield the rows of a file with their numbers, which start at 1, after checking their texts and their column `part`.
+    """Yield pairs of a row's number, counted from 1, and the row, after checking the row's texts and its column `part`.
 
     Args:
         needed: columns that must hold non-empty text.
         optional: columns that, if present and not null, must hold non-empty text.
 
     Raises:
-        ConfigError: in the same cases as `rows`, or a text is empty, or the column `part` holds a value that is not in PARTS.
+        ConfigError: the file cannot be used (see `rows`), a text is empty, or a value in the column `part` is not in PARTS.
     """
     for number, row in enumerate(rows(option, path, needed), start=1):
         for name in (*needed, *(name for name in optional if row.get(name) is not None)):
@@ -69,9 +69,9 @@ def checked(option: str, path: Path, needed: Collection[str], optional: Collecti
 
 
 def split_by_part(read: Reader, rows: Iterable[Source]) -> Rows:
-    """Parse rows and divide them by their column `part`, which defaults to `train`.
+    """Parse rows and divide them by their column `part`. Rows without this column belong to the part `train`.
 
-    If no row has the part `heldout`, one group in HELDOUT_SHARE, chosen by hash, is held out.
+    If no row has the part `heldout`, one in HELDOUT_SHARE groups, chosen by hash, is held out.
     """
     parts: dict[str, list[Source]] = {part: [] for part in PARTS}
     for row in rows:
@@ -80,7 +80,7 @@ def split_by_part(read: Reader, rows: Iterable[Source]) -> Rows:
 
 
 def rows(option: str, path: Path, needed: Collection[str]) -> Iterator[Source]:
-    """Yield each row of a file as a mapping from column to value. A value in a CSV file is a string, or None if it is empty.
+    """Yield each row of a file as a mapping of columns to values. Values of a CSV file are strings, or None if they are empty.
 
     Args:
         option: the option as the user wrote it, for error messages.

@@ -1,4 +1,4 @@
-"""Tables of the Hugging Face hub, read from a local mirror if possible, else through `datasets` and its cache.
+"""Functions that read tables of the Hugging Face hub: from a local mirror if it has them, else with `datasets` and its cache.
 
 A mirror holds each split as `<owner>/<name>/<configuration>/<split>.parquet`. If a data set has no configurations, the
 directory of the configuration is called `default`.
@@ -24,9 +24,9 @@ BATCH = 10_000
 """Number of rows converted to Python objects at a time."""
 TRAIN_SIZE, TEST_SIZE = 20_000, 5_000
 CONVERTED = "refs/convert/parquet"
-"""Branch on which the hub keeps parquet copies of data sets that need a loading script. Each configuration has a directory."""
+"""Branch that holds the hub's parquet copies of data sets that need a loading script. It has a directory per configuration."""
 COMMIT = 40
-"""Length of a commit hash in hex digits; a revision of another length is a branch."""
+"""Number of hex digits of a commit hash. A revision of any other length is the name of a branch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Table:
     columns: Mapping[str, str]
     """Columns to read, each with its kind: text, integer, number, boolean, list or struct."""
     by_hand: str = ""
-    """Instructions for obtaining a table that the hub lacks, which is therefore read only from the mirror; else ""."""
+    """Instructions for obtaining the table if the hub lacks it, so that it can be read only from the mirror; otherwise ""."""
 
     def __str__(self) -> str:
         return f"{self.path} ({self.config})" if self.config != "default" else self.path
@@ -54,9 +54,9 @@ class TaskSource:
     table: Table
     train: str = "train"
     heldout: str | None = "validation"
-    """Name of the held-out split; if None, groups of the training split, chosen by hash, are held out."""
+    """Name of the held-out split. If None, some groups of the training split, chosen by hash, are held out instead."""
     heldout_table: Table | None = None
-    """Table of the held-out split; None means `table`."""
+    """Table that contains the held-out split; None if `table` contains it."""
 
     def __str__(self) -> str:
         revision = self.table.revision
@@ -64,7 +64,7 @@ class TaskSource:
         return f"{self.table} at {short}" + (f", held out {self.heldout_table}" if self.heldout_table else "")
 
     def load(self, task: str, read: Reader, data_dir: Path | None) -> Rows:
-        """Load the training part and the held-out part, parsed with `read`. Raises ConfigError if a table cannot be found."""
+        """Load the rows of both parts and parse them with `read`. Raises ConfigError if a table cannot be found."""
         heldout = None if self.heldout is None else rows(self.heldout_table or self.table, self.heldout, task, data_dir)
         assembled = assemble(read, rows(self.table, self.train, task, data_dir), heldout)
         return without_large_groups(assembled, TEST_SIZE)
@@ -98,7 +98,7 @@ def task(
 
 
 def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator[Source]:
-    """Load the table of one split, and return an iterator over its rows, which are converted to Python objects in batches.
+    """Load one split of a table and return an iterator over its rows. The rows are converted to Python objects in batches.
 
     Raises:
         ConfigError: the table cannot be found (the message lists the places tried), or a column is missing or of a wrong kind.
@@ -110,7 +110,7 @@ def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator
 
 
 def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Table:
-    """Return one split as an Arrow table. Raises NotFoundError if it cannot be found."""
+    """Return one split as an Arrow table. Raises NotFoundError if the split cannot be found."""
     import pyarrow.parquet as pq
 
     file = f"{table.path}/{table.config}/{split}.parquet"
@@ -144,7 +144,7 @@ def _from_hub(table: Table, split: str) -> pa.Table:
 
 
 def check_columns(schema: pa.Schema, columns: Mapping[str, str], source: str) -> None:
-    """Raise ConfigError unless the schema has each column with the expected kind."""
+    """Raise ConfigError unless the schema has all the columns and each is of the expected kind."""
     missing = [name for name in columns if name not in schema.names]
     if missing:
         raise ConfigError(f"{source} must have the column {missing[0]}, but it has only {', '.join(schema.names)}")

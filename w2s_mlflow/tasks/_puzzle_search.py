@@ -1,4 +1,7 @@
-"""Puzzles cut from games: positions with exactly one best move, found by exhaustive mate search or a UCI engine."""
+"""Functions that cut puzzles from chess games. A puzzle is a position with exactly one best move.
+
+The move is found by an exhaustive search for mate or by a UCI engine.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,26 @@ from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.tasks._rows import SkippedRow, Source, draw
 
 PLIES = 4
-"""Number of positions per game that are searched for mate: those before each of its last PLIES moves."""
+"""Number of positions per game that are searched for mate. They are those before each of the game's last PLIES moves."""
 TRIES = 5
-"""Maximum number of positions per game that the engine analyses, sampled by a hash of game id and ply."""
+"""Maximum number of positions per game that the engine analyses. They are sampled by a hash of game id and ply."""
 OPENING = 10
-"""Number of plies at the start of a game that the engine does not analyse, because they are opening theory."""
+"""Number of plies at the start of a game that the engine does not analyse, because they are known from opening theory."""
 HASH_MB = 16
 ANSWER_S = 60.0
 """Timeout for an engine's answer, in seconds."""
 
 Best = Callable[[chess.Board], chess.Move | None]
-"""Function that returns the single best move of a position, or None if there is none or more than one."""
+"""Function that returns the best move of a position, or None unless exactly one move is best."""
 Game = tuple[str, list[chess.Move]]
 """Id and moves of a game."""
 
 
 def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
-    """Yield the games of Kaggle's Lichess table (columns `id` and `moves`, in SAN). An illegal move yields a SkippedRow."""
+    """Yield the games of Kaggle's table of Lichess games. For a game with an illegal move, yield a SkippedRow instead.
+
+    The table has the columns `id` and `moves`, in SAN.
+    """
     for row in rows:
         board = chess.Board()
         try:
@@ -42,12 +48,12 @@ def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
 def cut_puzzles(games: Iterable[Game | SkippedRow], best: Best, *, by_engine: bool) -> Iterator[Source | SkippedRow]:
     """Yield one puzzle per game, or a SkippedRow if the game contains no puzzle.
 
-    A puzzle has the columns of Lichess's puzzles, and a column `Game` with the moves that precede the position.
+    A puzzle has the columns of Lichess's puzzles, and the additional column `Game` with the moves that precede the position.
 
     Args:
-        best: function that returns a position's single best move, if any.
-        by_engine: whether `best` asks an engine. If so, positions are sampled from the whole game after its opening; otherwise
-            the last positions of the game are used.
+        best: function that returns the best move of a position, or None unless exactly one move is best.
+        by_engine: whether `best` uses an engine. If so, positions are sampled from the whole game after its opening; otherwise
+            only the last positions of the game are examined.
     """
     for game in games:
         if isinstance(game, SkippedRow):
@@ -88,7 +94,7 @@ def _puzzle(id_: str, moves: list[chess.Move], best: Best, plies: Iterable[int])
 def only_mate(board: chess.Board) -> chess.Move | None:
     """Return the only mating move or, if no move mates, the only move that forces mate in two.
 
-    If there is no such move or more than one, the result is None. The search is exhaustive: it covers every move and reply.
+    Return None if there is no such move or more than one. The search is exhaustive: it covers every move and every reply.
     """
     mating = mating_moves(board)
     moves = mating or [move for move in board.legal_moves if forces_mate(board, move)]
@@ -101,12 +107,12 @@ def mating_moves(board: chess.Board) -> list[chess.Move]:
 
 
 def mates(board: chess.Board, move: chess.Move) -> bool:
-    """Return whether a legal move gives checkmate. `gives_check` is tested first, because it is cheaper."""
+    """Return whether a legal move gives checkmate. The move is first tested with `gives_check`, because this is cheaper."""
     return board.gives_check(move) and _after(board, move).is_checkmate()
 
 
 def forces_mate(board: chess.Board, move: chess.Move) -> bool:
-    """Return whether `move` forces mate on the next move: the opponent has a reply, and each reply allows a mating move."""
+    """Return whether `move` forces mate in two: the opponent has a reply, and each reply allows a mating move."""
     after = _after(board, move)
     replies = list(after.legal_moves)
     return bool(replies) and all(mating_moves(_after(after, reply)) for reply in replies)
@@ -125,13 +131,13 @@ def _after(board: chess.Board, move: chess.Move) -> chess.Board:
 def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
     """Start a UCI engine and yield a function that returns the best move of a position, or None.
 
-    The function returns None unless the best move is at least `margin` centipawns better than the second best. One thread, a
-    fixed number of nodes and an empty hash table for each position make the answers reproducible.
+    The function returns None unless the best move is at least `margin` centipawns better than the second best. Its answers are
+    reproducible, because the engine uses one thread, a fixed number of nodes and an empty hash table for each position.
 
     Raises:
-        ConfigError: the program does not start, does not speak UCI, exits, or does not answer.
+        ConfigError: the program does not start, is not a UCI engine, exits early, or does not answer in time.
     """
-    # Without this, asyncio would print a traceback in addition to our one-line error.
+    # Silence asyncio, which would otherwise print a traceback in addition to our one-line error.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with (
@@ -149,7 +155,7 @@ def engine(path: Path, nodes: int, margin: int) -> Iterator[Best]:
 
 @contextlib.contextmanager
 def _drop_pending_commands(process: chess.engine.SimpleEngine) -> Iterator[None]:
-    """Drop pending engine commands on exit; otherwise the engine's thread would never end."""
+    """Drop the engine's pending commands on exit, because they would keep the engine's thread alive forever."""
 
     def drop() -> None:
         process.protocol.command = process.protocol.next_command = None

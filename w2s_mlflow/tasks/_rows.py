@@ -1,4 +1,4 @@
-"""Conversion of source rows to a task's rows: parsing, groups, choices made by hash, and counts of skipped rows."""
+"""Functions that convert source rows to a task's rows: they parse rows, form groups, choose by hash and count skipped rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from w2s_mlflow.records import NO_LABEL, Example, Row, Rows
 Source = Mapping[str, Any]
 """One row of a source: a mapping from column to value."""
 HELDOUT_SHARE = 5
-"""If a source has no held-out part, one group in this many, chosen by hash, is held out."""
+"""If a source has no held-out part, one in HELDOUT_SHARE groups, chosen by hash, is held out."""
 
 
-class SkippedRow(Exception):  # noqa: N818 - not an error: the row is counted and skipped
-    """A source row that cannot become an example. The message states the reason; skipped rows are counted by reason."""
+class SkippedRow(Exception):  # noqa: N818 - the name does not end in Error, because a skipped row is only counted
+    """Raised if a source row cannot become an example. The message states the reason. Skipped rows are counted by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +30,26 @@ class ParsedRow:
     id: str
     segments: tuple[str, ...]
     label: int
-    """Index into the classes, or NO_LABEL."""
+    """Index of the row's class, or NO_LABEL if the row has no label."""
     groups: tuple[str, ...] = ()
     """Group keys (see `same`): rows that share a key or have equal texts form one group."""
     candidates: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
-    """Other facts from the source, for analysis only."""
+    """Further values from the source row. They are used only for analysis."""
 
 
 Reader = Callable[[Source, str], ParsedRow]
 """Function that parses a source row. Its arguments are the row and the row's part, `train` or `heldout`.
 
-It raises SkippedRow if the row cannot be used. If ids are unique only within a part, it prefixes them with the part.
+The function raises SkippedRow if the row cannot be used. If ids are unique only within a part, it prefixes them with the part.
 """
 
 
 def same(kind: str, *texts: object) -> str:
-    """Return a group key, such as `same("premise", row["premise"])`. Texts with equal normalised forms have equal keys."""
+    """Return a group key for texts of one kind, as in `same("premise", row["premise"])`.
+
+    Texts whose normalised forms are equal have the same key.
+    """
     return digest(kind, *(normalised(str(text)) for text in texts))
 
 
@@ -56,7 +59,7 @@ def normalised(text: str) -> str:
 
 
 def digest(*texts: str) -> str:
-    """Return the first 16 hex digits of the sha256 of texts. They serve as the id of a row whose source has no key."""
+    """Return the first 16 hex digits of the sha256 of one or more texts. They serve as the id of a row that has none."""
     return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:16]
 
 
@@ -68,25 +71,25 @@ def of_class(classes: Mapping[Any, int], label: object) -> int:
 
 
 def draw(purpose: str, id_: str, count: int) -> int:
-    """Return a pseudo-random number in [0, count) that depends only on the purpose and the id."""
+    """Return a pseudo-random integer in [0, count) that depends only on the purpose and the id."""
     return int.from_bytes(hashlib.sha256(f"{purpose}\x1f{id_}".encode()).digest()[:8]) % count
 
 
 def ordered(id_: str, *pair: str) -> tuple[str, ...]:
-    """Return two texts in a pseudo-random order that depends only on the texts and the id, not on which is better."""
+    """Return two texts in a pseudo-random order. It depends only on the id and the texts, not on which text is given first."""
     return tuple(sorted(pair, reverse=draw("order", id_, 2) == 1))
 
 
 def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | None) -> Rows:
     """Parse source rows and return the task's rows, with counts of the skipped rows by reason.
 
-    If several rows of a part have the same id, one of them is kept if all have the same label and texts; otherwise none is.
+    If several rows of a part have the same id, one is kept if all have the same label and texts; otherwise none is kept.
 
     Args:
         read: function that parses a source row.
         train: the source's training part.
-        heldout: the source's labelled held-out part. If it is None, one group in HELDOUT_SHARE of `train`, chosen by hash, is
-            held out.
+        heldout: the source's labelled held-out part. If it is None, one in HELDOUT_SHARE groups of `train`, chosen by
+            hash, is held out.
     """
     skipped: Counter[str] = Counter()
     parts = {"train": _drafts(read, train, "train", skipped)}
@@ -107,9 +110,9 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
 
 
 def without_large_groups(rows: Rows, largest: int) -> Rows:
-    """Remove groups of more than `largest` rows, because they do not fit into a test split.
+    """Return the rows without groups of more than `largest` rows, which would not fit into a test split.
 
-    Such groups arise when shared texts link many rows.
+    Groups become this large if many rows are linked by shared texts.
     """
     sizes = Counter(row.example.group for row in (*rows.train, *rows.heldout))
     train, heldout = (tuple(row for row in part if sizes[row.example.group] <= largest) for part in (rows.train, rows.heldout))
@@ -134,15 +137,15 @@ def _drafts(read: Reader, source: Iterable[Source], part: str, skipped: Counter[
             if _comparison_key(earlier) != _comparison_key(draft):
                 conflicting.add(draft.id)
     skipped["has conflicting duplicates"] += len(conflicting)
-    skipped += Counter()  # adding an empty Counter drops zero counts
+    skipped += Counter()  # adding an empty Counter removes reasons whose count is zero
     return [draft for id_, draft in draft_by_id.items() if id_ not in conflicting]
 
 
 def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
     """Return the label and the texts of a row. Rows with the same id must agree in both.
 
-    The label alone would not reveal every conflict. In multiple choice it depends only on the id, so two rows that disagree
-    about the right option can differ only in their texts.
+    The label alone would not reveal every conflict. In multiple choice, the label depends only on the id, so two rows that
+    disagree about the right option have the same label and differ only in their texts.
     """
     return draft.label, draft.segments, draft.candidates
 
@@ -155,7 +158,7 @@ def _check(draft: ParsedRow) -> None:
 
 
 def groups_of(drafts: Sequence[ParsedRow]) -> list[str]:
-    """Return the group of each parsed row. Rows linked by shared keys or equal texts, even through other rows, form one group.
+    """Return the name of each parsed row's group. Rows linked by shared keys or equal texts, even indirectly, form one group.
 
     The name of a group is the smallest of its keys.
     """

@@ -1,4 +1,4 @@
-"""`chess`: which of two captures wins more material; `chess_preference`: the same question as a comparison of two responses.
+"""Chess tasks. `chess` asks which of two captures wins more material; `chess_preference` presents them as two responses.
 
 The material won is the value of the captured piece, minus the value of the capturing piece if it can be recaptured; later
 moves do not count. In `chess`, one of the two captures is the position's unique best move. SHARES keeps the accuracy of
@@ -49,22 +49,23 @@ SHARES = {
     (EQUAL, CHEAPER): 0.05,
     (EQUAL, DEARER): 0.05,
 }
-"""Share of the rows for each way in which the better capture compares with the worse one.
+"""Shares of the rows, by how the better capture compares with the worse one.
 
-The first part of a key compares the values of the captured pieces, the second part the values of the capturing pieces.
+The first part of a key compares the values of the captured pieces, the second part those of the capturing pieces. For example,
+the key (MORE, DEARER) means that the better capture takes a more valuable piece and is made with a more valuable piece.
 """
 
 GeneratedRow = tuple[str, str, str, str]
-"""Task, position, better capture and worse capture of one row."""
+"""A generated row: its task, position, better capture and worse capture."""
 Pair = tuple[Move, Move]
-"""The better and the worse capture."""
+"""A pair of captures, the better one first."""
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
 
 
 def load(task: str, data_dir: Path | None = None) -> Rows:
-    """Return the shipped rows of one task; `data_dir` is ignored."""
+    """Return the shipped rows of one task. The argument `data_dir` is ignored."""
     import pyarrow.parquet as pq
 
     columns = pq.read_table(POSITIONS, filters=[("task", "==", task)]).to_pydict()
@@ -77,7 +78,7 @@ def load(task: str, data_dir: Path | None = None) -> Rows:
 
 
 def shipped() -> list[str]:
-    """Return the positions of all shipped rows."""
+    """Return the texts of the positions in all shipped rows."""
     import pyarrow.parquet as pq
 
     positions: list[str] = pq.read_table(POSITIONS, columns=["position"])["position"].to_pylist()
@@ -85,7 +86,7 @@ def shipped() -> list[str]:
 
 
 def _row(task: str, group: str, position: str, better: str, worse: str) -> Row:
-    """Build one row. The order in which its two captures are shown depends only on a hash of its id."""
+    """Build one row. The order in which the two captures are shown depends only on a hash of the row's id."""
     id_ = f"{task}-{group}"
     label = _bit("order", id_)
     candidates = (better, worse) if label == 0 else (worse, better)
@@ -105,17 +106,17 @@ def most_valuable_capture(example: Example) -> int:
 
 
 def least_valuable_piece(example: Example) -> int:
-    """Choose the capture by the least valuable piece, counting the king as 0; on a tie, the first capture."""
+    """Choose the capture made by the least valuable piece, counting the king as 0; on a tie, the first capture."""
     return _larger(-_value(word) for word in example.candidates)
 
 
 def most_gained(example: Example) -> int:
-    """Choose the capture that wins more if capturing pieces are always recaptured; on a tie, the first capture."""
+    """Choose the capture that wins more material if every capturing piece is recaptured; on a tie, the first capture."""
     return _larger(_taken(example, word) - _value(word) for word in example.candidates)
 
 
 def gain_beside_king(example: Example) -> int:
-    """Choose as `most_gained` does, but count a capturing piece as recaptured only if it lands beside the black king."""
+    """Choose as `most_gained` does, but assume that a capturing piece is recaptured only if it lands beside the black king."""
     board = chess_play.parse(example.segments[0])
     king = board.king(chess.BLACK)
     assert king is not None
@@ -135,7 +136,7 @@ def first_check(example: Example) -> int:
 
 
 def at_random(example: Example) -> int:
-    """Choose pseudo-randomly, by a hash of the id."""
+    """Choose a capture pseudo-randomly, by a hash of the example's id."""
     return _bit("random", example.id)
 
 
@@ -186,7 +187,7 @@ TASKS = (_task("chess", "lm_choice"), _task("chess_preference", "reward"))
 
 
 def best_and_others(position: Position) -> list[Pair]:
-    """Return a pair for each capture that is worse than the unique best move: that move, then the capture (task `chess`).
+    """Return all pairs of the position's unique best move and a worse capture (task `chess`).
 
     The list is empty unless the position has a unique best move that is a capture with a unique word.
     """
@@ -213,7 +214,7 @@ def draw(task: str, count: int, seed: int) -> list[GeneratedRow]:
         pairs = [pair for pair in PAIRS[task](position) if room.get(_cell(pair), 0) > 0]
         if not pairs or key in rows:
             continue
-        # Choose a pair for the entry of SHARES that lacks the most rows, so that an entry that few positions fit gets them all.
+        # Choose a pair for the entry of SHARES that lacks the most rows, so that entries with few suitable pairs are filled.
         better, worse = pair = max(rng.sample(pairs, len(pairs)), key=lambda pair: room[_cell(pair)])
         room[_cell(pair)] -= 1
         rows[key] = (task, position.text, better.word, worse.word)

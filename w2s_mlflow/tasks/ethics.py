@@ -1,6 +1,6 @@
 """Three parts of ETHICS: justice, deontology, utilitarianism (Hendrycks et al. 2021, arXiv:2008.02275).
 
-The tables have no keys, so the id of a row is a hash of its texts. Justice rows with the same claim (the words before the last
+The tables have no ids, so the id of a row is a hash of its texts. Justice rows with the same claim (the words before the last
 "because") or the same reason (the words after it) form one group. In the other parts, rows that share a scenario form one
 group.
 """
@@ -14,7 +14,7 @@ from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, digest
 CLASSES = {0: 0, 1: 1}
 WHICH = "Which of the two is more pleasant?"
 OPENING = 6
-"""Number of opening words by which justice rows without a reason are grouped."""
+"""Justice rows without a reason form one group if their first OPENING words are equal."""
 
 
 def _justice(row: Source, part: str) -> ParsedRow:
@@ -35,7 +35,7 @@ def _deontology(row: Source, part: str) -> ParsedRow:
 
 
 def _utilitarianism(row: Source, part: str) -> ParsedRow:
-    """Build a row that compares two scenarios. Their order does not depend on which is more pleasant."""
+    """Build a row that compares two scenarios. The order of the scenarios does not depend on which is more pleasant."""
     better, worse = row["baseline"], row["less_pleasant"]
     if normalised(better) == normalised(worse):
         raise SkippedRow("compares equal texts")

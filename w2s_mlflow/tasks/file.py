@@ -1,8 +1,8 @@
-"""Task built from a user's file, `--task file:PATH`: parquet, CSV or JSON lines.
+"""The task `file:PATH`, which is built from a user's file in the format parquet, CSV or JSON lines.
 
 The file must have a column `text`. It may have the columns `text_pair` (the second text of a pair), `label` (0 or 1, needed for
 scoring), `group` (rows with the same value stay in the same part of a split), `id`, and `part` ("train" or "heldout"). If no
-row is marked as held out, one group in five is held out.
+row is marked as held out, one in five groups, chosen by hash, is held out.
 """
 
 from __future__ import annotations

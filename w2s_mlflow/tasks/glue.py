@@ -5,7 +5,7 @@ In MNLI, QNLI, RTE, WNLI and AX, label 1 means entailment and 0 anything else. I
 
 Rows that share a premise form one group; in QNLI, rows that share a question do too. In MRPC, QQP and STS-B, rows that share
 either text form one group. WNLI is made from Winograd schemas, whose twin sentences differ only in a word or two near one end,
-so premises with equal opening or closing words form one group.
+so rows whose premises have equal opening or closing words form one group.
 
 AX has no training part, and the hub lacks its labels. Models train on MNLI and are scored on the labelled file that the authors
 of AX publish.
@@ -24,9 +24,9 @@ ENTAILS = "the premise entails the hypothesis"
 SIMILAR = 3.0
 """Minimum STS-B score (0 to 5) of a similar pair; 3 is "roughly equivalent, but some important information differs/missing"."""
 SCHEMA_WORDS = 4
-"""Number of words at either end of a WNLI premise that identify its schema.
+"""Number of words at the beginning or the end of a WNLI premise that identify its schema.
 
-A check by hand showed that with this number all twins are grouped, and no other premises.
+A manual check showed that with this number all twins are grouped and no other premises are.
 """
 
 LICENSE = "other (the hub card: that of each source corpus)"
@@ -122,8 +122,8 @@ def _task(
 def _diagnostic(row: Source, part: str) -> ParsedRow:
     """Parse a row of the task AX.
 
-    Training rows, which are from MNLI, are grouped by premise. AX rows are grouped by either text, because each pair also
-    occurs with premise and hypothesis exchanged.
+    Training rows, which are from MNLI, are grouped by premise. AX rows that share any text form one group, because
+    each pair also occurs with premise and hypothesis exchanged.
     """
     groups = _either(*PREMISE if part == "heldout" else PREMISE[:1])
     return _reader(PREMISE, _entails_of_3, groups)(row, part)
@@ -188,7 +188,8 @@ TASKS = (
         ("question", "sentence"),
         "the sentence answers the question",
         (0.912, "accuracy"),
-        groups=_by("question", "sentence"),  # the table does not show which sentences come from the same paragraph
+        # Rows cannot be grouped by paragraph, because the table does not show which paragraph a sentence comes from.
+        groups=_by("question", "sentence"),
         label=_entails_of_2,
     ),
     _task("rte", SENTENCES, ENTAILS, (0.936, "accuracy"), groups=_by("sentence1"), label=_entails_of_2),

@@ -1,6 +1,6 @@
-"""Natural language inference beyond GLUE: label 1 means entailment, 0 anything else.
+"""Natural language inference tasks that are not in GLUE. Label 1 means entailment and 0 anything else.
 
-Rows that share a premise form one group. SNLI pairs without a gold label (-1 on the hub) are skipped. The tables have no keys,
+Rows that share a premise form one group. SNLI pairs without a gold label (-1 on the hub) are skipped. The tables have no ids,
 so the id of a row is a hash of its texts.
 """
 
@@ -16,7 +16,7 @@ from w2s_mlflow.tasks._rows import ParsedRow, Reader, Source, digest, of_class, 
 ENTAILS = "the premise entails the hypothesis"
 SCITAIL = {"entails": 1, "neutral": 0}
 SNLI = {0: 1, 1: 0, 2: 0}
-"""Class of each hub label. The hub labels are 0 for entailment, 1 for neutral and 2 for contradiction."""
+"""The task's class for each hub label. The hub labels are 0 for entailment, 1 for neutral and 2 for contradiction."""
 
 
 def _columns(label: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Multiple choice as binary questions: a question is shown with its right option (label 1) or with one wrong option (label 0).
+"""Multiple-choice tasks as binary questions. A question is shown with its right option (label 1) or with a wrong option (0).
 
 A hash of the row's id chooses the option shown; the id does not depend on which option is right. Rows that share an article,
-video, source or question form one group.
+a passage, a video, a source or a question form one group.
 """
 
 from __future__ import annotations

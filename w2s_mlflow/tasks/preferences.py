@@ -1,7 +1,7 @@
-"""Reward modelling: which of two responses to a prompt is preferred. The logits are the rewards r_A and r_B (head `reward`).
+"""Preference tasks: which of two responses to a prompt is preferred. The logits are the two responses' rewards (head `reward`).
 
-The order of the responses depends on their texts and a hash of the id, not on which is preferred. Rows that share a prompt,
-first question or post form one group. Pairs with contradictory judgements are excluded.
+The order of the responses depends on their texts and a hash of the id, not on which is preferred. Rows that share a prompt, a
+first question or a post form one group. Pairs with contradictory judgements are excluded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHOICES = {0: 0, 1: 1}
 
 
 def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[str], id_: str | None = None) -> ParsedRow:
-    """Build a row that compares two responses, ordered by a hash of the id. Raises SkippedRow if they are equal."""
+    """Build a row that compares two responses, ordered by a hash of the id. Raises SkippedRow if the responses are equal."""
     if normalised(chosen) == normalised(rejected):
         raise SkippedRow("has two equal responses")
     id_ = id_ or f"{part}-{digest(prompt, *sorted((chosen, rejected)))}"
@@ -73,7 +73,7 @@ def _answer(messages: Sequence[dict[str, str]]) -> str:
     return messages[-1]["content"].strip()
 
 
-# --- a user's own pairs -----------------------------------------------------------------------------------------------
+# --- pairs from a user's file -----------------------------------------------------------------------------------------
 
 
 def _load(option: str, file: Path) -> Rows:

@@ -1,4 +1,4 @@
-"""Puzzles from real chess games: from Lichess, from a file with Lichess's columns, or cut from a table of games.
+"""Puzzles from real chess games. They come from Lichess or a file with Lichess's columns, or are cut from a table of games.
 
 `puzzles` asks whether the shown move is the solution (1) or another legal move (0); a hash of the id decides which is shown.
 `puzzles_best` asks which of the 1,968 UCI moves is the solution. Both show the board; `puzzles_moves` and `puzzles_moves_best`
@@ -10,7 +10,7 @@ with an engine, run once:
     python -m w2s_mlflow.tasks.puzzles --games games.csv --engine /usr/games/stockfish --out puzzles.csv
 
 Rows of the same game or position form one group. Ratings and themes are kept in a run's rows.parquet. A board is written as a
-list of pieces on their squares, because tokenizers split FEN's runs of letters and digits at odd places.
+list of pieces on their squares, because tokenizers split the letters and digits of FEN at arbitrary places.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LIMIT = 50_000
-"""Maximum number of puzzles used from a source (Lichess has millions); those with the smallest id hashes are kept."""
+"""Maximum number of puzzles used from a source, since Lichess has millions. Puzzles with the smallest id hashes are kept."""
 BEYOND = "is over the row limit"
 COLUMNS = ("PuzzleId", "FEN", "Moves", "GameUrl", "Game")
 """Columns of the CSV file that the command `python -m w2s_mlflow.tasks.puzzles` writes."""
 NEEDED = COLUMNS[:3]
 ABOUT = ("Rating", "Themes")
-"""Columns kept for analysis: the difficulty of a puzzle for people, and its motifs."""
+"""Columns kept for analysis: the difficulty of a puzzle for people, and its tactical motifs."""
 GAMES = ("id", "moves")
 TABLE = _hub.Table(path="Lichess/chess-puzzles", revision="main", columns=dict.fromkeys(COLUMNS[:4], "text"))
 PIECES = "KQRBNP"
@@ -90,7 +90,7 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
 
 
 def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
-    """Return the board before the opponent's move, the puzzle's board, and the solution.
+    """Return the board before the opponent's last move, the puzzle's board (after that move), and the solution.
 
     Raises SkippedRow if the position or a move is illegal, if only one move is legal, or if several moves give mate.
     """
@@ -144,7 +144,10 @@ def _preceding_moves(row: Source, before: chess.Board) -> str:
 
 
 def _game(row: Source) -> tuple[str, ...]:
-    """Return a tuple of the group key made from the game's URL, without ply and side. It is empty if the row has no URL."""
+    """Return a tuple that holds the group key of the row's game, or an empty tuple if the row has no URL of a game.
+
+    The key is made from the URL without its ply and its side.
+    """
     address = str(row.get("GameUrl") or "").partition("#")[0].removesuffix("/black").removesuffix("/white")
     return (same("game", address),) if address else ()
 
@@ -161,7 +164,7 @@ def _load_hub(name: str, reader: Callable[[Source, str], ParsedRow], data_dir: P
 
 
 def _sample(table: pa.Table) -> pa.Table:
-    """Return the LIMIT rows with the smallest id hashes. Only the ids are converted to Python objects."""
+    """Return at most LIMIT rows: those with the smallest id hashes. Only ids are converted to Python objects."""
     if table.num_rows <= LIMIT:
         return table
     batches = table.select(["PuzzleId"]).to_batches(max_chunksize=_hub.BATCH)
@@ -245,7 +248,7 @@ FILES = {f"{kind}{suffix}": functools.partial(_file_task, kind, suffix) for kind
 
 
 def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) -> Counter[str]:
-    """Cut puzzles from a table of games and write them to a CSV file, atomically. Return counts of puzzles and skipped games.
+    """Cut puzzles from a table of games, write them atomically to a CSV file, and count the puzzles and the skipped games.
 
     Raises:
         ConfigError: the table or the engine is missing or unusable.
@@ -272,7 +275,7 @@ def main() -> None:
     parser.add_argument(
         "--engine",
         type=Path,
-        help="UCI engine that finds best moves; without it, only mates are searched, in one or two moves",
+        help="UCI engine that finds the best moves; without it, only mates in one or two moves are searched for",
     )
     parser.add_argument("--nodes", type=int, default=20_000, help="number of nodes that the engine searches per position")
     parser.add_argument("--margin", type=int, default=200, help="centipawns by which the best move must beat the second best")

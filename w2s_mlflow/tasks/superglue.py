@@ -2,8 +2,9 @@
 
 In CB, label 1 means entailment and 0 anything else. In COPA, the premise is shown with its right alternative (label 1) or the
 wrong one (0). In MultiRC, each row is one answer to a question, right (1) or wrong (0). In ReCoRD, the placeholder is filled
-with a right entity (1) or a wrong one (0). In COPA and ReCoRD, a hash of the id decides whether the right one is shown. In WiC
-and WSC, the word or phrases in question are enclosed in asterisks. WSC is the hub's `wsc.fixed`, with corrected span indices.
+with a right entity (1) or a wrong one (0). In COPA and ReCoRD, a hash of the id decides whether the shown
+one is right. In WiC, the word in question is enclosed in asterisks; in WSC, the pronoun and the noun are. WSC is the hub's
+`wsc.fixed`, with corrected span indices.
 
 Rows that share a premise, passage or sentence form one group. So do BoolQ rows that share a question, and WSC rows that begin
 with the same four words.
@@ -26,7 +27,7 @@ LICENSE = "other (the hub card: that of each source)"
 PAPER = "Wang et al. 2019, SuperGLUE, arXiv:1905.00537, Table 3"
 AS_ON_THE_HUB = {0: 0, 1: 1}
 CB = {0: 1, 1: 0, 2: 0}
-"""Class of each hub label. The hub labels are 0 for entailment, 1 for contradiction and 2 for neutral."""
+"""The task's class for each hub label. The hub labels are 0 for entailment, 1 for contradiction and 2 for neutral."""
 ASKS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
@@ -63,7 +64,7 @@ def _record(row: Source, part: str) -> ParsedRow:
     if PLACEHOLDER not in row["query"]:
         raise SkippedRow("has no placeholder")
     if not all(choices.values()):
-        raise SkippedRow("has no right or no wrong entity")
+        raise SkippedRow("lacks a right entity or a wrong entity")
     label = draw("record", id_, 2)
     entity = choices[label][draw("entity", id_, len(choices[label]))]
     passage = " ".join(row["passage"].replace(HIGHLIGHT, " ").split())
@@ -78,7 +79,7 @@ def _wic(row: Source, part: str) -> ParsedRow:
 
 
 def _wsc(row: Source, part: str) -> ParsedRow:
-    """Parse a WSC row. It gives each span by its text and the index of its first word; words are separated by spaces."""
+    """Parse a WSC row, which gives the text of each span and the index of its first word. Spaces separate words."""
     spans = [_span(row["text"], row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2)]
     text = functools.reduce(lambda text, span: _marked(text, *span), sorted(spans, reverse=True), row["text"])
     question = f"{row['span2_text']}: {row['span1_text']}"
@@ -95,7 +96,7 @@ def _marked(text: str, start: int, end: int) -> str:
 def _span(text: str, word: int, span: str) -> tuple[int, int]:
     """Return the start and end of `span` in `text`.
 
-    The span begins in the word with index `word`. At most one character of that word, such as a quote mark, may precede it.
+    The span begins in the word with index `word`. At most one character of that word, such as a quote, may precede the span.
     """
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     start = text.lower().find(span.lower().strip(), starts[word]) if 0 <= word < len(starts) else -1
