@@ -123,7 +123,7 @@ class Training(EvalConfig, TaskOptions, OneModel):
     """`backbone`: train only the linear layer of a `classification` or `reward` head, on backbone outputs that are computed
     once. `none`: freeze nothing."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
-    """Number of steps between checkpoints, from which interrupted training resumes. 0: save a checkpoint only on
+    """Number of steps between checkpoints. Interrupted training resumes from the last checkpoint. 0: save a checkpoint only on
     interruption."""
 
     keep_model: Literal["never", "always"] = option(default="never", result=False)
