@@ -53,7 +53,9 @@ def test_a_reward_model_learns_what_the_judge_of_an_earlier_run_prefers() -> Non
     found = hold(judge="model,reward", judge_options=f"run={before.name},l2=0.001", split="selection")
     assert found.params["judge_options"] == f"run={before.run_id},l2=0.001"
     assert found.metrics["debate/agreement/model/reward"] > 0.5
-    with pytest.raises(ConfigError, match=r"--judge-options must be of=JUDGE, one of model, the judges of run .* got of=end"):
+    with pytest.raises(
+        ConfigError, match=r"--judge-options must be of=JUDGE, where JUDGE is a judge of run .*: model, got of=end"
+    ):
         hold(judge="reward", judge_options=f"run={before.run_id},of=endpoint")
 
 
@@ -99,13 +101,13 @@ def test_a_run_that_cannot_be_heard_is_one_sentence() -> None:
     for options, said in (
         (
             "",
-            r"--judge-options must be run=RUN \(the debate run whose verdicts are read\) for the judges human, reward, "
-            r"got none",
+            r"--judge-options must be run=RUN with the judges human, reward, where RUN is the debate run to learn from, "
+            r"got no run",
         ),
         ("run=nothing", r"RUN must be the id or the name of a run of experiment .*, got 'nothing'"),
         (
             f"run={other.run_id}",
-            rf"--judge-options must be run=RUN, a run of the stage debate, got run={other.run_id}, a run of ",
+            rf"--judge-options must be run=RUN, where RUN is a debate run, got run={other.run_id}, whose stage is ",
         ),
     ):
         for judge in ("human", "reward"):

@@ -11,7 +11,8 @@ from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.pipeline.options import Training
 
 TRAINED, UNTRAINED = "policy", "random"
-"""Explainers of the strong side: one samples from its trained policy, the other uniformly, as an untrained policy does."""
+"""Explainers of the strong side. The first samples evidence from the trained policy; the second samples evidence uniformly, as
+an untrained policy does."""
 
 
 def opponent(name: str, option: str) -> None:
@@ -32,15 +33,15 @@ class Config(Training):
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model to align."""
     debate_weight: float = option(default=0.1, ge=0, formerly="lam")
-    """lambda of eq. 2: weight of the debate term, which is added to the label loss. With 0, a plain student is trained."""
+    """lambda of eq. 2: weight of the debate term, which is added to the label loss. With 0, the result is a plain student."""
     kl: float = option(default=0.05, ge=0)
     """Coefficient of the KL penalty. The reward D (the judge's log-odds for the strong side) is reduced by this value for each
     nat of KL divergence of the policy from the untrained policy."""
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Number of evidence spans that each side shows."""
     opponent: str = option(default="gradient", lookup=opponent)
-    """How the weak side, which is not trained, chooses its evidence: an explainer of the stage `debate` that shows spans of the
-    question and needs no policy, such as `gradient` or `random`."""
+    """Explainer with which the weak side chooses its evidence: an explainer of the stage `debate` that shows spans of
+    the question and needs no policy, such as `gradient` or `random`."""
     judge: str = option(default="model", plugins="judges")
     """Judge of the debates: the name of a file in judges/."""
     judge_options: str = ""
@@ -50,7 +51,7 @@ class Config(Training):
     reward comes from a reward model, which is fitted on the judge's verdicts on the debates of all earlier iterations."""
     num_questions: int | None = option(default=400, ge=1, unset="all", formerly="questions")
     """Number of test questions, from the start of the split, on which the judge compares the aligned model with the plain
-    student; `all`: the whole split."""
+    student. `all`: use the whole split."""
     ceiling: Literal["gold", "none"] = option(default="gold", result=False)
     """Ceiling for PGR. `gold`: the strong model finetuned on ground truth; `none`: no ceiling and no PGR."""
     early_stopping: Literal["weak", "none"] = "weak"
@@ -69,7 +70,8 @@ class Config(Training):
     def _check_rounds(self) -> None:
         """Raise ConfigError unless the options allow several iterations.
 
-        Later iterations need a trained policy, the weak side's usual explainer, and a judge that can judge new debates.
+        Several iterations need a debate weight above 0, the default explainer of the weak side, and a judge that does not learn
+        from an earlier run.
         """
         if not self.debate_weight:
             rule = f"above 0 with --iterations {self.iterations}, because later iterations need a trained policy"

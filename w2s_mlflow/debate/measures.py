@@ -57,7 +57,7 @@ def won_N(preference_N: Doubles) -> Doubles:
 
 
 def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
-    """Return, for each pair of judges, how often they pick the same winner, as `agreement/<judge>/<judge>`.
+    """Return the metrics `agreement/<judge>/<judge>`: how often two judges choose the same winner, for each pair of judges.
 
     The value is a share of the debates on which both judges have a verdict.
     """
@@ -73,7 +73,7 @@ def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
 
 
 def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
-    """Return the most probable class of each label that `play.labels` makes, (N,). On a tie, it is the lower class.
+    """Return the most probable class of each label that `play.labels` makes, (N,). On a tie, return the lower class.
 
     `debates` is the table of debates that `debate_tables.write` writes.
     """
@@ -83,7 +83,7 @@ def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
 
 
 def against_gold(debates: pd.DataFrame, preference_N: Doubles, gold_N: Ints) -> Mapping[str, float]:
-    """Score both sides and the labels against ground truth, and the judge on the debates in which exactly one side is right.
+    """Return metrics of both sides and of the labels, and of the judge on the debates in which exactly one side is right.
 
     `debates` is the table of debates that `debate_tables.write` writes.
     """

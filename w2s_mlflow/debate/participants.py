@@ -52,12 +52,12 @@ def judges(names: str, given: str) -> dict[str, Any]:
 
 
 def values(names: str, given: str) -> dict[str, dict[str, Any]]:
-    """Return the options of each judge that enter a run's fingerprint. Raises ConfigError like `judges`."""
+    """Return, for each judge, the options that enter a run's fingerprint. For errors, see `judges`."""
     return {name: options.identity(chosen) for name, chosen in judges(names, given).items()}
 
 
 def resolved(names: str, given: str) -> str:
-    """Return `given` with full ids of the runs that it names and, for the judge `human`, the digest of the votes on its run.
+    """Return `given` with each run name replaced by the run's full id and, for the judge `human`, the votes' digest added.
 
     Raises:
         ConfigError: see `past_verdicts.resolved`.
@@ -78,10 +78,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def judge(name: str, chosen: Any, config: Training, weak: DebaterModel) -> Judge:
-    """Build a judge by name.
+    """Build the judge called `name`.
 
-    A judge that learns from an earlier run gets a function that loads the verdicts of that run; any other judge gets a function
-    that asks the weak model.
+    If the judge learns from an earlier run, it is given a function that loads the verdicts of that run; otherwise, it is given
+    a function that asks the weak model.
     """
     answer = past_verdicts.answer(name, chosen) or answers(weak, config)
     judge: Judge = registry.plugin("judges", name, "--judge").make(chosen, answer)
@@ -114,7 +114,7 @@ def encoded(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
 
 
 def debater(name: str, explainer: str, side: DebateSide) -> Debater:
-    """Return the side of the debates called `name`. Its decisions are explained by the explainer called `explainer`."""
+    """Return the debater called `name`. The explainer called `explainer` explains its decisions."""
     plugin = explainers.find(explainer, "explainer")
     explain: Explainer = plugin.make(side)
     hear = None if plugin.EVIDENCE == explainers.SPANS else getattr(explain, "hear", _ignore)
@@ -122,7 +122,7 @@ def debater(name: str, explainer: str, side: DebateSide) -> Debater:
 
 
 def _ignore(texts: Sequence[str]) -> list[str]:
-    """Return an empty text per question, because an explainer of text without the method `hear` ignores the other side."""
+    """Return an empty text per question. Used for explainers of text without the method `hear`, which ignore the other side."""
     return [""] * len(texts)
 
 

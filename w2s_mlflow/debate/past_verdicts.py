@@ -1,4 +1,4 @@
-"""Load verdicts of people or judges on the debates of an earlier run, for judges that declare LEARNS_FROM."""
+"""Load the verdicts of people or judges on the debates of an earlier run, for judges that declare LEARNS_FROM."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STAGE = "debate"
 
 
 def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
-    """Return new values of judge options: the full id of the run that a judge learns from and, for `human`, the votes' digest.
+    """Return changed judge options: the full id of the run that a judge learns from and, for `human`, the digest of the votes.
 
-    The digest changes when people add votes, so a stage then computes a new result instead of reusing its earlier one.
+    The digest changes when people add votes. A stage then computes a new result instead of reusing the earlier result.
 
     Raises:
         ConfigError: the run does not exist, is not a debate run, or its models were trained on ground truth of `transfer`;
@@ -39,7 +39,7 @@ def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
 
 
 def answer(name: str, chosen: Any) -> Callable[[], tuple[Sequence[Debate], Sequence[Any]]] | None:
-    """Return a function that loads an earlier run's debates and verdicts, if the judge learns from a run, else None."""
+    """Return a function that loads an earlier run's debates and verdicts, or None if the judge does not learn from a run."""
     kind = learns_from(name)
     return (lambda: SOURCES[kind].load(chosen)) if kind else None
 
@@ -52,13 +52,13 @@ def learns_from(name: str) -> str:
 
 
 def debates(run: Result) -> list[Debate]:
-    """Return the debates of a run, strong side first, as its judges saw them."""
+    """Return the debates of a run as its judges saw them, with the strong side first."""
     table, _ = transcripts.read(run)
     return [_debate(row) for row in transcripts.rows(table)]
 
 
 def verdicts_of(debate_runs: Sequence[Result]) -> tuple[list[Debate], list[float]]:
-    """Return the debates of several runs, and the D that the first judge of its run gives to each debate."""
+    """Return the debates of several runs, and D of each debate according to the first judge of the run."""
     shown = [debate for run in debate_runs for debate in debates(run)]
     return shown, [value for run in debate_runs for value in transcripts.preference_N(*transcripts.read(run)).tolist()]
 
@@ -90,7 +90,9 @@ def _verdicts(chosen: Any) -> tuple[list[Debate], list[float]]:
     table, verdicts = transcripts.read(run)
     names = list(dict.fromkeys(verdicts["judge"]))
     if chosen.of and chosen.of not in names:
-        raise must("judge_options", f"of=JUDGE, one of {', '.join(names)}, the judges of run {run.run_id}", f"of={chosen.of}")
+        raise must(
+            "judge_options", f"of=JUDGE, where JUDGE is a judge of run {run.run_id}: {', '.join(names)}", f"of={chosen.of}"
+        )
     return debates(run), transcripts.preference_N(table, verdicts, chosen.of or None).tolist()
 
 
@@ -98,26 +100,28 @@ class Source(NamedTuple):
     """One kind of past verdicts that a judge may learn from."""
 
     resolve: Callable[[Any], dict[str, str]]
-    """Function that takes a judge's options and returns new values of them: the run's full id and, for votes, their digest."""
+    """Function that takes a judge's options, and returns those to change: the run's full id and the digest of any votes."""
     load: Callable[[Any], tuple[Sequence[Debate], Sequence[Any]]]
-    """Function that takes a judge's options, and loads the debates of the run that they name, with the verdicts on them."""
+    """Function that takes a judge's options, and loads the debates and verdicts of the run that the options name."""
 
 
 SOURCES = {"votes": Source(_people, _votes), "verdicts": Source(_judge, _verdicts)}
-"""Kinds of past verdicts by a judge's LEARNS_FROM. `votes`: votes of people; `verdicts`: verdicts of the run's judges."""
+"""Kinds of past verdicts, by the value of LEARNS_FROM. `votes`: votes of people; `verdicts`: verdicts of the run's judges."""
 
 
 def _run(name: str) -> Result:
-    """Find the debate run of a judge's option `run`. Raises ConfigError if its verdicts cannot be used."""
+    """Find the debate run that a judge's option `run` names. Raises ConfigError if the verdicts of that run cannot be used."""
     from w2s_mlflow.tracking import results
 
     if not name:
         readers = ", ".join(judge for judge in registry.plugins("judges") if learns_from(judge))
-        raise must("judge_options", f"run=RUN (the debate run whose verdicts are read) for the judges {readers}", "none")
+        raise must("judge_options", f"run=RUN with the judges {readers}, where RUN is the debate run to learn from", "no run")
     run = results.find(name)
     if run.stage != STAGE:
-        raise must("judge_options", f"run=RUN, a run of the stage {STAGE}", f"run={name}, a run of {run.stage or 'no stage'}")
-    if runs.GOLD in run.tags:  # the verdicts would leak ground truth into an aligned model
+        raise must(
+            "judge_options", f"run=RUN, where RUN is a {STAGE} run", f"run={name}, whose stage is {run.stage or 'unknown'}"
+        )
+    if runs.GOLD in run.tags:  # its verdicts would leak ground truth into an aligned model
         rule = "run=RUN, a run whose models were not trained on ground truth of transfer"
         raise must("judge_options", rule, f"run={name}, whose models were trained on ground truth of {run.tags[runs.GOLD]}")
     return run

@@ -31,10 +31,9 @@ class Debater:
     """One side of the debates.
 
     Attributes:
-        explain: explainer of the side. If it is None, the side shows no evidence.
-        hear: function that is called before each round but the first with the other side's latest text on each question, and
-            returns the part that this side takes into account. If it is None, the side takes all of the text into account,
-            as explainers of spans do.
+        explain: the side's explainer. If it is None, the side shows no evidence.
+        hear: function that takes the other side's latest text on each question, and returns the part that this side takes into
+            account. It is called before each round except the first. If it is None, the side takes the whole text into account.
     """
 
     name: str
@@ -51,7 +50,7 @@ class DebateTranscripts:
         debates: the debates, with the strong side first. Each side has one explanation, merged from those of all rounds.
         said: for each side (by name) and each debate, the texts that the side showed, one per round.
         heard: for each side (by name) and each debate, the parts of the other side's latest text that the side took into
-            account, one per round. The part is empty in the first round.
+            account, one part per round. In the first round, it is empty.
     """
 
     debates: Sequence[Debate]
@@ -60,7 +59,7 @@ class DebateTranscripts:
 
 
 def claim(task: tasks.Task, question: Example, decision: int) -> str:
-    """Return a claim in words that states a decision, such as `class 1`."""
+    """Return the claim that states a decision in words, such as `class 1`."""
     if task.head == "reward":
         return f"response {'AB'[decision]}"
     if question.candidates and task.head == "lm_choice":
@@ -90,12 +89,12 @@ def play(task: tasks.Task, questions: Sequence[Example], strong: Debater, weak: 
 
 
 def _by_debate(turns: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[tuple[str, ...]]]:
-    """Regroup the texts of each side from one list per round to one tuple of rounds per debate."""
+    """Regroup the texts of each side, which has a list of texts per round, into a tuple of texts per debate."""
     return {name: list(zip(*texts, strict=True)) for name, texts in turns.items()}
 
 
 def _heard(side: Debater, turns: Sequence[Sequence[Explanation]], count: int) -> Sequence[str]:
-    """Return, for each question, the part of the other side's latest text that a side takes into account."""
+    """Return, for each question, the part of the other side's latest text that this side takes into account."""
     if not turns or not side.explain:
         return [""] * count
     last = [explanation.text for explanation in turns[-1]]
@@ -107,7 +106,7 @@ def _turn(side: Debater, taken: Sequence[Collection[int]]) -> list[Explanation]:
 
 
 def _sides(task: tasks.Task, questions: Sequence[Example], side: Debater, turns: Sequence[Sequence[Explanation]]) -> list[Side]:
-    """Return one side of every debate, with its explanations of all rounds merged."""
+    """Return one side of every debate, with the explanations of all rounds merged into one."""
     sides = []
     for row, question in enumerate(questions):
         decision, explanation = int(side.decisions_N[row]), _merged(question, [turn[row] for turn in turns])
@@ -116,7 +115,7 @@ def _sides(task: tasks.Task, questions: Sequence[Example], side: Debater, turns:
 
 
 def _merged(question: Example, turns: Sequence[Explanation]) -> Explanation:
-    """Merge the explanations of all rounds into one."""
+    """Merge one side's explanations of all rounds into one."""
     if len(turns) == 1:
         return turns[0]
     if chosen := tuple(span for turn in turns for span in turn.pieces):

@@ -1,13 +1,13 @@
-"""Debate term of eq. 2, -lambda D. Its policy gradient trains the strong side's choice of evidence.
+"""The debate term of eq. 2, -lambda D. Its policy gradient trains the strong side to choose evidence.
 
 The term is an auxiliary objective of the training loop (`Options.auxiliary` in training/loop.py).
 
 For each question of a batch, K ordered samples of evidence spans are drawn from the policy p, and the judge compares each of
 them with the weak side's evidence. The reward of a sample is D, the judge's log-odds for the strong side, minus `kl` times
-log p / p_0. In expectation, the second part is a KL penalty that keeps p close to the untrained policy p_0. The gradient of the
-expected reward is estimated with a baseline: the mean reward of the question's other samples (`explainers/_policy.py`). The
-random stream depends only on the seed, the step and the micro-batch, so training resumed from a checkpoint draws the same
-samples.
+log (p / p_0). In expectation, the second part is a KL penalty that keeps p close to the untrained policy p_0. The gradient of
+the expected reward is estimated with a baseline: the mean reward of the question's other samples (`explainers/_policy.py`). The
+random stream depends only on the seed, the step and the micro-batch, so training that is resumed from a checkpoint draws the
+same samples.
 
 Shape legend: N questions, K samples (DRAWS) per question.
 """
@@ -40,13 +40,13 @@ DRAWS = 4
 
 @dataclass(frozen=True)
 class DebateTerm:
-    """Auxiliary objective that samples the strong side's evidence, asks the judge, and adds the policy gradient.
+    """Auxiliary objective: it samples the strong side's evidence, asks the judge, and adds the policy gradient.
 
     Attributes:
         encoded: the training questions, encoded for the strong model.
-        weak: the weak side's decision and evidence on each training question; they do not change during training.
+        weak: the weak side of the debate on each training question, which does not change during training.
         weight: lambda of eq. 2.
-        kl: coefficient of the KL penalty, the term log p / p_0 of the reward.
+        kl: coefficient of the KL penalty log (p / p_0), which is subtracted from D.
         size: number of evidence spans per sample.
     """
 
@@ -63,7 +63,7 @@ class DebateTerm:
     micro_batch: int | None
 
     def __call__(self, step: int, examples: Ints, backward: Callable[..., Any]) -> dict[str, float]:
-        """Backpropagate the term for one batch, and return metrics of the batch, averaged over questions and samples."""
+        """Backpropagate the debate term for one batch, and return the batch's metrics, averaged over questions and samples."""
         from w2s_mlflow.training import batching
 
         metrics: dict[str, float] = {}
@@ -76,7 +76,7 @@ class DebateTerm:
         return metrics
 
     def _loss(self, rows: Ints, random: Generator) -> tuple[Tensor, dict[str, float]]:
-        """Return a loss whose gradient is the policy gradient for a micro-batch, and metrics of the micro-batch."""
+        """Return a loss whose gradient is the policy gradient of one micro-batch, and the metrics of this micro-batch."""
         import torch
 
         from w2s_mlflow.explainers import _plackett_luce, _policy
@@ -99,7 +99,7 @@ class DebateTerm:
         return _policy.surrogate(log_p_NK, reward_NK - self.kl * log_ratio_NK), metrics
 
     def _explanations(self, rows: Ints, drawn_NKS: Tensor) -> list[list[Explanation]]:
-        """Return the explanations of each question, one per sample of spans."""
+        """Return the explanations of each question in `rows`, one for each of its samples of spans."""
         from w2s_mlflow.explainers import _extractive
 
         questions = [self.encoded.questions[row] for row in rows for _ in range(DRAWS)]
@@ -120,7 +120,7 @@ class DebateTerm:
 
 
 def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
-    """Return D of each sample, (N, K). A missing D is replaced by the mean of the question's others, so it has no effect."""
+    """Return D of each sample, (N, K). A missing D is replaced by the mean of the question's other D, so it has no effect."""
     preference_NK = np.array(preferences, dtype=np.float64).reshape(-1, DRAWS)
     known_NK = np.isfinite(preference_NK)
     mean_N = np.where(known_NK, preference_NK, 0).sum(axis=1) / np.maximum(known_NK.sum(axis=1), 1)
@@ -128,7 +128,7 @@ def rewards(preferences: Sequence[float | None]) -> NDArray[np.float64]:
 
 
 def new_policy(head: Head, seed: int) -> Policy:
-    """Return an untrained policy for the hidden size of a head's model, on the device of the head."""
+    """Return an untrained policy for the model of `head`, on the same device."""
     from w2s_mlflow.explainers._policy import Policy
 
     return Policy(head.model.config.hidden_size, seed).to(next(head.parameters()).device)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.traces import Transcript
 
 TRACES = "w2s.traces"
-"""Tag of a debate run: the number of debates already written as traces."""
+"""Tag of a debate run with the number of its debates that have been written as traces."""
 TIE = "tie"
 
 
@@ -30,9 +30,9 @@ def read(run: Result) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | None = None) -> Doubles:
-    """Return D of each debate according to one judge, or NaN unless both orders of the debate have a verdict.
+    """Return D of each debate according to one judge; NaN unless both orders of the debate have a verdict.
 
-    If `judge` is None, it is the first judge in `verdicts`.
+    If `judge` is None, the first judge in `verdicts` is used.
     """
     of_judge = verdicts[verdicts["judge"] == (judge or verdicts["judge"].iloc[0])]
     by_order = of_judge.pivot(index="id", columns="order", values="log_odds").reindex(debates["id"])
@@ -45,7 +45,7 @@ def preference_N(debates: pd.DataFrame, verdicts: pd.DataFrame, judge: str | Non
 def traced(run: Result, limit: int | None) -> Result:
     """Write the first `limit` debates of a run as MLflow traces, and return the run.
 
-    If `limit` is None, all debates are written. Debates that are already written are skipped.
+    If `limit` is None, all debates are written. Debates that have already been written are skipped.
     """
     from w2s_mlflow.tracking import reports, traces
     from w2s_mlflow.tracking.reports import Report
@@ -67,7 +67,7 @@ def traced(run: Result, limit: int | None) -> Result:
 
 
 def transcripts(debates: pd.DataFrame, verdicts: pd.DataFrame) -> list[Transcript]:
-    """Return one transcript per debate: both sides' turns in each round, then each judge's verdict on each order."""
+    """Return one transcript per debate: both sides' turns in each round, followed by each judge's verdict on each order."""
     from w2s_mlflow.tracking.traces import Transcript
 
     preferences, by_id = preference_N(debates, verdicts), dict(list(verdicts.groupby("id", sort=False)))
@@ -115,9 +115,9 @@ def _turns(debate: dict[str, Any]) -> list[Any]:
 
 
 def _heard(debate: dict[str, Any], side: str, other: str) -> Sequence[str]:
-    """Return, for each round, the part of the other side's text that a side took into account.
+    """Return, for each round, the part of the other side's latest text that `side` took into account.
 
-    If the debate's table has no such column, it is the whole text.
+    If the table of debates does not have this column, the whole text is returned.
     """
     heard: Sequence[str] = debate.get(f"{side}_heard", ("", *debate[f"{other}_said"]))
     return heard

@@ -2,7 +2,7 @@
 
 A judge may fail midway (missing key, unreachable server). Its verdicts are cached under a hash of judge and debate, so a
 restarted run asks and pays for the missing verdicts only. Cache files that have not been used for 30 days are deleted when a
-new one is started. The answers of the judge `endpoint` are also cached by judges/_chat.py.
+new cache file is created. The answers of the judge `endpoint` are also cached by judges/_chat.py.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from w2s_mlflow.records import Debate, Verdict, canonical_json
 
 LOG = logging.getLogger("w2s_mlflow")
 CHUNK = 64
-"""Number of debates in one call of a judge, each in both orders. If a call fails, only the verdicts of that call are lost."""
+"""Number of debates per call of a judge, each in both orders. If a call fails, only the verdicts of that call are lost."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Verdicts of one judge on each debate, with the strong side shown first and with the weak side shown first."""
+    """Verdicts of one judge on each debate. Each debate is judged twice: with the strong and with the weak side shown first."""
 
     judge: str
     strong_first: tuple[Verdict, ...]
     weak_first: tuple[Verdict, ...]
 
     def preference_N(self) -> NDArray[np.float64]:
-        """Return D of each debate (Definition 4); NaN unless both orders have a verdict."""
+        """Return D of each debate (Definition 4); NaN unless both orders of the debate have a verdict."""
         pairs = zip(self.strong_first, self.weak_first, strict=True)
         return np.array([judges.preference(*pair) for pair in pairs], dtype=np.float64)
 
     def bias_N(self) -> NDArray[np.float64]:
-        """Return the log-odds that the judge gives to the first position of each debate; NaN if an order has no verdict."""
+        """Return the judge's log-odds for the side shown first in each debate; NaN unless both orders have a verdict."""
         pairs = zip(self.strong_first, self.weak_first, strict=True)
         return np.array([judges.bias(*pair) for pair in pairs], dtype=np.float64)
 
@@ -53,13 +53,14 @@ class Verdicts:
 
 
 def ask(name: str, judge: Judge, debates: Sequence[Debate], cache: Path) -> Verdicts:
-    """Return the judge's verdicts on both orders of each debate; `debates` have the strong side first.
+    """Return the judge's verdicts on both orders of each debate.
 
     Args:
-        cache: file of cached verdicts; the verdicts of each call of the judge are appended to it.
+        debates: the debates, with the strong side first.
+        cache: file of cached verdicts, to which the verdicts of each call of the judge are appended.
 
     Raises:
-        ConfigError: the judge cannot continue; verdicts made so far are cached.
+        ConfigError: the judge cannot continue. The verdicts of completed calls are cached.
     """
     known = _read(cache)
     both = [order for debate in debates for order in (debate, debate.swapped())]
@@ -91,12 +92,12 @@ def _append(cache: Path, added: dict[str, Verdict]) -> None:
     if not cache.exists():
         scratch.remove_old(cache.parent.glob("*.jsonl"))
     with cache.open("a", encoding="utf-8") as file:
-        for key, verdict in added.items():  # a newline comes first, because the file may end in a truncated line
+        for key, verdict in added.items():  # write a newline first, because the file may end in a truncated line
             file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
 
 
 def _read(cache: Path) -> dict[str, Verdict]:
-    """Read the cached verdicts, skipping truncated lines, and update the file's modification time."""
+    """Return the cached verdicts by key, skipping truncated lines. The file's modification time is updated."""
     if not cache.exists():
         return {}
     cache.touch()

@@ -1,4 +1,4 @@
-"""Explainers, which explain a model's decisions (E in Definition 4): one explainer per file.
+"""Explainers, which explain the decisions of a model (E in Definition 4). Each file is one explainer.
 
 The first line of a file's docstring is its help text for `--explainer`. Every file declares:
 
@@ -12,13 +12,13 @@ and, where it applies:
 
 | name | meaning |
 |---|---|
-| `applies_to(family, head)` | whether it can explain answers to tasks of this family and default head (default: to all tasks) |
-| `WITHOUT_POLICY` | name of the explainer that replaces it on a side without a trained policy |
+| `applies_to(family, head)` | whether the explainer applies to tasks of this family and default head (default: to all tasks) |
+| `WITHOUT_POLICY` | name of the explainer that replaces this one on a side without a trained policy |
 | `load_policy(path, head)` | function that loads the policy that `align` trained; required with `WITHOUT_POLICY` |
 
 An explainer that declares `WITHOUT_POLICY` needs a strong side with a trained policy: a model trained by the stage `align`.
 An explainer that samples takes its random numbers from `side.random`, or from streams keyed by `side.seed` and further
-integers. To print its help, the command line imports every file; to keep this fast, import torch inside functions only.
+integers. The command line imports every file to print its help; to keep this fast, import torch only inside functions.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
 
 SPANS, TEXT = "spans", "text"
-"""Legal values of the constant EVIDENCE of an explainer."""
+"""Legal values of an explainer's constant EVIDENCE."""
 FOLDER = "explainers"
 
 Explainer = Callable[[Sequence[Collection[int]]], list[Explanation]]
 """Function that is called once per round and returns one explanation per question, in order.
 
 Its argument holds, for each question, the spans that either side has already shown. An explainer of text may have a method
-`hear(texts) -> list[str]`, which is called before each round but the first with the other side's latest text on each question;
-it returns the part that the explainer takes into account. An explainer without the method ignores the other side's text.
+`hear(texts) -> list[str]`. Before each round except the first, it is called with the other side's latest text on each question,
+and returns the parts that the explainer takes into account. An explainer of text without this method ignores the other side.
 """
 
 
@@ -56,8 +56,8 @@ class DebaterModel:
     """Model of one side of a debate: a trained head, its decisions on the questions, and its policy if it has one.
 
     Attributes:
-        micro_batch: maximum number of questions per forward pass, if they are all as long as the longest one. If it is None,
-            only the limit on tokens, token_batches.BUDGET, applies.
+        micro_batch: maximum number of questions per forward pass, if all are as long as the longest one. If it is None, only
+            the limit on tokens applies (token_batches.BUDGET).
     """
 
     head: Head
@@ -74,9 +74,9 @@ class DebateSide:
     Attributes:
         debater: the side's model, with the questions and its decisions.
         claims: the side's decision on each question, in words.
-        random: random generator of the side, for sampling in every round.
+        random: random generator of this side, from which an explainer may sample in every round.
         seed: random seed of the run, for explainers with several random streams, such as one per batch.
-        number: index of the side (0: strong, 1: weak), which keys such streams together with the seed.
+        number: index of the side (0: strong, 1: weak). Together with the seed, it is part of the key of such streams.
         evidence_spans: number of spans to show per round.
         max_new_tokens: maximum number of tokens to generate per round. If it is None, the explainer's default is used.
     """
@@ -91,7 +91,7 @@ class DebateSide:
 
 
 def find(name: str, option: str) -> types.ModuleType:
-    """Return the module of the explainer called `name`. Raises ConfigError, naming the option `option`, if there is none."""
+    """Return the module of the explainer called `name`. If there is none, raise a ConfigError that names `option`."""
     return registry.plugin(FOLDER, name, exceptions.flag(option))
 
 
@@ -101,12 +101,12 @@ def every() -> dict[str, types.ModuleType]:
 
 
 def without_policy(name: str) -> str:
-    """Return the name of the explainer that replaces `name` on a side without a trained policy; for most explainers, `name`."""
+    """Return the explainer that replaces `name` on a side without a trained policy, or `name` if none is declared."""
     return str(getattr(find(name, "explainer"), "WITHOUT_POLICY", name))
 
 
 def needs_policy(name: str) -> bool:
-    """Return whether an explainer needs the policy that the stage `align` trains."""
+    """Return whether an explainer needs a policy trained by the stage `align`."""
     return without_policy(name) != name
 
 
@@ -117,7 +117,7 @@ def applies_to(name: str, family: str, head: str) -> bool:
 
 
 def unread_options(name: str) -> list[str]:
-    """Return the options of the stage `debate` that other explainers read and this one does not."""
+    """Return the options of the stage `debate` that other explainers read and the explainer called `name` does not."""
     return sorted({option for plugin in every().values() for option in plugin.OPTIONS} - set(find(name, "explainer").OPTIONS))
 
 

@@ -18,10 +18,10 @@ from w2s_mlflow.explainers._token_spans import NOWHERE, EncodedQuestions
 from w2s_mlflow.records import Example, Explanation
 
 Scores = Callable[[DebaterModel], Tensor]
-"""Function that returns the score of each span, (N, P). Scores of spans lost to truncation are ignored."""
+"""Function that returns the score of each span, (N, P). The scores of spans that truncation removes are ignored."""
 Choice = Callable[[Tensor, Tensor], Tensor]
-"""Function that takes (scores_NP, open_NP) and returns the chosen spans, (N, S), padded with NOWHERE. Only open spans may
-be chosen."""
+"""Function that takes `scores_NP` and `open_NP`, and returns the chosen spans, (N, S), padded with NOWHERE. Only spans for
+which `open_NP` is true may be chosen."""
 
 
 def highest(side: DebateSide, score: Scores) -> Explainer:
@@ -43,7 +43,7 @@ def _explainer(side: DebateSide, score: Scores, choose: Choice) -> Explainer:
     computed: list[tuple[Tensor, Tensor]] = []
 
     def explain(taken: Sequence[Collection[int]]) -> list[Explanation]:
-        if not computed:  # computed once: scores and readable spans are the same in all rounds
+        if not computed:  # compute scores and readable spans only once: they are the same in all rounds
             computed.append((score(side.debater), readable(encoded)))
         scores_NP, read_NP = computed[0]
         return explained(encoded.questions, choose(scores_NP, read_NP & ~_shown(taken, read_NP.shape[1])))
@@ -52,13 +52,13 @@ def _explainer(side: DebateSide, score: Scores, choose: Choice) -> Explainer:
 
 
 def explained(questions: Sequence[Example], chosen_NS: Tensor) -> list[Explanation]:
-    """Return one explanation per question, which quotes the question's chosen spans."""
+    """Return one explanation per question. It quotes the chosen spans of the question."""
     chosen = [tuple(span for span in row if span != NOWHERE) for row in chosen_NS.tolist()]
     return [Explanation(spans.quoted(question, row), row) for question, row in zip(questions, chosen, strict=True)]
 
 
 def readable(encoded: EncodedQuestions) -> Tensor:
-    """Return whether the model reads each span, (N, P); it does not read spans that truncation removes."""
+    """Return whether the model reads each span, (N, P). Spans that truncation removes are not read."""
     read_NP = torch.zeros(encoded.shape, dtype=torch.bool)
     example_T, known_T = encoded.example_T(), encoded.span_T != NOWHERE
     read_NP[example_T[known_T], encoded.span_T[known_T]] = True
@@ -66,7 +66,7 @@ def readable(encoded: EncodedQuestions) -> Tensor:
 
 
 def sums(encoded: EncodedQuestions, score_T: np.ndarray) -> Tensor:
-    """Return the sum of the scores of each span's tokens, (N, P)."""
+    """Return the score of each span, (N, P): the sum of the scores of its tokens."""
     example_T, known_T = encoded.example_T(), encoded.span_T != NOWHERE
     scores_NP = np.zeros(encoded.shape, dtype=np.float32)
     np.add.at(scores_NP, (example_T[known_T], encoded.span_T[known_T]), score_T[known_T])

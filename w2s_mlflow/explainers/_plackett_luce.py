@@ -1,4 +1,4 @@
-"""Plackett-Luce samples of spans: each span is drawn from the softmax over the scores of the remaining spans.
+"""Sample spans from the Plackett-Luce model: each span is drawn from the softmax over the scores of the remaining spans.
 
 Shape legend: N questions, P spans, K samples per question, S spans per sample. Open spans are those that may still be drawn.
 """
@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from w2s_mlflow.explainers._token_spans import NOWHERE
 
 LOW = -1e9
-"""Score of spans that cannot be drawn, in place of minus infinity.
+"""Score of spans that cannot be drawn.
 
-It is finite so that a question without spans has the gradient 0; with minus infinity, the gradient would be NaN.
+It is finite so that a question without spans has the gradient 0. With a score of minus infinity, the gradient would be NaN.
 """
 
 
 def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torch.Generator) -> Tensor:
-    """Return K ordered samples of S spans per question, (N, K, S). Samples of questions with too few open spans end in NOWHERE.
+    """Return K ordered samples of S spans per question, (N, K, S).
 
-    A sample is drawn by adding Gumbel noise to the scores and taking the S highest sums in descending order (Yellott 1977).
+    If a question has fewer than S open spans, its samples end in NOWHERE. A sample is drawn by adding Gumbel noise to the
+    scores and taking the spans with the S highest sums, in descending order (Yellott 1977).
     """
     shape = (len(scores_NP), draws, scores_NP.shape[1])
     noise_NKP = -torch.empty(shape, device="cpu").exponential_(generator=random).log().to(scores_NP.device)
@@ -30,7 +31,7 @@ def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torc
 def best(scores_NKP: Tensor, open_NKP: Tensor, size: int) -> Tensor:
     """Return the S open spans with the highest scores, in descending order; equal scores are ordered by position.
 
-    If there are fewer open spans, the result ends in NOWHERE. Arguments without the dimension K are also accepted.
+    If there are fewer than S open spans, the result ends in NOWHERE. Arguments without the dimension K are also accepted.
     """
     sorted_NKP, order_NKP = scores_NKP.masked_fill(~open_NKP, -torch.inf).sort(dim=-1, descending=True, stable=True)
     return order_NKP.masked_fill(sorted_NKP == -torch.inf, NOWHERE)[..., :size]
@@ -54,7 +55,7 @@ def log_probability(scores_NP: Tensor, open_NP: Tensor, drawn_NKS: Tensor) -> Te
 
 
 def entropy(scores_NP: Tensor, open_NP: Tensor) -> Tensor:
-    """Return the entropy of the first span drawn, divided by its maximum, (N,): 1 is uniform, 0 is deterministic.
+    """Return the normalised entropy of the first span drawn, (N,): 1 if the draw is uniform, 0 if it is deterministic.
 
     For a question with at most one open span, the value is 1.
     """

@@ -15,13 +15,14 @@ from w2s_mlflow.modeling.tokenization import Batch
 
 UNITS = 64
 SCALE = 50.0
-"""Factor on the scores; without it, a policy whose scores start at 0 would learn too slowly at the model's learning rate."""
+"""Factor by which scores are multiplied. Without it, the policy would learn too slowly at the model's learning rate, because
+all scores are 0 initially."""
 
 
 class Policy(nn.Module):
     """Policy network: score = SCALE v . tanh(A h_span + B h_question + C w_decision).
 
-    h_span and h_question are hidden states of the model, and w_decision is its head's weight vector of the decided class.
+    h_span and h_question are hidden states of the model, and w_decision is the head's weight vector for the decided class.
     Initially v = 0, so all spans have the score 0.
     """
 
@@ -46,7 +47,7 @@ class Policy(nn.Module):
 
 
 def scores(head: Head, policy: Policy, batch: Batch, span_RL: Tensor, decisions_N: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return (scores_NP, read_NP) of a batch: the policy's span scores given the decisions, and which spans the model reads.
+    """Return (scores_NP, read_NP) of a batch: the policy's scores given the decisions, and whether the model reads each span.
 
     Args:
         span_RL: the span of each token, or NOWHERE.
@@ -61,7 +62,7 @@ def scores(head: Head, policy: Policy, batch: Batch, span_RL: Tensor, decisions_
 
 
 def _means(hidden_RLD: Tensor, span_RL: Tensor, questions: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return the mean hidden state of each span's tokens over all rows of its question, and whether the span has any token."""
+    """Return the mean hidden state of each span, over its tokens in all rows of the question, and whether it has any tokens."""
     in_span_NTP = nn.functional.one_hot(span_RL.reshape(questions, -1) - NOWHERE, width + 1)[..., 1:].to(hidden_RLD.dtype)
     count_NP = in_span_NTP.sum(dim=1)
     sum_NPD = torch.einsum("ntp,ntd->npd", in_span_NTP, hidden_RLD.reshape(questions, -1, hidden_RLD.shape[-1]))
@@ -69,7 +70,7 @@ def _means(hidden_RLD: Tensor, span_RL: Tensor, questions: int, width: int) -> t
 
 
 def _decision_ND(head: Head, batch: Batch, decisions_N: Tensor) -> Tensor:
-    """Return the head's weight vector of the class decided for each question, (N, D)."""
+    """Return the head's weight vector for the class in `decisions_N` of each question, (N, D)."""
     if isinstance(head, LMChoice):
         tokens_N = batch["candidates"].gather(1, decisions_N.unsqueeze(1)).squeeze(1)
         vectors_VD: Tensor = head.unembedding().weight  # type: ignore[assignment]
@@ -81,7 +82,7 @@ def _decision_ND(head: Head, batch: Batch, decisions_N: Tensor) -> Tensor:
 
 
 def advantage(reward_NK: Tensor) -> Tensor:
-    """Return each sample's reward minus a baseline independent of it: the mean reward of the question's other K - 1 samples."""
+    """Return the reward of each sample minus its baseline, the mean reward of the question's other K - 1 samples, (N, K)."""
     draws = reward_NK.shape[1]
     return (reward_NK - reward_NK.mean(dim=1, keepdim=True)) * (draws / (draws - 1))
 
@@ -90,6 +91,6 @@ def surrogate(log_p_NK: Tensor, reward_NK: Tensor) -> Tensor:
     """Return a scalar whose gradient is, in expectation, minus the gradient of the mean expected reward (Williams 1992).
 
     The scalar is -mean over n, k of (R_nk - mean_{j != k} R_nj) log p_nk. With R = D - b (log p - log p_0), where b is the
-    option `kl`, minimising it maximises E[D] - b KL(p || p_0), because the expectation of grad log p is zero.
+    option `kl`, minimising the scalar maximises E[D] - b KL(p || p_0), because the expectation of grad log p is zero.
     """
     return -(advantage(reward_NK.detach()) * log_p_NK).mean()

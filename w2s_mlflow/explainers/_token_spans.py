@@ -1,4 +1,4 @@
-"""Map each token of a question to the evidence span that contains it, for every head and tokenizer template."""
+"""Map each token of a question to the evidence span that contains the token, for every head and tokenizer template."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EncodedQuestions:
         return np.repeat(np.arange(len(self.data.lengths_R)) // rows, self.data.lengths_R)
 
     def batch(self, examples: Ints, device: torch.device) -> tuple[Batch, Tensor]:
-        """Return the questions with the indices `examples` as tensors, and the span of each of their tokens, (rows, L)."""
+        """Return a batch of the questions with the indices `examples`, and the span of each token in the batch, (R, L)."""
         as_tokens = replace(self.data, flat=self.span_T, pad_id=NOWHERE, types=None, candidates_NC=None)
         batch = {name: tensor.to(device) for name, tensor in self.data.batch(examples).items()}
         return batch, as_tokens.batch(examples)["input_ids"].to(device)
@@ -58,7 +58,7 @@ def read(head: Head, questions: Sequence[Example]) -> EncodedQuestions:
 
 
 def _span_rows(head: Head, questions: Sequence[Example], all_spans: Sequence[Sequence[spans.Span]]) -> Iterator[Ints]:
-    """Yield, for each token row of the questions, the span of each of its tokens."""
+    """Yield the span of each token, one array per token row of the questions."""
     reader = head.reader
     head.reader = OffsetReader(reader)
     try:
@@ -72,7 +72,7 @@ def _span_rows(head: Head, questions: Sequence[Example], all_spans: Sequence[Seq
 
 
 def _texts(head: Head, question: Example) -> list[list[int]]:
-    """Return, for each token row of a question, the indices of its texts; segments are numbered before candidates."""
+    """Return, for each token row of a question, the indices of the texts in it. Segments are numbered before candidates."""
     segments = list(range(len(question.segments)))
     if isinstance(head, LMChoice):
         return [segments]
@@ -93,7 +93,10 @@ def _span_of_character(question: Example, numbers: Sequence[int], own_spans: Seq
 
 
 class OffsetReader(Reader):
-    """Reader that encodes tokens as the offset of their last character in the row's joined texts, special tokens as NOWHERE."""
+    """Reader that encodes each token as the offset of its last character in the row's joined texts.
+
+    Special tokens are encoded as NOWHERE.
+    """
 
     def __init__(self, reader: Reader) -> None:
         """Copy the settings of `reader`, so that both produce the same token rows."""

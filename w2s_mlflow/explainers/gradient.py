@@ -14,7 +14,7 @@ OPTIONS = ("evidence_spans",)
 
 
 def make(side: DebateSide) -> Explainer:
-    """Return the explainer of one side. It is deterministic."""
+    """Return the explainer of one side. Its explanations are deterministic."""
     from w2s_mlflow.explainers import _extractive
 
     return _extractive.highest(side, _scores)

@@ -26,7 +26,7 @@ def make(side: DebateSide) -> Explainer:
 
 
 def load_policy(path: Path, head: Head) -> Policy:
-    """Load the policy of an aligned model onto the device of the model's head."""
+    """Load the policy of an aligned model onto the device of `head`."""
     from safetensors.torch import load_file
 
     from w2s_mlflow.explainers import _policy
@@ -37,7 +37,7 @@ def load_policy(path: Path, head: Head) -> Policy:
 
 
 def scores(debater: DebaterModel) -> Tensor:
-    """Return the policy's score of each span given the debater's decision, (N, P)."""
+    """Return the score that the policy gives to each span, given the debater's decision, (N, P)."""
     import torch
 
     from w2s_mlflow.explainers import _policy

@@ -1,6 +1,6 @@
 """In chess, the moves that a causal language model expects to follow; default: --max-new-tokens 4.
 
-The prompt consists of the position and the chosen move. Of the generated text, the moves before the first other word are kept.
+The prompt consists of the position and the chosen move. Only the moves at the start of the generated text are kept.
 The other side's text is ignored.
 """
 
@@ -22,7 +22,7 @@ _MOVE = re.compile(r"[KQRBNPkqrbnp][a-h][1-8]")
 
 
 def applies_to(family: str, head: str) -> bool:
-    """Return whether answers to tasks of this family with this default head are chess moves."""
+    """Return whether the answers in tasks of this family and default head are chess moves."""
     return (family, head) == ("chess", "lm_choice")
 
 
@@ -45,6 +45,6 @@ def prompt(question: Example, claim: str, heard: str) -> str:
 
 
 def moves(text: str, claim: str) -> str:
-    """Return the claimed move and the generated moves after it; "" if none was generated."""
+    """Return the claimed move, followed by the generated moves; "" if no move was generated."""
     reply = list(itertools.takewhile(_MOVE.fullmatch, text.split()))
     return " ".join((claim, *reply)) if reply else ""

@@ -1,7 +1,7 @@
 """Reasons written by a causal language model, which continues the claim and "Because"; default: --max-new-tokens 40.
 
-The model continues a prompt of the question, the claim and "Because"; the complete sentences on the first line are kept. From
-the second round on, the prompt has the other side's latest text before the claim, on one line and in quotes.
+The prompt consists of the question, the claim and "Because". Of the generated text, the complete sentences on the first line
+are kept. From the second round on, the prompt also quotes the other side's latest text, on one line before the claim.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def make(side: DebateSide) -> Explainer:
         return room is None or len(encode(SEPARATOR.join(_end(claim, heard)))) + _generated.LEAST <= room
 
     def fitting(text: str, claim: str) -> str:
-        """Return as many words from the start of the other side's text as fit, on one line and without double quotes."""
+        """Return as many words as fit from the start of the other side's text, on one line and with only single quotes."""
         words = text.replace('"', "'").split()
         while words and not fits(" ".join(words), claim):
             words.pop()

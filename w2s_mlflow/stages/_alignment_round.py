@@ -49,7 +49,7 @@ The prefix names the model on the strong side.
 
 @dataclass(frozen=True)
 class _AlignmentInputs:
-    """Input runs of an iteration: the weak model, the plain student, and the judged debates of earlier iterations."""
+    """Input runs of an iteration: those of the weak model and the plain student, and the debate runs of earlier iterations."""
 
     weak: Result
     before: Result
@@ -63,7 +63,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
         debates: the debate runs of the earlier iterations, one per iteration; empty in the first iteration.
 
     Raises:
-        ConfigError: an option is invalid; raised before anything is written.
+        ConfigError: an option is invalid. The error is raised before anything is written.
     """
     config = replace(
         config, judge_options=participants.resolved(config.judge, config.judge_options), iterations=len(debates) + 1
@@ -89,7 +89,7 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
 
 
 def _judge_values(config: Config, debates: Sequence[Result]) -> dict[str, Any]:
-    """Return the options that enter the fingerprint: those of the judge and, from iteration 2 on, those of the reward model."""
+    """Return the judge's options that enter the fingerprint and, from iteration 2 on, those of the reward model."""
     from w2s_mlflow.judges import reward
 
     values = participants.values(config.judge, config.judge_options)
@@ -116,7 +116,7 @@ def _note(config: Config, others: _AlignmentInputs) -> str:
 
 
 def _reported(aligned: Result, context: Context[Config], others: _AlignmentInputs) -> Result:
-    """Score the aligned model, and add the plain student's accuracy to its run as `<split>/baseline_accuracy`."""
+    """Score the aligned model. Add the plain student's accuracy, `<split>/baseline_accuracy`, to the aligned model's run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
@@ -165,7 +165,7 @@ def _make(context: Context[Config], others: _AlignmentInputs, fingerprint: str, 
 
 
 def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
-    """Fit a reward model on the judge's verdicts in `debates`, and save it as an artifact; None if there are none."""
+    """Fit a reward model on the judge's verdicts in `debates`, and save it as an artifact. Without debates, return None."""
     from w2s_mlflow.judges import reward
 
     if not debates:
@@ -178,7 +178,7 @@ def _learned(debates: Sequence[Result], recorder: Recorder) -> Reward | None:
 def _debate_term(
     context: Context[Config], head: Head, questions: Sequence[Example], weak_head: Head, learned: Reward | None
 ) -> DebateTerm:
-    """Return the debate term of the loss. Its new policy is added to the head's modules, so that checkpoints include it."""
+    """Return the debate term of the loss, with a new policy. The policy is added to `head`, so checkpoints include it."""
     config = context.options
     policy = policy_gradient.new_policy(head, config.seed)
     head.add_module("policy", policy)
@@ -240,22 +240,22 @@ def _compare(
     fingerprint: str,
     recorder: Recorder,
 ) -> None:
-    """Compare the plain student, which shows random evidence, with the aligned model: both debate with the weak model.
+    """Compare the plain student, which shows random evidence, with the aligned model.
 
-    The debates are on held-out questions.
+    Each of these two models debates held-out questions with the weak model.
 
     Args:
         models_of: the models by name: the weak model ("weak"), the plain student ("before") and the aligned model ("after").
         learned: the reward model, whose verdicts are compared with the judge's; None in the first iteration.
-        fingerprint: fingerprint of the run. It names the cache files of verdicts, which are reused if the judge fails midway
-            and the run is started again.
+        fingerprint: fingerprint of the run, which is part of the names of the files that cache verdicts. If the judge fails
+            midway and the run is started again, the cached verdicts are reused.
     """
     from w2s_mlflow import stats
 
     config, weak_model = context.options, models_of[WEAK]
     answers: dict[str, Verdicts] = {}
     for when in COMPARED:
-        # Use the same random numbers for both models, so that the debates differ only in the model.
+        # Use the same random numbers for both models, so that the debates differ only because of the model.
         draws = [streams.torch_generator(config.seed, streams.COMPARED_EVIDENCE, side) for side in (0, 1)]
         explainer = UNTRAINED if models_of[when].policy is None else TRAINED
         strong = _debater(context, STRONG, explainer, models_of[when], draws[0])

@@ -6,9 +6,9 @@ trains, by policy gradient, the model and a policy that selects evidence from th
 (debate/policy_gradient.py). With lambda = 0 the result is bit-for-bit identical to the plain student.
 
 With `--iterations`, Algorithm 1 is repeated: the aligned model debates all of `transfer`, showing evidence that its policy
-selects; the judge decides the debates; a reward model is fitted on all previous verdicts; and the strong model is aligned again
-from its initial weights, with the reward model as the judge. The debates and the model of each iteration are separate runs
-(_alignment_round.py).
+selects; the judge decides the debates; a reward model is fitted on all previous verdicts; and the strong model is aligned
+again from its initial weights, with the reward model as the judge. The debates and the model of each iteration are separate
+runs (_alignment_round.py).
 
 Metrics: the metrics of a student; and, per step, `align/reward`, the mean D of the sampled evidence; `align/win_rate`, the
 share of samples with D > 0; `align/kl`, the KL divergence from the initial policy; and two metrics that show whether the policy
@@ -48,10 +48,13 @@ __all__ = ["VERSION", "Config", "run"]
 
 
 def run(config: Config) -> Result:
-    """Find or train the models of all iterations, and return the last run. Raises ConfigError before anything is written."""
+    """Find or train the models of all iterations, and return the run of the last iteration.
+
+    Raises ConfigError for invalid options, before anything is written.
+    """
     if config.iterations == 1:
         return _alignment_round.run(config)
-    config = replace(config, keep_model="always")  # the next iteration's debates load the model
+    config = replace(config, keep_model="always")  # because the debates of the next iteration load the model
     rounds, debates = [_alignment_round.run(config)], list[Any]()
     for number in range(1, config.iterations):
         debates.append(_debates(replace(config, iterations=number), rounds[-1]))
@@ -60,7 +63,7 @@ def run(config: Config) -> Result:
 
 
 def _debates(config: Config, aligned: Result) -> Result:
-    """Find or run judged debates on all of `transfer`, in which an iteration's model shows evidence that its policy selects."""
+    """Find or run debates on all of `transfer`. The strong side is one iteration's model, whose policy selects the evidence."""
     shared = config.shared() | {
         "eval_split": "none",
         "split": "transfer",
@@ -75,7 +78,7 @@ def _debates(config: Config, aligned: Result) -> Result:
 
 
 def _by_iteration(rounds: Sequence[Result], config: Config) -> Result:
-    """Attach `tables/iterations_<part>.csv` to the last iteration's run, and return this run."""
+    """Add `tables/iterations_<part>.csv` to the run of the last iteration, and return this run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 
@@ -91,7 +94,7 @@ def _by_iteration(rounds: Sequence[Result], config: Config) -> Result:
 
 
 def _rows(rounds: Sequence[Result], config: Config) -> list[dict[str, Any]]:
-    """Return the metrics on held-out questions: a row for the plain student (iteration 0), and a row for each iteration."""
+    """Return the rows of the table of iterations: one for the plain student (iteration 0), and one for each iteration."""
     part, first = config.eval_split, rounds[0]
     start = {"iteration": 0, "run_id": first.tags["w2s.baseline_run_id"]} | _iteration_metrics(first, "baseline", config.judge)
     rows = [start | {"accuracy": first.metrics.get(f"{part}/baseline_accuracy", math.nan)}]

@@ -1,9 +1,9 @@
 """Finetune the strong model on the ground truth of `transfer`: the ceiling, with which students are compared.
 
-Students have only weak labels of `transfer`. All methods share one ceiling for each task, strong model, seed and size; it is
-trained with the default epochs, batch size and learning rate. Its run has the tag `w2s.gold`, which marks runs whose
-labels no student may be trained on. The tag `w2s.ceiling_failed` is `near chance` if the training accuracy is not clearly above
-the share of the most frequent class, else `no`. The metrics are those of the supervisor.
+Students are trained on weak labels of `transfer` only. All methods are compared with the same ceiling for each task, strong
+model, seed and size. It is trained with the default epochs, batch size and learning rate. Its run has the tag `w2s.gold`, which
+marks runs whose labels no student may be trained on. The tag `w2s.ceiling_failed` is `near chance` if the training accuracy
+is not clearly above the share of the most frequent class, else `no`. The metrics are those of the supervisor.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Config(SupervisedTraining):
 
 
 def run(config: Config) -> Result:
-    """Find or train the ceiling. Raises ConfigError before anything is written."""
+    """Find or train the ceiling. Raises ConfigError for invalid options, before anything is written."""
     context = resolve(config)
     parts = runs.parts("ceiling", VERSION, context, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
     names = context.names()

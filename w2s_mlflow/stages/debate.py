@@ -17,8 +17,8 @@ is right: `judge_accuracy`, `judge_brier`, `judge_ece`, `always_strong_accuracy`
 the strong side) and `decided` (the number of these debates). Over all debates: `strong_accuracy`, `weak_accuracy` and
 `label_accuracy`.
 
-Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels derived from the verdicts. Each
-debate is also logged as an MLflow trace (`--traces`).
+Artifacts: `debates.parquet`, `verdicts.parquet`, and `labels/weak_labels.parquet`, the labels derived from the verdicts. The
+first `--traces` debates (by default, all) are also logged as MLflow traces.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Config(Training):
     split: Literal["test", "selection", "transfer"] = "test"
     """Split whose questions are debated: `test`, `selection`, or `transfer` (including its validation slice)."""
     num_questions: int | None = option(default=200, ge=1, unset="all", formerly="questions")
-    """Number of questions to debate, from the start of the split. `all`: the whole split."""
+    """Number of questions to debate, from the start of the split. `all`: debate the whole split."""
     protocol: Literal["debate", "consultancy", "no_explanation"] = option(default="debate", formerly="form")
     """Which sides show evidence. `debate`: both; `consultancy`: the strong side only, and both claims are judged on its
     evidence; `no_explanation`: neither."""
@@ -81,8 +81,8 @@ class Config(Training):
     """Maximum number of generated tokens per side and round, for explainers that generate text. Default: set by the
     explainer."""
     turns: int = option(default=1, ge=1, formerly="rounds")
-    """Number of rounds. Both sides speak in each round: no span is shown twice, and a generated rationale answers the other
-    side's previous rationale. The judge sees the evidence of all rounds."""
+    """Number of rounds. Both sides speak in each round. No span is shown twice, and from round 2 on a generated rationale can
+    answer the other side's previous rationale. The judge sees the evidence of all rounds."""
     judge: str = option(default="model", plugins="judges")
     """Judge: the name of a file in judges/, or several names separated by commas. The labels are derived from the verdicts of
     the first judge."""
@@ -103,7 +103,7 @@ class Config(Training):
         participants.judges(self.judge, self.judge_options)
 
     def _check_explainer(self) -> None:
-        """Raise ConfigError unless the explainer applies to the task, and options that it does not read are left out."""
+        """Raise ConfigError if the explainer does not apply to the task, or if an option that it does not read is set."""
         name, task = self.explainer, self.find_task()
         if not explainers.applies_to(name, task.family, task.head):
             legal = [other for other in explainers.every() if explainers.applies_to(other, task.family, task.head)]
@@ -116,7 +116,10 @@ class Config(Training):
 
 
 def run(config: Config) -> Result:
-    """Find or run the debates, after finding or training both models. Raises ConfigError before anything is written."""
+    """Find or run the debates, after finding or training both models.
+
+    Raises ConfigError for invalid options, before anything is written.
+    """
     config = replace(config, judge_options=participants.resolved(config.judge, config.judge_options))
     return between(config, *sides(config))
 
@@ -140,7 +143,7 @@ def between(config: Config, weak: Result, strong: Result, student_method: str = 
     def make(recorder: Recorder) -> None:
         _make(context, weak, strong, parts.digest(), recorder)
 
-    # A debate run has no model of its own to keep; the runs of the two sides keep theirs.
+    # A debate run trains no model that it could keep. The models of the two sides are kept in their own runs.
     without_model = replace(context, options=replace(config, keep_model="never"))
     debates = runs.produce(parts, without_model, identity, _note(config, inputs), make, inputs)
     debates = _scored(debates, config, questions(context))
@@ -148,7 +151,7 @@ def between(config: Config, weak: Result, strong: Result, student_method: str = 
 
 
 def sides(config: Config) -> tuple[Result, Result]:
-    """Find or train the supervisor (weak side) and the student (strong side), and return their runs, which keep the weights."""
+    """Find or train the supervisor (weak side) and the student (strong side), keeping their weights, and return their runs."""
     shared: dict[str, Any] = {**config.shared(), "eval_split": "none", "keep_model": "always", "ceiling": "none"}
     options = selected(config, OF_STUDENT)
     weak = supervisor.run(
@@ -217,7 +220,7 @@ def debaters(context: Context[Config], models_of: Mapping[str, DebaterModel]) ->
 
 
 def _scored(debates: Result, config: Config, questions: Sequence[Example]) -> Result:
-    """If --eval-split is the debated split, score the debates against ground truth and add the gold labels to their run."""
+    """If --eval-split is the debated split, score the debates against ground truth and add the gold labels to the run."""
     from w2s_mlflow.tracking import reports
     from w2s_mlflow.tracking.reports import Report
 

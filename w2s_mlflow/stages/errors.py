@@ -2,11 +2,11 @@
 
 The student answers each test row that it gets wrong three more times: given only the tokens with the highest attribution scores
 for its own answer, given only those for the ceiling's answer (modeling/attribution.py), and, as a control, given the same
-number of random tokens. The rules in `tables/errors.py` classify the error by these answers. Chess tasks have no evidence,
-because a chess position or game without some of its words is a different one.
+number of random tokens. The rules in `tables/errors.py` classify the error by these answers. In chess tasks, errors are
+classified without evidence, because a chess position or game without some of its words is a different position or game.
 
-Metrics: `errors/count`, the number of errors; `errors/<type>`, the share of each type; `errors/<type>_by_chance`, the same
-share with random tokens as evidence.
+Metrics: `errors/count`, the number of errors; `errors/<type>`, the share of errors of each type;
+`errors/<type>_by_chance`, the same share with random tokens as evidence.
 Artifacts: `errors.csv`, one row per error.
 """
 
@@ -47,7 +47,7 @@ class Config(student.Config):
     """Options of the student, and the share of a text that counts as evidence."""
 
     evidence: float = option(default=0.2, gt=0, lt=1)
-    """Share of a text's tokens that counts as evidence: those with the highest attribution scores."""
+    """Share of a text's tokens that counts as evidence. The tokens with the highest attribution scores are chosen."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,14 +60,14 @@ class Config(student.Config):
             )
 
     def reads_text(self) -> bool:
-        """Return whether single tokens of the task's texts can be evidence; False for chess."""
+        """Return whether some tokens of a text can be evidence without the others. This is false for chess tasks."""
         return self.find_task().family not in GAMES
 
 
 def run(config: Config) -> Result:
     """Find or make the error analysis, after finding or training the student and the ceiling.
 
-    Raises ConfigError before anything is written.
+    Raises ConfigError for invalid options, before anything is written.
     """
     from w2s_mlflow.tracking import fingerprint, source, store
 
@@ -126,9 +126,9 @@ def _text(example: Example) -> str:
 def _on_evidence(
     config: Config, examples: Sequence[Example], answers: Mapping[str, Ints], student_run: Result, ceiling_run: Result
 ) -> dict[str, Any]:
-    """Return the student's answers given only its own evidence, the ceiling's evidence, or random tokens.
+    """Return the student's answers given only its own evidence, only the ceiling's evidence, and only random tokens.
 
-    Quotes of its own and the ceiling's evidence are returned as well.
+    The quoted evidence of the student and of the ceiling is returned as well.
     """
     from w2s_mlflow.modeling import attribution
 
@@ -146,7 +146,7 @@ def _on_evidence(
 
 
 def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
-    """Return the student's classes given only the evidence tokens, computed in the same way as its stored predictions."""
+    """Return the student's classes given only the tokens `kept_T`, computed in the same way as its stored predictions."""
     from w2s_mlflow.modeling import attribution
 
     answers_N: Ints = finetune.probabilities(head, attribution.select_tokens(data, kept_T), config).argmax(axis=1)

@@ -12,7 +12,7 @@ which no teacher can improve. `--question-source` can select either half or both
 
 Metrics: per step, `train/loss` and `train/gradient_norm`; per epoch, `validation/agreement`, the agreement with the targets;
 `test/accuracy` and the other metrics of metrics.py for M'_W; `test/weak_accuracy`, the accuracy of M_W; `test/strong_accuracy`,
-the accuracy of M_S; `test/agreement`, the agreement of M'_W with M_S; `test/weak_agreement`, its agreement with M_W;
+the accuracy of M_S; `test/agreement`, the agreement of M'_W with M_S; `test/weak_agreement`, that of M'_W with M_W;
 `test/gain`, the accuracy of M'_W minus that of M_W, with its interval over test groups, `test/gain_low` and `test/gain_high`.
 Artifacts: `labels/teacher.parquet`, the answers of M_S to Q; `labels/weak_labels.parquet`, the labels of `transfer` by M'_W;
 `predictions/*.parquet`; `tables/trajectory_test.csv` and `figures/trajectory_test.png`, the accuracies by iteration.
@@ -52,7 +52,7 @@ ANSWERS = "labels/teacher.parquet"
 
 @dataclass(frozen=True)
 class _FacilitationContext:
-    """Options, data and supervisor, which all iterations share."""
+    """Options, data and supervisor, which are the same in all iterations."""
 
     config: Config
     learner: Context[Learner]
@@ -62,9 +62,9 @@ class _FacilitationContext:
 
 
 def run(config: Config) -> Result:
-    """Find or train the weak model of each iteration, and return the last run.
+    """Find or train the weak model of each iteration, and return the run of the last iteration.
 
-    Raises ConfigError before anything is written.
+    Raises ConfigError for invalid options, before anything is written.
     """
     context = resolve(config)
     options, questions = context.options, _questions(context)
@@ -110,14 +110,14 @@ def _student(config: Config) -> student.Config:
 
 
 def _named(name: str, context: Context[Config]) -> Result:
-    """Find a teacher by run id or name. Raises ConfigError if the run is damaged, kept no model or used other data."""
+    """Find a teacher's run by id or name. Raises ConfigError if the run is damaged, kept no model or used other data."""
     from w2s_mlflow.tracking import logged_model, results
 
     run = results.find(name)
     shown = f"{run.name} ({run.run_id})"
     if runs.MODEL not in run.tags:
         raise must("teacher", "a run with a logged model (--keep-model always)", shown)
-    if run.tags.get("w2s.data") != context.split.digest:  # the teacher's training rows could be test rows of this split
+    if run.tags.get("w2s.data") != context.split.digest:  # the teacher may have been trained on test rows of this split
         raise must("teacher", "a run with the same data (--task, --seed and sizes)", shown)
     run.check()
     logged_model.verify(run.tags[runs.MODEL])
@@ -139,13 +139,13 @@ def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> 
     def make(recorder: Recorder) -> Head:
         return _make(lesson, teacher, recorder)
 
-    context = Context(config, learner.task, learner.split, learner.models)  # so that the run logs the options of this stage
+    context = Context(config, learner.task, learner.split, learner.models)  # so that the run logs this stage's options
     taught = runs.produce(parts, context, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
     return scoring.report(taught, context, {"weak": lesson.weak, "strong": teacher})
 
 
 def _by(config: Config, teacher: Result) -> dict[str, str]:
-    """Return the run parameters that describe the teacher. If --teacher names a run, they are copied from it."""
+    """Return the run parameters that describe the teacher. If --teacher names a run, some are copied from that run."""
     if config.teacher in (STUDENT, CEILING):
         method = CEILING if config.teacher == CEILING else config.method
         return {"strong": config.spec().name, "method": method, "teacher": config.teacher}
@@ -168,19 +168,19 @@ def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> 
 
 
 def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
-    """Return training targets made from the strong model's answers. Soft targets at temperature 1 equal the answers."""
+    """Return the training targets that `--targets` and `--temperature` make from the strong model's answers."""
     if learner.targets == "hard":
         return answers.hardened()
     return answers if learner.temperature == 1 else answers.at_temperature(learner.temperature)
 
 
 def _answers(teacher: Result, config: Config, questions: Sequence[Example]) -> SoftLabels:
-    """Return the teacher's answer f_S(q) to each question, computed in the same way as its stored predictions."""
+    """Return the teacher's answer f_S(q) to each question, computed in the same way as the teacher's stored predictions."""
     return finetune.predictions(finetune.load_kept_model(teacher), questions, config)
 
 
 def _start(learner: Context[Learner], weak: Result) -> Head:
-    """Return the weak model with the initial weights that `--start` selects."""
+    """Return the weak model before training, with the initial weights that `--start` selects."""
     from w2s_mlflow.training import loop
 
     if learner.options.start != SUPERVISOR:

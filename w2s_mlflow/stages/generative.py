@@ -1,8 +1,8 @@
 """Finetune a strong model as a language model on the task's unlabelled text (Algorithm 6, first half).
 
 The model is trained on the text of `supervision` and `transfer`, never of `selection` or `test`. The text is packed into rows
-without padding. The validation text comes from the validation slices of both. A student with `--generative-epochs`
-starts from the resulting weights.
+without padding. The validation text comes from the validation slices of `supervision` and `transfer`. A student with
+`--generative-epochs` starts from the resulting weights.
 
 Metrics: per step, `train/loss`; `validation/perplexity_before` and `validation/perplexity`, the perplexity before and after
 training (of masked tokens, for an encoder); `generative/texts`, the number of training texts; `generative/heldout_texts`, how
@@ -36,7 +36,7 @@ LAUNCHED = True
 """Whether this stage supports distributed training (docs/how-to/launch.md)."""
 WEIGHTS = "model/model.safetensors"
 WORST = 100.0
-"""Training counts as diverged if the validation loss after it is at least this value, in nats per token."""
+"""Training is considered to have diverged if the final validation loss, in nats per token, is at least this value."""
 BLOCK = 128
 """Default number of tokens per packed row, unless the model's limit is lower."""
 SHARED = (
@@ -51,7 +51,7 @@ SHARED = (
     "dtype",
     "checkpoint_every",
 )
-"""Options that a student passes on to this stage."""
+"""Options that the stage `student` passes on to this stage."""
 
 
 @checked_dataclass
@@ -71,21 +71,25 @@ class Config(TaskOptions, OneModel):
     block: int | None = option(default=None, ge=2)
     """Number of tokens per packed row. Default: 128, or the model's limit if that is lower."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
-    """Number of packed rows per forward pass. `none`: a whole batch at once."""
+    """Number of packed rows per forward pass. `none`: process a whole batch at once."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision: `float32` or `bfloat16`."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
-    """Steps between checkpoints, from which an interrupted training resumes. 0: write a checkpoint only on interruption."""
+    """Number of steps between checkpoints. Interrupted training resumes from the last checkpoint. 0: save a checkpoint only on
+    interruption."""
 
     MODEL: ClassVar[str] = "strong"
 
     def resolved(self) -> Self:
-        """Return the options with the data mirror and the learning rate filled in; `resolve_and_split` fills in the sizes."""
+        """Return the options with the defaults of the data mirror and the learning rate filled in.
+
+        `resolve_and_split` fills in the sizes.
+        """
         return replace(super().resolved(), learning_rate=self.learning_rate or self.spec().learning_rate)
 
 
 def run(config: Config) -> Result:
-    """Find or train the model. Raises ConfigError before anything is written."""
+    """Find or train the model. Raises ConfigError for invalid options, before anything is written."""
     from w2s_mlflow.tracking import fingerprint, source
 
     context = resolve(config)
@@ -106,7 +110,7 @@ def run(config: Config) -> Result:
 
 
 def make(context: Context[Config], recorder: Recorder) -> None:
-    """Train the model, measure its perplexity before and after, and save the weights."""
+    """Train the model, measure its perplexity before and after training, and save the weights."""
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
@@ -142,7 +146,7 @@ def make(context: Context[Config], recorder: Recorder) -> None:
 
 
 def texts(examples: Sequence[Example], compare: bool) -> list[tuple[str, ...]]:
-    """Return the training texts: the text of each example or, if responses are compared, the prompt with each response."""
+    """Return the training texts: the text of each example or, if `compare` is set, the prompt with each of its responses."""
     if not compare:
         return [example.segments for example in examples]
     return [("\n".join(example.segments), response) for example in examples for response in example.candidates]
@@ -157,7 +161,7 @@ def _loop_options(options: Config) -> Options:
 
 
 def _counts(split: Split) -> dict[str, float]:
-    """Count the distinct training texts, and those of them that are also in `selection` or `test` (0 in a correct split)."""
+    """Count the distinct training texts, and how many of them are also in `selection` or `test` (0 in a correct split)."""
     training, heldout = (
         {(example.segments, example.candidates) for part in parts for example in part}
         for parts in ((split.supervision, split.transfer), (split.selection, split.test))

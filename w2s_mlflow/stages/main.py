@@ -1,4 +1,4 @@
-"""Run the default experiment, the grid sweeps/default.py, and analyse its results. It needs no network."""
+"""Run the default experiment, which is the grid sweeps/default.py, and analyse its results. No network access is needed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Config:
     seeds: str = "0..4"
     """Seeds, as a range `0..4` or a list `0,3,7`."""
     train_size: int | None = None
-    """Number of training rows in every setting. Default: set by the setting or the task."""
+    """Number of training rows in every setting. Default: chosen by the setting or the task."""
     test_size: int | None = None
-    """Maximum number of test rows in every setting. Default: set by the setting or the task."""
+    """Maximum number of test rows in every setting. Default: chosen by the setting or the task."""
     workers: int = option(default=1, ge=1, result=False)
     """Number of parallel processes on this machine."""
 
@@ -29,5 +29,5 @@ class Config:
 
 
 def run(config: Config) -> Result:
-    """Run the grid and return its parent run, which has the tables. Raises ConfigError like `sweep.run`."""
+    """Run the grid, and return its parent run, which contains the tables. For errors, see `sweep.run`."""
     return sweep.run(sweep.Config(sweep="default", **vars(config)))

@@ -3,8 +3,8 @@
 A training text is a random position or its mirror image, followed by the moves of sampled players (tasks/_chess_play.py). The
 loss is that of next-token prediction, on the text after the position only.
 
-Metrics: `train/loss` in nats per token, averaged over 100 steps at a time; `validation/loss` after training, on
-positions that the model was not trained on.
+Metrics: `train/loss` in nats per token, averaged over 100 steps at a time; `validation/loss`, the loss of the
+trained model on positions that it was not trained on.
 Files in `out`/<model>: config.json; model.safetensors in float16; pretraining.json with the loss curve and the training
 options.
 """
@@ -41,12 +41,13 @@ LOG = logging.getLogger("w2s_mlflow")
 VALIDATION = 1_000
 """Number of positions reserved for `validation/loss`."""
 CHUNK = 5_000
-"""Number of positions that a worker generates at a time. Each such chunk has its own random stream."""
+"""Number of positions in a chunk, which one worker generates from a separate random stream."""
 CURVE = 100
 """Number of steps averaged into one point of the loss curve."""
 
 Play = list[tuple[str, str]]
-"""Pretraining texts as pairs: a position, and the moves chosen in it by an unnamed player and a named expert, with replies."""
+"""Pretraining texts. Each is a pair: a position, and a line with the moves that an unnamed player and a named expert choose in
+the position, each followed by the reply."""
 
 
 @checked_dataclass
@@ -56,7 +57,7 @@ class Config(OneModel):
     model: str = option(default="chess-27k", lookup=models.find, formerly="rung")
     """Model to pretrain, one of those shipped with the package."""
     num_positions: int = option(default=300_000, ge=1, formerly="positions")
-    """Number of random positions. The model is also trained on the mirror image of each."""
+    """Number of random positions. The model is also trained on the mirror image of each position."""
     epochs: int = option(default=3, ge=1)
     """Number of passes over all positions."""
     batch_size: int = option(default=64, ge=1)
@@ -68,13 +69,14 @@ class Config(OneModel):
     out: str = option(default="weights", result=False)
     """Output directory. The model is written to a subdirectory with the model's name."""
     text_cache: str = option(default="", result=False, formerly="play")
-    """File that caches the training texts. It is read if it exists and written otherwise. Empty: no cache."""
+    """File that caches the training texts. If the file does not exist, it is written. Empty: no cache."""
     workers: int = option(default=2, ge=1, result=False)
     """Number of processes that generate the training texts."""
     threads: int = option(default=1, ge=1, result=False)
     """Number of torch threads."""
     checkpoint_every: int = option(default=2000, ge=0, result=False)
-    """Steps between checkpoints, from which an interrupted training resumes. 0: write a checkpoint only on interruption."""
+    """Number of steps between checkpoints. Interrupted training resumes from the last checkpoint. 0: save a checkpoint only on
+    interruption."""
 
     MODEL: ClassVar[str] = "model"
 
@@ -131,7 +133,7 @@ def make(config: Config, recorder: Recorder) -> None:
 
 
 def _fit(head: Language, play: Play, config: Config, recorder: Recorder) -> list[tuple[int, float]]:
-    """Train the model, and return the loss curve as pairs (step, mean loss since the previous point)."""
+    """Train the model, and return the loss curve: pairs of a step and the mean loss since the previous pair."""
     from w2s_mlflow.modeling import language_modeling
     from w2s_mlflow.training import loop
 
@@ -162,7 +164,7 @@ def _examples(play: Play) -> list[Example]:
 
 
 def read_play(config: Config) -> Play:
-    """Return two texts per position, those for validation first. They are read from `text_cache` if it exists, else made."""
+    """Read two texts per position from `text_cache` if this file exists, else generate them. Validation texts come first."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -181,7 +183,7 @@ def read_play(config: Config) -> Play:
 
 
 def refuse_task_positions(play: Play) -> None:
-    """Raise ConfigError if any text, cached or new, contains a position of the shipped tasks or the mirror image of one."""
+    """Raise ConfigError if any text contains a position of the shipped tasks, or the mirror image of such a position."""
     overlap = chess.overlap(chess.shipped(), (position for position, _ in play))
     if overlap:
         raise must("text_cache", "a file without positions of the shipped tasks", f"{overlap} texts with such a position")

@@ -1,13 +1,15 @@
 """Fit linear probes on frozen activations, to measure whether weak-to-strong training makes a concept more salient (Figure 4).
 
-The pretrained strong model and the student process the same examples. The activations of every layer are pooled in the same way
-as for the model's head. A concept is the ground truth of a task. For each concept and layer, a logistic regression is fitted on
-`supervision` and scored on `test`; the layer is chosen on the validation slice of `supervision`. The control is the same probe
-fitted on shuffled labels. Selectivity is the accuracy minus that of the control (Hewitt & Liang 2019).
+The pretrained strong model and the student process the same examples. The activations of every layer are pooled over tokens in
+the same way as for the model's head. A concept is the ground truth of a task. For each concept and layer, a logistic regression
+is fitted on `supervision` and scored on `test`; the layer is chosen on the validation slice of `supervision`. The control is a
+second probe, which is fitted on shuffled labels. Selectivity is the accuracy of a probe minus that of its control (Hewitt
+& Liang 2019).
 
 Metrics, each named `probe/<concept>/<name>`: `before` and `after`, the test accuracy at the chosen layer before and after
-training; `gain`, their difference, with its interval over test groups, `gain_low` and `gain_high`; `selectivity` after
-training; `before_by_layer` and `after_by_layer`, the test accuracy of each layer, with the layer as the step.
+training; `gain`, the increase from `before` to `after`, with its interval over test groups, `gain_low` and `gain_high`;
+`selectivity`, the selectivity after training; `before_by_layer` and `after_by_layer`, the test accuracy of each layer, with the
+layer as the step.
 Artifacts: `probes.csv`, one row per concept, layer and model.
 """
 
@@ -51,9 +53,9 @@ class Config(student.Config):
     """Options of the student, and the concepts to probe for."""
 
     concepts: str = ""
-    """Tasks whose ground truth is probed for as a concept, separated by commas. Empty: the student's task."""
+    """Concepts to probe for: tasks, whose ground truth is the concept, separated by commas. Empty: the student's task."""
     probe_size: int = option(default=1000, ge=20)
-    """Maximum number of rows that each probe is fitted on, and maximum number of rows that it is scored on."""
+    """Maximum number of rows to fit each probe on. The number of rows to score it on has the same maximum."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +63,7 @@ class Config(student.Config):
             tasks.find(name, "concepts")
 
     def named(self) -> list[str]:
-        """Return the names of the concepts, which are task names."""
+        """Return the names of the concepts to probe for, which are names of tasks."""
         return [name.strip() for name in self.concepts.split(",") if name.strip()] or [self.task]
 
 
@@ -69,9 +71,9 @@ class Probe(NamedTuple):
     """Logistic regression on one layer.
 
     Attributes:
-        correct_N: 1 for each test row that is classified correctly, else 0.
-        chosen_by: validation accuracy, by which the layer is chosen.
-        control: test accuracy of the same probe fitted on shuffled labels.
+        correct_N: for each test row, 1 if the probe classifies it correctly, else 0.
+        chosen_by: validation accuracy. The layer whose probe has the highest value is chosen.
+        control: test accuracy of a second probe, which is fitted on shuffled labels.
     """
 
     layer: int
@@ -81,7 +83,10 @@ class Probe(NamedTuple):
 
 
 def run(config: Config) -> Result:
-    """Find or fit the probes, after finding or training the student. Raises ConfigError before anything is written."""
+    """Find or fit the probes, after finding or training the student.
+
+    Raises ConfigError for invalid options, before anything is written.
+    """
     from w2s_mlflow.tracking import fingerprint, source, store
 
     student_options = student.Config(**inherited(student.Config, config) | {"keep_model": "always"})
@@ -138,7 +143,7 @@ def _make(
 def _fit_probes(
     context: Context[Config], student_run: Result, concepts: Mapping[str, gold.Concept], parts: FingerprintParts
 ) -> dict[str, dict[str, list[Probe]]]:
-    """Fit the probes of each concept on the model before and after training. Only one of the two is in memory at a time."""
+    """Fit each concept's probes on the model before and after training. Only one of these two models is in memory at a time."""
     config = context.options
     build = {BEFORE: lambda: finetune.build_head(context), AFTER: lambda: finetune.load_kept_model(student_run)}
     weights = {BEFORE: models.revision(context.model), AFTER: student_run.fingerprint}
@@ -156,10 +161,10 @@ def _activations(
 ) -> Floats:
     """Return the activations of all rows of a concept, (N, layers, D).
 
-    They are cached on this machine under a digest of the weights, rows, options and source code.
+    The activations are cached on this machine under a digest of the weights, rows, options and source code.
 
     Args:
-        head: builds the model; called only if the activations are not cached.
+        head: function that builds the model. It is called only if the activations are not cached.
     """
     from w2s_mlflow.modeling import heads, inference
 
@@ -179,7 +184,7 @@ def _activations(
 
 
 def _probes(activations_NLD: Floats, concept: gold.Concept, seed: int) -> Iterator[Probe]:
-    """Yield one probe per layer."""
+    """Fit and score one probe per layer, and yield the probes from the first layer to the last."""
     fit, choose, test = concept.parts(activations_NLD)
     shuffled_N = streams.generator(seed, streams.SHUFFLED_LABELS).permutation(concept.fit_N)
     for layer in range(activations_NLD.shape[1]):
@@ -199,7 +204,7 @@ def fitted(activations_ND: Floats, labels_N: Ints) -> Any:
 
 
 def best(probes: Sequence[Probe]) -> Probe:
-    """Return the probe with the highest validation accuracy; on a tie, the one of the lowest layer."""
+    """Return the probe with the highest validation accuracy; on a tie, the probe of the lowest layer."""
     return max(probes, key=lambda probe: probe.chosen_by)
 
 

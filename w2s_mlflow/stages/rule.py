@@ -34,7 +34,10 @@ class Config(EvalConfig, TaskOptions):
 
 
 def run(config: Config) -> Result:
-    """Find the rule's finished run, or score the rule in a new one. Raises ConfigError before anything is written."""
+    """Reuse a finished run of the rule, or score the rule in a new run.
+
+    Raises ConfigError for invalid options, before anything is written.
+    """
     from w2s_mlflow.tracking import fingerprint, source
 
     context = resolve(config)

@@ -1,7 +1,7 @@
 """Finetune the strong model on the weak supervisor's labels of `transfer` (Algorithms 3 to 6).
 
-The supervisor, and the ceiling that the student is compared with, are reused from finished runs or trained. The ceiling is used
-only for reporting and does not enter the student's fingerprint.
+The supervisor, and the ceiling with which the student is compared, are trained or reused from finished runs. The ceiling is
+used only for reporting and does not enter the student's fingerprint.
 
 Labels may also come from a file (`--labels FILE`), made by people or an API model. For a task without ground truth, use
 `--ceiling none`; PGR is then not reported.
@@ -56,7 +56,7 @@ class _Inputs:
         runs: the input runs by role. `weak`: the supervisor; `labels`: a run whose labels replace the supervisor's;
             `generative`: the run of generative finetuning, from whose weights the training starts.
         chain: the models of the bootstrapping chain, in training order.
-        file_labels: labels from a file, which replace those of a run; None if there is no file.
+        file_labels: labels from a file, which replace the labels of a run. None if `--labels` is not a file.
     """
 
     runs: Mapping[str, Result]
@@ -65,12 +65,15 @@ class _Inputs:
 
 
 def run(config: Config) -> Result:
-    """Find or train the student, after finding or making its inputs. Raises ConfigError before anything is written."""
+    """Find or train the student, after finding or making its inputs.
+
+    Raises ConfigError for invalid options, before anything is written.
+    """
     return _find_or_train(config, None)
 
 
 def on_labels_of(labeller: Result, config: Config) -> Result:
-    """Find or train a student on the labels that another run, instead of its supervisor, gives to `transfer`."""
+    """Find or train a student on labels of `transfer` that come from the run `labeller` instead of the supervisor."""
     return _find_or_train(replace(config, labels=f"{presets.RUN}{labeller.run_id}"), labeller)
 
 
@@ -99,15 +102,15 @@ def _find_inputs(config: Config, context: Context[Config], labeller: Result | No
 
     Args:
         config: the options as the user gave them, before defaults are filled in.
-        labeller: the run that labels `transfer`. If it is None, the options select the run.
+        labeller: the run that labels `transfer`. If `labeller` is None, the options select the run.
     """
-    file_labels = _read_labels(context)  # first, so that an invalid file is refused before anything is trained
+    file_labels = _read_labels(context)  # read first, so that an invalid file raises before anything is trained
     labelling, chain = ({}, ()) if file_labels else _find_labeller(config, context, labeller)
     return _Inputs(labelling | weak_finetuning.generative_run(context.options), chain, file_labels)
 
 
 def _read_labels(context: Context[Config]) -> SoftLabels | None:
-    """Read and check the labels file; None if `--labels` is not a file."""
+    """Read and check the labels file. Return None if `--labels` is not a file."""
     if (path := labels_file(context.options.labels)) is None:
         return None
     labels = label_files.read(path, context.task.classes)
@@ -118,7 +121,7 @@ def _read_labels(context: Context[Config]) -> SoftLabels | None:
 def _find_labeller(
     config: Config, context: Context[Config], labeller: Result | None
 ) -> tuple[dict[str, Result], Sequence[Result]]:
-    """Find or train the run that labels `transfer`, and return it as the input `weak` or `labels`, with the chain's models."""
+    """Find or make the run that labels `transfer`. Return it as the input `weak` or `labels`, with the runs of the chain."""
     options = context.options
     if options.chain:
         chain = bootstrapping.train_chain(config, context, _supervisor(options))
@@ -138,7 +141,7 @@ def _supervisor(options: Config) -> Result:
 
 
 def _debates(config: Config) -> Result:
-    """Find or run the debates on `transfer` that give labels, between a plain student with these options and the supervisor."""
+    """Find or run the debates on `transfer` that provide labels. A plain student with these options debates the supervisor."""
     stage = registry.plugin("stages", "debate", "the stage")  # looked up by name, because stages/debate.py imports this module
     protocol = presets.primitives(config.method, selected(config, presets.PRIMITIVES))["labels"]
     options = {"protocol": protocol, "split": "transfer", "num_questions": None, "eval_split": "none", "traces": 0}
@@ -147,7 +150,7 @@ def _debates(config: Config) -> Result:
 
 
 def _references(options: Config) -> dict[str, Result]:
-    """Return the runs to compare with: the supervisor, if there is one, and the ceiling, if `--ceiling gold` is set."""
+    """Return the runs to compare the student with: the supervisor, if there is one, and, with `--ceiling gold`, the ceiling."""
     references = {} if labels_file(options.labels) else {"weak": _supervisor(options)}
     if options.ceiling == "gold":
         references["ceiling"] = ceiling.run(ceiling.Config(strong=options.strong, pooling=options.pooling, **options.shared()))
@@ -164,7 +167,7 @@ def _train(context: Context[Config], inputs: _Inputs, recorder: Recorder) -> Hea
 
 
 def _training_labels(context: Context[Config], inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
-    """Return the training labels that the plug-in selected by `--labels` makes from a run's labels; if None, skip training."""
+    """Return the training labels that the plug-in selected by `--labels` makes from a run's labels; None to skip training."""
     options = context.options
     source = label_sources.source(presets.kind_of_labels(options.labels))
     labeller = inputs.get("labels") or inputs.get("weak")
@@ -174,14 +177,14 @@ def _training_labels(context: Context[Config], inputs: Mapping[str, Result], rec
 
 
 def _last_of_chain(context: Context[Config]) -> Context[Config]:
-    """Return the context. For the last model of a chain, the learning rate is decayed to that of its position."""
+    """Return the context. For the last model of a bootstrapping chain, the learning rate is decayed by its position."""
     if not context.options.chain:
         return context
     return bootstrapping.decayed(context, context.options, len(chain_models.names(context.options.chain)))
 
 
 def _fingerprint(context: Context[Config], inputs: _Inputs) -> FingerprintParts:
-    """Return the parts of the fingerprint. Labels from a file or run enter by their content, not by their path or id."""
+    """Return the parts of the fingerprint. Labels from a file or run enter by their content, not by path or run id."""
     roots = weak_finetuning.roots(context.options) + (["methods.bootstrapping:decayed"] if inputs.chain else [])
     parts = runs.parts("student", VERSION, context, inputs.runs, roots)
     if labels_run(context.options.labels):
@@ -196,7 +199,7 @@ def _fingerprint(context: Context[Config], inputs: _Inputs) -> FingerprintParts:
 
 
 def _identity(context: Context[Config], inputs: _Inputs) -> dict[str, str]:
-    """Return the parameters by which runs are grouped. A description replaces `run:ID`, because the id varies by seed."""
+    """Return the parameters by which runs are grouped. A description replaces `run:ID`, because ids differ between seeds."""
     identity = context.names() | {"method": context.options.method}
     if labels_run(context.options.labels):
         labeller = inputs.runs["labels"]

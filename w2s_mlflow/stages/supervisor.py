@@ -1,4 +1,4 @@
-"""Finetune the weak model on the ground truth of `supervision`, then let it label `transfer` (Algorithm 2).
+"""Finetune the weak model on the ground truth of `supervision`. Then it labels `transfer` (Algorithm 2).
 
 Metrics: per step, `train/loss` and `train/gradient_norm`; per epoch, `validation/agreement`, the agreement with the gold labels
 of the validation slice of `supervision`; `train/accuracy`; `train/majority`, the share of the most frequent class;
@@ -40,7 +40,7 @@ class Config(SupervisedTraining):
 
 
 def run(config: Config) -> Result:
-    """Find or train the supervisor. Raises ConfigError before anything is written."""
+    """Find or train the supervisor. Raises ConfigError for invalid options, before anything is written."""
     context = resolve(config)
     parts = runs.parts("supervisor", VERSION, context, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
     names = context.names()

@@ -1,12 +1,12 @@
-"""Run a grid or a search, and analyse the results. Inputs that several runs share are made once.
+"""Run a grid or a search, and analyse the results. An input that several runs need is made only once.
 
 `sweeps/NAME.py` defines either a grid or a search. A grid is a list `SETTINGS` of dictionaries, each with a `stage` and its
-options; each setting is run for every seed (once, if its stage has no seed). A search has a function `space(trial)`, by which
+options; each setting is run for every seed (once, if its stage has no seed). A search has a function `space(trial)`, with which
 Optuna samples the options of `--trials` trials; then the best setting and the default are scored on `test` for every seed. The
-parent run has the tables, figures and aggregates over seeds.
+parent run contains the tables, figures and aggregates over seeds.
 
-`--workers N` uses N processes on this machine. Run the same command on another machine to share the work: no two processes make
-the same run (tracking/claims.py), and all processes of a search share a study (`--storage`).
+`--workers N` uses N processes on this machine. To share the work with another machine, run the same command there: no two
+processes make the same run (tracking/claims.py), and all processes of a search use the same study (`--storage`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 GRID_DIGEST = "w2s.grid_digest"
-"""Tag of a grid's parent run: the digest of the grid's contents. A completed grid is found by this tag."""
+"""Tag of a grid's parent run: the digest of the grid's contents. This tag is used to find a completed grid."""
 
 LOG = logging.getLogger("w2s_mlflow")
 SEARCH_SEEDS = "1000,1001"
@@ -53,9 +53,9 @@ class Config:
     seeds: str = "0..4"
     """Seeds, as a range `0..4` or a list `0,3,7`. A search uses these seeds to compare its best setting with the default."""
     train_size: int | None = None
-    """Number of training rows in every setting. Default: set by the setting or the task."""
+    """Number of training rows in every setting. Default: chosen by the setting or the task."""
     test_size: int | None = None
-    """Maximum number of test rows in every setting. Default: set by the setting or the task."""
+    """Maximum number of test rows in every setting. Default: chosen by the setting or the task."""
     workers: int = option(default=1, ge=1, result=False)
     """Number of parallel processes on this machine, each with its own GPU or share of the CPU cores."""
     trials: int | None = option(default=None, ge=1)
@@ -63,9 +63,9 @@ class Config:
     timeout: float | None = option(default=None, gt=0, unset="none", result=False)
     """Search only: minutes after which no new trial starts. `none`: no limit."""
     search_seeds: str | None = None
-    """Search only: seeds to average each trial over; they must not overlap with --seeds. Default: 1000,1001."""
+    """Search only: seeds over which the score of each trial is averaged. None may be in --seeds. Default: 1000,1001."""
     objective: Literal["agreement", "proxy", "oracle"] | None = option(default=None)
-    """Search only: what a trial is scored by. `agreement`: agreement with the weak labels (only for tuning learning rates and
+    """Search only: score of a trial. `agreement`: agreement with the weak labels (only for tuning learning rates and
     epochs); `proxy`: the metric that the search file names in METRIC, on `selection`, for the proxy settings listed in PROXY;
     `oracle`: the same metric on `selection` of the task itself, which needs its ground truth. Default: OBJECTIVE in the
     search file, else `proxy`."""
@@ -108,7 +108,7 @@ class Config:
         return space.load_search(file.stem, module, file.read_text(encoding="utf-8"), self.objective)
 
     def study_target(self) -> StudyTarget:
-        """Return the settings of the study: its name, storage, sampler, pruner and limits."""
+        """Return the settings of the study: name, storage, sampler, pruner, limits and seed."""
         return StudyTarget(
             study=self.study,
             storage=self.storage or os.environ.get(STORAGE) or None,
@@ -120,11 +120,11 @@ class Config:
         )
 
     def trial_seeds(self) -> list[int]:
-        """Return the seeds to average each trial over."""
+        """Return the seeds over which the score of each trial is averaged."""
         return parse_seeds(self.search_seeds or SEARCH_SEEDS, "search_seeds")
 
     def sizes(self) -> dict[str, int]:
-        """Return the options `train_size` and `test_size`, if given."""
+        """Return those of the options `train_size` and `test_size` that were given, by name."""
         sizes = selected(self, ("train_size", "test_size"))
         return {name: size for name, size in sizes.items() if size is not None}
 
@@ -134,7 +134,7 @@ def run(config: Config) -> Result:
 
     Raises:
         ConfigError: an option is invalid (raised before the first job starts); the space or a trial of a search is invalid
-            (raised as soon as it is found); or runs have failed (raised at the end).
+            (raised as soon as this is found); or runs have failed (raised at the end).
     """
     search = config.search()
     return _run_search(config, search) if search else _run_grid(config)
@@ -171,17 +171,19 @@ def _run_grid(config: Config) -> Result:
 
 
 def _run_search(config: Config, search: Search) -> Result:
-    """Run the study's remaining trials, then compare the best setting with the default on `test`, once."""
+    """Run the remaining trials of the study. Then compare the best setting with the default on `test`."""
     from w2s_mlflow.tracking import recorder, results, session
 
     def trial_jobs(params: Mapping[str, Any]) -> list[Job]:
         return [Job(search.stage, run) for run in space.configs(search, params, config.trial_seeds(), config.sizes())]
 
     for job in trial_jobs({}):
-        loading.resolve_and_split(job.config.resolved())  # raises ConfigError before any run starts if data cannot be split
+        loading.resolve_and_split(job.config.resolved())  # before any run starts, raises ConfigError if data are unusable
     name, target, digest = f"sweep {config.sweep}", config.study_target(), _study_digest(config, search)
     *params_of_trials, best = search_study.placeholder_params(search, target, digest)
-    planned = [job for params in params_of_trials for job in trial_jobs(params)]  # raises ConfigError for invalid options
+    planned = [
+        job for params in params_of_trials for job in trial_jobs(params)
+    ]  # if options are invalid, this raises ConfigError
     if plan := session.current().plan:
         for job in [*planned, *_jobs_with(config, search, {}), *_jobs_with(config, search, best)]:
             job.run()
@@ -207,8 +209,8 @@ def _run_search(config: Config, search: Search) -> Result:
 def _study_digest(config: Config, search: Search) -> str:
     """Return the digest of everything that the scores of a study depend on.
 
-    These are the space, the objective, the MLflow experiment, and the fingerprints of the runs with default options. A change
-    of data, code or libraries thus starts a new study.
+    The digest covers the space, the objective, the sampler and pruner, the MLflow experiment, and the fingerprints of the runs
+    with default options. A change of data, code or libraries thus starts a new study.
     """
     from w2s_mlflow.tracking import session
     from w2s_mlflow.tracking.backend import server
@@ -216,19 +218,19 @@ def _study_digest(config: Config, search: Search) -> str:
     with session.planning() as plan:
         for run in space.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, run).run()
-    experiment = server.experiment()  # described by its id, because the store's URI may differ between machines
+    experiment = server.experiment()  # identified by id, because the store's URI may differ between machines
     store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
     optuna_options = selected(config, ("sampler", "pruner"))
     return search.digest(store | optuna_options | {"fingerprints": sorted(plan.steps)})
 
 
 def _jobs_with(config: Config, search: Search, params: Mapping[str, Any]) -> list[Job]:
-    """Return one job per seed for the tuned setting with the options `params`."""
+    """Return one job per seed for the setting that is tuned, with the options `params`."""
     return jobs(config, [{"stage": search.stage, **search.tuned, **params}])
 
 
 def _compare(config: Config, search: Search, best: Mapping[str, Any], recording: Recorder) -> None:
-    """Compare the best setting with the default on `test`, paired by seed. No trial has used these seeds."""
+    """Compare the best setting with the default on `test`, paired by seed. No trial has used the seeds of this comparison."""
     from w2s_mlflow import stats
 
     default_jobs, best_jobs = _jobs_with(config, search, {}), _jobs_with(config, search, best)
@@ -261,17 +263,17 @@ def _finished() -> dict[str, Result]:
 
 
 def contents(runs: Sequence[Result], finished: Mapping[str, Result] | None = None) -> str:
-    """Return the digest of what a grid's tables depend on: metrics and artifacts of its results, and the code of the tables.
+    """Return the digest of what a grid's tables depend on: the metrics and artifacts of its runs, and the tables' code.
 
     Args:
-        finished: the experiment's finished results by fingerprint. If it is None, they are looked up.
+        finished: the experiment's finished results by fingerprint. If `finished` is None, they are looked up.
     """
     finished = _finished() if finished is None else finished
     return build.parts(analyze.Config(), [finished.get(run.fingerprint, run) for run in runs], {}).digest()
 
 
 def find_completed(grid_jobs: Sequence[Job]) -> Result | None:
-    """Return the finished parent run of this grid; None if a result or table is missing or damaged."""
+    """Return the finished parent run of this grid, or None if a result or table is missing or damaged."""
     from w2s_mlflow.tracking import planning, results, session
 
     if session.current().reuse_since:
