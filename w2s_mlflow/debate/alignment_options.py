@@ -40,8 +40,8 @@ class Config(Training):
     evidence_spans: int = option(default=3, ge=1, formerly="pieces")
     """Number of evidence spans that each side shows."""
     opponent: str = option(default="gradient", lookup=opponent)
-    """Explainer with which the weak side chooses its evidence: an explainer of the stage `debate` that shows spans of
-    the question and needs no policy, such as `gradient` or `random`."""
+    """Explainer with which the weak side, which is not trained, chooses its evidence. It must show spans of the question and
+    need no policy, such as `gradient` or `random`."""
     judge: str = option(default="model", plugins="judges")
     """Judge of the debates: the name of a file in judges/."""
     judge_options: str = ""

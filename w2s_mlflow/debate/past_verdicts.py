@@ -121,7 +121,8 @@ def _run(name: str) -> Result:
         raise must(
             "judge_options", f"run=RUN, where RUN is a {STAGE} run", f"run={name}, whose stage is {run.stage or 'unknown'}"
         )
-    if runs.GOLD in run.tags:  # its verdicts would leak ground truth into an aligned model
+    # The verdicts of such a run would leak ground truth into an aligned model.
+    if runs.GOLD in run.tags:
         rule = "run=RUN, a run whose models were not trained on ground truth of transfer"
         raise must("judge_options", rule, f"run={name}, whose models were trained on ground truth of {run.tags[runs.GOLD]}")
     return run

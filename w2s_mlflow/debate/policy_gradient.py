@@ -99,7 +99,7 @@ class DebateTerm:
         return _policy.surrogate(log_p_NK, reward_NK - self.kl * log_ratio_NK), metrics
 
     def _explanations(self, rows: Ints, drawn_NKS: Tensor) -> list[list[Explanation]]:
-        """Return the explanations of each question in `rows`, one for each of its samples of spans."""
+        """Return the explanations of each question in `rows`, one per sample of spans."""
         from w2s_mlflow.explainers import _extractive
 
         questions = [self.encoded.questions[row] for row in rows for _ in range(DRAWS)]

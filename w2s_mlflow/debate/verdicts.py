@@ -92,7 +92,8 @@ def _append(cache: Path, added: dict[str, Verdict]) -> None:
     if not cache.exists():
         scratch.remove_old(cache.parent.glob("*.jsonl"))
     with cache.open("a", encoding="utf-8") as file:
-        for key, verdict in added.items():  # write a newline first, because the file may end in a truncated line
+        # Write a newline first, because the file may end in a truncated line.
+        for key, verdict in added.items():
             file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
 
 
