@@ -43,7 +43,8 @@ def _explainer(side: DebateSide, score: Scores, choose: Choice) -> Explainer:
     computed: list[tuple[Tensor, Tensor]] = []
 
     def explain(taken: Sequence[Collection[int]]) -> list[Explanation]:
-        if not computed:  # compute scores and readable spans only once: they are the same in all rounds
+        # Compute scores and readable spans only once, because they are the same in all rounds.
+        if not computed:
             computed.append((score(side.debater), readable(encoded)))
         scores_NP, read_NP = computed[0]
         return explained(encoded.questions, choose(scores_NP, read_NP & ~_shown(taken, read_NP.shape[1])))

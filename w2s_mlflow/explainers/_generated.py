@@ -115,7 +115,8 @@ def sampler(head: Head, tokens: int, micro_batch: int | None) -> Sampler:
             return []
         data = reader.read([(prompt,) for prompt in prompts], keep_end=True, closed=False)
         texts, start = [""] * len(prompts), 0
-        for rows in token_batches.by_length(data.lengths_R + tokens, micro_batch):  # lengths include the tokens to be generated
+        # Group prompts by their length plus the number of tokens to generate.
+        for rows in token_batches.by_length(data.lengths_R + tokens, micro_batch):
             batch = generate(head, data, rows, options, (*seeds, start))
             start += len(rows)
             for row, text in zip(rows, batch, strict=True):

@@ -81,7 +81,7 @@ def _texts(head: Head, question: Example) -> list[list[int]]:
 
 
 def _span_of_character(question: Example, numbers: Sequence[int], own_spans: Sequence[spans.Span]) -> Ints:
-    """Return the span of each character of a row's joined texts. One more entry at the end, for the offset -1, is NOWHERE."""
+    """Return the span of each character of a row's joined texts. The extra last entry, for the offset -1, is NOWHERE."""
     texts = question.segments + question.candidates
     lengths = [len(texts[number]) + len(SEPARATOR) for number in numbers]
     starts = dict(zip(numbers, np.cumsum([0, *lengths]), strict=False))

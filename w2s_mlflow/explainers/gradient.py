@@ -1,4 +1,4 @@
-"""The spans whose tokens support the side's decision most, by gradient times input."""
+"""Spans whose tokens most support the side's decision, as measured by gradient times input."""
 
 from __future__ import annotations
 

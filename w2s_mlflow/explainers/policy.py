@@ -1,4 +1,4 @@
-"""Strong side: spans sampled from the policy that `align` trains with these options; weak side: as `gradient`."""
+"""Spans sampled from the policy that `align` trains with these options; the weak side uses `gradient`."""
 
 from __future__ import annotations
 
