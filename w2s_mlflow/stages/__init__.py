@@ -1,1 +1,1 @@
-"""Stages, one per file: the options `Config`, and `run(Config) -> Result`, which also runs the stages that it depends on."""
+"""Stages, one per file. Each has options, `Config`, and `run(Config) -> Result`, which also runs the stages it depends on."""

@@ -1,4 +1,4 @@
-"""Align the strong model: it learns weak labels and which evidence convinces a judge (Algorithm 1, step 5; Definition 5).
+"""Align the strong model: it learns the weak labels, and which evidence convinces a judge (Algorithm 1, step 5; Definition 5).
 
 This stage minimises eq. 2, L(f_S'(q), f_W(q)) - lambda D, where D is the judge's log-odds for the strong side. (The paper
 prints "+ D" under an argmin, but calls D a reward to maximise.) The first term is the loss of a plain student. The second term
@@ -54,7 +54,8 @@ def run(config: Config) -> Result:
     """
     if config.iterations == 1:
         return _alignment_round.run(config)
-    config = replace(config, keep_model="always")  # because the debates of the next iteration load the model
+    # Keep the model, because the debates of the next iteration load it.
+    config = replace(config, keep_model="always")
     rounds, debates = [_alignment_round.run(config)], list[Any]()
     for number in range(1, config.iterations):
         debates.append(_debates(replace(config, iterations=number), rounds[-1]))

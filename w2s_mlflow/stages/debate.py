@@ -60,7 +60,7 @@ class Config(Training):
     strong: str = option(default="chess-426k", lookup=models.find)
     """Model from which the student, the strong side of the debate, is trained on the supervisor's labels."""
     method: str = option(default="baseline", former_values=presets.FORMER_METHODS)
-    """Method by which the student is trained: a preset of `student --method`, but not debate, consultancy or no_explanation."""
+    """Method of training the student: a preset of `student --method` except debate, consultancy and no_explanation."""
     split: Literal["test", "selection", "transfer"] = "test"
     """Split whose questions are debated: `test`, `selection`, or `transfer` (including its validation slice)."""
     num_questions: int | None = option(default=200, ge=1, unset="all", formerly="questions")
@@ -143,7 +143,7 @@ def between(config: Config, weak: Result, strong: Result, student_method: str = 
     def make(recorder: Recorder) -> None:
         _make(context, weak, strong, parts.digest(), recorder)
 
-    # A debate run trains no model that it could keep. The models of the two sides are kept in their own runs.
+    # A debate run trains no model. The models of the two sides are kept in their own runs.
     without_model = replace(context, options=replace(config, keep_model="never"))
     debates = runs.produce(parts, without_model, identity, _note(config, inputs), make, inputs)
     debates = _scored(debates, config, questions(context))

@@ -56,11 +56,11 @@ class Config(student.Config):
                 raise must(name, f"{value}, because the student's test errors are compared with the ceiling", given)
         if presets.labels_file(self.labels):
             raise must(
-                "labels", "a name or run:ID, not a file, because errors are compared with those of a supervisor", self.labels
+                "labels", "a name or run:ID, not a file, because errors are compared with a supervisor's answers", self.labels
             )
 
     def reads_text(self) -> bool:
-        """Return whether some tokens of a text can be evidence without the others. This is false for chess tasks."""
+        """Return whether a part of a text can be evidence. False for chess, where a part of a position is another position."""
         return self.find_task().family not in GAMES
 
 
@@ -146,7 +146,7 @@ def _on_evidence(
 
 
 def _answers(config: Config, head: Head, data: Encoded, kept_T: Mask) -> Ints:
-    """Return the student's classes given only the tokens `kept_T`, computed in the same way as its stored predictions."""
+    """Return the student's classes given only the tokens `kept_T`, computed in the same way as the stored predictions."""
     from w2s_mlflow.modeling import attribution
 
     answers_N: Ints = finetune.probabilities(head, attribution.select_tokens(data, kept_T), config).argmax(axis=1)

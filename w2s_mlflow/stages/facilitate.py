@@ -117,7 +117,8 @@ def _named(name: str, context: Context[Config]) -> Result:
     shown = f"{run.name} ({run.run_id})"
     if runs.MODEL not in run.tags:
         raise must("teacher", "a run with a logged model (--keep-model always)", shown)
-    if run.tags.get("w2s.data") != context.split.digest:  # the teacher may have been trained on test rows of this split
+    # With other data, the teacher may have been trained on test rows of this split.
+    if run.tags.get("w2s.data") != context.split.digest:
         raise must("teacher", "a run with the same data (--task, --seed and sizes)", shown)
     run.check()
     logged_model.verify(run.tags[runs.MODEL])
@@ -125,7 +126,7 @@ def _named(name: str, context: Context[Config]) -> Result:
 
 
 def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> Result:
-    """Find or train M'_W, the weak model that one iteration teaches, and score it."""
+    """Find or train M'_W, the weak model taught in one iteration, and score it."""
     from w2s_mlflow.tracking import results
 
     config, learner = lesson.config, lesson.learner
@@ -139,7 +140,8 @@ def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> 
     def make(recorder: Recorder) -> Head:
         return _make(lesson, teacher, recorder)
 
-    context = Context(config, learner.task, learner.split, learner.models)  # so that the run logs this stage's options
+    # Pass the options of this stage, so that the run logs them.
+    context = Context(config, learner.task, learner.split, learner.models)
     taught = runs.produce(parts, context, identity, f"`{identity['weak']}`, {text}.", make, inputs, tags)
     return scoring.report(taught, context, {"weak": lesson.weak, "strong": teacher})
 

@@ -18,9 +18,9 @@ class Config:
     seeds: str = "0..4"
     """Seeds, as a range `0..4` or a list `0,3,7`."""
     train_size: int | None = None
-    """Number of training rows in every setting. Default: chosen by the setting or the task."""
+    """Number of training rows in every setting. Default: the number in the setting, else that of the task."""
     test_size: int | None = None
-    """Maximum number of test rows in every setting. Default: chosen by the setting or the task."""
+    """Maximum number of test rows in every setting. Default: the number in the setting, else that of the task."""
     workers: int = option(default=1, ge=1, result=False)
     """Number of parallel processes on this machine."""
 

@@ -110,7 +110,7 @@ def run(config: Config) -> Result:
 
 
 def make(config: Config, recorder: Recorder) -> None:
-    """Generate the texts, train the model on them, and save it and its loss curve in the artifact directory `model`."""
+    """Generate the texts, train the model on them, and save model and loss curve in the artifact directory `model`."""
     import torch
 
     from w2s_mlflow.modeling import language_modeling

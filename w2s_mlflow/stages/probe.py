@@ -53,9 +53,9 @@ class Config(student.Config):
     """Options of the student, and the concepts to probe for."""
 
     concepts: str = ""
-    """Concepts to probe for: tasks, whose ground truth is the concept, separated by commas. Empty: the student's task."""
+    """Comma-separated names of tasks. The ground truth of each is a concept to probe for. Empty: the student's task."""
     probe_size: int = option(default=1000, ge=20)
-    """Maximum number of rows to fit each probe on. The number of rows to score it on has the same maximum."""
+    """Maximum number of rows that each probe is fitted on. The same maximum applies to the rows that it is scored on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -104,7 +104,8 @@ def _find_inputs(config: Config, context: Context[Config], labeller: Result | No
         config: the options as the user gave them, before defaults are filled in.
         labeller: the run that labels `transfer`. If `labeller` is None, the options select the run.
     """
-    file_labels = _read_labels(context)  # read first, so that an invalid file raises before anything is trained
+    # Read the labels first, so that an invalid file raises ConfigError before anything is trained.
+    file_labels = _read_labels(context)
     labelling, chain = ({}, ()) if file_labels else _find_labeller(config, context, labeller)
     return _Inputs(labelling | weak_finetuning.generative_run(context.options), chain, file_labels)
 
@@ -142,7 +143,8 @@ def _supervisor(options: Config) -> Result:
 
 def _debates(config: Config) -> Result:
     """Find or run the debates on `transfer` that provide labels. A plain student with these options debates the supervisor."""
-    stage = registry.plugin("stages", "debate", "the stage")  # looked up by name, because stages/debate.py imports this module
+    # Find the stage by name instead of importing it, because stages/debate.py imports this module.
+    stage = registry.plugin("stages", "debate", "the stage")
     protocol = presets.primitives(config.method, selected(config, presets.PRIMITIVES))["labels"]
     options = {"protocol": protocol, "split": "transfer", "num_questions": None, "eval_split": "none", "traces": 0}
     debates: Result = stage.run(stage.Config(**selected(config, OF_STUDENT), **config.shared() | options))
@@ -177,7 +179,7 @@ def _training_labels(context: Context[Config], inputs: Mapping[str, Result], rec
 
 
 def _last_of_chain(context: Context[Config]) -> Context[Config]:
-    """Return the context. For the last model of a bootstrapping chain, the learning rate is decayed by its position."""
+    """Return the context. If the student is the last model of a bootstrapping chain, its learning rate is decayed."""
     if not context.options.chain:
         return context
     return bootstrapping.decayed(context, context.options, len(chain_models.names(context.options.chain)))

@@ -1,4 +1,4 @@
-"""Finetune the weak model on the ground truth of `supervision`. Then it labels `transfer` (Algorithm 2).
+"""Finetune the weak model on the ground truth of `supervision`, and label `transfer` with it (Algorithm 2).
 
 Metrics: per step, `train/loss` and `train/gradient_norm`; per epoch, `validation/agreement`, the agreement with the gold labels
 of the validation slice of `supervision`; `train/accuracy`; `train/majority`, the share of the most frequent class;

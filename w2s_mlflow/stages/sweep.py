@@ -53,9 +53,9 @@ class Config:
     seeds: str = "0..4"
     """Seeds, as a range `0..4` or a list `0,3,7`. A search uses these seeds to compare its best setting with the default."""
     train_size: int | None = None
-    """Number of training rows in every setting. Default: chosen by the setting or the task."""
+    """Number of training rows in every setting. Default: the number in the setting, else that of the task."""
     test_size: int | None = None
-    """Maximum number of test rows in every setting. Default: chosen by the setting or the task."""
+    """Maximum number of test rows in every setting. Default: the number in the setting, else that of the task."""
     workers: int = option(default=1, ge=1, result=False)
     """Number of parallel processes on this machine, each with its own GPU or share of the CPU cores."""
     trials: int | None = option(default=None, ge=1)
@@ -178,12 +178,16 @@ def _run_search(config: Config, search: Search) -> Result:
         return [Job(search.stage, run) for run in space.configs(search, params, config.trial_seeds(), config.sizes())]
 
     for job in trial_jobs({}):
-        loading.resolve_and_split(job.config.resolved())  # before any run starts, raises ConfigError if data are unusable
+        # Raise ConfigError before any run starts if the data of a job cannot be split.
+        loading.resolve_and_split(job.config.resolved())
     name, target, digest = f"sweep {config.sweep}", config.study_target(), _study_digest(config, search)
     *params_of_trials, best = search_study.placeholder_params(search, target, digest)
     planned = [
-        job for params in params_of_trials for job in trial_jobs(params)
-    ]  # if options are invalid, this raises ConfigError
+        job
+        for params in params_of_trials
+        for job in trial_jobs(params)
+        # Making the jobs checks their options, and raises ConfigError before any run starts.
+    ]
     if plan := session.current().plan:
         for job in [*planned, *_jobs_with(config, search, {}), *_jobs_with(config, search, best)]:
             job.run()
@@ -218,7 +222,8 @@ def _study_digest(config: Config, search: Search) -> str:
     with session.planning() as plan:
         for run in space.configs(search, {}, config.trial_seeds(), config.sizes()):
             Job(search.stage, run).run()
-    experiment = server.experiment()  # identified by id, because the store's URI may differ between machines
+    # Identify the experiment by its id, because the store's URI may differ between machines.
+    experiment = server.experiment()
     store = {"experiment": [experiment.experiment_id, experiment.name, experiment.creation_time]}
     optuna_options = selected(config, ("sampler", "pruner"))
     return search.digest(store | optuna_options | {"fingerprints": sorted(plan.steps)})
