@@ -131,7 +131,7 @@ def _spread(values: Mapping[str, Any], nested: Iterable[str]) -> Iterator[tuple[
 
 
 def nested_fields(cls: Any) -> dict[str, tuple[str, str]]:
-    """Return the `options_of` (see `option`) of each field that holds the options of a plug-in, by the name of the field."""
+    """Return the fields that hold the options of a plug-in, each with the plug-in's package and the field that names it."""
     return {field.name: field.metadata["options_of"] for field in dataclasses.fields(cls) if field.metadata.get("options_of")}
 
 

@@ -96,7 +96,7 @@ def test_choose_scores_the_candidates_after_the_last_word() -> None:
 
 @pytest.mark.parametrize("word", ["Qd5 Kf1", "castles"])
 def test_choose_refuses_a_candidate_that_is_not_one_known_word(word: str) -> None:
-    with pytest.raises(ConfigError, match="candidates of one token"):
+    with pytest.raises(ConfigError, match="candidates that are single tokens"):
         head("lm_choice").encode([example(SHORT, word, "Kf1")])
 
 

@@ -89,7 +89,9 @@ def test_a_candidate_is_the_word_as_it_stands_after_another(make: trunks.Maker, 
 
 
 def test_a_candidate_of_more_tokens_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--head lm_choice needs candidates of one token, but 'c' is not one"):
+    with pytest.raises(
+        ConfigError, match="--head lm_choice needs candidates that are single tokens of the vocabulary, but 'c' has"
+    ):
         build("lm_choice", *trunks.gpt2(), 2).encode([example("a", candidates=("a", "c"))])
 
 

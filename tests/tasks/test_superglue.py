@@ -109,7 +109,7 @@ def test_record_fills_the_place_with_a_right_or_a_wrong_entity(tmp_path: Path) -
     assert all(110 < count < 190 for count in found.values())
     assert {row.example.segments[0] for row in rows.train} == {"Oslo grew. Bergen shrank."}
     assert len({row.example.group for row in rows.train}) == 1 and "train-7-0" in labels(rows)
-    assert rows.skipped == {"has no placeholder": 1, "lacks a right entity or a wrong entity": 2}
+    assert rows.skipped == {"has no placeholder": 1, "has no correct entity or no incorrect entity": 2}
 
 
 def test_wic_marks_spans_at_the_start_and_the_end(tmp_path: Path) -> None:

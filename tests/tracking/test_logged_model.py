@@ -129,7 +129,12 @@ def test_a_later_stage_gets_the_head_itself(name: str, logged: Callable[[str], s
             [["Qd5"], ["Qd5", "Kf1"]],
             r"the same number of words in `candidates`, at least one, got rows with \[1, 2\]",
         ),
-        ("lm_choice", [["Ke1"]], [["Qd5", "castles"]], "needs candidates of one token, but 'castles'"),
+        (
+            "lm_choice",
+            [["Ke1"]],
+            [["Qd5", "castles"]],
+            "single tokens of the vocabulary, but 'castles'",
+        ),
         ("reward", [["Ke1"]], [["Qd5"]], r"each row must have two responses in `candidates`, got rows with \[1\]"),
     ],
 )
@@ -314,7 +319,7 @@ def test_a_served_model_answers_as_the_head_did(experiment: str, tmp_path: Path)
         assert status == 200
         np.testing.assert_array_equal(np.array(found["predictions"], dtype=np.float32), answers(head, asked))
         status, refused = post(url, {"segments": [["Ke1"]], "candidates": [["Qd5", "castles"]]})
-        assert status == 400 and "needs candidates of one token, but 'castles'" in refused["message"]
+        assert status == 400 and "single tokens of the vocabulary, but 'castles'" in refused["message"]
 
 
 @pytest.mark.server

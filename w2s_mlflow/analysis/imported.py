@@ -1,4 +1,4 @@
-"""Import published results: make one run of each row of a CSV file. The column `role` determines the run's stage.
+"""Import published results: create one run for each row of a CSV file. The column `role` determines the run's stage.
 
 An imported run has an accuracy but no predictions. It has the tag `w2s.imported` and the head `imported`, and no stage reuses
 it. A row that was imported before is recognised by its values, and no second run is made of it. docs/how-to/import.md
@@ -92,7 +92,7 @@ class Imported:
 
 
 def import_file(path: str) -> Imported:
-    """Make a run of each row of a file. The whole file is checked before the first run is made.
+    """Create one run for each row of a file. The whole file is checked before the first run is created.
 
     Raises:
         ConfigError: the file is not a CSV file with the needed columns, or a row is invalid.
@@ -217,7 +217,7 @@ def _lines(file: Path) -> Iterator[_Line]:
 
 
 def _names(header: Iterable[str], file: Path) -> dict[str, str]:
-    """Return the name that the file uses for each column, by the column's main name. The order is that of the header.
+    """Return the name that the file uses for each column (possibly a synonym), keyed by the main name of the column.
 
     Raises:
         ConfigError: a column is missing or occurs twice.

@@ -1,1 +1,1 @@
-"""Command line: one command per stage, and commands that list, compare and explain."""
+"""Command line: one command per stage, and commands that list, compare, import and explain runs."""

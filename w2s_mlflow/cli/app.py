@@ -71,7 +71,7 @@ def app(command_name: str | None = None) -> typer.Typer:
         rich_markup_mode=None,  # Rich would parse "[default: 3]" as markup
         pretty_exceptions_enable=False,
     )
-    application.callback()(lambda: None)  # without a callback, an application with one command would not accept its name
+    application.callback()(lambda: None)  # without it, Typer would run a single command directly, and not accept its name
     stages = registry.plugins("stages")
     for name in [command_name] if command_name in stages else stages:
         stage = registry.plugin("stages", name, "the stage")

@@ -73,7 +73,7 @@ def agreements(verdicts: Sequence[Verdicts]) -> dict[str, float]:
 
 
 def label_N(debates: pd.DataFrame, preference_N: Doubles) -> Ints:
-    """Return the most probable class of each label that `play.labels` makes, (N,). On a tie, return the lower class.
+    """Return the most probable class of each soft label that `play.labels` makes, (N,); on a tie, the lower class.
 
     `debates` is the table of debates that `debate_tables.write` writes.
     """

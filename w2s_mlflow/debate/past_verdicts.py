@@ -23,7 +23,7 @@ STAGE = "debate"
 
 
 def resolved(judges: Mapping[str, Any]) -> dict[str, str]:
-    """Return changed judge options: the full id of the run that a judge learns from and, for `human`, the digest of the votes.
+    """Return the new values of judge options: the full id of the run and, for `human`, the digest of the votes on it.
 
     The digest changes when people add votes. A stage then computes a new result instead of reusing the earlier result.
 

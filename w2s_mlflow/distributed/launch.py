@@ -46,7 +46,7 @@ BUILT_SHARDED = {
     "FSDP_OFFLOAD_PARAMS": ("false", "offloading shards to the CPU is not supported"),
     "FSDP_ACTIVATION_CHECKPOINTING": ("false", "to recompute activations, use --gradient-checkpointing"),
 }
-"""Settings that are checked in addition to BUILT, in the same form, if the launch is `accelerate launch --use_fsdp`."""
+"""Further settings, in the format of BUILT, that are checked if `accelerate launch --use_fsdp` started the processes."""
 
 _turns = itertools.count()
 
@@ -85,7 +85,9 @@ def check() -> None:
     if not text.isdecimal() or text == "0":
         raise must("WORLD_SIZE", "a positive whole number", text)
     if size() > 1 and (missing := sorted({"RANK", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ))):
-        raise must("WORLD_SIZE", f"1 without {' and '.join(missing)}, which torchrun and accelerate launch set", text)
+        raise must(
+            "WORLD_SIZE", f"1 if the environment lacks {' and '.join(missing)}, which torchrun and accelerate launch set", text
+        )
     for name, (legal, reason) in (BUILT | (BUILT_SHARDED if _fsdp() else {})).items():
         if (value := os.environ.get(name, legal)).lower() != legal:
             raise must(name, f"{legal} ({reason})", value)

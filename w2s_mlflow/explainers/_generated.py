@@ -70,7 +70,7 @@ class TextExplainer:
         self._attempts = itertools.count()
 
     def hear(self, texts: Sequence[str]) -> list[str]:
-        """Store and return the part of the other side's latest text on each question that enters the next prompt."""
+        """For each question, store and return the part of the other side's latest text that enters the next prompt."""
         if self.fitting is not None:
             self.heard = [self.fitting(text, claim) for text, claim in zip(texts, self.side.claims, strict=True)]
         return self.heard

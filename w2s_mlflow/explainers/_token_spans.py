@@ -72,7 +72,7 @@ def _span_rows(head: Head, questions: Sequence[Example], all_spans: Sequence[Seq
 
 
 def _texts(head: Head, question: Example) -> list[list[int]]:
-    """Return, for each token row of a question, the indices of the texts in it. Segments are numbered before candidates."""
+    """Return which texts each token row of a question contains, as indices into its segments followed by its candidates."""
     segments = list(range(len(question.segments)))
     if isinstance(head, LMChoice):
         return [segments]

@@ -42,7 +42,7 @@ def make(side: DebateSide) -> Explainer:
         return room is None or len(encode(SEPARATOR.join(_end(claim, heard)))) + _generated.LEAST <= room
 
     def fitting(text: str, claim: str) -> str:
-        """Return as many words as fit from the start of the other side's text, on one line and with only single quotes."""
+        """Return the other side's text on one line, with single quotes only, and cut after the last word that fits."""
         words = text.replace('"', "'").split()
         while words and not fits(" ".join(words), claim):
             words.pop()

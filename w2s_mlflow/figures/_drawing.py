@@ -138,7 +138,7 @@ def one_line(*words: object) -> str:
 
 
 def names(rows: pd.DataFrame) -> pd.Series:
-    """Return the name of each row's line: method, head (if not the task's most frequent), and options that differ."""
+    """Return the legend label of each row: method, head (if not the task's most frequent) and options that differ."""
     usual = rows.groupby("task")["head"].transform(lambda head: head.mode().iloc[0])
     words = [rows["method"], ("(" + rows["head"] + ")").where(rows["head"] != usual, "")]
     words += [rows["method_options"]] + ([rows["other_options"]] if rows["other_options"].nunique() > 1 else [])

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 VERSION = 2
 LABELLER = "w2s.labels_run_id"
-"""Tag of the run of a student or chain model. Its value is the id of the run that made the training labels."""
+"""Tag on the runs of students and of the intermediate models of a chain. Its value is the id of the run that made the training
+labels of the model."""
 
 Labeller = TypeVar("Labeller")
 

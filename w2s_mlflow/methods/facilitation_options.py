@@ -42,7 +42,8 @@ class Config(student_options.Config):
     """Peak learning rate of the weak model. Default: set by the model, adjusted for --lora and --freeze."""
     iterations: int = option(default=1, ge=1, result=False)
     """Number of iterations. In each iteration, a student is trained and then teaches the weak model. The first student is
-    trained on the supervisor's labels of transfer, each later student on the previous weak model's labels of transfer."""
+    trained on the labels that the supervisor gives to the `transfer` split, and each later student on the labels that the weak
+    model of the previous iteration gives to it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -133,7 +133,7 @@ class Config(Training):
         return presets.primitives(self.method, selected(self, presets.PRIMITIVES))
 
     def resolved(self) -> Self:
-        """Return a copy with all defaults filled in, including the primitive options, plug-in options and method name."""
+        """Return a copy with the name of the method and with the defaults of method, loss, labels and chain filled in."""
         primitives = self._primitives()
         loss = registry.plugin("losses", primitives["loss"], "--loss").Options(**self.loss_options)
         labels = label_sources.source(self._plugin("labels")).Options(**self.label_options)

@@ -105,7 +105,8 @@ class LMChoice(Head):
         tokens = self.reader.continuation(word)
         if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token_id:
             raise ConfigError(
-                f"--head lm_choice needs candidates of one token, but {word!r} is not one known token (tokens: {len(tokens)})"
+                f"--head lm_choice needs candidates that are single tokens of the vocabulary, but {word!r} has {len(tokens)} "
+                "token(s) or is unknown"
             )
         return tokens[0]
 

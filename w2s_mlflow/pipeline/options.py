@@ -103,8 +103,8 @@ class Training(EvalConfig, TaskOptions, OneModel):
     batch_size: int | None = option(default=None, ge=1)
     """Number of examples per optimizer step. Default: 32, or 16 after generative finetuning."""
     learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
-    """Peak learning rate of AdamW. Default: set by the model (x10 with --lora; 0.01 with --freeze backbone), halved after
-    generative finetuning."""
+    """Peak learning rate of AdamW. Default: the learning rate of the model, multiplied by 10 with --lora; 0.01 with --freeze
+    backbone. After generative finetuning, half of this value."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
     """Maximum size of a forward pass, counted in examples of maximum length. The limit in tokens is this number times the
     length of the longest example (of the batch in training, of all rows in prediction), so more examples fit if they are

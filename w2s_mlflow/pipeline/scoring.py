@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
 
 CEILING_FAILED = "w2s.ceiling_failed"
-"""Tag of a ceiling, and of each student compared with it: `no`, or the reasons why the ceiling failed. The possible reasons are
-training accuracy near chance (NEAR_CHANCE) and a lower accuracy than the supervisor's on the scored split (BELOW_FLOOR)."""
+"""Tag on a ceiling, and on each student that is compared with it. Its value is `no` if the ceiling has not failed. Otherwise it
+lists the reasons: the ceiling's training accuracy is near chance (NEAR_CHANCE), or the ceiling is less accurate than the
+supervisor on the scored split (BELOW_FLOOR, on students only)."""
 NEAR_CHANCE = "near chance"
 """Value of CEILING_FAILED for a ceiling whose training accuracy is near chance (`stats.near_chance`)."""
 
@@ -179,7 +180,7 @@ def _named(values: Mapping[str, float], part: str) -> dict[str, float]:
 
 
 def _is_scored(run: Result, part: str, tags: Mapping[str, str]) -> bool:
-    """Return whether the split is already scored with these references.
+    """Return whether the run is already scored on the split `part`, compared with the runs whose ids are in `tags`.
 
     The last step of scoring is to set a tag with the digests of the written artifacts, so a run with this tag is completely
     scored.

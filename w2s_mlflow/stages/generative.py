@@ -81,7 +81,7 @@ class Config(TaskOptions, OneModel):
     MODEL: ClassVar[str] = "strong"
 
     def resolved(self) -> Self:
-        """Return the options with the defaults of the data mirror and the learning rate filled in.
+        """Return the options with the defaults of `data_dir` and `learning_rate` filled in.
 
         `resolve_and_split` fills in the sizes.
         """

@@ -95,6 +95,7 @@ def all_tasks() -> Iterator[Task]:
 
 @functools.cache
 def prefixes() -> dict[str, Callable[[str], Task]]:
-    """Return the functions that build a task from a user's file, by the first part (such as `file`) of the task's name."""
+    """Return the functions that build a task from a user's file. The keys are the prefixes of task names such as
+    `file:PATH`."""
     families = (registry.plugin("tasks", family, "--task") for family in registry.plugins("tasks"))
     return {prefix: make for family in families for prefix, make in getattr(family, "FILES", {}).items()}

@@ -225,7 +225,7 @@ Only the expert makes the move that wins the most material, which is the move th
 
 
 def play(position: Position, player: str, rng: random.Random) -> Move:
-    """Return the move that a player chooses among the moves whose word denotes no other move."""
+    """Return the move that a player chooses. A move is not considered if another legal move has the same word."""
     moves = position.named_once()
     scores = [PLAYERS[player](move) for move in moves]
     best = max(scores)

@@ -64,7 +64,7 @@ def _record(row: Source, part: str) -> ParsedRow:
     if PLACEHOLDER not in row["query"]:
         raise SkippedRow("has no placeholder")
     if not all(choices.values()):
-        raise SkippedRow("lacks a right entity or a wrong entity")
+        raise SkippedRow("has no correct entity or no incorrect entity")
     label = draw("record", id_, 2)
     entity = choices[label][draw("entity", id_, len(choices[label]))]
     passage = " ".join(row["passage"].replace(HIGHLIGHT, " ").split())

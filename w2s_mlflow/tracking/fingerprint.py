@@ -29,7 +29,7 @@ class FingerprintParts:
     version: int
     """The stage's constant VERSION, which is incremented by hand when an edit of the stage's file changes results."""
     options: Mapping[str, Any]
-    """Config fields that affect the result. A field is left out if it has the default value with which it was introduced."""
+    """Config fields that affect the result. A field that was added later is left out while it has its value of `introduced`."""
     data: str
     inputs: Mapping[str, str]
     """Fingerprint of each result that training uses, by its role in training (such as "supervisor")."""

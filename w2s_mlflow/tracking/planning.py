@@ -84,7 +84,7 @@ class Plan:
         return counts | {"seconds": round(self.seconds(), 1), "steps": steps}
 
     def unknown(self) -> int:
-        """Return the number of results to train whose training time cannot be estimated."""
+        """Return the number of planned trainings whose duration cannot be estimated."""
         return sum(step.state == TRAINED and step.seconds is None for step in self.steps.values())
 
     def _estimate(self, stage: str, params: Mapping[str, Any]) -> float | None:

@@ -82,7 +82,7 @@ class TrainingState:
         self.epoch, self.batch, self.shuffle = self.epoch + 1, 0, self.order.bit_generator.state
 
     def over(self, epochs: int) -> bool:
-        """Return whether training is over: all epochs are done, or the last score does not exceed all earlier ones."""
+        """Return whether training is over: all epochs are done, or the last epoch did not improve on the best earlier score."""
         return self.epoch == epochs or self._no_better()
 
     def _no_better(self) -> bool:
