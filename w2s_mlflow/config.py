@@ -169,7 +169,7 @@ def plugins_with(package: str, option: str) -> list[str]:
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """Return the options of a Config as plain values. The options of a plug-in are a dictionary in their own field."""
+    """Return the options of a Config as a dictionary of plain values. The options of a plug-in form a nested dictionary."""
     return dataclasses.asdict(config)
 
 

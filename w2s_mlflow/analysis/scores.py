@@ -62,7 +62,7 @@ class Scores:
 
 
 def load_scores(runs: Iterable[Result]) -> dict[str, Scores | str]:
-    """Return, by run id, the scores of each run with a test report, or a message that says why they are unavailable."""
+    """Return the scores of each run with a test report, keyed by run id, or a message that says why they are unavailable."""
     reported = [result for result in runs if GOLD in result.digests and PREDICTIONS in result.digests]
     file = scratch.cache_path("scores") / f"{_cache_name(reported)}.parquet"
     cached = _read(file)

@@ -21,7 +21,7 @@ Table = list[dict[str, Any]]
 
 
 def task_rows() -> Table:
-    """Return one row per task with a name, and one per PREFIX of `--task PREFIX:PATH`, which reads a user's own file."""
+    """Return one row per named task, and one per PREFIX that `--task PREFIX:PATH` accepts for tasks of a user's own file."""
     files = [{"task": f"{prefix}:PATH", "source": "your own file"} for prefix in tasks.prefixes()]
     named = [
         {

@@ -58,7 +58,7 @@ def debates(run: Result) -> list[Debate]:
 
 
 def verdicts_of(debate_runs: Sequence[Result]) -> tuple[list[Debate], list[float]]:
-    """Return the debates of several runs, and D of each debate according to the first judge of the run."""
+    """Return the debates of several runs and, for each debate, D (Definition 4) according to the first judge of its run."""
     shown = [debate for run in debate_runs for debate in debates(run)]
     return shown, [value for run in debate_runs for value in transcripts.preference_N(*transcripts.read(run)).tolist()]
 

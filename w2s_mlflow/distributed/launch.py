@@ -153,7 +153,7 @@ def claims_error_message(status: int) -> bool:
     report = json.dumps({"rank": _rank(), "status": status})
     try:
         return bytes(_store().compare_set(ENDED, "", report)).decode() == report
-    except RuntimeError:  # the process that serves the store has ended; an error printed twice is better than none
+    except RuntimeError:  # the process that hosts the store has ended, so print the error: twice is better than not at all
         return True
 
 

@@ -40,7 +40,7 @@ class Policy(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, span_NPD: Tensor, question_ND: Tensor, decision_ND: Tensor) -> Tensor:
-        """Return the score of each question's spans, given the decision on the question, (N, P)."""
+        """Return the scores of all spans, of shape (N, P), given the decision on each question."""
         context_NH = self.question(question_ND) + self.decision(decision_ND)
         scores_NP1: Tensor = self.score(torch.tanh(self.span(span_NPD) + context_NH.unsqueeze(1)))
         return SCALE * scores_NP1.squeeze(-1)

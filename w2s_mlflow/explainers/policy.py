@@ -37,7 +37,7 @@ def load_policy(path: Path, head: Head) -> Policy:
 
 
 def scores(debater: DebaterModel) -> Tensor:
-    """Return the score that the policy gives to each span, given the debater's decision, (N, P)."""
+    """Return the scores of all spans by the policy, of shape (N, P), given the decision on each question."""
     import torch
 
     from w2s_mlflow.explainers import _policy

@@ -23,7 +23,7 @@ SHOWN = {"preference": "mean D", "accuracy": "test accuracy"}
 
 
 def figure(alignments: pd.DataFrame) -> Figure:
-    """Draw two panels per task and model pair: one of D, and one of test accuracy.
+    """Draw two panels per task and model pair: one of the judge's preference D, and one of test accuracy.
 
     Each setting (such as lambda and judge) has one position on the x-axis or, if there are several iterations, one line.
     """

@@ -105,7 +105,7 @@ def train_chain(config: Config, context: Context[Config], weak: Result) -> Chain
 
 
 def _link_context(config: Config, student: Config, name: str, position: int) -> Context[Config]:
-    """Return the context for training one model of the bootstrapping chain, the model called `name`.
+    """Return the context for training the model `name` of the bootstrapping chain.
 
     It is the student's context with this model in place of the strong model, and with the learning rate for this position.
     """

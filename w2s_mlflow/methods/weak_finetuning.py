@@ -36,7 +36,7 @@ def roots(options: Config) -> list[str]:
 
 
 def generative_run(options: Config) -> dict[str, Result]:
-    """Find or run the generative finetuning from whose weights training starts.
+    """Find or run the generative finetuning that provides the initial weights.
 
     Returns:
         {"generative": run}, or {} if there is no generative finetuning.

@@ -65,7 +65,7 @@ def job(setting: dict[str, Any], seed: int) -> Job:
 
 
 def run_all(jobs: Sequence[Job], count: int = 1) -> tuple[list[Result], list[FailedTrainingError]]:
-    """Run the jobs and show a progress bar. Return the results, in the order of the jobs, and the errors of failed trainings.
+    """Run the jobs and show a progress bar. Return the results, in the order of the jobs, and the errors of failed jobs.
 
     If a training fails, the other jobs still run. Any other error is raised at once and stops them.
 

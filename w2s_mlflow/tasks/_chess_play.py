@@ -71,7 +71,7 @@ def mirror_word(word: str) -> str:
 
 
 def position_hash(position: str) -> str:
-    """Return a sha256 that a position shares with its mirror image: the hash of the text that sorts first of the two."""
+    """Return a SHA-256 hash that is equal for a position and its mirror image: that of the text that sorts first."""
     return hashlib.sha256(min(position, mirror(position)).encode()).hexdigest()
 
 

@@ -48,7 +48,7 @@ def task(family: str, path: str, load: Callable[[str, Path], Rows], head: str, p
 
 
 def checked(option: str, path: Path, needed: Collection[str], optional: Collection[str] = ()) -> Iterator[tuple[int, Source]]:
-    """Yield pairs of a row's number, counted from 1, and the row, after checking the row's texts and its column `part`.
+    """Yield (number, row) for each row, with numbers counted from 1, after checking its texts and its column `part`.
 
     Args:
         needed: columns that must hold non-empty text.

@@ -110,7 +110,7 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
 
 
 def without_large_groups(rows: Rows, largest: int) -> Rows:
-    """Return the rows without groups of more than `largest` rows, which would not fit into a test split.
+    """Remove all rows of groups of more than `largest` rows, because such a group would not fit into a test split.
 
     Groups become this large if many rows are linked by shared texts.
     """

@@ -15,7 +15,7 @@ from w2s_mlflow.tracking.results import PAGE, Result, result
 
 REUSED, TRAINED, RUNNING = "reused", "trained", "running"
 ALIKE = ("task", "weak", "strong", "head")
-"""Parameters whose values must be equal in two runs for the time of one run to be an estimate of the time of the other."""
+"""Parameters that a past run must share with a planned run for its training time to be used as an estimate."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Plan:
         return self.placeholder(name, parts.stage, fingerprint)
 
     def refit(self, run: Result) -> Result:
-        """Add to the plan that a finished run must be trained again, because its model was not kept. Return the run."""
+        """Record in the plan that the model of a finished run must be retrained, because it was not kept. Return the run."""
         if run.run_id:
             self.steps[run.fingerprint] = Step(run.name, TRAINED, run.seconds)
         return run

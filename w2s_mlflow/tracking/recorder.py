@@ -165,7 +165,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def recording(header: Header, seal: Callable[[str], bool], continued: str | None = None) -> Iterator[Recorder]:
-    """Create or resume a run. While the block makes the result, the run is RUNNING and its heartbeat is updated.
+    """Context manager that creates or resumes a run. Inside the `with` block, the run is RUNNING and its heartbeat is updated.
 
     The run ends as FINISHED if `seal` returns True, as KILLED after Ctrl-C or if `seal` returns False, and as FAILED after an
     error.

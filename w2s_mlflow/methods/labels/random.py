@@ -20,5 +20,5 @@ NOTE = "finetuned on ground truth with random errors, as many as in the labels o
 
 
 def labels(weak: SoftLabels, context: Context[Any], options: Options, recorder: Recorder) -> SoftLabels:
-    """Return the ground truth as one-hot labels, but with wrong labels at random rows, as many as the weak labels have."""
+    """Return the ground truth as one-hot labels, with as many errors as the weak labels have, but at random rows."""
     return ground_truth.random_labels(context, weak, recorder)
