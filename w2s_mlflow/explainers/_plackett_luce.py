@@ -31,7 +31,8 @@ def draw(scores_NP: Tensor, open_NP: Tensor, draws: int, size: int, random: torc
 def best(scores_NKP: Tensor, open_NKP: Tensor, size: int) -> Tensor:
     """Return the S spans with the highest scores among those that may still be drawn, in descending order.
 
-    Equal scores are ordered by position. If there are fewer than S open spans, the result ends in NOWHERE. Arguments without the dimension K are also accepted.
+    Equal scores are ordered by position. If there are fewer than S open spans, the result ends in NOWHERE. Arguments without
+    the dimension K are also accepted.
     """
     sorted_NKP, order_NKP = scores_NKP.masked_fill(~open_NKP, -torch.inf).sort(dim=-1, descending=True, stable=True)
     return order_NKP.masked_fill(sorted_NKP == -torch.inf, NOWHERE)[..., :size]
