@@ -127,7 +127,7 @@ def _find_labeller(
     if options.chain:
         chain = bootstrapping.train_chain(config, context, _supervisor(options))
         return {"labels": chain.labeller}, chain.links
-    if name := labels_run(options.labels):
+    if (name := labels_run(options.labels)) is not None:  # "" in a plan, in which the run has no id yet
         return {"labels": labeller or runs.find_label_run(name, context)}, ()
     match label_sources.source(str(options.labels)).LABELLER:
         case label_sources.SUPERVISOR:
@@ -189,7 +189,7 @@ def _fingerprint(context: Context[Config], inputs: _Inputs) -> FingerprintParts:
     """Return the parts of the fingerprint. Labels from a file or run enter by their content, not by path or run id."""
     roots = weak_finetuning.roots(context.options) + (["methods.bootstrapping:decayed"] if inputs.chain else [])
     parts = runs.parts("student", VERSION, context, inputs.runs, roots)
-    if labels_run(context.options.labels):
+    if labels_run(context.options.labels) is not None:
         return replace(parts, options={**parts.options, "labels": "run"})
     if not inputs.file_labels:
         return parts
@@ -203,7 +203,7 @@ def _fingerprint(context: Context[Config], inputs: _Inputs) -> FingerprintParts:
 def _identity(context: Context[Config], inputs: _Inputs) -> dict[str, str]:
     """Return the parameters by which runs are grouped. A description replaces `run:ID`, because ids differ between seeds."""
     identity = context.names() | {"method": context.options.method}
-    if labels_run(context.options.labels):
+    if labels_run(context.options.labels) is not None:
         labeller = inputs.runs["labels"]
         identity["labels"] = labeller.tags.get(runs.LABELS, f"of {labeller.stage}")
     return identity
