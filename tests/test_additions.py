@@ -85,7 +85,7 @@ def test_additions_work_and_leave_finished_runs_what_they_are(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["reused"] == [True, True]
-    assert "for the judges human, mean, reward, got none" in found["message"]
+    assert "with the judges human, mean, reward, where RUN is the debate run" in found["message"]
     check_debate(found["debate"], before[0].run_id)
     new, analysis = results.get(found["student"]), results.get(found["analysis"])
     assert new.metrics["test/log_loss"] > 0 and "test/log_loss" not in before[1].metrics

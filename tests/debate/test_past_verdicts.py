@@ -67,7 +67,7 @@ def test_people_judge_and_their_votes_make_the_verdicts(caplog: pytest.LogCaptur
     for one in debates[:15]:
         vote(before, one.question.id, "strong")
     options = {"judge": "human", "judge_options": f"run={before.run_id},others=none"}
-    with pytest.raises(ConfigError, match=f"people have judged 15 of 30 debates of run {before.run_id}, with 15 votes; 15 are"):
+    with pytest.raises(ConfigError, match=f"people have judged 15 of 30 debates of run {before.run_id}, with 15 votes;"):
         hold(**options)
     assert len(runs()) == count  # before anything was made
     vote(before, debates[15].question.id, "tie")

@@ -125,12 +125,12 @@ def test_each_fit_starts_from_pretrained_weights_at_its_models_rate_by_ten_to_it
     seen: list[tuple[str, float]] = []
     fit_head = finetune.fit_head
 
-    def spy(head: Any, config: Any, *arguments: Any) -> None:
-        plain = models.load(config.spec(), pretrained=True)[0].state_dict()
+    def spy(head: Any, context: Any, *arguments: Any) -> None:
+        plain = models.load(context.model, pretrained=True)[0].state_dict()
         for name, tensor in head.model.state_dict().items():
             torch.testing.assert_close(tensor, plain[name], rtol=0, atol=0)
-        seen.append((config.spec().name, config.learning_rate))
-        fit_head(head, config, *arguments)
+        seen.append((context.model.name, context.options.learning_rate))
+        fit_head(head, context, *arguments)
 
     monkeypatch.setattr(finetune, "fit_head", spy)
     student.run(config(ceiling="none"))

@@ -105,7 +105,7 @@ def test_each_kind_of_labels_is_another_result_with_the_same_supervisor() -> Non
     assert len({result.predictions("test").probabilities_NC.tobytes() for result in found}) == 4
     assert len({result.tags["w2s.weak_run_id"] for result in found}) == 1
     assert ["w2s.gold" in result.tags for result in found] == [False, False, True, True]
-    assert "noise" in found[2].tags["mlflow.note.content"] and "ground truth" in found[3].tags["mlflow.note.content"]
+    assert "random errors" in found[2].tags["mlflow.note.content"] and "ground truth" in found[3].tags["mlflow.note.content"]
 
 
 @pytest.mark.shared

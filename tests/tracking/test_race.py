@@ -380,7 +380,7 @@ def pause_before_scoring(pipe: Connection) -> None:
     """Wait for the test where a result was found not to be scored."""
     from w2s_mlflow.pipeline import scoring
 
-    at(scoring, "_reported", partial(wait_for_test, pipe, "scoring"))
+    at(scoring, "_is_scored", partial(wait_for_test, pipe, "scoring"))
 
 
 def pause_in_copy(pipe: Connection) -> None:

@@ -382,8 +382,8 @@ def test_an_unprivileged_user_is_told_what_may_not_be_written(store: Path) -> No
         assert contents(directory) == before
         (directory / "closed").chmod(0o777)
     assert [line.partition(" cannot be used: ")[2].rpartition(": ")[0] for line in said] == [
-        "is not writable (Permission denied)",
-        "is not writable (Permission denied)",
+        f"the directory {directory}/closed is not writable (Permission denied)",
+        f"the directory {directory}/closed is not writable (Permission denied)",
         f"this user cannot read and write the file {directory}/open/mlflow.db",
         f"the artifacts of new experiments would be stored in {directory}/closed/mlruns, "
         "which is not writable (Permission denied)",
