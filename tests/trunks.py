@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from w2s_mlflow.modeling.tokenization import Encoded
+from w2s_mlflow.modeling.token_rows import Encoded
 
 Maker = Callable[..., tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 CLS, SEP = 1, 2

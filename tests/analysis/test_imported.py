@@ -13,7 +13,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow.analysis import build, imported, leaderboard
+from w2s_mlflow.analysis import build, imported, leaderboard, published_file
 from w2s_mlflow.cli import app
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.stages import analyze, student
@@ -214,18 +214,18 @@ WRONG_FILES = {
 def test_a_broken_file_is_refused_with_line_column_value_and_rule(text: str, tmp_path: Path) -> None:
     message = WRONG_FILES[text] if text in WRONG_FILES else BROKEN[text.removeprefix(HEADER)]
     with pytest.raises(ConfigError, match=f"^{message}"):
-        imported.read(Path(written(tmp_path, text)))
+        published_file.read(Path(written(tmp_path, text)))
 
 
 def test_counts_may_be_missing_and_a_rounded_accuracy_is_not_contradicted(tmp_path: Path) -> None:
     text = f"correct,rows,{HEADER},,sums,student,m,0,0.5\n2,3,sums,student,m,1,0.67\n4,,sums,student,m,2,0.9\n"
-    rows = imported.read(Path(written(tmp_path, text)))
+    rows = published_file.read(Path(written(tmp_path, text)))
     assert [(row.correct, row.rows) for row in rows] == [(None, None), (2, 3), (4, None)]
 
 
 def test_a_supervisor_that_is_listed_for_each_strong_model_is_one_run(tmp_path: Path) -> None:
     text = f"weak,strong,{HEADER}w,s1,sums,supervisor,,0,0.5\nw,s2,sums,supervisor,,0,0.5\n"
-    assert len(imported.read(Path(written(tmp_path, text)))) == 1
+    assert len(published_file.read(Path(written(tmp_path, text)))) == 1
 
 
 @pytest.mark.usefixtures("experiment")

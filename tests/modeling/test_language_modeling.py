@@ -17,7 +17,7 @@ from tests.losses.test_losses import slow_machine
 from tests.trunks import bert, gpt2, ragged
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import language_modeling
-from w2s_mlflow.modeling.tokenization import NO_TARGET, packed
+from w2s_mlflow.modeling.token_rows import NO_TARGET, packed
 from w2s_mlflow.training import loop
 
 TEXTS = [("a b c a b d a b c",), ("d",), ("a b", "c d h"), ("e f g",)] * 8

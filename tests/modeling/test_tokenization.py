@@ -22,7 +22,8 @@ from w2s_mlflow.local import arrays
 from w2s_mlflow.local.scratch import OLD, cache_path
 from w2s_mlflow.modeling import tokenization
 from w2s_mlflow.modeling.heads import Head, build
-from w2s_mlflow.modeling.tokenization import Encoded, Reader, truncate
+from w2s_mlflow.modeling.token_rows import Encoded
+from w2s_mlflow.modeling.tokenization import Reader, truncate
 from w2s_mlflow.models import chess
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS

@@ -17,7 +17,7 @@ from w2s_mlflow.analysis import build
 from w2s_mlflow.data import gold
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Gold
-from w2s_mlflow.search import grid, space, sweep_file
+from w2s_mlflow.search import grid, samplers, space, sweep_file
 from w2s_mlflow.search import study as search_study
 from w2s_mlflow.stages import student, sweep
 from w2s_mlflow.tracking import heartbeat, planning, results, session
@@ -208,10 +208,10 @@ def test_a_study_is_not_gone_on_with_after_its_code_has_changed(monkeypatch: pyt
 
 def test_a_sampler_draws_the_same_for_the_same_number() -> None:
     def draws(name: str, number: int) -> float:
-        study = optuna.create_study(sampler=search_study.make_sampler(name, 5, number))
+        study = optuna.create_study(sampler=samplers.make_sampler(name, 5, number))
         return study.ask().suggest_float("x", 0, 1, step=0.001)
 
-    for name in search_study.SAMPLERS:
+    for name in samplers.SAMPLERS:
         assert draws(name, 0) == draws(name, 0) != draws(name, 1)
 
 

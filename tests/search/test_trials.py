@@ -196,7 +196,7 @@ def test_a_trial_without_an_owner_is_dead_only_after_a_while(monkeypatch: pytest
     study.ask()
     search_study.cleanup_once(study)
     assert states(study) == ["RUNNING"]
-    monkeypatch.setattr(search_study, "YOUNG", -1.0)
+    monkeypatch.setattr(search_study, "REGISTRATION_TIMEOUT", -1.0)
     search_study.cleanup_once(study)
     assert states(study) == ["FAIL"]
 

@@ -22,7 +22,8 @@ from w2s_mlflow.exceptions import must
 from w2s_mlflow.explainers import SPANS, DebateSide, every
 from w2s_mlflow.modeling import token_batches
 from w2s_mlflow.modeling.heads import Head
-from w2s_mlflow.modeling.tokenization import Encoded, Reader
+from w2s_mlflow.modeling.token_rows import Encoded
+from w2s_mlflow.modeling.tokenization import Reader
 from w2s_mlflow.records import Example, Explanation
 
 ATTEMPTS = 2

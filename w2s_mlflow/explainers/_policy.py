@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from w2s_mlflow import streams
 from w2s_mlflow.explainers._token_spans import NOWHERE
 from w2s_mlflow.modeling.heads import Classification, Head, LMChoice, Reward, pooled
-from w2s_mlflow.modeling.tokenization import Batch
+from w2s_mlflow.modeling.token_rows import Batch
 
 UNITS = 64
 SCALE = 50.0

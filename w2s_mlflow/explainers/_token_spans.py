@@ -11,7 +11,8 @@ from torch import Tensor
 
 from w2s_mlflow.data import spans
 from w2s_mlflow.modeling.heads import Head, LMChoice, Reward
-from w2s_mlflow.modeling.tokenization import SEPARATOR, Batch, Encoded, Reader, Template, Texts
+from w2s_mlflow.modeling.token_rows import Batch, Encoded
+from w2s_mlflow.modeling.tokenization import SEPARATOR, Reader, Template, Texts
 from w2s_mlflow.records import Example, Ints
 
 NOWHERE = -1

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from w2s_mlflow.exceptions import ConfigError, unknown
-from w2s_mlflow.modeling.tokenization import SEPARATOR, Batch, Encoded, Reader
+from w2s_mlflow.modeling.token_rows import Batch, Encoded
+from w2s_mlflow.modeling.tokenization import SEPARATOR, Reader
 from w2s_mlflow.models import POOLINGS
 from w2s_mlflow.records import Example
 from w2s_mlflow.tasks import HEADS

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from w2s_mlflow.distributed import process_group
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.modeling.heads import INPUTS, Head, causal
-from w2s_mlflow.modeling.tokenization import NO_TARGET, SEPARATOR, Batch, Encoded, Texts, packed
+from w2s_mlflow.modeling.token_rows import NO_TARGET, Batch, Encoded, packed
+from w2s_mlflow.modeling.tokenization import SEPARATOR, Texts
 from w2s_mlflow.records import Example
 
 HIDDEN = 0.15

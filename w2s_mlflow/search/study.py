@@ -14,20 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import streams
-from w2s_mlflow.exceptions import ConfigError, must, unknown
-from w2s_mlflow.search import space
+from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.search import samplers, space
 from w2s_mlflow.search import storage as search_storage
 from w2s_mlflow.search.space import Search
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-SAMPLERS = ("tpe", "random", "grid")
-PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 TRIALS = 20
 OWNER, PARAMS, RUN, USED = "worker", "options", "run_id", "used_run_ids"
 """Names of a trial's user attributes. OWNER: the process that runs the trial. PARAMS: the trial's options. RUN: the id of the
@@ -35,10 +30,10 @@ trial's MLflow run. USED: the ids of the runs over which the trial's value is av
 ERROR, WITHDRAWN = "error", "withdrawn"
 """Names of a failed trial's user attributes. ERROR: the message of the error with which a training failed. WITHDRAWN: True if
 the trial was withdrawn, because the limit on trials was reached or because the grid was exhausted."""
-HANGS_ON, EXHAUSTED = "hangs_on", "exhausted"
-"""Names of a study's user attributes. HANGS_ON: the digest of everything that the values of the trials depend on. EXHAUSTED:
+DIGEST, EXHAUSTED = "hangs_on", "exhausted"
+"""Names of a study's user attributes. DIGEST: the digest of everything that the values of the trials depend on. EXHAUSTED:
 True if the grid sampler has tried every point of the space."""
-YOUNG = 60.0
+REGISTRATION_TIMEOUT = 60.0
 """Seconds after which a trial that has not recorded its process (OWNER) counts as dead."""
 
 
@@ -55,8 +50,8 @@ class StudyTarget:
 
     study: str | None = None
     storage: str | None = None
-    sampler: str = SAMPLERS[0]
-    pruner: str = PRUNERS[0]
+    sampler: str = samplers.SAMPLERS[0]
+    pruner: str = samplers.PRUNERS[0]
     trials: int | None = TRIALS
     seconds: float | None = None
     seed: int = 0
@@ -76,26 +71,26 @@ def open_study(search: Search, target: StudyTarget, digest: str, runs: int) -> o
     Raises:
         ConfigError: the storage cannot be reached, or holds a study of this name with another digest.
     """
-    study = _load_study(search, target, digest, make=True)
+    study = _load_study(search, target, digest, create=True)
     assert study is not None
-    study.set_user_attr(HANGS_ON, digest)
-    study.pruner = _pruner(target.pruner, runs)
+    study.set_user_attr(DIGEST, digest)
+    study.pruner = samplers.make_pruner(target.pruner, runs)
     return study
 
 
-def _load_study(search: Search, target: StudyTarget, digest: str, *, make: bool) -> optuna.Study | None:
-    """Open the study. If it does not exist, create it if `make` is true, and return None otherwise."""
+def _load_study(search: Search, target: StudyTarget, digest: str, *, create: bool) -> optuna.Study | None:
+    """Open the study. If it does not exist, create it if `create` is true, and return None otherwise."""
     import optuna
     import sqlalchemy.exc
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name, url = target.study or f"{search.name}-{digest}", target.storage
-    if not make and url is None and not search_storage.journal(name).exists():
+    if not create and url is None and not search_storage.journal(name).exists():
         return None
     try:
         with search_storage.suppress_warnings():
             storage = search_storage.open_storage(name, url, _requeue)
-            if not make and name not in optuna.get_all_study_names(storage):
+            if not create and name not in optuna.get_all_study_names(storage):
                 return None
             study = optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, optuna.exceptions.OptunaError, RuntimeError) as error:
@@ -111,45 +106,10 @@ def _load_study(search: Search, target: StudyTarget, digest: str, *, make: bool)
         ) from error
     except OSError as error:
         raise must("W2S_SCRATCH", "a writable directory", f"{error.filename}: {error.strerror}") from error
-    if study.user_attrs.get(HANGS_ON, digest) != digest:
+    if study.user_attrs.get(DIGEST, digest) != digest:
         rule = "a new name, because the existing study has another space, objective, data or code"
         raise must("study", rule, repr(name))
     return study
-
-
-def _pruner(name: str, runs: int) -> BasePruner:
-    import optuna
-
-    if name == "none":
-        return optuna.pruners.NopPruner()
-    if name == "median":
-        return optuna.pruners.MedianPruner()
-    if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(max_resource=runs)
-    with search_storage.suppress_warnings():
-        return optuna.pruners.WilcoxonPruner()
-
-
-def make_sampler(sampler: str, seed: int, number: int) -> BaseSampler:
-    """Return the sampler for one trial.
-
-    The sampler is seeded with `seed` and `number`, the number of trials counted before this one, so that a resumed study
-    samples the same options as an uninterrupted one.
-
-    Raises:
-        ConfigError: the sampler is unknown.
-    """
-    import optuna
-
-    trial_seed = streams.integer(seed, streams.TRIALS, number)
-    if sampler == "random":
-        return optuna.samplers.RandomSampler(trial_seed)
-    with search_storage.suppress_warnings():
-        if sampler == "tpe":
-            return optuna.samplers.TPESampler(seed=trial_seed, constant_liar=True)
-        if sampler == "grid":
-            return optuna.samplers.BruteForceSampler(trial_seed, avoid_premature_stop=True)
-    raise unknown("--sampler", sampler, SAMPLERS)
 
 
 def counts(trial: FrozenTrial) -> bool:
@@ -223,13 +183,13 @@ def ask(study: optuna.Study, search: Search, target: StudyTarget) -> tuple[optun
 def _sample_params(
     study: optuna.Study, search: Search, target: StudyTarget, trial: optuna.Trial, number: int
 ) -> dict[str, Any]:
-    study.sampler = make_sampler(target.sampler, target.seed, number)
+    study.sampler = samplers.make_sampler(target.sampler, target.seed, number)
     try:
         with search_storage.suppress_warnings():
             return space.sample_params(search, trial)
     finally:
         # Replace the sampler: when the trial ends, BruteForceSampler would call study.stop(), which fails outside optimize().
-        study.sampler = make_sampler("random", 0, 0)
+        study.sampler = samplers.make_sampler("random", 0, 0)
 
 
 def fail_and_requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
@@ -265,7 +225,7 @@ def cleanup_once(study: optuna.Study) -> None:
     for trial in running:
         owner = heartbeat.Worker.parse(trial.user_attrs.get(OWNER, ""))
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        if owner.gone() if owner else time.time() - began > YOUNG:
+        if owner.gone() if owner else time.time() - began > REGISTRATION_TIMEOUT:
             fail_and_requeue(study, trial.number, trial.params)
     with search_storage.suppress_warnings():
         optuna.storages.fail_stale_trials(study)
@@ -281,7 +241,7 @@ def placeholder_params(search: Search, target: StudyTarget, digest: str) -> list
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _load_study(search, target, digest, make=False)
+    study = _load_study(search, target, digest, create=False)
     temporary, remaining = optuna.create_study(), target.limit() - (len(finished_trials(study)) if study else 0)
     unlimited = StudyTarget(sampler="grid" if target.sampler == "grid" else "random", trials=None)
     params: list[dict[str, Any]] = []

@@ -22,7 +22,7 @@ from w2s_mlflow.analysis import build
 from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.search import grid, space, storage, sweep_file, trials
+from w2s_mlflow.search import grid, samplers, space, storage, sweep_file, trials
 from w2s_mlflow.search import study as search_study
 from w2s_mlflow.search import workers as search_workers
 from w2s_mlflow.search.jobs import Job
@@ -112,8 +112,8 @@ class Config:
         return StudyTarget(
             study=self.study,
             storage=self.storage or os.environ.get(STORAGE) or None,
-            sampler=self.sampler or search_study.SAMPLERS[0],
-            pruner=self.pruner or search_study.PRUNERS[0],
+            sampler=self.sampler or samplers.SAMPLERS[0],
+            pruner=self.pruner or samplers.PRUNERS[0],
             trials=self.trials or (None if self.sampler == "grid" else search_study.TRIALS),
             seconds=None if self.timeout is None else 60 * self.timeout,
             seed=self.trial_seeds()[0],
