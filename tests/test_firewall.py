@@ -22,7 +22,7 @@ from w2s_mlflow.explainers import _extractive, _generated
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.judges.reward import Reward
-from w2s_mlflow.methods import bootstrapping, presets, student_options, weak_finetuning
+from w2s_mlflow.methods import bootstrapping, labels, presets, student_options, weak_finetuning
 from w2s_mlflow.modeling import heads, inference
 from w2s_mlflow.pipeline import finetune, runs
 from w2s_mlflow.pipeline.context import Context, resolve
@@ -197,9 +197,10 @@ def types_of(function: Any) -> set[Any]:
 
 
 LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
-LABELS_OF = tuple(plugin("methods.labels", name, "x") for name in plugins("methods.labels"))
+LABELS_OF = tuple(module for name in plugins("methods.labels") if functions(module := plugin("methods.labels", name, "x")))
+"""Kinds of labels with a function of their own; the others use `labels.unchanged`."""
 DEBATING = (_alignment_round, policy_gradient, play, past_verdicts, verdicts, transcripts, _extractive, _generated, judge_model)
-STUDENTS = (student, bootstrapping, weak_finetuning, student_options, presets, *LABELS_OF)
+STUDENTS = (student, bootstrapping, weak_finetuning, student_options, presets, labels, *LABELS_OF)
 BLIND = (*STUDENTS, facilitate, finetune, runs, loop, inference, heads, *LOSSES, *DEBATING)
 
 

@@ -164,7 +164,7 @@ EDITS = {
     "the plain loss": ("losses/cross_entropy.py", "-(labels_NC", "+(labels_NC", FINETUNED),
     "random labels": ("pipeline/ground_truth.py", "integers(1, classes", "integers(0, classes", {"random"}),
     "oracle labels": ("pipeline/ground_truth.py", '"transfer", "oracle"', '"supervision", "oracle"', {"oracle"}),
-    "hidden labels of the supervisor": ("methods/labels/weak.py", "return weak", "return weak.hardened()", SUPERVISED),
+    "hidden labels of the supervisor": ("methods/labels/__init__.py", "return weak", "return weak.hardened()", SUPERVISED),
     "a phrase of a note": ("methods/labels/weak.py", 'NOTE = "finetuned', 'NOTE = "trained', set()),
     "a judge": ("judges/model.py", "return [", "return [None] or [", {*DEBATES, "policy", "rationale"}),
     "another judge": ("judges/reward.py", "SIZE = 2**14", "SIZE = 2**15", set()),

@@ -65,9 +65,9 @@ class Config(Training):
         if len(participants.judges(self.judge, self.judge_options)) > 1:
             raise must("judge", "the name of a single judge", self.judge)
         if self.iterations > 1:
-            self._check_rounds()
+            self._check_iterations()
 
-    def _check_rounds(self) -> None:
+    def _check_iterations(self) -> None:
         """Raise ConfigError unless the options allow several iterations.
 
         Several iterations need a debate weight above 0, the default explainer of the weak side, and a judge that does not learn

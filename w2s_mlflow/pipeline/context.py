@@ -14,6 +14,9 @@ from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.pipeline.options import GIVEN, NONE
 from w2s_mlflow.tasks import Task
 
+ROLES = ("weak", "strong")
+"""Options that name a model."""
+
 
 class StageOptions(SplitOptions, Protocol):
     """Options of a stage that works on the split of a task."""
@@ -55,9 +58,6 @@ class Context(Generic[OptionsT_co]):
         """
         values = {role: vars(self.options).get(role, NONE) for role in ROLES}
         return values | {role: spec.name for role, spec in self.models.items()}
-
-
-ROLES = ("weak", "strong")
 
 
 def resolve(options: OptionsT) -> Context[OptionsT]:

@@ -59,20 +59,8 @@ OUTCOMES = (
 )
 """Columns of `outcomes` without `method_options` and `other_options`."""
 RUNS = (
-    *(
-        "run_id",
-        "name",
-        "stage",
-        "task",
-        "domain",
-        "weak",
-        "strong",
-        "head",
-        "method",
-        "method_options",
-        "other_options",
-        "seed",
-    ),
+    *("run_id", "name", "stage", "task", "domain"),
+    *("weak", "strong", "head", "method", "method_options", "other_options", "seed"),
     *(*METRICS, "pgr", "pgr_status", "ceiling_failed", "vs_human", "gold", "reads"),
     *("seconds", "tokens", "flops", "parameters", "total_seconds", "total_tokens", "total_flops", "fingerprint", "data"),
 )
@@ -84,20 +72,8 @@ PROBES = (
     *("accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows"),
 )
 ERRORS = (
-    *(
-        "run_id",
-        "student_run_id",
-        "task",
-        "weak",
-        "strong",
-        "method",
-        "method_options",
-        "other_options",
-        "seed",
-        "id",
-        "text",
-        "gold",
-    ),
+    *("run_id", "student_run_id", "task", "weak", "strong", "method", "method_options", "other_options", "seed"),
+    *("id", "text", "gold"),
     *("answer", "weak_answer", "ceiling_answer", "on_own_evidence", "on_ceiling_evidence", "on_random"),
     *("own_evidence", "ceiling_evidence", "annotation"),
 )

@@ -21,19 +21,8 @@ PAPER = {
     "full-without-generative": (0.85, 0.70),
 }
 """Accuracy and PGR that the paper reports, by method."""
-COLUMNS = [
-    "task",
-    "weak",
-    "strong",
-    "method",
-    "method_options",
-    "other_options",
-    "n",
-    "weak_accuracy",
-    "accuracy",
-    "ceiling_accuracy",
-]
-COLUMNS += ["failed_ceilings"]
+COLUMNS = ["task", "weak", "strong", "method", "method_options", "other_options"]
+COLUMNS += ["n", "weak_accuracy", "accuracy", "ceiling_accuracy", "failed_ceilings"]
 COLUMNS += ["pgr", "pgr_low", "pgr_high", "pgr_status", "paper_accuracy", "paper_pgr"]
 
 

@@ -118,13 +118,7 @@ def fit(
         FailedTrainingError: the loss is not finite.
         ConfigError: the checkpoint cannot be written, or the ranks find different checkpoints.
     """
-    group = process_group.current()
-    # Without this plugin, a gradient-accumulation setting of `accelerate launch` would divide every gradient.
-    plugin = GradientAccumulationPlugin(num_steps=1)
-    # Without this setting, `accelerate launch --use_fsdp` would make accelerate shard the weights, which fsdp.py does.
-    with patch_environment(accelerate_use_fsdp="false"):
-        # accelerate's state is global to the process, so every training run must use the same settings.
-        accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=plugin)
+    group, accelerator = process_group.current(), _accelerator()
     learner = fsdp.split(head, group) if launch.shards() else head
     weights = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = accelerator.prepare(_optimizer(weights, options))
@@ -169,6 +163,15 @@ def fit(
     if learner is not head:
         fsdp.join(head, learner)
     return training.fit
+
+
+def _accelerator() -> Accelerator:
+    """Return an accelerator. Its state is global to the process, so every training run must use the same settings."""
+    # Without this plugin, a gradient-accumulation setting of `accelerate launch` would divide every gradient.
+    plugin = GradientAccumulationPlugin(num_steps=1)
+    # Without this setting, `accelerate launch --use_fsdp` would make accelerate shard the weights, which fsdp.py does.
+    with patch_environment(accelerate_use_fsdp="false"):
+        return Accelerator(mixed_precision="no", gradient_accumulation_plugin=plugin)
 
 
 def _finite(loss: float, step: int, steps: int) -> float:

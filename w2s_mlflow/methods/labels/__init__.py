@@ -17,9 +17,15 @@ Constants:
 from __future__ import annotations
 
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import registry
 from w2s_mlflow.config import checked_dataclass
+
+if TYPE_CHECKING:
+    from w2s_mlflow.pipeline.context import Context
+    from w2s_mlflow.records import SoftLabels
+    from w2s_mlflow.tracking.recorder import Recorder
 
 SUPERVISOR, DEBATE, NOBODY = "supervisor", "debate", "none"
 
@@ -27,6 +33,11 @@ SUPERVISOR, DEBATE, NOBODY = "supervisor", "debate", "none"
 @checked_dataclass
 class NoOptions:
     """Options of a kind of labels that has no options."""
+
+
+def unchanged(weak: SoftLabels, context: Context[Any], options: NoOptions, recorder: Recorder) -> SoftLabels:
+    """Return the labels of the run that labels `transfer`. Kinds of labels that differ only in this run use this function."""
+    return weak
 
 
 def source(name: str) -> ModuleType:
