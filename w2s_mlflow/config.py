@@ -108,11 +108,21 @@ def _checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _present_names(fields: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def former_names(fields: Mapping[str, tuple[Any, Declared]]) -> dict[str, str]:
+    """Return the current names of renamed options by their original names, without original names that are in use again.
+
+    Args:
+        fields: the options of a Config (see `declarations`).
+    """
     former = {declared.formerly: name for name, (_, declared) in fields.items() if declared.formerly}
+    return {name: current for name, current in former.items() if name not in fields}
+
+
+def _present_names(fields: Mapping[str, tuple[Any, Declared]], values: Mapping[str, Any]) -> dict[str, Any]:
+    former = former_names(fields)
     renamed: dict[str, Any] = {}
     for name, value in values.items():
-        present = name if name in fields else former.get(name, name)
+        present = former.get(name, name)
         if present in renamed:
             raise ConfigError(f"{flag(present)} and its former name {flag(name)} must not be given together")
         renamed[present] = value

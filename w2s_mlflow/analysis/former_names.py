@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import registry
-from w2s_mlflow.config import declarations
+from w2s_mlflow import config, registry
 from w2s_mlflow.methods import presets
 from w2s_mlflow.validation import Declared, read
 
@@ -60,8 +59,7 @@ def with_current_names(run: Result) -> Result:
 def _params(stage: str, params: Mapping[str, str]) -> dict[str, str]:
     """Replace former names of parameters, and former values of the stage's options, by the current ones."""
     options = _options(stage)
-    former = {declared.formerly: name for name, (_, declared) in options.items() if declared.formerly}
-    names = PARAMS | {name: now for name, now in former.items() if name not in options}
+    names = PARAMS | config.former_names(options)
     renamed = {names.get(name, name): value for name, value in params.items()}
     values = {
         name: options[name][1].former_values.get(text, text) if name in options else text for name, text in renamed.items()
@@ -78,7 +76,7 @@ def _options(stage: str) -> Mapping[str, tuple[Any, Declared]]:
     """Return the declarations of a stage's options; empty for a stage that does not exist."""
     if stage not in registry.plugins("stages"):
         return {}
-    return declarations(registry.plugin("stages", stage, "the stage").Config)
+    return config.declarations(registry.plugin("stages", stage, "the stage").Config)
 
 
 def _metric(name: str) -> str:

@@ -54,11 +54,8 @@ def _switched(arguments: list[str]) -> list[str]:
 
 def with_current_names(arguments: list[str], kind: type) -> list[str]:
     """Replace the former names of a Config's options by the current names."""
-    former = {
-        exceptions.flag(declared.formerly): exceptions.flag(name)
-        for name, (_, declared) in options.declarations(kind).items()
-        if declared.formerly
-    }
+    names = options.former_names(options.declarations(kind))
+    former = {exceptions.flag(name): exceptions.flag(current) for name, current in names.items()}
     result = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
