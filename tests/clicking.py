@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
 import json
+import re
 import subprocess
 import tempfile
 import time
@@ -16,8 +18,8 @@ import aiohttp
 from docs import screenshots
 from tests.servers import free_port
 
-DEADLINE = 60.0
-"""Seconds that a page may take to show what is waited for."""
+DEADLINE = 180.0
+"""Seconds that a page may take to show what is waited for; a busy machine needs many."""
 LEAF = "[...document.querySelectorAll('*')].filter(one => !one.children.length && (one.innerText || '').trim() == {text}).pop()"
 """The last thing that says exactly this."""
 MIDDLE = """(one => {{
@@ -53,6 +55,21 @@ class Page:
         """Wait until the page says this."""
         await self._until(f"document.body.innerText.includes({json.dumps(text)})")
 
+    async def wait_for_element(self, selector: str) -> None:
+        """Wait until the page has an element that a CSS selector finds."""
+        await self._until(f"document.querySelector({json.dumps(selector)}) !== null")
+
+    async def shows(self, *texts: str) -> str:
+        """The text of the page, its spaces single, once it holds all of these; elements the page hides are included."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            page = text_of(str(await self._value("document.documentElement.outerHTML")))
+            missing = [text for text in texts if text not in page]
+            if not missing:
+                return page
+            assert time.monotonic() < deadline, f"{missing} are never in a page that says {page}"
+            await asyncio.sleep(0.2)
+
     async def _until(self, expression: str) -> Any:
         deadline = time.monotonic() + DEADLINE
         while not (found := await self._value(expression)):
@@ -72,6 +89,24 @@ class Page:
             if told.get("id") == self._asked:
                 found: dict[str, Any] = told["result"]
                 return found
+
+
+def text_of(page: str) -> str:
+    """The text of a page's HTML, without styles and scripts, its spaces single."""
+    bare = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(bare).split())
+
+
+def seen(url: str, *texts: str, element: str = "body") -> str:
+    """The text of a page, once a browser that opened it shows all of `texts` and has an element that this selector finds."""
+
+    async def read() -> str:
+        async with browser() as page:
+            await page.open(url)
+            await page.wait_for_element(element)
+            return await page.shows(*texts)
+
+    return asyncio.run(read())
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import re
 
 import numpy as np
@@ -13,6 +12,7 @@ from mlflow.genai import review_queues
 
 from docs import screenshots
 from tests import clicking
+from tests.clicking import seen
 from tests.conftest import SMALL
 from w2s_mlflow.debate import transcripts
 from w2s_mlflow.stages import analyze, debate, student
@@ -26,21 +26,6 @@ pytestmark = [
 ]
 
 
-LOOKS = 4
-"""How often a page is opened before what it should show is missed: on a busy machine it may be read before it is drawn."""
-
-
-def seen(url: str, words: str) -> str:
-    """The words of a page, as the browser shows them after its scripts have run; opened again where `words` are not there."""
-    found = ""
-    for _ in range(LOOKS):
-        page = screenshots.browse(url, "--dump-dom", f"--window-size={screenshots.WIDTH},900")
-        found = " ".join(html.unescape(re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)).split())
-        if words in found:
-            break
-    return found
-
-
 def test_the_ui_shows_students_in_groups_over_seeds(experiment: str, tracking_uri: str) -> None:
     found = [
         student.run(student.Config(method=method, seed=seed, early_stopping="none", **SMALL))
@@ -49,16 +34,18 @@ def test_the_ui_shows_students_in_groups_over_seeds(experiment: str, tracking_ur
     experiment_id = server.experiment().experiment_id
     with screenshots.serving(tracking_uri) as served:
         screenshots.keep_view(served, experiment_id)
-        page = seen(served.pages + screenshots.runs_page(experiment_id), "method: confidence, weak: chess-60k 1")
-        charts = seen(served.pages + screenshots.charts_page(experiment_id), "model/parameters vs. test/pgr")
-    assert "Group: strong: chess-426k, method: baseline, weak: chess-60k 2" in page
-    assert "Group: strong: chess-426k, method: confidence, weak: chess-60k 1" in page
-    assert all(result.name in page for result in found)
-    assert "test/accuracy" in page and "test/pgr" in page
-    assert "PGR (2)" in charts and "model/parameters vs. test/pgr" in charts
-    mean = np.mean([run.metrics["test/pgr"] for run in found[:2]])
-    assert f"{mean:.2f}" in charts.replace("\N{MINUS SIGN}", "-")  # the bar of baseline, over its seeds
-    assert str(found[2].metrics["test/accuracy"])[:6] in page
+        seen(
+            served.pages + screenshots.runs_page(experiment_id),
+            "Group: strong: chess-426k, method: baseline, weak: chess-60k 2",
+            "Group: strong: chess-426k, method: confidence, weak: chess-60k 1",
+            *("test/accuracy", "test/pgr", str(found[2].metrics["test/accuracy"])[:6]),
+            *(result.name for result in found),
+        )
+        bar = np.mean([run.metrics["test/pgr"] for run in found[:2]])  # of baseline, over its seeds
+        seen(
+            served.pages + screenshots.charts_page(experiment_id),
+            *("PGR (2)", "model/parameters vs. test/pgr", f"{bar:.2f}".replace("-", "\N{MINUS SIGN}")),
+        )
 
 
 def test_the_report_says_in_a_browser_what_the_stored_files_say(experiment: str) -> None:
@@ -91,8 +78,7 @@ def test_the_ui_opens_a_report_from_the_artifact_pane(experiment: str, tracking_
     analysis = analyze.run(analyze.Config())
     path = f"/experiments/{server.experiment().experiment_id}/runs/{analysis.run_id}/artifacts/report.html"
     with screenshots.serving(tracking_uri) as served:
-        page = screenshots.browse(served.pages + path, "--dump-dom")
-    assert re.search(r'<iframe src="blob:[^"]+"[^>]*class="mlflow-html-iframe"', page) and ">report.html<" in page
+        seen(served.pages + path, "report.html", element="iframe.mlflow-html-iframe[src^='blob:']")
 
 
 def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experiment: str, tracking_uri: str) -> None:
@@ -104,20 +90,20 @@ def test_a_debate_is_read_and_judged_on_its_trace_and_in_the_review_queue(experi
     shown = next(shown for shown in human_feedback.unjudged(held.run_id, "ann") if shown.trace_id == trace)
     human_feedback.log(shown, "tie", "ann")
     with screenshots.serving(tracking_uri) as served:
-        page = seen(f"{served.pages}/experiments/{place}/traces/{trace}", "Spans debate")
-        of_run = seen(f"{served.pages}/experiments/{place}/runs/{held.run_id}/traces", "winner STRING")
+        page = seen(f"{served.pages}/experiments/{place}/traces/{trace}", "Spans debate", *one["segments"])
+        # the verdict of a person, beside the question
+        seen(f"{served.pages}/experiments/{place}/runs/{held.run_id}/traces", "winner STRING", "tie")
         review_page = f"{served.pages}/experiments/{place}/review-queue?selectedQueueId={queue_id(queue, place)}"
-        review, asked = seen(review_page, "Needs review (3)"), seen(f"{review_page}&startReview=true", "strong")
+        seen(review_page, f"{queue} 1 question", "Needs review (3)")
+        form = f"winner {human_feedback.QUESTION} Select an option Submit"
+        asked = seen(f"{review_page}&startReview=true", form, '"strong": "', '"weak": "')
     (spans,) = re.findall(r"Spans debate .*", page)
     claims = [f"{side} : {one[f'{side}_claim']}" for side in ("strong", "weak")]
     assert all(text in spans for text in ("strong", "weak", "judge model", *one["segments"], *claims))
     assert re.search(r"Outputs .*winner (strong|weak|tie) claim", spans)  # the verdict of the machine
-    assert "winner STRING" in of_run and "tie" in of_run  # that of the person, beside it
-    assert f"{queue} 1 question" in review and "Needs review (3)" in review
     (first,) = (row for row in transcripts.rows(table) if row["segments"][0] in asked)
     for side in ("strong", "weak"):
         assert f'"{side}": "{first[f"{side}_claim"]}"' in asked and f'"{side}": "{first[f"{side}_explanation"]}"' in asked
-    assert f"winner {human_feedback.QUESTION} Select an option Submit" in asked
 
 
 def test_what_a_person_clicks_in_the_review_queue_is_a_vote(experiment: str, tracking_uri: str) -> None:
