@@ -72,9 +72,12 @@ takes the number of the side."""
 # --- chess, searches --------------------------------------------------------------------------------------------------
 
 TASK_POSITIONS = Stream("chess/task-positions")
-"""Positions and rows of the chess tasks. Besides the seed, the stream takes the index of the task in `tasks.chess.PAIRS`."""
-PRETRAINING_PLAY = Stream("chess/pretraining-play")
-"""Games on which chess models are pretrained. Besides the seed, the stream takes the number of the chunk of games."""
+"""Positions of the chess tasks. Besides the seed, the stream takes the index of the task in `tasks._chess_rows.PAIRS` and the
+number of the chunk of positions."""
+TASK_ROWS = Stream("chess/task-rows")
+"""Choice of the rows of the chess tasks. Besides the seed, the stream takes the index of the task in the same mapping."""
+PRETRAINING_TEXTS = Stream("chess/pretraining-texts")
+"""Texts on which chess models are pretrained. Besides the seed, the stream takes the number of the chunk of positions."""
 TRIALS = Stream("sweep/trials")
 """Options that a sampler proposes for a trial. Besides the seed, the stream takes the number of trials counted before it."""
 

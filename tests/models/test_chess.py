@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from w2s_mlflow import models
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.models import chess
 from w2s_mlflow.models._loading import counted
 
 NAMES = [spec.name for spec in chess.SPECS]
+CHECKPOINTS = [(spec.name, number) for spec in chess.SPECS for number in range(spec.checkpoints)]
 SMALLEST = chess.SPECS[0]
 
 
@@ -27,11 +29,11 @@ def test_every_rung_has_a_shape_and_is_named_by_its_size() -> None:
         assert spec.name == f"chess-{round(spec.parameters / 1000)}k"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_shipped_weights_are_float16_and_loaded_as_float32(name: str) -> None:
-    stored = load_file(chess.WEIGHTS / name / "model.safetensors")
+@pytest.mark.parametrize(("name", "number"), CHECKPOINTS)
+def test_shipped_weights_are_float16_and_loaded_as_float32(name: str, number: int) -> None:
+    stored = load_file(chess.WEIGHTS / name / str(number) / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    spec = models.find(name, "weak")
+    spec = models.find(name, "weak").for_seed(number)
     model, _ = chess.load(spec, pretrained=True)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert all(torch.equal(stored[key].float(), tensor) for key, tensor in model.state_dict().items())
@@ -44,7 +46,7 @@ def test_shipped_weights_are_small() -> None:
 
 def test_a_shipped_rung_is_a_hugging_face_directory() -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    found = AutoModelForCausalLM.from_pretrained(chess.WEIGHTS / NAMES[0], dtype="float32")
+    found = AutoModelForCausalLM.from_pretrained(chess.WEIGHTS / NAMES[0] / "0", dtype="float32")
     model, _ = chess.load(SMALLEST, pretrained=True)
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in found.state_dict().items())
 
@@ -52,7 +54,7 @@ def test_a_shipped_rung_is_a_hugging_face_directory() -> None:
 def test_what_is_saved_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
     model, _ = chess.load(SMALLEST, pretrained=False)
-    chess.save(model, tmp_path / NAMES[0])
+    chess.save(model, tmp_path / NAMES[0] / "0")
     monkeypatch.setattr(chess, "WEIGHTS", tmp_path)
     again, _ = chess.load(SMALLEST, pretrained=True)
     assert all(torch.equal(tensor.half().float(), again.state_dict()[key]) for key, tensor in model.state_dict().items())
@@ -75,11 +77,36 @@ def test_one_token_a_word_and_no_pad_in_text() -> None:
     assert tokenizer.convert_ids_to_tokens(ids) == ["<bos>", *words]
     assert tokenizer("Kc2 >", "Qd5")["input_ids"] == tokenizer("Kc2 > Qd5")["input_ids"]
     assert tokenizer.pad_token_id not in tokenizer(" ".join(chess.VOCABULARY[2:]), truncation=False)["input_ids"]
-    assert len(set(chess.VOCABULARY)) == len(chess.VOCABULARY) == 6 + 12 * 64
+    assert len(set(chess.VOCABULARY)) == len(chess.VOCABULARY) == 5 + 12 * 64
 
 
-def test_curves_and_commands_stand_beside_the_weights() -> None:
-    for name in NAMES:
-        story = json.loads((chess.WEIGHTS / name / "pretraining.json").read_text(encoding="utf-8"))
-        assert story["options"]["rung"] == name
-        assert story["curve"][-1][1] < story["curve"][0][1]
+@pytest.mark.parametrize(("name", "number"), CHECKPOINTS)
+def test_curves_and_options_stand_beside_the_weights(name: str, number: int) -> None:
+    story = json.loads((chess.WEIGHTS / name / str(number) / "pretraining.json").read_text(encoding="utf-8"))
+    assert story["options"]["model"] == name and story["options"]["seed"] == number
+    assert story["curve"][-1][1] < story["curve"][0][1]
+
+
+def test_checkpoints_vary_with_the_seed() -> None:
+    spec = models.find("chess-60k", "weak")
+    assert spec.checkpoints > 1
+    revisions = [models.revision(spec.for_seed(seed)) for seed in range(spec.checkpoints + 1)]
+    assert len(set(revisions)) == spec.checkpoints and revisions[0] == revisions[-1]
+    assert SMALLEST.for_seed(1) == SMALLEST  # it has one checkpoint
+
+
+def test_a_name_may_pin_a_checkpoint() -> None:
+    pinned, spec = models.find("chess-60k@1", "weak"), models.find("chess-60k", "weak")
+    assert models.revision(pinned.for_seed(0)) == models.revision(spec.for_seed(1))
+    assert pinned.name == "chess-60k@1" and pinned.size == spec.size
+    weights = chess.load(pinned, pretrained=True)[0].state_dict()
+    assert all(
+        torch.equal(weights[key], tensor)
+        for key, tensor in chess.load(spec.for_seed(1), pretrained=True)[0].state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("name", ["chess-60k@9", "chess-60k@x", "chess-60k:1", "chess-60k@1:1", "chess-27k@1"])
+def test_a_checkpoint_that_is_not_shipped_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--weak must be chess-\d+k or chess-\d+k@N, where .* is 0.*, got '?{name}"):
+        models.find(name, "weak")

@@ -1,4 +1,4 @@
-"""In chess, the moves that a causal language model expects to follow; default: --max-new-tokens 4.
+"""In chess, the moves that a causal language model expects to follow; default: --max-new-tokens 1.
 
 The prompt consists of the position and the chosen move. Only the moves at the start of the generated text are kept.
 The other side's text is ignored.
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 EVIDENCE = TEXT
 OPTIONS = ("max_new_tokens",)
-TOKENS = 4
+TOKENS = 1
 _MOVE = re.compile(r"[KQRBNPkqrbnp][a-h][1-8]")
 
 
 def applies_to(family: str, head: str) -> bool:
     """Return whether the answers in tasks of this family and default head are chess moves."""
-    return (family, head) == ("chess", "lm_choice")
+    return family == "chess"
 
 
 def make(side: DebateSide) -> Explainer:

@@ -2,15 +2,15 @@
 
 A file also exports `size` if its specs may omit their sizes.
 
-A user can write a model of a hub family as NAME[@REVISION][:N], to pin its revision and to keep only its first N layers.
-models/hub.py resolves such names, hub ids and paths.
+A user can write a model of a hub family as NAME[@REVISION][:N], to pin its revision and to keep only its first N layers, and a
+shipped model as NAME[@N], to pin its checkpoint. models/hub.py resolves such names, hub ids and paths.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -68,6 +68,14 @@ class ModelSpec:
     """Requested revision of the hub id; "" for the newest revision."""
     layers: int | None = None
     """Number of layers to keep, counted from the first; None keeps all."""
+    checkpoints: int = 1
+    """Number of checkpoints to choose from, which were pretrained alike but from different random seeds."""
+    checkpoint: int = 0
+    """Number of the checkpoint that is loaded."""
+
+    def for_seed(self, seed: int) -> ModelSpec:
+        """Return the spec with the checkpoint for runs with this seed, so that seeds vary the pretraining as well."""
+        return replace(self, checkpoint=seed % self.checkpoints) if self.checkpoints > 1 else self
 
     @property
     def large(self) -> bool:

@@ -1,7 +1,8 @@
-"""Chess models: six small decoder language models, shipped with the package and pretrained on generated chess moves.
+"""Chess models: six small decoder language models, shipped with the package.
 
-The stage `pretrain` (stages/pretrain.py) trains them. Each token is a word, such as a piece on a square (see VOCABULARY). Each
-model is stored in float16 as a Hugging Face directory, weights/<name>.
+The stage `pretrain` (stages/pretrain.py) trains them on chess moves and their recaptures. Each token is a word, such as a piece
+on a square (see VOCABULARY). Each checkpoint is stored in float16 as a Hugging Face directory, weights/<name>/<checkpoint>; its
+number is the seed of its pretraining.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ VOCABULARY = (
     "<unk>",
     ">",
     "-",
-    "expert",
     *(piece + square for piece in "KQRBNPkqrbnp" for square in _SQUARES),
 )
 """All tokens, in the order of their ids: the special tokens, then each piece on each square. White's are in upper case."""
@@ -50,13 +50,16 @@ SHAPES = {
     "chess-426k": Shape(3, 96, 6),
 }
 
+CHECKPOINTS = 3
+"""Number of checkpoints of the models that the default experiment uses."""
+
 SPECS = (
-    ModelSpec(name="chess-27k", family="chess", size=Size(27_376, 2_608), learning_rate=3e-3),
-    ModelSpec(name="chess-43k", family="chess", size=Size(42_984, 5_832), learning_rate=3e-3),
-    ModelSpec(name="chess-60k", family="chess", size=Size(59_872, 10_336), learning_rate=3e-3),
-    ModelSpec(name="chess-121k", family="chess", size=Size(120_624, 46_320), learning_rate=5e-4),
-    ModelSpec(name="chess-222k", family="chess", size=Size(222_400, 123_328), learning_rate=3e-4),
-    ModelSpec(name="chess-426k", family="chess", size=Size(425_760, 277_152), learning_rate=3e-4),
+    ModelSpec(name="chess-27k", family="chess", size=Size(27_344, 2_608), learning_rate=3e-3),
+    ModelSpec(name="chess-43k", family="chess", size=Size(42_936, 5_832), learning_rate=3e-3),
+    ModelSpec(name="chess-60k", family="chess", size=Size(59_808, 10_336), learning_rate=3e-3, checkpoints=CHECKPOINTS),
+    ModelSpec(name="chess-121k", family="chess", size=Size(120_528, 46_320), learning_rate=5e-4),
+    ModelSpec(name="chess-222k", family="chess", size=Size(222_272, 123_328), learning_rate=3e-4, checkpoints=CHECKPOINTS),
+    ModelSpec(name="chess-426k", family="chess", size=Size(425_568, 277_152), learning_rate=3e-4, checkpoints=CHECKPOINTS),
 )
 
 
@@ -65,9 +68,9 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
     from safetensors.torch import load_file
     from transformers import LlamaForCausalLM
 
-    model = LlamaForCausalLM(_config(SHAPES[spec.name]))
+    model = LlamaForCausalLM(_config(SHAPES[_shape_name(spec)]))
     if pretrained:  # from_pretrained is not used, because it is ten times slower and prints a progress bar
-        model.load_state_dict(load_file(WEIGHTS / spec.name / "model.safetensors"))
+        model.load_state_dict(load_file(_weights(spec)))
     return model, tokenizer()
 
 
@@ -86,8 +89,17 @@ def save(model: PreTrainedModel, directory: Path) -> None:
 
 def revision(spec: ModelSpec) -> str:
     """Return the sha256 of the shipped weights, which is used in fingerprints, or "" if no weights are shipped."""
-    file = WEIGHTS / spec.name / "model.safetensors"
+    file = _weights(spec)
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
+
+
+def _weights(spec: ModelSpec) -> Path:
+    return WEIGHTS / _shape_name(spec) / str(spec.checkpoint) / "model.safetensors"
+
+
+def _shape_name(spec: ModelSpec) -> str:
+    """Return the name of a model without the checkpoint that it may pin."""
+    return spec.name.partition("@")[0]
 
 
 def tokenizer() -> PreTrainedTokenizerBase:

@@ -2,12 +2,14 @@
 
 `@REVISION` pins a hub model. `:N` keeps the first N layers, so that one download gives models of several sizes. The tier and
 the default learning rate follow from an estimate of the number of non-embedding parameters: 12 N D^2 for N layers of width D.
+A shipped model may be given as NAME@N, which pins its checkpoint N.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from w2s_mlflow.exceptions import flag, must, unknown
@@ -34,7 +36,7 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
     source, commit, layers = _split(value, option)
     base = known.get(source)
     if base is not None and not base.source:
-        raise must(option, f"{source} without @REVISION and :N, which shipped models do not support", value)
+        return _pinned(base, commit, layers, option, value)
     path_or_id = base.source if base else _resolve_source(source, option, value, known)
     checkpoint = inspect(path_or_id, commit, option, value)
     if layers is not None and not 1 <= layers <= checkpoint.layers:
@@ -52,6 +54,16 @@ def find(value: str, option: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
         layers=layers,
         size=base.size if base and layers is None else None,
     )
+
+
+def _pinned(shipped: ModelSpec, number: str, layers: int | None, option: str, value: str) -> ModelSpec:
+    """Return the spec of a shipped model whose name pins one checkpoint, written NAME@N."""
+    legal = [str(checkpoint) for checkpoint in range(shipped.checkpoints)]
+    if layers is not None or number not in legal:
+        raise must(
+            option, f"{shipped.name} or {shipped.name}@N, where the number N of a checkpoint is {' or '.join(legal)}", value
+        )
+    return replace(shipped, name=value, checkpoint=int(number), checkpoints=1)
 
 
 def _split(value: str, option: str) -> tuple[str, str, int | None]:

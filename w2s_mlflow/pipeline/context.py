@@ -68,5 +68,6 @@ def resolve(options: OptionsT) -> Context[OptionsT]:
     """
     sized, split, task = loading.resolve_and_split(options.resolved())
     named = {role: vars(sized)[role] for role in ROLES if role in vars(sized)}
-    specs = {role: models.find(name, role) for role, name in named.items() if not name.startswith(GIVEN)}
+    given = {role: name for role, name in named.items() if not name.startswith(GIVEN)}
+    specs = {role: models.find(name, role).for_seed(sized.seed) for role, name in given.items()}
     return Context(sized, task, split, specs)

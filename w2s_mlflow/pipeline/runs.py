@@ -34,6 +34,8 @@ same rows loaded by other code give the same result."""
 LABELS = "w2s.labels"
 """Tag that names the origin of labels of `transfer` that were not made by a supervisor. It is set on the runs that make such
 labels and on the students trained on them."""
+CHECKPOINTS = "w2s.checkpoints"
+"""Tag with the pretrained checkpoints that a run's models start from, of models whose checkpoint varies with the seed."""
 GOLD = "w2s.gold"
 """Tag of a run that depends on ground truth of `transfer`, directly or through an input. Labels made by such a run are not weak
 labels."""
@@ -136,6 +138,8 @@ def produce(
     tags = {f"w2s.{role}_run_id": run.run_id for role, run in inputs.items()} | dict(tags or {})
     if learned := [run.tags[GOLD] for run in inputs.values() if GOLD in run.tags]:
         tags[GOLD] = learned[0]
+    if varied := [f"{spec.name}@{spec.checkpoint}" for spec in context.models.values() if spec.checkpoints > 1]:
+        tags[CHECKPOINTS] = ",".join(varied)
     request = store.RunRequest(run_name(parts.stage, identity, _other_head(context)), parts, config, identity, tags, note)
 
     heads: list[Head | None] = [None]

@@ -1,12 +1,12 @@
 """Pretrain one of the shipped chess models from random weights, as a small language model of chess moves.
 
-A training text is a random position or its mirror image, followed by the moves of sampled players (tasks/_chess_play.py). The
-loss is that of next-token prediction, on the text after the position only.
+A training text is a random position or its mirror image, followed by random moves and their recaptures
+(tasks/_chess_play.py). The loss is that of next-token prediction, on the text after the position only.
 
 Metrics: `train/loss` in nats per token, averaged over 100 steps at a time; `validation/loss`, the loss of the
 trained model on positions that it was not trained on.
-Files in `out`/<model>: config.json; model.safetensors in float16; pretraining.json with the loss curve and the training
-options.
+Files in `out`/<model>/<seed>: config.json; model.safetensors in float16; pretraining.json with the loss curve and the
+training options.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 2
+VERSION = 3
 FAMILY = "chess"
 LOG = logging.getLogger("w2s_mlflow")
 VALIDATION = 1_000
@@ -46,8 +46,7 @@ CURVE = 100
 """Number of steps averaged into one point of the loss curve."""
 
 Play = list[tuple[str, str]]
-"""Pretraining texts. Each is a pair: a position, and a line with the moves that an unnamed player and a named expert choose in
-the position, each followed by the reply."""
+"""Pretraining texts. Each is a pair: a position, and a line of moves, each followed by the recapture."""
 
 
 @checked_dataclass
@@ -56,7 +55,7 @@ class Config(OneModel):
 
     model: str = option(default="chess-27k", lookup=models.find, formerly="rung")
     """Model to pretrain, one of those shipped with the package."""
-    num_positions: int = option(default=300_000, ge=1, formerly="positions")
+    num_positions: int = option(default=180_000, ge=1, formerly="positions")
     """Number of random positions. The model is also trained on the mirror image of each position."""
     epochs: int = option(default=3, ge=1)
     """Number of passes over all positions."""
@@ -67,7 +66,7 @@ class Config(OneModel):
     seed: int = option(default=0, ge=0, lt=2**32)
     """Random seed of the texts, the initial weights and the order of batches."""
     out: str = option(default="weights", result=False)
-    """Output directory. The model is written to a subdirectory with the model's name."""
+    """Output directory. The model is written to its subdirectory MODEL/SEED."""
     text_cache: str = option(default="", result=False, formerly="play")
     """File that caches the training texts. If the file does not exist, it is written. Empty: no cache."""
     workers: int = option(default=2, ge=1, result=False)
@@ -99,13 +98,13 @@ def run(config: Config) -> Result:
         source=source.digests(["stages.pretrain:make", f"models.{FAMILY}"]),
     )
     identity = {"task": FAMILY, "weak": NONE, "strong": config.model, "method": "pretrain", "seed": str(config.seed)}
-    note = f"`{config.model}` pretrained from random weights on the moves played at {config.num_positions} positions."
+    note = f"`{config.model}` pretrained from random weights on moves in {config.num_positions} positions."
     name = f"pretrain {config.model} seed {config.seed}"
     pretrained = store.produce(
         store.RunRequest(name, parts, config, identity, {}, note), lambda recorder: make(config, recorder)
     )
     if pretrained.run_id:
-        shutil.copytree(pretrained.artifact("model"), Path(config.out) / config.model, dirs_exist_ok=True)
+        shutil.copytree(pretrained.artifact("model"), Path(config.out) / config.model / str(config.seed), dirs_exist_ok=True)
     return pretrained
 
 
@@ -200,6 +199,6 @@ def draw_play(positions: int, seed: int, workers: int) -> Play:
 
 
 def _draw_chunk(count: int, seed: int, chunk: int) -> Play:
-    rng = random.Random(streams.integer(seed, streams.PRETRAINING_PLAY, chunk))
+    rng = random.Random(streams.integer(seed, streams.PRETRAINING_TEXTS, chunk))
     positions = islice(chess_play.positions(rng, task=False), count)
     return [chess_play.sequence(seen, rng) for position in positions for seen in (position, position.mirrored())]

@@ -1,4 +1,4 @@
-"""Chess positions on 24 squares, the material won by each capture, and simulated players that generate pretraining texts.
+"""Chess positions on 24 squares, the material won by each capture, and the texts on which the chess models are pretrained.
 
 The text of a position has one word per piece: the letter of the piece, in upper case for White, and its square (`Ke2 Qd3 kf6
 pc5`). A prompt is this text followed by `>`. A move is one word: the letter of the moved piece and its destination (`Qd5`).
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import chess
@@ -208,36 +208,22 @@ def _move(board: chess.Board, move: chess.Move, enemy_king: chess.Square) -> Mov
     )
 
 
-# --- players ----------------------------------------------------------------------------------------------------------
+# --- pretraining texts ------------------------------------------------------------------------------------------------
 
-EXPERT = "expert"
-PLAYERS: Mapping[str, Callable[[Move], int]] = {
-    EXPERT: lambda move: move.exchange,
-    "hunter": lambda move: -move.distance,
-    "humble": lambda move: 20 - move.piece if move.captured else 0,
-}
-"""Functions that score moves, by player. Each player makes the move with the highest score; ties are broken at random."""
-UNNAMED = {EXPERT: 0.4, "hunter": 0.35, "humble": 0.25}
-"""Probability that a player makes the first move of a pretraining text, by player. The text does not name the player.
-
-Only the expert makes the move that wins the most material, which is the move that the task asks for.
-"""
-
-
-def play(position: Position, player: str, rng: random.Random) -> Move:
-    """Return the move that a player chooses. A move is not considered if another legal move has the same word."""
-    moves = position.named_once()
-    scores = [PLAYERS[player](move) for move in moves]
-    best = max(scores)
-    return rng.choice([move for move, value in zip(moves, scores, strict=True) if value == best])
+MOVES_SHOWN = 3
+"""Number of moves in a pretraining text."""
 
 
 def sequence(position: Position, rng: random.Random) -> tuple[str, str]:
     """Return the prompt and the continuation of a pretraining text.
 
-    The continuation gives the move of a player that is not named, then the word `expert` and the expert's move in the same
-    position. Each of the two moves is followed by the opponent's reply (see `Move.reply`).
+    The continuation gives MOVES_SHOWN random moves of White in this position, in random order, each followed by the opponent's
+    recapture or NONE (see `Move.reply`). They are captures; quiet moves fill in if the position has fewer captures. The text
+    shows what each move leads to, but not which move is better.
     """
-    unnamed = play(position, rng.choices(list(UNNAMED), list(UNNAMED.values()))[0], rng)
-    expert = play(position, EXPERT, rng)
-    return prompt(position.text), " ".join((unnamed.word, unnamed.reply, EXPERT, expert.word, expert.reply))
+    captures = position.captures()
+    quiet = [move for move in position.named_once() if not move.captured]
+    moves = rng.sample(captures, min(len(captures), MOVES_SHOWN))
+    moves += rng.sample(quiet, min(len(quiet), MOVES_SHOWN - len(moves)))
+    rng.shuffle(moves)
+    return prompt(position.text), " ".join(word for move in moves for word in (move.word, move.reply))
