@@ -50,7 +50,7 @@ SHAPES = {
     "chess-426k": Shape(3, 96, 6),
 }
 
-CHECKPOINTS = 3
+CHECKPOINTS = 1
 """Number of checkpoints of the models that the default experiment uses."""
 
 SPECS = (
