@@ -79,7 +79,11 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
 
 
 SLOW = ("full", "bootstrap", "consultancy", "no_explanation")
-CONTROLS = {"random_labels": {("transfer", "control")}, "oracle": {("transfer", "oracle")}}
+CONTROLS = {
+    "random_labels": {("transfer", "control")},
+    "matched_noise": {("transfer", "control")},
+    "oracle": {("transfer", "oracle")},
+}
 """The presets that learn from ground truth, which their runs say; all others learn from none."""
 
 
@@ -231,7 +235,7 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
 
 
 def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator() -> None:
-    takes = {"oracle": "oracle_labels", "random": "random_labels"}
+    takes = {"oracle": "oracle_labels", "random": "random_labels", "matched_noise": "matched_noise"}
     for name in plugins("methods.labels"):
         source = inspect.getsource(plugin("methods.labels", name, "--labels"))
         assert source.count("ground_truth.") == (source.count(f"ground_truth.{takes[name]}(") if name in takes else 0)

@@ -240,6 +240,7 @@ GOLD = (
 )
 EVALUATORS = {"data", "pipeline", "stages.supervisor", "stages.ceiling", "stages.probe", "stages.errors", "stages.debate"}
 READS_GOLD = {
+    "methods.labels.matched_noise": "a control takes the noise that ground_truth makes",
     "methods.labels.oracle": "a control takes the ground truth that ground_truth reads",
     "methods.labels.random": "a control takes the random labels that ground_truth makes",
     "methods.weak_finetuning": "a control stops early by the ground truth that ground_truth reads",

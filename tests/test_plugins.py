@@ -143,7 +143,7 @@ def check_stage(plugin: ModuleType) -> None:
 
 def check_labels(plugin: ModuleType) -> None:
     assert is_options(plugin.Options)
-    assert plugin.LABELLER in (labels.SUPERVISOR, labels.DEBATE, labels.NOBODY)
+    assert plugin.LABELLER in (labels.SUPERVISOR, labels.ZERO_SHOT, labels.DEBATE, labels.NOBODY)
     assert isinstance(plugin.GOLD, bool) and isinstance(plugin.NOTE, str) and plugin.NOTE
     assert parameters(plugin.labels) == ["weak", "context", "options", "recorder"]
 

@@ -13,7 +13,7 @@ from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.methods import chain_models, presets
 from w2s_mlflow.methods import labels as label_sources
-from w2s_mlflow.methods.presets import AUTO, CUSTOM, FORMER_METHODS, METHODS, PLUGINS, UNTRAINED, labels_file, preset_of
+from w2s_mlflow.methods.presets import AUTO, CUSTOM, FORMER_METHODS, METHODS, OWN, PLUGINS, UNTRAINED, labels_file, preset_of
 from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.pipeline.options import GIVEN, Training
 
@@ -35,8 +35,9 @@ class Config(Training):
     method: str = option(default=AUTO, former_values=FORMER_METHODS)
     """Preset of the options --loss, --chain, --generative-epochs, --labels and --weights. Methods: `baseline`, `confidence`,
     `bootstrap`, `generative`, `full` (confidence, bootstrap and generative together), `full-without-X` (X is one of them).
-    Controls: `zero_shot`, `random_weights`, `hard_labels`, `random_labels`, `oracle`. Labels decided by a judge: `debate`,
-    `consultancy`, `no_explanation`. `loss:NAME` or `labels:NAME`: the baseline with another loss or other labels;
+    Controls: `zero_shot`, `self_training`, `random_weights`, `hard_labels`, `random_labels`, `matched_noise`, `oracle`. Labels
+    decided by a judge: `debate`, `consultancy`, `no_explanation`. `loss:NAME` or `labels:NAME`: the baseline with another loss
+    or other labels;
     `PRESET+loss:NAME` or `PRESET+labels:NAME`: a preset with them. `auto`: no preset; the method is named after the values
     of these options."""
     loss: str | None = option(default=None, unset="method", plugins="losses")
@@ -100,8 +101,8 @@ class Config(Training):
         labels = self._primitives()["labels"]
         if self.calibrate and labels != "weak":
             raise must("labels", "weak with --calibrate", labels)
-        if self.early_stopping == ORACLE and labels == UNTRAINED:
-            raise must("early_stopping", "weak or none with --labels none", self.early_stopping)
+        if self.early_stopping == ORACLE and labels in (UNTRAINED, OWN):
+            raise must("early_stopping", f"weak or none with --labels {labels}", self.early_stopping)
 
     def _check_chain(self) -> None:
         chain = self._primitives()["chain"]

@@ -87,13 +87,15 @@ def train(
     """Build a head, train it on the rows of `transfer` that have a label, and store its predictions.
 
     Args:
-        labels: the labels to train on. If None, the head is not trained.
+        labels: the labels to train on. If None, the head is not trained, and its answers to `transfer` are stored as labels.
         watched: the labels of the validation slice for early stopping. If None, training does not stop early.
         start: weights file from which training starts. If None, it starts from the weights selected by `--weights`.
     """
     options, split = context.options, context.split
     head = finetune.build_head(context, pretrained=options.weights == "pretrained", start=start)
-    if labels is not None:
+    if labels is None:
+        recorder.weak_labels(finetune.predictions(head, split.transfer + split.transfer_validation, options))
+    else:
         assert options.loss is not None
         training = LabelledExamples.labelled(split.transfer, labels)
         if not training.examples:

@@ -53,7 +53,8 @@ class _Inputs:
     """Inputs of a student's training.
 
     Attributes:
-        runs: the input runs by role. `weak`: the supervisor; `labels`: a run whose labels replace the supervisor's;
+        runs: the input runs by role. `weak`: the supervisor; `labels`: a run whose labels replace the supervisor's, such as the
+            strong model without finetuning;
             `generative`: the run of generative finetuning, from whose weights the training starts.
         chain: the models of the bootstrapping chain, in training order.
         file_labels: labels from a file, which replace the labels of a run. None if `--labels` is not a file.
@@ -132,6 +133,8 @@ def _find_labeller(
     match label_sources.source(str(options.labels)).LABELLER:
         case label_sources.SUPERVISOR:
             return {"weak": _supervisor(options)}, ()
+        case label_sources.ZERO_SHOT:
+            return {"labels": _zero_shot(config)}, ()
         case label_sources.DEBATE:
             return {"labels": _debates(config)}, ()
     return {}, ()
@@ -139,6 +142,12 @@ def _find_labeller(
 
 def _supervisor(options: Config) -> Result:
     return supervisor.run(supervisor.Config(weak=options.weak, **options.shared()))
+
+
+def _zero_shot(config: Config) -> Result:
+    """Find or make the run in which the same strong model answers `transfer` without finetuning (method `zero_shot`)."""
+    untrained = dict.fromkeys(presets.PRIMITIVES) | {"loss_options": {}, "label_options": {}, "keep_model": "never"}
+    return run(replace(config, method="zero_shot", **untrained))
 
 
 def _debates(config: Config) -> Result:

@@ -8,8 +8,9 @@ described by LABELLER gives to `transfer` and to the validation slice of `transf
 `transfer` that have a label in the result. If the result is None, the student is not trained at all.
 
 Constants:
-    LABELLER: the run that labels `transfer`. `supervisor`: the weak supervisor; `debate`: a debate run whose protocol has the
-        name of the file; `none`: no run, and `weak` is None.
+    LABELLER: the run that labels `transfer`. `supervisor`: the weak supervisor; `zero_shot`: the student's strong model before
+        any finetuning (method `zero_shot`); `debate`: a debate run whose protocol has the name of the file; `none`: no run, and
+        `weak` is None.
     GOLD: whether the labels depend on the ground truth of `transfer`. Such students are controls, tagged `w2s.gold`.
     NOTE: phrase for the description of a student's run. It is followed by a link to the run that labels `transfer`.
 """
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.records import SoftLabels
     from w2s_mlflow.tracking.recorder import Recorder
 
-SUPERVISOR, DEBATE, NOBODY = "supervisor", "debate", "none"
+SUPERVISOR, ZERO_SHOT, DEBATE, NOBODY = "supervisor", "zero_shot", "debate", "none"
 
 
 @checked_dataclass
