@@ -19,8 +19,6 @@ PLUGINS = ("loss", "labels")
 `PRESET+loss:NAME` combines a preset with it. `labels:NAME` and `PRESET+labels:NAME` are names of the same form."""
 PRIMITIVES: dict[str, Any] = {"loss": "cross_entropy", "chain": None, "generative_epochs": 0}
 PRIMITIVES |= {"labels": "weak", "weights": "pretrained"}
-UNTRAINED, OWN = "none", "zero_shot"
-"""Values of `--labels` for a student that is not trained, and for one that is trained on its own answers without training."""
 FULL = {"loss": "confidence", "chain": chain_models.AUTO, "generative_epochs": 1}
 FORMER_METHODS = {"untuned": "zero_shot"}
 """New names of renamed presets, by their names in version 0.1."""
@@ -33,8 +31,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "full-without-confidence": {**FULL, "loss": "cross_entropy"},
     "full-without-bootstrap": {**FULL, "chain": None},
     "full-without-generative": {**FULL, "generative_epochs": 0},
-    "zero_shot": {"labels": UNTRAINED},
-    "self_training": {"labels": OWN},
+    "zero_shot": {"labels": "none"},
+    "self_training": {"labels": "zero_shot"},
     "random_weights": {"weights": "random"},
     "hard_labels": {"labels": "hard"},
     "random_labels": {"labels": "random"},
@@ -46,6 +44,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Presets by method name: Algorithms 3 to 6, the ablations of Table 2, controls, and methods with labels from debates."""
 
+UNTRAINED = "none"
+"""Value of `--labels` for a student that is not trained."""
 RUN = "run:"
 """Prefix of the value `run:ID` of `--labels`. ID is the id or name of a finished run whose labels of `transfer` are used."""
 

@@ -13,7 +13,7 @@ from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.methods import chain_models, presets
 from w2s_mlflow.methods import labels as label_sources
-from w2s_mlflow.methods.presets import AUTO, CUSTOM, FORMER_METHODS, METHODS, OWN, PLUGINS, UNTRAINED, labels_file, preset_of
+from w2s_mlflow.methods.presets import AUTO, CUSTOM, FORMER_METHODS, METHODS, PLUGINS, UNTRAINED, labels_file, preset_of
 from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.pipeline.options import GIVEN, Training
 
@@ -101,7 +101,7 @@ class Config(Training):
         labels = self._primitives()["labels"]
         if self.calibrate and labels != "weak":
             raise must("labels", "weak with --calibrate", labels)
-        if self.early_stopping == ORACLE and labels in (UNTRAINED, OWN):
+        if self.early_stopping == ORACLE and labels in (UNTRAINED, label_sources.ZERO_SHOT):
             raise must("early_stopping", f"weak or none with --labels {labels}", self.early_stopping)
 
     def _check_chain(self) -> None:
