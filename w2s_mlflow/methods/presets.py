@@ -38,6 +38,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "random_labels": {"labels": "random"},
     "matched_noise": {"labels": "matched_noise"},
     "oracle": {"labels": "oracle"},
+    "gold_subset": {"labels": "gold_subset"},
     "debate": {"labels": "debate"},
     "consultancy": {"labels": "consultancy"},
     "no_explanation": {"labels": "no_explanation"},
@@ -46,6 +47,8 @@ METHODS: dict[str, dict[str, Any]] = {
 
 UNTRAINED = "none"
 """Value of `--labels` for a student that is not trained."""
+GOLD_SUBSET = "gold_subset"
+"""Value of `--labels` for a student that is trained on the ground truth of some rows."""
 RUN = "run:"
 """Prefix of the value `run:ID` of `--labels`. ID is the id or name of a finished run whose labels of `transfer` are used."""
 
