@@ -50,6 +50,8 @@ RANDOM_LABELS = Stream("student/random-labels")
 MATCHED_NOISE = Stream("student/matched-noise")
 """Order in which the control `--labels matched_noise` permutes the ranks of the gold classes, and the places of the other
 probabilities."""
+GOLD_SUBSET = Stream("student/gold-subset")
+"""Order in which rows of `transfer` are taken by the control `--labels gold_subset`."""
 RANDOM_EVIDENCE = Stream("errors/random-evidence")
 """Random scores of tokens. The stage `errors` uses them as a control for the evidence."""
 SHUFFLED_LABELS = Stream("probe/shuffled-labels")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from w2s_mlflow import registry
 from w2s_mlflow.config import selected
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods import presets
 from w2s_mlflow.methods.student_options import ORACLE, Config
 from w2s_mlflow.pipeline import finetune, ground_truth, runs
@@ -27,7 +28,10 @@ TEMPERATURE = "validation/temperature"
 
 def roots(options: Config) -> list[str]:
     """Return the definitions whose source enters the fingerprint of a student or chain model with these options."""
-    definitions = ["methods.weak_finetuning:train", f"methods.labels.{presets.kind_of_labels(options.labels)}:labels"]
+    kind = presets.kind_of_labels(options.labels)
+    definitions = ["methods.weak_finetuning:train", f"methods.labels.{kind}:labels"]
+    if hasattr(label_sources.source(kind), "epochs"):
+        definitions.append(f"methods.labels.{kind}:epochs")
     if options.labels != presets.UNTRAINED:
         definitions += ["methods.weak_finetuning:weak_labels", f"losses.{options.loss}"]
     if options.early_stopping == ORACLE:

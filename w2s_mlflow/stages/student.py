@@ -58,11 +58,13 @@ class _Inputs:
             `generative`: the run of generative finetuning, from whose weights the training starts.
         chain: the models of the bootstrapping chain, in training order.
         file_labels: labels from a file, which replace the labels of a run. None if `--labels` is not a file.
+        epochs: number of epochs to train.
     """
 
     runs: Mapping[str, Result]
-    chain: Sequence[Result] = ()
-    file_labels: SoftLabels | None = None
+    chain: Sequence[Result]
+    file_labels: SoftLabels | None
+    epochs: int
 
 
 def run(config: Config) -> Result:
@@ -105,10 +107,11 @@ def _find_inputs(config: Config, context: Context[Config], labeller: Result | No
         config: the options as the user gave them, before defaults are filled in.
         labeller: the run that labels `transfer`. If `labeller` is None, the options select the run.
     """
-    # Read the labels first, so that an invalid file raises ConfigError before anything is trained.
+    # Check the labels first, so that an invalid file or option raises ConfigError before anything is trained.
     file_labels = _read_labels(context)
+    epochs = label_sources.epochs(presets.kind_of_labels(context.options.labels), context)
     labelling, chain = ({}, ()) if file_labels else _find_labeller(config, context, labeller)
-    return _Inputs(labelling | weak_finetuning.generative_run(context.options), chain, file_labels)
+    return _Inputs(labelling | weak_finetuning.generative_run(context.options), chain, file_labels, epochs)
 
 
 def _read_labels(context: Context[Config]) -> SoftLabels | None:
@@ -174,6 +177,7 @@ def _train(context: Context[Config], inputs: _Inputs, recorder: Recorder) -> Hea
     labels = inputs.file_labels or _training_labels(context, inputs.runs, recorder)
     watched = weak_finetuning.validation_labels(labels, context, recorder)
     start = weak_finetuning.start_weights(inputs.runs)
+    context = replace(context, options=replace(context.options, epochs=inputs.epochs))
     return weak_finetuning.train(_last_of_chain(context), labels, watched, start, recorder)
 
 
