@@ -250,6 +250,13 @@ def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
     pd.testing.assert_frame_equal(frames().outcomes, once.outcomes)
 
 
+def test_labels_from_a_file_that_equal_the_ground_truth_are_flagged() -> None:
+    students = pd.DataFrame({"tuned_on_gold": [""] * 4, "file_accuracy": [1.0, 0.99, float("nan"), 1.0]})
+    (caveat,) = report._gold_caveats(students)
+    assert caveat.startswith("The labels from a file of 2 student(s) equal the ground truth of transfer")
+    assert list(report._gold_caveats(students[1:3])) == []
+
+
 def test_outcomes_hold_the_stored_probabilities_of_student_supervisor_and_ceiling() -> None:
     found = made(ceiling="gold")
     ids = sorted(found.predictions("test").ids)

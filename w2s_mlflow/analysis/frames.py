@@ -19,6 +19,7 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.metrics import METRICS
 from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.pipeline.options import NONE
+from w2s_mlflow.pipeline.runs import TUNED_ON_GOLD
 from w2s_mlflow.records import GIVEN, Floats, JoinError, read_predictions
 from w2s_mlflow.tables import ERRORS, FACILITATIONS, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
@@ -36,6 +37,8 @@ OF_ANSWERS = (
     *("probabilities", "weak_probabilities", "ceiling_probabilities"),
 )
 """Columns of `outcomes` that are None for imported runs, which have no predictions."""
+LABEL_ACCURACY = "transfer/label_accuracy"
+"""Metric of a student: the accuracy of its training labels on `transfer`, where the task has ground truth."""
 TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
 """The paper's three domains, by task family; every other family is NLP."""
@@ -163,7 +166,7 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
         pulled.leave_out(result, "damaged", scored)
         return None
     row = selection.identified(result) | {"groups": scored.rows.groups}
-    row |= {"domain": _domain(row["task"]), "parameters": result.metrics.get("model/parameters", math.nan)}
+    row |= _of_gold(result) | {"domain": _domain(row["task"]), "parameters": result.metrics.get("model/parameters", math.nan)}
     row |= {"correct": scored.correct_N(), "answer": scored.answer_N, "gold": scored.rows.gold_N}
     row |= {"probabilities": scored.probabilities_NC, **scored.metrics}
     row |= _references(result, scored, pulled) | {"ceiling_failed": False}
@@ -175,10 +178,17 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     return row
 
 
+def _of_gold(result: Result) -> dict[str, Any]:
+    """Return the columns that tell how ground truth may have entered a run, besides its training labels."""
+    file_accuracy = result.metrics.get(LABEL_ACCURACY, math.nan) if GIVEN in result.digests else math.nan
+    return {"tuned_on_gold": result.tags.get(TUNED_ON_GOLD, ""), "file_accuracy": file_accuracy}
+
+
 def _imported_outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     """Return the row of an imported student, with the imported accuracies. Columns that need answers are None or NaN."""
     row = selection.identified(result) | dict.fromkeys(OF_ANSWERS) | {"domain": NONE}
     row |= {"accuracy": result.metrics["test/accuracy"], "parameters": math.nan, "agreement": math.nan}
+    row |= _of_gold(result)
     for role in ("weak", "ceiling"):
         reference = pulled.runs.get(result.tags.get(f"w2s.{role}_run_id", ""))
         row[f"{role}_accuracy"] = reference.metrics["test/accuracy"] if reference else math.nan

@@ -34,6 +34,9 @@ same rows loaded by other code give the same result."""
 LABELS = "w2s.labels"
 """Tag that names the origin of labels of `transfer` that were not made by a supervisor. It is set on the runs that make such
 labels and on the students trained on them."""
+TUNED_ON_GOLD = "w2s.tuned_on_gold"
+"""Tag of a run whose options a search with the objective `oracle` chose by ground truth of `selection`. Its value is the name
+of the study."""
 GOLD = "w2s.gold"
 """Tag of a run that depends on ground truth of `transfer`, directly or through an input. Labels made by such a run are not weak
 labels."""

@@ -13,6 +13,8 @@
 | accuracy and every other metric of metrics.py | metrics on `test`, recomputed from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
+| tuned_on_gold | name of the search that chose the run's options by ground truth of `selection`, or "" |
+| file_accuracy | accuracy on `transfer` of labels from a file; NaN for labels of a run |
 | groups, gold, answer, weak_answer, ceiling_answer | one value per test row; the order depends only on task and test size |
 | correct, weak_correct, ceiling_correct | whether these answers equal gold |
 | probabilities, weak_probabilities, ceiling_probabilities | class probabilities of the test rows: arrays (N, C) in float32 |
@@ -58,6 +60,7 @@ OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
     *("train_size", "test_size", "parameters", "data", "settings"),
     *(*METRICS, "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
+    *("tuned_on_gold", "file_accuracy"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
     *("probabilities", "weak_probabilities", "ceiling_probabilities"),
 )
