@@ -187,13 +187,13 @@ SUITES: dict[str, Callable[[ModuleType], None]] = {
 
 
 def outcomes() -> pd.DataFrame:
-    """Two tasks, two supervisors, two sizes of student, four methods, three seeds and a rule (see tables/__init__.py)."""
+    """Two tasks, two supervisors, two sizes of student, six methods, three seeds and a rule (see tables/__init__.py)."""
     rng = np.random.default_rng(0)
     groups = tuple(f"g{row // 2}" for row in range(60))
     rows = []
     for task, weak, seed in itertools.product(("one", "two"), ("small", "tiny"), range(3)):
         weak_N, top_N = (rng.uniform(size=60) < share for share in (0.5, 0.95))
-        methods = ("baseline", "confidence", "full", "matched_noise")
+        methods = ("baseline", "confidence", "full", "matched_noise", "few_gold", "more_gold")
         for (strong, size), method in itertools.product({"mid": 1e5, "big": 1e6}.items(), methods):
             own = _row(task, seed, strong, method, groups, rng.uniform(size=60) < 0.75)
             rows.append(own | _beside(weak_N, top_N, size) | {"weak": weak})
@@ -201,12 +201,20 @@ def outcomes() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+SETTINGS = {
+    "matched_noise": {"labels": "matched_noise"},
+    "few_gold": {"labels": "gold_subset", "gold_rows": "10"},
+    "more_gold": {"labels": "gold_subset", "gold_rows": "100"},
+}
+"""Options of those methods of the frame that are not trained on weak labels."""
+
+
 def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...], correct_N: Any) -> dict[str, Any]:
     names = {"task": task, "weak": "-", "strong": strong, "head": "lm_choice", "method": method, "domain": "NLP"}
     names |= {
         "method_options": "",
         "other_options": "",
-        "settings": json.dumps({"labels": "matched_noise" if method == "matched_noise" else "weak", "learning_rate": "0.001"}),
+        "settings": json.dumps({"labels": "weak", "learning_rate": "0.001"} | SETTINGS.get(method, {})),
         "data": "d",
         "run_id": f"{task}-{strong}-{method}-{seed}",
     }
@@ -214,7 +222,7 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
     numbers |= {name: 0.2 for name in metrics.METRICS if name != "accuracy"}
     missing: dict[str, Any] = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
     missing |= dict.fromkeys(("weak_correct", "ceiling_correct", "weak_answer", "ceiling_answer")) | {"ceiling_failed": False}
-    missing |= dict.fromkeys(("weak_probabilities", "ceiling_probabilities"))
+    missing |= dict.fromkeys(("weak_probabilities", "ceiling_probabilities")) | {"tuned_on_gold": "", "file_accuracy": math.nan}
     gold_N = np.arange(60) % 2
     arrays = {"groups": groups, "gold": gold_N, "correct": correct_N, "answer": np.where(correct_N, gold_N, 1 - gold_N)}
     arrays["probabilities"] = _soft(arrays["answer"])
