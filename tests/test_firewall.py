@@ -79,7 +79,12 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
 
 
 SLOW = ("full", "bootstrap", "consultancy", "no_explanation")
-CONTROLS = {"random_labels": {("transfer", "control")}, "oracle": {("transfer", "oracle")}}
+CONTROLS = {
+    "random_labels": {("transfer", "control")},
+    "matched_noise": {("transfer", "control")},
+    "oracle": {("transfer", "oracle")},
+    "gold_subset": {("transfer", "oracle")},
+}
 """The presets that learn from ground truth, which their runs say; all others learn from none."""
 
 
@@ -129,7 +134,8 @@ def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> Non
     guard.allowed = {("supervision", "supervision")}
     weak = supervisor.run(supervisor.Config(keep_model="always", **sizes))  # a judge of debates is its model
     guard.allowed = CONTROLS.get(method, set())
-    found = student.run(student.Config(strong="chess-60k", method=method, **sizes))
+    stopping = {"early_stopping": "none"} if method == "gold_subset" else {}
+    found = student.run(student.Config(strong="chess-60k", method=method, **sizes, **stopping))
     read = {tuple(name.split("/")[1:]) for name in found.metrics if name.startswith("gold/")}
     assert read == guard.allowed and ("w2s.gold" in found.tags) is bool(read)
     assert not [name for name in found.metrics if name.startswith(("test/", "selection/"))]
@@ -232,6 +238,7 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
 
 def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator() -> None:
     takes = {"oracle": "oracle_labels", "random": "random_labels"}
+    takes |= {"matched_noise": "matched_noise", "gold_subset": "oracle_labels"}
     for name in plugins("methods.labels"):
         source = inspect.getsource(plugin("methods.labels", name, "--labels"))
         assert source.count("ground_truth.") == (source.count(f"ground_truth.{takes[name]}(") if name in takes else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +144,7 @@ def check_stage(plugin: ModuleType) -> None:
 
 def check_labels(plugin: ModuleType) -> None:
     assert is_options(plugin.Options)
-    assert plugin.LABELLER in (labels.SUPERVISOR, labels.DEBATE, labels.NOBODY)
+    assert plugin.LABELLER in (labels.SUPERVISOR, labels.ZERO_SHOT, labels.DEBATE, labels.NOBODY)
     assert isinstance(plugin.GOLD, bool) and isinstance(plugin.NOTE, str) and plugin.NOTE
     assert parameters(plugin.labels) == ["weak", "context", "options", "recorder"]
 
@@ -186,17 +187,26 @@ SUITES: dict[str, Callable[[ModuleType], None]] = {
 
 
 def outcomes() -> pd.DataFrame:
-    """Two tasks, two supervisors, two sizes of student, three methods, three seeds and a rule (see tables/__init__.py)."""
+    """Two tasks, two supervisors, two sizes of student, six methods, three seeds and a rule (see tables/__init__.py)."""
     rng = np.random.default_rng(0)
     groups = tuple(f"g{row // 2}" for row in range(60))
     rows = []
     for task, weak, seed in itertools.product(("one", "two"), ("small", "tiny"), range(3)):
         weak_N, top_N = (rng.uniform(size=60) < share for share in (0.5, 0.95))
-        for (strong, size), method in itertools.product({"mid": 1e5, "big": 1e6}.items(), ("baseline", "confidence", "full")):
+        methods = ("baseline", "confidence", "full", "matched_noise", "few_gold", "more_gold")
+        for (strong, size), method in itertools.product({"mid": 1e5, "big": 1e6}.items(), methods):
             own = _row(task, seed, strong, method, groups, rng.uniform(size=60) < 0.75)
             rows.append(own | _beside(weak_N, top_N, size) | {"weak": weak})
     rows += [_row(task, "-", "-", "rule:random", groups, rng.uniform(size=60) < 0.5) for task in ("one", "two")]
     return pd.DataFrame(rows)
+
+
+SETTINGS = {
+    "matched_noise": {"labels": "matched_noise"},
+    "few_gold": {"labels": "gold_subset", "gold_rows": "10"},
+    "more_gold": {"labels": "gold_subset", "gold_rows": "100"},
+}
+"""Options of those methods of the frame that are not trained on weak labels."""
 
 
 def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...], correct_N: Any) -> dict[str, Any]:
@@ -204,7 +214,7 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
     names |= {
         "method_options": "",
         "other_options": "",
-        "settings": "{}",
+        "settings": json.dumps({"labels": "weak", "learning_rate": "0.001"} | SETTINGS.get(method, {})),
         "data": "d",
         "run_id": f"{task}-{strong}-{method}-{seed}",
     }
@@ -212,16 +222,24 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
     numbers |= {name: 0.2 for name in metrics.METRICS if name != "accuracy"}
     missing: dict[str, Any] = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
     missing |= dict.fromkeys(("weak_correct", "ceiling_correct", "weak_answer", "ceiling_answer")) | {"ceiling_failed": False}
+    missing |= dict.fromkeys(("weak_probabilities", "ceiling_probabilities")) | {"tuned_on_gold": "", "file_accuracy": math.nan}
     gold_N = np.arange(60) % 2
     arrays = {"groups": groups, "gold": gold_N, "correct": correct_N, "answer": np.where(correct_N, gold_N, 1 - gold_N)}
+    arrays["probabilities"] = _soft(arrays["answer"])
     return names | {"seed": str(seed)} | numbers | missing | arrays
+
+
+def _soft(answer_N: Any) -> Any:
+    """Probabilities of two classes with these answers."""
+    return np.where(np.eye(2)[answer_N] == 1, 0.8, 0.2).astype(np.float32)
 
 
 def _beside(weak_N: Any, top_N: Any, size: float) -> dict[str, Any]:
     gold_N = np.arange(60) % 2
     answers = {"weak_answer": np.where(weak_N, gold_N, 1 - gold_N), "ceiling_answer": np.where(top_N, gold_N, 1 - gold_N)}
+    probabilities = {name.replace("answer", "probabilities"): _soft(answer_N) for name, answer_N in answers.items()}
     accuracies = {"weak_accuracy": weak_N.mean(), "ceiling_accuracy": top_N.mean(), "agreement": 0.8}
-    return accuracies | answers | {"weak_correct": weak_N, "ceiling_correct": top_N, "parameters": size}
+    return accuracies | answers | probabilities | {"weak_correct": weak_N, "ceiling_correct": top_N, "parameters": size}
 
 
 def runs() -> pd.DataFrame:

@@ -47,6 +47,11 @@ MASKED_VALIDATION_TOKENS = Stream("generative/masked-validation-tokens")
 
 RANDOM_LABELS = Stream("student/random-labels")
 """Choice of the rows that get a wrong label in the control `--labels random`, and of their wrong labels."""
+MATCHED_NOISE = Stream("student/matched-noise")
+"""Order in which the control `--labels matched_noise` permutes the ranks of the gold classes, and the places of the other
+probabilities."""
+GOLD_SUBSET = Stream("student/gold-subset")
+"""Order in which rows of `transfer` are taken by the control `--labels gold_subset`."""
 RANDOM_EVIDENCE = Stream("errors/random-evidence")
 """Random scores of tokens. The stage `errors` uses them as a control for the evidence."""
 SHUFFLED_LABELS = Stream("probe/shuffled-labels")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -247,6 +248,26 @@ def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
     once = frames()
     monkeypatch.setattr(scores, "_compute", lambda *_: pytest.fail("predictions were read again"))
     pd.testing.assert_frame_equal(frames().outcomes, once.outcomes)
+
+
+def test_labels_from_a_file_that_equal_the_ground_truth_are_flagged() -> None:
+    students = pd.DataFrame({"tuned_on_gold": [""] * 4, "file_accuracy": [1.0, 0.99, float("nan"), 1.0]})
+    (caveat,) = report._gold_caveats(students)
+    assert caveat.startswith("The labels from a file of 2 student(s) equal the ground truth of transfer")
+    assert list(report._gold_caveats(students[1:3])) == []
+
+
+def test_outcomes_hold_the_stored_probabilities_of_student_supervisor_and_ceiling() -> None:
+    found = made(ceiling="gold")
+    ids = sorted(found.predictions("test").ids)
+    for _ in ("from the files", "from the cache"):
+        (row,) = frames().outcomes.to_dict("records")
+        runs = (found, *(results.get(found.tags[f"w2s.{role}_run_id"]) for role in ("weak", "ceiling")))
+        for prefix, run in zip(("", "weak_", "ceiling_"), runs, strict=True):
+            probabilities_NC = row[f"{prefix}probabilities"]
+            assert probabilities_NC.dtype == np.float32
+            np.testing.assert_array_equal(probabilities_NC, run.predictions("test").of(ids))
+            np.testing.assert_array_equal(row[f"{prefix}answer"], probabilities_NC.argmax(axis=1))
 
 
 @pytest.mark.slow

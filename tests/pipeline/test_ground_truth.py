@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SMALL
+from tests.conftest import runs as all_runs
 from w2s_mlflow import stats
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Split
@@ -225,3 +226,42 @@ def test_labels_against_the_method_are_refused() -> None:
         match=r"--labels must be consultancy, .*, weak, or a parquet file",
     ):
         config(labels="gold")
+
+
+# --- the ground truth of some rows ------------------------------------------------------------------------------------
+
+
+@pytest.mark.shared
+def test_a_gold_subset_trains_on_its_rows_alone_for_a_quarter_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    fit_head = finetune.fit_head
+
+    def spy(*given: Any) -> None:
+        seen.append(given[1:4])
+        fit_head(*given)
+
+    monkeypatch.setattr(finetune, "fit_head", spy)
+    options = {
+        "strong": "chess-43k",
+        "method": "gold_subset",
+        "early_stopping": "none",
+        "ceiling": "none",
+        "eval_split": "none",
+    }
+    found = [student.run(student.Config(**SMALL | options, eval_split="none", gold_rows=rows)) for rows in (5, 10)]
+    transfer = loading.resolve_and_split(config().resolved())[1].transfer
+    chosen = [{example.id for example in training.examples} for _, training, _ in seen]
+    assert [len(ids) for ids in chosen] == [5, 10] and chosen[0] < chosen[1] < {example.id for example in transfer}
+    assert [run.metrics["gold/transfer/oracle"] for run in found] == [5, 10]
+    assert all(validation is None for _, _, validation in seen)
+    n = len(transfer)
+    assert [context.options.epochs for context, _, _ in seen] == [2 * -(-n // 20), 2 * -(-n // 40)]
+    assert [run.params["epochs"] for run in found] == ["2", "2"] and [run.params["gold_rows"] for run in found] == ["5", "10"]
+
+
+def test_a_gold_subset_has_no_validation_rows_and_no_more_rows_than_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"^--early-stopping must be none with --labels gold_subset, .*, got weak$"):
+        config(method="gold_subset")
+    with pytest.raises(ConfigError, match=r"^--gold-rows must be at most 90, the number of rows of transfer, got 91$"):
+        student.run(config(method="gold_subset", early_stopping="none", gold_rows=91))
+    assert all_runs() == []

@@ -94,6 +94,21 @@ def test_a_search_is_a_run_with_its_trials_below_and_trains_inputs_once(tmp_path
     assert f"--alpha {best.data.params['alpha']}" in parent.artifact("search/best.txt").read_text()
 
 
+@pytest.mark.parametrize("objective", ["oracle", pytest.param("proxy", marks=pytest.mark.slow)])
+def test_a_search_by_ground_truth_tags_the_runs_of_its_best_setting_and_the_report_says_so(
+    objective: str, tmp_path: Path
+) -> None:
+    proxy = '\nPROXY = [{"weak": "chess-27k", "strong": "chess-43k"}]'
+    (tmp_path / "rates.py").write_text(RATES.replace('"baseline"}', '"baseline", "epochs": 1, "ceiling": "none"}' + proxy))
+    parent = sweep.run(asked(sweep="rates.py", trials=1, search_seeds="7", seeds="0", objective=objective))
+    tagged = [run.data for run in runs() if "w2s.tuned_on_gold" in run.data.tags]
+    by_gold = objective == "oracle"
+    assert [run.params["learning_rate"] for run in tagged] == [parent.params["best_learning_rate"]] * by_gold
+    assert {run.tags["w2s.tuned_on_gold"] for run in tagged} == {parent.tags["w2s.study"]} if by_gold else not tagged
+    text = parent.artifact("report.html").read_text()
+    assert ("options of 1 student(s) were chosen by ground truth of selection" in text) is by_gold
+
+
 @pytest.mark.slow
 def test_test_is_read_only_for_the_best_setting_and_the_default_over_fresh_seeds() -> None:
     parent = sweep.run(asked())

@@ -78,6 +78,28 @@ def test_methods_share_the_supervisor_and_the_ceiling() -> None:
 
 
 @pytest.mark.shared
+def test_self_training_learns_the_answers_that_the_zero_shot_run_gives_to_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    fit_head = finetune.fit_head
+
+    def spy(*given: Any) -> None:
+        seen.append(given[2])
+        fit_head(*given)
+
+    monkeypatch.setattr(finetune, "fit_head", spy)
+    options = {"early_stopping": "none", "ceiling": "none", "weak": "chess-27k"}
+    trained = student.run(config(method="self_training", **options))
+    untrained = student.run(config(method="zero_shot", **options))
+    assert untrained.reused and trained.tags["w2s.labels_run_id"] == untrained.run_id
+    answers, transfer = untrained.weak_labels(), loading.resolve_and_split(config().resolved())[1].transfer
+    assert [example.id for example in seen[-1].examples] == [example.id for example in transfer]
+    np.testing.assert_array_equal(seen[-1].labels_NC, answers.of([example.id for example in transfer]))
+    assert "w2s.gold" not in trained.tags and not [name for name in trained.metrics if name.startswith("gold/transfer")]
+    assert trained.metrics["test/weak_accuracy"] == untrained.metrics["test/weak_accuracy"]
+    assert not np.array_equal(trained.predictions("test").probabilities_NC, untrained.predictions("test").probabilities_NC)
+
+
+@pytest.mark.shared
 def test_another_seed_draws_other_rows_and_the_same_test() -> None:
     first, second = (supervisor.run(supervisor.Config(seed=seed, **SMALL)) for seed in (0, 1))
     labels = [set(result.weak_labels().ids) for result in (first, second)]

@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from w2s_mlflow import tasks
 from w2s_mlflow.analysis import debate_frames, scores, selection, stage_tables, variants
 from w2s_mlflow.analysis.scores import Scores
@@ -17,7 +19,8 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.metrics import METRICS
 from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.pipeline.options import NONE
-from w2s_mlflow.records import GIVEN, JoinError, read_predictions
+from w2s_mlflow.pipeline.runs import TUNED_ON_GOLD
+from w2s_mlflow.records import GIVEN, Floats, JoinError, read_predictions
 from w2s_mlflow.tables import ERRORS, FACILITATIONS, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
 if TYPE_CHECKING:
@@ -29,8 +32,13 @@ ANSWERS = ("student", "rule")
 """Stages whose runs are the rows of `outcomes`."""
 ALONE = ("supervisor", "ceiling", "probe", "errors")
 """Further stages for which only the newest run per seed is kept (selection.one_per_seed)."""
-OF_ANSWERS = ("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct")
+OF_ANSWERS = (
+    *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
+    *("probabilities", "weak_probabilities", "ceiling_probabilities"),
+)
 """Columns of `outcomes` that are None for imported runs, which have no predictions."""
+LABEL_ACCURACY = "transfer/label_accuracy"
+"""Metric of a student: the accuracy of its training labels on `transfer`, where the task has ground truth."""
 TOLERANCE = 1e-9
 DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
 """The paper's three domains, by task family; every other family is NLP."""
@@ -158,8 +166,9 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
         pulled.leave_out(result, "damaged", scored)
         return None
     row = selection.identified(result) | {"groups": scored.rows.groups}
-    row |= {"domain": _domain(row["task"]), "parameters": result.metrics.get("model/parameters", math.nan)}
-    row |= {"correct": scored.correct_N(), "answer": scored.answer_N, "gold": scored.rows.gold_N, **scored.metrics}
+    row |= _of_gold(result) | {"domain": _domain(row["task"]), "parameters": result.metrics.get("model/parameters", math.nan)}
+    row |= {"correct": scored.correct_N(), "answer": scored.answer_N, "gold": scored.rows.gold_N}
+    row |= {"probabilities": scored.probabilities_NC, **scored.metrics}
     row |= _references(result, scored, pulled) | {"ceiling_failed": False}
     if row["ceiling_correct"] is not None:
         row["ceiling_failed"] = _ceiling_failed(result, row)
@@ -169,10 +178,17 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     return row
 
 
+def _of_gold(result: Result) -> dict[str, Any]:
+    """Return the columns that tell how ground truth may have entered a run, besides its training labels."""
+    file_accuracy = result.metrics.get(LABEL_ACCURACY, math.nan) if GIVEN in result.digests else math.nan
+    return {"tuned_on_gold": result.tags.get(TUNED_ON_GOLD, ""), "file_accuracy": file_accuracy}
+
+
 def _imported_outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     """Return the row of an imported student, with the imported accuracies. Columns that need answers are None or NaN."""
     row = selection.identified(result) | dict.fromkeys(OF_ANSWERS) | {"domain": NONE}
     row |= {"accuracy": result.metrics["test/accuracy"], "parameters": math.nan, "agreement": math.nan}
+    row |= _of_gold(result)
     for role in ("weak", "ceiling"):
         reference = pulled.runs.get(result.tags.get(f"w2s.{role}_run_id", ""))
         row[f"{role}_accuracy"] = reference.metrics["test/accuracy"] if reference else math.nan
@@ -192,24 +208,25 @@ def _references(result: Result, scored: Scores, pulled: AnalysisRuns) -> dict[st
     """Return the columns about supervisor and ceiling. They are None or NaN for a model not scored on the same rows."""
     row: dict[str, Any] = {"agreement": math.nan}
     for role in ("weak", "ceiling"):
-        answer_N = _answers(result, role, scored, pulled)
+        probabilities_NC = _probabilities(result, role, scored, pulled)
+        answer_N = None if probabilities_NC is None else probabilities_NC.argmax(axis=1).astype(np.int16)
         correct_N = None if answer_N is None else answer_N == scored.rows.gold_N
-        row |= {f"{role}_answer": answer_N, f"{role}_correct": correct_N}
+        row |= {f"{role}_probabilities": probabilities_NC, f"{role}_answer": answer_N, f"{role}_correct": correct_N}
         row[f"{role}_accuracy"] = math.nan if correct_N is None else float(correct_N.mean())
     if row["weak_answer"] is not None:
         row["agreement"] = float((scored.answer_N == row["weak_answer"]).mean())
     return row
 
 
-def _answers(result: Result, role: str, scored: Scores, pulled: AnalysisRuns) -> Any:
-    """Return the answers of the run's ceiling or supervisor, or the external labels; None if these lack a test row."""
+def _probabilities(result: Result, role: str, scored: Scores, pulled: AnalysisRuns) -> Floats | None:
+    """Return the probabilities of the run's ceiling or supervisor, or the external labels; None if these lack a test row."""
     if role == "weak" and GIVEN in result.digests:
         try:
-            return read_predictions(result.artifact(GIVEN)).of(scored.rows.ids).argmax(axis=1)
+            return read_predictions(result.artifact(GIVEN)).of(scored.rows.ids)
         except (ConfigError, JoinError):
             return None
     other = pulled.scores.get(result.tags.get(f"w2s.{role}_run_id", ""))
-    return other.answer_N if isinstance(other, Scores) and other.rows.ids == scored.rows.ids else None
+    return other.probabilities_NC if isinstance(other, Scores) and other.rows.ids == scored.rows.ids else None
 
 
 def _ceiling_failed(result: Result, row: Mapping[str, Any]) -> bool:

@@ -85,6 +85,7 @@ def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
         yield f"Excluded ({rule}): {len(rows)} run(s). {examples}{'; ...' if len(rows) > 3 else ''}"
     students = frames.outcomes[frames.outcomes["strong"] != NONE]
     yield from _import_caveats(frames)
+    yield from _gold_caveats(students)
     if failed := int(students["ceiling_failed"].sum()):
         yield f"The ceiling of {failed} of {len(students)} students did not learn (w2s.ceiling_failed); they are included."
     undetermined = pgr[pgr["pgr_status"] == "undetermined"]
@@ -115,6 +116,16 @@ def _import_caveats(frames: Frames) -> Iterator[str]:
         yield f"{repeats} imported student(s) repeat the seed of another: the accuracies of one seed were averaged."
     if single := _single_seeds(students):
         yield f"{single} imported setting(s) have one seed and therefore no interval."
+
+
+def _gold_caveats(students: pd.DataFrame) -> Iterator[str]:
+    """Yield the caveats about ground truth that entered a student by another way than its kind of labels."""
+    tuned = students[students["tuned_on_gold"] != ""]
+    if len(tuned):
+        studies = ", ".join(tuned["tuned_on_gold"].unique())
+        yield f"The options of {len(tuned)} student(s) were chosen by ground truth of selection, in the search(es) {studies}."
+    if exact := int((students["file_accuracy"] == 1).sum()):
+        yield f"The labels from a file of {exact} student(s) equal the ground truth of transfer; these are no weak labels."
 
 
 def _single_seeds(students: pd.DataFrame) -> int:

@@ -1,4 +1,4 @@
-"""Recompute answers and metrics from stored test predictions, and cache them on this machine, by the digests of the files."""
+"""Read stored test predictions, compute their metrics, and cache both on this machine, by the digests of the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
-from w2s_mlflow.records import Ints, JoinError, canonical_json
+from w2s_mlflow.records import Floats, Ints, JoinError, canonical_json
 from w2s_mlflow.tracking import source
 
 if TYPE_CHECKING:
@@ -50,11 +50,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Scores:
-    """A run's answers on its test rows, and every metric of `metrics.report`, computed from stored probabilities."""
+    """A run's stored probabilities on its test rows, and every metric of `metrics.report`, computed from them."""
 
     rows: Rows
-    answer_N: NDArray[np.int16]
+    probabilities_NC: Floats
     metrics: Mapping[str, float]
+
+    @functools.cached_property
+    def answer_N(self) -> NDArray[np.int16]:
+        """The most probable class of each row."""
+        return self.probabilities_NC.argmax(axis=1).astype(np.int16)
 
     def correct_N(self) -> NDArray[np.bool_]:
         """Return whether each answer is correct."""
@@ -76,9 +81,11 @@ def load_scores(runs: Iterable[Result]) -> dict[str, Scores | str]:
 
 
 def _cache_name(reported: Iterable[Result]) -> str:
-    """Return the name of the cache file: a hash of the experiments' artifact locations and of the code of metrics.py."""
+    """Return the name of the cache file: a hash of the artifact locations, of metrics.py and of the file's layout."""
     locations = sorted({result.artifact_uri.rsplit("/", 2)[0] for result in reported})
-    return hashlib.sha256(canonical_json([locations, source.digests(["metrics"])]).encode()).hexdigest()[:32]
+    return hashlib.sha256(
+        canonical_json([locations, source.digests(["metrics", "analysis.scores:_write"])]).encode()
+    ).hexdigest()[:32]
 
 
 def _cache_key(result: Result) -> str:
@@ -100,8 +107,7 @@ def _compute(result: Result, rows: dict[str, Rows]) -> Scores | str:
         predictions = predictions.aligned(rows[key].ids)
     except (ConfigError, JoinError) as error:
         return str(error)
-    answer_N = predictions.probabilities_NC.argmax(axis=1).astype(np.int16)
-    return Scores(rows[key], answer_N, metrics.report(predictions.probabilities_NC, rows[key].gold_N))
+    return Scores(rows[key], predictions.probabilities_NC, metrics.report(predictions.probabilities_NC, rows[key].gold_N))
 
 
 def _read(file: Path) -> dict[str, Scores]:
@@ -118,10 +124,14 @@ def _read(file: Path) -> dict[str, Scores]:
         for row in shared
     }
     return {
-        row["mark"]: Scores(rows[row["key"]], np.frombuffer(row["answers"], dtype=np.int16), json.loads(row["metrics"]))
+        row["mark"]: Scores(of, _matrix(row["probabilities"], len(of.ids)), json.loads(row["metrics"]))
         for row in entries
-        if row["key"] in rows
+        if (of := rows.get(row["key"]))
     }
+
+
+def _matrix(content: bytes, rows: int) -> Floats:
+    return np.frombuffer(content, dtype=np.float32).reshape(rows, -1)
 
 
 def _write(file: Path, score_by_key: Mapping[str, Scores]) -> None:
@@ -133,7 +143,7 @@ def _write(file: Path, score_by_key: Mapping[str, Scores]) -> None:
         {
             "mark": mark,
             "key": scores.rows.key,
-            "answers": scores.answer_N.tobytes(),
+            "probabilities": np.ascontiguousarray(scores.probabilities_NC, dtype=np.float32).tobytes(),
             "metrics": canonical_json(dict(scores.metrics)),
         }
         for mark, scores in score_by_key.items()

@@ -13,7 +13,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import models, registry
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.methods import presets
-from w2s_mlflow.pipeline.options import NONE
+from w2s_mlflow.pipeline.options import NONE, rule_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ def defaults(stage: str = "student", **named: str) -> dict[str, str]:
     fields = {field.name for field in dataclasses.fields(kind)}
     values = {name: value for name, value in named.items() if name in fields and value != NONE}
     model_names, declared = (
-        {values[role] for role in ("weak", "strong") if role in values},
+        {values[role] for role in ("weak", "strong") if role in values and rule_name(values[role]) is None},
         {spec.name for spec in models.all_specs()},
     )
     if model_names <= declared and hasattr(kind, "resolved"):

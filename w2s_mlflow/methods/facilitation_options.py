@@ -10,7 +10,7 @@ from w2s_mlflow import exceptions
 from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.exceptions import LARGEST, must
 from w2s_mlflow.methods import presets, student_options
-from w2s_mlflow.pipeline.options import Training
+from w2s_mlflow.pipeline.options import Training, rule_name
 
 STUDENT, CEILING, RUN = "student", "ceiling", "run"
 REST = "rest"
@@ -57,6 +57,8 @@ class Config(student_options.Config):
             raise must("temperature", "1 with --targets hard, because it does not affect hard targets", self.temperature)
         if self.question_rows is not None and self.question_source != REST:
             raise must("question_rows", f"left out unless --question-source is {REST}", self.question_rows)
+        if rule_name(self.weak) is not None:
+            raise must("weak", "a model, because a rule cannot be taught", self.weak)
         if presets.labels_file(self.labels):
             raise must("labels", "a name or run:ID, not a file, because a file has no supervisor to teach", self.labels)
 

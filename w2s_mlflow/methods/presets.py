@@ -32,10 +32,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "full-without-bootstrap": {**FULL, "chain": None},
     "full-without-generative": {**FULL, "generative_epochs": 0},
     "zero_shot": {"labels": "none"},
+    "self_training": {"labels": "zero_shot"},
     "random_weights": {"weights": "random"},
     "hard_labels": {"labels": "hard"},
     "random_labels": {"labels": "random"},
+    "matched_noise": {"labels": "matched_noise"},
     "oracle": {"labels": "oracle"},
+    "gold_subset": {"labels": "gold_subset"},
     "debate": {"labels": "debate"},
     "consultancy": {"labels": "consultancy"},
     "no_explanation": {"labels": "no_explanation"},
@@ -44,6 +47,8 @@ METHODS: dict[str, dict[str, Any]] = {
 
 UNTRAINED = "none"
 """Value of `--labels` for a student that is not trained."""
+GOLD_SUBSET = "gold_subset"
+"""Value of `--labels` for a student that is trained on the ground truth of some rows."""
 RUN = "run:"
 """Prefix of the value `run:ID` of `--labels`. ID is the id or name of a finished run whose labels of `transfer` are used."""
 

@@ -14,8 +14,7 @@ from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.methods import chain_models, presets
 from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods.presets import AUTO, CUSTOM, FORMER_METHODS, METHODS, PLUGINS, UNTRAINED, labels_file, preset_of
-from w2s_mlflow.models import ModelSpec
-from w2s_mlflow.pipeline.options import GIVEN, Training
+from w2s_mlflow.pipeline.options import GIVEN, Training, rule_name
 
 ROUNDS, DECAY = 3, 10.0
 AFTER_READING = {"learning_rate": 0.5, "batch_size": 16}
@@ -29,14 +28,15 @@ class Config(Training):
     """Options of a student: the strong model, trained on weak labels."""
 
     weak: str = "chess-60k"
-    """Weak model, trained as the supervisor."""
+    """Weak model, trained as the supervisor. `rule:NAME`: a rule of the task, with one-hot answers, takes its place."""
     strong: str = option(default="chess-426k", lookup=models.find)
     """Strong model, trained as the student."""
     method: str = option(default=AUTO, former_values=FORMER_METHODS)
     """Preset of the options --loss, --chain, --generative-epochs, --labels and --weights. Methods: `baseline`, `confidence`,
     `bootstrap`, `generative`, `full` (confidence, bootstrap and generative together), `full-without-X` (X is one of them).
-    Controls: `zero_shot`, `random_weights`, `hard_labels`, `random_labels`, `oracle`. Labels decided by a judge: `debate`,
-    `consultancy`, `no_explanation`. `loss:NAME` or `labels:NAME`: the baseline with another loss or other labels;
+    Controls: `zero_shot`, `self_training`, `random_weights`, `hard_labels`, `random_labels`, `matched_noise`, `oracle`,
+    `gold_subset`. Labels decided by a judge: `debate`, `consultancy`, `no_explanation`. `loss:NAME` or `labels:NAME`: the
+    baseline with another loss or other labels;
     `PRESET+loss:NAME` or `PRESET+labels:NAME`: a preset with them. `auto`: no preset; the method is named after the values
     of these options."""
     loss: str | None = option(default=None, unset="method", plugins="losses")
@@ -82,7 +82,7 @@ class Config(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         if labels_file(self.labels) is None:
-            self._weak_spec()
+            self.check_weak(self.weak)
         if self.method not in (AUTO, CUSTOM) and preset_of(self.method) is None:
             plugins = [f"{preset}{option}:NAME" for option in PLUGINS for preset in ("", "PRESET+")]
             raise unknown("--method", self.method, (*METHODS, AUTO, *plugins))
@@ -93,15 +93,16 @@ class Config(Training):
         self._check_plugin("losses", "loss", self.loss_options)
         self._check_plugin("methods.labels", "labels", self.label_options)
 
-    def _weak_spec(self) -> ModelSpec:
-        return models.find(self.weak, "weak")
-
     def _check_labels(self) -> None:
         labels = self._primitives()["labels"]
         if self.calibrate and labels != "weak":
             raise must("labels", "weak with --calibrate", labels)
-        if self.early_stopping == ORACLE and labels == UNTRAINED:
-            raise must("early_stopping", "weak or none with --labels none", self.early_stopping)
+        if self.calibrate and rule_name(self.weak) is not None:
+            raise must("weak", "a model with --calibrate, because the answers of a rule have no probabilities", self.weak)
+        if self.early_stopping == "weak" and labels == presets.GOLD_SUBSET:
+            raise must("early_stopping", f"none with --labels {labels}, which labels no validation row", self.early_stopping)
+        if self.early_stopping == ORACLE and labels in (UNTRAINED, label_sources.ZERO_SHOT):
+            raise must("early_stopping", f"weak or none with --labels {labels}", self.early_stopping)
 
     def _check_chain(self) -> None:
         chain = self._primitives()["chain"]
@@ -111,6 +112,8 @@ class Config(Training):
                 raise must(name, "left out without --chain", value)
         if chain and self._primitives()["labels"] != "weak":
             raise must("chain", "left out unless --labels is weak", chain)
+        if chain == AUTO and rule_name(self.weak) is not None:
+            raise must("chain", f"names of models with --weak {self.weak}, because a rule has no size", chain)
         if chain and chain != AUTO:
             chain_models.names(chain)
 
@@ -147,7 +150,7 @@ class Config(Training):
         if primitives["chain"]:
             values |= {"chain_rounds": self.chain_rounds or ROUNDS, "lr_decay": self.lr_decay or DECAY}
         if primitives["chain"] == AUTO:
-            values["chain"] = ",".join(chain_models.between(self._weak_spec(), self.spec()))
+            values["chain"] = ",".join(chain_models.between(models.find(self.weak, "weak"), self.spec()))
         filled = replace(self, **values)
         resolved = super(Config, filled).resolved()
         if resolved.labels == UNTRAINED and resolved.head != "lm_choice":

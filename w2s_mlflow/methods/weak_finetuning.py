@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from w2s_mlflow import registry
 from w2s_mlflow.config import selected
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods import presets
 from w2s_mlflow.methods.student_options import ORACLE, Config
 from w2s_mlflow.pipeline import finetune, ground_truth, runs
@@ -27,7 +28,10 @@ TEMPERATURE = "validation/temperature"
 
 def roots(options: Config) -> list[str]:
     """Return the definitions whose source enters the fingerprint of a student or chain model with these options."""
-    definitions = ["methods.weak_finetuning:train", f"methods.labels.{presets.kind_of_labels(options.labels)}:labels"]
+    kind = presets.kind_of_labels(options.labels)
+    definitions = ["methods.weak_finetuning:train", f"methods.labels.{kind}:labels"]
+    if hasattr(label_sources.source(kind), "epochs"):
+        definitions.append(f"methods.labels.{kind}:epochs")
     if options.labels != presets.UNTRAINED:
         definitions += ["methods.weak_finetuning:weak_labels", f"losses.{options.loss}"]
     if options.early_stopping == ORACLE:
@@ -87,13 +91,15 @@ def train(
     """Build a head, train it on the rows of `transfer` that have a label, and store its predictions.
 
     Args:
-        labels: the labels to train on. If None, the head is not trained.
+        labels: the labels to train on. If None, the head is not trained, and its answers to `transfer` are stored as labels.
         watched: the labels of the validation slice for early stopping. If None, training does not stop early.
         start: weights file from which training starts. If None, it starts from the weights selected by `--weights`.
     """
     options, split = context.options, context.split
     head = finetune.build_head(context, pretrained=options.weights == "pretrained", start=start)
-    if labels is not None:
+    if labels is None:
+        recorder.weak_labels(finetune.predictions(head, split.transfer + split.transfer_validation, options))
+    else:
         assert options.loss is not None
         training = LabelledExamples.labelled(split.transfer, labels)
         if not training.examples:

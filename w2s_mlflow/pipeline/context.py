@@ -11,7 +11,7 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.data.loading import SplitOptions
 from w2s_mlflow.data.splits import Split
 from w2s_mlflow.models import ModelSpec
-from w2s_mlflow.pipeline.options import GIVEN, NONE
+from w2s_mlflow.pipeline.options import GIVEN, NONE, RULE
 from w2s_mlflow.tasks import Task
 
 ROLES = ("weak", "strong")
@@ -53,8 +53,8 @@ class Context(Generic[OptionsT_co]):
     def names(self) -> dict[str, str]:
         """Return the names of the weak and the strong model. The UI groups runs by these names.
 
-        For a role without a model the name is NONE. If the weak labels come from a file, the name of the file takes the place
-        of the weak model's name.
+        For a role without a model the name is NONE. If the weak labels come from a file or a rule, the name of the file or the
+        rule takes the place of the weak model's name.
         """
         values = {role: vars(self.options).get(role, NONE) for role in ROLES}
         return values | {role: spec.name for role, spec in self.models.items()}
@@ -68,6 +68,6 @@ def resolve(options: OptionsT) -> Context[OptionsT]:
     """
     sized, split, task = loading.resolve_and_split(options.resolved())
     named = {role: vars(sized)[role] for role in ROLES if role in vars(sized)}
-    given = {role: name for role, name in named.items() if not name.startswith(GIVEN)}
+    given = {role: name for role, name in named.items() if not name.startswith((GIVEN, RULE))}
     specs = {role: models.find(name, role).for_seed(sized.seed) for role, name in given.items()}
     return Context(sized, task, split, specs)

@@ -12,12 +12,12 @@ import numpy as np
 from w2s_mlflow import streams
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.data import loading, splits
-from w2s_mlflow.pipeline import finetune
+from w2s_mlflow.pipeline import finetune, label_noise
 from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.pipeline.finetune import LabelledExamples
 from w2s_mlflow.pipeline.options import SupervisedTraining
 from w2s_mlflow.pipeline.scoring import CEILING_FAILED, NEAR_CHANCE
-from w2s_mlflow.records import Example, Ints, Predictions, SoftLabels
+from w2s_mlflow.records import Example, Floats, Ints, Predictions, SoftLabels
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -107,9 +107,29 @@ def random_labels(context: Context[StageOptions], weak: SoftLabels, recorder: Re
     return _one_hot(split.transfer + split.transfer_validation, np.concatenate(parts), classes)
 
 
+def matched_noise(context: Context[StageOptions], weak: SoftLabels, recorder: Recorder) -> SoftLabels:
+    """Return labels with the accuracy and the softness of the weak labels, but with errors at random rows.
+
+    See `label_noise.matched`, which is applied to `transfer` and to its validation slice separately. Reads of ground truth are
+    counted as `control`.
+    """
+    gold, split = data_gold.gold_of(context.options), context.split
+    random = streams.generator(context.options.seed, streams.MATCHED_NOISE)
+    parts = []
+    for examples in (split.transfer, split.transfer_validation):
+        weak_NC = weak.of([example.id for example in examples])
+        parts.append(label_noise.matched(weak_NC, data_gold.read(gold, examples, "transfer", "control"), random))
+    recorder.metrics(data_gold.reads(gold))
+    return _soft_labels(split.transfer + split.transfer_validation, np.concatenate(parts))
+
+
 def _one_hot(examples: Sequence[Example], labels_N: Ints, classes: int) -> SoftLabels:
+    return _soft_labels(examples, np.eye(classes, dtype=np.float32)[labels_N])
+
+
+def _soft_labels(examples: Sequence[Example], probabilities_NC: Floats) -> SoftLabels:
     ids, groups = (tuple(getattr(example, name) for example in examples) for name in ("id", "group"))
-    return SoftLabels(ids, groups, np.eye(classes, dtype=np.float32)[labels_N])
+    return SoftLabels(ids, groups, probabilities_NC)
 
 
 def record_rows(context: Context[StageOptions], recorder: Recorder) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from w2s_mlflow import models, tasks
 from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.data import loading
-from w2s_mlflow.exceptions import LARGEST, must
+from w2s_mlflow.exceptions import LARGEST, must, unknown
 from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.tasks import Task
 
@@ -22,11 +22,18 @@ NONE = "-"
 value, the UI can group all runs by that parameter or tag."""
 GIVEN = "labels:"
 """Prefix that marks the name of a labels file where the name of a weak model is expected."""
+RULE = "rule:"
+"""Prefix of a rule of the task that takes the place of the weak model: `rule:NAME`."""
 
 
 def model_name(value: str, option: str) -> str:
-    """Return a model's name as shown in runs and the UI, without a path. NONE and names of labels files stay unchanged."""
-    return value if value == NONE or value.startswith(GIVEN) else models.find(value, option).name
+    """Return a model's name as shown in runs and the UI, without a path. NONE, labels files and rules stay unchanged."""
+    return value if value == NONE or value.startswith((GIVEN, RULE)) else models.find(value, option).name
+
+
+def rule_name(weak: str) -> str | None:
+    """Return the name of the rule that takes the place of the weak model, or None if `weak` names no rule."""
+    return weak.removeprefix(RULE) if weak.startswith(RULE) else None
 
 
 SHARED = (
@@ -67,6 +74,13 @@ class TaskOptions:
     def find_task(self) -> Task:
         """Return the task that the option `task` names."""
         return tasks.find(self.task)
+
+    def check_weak(self, weak: str) -> None:
+        """Raise ConfigError if `weak` is neither a model nor a rule of the task, such as `rule:random`."""
+        if rule_name(weak) is None:
+            models.find(weak, "weak")
+        elif rule_name(weak) not in (rules := self.find_task().rules):
+            raise unknown("--weak", weak, [f"{RULE}{name}" for name in rules] or ["a model, as the task has no rules"])
 
     def resolved(self) -> Self:
         """Return the options with the default of `data_dir` filled in. Default sizes are filled in when the rows are split."""

@@ -36,6 +36,9 @@ LABELS = "w2s.labels"
 labels and on the students trained on them."""
 CHECKPOINTS = "w2s.checkpoints"
 """Tag with the pretrained checkpoints that a run's models start from, of models whose checkpoint varies with the seed."""
+TUNED_ON_GOLD = "w2s.tuned_on_gold"
+"""Tag of a run whose options a search with the objective `oracle` chose by ground truth of `selection`. Its value is the name
+of the study."""
 GOLD = "w2s.gold"
 """Tag of a run that depends on ground truth of `transfer`, directly or through an input. Labels made by such a run are not weak
 labels."""

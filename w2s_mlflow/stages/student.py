@@ -53,15 +53,18 @@ class _Inputs:
     """Inputs of a student's training.
 
     Attributes:
-        runs: the input runs by role. `weak`: the supervisor; `labels`: a run whose labels replace the supervisor's;
+        runs: the input runs by role. `weak`: the supervisor; `labels`: a run whose labels replace the supervisor's, such as the
+            strong model without finetuning;
             `generative`: the run of generative finetuning, from whose weights the training starts.
         chain: the models of the bootstrapping chain, in training order.
         file_labels: labels from a file, which replace the labels of a run. None if `--labels` is not a file.
+        epochs: number of epochs to train.
     """
 
     runs: Mapping[str, Result]
-    chain: Sequence[Result] = ()
-    file_labels: SoftLabels | None = None
+    chain: Sequence[Result]
+    file_labels: SoftLabels | None
+    epochs: int
 
 
 def run(config: Config) -> Result:
@@ -104,10 +107,11 @@ def _find_inputs(config: Config, context: Context[Config], labeller: Result | No
         config: the options as the user gave them, before defaults are filled in.
         labeller: the run that labels `transfer`. If `labeller` is None, the options select the run.
     """
-    # Read the labels first, so that an invalid file raises ConfigError before anything is trained.
+    # Check the labels first, so that an invalid file or option raises ConfigError before anything is trained.
     file_labels = _read_labels(context)
+    epochs = label_sources.epochs(presets.kind_of_labels(context.options.labels), context)
     labelling, chain = ({}, ()) if file_labels else _find_labeller(config, context, labeller)
-    return _Inputs(labelling | weak_finetuning.generative_run(context.options), chain, file_labels)
+    return _Inputs(labelling | weak_finetuning.generative_run(context.options), chain, file_labels, epochs)
 
 
 def _read_labels(context: Context[Config]) -> SoftLabels | None:
@@ -132,6 +136,8 @@ def _find_labeller(
     match label_sources.source(str(options.labels)).LABELLER:
         case label_sources.SUPERVISOR:
             return {"weak": _supervisor(options)}, ()
+        case label_sources.ZERO_SHOT:
+            return {"labels": _zero_shot(config)}, ()
         case label_sources.DEBATE:
             return {"labels": _debates(config)}, ()
     return {}, ()
@@ -139,6 +145,12 @@ def _find_labeller(
 
 def _supervisor(options: Config) -> Result:
     return supervisor.run(supervisor.Config(weak=options.weak, **options.shared()))
+
+
+def _zero_shot(config: Config) -> Result:
+    """Find or make the run in which the same strong model answers `transfer` without finetuning (method `zero_shot`)."""
+    untrained = dict.fromkeys(presets.PRIMITIVES) | {"loss_options": {}, "label_options": {}, "keep_model": "never"}
+    return run(replace(config, method="zero_shot", **untrained))
 
 
 def _debates(config: Config) -> Result:
@@ -165,6 +177,7 @@ def _train(context: Context[Config], inputs: _Inputs, recorder: Recorder) -> Hea
     labels = inputs.file_labels or _training_labels(context, inputs.runs, recorder)
     watched = weak_finetuning.validation_labels(labels, context, recorder)
     start = weak_finetuning.start_weights(inputs.runs)
+    context = replace(context, options=replace(context.options, epochs=inputs.epochs))
     return weak_finetuning.train(_last_of_chain(context), labels, watched, start, recorder)
 
 

@@ -11,13 +11,13 @@ confidence against accuracy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from w2s_mlflow import models
-from w2s_mlflow.config import checked_dataclass, option
+from w2s_mlflow.config import checked_dataclass, inherited
 from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
-from w2s_mlflow.pipeline.options import SupervisedTraining
+from w2s_mlflow.pipeline.options import SupervisedTraining, TaskOptions, rule_name
+from w2s_mlflow.stages import rule
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -33,14 +33,24 @@ LAUNCHED = True
 class Config(SupervisedTraining):
     """Options of a supervisor."""
 
-    weak: str = option(default="chess-60k", lookup=models.find)
-    """Weak model to finetune on ground truth."""
+    weak: str = "chess-60k"
+    """Weak model to finetune on ground truth. `rule:NAME`: a rule of the task, which is not trained, takes its place."""
 
     MODEL: ClassVar[str] = "weak"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_weak(self.weak)
+
+    def resolved(self) -> Self:
+        """Return the options with the defaults of task and model filled in; a rule has none of a model."""
+        return super().resolved() if rule_name(self.weak) is None else TaskOptions.resolved(self)
 
 
 def run(config: Config) -> Result:
     """Find or train the supervisor. Raises ConfigError for invalid options, before anything is written."""
+    if rule_name(config.weak) is not None:
+        return rule.supervise(rule.SupervisorConfig(**inherited(rule.SupervisorConfig, config)))
     context = resolve(config)
     parts = runs.parts("supervisor", VERSION, context, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
     names = context.names()

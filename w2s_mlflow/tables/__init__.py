@@ -13,13 +13,17 @@
 | accuracy and every other metric of metrics.py | metrics on `test`, recomputed from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
+| tuned_on_gold | name of the search that chose the run's options by ground truth of `selection`, or "" |
+| file_accuracy | accuracy on `transfer` of labels from a file; NaN for labels of a run |
 | groups, gold, answer, weak_answer, ceiling_answer | one value per test row; the order depends only on task and test size |
 | correct, weak_correct, ceiling_correct | whether these answers equal gold |
+| probabilities, weak_probabilities, ceiling_probabilities | class probabilities of the test rows: arrays (N, C) in float32 |
 
 Missing values (a rule has no supervisor, a student may have no ceiling) are None or NaN.
 
 Imported runs (analysis/imported.py) have the head `imported`, which keeps them apart from other runs in every table and test.
-They have accuracies but no answers: `groups`, `gold`, and the columns of answers and correctness are None. Their sizes are `-`.
+They have accuracies but no answers: `groups`, `gold`, and the columns of answers, correctness and probabilities are None.
+Their sizes are `-`.
 If a method repeats a seed, `accuracy` is the mean of its repeats, and `run_id` is the id of one of them.
 
 `probes` has one row per probe run, concept, layer and model (before, after). `errors` has one row per test error of a run of
@@ -37,6 +41,7 @@ column and differ within a task; in `debates` it includes the student's method a
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +60,9 @@ OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
     *("train_size", "test_size", "parameters", "data", "settings"),
     *(*METRICS, "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
+    *("tuned_on_gold", "file_accuracy"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
+    *("probabilities", "weak_probabilities", "ceiling_probabilities"),
 )
 """Columns of `outcomes` without `method_options` and `other_options`."""
 RUNS = (
@@ -110,3 +117,8 @@ class Frames:
     facilitations: pd.DataFrame
     debates: pd.DataFrame
     alignments: pd.DataFrame
+
+
+def logged(outcomes: pd.DataFrame, option: str) -> pd.Series:
+    """Return the value of an option of each run as text, from the column `settings`; "" for a run without this option."""
+    return outcomes["settings"].map(lambda settings: str(json.loads(settings).get(option, "")))

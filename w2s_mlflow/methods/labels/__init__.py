@@ -7,9 +7,13 @@ The function is `labels(weak, context, options, recorder) -> SoftLabels | None`.
 described by LABELLER gives to `transfer` and to the validation slice of `transfer`. The student is trained only on the rows of
 `transfer` that have a label in the result. If the result is None, the student is not trained at all.
 
+A file may also have a function `epochs(context, options) -> int`, which returns the number of epochs to train. Without it, the
+option --epochs holds. It raises ConfigError for options that the task's rows do not allow.
+
 Constants:
-    LABELLER: the run that labels `transfer`. `supervisor`: the weak supervisor; `debate`: a debate run whose protocol has the
-        name of the file; `none`: no run, and `weak` is None.
+    LABELLER: the run that labels `transfer`. `supervisor`: the weak supervisor; `zero_shot`: the student's strong model before
+        any finetuning (method `zero_shot`); `debate`: a debate run whose protocol has the name of the file; `none`: no run, and
+        `weak` is None.
     GOLD: whether the labels depend on the ground truth of `transfer`. Such students are controls, tagged `w2s.gold`.
     NOTE: phrase for the description of a student's run. It is followed by a link to the run that labels `transfer`.
 """
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.records import SoftLabels
     from w2s_mlflow.tracking.recorder import Recorder
 
-SUPERVISOR, DEBATE, NOBODY = "supervisor", "debate", "none"
+SUPERVISOR, ZERO_SHOT, DEBATE, NOBODY = "supervisor", "zero_shot", "debate", "none"
 
 
 @checked_dataclass
@@ -43,6 +47,18 @@ def unchanged(weak: SoftLabels, context: Context[Any], options: NoOptions, recor
 def source(name: str) -> ModuleType:
     """Return the module of a kind of labels. Raises ConfigError for an unknown name."""
     return registry.plugin("methods.labels", name, "--labels")
+
+
+def epochs(name: str, context: Context[Any]) -> int:
+    """Return the number of epochs for which a student of this kind of labels is trained.
+
+    Raises:
+        ConfigError: the options of the kind of labels do not fit the task's rows.
+    """
+    options, module = context.options, source(name)
+    if not hasattr(module, "epochs"):
+        return int(options.epochs)
+    return int(module.epochs(context, module.Options(**options.label_options)))
 
 
 def names(labeller: str | None = None) -> tuple[str, ...]:
