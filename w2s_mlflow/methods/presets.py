@@ -32,6 +32,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "full-without-bootstrap": {**FULL, "chain": None},
     "full-without-generative": {**FULL, "generative_epochs": 0},
     "zero_shot": {"labels": "none"},
+    "best_prompt": {"labels": "best_prompt"},
+    "planner": {"labels": "planner"},
     "random_weights": {"weights": "random"},
     "hard_labels": {"labels": "hard"},
     "random_labels": {"labels": "random"},
@@ -42,8 +44,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Presets by method name: Algorithms 3 to 6, the ablations of Table 2, controls, and methods with labels from debates."""
 
-UNTRAINED = "none"
-"""Value of `--labels` for a student that is not trained."""
+UNTRAINED = ("none", "best_prompt", "planner")
+"""Values of `--labels` for a student that is not trained."""
 RUN = "run:"
 """Prefix of the value `run:ID` of `--labels`. ID is the id or name of a finished run whose labels of `transfer` are used."""
 

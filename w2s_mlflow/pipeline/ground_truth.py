@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +74,21 @@ def _calibration(predictions: Predictions, validation: LabelledExamples) -> dict
     values = metrics.report(predictions.probabilities_NC, gold_N)
     values["temperature"] = metrics.temperature(predictions.probabilities_NC, gold_N)
     return {f"validation/{name}": value for name, value in values.items()}
+
+
+def supervision_accuracies(
+    context: Context[StageOptions], answers: Mapping[str, Predictions], recorder: Recorder
+) -> dict[str, float]:
+    """Return the accuracies of several answers to `supervision` and its validation slice, on which the supervisor is trained.
+
+    Reads of ground truth are counted as `prompt`.
+    """
+    split, gold = context.split, data_gold.gold_of(context.options)
+    examples = split.supervision + split.supervision_validation
+    gold_N = data_gold.read(gold, examples, "supervision", "prompt")
+    recorder.metrics(data_gold.reads(gold))
+    ids = [example.id for example in examples]
+    return {name: float(given.aligned(ids).with_gold(gold_N).correct_N().mean()) for name, given in answers.items()}
 
 
 def oracle_labels(context: Context[StageOptions], examples: Sequence[Example], recorder: Recorder) -> SoftLabels:
