@@ -79,15 +79,17 @@ def shared(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def prompted() -> Iterator[None]:
-    """The chess tasks with the prompts and planners for pairs of captures."""
+    """The chess tasks with the prompts, planners and features for pairs of captures."""
     from w2s_mlflow import tasks
     from w2s_mlflow.data import loading
+    from w2s_mlflow.tasks import _chess_features as chess_features
     from w2s_mlflow.tasks import _chess_prompts as chess_prompts
 
     known, names = tasks._task_by_name(), ("chess", "chess_preference")
     before = {name: known[name] for name in names}
     for name in names:
-        known[name] = replace(before[name], prompts=chess_prompts.PROMPTS, planners=chess_prompts.PLANNERS)
+        given = {"prompts": chess_prompts.PROMPTS, "planners": chess_prompts.PLANNERS, "features": chess_features.FEATURES}
+        known[name] = replace(before[name], **given)
     loading._load.cache_clear()
     yield
     known.update(before)

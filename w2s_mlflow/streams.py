@@ -47,6 +47,10 @@ MASKED_VALIDATION_TOKENS = Stream("generative/masked-validation-tokens")
 
 RANDOM_LABELS = Stream("student/random-labels")
 """Choice of the rows that get a wrong label in the control `--labels random`, and of their wrong labels."""
+RULE_FOLDS = Stream("rule/folds")
+"""Folds of the cross-validation that chooses a searched rule."""
+RULE_TREES = Stream("rule/trees")
+"""Random state of the boosted trees among the searched rules."""
 RANDOM_EVIDENCE = Stream("errors/random-evidence")
 """Random scores of tokens. The stage `errors` uses them as a control for the evidence."""
 SHUFFLED_LABELS = Stream("probe/shuffled-labels")

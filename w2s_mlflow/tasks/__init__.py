@@ -50,6 +50,9 @@ class Task:
     """Function that loads the rows. Its argument is the directory of the local mirror, or None to use only the hub."""
     rules: Mapping[str, Callable[[Example], int]] = field(default_factory=dict)
     """Simple rules, by name. A rule predicts the class without a model. The stage `rule` scores the rules as controls."""
+    features: Mapping[str, Mapping[str, Callable[[Example, str], float]]] = field(default_factory=dict)
+    """Lists of features of a candidate, by the name of the rule that the stage `rule` searches over them (`searched_rule`,
+    ...). A feature is a function of the example and one of its two candidates."""
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     """Prompts, by name, with which a language model answers without labels and without training; the first is the default.
     If there are none and the head is `reward`, the task has the prompt `likelihood`."""
