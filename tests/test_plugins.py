@@ -212,6 +212,7 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
     numbers |= {name: 0.2 for name in metrics.METRICS if name != "accuracy"}
     missing: dict[str, Any] = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
     missing |= dict.fromkeys(("weak_correct", "ceiling_correct", "weak_answer", "ceiling_answer")) | {"ceiling_failed": False}
+    missing |= {"elicited_correct": None, "elicited_accuracy": math.nan}
     gold_N = np.arange(60) % 2
     arrays = {"groups": groups, "gold": gold_N, "correct": correct_N, "answer": np.where(correct_N, gold_N, 1 - gold_N)}
     return names | {"seed": str(seed)} | numbers | missing | arrays

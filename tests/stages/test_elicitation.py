@@ -9,12 +9,14 @@ import pytest
 
 from tests.conftest import SMALL
 from w2s_mlflow import models
+from w2s_mlflow.analysis import build
 from w2s_mlflow.data import gold, loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.methods import elicitation as untrained
 from w2s_mlflow.modeling import elicitation
 from w2s_mlflow.stages import student
 from w2s_mlflow.tasks import _chess_prompts as chess_prompts
+from w2s_mlflow.tracking import results
 
 pytestmark = pytest.mark.usefixtures("shared", "prompted")
 
@@ -105,3 +107,29 @@ def test_what_cannot_be_asked_is_refused(options: dict[str, Any], sentence: str)
 def test_the_head_that_chooses_needs_no_prompt() -> None:
     resolved = student.Config(**TINY | {"task": "chess", "head": "lm_choice", "method": "zero_shot"}).resolved()
     assert resolved.label_options == {"prompt": None}
+
+
+def test_label_free_answers_and_their_ceiling_are_scored_on_selection_too() -> None:
+    found = asked(method="zero_shot", prompt="reply", eval_split="test", epochs=1)
+    top = results.get(found.tags["w2s.ceiling_run_id"])
+    for run in (found, top):
+        assert {"selection/accuracy", "test/accuracy"} <= run.metrics.keys()
+    gap = found.metrics["test/ceiling_accuracy"] - found.metrics["test/weak_accuracy"]
+    assert found.metrics["test/pgr"] == pytest.approx(
+        (found.metrics["test/accuracy"] - found.metrics["test/weak_accuracy"]) / gap
+    )
+    planned = asked(method="planner", eval_split="test", epochs=1)
+    assert "selection/accuracy" not in planned.metrics
+
+
+def test_a_better_prompt_than_the_ceiling_is_seen_by_the_analysis() -> None:
+    """The ceiling of two epochs on 90 rows is below the model's own replies."""
+    asked(method="baseline", eval_split="test", epochs=1)
+    frames = build.load(build.pull(build.Config()))
+    students = frames.outcomes[frames.outcomes["method"] == "baseline"]
+    answers = results.get(frames.outcomes[frames.outcomes["method"] == "zero_shot"]["run_id"].iloc[0])
+    top = results.get(answers.tags["w2s.ceiling_run_id"])
+    is_better = answers.metrics["selection/accuracy"] > top.metrics["selection/accuracy"]
+    assert students["elicited_correct"].notna().all() == is_better
+    statuses = frames.runs[frames.runs["method"] == "baseline"]["pgr_status"]
+    assert (statuses == "elicited").all() == is_better

@@ -46,6 +46,8 @@ METHODS: dict[str, dict[str, Any]] = {
 
 UNTRAINED = ("none", "best_prompt", "planner")
 """Values of `--labels` for a student that is not trained."""
+LABEL_FREE = ("none", "best_prompt")
+"""Those for which the student's answers are label-free elicitation: not a planner's, which is given rules of the task."""
 RUN = "run:"
 """Prefix of the value `run:ID` of `--labels`. ID is the id or name of a finished run whose labels of `transfer` are used."""
 

@@ -92,6 +92,10 @@ def _find_or_train(config: Config, labeller: Result | None) -> Result:
     )
     if context.options.eval_split == "none":
         return student
+    if context.options.labels in presets.LABEL_FREE and context.options.eval_split == "test":
+        # The analysis compares label-free answers with the ceiling on `selection`, to decide whether PGR is `elicited`.
+        selection = replace(context, options=replace(context.options, eval_split="selection"))
+        student = scoring.report(student, selection, _references(selection.options), inputs.file_labels)
     student = scoring.report(student, context, _references(context.options), inputs.file_labels)
     if not inputs.chain:
         return student

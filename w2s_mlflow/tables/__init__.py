@@ -12,6 +12,7 @@
 | settings | all other options, as JSON |
 | accuracy and every other metric of metrics.py | metrics on `test`, recomputed from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
+| elicited_correct, elicited_accuracy | the strong model's label-free answers, if better than the ceiling on `selection` |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
 | groups, gold, answer, weak_answer, ceiling_answer | one value per test row; the order depends only on task and test size |
 | correct, weak_correct, ceiling_correct | whether these answers equal gold |
@@ -55,6 +56,7 @@ OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
     *("train_size", "test_size", "parameters", "data", "settings"),
     *(*METRICS, "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
+    *("elicited_correct", "elicited_accuracy"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
 )
 """Columns of `outcomes` without `method_options` and `other_options`."""
