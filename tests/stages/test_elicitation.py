@@ -123,7 +123,8 @@ def test_label_free_answers_and_their_ceiling_are_scored_on_selection_too() -> N
 
 
 def test_a_better_prompt_than_the_ceiling_is_seen_by_the_analysis() -> None:
-    """The ceiling of two epochs on 90 rows is below the model's own replies."""
+    """The analysis says `elicited` exactly if the model's own replies are better than the ceiling on `selection`."""
+    asked(method="zero_shot", prompt="reply", eval_split="test", epochs=1)
     asked(method="baseline", eval_split="test", epochs=1)
     frames = build.load(build.pull(build.Config()))
     students = frames.outcomes[frames.outcomes["method"] == "baseline"]
