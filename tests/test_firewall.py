@@ -22,13 +22,14 @@ from w2s_mlflow.explainers import _extractive, _generated
 from w2s_mlflow.judges import Judge
 from w2s_mlflow.judges import model as judge_model
 from w2s_mlflow.judges.reward import Reward
-from w2s_mlflow.methods import bootstrapping, labels, presets, student_options, weak_finetuning
+from w2s_mlflow.methods import bootstrapping, elicitation, labels, presets, student_options, weak_finetuning
 from w2s_mlflow.modeling import heads, inference
 from w2s_mlflow.pipeline import finetune, runs
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.records import Example, Gold, Ints, Predictions, Row, Rows, Side, SoftLabels
 from w2s_mlflow.registry import plugin, plugins
 from w2s_mlflow.stages import _alignment_round, analyze, ceiling, facilitate, rule, student, supervisor, sweep
+from w2s_mlflow.tasks import Prompt, Task
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
@@ -85,7 +86,9 @@ CONTROLS = {
     "oracle": {("transfer", "oracle")},
     "gold_subset": {("transfer", "oracle")},
 }
-"""The presets that learn from ground truth, which their runs say; all others learn from none."""
+"""The presets that learn from ground truth of `transfer`, which their runs say; all others learn from none."""
+OF_SUPERVISION = {"best_prompt": {("supervision", "prompt")}}
+"""Those that read the ground truth on which the supervisor is trained."""
 
 
 def asked(stage: str, directory: Path) -> Any:
@@ -129,15 +132,16 @@ def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp
 @pytest.mark.parametrize(
     "method", [pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in presets.METHODS]
 )
+@pytest.mark.usefixtures("prompted")
 def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> None:
     sizes = {**SMALL, "weak": "chess-27k", "report": "none"}
     guard.allowed = {("supervision", "supervision")}
     weak = supervisor.run(supervisor.Config(keep_model="always", **sizes))  # a judge of debates is its model
-    guard.allowed = CONTROLS.get(method, set())
+    guard.allowed = CONTROLS.get(method, set()) | OF_SUPERVISION.get(method, set())
     stopping = {"early_stopping": "none"} if method == "gold_subset" else {}
     found = student.run(student.Config(strong="chess-60k", method=method, **sizes, **stopping))
     read = {tuple(name.split("/")[1:]) for name in found.metrics if name.startswith("gold/")}
-    assert read == guard.allowed and ("w2s.gold" in found.tags) is bool(read)
+    assert read == guard.allowed and ("w2s.gold" in found.tags) is (method in CONTROLS)
     assert not [name for name in found.metrics if name.startswith(("test/", "selection/"))]
     assert found.tags.get("w2s.weak_run_id", weak.run_id) == weak.run_id
 
@@ -189,6 +193,7 @@ def types_of(function: Any) -> set[Any]:
     )
     judging: dict[str, Any] = {"Judge": Judge, "Reward": Reward, "Side": Side, "Verdicts": verdicts.Verdicts}
     judging |= {"Node": object, "Context": Context, "SoftLabels": SoftLabels}
+    judging |= {"Task": Task, "Prompt": Prompt}
     late: dict[str, Any] = dict.fromkeys(names, object) | judging | {"pd": pd}  # imported for type checkers only
     waiting, found = list(typing.get_type_hints(function, localns=late).values()), set()
     while waiting:
@@ -206,7 +211,7 @@ LOSSES = tuple(plugin("losses", name, "x") for name in plugins("losses"))
 LABELS_OF = tuple(module for name in plugins("methods.labels") if functions(module := plugin("methods.labels", name, "x")))
 """Kinds of labels with a function of their own; the others use `labels.unchanged`."""
 DEBATING = (_alignment_round, policy_gradient, play, past_verdicts, verdicts, transcripts, _extractive, _generated, judge_model)
-STUDENTS = (student, bootstrapping, weak_finetuning, student_options, presets, labels, *LABELS_OF)
+STUDENTS = (student, bootstrapping, elicitation, weak_finetuning, student_options, presets, labels, *LABELS_OF)
 BLIND = (*STUDENTS, facilitate, finetune, runs, loop, inference, heads, *LOSSES, *DEBATING)
 
 
@@ -227,7 +232,7 @@ def test_training_takes_labels_and_not_the_run_they_come_from() -> None:
     hints = inspect.get_annotations(weak_finetuning.train)
     assert hints == {
         "context": "Context[Config]",
-        "labels": "SoftLabels | None",
+        "labels": "SoftLabels",
         "watched": "SoftLabels | None",
         "start": "Path | None",
         "recorder": "Recorder",
@@ -244,6 +249,8 @@ def test_a_student_takes_a_cut_and_the_labels_of_its_controls_from_the_evaluator
         assert source.count("ground_truth.") == (source.count(f"ground_truth.{takes[name]}(") if name in takes else 0)
     source = inspect.getsource(weak_finetuning)
     assert source.count("ground_truth.") == source.count("ground_truth.oracle_labels(") == 1
+    source = inspect.getsource(elicitation)
+    assert source.count("ground_truth.") == source.count("ground_truth.supervision_accuracies(") == 1
     for module in (student, bootstrapping, finetune):
         assert not any(word in inspect.getsource(module) for word in ("ground_truth", "data.gold", "import gold"))
 

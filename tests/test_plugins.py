@@ -223,6 +223,7 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
     missing: dict[str, Any] = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
     missing |= dict.fromkeys(("weak_correct", "ceiling_correct", "weak_answer", "ceiling_answer")) | {"ceiling_failed": False}
     missing |= dict.fromkeys(("weak_probabilities", "ceiling_probabilities")) | {"tuned_on_gold": "", "file_accuracy": math.nan}
+    missing |= {"elicited_correct": None, "elicited_accuracy": math.nan}
     gold_N = np.arange(60) % 2
     arrays = {"groups": groups, "gold": gold_N, "correct": correct_N, "answer": np.where(correct_N, gold_N, 1 - gold_N)}
     arrays["probabilities"] = _soft(arrays["answer"])

@@ -264,8 +264,8 @@ def read_gold(path: Path, ids: Sequence[str]) -> Ints:
 class Gold:
     """Gold labels by id. Only evaluators have access to them. Each row that is read is counted by split and reason.
 
-    The reasons are `supervision` (training a supervisor), `ceiling`, `report`, `probe`, `control`, `oracle`, `debate` and
-    `errors`.
+    The reasons are `supervision` (training a supervisor), `ceiling`, `report`, `probe`, `control`, `oracle`, `debate`,
+    `errors`, `prompt` (choosing a prompt) and `rule` (searching a rule).
     """
 
     def __init__(self, labels: Mapping[str, int]) -> None:

@@ -52,6 +52,10 @@ MATCHED_NOISE = Stream("student/matched-noise")
 probabilities."""
 GOLD_SUBSET = Stream("student/gold-subset")
 """Order in which rows of `transfer` are taken by the control `--labels gold_subset`."""
+RULE_FOLDS = Stream("rule/folds")
+"""Folds of the cross-validation that chooses a searched rule."""
+RULE_TREES = Stream("rule/trees")
+"""Random state of the boosted trees among the searched rules."""
 RANDOM_EVIDENCE = Stream("errors/random-evidence")
 """Random scores of tokens. The stage `errors` uses them as a control for the evidence."""
 SHUFFLED_LABELS = Stream("probe/shuffled-labels")

@@ -49,6 +49,8 @@ def student(seed: int, method: str, accuracy: float, weak: float = 0.6, ceiling:
         "ceiling_accuracy": correct["top"].mean(),
         "agreement": 0.5,
         "ceiling_failed": False,
+        "elicited_correct": None,
+        "elicited_accuracy": math.nan,
     }
 
 

@@ -147,5 +147,5 @@ def parts(config: Config, runs: Sequence[Result], codes: Mapping[tuple[str, str]
         data=hashlib.sha256(canonical_json([run_contents, annotations]).encode()).hexdigest()[:32],
         inputs={},
         libraries={},
-        source=source.digests([*roots, "analysis.report", "analysis.frames", "metrics"]),
+        source=source.digests([*roots, "analysis.report", "analysis.frames", "analysis.elicited", "metrics"]),
     )

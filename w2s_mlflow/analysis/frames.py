@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow import tasks
-from w2s_mlflow.analysis import debate_frames, scores, selection, stage_tables, variants
+from w2s_mlflow.analysis import debate_frames, elicited, scores, selection, stage_tables, variants
 from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.analysis.selection import AnalysisRuns
 from w2s_mlflow.analysis.variants import IDENTITY
@@ -58,7 +58,7 @@ def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | Non
     pulled = AnalysisRuns(run_by_id, scores.load_scores(run_by_id.values()))
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
-    rows = _mean_of_repeats(selection.one_per_seed(rows, pulled))
+    rows = elicited.with_elicited(_mean_of_repeats(selection.one_per_seed(rows, pulled)), pulled)
     outcomes = variants.add_config_diff(pd.DataFrame(rows, columns=list(OUTCOMES)))
     for stage in ALONE:
         selection.one_per_seed([selection.identified(result) for result in pulled.counted() if result.stage == stage], pulled)
@@ -66,6 +66,8 @@ def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | Non
     probe_rows, error_rows = _probes(pulled), _errors(pulled, codes or {})
     debates, alignments = debate_frames.frames(pulled)
     runs = _runs(pulled)
+    is_elicited = runs["run_id"].isin([row["run_id"] for row in rows if row["elicited_correct"] is not None])
+    runs.loc[is_elicited & (runs["stage"] == "student"), "pgr_status"] = elicited.STATUS
     config_diff = runs.set_index("run_id")[["method_options", "other_options"]]
     probes, errors = (
         pd.DataFrame(records, columns=[name for name in columns if name not in config_diff]).join(config_diff, on="run_id")[

@@ -33,6 +33,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "full-without-generative": {**FULL, "generative_epochs": 0},
     "zero_shot": {"labels": "none"},
     "self_training": {"labels": "zero_shot"},
+    "best_prompt": {"labels": "best_prompt"},
+    "planner": {"labels": "planner"},
     "random_weights": {"weights": "random"},
     "hard_labels": {"labels": "hard"},
     "random_labels": {"labels": "random"},
@@ -45,8 +47,10 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Presets by method name: Algorithms 3 to 6, the ablations of Table 2, controls, and methods with labels from debates."""
 
-UNTRAINED = "none"
-"""Value of `--labels` for a student that is not trained."""
+UNTRAINED = ("none", "best_prompt", "planner")
+"""Values of `--labels` for a student that is not trained."""
+LABEL_FREE = ("none", "best_prompt")
+"""Those for which the student's answers are label-free elicitation: not a planner's, which is given rules of the task."""
 GOLD_SUBSET = "gold_subset"
 """Value of `--labels` for a student that is trained on the ground truth of some rows."""
 RUN = "run:"

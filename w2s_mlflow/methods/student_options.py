@@ -34,18 +34,17 @@ class Config(Training):
     method: str = option(default=AUTO, former_values=FORMER_METHODS)
     """Preset of the options --loss, --chain, --generative-epochs, --labels and --weights. Methods: `baseline`, `confidence`,
     `bootstrap`, `generative`, `full` (confidence, bootstrap and generative together), `full-without-X` (X is one of them).
-    Controls: `zero_shot`, `self_training`, `random_weights`, `hard_labels`, `random_labels`, `matched_noise`, `oracle`,
-    `gold_subset`. Labels decided by a judge: `debate`, `consultancy`, `no_explanation`. `loss:NAME` or `labels:NAME`: the
-    baseline with another loss or other labels;
+    Controls: `self_training`, `random_weights`, `hard_labels`, `random_labels`, `matched_noise`, `oracle`, `gold_subset`.
+    Controls without training: `zero_shot` answers by a prompt of the task (--prompt), `best_prompt` by the prompt that is most
+    accurate on the ground truth of supervision, `planner` by a prompt that adds rules of the task. Labels decided by a judge:
+    `debate`, `consultancy`, `no_explanation`. `loss:NAME` or `labels:NAME`: the baseline with another loss or other labels;
     `PRESET+loss:NAME` or `PRESET+labels:NAME`: a preset with them. `auto`: no preset; the method is named after the values
     of these options."""
     loss: str | None = option(default=None, unset="method", plugins="losses")
     """Training loss: the name of a file in losses/. `method`: set by --method."""
     loss_options: Mapping[str, Any] = option(default=None, options_of=("losses", "loss"))
     """Options of the loss, such as `--alpha` and `--warmup`."""
-    labels: str | None = option(
-        default=None, unset="method", plugins="methods.labels", former_values={"nothing": presets.UNTRAINED}
-    )
+    labels: str | None = option(default=None, unset="method", plugins="methods.labels", former_values={"nothing": "none"})
     """Training labels: the name of a file in methods/labels. `run:ID`: the labels predicted by a finished run, such as a
     facilitated weak model; the path of a parquet file with the columns id and probabilities: the labels in this file,
     instead of a supervisor's; `method`: set by --method."""
@@ -101,8 +100,10 @@ class Config(Training):
             raise must("weak", "a model with --calibrate, because the answers of a rule have no probabilities", self.weak)
         if self.early_stopping == "weak" and labels == presets.GOLD_SUBSET:
             raise must("early_stopping", f"none with --labels {labels}, which labels no validation row", self.early_stopping)
-        if self.early_stopping == ORACLE and labels in (UNTRAINED, label_sources.ZERO_SHOT):
+        if self.early_stopping == ORACLE and labels in (*UNTRAINED, label_sources.ZERO_SHOT):
             raise must("early_stopping", f"weak or none with --labels {labels}", self.early_stopping)
+        if labels == "best_prompt" and self._primitives()["generative_epochs"]:
+            raise must("generative_epochs", "0 with --labels best_prompt", self._primitives()["generative_epochs"])
 
     def _check_chain(self) -> None:
         chain = self._primitives()["chain"]
@@ -139,9 +140,10 @@ class Config(Training):
         """Return a copy with the name of the method and with the defaults of method, loss, labels and chain filled in."""
         primitives = self._primitives()
         loss = registry.plugin("losses", primitives["loss"], "--loss").Options(**self.loss_options)
-        labels = label_sources.source(self._plugin("labels")).Options(**self.label_options)
+        task = self.find_task()
+        labels = label_sources.resolved(self._plugin("labels"), self.label_options, task, self.head or task.head)
         values: dict[str, Any] = {**primitives, "method": presets.name_of(primitives)}
-        values |= {"loss_options": vars(losses.resolve(loss, large=self.spec().large)), "label_options": vars(labels)}
+        values |= {"loss_options": vars(losses.resolve(loss, large=self.spec().large)), "label_options": labels}
         if path := labels_file(self.labels):
             values["weak"] = f"{GIVEN}{Path(path).stem}"
         if primitives["generative_epochs"]:
@@ -152,7 +154,7 @@ class Config(Training):
         if primitives["chain"] == AUTO:
             values["chain"] = ",".join(chain_models.between(models.find(self.weak, "weak"), self.spec()))
         filled = replace(self, **values)
-        resolved = super(Config, filled).resolved()
-        if resolved.labels == UNTRAINED and resolved.head != "lm_choice":
-            raise must("head", "lm_choice with --labels none, because any other head starts from random weights", resolved.head)
-        return resolved
+        if primitives["labels"] in UNTRAINED and labels != {"prompt": None} and self.keep_model == "always":
+            rule = f"never with --labels {primitives['labels']}, because answers by a prompt are not those of a trained head"
+            raise must("keep_model", rule, self.keep_model)
+        return super(Config, filled).resolved()

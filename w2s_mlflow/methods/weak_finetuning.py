@@ -29,11 +29,12 @@ TEMPERATURE = "validation/temperature"
 def roots(options: Config) -> list[str]:
     """Return the definitions whose source enters the fingerprint of a student or chain model with these options."""
     kind = presets.kind_of_labels(options.labels)
-    definitions = ["methods.weak_finetuning:train", f"methods.labels.{kind}:labels"]
+    if options.labels in presets.UNTRAINED:
+        return [f"methods.labels.{kind}:labels", "methods.elicitation:record", f"tasks.{options.find_task().family}"]
+    definitions = [f"methods.labels.{kind}:labels", *(f"methods.weak_finetuning:{name}" for name in ("train", "weak_labels"))]
+    definitions.append(f"losses.{options.loss}")
     if hasattr(label_sources.source(kind), "epochs"):
         definitions.append(f"methods.labels.{kind}:epochs")
-    if options.labels != presets.UNTRAINED:
-        definitions += ["methods.weak_finetuning:weak_labels", f"losses.{options.loss}"]
     if options.early_stopping == ORACLE:
         definitions.append("methods.weak_finetuning:validation_labels")
     return definitions
@@ -73,7 +74,7 @@ def weak_labels(labeller: Result, context: Context[Config]) -> SoftLabels:
     return labels.at_temperature(labeller.metrics[TEMPERATURE]) if scaled else labels
 
 
-def validation_labels(labels: SoftLabels | None, context: Context[Config], recorder: Recorder) -> SoftLabels | None:
+def validation_labels(labels: SoftLabels, context: Context[Config], recorder: Recorder) -> SoftLabels | None:
     """Return the labels of the validation slice for early stopping, or None to disable it.
 
     Args:
@@ -86,27 +87,24 @@ def validation_labels(labels: SoftLabels | None, context: Context[Config], recor
 
 
 def train(
-    context: Context[Config], labels: SoftLabels | None, watched: SoftLabels | None, start: Path | None, recorder: Recorder
+    context: Context[Config], labels: SoftLabels, watched: SoftLabels | None, start: Path | None, recorder: Recorder
 ) -> Head:
     """Build a head, train it on the rows of `transfer` that have a label, and store its predictions.
 
     Args:
-        labels: the labels to train on. If None, the head is not trained, and its answers to `transfer` are stored as labels.
+        labels: the labels to train on.
         watched: the labels of the validation slice for early stopping. If None, training does not stop early.
         start: weights file from which training starts. If None, it starts from the weights selected by `--weights`.
     """
     options, split = context.options, context.split
     head = finetune.build_head(context, pretrained=options.weights == "pretrained", start=start)
-    if labels is None:
-        recorder.weak_labels(finetune.predictions(head, split.transfer + split.transfer_validation, options))
-    else:
-        assert options.loss is not None
-        training = LabelledExamples.labelled(split.transfer, labels)
-        if not training.examples:
-            raise ConfigError(f"--labels {options.labels} leaves no row of transfer to train on")
-        validation = LabelledExamples.labelled(split.transfer_validation, watched) if watched else None
-        score = "oracle_accuracy" if options.early_stopping == ORACLE else "agreement"
-        finetune.fit_head(head, context, training, validation, recorder, options.loss, options.loss_options, score)
+    assert options.loss is not None
+    training = LabelledExamples.labelled(split.transfer, labels)
+    if not training.examples:
+        raise ConfigError(f"--labels {options.labels} leaves no row of transfer to train on")
+    validation = LabelledExamples.labelled(split.transfer_validation, watched) if watched else None
+    score = "oracle_accuracy" if options.early_stopping == ORACLE else "agreement"
+    finetune.fit_head(head, context, training, validation, recorder, options.loss, options.loss_options, score)
     recorder.predictions("validation", finetune.predictions(head, split.transfer_validation, options))
     finetune.record_heldout(head, context, recorder)
     return head

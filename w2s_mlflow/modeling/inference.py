@@ -35,6 +35,11 @@ def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dty
     return probabilities_NC
 
 
+def outputs(head: Head, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Floats:
+    """Return the head's outputs for all examples, in the order of `data`. The arguments are those of `probabilities`."""
+    return _apply(head, lambda batch: head(batch).float(), data, micro_batch, dtype)
+
+
 def pooled(head: Classification, data: Encoded, micro_batch: int | None = None, dtype: str = "float32") -> Encoded:
     """Return a copy of `data` that also holds the backbone's pooled output for each row.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +74,27 @@ def _calibration(predictions: Predictions, validation: LabelledExamples) -> dict
     values = metrics.report(predictions.probabilities_NC, gold_N)
     values["temperature"] = metrics.temperature(predictions.probabilities_NC, gold_N)
     return {f"validation/{name}": value for name, value in values.items()}
+
+
+def supervision_accuracies(
+    context: Context[StageOptions], answers: Mapping[str, Predictions], recorder: Recorder
+) -> dict[str, float]:
+    """Return the accuracies of several answers to `supervision` and its validation slice. Reads are counted as `prompt`."""
+    gold_N = supervision_labels(context, "prompt", recorder)
+    ids = [example.id for example in context.split.supervision + context.split.supervision_validation]
+    return {name: float(given.aligned(ids).with_gold(gold_N).correct_N().mean()) for name, given in answers.items()}
+
+
+def supervision_labels(context: Context[StageOptions], reason: str, recorder: Recorder) -> Ints:
+    """Return the gold labels of `supervision` and its validation slice: those that the supervisor learns from.
+
+    Reads are counted under `reason`.
+    """
+    gold = data_gold.gold_of(context.options)
+    examples = context.split.supervision + context.split.supervision_validation
+    labels_N = data_gold.read(gold, examples, "supervision", reason)
+    recorder.metrics(data_gold.reads(gold))
+    return labels_N
 
 
 def oracle_labels(context: Context[StageOptions], examples: Sequence[Example], recorder: Recorder) -> SoftLabels:

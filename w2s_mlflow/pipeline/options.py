@@ -79,7 +79,7 @@ class TaskOptions:
         """Raise ConfigError if `weak` is neither a model nor a rule of the task, such as `rule:random`."""
         if rule_name(weak) is None:
             models.find(weak, "weak")
-        elif rule_name(weak) not in (rules := self.find_task().rules):
+        elif rule_name(weak) not in (rules := (*self.find_task().rules, *self.find_task().features)):
             raise unknown("--weak", weak, [f"{RULE}{name}" for name in rules] or ["a model, as the task has no rules"])
 
     def resolved(self) -> Self:

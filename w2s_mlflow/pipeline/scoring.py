@@ -23,7 +23,8 @@ NEAR_CHANCE = "near chance"
 """Value of CEILING_FAILED for a ceiling whose training accuracy is near chance (`stats.near_chance`)."""
 
 PGR_STATUS = "w2s.pgr_status"
-"""Tag of a student with the status of its PGR: `ok`, `undetermined`, or the missing input, such as `no ceiling`."""
+"""Tag of a student with the status of its PGR: `ok`, `undetermined`, or the missing input, such as `no ceiling`. In the
+analysis, it is `elicited` if label-free answers of the strong model are better than the ceiling on `selection`."""
 BELOW_FLOOR = "below the floor"
 """Value of CEILING_FAILED for a ceiling that is less accurate than the supervisor."""
 VS_HUMAN = "w2s.vs_human"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from w2s_mlflow import registry
 from w2s_mlflow.config import selected
 from w2s_mlflow.data import label_files
-from w2s_mlflow.methods import bootstrapping, chain_models, presets, weak_finetuning
+from w2s_mlflow.methods import bootstrapping, chain_models, elicitation, presets, weak_finetuning
 from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods.presets import labels_file, labels_run
 from w2s_mlflow.methods.student_options import ORACLE, Config
@@ -32,6 +32,7 @@ from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.options import NONE, OF_STUDENT
 from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.stages import ceiling, supervisor
+from w2s_mlflow.tasks import Prompt
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -94,6 +95,10 @@ def _find_or_train(config: Config, labeller: Result | None) -> Result:
     )
     if context.options.eval_split == "none":
         return student
+    if context.options.labels in presets.LABEL_FREE and context.options.eval_split == "test":
+        # The analysis compares label-free answers with the ceiling on `selection`, to decide whether PGR is `elicited`.
+        selection = replace(context, options=replace(context.options, eval_split="selection"))
+        student = scoring.report(student, selection, _references(selection.options), inputs.file_labels)
     student = scoring.report(student, context, _references(context.options), inputs.file_labels)
     if not inputs.chain:
         return student
@@ -175,19 +180,24 @@ def _train(context: Context[Config], inputs: _Inputs, recorder: Recorder) -> Hea
     if inputs.file_labels:
         inputs.file_labels.write(recorder.directory / GIVEN)
     labels = inputs.file_labels or _training_labels(context, inputs.runs, recorder)
-    watched = weak_finetuning.validation_labels(labels, context, recorder)
     start = weak_finetuning.start_weights(inputs.runs)
+    if labels is None or isinstance(labels, Prompt):
+        return elicitation.record(context, labels, start, recorder)
+    watched = weak_finetuning.validation_labels(labels, context, recorder)
     context = replace(context, options=replace(context.options, epochs=inputs.epochs))
     return weak_finetuning.train(_last_of_chain(context), labels, watched, start, recorder)
 
 
-def _training_labels(context: Context[Config], inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | None:
-    """Return the training labels that the plug-in selected by `--labels` makes from a run's labels; None to skip training."""
+def _training_labels(context: Context[Config], inputs: Mapping[str, Result], recorder: Recorder) -> SoftLabels | Prompt | None:
+    """Return the training labels that the plug-in selected by `--labels` makes from a run's labels.
+
+    If it returns a prompt or None, the student is not trained (see methods/labels/__init__.py).
+    """
     options = context.options
     source = label_sources.source(presets.kind_of_labels(options.labels))
     labeller = inputs.get("labels") or inputs.get("weak")
     weak = weak_finetuning.weak_labels(labeller, context) if labeller else None
-    labels: SoftLabels | None = source.labels(weak, context, source.Options(**options.label_options), recorder)
+    labels: SoftLabels | Prompt | None = source.labels(weak, context, source.Options(**options.label_options), recorder)
     return labels
 
 
@@ -225,7 +235,14 @@ def _identity(context: Context[Config], inputs: _Inputs) -> dict[str, str]:
 def _tags(options: Config, inputs: _Inputs) -> dict[str, str]:
     reads_gold = label_sources.source(presets.kind_of_labels(options.labels)).GOLD or options.early_stopping == ORACLE
     tags = {runs.GOLD: "transfer"} if reads_gold else {}
+    if options.labels in presets.UNTRAINED:
+        tags[runs.LABELS] = _as_labeller(options)
     return tags | ({CHAIN: ",".join(link.run_id for link in inputs.chain)} if inputs.chain else {})
+
+
+def _as_labeller(options: Config) -> str:
+    """Return a description of an untrained student as a source of labels."""
+    return " ".join(word for word in (str(options.method), options.label_options.get("prompt")) if word)
 
 
 def _note(context: Context[Config], inputs: _Inputs) -> str:

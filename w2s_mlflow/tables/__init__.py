@@ -12,6 +12,7 @@
 | settings | all other options, as JSON |
 | accuracy and every other metric of metrics.py | metrics on `test`, recomputed from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
+| elicited_correct, elicited_accuracy | the strong model's label-free answers, if better than the ceiling on `selection` |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
 | tuned_on_gold | name of the search that chose the run's options by ground truth of `selection`, or "" |
 | file_accuracy | accuracy on `transfer` of labels from a file; NaN for labels of a run |
@@ -61,6 +62,7 @@ OUTCOMES = (
     *("train_size", "test_size", "parameters", "data", "settings"),
     *(*METRICS, "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
     *("tuned_on_gold", "file_accuracy"),
+    *("elicited_correct", "elicited_accuracy"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
     *("probabilities", "weak_probabilities", "ceiling_probabilities"),
 )

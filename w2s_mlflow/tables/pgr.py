@@ -13,12 +13,16 @@ CAPTION = (
     "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% t interval), and PGR "
     "with Fieller's 95% interval over seeds and test groups; for imported runs (head `imported`), over seeds alone. PGR is "
     "undetermined unless the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts the seeds whose "
-    "ceiling did not learn: near chance on its training rows, or below its supervisor. `low` and `high` repeat `pgr_low` and "
-    "`pgr_high`."
+    "ceiling did not learn: near chance on its training rows, or below its supervisor. The status is `elicited` if label-free "
+    "answers of the strong model are better than the ceiling on `selection`; `pgr_elicited` is then held against the better of "
+    "both on `test`. `low` and `high` repeat `pgr_low` and `pgr_high`."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
 COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status", "low", "high"]
+COLUMNS += ["elicited_accuracy", "pgr_elicited", "pgr_elicited_low", "pgr_elicited_high"]
+ELICITED = "elicited"
+"""Status of a PGR if label-free answers of the strong model are better than the ceiling on `selection`."""
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +48,18 @@ def _row(group: pd.DataFrame) -> dict[str, Any]:
         return row
     pgr = interval(group)
     bounds = {"pgr_low": pgr.low, "pgr_high": pgr.high, "low": pgr.low, "high": pgr.high}
-    return row | {"pgr": pgr.point, "pgr_status": pgr.status} | bounds
+    row |= {"pgr": pgr.point, "pgr_status": pgr.status} | bounds
+    return row | _elicited(group) if group["elicited_correct"].notna().all() else row
+
+
+def _elicited(group: pd.DataFrame) -> dict[str, Any]:
+    """Return the columns of a row whose strong model gives better answers without labels than its ceiling."""
+    accuracy = group["elicited_accuracy"].mean()
+    if accuracy > group["ceiling_accuracy"].mean():
+        group = group.assign(ceiling_correct=group["elicited_correct"], ceiling_accuracy=group["elicited_accuracy"])
+    against = interval(group)
+    values = {"pgr_elicited": against.point, "pgr_elicited_low": against.low, "pgr_elicited_high": against.high}
+    return {"pgr_status": ELICITED, "elicited_accuracy": accuracy} | values
 
 
 def comparable(group: pd.DataFrame) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from w2s_mlflow import exceptions, registry
 from w2s_mlflow.records import Example, Row, Rows
+from w2s_mlflow.tasks._prompts import LIKELIHOOD, Prompt, Query
 
-__all__ = ["HEADS", "Human", "NotFoundError", "Row", "Rows", "Task", "all_tasks", "find", "prefixes"]
+__all__ = ["HEADS", "Human", "NotFoundError", "Prompt", "Query", "Row", "Rows", "Task", "all_tasks", "find", "prefixes"]
 
 HEADS = ("lm_choice", "classification", "reward")
 """Names of the heads with which a model can answer a task (modeling/heads.py)."""
@@ -49,6 +50,14 @@ class Task:
     """Function that loads the rows. Its argument is the directory of the local mirror, or None to use only the hub."""
     rules: Mapping[str, Callable[[Example], int]] = field(default_factory=dict)
     """Simple rules, by name. A rule predicts the class without a model. The stage `rule` scores the rules as controls."""
+    features: Mapping[str, Mapping[str, Callable[[Example, str], float]]] = field(default_factory=dict)
+    """Lists of features of a candidate, by the name of the rule that the stage `rule` searches over them (`searched_rule`,
+    ...). A feature is a function of the example and one of its two candidates."""
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    """Prompts, by name, with which a language model answers without labels and without training; the first is the default.
+    If there are none and the head is `reward`, the task has the prompt `likelihood`."""
+    planners: Mapping[str, Prompt] = field(default_factory=dict)
+    """Planners, by name: prompts that add knowledge of the task to the model's answers. They are reported apart."""
     train_size: int
     """Default number of rows that a split divides between `supervision` and `transfer`. If there are fewer, all are used."""
     test_size: int
@@ -66,6 +75,8 @@ class Task:
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or self.name)
         object.__setattr__(self, "head", FORMER_HEADS.get(self.head, self.head))
+        if not self.prompts and self.head == "reward":
+            object.__setattr__(self, "prompts", {"likelihood": LIKELIHOOD})
 
 
 def find(name: str, option: str = "task") -> Task:

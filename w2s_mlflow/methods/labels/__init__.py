@@ -5,7 +5,11 @@ labels.
 
 The function is `labels(weak, context, options, recorder) -> SoftLabels | None`. Its argument `weak` has the labels that the run
 described by LABELLER gives to `transfer` and to the validation slice of `transfer`. The student is trained only on the rows of
-`transfer` that have a label in the result. If the result is None, the student is not trained at all.
+`transfer` that have a label in the result. If the result is a Prompt, the student is not trained, but answers by the prompt;
+if it is None, the student is not trained, and its head answers.
+
+A file may have a function `resolve(options, task, head) -> Options`, which fills in defaults that depend on the task and the
+head, and raises ConfigError for illegal values.
 
 A file may also have a function `epochs(context, options) -> int`, which returns the number of epochs to train. Without it, the
 option --epochs holds. It raises ConfigError for options that the task's rows do not allow.
@@ -20,6 +24,7 @@ Constants:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +34,7 @@ from w2s_mlflow.config import checked_dataclass
 if TYPE_CHECKING:
     from w2s_mlflow.pipeline.context import Context
     from w2s_mlflow.records import SoftLabels
+    from w2s_mlflow.tasks import Task
     from w2s_mlflow.tracking.recorder import Recorder
 
 SUPERVISOR, ZERO_SHOT, DEBATE, NOBODY = "supervisor", "zero_shot", "debate", "none"
@@ -59,6 +65,13 @@ def epochs(name: str, context: Context[Any]) -> int:
     if not hasattr(module, "epochs"):
         return int(options.epochs)
     return int(module.epochs(context, module.Options(**options.label_options)))
+
+
+def resolved(name: str, options: Mapping[str, Any], task: Task, head: str) -> dict[str, Any]:
+    """Return the options of a kind of labels with its defaults filled in. Raises ConfigError for illegal values."""
+    module = source(name)
+    chosen = module.Options(**options)
+    return dict(vars(module.resolve(chosen, task, head) if hasattr(module, "resolve") else chosen))
 
 
 def names(labeller: str | None = None) -> tuple[str, ...]:
