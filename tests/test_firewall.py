@@ -138,7 +138,7 @@ def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> Non
     guard.allowed = {("supervision", "supervision")}
     weak = supervisor.run(supervisor.Config(keep_model="always", **sizes))  # a judge of debates is its model
     guard.allowed = CONTROLS.get(method, set()) | OF_SUPERVISION.get(method, set())
-    stopping = {"early_stopping": "none"} if method == "gold_subset" else {}
+    stopping: dict[str, Any] = {"early_stopping": "none"} if method == "gold_subset" else {}
     found = student.run(student.Config(strong="chess-60k", method=method, **sizes, **stopping))
     read = {tuple(name.split("/")[1:]) for name in found.metrics if name.startswith("gold/")}
     assert read == guard.allowed and ("w2s.gold" in found.tags) is (method in CONTROLS)

@@ -89,8 +89,8 @@ def _log(probability: float) -> float:
 
 
 PROMPTS = {
-    "choice": LIKELIHOOD,
     "reply": Prompt("Which capture does the model expect not to be retaken?", _not_retaken, _odds),
+    "choice": LIKELIHOOD,
     "reply_mirrored": Prompt("As `reply`, averaged over the position and its mirror image.", _not_retaken_mirrored, _mean_odds),
     "unanswered": Prompt("How probable is each capture together with no reply?", _unanswered, unchanged),
 }

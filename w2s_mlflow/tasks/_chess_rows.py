@@ -89,8 +89,8 @@ def balanced(rows: Iterable[tuple[GeneratedRow, Features, Features]], rng: rando
     chosen: list[GeneratedRow] = []
     # Rows of rare strata are chosen first, because a position that several strata could use is worth most there.
     for low, high in sorted(strata, key=lambda key: (min(map(len, strata[key])), key)):
-        sides = [rng.sample(side, len(side)) for side in strata[low, high]]
-        chosen += _unused(sides[0], used) if low == high else _matched(*sides, used)
+        first, second = (rng.sample(side, len(side)) for side in strata[low, high])
+        chosen += _unused(first, used) if low == high else _matched(first, second, used)
     return chosen
 
 
