@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from w2s_mlflow.analysis.selection import AnalysisRuns
-from w2s_mlflow.tables import pgr
+from w2s_mlflow.tables import ELICITED
 
-STATUS = pgr.ELICITED
 METHODS = ("zero_shot", "best_prompt")
 """Methods that answer without labels. A planner is none of them, because it is given rules of the task."""
 MODEL = ("task", "strong", "head", "train_size", "test_size", "balance")

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from w2s_mlflow import stats
-from w2s_mlflow.tables import LABEL, PAIR
+from w2s_mlflow.tables import ELICITED, LABEL, PAIR
 
 CAPTION = (
     "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% t interval), and PGR "
@@ -21,8 +21,6 @@ FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
 COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status", "low", "high"]
 COLUMNS += ["elicited_accuracy", "pgr_elicited", "pgr_elicited_low", "pgr_elicited_high"]
-ELICITED = "elicited"
-"""Status of a PGR if label-free answers of the strong model are better than the ceiling on `selection`."""
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
