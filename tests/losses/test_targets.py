@@ -177,6 +177,13 @@ def test_options_out_of_range_are_named(make: Callable[[], object], said: str) -
         make()
 
 
+def test_a_high_power_of_the_weak_label_does_not_underflow() -> None:
+    # .6^400 is 0 in float32, and so is .4^400; their ratio is not: the target is the label's most probable class.
+    logits_NC, labels_NC = (rows.float() for rows in of_margins([math.log(3)], [0.6]))
+    value = product.loss(logits_NC, labels_NC, 0.0, product.Options(weak_power=400.0))
+    assert value.item() == pytest.approx(math.log(4 / 3))
+
+
 def test_product_without_the_weak_label_reinforces_the_student() -> None:
     # t = f = (1/4, 3/4), whatever the label: L is the entropy of f
     logits_NC, labels_NC = of_margins([math.log(3)], [0.1])
