@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from w2s_mlflow import registry, tasks
+from w2s_mlflow import registry, stats, tasks
 from w2s_mlflow.analysis import build, frames
 from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.tables import IMPORTED, Frames
@@ -65,9 +65,13 @@ def estimate(row: Mapping[str, Any], name: str, digits: int = 3) -> str:
 
 
 def recovered(row: Mapping[str, Any]) -> str:
-    """Return the PGR of a row of the table `pgr` with its interval."""
+    """Return the PGR of a row of the table `pgr` with its interval, and its status unless that is `ok`."""
     status = row["pgr_status"]
-    return estimate(row, "pgr", 2) if status == "ok" else "no ceiling" if not isinstance(status, str) else str(status)
+    if not isinstance(status, str):
+        return "no ceiling"
+    if not math.isfinite(row["pgr_low"]):
+        return status
+    return estimate(row, "pgr", 2) + ("" if status == stats.OK else f" ({status})")
 
 
 def where(row: Mapping[str, Any]) -> str:
@@ -242,7 +246,7 @@ def markdown(data: Frames) -> str:
 def _section(item: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """Return one item of the paper: what the paper states, the comparison, and the commands that make our numbers."""
     lines = [item["columns"], ["---"] * len(item["columns"]), *rows]
-    body = ["| " + " | ".join(line) + " |" for line in lines]
+    body = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
     commands = [f"    {command}" for command in item["commands"]]
     return "\n".join([f"### {item['name']}: {item['title']}", "", item["stated"].strip(), "", *body, "", *commands])
 

@@ -19,7 +19,6 @@ from w2s_mlflow.tables import ERRORS, IMPORTED, PROBES, Frames
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "paper.md"
 SIZES = {"small": 1000, "large": 9000}
-TABLE_2 = ("full", "full-without-confidence", "full-without-bootstrap", "full-without-generative")
 
 
 def with_outcomes(rows: list[dict[str, Any]]) -> Frames:
@@ -28,7 +27,13 @@ def with_outcomes(rows: list[dict[str, Any]]) -> Frames:
 
 
 @pytest.fixture(scope="module")
-def measured() -> Frames:
+def empty() -> paper.Tables:
+    """The tables of no runs."""
+    return paper.tables(frames.frames([]))
+
+
+@pytest.fixture(scope="module")
+def measured() -> paper.Tables:
     """Students of two sizes with each method and five seeds, a student of the supervisor's size, and an imported one."""
     accuracies = {"baseline": 0.7, "confidence": 0.75, "bootstrap": 0.72, "full": 0.74}
     rows = [
@@ -40,11 +45,11 @@ def measured() -> Frames:
     ]
     rows += [student(seed, "baseline", 0.6) | {"task": "sst2", "strong": "w", "parameters": 1} for seed in range(SEEDS)]
     rows += [row | {"head": IMPORTED, "task": "cola"} for row in rows[:SEEDS]]
-    return with_outcomes(rows)
+    return paper.tables(with_outcomes(rows))
 
 
-def cells(data: Frames, item: str) -> list[tuple[str, ...]]:
-    return list(paper.COMPARISONS[item](paper.tables(data)))
+def cells(found: paper.Tables, item: str) -> list[tuple[str, ...]]:
+    return list(paper.COMPARISONS[item](found))
 
 
 def stated(item: str) -> dict[str, Any]:
@@ -52,11 +57,11 @@ def stated(item: str) -> dict[str, Any]:
     return found
 
 
-def test_every_item_is_compared_and_every_row_has_the_columns_of_its_item(measured: Frames) -> None:
+def test_every_item_is_compared_and_every_row_has_the_columns_of_its_item(empty: paper.Tables, measured: paper.Tables) -> None:
     assert [item["name"] for item in paper.STATED["items"]] == list(paper.COMPARISONS)
-    for data in (frames.frames([]), measured):
+    for found in (empty, measured):
         for name in paper.COMPARISONS:
-            rows = cells(data, name)
+            rows = cells(found, name)
             assert rows and {len(row) for row in rows} == {len(stated(name)["columns"])}, name
 
 
@@ -71,14 +76,13 @@ def test_without_a_store_nothing_is_measured() -> None:
     assert text.count(paper.NOT_MEASURED) >= len(paper.COMPARISONS)
 
 
-def test_our_numbers_are_those_of_the_analysis(measured: Frames) -> None:
-    found = paper.tables(measured)
-    row = found["pgr"].query("method == 'full' and strong == 'large'").iloc[0]
+def test_our_numbers_are_those_of_the_analysis(measured: paper.Tables) -> None:
+    row = measured["pgr"].query("method == 'full' and strong == 'large'").iloc[0]
     label = "sst2, w → large, lm_choice, n = 5"
     accuracy = f"{row['accuracy']:.3f} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]"
     share = f"{row['pgr']:.2f} [{row['pgr_low']:.2f}, {row['pgr_high']:.2f}]"
     assert ("`full`", "not stated", "not stated", accuracy, share, label) in cells(measured, "Table 2")
-    test = found["paired_tests"].query(
+    test = measured["paired_tests"].query(
         "method == 'confidence' and baseline == 'baseline' and strong == 'small' and metric == 'accuracy'"
     )
     (p,) = test["p"]
@@ -86,8 +90,7 @@ def test_our_numbers_are_those_of_the_analysis(measured: Frames) -> None:
     assert row[1:3] == ("0.03", "0.01") and row[3].endswith(f", p = {p:.2g}") and row[3].startswith("+0.0")
 
 
-def test_the_papers_numbers_are_its_own() -> None:
-    empty = frames.frames([])
+def test_the_papers_numbers_are_its_own(empty: paper.Tables) -> None:
     assert [row[:3] for row in cells(empty, "Table 2")] == [
         ("`full`", "not stated", "not stated"),
         ("`full-without-confidence`", "0.82", "0.60"),
@@ -107,7 +110,7 @@ def test_the_papers_numbers_are_its_own() -> None:
     ]
 
 
-def test_sizes_are_in_order_and_the_supervisors_own_size_and_imported_runs_are_left_out(measured: Frames) -> None:
+def test_sizes_are_in_order_and_the_supervisors_own_size_and_imported_runs_are_left_out(measured: paper.Tables) -> None:
     rows = cells(measured, "Figure 1")
     assert [row[-1].split(", ")[1] for row in rows if row[0] == "NLP"] == ["w → small", "w → large"]
     assert not any(IMPORTED in cell for name in paper.COMPARISONS for row in cells(measured, name) for cell in row)
@@ -117,11 +120,11 @@ def test_sizes_are_in_order_and_the_supervisors_own_size_and_imported_runs_are_l
     assert unmeasured == ["chess", "reward modelling"]
 
 
-def test_an_undetermined_pgr_is_called_so(measured: Frames) -> None:
+def test_an_undetermined_pgr_is_called_so() -> None:
     rows = [student(seed, "baseline", 0.6, ceiling=0.6) | {"task": "sst2"} for seed in range(SEEDS)]
-    assert cells(with_outcomes(rows), "Figure 1")[0][2] == "undetermined"
+    assert cells(paper.tables(with_outcomes(rows)), "Figure 1")[0][2] == "undetermined"
     no_ceiling = [row | {"ceiling_accuracy": np.nan, "ceiling_correct": None} for row in rows]
-    assert cells(with_outcomes(no_ceiling), "Figure 1")[0][2] == "no ceiling"
+    assert cells(paper.tables(with_outcomes(no_ceiling)), "Figure 1")[0][2] == "no ceiling"
 
 
 def test_probes_and_errors_come_from_their_tables() -> None:
@@ -131,10 +134,10 @@ def test_probes_and_errors_come_from_their_tables() -> None:
     error = run | {"run_id": "b", "seed": "0", "gold": 0, "answer": 1, "on_own_evidence": np.nan, "on_ceiling_evidence": np.nan}
     error |= {"on_random": np.nan, "ceiling_answer": 0}
     errors = pd.DataFrame([error | {"weak_answer": weak} for weak in (1, 1, 1, 0)])
-    data = dataclasses.replace(
+    found = dataclasses.replace(
         frames.frames([]), probes=probes.reindex(columns=list(PROBES)), errors=errors.reindex(columns=list(ERRORS))
     )
-    label = "t, w → s, n = 1"
+    label, data = "t, w → s, n = 1", paper.tables(found)
     assert cells(data, "Figure 4") == [("sentiment", "`baseline`", "higher after", "0.700 → 0.750", "0.050", label)]
     assert cells(data, "Figure 5")[1] == ("`baseline`", "0.00", "0.00", "0.75", "0.25", label)
 

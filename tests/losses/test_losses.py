@@ -239,7 +239,7 @@ def test_a_row_alone_is_neither_hardened_nor_confirmed(margin: float, label: flo
     logits_NC.requires_grad_()
     value = confidence.loss(logits_NC, labels_NC, progress, confidence.Options(alpha=0.75))
     assert value.item() == pytest.approx(-label * math.log(sigmoid(margin)) - (1 - label) * math.log(sigmoid(-margin)))
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]
     assert logits_NC.grad is not None and logits_NC.grad[0, 1].item() == pytest.approx(sigmoid(margin) - label)
 
 

@@ -32,8 +32,8 @@ ALONE = ("supervisor", "ceiling", "probe", "errors")
 OF_ANSWERS = ("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct")
 """Columns of `outcomes` that are None for imported runs, which have no predictions."""
 TOLERANCE = 1e-9
-DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
-"""The paper's three domains, by task family; every other family is NLP."""
+DOMAINS = {"chess": "chess", "puzzles": "chess", "chess_preference": "reward modelling"}
+"""The paper's domain of a task or of a task family. Other tasks are reward modelling if they have its head, otherwise NLP."""
 FORWARD_AND_BACK = 6
 """Number of floating-point operations per parameter and token in a training step (Kaplan et al. 2020, section 2.1)."""
 
@@ -243,7 +243,8 @@ def _domain(task: str) -> str:
         spec = tasks.find(task)
     except ConfigError:  # the task of an old run may no longer exist
         return "NLP"
-    return "reward modelling" if spec.head == "reward" else DOMAINS.get(spec.family, "NLP")
+    other = "reward modelling" if spec.head == "reward" else "NLP"
+    return DOMAINS.get(spec.name, DOMAINS.get(spec.family, other))
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
