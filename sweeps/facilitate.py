@@ -13,6 +13,6 @@ SETTINGS = [
     FACILITATE | {"method": "confidence"},
     *(FACILITATE | {"question_source": questions} for questions in ("supervision", "transfer", "both")),
     FACILITATE | {"targets": "hard"},
-    *(FACILITATE | {"temperature": temperature} for temperature in (0.3, 3.0)),
+    *(FACILITATE | {"temperature": temperature} for temperature in (2.0, 5.0)),
     FACILITATE | {"start": "supervisor"},
 ]

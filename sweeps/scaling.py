@@ -1,4 +1,4 @@
-"""Every pair of a weak and a larger model, without and with the confidence loss: PGR against both sizes (Figure 3)."""
+"""Every pair of a weak and a larger model, without and with the confidence loss: PGR against both sizes (Figure 1)."""
 
 LADDER = ["chess-27k", "chess-43k", "chess-60k", "chess-121k", "chess-222k", "chess-426k"]
 

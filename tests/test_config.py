@@ -367,6 +367,14 @@ def test_every_training_stage_refuses(name: str, values: dict[str, Any], message
         stage(name, **values)
 
 
+def test_a_loss_that_compares_examples_needs_two_of_them() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^--batch-size must be at least 2 with --loss confidence, which compares .* a batch, got 1$"
+    ):
+        stage("student", method="confidence", batch_size=1)
+    assert stage("student", loss="product", batch_size=1).batch_size == 1
+
+
 RUNG = registry.plugin("models", "chess", "--model").SPECS[0].name
 NEAR_RUNG = rf"must be one of .*{RUNG}.*, got '{RUNG}x' \(did you mean {RUNG}\?\)$"
 NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you mean confidence\?\)$"

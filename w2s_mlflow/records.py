@@ -200,7 +200,10 @@ class SoftLabels:
 
 @dataclass(frozen=True)
 class Predictions(SoftLabels):
-    """A model's probabilities on one split. `gold_N` (int64) is None until the evaluator has added the gold labels."""
+    """A model's probabilities on one split. `gold_N` (int64) is None until the evaluator has added the gold labels.
+
+    The answer to a row is the class with the highest probability; a tie goes to the lowest class index, here and in metrics.py.
+    """
 
     gold_N: Ints | None = None
 

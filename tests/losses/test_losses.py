@@ -53,6 +53,10 @@ def positives(margins: list[float], labels: list[float]) -> list[bool]:
     return [bool(one) for one in confidence.hardened(*of_margins(margins, labels))[:, 1] == 1]
 
 
+def sigmoid(margin: float) -> float:
+    return 1 / (1 + math.exp(-margin))
+
+
 def numpy_target(logits_NC: NDArray[np.float64], labels_NC: NDArray[np.float64]) -> NDArray[np.float64]:
     """f_hat row by row: for two classes a row is positive if at most k rows, itself among them, are as positive as it is."""
     target_NC = np.zeros_like(logits_NC)
@@ -224,6 +228,32 @@ def test_permuting_rows_permutes_the_target(rows: list[tuple[int, int]], random:
 
 def test_rows_whose_probability_saturates_keep_their_order() -> None:
     assert positives([100.0, 300.0, 200.0], [1.0, 0.0, 0.0]) == [False, True, False]
+
+
+@pytest.mark.parametrize("margin", [-5.0, 0.0, 5.0])
+@pytest.mark.parametrize("label", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_a_row_alone_is_neither_hardened_nor_confirmed(margin: float, label: float, progress: float) -> None:
+    """One row has no rank: its loss is the cross-entropy with the weak label, whatever the student predicts."""
+    logits_NC, labels_NC = of_margins([margin], [label])
+    logits_NC.requires_grad_()
+    value = confidence.loss(logits_NC, labels_NC, progress, confidence.Options(alpha=0.75))
+    assert value.item() == pytest.approx(-label * math.log(sigmoid(margin)) - (1 - label) * math.log(sigmoid(-margin)))
+    value.backward()  # type: ignore[no-untyped-call]
+    assert logits_NC.grad is not None and logits_NC.grad[0, 1].item() == pytest.approx(sigmoid(margin) - label)
+
+
+def test_two_rows_are_told_apart_by_the_student() -> None:
+    # k = round(.6 + .6) = 1: the student's larger margin is positive, CE(f, f_hat) = ln(1 + e^-1) for both rows
+    logits_NC, labels_NC = of_margins([1.0, -1.0], [0.6, 0.6])
+    value = confidence.loss(logits_NC, labels_NC, 1.0, confidence.Options(alpha=1.0))
+    assert value.item() == pytest.approx(0.3132616875)
+
+
+def test_a_row_alone_of_three_classes_takes_the_argmax() -> None:
+    logits_NC, labels_NC = batch(1, 3)
+    value = confidence.loss(logits_NC, labels_NC, 1.0, confidence.Options(alpha=1.0))
+    assert value.item() == pytest.approx(-logits_NC.log_softmax(dim=-1).max().item())
 
 
 @pytest.mark.parametrize("classes", [3, 768])

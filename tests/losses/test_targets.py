@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.losses.test_losses import batch, of_margins
 from w2s_mlflow import losses
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.losses import confidence, cross_entropy, entropy, product, window
+from w2s_mlflow.losses import confidence, cross_entropy, distillation, entropy, product, window
 
 HALFWAY = 0.1
 RAMPED = entropy.Options(alpha=0.75, warmup=0.2)
@@ -32,6 +32,12 @@ def numpy_window(f: Any, y: Any, radius: float = 0.15) -> float:
     return float(np.sum(rows)) / len(f)
 
 
+def numpy_distillation(f: Any, y: Any, temperature: float = 2.0) -> float:
+    f, y = (rows ** (1 / temperature) for rows in (f, y))
+    f, y = (rows / rows.sum(axis=1, keepdims=True) for rows in (f, y))
+    return float(temperature**2 * np.mean(-(y * np.log(f)).sum(axis=1)))
+
+
 def numpy_entropy(f: Any, y: Any) -> float:
     return float(np.mean(-((0.625 * y + 0.375 * f) * np.log(f)).sum(axis=1)))
 
@@ -46,6 +52,12 @@ LOSSES: dict[str, tuple[Any, Any, Callable[[Any, Any], float]]] = {
     "window": (window, window.Options(), numpy_window),
     "wide window": (window, window.Options(radius=0.4), lambda f, y: numpy_window(f, y, 0.4)),
     "entropy": (entropy, RAMPED, numpy_entropy),
+    "distillation": (distillation, distillation.Options(), numpy_distillation),
+    "cold distillation": (
+        distillation,
+        distillation.Options(distillation_temperature=0.5),
+        lambda f, y: numpy_distillation(f, y, 0.5),
+    ),
 }
 each_loss = pytest.mark.parametrize(("plugin_", "options", "restated"), LOSSES.values(), ids=LOSSES.keys())
 each_width = pytest.mark.parametrize("classes", [2, 3, 200])
@@ -130,12 +142,40 @@ def test_entropy_makes_answers_surer() -> None:
 
 @pytest.mark.parametrize(
     ("plugin_", "options"),
-    [(product, product.Options(own_power=0.0)), (window, window.Options(radius=0.5)), (entropy, entropy.Options(alpha=0.0))],
+    [
+        (product, product.Options(own_power=0.0)),
+        (window, window.Options(radius=0.5)),
+        (entropy, entropy.Options(alpha=0.0)),
+        (distillation, distillation.Options(distillation_temperature=1.0)),
+    ],
 )
 def test_each_contains_cross_entropy(plugin_: Any, options: Any) -> None:
     logits_NC, labels_NC = batch(20, 3)
     expected = cross_entropy.loss(logits_NC, labels_NC, 1.0, cross_entropy.Options())
     assert plugin_.loss(logits_NC, labels_NC, 1.0, options).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_distillation_by_hand() -> None:
+    # T = 2: y = (9, 1) / 10 becomes (3, 1) / 4, f = (1, 1) / 2 stays, and L = 4 ln 2
+    logits_NC, labels_NC = of_margins([0.0], [0.1])
+    options = distillation.Options(distillation_temperature=2.0)
+    assert distillation.loss(logits_NC, labels_NC, 0.0, options).item() == pytest.approx(4 * math.log(2), rel=1e-12)
+    # dL/dz = T (q - p) = 2 (1/2 - 3/4, 1/2 - 1/4)
+    assert gradient(distillation, options, logits_NC, labels_NC)[0].tolist() == pytest.approx([-0.5, 0.5], rel=1e-12)
+
+
+def test_distillation_at_a_high_temperature_matches_logits() -> None:
+    """Hinton et al. 2015, eq. 4, times T^2: the gradient tends to (z - v) / C of centred logits, whatever T."""
+    logits_NC, labels_NC = batch(9, 5)
+    z_NC, v_NC = (rows - rows.mean(dim=-1, keepdim=True) for rows in (logits_NC, labels_NC.log()))
+    found = gradient(distillation, distillation.Options(distillation_temperature=100.0), logits_NC, labels_NC)
+    torch.testing.assert_close(found, (z_NC - v_NC) / 5 / 9, rtol=0, atol=2e-2 * float((z_NC - v_NC).abs().max()) / 45)
+
+
+def test_distillation_is_least_where_the_student_is_its_teacher() -> None:
+    _, labels_NC = batch(9, 4)
+    options = distillation.Options(distillation_temperature=3.0)
+    assert gradient(distillation, options, labels_NC.log() + 7.0, labels_NC).abs().max() < 1e-12
 
 
 def test_entropy_is_the_confidence_loss_where_the_student_is_sure() -> None:
@@ -170,11 +210,22 @@ def test_extreme_logits_and_hard_labels_stay_finite(
         (lambda: window.Options(radius=0.0), r"--radius must be in \(0, 0.5\], got 0.0"),
         (lambda: window.Options(radius=0.6), r"--radius must be in \(0, 0.5\], got 0.6"),
         (lambda: entropy.Options(alpha=1.5), r"--alpha must be in \[0, 1\], got 1.5"),
+        (
+            lambda: distillation.Options(distillation_temperature=0.0),
+            r"--distillation-temperature must be in \[0.01, 100\], got 0.0",
+        ),
     ],
 )
 def test_options_out_of_range_are_named(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^{said}$"):
         make()
+
+
+def test_a_high_power_of_the_weak_label_does_not_underflow() -> None:
+    # .6^400 is 0 in float32, and so is .4^400; their ratio is not: the target is the label's most probable class.
+    logits_NC, labels_NC = (rows.float() for rows in of_margins([math.log(3)], [0.6]))
+    value = product.loss(logits_NC, labels_NC, 0.0, product.Options(weak_power=400.0))
+    assert value.item() == pytest.approx(math.log(4 / 3))
 
 
 def test_product_without_the_weak_label_reinforces_the_student() -> None:

@@ -158,6 +158,29 @@ def test_the_paper_s_statements_are_not_tested_on_imported_runs() -> None:
     assert len(claims.table(own, probes)) and claims.table(imported(own), probes).empty
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected", "verdict"),
+    [
+        (0.1, 0.3, "above 0", "supported"),
+        (0.0, 0.3, "above 0", "undetermined"),  # zero is not above zero
+        (-0.1, 0.3, "above 0", "undetermined"),
+        (-0.3, 0.0, "above 0", "contradicted"),
+        (0.0, 0.0, "above 0", "contradicted"),
+        (-0.1, 0.1, "below 0.2", "supported"),
+        (-0.1, 0.2, "below 0.2", "undetermined"),
+        (0.2, 0.3, "below 0.2", "contradicted"),
+        (math.nan, math.nan, "below 0.2", "undetermined"),
+    ],
+)
+def test_a_statement_holds_if_the_whole_interval_lies_inside_its_range(
+    low: float, high: float, expected: str, verdict: str
+) -> None:
+    finding, limit = claims.Finding("PGR", "s", 5, (low + high) / 2, low, high), float(expected.split()[1])
+    limits = (limit, math.inf) if expected.startswith("above") else (-math.inf, limit)
+    row = claims._verdict_row("a statement", finding, *limits)
+    assert (row["expected"], row["verdict"]) == (expected, verdict)
+
+
 def test_figures_over_size_draw_no_imported_runs_and_the_forest_draws_them_apart(outcomes: pd.DataFrame) -> None:
     both = pd.concat([outcomes, imported(outcomes[outcomes["weak"] != "-"])], ignore_index=True)
     for plugin, more in ((pgr_by_size, 0), (accuracy_by_size, 0), (agreement_by_size, 0), (inheritance_figure, 0), (forest, 1)):

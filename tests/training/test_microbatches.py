@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from w2s_mlflow.modeling import heads, inference, language_modeling
 from w2s_mlflow.modeling.heads import Batch, Encoded, Head
 from w2s_mlflow.records import Example, Floats
 from w2s_mlflow.registry import plugin, plugins
+from w2s_mlflow.tasks import HEADS
 from w2s_mlflow.training import batching, loop, microbatches
 
 LETTERS = np.array(list("abcd"))
@@ -193,13 +195,48 @@ def fitted(dtype: str, micro_batch: int | None = None) -> tuple[Head, Encoded]:
 
 def test_bfloat16_is_computed_in_and_nothing_else() -> None:
     head, seen = made("llama", "classification"), []
-    head.linear.register_forward_hook(lambda module, given, found: seen.append(found.dtype))  # type: ignore[union-attr]
+    block = head.model.base_model.layers[0].mlp
+    for layer in (block, head.linear):
+        layer.register_forward_hook(lambda module, given, found: seen.append(found.dtype))  # type: ignore[union-attr]
     value, found = of_batch(head, LOSSES["cross_entropy"], 32, "bfloat16")
     exact, expected = of_batch(head, LOSSES["cross_entropy"], 32)
-    assert seen == [torch.bfloat16, torch.float32]
+    assert seen == [torch.bfloat16, torch.float32, torch.float32, torch.float32]  # the block and the last layer, twice
     assert {gradient.dtype for gradient in found} == {torch.float32}
     assert value != exact and value == pytest.approx(exact, abs=0.02)
     assert all(torch.isfinite(one).all() and one.shape == other.shape for one, other in zip(found, expected, strict=True))
+
+
+def shifted(head: Head, constant: float) -> Head:
+    """The head with a constant added to all its logits, which changes no probability."""
+    layer = head.linear if isinstance(head, heads.Classification) else head.unembedding()
+    assert isinstance(layer, nn.Linear)
+    bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
+    layer.bias = nn.Parameter(bias + constant)
+    return head
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_close_logits_are_not_rounded_to_a_tie(name: str) -> None:
+    """Rounded to bfloat16, whose numbers near 100 are 0.5 apart, most logits would be equal, and the answer the first class."""
+    rows = [replace(row, candidates=("a b", "b a") if name == "reward" else ("b", "c")) for row in examples(80)]
+    head = made("llama", name)
+    plain_NC = inference.probabilities(head, head.encode(rows), dtype="bfloat16")
+    found_NC = inference.probabilities(shifted(head, 100.0), head.encode(rows), dtype="bfloat16")
+    assert (found_NC[:, 0] != found_NC[:, 1]).all() and np.array_equal(found_NC.argmax(axis=1), plain_NC.argmax(axis=1))
+    np.testing.assert_allclose(found_NC, plain_NC, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["classification", "lm_choice"])
+def test_the_second_class_wins_by_a_hair_in_bfloat16(name: str) -> None:
+    head = shifted(made("llama", name), 100.0)
+    layer = head.linear if isinstance(head, heads.Classification) else head.unembedding()
+    first, second = (0, 1) if name == "classification" else (head.reader.continuation(word)[0] for word in "bc")
+    with torch.no_grad():  # two logits near 100 that differ by .01
+        layer.weight[second] = layer.weight[first]  # type: ignore[index, operator]
+        layer.bias[second] = layer.bias[first] + 0.01  # type: ignore[index, operator]
+    rows = [replace(row, candidates=("b", "c")) for row in examples(40)]
+    found_NC = inference.probabilities(head, head.encode(rows), dtype="bfloat16")
+    np.testing.assert_allclose(found_NC[:, 1], 1 / (1 + np.exp(-0.01)), atol=1e-5)
 
 
 def test_trainings_of_both_kinds_alternate_in_one_process() -> None:

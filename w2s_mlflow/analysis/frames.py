@@ -40,8 +40,8 @@ OF_ANSWERS = (
 LABEL_ACCURACY = "transfer/label_accuracy"
 """Metric of a student: the accuracy of its training labels on `transfer`, where the task has ground truth."""
 TOLERANCE = 1e-9
-DOMAINS = {"chess": "chess", "puzzles": "chess", "preferences": "reward modelling"}
-"""The paper's three domains, by task family; every other family is NLP."""
+DOMAINS = {"chess": "chess", "puzzles": "chess", "chess_preference": "reward modelling"}
+"""The paper's domain of a task or of a task family. Other tasks are reward modelling if they have its head, otherwise NLP."""
 FORWARD_AND_BACK = 6
 """Number of floating-point operations per parameter and token in a training step (Kaplan et al. 2020, section 2.1)."""
 
@@ -262,7 +262,8 @@ def _domain(task: str) -> str:
         spec = tasks.find(task)
     except ConfigError:  # the task of an old run may no longer exist
         return "NLP"
-    return "reward modelling" if spec.head == "reward" else DOMAINS.get(spec.family, "NLP")
+    other = "reward modelling" if spec.head == "reward" else "NLP"
+    return DOMAINS.get(spec.name, DOMAINS.get(spec.family, other))
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 f is the student's prediction and f_w the weak label; f_hat is the student's own hardened prediction, without gradient, and
 a = alpha * min(1, progress / warmup). The loss follows Burns et al. 2023, section 4.3.2. For two classes, the threshold is set
 so that the number of positive rows in the whole optimizer batch equals the sum of the weak labels' P(class 1), rounded.
+
+A batch of one row has no threshold between its rows: the row would be positive if its weak label is, whatever the student
+predicts. For such a batch (the last one of an epoch may be one) the loss is therefore the cross-entropy with the weak label.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ class Options(AuxiliaryOptions):
 
 
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
-    """Return a scalar: the mean of (1 - a) CE(f, f_w) + a CE(f, f_hat) over rows."""
-    a = weight(progress, options)
+    """Return a scalar: the mean of (1 - a) CE(f, f_w) + a CE(f, f_hat) over rows. For one row of two classes, a is 0."""
+    a = 0.0 if logits_NC.shape == (1, 2) else weight(progress, options)
     log_f_NC = logits_NC.log_softmax(dim=-1)
     mixed_NC = (1 - a) * labels_NC + a * hardened(logits_NC.detach(), labels_NC)
     return -(mixed_NC * log_f_NC).sum(dim=-1).mean()  # CE is linear in the labels, so one CE with mixed labels suffices

@@ -31,5 +31,7 @@ class Options:
 def loss(logits_NC: Tensor, labels_NC: Tensor, progress: float, options: Options) -> Tensor:
     """Return a scalar: the mean of CE(f, t) over rows. `progress` is unused."""
     log_f_NC = logits_NC.log_softmax(dim=-1)
-    product_NC = labels_NC.pow(options.weak_power).log() + options.own_power * log_f_NC.detach()
+    # xlogy(power, y) = power log y, and 0 for power 0. The logarithm of y^power would be -inf where the power underflows.
+    weak_NC = labels_NC.new_tensor(options.weak_power).xlogy(labels_NC)
+    product_NC = weak_NC + options.own_power * log_f_NC.detach()
     return -(product_NC.softmax(dim=-1) * log_f_NC).sum(dim=-1).mean()

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from w2s_mlflow import exceptions
 from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.exceptions import LARGEST, must
+from w2s_mlflow.losses import distillation
 from w2s_mlflow.methods import presets, student_options
 from w2s_mlflow.pipeline.options import Training, rule_name
 
@@ -31,8 +32,9 @@ class Config(student_options.Config):
     """Maximum number of rows for --question-source rest. Default: --train-size."""
     targets: Literal["soft", "hard"] = "soft"
     """Training targets of the weak model. `soft`: the teacher's class probabilities; `hard`: its most probable classes."""
-    temperature: float = option(default=1.0, gt=0, lt=LARGEST)
-    """Temperature that divides the teacher's log-probabilities: below 1, targets are sharpened; above 1, they are softened."""
+    temperature: float = option(default=1.0, ge=distillation.LOWEST, le=distillation.HIGHEST)
+    """Temperature T of knowledge distillation: the loss is T^2 times the cross-entropy of the teacher's and the weak model's
+    probabilities, both from logits divided by T. 1: cross-entropy with the teacher's probabilities."""
     start: Literal["pretrained", "supervisor"] = "pretrained"
     """Initial weights of the weak model. `pretrained`: the pretrained ones; `supervisor`: the supervisor's weights."""
     weak_epochs: int = option(default=2, ge=1)
@@ -54,7 +56,7 @@ class Config(student_options.Config):
     def _check_together(self) -> None:
         """Check options that depend on each other."""
         if self.targets == "hard" and self.temperature != 1:
-            raise must("temperature", "1 with --targets hard, because it does not affect hard targets", self.temperature)
+            raise must("temperature", "1 with --targets hard, because hard targets have no logits to divide", self.temperature)
         if self.question_rows is not None and self.question_source != REST:
             raise must("question_rows", f"left out unless --question-source is {REST}", self.question_rows)
         if rule_name(self.weak) is not None:
@@ -108,7 +110,7 @@ class Learner(Training):
     targets: str = "soft"
     """Training targets: `soft` or `hard`."""
     temperature: float = 1.0
-    """Temperature of the targets."""
+    """Temperature of knowledge distillation."""
     start: str = "pretrained"
     """Initial weights: `pretrained` or `supervisor`."""
     early_stopping: str = "weak"

@@ -91,6 +91,7 @@ class Config(Training):
         self._check_chain()
         self._check_plugin("losses", "loss", self.loss_options)
         self._check_plugin("methods.labels", "labels", self.label_options)
+        self._check_batch_size()
 
     def _check_labels(self) -> None:
         labels = self._primitives()["labels"]
@@ -127,6 +128,11 @@ class Config(Training):
                 others = " or ".join(options.plugins_with(package, key))
                 raise ConfigError(f"{exceptions.flag(key)} is an option of {exceptions.flag(option)} {others}, not of {name}")
         legal(**given)
+
+    def _check_batch_size(self) -> None:
+        loss = self._plugin("loss")
+        if self.batch_size == 1 and not registry.plugin("losses", loss, "--loss").PER_EXAMPLE:
+            raise must("batch_size", f"at least 2 with --loss {loss}, which compares the examples of a batch", self.batch_size)
 
     def _plugin(self, option: str) -> str:
         """Return the name of the plug-in that an option, `loss` or `labels`, selects."""

@@ -1,9 +1,9 @@
 """Heads that turn a model's outputs into class logits: `lm_choice`, `classification` and `reward`.
 
 A head wraps a Hugging Face model: `encode` builds the text of each example and tokenises it once; `forward` turns a batch
-into logits_NC, in float32. Padding is identified by the attention mask, never by token values. Heads for language modelling
-are in language_modeling.py. Shape legend: N examples, R token rows (R is 2N for the head `reward` and N for all others), L
-tokens of a row, D hidden units, C classes, V vocabulary entries.
+into logits_NC, with the last layer computed in float32. Padding is identified by the attention mask, never by token values.
+Heads for language modelling are in language_modeling.py. Shape legend: N examples, R token rows (R is 2N for the head
+`reward` and N for all others), L tokens of a row, D hidden units, C classes, V vocabulary entries.
 """
 
 from __future__ import annotations
@@ -99,8 +99,7 @@ class LMChoice(Head):
         return replace(data, candidates_NC=np.array(candidates, dtype=np.int64))
 
     def forward(self, batch: Batch) -> Tensor:
-        logits_NV: Tensor = self.unembedding()(self.last_RD(batch))
-        return logits_NV.gather(1, batch["candidates"]).float()
+        return output(self.unembedding(), self.last_RD(batch)).gather(1, batch["candidates"])
 
     def _candidate(self, word: str) -> int:
         tokens = self.reader.continuation(word)
@@ -136,8 +135,7 @@ class Classification(Head):
         return encode_texts(self.reader, examples)
 
     def forward(self, batch: Batch) -> Tensor:
-        logits_NC: Tensor = self.linear(self.pooled_RD(batch))
-        return logits_NC.float()
+        return output(self.linear, self.pooled_RD(batch))
 
     def pooled_RD(self, batch: Batch) -> Tensor:
         """Return one pooled vector per row, (R, D).
@@ -173,8 +171,18 @@ class Reward(Classification):
         return encode_responses(self.reader, examples)
 
     def forward(self, batch: Batch) -> Tensor:
-        reward_R: Tensor = self.linear(self.pooled_RD(batch)).squeeze(-1)
-        return reward_R.view(-1, 2).float()
+        return output(self.linear, self.pooled_RD(batch)).view(-1, 2)
+
+
+def output(layer: nn.Module, hidden_RD: Tensor) -> Tensor:
+    """Return the output of the head's last layer, computed in float32 even where autocast is on.
+
+    A bfloat16 number has 8 significant bits. Logits of different classes would often be rounded to the same number, and a tie
+    is decided for the class with the lowest index.
+    """
+    with torch.autocast(hidden_RD.device.type, enabled=False):
+        logits: Tensor = layer(hidden_RD.float())
+    return logits
 
 
 def pooled(hidden_RLD: Tensor, mask_RL: Tensor, pooling: str) -> Tensor:

@@ -126,8 +126,8 @@ class Training(EvalConfig, TaskOptions, OneModel):
     fixed limit. The loss is always computed on the whole batch, so results change only by rounding, except where random numbers
     are drawn (dropout, `align`, explainers that generate text)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute precision of training and stored predictions: `float32` or `bfloat16`. Weights, optimizer and loss are always
-    float32, and a logged model predicts in float32."""
+    """Compute precision of training and stored predictions: `float32` or `bfloat16`. Weights, optimizer, the head's last layer
+    and the loss are always float32, and a logged model predicts in float32."""
     gradient_checkpointing: bool = option(default=False, result=False)
     """Whether to recompute activations in the backward pass instead of storing them, which takes less memory but more time."""
     lora: int | None = option(default=None, ge=1, unset="none")

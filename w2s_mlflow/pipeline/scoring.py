@@ -28,8 +28,8 @@ analysis, it is `elicited` if label-free answers of the strong model are better 
 BELOW_FLOOR = "below the floor"
 """Value of CEILING_FAILED for a ceiling that is less accurate than the supervisor."""
 VS_HUMAN = "w2s.vs_human"
-"""Tag with the value `weak` if a run's accuracy is below the task's published human accuracy, and `strong` otherwise. It is not
-set if no comparable human accuracy is published."""
+"""Tag with the value `weak` if a run's accuracy is below the task's published human accuracy, `strong` if it is above, and
+`equal` if it is neither (Definitions 1 and 2). It is not set if no comparable human accuracy is published."""
 
 
 class EvalOptions(StageOptions, Protocol):
@@ -111,7 +111,9 @@ def _against_human(context: Context[EvalOptions], values: Mapping[str, float]) -
     # Human scores with another metric, such as "accuracy over four endings", are not comparable with a model's accuracy.
     if human is None or accuracy is None or human.metric.split(" (")[0] != "accuracy":
         return {}
-    return {VS_HUMAN: "strong" if accuracy >= human.score else "weak"}
+    if accuracy == human.score:
+        return {VS_HUMAN: "equal"}
+    return {VS_HUMAN: "strong" if accuracy > human.score else "weak"}
 
 
 def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> str:

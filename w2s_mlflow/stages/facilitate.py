@@ -1,9 +1,10 @@
 """Let a strong model teach the weak model on unlabelled text: facilitation (Definition 3, eq. 1).
 
 theta_W' = argmin sum_{q in Q} CE(f_W'(q), f_S(q)): the weak model is finetuned on the answers of the strong model, M_S, to the
-questions Q, and becomes M'_W. It is compared with the supervisor, M_W, which is the same model finetuned on the ground truth of
-`supervision`. With `--iterations`, M'_W labels `transfer`, and a new student is trained on these labels and teaches the weak
-model again, from its initial weights. The student and the weak model of each iteration are separate runs.
+questions Q, and becomes M'_W. With `--temperature` T, the loss is that of knowledge distillation (losses/distillation.py). M'_W
+is compared with the supervisor, M_W, which is the same model finetuned on the ground truth of `supervision`. With
+`--iterations`, M'_W labels `transfer`, and a new student is trained on these labels and teaches the weak model again, from its
+initial weights. The student and the weak model of each iteration are separate runs.
 
 By default, Q consists of the rows of the training part that are in neither of its halves, `transfer` and `supervision`.
 `transfer` is excluded because M'_W must label it without having been trained on it, as the supervisor does, and because the
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "Config", "run"]
 
 VERSION = 1
-ROOTS = ("stages.facilitate:_make", "data.loading:questions", "losses.cross_entropy")
+ROOTS = ("stages.facilitate:_make", "data.loading:questions")
 ANSWERS = "labels/teacher.parquet"
 """Artifact with the strong model's answers to the questions."""
 
@@ -131,7 +132,7 @@ def _facilitated(lesson: _FacilitationContext, teacher: Result, number: int) -> 
 
     config, learner = lesson.config, lesson.learner
     inputs = {"strong": teacher} | ({"weak": lesson.weak} if learner.options.start == SUPERVISOR else {})
-    parts = runs.parts("facilitate", VERSION, learner, inputs, ROOTS)
+    parts = runs.parts("facilitate", VERSION, learner, inputs, (*ROOTS, f"losses.{_loss(learner.options)[0]}"))
     parts = replace(parts, inputs={**parts.inputs, "questions": lesson.questions.digest})
     identity = learner.names() | _by(config, teacher) | {"iteration": str(number)}
     tags = {runs.LABELS: config.labeller(identity)}
@@ -158,10 +159,11 @@ def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> 
     learner, questions, split = lesson.learner.options, lesson.questions, lesson.learner.split
     answers = _answers(teacher, lesson.config, [*questions.train, *questions.validation])
     answers.write(recorder.directory / ANSWERS)
-    targets = _targets(answers, learner)
+    targets = answers.hardened() if learner.targets == "hard" else answers
     head = _start(lesson.learner, lesson.weak)
     stopping = LabelledExamples.joined(questions.validation, targets) if learner.early_stopping == "weak" else None
-    finetune.fit_head(head, lesson.learner, LabelledExamples.joined(questions.train, targets), stopping, recorder)
+    training = LabelledExamples.joined(questions.train, targets)
+    finetune.fit_head(head, lesson.learner, training, stopping, recorder, *_loss(learner))
     recorder.metrics({"facilitate/questions": len(questions.train)})
     recorder.predictions("validation", finetune.predictions(head, questions.validation, learner))
     recorder.weak_labels(finetune.predictions(head, split.transfer + split.transfer_validation, learner))
@@ -169,11 +171,11 @@ def _make(lesson: _FacilitationContext, teacher: Result, recorder: Recorder) -> 
     return head
 
 
-def _targets(answers: SoftLabels, learner: Learner) -> SoftLabels:
-    """Return the training targets that `--targets` and `--temperature` make from the strong model's answers."""
-    if learner.targets == "hard":
-        return answers.hardened()
-    return answers if learner.temperature == 1 else answers.at_temperature(learner.temperature)
+def _loss(learner: Learner) -> tuple[str, dict[str, float]]:
+    """Return the loss of the weak model and its options. At temperature 1, distillation is cross-entropy."""
+    if learner.temperature == 1:
+        return "cross_entropy", {}
+    return "distillation", {"distillation_temperature": learner.temperature}
 
 
 def _answers(teacher: Result, config: Config, questions: Sequence[Example]) -> SoftLabels:

@@ -54,11 +54,11 @@ class Claim(NamedTuple):
 
 
 def _verdict_row(claim: str, finding: Finding, low: float, high: float) -> dict[str, Any]:
-    """Return the row of a statement. The verdict says whether the interval lies in [low, high], outside, or partly in it."""
+    """Return the row of a statement. The verdict says whether the interval lies in (low, high), outside, or partly in it."""
     verdict = UNDETERMINED
-    if finding.low >= low and finding.high <= high:
+    if low < finding.low and finding.high < high:
         verdict = SUPPORTED
-    elif finding.low > high or finding.high < low:
+    elif finding.low >= high or finding.high <= low:
         verdict = CONTRADICTED
     expected = f"above {low:g}" if high == INFINITY else f"below {high:g}"
     return {"claim": claim, "expected": expected, "verdict": verdict, **finding._asdict()}

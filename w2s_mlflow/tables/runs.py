@@ -7,8 +7,8 @@ import pandas as pd
 from w2s_mlflow.metrics import METRICS
 
 CAPTION = (
-    "Finished runs. `human` is weak or strong compared with the task's published human accuracy (Definitions 1 and 2), if "
-    "there is one; `gold` names the part whose ground truth the run or its ancestors were trained on."
+    "Finished runs. `vs_human` is `weak` below the task's published human accuracy, `strong` above it (Definitions 1 and 2) "
+    "and `equal` otherwise, if there is one; `gold` names the part whose ground truth the run or its ancestors were trained on."
 )
 FRAMES = ("runs",)
 COLUMNS = ["stage", "task", "weak", "strong", "head", "method", "method_options", "other_options", "seed"]

@@ -55,7 +55,8 @@ class Options:
     """Maximum size of a forward pass, counted in examples as long as the longest one in the batch. If None, a pass takes the
     whole batch."""
     dtype: str = "float32"
-    """Precision of the forward pass, float32 or bfloat16; weights, optimizer and loss are float32."""
+    """Precision of the backbone's forward pass, float32 or bfloat16; everything else, the head's last layer
+    included, is float32."""
     auxiliary: AuxiliaryObjective | None = None
     """Auxiliary objective. It is called on each batch, backpropagates an additional loss and returns metrics to report."""
 
