@@ -35,6 +35,7 @@ NO_PLUGINS = {
     "modeling",
     "pipeline",
     "search",
+    "stats",
     "tracking",
     "tracking.backend",
     "training",
