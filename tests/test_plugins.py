@@ -213,6 +213,7 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
     numbers |= {name: 0.2 for name in metrics.METRICS if name != "accuracy"}
     missing: dict[str, Any] = dict.fromkeys(("agreement", "weak_accuracy", "ceiling_accuracy"), math.nan)
     missing |= dict.fromkeys(("weak_correct", "ceiling_correct", "weak_answer", "ceiling_answer")) | {"ceiling_failed": False}
+    missing |= {"collapsed": False, "diverged": 0}
     gold_N = np.arange(60) % 2
     arrays = {"groups": groups, "gold": gold_N, "correct": correct_N, "answer": np.where(correct_N, gold_N, 1 - gold_N)}
     return names | {"seed": str(seed)} | numbers | missing | arrays
@@ -223,6 +224,12 @@ def _beside(weak_N: Any, top_N: Any, size: float) -> dict[str, Any]:
     answers = {"weak_answer": np.where(weak_N, gold_N, 1 - gold_N), "ceiling_answer": np.where(top_N, gold_N, 1 - gold_N)}
     accuracies = {"weak_accuracy": weak_N.mean(), "ceiling_accuracy": top_N.mean(), "agreement": 0.8}
     return accuracies | answers | {"weak_correct": weak_N, "ceiling_correct": top_N, "parameters": size}
+
+
+def claims() -> pd.DataFrame:
+    """The claim of one sweep: a student against its supervisor and the best label-free answer."""
+    rows = [("sweep grid", "one", "small", "mid", "baseline", reference) for reference in ("supervisor", "label_free")]
+    return pd.DataFrame(rows, columns=list(tables.CLAIMS))
 
 
 def runs() -> pd.DataFrame:
@@ -321,7 +328,7 @@ def alignments() -> pd.DataFrame:
 
 FRAMES = {"outcomes": outcomes, "runs": runs, "left_out": left_out, "probes": probes, "errors": errors}
 FRAMES |= {"facilitations": facilitations}
-FRAMES |= {"debates": debates, "alignments": alignments}
+FRAMES |= {"debates": debates, "alignments": alignments, "claims": claims}
 
 
 def sums(table: pd.DataFrame) -> dict[str, float]:
@@ -376,5 +383,6 @@ def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> Non
     assert set(runs().columns) == set(tables.RUNS) and set(probes().columns) == set(tables.PROBES)
     assert set(errors().columns) == set(tables.ERRORS)
     assert set(facilitations().columns) == {*tables.FACILITATIONS, "method_options", "other_options"}
+    assert set(claims().columns) == set(tables.CLAIMS)
     assert set(debates().columns) == set(tables.DEBATES) and set(alignments().columns) == set(tables.ALIGNMENTS)
     assert set(FRAMES) == set(tables.Frames.__dataclass_fields__)

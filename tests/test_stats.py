@@ -74,6 +74,20 @@ def clusters(values_SN: Floats, keys: list[Hashable]) -> Floats:
     return np.array(list(sums.values()))
 
 
+def interaction(gain_SN: Floats, gap_SN: Floats, groups: NDArray[np.int64], thetas: Floats) -> Floats:
+    """The variance of a sum over rows that seed and group give only together, at each theta: two-way analysis of variance."""
+    seeds, names = len(gain_SN), np.unique(groups)
+
+    def cells(values_SN: Floats) -> Floats:
+        centred_SN = values_SN - values_SN.mean()
+        rest_SN = centred_SN - centred_SN.mean(axis=1, keepdims=True) - centred_SN.mean(axis=0, keepdims=True)
+        return np.array([rest_SN[:, groups == name].sum(axis=1) for name in names])
+
+    gain, gap = cells(gain_SN), cells(gap_SN)
+    squares = (gain**2).sum() - 2 * thetas * (gain * gap).sum() + thetas**2 * (gap**2).sum()
+    return squares * seeds * len(names) / ((seeds - 1) * (len(names) - 1))
+
+
 def grid_interval(gain_SN: Floats, gap_SN: Floats, groups: NDArray[np.int64], thetas: Floats) -> tuple[Floats, Floats]:
     """Mean and half width of the two-way clustered interval of gain - theta gap, at each theta."""
     seeds, rows = gain_SN.shape
@@ -91,7 +105,8 @@ def grid_interval(gain_SN: Floats, gap_SN: Floats, groups: NDArray[np.int64], th
         variance, critical = group, by_group
     else:
         variance = np.maximum(np.maximum(seed, group), seed + group - cell)
-        critical = (seed * scipy.stats.t.ppf(0.975, seeds - 1) + group * by_group) / (seed + group)
+        weight = np.maximum(seed, interaction(gain_SN, gap_SN, groups, thetas) / (seeds * rows) ** 2)
+        critical = (weight * scipy.stats.t.ppf(0.975, seeds - 1) + group * by_group) / (weight + group)
     return gain_SN.mean() - thetas * gap_SN.mean(), critical * np.sqrt(variance)
 
 
@@ -151,7 +166,8 @@ def test_clustered_mean_by_hand() -> None:
     seeds, groups, cells = (halves / 4 / 36 for halves in (4, 12, 7.2))
     variance = seeds + groups - cells
     assert variance < groups  # so the variance of groups alone is the larger
-    # Quantiles of t on 1 and 2 degrees of freedom, in the proportion of the variances, 1 to 3
+    # Residuals without the means of seeds (1/3, -1/3) and groups (0, -1, 1): 2 -1 -1 and -2 1 1 thirds, whose squares sum to
+    # 12/9; times 6 / (1 x 2) is 4, the same as that of seeds. Quantiles of t on 1 and 2 degrees of freedom, weighted 1 to 3.
     half = (12.7062047 + 3 * 4.3026527) / 4 * math.sqrt(groups)
     found = stats.clustered_mean([[1, 0, 1], [0, 0, 1]], [1, 1, 1])
     assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half))
@@ -198,12 +214,21 @@ def test_a_test_of_seeds_that_move_all_rows_alike_is_the_paired_t_test() -> None
     assert (found.t, found.p, found.low, found.high) == pytest.approx((expected.t, expected.p, expected.low, expected.high))
 
 
+def test_seeds_that_agree_by_chance_are_not_taken_for_one() -> None:
+    """Two seeds have the same gain on other rows: the paired t-test has no p, that over test groups alone is sure."""
+    before_SN, after_SN = np.zeros((2, 400)), np.zeros((2, 400))
+    after_SN[0, :12], after_SN[1, 12:24] = 1, 1
+    found = stats.two_way_test(list(before_SN), list(after_SN), np.arange(400))
+    alone = stats.group_interval(after_SN.mean(axis=0), np.arange(400))
+    assert found.low < 0 < alone.low and found.p > 0.05
+
+
 def test_a_difference_without_variance_or_with_one_test_group_has_no_p_value() -> None:
     zeros, ones = [[0.0, 0.0]] * 2, [[1.0, 1.0]] * 2
     certain = stats.two_way_test(zeros, ones, ["a", "b"])
-    assert math.isnan(certain.p) and certain[2:] == (1.0, 1.0, 1.0)
+    assert math.isnan(certain.p) and certain[2:5] == (1.0, 1.0, 1.0)
     single = stats.two_way_test(zeros, [[1.0, 0.0], [0.0, 0.0]], ["a", "a"])
-    assert math.isnan(single.p) and math.isnan(single.t) and single[2:] == (0.25, -math.inf, math.inf)
+    assert math.isnan(single.p) and math.isnan(single.t) and single[2:5] == (0.25, -math.inf, math.inf)
 
 
 def simulated_levels(seed_sd: float, group_half_width: float, experiments: int = 400) -> tuple[float, float]:

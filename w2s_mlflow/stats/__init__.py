@@ -1,7 +1,8 @@
 """Intervals, tests and PGR, in numpy and scipy.
 
 `intervals`: means over seeds and test groups. `gap_recovered`: performance gap recovered (PGR). `paired`: tests of two models,
-and Holm's correction. `sample_size`: power, and the seeds that a wanted difference needs. All public names can be imported from here.
+and Holm's correction. `sample_size`: power, and the seeds that a wanted difference needs. All public names can be imported from
+here.
 
 Shape legend: S seeds, G test groups, N test rows. Intervals have a confidence level of 95% unless `level` is given.
 """
@@ -31,12 +32,14 @@ from w2s_mlflow.stats.intervals import (
     two_way_interval,
 )
 from w2s_mlflow.stats.paired import PairedTest, TwoWayTest, holm, paired_t_test, two_way_test, wilcoxon_p
-from w2s_mlflow.stats.sample_size import Variances, power, seeds_needed
+from w2s_mlflow.stats.sample_size import ALPHA, POWER, Variances, power, seeds_needed
 
 __all__ = [
+    "ALPHA",
     "LEVEL",
     "OK",
     "PGR",
+    "POWER",
     "ROUNDING",
     "UNDETERMINED",
     "ClusteredMean",

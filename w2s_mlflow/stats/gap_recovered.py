@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize
 
 from w2s_mlflow.stats.intervals import LEVEL, Floats, Interval, by_group, clustered, clustered_mean, seed_interval
-from w2s_mlflow.stats.paired import TwoWayTest
+from w2s_mlflow.stats.paired import TwoWayTest, as_test
 
 OK, UNDETERMINED = "ok", "undetermined"
 
@@ -121,10 +121,8 @@ def pgr_difference(baseline: Trio, method: Trio, groups: ArrayLike, level: float
         groups: the group of each test row.
     """
     (before, before_SN), (after, after_SN) = (_contributions(trio) for trio in (baseline, method))
-    spread = clustered(*by_group(after_SN - before_SN, groups))
-    mean = replace(spread, mean=after - before)
-    interval = mean.interval(level)
-    return TwoWayTest(mean.t, mean.p(), interval.mean, interval.low, interval.high)
+    cells_SG, sizes_G = by_group(after_SN - before_SN, groups)
+    return as_test(replace(clustered(cells_SG, sizes_G), mean=after - before), len(sizes_G), level)
 
 
 def _contributions(trio: Trio) -> tuple[float, Floats]:

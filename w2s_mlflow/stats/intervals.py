@@ -43,12 +43,15 @@ class ClusteredMean:
 
     Attributes:
         variance: the variance of the mean; infinite if it cannot be estimated.
-        clusterings: variance and degrees of freedom of each one-way clustering (seeds, test groups).
+        clusterings: variance and degrees of freedom of each one-way clustering (seeds, test groups), which weight the
+            critical value.
+        rows_variance: the part of the variance that more seeds would not reduce; NaN with a single seed.
     """
 
     mean: float
     variance: float
     clusterings: tuple[tuple[float, int], ...]
+    rows_variance: float = math.nan
 
     @property
     def t(self) -> float:
@@ -92,7 +95,8 @@ def clustered(cells_SG: ArrayLike, sizes_G: ArrayLike) -> ClusteredMean:
 
     The variance is V_seeds + V_groups - V_cells (Cameron, Gelbach & Miller 2011, eq. 2.9), but at least V_seeds and at least
     V_groups. With one seed it is V_groups; with one group it is infinite. The critical value is Cochran's, because the
-    Satterthwaite approximation rejects too often with few seeds (benchmarks/coverage.py --table levels).
+    Satterthwaite approximation rejects too often with few seeds (benchmarks/coverage.py --table levels). In its weights,
+    V_seeds is at least the variance that the noise of seed and group together (the interaction) gives to it.
 
     Args:
         cells_SG: sum of the rows' values for each seed and group.
@@ -111,7 +115,12 @@ def clustered(cells_SG: ArrayLike, sizes_G: ArrayLike) -> ClusteredMean:
     v_seeds = _cluster_variance(residual.sum(axis=1)) / rows**2
     v_cells = _cluster_variance(residual.reshape(-1)) / rows**2
     variance = max(v_seeds + v_groups - v_cells, v_seeds, v_groups)
-    return ClusteredMean(mean, variance, ((v_seeds, seeds - 1), (v_groups, groups - 1)))
+    of_seeds = residual.sum(axis=1, keepdims=True) * sizes / sizes.sum()
+    interaction = residual - of_seeds - residual.mean(axis=0)
+    v_noise = float((interaction**2).sum()) * seeds * groups / ((seeds - 1) * (groups - 1)) / rows**2
+    # Seeds that agree by chance, to less than the noise of single answers, are no evidence that seeds do not vary.
+    clusterings = (max(v_seeds, v_noise), seeds - 1), (v_groups, groups - 1)
+    return ClusteredMean(mean, variance, clusterings, max(0.0, v_groups - v_cells))
 
 
 def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL) -> Interval:

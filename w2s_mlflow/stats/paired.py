@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from w2s_mlflow.stats.intervals import LEVEL, ROUNDING, Floats, by_group, clustered
+from w2s_mlflow.stats.intervals import LEVEL, ROUNDING, ClusteredMean, Floats, by_group, clustered
 
 
 class PairedTest(NamedTuple):
@@ -54,6 +54,7 @@ class TwoWayTest(NamedTuple):
     """A two-way clustered t-test of method minus baseline. `low` and `high` bound the mean difference.
 
     It covers the variation between seeds and between test groups. `p` is NaN if the variance is zero or cannot be estimated.
+    `rows_variance` is the part of the variance that more seeds do not reduce, and `groups` the number of test groups.
     """
 
     t: float
@@ -61,6 +62,8 @@ class TwoWayTest(NamedTuple):
     mean_difference: float
     low: float
     high: float
+    rows_variance: float
+    groups: int
 
 
 def two_way_test(
@@ -74,9 +77,14 @@ def two_way_test(
         groups: the group of each test row.
     """
     before_SN, after_SN = (np.asarray(rows, dtype=np.float64) for rows in (baseline, method))
-    mean = clustered(*by_group(after_SN - before_SN, groups))
+    cells_SG, sizes_G = by_group(after_SN - before_SN, groups)
+    return as_test(clustered(cells_SG, sizes_G), len(sizes_G), level)
+
+
+def as_test(mean: ClusteredMean, groups: int, level: float) -> TwoWayTest:
+    """Return the test of a mean difference of zero, with the number of test groups."""
     interval = mean.interval(level)
-    return TwoWayTest(mean.t, mean.p(), interval.mean, interval.low, interval.high)
+    return TwoWayTest(mean.t, mean.p(), interval.mean, interval.low, interval.high, mean.rows_variance, groups)
 
 
 def wilcoxon_p(baseline: ArrayLike, method: ArrayLike) -> float:

@@ -13,6 +13,8 @@
 | accuracy and every other metric of metrics.py | metrics on `test`, recomputed from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
+| collapsed | whether the student collapsed: it predicts one class for nearly all rows of `validation` (metrics.collapsed) |
+| diverged | number of students with the same options that have no accuracy because their loss was not finite |
 | groups, gold, answer, weak_answer, ceiling_answer | one value per test row; the order depends only on task and test size |
 | correct, weak_correct, ceiling_correct | whether these answers equal gold |
 
@@ -32,7 +34,8 @@ row per aligned model: `*_before` refers to the plain student, `iteration` is th
 column and differ within a task; in `debates` it includes the student's method as `student_method`.
 
 `runs` has one row per finished run of any stage; `total_*` is the total cost of the run and all runs that it was made from.
-`left_out` has one row per excluded run. The columns of each frame are in the constant of the same name.
+`left_out` has one row per excluded run. `claims` has one row per comparison that a sweep declared before it ran. The columns
+of each frame are in the constant of the same name.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ OUTCOMES = (
     *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
     *("train_size", "test_size", "parameters", "data", "settings"),
     *(*METRICS, "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
+    *("collapsed", "diverged"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
 )
 """Columns of `outcomes` without `method_options` and `other_options`."""
@@ -95,6 +99,8 @@ ALIGNMENTS = (
     *("accuracy_before", "accuracy_after", "preference_before", "preference_after", "win_rate_before", "win_rate_after"),
     *("entropy", "evidence_words"),
 )
+CLAIMS = ("claim", "task", "weak", "strong", "method", "reference")
+"""Columns of `claims`, one row per declared comparison of a student with a reference; see tables/claim.py."""
 LEFT_OUT = ("run_id", "name", "exclusion_rule", "reason")
 
 
@@ -110,3 +116,4 @@ class Frames:
     facilitations: pd.DataFrame
     debates: pd.DataFrame
     alignments: pd.DataFrame
+    claims: pd.DataFrame
