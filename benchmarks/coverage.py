@@ -12,8 +12,8 @@ trainings included: what the means of ever more seeds tend to.
 gaps: 3, 5 or 10 seeds, 300 test rows in 100 groups, normal effects of seeds, by the true gap.
 levels: two methods of equal expected accuracy; how often the two-way test, the two-way t-test with Satterthwaite's degrees of
 freedom, and the paired t-test over seeds reject that, where seeds differ, rows differ, both or neither; 1,200 test rows.
-collapse: 5 seeds, a tenth of the trainings of students collapse. Coverage of the PGR of expected means (collapses included) and of
-the PGR of sound students, over all experiments, over those without and with a collapsed student, by Fieller's interval, by a
+collapse: 5 seeds, a tenth of the trainings of students collapse. Coverage of the PGR of expected means (collapses included) and
+of the PGR of sound students, over all experiments, over those without and with a collapsed student, by Fieller's interval, by a
 percentile bootstrap over seeds, and by Fieller's interval widened by what collapses could do (see `widened`).
 tests: two methods for whom the same groups are easy; how often the paired t-test over seeds has p < .05. And two for whom
 other groups are easy: the test over seeds speaks of the test rows at hand, the interval over seeds and groups of others too.
@@ -156,7 +156,7 @@ NOISE = {"neither": (0.0, 0.0), "seeds": (0.03, 0.0), "rows": (0.0, 0.3), "seeds
 
 
 def satterthwaite(cells_SG: Floats, sizes_G: Floats) -> float:
-    """The p-value with the two-way variance of `stats.clustered` and Satterthwaite's degrees of freedom, as until version 0.1."""
+    """The p-value with the two-way variance of `stats.clustered` and Satterthwaite's degrees of freedom, as before."""
     seeds, n_groups = cells_SG.shape
     rows = seeds * sizes_G.sum()
     residual = cells_SG - cells_SG.sum() / rows * sizes_G
@@ -195,8 +195,8 @@ def widened(
     low_rate = float(beta.ppf(0.0125, k, n - k + 1)) if k else 0.0
     high_rate = float(beta.ppf(0.9875, k + 1, n - k)) if k < n else 1.0
     interval = stats.pgr_interval(list(weak[sound_S]), list(student[sound_S]), list(ceiling[sound_S]), number_N, 0.975)
-    level = student[collapsed_S].mean() if k else MAJORITY
-    fallen = stats.pgr(float(weak.mean()), float(level), float(ceiling.mean()))
+    fallen_accuracy = float(student[collapsed_S].mean()) if k else MAJORITY
+    fallen = stats.pgr(float(weak.mean()), fallen_accuracy, float(ceiling.mean()))
     bounds = [rate * fallen + (1 - rate) * bound for rate in (low_rate, high_rate) for bound in interval[1:3]]
     return min(bounds), max(bounds)
 
@@ -272,7 +272,7 @@ def levels(repeat: Repeat, seed: int) -> Iterator[str]:
 
 def collapses(repeat: Repeat, seed: int) -> Iterator[str]:
     """Coverage by intervals where a tenth of the students collapse."""
-    yield "| seed sd | test rows | experiments | share | Fieller | bootstrap | widened | Fieller, sound PGR | width, widened | width, Fieller |"
+    yield "| seed sd | test rows | experiments | share | Fieller | bootstrap | widened | sound PGR | width, widened | Fieller |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for sd, rows in itertools.product(SEED_SDS, TEST_ROWS):
         found = repeat(partial(collapse, seed, sd, rows)).astype(float)
