@@ -10,6 +10,11 @@ scenarios: 5 seeds; how trainings differ from seed to seed, by the standard devi
 test rows. The true PGR is the ratio of expected means, (E[student] - E[supervisor]) / (E[ceiling] - E[supervisor]), collapsed
 trainings included: what the means of ever more seeds tend to.
 gaps: 3, 5 or 10 seeds, 300 test rows in 100 groups, normal effects of seeds, by the true gap.
+levels: two methods of equal expected accuracy; how often the two-way test, the two-way t-test with Satterthwaite's degrees of
+freedom, and the paired t-test over seeds reject that, where seeds differ, rows differ, both or neither; 1,200 test rows.
+collapse: 5 seeds, a tenth of the trainings of students collapse. Coverage of the PGR of expected means (collapses included) and
+of the PGR of sound students, over all experiments, over those without and with a collapsed student, by Fieller's interval, by a
+percentile bootstrap over seeds, and by Fieller's interval widened by what collapses could do (see `widened`).
 tests: two methods for whom the same groups are easy; how often the paired t-test over seeds has p < .05. And two for whom
 other groups are easy: the test over seeds speaks of the test rows at hand, the interval over seeds and groups of others too.
 """
@@ -25,6 +30,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta
+from scipy.stats import t as student_t
 
 from w2s_mlflow import stats
 
@@ -143,8 +150,89 @@ def rejected(seeds: int, spread: float, seed: int, experiment: int) -> tuple[boo
     return by_seed, not both.low <= 0 <= both.high
 
 
-Repeat = Callable[[Callable[[int], tuple[bool, bool]]], NDArray[np.bool_]]
-"""What a function of the experiment's number finds in all experiments: two columns."""
+LEVEL_ROWS, LEVEL_GROUP_ROWS = 1200, 4
+NOISE = {"neither": (0.0, 0.0), "seeds": (0.03, 0.0), "rows": (0.0, 0.3), "seeds and rows": (0.02, 0.2)}
+"""By what differs: standard deviation of what a seed does to one method, half width of what a group does to one method."""
+
+
+def satterthwaite(cells_SG: Floats, sizes_G: Floats) -> float:
+    """The p-value with the two-way variance of `stats.clustered` and Satterthwaite's degrees of freedom, as before."""
+    seeds, n_groups = cells_SG.shape
+    rows = seeds * sizes_G.sum()
+    residual = cells_SG - cells_SG.sum() / rows * sizes_G
+    sums = residual.sum(axis=1), residual.sum(axis=0), residual.reshape(-1)
+    by_seed, by_group, by_cell = ((part**2).sum() * len(part) / (len(part) - 1) / rows**2 for part in sums)
+    variance = max(by_seed + by_group - by_cell, by_seed, by_group)
+    spread = by_seed**2 / (seeds - 1) + by_group**2 / (n_groups - 1) + by_cell**2 / (seeds * n_groups - 1)
+    return float(2 * student_t.sf(abs(cells_SG.sum() / rows) / np.sqrt(variance), variance**2 / spread))
+
+
+def level(seeds: int, kind: str, seed: int, experiment: int) -> tuple[bool, ...]:
+    """Whether each test rejects the true hypothesis of one experiment."""
+    rng = np.random.default_rng([experiment, seeds, list(NOISE).index(kind), seed])
+    deviation, half_width = NOISE[kind]
+    number_N = np.repeat(np.arange(LEVEL_ROWS // LEVEL_GROUP_ROWS), LEVEL_GROUP_ROWS)
+    own_MN = rng.uniform(-half_width, half_width, (2, LEVEL_ROWS // LEVEL_GROUP_ROWS))[:, number_N]
+    chance_MSN = 0.65 + own_MN[:, None] + deviation * rng.normal(size=(2, seeds, 1))
+    first, second = (rng.random(chance_MSN.shape) < chance_MSN).astype(np.float64)
+    two_way = stats.two_way_test(list(first), list(second), number_N).p < 0.05
+    sums_SG = (second - first).reshape(seeds, -1, LEVEL_GROUP_ROWS).sum(axis=2)
+    old = satterthwaite(sums_SG, np.bincount(number_N).astype(float)) < 0.05
+    return two_way, old, stats.paired_t_test(first.mean(axis=1), second.mean(axis=1)).p < 0.05
+
+
+def widened(
+    weak: Floats, student: Floats, ceiling: Floats, number_N: NDArray[np.int64], collapsed_S: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Fieller's interval of the sound seeds at 97.5%, moved by the Clopper-Pearson 97.5% bounds of the rate of collapse.
+
+    A collapsed student answers as the observed ones do or, if there is none, at the share of the most frequent class.
+    """
+    sound_S = ~collapsed_S
+    if not sound_S.any():
+        return -np.inf, np.inf
+    n, k = len(sound_S), int(collapsed_S.sum())
+    low_rate = float(beta.ppf(0.0125, k, n - k + 1)) if k else 0.0
+    high_rate = float(beta.ppf(0.9875, k + 1, n - k)) if k < n else 1.0
+    interval = stats.pgr_interval(list(weak[sound_S]), list(student[sound_S]), list(ceiling[sound_S]), number_N, 0.975)
+    fallen_accuracy = float(student[collapsed_S].mean()) if k else MAJORITY
+    fallen = stats.pgr(float(weak.mean()), fallen_accuracy, float(ceiling.mean()))
+    bounds = [rate * fallen + (1 - rate) * bound for rate in (low_rate, high_rate) for bound in interval[1:3]]
+    return min(bounds), max(bounds)
+
+
+def collapse(seed: int, deviation: float, rows: int, experiment: int) -> tuple[float, ...]:
+    """Whether a student collapsed in one experiment, and which intervals cover which PGR."""
+    rng = np.random.default_rng([seed, 11, round(1000 * deviation), rows, experiment])
+    number_N = np.repeat(np.arange(rows // GROUP_ROWS), GROUP_ROWS)
+    wide_N = rng.uniform(-WIDE, WIDE, rows // GROUP_ROWS)[number_N]
+    narrow_MN = rng.uniform(-NARROW, NARROW, (len(MEANS), rows // GROUP_ROWS))[:, number_N]
+    scenario = SCENARIOS["a tenth of the students collapse"]
+    mean_MS = MEANS[:, None] + scenario.effects(rng, deviation)
+    weak, student, ceiling = (rng.random((*mean_MS.shape, rows)) < mean_MS[..., None] + (wide_N + narrow_MN)[:, None]).astype(
+        float
+    )
+    collapsed_S = rng.random(TRAININGS) < scenario.collapse[1]
+    for fallen in np.flatnonzero(collapsed_S):
+        student[fallen] = rng.random(rows) < (MAJORITY if rng.random() < 0.5 else 0.5)
+    truth, sound = scenario.truth(), Scenario().truth()
+    fieller = stats.pgr_interval(list(weak), list(student), list(ceiling), number_N)
+    means_SM = np.stack([model.mean(axis=1) for model in (weak, student, ceiling)], axis=1)
+    drawn = means_SM[rng.integers(TRAININGS, size=(1000, TRAININGS))].mean(axis=1)
+    boot = np.quantile((drawn[:, 1] - drawn[:, 0]) / (drawn[:, 2] - drawn[:, 0]), [0.025, 0.975])
+    low, high = widened(weak, student, ceiling, number_N, collapsed_S)
+    covers = [fieller.low <= truth <= fieller.high, boot[0] <= truth <= boot[1], low <= truth <= high]
+    return (
+        bool(collapsed_S.any()),
+        *map(bool, covers),
+        bool(fieller.low <= sound <= fieller.high),
+        high - low,
+        fieller.high - fieller.low,
+    )
+
+
+Repeat = Callable[[Callable[[int], tuple[float, ...]]], NDArray[np.float64]]
+"""What a function of the experiment's number finds in all experiments, one row each."""
 
 
 def scenarios(repeat: Repeat, seed: int) -> Iterator[str]:
@@ -152,7 +240,8 @@ def scenarios(repeat: Repeat, seed: int) -> Iterator[str]:
     yield "| 5 seeds | seed sd | test rows | true PGR | covers it | undetermined | covers it where determined |"
     yield "|---|---|---|---|---|---|---|"
     for (number, (name, scenario)), sd, rows in itertools.product(enumerate(SCENARIOS.items()), SEED_SDS, TEST_ROWS):
-        covers, determined = repeat(partial(simulated, scenario, sd, rows, (seed, number, round(1000 * sd), rows))).T
+        found = repeat(partial(simulated, scenario, sd, rows, (seed, number, round(1000 * sd), rows)))
+        covers, determined = found.T == 1
         shares = f"{covers.mean():.3f} | {1 - determined.mean():.3f} | {covers[determined].mean():.3f}"
         yield f"| {name} | {sd} | {rows:,} | {scenario.truth():.3f} | {shares} |"
 
@@ -173,7 +262,32 @@ def tests(repeat: Repeat, seed: int) -> Iterator[str]:
         yield f"| {seeds} | {label} | {outcomes[:, 0].mean():.3f} | {outcomes[:, 1].mean():.3f} |"
 
 
-TABLES = {"scenarios": scenarios, "gaps": gaps, "tests": tests}
+def levels(repeat: Repeat, seed: int) -> Iterator[str]:
+    """How often the tests reject a true hypothesis, by what differs."""
+    yield "| seeds | what differs | two-way | with Satterthwaite | over seeds |\n|---|---|---|---|---|"
+    for seeds, kind in itertools.product(SEEDS, NOISE):
+        two_way, old, over_seeds = repeat(partial(level, seeds, kind, seed)).mean(axis=0)
+        yield f"| {seeds} | {kind} | {two_way:.3f} | {old:.3f} | {over_seeds:.3f} |"
+
+
+def collapses(repeat: Repeat, seed: int) -> Iterator[str]:
+    """Coverage by intervals where a tenth of the students collapse."""
+    yield "| seed sd | test rows | experiments | share | Fieller | bootstrap | widened | sound PGR | width, widened | Fieller |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for sd, rows in itertools.product(SEED_SDS, TEST_ROWS):
+        found = repeat(partial(collapse, seed, sd, rows)).astype(float)
+        any_collapsed = found[:, 0] == 1
+        for label, chosen in (
+            ("all", any_collapsed | True),
+            ("none collapsed", ~any_collapsed),
+            ("some collapsed", any_collapsed),
+        ):
+            shares = " | ".join(f"{value:.3f}" for value in found[chosen][:, 1:5].mean(axis=0))
+            widths = " | ".join(f"{value:.2f}" for value in np.median(found[chosen][:, 5:], axis=0))
+            yield f"| {sd} | {rows:,} | {label} | {chosen.mean():.2f} | {shares} | {widths} |"
+
+
+TABLES = {"scenarios": scenarios, "gaps": gaps, "tests": tests, "levels": levels, "collapse": collapses}
 
 
 def main() -> None:
@@ -185,8 +299,8 @@ def main() -> None:
     options = parser.parse_args()
     with ProcessPoolExecutor(2) as workers:
 
-        def repeat(experiment: Callable[[int], tuple[bool, bool]]) -> NDArray[np.bool_]:
-            return np.array(list(workers.map(experiment, range(options.experiments), chunksize=20)))
+        def repeat(experiment: Callable[[int], tuple[float, ...]]) -> NDArray[np.float64]:
+            return np.array(list(workers.map(experiment, range(options.experiments), chunksize=20)), dtype=np.float64)
 
         for line in TABLES[options.table](repeat, options.seed):
             print(line, flush=True)

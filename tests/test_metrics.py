@@ -182,3 +182,18 @@ def test_scaled_labels_are_probabilities_in_the_same_order(first: list[float], t
     assert scaled.dtype == np.float32 and scaled.sum(axis=1) == pytest.approx(np.ones(len(first)), abs=1e-6)
     assert (np.sign(scaled[:, 0] - scaled[:, 1]) * np.sign(table[:, 0] - table[:, 1]) >= 0).all()
     assert labels.at_temperature(1.0).probabilities_NC == pytest.approx(table, abs=1e-6)
+
+
+@pytest.mark.parametrize(("of_one_class", "collapsed"), [(98, False), (99, True), (100, True)])
+def test_a_model_collapses_at_99_predictions_in_100_of_one_class(of_one_class: int, collapsed: bool) -> None:
+    probabilities_NC = np.tile([0.4, 0.6], (100, 1))
+    probabilities_NC[of_one_class:] = [0.6, 0.4]
+    assert metrics.collapsed(probabilities_NC) == collapsed == metrics.collapsed(probabilities_NC[:, ::-1])
+
+
+def test_predictions_that_are_not_finite_have_collapsed() -> None:
+    probabilities_NC = np.tile([0.5, 0.5], (100, 1))
+    probabilities_NC[:50] = [0.4, 0.6]
+    assert not metrics.collapsed(probabilities_NC)
+    probabilities_NC[0, 0] = np.nan
+    assert metrics.collapsed(probabilities_NC)

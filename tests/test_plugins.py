@@ -36,6 +36,7 @@ NO_PLUGINS = {
     "modeling",
     "pipeline",
     "search",
+    "stats",
     "tracking",
     "tracking.backend",
     "training",
@@ -224,6 +225,7 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
     missing |= dict.fromkeys(("weak_correct", "ceiling_correct", "weak_answer", "ceiling_answer")) | {"ceiling_failed": False}
     missing |= dict.fromkeys(("weak_probabilities", "ceiling_probabilities")) | {"tuned_on_gold": "", "file_accuracy": math.nan}
     missing |= {"elicited_correct": None, "elicited_accuracy": math.nan}
+    missing |= {"collapsed": False, "diverged": 0}
     gold_N = np.arange(60) % 2
     arrays = {"groups": groups, "gold": gold_N, "correct": correct_N, "answer": np.where(correct_N, gold_N, 1 - gold_N)}
     arrays["probabilities"] = _soft(arrays["answer"])
@@ -241,6 +243,12 @@ def _beside(weak_N: Any, top_N: Any, size: float) -> dict[str, Any]:
     probabilities = {name.replace("answer", "probabilities"): _soft(answer_N) for name, answer_N in answers.items()}
     accuracies = {"weak_accuracy": weak_N.mean(), "ceiling_accuracy": top_N.mean(), "agreement": 0.8}
     return accuracies | answers | probabilities | {"weak_correct": weak_N, "ceiling_correct": top_N, "parameters": size}
+
+
+def claims() -> pd.DataFrame:
+    """The claim of one sweep: a student against its supervisor and the best label-free answer."""
+    rows = [("sweep grid", "one", "small", "mid", "baseline", reference) for reference in ("supervisor", "label_free")]
+    return pd.DataFrame(rows, columns=list(tables.CLAIMS))
 
 
 def runs() -> pd.DataFrame:
@@ -339,7 +347,7 @@ def alignments() -> pd.DataFrame:
 
 FRAMES = {"outcomes": outcomes, "runs": runs, "left_out": left_out, "probes": probes, "errors": errors}
 FRAMES |= {"facilitations": facilitations}
-FRAMES |= {"debates": debates, "alignments": alignments}
+FRAMES |= {"debates": debates, "alignments": alignments, "claims": claims}
 
 
 def sums(table: pd.DataFrame) -> dict[str, float]:
@@ -394,5 +402,6 @@ def test_frames_of_this_suite_have_the_columns_that_tables_are_promised() -> Non
     assert set(runs().columns) == set(tables.RUNS) and set(probes().columns) == set(tables.PROBES)
     assert set(errors().columns) == set(tables.ERRORS)
     assert set(facilitations().columns) == {*tables.FACILITATIONS, "method_options", "other_options"}
+    assert set(claims().columns) == set(tables.CLAIMS)
     assert set(debates().columns) == set(tables.DEBATES) and set(alignments().columns) == set(tables.ALIGNMENTS)
     assert set(FRAMES) == set(tables.Frames.__dataclass_fields__)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from w2s_mlflow import stats
+from w2s_mlflow.stats import gap_recovered
 
 Floats = NDArray[np.float64]
 
@@ -73,6 +74,20 @@ def clusters(values_SN: Floats, keys: list[Hashable]) -> Floats:
     return np.array(list(sums.values()))
 
 
+def interaction(gain_SN: Floats, gap_SN: Floats, groups: NDArray[np.int64], thetas: Floats) -> Floats:
+    """The variance of a sum over rows that seed and group give only together, at each theta: two-way analysis of variance."""
+    seeds, names = len(gain_SN), np.unique(groups)
+
+    def cells(values_SN: Floats) -> Floats:
+        centred_SN = values_SN - values_SN.mean()
+        rest_SN = centred_SN - centred_SN.mean(axis=1, keepdims=True) - centred_SN.mean(axis=0, keepdims=True)
+        return np.array([rest_SN[:, groups == name].sum(axis=1) for name in names])
+
+    gain, gap = cells(gain_SN), cells(gap_SN)
+    squares = (gain**2).sum() - 2 * thetas * (gain * gap).sum() + thetas**2 * (gap**2).sum()
+    return squares * seeds * len(names) / ((seeds - 1) * (len(names) - 1))
+
+
 def grid_interval(gain_SN: Floats, gap_SN: Floats, groups: NDArray[np.int64], thetas: Floats) -> tuple[Floats, Floats]:
     """Mean and half width of the two-way clustered interval of gain - theta gap, at each theta."""
     seeds, rows = gain_SN.shape
@@ -85,12 +100,14 @@ def grid_interval(gain_SN: Floats, gap_SN: Floats, groups: NDArray[np.int64], th
         sizes.append(n)
         variances.append(n / max(1, n - 1) * (sums**2).sum(axis=0) / (seeds * rows) ** 2)
     cell, group, seed = variances
+    by_group = scipy.stats.t.ppf(0.975, sizes[1] - 1)
     if seeds == 1:
-        variance, df = group, np.full(len(thetas), sizes[1] - 1.0)
+        variance, critical = group, by_group
     else:
         variance = np.maximum(np.maximum(seed, group), seed + group - cell)
-        df = variance**2 / sum(v**2 / (n - 1) for v, n in zip(variances, sizes, strict=True))
-    return gain_SN.mean() - thetas * gap_SN.mean(), scipy.stats.t.ppf(0.975, df) * np.sqrt(variance)
+        weight = np.maximum(seed, interaction(gain_SN, gap_SN, groups, thetas) / (seeds * rows) ** 2)
+        critical = (weight * scipy.stats.t.ppf(0.975, seeds - 1) + group * by_group) / (weight + group)
+    return gain_SN.mean() - thetas * gap_SN.mean(), critical * np.sqrt(variance)
 
 
 @pytest.mark.parametrize(
@@ -149,25 +166,97 @@ def test_clustered_mean_by_hand() -> None:
     seeds, groups, cells = (halves / 4 / 36 for halves in (4, 12, 7.2))
     variance = seeds + groups - cells
     assert variance < groups  # so the variance of groups alone is the larger
-    df = groups**2 / (seeds**2 / 1 + groups**2 / 2 + cells**2 / 5)
-    half = scipy.stats.t.ppf(0.975, df) * math.sqrt(groups)
+    # Residuals without the means of seeds (1/3, -1/3) and groups (0, -1, 1): 2 -1 -1 and -2 1 1 thirds, whose squares sum to
+    # 12/9; times 6 / (1 x 2) is 4, the same as that of seeds. Quantiles of t on 1 and 2 degrees of freedom, weighted 1 to 3.
+    half = (12.7062047 + 3 * 4.3026527) / 4 * math.sqrt(groups)
     found = stats.clustered_mean([[1, 0, 1], [0, 0, 1]], [1, 1, 1])
-    assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half, df))
+    assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half))
 
 
 def test_clustered_mean_without_variation_has_no_width() -> None:
-    assert stats.clustered_mean([[1, 2], [1, 2]], [2, 4]) == (0.5, 0.5, 0.5, math.inf)
+    assert stats.clustered_mean([[1, 2], [1, 2]], [2, 4]) == (0.5, 0.5, 0.5)
 
 
 def test_clustered_mean_of_one_group_has_no_bounds() -> None:
-    assert stats.clustered_mean([[1], [2]], [3]) == (0.5, -math.inf, math.inf, 0)
+    assert stats.clustered_mean([[1], [2]], [3]) == (0.5, -math.inf, math.inf)
+
+
+def test_models_without_seeds_have_the_interval_of_their_rows() -> None:
+    right_N = draw(4).student[0]
+    groups = draw(4).groups
+    found = stats.two_way_interval([right_N] * 5, groups)
+    assert found == pytest.approx(stats.group_interval(right_N, groups)) and found.high > found.mean
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_a_p_value_is_the_level_of_the_interval_that_ends_at_zero(seeds: int) -> None:
+    for seed in range(5):
+        data = draw(seed, seeds=seeds)
+        test = stats.two_way_test(list(data.weak), list(data.student), data.groups)
+        ends = stats.two_way_test(list(data.weak), list(data.student), data.groups, level=1 - test.p)
+        assert ends.low == pytest.approx(0, abs=1e-9) and ends.high == pytest.approx(2 * test.mean_difference)
+        assert (test.p < 0.05) == (not test.low <= 0 <= test.high)
+
+
+def test_a_test_over_test_groups_alone_is_a_t_test_of_one_sample() -> None:
+    data = draw(1, seeds=1, groups=120)
+    difference_N = (data.student - data.weak)[0]
+    expected = scipy.stats.ttest_1samp(difference_N, 0)
+    found = stats.two_way_test(list(data.weak), list(data.student), data.groups)
+    assert (found.t, found.p) == pytest.approx((expected.statistic, expected.pvalue))
+
+
+def test_a_test_of_seeds_that_move_all_rows_alike_is_the_paired_t_test() -> None:
+    """Rows of a seed are equal, so test groups add no variance."""
+    shift = np.array([0.03, 0.02, 0.04, 0.02, 0.04])[:, None] * np.ones((1, 12))
+    expected = stats.paired_t_test(BASELINE, METHOD)
+    found = stats.two_way_test(list(np.zeros((5, 12))), list(shift), np.arange(12))
+    assert (found.t, found.p, found.low, found.high) == pytest.approx((expected.t, expected.p, expected.low, expected.high))
+
+
+def test_seeds_that_agree_by_chance_are_not_taken_for_one() -> None:
+    """Two seeds have the same gain on other rows: the paired t-test has no p, that over test groups alone is sure."""
+    before_SN, after_SN = np.zeros((2, 400)), np.zeros((2, 400))
+    after_SN[0, :12], after_SN[1, 12:24] = 1, 1
+    found = stats.two_way_test(list(before_SN), list(after_SN), np.arange(400))
+    alone = stats.group_interval(after_SN.mean(axis=0), np.arange(400))
+    assert found.low < 0 < alone.low and found.p > 0.05
+
+
+def test_a_difference_without_variance_or_with_one_test_group_has_no_p_value() -> None:
+    zeros, ones = [[0.0, 0.0]] * 2, [[1.0, 1.0]] * 2
+    certain = stats.two_way_test(zeros, ones, ["a", "b"])
+    assert math.isnan(certain.p) and certain[2:5] == (1.0, 1.0, 1.0)
+    single = stats.two_way_test(zeros, [[1.0, 0.0], [0.0, 0.0]], ["a", "a"])
+    assert math.isnan(single.p) and math.isnan(single.t) and single[2:5] == (0.25, -math.inf, math.inf)
+
+
+def simulated_levels(seed_sd: float, group_half_width: float, experiments: int = 400) -> tuple[float, float]:
+    """How often the two-way test and the test over seeds reject a true hypothesis, with five seeds and 60 groups of rows."""
+    rejections = []
+    for experiment in range(experiments):
+        rng = np.random.default_rng([experiment, 3])
+        own_MN = rng.uniform(-group_half_width, group_half_width, (2, 60)).repeat(4, axis=1)
+        chance_MSN = 0.65 + own_MN[:, None] + seed_sd * rng.normal(size=(2, 5, 1))
+        before_SN, after_SN = (rng.random((2, 5, 240)) < chance_MSN).astype(float)
+        two_way = stats.two_way_test(list(before_SN), list(after_SN), np.arange(240) // 4)
+        rejections.append((two_way.p < 0.05, stats.paired_t_test(before_SN.mean(axis=1), after_SN.mean(axis=1)).p < 0.05))
+    both, seeds = np.mean(rejections, axis=0)
+    return float(both), float(seeds)
+
+
+@pytest.mark.parametrize(("seed_sd", "half_width"), [(0.05, 0.0), (0.0, 0.3), (0.03, 0.2)])
+def test_the_two_way_test_holds_its_level(seed_sd: float, half_width: float) -> None:
+    two_way, over_seeds = simulated_levels(seed_sd, half_width)
+    assert two_way <= 0.08  # .05 and three standard errors of 400 experiments
+    assert half_width == 0 or over_seeds > 0.1  # which speaks of the present test rows only
 
 
 def test_a_lower_level_gives_narrower_intervals() -> None:
     # Quantiles of t at 90%: 2.1318468 on 4 degrees of freedom, 2.3533634 on 3
-    assert stats.seed_interval([1, 2, 3, 4, 5], 0.9)[:3] == pytest.approx((3, 3 - 1.5074433, 3 + 1.5074433))
+    assert stats.seed_interval([1, 2, 3, 4, 5], 0.9) == pytest.approx((3, 3 - 1.5074433, 3 + 1.5074433))
     half = 2.3533634 * math.sqrt(1 / 12)
-    assert stats.group_interval([0, 1, 1, 0], list("abcd"), 0.9) == pytest.approx((0.5, 0.5 - half, 0.5 + half, 3))
+    assert stats.group_interval([0, 1, 1, 0], list("abcd"), 0.9) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
     # Of 6, 1 - 14 / 64 = .78 for the 2nd to the 5th
     assert stats.median_interval(range(1, 7), 0.6) == (3.5, 2, 5)
     wide, narrow = (draw(5).interval(level) for level in (0.95, 0.5))
@@ -175,19 +264,19 @@ def test_a_lower_level_gives_narrower_intervals() -> None:
 
 
 def test_an_interval_is_named_by_its_bounds() -> None:
-    assert stats.Interval(2.0, 1.0, 4.0, 9.0).named("test/pgr") == {"test/pgr": 2.0, "test/pgr_low": 1.0, "test/pgr_high": 4.0}
+    assert stats.Interval(2.0, 1.0, 4.0).named("test/pgr") == {"test/pgr": 2.0, "test/pgr_low": 1.0, "test/pgr_high": 4.0}
 
 
 def test_an_edge_is_found_however_far_it_is_and_may_be_missing() -> None:
     for direction in (-1.0, 1.0):
-        assert stats._edge(lambda theta: abs(theta) - 1e6, 0.5, direction) == pytest.approx(direction * 1e6)
-        assert stats._edge(lambda theta: -1.0, 0.5, direction) == direction * math.inf
-        assert stats._edge(lambda theta: min(abs(theta) - 3, 0.5), 0.5, direction) == pytest.approx(direction * 3)
+        assert gap_recovered._edge(lambda theta: abs(theta) - 1e6, 0.5, direction) == pytest.approx(direction * 1e6)
+        assert gap_recovered._edge(lambda theta: -1.0, 0.5, direction) == direction * math.inf
+        assert gap_recovered._edge(lambda theta: min(abs(theta) - 3, 0.5), 0.5, direction) == pytest.approx(direction * 3)
 
 
 def test_an_interval_without_width_is_its_point_in_spite_of_rounding() -> None:
     for direction in (-1.0, 1.0):
-        assert stats._edge(lambda theta: abs(theta - 0.5) + 1e-16, 0.5, direction) == 0.5
+        assert gap_recovered._edge(lambda theta: abs(theta - 0.5) + 1e-16, 0.5, direction) == 0.5
 
 
 @pytest.mark.parametrize(("seeds", "seed"), [(1, 0), (1, 1), (2, 1), (2, 7), (2, 8), (3, 0), (3, 1), (5, 0), (5, 1), (5, 2)])
@@ -312,6 +401,75 @@ def test_one_seed_or_a_ceiling_below_its_floor_determines_no_pgr_over_seeds(accu
     assert (found.status, found.low, found.high) == (stats.UNDETERMINED, -math.inf, math.inf) and math.isfinite(found.point)
 
 
+# --- differences of PGR -----------------------------------------------------------------------------------------------
+
+
+def trio(data: Data) -> stats.Trio:
+    return stats.Trio(list(data.weak), list(data.student), list(data.ceiling))
+
+
+def test_a_difference_of_pgr_is_that_of_the_points() -> None:
+    data, other = draw(1), draw(2)._replace(groups=draw(1).groups)
+    found = stats.pgr_difference(trio(data), trio(other), data.groups)
+    assert found.mean_difference == pytest.approx(other.interval().point - data.interval().point)
+    assert found.low < found.mean_difference < found.high
+    back = stats.pgr_difference(trio(other), trio(data), data.groups)
+    assert (back.p, back.t) == pytest.approx((found.p, -found.t))
+
+
+def test_a_difference_from_a_pgr_of_zero_has_the_delta_method_s_variance() -> None:
+    """A student equal to its supervisor has a PGR of zero and no variance of its own."""
+    data = draw(3)
+    nothing = stats.Trio(list(data.weak), list(data.weak), list(data.ceiling))
+    found = stats.pgr_difference(nothing, trio(data), data.groups)
+    point, gap = data.interval().point, float((data.ceiling - data.weak).mean())
+    influence_SN = data.student - data.weak - point * (data.ceiling - data.weak)
+    _, half = grid_interval(influence_SN, influence_SN, data.groups, np.zeros(1))
+    assert (found.low, found.high) == pytest.approx((point - half[0] / gap, point + half[0] / gap))
+
+
+# --- seeds needed -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("effect", "n"),
+    # Two-sided paired t-test, alpha .05, power .8: G*Power 3.1 and statsmodels' TTestPower, rounded up
+    [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)],
+)
+def test_seeds_needed_are_those_of_the_reference(effect: float, n: int) -> None:
+    assert stats.seeds_needed(effect, stats.Variances(1.0)) == n
+    assert stats.seeds_needed(-3 * effect, stats.Variances(9.0)) == n
+    assert stats.power(effect, stats.Variances(1.0), n) >= 0.8 > stats.power(effect, stats.Variances(1.0), n - 1)
+
+
+def test_power_is_how_often_the_test_finds_the_difference() -> None:
+    rng = np.random.default_rng(0)
+    found = scipy.stats.ttest_1samp(rng.normal(0.9, 1, (8, 20000)), 0).pvalue < 0.05
+    assert stats.power(0.9, stats.Variances(1.0), 8) == pytest.approx(found.mean(), abs=0.01)
+
+
+def test_power_at_no_difference_is_the_level() -> None:
+    assert stats.power(0.0, stats.Variances(2.0), 7) == pytest.approx(0.05)
+
+
+def test_test_rows_bound_the_power_whatever_the_seeds() -> None:
+    wide = stats.Variances(1.0, 0.1, 500)
+    assert stats.seeds_needed(0.5, wide) == math.inf and stats.power(0.5, wide, 10**6) < 0.4
+    narrow = stats.Variances(1.0, 0.01, 500)
+    assert 34 < stats.seeds_needed(0.5, narrow) < 60
+
+
+def test_power_of_a_two_way_test_is_how_often_it_finds_the_difference() -> None:
+    """Eight seeds, 50 groups of one row; normal effects of seeds and groups, without noise of single answers."""
+    found = []
+    for experiment in range(1500):
+        rng = np.random.default_rng([experiment, 8])
+        values_SN = 0.5 + rng.normal(0, 0.4, (8, 1)) + rng.normal(0, 0.7, (1, 50))
+        found.append(stats.two_way_test(list(np.zeros((8, 50))), list(values_SN), np.arange(50)).p < 0.05)
+    expected = stats.power(0.5, stats.Variances(0.4**2, 0.7**2 / 50, 50), 8)
+    assert np.mean(found) == pytest.approx(expected, abs=0.04)
+
+
 # --- tests and corrections --------------------------------------------------------------------------------------------
 
 
@@ -430,6 +588,11 @@ def test_rows_of_one_group_count_once() -> None:
     assert alone == twice and alone.mean == 0.5
 
 
+def test_holm_counts_tests_of_the_family_that_were_not_made_as_if_they_had_failed() -> None:
+    assert stats.holm([0.01, 0.04], tests=4) == pytest.approx(stats.holm([0.01, 0.04, 1, 1])[:2])
+    assert stats.holm([0.01, 0.04], tests=1) == pytest.approx(stats.holm([0.01, 0.04]))
+
+
 def test_holm_does_not_count_what_was_not_tested() -> None:
     found = stats.holm([0.01, math.nan, 0.04, 0.3, math.nan])
     assert found == pytest.approx([0.03, math.nan, 0.08, 0.3, math.nan], nan_ok=True)
@@ -449,17 +612,17 @@ def test_holm_keeps_the_order_and_never_lowers(raw: list[float]) -> None:
 
 def test_seed_interval_by_hand() -> None:
     # mean 3, deviation sqrt 2.5, half width 2.7764451 sqrt(.5)
-    assert stats.seed_interval([1, 2, 3, 4, 5]) == pytest.approx((3, 1.0367568385, 4.9632431615, 4))
+    assert stats.seed_interval([1, 2, 3, 4, 5]) == pytest.approx((3, 1.0367568385, 4.9632431615))
 
 
 def test_two_seeds_have_an_interval() -> None:
     # deviation sqrt .5, half width 12.7062047 sqrt(.5 / 2)
-    assert stats.seed_interval([1, 2]) == pytest.approx((1.5, 1.5 - 6.3531024, 1.5 + 6.3531024, 1))
+    assert stats.seed_interval([1, 2]) == pytest.approx((1.5, 1.5 - 6.3531024, 1.5 + 6.3531024))
 
 
 def test_one_seed_has_a_mean_and_no_interval() -> None:
-    assert stats.seed_interval([0.7]) == pytest.approx((0.7, math.nan, math.nan, 0), nan_ok=True)
+    assert stats.seed_interval([0.7]) == pytest.approx((0.7, math.nan, math.nan), nan_ok=True)
 
 
 def test_equal_seeds_have_an_interval_without_width() -> None:
-    assert stats.seed_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5, 2)
+    assert stats.seed_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)

@@ -17,6 +17,10 @@ class FailedTrainingError(ConfigError):
     """Training with these options failed: it diverged or ran out of memory."""
 
 
+class DivergedError(FailedTrainingError):
+    """A loss or a probability is not finite because training diverged."""
+
+
 def must(option: str, rule: str, value: object) -> ConfigError:
     """Return the error for a value that breaks a rule, such as "--alpha must be in [0, 1], got 2.0"."""
     return ConfigError(f"{flag(option)} must be {rule}, got {value}")

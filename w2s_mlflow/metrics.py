@@ -53,6 +53,9 @@ def metric(name: str, *, direction: Literal["maximize", "minimize"], description
 COLDEST, HOTTEST = 0.05, 20.0
 """Bounds of a fitted temperature. The lower bound is needed if every prediction is correct: the optimum would then be 0."""
 
+COLLAPSE = 0.99
+"""Share of predictions of one class from which on a model counts as collapsed."""
+
 BINS = 10
 """Number of confidence bins of the expected calibration error."""
 
@@ -109,6 +112,18 @@ def expected_calibration_error(probabilities_NC: ArrayLike, gold_N: ArrayLike) -
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)  # a confidence of 1 belongs to the last bin
     gaps = np.bincount(bins, weights=confidence - correct, minlength=BINS)
     return float(np.abs(gaps).sum() / len(gold))
+
+
+def collapsed(probabilities_NC: ArrayLike) -> bool:
+    """Return whether a model has collapsed: nearly all of its predictions are the same class, or one is not finite.
+
+    The rule needs no gold labels. It is applied to the predictions on `validation`.
+    """
+    probabilities = np.asarray(probabilities_NC)
+    if not np.isfinite(probabilities).all():
+        return True
+    counts = np.bincount(probabilities.argmax(axis=1))
+    return bool(counts.max(initial=0) >= COLLAPSE * len(probabilities))
 
 
 def report(probabilities_NC: ArrayLike, gold_N: ArrayLike) -> dict[str, float]:

@@ -80,6 +80,36 @@ def test_a_training_that_comes_to_nothing_does_not_stop_the_others(tmp_path: Pat
     parent = results.result(next(run for run in runs() if run.data.tags["w2s.stage"] == "sweep"), reused=False)
     assert {row["method"] for row in rows(parent, "pgr")} == {"rule:random", "baseline"}
     assert "not finite" in parent.artifact("failed.json").read_text()
+    diverged = [row["exclusion_rule"] for row in rows(parent, "excluded_runs")]
+    assert diverged == ["diverged"] * 2  # counted by the parent, and by an analysis of the experiment
+    assert [row["exclusion_rule"] for row in rows(analyze.run(analyze.Config()), "excluded_runs")] == diverged
+
+
+CLAIM = """
+CLAIM = {"task": "chess", "weak": "chess-60k", "strong": ["chess-121k"], "above": ["supervisor", "label_free"]}
+"""
+
+
+@pytest.mark.slow
+def test_a_claim_is_stored_before_the_runs_and_analysed_with_them(grid: sweep.Config) -> None:
+    path = Path(grid.sweep)
+    plain = sweep.run(grid)
+    path.write_text(GRID + CLAIM)
+    parent = sweep.run(grid)
+    assert parent.run_id != plain.run_id and sweep.run(grid).run_id == parent.run_id
+    declared = [row for row in rows(parent, "claim") if row["claim"] == parent.name]
+    assert [row["reference"] for row in declared] == ["supervisor", "label_free"]
+    assert declared[1]["verdict"] == "not tested"  # the rule `random` is no label-free answer
+    assert [row for row in rows(analyze.run(analyze.Config()), "claim") if row["claim"] == parent.name] == declared
+    students = [run for run in runs() if run.data.tags["w2s.stage"] == "student"]
+    assert {run.data.tags["w2s.collapsed"] for run in students} <= {"no", "one class"}
+
+
+@pytest.mark.parametrize("claim", ["CLAIM = []", 'CLAIM = {"task": "chess"}', CLAIM.replace('["chess-121k"]', "[]")])
+def test_a_claim_of_another_form_is_refused(grid: sweep.Config, claim: str) -> None:
+    Path(grid.sweep).write_text(GRID + claim)
+    with pytest.raises(ConfigError, match=r"grid.py: CLAIM must be a dictionary with the texts task and weak"):
+        sweep.Config(sweep=grid.sweep)
 
 
 @pytest.mark.slow

@@ -51,6 +51,8 @@ def student(seed: int, method: str, accuracy: float, weak: float = 0.6, ceiling:
         "ceiling_failed": False,
         "elicited_correct": None,
         "elicited_accuracy": math.nan,
+        "collapsed": False,
+        "diverged": 0,
     }
 
 
@@ -79,10 +81,34 @@ def test_the_pgr_table_has_a_row_per_label_with_the_interval_of_stats(outcomes: 
     row = found.loc["confidence"]
     assert (row["pgr"], row["pgr_low"], row["pgr_high"], row["pgr_status"]) == expected[:4]
     assert row["n"] == SEEDS and row["accuracy"] == pytest.approx(own["accuracy"].mean())
-    half = scipy_stats.t.ppf(0.975, SEEDS - 1) * own["accuracy"].std() / math.sqrt(SEEDS)
-    assert row["accuracy_high"] - row["accuracy"] == pytest.approx(half)
+    both = stats.two_way_interval(list(own["correct"]), own["groups"].iloc[0])
+    assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx(both[1:])
+    assert row["reliable"] == "yes" and row["collapsed"] == 0
     random = found.loc["rule:random"]
     assert random["n"] == 1 and pd.isna(random["pgr"])
+    of_rows = scipy_stats.t.interval(0.95, ROWS - 1, random["accuracy"], scipy_stats.sem(rule()["correct"]))
+    assert (random["accuracy_low"], random["accuracy_high"]) == pytest.approx(of_rows)
+
+
+def test_an_untrained_model_has_the_interval_of_its_rows_and_not_the_width_of_its_seeds() -> None:
+    untrained = student(0, "zero_shot", 0.6)
+    (row,) = pgr.table(pd.DataFrame([untrained | {"seed": str(seed)} for seed in range(SEEDS)])).to_dict("records")
+    expected = stats.group_interval(untrained["correct"], untrained["groups"])
+    assert (row["accuracy"], row["accuracy_low"], row["accuracy_high"]) == pytest.approx(expected)
+    assert row["accuracy_high"] - row["accuracy_low"] > 0.05
+
+
+def test_collapsed_students_are_counted_and_their_rows_are_marked() -> None:
+    rows = [student(seed, method, 0.7) for method in ("baseline", "confidence", "full") for seed in range(SEEDS)]
+    frame = pd.DataFrame(rows)
+    frame["collapsed"] = (frame["method"] == "confidence") & (frame["seed"] == "2")
+    frame.loc[frame["method"] == "full", "diverged"] = 2
+    found = pgr.table(frame).set_index("method")
+    assert found["collapsed"].to_dict() == {"baseline": 0, "confidence": 1, "full": 2}
+    assert found["reliable"].to_dict() == {"baseline": "yes", "confidence": "no", "full": "no"}
+    assert set(found["n"]) == {SEEDS} and set(found["failed_ceilings"]) == {0}
+    failed = pgr.table(frame.assign(ceiling_failed=frame["seed"] == "0", collapsed=False, diverged=0))
+    assert set(failed["reliable"]) == {"no"}
 
 
 def test_paired_tests_match_by_seed_and_agree_with_scipy(outcomes: pd.DataFrame) -> None:
@@ -92,15 +118,35 @@ def test_paired_tests_match_by_seed_and_agree_with_scipy(outcomes: pd.DataFrame)
         base, own = (outcomes[outcomes["method"] == name] for name in ("baseline", "confidence"))
         expected = scipy_stats.ttest_rel(own["accuracy"].to_numpy(), base["accuracy"].to_numpy())
         row = found.iloc[0]
-        assert (row["t"], row["p"]) == pytest.approx((expected.statistic, expected.pvalue))
+        assert row["p_seeds"] == pytest.approx(expected.pvalue)
+        both = stats.two_way_test(list(base["correct"]), list(own["correct"]), own["groups"].iloc[0])
+        assert tuple(row[["t", "p", "mean_difference", "low", "high"]]) == pytest.approx(both[:5])
         assert row["n"] == SEEDS and row["unit"] == "seed"
 
 
-def test_holm_is_taken_over_the_rows_of_one_metric(outcomes: pd.DataFrame) -> None:
-    found = paired_tests.table(outcomes)
-    for _, rows in found.groupby("metric"):
-        assert rows["p_holm"].to_numpy() == pytest.approx(stats.holm(rows["p"].to_numpy()))
-    assert set(found["metric"]) == {"accuracy", "pgr"}
+def test_holm_is_over_the_family_whatever_else_is_in_the_store(outcomes: pd.DataFrame) -> None:
+    """Four methods are asked about; what was not run counts as failed, and other runs change nothing."""
+    alone = paired_tests.table(outcomes)
+    tested = alone[alone["family"] != ""]
+    assert set(tested["metric"]) == {"accuracy", "pgr"} and set(tested["method"]) == {"confidence"}
+    assert tested["p_holm"].to_numpy() == pytest.approx(np.minimum(1, 4 * tested["p"].to_numpy()))
+    assert alone.loc[alone["family"] == "", "p_holm"].isna().all()
+    more = [student(seed, "loss:entropy", 0.72) for seed in range(SEEDS)]
+    more += [student(seed, "baseline", 0.7) | {"strong": "s2"} for seed in range(SEEDS)]
+    found = paired_tests.table(pd.concat([outcomes, pd.DataFrame(more)], ignore_index=True))
+    assert found[found["family"] != ""]["p_holm"].tolist() == tested["p_holm"].tolist()
+
+
+def test_holm_of_a_family_of_two_tests(outcomes: pd.DataFrame) -> None:
+    full = pd.DataFrame([student(seed, "full", 0.76) for seed in range(SEEDS)])
+    found = paired_tests.table(pd.concat([outcomes, full], ignore_index=True))
+    rows = found[(found["family"] != "") & (found["metric"] == "accuracy")]
+    assert rows["p_holm"].to_numpy() == pytest.approx(stats.holm([*rows["p"], 1, 1])[:2])
+
+
+def test_tests_of_imported_runs_are_over_seeds(outcomes: pd.DataFrame) -> None:
+    found = paired_tests.table(imported(outcomes[outcomes["weak"] != "-"]))
+    assert len(found) and (found["p"] == found["p_seeds"]).all()
 
 
 def test_failed_ceilings_are_counted_in_every_table() -> None:
@@ -122,7 +168,8 @@ def test_one_seed_has_no_test_and_no_interval_over_seeds() -> None:
     frame = pd.DataFrame([student(0, "baseline", 0.7)])
     assert paired_tests.table(frame).empty
     row = pgr.table(frame).iloc[0]
-    assert row["n"] == 1 and math.isnan(row["accuracy_low"]) and row["pgr_low"] < row["pgr"] < row["pgr_high"]
+    assert row["n"] == 1 and row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+    assert row["pgr_low"] < row["pgr"] < row["pgr_high"]
 
 
 OF_ANSWERS = ("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct")

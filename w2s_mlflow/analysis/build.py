@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from w2s_mlflow import registry
-from w2s_mlflow.analysis import former_names, frames, report, selection
+from w2s_mlflow.analysis import collapse, declared_claims, former_names, frames, report, selection
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.pipeline.options import NONE
@@ -45,6 +45,8 @@ class Config:
 def pull(config: Config) -> list[Result]:
     """Return the finished runs that the options select, the oldest first, and then the runs that they depend on.
 
+    The list ends with the students whose loss was not finite, and with the sweeps that declared a claim.
+
     Raises:
         ConfigError: no student or rule is selected, or an option is invalid.
     """
@@ -57,7 +59,10 @@ def pull(config: Config) -> list[Result]:
         if config.filter:
             raise must("filter", "an MLflow filter string that selects a finished student or rule", repr(config.filter))
         raise ConfigError("there is no finished student to analyse: run `python -m w2s_mlflow student` or `main` first")
-    return load_complete([result for result in runs if result.stage in STAGES])
+    finished = {run.fingerprint for run in runs}
+    diverged = [run for run in collapse.diverged(config.filter, ids) if run.fingerprint not in finished]
+    selected = load_complete([result for result in runs if result.stage in STAGES])
+    return [*selected, *diverged, *declared_claims.declarations(ids)]
 
 
 def load_complete(runs: Iterable[Result]) -> list[Result]:
@@ -134,6 +139,8 @@ def parts(config: Config, runs: Sequence[Result], codes: Mapping[tuple[str, str]
     from w2s_mlflow.tracking import fingerprint, source
 
     # Skip NaN and infinity: other programs may have logged them, but canonical JSON cannot hold them.
+    claims = sorted({run.params[declared_claims.PARAM] for run in runs if run.stage == declared_claims.STAGE})
+    runs = [run for run in runs if run.stage != declared_claims.STAGE]
     numbers = [sorted((name, value) for name, value in run.metrics.items() if math.isfinite(value)) for run in runs]
     run_contents = sorted(
         [run.run_id, sorted(run.digests.items()), metrics] for run, metrics in zip(runs, numbers, strict=True)
@@ -144,7 +151,7 @@ def parts(config: Config, runs: Sequence[Result], codes: Mapping[tuple[str, str]
         stage="analyze",
         version=VERSION,
         options={"filter": config.filter, "experiments": config.experiments},
-        data=hashlib.sha256(canonical_json([run_contents, annotations]).encode()).hexdigest()[:32],
+        data=hashlib.sha256(canonical_json([run_contents, annotations, claims]).encode()).hexdigest()[:32],
         inputs={},
         libraries={},
         source=source.digests([*roots, "analysis.report", "analysis.frames", "analysis.elicited", "metrics"]),

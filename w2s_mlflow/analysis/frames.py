@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s_mlflow import tasks
-from w2s_mlflow.analysis import debate_frames, elicited, scores, selection, stage_tables, variants
+from w2s_mlflow.analysis import (
+    collapse,
+    debate_frames,
+    declared_claims,
+    elicited,
+    scores,
+    selection,
+    stage_tables,
+    variants,
+)
 from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.analysis.selection import AnalysisRuns
 from w2s_mlflow.analysis.variants import IDENTITY
@@ -54,11 +63,16 @@ def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | Non
     """
     import pandas as pd
 
-    run_by_id = {result.run_id: result for result in results}
+    given = list(results)
+    sweeps = [result for result in given if result.stage == declared_claims.STAGE]
+    diverged = [result for result in given if collapse.is_diverged(result)]
+    apart = {result.run_id for result in (*sweeps, *diverged)}
+    run_by_id = {result.run_id: result for result in given if result.run_id not in apart}
     pulled = AnalysisRuns(run_by_id, scores.load_scores(run_by_id.values()))
     _leave_out_older(pulled)
     rows = [row for result in pulled.counted() if result.stage in ANSWERS and (row := _outcome(result, pulled))]
     rows = elicited.with_elicited(_mean_of_repeats(selection.one_per_seed(rows, pulled)), pulled)
+    rows = collapse.count_diverged(rows, diverged)
     outcomes = variants.add_config_diff(pd.DataFrame(rows, columns=list(OUTCOMES)))
     for stage in ALONE:
         selection.one_per_seed([selection.identified(result) for result in pulled.counted() if result.stage == stage], pulled)
@@ -76,8 +90,17 @@ def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | Non
         for records, columns in ((probe_rows, PROBES), (error_rows, ERRORS))
     )
     left_out = [(run_id, run_by_id[run_id].name, *exclusion) for run_id, exclusion in pulled.left_out.items()]
+    left_out += [(run.run_id, run.name, "diverged", "its loss was not finite, so it has no predictions") for run in diverged]
     return Frames(
-        outcomes, runs, pd.DataFrame(left_out, columns=list(LEFT_OUT)), probes, errors, facilitations, debates, alignments
+        outcomes,
+        runs,
+        pd.DataFrame(left_out, columns=list(LEFT_OUT)),
+        probes,
+        errors,
+        facilitations,
+        debates,
+        alignments,
+        declared_claims.frame(sweeps),
     )
 
 
@@ -172,6 +195,7 @@ def _outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any] | None:
     row |= {"correct": scored.correct_N(), "answer": scored.answer_N, "gold": scored.rows.gold_N}
     row |= {"probabilities": scored.probabilities_NC, **scored.metrics}
     row |= _references(result, scored, pulled) | {"ceiling_failed": False}
+    row["collapsed"] = result.stage == "student" and collapse.has_collapsed(result)
     if row["ceiling_correct"] is not None:
         row["ceiling_failed"] = _ceiling_failed(result, row)
     if contradiction := _contradiction(result, scored, _reported(row)):
@@ -194,7 +218,7 @@ def _imported_outcome(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     for role in ("weak", "ceiling"):
         reference = pulled.runs.get(result.tags.get(f"w2s.{role}_run_id", ""))
         row[f"{role}_accuracy"] = reference.metrics["test/accuracy"] if reference else math.nan
-    return row | {"ceiling_failed": bool(row["ceiling_accuracy"] < row["weak_accuracy"])}
+    return row | {"ceiling_failed": bool(row["ceiling_accuracy"] < row["weak_accuracy"]), "collapsed": False}
 
 
 def _mean_of_repeats(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

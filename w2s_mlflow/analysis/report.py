@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import __version__, exceptions
 from w2s_mlflow.analysis import variants
 from w2s_mlflow.pipeline.options import NONE
-from w2s_mlflow.tables import IMPORTED, LABEL, PAIR, Frames
+from w2s_mlflow.tables import IMPORTED, LABEL, PAIR, Frames, power
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROWS = 200
 """Maximum number of rows of a table that the page shows; the table's CSV file has all rows."""
 SETUP = ["task", "domain", "weak", "strong", "head", "other_options", "train_size", "test_size", "seeds", "parameters"]
-LATER = ("setup", "pgr", "claims", "runs", "error_examples")
+LATER = ("setup", "claim", "pgr", "claims", "power", "runs", "error_examples")
 """Tables omitted from the section of further tables, because they have a section of their own or are too long."""
 FINGERPRINT = 12
 """Number of fingerprint digits that the page shows."""
@@ -55,6 +55,7 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
         when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         setup=Markup(element(setup(frames.outcomes))),
         caveats=list(caveats(frames, tables["pgr"][0])),
+        plans=list(power.sentences(tables["power"][0])),
         tables={name: Markup(element(table)) for name, (table, _) in tables.items()},
         captions={name: _caption_html(caption) for name, (_, caption) in tables.items()},
         others=[name for name, (table, _) in tables.items() if name not in LATER and len(table)],
@@ -88,6 +89,7 @@ def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
     yield from _gold_caveats(students)
     if failed := int(students["ceiling_failed"].sum()):
         yield f"The ceiling of {failed} of {len(students)} students did not learn (w2s.ceiling_failed); they are included."
+    yield from _unreliable(pgr)
     undetermined = pgr[pgr["pgr_status"] == "undetermined"]
     if len(undetermined):
         pairs = undetermined.drop_duplicates(["task", "weak", "strong"])
@@ -101,6 +103,22 @@ def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
         yield f"{single} setting(s) ran with one seed: their intervals are over test groups only, not over seeds."
     if not_finite := int(students["accuracy"].isna().sum()):
         yield f"{not_finite} student(s) have no finite accuracy."
+
+
+def _unreliable(pgr: pd.DataFrame) -> Iterator[str]:
+    """Yield the caveat about rows whose intervals are not to be relied on."""
+    rows = pgr[pgr["reliable"] == "no"]
+    if rows.empty:
+        return
+    names = ", ".join(
+        f"{row['task']} {row['weak']}->{row['strong']} {row['method']} ({row['collapsed']} collapsed student(s), "
+        f"{row['failed_ceilings']} failed ceiling(s))"
+        for row in rows.head(5).to_dict("records")
+    )
+    yield (
+        f"The intervals of {len(rows)} row(s) are not to be relied on, because a student collapsed or a ceiling failed: such "
+        f"trainings are included, and intervals with them cover PGR too seldom: {names}{', ...' if len(rows) > 5 else ''}."
+    )
 
 
 def _import_caveats(frames: Frames) -> Iterator[str]:

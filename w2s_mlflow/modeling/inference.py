@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from w2s_mlflow.distributed import process_group
-from w2s_mlflow.exceptions import FailedTrainingError
+from w2s_mlflow.exceptions import DivergedError
 from w2s_mlflow.modeling import token_batches
 from w2s_mlflow.modeling.heads import Batch, Classification, Encoded, Head
 from w2s_mlflow.records import Floats
@@ -25,13 +25,11 @@ def probabilities(head: Head, data: Encoded, micro_batch: int | None = None, dty
         dtype: precision of the forward pass, float32 or bfloat16.
 
     Raises:
-        FailedTrainingError: a probability is not finite because training diverged.
+        DivergedError: a probability is not finite because training diverged.
     """
     probabilities_NC = _apply(head, lambda batch: head(batch).float().softmax(dim=-1), data, micro_batch, dtype)
     if not np.isfinite(probabilities_NC).all():
-        raise FailedTrainingError(
-            "the model's probabilities are not finite because its training diverged; lower --learning-rate"
-        )
+        raise DivergedError("the model's probabilities are not finite because its training diverged; lower --learning-rate")
     return probabilities_NC
 
 

@@ -5,18 +5,19 @@ No function here reads ground truth.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
-from w2s_mlflow import models
-from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow import metrics, models
+from w2s_mlflow.exceptions import ConfigError, DivergedError, must
 from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.pipeline.options import NONE, Training, model_name
-from w2s_mlflow.records import SoftLabels
+from w2s_mlflow.records import SoftLabels, read_predictions
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -42,6 +43,11 @@ of the study."""
 GOLD = "w2s.gold"
 """Tag of a run that depends on ground truth of `transfer`, directly or through an input. Labels made by such a run are not weak
 labels."""
+
+COLLAPSED = "w2s.collapsed"
+"""Tag of a trained run: ONE_CLASS if its predictions on `validation` have collapsed (`metrics.collapsed`), NOT_FINITE if its
+loss is not finite and the run has failed, else NO. The rule needs no gold labels."""
+ONE_CLASS, NOT_FINITE, NO = "one class", "loss not finite", "no"
 
 
 def weak_labels(run: Result) -> SoftLabels:
@@ -150,12 +156,27 @@ def produce(
     def make_with_data(recorder: Recorder) -> None:
         rows = {name: len(examples) for name, examples in context.split.parts().items()}
         recorder.dataset(config.task, context.split.digest, context.task.source, rows)
-        heads[0] = head = make(recorder)
+        with _collapse_tagged(recorder):
+            heads[0] = head = make(recorder)
         if head is not None:
             recorder.metrics({"model/parameters": head.model.num_parameters()})
 
     run = store.produce(request, make_with_data)
     return _with_model(run, heads[0], make) if vars(config).get("keep_model") == "always" else run
+
+
+@contextlib.contextmanager
+def _collapse_tagged(recorder: Recorder) -> Iterator[None]:
+    """Set the tag COLLAPSED of a run that is made within the block, if it predicts `validation` or its training diverges."""
+    try:
+        yield
+    except DivergedError:
+        recorder.tags[COLLAPSED] = NOT_FINITE
+        raise
+    file = recorder.directory / "predictions" / "validation.parquet"
+    if file.exists():
+        collapsed = metrics.collapsed(read_predictions(file).probabilities_NC)
+        recorder.tags[COLLAPSED] = ONE_CLASS if collapsed else NO
 
 
 def _with_model(run: Result, head: Head | None, make: Callable[[Recorder], Head | None]) -> Result:

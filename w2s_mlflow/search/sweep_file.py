@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from w2s_mlflow.exceptions import ConfigError, must, unknown
+from w2s_mlflow.records import canonical_json
 
 FOLDER = Path(__file__).parents[2] / "sweeps"
 
@@ -38,6 +39,35 @@ def _is_grid(settings: object) -> bool:
     if not isinstance(settings, (list, tuple)) or not settings:
         return False
     return all(isinstance(setting, dict) and all(isinstance(name, str) for name in setting) for setting in settings)
+
+
+def claim(name: str) -> str:
+    """Return the comparisons of the claim that a grid file declares (CLAIM), as JSON; an empty string if it declares none.
+
+    Each comparison has the fields of tables.CLAIMS, except the claim's name.
+
+    Raises:
+        ConfigError: CLAIM does not have the form that docs/how-to/sweeps.md describes.
+    """
+    declared = getattr(read(name), "CLAIM", None)
+    if declared is None:
+        return ""
+    _check_claim(name, declared)
+    one = {key: declared[key] for key in ("task", "weak")} | {"method": declared.get("method", "baseline")}
+    pairs = [(strong, reference) for strong in declared["strong"] for reference in declared["above"]]
+    return canonical_json([one | {"strong": strong, "reference": reference} for strong, reference in pairs])
+
+
+def _check_claim(name: str, declared: object) -> None:
+    texts, lists = {"task", "weak", "method"}, {"strong", "above"}
+    form = "a dictionary with the texts task and weak, the lists strong and above, and optionally the text method"
+    valid = isinstance(declared, dict) and {"task", "weak", *lists} <= declared.keys() <= texts | lists
+    if valid and isinstance(declared, dict):
+        valid = all(isinstance(declared[key], str) for key in texts & declared.keys())
+        valid &= all(isinstance(declared[key], list) and declared[key] for key in lists)
+        valid &= all(isinstance(item, str) for key in lists for item in declared[key])
+    if not valid:
+        raise ConfigError(f"--sweep {name}: CLAIM must be {form}, got {declared!r}")
 
 
 def parse_seeds(text: str, option: str = "seeds") -> list[int]:

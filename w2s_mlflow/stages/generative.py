@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from w2s_mlflow import models, streams
 from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.data.splits import Split
-from w2s_mlflow.exceptions import LARGEST, FailedTrainingError
+from w2s_mlflow.exceptions import LARGEST, DivergedError
 from w2s_mlflow.pipeline import runs
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.options import OneModel, TaskOptions
@@ -140,7 +140,7 @@ def make(context: Context[Config], recorder: Recorder) -> None:
     recorder.metrics(_counts(split) | size | {"train/steps": fitted.steps, "train/tokens": fitted.tokens})
     after = language_modeling.mean_loss(head, unseen)
     if not after < WORST:
-        raise FailedTrainingError(f"the loss on unseen text is {after:.4g} because training diverged; lower --learning-rate")
+        raise DivergedError(f"the loss on unseen text is {after:.4g} because training diverged; lower --learning-rate")
     recorder.metrics({"validation/perplexity_before": math.exp(before), "validation/perplexity": math.exp(after)})
     recorder.weights(WEIGHTS, head.model)
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_mlflow import config as options
-from w2s_mlflow.analysis import build
+from w2s_mlflow.analysis import build, collapse, declared_claims
 from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import ConfigError, must
@@ -85,6 +85,7 @@ class Config:
     def __post_init__(self) -> None:
         seeds, module = parse_seeds(self.seeds), sweep_file.read(self.sweep)
         if hasattr(module, "SETTINGS"):
+            sweep_file.claim(self.sweep)
             for name, value in selected(self, OF_SEARCHES).items():
                 if value is not None:
                     raise must(name, f"left out for {self.sweep}, which is a grid", value)
@@ -144,24 +145,28 @@ def run(config: Config) -> Result:
 def _run_grid(config: Config) -> Result:
     from w2s_mlflow.tracking import recorder, results, session
 
-    grid_jobs, name = jobs(config), f"sweep {config.sweep}"
+    grid_jobs, name, claim = jobs(config), f"sweep {config.sweep}", sweep_file.claim(config.sweep)
     if plan := session.current().plan:
         for job in grid_jobs:
             job.run()
         return plan.placeholder(name, "sweep")
-    if completed := find_completed(grid_jobs):
+    declared = [_declaration(name, claim)] if claim else []
+    if completed := find_completed(grid_jobs, declared):
         LOG.info("%d results, all of them reused, with their tables", len(grid_jobs))
         return completed
     note = f"The grid `{config.sweep}` over seeds {config.seeds}. New runs are its child runs; its tables are artifacts."
-    with recorder.parent(name, "sweep", options.flat(config), note) as recording:
+    # The claim is a parameter, because parameters are stored when the run begins.
+    params = options.flat(config) | ({declared_claims.PARAM: claim} if claim else {})
+    with recorder.parent(name, "sweep", params, note) as recording:
         runs, failed = grid.run_all(grid_jobs, config.workers)
         if not runs:
             raise failed[0]
         recording.json("runs.json", sorted({run.run_id for run in runs}))
         recording.json("failed.json", [str(error) for error in failed])
-        build.record(build.load(runs), recording)
+        diverged = _diverged(recording.run_id) if failed else []
+        build.record(build.load([*runs, *declared, *diverged]), recording)
         if not failed:
-            recording.tags[GRID_DIGEST] = contents(runs)
+            recording.tags[GRID_DIGEST] = contents([*runs, *declared])
     LOG.info("%d results, %d of them reused", len(runs), sum(run.reused for run in runs))
     if failed:
         raise ConfigError(
@@ -169,6 +174,21 @@ def _run_grid(config: Config) -> Result:
             f"in run {recording.run_id}"
         )
     return results.get(recording.run_id)
+
+
+def _declaration(name: str, claim: str) -> Result:
+    """Return a placeholder for the parent run of a grid with a claim, from which the analysis reads the claim."""
+    from w2s_mlflow.tracking.results import Result
+
+    params = {declared_claims.PARAM: claim}
+    return Result("", name, declared_claims.STAGE, "", "", params, {}, {}, seconds=0, reused=False)
+
+
+def _diverged(parent_id: str) -> list[Result]:
+    """Return the children of a run that failed because their loss was not finite."""
+    from w2s_mlflow.tracking.backend import server
+
+    return collapse.diverged(f"tags.`mlflow.parentRunId` = '{parent_id}'", [server.experiment().experiment_id])
 
 
 def _run_search(config: Config, search: Search) -> Result:
@@ -287,8 +307,12 @@ def contents(runs: Sequence[Result], finished: Mapping[str, Result] | None = Non
     return build.parts(analyze.Config(), [finished.get(run.fingerprint, run) for run in runs], {}).digest()
 
 
-def find_completed(grid_jobs: Sequence[Job]) -> Result | None:
-    """Return the finished parent run of this grid, or None if a result or table is missing or damaged."""
+def find_completed(grid_jobs: Sequence[Job], declared: Sequence[Result] = ()) -> Result | None:
+    """Return the finished parent run of this grid, or None if a result or table is missing or damaged.
+
+    Args:
+        declared: placeholder for the grid's claim, if it declares one.
+    """
     from w2s_mlflow.tracking import planning, results, session
 
     if session.current().reuse_since:
@@ -297,4 +321,4 @@ def find_completed(grid_jobs: Sequence[Job]) -> Result | None:
         runs = [job.run() for job in grid_jobs]
     if plan.count(planning.REUSED) < len(plan.steps):
         return None
-    return results.undamaged(GRID_DIGEST, contents(runs, plan.known), runs)
+    return results.undamaged(GRID_DIGEST, contents([*runs, *declared], plan.known), runs)

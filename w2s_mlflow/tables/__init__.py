@@ -16,6 +16,8 @@
 | ceiling_failed | whether the ceiling failed to learn: near chance on its training rows, or below the supervisor |
 | tuned_on_gold | name of the search that chose the run's options by ground truth of `selection`, or "" |
 | file_accuracy | accuracy on `transfer` of labels from a file; NaN for labels of a run |
+| collapsed | whether the student collapsed: it predicts one class for nearly all rows of `validation` (metrics.collapsed) |
+| diverged | number of students with the same options that have no accuracy because their loss was not finite |
 | groups, gold, answer, weak_answer, ceiling_answer | one value per test row; the order depends only on task and test size |
 | correct, weak_correct, ceiling_correct | whether these answers equal gold |
 | probabilities, weak_probabilities, ceiling_probabilities | class probabilities of the test rows: arrays (N, C) in float32 |
@@ -37,7 +39,8 @@ row per aligned model: `*_before` refers to the plain student, `iteration` is th
 column and differ within a task; in `debates` it includes the student's method as `student_method`.
 
 `runs` has one row per finished run of any stage; `total_*` is the total cost of the run and all runs that it was made from.
-`left_out` has one row per excluded run. The columns of each frame are in the constant of the same name.
+`left_out` has one row per excluded run. `claims` has one row per comparison that a sweep declared before it ran. The columns
+of each frame are in the constant of the same name.
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ OUTCOMES = (
     *(*METRICS, "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
     *("tuned_on_gold", "file_accuracy"),
     *("elicited_correct", "elicited_accuracy"),
+    *("collapsed", "diverged"),
     *("groups", "gold", "answer", "weak_answer", "ceiling_answer", "correct", "weak_correct", "ceiling_correct"),
     *("probabilities", "weak_probabilities", "ceiling_probabilities"),
 )
@@ -106,6 +110,8 @@ ALIGNMENTS = (
     *("accuracy_before", "accuracy_after", "preference_before", "preference_after", "win_rate_before", "win_rate_after"),
     *("entropy", "evidence_words"),
 )
+CLAIMS = ("claim", "task", "weak", "strong", "method", "reference")
+"""Columns of `claims`, one row per declared comparison of a student with a reference; see tables/claim.py."""
 LEFT_OUT = ("run_id", "name", "exclusion_rule", "reason")
 
 
@@ -121,6 +127,7 @@ class Frames:
     facilitations: pd.DataFrame
     debates: pd.DataFrame
     alignments: pd.DataFrame
+    claims: pd.DataFrame
 
 
 def logged(outcomes: pd.DataFrame, option: str) -> pd.Series:

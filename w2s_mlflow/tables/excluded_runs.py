@@ -8,7 +8,8 @@ CAPTION = (
     "Excluded runs, by rule. made again: a newer run has the same fingerprint; not reported: no test report; damaged: "
     "predictions are missing or damaged; contradicted: a logged metric differs from the stored predictions; other data: "
     "the run's split or test rows differ from those of newer runs; duplicated seed: a newer run has the same options and "
-    "seed. No rule depends on a student's outcome."
+    "seed; diverged: its loss was not finite (counted in the column `collapsed` of the table `pgr`). No other rule depends on "
+    "a student's outcome."
 )
 FRAMES = ("left_out",)
 COLUMNS = ["exclusion_rule", "name", "run_id", "reason"]

@@ -10,16 +10,19 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import ELICITED, LABEL, PAIR
 
 CAPTION = (
-    "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% t interval), and PGR "
-    "with Fieller's 95% interval over seeds and test groups; for imported runs (head `imported`), over seeds alone. PGR is "
-    "undetermined unless the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts the seeds whose "
-    "ceiling did not learn: near chance on its training rows, or below its supervisor. The status is `elicited` if label-free "
-    "answers of the strong model are better than the ceiling on `selection`; `pgr_elicited` is then held against the better of "
-    "both on `test`. `low` and `high` repeat `pgr_low` and `pgr_high`."
+    "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% interval), and PGR with "
+    "Fieller's 95% interval. Intervals are two-way clustered over seeds and test groups; over test groups alone where nothing "
+    "varies with the seed (rules, untrained models, a single seed); for imported runs (head `imported`), over seeds alone. "
+    "PGR is undetermined unless the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts the seeds "
+    "whose ceiling did not learn: near chance on its training rows, or below its supervisor. `collapsed` counts the students "
+    "that predict one class for 99% of the rows of `validation`, which are among the n, and those whose loss was not finite, "
+    "which have no accuracy and are not. With either, `reliable` is no, because such an interval covers PGR too seldom. "
+    "The status is `elicited` if label-free answers of the strong model are better than the ceiling on `selection`; "
+    "`pgr_elicited` is then held against the better of both on `test`. `low` and `high` repeat `pgr_low` and `pgr_high`."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
-COLUMNS += ["agreement", "pgr", "pgr_low", "pgr_high", "pgr_status", "low", "high"]
+COLUMNS += ["collapsed", "reliable", "agreement", "pgr", "pgr_low", "pgr_high", "pgr_status", "low", "high"]
 COLUMNS += ["elicited_accuracy", "pgr_elicited", "pgr_elicited_low", "pgr_elicited_high"]
 
 
@@ -37,11 +40,13 @@ def _row(group: pd.DataFrame) -> dict[str, Any]:
     row: dict[str, Any] = {
         "n": len(group),
         "weak_accuracy": group["weak_accuracy"].mean(),
-        **stats.seed_interval(group["accuracy"]).named("accuracy"),
+        **accuracy_interval(group).named("accuracy"),
         "ceiling_accuracy": group["ceiling_accuracy"].mean(),
         "failed_ceilings": int(group["ceiling_failed"].sum()),
+        "collapsed": collapsed(group),
         "agreement": group["agreement"].mean(),
     }
+    row["reliable"] = "no" if row["failed_ceilings"] or row["collapsed"] else "yes"
     if not comparable(group):
         return row
     pgr = interval(group)
@@ -58,6 +63,21 @@ def _elicited(group: pd.DataFrame) -> dict[str, Any]:
     against = interval(group)
     values = {"pgr_elicited": against.point, "pgr_elicited_low": against.low, "pgr_elicited_high": against.high}
     return {"pgr_status": ELICITED, "elicited_accuracy": accuracy} | values
+
+
+def collapsed(group: pd.DataFrame) -> int:
+    """Return the number of collapsed students of one row of the table, including those whose loss was not finite."""
+    return int(group["collapsed"].sum() + group["diverged"].max())
+
+
+def accuracy_interval(group: pd.DataFrame) -> stats.Interval:
+    """Return the mean accuracy of one row of the table, with its interval over seeds and test groups.
+
+    The interval is over seeds alone if the answers to the test rows are unknown (imported runs).
+    """
+    if group["correct"].isna().any():
+        return stats.seed_interval(group["accuracy"])
+    return stats.two_way_interval(list(group["correct"]), group["groups"].iloc[0])
 
 
 def comparable(group: pd.DataFrame) -> bool:

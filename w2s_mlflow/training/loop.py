@@ -19,7 +19,7 @@ from transformers import set_seed
 from w2s_mlflow import streams
 from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.distributed.process_group import Group
-from w2s_mlflow.exceptions import FailedTrainingError, check_positive, must
+from w2s_mlflow.exceptions import DivergedError, check_positive, must
 from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
 from w2s_mlflow.training import batching, fsdp, microbatches, trainable
@@ -116,7 +116,7 @@ def fit(
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM arrived and `checkpoint` is given. The current step is finished and saved first,
             unless it takes longer than `checkpoint.GRACE`.
-        FailedTrainingError: the loss is not finite.
+        DivergedError: the loss is not finite.
         ConfigError: the checkpoint cannot be written, or the ranks find different checkpoints.
     """
     group, accelerator = process_group.current(), _accelerator()
@@ -178,7 +178,7 @@ def _accelerator() -> Accelerator:
 def _finite(loss: float, step: int, steps: int) -> float:
     if not math.isfinite(loss):
         problem = f"the loss of step {step} of {steps} is not finite because training diverged"
-        raise FailedTrainingError(f"{problem}; lower --learning-rate")
+        raise DivergedError(f"{problem}; lower --learning-rate")
     return loss
 
 
