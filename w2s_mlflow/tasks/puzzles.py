@@ -21,6 +21,7 @@ import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,8 @@ from w2s_mlflow.local.scratch import replacing
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Task, _files, _hub
 from w2s_mlflow.tasks import _puzzle_search as search
-from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, assemble, draw, same
+from w2s_mlflow.tasks._groups import Key, by_value
+from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, assemble, draw
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,14 +81,14 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
     before, board, solution = _position(row)
     id_ = str(row["PuzzleId"])
     shown = _preceding_moves(row, before) if moves else text(board)
-    groups = (same("position", board.board_fen(), board.turn), *_game(row))
+    groups = by_value(position=f"{board.board_fen()} {board.turn}") + _game(row)
     about = {name: row[name] for name in ABOUT if row.get(name) is not None}
     if best:
-        return ParsedRow(id_, (shown,), NUMBER[solution.uci()], groups, about=about)
+        return ParsedRow(id_, (shown,), NUMBER[solution.uci()], groups, about=about, compared=())
     label = draw("candidate", id_, 2)
     others = sorted(move.uci() for move in board.legal_moves if move != solution)
     candidate = solution.uci() if label else others[draw("wrong", id_, len(others))]
-    return ParsedRow(id_, (shown, candidate), label, groups, about=about)
+    return ParsedRow(id_, (shown, candidate), label, groups, about=about, compared=())
 
 
 def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
@@ -143,13 +145,13 @@ def _preceding_moves(row: Source, before: chess.Board) -> str:
     return f"{text(before)} Then {str(row['Moves']).split()[0]}."
 
 
-def _game(row: Source) -> tuple[str, ...]:
+def _game(row: Source) -> tuple[Key, ...]:
     """Return a tuple that holds the group key of the row's game, or an empty tuple if the row has no URL of a game.
 
     The key is made from the URL without its ply and its side.
     """
     address = str(row.get("GameUrl") or "").partition("#")[0].removesuffix("/black").removesuffix("/white")
-    return (same("game", address),) if address else ()
+    return by_value(game=address)
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
@@ -200,7 +202,7 @@ def _separate_skipped(rows: Iterable[Source | SkippedRow]) -> tuple[list[Source]
 
 def _add_skipped(rows: Rows, skipped: Mapping[str, int]) -> Rows:
     more = {reason: count for reason, count in skipped.items() if count}
-    return Rows(rows.train, rows.heldout, dict(Counter(rows.skipped) + Counter(more)))
+    return replace(rows, skipped=dict(Counter(rows.skipped) + Counter(more)))
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
