@@ -16,6 +16,7 @@ from w2s_mlflow.tasks._groups import (
     DraftTexts,
     Key,
     by_group,
+    by_id,
     by_text,
     by_value,
     digest,
@@ -111,7 +112,7 @@ def test_a_value_that_many_rows_share_by_chance_is_no_key() -> None:
 
 
 def test_what_a_file_calls_a_group_and_a_long_text_are_keys_however_many_rows_have_them() -> None:
-    assert shared(by_group("mine"), 100, 200) == 100
+    assert shared(by_group("mine"), 100, 200) == shared(by_id(game="abc"), 100, 200) == 100
     passage = " ".join(f"word{n}" for n in range(20))
     assert shared(by_text(passage=passage), 100, 200) == 100
     assert shared(by_text(passage=passage.removesuffix(" word19")), 100, 200) == 1

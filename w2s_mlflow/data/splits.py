@@ -86,8 +86,8 @@ class Pool:
 def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False, partners: Partners | None = None) -> Pool:
     """Group a task's rows and divide the held-out groups into `selection` and `test`.
 
-    Training rows whose group also occurs in the held-out rows are excluded. Then held-out rows that contain a remaining training
-    row, or are contained in one, are dropped.
+    Training rows whose group also occurs in the held-out rows are excluded. Then held-out rows that contain a remaining
+    training row, or are contained in one, are dropped.
 
     Args:
         balance: whether to give `selection` and `test` equally many rows of each class.

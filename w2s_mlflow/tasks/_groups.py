@@ -14,7 +14,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,9 +58,14 @@ def by_text(**fields: str | None) -> tuple[Key, ...]:
 
 
 def by_value(**fields: object) -> tuple[Key, ...]:
-    """Return the keys of fields that hold an id or another value of which only equality counts, without empty values."""
-    texts = {kind: "" if value is None else str(value) for kind, value in fields.items()}
-    return tuple(Key(digest(kind, normalised(text)), kind) for kind, text in texts.items() if text.strip())
+    """Return the keys of fields of which only equal values join rows, such as a word or an id, without empty values."""
+    values = {kind: "" if value is None else str(value) for kind, value in fields.items()}
+    return tuple(Key(digest(kind, normalised(value)), kind) for kind, value in values.items() if value.strip())
+
+
+def by_id(**fields: object) -> tuple[Key, ...]:
+    """Return the keys of fields that say what a row is about, such as a game. They are keys however many rows have them."""
+    return tuple(replace(key, given=True) for key in by_value(**fields))
 
 
 def by_group(value: object) -> tuple[Key, ...]:
