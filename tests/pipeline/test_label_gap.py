@@ -13,10 +13,10 @@ from w2s_mlflow.data import loading
 from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.pipeline.scoring import LabelGap
 from w2s_mlflow.records import NO_LABEL
-from w2s_mlflow.stages import student
+from w2s_mlflow.stages import rule, student
 from w2s_mlflow.tracking import results
 
-WORDS = ("knight", "bishop", "rook")
+SQUARES = [f"{file}{rank}" for file in "abcdefgh" for rank in range(1, 9)]
 
 
 def test_a_gap_is_clear_if_its_interval_does_not_contain_zero() -> None:
@@ -31,8 +31,13 @@ def test_a_gap_is_clear_if_its_interval_does_not_contain_zero() -> None:
 def task(tmp_path: Path) -> Path:
     """A file of 200 training rows, a quarter of them without ground truth, and 80 held-out rows."""
     rows = [
-        {"id": f"{part}-{n}", "part": part, "text": f"{WORDS[n % 3]} {part} {n}", "label": n % 2}
-        for part, count in (("train", 200), ("heldout", 80))
+        {
+            "id": f"{part}-{n}",
+            "part": part,
+            "text": f"K{SQUARES[n % 64]} {piece}{SQUARES[n // 64]} n{SQUARES[n * 7 % 64]}",
+            "label": n % 2,
+        }
+        for part, piece, count in (("train", "Q", 200), ("heldout", "R", 80))
         for n in range(count)
     ]
     for row in rows[::4][:50]:
@@ -44,14 +49,15 @@ def task(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("experiment")
 def test_a_run_says_that_its_labels_are_better_where_they_are_learned(task: Path, tmp_path: Path) -> None:
     """The labels are right on `transfer`, as far as it has ground truth, and in half of the rows of `test`."""
-    options = {"task": f"file:{task}", "strong": "chess-27k", "head": "classification", "epochs": 1, "test_size": 40}
-    config = student.Config(labels=str(tmp_path / "labels.parquet"), ceiling="none", **options)  # type: ignore[arg-type]
     truth = {row.example.id: row.label for row in loading.rows(f"file:{task}", None)}
-    _, split, _ = loading.resolve_and_split(config)
+    _, split, _ = loading.resolve_and_split(rule.Config(task=f"file:{task}", test_size=40))
     answers = {id_: max(label, 0) for id_, label in truth.items()}
     answers |= {example.id: number % 2 for number, example in enumerate(split.test)}
     table = {"id": list(answers), "probabilities": [[1.0 - answer, float(answer)] for answer in answers.values()]}
     pq.write_table(pa.table(table), tmp_path / "labels.parquet")
+    config = student.Config(
+        task=f"file:{task}", strong="chess-27k", labels=str(tmp_path / "labels.parquet"), ceiling="none", epochs=1, test_size=40
+    )
     found = results.get(student.run(config).run_id)
     known = [example.id for example in split.transfer if truth[example.id] != NO_LABEL]
     right = np.mean([answers[example.id] == truth[example.id] for example in split.test])

@@ -140,8 +140,8 @@ class LabelGap:
         """Return a sentence about the difference, for the run's note."""
         return (
             f"The weak labels are right in {self.accuracy:.3f} of the `transfer` rows, their labeller in "
-            f"{self.test_accuracy:.3f} of the `test` rows (difference {self.describe()}): the PGR's floor is not the accuracy of "
-            "the labels trained on."
+            f"{self.test_accuracy:.3f} of the `test` rows (difference {self.describe()}): the PGR's floor is not the accuracy "
+            "of the labels trained on."
         )
 
 
