@@ -59,7 +59,8 @@ def guard(monkeypatch: pytest.MonkeyPatch) -> type[Guarded]:
     return Guarded
 
 
-REPORT = {("test", "report")}
+REPORT = {("test", "report"), ("transfer", "report")}
+"""What the evaluator reads to score runs; on `transfer` only the accuracy of the labels that a student was trained on."""
 ALLOWED: dict[str, set[tuple[str, str]]] = {
     "supervisor": {("supervision", "supervision"), *REPORT},
     "ceiling": {("transfer", "ceiling"), *REPORT},
@@ -156,8 +157,12 @@ def test_each_read_is_counted_and_logged_with_its_reason() -> None:
     assert read == [
         {"gold/supervision/supervision": half, "gold/test/report": 150},
         {"gold/transfer/ceiling": other, "gold/test/report": 150},
-        {"gold/test/report": 150},
+        {"gold/test/report": 150, "gold/transfer/report": len(cut.transfer)},
     ]
+    labels = weak.weak_labels().of([example.id for example in cut.transfer]).argmax(axis=1)
+    truth = {row.example.id: row.label for row in loading.rows("chess", None)}
+    right = [answer == truth[example.id] for answer, example in zip(labels, cut.transfer, strict=True)]
+    assert found.metrics["transfer/label_accuracy"] == pytest.approx(np.mean(right))
 
 
 @pytest.mark.slow

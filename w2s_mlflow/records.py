@@ -51,6 +51,8 @@ class Row:
     label: int
     about: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Metadata from the source, such as a puzzle's rating. No model sees this metadata, and no digest includes it."""
+    compared: tuple[str, ...] = ()
+    """Texts by which rows of different parts are compared for containment (data/containment.py); empty: not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ class Rows:
     heldout: tuple[Row, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Number of source rows that were skipped, by reason (an illegal move, a text with two labels, ...)."""
+    joined: Mapping[str, int] = field(default_factory=dict)
+    """Number of rows that share a value with another row, by grouping field, and, under `near-duplicates`, the number of groups
+    that were joined to another because of nearly equal texts."""
 
 
 @dataclass(frozen=True, slots=True)

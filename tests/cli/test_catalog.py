@@ -13,7 +13,7 @@ import pytest
 
 from tests.tasks import mirror
 from w2s_mlflow import models, tasks
-from w2s_mlflow.cli import app, catalog
+from w2s_mlflow.cli import app, catalog, terminal
 from w2s_mlflow.exceptions import ConfigError
 
 SST2 = {"sentence": pa.string(), "label": pa.int64(), "idx": pa.int32()}
@@ -49,7 +49,26 @@ def test_what_a_mirror_holds_is_described_and_the_rest_named(sst2: Path) -> None
         "halves": 30,
         "left out": "",
     }
+
+    assert (one["largest group"], one["joined by"], one["dropped"], one["warning"]) == (1, "", "", "")
     assert one["selection"] + one["test"] == 20 and one["longest text"] == len("a film 10 of validation")
+
+
+def test_joins_drops_and_a_warning_are_reported(sst2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every third held-out row holds a training row; two of the training rows are equal up to punctuation."""
+    train = [f"film {n} was good {n * n}" for n in range(60)] + ["film 0 was good, 0!"]
+    heldout = [f"I think {train[n]}" if n % 3 == 0 else f"nothing like {n}" for n in range(40)]
+    for split, texts in (("train", train), ("validation", heldout)):
+        rows = [{"sentence": text, "label": n % 2, "idx": n} for n, text in enumerate(texts)]
+        mirror.write(sst2, "nyu-mll/glue/sst2", split, SST2, rows)
+    checked = list(catalog.check_tasks(str(sst2)))
+    (one,) = (row for row in checked if row["task"] == "sst2")
+    assert one["largest group"] == 2 and one["joined by"] == "near-duplicates 1"
+    counts = {part.split()[0]: int(part.split()[1]) for part in one["dropped"].split(", ")}
+    assert set(counts) == {"selection", "test"} and sum(counts.values()) == 14
+    assert "of test contain rows of other parts or are contained in them" in one["warning"]
+    terminal.show_checked(checked)
+    assert "warning: sst2: " in capsys.readouterr().err
 
 
 def test_a_table_that_is_not_what_the_task_reads_is_an_error(sst2: Path) -> None:

@@ -205,7 +205,7 @@ def test_training_rows_whose_group_is_held_out_are_left_out() -> None:
 
 def test_a_split_holds_no_label() -> None:
     made = cut(plain())
-    assert set(vars(made)) == {*PARTS, "digest"} and list(made.parts()) == list(PARTS)
+    assert set(vars(made)) == {*PARTS, "digest", "dropped"} and list(made.parts()) == list(PARTS)
     assert {type(example) for part in made.parts().values() for example in part} == {Example}
 
 

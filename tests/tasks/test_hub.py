@@ -16,6 +16,7 @@ from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import hub
 from w2s_mlflow.tasks import _hub
+from w2s_mlflow.tasks._groups import by_group
 from w2s_mlflow.tasks._hub import Table, TaskSource
 from w2s_mlflow.tasks._rows import ParsedRow, Source
 
@@ -195,7 +196,9 @@ def test_group_larger_than_the_test_part_is_left_out(tmp_path: Path, monkeypatch
     mirror.write(tmp_path, "owner/name/default", "train", SCHEMA, ROWS)
 
     def by_half(row: Source, part: str) -> ParsedRow:
-        return ParsedRow(row["text"], (row["text"],), row["label"], ("first four" if row["text"] < "text 4" else "last three",))
+        return ParsedRow(
+            row["text"], (row["text"],), row["label"], by_group("first four" if row["text"] < "text 4" else "last three")
+        )
 
     mirror.write(tmp_path, "owner/name/default", "validation", SCHEMA, [])
     rows = TaskSource(table=table()).load("t", by_half, tmp_path)

@@ -32,8 +32,8 @@ TEXTS = ("PuzzleId", "FEN", "Moves", "Themes", "GameUrl", "OpeningTags")
 NUMBERS = ("Rating", "RatingDeviation", "Popularity", "NbPlays")
 ORDER = ("PuzzleId", "FEN", "Moves", *NUMBERS, "Themes", "GameUrl", "OpeningTags")
 SCHEMA = {name: pa.string() if name in TEXTS else pa.int64() for name in ORDER}
-BACK_RANK = "6k1/5ppp/2p5/8/8/7P/5PPK/R7 b - - 0 1"
-"""After black's c6c5, Ra8 mates."""
+BACK_RANK = "6k1/5ppp/2p5/8/8/7P/5PPK/Rn6 b - - 0 1"
+"""After black's c6c5, Ra8 mates. The only other forcing move takes the knight."""
 SAMPLE = {"PuzzleId": "p1", "FEN": BACK_RANK, "Moves": "c6c5 a1a8", "GameUrl": "https://lichess.org/abc/black#31"}
 # 1. e4 e5 2. Bc4 Nc6 3. Qh5 Nf6 4. Qxf7#
 SCHOLAR = "e4 e5 Bc4 Nc6 Qh5 Nf6 Qxf7#"
@@ -90,7 +90,7 @@ def test_there_is_a_class_for_every_legal_move() -> None:
 def test_the_board_is_that_after_the_opponents_move(tmp_path: Path) -> None:
     rows = hub(tmp_path, [{**SAMPLE, "Rating": 1200, "Themes": "backRankMate mateIn1"}], "puzzles_best")
     (row,) = every(rows)
-    shown = "White: Kh2 Ra1 Pf2 Pg2 Ph3. Black: Kg8 Pc5 Pf7 Pg7 Ph7. White to move."
+    shown = "White: Kh2 Ra1 Pf2 Pg2 Ph3. Black: Kg8 Nb1 Pc5 Pf7 Pg7 Ph7. White to move."
     assert row.example.segments == (shown,)
     assert puzzles.UCI_MOVES[row.label] == "a1a8" and row.example.id == "p1"
     assert row.about == {"Rating": 1200, "Themes": "backRankMate mateIn1"}
@@ -98,7 +98,7 @@ def test_the_board_is_that_after_the_opponents_move(tmp_path: Path) -> None:
 
 def test_moves_that_led_there_are_the_board_before_and_the_opponents(tmp_path: Path) -> None:
     (row,) = every(hub(tmp_path, [SAMPLE], "puzzles_moves_best"))
-    before = "White: Kh2 Ra1 Pf2 Pg2 Ph3. Black: Kg8 Pc6 Pf7 Pg7 Ph7. Black to move."
+    before = "White: Kh2 Ra1 Pf2 Pg2 Ph3. Black: Kg8 Nb1 Pc6 Pf7 Pg7 Ph7. Black to move."
     assert row.example.segments == (f"{before} Then c6c5.",)
 
 
@@ -118,19 +118,31 @@ def test_two_boards_have_two_texts() -> None:
     assert len(seen) > 1000
 
 
-def test_half_of_the_candidates_are_the_solution_and_the_rest_other_legal_moves(tmp_path: Path) -> None:
+def test_half_of_the_candidates_are_the_solution_and_the_rest_other_forcing_moves(tmp_path: Path) -> None:
+    two_captures = {**SAMPLE, "FEN": BACK_RANK.replace("/8/8/7P/", "/8/p7/7P/")}  # a pawn on a4 keeps the rook from a8
+    quiet = {**two_captures, "Moves": "c6c5 h2g1"}
     rows = hub(tmp_path, [{**SAMPLE, "PuzzleId": f"p{number}"} for number in range(600)])
-    board = chess.Board(BACK_RANK)
-    board.push_uci("c6c5")
-    legal = {move.uci() for move in board.legal_moves}
     shown = {label: {row.example.segments[1] for row in every(rows) if row.label == label} for label in (0, 1)}
-    assert shown[1] == {"a1a8"} and shown[0] == legal - {"a1a8"}
+    assert shown == {0: {"a1b1"}, 1: {"a1a8"}}
+    found = hub(tmp_path, [{**two_captures, "PuzzleId": f"p{number}", "Moves": "c6c5 a1b1"} for number in range(100)])
+    assert {row.example.segments[1] for row in every(found)} == {"a1b1", "a1a4"}
+    found = hub(tmp_path, [{**quiet, "PuzzleId": f"p{number}"} for number in range(400)])
+    wrong = {row.example.segments[1] for row in every(found) if row.label == 0}
+    assert len(wrong) > 5 and wrong.isdisjoint({"a1b1", "a1a4", "h2g1"})
     assert 240 < sum(row.label for row in every(rows)) < 360
     assert len({row.example.group for row in every(rows)}) == 1
 
 
+def test_a_puzzle_without_another_move_as_forcing_is_skipped(tmp_path: Path) -> None:
+    alone = {**SAMPLE, "FEN": BACK_RANK.replace("Rn6", "R7")}
+    found = hub(tmp_path, [SAMPLE, {**alone, "PuzzleId": "alone"}])
+    assert [row.example.id for row in every(found)] == ["p1"]
+    assert found.skipped == {"has no wrong move that is as forcing as the solution": 1}
+    assert len(every(hub(tmp_path, [{**alone, "PuzzleId": "alone"}], "puzzles_best"))) == 1
+
+
 def test_rows_of_one_game_or_one_position_are_one_group(tmp_path: Path) -> None:
-    other = "6k1/5ppp/2p5/8/8/8/5PPP/R5K1 b - - 0 1"
+    other = "6k1/5ppp/2p5/8/8/8/5PPP/Rn4K1 b - - 0 1"
     rows: list[dict[str, str | None]] = [
         {**SAMPLE, "PuzzleId": "a"},
         {**SAMPLE, "PuzzleId": "b", "FEN": other, "GameUrl": "https://lichess.org/abc#55"},  # the game of a

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from w2s_mlflow.analysis.selection import AnalysisRuns
-from w2s_mlflow.tables import ELICITED
 
 METHODS = ("zero_shot", "best_prompt")
 """Methods that answer without labels. A planner is none of them, because it is given rules of the task."""

@@ -317,7 +317,10 @@ def _run(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": domain}
     row |= {name: metrics.get(name, math.nan) for name in METRICS}
     row |= {"pgr": result.metrics.get("test/pgr", math.nan), "pgr_status": result.tags.get(scoring.PGR_STATUS, "")}
-    row |= {name: result.tags.get(f"w2s.{name}", "") for name in ("ceiling_failed", "vs_human", "gold", "fingerprint", "data")}
+    row |= {
+        name: result.tags.get(f"w2s.{name}", "")
+        for name in ("ceiling_failed", "label_gap", "vs_human", "gold", "fingerprint", "data")
+    }
     row |= {"reads": {name.removeprefix("gold/"): n for name, n in result.metrics.items() if name.startswith("gold/")}}
     return row if result.imported else row | _cost(result) | _total_cost(result, pulled)
 

@@ -99,6 +99,12 @@ def caveats(frames: Frames, pgr: pd.DataFrame) -> Iterator[str]:
     for role, model in (("weak", "supervisor"), ("ceiling", "ceiling")):
         if missing := int(students[f"{role}_accuracy"].isna().sum()):
             yield f"{missing} student(s) have no {model} scored on the same test rows, and therefore no PGR."
+    gaps = frames.runs[frames.runs["label_gap"] != ""]
+    for task, rows in gaps.groupby("task", sort=False):
+        yield (
+            f"{task}: the weak labels of {len(rows)} student(s) are not as accurate on transfer, where they are learned, as on "
+            f"test, where the PGR's floor is measured (difference {rows['label_gap'].iloc[0]} in {rows['name'].iloc[0]})."
+        )
     if single := _single_seeds(students[students["head"] != IMPORTED]):
         yield f"{single} setting(s) ran with one seed: their intervals are over test groups only, not over seeds."
     if not_finite := int(students["accuracy"].isna().sum()):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from w2s_mlflow import models, tasks
 from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.data import loading, splits
+from w2s_mlflow.data import containment, loading, splits
 from w2s_mlflow.data.loading import mirror
-from w2s_mlflow.exceptions import must
+from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.local.scratch import replacing
 from w2s_mlflow.tasks import NotFoundError, Task
 
@@ -73,20 +73,45 @@ def check_tasks(data_dir: str | None) -> Iterator[dict[str, Any]]:
 def _describe(task: Task, rows: tasks.Rows) -> dict[str, Any]:
     pool = splits.pool(task.key, rows, classes=task.classes)
     all_rows = [row for part in (rows.train, rows.heldout) for row in part]
-    half = min(task.train_size, pool.train_rows()) // 2
+    train_size, test_size = min(task.train_size, pool.train_rows()), min(task.test_size, pool.test_rows())
+    dropped = _dropped(pool, train_size, test_size)
+    groups = Counter(row.example.group for row in all_rows)
     texts = (sum(map(len, row.example.segments + row.example.candidates)) for row in all_rows)
     return {
         "task": task.name,
         "rows": len(all_rows),
         "positive_class": sum(row.label == 1 for row in all_rows) if task.classes == 2 else None,
-        "groups": len({row.example.group for row in all_rows}),
+        "groups": len(groups),
+        "largest group": max(groups.values()),
+        "joined by": ", ".join(f"{name} {count:,}" for name, count in rows.joined.items()),
         "train": pool.train_rows(),
-        "halves": half,
+        "halves": train_size // 2,
         "selection": sum(map(len, pool.selection)),
-        "test": min(task.test_size, pool.test_rows()),
+        "test": test_size,
         "longest text": max(texts),
         "left out": "; ".join(f"{count} {reason}" for reason, count in rows.skipped.items()),
+        "dropped": ", ".join(f"{part} {count:,} ({share:.1%})" for part, (count, share) in dropped.items()),
+        "warning": "; ".join(_warnings(dropped)),
     }
+
+
+def _dropped(pool: splits.Pool, train_size: int, test_size: int) -> dict[str, tuple[int, float]]:
+    """Return the number of rows that the split of seed 0 drops because of containment, and their share, by part.
+
+    Of a task that is too small to be split, only the held-out parts are counted.
+    """
+    kept = {"selection": sum(map(len, pool.selection)), "test": pool.test_rows()}
+    counts = pool.dropped
+    with contextlib.suppress(ConfigError):
+        split = splits.split_task(pool, seed=0, train_size=train_size, test_size=test_size)
+        kept, counts = {name: len(part) for name, part in split.parts().items()} | kept, split.dropped
+    return {part: (count, count / (count + kept[part])) for part, count in counts.items()}
+
+
+def _warnings(dropped: Mapping[str, tuple[int, float]]) -> Iterator[str]:
+    for part, (_, share) in dropped.items():
+        if share > containment.MANY:
+            yield f"{share:.0%} of {part} contain rows of other parts or are contained in them"
 
 
 @checked_dataclass

@@ -129,7 +129,11 @@ def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def show_checked(rows: Sequence[Mapping[str, Any]]) -> None:
     """Show a table of the tasks whose data was found, and the names of the other tasks."""
-    show_table([row for row in rows if row["rows"] is not None])
+    found = [row for row in rows if row["rows"] is not None]
+    show_table([{name: value for name, value in row.items() if name != "warning"} for row in found])
+    for row in found:
+        if row["warning"]:
+            _line(f"warning: {row['task']}: {row['warning']}; they were dropped")
     missing = [row["task"] for row in rows if row["rows"] is None]
     _line(f"{len(rows) - len(missing)} of {len(rows)} tasks found" + (f"; not found: {', '.join(missing)}" if missing else ""))
 

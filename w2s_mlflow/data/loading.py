@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from w2s_mlflow import tasks
-from w2s_mlflow.data import splits
+from w2s_mlflow.data import containment, splits
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.records import Row
 
@@ -86,13 +86,21 @@ def _load(name: str, data_dir: str | None) -> tuple[tasks.Task, tasks.Rows]:
 @functools.lru_cache(maxsize=8)
 def _pool(name: str, data_dir: str | None, balance: bool) -> splits.Pool:
     task, rows = _load(name, data_dir)
-    return splits.pool(task.key, rows, classes=task.classes, balance=balance)
+    return splits.pool(task.key, rows, classes=task.classes, balance=balance, partners=_partners(name, data_dir))
+
+
+@functools.lru_cache(maxsize=8)
+def _partners(name: str, data_dir: str | None) -> containment.Partners:
+    return containment.partners(_load(name, data_dir)[1])
 
 
 @functools.lru_cache(maxsize=32)
 def _split(task: str, data_dir: str | None, balance: bool, seed: int, train_size: int, test_size: int) -> splits.Split:
     pool = _pool(task, data_dir, balance)
-    return splits.split_task(pool, seed=seed, train_size=train_size, test_size=test_size, balance=balance)
+    split = splits.split_task(pool, seed=seed, train_size=train_size, test_size=test_size, balance=balance)
+    for part, count in split.dropped.items():
+        LOG.info("%s, seed %d: dropped %d rows of %s, which contain or are contained in others", task, seed, count, part)
+    return split
 
 
 def mirror(data_dir: str | None) -> str | None:

@@ -3,6 +3,10 @@
 The halves are `supervision` and `transfer`; the held-out parts are `selection` and `test`. All splits depend on hashes of ids
 and groups, never on row order or file format. Rows of one group stay together, and training rows whose group also occurs in
 the held-out rows are excluded.
+
+Containment (data/containment.py) does not join groups, because it would chain most rows of some tasks. Instead, rows are
+dropped: rows of the half `transfer` that contain a `supervision` row of the same seed or are contained in one, and, once for
+all seeds, held-out rows that contain a training row or are contained in one.
 """
 
 from __future__ import annotations
@@ -10,9 +14,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from w2s_mlflow.data import containment
+from w2s_mlflow.data.containment import Groups, Partners
 from w2s_mlflow.exceptions import ConfigError, must
 from w2s_mlflow.records import NO_LABEL, Example, JoinError, Row, Rows, canonical_json
 
@@ -22,7 +28,6 @@ SELECTION = 0.25
 """Fraction of the held-out rows that form `selection`, on which searches may score trials; the rest form `test`."""
 
 Examples = tuple[Example, ...]
-Groups = list[list[Row]]
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,12 @@ class Split:
     test: Examples
     digest: str
     """sha256 over the rows of each part (id, group, segments, candidates and label). It does not depend on the rows' order."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Number of rows that were dropped because of containment, by part."""
 
     def parts(self) -> dict[str, Examples]:
         """Return the six parts by name."""
-        return {name: value for name, value in vars(self).items() if name != "digest"}
+        return {name: value for name, value in vars(self).items() if name not in ("digest", "dropped")}
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,10 @@ class Pool:
     selection: Groups
     test: Groups
     classes: int
+    partners: Partners = field(default_factory=dict)
+    """Training rows that contain a row or are contained in it, by the row's id."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Number of rows of `selection` and `test` that were dropped because of containment."""
 
     def train_rows(self) -> int:
         """Return the number of rows available for training."""
@@ -72,13 +83,15 @@ class Pool:
         return _size(self.test)
 
 
-def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Pool:
+def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False, partners: Partners | None = None) -> Pool:
     """Group a task's rows and divide the held-out groups into `selection` and `test`.
 
-    Training rows whose group also occurs in the held-out rows are excluded.
+    Training rows whose group also occurs in the held-out rows are excluded. Then held-out rows that contain a remaining
+    training row, or are contained in one, are dropped.
 
     Args:
         balance: whether to give `selection` and `test` equally many rows of each class.
+        partners: the result of `containment.partners` for the rows, if it is known.
 
     Raises:
         ConfigError: there are too few groups to fill every part of a split, or the training or test rows of a two-class task
@@ -95,13 +108,16 @@ def pool(key: str, rows: Rows, *, classes: int = 2, balance: bool = False) -> Po
             raise ConfigError(
                 f"the task {key} must have at least {fewest} groups of rows in its {part} part, but it has {groups_text}"
             )
-    selection, test = _take_fraction(heldout, SELECTION, "test_size", _size(heldout))
+    partners = containment.partners(rows) if partners is None else partners
+    divided = dict(zip(("selection", "test"), _take_fraction(heldout, SELECTION, "test_size", _size(heldout)), strict=True))
+    dropped = containment.drop(divided, train, partners, f"the training part of the task {key}")
+    selection, test = divided.values()
     if balance:
         selection, test = balanced(selection), balanced(test)
     for part, groups in {"training": train, "test": test}.items():
         if classes == 2 and (label := _only_label(groups)) is not None:
             raise ConfigError(f"the task {key} must have rows of both classes, but every label of its {part} part is {label}")
-    return Pool(key, train, selection, test, classes)
+    return Pool(key, train, selection, test, classes, partners, dropped)
 
 
 def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balance: bool = False) -> Split:
@@ -127,6 +143,8 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
     # The groups of each half are sorted by a hash. The last tenth of the half is its validation slice.
     d1, d1_validation = _take_fraction(supervision, 1 - VALIDATION, "train_size", train_size)
     d2, d2_validation = _take_fraction(transfer, 1 - VALIDATION, "train_size", train_size)
+    transfer_parts = {"transfer": d2, "transfer_validation": d2_validation}
+    dropped = containment.drop(transfer_parts, supervision, pool.partners, f"supervision (seed {seed})")
     if balance:
         d1, d1_validation = balanced(d1), balanced(d1_validation)
     if pool.classes == 2 and (label := _only_label(d1)) is not None:
@@ -134,8 +152,7 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
     parts = {
         "supervision": d1,
         "supervision_validation": d1_validation,
-        "transfer": d2,
-        "transfer_validation": d2_validation,
+        **transfer_parts,
         "selection": pool.selection,
         "test": test,
     }
@@ -144,6 +161,7 @@ def split_task(pool: Pool, *, seed: int, train_size: int, test_size: int, balanc
     return Split(
         **{name: tuple(row.example for row in part_rows) for name, part_rows in rows.items()},
         digest=hashlib.sha256(digests.encode()).hexdigest(),
+        dropped={**dropped, **pool.dropped},
     )
 
 

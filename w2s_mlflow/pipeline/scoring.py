@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.pipeline.context import Context, StageOptions
-from w2s_mlflow.records import Predictions, SoftLabels, write_gold
+from w2s_mlflow.records import Gold, Predictions, SoftLabels, write_gold
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.reports import Report
@@ -27,6 +28,9 @@ PGR_STATUS = "w2s.pgr_status"
 analysis, it is `elicited` if label-free answers of the strong model are better than the ceiling on `selection`."""
 BELOW_FLOOR = "below the floor"
 """Value of CEILING_FAILED for a ceiling that is less accurate than the supervisor."""
+LABEL_GAP = "w2s.label_gap"
+"""Tag of a student whose weak labels are not as accurate on `transfer` as the same labeller is on `test`: the difference and
+its 95% interval, which does not contain 0. The PGR's floor is then not the accuracy of the labels that the student learned."""
 VS_HUMAN = "w2s.vs_human"
 """Tag with the value `weak` if a run's accuracy is below the task's published human accuracy, `strong` if it is above, and
 `equal` if it is neither (Definitions 1 and 2). It is not set if no comparable human accuracy is published."""
@@ -92,6 +96,13 @@ def _scored(
     outcome = _against_human(context, values) | ({PGR_STATUS: status} if run.stage == "student" else {})
     if "ceiling" in references:
         outcome[CEILING_FAILED] = _ceiling_failed(references["ceiling"], values, part)
+    gap = None
+    if run.stage == "student" and part == "test" and "weak" in others and scored.gold_N is not None:
+        labels = file_labels or references["weak"].weak_labels()
+        gap = _label_gap(labels, others["weak"].with_gold(scored.gold_N), context, gold)
+    if gap is not None:
+        values["transfer/label_accuracy"] = gap.accuracy
+        outcome |= {LABEL_GAP: gap.describe()} if gap.is_clear() else {}
     for name, count in data_gold.reads(gold).items():
         values[name] = count + run.metrics.get(name, 0)
 
@@ -102,7 +113,56 @@ def _scored(
         if run.stage == "supervisor":
             _draw_confidence(scored, directory / "figures" / f"confidence_{part}.png")
 
-    return Report(stage, values, {**tags, **outcome})
+    return Report(stage, values, {**tags, **outcome}, gap.remark() if gap is not None and gap.is_clear() else "")
+
+
+@dataclass(frozen=True)
+class LabelGap:
+    """Accuracy of weak labels on `transfer`, and how far it is above the accuracy of the same labeller on `test`.
+
+    Attributes:
+        margin: half of the difference's 95% interval, from the two group-clustered intervals, whose rows are disjoint.
+    """
+
+    accuracy: float
+    test_accuracy: float
+    margin: float
+
+    def is_clear(self) -> bool:
+        """Return whether the interval of the difference does not contain 0."""
+        return abs(self.accuracy - self.test_accuracy) > self.margin
+
+    def describe(self) -> str:
+        """Return the difference with its interval."""
+        gap = self.accuracy - self.test_accuracy
+        return f"{gap:+.3f} [{gap - self.margin:+.3f}, {gap + self.margin:+.3f}]"
+
+    def remark(self) -> str:
+        """Return a sentence about the difference, for the run's note."""
+        return (
+            f"The weak labels are right in {self.accuracy:.3f} of the `transfer` rows, their labeller in "
+            f"{self.test_accuracy:.3f} of the `test` rows (difference {self.describe()}): the PGR's floor is not the accuracy "
+            "of the labels trained on."
+        )
+
+
+def _label_gap(labels: SoftLabels, tested: Predictions, context: Context[EvalOptions], gold: Gold) -> LabelGap | None:
+    """Compare the accuracy of weak labels on `transfer` with that of their labeller on `test`.
+
+    Reads of the ground truth of `transfer` are counted as `report`. Return None if no labelled row of `transfer` has gold.
+    """
+    from w2s_mlflow import stats
+
+    known = set(labels.ids)
+    examples = [example for example in context.split.transfer if example.id in known and gold.known([example])]
+    if not examples:
+        return None
+    answers_N = labels.of([example.id for example in examples]).argmax(axis=1)
+    correct_N = answers_N == data_gold.read(gold, examples, "transfer", "report")
+    transfer = stats.group_interval(correct_N, [example.group for example in examples])
+    test = stats.group_interval(tested.correct_N(), tested.groups)
+    margins = [(interval.high - interval.low) / 2 for interval in (transfer, test)]
+    return LabelGap(transfer.mean, test.mean, math.hypot(*margins))
 
 
 def _against_human(context: Context[EvalOptions], values: Mapping[str, float]) -> dict[str, str]:

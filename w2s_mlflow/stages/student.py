@@ -9,8 +9,9 @@ Labels may also come from a file (`--labels FILE`), made by people or an API mod
 Metrics: per step, `train/loss` and `train/gradient_norm`; per epoch, `validation/agreement`, the agreement with the training
 labels (or `validation/oracle_accuracy` with `--early-stopping oracle`); `validation/best_<name>`, the value of this metric at
 the epoch whose weights are kept; `test/accuracy` and the other metrics of metrics.py; `test/agreement`, the agreement with the
-supervisor; `test/weak_accuracy` and `test/ceiling_accuracy`, the accuracies of supervisor and ceiling; `test/pgr`, with its
-interval from `test/pgr_low` to `test/pgr_high`. The interval of a single student covers test groups only; `analyze` reports
+supervisor; `test/weak_accuracy` and `test/ceiling_accuracy`, the accuracies of supervisor and ceiling;
+`transfer/label_accuracy`, the accuracy of the weak labels on the rows that the student learns; `test/pgr`, with its interval
+from `test/pgr_low` to `test/pgr_high`. The interval of a single student covers test groups only; `analyze` reports
 intervals over seeds.
 """
 

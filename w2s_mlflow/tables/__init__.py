@@ -38,7 +38,8 @@ row per aligned model: `*_before` refers to the plain student, `iteration` is th
 `iterations` the number of iterations with its seed and options. In both, `other_options` lists non-default options that have no
 column and differ within a task; in `debates` it includes the student's method as `student_method`.
 
-`runs` has one row per finished run of any stage; `total_*` is the total cost of the run and all runs that it was made from.
+`runs` has one row per finished run of any stage; `total_*` is the total cost of the run and all runs that it was made from, and
+`label_gap` the accuracy of a student's weak labels on `transfer` minus that on `test`, if its interval does not contain 0.
 `left_out` has one row per excluded run. `claims` has one row per comparison that a sweep declared before it ran. The columns
 of each frame are in the constant of the same name.
 """
@@ -76,7 +77,7 @@ OUTCOMES = (
 RUNS = (
     *("run_id", "name", "stage", "task", "domain"),
     *("weak", "strong", "head", "method", "method_options", "other_options", "seed"),
-    *(*METRICS, "pgr", "pgr_status", "ceiling_failed", "vs_human", "gold", "reads"),
+    *(*METRICS, "pgr", "pgr_status", "ceiling_failed", "label_gap", "vs_human", "gold", "reads"),
     *("seconds", "tokens", "flops", "parameters", "total_seconds", "total_tokens", "total_flops", "fingerprint", "data"),
 )
 

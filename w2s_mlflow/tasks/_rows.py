@@ -1,17 +1,15 @@
-"""Functions that convert source rows to a task's rows: they parse rows, form groups, choose by hash and count skipped rows."""
+"""Functions that convert source rows to a task's rows: they parse and strip rows, choose by hash and count skipped rows."""
 
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from w2s_mlflow.records import NO_LABEL, Example, Row, Rows
+from w2s_mlflow.tasks._groups import Key, grouped
 
 Source = Mapping[str, Any]
 """One row of a source: a mapping from column to value."""
@@ -31,11 +29,18 @@ class ParsedRow:
     segments: tuple[str, ...]
     label: int
     """Index of the row's class, or NO_LABEL if the row has no label."""
-    groups: tuple[str, ...] = ()
-    """Group keys (see `same`): rows that share a key or have equal texts form one group."""
+    groups: tuple[Key, ...] = ()
+    """Group keys (see tasks/_groups.py): rows that share a key, or whose texts are nearly equal, form one group."""
     candidates: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     """Further values from the source row. They are used only for analysis."""
+    compared: tuple[str, ...] | None = None
+    """Texts by which rows are compared for near-duplicates and containment. None stands for all segments and candidates. It is
+    empty if words do not show what rows have in common, as in chess positions; then only rows with equal texts are joined."""
+
+    def texts(self) -> tuple[str, ...]:
+        """Return the segments and the candidates."""
+        return self.segments + self.candidates
 
 
 Reader = Callable[[Source, str], ParsedRow]
@@ -43,24 +48,6 @@ Reader = Callable[[Source, str], ParsedRow]
 
 The function raises SkippedRow if the row cannot be used. If ids are unique only within a part, it prefixes them with the part.
 """
-
-
-def same(kind: str, *texts: object) -> str:
-    """Return a group key for texts of one kind, as in `same("premise", row["premise"])`.
-
-    Texts whose normalised forms are equal have the same key.
-    """
-    return digest(kind, *(normalised(str(text)) for text in texts))
-
-
-def normalised(text: str) -> str:
-    """Return the text with case folded, white space collapsed and Unicode normalised (NFKC)."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def digest(*texts: str) -> str:
-    """Return the first 16 hex digits of the sha256 of one or more texts. They serve as the id of a row that has none."""
-    return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:16]
 
 
 def of_class(classes: Mapping[Any, int], label: object) -> int:
@@ -96,17 +83,20 @@ def assemble(read: Reader, train: Iterable[Source], heldout: Iterable[Source] | 
     if heldout is not None:
         parts["heldout"] = _drafts(read, heldout, "heldout", skipped)
     drafts = [draft for part in parts.values() for draft in part]
-    rows = [
-        Row(Example(draft.id, group, draft.segments, draft.candidates), draft.label, draft.about)
-        for draft, group in zip(drafts, groups_of(drafts), strict=True)
-    ]
+    groups, joined = grouped([(draft.groups, draft.texts(), draft.compared) for draft in drafts])
+    rows = [_row(draft, group) for draft, group in zip(drafts, groups, strict=True)]
     if heldout is None:
         is_heldout_N = [draw("heldout", row.example.group, HELDOUT_SHARE) == 0 for row in rows]
     else:
         is_heldout_N = [number >= len(parts["train"]) for number in range(len(rows))]
     train_rows = tuple(row for row, is_heldout in zip(rows, is_heldout_N, strict=True) if not is_heldout)
     heldout_rows = tuple(row for row, is_heldout in zip(rows, is_heldout_N, strict=True) if is_heldout)
-    return Rows(train_rows, heldout_rows, dict(skipped))
+    return Rows(train_rows, heldout_rows, dict(skipped), joined)
+
+
+def _row(draft: ParsedRow, group: str) -> Row:
+    example = Example(draft.id, group, draft.segments, draft.candidates)
+    return Row(example, draft.label, draft.about, draft.texts() if draft.compared is None else draft.compared)
 
 
 def without_large_groups(rows: Rows, largest: int) -> Rows:
@@ -118,7 +108,7 @@ def without_large_groups(rows: Rows, largest: int) -> Rows:
     train, heldout = (tuple(row for row in part if sizes[row.example.group] <= largest) for part in (rows.train, rows.heldout))
     removed = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
     skipped = {f"is in a group of more than {largest} rows": removed} if removed else {}
-    return Rows(train, heldout, {**rows.skipped, **skipped})
+    return replace(rows, train=train, heldout=heldout, skipped={**rows.skipped, **skipped})
 
 
 def _drafts(read: Reader, source: Iterable[Source], part: str, skipped: Counter[str]) -> list[ParsedRow]:
@@ -126,8 +116,7 @@ def _drafts(read: Reader, source: Iterable[Source], part: str, skipped: Counter[
     conflicting = set()
     for row in source:
         try:
-            draft = read(row, part)
-            _check(draft)
+            draft = _stripped(read(row, part))
         except SkippedRow as reason:
             skipped[str(reason)] += 1
             continue
@@ -150,33 +139,14 @@ def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
     return draft.label, draft.segments, draft.candidates
 
 
-def _check(draft: ParsedRow) -> None:
-    if not all(text and text.strip() for text in draft.segments + draft.candidates):
+def _stripped(draft: ParsedRow) -> ParsedRow:
+    """Return the row with its texts stripped of white space at both ends, so that no model reads a trailing space as a token.
+
+    Raises SkippedRow if the row has an empty text or an invalid label.
+    """
+    if not all(text and text.strip() for text in draft.texts()):
         raise SkippedRow("has an empty text")
     if draft.label < NO_LABEL:
         raise SkippedRow("has an invalid label")
-
-
-def groups_of(drafts: Sequence[ParsedRow]) -> list[str]:
-    """Return the name of each parsed row's group. Rows linked by shared keys or equal texts, even indirectly, form one group.
-
-    The name of a group is the smallest of its keys.
-    """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    names_of = [(*draft.groups, same("text", *draft.segments, *draft.candidates)) for draft in drafts]
-    numbers: dict[str, int] = {}
-    for names in names_of:
-        for name in names:
-            numbers.setdefault(name, len(numbers))
-    rows = np.repeat(np.arange(len(drafts)), [len(names) for names in names_of])
-    columns = np.array([numbers[name] for names in names_of for name in names], dtype=np.int64)
-    size = len(drafts) + len(numbers)
-    links = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, len(drafts) + columns)), shape=(size, size))
-    component = connected_components(links, directed=False)[1].tolist()
-    smallest: dict[int, str] = {}
-    for name, number in numbers.items():
-        of = component[len(drafts) + number]
-        smallest[of] = min(name, smallest.get(of, name))
-    return [smallest[component[row]] for row in range(len(drafts))]
+    segments, candidates = (tuple(text.strip() for text in texts) for texts in (draft.segments, draft.candidates))
+    return replace(draft, segments=segments, candidates=candidates)

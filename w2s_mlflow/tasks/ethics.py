@@ -8,8 +8,9 @@ group.
 from __future__ import annotations
 
 from w2s_mlflow.tasks import Task
+from w2s_mlflow.tasks._groups import Key, by_text, by_value, digest, normalised
 from w2s_mlflow.tasks._hub import CONVERTED, Table, TaskSource, task
-from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, digest, normalised, of_class, ordered, same
+from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, of_class, ordered
 
 CLASSES = {0: 0, 1: 1}
 WHICH = "Which of the two is more pleasant?"
@@ -22,16 +23,16 @@ def _justice(row: Source, part: str) -> ParsedRow:
     return ParsedRow(f"{part}-{digest(text)}", (text,), of_class(CLASSES, row["label"]), _set(text))
 
 
-def _set(text: str) -> tuple[str, ...]:
+def _set(text: str) -> tuple[Key, ...]:
     claim, because, reason = normalised(text).rpartition(" because ")
     if not because:
-        return (same("opening", *reason.split()[:OPENING]),)
-    return same("claim", claim), same("reason", reason.rstrip(" ."))
+        return by_value(opening=" ".join(reason.split()[:OPENING]))
+    return by_value(claim=claim, reason=reason.rstrip(" ."))
 
 
 def _deontology(row: Source, part: str) -> ParsedRow:
     texts = (row["scenario"], row["excuse"])
-    return ParsedRow(f"{part}-{digest(*texts)}", texts, of_class(CLASSES, row["label"]), (same("scenario", row["scenario"]),))
+    return ParsedRow(f"{part}-{digest(*texts)}", texts, of_class(CLASSES, row["label"]), by_text(scenario=row["scenario"]))
 
 
 def _utilitarianism(row: Source, part: str) -> ParsedRow:
@@ -41,7 +42,8 @@ def _utilitarianism(row: Source, part: str) -> ParsedRow:
         raise SkippedRow("compares equal texts")
     id_ = f"{part}-{digest(*sorted((better, worse)))}"
     pair = ordered(id_, better, worse)
-    return ParsedRow(id_, (WHICH,), pair.index(better), (same("scenario", better), same("scenario", worse)), pair)
+    groups = by_text(scenario=better) + by_text(scenario=worse)
+    return ParsedRow(id_, (WHICH,), pair.index(better), groups, pair, compared=pair)
 
 
 def _task(name: str, columns: dict[str, str], read: Reader, positive: str, head: str = "classification") -> Task:

@@ -14,7 +14,8 @@ from pathlib import Path
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import NO_LABEL, Rows
 from w2s_mlflow.tasks import Task, _files
-from w2s_mlflow.tasks._rows import ParsedRow, Source, digest
+from w2s_mlflow.tasks._groups import by_group, digest
+from w2s_mlflow.tasks._rows import ParsedRow, Source
 
 TASKS: tuple[Task, ...] = ()
 
@@ -39,8 +40,7 @@ FILES = {"file": functools.partial(_files.task, "file", load=load, head="classif
 def _read(row: Source, part: str) -> ParsedRow:
     segments = tuple(row[name] for name in ("text", "text_pair") if row.get(name) is not None)
     id_ = str(row["id"]) if row.get("id") is not None else f"{part}-{digest(*segments)}"
-    groups = (str(row["group"]),) if row.get("group") is not None else ()
-    return ParsedRow(id_, segments, row["label"], groups)
+    return ParsedRow(id_, segments, row["label"], by_group(row.get("group")))
 
 
 def _label(option: str, number: int, row: Source) -> int:

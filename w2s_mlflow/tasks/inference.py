@@ -1,6 +1,8 @@
 """Natural language inference tasks that are not in GLUE. Label 1 means entailment and 0 anything else.
 
-Rows that share a premise form one group. SNLI pairs without a gold label (-1 on the hub) are skipped. The tables have no ids,
+Rows that share a premise form one group. So do SciTail rows that share a hypothesis, because it is the question: a premise is a
+sentence that was retrieved for it. In SNLI a hypothesis is no key: short ones such as "A man is outside." recur by chance, and
+would join most of the table to one group. SNLI pairs without a gold label (-1 on the hub) are skipped. The tables have no ids,
 so the id of a row is a hash of its texts.
 """
 
@@ -10,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2s_mlflow.tasks import Human
+from w2s_mlflow.tasks._groups import by_text, digest
 from w2s_mlflow.tasks._hub import Table, TaskSource, task
-from w2s_mlflow.tasks._rows import ParsedRow, Reader, Source, digest, of_class, same
+from w2s_mlflow.tasks._rows import ParsedRow, Reader, Source, of_class
 
 ENTAILS = "the premise entails the hypothesis"
 SCITAIL = {"entails": 1, "neutral": 0}
@@ -23,10 +26,12 @@ def _columns(label: str) -> dict[str, str]:
     return {"premise": "text", "hypothesis": "text", "label": label}
 
 
-def _reader(classes: Mapping[Any, int]) -> Reader:
+def _reader(classes: Mapping[Any, int], *fields: str) -> Reader:
+    """Return a reader. Rows that share the text of one of `fields` form one group."""
+
     def read(row: Source, part: str) -> ParsedRow:
-        texts = (row["premise"], row["hypothesis"])
-        return ParsedRow(f"{part}-{digest(*texts)}", texts, of_class(classes, row["label"]), (same("premise", row["premise"]),))
+        texts, groups = (row["premise"], row["hypothesis"]), by_text(**{name: row[name] for name in fields})
+        return ParsedRow(f"{part}-{digest(*texts)}", texts, of_class(classes, row["label"]), groups)
 
     return read
 
@@ -43,7 +48,7 @@ TASKS = (
                 columns=_columns("text"),
             )
         ),
-        _reader(SCITAIL),
+        _reader(SCITAIL, "premise", "hypothesis"),
         positive=ENTAILS,
         license="Apache-2.0",
     ),
@@ -58,7 +63,7 @@ TASKS = (
                 columns=_columns("integer"),
             )
         ),
-        _reader(SNLI),
+        _reader(SNLI, "premise"),
         positive=ENTAILS,
         license="CC-BY-SA-4.0",
         human=Human(

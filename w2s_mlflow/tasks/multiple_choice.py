@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from w2s_mlflow.tasks import Human, Task
+from w2s_mlflow.tasks._groups import Key, by_text, by_value, digest, normalised
 from w2s_mlflow.tasks._hub import CONVERTED, Table, TaskSource, task
-from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, digest, draw, normalised, of_class, same
+from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, draw, of_class
 
 LETTERS = {letter: number for number, letter in enumerate("ABCD")}
 DIGITS = {str(number): number for number in range(4)}
@@ -19,7 +20,7 @@ RIGHT = "the option is the right one"
 RACE_PAPER = "Lai et al. 2017, RACE, arXiv:1704.04683, Table 5"
 
 
-def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[str]) -> ParsedRow:
+def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int, groups: Sequence[Key]) -> ParsedRow:
     """Build a row that shows the context and one option, chosen by a hash of the id.
 
     Raises SkippedRow if `right` is not the index of an option, or if a wrong option equals the right one.
@@ -37,18 +38,18 @@ def _draft(id_: str, context: Sequence[str], options: Sequence[str], right: int,
 def _race(row: Source, part: str) -> ParsedRow:
     id_ = f"{part}-{digest(row['article'], row['question'], *row['options'])}"
     right = of_class(LETTERS, row["answer"])
-    return _draft(id_, (row["article"], row["question"]), row["options"], right, [same("article", row["article"])])
+    return _draft(id_, (row["article"], row["question"]), row["options"], right, by_text(article=row["article"]))
 
 
 def _swag(row: Source, part: str) -> ParsedRow:
     endings = [row[f"ending{number}"] for number in range(4)]
     id_ = f"{part}-{digest(row['video-id'], row['startphrase'], *endings)}"
-    groups = [same("video", row["video-id"]), same("start", row["startphrase"])]
+    groups = by_value(video=row["video-id"]) + by_text(start=row["startphrase"])
     return _draft(id_, (row["startphrase"],), endings, of_class(NUMBERS, row["label"]), groups)
 
 
 def _hellaswag(row: Source, part: str) -> ParsedRow:
-    groups = [same("source", row["source_id"]), same("context", row["ctx"])]
+    groups = by_value(source=row["source_id"]) + by_text(context=row["ctx"])
     return _draft(f"{part}-{row['ind']}", (row["ctx"],), row["endings"], of_class(DIGITS, row["label"]), groups)
 
 
@@ -57,7 +58,7 @@ def _sciq(row: Source, part: str) -> ParsedRow:
     id_ = f"{part}-{digest(row['question'], *options)}"
     support = row["support"].strip()
     context = (support, row["question"]) if support else (row["question"],)
-    groups = [same("question", row["question"]), *([same("support", support)] if support else [])]
+    groups = by_text(question=row["question"], support=support)
     return _draft(id_, context, options, options.index(row["correct_answer"]), groups)
 
 

@@ -13,21 +13,22 @@ from typing import Any
 
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Human, Task, _files
+from w2s_mlflow.tasks._groups import Key, by_group, by_text, by_value, digest, normalised
 from w2s_mlflow.tasks._hub import CONVERTED, Table, TaskSource, task
-from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, digest, normalised, of_class, ordered, same
+from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, of_class, ordered
 
 POSITIVE = "the second response is preferred"
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 CHOICES = {0: 0, 1: 1}
 
 
-def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[str], id_: str | None = None) -> ParsedRow:
+def _pair(part: str, prompt: str, chosen: str, rejected: str, groups: Sequence[Key], id_: str | None = None) -> ParsedRow:
     """Build a row that compares two responses, ordered by a hash of the id. Raises SkippedRow if the responses are equal."""
     if normalised(chosen) == normalised(rejected):
         raise SkippedRow("has two equal responses")
     id_ = id_ or f"{part}-{digest(prompt, *sorted((chosen, rejected)))}"
     pair = ordered(id_, chosen, rejected)
-    return ParsedRow(id_, (prompt,), pair.index(chosen), (same("prompt", prompt), *groups), pair)
+    return ParsedRow(id_, (prompt,), pair.index(chosen), (*by_text(prompt=prompt), *groups), pair)
 
 
 def _hh(row: Source, part: str) -> ParsedRow:
@@ -39,7 +40,7 @@ def _hh(row: Source, part: str) -> ParsedRow:
     end += len(ASSISTANT)
     prompt, chosen, rejected = (text.strip() for text in (common[:end], row["chosen"][end:], row["rejected"][end:]))
     first = row["chosen"].partition(ASSISTANT)[0].removeprefix(HUMAN)
-    return _pair(part, prompt, chosen, rejected, [same("first question", first)])
+    return _pair(part, prompt, chosen, rejected, by_text(question=first))
 
 
 def _common(first: str, second: str) -> str:
@@ -57,7 +58,7 @@ def _summarize(row: Source, part: str) -> ParsedRow:
         raise SkippedRow("has neither post nor article")
     better = of_class(CHOICES, row["choice"])
     prompt = f"{info['title']}\n{post}\nTL;DR:" if info.get("title") else f"{post}\nTL;DR:"
-    return _pair(part, prompt, summaries[better], summaries[1 - better], [same("post", info["id"]), same("text", post)])
+    return _pair(part, prompt, summaries[better], summaries[1 - better], [*by_value(id=info["id"]), *by_text(post=post)])
 
 
 def _ultrafeedback(row: Source, part: str) -> ParsedRow:
@@ -84,9 +85,8 @@ FILES = {"preferences": functools.partial(_files.task, "preferences", load=_load
 
 
 def _read(row: Source, part: str) -> ParsedRow:
-    groups = [str(row["group"])] if row.get("group") is not None else []
     id_ = None if row.get("id") is None else str(row["id"])
-    return _pair(part, row["prompt"], row["chosen"], row["rejected"], groups, id_)
+    return _pair(part, row["prompt"], row["chosen"], row["rejected"], by_group(row.get("group")), id_)
 
 
 def _task(name: str, table: Table, read: Any, splits: tuple[str, str], license: str, human: Human | None = None) -> Task:

@@ -1,6 +1,8 @@
 """Puzzles from real chess games. They come from Lichess or a file with Lichess's columns, or are cut from a table of games.
 
 `puzzles` asks whether the shown move is the solution (1) or another legal move (0); a hash of the id decides which is shown.
+The other move is as forcing as the solution: it is a check or a capture if and only if the solution is. Otherwise this one
+question would answer most puzzles.
 `puzzles_best` asks which of the 1,968 UCI moves is the solution. Both show the board; `puzzles_moves` and `puzzles_moves_best`
 show the preceding moves instead. Followed by `:PATH`, the same four names read a file with Lichess's columns (PuzzleId, FEN,
 Moves, GameUrl). `games:PATH` and its variants read Kaggle's table of games (columns id and moves). They use positions near the
@@ -21,6 +23,7 @@ import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +35,8 @@ from w2s_mlflow.local.scratch import replacing
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Task, _files, _hub
 from w2s_mlflow.tasks import _puzzle_search as search
-from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, assemble, draw, same
+from w2s_mlflow.tasks._groups import Key, by_id
+from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, assemble, draw
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,14 +83,14 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
     before, board, solution = _position(row)
     id_ = str(row["PuzzleId"])
     shown = _preceding_moves(row, before) if moves else text(board)
-    groups = (same("position", board.board_fen(), board.turn), *_game(row))
+    groups = by_id(position=f"{board.board_fen()} {board.turn}") + _game(row)
     about = {name: row[name] for name in ABOUT if row.get(name) is not None}
     if best:
-        return ParsedRow(id_, (shown,), NUMBER[solution.uci()], groups, about=about)
+        return ParsedRow(id_, (shown,), NUMBER[solution.uci()], groups, about=about, compared=())
     label = draw("candidate", id_, 2)
-    others = sorted(move.uci() for move in board.legal_moves if move != solution)
+    others = _as_forcing(board, solution)
     candidate = solution.uci() if label else others[draw("wrong", id_, len(others))]
-    return ParsedRow(id_, (shown, candidate), label, groups, about=about)
+    return ParsedRow(id_, (shown, candidate), label, groups, about=about, compared=())
 
 
 def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
@@ -112,6 +116,25 @@ def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
     if search.mates(board, solution) and len(search.mating_moves(board)) > 1:
         raise SkippedRow("has several mating moves")
     return before, board, solution
+
+
+def _as_forcing(board: chess.Board, solution: chess.Move) -> list[str]:
+    """Return the wrong moves that are as forcing as the solution, sorted: those that are checks and captures as it is.
+
+    If there is none, return those that are a check or a capture as it is. Raises SkippedRow if there is none of these either.
+    """
+    wanted = _forcing(board, solution)
+    kinds = {move.uci(): _forcing(board, move) for move in board.legal_moves if move != solution}
+    alike = [move for move, kind in kinds.items() if kind == wanted]
+    alike = alike or [move for move, kind in kinds.items() if any(kind) == any(wanted)]
+    if not alike:
+        raise SkippedRow("has no wrong move that is as forcing as the solution")
+    return sorted(alike)
+
+
+def _forcing(board: chess.Board, move: chess.Move) -> tuple[bool, bool]:
+    """Return whether a move gives check and whether it is a capture."""
+    return board.gives_check(move), board.is_capture(move)
 
 
 def _legal(board: chess.Board, move: chess.Move) -> chess.Move:
@@ -143,13 +166,13 @@ def _preceding_moves(row: Source, before: chess.Board) -> str:
     return f"{text(before)} Then {str(row['Moves']).split()[0]}."
 
 
-def _game(row: Source) -> tuple[str, ...]:
+def _game(row: Source) -> tuple[Key, ...]:
     """Return a tuple that holds the group key of the row's game, or an empty tuple if the row has no URL of a game.
 
     The key is made from the URL without its ply and its side.
     """
     address = str(row.get("GameUrl") or "").partition("#")[0].removesuffix("/black").removesuffix("/white")
-    return (same("game", address),) if address else ()
+    return by_id(game=address)
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
@@ -200,7 +223,7 @@ def _separate_skipped(rows: Iterable[Source | SkippedRow]) -> tuple[list[Source]
 
 def _add_skipped(rows: Rows, skipped: Mapping[str, int]) -> Rows:
     more = {reason: count for reason, count in skipped.items() if count}
-    return Rows(rows.train, rows.heldout, dict(Counter(rows.skipped) + Counter(more)))
+    return replace(rows, skipped=dict(Counter(rows.skipped) + Counter(more)))
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ with a right entity (1) or a wrong one (0). In COPA and ReCoRD, a hash of the id
 one is right. In WiC, the word in question is enclosed in asterisks; in WSC, the pronoun and the noun are. WSC is the hub's
 `wsc.fixed`, with corrected span indices.
 
-Rows that share a premise, passage or sentence form one group. So do BoolQ rows that share a question, and WSC rows that begin
-with the same four words.
+Rows that share a premise, passage or sentence form one group. So do BoolQ rows that share a question, WiC rows that share the
+word in question, and WSC rows that begin with the same four words.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import functools
 import re
 
 from w2s_mlflow.tasks import Human, Task
+from w2s_mlflow.tasks._groups import by_text, by_value, normalised
 from w2s_mlflow.tasks._hub import Table, TaskSource, task
-from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, draw, normalised, of_class, same
+from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, draw, of_class
 
 PLACEHOLDER = "@placeholder"
 MARK = "*"
@@ -33,7 +34,7 @@ ASKS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 def _cb(row: Source, part: str) -> ParsedRow:
     texts = (row["premise"], row["hypothesis"])
-    return ParsedRow(f"{part}-{row['idx']}", texts, of_class(CB, row["label"]), (same("premise", row["premise"]),))
+    return ParsedRow(f"{part}-{row['idx']}", texts, of_class(CB, row["label"]), by_text(premise=row["premise"]))
 
 
 def _copa(row: Source, part: str) -> ParsedRow:
@@ -43,14 +44,17 @@ def _copa(row: Source, part: str) -> ParsedRow:
         raise SkippedRow("asks for neither cause nor effect")
     label = draw("copa", id_, 2)
     shown = row["choice1"] if (right == 0) == (label == 1) else row["choice2"]
-    return ParsedRow(id_, (f"{row['premise']} {ASKS[row['question']]}", shown), label, (same("premise", row["premise"]),))
+    premise = row["premise"].strip()
+    segments, groups = (f"{premise} {ASKS[row['question']]}", shown), by_text(premise=premise)
+    # The question is the same in half of the rows, so it is not compared.
+    return ParsedRow(id_, segments, label, groups, compared=(premise, shown))
 
 
 def _multirc(row: Source, part: str) -> ParsedRow:
     idx = row["idx"]
     id_ = f"{part}-{idx['paragraph']}-{idx['question']}-{idx['answer']}"
     texts = (row["paragraph"], f"{row['question']} {row['answer']}")
-    return ParsedRow(id_, texts, of_class(AS_ON_THE_HUB, row["label"]), (same("passage", row["paragraph"]),))
+    return ParsedRow(id_, texts, of_class(AS_ON_THE_HUB, row["label"]), by_text(passage=row["paragraph"]))
 
 
 def _record(row: Source, part: str) -> ParsedRow:
@@ -68,14 +72,15 @@ def _record(row: Source, part: str) -> ParsedRow:
     label = draw("record", id_, 2)
     entity = choices[label][draw("entity", id_, len(choices[label]))]
     passage = " ".join(row["passage"].replace(HIGHLIGHT, " ").split())
-    return ParsedRow(id_, (passage, row["query"].replace(PLACEHOLDER, entity)), label, (same("passage", row["passage"]),))
+    return ParsedRow(id_, (passage, row["query"].replace(PLACEHOLDER, entity)), label, by_text(passage=passage))
 
 
 def _wic(row: Source, part: str) -> ParsedRow:
     texts = [_marked(row[f"sentence{n}"], row[f"start{n}"], row[f"end{n}"]) for n in (1, 2)]
-    groups = tuple(same("sentence", row[name]) for name in ("sentence1", "sentence2"))
-    segments = (f"{row['word']}: {texts[0]}", texts[1])
-    return ParsedRow(f"{part}-{row['idx']}", segments, of_class(AS_ON_THE_HUB, row["label"]), groups)
+    sentences = (row["sentence1"], row["sentence2"])
+    groups = (*by_value(word=row["word"]), *(key for text in sentences for key in by_text(sentence=text)))
+    segments, label = (f"{row['word']}: {texts[0]}", texts[1]), of_class(AS_ON_THE_HUB, row["label"])
+    return ParsedRow(f"{part}-{row['idx']}", segments, label, groups, compared=sentences)
 
 
 def _wsc(row: Source, part: str) -> ParsedRow:
@@ -83,7 +88,7 @@ def _wsc(row: Source, part: str) -> ParsedRow:
     spans = [_span(row["text"], row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2)]
     text = functools.reduce(lambda text, span: _marked(text, *span), sorted(spans, reverse=True), row["text"])
     question = f"{row['span2_text']}: {row['span1_text']}"
-    groups = (same("text", row["text"]), same("opening", *row["text"].split()[:4]))
+    groups = by_text(passage=row["text"]) + by_value(opening=" ".join(row["text"].split()[:4]))
     return ParsedRow(f"{part}-{row['idx']}", (text, question), of_class(AS_ON_THE_HUB, row["label"]), groups)
 
 
@@ -107,7 +112,7 @@ def _span(text: str, word: int, span: str) -> tuple[int, int]:
 
 def _boolq(row: Source, part: str) -> ParsedRow:
     texts = (row["passage"], row["question"])
-    groups = (same("passage", row["passage"]), same("question", row["question"]))
+    groups = by_text(passage=row["passage"], question=row["question"])
     return ParsedRow(f"{part}-{row['idx']}", texts, of_class(AS_ON_THE_HUB, row["label"]), groups)
 
 

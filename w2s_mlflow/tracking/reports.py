@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlflow.entities import Metric, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking import followers, recorder, session
@@ -24,6 +25,8 @@ class Report:
     """Function that writes the artifacts into the given directory."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    remark: str = ""
+    """Sentence to add to the run's description (note), if it is not there yet."""
 
 
 def attach(result: Result, name: str, report: Report) -> Result:
@@ -37,7 +40,7 @@ def attach(result: Result, name: str, report: Report) -> Result:
     now = int(time.time() * 1000)
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
         report.stage(Path(directory))
-        tags = {**report.tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
+        tags = {**_note(result, report), **report.tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
         recorder.upload(result.run_id, directory)
     client().log_batch(
         result.run_id,
@@ -46,6 +49,12 @@ def attach(result: Result, name: str, report: Report) -> Result:
     )
     client().set_terminated(result.run_id, "FINISHED")  # the new end time tells run_cache.py that the run changed
     return replace(result, metrics={**result.metrics, **report.metrics}, tags={**result.tags, **tags})
+
+
+def _note(result: Result, report: Report) -> dict[str, str]:
+    """Return the tag with the run's note and the report's remark; empty if there is nothing to add."""
+    note = result.tags.get(MLFLOW_RUN_NOTE, "")
+    return {} if not report.remark or report.remark in note else {MLFLOW_RUN_NOTE: f"{note}\n\n{report.remark}".strip()}
 
 
 def attach_once(
