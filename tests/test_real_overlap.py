@@ -67,11 +67,9 @@ def related(task: str, examples: Iterable[Example], others: Iterable[Example]) -
         words = texts(task, example)
         own, vocabulary = shingles(words), {word for text in words for word in text}
         for id_, other_words, other, other_vocabulary in prepared:
-            if (
-                10 * len(own & other) >= 8 * len(own | other)
-                or (vocabulary <= other_vocabulary and contained(words, other_words))
-                or (other_vocabulary <= vocabulary and contained(other_words, words))
-            ):
+            inside = vocabulary <= other_vocabulary and contained(words, other_words)  # a whole has all words of its parts
+            around = other_vocabulary <= vocabulary and contained(other_words, words)
+            if inside or around or 10 * len(own & other) >= 8 * len(own | other):
                 yield example.id, id_
 
 
