@@ -23,7 +23,7 @@ __all__ = ["data_dir"]
 
 pytestmark = pytest.mark.data
 
-SAMPLE = 150
+SAMPLE = 50
 """Rows of a part that are compared with all rows of the other parts."""
 UNCOMPARED = {"What was the cause?", "What happened as a result?", "Which of the two is more pleasant?"}
 """Questions that a task adds to many rows: they are not compared."""
@@ -67,11 +67,10 @@ def related(task: str, examples: Iterable[Example], others: Iterable[Example]) -
         words = texts(task, example)
         own, vocabulary = shingles(words), {word for text in words for word in text}
         for id_, other_words, other, other_vocabulary in prepared:
-            if (
-                10 * len(own & other) >= 8 * len(own | other)
-                or (vocabulary <= other_vocabulary and contained(words, other_words))
-                or (other_vocabulary <= vocabulary and contained(other_words, words))
-            ):
+            inside = vocabulary <= other_vocabulary and contained(words, other_words)  # a whole has all words of its parts
+            around = other_vocabulary <= vocabulary and contained(other_words, words)
+            common = len(own & other)
+            if inside or around or 10 * common >= 8 * (len(own) + len(other) - common):
                 yield example.id, id_
 
 

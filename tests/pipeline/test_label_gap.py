@@ -12,7 +12,7 @@ import pytest
 from w2s_mlflow.data import loading
 from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.pipeline.scoring import LabelGap
-from w2s_mlflow.stages import rule, student
+from w2s_mlflow.stages import student, supervisor
 from w2s_mlflow.tracking import results
 
 SQUARES = [f"{file}{rank}" for file in "abcdefgh" for rank in range(1, 9)]
@@ -42,7 +42,7 @@ def task(tmp_path: Path) -> Path:
 def test_a_run_says_that_its_labels_are_better_where_they_are_learned(task: Path, tmp_path: Path) -> None:
     """The labels are right on `transfer`, and in about half of the rows of `test`."""
     truth = {row.example.id: row.label for row in loading.rows(f"file:{task}", None)}
-    _, split, _ = loading.resolve_and_split(rule.Config(task=f"file:{task}", test_size=40))
+    _, split, _ = loading.resolve_and_split(supervisor.Config(task=f"file:{task}", weak="chess-27k", test_size=40))
     answers = truth | {example.id: number % 2 for number, example in enumerate(split.test)}
     table = {"id": list(answers), "probabilities": [[1.0 - answer, float(answer)] for answer in answers.values()]}
     pq.write_table(pa.table(table), tmp_path / "labels.parquet")
