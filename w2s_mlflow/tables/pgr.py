@@ -16,7 +16,8 @@ CAPTION = (
     "PGR is undetermined unless the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts the seeds "
     "whose ceiling did not learn: near chance on its training rows, or below its supervisor. `collapsed` counts the students "
     "that predict one class for 99% of the rows of `validation`, which are among the n, and those whose loss was not finite, "
-    "which have no accuracy and are not. With either, `reliable` is no, because such an interval covers PGR too seldom. "
+    "which have no accuracy and are not. With either, `reliable` is no: the means depend on how many trainings happened to fail. An interval "
+    "without collapsed students speaks of trainings that do not collapse. "
     "`low` and `high` repeat `pgr_low` and `pgr_high`."
 )
 FRAMES = ("outcomes",)
