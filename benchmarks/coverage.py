@@ -152,6 +152,8 @@ def rejected(seeds: int, spread: float, seed: int, experiment: int) -> tuple[boo
 
 LEVEL_ROWS, LEVEL_GROUP_ROWS = 1200, 4
 NOISE = {"neither": (0.0, 0.0), "seeds": (0.03, 0.0), "rows": (0.0, 0.3), "seeds and rows": (0.02, 0.2)}
+EXACT = "seeds and rows, without noise of single answers"
+"""A further kind: normal effects of seeds and of groups, of which both give the mean the same variance."""
 """By what differs: standard deviation of what a seed does to one method, half width of what a group does to one method."""
 
 
@@ -169,12 +171,17 @@ def satterthwaite(cells_SG: Floats, sizes_G: Floats) -> float:
 
 def level(seeds: int, kind: str, seed: int, experiment: int) -> tuple[bool, ...]:
     """Whether each test rejects the true hypothesis of one experiment."""
-    rng = np.random.default_rng([experiment, seeds, list(NOISE).index(kind), seed])
-    deviation, half_width = NOISE[kind]
+    rng = np.random.default_rng([experiment, seeds, [*NOISE, EXACT].index(kind), seed])
     number_N = np.repeat(np.arange(LEVEL_ROWS // LEVEL_GROUP_ROWS), LEVEL_GROUP_ROWS)
-    own_MN = rng.uniform(-half_width, half_width, (2, LEVEL_ROWS // LEVEL_GROUP_ROWS))[:, number_N]
-    chance_MSN = 0.65 + own_MN[:, None] + deviation * rng.normal(size=(2, seeds, 1))
-    first, second = (rng.random(chance_MSN.shape) < chance_MSN).astype(np.float64)
+    if kind == EXACT:
+        of_groups_N = rng.normal(size=LEVEL_ROWS // LEVEL_GROUP_ROWS)[number_N] * np.sqrt(LEVEL_ROWS // LEVEL_GROUP_ROWS)
+        second = rng.normal(size=(seeds, 1)) * np.sqrt(seeds) + of_groups_N
+        first = np.zeros_like(second)
+    else:
+        deviation, half_width = NOISE[kind]
+        own_MN = rng.uniform(-half_width, half_width, (2, LEVEL_ROWS // LEVEL_GROUP_ROWS))[:, number_N]
+        chance_MSN = 0.65 + own_MN[:, None] + deviation * rng.normal(size=(2, seeds, 1))
+        first, second = (rng.random(chance_MSN.shape) < chance_MSN).astype(np.float64)
     two_way = stats.two_way_test(list(first), list(second), number_N).p < 0.05
     sums_SG = (second - first).reshape(seeds, -1, LEVEL_GROUP_ROWS).sum(axis=2)
     old = satterthwaite(sums_SG, np.bincount(number_N).astype(float)) < 0.05
@@ -265,7 +272,7 @@ def tests(repeat: Repeat, seed: int) -> Iterator[str]:
 def levels(repeat: Repeat, seed: int) -> Iterator[str]:
     """How often the tests reject a true hypothesis, by what differs."""
     yield "| seeds | what differs | two-way | with Satterthwaite | over seeds |\n|---|---|---|---|---|"
-    for seeds, kind in itertools.product(SEEDS, NOISE):
+    for seeds, kind in itertools.product(SEEDS, [*NOISE, EXACT]):
         two_way, old, over_seeds = repeat(partial(level, seeds, kind, seed)).mean(axis=0)
         yield f"| {seeds} | {kind} | {two_way:.3f} | {old:.3f} | {over_seeds:.3f} |"
 

@@ -123,7 +123,7 @@ def _unreliable(pgr: pd.DataFrame) -> Iterator[str]:
     )
     yield (
         f"The intervals of {len(rows)} row(s) are not to be relied on, because a student collapsed or a ceiling failed: such "
-        f"trainings are included, and intervals with them cover PGR too seldom: {names}{', ...' if len(rows) > 5 else ''}."
+        f"trainings are included, and means depend on how many there happen to be: {names}{', ...' if len(rows) > 5 else ''}."
     )
 
 

@@ -94,9 +94,9 @@ def clustered(cells_SG: ArrayLike, sizes_G: ArrayLike) -> ClusteredMean:
     """Return the mean over rows with its two-way clustered variance.
 
     The variance is V_seeds + V_groups - V_cells (Cameron, Gelbach & Miller 2011, eq. 2.9), but at least V_seeds and at least
-    V_groups. With one seed it is V_groups; with one group it is infinite. The critical value is Cochran's, because the
-    Satterthwaite approximation rejects too often with few seeds (benchmarks/coverage.py --table levels). In its weights,
-    V_seeds is at least the variance that the noise of seed and group together (the interaction) gives to it.
+    V_groups. With one seed it is V_groups; with one group it is infinite. The critical value is Cochran's, because
+    Satterthwaite's degrees of freedom reject too often if answers have little noise (benchmarks/coverage.py --table levels).
+    In its weights, V_seeds is at least the variance that the noise of seed and group together (the interaction) gives to it.
 
     Args:
         cells_SG: sum of the rows' values for each seed and group.

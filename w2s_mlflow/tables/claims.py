@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from w2s_mlflow import stats
-from w2s_mlflow.tables import pgr
+from w2s_mlflow.tables import _comparison, pgr
 from w2s_mlflow.tables import probes as salience
 
 CAPTION = (
     "The paper's statements about each task (sections 5.1 to 5.3). A statement is supported if the 95% interval lies "
     "entirely in the range that it predicts, contradicted if the interval lies entirely outside, and undetermined otherwise "
-    "or if PGR is undetermined for the pair. Differences are paired over n seeds (t interval); a single PGR has Fieller's "
-    "interval. Only methods with their default options are tested. `failed_ceilings` counts the ceilings that did not "
-    "learn, over all sizes and seeds of a supervisor's students. The intervals are not corrected for the number of "
-    "statements."
+    "or if PGR is undetermined for the pair. Differences are paired by seed, and their intervals are over n seeds and test "
+    "groups (two-way clustered); a single PGR has Fieller's interval. Only methods with their default options are tested. "
+    "`failed_ceilings` counts the ceilings that did not learn, over all sizes and seeds of a supervisor's students. The "
+    "intervals are not corrected for the number of statements."
 )
 FRAMES = ("outcomes", "probes")
 COLUMNS = ["claim", "task", "weak", "strong", "head", "other_options", "quantity", "n", "estimate", "low", "high"]
@@ -41,6 +41,8 @@ class Finding(NamedTuple):
 
 
 Findings = Iterator[Finding]
+Compare = Callable[[pd.DataFrame, pd.DataFrame], dict[str, Any] | None]
+"""Function that tests the second students against the first, paired by seed; None if they cannot be compared."""
 
 
 class Claim(NamedTuple):
@@ -114,19 +116,19 @@ def _gain_of(method: str) -> Callable[[pd.DataFrame], Findings]:
         for rows in _of(students, method)[-1:]:
             strong = rows["strong"].iloc[0]
             if strong in baseline:
-                yield from _difference(f"PGR, {method} minus baseline", strong, baseline[strong], rows, pgr_per_seed)
+                yield from _difference(f"PGR, {method} minus baseline", strong, baseline[strong], rows, _pgr)
 
     return measure
 
 
-def _growth(method: str, quantity: str, values: Callable[[pd.DataFrame], pd.Series]) -> Callable[[pd.DataFrame], Findings]:
+def _growth(method: str, quantity: str, compare: Compare) -> Callable[[pd.DataFrame], Findings]:
     """Return a function that measures the difference in a quantity between the method's largest and smallest student."""
 
     def measure(students: pd.DataFrame) -> Findings:
-        sizes = [rows for rows in _of(students, method) if len(values(rows))]
+        sizes = [rows for rows in _of(students, method) if compare is not _pgr or _determined(rows)]
         if len(sizes) > 1:
             pair = f"{sizes[0]['strong'].iloc[0]}, {sizes[-1]['strong'].iloc[0]}"
-            yield from _difference(f"{quantity}, {method}, largest minus smallest", pair, sizes[0], sizes[-1], values)
+            yield from _difference(f"{quantity}, {method}, largest minus smallest", pair, sizes[0], sizes[-1], compare)
 
     return measure
 
@@ -143,27 +145,26 @@ def _least_step(students: pd.DataFrame) -> Findings:
         yield min(steps, key=lambda step: step.low)
 
 
-def _difference(
-    quantity: str, strong: str, before: pd.DataFrame, after: pd.DataFrame, values: Callable[[pd.DataFrame], pd.Series]
-) -> Findings:
-    both = pd.concat([values(before), values(after)], axis=1, join="inner", keys=["before", "after"]).dropna()
-    if len(both) > 1:
-        test = stats.paired_t_test(both["before"], both["after"])
-        yield Finding(quantity, strong, test.n, test.mean_difference, test.low, test.high)
+def _difference(quantity: str, strong: str, before: pd.DataFrame, after: pd.DataFrame, compare: Compare) -> Findings:
+    if test := compare(before.reset_index(), after.reset_index()):
+        yield Finding(quantity, strong, test["n"], test["mean_difference"], test["low"], test["high"])
 
 
-def pgr_per_seed(rows: pd.DataFrame) -> pd.Series:
-    """Return the PGR of each seed; empty if it is undetermined for the pair of models."""
-    determined = pgr.comparable(rows) and pgr.interval(rows).status == stats.OK
-    return pgr.by_seed(rows) if determined else pd.Series(dtype=float)
+def _pgr(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any] | None:
+    """Compare PGRs; None if one of them is undetermined."""
+    return _comparison.pgr_difference(before, after) if _determined(before) and _determined(after) else None
 
 
-def _accuracy(rows: pd.DataFrame) -> pd.Series:
-    return rows["accuracy"]
+def _determined(rows: pd.DataFrame) -> bool:
+    return pgr.comparable(rows) and pgr.interval(rows).status == stats.OK
 
 
-def _agreement(rows: pd.DataFrame) -> pd.Series:
-    return rows["agreement"]
+def _accuracy(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any] | None:
+    return _comparison.difference(_comparison.accuracies(before), _comparison.accuracies(after))
+
+
+def _agreement(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any] | None:
+    return _comparison.difference(_comparison.agreements(before), _comparison.agreements(after))
 
 
 def _agreement_against_baseline(students: pd.DataFrame) -> Findings:
@@ -178,8 +179,8 @@ EVERY = ("NLP", "chess", "reward modelling")
 CLAIMS: tuple[Claim, ...] = (
     Claim("plain PGR exceeds 50% for the largest students", ("NLP",), _largest_pgr, HALF, INFINITY),
     Claim("plain PGR rarely exceeds 20% in reward modelling", ("reward modelling",), _largest_pgr, -INFINITY, REWARD),
-    Claim("PGR grows with student size", ("NLP",), _growth("baseline", "PGR", pgr_per_seed), 0, INFINITY),
-    Claim("PGR falls with student size", ("chess",), _growth("baseline", "PGR", pgr_per_seed), -INFINITY, 0),
+    Claim("PGR grows with student size", ("NLP",), _growth("baseline", "PGR", _pgr), 0, INFINITY),
+    Claim("PGR falls with student size", ("chess",), _growth("baseline", "PGR", _pgr), -INFINITY, 0),
     Claim("the confidence loss raises PGR", EVERY, _gain_of("confidence"), 0, INFINITY),
     Claim("bootstrapping raises PGR", EVERY, _gain_of("bootstrap"), 0, INFINITY),
     Claim("generative finetuning raises PGR", EVERY, _gain_of("generative"), 0, INFINITY),

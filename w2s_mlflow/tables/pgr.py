@@ -10,15 +10,16 @@ from w2s_mlflow import stats
 from w2s_mlflow.tables import ELICITED, LABEL, PAIR
 
 CAPTION = (
-    "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% interval), and PGR with "
-    "Fieller's 95% interval. Intervals are two-way clustered over seeds and test groups; over test groups alone where nothing "
-    "varies with the seed (rules, untrained models, a single seed); for imported runs (head `imported`), over seeds alone. "
-    "PGR is undetermined unless the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts the seeds "
-    "whose ceiling did not learn: near chance on its training rows, or below its supervisor. `collapsed` counts the students "
-    "that predict one class for 99% of the rows of `validation`, which are among the n, and those whose loss was not finite, "
-    "which have no accuracy and are not. With either, `reliable` is no, because such an interval covers PGR too seldom. "
-    "The status is `elicited` if label-free answers of the strong model are better than the ceiling on `selection`; "
-    "`pgr_elicited` is then held against the better of both on `test`. `low` and `high` repeat `pgr_low` and `pgr_high`."
+    "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% interval), and PGR "
+    "with Fieller's 95% interval. Intervals are two-way clustered over seeds and test groups; over test groups alone where "
+    "nothing varies with the seed (rules, untrained models, a single seed); for imported runs (head `imported`), over seeds "
+    "alone. PGR is undetermined unless the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts "
+    "the seeds whose ceiling did not learn: near chance on its training rows, or below its supervisor. `collapsed` counts "
+    "the students that predict one class for 99% of the rows of `validation`, which are among the n, and those whose loss "
+    "was not finite, which have no accuracy and are not. With either, `reliable` is no: the means depend on how many "
+    "trainings happened to fail. An interval without collapsed students speaks of trainings that do not collapse. The status is "
+    "`elicited` if label-free answers of the strong model are better than the ceiling on `selection`; `pgr_elicited` is then "
+    "held against the better of both on `test`. `low` and `high` repeat `pgr_low` and `pgr_high`."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
