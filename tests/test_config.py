@@ -395,7 +395,7 @@ NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you me
         ("student", {"loss": "confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
         ("student", {"method": "loss:confidense"}, rf"^--loss {NEAR_CONFIDENCE}"),
         ("student", {"method": "none+loss:product"}, r"^--method must be one of .*loss:NAME"),
-        ("student", {"labels": "gold"}, r"^--labels must be .*consultancy, .*, weak, or a parquet file .*, got gold"),
+        ("student", {"labels": "gold"}, r"^--labels must be .*consultancy, .*, weak, .*or a parquet file .*, got gold"),
         ("student", {"weights": "pretraind"}, r"^--weights must be one of method, pretrained, random, got 'pretraind'"),
         ("student", {"method": "confidence", "loss_options": {"alpha": 2.0}}, r"^--alpha must be in \[0, 1\], got 2.0$"),
         ("student", {"loss": "confidence", "loss_options": {"warmup": -1.0}}, r"^--warmup must be in \[0, 1\], got -1.0$"),

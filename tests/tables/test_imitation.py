@@ -37,7 +37,7 @@ OWN_NOISE = [
 ]
 
 
-def rows(*groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows(*groups: list[dict[str, Any]]) -> list[Any]:
     return imitation.table(pd.DataFrame([row for group in groups for row in group])).to_dict("records")
 
 

@@ -65,7 +65,7 @@ def test_gain_is_at_least_misfit_where_the_theorems_hold(seed: int) -> None:
         distance = misfit.MEASURES[measure]
 
         def misfit_of(share: float, distance: Any = distance) -> float:
-            return distance(share * truth_NC + (1 - share) * other_NC, weak_NC)
+            return float(distance(share * truth_NC + (1 - share) * other_NC, weak_NC))
 
         share = optimize.minimize_scalar(misfit_of, bounds=(0, 1), method="bounded", options={"xatol": 1e-9}).x
         student_NC = share * truth_NC + (1 - share) * other_NC

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import registry
 from w2s_mlflow.config import selected
@@ -155,8 +155,8 @@ def _supervisor(options: Config) -> Result:
 
 def _zero_shot(config: Config) -> Result:
     """Find or make the run in which the same strong model answers `transfer` without finetuning (method `zero_shot`)."""
-    untrained = dict.fromkeys(presets.PRIMITIVES) | {"loss_options": {}, "label_options": {}, "keep_model": "never"}
-    return run(replace(config, method="zero_shot", **untrained))
+    untrained: dict[str, Any] = {**dict.fromkeys(presets.PRIMITIVES), "loss_options": {}, "label_options": {}}
+    return run(replace(config, method="zero_shot", keep_model="never", **untrained))
 
 
 def _debates(config: Config) -> Result:

@@ -17,9 +17,9 @@ CAPTION = (
     "the seeds whose ceiling did not learn: near chance on its training rows, or below its supervisor. `collapsed` counts "
     "the students that predict one class for 99% of the rows of `validation`, which are among the n, and those whose loss "
     "was not finite, which have no accuracy and are not. With either, `reliable` is no: the means depend on how many "
-    "trainings happened to fail. An interval without collapsed students speaks of trainings that do not collapse. The status is "
-    "`elicited` if label-free answers of the strong model are better than the ceiling on `selection`; `pgr_elicited` is then "
-    "held against the better of both on `test`. `low` and `high` repeat `pgr_low` and `pgr_high`."
+    "trainings happened to fail. An interval without collapsed students speaks of trainings that do not collapse. The status "
+    "is `elicited` if label-free answers of the strong model are better than the ceiling on `selection`; `pgr_elicited` is "
+    "then held against the better of both on `test`. `low` and `high` repeat `pgr_low` and `pgr_high`."
 )
 FRAMES = ("outcomes",)
 COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
