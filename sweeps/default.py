@@ -9,6 +9,13 @@ Students are trained for both epochs, without early stopping. sweeps/referee.py 
 
 WEAK = "chess-60k"
 STRONGS = ["chess-222k", "chess-426k"]
+CLAIM = {
+    "task": "chess",
+    "weak": WEAK,
+    "strong": STRONGS,
+    "method": "baseline",
+    "above": ["supervisor", "self_training", "label_free"],
+}
 METHODS = ["baseline", "confidence", "matched_noise", "self_training", "zero_shot", "best_prompt"]
 
 SETTINGS = [
