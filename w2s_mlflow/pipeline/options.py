@@ -145,8 +145,8 @@ class Training(EvalConfig, TaskOptions, OneModel):
 
     def __post_init__(self) -> None:
         task = self.find_task()
-        if self.head is not None and self.head != task.head and "reward" in (self.head, task.head):
-            raise must("head", f"{task.head} for the task {task.name}", self.head)
+        if self.head is not None and self.head not in task.heads:
+            raise must("head", f"{' or '.join(task.heads)} for the task {task.name}", self.head)
         self._check_learning(self.head or task.head)
 
     def _check_learning(self, head: str) -> None:

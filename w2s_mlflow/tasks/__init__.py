@@ -45,6 +45,8 @@ class Task:
     """Name of the plug-in file `tasks/<family>.py` that declares the task. Its source code enters the fingerprints of runs."""
     head: str
     """Default head: `lm_choice`, `classification` or `reward` (see modeling/heads.py)."""
+    other_heads: tuple[str, ...] = ()
+    """Other heads that can answer the task, if its default head is `reward`. Other tasks allow all heads but `reward`."""
     classes: int
     load: Callable[[Path | None], Rows]
     """Function that loads the rows. Its argument is the directory of the local mirror, or None to use only the hub."""
@@ -71,6 +73,11 @@ class Task:
     """Published human score, if any."""
     key: str = ""
     """Name that enters the hashes behind splits: the task's name, or that of the user's file without directory and suffix."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """All heads that can answer the task, the default head first."""
+        return (self.head, *(self.other_heads if self.head == "reward" else {"lm_choice", "classification"} - {self.head}))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or self.name)

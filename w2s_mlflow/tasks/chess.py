@@ -138,6 +138,7 @@ def _task(name: str, test_size: int) -> Task:
         name=name,
         family="chess",
         head="reward",
+        other_heads=("lm_choice", "classification"),
         classes=2,
         load=functools.partial(load, name),
         rules=RULES,
