@@ -320,7 +320,7 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
             {"explainer": "principal_variation", "task": "sst2"},
             "--explainer for the task sst2 must be one of gradient, policy, random, rationale, got 'principal_variation'",
         ),
-        ({"explainer": "principal_variation", "task": "chess_preference"}, "--explainer for the task chess_preference must be"),
+        ({"explainer": "principal_variation", "task": "hh_rlhf"}, "--explainer for the task hh_rlhf must be"),
         ({"tokens": 9}, "--max-new-tokens must be left out with --explainer gradient, which does not read it, got 9"),
         (
             {"explainer": "rationale", "evidence_spans": 2},
