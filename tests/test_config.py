@@ -347,6 +347,7 @@ def test_a_former_value_is_taken_for_the_present_one(name: str, option_: str, fo
     [
         ({"task": "ches"}, r"^--task must be one of .*chess.*, got 'ches' \(did you mean chess\?\)$"),
         ({"head": "choice"}, r"^--head must be one of auto, classification, lm_choice, reward, got 'choice'"),
+        ({"task": "hh_rlhf", "head": "lm_choice"}, r"^--head must be reward for the task hh_rlhf, got lm_choice$"),
         ({"task": "sst2", "head": "reward"}, r"^--head must be classification or lm_choice for the task sst2, got reward$"),
         ({"epochs": 0}, r"^--epochs must be at least 1, got 0$"),
         ({"batch_size": 0}, r"^--batch-size must be at least 1, got 0$"),
