@@ -333,9 +333,8 @@ def test_the_defaults_of_a_stage_are_legal(name: str) -> None:
 @pytest.mark.parametrize(("name", "option_", "former", "present"), FORMER)
 def test_a_former_value_is_taken_for_the_present_one(name: str, option_: str, former: str, present: str) -> None:
     kind = registry.plugin("stages", name, "the stage").Config
-    others = {"task": "chess_preference"} if present == "reward" else {"head": "classification"} if option_ == "freeze" else {}
-    found = kind(**others, **{option_: former})
-    assert found == parse(kind, others | {option_: former}) == kind(**others, **{option_: present})
+    found = kind(**{option_: former})
+    assert found == parse(kind, {option_: former}) == kind(**{option_: present})
     assert getattr(found, option_) == present and config.flat(found)[option_] == present
     assert config.identity(found)[option_] == former, "fingerprints keep the first spelling"
     shown = choices(*config.declarations(kind)[option_])
@@ -348,7 +347,8 @@ def test_a_former_value_is_taken_for_the_present_one(name: str, option_: str, fo
     [
         ({"task": "ches"}, r"^--task must be one of .*chess.*, got 'ches' \(did you mean chess\?\)$"),
         ({"head": "choice"}, r"^--head must be one of auto, classification, lm_choice, reward, got 'choice'"),
-        ({"head": "reward"}, r"^--head must be lm_choice for the task chess, got reward$"),
+        ({"task": "hh_rlhf", "head": "lm_choice"}, r"^--head must be reward for the task hh_rlhf, got lm_choice$"),
+        ({"task": "sst2", "head": "reward"}, r"^--head must be classification or lm_choice for the task sst2, got reward$"),
         ({"epochs": 0}, r"^--epochs must be at least 1, got 0$"),
         ({"batch_size": 0}, r"^--batch-size must be at least 1, got 0$"),
         ({"batch_size": -32}, r"^--batch-size must be at least 1, got -32$"),

@@ -253,7 +253,6 @@ def test_a_gold_subset_trains_on_its_rows_alone_for_a_quarter_of_the_steps(monke
         "method": "gold_subset",
         "early_stopping": "none",
         "ceiling": "none",
-        "eval_split": "none",
     }
     found = [student.run(student.Config(**SMALL | options, eval_split="none", gold_rows=rows)) for rows in (5, 10)]
     transfer = loading.resolve_and_split(config().resolved())[1].transfer

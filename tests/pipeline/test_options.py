@@ -41,7 +41,7 @@ LINEAR = "which has no linear layer of its own"
         ({"freeze": "trunc"}, "--freeze must be one of backbone, none, got 'trunc'"),
         ({"pooling": "max"}, "--pooling must be one of auto, first, last, mean, got 'max'"),
         ({"freeze": "backbone", "head": "lm_choice"}, f"--freeze must be none for the head lm_choice, {LINEAR}, got backbone"),
-        ({"pooling": "mean"}, f"--pooling must be none for the head lm_choice, {LINEAR}, got mean"),
+        ({"pooling": "mean", "head": "lm_choice"}, f"--pooling must be none for the head lm_choice, {LINEAR}, got mean"),
         ({"freeze": "backbone", "head": "classification", "lora": "4"}, "--lora must be none with --freeze backbone, got 4"),
     ],
 )
@@ -68,7 +68,7 @@ def test_what_a_model_cannot_read_is_refused() -> None:
 def test_a_linear_head_pools_as_its_family_does_and_another_not_at_all() -> None:
     assert supervisor.Config(head="classification").resolved().pooling == "last"
     assert supervisor.Config(head="classification", pooling="mean").resolved().pooling == "mean"
-    assert supervisor.Config().resolved().pooling is None
+    assert supervisor.Config(head="lm_choice").resolved().pooling is None
 
 
 def test_a_few_new_weights_take_larger_steps_unless_the_rate_is_given() -> None:

@@ -125,7 +125,7 @@ def test_a_silent_side_hears_nothing_and_is_not_heard() -> None:
 
 @pytest.mark.parametrize(
     ("task", "expected"),
-    [("chess", "Kb1"), ("chess_preference", "response B"), ("rte", "the premise entails the hypothesis")],
+    [("chess", "Kb1"), ("chess_preference", "Kb1"), ("hh_rlhf", "response B"), ("rte", "the premise entails the hypothesis")],
 )
 def test_a_claim_is_the_decision_in_words(task: str, expected: str) -> None:
     assert play.claim(tasks.find(task), questions(1)[0], 1) == expected
@@ -320,7 +320,7 @@ def test_forms_of_a_debate_show_what_they_say() -> None:
             {"explainer": "principal_variation", "task": "sst2"},
             "--explainer for the task sst2 must be one of gradient, policy, random, rationale, got 'principal_variation'",
         ),
-        ({"explainer": "principal_variation", "task": "chess_preference"}, "--explainer for the task chess_preference must be"),
+        ({"explainer": "principal_variation", "task": "hh_rlhf"}, "--explainer for the task hh_rlhf must be"),
         ({"tokens": 9}, "--max-new-tokens must be left out with --explainer gradient, which does not read it, got 9"),
         (
             {"explainer": "rationale", "evidence_spans": 2},

@@ -38,11 +38,11 @@ def expected(prompt: elicitation.Prompt, part: str) -> tuple[list[str], Any]:
 @pytest.mark.parametrize(
     ("options", "prompt"),
     [
-        ({"method": "zero_shot"}, chess_prompts.PROMPTS["choice"]),
-        ({"method": "zero_shot", "prompt": "reply"}, chess_prompts.PROMPTS["reply"]),
+        ({"method": "zero_shot"}, chess_prompts.PROMPTS["reply"]),
+        ({"method": "zero_shot", "prompt": "choice"}, chess_prompts.PROMPTS["choice"]),
         ({"method": "planner"}, chess_prompts.PLANNERS["exchange"]),
     ],
-    ids=["default", "reply", "planner"],
+    ids=["default", "choice", "planner"],
 )
 def test_an_untrained_student_answers_by_its_prompt(options: dict[str, Any], prompt: elicitation.Prompt) -> None:
     found = asked(**options)

@@ -312,9 +312,9 @@ def test_wrong_options_are_one_sentence(options: dict[str, Any], said: str) -> N
 
 def test_a_cut_that_leaves_no_rows_to_ask_is_one_sentence_and_nothing_is_written() -> None:
     with pytest.raises(
-        ConfigError, match=r"^--train-size must be small enough to leave rows outside both halves \(the task has 7943"
+        ConfigError, match=r"^--train-size must be small enough to leave rows outside both halves \(the task has 8623"
     ):
-        taught(train_size=7943)
+        taught(train_size=8623)
     assert runs() == []
 
 

@@ -45,11 +45,15 @@ def test_it_reads_both_halves_and_nothing_that_is_held_out(monkeypatch: pytest.M
     monkeypatch.setattr(language_modeling.Packed, "pack", seen)
     config = generative.Config(strong="chess-121k", **SMALL)
     found, cut = generative.run(config), resolve(config).split
-    parts = {name: [example.segments for example in examples] for name, examples in cut.parts().items()}
+    parts = {
+        name: [("\n".join(example.segments), response) for example in examples for response in example.candidates]
+        for name, examples in cut.parts().items()
+    }
     assert packed[0] == parts["supervision"] + parts["transfer"]
     assert packed[1] == parts["supervision_validation"] + parts["transfer_validation"]
     assert not set(packed[0] + packed[1]) & set(parts["selection"] + parts["test"])
-    assert found.metrics["generative/texts"] == len(set(packed[0])) and found.metrics["generative/heldout_texts"] == 0
+    read = {(example.segments, example.candidates) for part in ("supervision", "transfer") for example in cut.parts()[part]}
+    assert found.metrics["generative/texts"] == len(read) and found.metrics["generative/heldout_texts"] == 0
     assert not [name for name in found.metrics if name.startswith("gold/")] and "w2s.gold" not in found.tags
 
 

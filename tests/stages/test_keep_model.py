@@ -29,7 +29,7 @@ STAGES: dict[str, Any] = {
     "ceiling": (ceiling.run, ceiling.Config(strong="chess-43k", head="classification", epochs=1, **SMALL)),
     "student": (student.run, student.Config(strong="chess-43k", method="confidence", **TINY)),
     "facilitated": (facilitate.run, facilitate.Config(strong="chess-43k", ceiling="none", **TINY)),
-    "zero_shot": (student.run, student.Config(strong="chess-43k", method="zero_shot", **TINY)),
+    "zero_shot": (student.run, student.Config(strong="chess-43k", method="zero_shot", head="lm_choice", **TINY)),
 }
 
 

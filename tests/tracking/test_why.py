@@ -51,7 +51,7 @@ def test_another_seed(first: Result) -> None:
     found = why(student.run(config(seed=1)))
     assert "option seed: 0 -> 1" in found and "input weak: option seed: 0 -> 1" in found
     assert any(
-        line.startswith("data: ") and "moved to another part" in line and line.endswith(", out of 1164 rows") for line in found
+        line.startswith("data: ") and "moved to another part" in line and line.endswith(", out of 1224 rows") for line in found
     )
 
 
@@ -117,7 +117,7 @@ def _clear() -> None:
 
 def test_a_changed_row(first: Result, changed_row: str) -> None:
     found = why(student.run(config()))
-    said = f"data: 1 edited (1 of test; the first is {changed_row!r}), out of 1164 rows"
+    said = f"data: 1 edited (1 of test; the first is {changed_row!r}), out of 1224 rows"
     assert found == (said, f"input weak: {said}")
 
 
