@@ -127,8 +127,9 @@ def _reference(
 
 def _rules(student: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the rules that were scored on the student's test rows."""
-    rules = runs[(runs["strong"] == "-") & (runs["task"] == student["task"].iloc[0])]
-    return rules.loc[_mask(rules, [groups == student["groups"].iloc[0] for groups in rules["groups"]])]
+    task, groups = student[["task", "groups"]].iloc[0]
+    rules = runs[_mask(runs, list((runs["strong"] == "-") & (runs["task"] == task)))]
+    return rules[_mask(rules, [own == groups for own in rules["groups"]])]
 
 
 def _mask(frame: pd.DataFrame, chosen: Sequence[bool]) -> pd.Series:
