@@ -49,6 +49,11 @@ def tables(data: Frames) -> dict[str, pd.DataFrame]:
     return found | {"outcomes": outcomes}
 
 
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as mappings from column to value."""
+    return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
+
+
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
@@ -94,7 +99,7 @@ def table_1(found: Tables) -> Iterator[Row]:
     plain = _plain(found)
     for name, (shown, kind) in STATED["nlp_tasks"].items():
         question = f"`{name}`: {tasks.find(name).positive}"
-        rows = plain[plain["task"] == name].to_dict("records")
+        rows = records(plain[plain["task"] == name])
         yield from ((shown, kind, question, recovered(row), where(row)) for row in rows)
         if not rows:
             yield shown, kind, question, NOT_MEASURED, ""
@@ -104,7 +109,7 @@ def table_2(found: Tables) -> Iterator[Row]:
     """Yield the ablation: all enhancements together, and without each one."""
     pgr = found["pgr"]
     for method, (accuracy, share) in TABLE_2.items():
-        rows = pgr[pgr["method"] == method].to_dict("records")
+        rows = records(pgr[pgr["method"] == method])
         paper = (f"`{method}`", stated(accuracy), stated(share))
         yield from ((*paper, estimate(row, "accuracy"), recovered(row), where(row)) for row in rows)
         if not rows:
@@ -119,7 +124,7 @@ def table_3(found: Tables) -> Iterator[Row]:
         paper = (f"`{method}`", *(f"{p:g}" for p in p_values))
         own = tests[tests["method"].str.split().str[0] == method] if len(tests) else tests
         for _, pair in own.groupby([*SIZES, "strong", "method"], sort=False):
-            both = {row["metric"]: row for row in pair.to_dict("records")}
+            both = {row["metric"]: row for row in records(pair)}
             label = where(both["accuracy"] | {"method_options": both["accuracy"]["method"].partition(" ")[2]})
             yield *paper, *(_difference(both.get(metric)) for metric in ("accuracy", "pgr")), label
         if own.empty:
@@ -151,7 +156,7 @@ def figure_2(found: Tables) -> Iterator[Row]:
 def _by_domain(found: Tables, figure: str, cells: Any) -> Iterator[Row]:
     plain = _plain(found)
     for domain, statements in STATED["domains"].items():
-        rows = plain[plain["domain"] == domain].to_dict("records")
+        rows = records(plain[plain["domain"] == domain])
         yield from ((domain, statements[figure], *cells(row), where(row)) for row in rows)
         if not rows:
             width = 1 if figure == "figure_1" else 3
@@ -175,7 +180,7 @@ def figure_3(found: Tables) -> Iterator[Row]:
     for method, paper in STATED["figure_3"].items():
         own = agreement[(agreement["method"] == method) & (agreement["method_options"] == "")]
         for _, rows in own.groupby(SIZES, sort=False):
-            yield f"`{method}`", paper, *_ends(rows.sort_values("parameters").to_dict("records"))
+            yield f"`{method}`", paper, *_ends(records(rows.sort_values("parameters")))
         if own.empty:
             yield f"`{method}`", paper, NOT_MEASURED, ""
 
@@ -191,7 +196,7 @@ def _ends(rows: Sequence[Mapping[str, Any]]) -> Row:
 def figure_4(found: Tables) -> Iterator[Row]:
     """Yield the accuracy of linear probes before and after training on weak labels."""
     probes = found["probes"]
-    rows = probes[probes["method"].isin(STATED["figure_3"]) & (probes["method_options"] == "")].to_dict("records")
+    rows = records(probes[probes["method"].isin(STATED["figure_3"]) & (probes["method_options"] == "")])
     for row in rows:
         change = f"{number(row['before'])} → {number(row['after'])}"
         yield row["concept"], f"`{row['method']}`", "higher after", change, estimate(row, "gain"), where(row)
@@ -201,7 +206,7 @@ def figure_4(found: Tables) -> Iterator[Row]:
 
 def figure_5(found: Tables) -> Iterator[Row]:
     """Yield the shares of the types of errors."""
-    rows = found["errors"].to_dict("records")
+    rows = records(found["errors"])
     names = ("quote_selection", "evidence_extraction", "overfitting", "other")
     yield "the paper", "quote selection and evidence extraction together 0.70", "", "0.20", NOT_STATED, ""
     for row in rows:
@@ -212,7 +217,7 @@ def figure_5(found: Tables) -> Iterator[Row]:
 
 def text(found: Tables) -> Iterator[Row]:
     """Yield the statements of the paper's text that the table `claims` tests."""
-    for row in found["claims"].to_dict("records"):
+    for row in records(found["claims"]):
         bounds = {f"estimate_{bound}": row[bound] for bound in ("low", "high")}
         label = where({**row, "method_options": row["quantity"]})
         yield row["claim"], row["expected"], estimate({**row, **bounds}, "estimate"), row["verdict"], label

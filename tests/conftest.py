@@ -88,7 +88,11 @@ def prompted() -> Iterator[None]:
     known, names = tasks._task_by_name(), ("chess", "chess_preference")
     before = {name: known[name] for name in names}
     for name in names:
-        given = {"prompts": chess_prompts.PROMPTS, "planners": chess_prompts.PLANNERS, "features": chess_features.FEATURES}
+        given: dict[str, Any] = {
+            "prompts": chess_prompts.PROMPTS,
+            "planners": chess_prompts.PLANNERS,
+            "features": chess_features.FEATURES,
+        }
         known[name] = replace(before[name], **given)
     loading._load.cache_clear()
     yield

@@ -240,7 +240,6 @@ GOLD = (
     *(f"w2s_mlflow.records.{name}" for name in ("Gold", "read_gold", "write_gold")),
 )
 EVALUATORS = {"data", "pipeline", "stages.supervisor", "stages.ceiling", "stages.probe", "stages.errors", "stages.debate"}
-EVALUATORS |= {"stages.rule"}
 READS_GOLD = {
     "methods.labels.gold_subset": "a control takes the ground truth of some rows that ground_truth reads",
     "methods.labels.matched_noise": "a control takes the noise that ground_truth makes",
@@ -248,7 +247,7 @@ READS_GOLD = {
     "methods.labels.random": "a control takes the random labels that ground_truth makes",
     "methods.elicitation": "the best prompt takes the accuracies on supervision that ground_truth measures",
     "methods.weak_finetuning": "a control stops early by the ground truth that ground_truth reads",
-    "stages.rule": "a rule in the place of a supervisor stores the digests of the rows, as a supervisor does",
+    "stages.rule": "a searched rule is fitted on the ground truth of supervision that ground_truth reads, as a supervisor is",
     "analysis.scores": "recomputes each number from the gold that scoring stored beside the predictions",
     "analysis.debate_frames": "recomputes each number from the gold that scoring stored beside the debates",
     "tracking.results": "reads stored predictions with the gold beside them",

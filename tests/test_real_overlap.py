@@ -78,8 +78,8 @@ def related(task: str, examples: Iterable[Example], others: Iterable[Example]) -
 def test_nothing_nearly_equal_and_no_containment_is_left_across_parts(name: str, data_dir: Path) -> None:
     task = TASKS[name]
     pool = pooled(task, load(task, data_dir))
-    sizes = {"train_size": min(task.train_size, pool.train_rows()), "test_size": min(task.test_size, pool.test_rows())}
-    found = splits.split_task(pool, seed=1, **sizes)
+    train_size, test_size = min(task.train_size, pool.train_rows()), min(task.test_size, pool.test_rows())
+    found = splits.split_task(pool, seed=1, train_size=train_size, test_size=test_size)
     supervision = found.supervision + found.supervision_validation
     transfer = found.transfer + found.transfer_validation
     drawn = random.Random(0)

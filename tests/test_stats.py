@@ -85,7 +85,7 @@ def interaction(gain_SN: Floats, gap_SN: Floats, groups: NDArray[np.int64], thet
 
     gain, gap = cells(gain_SN), cells(gap_SN)
     squares = (gain**2).sum() - 2 * thetas * (gain * gap).sum() + thetas**2 * (gap**2).sum()
-    return squares * seeds * len(names) / ((seeds - 1) * (len(names) - 1))
+    return np.asarray(squares * seeds * len(names) / ((seeds - 1) * (len(names) - 1)))
 
 
 def grid_interval(gain_SN: Floats, gap_SN: Floats, groups: NDArray[np.int64], thetas: Floats) -> tuple[Floats, Floats]:
@@ -444,7 +444,7 @@ def test_seeds_needed_are_those_of_the_reference(effect: float, n: int) -> None:
 
 def test_power_is_how_often_the_test_finds_the_difference() -> None:
     rng = np.random.default_rng(0)
-    found = scipy.stats.ttest_1samp(rng.normal(0.9, 1, (8, 20000)), 0).pvalue < 0.05
+    found = np.asarray(scipy.stats.ttest_1samp(rng.normal(0.9, 1, (8, 20000)), 0).pvalue) < 0.05
     assert stats.power(0.9, stats.Variances(1.0), 8) == pytest.approx(found.mean(), abs=0.01)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from w2s_mlflow.data import containment, splits
@@ -15,7 +17,7 @@ def read(source: Source, part: str) -> ParsedRow:
     return ParsedRow(f"{part}-{source['n']}", texts, source["n"] % 2, compared=source.get("compared"))
 
 
-def rows(train: list[tuple[str, ...]], heldout: list[tuple[str, ...]]) -> Rows:
+def rows(train: Sequence[tuple[str, ...]], heldout: Sequence[tuple[str, ...]]) -> Rows:
     return assemble(read, *([{"n": n, "texts": texts} for n, texts in enumerate(part)] for part in (train, heldout)))
 
 
@@ -29,7 +31,7 @@ TRAIN = [(sentence(n),) for n in range(100)]
 HELDOUT = [(f"nothing like {n} here",) for n in range(40)]
 
 
-def partners(train: list[tuple[str, ...]], heldout: list[tuple[str, ...]]) -> dict[str, frozenset[str]]:
+def partners(train: Sequence[tuple[str, ...]], heldout: Sequence[tuple[str, ...]]) -> dict[str, frozenset[str]]:
     return dict(containment.partners(rows(train, heldout)))
 
 

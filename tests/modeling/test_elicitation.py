@@ -67,6 +67,7 @@ def test_a_continuation_of_bytes_follows_after_a_space() -> None:
 def test_a_long_text_loses_its_beginning_and_a_long_continuation_its_end() -> None:
     head = Continuations(*gpt2(limit=8))
     data = head.encode_queries([Query("c" * 20 + " a b", "a"), Query("b", " ".join("ab" * 10))])
+    assert data.scored_from_R is not None
     assert data.lengths_R.max() <= 8 and (data.lengths_R - data.scored_from_R).tolist() == [1, 4]
     assert data.flat[:5].tolist()[-3:] == [256, 257, 256]
 

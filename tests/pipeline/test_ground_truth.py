@@ -254,7 +254,7 @@ def test_a_gold_subset_trains_on_its_rows_alone_for_a_quarter_of_the_steps(monke
         "early_stopping": "none",
         "ceiling": "none",
     }
-    found = [student.run(student.Config(**SMALL | options, eval_split="none", gold_rows=rows)) for rows in (5, 10)]
+    found = [student.run(student.Config(**SMALL | options | {"gold_rows": rows})) for rows in (5, 10)]
     transfer = loading.resolve_and_split(config().resolved())[1].transfer
     chosen = [{example.id for example in training.examples} for _, training, _ in seen]
     assert [len(ids) for ids in chosen] == [5, 10] and chosen[0] < chosen[1] < {example.id for example in transfer}

@@ -41,8 +41,8 @@ def test_with_two_classes_the_confidence_goes_to_gold_where_the_permuted_label_i
     weak_NC = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]], dtype=np.float32).repeat(10, axis=0)
     gold_N = np.array([0, 1, 1], dtype=np.int64).repeat(10)
     # All rows are equally confident, so the deciles are runs of three rows in their order.
-    weak_NC, gold_N = (values.reshape(3, 10, -1).swapaxes(0, 1).reshape(30, -1) for values in (weak_NC, gold_N))
-    gold_N = gold_N[:, 0]
+    weak_NC = weak_NC.reshape(3, 10, 2).swapaxes(0, 1).reshape(30, 2)
+    gold_N = gold_N.reshape(3, 10).swapaxes(0, 1).reshape(30)
     noise_NC = label_noise.matched(weak_NC, gold_N, np.random.default_rng(0))
     right_N = noise_NC.argmax(axis=1) == gold_N
     assert right_N.reshape(10, 3).sum(axis=1).tolist() == [2] * 10

@@ -45,11 +45,16 @@ def better(first: Any, second: Any, gold_: int) -> bool:
 def test_the_best_rule_of_one_feature_is_as_good_as_every_single_one(rows: tuple[Features, Ints]) -> None:
     features_N2F, gold_N = rows
     found = correct(searched_rule.one_feature(features_N2F, gold_N, NAMES, 0), features_N2F, gold_N)
-    keys = [lambda value, sign=sign: sign * value for sign in (1, -1)]
-    keys += [lambda value, t=t, sign=sign: sign * (value > t) for t in (-2, -1, 0, 1) for sign in (1, -1)]
+
+    def key(value: float, threshold: int | None) -> float:
+        return value if threshold is None else float(value > threshold)
+
     each = [
-        sum(better(key(first[f]), key(second[f]), label) for (first, second), label in zip(features_N2F, gold_N, strict=True))
-        for f, key in itertools.product(range(len(NAMES)), keys)
+        sum(
+            better(sign * key(first[f], threshold), sign * key(second[f], threshold), label)
+            for (first, second), label in zip(features_N2F, gold_N, strict=True)
+        )
+        for f, sign, threshold in itertools.product(range(len(NAMES)), (1, -1), (None, -2, -1, 0, 1))
     ]
     assert found == max(each)
 

@@ -16,6 +16,7 @@ from w2s_mlflow.methods import elicitation as untrained
 from w2s_mlflow.modeling import elicitation
 from w2s_mlflow.stages import student
 from w2s_mlflow.tasks import _chess_prompts as chess_prompts
+from w2s_mlflow.tasks._prompts import Prompt
 from w2s_mlflow.tracking import results
 
 pytestmark = pytest.mark.usefixtures("shared", "prompted")
@@ -28,7 +29,7 @@ def asked(**options: Any) -> Any:
     return student.run(student.Config(**TINY | {"eval_split": "none"} | options))
 
 
-def expected(prompt: elicitation.Prompt, part: str) -> tuple[list[str], Any]:
+def expected(prompt: Prompt, part: str) -> tuple[list[str], Any]:
     """The ids of a part, and what the model answers by the prompt."""
     examples = loading.resolve_and_split(student.Config(**TINY).resolved())[1].parts()[part]
     head = elicitation.Continuations(*models.load(models.find("chess-43k", "strong"), pretrained=True))
@@ -44,7 +45,7 @@ def expected(prompt: elicitation.Prompt, part: str) -> tuple[list[str], Any]:
     ],
     ids=["default", "choice", "planner"],
 )
-def test_an_untrained_student_answers_by_its_prompt(options: dict[str, Any], prompt: elicitation.Prompt) -> None:
+def test_an_untrained_student_answers_by_its_prompt(options: dict[str, Any], prompt: Prompt) -> None:
     found = asked(**options)
     for part, stored in (("test", found.predictions("test")), ("transfer", found.weak_labels())):
         ids, answers_NC = expected(prompt, part)

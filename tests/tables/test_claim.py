@@ -99,7 +99,7 @@ def test_planned_seeds_follow_from_the_spread_of_the_finished_ones() -> None:
     own, base = (frame[frame["method"] == name]["accuracy"].to_numpy() for name in ("confidence", "baseline"))
     sd = float(np.std(own - base, ddof=1))
     for wanted in power.WANTED["accuracy"]:
-        row = found.loc[("accuracy", "baseline", wanted)]
+        row = found.xs(("accuracy", "baseline", wanted))
         assert row["sd"] == pytest.approx(sd)
         assert row["seeds_only"] == stats.seeds_needed(wanted, stats.Variances(sd**2)) <= row["seeds"]
     assert {name for name, _, _ in found.index} == {"accuracy", "pgr"}

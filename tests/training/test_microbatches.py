@@ -195,7 +195,7 @@ def fitted(dtype: str, micro_batch: int | None = None) -> tuple[Head, Encoded]:
 
 def test_bfloat16_is_computed_in_and_nothing_else() -> None:
     head, seen = made("llama", "classification"), []
-    block = head.model.base_model.layers[0].mlp
+    block = head.model.base_model.get_submodule("layers.0.mlp")
     for layer in (block, head.linear):
         layer.register_forward_hook(lambda module, given, found: seen.append(found.dtype))  # type: ignore[union-attr]
     value, found = of_batch(head, LOSSES["cross_entropy"], 32, "bfloat16")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_mlflow import __version__, exceptions
 from w2s_mlflow.analysis import variants
 from w2s_mlflow.pipeline.options import NONE
-from w2s_mlflow.tables import IMPORTED, LABEL, PAIR, Frames, power
+from w2s_mlflow.tables import IMPORTED, LABEL, PAIR, Frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,7 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
     from markupsafe import Markup
 
     from w2s_mlflow.figures import _interactive
+    from w2s_mlflow.tables import power  # it imports pandas and scipy
 
     page = Environment(autoescape=True).from_string(files("w2s_mlflow.analysis").joinpath("report.html").read_text("utf-8"))
     stages = frames.runs["stage"].value_counts()

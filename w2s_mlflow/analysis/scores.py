@@ -59,7 +59,7 @@ class Scores:
     @functools.cached_property
     def answer_N(self) -> NDArray[np.int16]:
         """The most probable class of each row."""
-        return self.probabilities_NC.argmax(axis=1).astype(np.int16)
+        return np.asarray(self.probabilities_NC.argmax(axis=1), dtype=np.int16)
 
     def correct_N(self) -> NDArray[np.bool_]:
         """Return whether each answer is correct."""

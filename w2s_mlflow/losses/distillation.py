@@ -24,7 +24,7 @@ LOWEST, HIGHEST = 0.01, 100.0
 class Options:
     """Options of the distillation loss."""
 
-    distillation_temperature: float = option(default=2.0, ge=LOWEST, le=HIGHEST)
+    distillation_temperature: float = option(default=2.0, introduced=2.0, ge=LOWEST, le=HIGHEST)
     """Temperature that divides the logits of the label and of the student. 1: cross-entropy."""
 
 

@@ -45,7 +45,7 @@ class Config(EvalConfig, TaskOptions):
 
     rule: str = "random"
     """Name of the rule to score: one of the task's rules, or the name of a list of features over which a rule is searched."""
-    seed: int = option(default=0, ge=0, lt=2**32)
+    seed: int = option(default=0, introduced=0, ge=0, lt=2**32)
     """Random seed of a searched rule: it determines `supervision` and the folds. Other rules are the same for every seed."""
 
     def __post_init__(self) -> None:

@@ -55,8 +55,8 @@ def difference(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any] | No
     row = over_units(both["score_before"], both["score_after"])
     if both[["right_before", "right_after"]].isna().any(axis=None):
         return row
-    right = (list(both[name]) for name in ("right_before", "right_after"))
-    return row | stats.two_way_test(*right, both["groups_after"].iloc[0])._asdict()
+    right_before, right_after = (list(both[name]) for name in ("right_before", "right_after"))
+    return row | stats.two_way_test(right_before, right_after, both["groups_after"].iloc[0])._asdict()
 
 
 def pgr_difference(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any] | None:
@@ -77,10 +77,10 @@ def pgr_difference(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any] 
     row = over_units(first["pgr"], second["pgr"])
     if first["correct"].isna().any() or second["correct"].isna().any():
         return row
-    trios = [
+    baseline, method = (
         stats.Trio(*(list(rows[name]) for name in ("weak_correct", "correct", "ceiling_correct"))) for rows in (first, second)
-    ]
-    return row | stats.pgr_difference(*trios, first["groups"].iloc[0])._asdict()
+    )
+    return row | stats.pgr_difference(baseline, method, first["groups"].iloc[0])._asdict()
 
 
 def over_units(before: pd.Series, after: pd.Series) -> dict[str, Any]:

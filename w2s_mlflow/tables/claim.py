@@ -67,7 +67,7 @@ def _families(runs: pd.DataFrame, claims: pd.DataFrame) -> Iterator[tuple[str, l
     students = runs[runs["weak_accuracy"].notna() & (runs["method"] == METHOD) & (runs["weak"] != runs["strong"])]
     for pair in dict.fromkeys(students[["task", "weak", "strong"]].itertuples(index=False, name=None)):
         if pair not in declared:
-            yield UNDECLARED, [Comparison(*pair, METHOD, reference) for reference in REFERENCES]
+            yield UNDECLARED, [Comparison._make((*pair, METHOD, reference)) for reference in REFERENCES]
 
 
 def _tested(claim: str, family: Sequence[Comparison], runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -127,8 +127,9 @@ def _reference(
 
 def _rules(student: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the rules that were scored on the student's test rows."""
-    rules = runs[(runs["strong"] == "-") & (runs["task"] == student["task"].iloc[0])]
-    return rules[_mask(rules, [groups == student["groups"].iloc[0] for groups in rules["groups"]])]
+    task, groups = student[["task", "groups"]].iloc[0]
+    rules = runs[_mask(runs, list((runs["strong"] == "-") & (runs["task"] == task)))]
+    return rules[_mask(rules, [own == groups for own in rules["groups"]])]
 
 
 def _mask(frame: pd.DataFrame, chosen: Sequence[bool]) -> pd.Series:

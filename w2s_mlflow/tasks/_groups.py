@@ -99,7 +99,7 @@ def grouped(rows: Sequence[DraftTexts]) -> tuple[list[str], dict[str, int]]:
 
     The name of a group is the smallest of the names of its keys.
     """
-    keys_of = [(*row[0], _row_key(row)) for row in rows]
+    keys_of = [[*row[0], _row_key(row)] for row in rows]
     counts = Counter(name for keys in keys_of for name in {key.name for key in keys})
     keys_of = [[key for key in keys if _is_key(key, counts[key.name], len(rows))] for keys in keys_of]
     keys = {key.name: key for keys in keys_of for key in keys}
