@@ -55,7 +55,7 @@ def test_a_grid_builds_shared_inputs_once_and_carries_the_aggregates(grid: sweep
     table = {row["method"]: row for row in rows(parent, "pgr")}
     assert set(table) == {"rule:random", "baseline", "confidence"}
     assert [table[name]["n"] for name in table] == ["1", "2", "2"]
-    label = "chess chess-60k chess-121k lm_choice confidence"
+    label = "chess chess-60k chess-121k reward confidence"
     assert parent.metrics[f"{label}/accuracy"] == pytest.approx(float(table["confidence"]["accuracy"]))
 
 
