@@ -17,9 +17,9 @@ from scipy import stats
 
 from w2s_mlflow import registry
 from w2s_mlflow.analysis import build, former_names
-from w2s_mlflow.analysis.frames import Frames
 from w2s_mlflow.config import declarations
 from w2s_mlflow.stages import analyze
+from w2s_mlflow.tables import Frames
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 
