@@ -364,7 +364,7 @@ def test_a_report_needs_no_network_and_every_table_has_three_forms() -> None:
     assert "\\begin{tabular}" in found.artifact("tables/pgr.tex").read_text()
     figures = {Path(path).suffix for path in found.digests if path.startswith("figures/")}
     assert figures == {".png", ".svg", ".html"}
-    assert mlflow.get_run(found.run_id).data.metrics["chess chess-27k chess-43k lm_choice baseline/accuracy"] > 0
+    assert mlflow.get_run(found.run_id).data.metrics["chess chess-27k chess-43k reward baseline/accuracy"] > 0
 
 
 def test_a_text_of_several_lines_stays_in_its_cell() -> None:

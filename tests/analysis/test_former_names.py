@@ -8,15 +8,18 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.file_utils import local_file_uri_to_path
+from scipy import stats
 
 from w2s_mlflow import registry
 from w2s_mlflow.analysis import build, former_names
 from w2s_mlflow.config import declarations
 from w2s_mlflow.stages import analyze
+from w2s_mlflow.tables import Frames
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.results import Result
 
@@ -34,6 +37,17 @@ VALUES = {
 }
 TEXTS = {r"^argues=(.*) questions=(\S+)$": r"num_questions=\2 student_method=\1", r"^questions=": "num_questions="}
 """Lists of options that differ; they are sorted by name."""
+ADDED = {
+    "pgr": [
+        *("collapsed", "reliable", "low", "high", "elicited_accuracy"),
+        *("pgr_elicited", "pgr_elicited_low", "pgr_elicited_high"),
+    ]
+}
+"""Columns that the tables of version 0.1 do not have."""
+TWO_WAY = {"pgr": ["accuracy_low", "accuracy_high"]}
+"""Intervals that came from the seeds alone in version 0.1, and come from seeds and test rows now."""
+TEST_ROWS = 60
+"""Number of test rows of the runs of version 0.1."""
 
 
 @pytest.fixture
@@ -90,8 +104,17 @@ def test_its_tables_are_made_again(runs: list[Result]) -> None:
     assert len(frames.left_out) == 0 and len(frames.runs) == len(RUNS)
     assert len(frames.probes) > 0 and len(frames.errors) > 0
     for name in ("pgr", "debate", "alignment", "facilitation"):
-        plugin = registry.plugin("tables", name, "table")
-        check_table(name, plugin.table(*(getattr(frames, frame) for frame in plugin.FRAMES)))
+        check_table(name, table(name, frames))
+
+
+def test_accuracy_of_one_seed_has_the_interval_of_its_test_rows(runs: list[Result]) -> None:
+    found = table("pgr", build.load(runs))
+    assert (found["accuracy_low"] < found["accuracy"]).all() and (found["accuracy"] < found["accuracy_high"]).all()
+    single = found[found["n"] == 1]
+    error = np.sqrt(single["accuracy"] * (1 - single["accuracy"]) / (TEST_ROWS - 1)) * stats.t.ppf(0.975, TEST_ROWS - 1)
+    assert len(single) == 6
+    assert single["accuracy_low"].tolist() == pytest.approx((single["accuracy"] - error).tolist())
+    assert single["accuracy_high"].tolist() == pytest.approx((single["accuracy"] + error).tolist())
 
 
 def test_iterations_of_one_seed_are_told_apart_in_the_frame_of_all_runs(runs: list[Result]) -> None:
@@ -101,13 +124,19 @@ def test_iterations_of_one_seed_are_told_apart_in_the_frame_of_all_runs(runs: li
     assert rows[rows["stage"] == "facilitate"]["n"].tolist() == [1, 1]
 
 
+def table(name: str, frames: Frames) -> pd.DataFrame:
+    plugin = registry.plugin("tables", name, "table")
+    found: pd.DataFrame = plugin.table(*(getattr(frames, frame) for frame in plugin.FRAMES))
+    return found
+
+
 def check_table(name: str, found: pd.DataFrame) -> None:
     former = pd.read_csv(DIRECTORY / "tables" / f"{name}.csv", keep_default_na=False, dtype=str)
     columns = COLUMNS | {"rounds": "turns" if name == "debate" else "iterations"}
     expected = former.rename(columns=columns).replace(VALUES).replace(TEXTS, regex=True)
-    added = ["low", "high"] if name == "pgr" else []
-    assert [*expected.columns, *added] == list(found.columns)
-    for column in expected:
+    assert [column for column in found if column not in ADDED.get(name, ())] == list(expected.columns)
+    assert found.columns.difference(expected.columns).tolist() == sorted(ADDED.get(name, ()))
+    for column in expected.columns.difference(TWO_WAY.get(name, ())):
         if found[column].dtype.kind in "fi":
             numbers = pd.to_numeric(expected[column], errors="coerce").tolist()
             assert found[column].tolist() == pytest.approx(numbers, nan_ok=True), f"{name} {column}"

@@ -129,9 +129,14 @@ CASES = {
             ("The mill burnt down in 1901.", "The mill stands.", 1, 1),
             ("Nobody came.", "The mill stands.", 1, 2),
         ],
-        heldout=[("Nobody came.", "Somebody came.", 1, 0), ("All of them came.", "Some came.", 0, 1)],
-        labels={"train-0": 1, "train-1": 0, "train-2": 0, "heldout-0": 0, "heldout-1": 1},
-        together=({"train-0", "train-1"}, {"train-2", "heldout-0"}),
+        heldout=[
+            ("Nobody came.", "Somebody came.", 1, 0),
+            ("All of them came.", "Some came.", 0, 1),
+            # A premise that is a hypothesis of other rows joins none of them.
+            ("The mill stands.", "The mill works.", 1, 2),
+        ],
+        labels={"train-0": 1, "train-1": 0, "train-2": 0, "heldout-0": 0, "heldout-1": 1, "heldout-2": 0},
+        together=({"train-0", "train-1", "train-2", "heldout-0"},),
     ),
     "wnli": Case(
         texts=SENTENCES,
@@ -176,7 +181,7 @@ def test_task_by_hand(name: str, tmp_path: Path) -> None:
     write(tmp_path, name, case)
     rows = tasks.find(name).load(tmp_path)
     for part, found, written in (("train", rows.train, case.train), ("heldout", rows.heldout, case.heldout)):
-        segments = {f"{part}-{row[-1]}": row[:-2] for row in written}
+        segments = {f"{part}-{row[-1]}": tuple(text.strip() for text in row[:-2]) for row in written}
         assert {row.example.id: row.label for row in found} == {id_: n for id_, n in case.labels.items() if id_ in segments}
         assert all(row.example.segments == segments[row.example.id] and not row.example.candidates for row in found)
     assert together(rows) == sorted(case.together, key=sorted)

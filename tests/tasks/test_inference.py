@@ -43,13 +43,17 @@ def test_scitail_by_hand(tmp_path: Path) -> None:
         ("Bees carry pollen.", "Damp air makes iron rust.", "neutral"),
         ("Bees carry pollen.", "Bees see.", "-"),
     ]
-    heldout: list[Written] = [("Bees carry pollen.", "Bees pollinate.", "entails"), ("Ice floats.", "Ice sinks.", "neutral")]
+    heldout: list[Written] = [
+        ("Bees carry pollen.", "Bees pollinate.", "entails"),
+        ("Ice floats.", "Bees carry pollen.", "neutral"),
+    ]
     rows = load(tmp_path, "scitail", train, heldout)
     assert [row.label for row in rows.train] == [1, 0, 0] and [row.label for row in rows.heldout] == [1, 0]
     assert [row.example.segments for row in rows.train + rows.heldout] == [row[:2] for row in (*train[:3], *heldout)]
     assert [row.example.id for row in rows.train] == [key("train", *row[:2]) for row in train[:3]]
     groups = [row.example.group for row in rows.train + rows.heldout]
-    assert groups[0] == groups[1] and groups[2] == groups[3] and len(set(groups)) == 3
+    # Rows 0 and 1 share a premise, rows 0 and 2 a hypothesis, and rows 2 and 3 a premise. The last has a premise as hypothesis.
+    assert len(set(groups[:4])) == 1 and groups[4] not in groups[:4]
     assert rows.skipped == {"has an invalid label": 1}
 
 

@@ -28,6 +28,7 @@ HELLASWAG = {
 SCIQ = dict.fromkeys(("question", "distractor3", "distractor1", "distractor2", "correct_answer", "support"), TEXT)
 OPTIONS = ["w1", "right", "w2", "w3"]
 MANY = 900
+ARTICLE = " ".join(f"Sentence {number} of an article." for number in range(4))  # long enough to be a key in all rows
 
 
 def load(directory: Path, name: str, table: str, schema: mirror.Schema, train: Sequence[tuple[Any, ...]]) -> Rows:
@@ -46,11 +47,11 @@ def draws_evenly(rows: Rows) -> None:
 
 @pytest.mark.parametrize(("name", "config"), [("race", "all"), ("race_high", "high"), ("race_middle", "middle")])
 def test_race_pairs_article_and_question_with_an_option(name: str, config: str, tmp_path: Path) -> None:
-    train: list[tuple[Any, ...]] = [("h1.txt", "The text.", "B", f"question {n}?", OPTIONS) for n in range(MANY)]
-    train += [("h1.txt", "The text.", "C", "twice?", ["a", "x", "X ", "b"]), ("h1.txt", "The text.", "E", "none?", OPTIONS)]
+    train: list[tuple[Any, ...]] = [("h1.txt", ARTICLE, "B", f"question {n}?", OPTIONS) for n in range(MANY)]
+    train += [("h1.txt", ARTICLE, "C", "twice?", ["a", "x", "X ", "b"]), ("h1.txt", ARTICLE, "E", "none?", OPTIONS)]
     rows = load(tmp_path, name, f"ehovy/race/{config}", RACE, train)
     draws_evenly(rows)
-    assert rows.train[0].example.segments[:2] == ("The text.", "question 0?")
+    assert rows.train[0].example.segments[:2] == (ARTICLE, "question 0?")
     assert len({row.example.group for row in rows.train}) == 1
     assert rows.skipped == {"has the right option twice": 1, "has an invalid label": 1}
 

@@ -133,11 +133,11 @@ def test_summaries_of_posts_and_articles(tmp_path: Path) -> None:
         mirror.write(tmp_path, "openai/summarize_from_feedback/comparisons", split, COMPARED, rows)
     found = tasks.find("summarize").load(tmp_path)
     assert [(*row.example.segments, right(row), wrong(row)) for row in every(found)] == [
-        ("A tale\nOnce upon a time.\nTL;DR:", " Long.", " Short."),
-        ("A tale\nOnce upon a time.\nTL;DR:", " Short.", " Other."),
-        ("It happened.\nTL;DR:", " News.", " Old."),
-        ("once upon  a time.\nTL;DR:", " One.", " Two."),
-        ("A tale\nOnce upon a time!\nTL;DR:", " Best.", " Worst."),
+        ("A tale\nOnce upon a time.\nTL;DR:", "Long.", "Short."),
+        ("A tale\nOnce upon a time.\nTL;DR:", "Short.", "Other."),
+        ("It happened.\nTL;DR:", "News.", "Old."),
+        ("once upon  a time.\nTL;DR:", "One.", "Two."),
+        ("A tale\nOnce upon a time!\nTL;DR:", "Best.", "Worst."),
     ]
     assert numbered(found) == [0, 0, 2, 0, 0]  # by the post's id, and by its text
     assert found.skipped == {"does not have two summaries": 1, "has an invalid label": 1, "has neither post nor article": 1}

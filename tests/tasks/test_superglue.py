@@ -64,16 +64,17 @@ def test_cb_is_entailment_against_the_rest(tmp_path: Path) -> None:
 
 
 def test_copa_pairs_the_right_or_the_other_choice(tmp_path: Path) -> None:
-    train = [("The cup fell.", "right", "wrong", "effect", number, 0) for number in range(300)]
-    train += [("The cup fell.", "wrong", "right", "cause", number, 1) for number in range(300, 600)]
+    train = [(f"Cup {number} fell.", "right", "wrong", "effect", number, 0) for number in range(300)]
+    train += [(f"Cup {number - 300} fell.", "wrong", "right", "cause", number, 1) for number in range(300, 600)]
     rows = load(
         tmp_path, "copa", COPA, [*train, ("He left.", "a", "b", "why", 600, 0), ("He left.", "a", "b", "cause", 601, -1)]
     )
-    asked = {"effect": "The cup fell. What happened as a result?", "cause": "The cup fell. What was the cause?"}
+    asked = {"effect": "What happened as a result?", "cause": "What was the cause?"}
     for row in train:
         found = every(rows)[f"train-{row[4]}"]
-        assert found.example.segments == (asked[row[3]], "right" if found.label else "wrong")
-    assert 230 < sum(labels(rows).values()) < 370 and len({row.example.group for row in rows.train}) == 1
+        assert found.example.segments == (f"{row[0]} {asked[row[3]]}", "right" if found.label else "wrong")
+    assert 230 < sum(labels(rows).values()) < 370
+    assert together(rows) == sorted(({f"train-{number}", f"train-{number + 300}"} for number in range(300)), key=sorted)
     assert rows.skipped == {"asks for neither cause nor effect": 1, "has an invalid label": 1}
 
 
@@ -90,7 +91,8 @@ def test_multirc_is_one_row_per_answer(tmp_path: Path) -> None:
 
 def test_record_fills_the_place_with_a_right_or_a_wrong_entity(tmp_path: Path) -> None:
     entities, answers = ["Oslo", "OSLO", "City of  Oslo", "Bergen", "bergen", "Rome"], ["Oslo", "City of Oslo"]
-    passage = "Oslo grew.\n@highlight\nBergen shrank."
+    text = "Of all the towns in the country, one is known to have grown in the last hundred years, and another one has not."
+    passage = f"{text}\n@highlight\nBergen shrank."
     train = [(passage, "@placeholder grew.", entities, answers, {"passage": 7, "query": number}) for number in range(600)]
     train += [
         (passage, "Nothing grew.", entities, answers, {"passage": 7, "query": 600}),
@@ -107,7 +109,7 @@ def test_record_fills_the_place_with_a_right_or_a_wrong_entity(tmp_path: Path) -
         (0, "Rome"),
     }
     assert all(110 < count < 190 for count in found.values())
-    assert {row.example.segments[0] for row in rows.train} == {"Oslo grew. Bergen shrank."}
+    assert {row.example.segments[0] for row in rows.train} == {f"{text} Bergen shrank."}
     assert len({row.example.group for row in rows.train}) == 1 and "train-7-0" in labels(rows)
     assert rows.skipped == {"has no placeholder": 1, "has no correct entity or no incorrect entity": 2}
 
