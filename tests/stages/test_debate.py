@@ -125,7 +125,7 @@ def test_a_silent_side_hears_nothing_and_is_not_heard() -> None:
 
 @pytest.mark.parametrize(
     ("task", "expected"),
-    [("chess", "Kb1"), ("chess_preference", "response B"), ("rte", "the premise entails the hypothesis")],
+    [("chess", "Kb1"), ("chess_preference", "Kb1"), ("hh_rlhf", "response B"), ("rte", "the premise entails the hypothesis")],
 )
 def test_a_claim_is_the_decision_in_words(task: str, expected: str) -> None:
     assert play.claim(tasks.find(task), questions(1)[0], 1) == expected

@@ -59,11 +59,11 @@ class DebateTranscripts:
 
 
 def claim(task: tasks.Task, question: Example, decision: int) -> str:
-    """Return the claim that states a decision in words, such as `class 1`."""
+    """Return the claim that states a decision in words, such as `class 1`; for candidates of one word, the candidate."""
+    if question.candidates and (task.head == "lm_choice" or task.family == "chess"):
+        return question.candidates[decision]
     if task.head == "reward":
         return f"response {'AB'[decision]}"
-    if question.candidates and task.head == "lm_choice":
-        return question.candidates[decision]
     if task.classes == 2:
         return task.positive if decision else f"it is not so that {task.positive}"
     return f"class {decision}"
