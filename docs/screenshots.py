@@ -31,7 +31,7 @@ LOADING = 20_000
 """Milliseconds, of a clock that stands still while the network is waited for, that a page gets to build itself."""
 VIEW = "w2s-students"
 STUDENTS = (
-    "tags.`w2s.stage` = 'student' AND params.task = 'chess' AND params.head = 'lm_choice' AND params.early_stopping = 'none' "
+    "tags.`w2s.stage` = 'student' AND params.task = 'chess' AND params.head = 'reward' AND params.early_stopping = 'none' "
     "AND params.method != 'zero_shot' AND params.method != 'random_weights'"
 )
 """Few enough groups for the colours that the UI has."""

@@ -142,7 +142,7 @@ def test_two_processes_with_shards_make_what_one_makes(experiment: str, tmp_path
         (["student", "--epochs", "0"], "--epochs must be at least 1, got 0"),
         (
             ["student", "--train-size", "100000000"],
-            "--train-size must be at most 7943, the number of training rows of this task, got 100000000",
+            "--train-size must be at most 8623, the number of training rows of this task, got 100000000",
         ),
     ],
 )

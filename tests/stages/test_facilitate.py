@@ -102,9 +102,11 @@ def test_the_questions_are_those_of_the_chosen_half_and_answered_by_the_strong_m
 @pytest.mark.shared
 @pytest.mark.slow
 def test_where_nothing_is_learned_the_weak_model_stays_where_it_started() -> None:
-    still: dict[str, Any] = {"weak_learning_rate": 1e-30, "weak_epochs": 1}
-    weak = supervisor.run(supervisor.Config(**SMALL, weak="chess-27k"))
-    untuned = student.run(student.Config(**GIVEN | {"strong": "chess-27k", "method": "zero_shot"}))
+    """With the head that has no new weights, so that the pretrained model can answer."""
+    given: dict[str, Any] = {"head": "lm_choice"}
+    still = given | {"weak_learning_rate": 1e-30, "weak_epochs": 1}
+    weak = supervisor.run(supervisor.Config(**SMALL | given, weak="chess-27k"))
+    untuned = student.run(student.Config(**GIVEN | given | {"strong": "chess-27k", "method": "zero_shot"}))
     for start, before in (("supervisor", weak), ("pretrained", untuned)):
         assert bits(taught(start=start, **still)) == bits(before)
 
