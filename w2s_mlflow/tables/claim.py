@@ -19,7 +19,7 @@ from w2s_mlflow.tables import IMPORTED, PAIR, _comparison
 SUPERVISOR, LABEL_FREE = "supervisor", "label_free"
 REFERENCES = (SUPERVISOR, "self_training", LABEL_FREE)
 METHOD = "baseline"
-LABEL_FREE_METHODS = ("zero_shot", "prompt*", "searched_rule", "rule:most_*", "rule:searched*")
+LABEL_FREE_METHODS = ("zero_shot", "best_prompt", "searched_rule", "rule:most_*", "rule:searched*")
 """Patterns of the methods among which the best label-free answer is chosen."""
 UNDECLARED = "(not declared)"
 ALPHA = 0.05
