@@ -50,9 +50,9 @@ def test_debates_come_back_as_they_were_held() -> None:
 @pytest.mark.usefixtures("experiment")
 def test_a_reward_model_learns_what_the_judge_of_an_earlier_run_prefers() -> None:
     before = hold(questions=120)
-    found = hold(judge="model,reward", judge_options=f"run={before.name},l2=0.001", split="selection")
+    found = hold(questions=120, judge="model,reward", judge_options=f"run={before.name},l2=0.001")
     assert found.params["judge_options"] == f"run={before.run_id},l2=0.001"
-    assert found.metrics["debate/agreement/model/reward"] > 0.5
+    assert found.metrics["debate/agreement/model/reward"] > 0.8  # on the debates that it was fitted on
     with pytest.raises(
         ConfigError, match=r"--judge-options must be of=JUDGE, where JUDGE is a judge of run .*: model, got of=end"
     ):
