@@ -136,7 +136,7 @@ def check_table(name: str, found: pd.DataFrame) -> None:
     expected = former.rename(columns=columns).replace(VALUES).replace(TEXTS, regex=True)
     assert [column for column in found if column not in ADDED.get(name, ())] == list(expected.columns)
     assert found.columns.difference(expected.columns).tolist() == sorted(ADDED.get(name, ()))
-    for column in expected.columns.difference(TWO_WAY.get(name, ())):
+    for column in expected.columns.difference(list(TWO_WAY.get(name, ()))):
         if found[column].dtype.kind in "fi":
             numbers = pd.to_numeric(expected[column], errors="coerce").tolist()
             assert found[column].tolist() == pytest.approx(numbers, nan_ok=True), f"{name} {column}"

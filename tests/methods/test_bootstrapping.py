@@ -240,7 +240,7 @@ def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str
 def test_presets_are_told_from_what_they_are_made_of() -> None:
     plain: dict[str, Any] = {"weak": "chess-60k", "strong": "chess-426k"}
     for method in presets.METHODS:
-        stopping = "none" if method == "gold_subset" else "weak"
-        resolved = student.Config(**plain, method=method, early_stopping=stopping).resolved()
+        stopping = {"early_stopping": "none"} if method == "gold_subset" else {}
+        resolved = student.Config(**plain | stopping, method=method).resolved()
         assert resolved.method == method and student.Config(**vars(resolved) | {"method": "auto"}).resolved().method == method
     assert student.Config(**plain, method="bootstrap").resolved().chain == "chess-121k,chess-222k"
