@@ -30,7 +30,7 @@ from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.pipeline.runs import TUNED_ON_GOLD
 from w2s_mlflow.records import GIVEN, Floats, JoinError, read_predictions
-from w2s_mlflow.tables import ELICITED, ERRORS, FACILITATIONS, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
+from w2s_mlflow.tables import DETERMINED, ELICITED, ERRORS, FACILITATIONS, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,8 @@ def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | Non
     debates, alignments = debate_frames.frames(pulled)
     runs = _runs(pulled)
     is_elicited = runs["run_id"].isin([row["run_id"] for row in rows if row["elicited_correct"] is not None])
-    runs.loc[is_elicited & (runs["stage"] == "student"), "pgr_status"] = ELICITED
+    is_determined = (runs["stage"] == "student") & runs["pgr_status"].isin(DETERMINED)
+    runs.loc[is_elicited & is_determined, "pgr_status"] = ELICITED
     config_diff = runs.set_index("run_id")[["method_options", "other_options"]]
     probes, errors = (
         pd.DataFrame(records, columns=[name for name in columns if name not in config_diff]).join(config_diff, on="run_id")[

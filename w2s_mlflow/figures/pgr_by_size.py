@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from w2s_mlflow import stats
 from w2s_mlflow.figures import _drawing
-from w2s_mlflow.tables import IMPORTED, pgr
+from w2s_mlflow.tables import DETERMINED, IMPORTED, pgr
 
 FRAMES = ("outcomes",)
 CAPTION = (
@@ -44,7 +44,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
     axes.set_ylabel("performance gap recovered")
-    rows = rows[rows["pgr_status"] == stats.OK]
+    rows = rows[rows["pgr_status"].isin(DETERMINED)]
     _drawing.sizes(axes, rows["size"])
     if rows.empty:
         axes.text(0.5, 0.5, "PGR undetermined", ha="center", transform=axes.transAxes)

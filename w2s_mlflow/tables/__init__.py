@@ -58,7 +58,9 @@ if TYPE_CHECKING:
 IMPORTED = "imported"
 """Value of the column `head` of imported runs."""
 ELICITED = "elicited"
-"""Status of a PGR if label-free answers of the strong model are better than the ceiling on `selection`."""
+"""Status of a determined PGR if label-free answers of the strong model are better than the ceiling on `selection`."""
+DETERMINED = ("ok", ELICITED)
+"""Statuses of a PGR whose interval is finite."""
 LABEL = ["task", "weak", "strong", "head", "method", "method_options", "other_options"]
 """Columns that identify a row of most tables: runs with the same values in them differ only in their seed."""
 PAIR = ["task", "weak", "strong", "head", "other_options", "train_size", "test_size"]

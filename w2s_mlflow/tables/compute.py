@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from w2s_mlflow.tables import IMPORTED, LABEL
+from w2s_mlflow.tables import DETERMINED, IMPORTED, LABEL
 
 CAPTION = (
     "Means over the n runs of a label: seconds from start to end (machines may differ), training tokens, and estimated "
@@ -26,7 +26,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, group in students.groupby(KEYS, sort=False):
         means = {name: float(group[name].mean()) for name in (*USED, "pgr")}
-        if not (group["pgr_status"] == "ok").all():
+        if not group["pgr_status"].isin(DETERMINED).all():
             means["pgr"] = math.nan
         means["flops_per_point"] = means["total_flops"] / (100 * means["pgr"]) if means["pgr"] > 0 else math.nan
         rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(group)} | means)

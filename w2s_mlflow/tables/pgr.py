@@ -53,7 +53,8 @@ def _row(group: pd.DataFrame) -> dict[str, Any]:
     pgr = interval(group)
     bounds = {"pgr_low": pgr.low, "pgr_high": pgr.high, "low": pgr.low, "high": pgr.high}
     row |= {"pgr": pgr.point, "pgr_status": pgr.status} | bounds
-    return row | _elicited(group) if group["elicited_correct"].notna().all() else row
+    is_elicited = pgr.status == stats.OK and group["elicited_correct"].notna().all()
+    return row | _elicited(group) if is_elicited else row
 
 
 def _elicited(group: pd.DataFrame) -> dict[str, Any]:
