@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -75,29 +74,6 @@ def shared(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """One for all tests of a file that ask for it: what one of them has trained, the others find."""
     with pytest.MonkeyPatch.context() as patch:
         yield from _current(tracking_uri, patch, tmp_path_factory.mktemp("shared"))
-
-
-@pytest.fixture(scope="module")
-def prompted() -> Iterator[None]:
-    """The chess tasks with the prompts, planners and features for pairs of captures."""
-    from w2s_mlflow import tasks
-    from w2s_mlflow.data import loading
-    from w2s_mlflow.tasks import _chess_features as chess_features
-    from w2s_mlflow.tasks import _chess_prompts as chess_prompts
-
-    known, names = tasks._task_by_name(), ("chess", "chess_preference")
-    before = {name: known[name] for name in names}
-    for name in names:
-        given: dict[str, Any] = {
-            "prompts": chess_prompts.PROMPTS,
-            "planners": chess_prompts.PLANNERS,
-            "features": chess_features.FEATURES,
-        }
-        known[name] = replace(before[name], **given)
-    loading._load.cache_clear()
-    yield
-    known.update(before)
-    loading._load.cache_clear()
 
 
 @pytest.fixture

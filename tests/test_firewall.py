@@ -133,7 +133,6 @@ def test_a_stage_reads_exactly_what_it_may(stage: str, guard: type[Guarded], tmp
 @pytest.mark.parametrize(
     "method", [pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in presets.METHODS]
 )
-@pytest.mark.usefixtures("prompted")
 def test_training_a_student_reads_none(method: str, guard: type[Guarded]) -> None:
     sizes = {**SMALL, "weak": "chess-27k", "report": "none"}
     guard.allowed = {("supervision", "supervision")}

@@ -43,7 +43,7 @@ WRONG = {
     "student --learning-rate inf": r"--learning-rate must be finite, got inf",
     "student --learning-rate 0": r"--learning-rate must be in \(0, 1e\+30\), got 0",
     "student --head chose": r"--head must be one of auto, classification, lm_choice, reward, got 'chose'",
-    "student --task wic --method zero_shot": r"--task must be one that declares prompts .* with --labels none, got wic",
+    "student --task wic --method zero_shot": r"--task must be a task with prompts .* for --labels none, got wic",
     "student --task sst2 --head reward": r"--head must be classification or lm_choice for the task sst2, got reward",
     "student --learning-rate 1e300": r"--learning-rate must be in \(0, 1e\+30\), got 1e\+300",
     "debate --judge model,model": r"--judge must be a comma-separated list without duplicates, got model,model",

@@ -173,7 +173,7 @@ def test_lines_of_attack() -> None:
 # --- the stage --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("shared", "prompted")
+@pytest.mark.usefixtures("shared")
 def test_a_searched_rule_is_found_on_supervision_and_scored_for_each_seed() -> None:
     first, second = (rule.run(rule.Config(rule="searched_rule", seed=seed, **SMALL)) for seed in (0, 1))
     assert (first.run_id != second.run_id) and (first.params["seed"], second.params["seed"]) == ("0", "1")
@@ -190,7 +190,7 @@ def test_a_searched_rule_is_found_on_supervision_and_scored_for_each_seed() -> N
     assert first.metrics["gold/supervision/rule"] == len(examples) and first.params["method"] == "rule:searched_rule"
 
 
-@pytest.mark.usefixtures("shared", "prompted")
+@pytest.mark.usefixtures("shared")
 def test_a_rule_without_a_search_is_scored_once() -> None:
     assert rule.Config(rule="random", seed=3) == rule.Config(rule="random")
     assert rule.run(rule.Config(rule="random", seed=3, **SMALL)).params["seed"] == "-"

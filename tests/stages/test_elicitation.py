@@ -19,7 +19,7 @@ from w2s_mlflow.tasks import _chess_prompts as chess_prompts
 from w2s_mlflow.tasks._prompts import Prompt
 from w2s_mlflow.tracking import results
 
-pytestmark = pytest.mark.usefixtures("shared", "prompted")
+pytestmark = pytest.mark.usefixtures("shared")
 
 TASK = "chess_preference"
 TINY: dict[str, Any] = SMALL | {"task": TASK, "weak": "chess-27k", "strong": "chess-43k"}
@@ -92,9 +92,9 @@ def test_the_seed_changes_the_labelled_rows_and_not_the_answers_on_test() -> Non
         ({"method": "zero_shot", "prompt": "repli"}, r"^--prompt must be one of .*reply.*, got 'repli' \(did you mean"),
         ({"method": "zero_shot", "prompt": "exchange"}, r"^--prompt must be one of choice, .*, got 'exchange'"),
         ({"prompt": "reply"}, r"^--prompt is an option of --labels none or planner, not of weak$"),
-        ({"method": "planner", "task": "sst2"}, r"^--task must be one that declares planners .*planner, got sst2$"),
-        ({"method": "zero_shot", "task": "sst2"}, r"^--task must be one that declares prompts .*none, got sst2$"),
-        ({"method": "best_prompt", "task": "sst2"}, r"^--task must be one that declares prompts .*, got sst2$"),
+        ({"method": "planner", "task": "sst2"}, r"^--task must be a task with planners .*planner, got sst2$"),
+        ({"method": "zero_shot", "task": "sst2"}, r"^--task must be a task with prompts .*none, got sst2$"),
+        ({"method": "best_prompt", "task": "sst2"}, r"^--task must be a task with prompts .*, got sst2$"),
         ({"method": "zero_shot", "keep_model": "always"}, r"^--keep-model must be never with --labels none, .*, got always$"),
         ({"labels": "best_prompt", "generative_epochs": 1}, r"^--generative-epochs must be 0 with --labels best_prompt"),
         ({"method": "planner", "early_stopping": "oracle"}, r"^--early-stopping must be weak or none with --labels planner"),

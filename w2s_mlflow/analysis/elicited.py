@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from w2s_mlflow.analysis.selection import AnalysisRuns
+from w2s_mlflow.tables import UNTRAINED_METHODS
 
-METHODS = ("zero_shot", "best_prompt")
-"""Methods that answer without labels. A planner is none of them, because it is given rules of the task."""
 MODEL = ("task", "strong", "head", "train_size", "test_size", "balance")
 """Columns in which runs must agree to have the same strong model and test rows."""
 ACCURACY = "selection/accuracy"
@@ -43,7 +42,7 @@ def _columns(answers: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _better(rows: Rows, pulled: AnalysisRuns) -> dict[str, dict[str, Any]]:
     """Return the rows, by seed, of the best label-free answers if these are better than the ceiling; else nothing."""
-    label_free = [row | _selection(row, pulled) for row in rows if row["method"] in METHODS]
+    label_free = [row | _selection(row, pulled) for row in rows if row["method"] in UNTRAINED_METHODS]
     asked = _grouped([row for row in label_free if row["gain"] is not None], ("method", "prompt"))
     best = max(asked.values(), key=lambda answers: _mean(answers, "on_selection"), default=[])
     if not best or _mean(best, "gain") <= 0:

@@ -84,7 +84,7 @@ def search(features_N2F: Features, gold_N: Ints, groups: Sequence[str], names: S
 
 
 def _folds(groups: Sequence[str], seed: int) -> Ints:
-    """Return the fold of each row; groups are dealt to the folds in random order."""
+    """Return the fold of each row, (N,). Rows of one group are in the same fold; the folds of groups are random."""
     _, group_N = np.unique(np.array(groups), return_inverse=True)
     order = streams.generator(seed, streams.RULE_FOLDS).permutation(int(group_N.max()) + 1)
     fold_N: Ints = order[group_N] % FOLDS

@@ -201,6 +201,7 @@ def debaters(context: Context[Config], models_of: Mapping[str, DebaterModel]) ->
     shows_evidence = {STRONG: config.protocol != "no_explanation", WEAK: config.protocol == "debate"}
 
     def debater(number: int, name: str) -> Debater:
+        """Return one side. `number` keys its random stream."""
         model = models_of[name]
         if not shows_evidence[name]:
             return Debater(name, model.decisions_N, None)

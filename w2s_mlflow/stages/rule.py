@@ -46,7 +46,7 @@ class Config(EvalConfig, TaskOptions):
     rule: str = "random"
     """Name of the rule to score: one of the task's rules, or the name of a list of features over which a rule is searched."""
     seed: int = option(default=0, introduced=0, ge=0, lt=2**32)
-    """Random seed of a searched rule: it determines `supervision` and the folds. Other rules are the same for every seed."""
+    """Random seed of the split and the cross-validation folds of a searched rule. Other rules ignore it."""
 
     def __post_init__(self) -> None:
         task = self.find_task()

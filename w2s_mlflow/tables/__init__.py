@@ -59,6 +59,8 @@ IMPORTED = "imported"
 """Value of the column `head` of imported runs."""
 ELICITED = "elicited"
 """Status of a determined PGR if label-free answers of the strong model are better than the ceiling on `selection`."""
+UNTRAINED_METHODS = ("zero_shot", "best_prompt")
+"""Methods by which the strong model answers without training. A planner is none of them: it is given rules of the task."""
 DETERMINED = ("ok", ELICITED)
 """Statuses of a PGR whose interval is finite."""
 LABEL = ["task", "weak", "strong", "head", "method", "method_options", "other_options"]

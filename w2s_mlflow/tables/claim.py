@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from w2s_mlflow import stats
-from w2s_mlflow.tables import IMPORTED, PAIR, _comparison
+from w2s_mlflow.tables import IMPORTED, PAIR, UNTRAINED_METHODS, _comparison
 
 SUPERVISOR, LABEL_FREE = "supervisor", "label_free"
+"""References that are no methods: the student's supervisor, and the best answer that needs no labels of `transfer`."""
 REFERENCES = (SUPERVISOR, "self_training", LABEL_FREE)
 METHOD = "baseline"
-LABEL_FREE_METHODS = ("zero_shot", "best_prompt", "searched_rule", "rule:most_*", "rule:searched*")
+LABEL_FREE_METHODS = (*UNTRAINED_METHODS, "rule:most_*", "rule:searched_rule")
 """Patterns of the methods among which the best label-free answer is chosen."""
 UNDECLARED = "(not declared)"
 ALPHA = 0.05

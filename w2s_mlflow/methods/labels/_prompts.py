@@ -16,8 +16,8 @@ class PromptOptions:
     """Options of the kinds of labels for which the model answers by a prompt."""
 
     prompt: str | None = option(default=None, introduced=None)
-    """Prompt of the task by which the model answers without training. Default: the task's first; with --labels none and --head
-    lm_choice, no prompt: the head itself chooses among the candidates."""
+    """Name of the task's prompt with which an untrained model answers. Default: the first prompt of the task. With --labels
+    none and --head lm_choice, the default is no prompt: the head chooses among the candidates."""
 
 
 def named(options: PromptOptions, declared: Mapping[str, Prompt]) -> PromptOptions:
@@ -34,4 +34,4 @@ def check_declared(task: Task, labels: str, attribute: str) -> None:
     """Raise ConfigError if the task declares no prompts (`attribute` is "prompts") or no planners ("planners")."""
     if not getattr(task, attribute):
         legal = ", ".join(other.name for other in tasks.all_tasks() if getattr(other, attribute)) or "none so far"
-        raise must("task", f"one that declares {attribute} ({legal}) with --labels {labels}", task.name)
+        raise must("task", f"a task with {attribute} ({legal}) for --labels {labels}", task.name)
