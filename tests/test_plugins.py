@@ -218,6 +218,7 @@ def _row(task: str, seed: Any, strong: str, method: str, groups: tuple[str, ...]
         "settings": json.dumps({"labels": "weak", "learning_rate": "0.001"} | SETTINGS.get(method, {})),
         "data": "d",
         "run_id": f"{task}-{strong}-{method}-{seed}",
+        "checkpoints": "",
     }
     numbers = {"train_size": 100, "test_size": 60, "parameters": math.nan, "accuracy": correct_N.mean()}
     numbers |= {name: 0.2 for name in metrics.METRICS if name != "accuracy"}

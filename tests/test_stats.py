@@ -626,3 +626,40 @@ def test_one_seed_has_a_mean_and_no_interval() -> None:
 
 def test_equal_seeds_have_an_interval_without_width() -> None:
     assert stats.seed_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_seeds_of_one_unit_are_one_cluster_by_hand() -> None:
+    # Two units of two seeds: their means are .2 and .4. The mean is .3, with a standard error of .1 and one degree of freedom.
+    values, units = [0.1, 0.3, 0.4, 0.4], ["a", "a", "b", "b"]
+    interval = stats.seed_interval(values, units=units)
+    half = float(scipy.stats.t.ppf(0.975, 1)) * 0.1
+    assert interval == pytest.approx((0.3, 0.3 - half, 0.3 + half))
+    test = stats.paired_t_test([0.0] * 4, values, units=units)
+    assert (test.t, test.n, test.low) == pytest.approx((3.0, 4, interval.low))
+    assert test.p == pytest.approx(2 * float(scipy.stats.t.sf(3.0, 1)))
+
+
+@given(seed=st.integers(0, 2**32 - 1), seeds=st.integers(2, 6), copies=st.integers(1, 3))
+@settings(slow_machine, max_examples=30)
+def test_copies_of_seeds_that_share_a_unit_add_no_evidence(seed: int, seeds: int, copies: int) -> None:
+    rng = np.random.default_rng(seed)
+    before, after = rng.integers(0, 2, (2, seeds, 40)).astype(float)
+    groups = rng.integers(0, 9, 40).tolist()
+    once = stats.two_way_test(before, after, groups)
+    repeated = [np.repeat(rows, copies, axis=0) for rows in (before, after)]
+    units = np.repeat(np.arange(seeds), copies).tolist()
+    assert stats.two_way_test(*repeated, groups, units=units) == pytest.approx(once, nan_ok=True)
+    assert stats.two_way_test(before, after, groups, units=list(range(seeds))) == pytest.approx(once, nan_ok=True)
+    assert stats.two_way_test(before, after, groups, units=["one"] * seeds) == pytest.approx(once, nan_ok=True)
+
+
+def test_the_pgr_of_seeds_that_share_units_has_a_wider_interval() -> None:
+    rng = np.random.default_rng(0)
+    level = np.repeat(rng.normal(0, 0.05, 3), 2)
+    weak, student, ceiling = (
+        (rng.random((6, 300)) < (share + by * level)[:, None]).astype(float)
+        for share, by in ((0.6, 0.0), (0.7, 1.0), (0.85, 0.0))
+    )
+    groups, units = list(range(300)), [0, 0, 1, 1, 2, 2]
+    apart, shared = (stats.pgr_interval(weak, student, ceiling, groups, units=given) for given in (None, units))
+    assert shared.point == apart.point and shared.low < apart.low and shared.high > apart.high

@@ -22,7 +22,7 @@ def frame(rows: Sequence[tuple[float, ...]], **more: Any) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=names)
     texts = dict.fromkeys(("text", "own_evidence", "ceiling_evidence", "annotation"), "")
     run = {"task": "t", "weak": "w", "strong": "s", "method": "m", "method_options": "", "other_options": ""}
-    run |= {"seed": "0", "run_id": "r", "student_run_id": "s"}
+    run |= {"seed": "0", "run_id": "r", "student_run_id": "s", "checkpoints": ""}
     return found.assign(id=[str(n) for n in range(len(found))], **run | texts | more)
 
 

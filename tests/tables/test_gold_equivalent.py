@@ -39,7 +39,7 @@ def test_a_more_accurate_student_is_worth_no_fewer_labels(curve: list[float], on
 def run(method: str, seed: int, accuracy: float, **settings: Any) -> dict[str, Any]:
     names = {"task": "t", "weak": "w", "strong": "s", "head": "reward", "method": method, "method_options": ""}
     own = {"seed": str(seed), "accuracy": accuracy, "settings": json.dumps({"labels": "weak", "learning_rate": "1"} | settings)}
-    return names | own | {"other_options": "", "train_size": 10, "test_size": 20}
+    return names | own | {"other_options": "", "train_size": 10, "test_size": 20, "checkpoints": ""}
 
 
 def test_the_table_takes_the_mean_curve_and_the_students_interval() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from w2s_mlflow.stats import two_way_test
 from w2s_mlflow.tables import imitation
 
 
@@ -24,7 +26,7 @@ def run(method: str, seed: int, accuracy: float, **settings: Any) -> dict[str, A
     }
     default = {"labels": "weak", "loss": "cross_entropy", "learning_rate": "0.001", "batch_size": "32"}
     own = {"seed": str(seed), "accuracy": accuracy, "settings": json.dumps(default | settings), "run_id": f"{method}{seed}"}
-    return names | own | {"train_size": 10, "test_size": 20}
+    return names | own | {"train_size": 10, "test_size": 20, "checkpoints": "", "correct": None, "groups": None}
 
 
 PLAIN = [run("baseline", seed, accuracy) for seed, accuracy in enumerate((0.70, 0.72, 0.74))]
@@ -69,3 +71,26 @@ def test_other_rates_other_seeds_and_other_labels_are_not_compared() -> None:
     (row,) = rows(PLAIN[:2], NOISE[1:])
     assert row["n"] == 1 and row["cost"] == pytest.approx(0.02) and pd.isna(row["cost_low"])
     assert rows(PLAIN[:1], NOISE[1:]) == []
+
+
+def test_known_answers_are_compared_over_seeds_and_test_groups() -> None:
+    rng = np.random.default_rng(0)
+
+    def answered(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+        right = [(rng.random(50) < share).astype(float) for _ in rows]
+        return [
+            row | {"correct": own, "accuracy": own.mean(), "groups": tuple(range(50))}
+            for row, own in zip(rows, right, strict=True)
+        ]
+
+    plain, noise, loss = answered(PLAIN, 0.6), answered(NOISE, 0.7), answered(CONFIDENT, 0.65)
+    by_method = {row["method"]: row for row in rows(plain, noise, loss)}
+    right = {name: [row["correct"] for row in group] for name, group in (("plain", plain), ("noise", noise), ("loss", loss))}
+    cost = two_way_test(right["plain"], right["noise"], range(50))
+    assert by_method["baseline"]["cost_p"] == pytest.approx(cost.p)
+    assert by_method["baseline"]["cost_p"] != pytest.approx(by_method["baseline"]["cost_p_seeds"])
+    change = two_way_test(right["loss"], right["plain"], range(50))
+    # The cost of the loss minus that of the plain student: the noise cancels.
+    assert (by_method["confidence"]["change"], by_method["confidence"]["change_p"]) == pytest.approx(
+        (change.mean_difference, change.p)
+    )

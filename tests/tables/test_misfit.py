@@ -21,7 +21,7 @@ def run(seed: int, student_NC: Any, weak_NC: Any, gold_N: Any, labels: str = "we
     names = {"task": "t", "weak": "w", "strong": "s", "head": "reward", "method": "baseline"}
     names |= {"method_options": "", "other_options": "", "settings": json.dumps({"labels": labels})}
     probabilities = {"probabilities": student_NC, "weak_probabilities": weak_NC, "gold": gold_N}
-    return names | probabilities | {"seed": str(seed), "train_size": 10, "test_size": 2}
+    return names | probabilities | {"seed": str(seed), "train_size": 10, "test_size": 2, "checkpoints": ""}
 
 
 GOLD = np.array([0, 1])

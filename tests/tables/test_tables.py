@@ -24,6 +24,7 @@ def student(seed: int, method: str, accuracy: float, weak: float = 0.6, ceiling:
     correct = {name: (rng.random(ROWS) < p).astype(float) for name, p in (("weak", weak), ("own", accuracy), ("top", ceiling))}
     return {
         "run_id": f"{method}{seed}",
+        "checkpoints": "",
         "task": "t",
         "weak": "w",
         "strong": "s",
@@ -278,3 +279,19 @@ def test_the_figure_draws_one_line_per_method_at_the_table_s_points(outcomes: pd
 def test_an_undetermined_panel_says_so() -> None:
     axes = pgr_by_size.figure(pd.DataFrame([student(seed, "baseline", 0.6, 0.6, 0.6) for seed in range(SEEDS)])).axes[0]
     assert [text.get_text() for text in axes.texts] == ["PGR undetermined"]
+
+
+def test_seeds_that_share_checkpoints_are_one_cluster_and_are_counted() -> None:
+    rows = [student(seed, method, p) for method, p in (("baseline", 0.7), ("confidence", 0.75)) for seed in range(4)]
+    frame = pd.DataFrame(rows)
+    shared = frame.assign(checkpoints=[f"w@{int(seed) % 2}" for seed in frame["seed"]])
+    found = pgr.table(shared).set_index("method").loc["confidence"]
+    assert (found["n"], found["pretrainings"]) == (4, 2)
+    own = shared[shared["method"] == "confidence"]
+    expected = stats.two_way_interval(list(own["correct"]), own["groups"].iloc[0], units=[0, 1, 0, 1])
+    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(expected[1:])
+    tests = paired_tests.table(shared).set_index(["metric", "baseline", "method"])
+    alone = paired_tests.table(frame).set_index(["metric", "baseline", "method"])
+    key = ("accuracy", "baseline", "confidence")
+    assert tests.loc[key, "mean_difference"] == pytest.approx(alone.loc[key, "mean_difference"])
+    assert tests.loc[key, "p"] != pytest.approx(alone.loc[key, "p"])

@@ -28,7 +28,7 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.metrics import METRICS
 from w2s_mlflow.pipeline import scoring
 from w2s_mlflow.pipeline.options import NONE
-from w2s_mlflow.pipeline.runs import TUNED_ON_GOLD
+from w2s_mlflow.pipeline.runs import CHECKPOINTS, TUNED_ON_GOLD
 from w2s_mlflow.records import GIVEN, Floats, JoinError, read_predictions
 from w2s_mlflow.tables import DETERMINED, ELICITED, ERRORS, FACILITATIONS, LEFT_OUT, OUTCOMES, PROBES, RUNS, Frames
 
@@ -130,6 +130,7 @@ def _own_rows(stage: str, read: Callable[[Result], pd.DataFrame], pulled: Analys
 
     def with_run(result: Result) -> Iterator[dict[str, Any]]:
         identity = {name: result.params[name] for name in ("task", "weak", "strong", "method", "seed")}
+        identity |= {"checkpoints": result.tags.get(CHECKPOINTS, "")}
         identity |= {"run_id": result.run_id, "student_run_id": result.tags["w2s.student_run_id"]}
         for row in read(result).to_dict("records"):
             yield identity | {str(name): value for name, value in row.items()}
@@ -314,6 +315,7 @@ def _run(result: Result, pulled: AnalysisRuns) -> dict[str, Any]:
     if result.imported:
         metrics = {"accuracy": result.metrics["test/accuracy"]}
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in IDENTITY}
+    row["checkpoints"] = result.tags.get(CHECKPOINTS, "")
     domain = NONE if result.imported else _domain(row["task"])
     row |= {"run_id": result.run_id, "name": result.name, "stage": result.stage, "domain": domain}
     row |= {name: metrics.get(name, math.nan) for name in METRICS}

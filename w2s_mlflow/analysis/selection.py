@@ -11,6 +11,7 @@ from w2s_mlflow.analysis import variants
 from w2s_mlflow.analysis.scores import Scores
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.pipeline.options import NONE
+from w2s_mlflow.pipeline.runs import CHECKPOINTS
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -76,6 +77,7 @@ def identified(result: Result) -> dict[str, Any]:
     row: dict[str, Any] = {name: result.params.get(name, NONE) for name in variants.IDENTITY} | {"run_id": result.run_id}
     row |= {name: _size(result, name) for name in ("train_size", "test_size")}
     row["balance"] = result.params.get("balance", "")
+    row["checkpoints"] = result.tags.get(CHECKPOINTS, "")
     return row | {"data": result.tags.get("w2s.data", ""), "settings": variants.settings(result)}
 
 

@@ -15,17 +15,17 @@ CAPTION = (
     "over n seeds."
 )
 KEYS = ["task", "weak", "strong", "head"]
-Lines = list[tuple[str, pd.Series]]
+Lines = list[tuple[str, pd.Series, list[object]]]
 
 
 def figure(outcomes: pd.DataFrame) -> Figure:
     """Draw one panel per task, model pair and head, with one line per method that shares at least two seeds with a baseline."""
     students = outcomes[outcomes["weak_accuracy"].notna()]
     cells = [(key, lines) for key, rows in students.groupby(KEYS, sort=False) if (lines := _lines(rows))]
-    fig, panels = _drawing.bars([[label for label, _ in lines] for _, lines in cells])
+    fig, panels = _drawing.bars([[label for label, *_ in lines] for _, lines in cells])
     for axes, (key, lines) in zip(panels, cells, strict=True):
-        for position, (label, differences) in enumerate(lines):
-            interval = stats.seed_interval(differences)
+        for position, (label, differences, units) in enumerate(lines):
+            interval = stats.seed_interval(differences, units=units)
             axes.plot(differences, [position] * len(differences), ".", color="0.6", markersize=5)
             bounds = [[interval.mean - interval.low], [interval.high - interval.mean]]
             axes.errorbar(interval.mean, position, xerr=bounds, fmt="D", color=_drawing.COLOURS[0], markersize=4, capsize=2)
@@ -39,16 +39,19 @@ def figure(outcomes: pd.DataFrame) -> Figure:
 
 
 def _lines(rows: pd.DataFrame) -> Lines:
-    """Return the label of each method, and its accuracy minus the baseline's by seed, if they share at least two seeds."""
+    """Return the label of each method, its accuracy minus the baseline's by seed, and the seeds' checkpoints.
+
+    Methods that share fewer than two seeds with the baseline have no line.
+    """
     lines: Lines = []
     for _, pair in rows.groupby(PAIR, sort=False):
-        methods = {
-            name: group.set_index("seed")["accuracy"] for name, group in pair.groupby(paired_tests.name(pair), sort=False)
-        }
+        groups = {name: group.set_index("seed") for name, group in pair.groupby(paired_tests.name(pair), sort=False)}
+        methods = {name: group["accuracy"] for name, group in groups.items()}
         setting = pair["other_options"].iloc[0] if rows["other_options"].nunique() > 1 else ""
         baseline = methods.pop("baseline", pd.Series(dtype=float))
         for name, values in methods.items():
             differences = (values - baseline).dropna().sort_index()
             if len(differences) > 1:
-                lines.append((f"{name} {setting}".strip(), differences))
+                units = list(groups[name].loc[differences.index, "checkpoints"])
+                lines.append((f"{name} {setting}".strip(), differences, units))
     return lines

@@ -54,7 +54,7 @@ SPECS = (
     ModelSpec(name="chess-27k", family="chess", size=Size(27_344, 2_608), learning_rate=3e-3),
     ModelSpec(name="chess-43k", family="chess", size=Size(42_936, 5_832), learning_rate=3e-3),
     ModelSpec(name="chess-60k", family="chess", size=Size(59_808, 10_336), learning_rate=1e-3, checkpoints=3),
-    ModelSpec(name="chess-121k", family="chess", size=Size(120_528, 46_320), learning_rate=5e-4),
+    ModelSpec(name="chess-121k", family="chess", size=Size(120_528, 46_320), learning_rate=1e-3),
     ModelSpec(name="chess-222k", family="chess", size=Size(222_272, 123_328), learning_rate=1e-3, checkpoints=3),
     ModelSpec(name="chess-426k", family="chess", size=Size(425_568, 277_152), learning_rate=1e-3, checkpoints=3),
 )

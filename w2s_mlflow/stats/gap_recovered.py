@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize
 
-from w2s_mlflow.stats.intervals import LEVEL, Floats, Interval, by_group, clustered, clustered_mean, seed_interval
+from w2s_mlflow.stats.intervals import LEVEL, Floats, Interval, Units, by_group, clustered, clustered_mean, seed_interval
 from w2s_mlflow.stats.paired import TwoWayTest, as_test
 
 OK, UNDETERMINED = "ok", "undetermined"
@@ -59,6 +59,7 @@ def pgr_interval(
     ceiling: Sequence[ArrayLike],
     groups: ArrayLike,
     level: float = LEVEL,
+    units: Units = None,
 ) -> PGR:
     """Return the PGR of mean accuracies over seeds, with Fieller's interval.
 
@@ -69,6 +70,7 @@ def pgr_interval(
     Args:
         weak, student, ceiling: for each seed, the correctness (0 or 1) of each test row, with the rows in the same order.
         groups: the group of each test row.
+        units: the unit of each seed (see `Units`).
 
     Returns:
         The point estimate, computed from mean accuracies, and the interval. If the status is `undetermined`, the bounds of the
@@ -81,12 +83,14 @@ def pgr_interval(
     point = pgr(float(weak_SN.mean()), float(student_SN.mean()), float(ceiling_SN.mean()))
 
     def mean(theta: float) -> Interval:
-        return clustered_mean(gain_SG - theta * gap_SG, sizes_G, level)
+        return clustered_mean(gain_SG - theta * gap_SG, sizes_G, level, units)
 
-    return PGR(point, *_fieller(mean, clustered_mean(gap_SG, sizes_G, level), point), seeds, n_groups)
+    return PGR(point, *_fieller(mean, clustered_mean(gap_SG, sizes_G, level, units), point), seeds, n_groups)
 
 
-def pgr_over_seeds(weak_S: ArrayLike, student_S: ArrayLike, ceiling_S: ArrayLike, level: float = LEVEL) -> PGR:
+def pgr_over_seeds(
+    weak_S: ArrayLike, student_S: ArrayLike, ceiling_S: ArrayLike, level: float = LEVEL, units: Units = None
+) -> PGR:
     """Return the PGR of mean accuracies over seeds, with Fieller's interval, from the accuracies of the three models.
 
     Each array has one accuracy per seed, in the same order of seeds. Unlike `pgr_interval`, this function needs no test rows,
@@ -97,9 +101,9 @@ def pgr_over_seeds(weak_S: ArrayLike, student_S: ArrayLike, ceiling_S: ArrayLike
     point = pgr(float(weak.mean()), float(student.mean()), float(ceiling.mean()))
 
     def mean(theta: float) -> Interval:
-        return seed_interval(gain_S - theta * gap_S, level)
+        return seed_interval(gain_S - theta * gap_S, level, units)
 
-    return PGR(point, *_fieller(mean, seed_interval(gap_S, level), point), len(gain_S), 0)
+    return PGR(point, *_fieller(mean, seed_interval(gap_S, level, units), point), len(gain_S), 0)
 
 
 class Trio(NamedTuple):
@@ -110,7 +114,7 @@ class Trio(NamedTuple):
     ceiling: Sequence[ArrayLike]
 
 
-def pgr_difference(baseline: Trio, method: Trio, groups: ArrayLike, level: float = LEVEL) -> TwoWayTest:
+def pgr_difference(baseline: Trio, method: Trio, groups: ArrayLike, level: float = LEVEL, units: Units = None) -> TwoWayTest:
     """Return the test of one PGR minus another over seeds and test groups, by the delta method.
 
     Each PGR is computed from mean accuracies over seeds. The rows' contributions to a PGR are (gain - PGR * gap) / mean gap;
@@ -119,10 +123,11 @@ def pgr_difference(baseline: Trio, method: Trio, groups: ArrayLike, level: float
     Args:
         baseline, method: answers to the same test rows, with the seeds in the same order.
         groups: the group of each test row.
+        units: the unit of each seed (see `Units`).
     """
     (before, before_SN), (after, after_SN) = (_contributions(trio) for trio in (baseline, method))
     cells_SG, sizes_G = by_group(after_SN - before_SN, groups)
-    return as_test(replace(clustered(cells_SG, sizes_G), mean=after - before), len(sizes_G), level)
+    return as_test(replace(clustered(cells_SG, sizes_G, units), mean=after - before), len(sizes_G), level)
 
 
 def _contributions(trio: Trio) -> tuple[float, Floats]:

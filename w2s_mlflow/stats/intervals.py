@@ -6,6 +6,7 @@ Shape legend: S seeds, G test groups, N test rows. Intervals have a confidence l
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,9 @@ ROUNDING_OF_TAILS = 1e-6
 """By how much the logarithms of tail probabilities are widened, so that a root between them is not lost to rounding."""
 
 Floats = NDArray[np.float64]
+Units = Sequence[Hashable] | None
+"""What each seed shares with other seeds, such as its pretrained checkpoints. Seeds of one unit do not vary independently, so
+they are one cluster. None, or one unit for all seeds: each seed is a cluster, and intervals speak of that unit only."""
 
 
 class Interval(NamedTuple):
@@ -90,7 +94,7 @@ class ClusteredMean:
         return 2 * math.exp(optimize.brentq(lambda tail: self.critical(math.exp(tail)) - t, *bounds))
 
 
-def clustered(cells_SG: ArrayLike, sizes_G: ArrayLike) -> ClusteredMean:
+def clustered(cells_SG: ArrayLike, sizes_G: ArrayLike, units: Units = None) -> ClusteredMean:
     """Return the mean over rows with its two-way clustered variance.
 
     The variance is V_seeds + V_groups - V_cells (Cameron, Gelbach & Miller 2011, eq. 2.9), but at least V_seeds and at least
@@ -101,14 +105,16 @@ def clustered(cells_SG: ArrayLike, sizes_G: ArrayLike) -> ClusteredMean:
     Args:
         cells_SG: sum of the rows' values for each seed and group.
         sizes_G: number of rows of each group.
+        units: the unit of each seed (see `Units`). The seeds of one unit are one cluster.
     """
     cells, sizes = np.asarray(cells_SG, dtype=np.float64), np.asarray(sizes_G, dtype=np.float64)
-    seeds, groups = cells.shape
-    rows = seeds * sizes.sum()
+    groups = cells.shape[1]
+    rows = len(cells) * sizes.sum()
     mean = float(cells.sum() / rows)
     if groups == 1:
         return ClusteredMean(mean, math.inf, ())
-    residual = cells - mean * sizes
+    residual, shares_U = unit_sums(cells - mean * sizes, units)
+    seeds = len(residual)
     v_groups = _cluster_variance(residual.sum(axis=0)) / rows**2
     if seeds == 1:
         return ClusteredMean(mean, v_groups, ((v_groups, groups - 1),))
@@ -116,25 +122,38 @@ def clustered(cells_SG: ArrayLike, sizes_G: ArrayLike) -> ClusteredMean:
     v_cells = _cluster_variance(residual.reshape(-1)) / rows**2
     variance = max(v_seeds + v_groups - v_cells, v_seeds, v_groups)
     of_seeds = residual.sum(axis=1, keepdims=True) * sizes / sizes.sum()
-    interaction = residual - of_seeds - residual.mean(axis=0)
+    interaction = residual - of_seeds - shares_U[:, None] * residual.sum(axis=0)
     v_noise = float((interaction**2).sum()) * seeds * groups / ((seeds - 1) * (groups - 1)) / rows**2
     # Seeds that agree by chance, to less than the noise of single answers, are no evidence that seeds do not vary.
     clusterings = (max(v_seeds, v_noise), seeds - 1), (v_groups, groups - 1)
     return ClusteredMean(mean, variance, clusterings, max(0.0, v_groups - v_cells))
 
 
-def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL) -> Interval:
+def unit_sums(values_S: Floats, units: Units) -> tuple[Floats, Floats]:
+    """Return the sums of the seeds' values by unit, and each unit's share of the seeds.
+
+    Without units, or if all seeds have one unit, each seed is a unit.
+    """
+    if units is None or len(set(units)) < 2:
+        return values_S, np.full(len(values_S), 1 / len(values_S))
+    _, index = np.unique([repr(unit) for unit in units], return_inverse=True)
+    sums = np.zeros((index.max() + 1, *values_S.shape[1:]))
+    np.add.at(sums, index, values_S)
+    return sums, np.bincount(index) / len(index)
+
+
+def clustered_mean(cells_SG: ArrayLike, sizes_G: ArrayLike, level: float = LEVEL, units: Units = None) -> Interval:
     """Return the mean over rows with its two-way clustered t interval; see `clustered`."""
-    return clustered(cells_SG, sizes_G).interval(level)
+    return clustered(cells_SG, sizes_G, units).interval(level)
 
 
-def two_way_interval(values_SN: ArrayLike, groups: ArrayLike, level: float = LEVEL) -> Interval:
+def two_way_interval(values_SN: ArrayLike, groups: ArrayLike, level: float = LEVEL, units: Units = None) -> Interval:
     """Return the mean over seeds and rows with its two-way clustered t interval.
 
     If all seeds have the same values (a rule, an untrained model), only rows vary, and the interval is that of
     `group_interval`.
     """
-    return clustered(*by_group(values_SN, groups)).interval(level)
+    return clustered(*by_group(values_SN, groups), units).interval(level)
 
 
 def group_interval(values_N: ArrayLike, groups: ArrayLike, level: float = LEVEL) -> Interval:
@@ -142,13 +161,21 @@ def group_interval(values_N: ArrayLike, groups: ArrayLike, level: float = LEVEL)
     return two_way_interval(np.asarray(values_N, dtype=np.float64)[None], groups, level)
 
 
-def seed_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
+def seed_interval(values: ArrayLike, level: float = LEVEL, units: Units = None) -> Interval:
     """Return the mean of `values`, one per seed, with its t interval over seeds. For a single seed, the bounds are NaN."""
     values_S = np.asarray(values, dtype=np.float64)
     if len(values_S) < 2:
         return Interval(float(values_S.mean()), math.nan, math.nan)
-    variance = float(values_S.var(ddof=1)) / len(values_S)
-    return ClusteredMean(float(values_S.mean()), variance, ((variance, len(values_S) - 1),)).interval(level)
+    return seed_mean(values_S, units).interval(level)
+
+
+def seed_mean(values: ArrayLike, units: Units = None) -> ClusteredMean:
+    """Return the mean of at least two values, one per seed, with its variance over seeds; seeds of one unit are one cluster."""
+    values_S = np.asarray(values, dtype=np.float64)
+    mean = float(values_S.mean())
+    residual, _ = unit_sums(values_S - mean, units)
+    variance = _cluster_variance(residual) / len(values_S) ** 2
+    return ClusteredMean(mean, variance, ((variance, len(residual) - 1),))
 
 
 def median_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from w2s_mlflow.stats.intervals import LEVEL, ROUNDING, ClusteredMean, Floats, by_group, clustered
+from w2s_mlflow.stats.intervals import LEVEL, ROUNDING, ClusteredMean, Floats, Units, by_group, clustered, seed_mean
 
 
 class PairedTest(NamedTuple):
@@ -25,8 +25,8 @@ class PairedTest(NamedTuple):
     effect_size: float
 
 
-def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) -> PairedTest:
-    """Return the paired t-test (scipy.stats.ttest_rel) of `method` against `baseline`.
+def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL, units: Units = None) -> PairedTest:
+    """Return the paired t-test of `method` against `baseline`. Values of one unit (see `Units`) are one cluster.
 
     Each array has one value per unit (a seed or a task), with the units in the same order. If all differences are equal, which
     is common for accuracies over few seeds, their variance cannot be estimated, and every field except `n` and
@@ -44,10 +44,9 @@ def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL) 
     mean, deviation, n = float(difference.mean()), float(difference.std(ddof=1)), len(difference)
     if np.ptp(difference) <= ROUNDING:
         return PairedTest(math.nan, math.nan, n, 0.0 if abs(mean) <= ROUNDING else mean, math.nan, math.nan, math.nan)
-    result = stats.ttest_rel(after, before)
-    interval = result.confidence_interval(level)
-    bounds = float(interval.low), float(interval.high)
-    return PairedTest(float(result.statistic), float(result.pvalue), n, mean, *bounds, mean / deviation)
+    estimate = seed_mean(difference, units)
+    interval = estimate.interval(level)
+    return PairedTest(estimate.t, estimate.p(), n, mean, interval.low, interval.high, mean / deviation)
 
 
 class TwoWayTest(NamedTuple):
@@ -67,7 +66,11 @@ class TwoWayTest(NamedTuple):
 
 
 def two_way_test(
-    baseline: Sequence[ArrayLike], method: Sequence[ArrayLike], groups: ArrayLike, level: float = LEVEL
+    baseline: Sequence[ArrayLike],
+    method: Sequence[ArrayLike],
+    groups: ArrayLike,
+    level: float = LEVEL,
+    units: Units = None,
 ) -> TwoWayTest:
     """Return the test of `method` against `baseline` over seeds and test groups.
 
@@ -75,10 +78,11 @@ def two_way_test(
         baseline, method: for each seed, the value (such as the correctness, 0 or 1) of each test row, with the rows and the
             seeds in the same order.
         groups: the group of each test row.
+        units: the unit of each seed (see `Units`).
     """
     before_SN, after_SN = (np.asarray(rows, dtype=np.float64) for rows in (baseline, method))
     cells_SG, sizes_G = by_group(after_SN - before_SN, groups)
-    return as_test(clustered(cells_SG, sizes_G), len(sizes_G), level)
+    return as_test(clustered(cells_SG, sizes_G, units), len(sizes_G), level)
 
 
 def as_test(mean: ClusteredMean, groups: int, level: float) -> TwoWayTest:

@@ -9,6 +9,7 @@
 | run_id, task, domain, weak, strong, head, method, seed | identity of the run |
 | method_options, other_options | options that differ between runs: those that define the method, and all others |
 | train_size, test_size, parameters, data | training rows, test rows, parameters of the strong model, digest of the data |
+| checkpoints | pretrained checkpoints of models that have several, such as `chess-60k@1,chess-222k@1`; else "" |
 | settings | all other options, as JSON |
 | accuracy and every other metric of metrics.py | metrics on `test`, recomputed from stored probabilities |
 | agreement, weak_accuracy, ceiling_accuracy | on `test`; `agreement` is agreement with the supervisor |
@@ -68,7 +69,7 @@ LABEL = ["task", "weak", "strong", "head", "method", "method_options", "other_op
 PAIR = ["task", "weak", "strong", "head", "other_options", "train_size", "test_size"]
 """Columns in which runs must have the same values to be compared."""
 OUTCOMES = (
-    *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed"),
+    *("run_id", "task", "domain", "weak", "strong", "head", "method", "seed", "checkpoints"),
     *("train_size", "test_size", "parameters", "data", "settings"),
     *(*METRICS, "agreement", "weak_accuracy", "ceiling_accuracy", "ceiling_failed"),
     *("tuned_on_gold", "file_accuracy"),
@@ -80,37 +81,51 @@ OUTCOMES = (
 """Columns of `outcomes` without `method_options` and `other_options`."""
 RUNS = (
     *("run_id", "name", "stage", "task", "domain"),
-    *("weak", "strong", "head", "method", "method_options", "other_options", "seed"),
+    *("weak", "strong", "head", "method", "method_options", "other_options", "seed", "checkpoints"),
     *(*METRICS, "pgr", "pgr_status", "ceiling_failed", "label_gap", "vs_human", "gold", "reads"),
     *("seconds", "tokens", "flops", "parameters", "total_seconds", "total_tokens", "total_flops", "fingerprint", "data"),
 )
 
 
 PROBES = (
-    *("run_id", "student_run_id", "task", "weak", "strong", "method", "method_options", "other_options", "seed"),
+    *("run_id", "student_run_id", "task", "weak", "strong", "method", "method_options", "other_options", "seed", "checkpoints"),
     *("concept", "model", "layer", "chosen"),
     *("accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows"),
 )
 ERRORS = (
-    *("run_id", "student_run_id", "task", "weak", "strong", "method", "method_options", "other_options", "seed"),
+    *("run_id", "student_run_id", "task", "weak", "strong", "method", "method_options", "other_options", "seed", "checkpoints"),
     *("id", "text", "gold"),
     *("answer", "weak_answer", "ceiling_answer", "on_own_evidence", "on_ceiling_evidence", "on_random"),
     *("own_evidence", "ceiling_evidence", "annotation"),
 )
 """Columns of `errors`; `annotation` is the type that a person assigned, or empty."""
 FACILITATIONS = (
-    *("run_id", "task", "weak", "strong", "head", "method", "seed", "iteration", "gold", "train_size", "test_size", "data"),
+    *(
+        "run_id",
+        "task",
+        "weak",
+        "strong",
+        "head",
+        "method",
+        "seed",
+        "iteration",
+        "gold",
+        "train_size",
+        "test_size",
+        "data",
+        "checkpoints",
+    ),
     *("settings", "accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"),
 )
 """Columns of `facilitations` without `method_options` and `other_options`; `gold` is the split that trained the teacher."""
 DEBATES = (
-    *("run_id", "task", "weak", "strong", "seed", "split", "protocol"),
+    *("run_id", "task", "weak", "strong", "seed", "checkpoints", "split", "protocol"),
     *("explainer", "evidence_spans", "turns", "judge", "other_options"),
     *("questions", "no_verdict", "disagreements", "win_rate", "win_rate_on_disagreements", "cost", "position_bias"),
     *("judge_accuracy", "always_strong_accuracy", "judge_ece", "label_accuracy", "weak_accuracy", "strong_accuracy"),
 )
 ALIGNMENTS = (
-    *("run_id", "task", "weak", "strong", "seed", "debate_weight", "kl"),
+    *("run_id", "task", "weak", "strong", "seed", "checkpoints", "debate_weight", "kl"),
     *("opponent", "evidence_spans", "judge", "other_options", "iteration", "iterations"),
     *("accuracy_before", "accuracy_after", "preference_before", "preference_after", "win_rate_before", "win_rate_after"),
     *("entropy", "evidence_words"),

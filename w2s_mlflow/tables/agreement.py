@@ -23,7 +23,7 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     students = outcomes[outcomes["agreement"].notna()]
     rows = []
     for key, group in students.groupby(LABEL, sort=False):
-        agreement = stats.seed_interval(group["agreement"])
+        agreement = stats.seed_interval(group["agreement"], units=list(group["checkpoints"]))
         weak, student = group["weak_accuracy"], group["accuracy"]
         row = dict(zip(LABEL, key, strict=True)) | {"n": len(group), "parameters": group["parameters"].iloc[0]}
         row |= agreement.named("agreement")

@@ -51,9 +51,10 @@ def _stepped(alignments: pd.DataFrame) -> pd.DataFrame:
 
 def _compared(group: pd.DataFrame, name: str) -> dict[str, float]:
     before, after = group[f"{name}_before"], group[f"{name}_after"]
-    gain, stepped = stats.seed_interval(after - before), (after - group[f"{name}_last"]).dropna()
-    step = stats.seed_interval(stepped if len(stepped) else [float("nan")])
-    p = stats.paired_t_test(before, after).p if len(group) > 1 else float("nan")
+    checkpoints, stepped = group["checkpoints"], (after - group[f"{name}_last"]).dropna()
+    gain = stats.seed_interval(after - before, units=list(checkpoints))
+    step = stats.seed_interval(stepped if len(stepped) else [float("nan")], units=list(checkpoints.loc[stepped.index]))
+    p = stats.paired_t_test(before, after, units=list(checkpoints)).p if len(group) > 1 else float("nan")
     values = {"before": float(before.mean()), "after": float(after.mean()), "p": p}
     for part, interval in (("gain", gain), ("step", step)):
         values |= interval.named(part)

@@ -21,5 +21,5 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     for key, found in runs[runs["ece"].notna() & (runs["stage"] != "rule")].groupby(KEYS, sort=False):
         means = {name: found[name].mean() for name in MEANS}
         row = dict(zip(KEYS, key, strict=True)) | {"n": len(found)} | means
-        rows.append(row | stats.seed_interval(found["ece"]).named("ece"))
+        rows.append(row | stats.seed_interval(found["ece"], units=list(found["checkpoints"])).named("ece"))
     return pd.DataFrame(rows, columns=COLUMNS)

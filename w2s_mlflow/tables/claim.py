@@ -29,13 +29,14 @@ CAPTION = (
     "The main claim, test by test: mean test accuracy of the student (`method`) and of a reference, and their difference with "
     "its 95% interval and p, over seeds and test groups (two-way clustered). `label_free` is the best answer without labels of "
     "the student's task: the untrained strong model, a prompt, or a rule (`answer` names it; it is chosen by its accuracy on "
-    "`test`, which favours it). `p_seeds` is the paired t-test over seeds. Holm's p is over the tests of one `claim`, which a "
+    "`test`, which favours it). `p_seeds` is the paired t-test over seeds. Seeds that share their "
+    "pretrained checkpoints are one cluster; `pretrainings` counts these. Holm's p is over the tests of one `claim`, which a "
     f"sweep declared before it ran; {UNDECLARED} is one family per pair of models. A test without runs is not tested and "
     f"counts as failed. A test holds if the difference is positive and Holm's p is below {ALPHA:g}. `collapsed` counts the "
     "collapsed students."
 )
 FRAMES = ("outcomes", "claims")
-COLUMNS = ["claim", *PAIR[:5], "method", "reference", "answer", "n", "reference_accuracy", "accuracy"]
+COLUMNS = ["claim", *PAIR[:5], "method", "reference", "answer", "n", "pretrainings", "reference_accuracy", "accuracy"]
 COLUMNS += ["difference", "low", "high", "p", "p_holm", "p_seeds", "verdict", "collapsed"]
 VARIANT = ["head", "other_options", "train_size", "test_size"]
 """Columns in which the runs of one family have the same values."""

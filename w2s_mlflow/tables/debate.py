@@ -30,6 +30,6 @@ def table(debates: pd.DataFrame) -> pd.DataFrame:
     for key, group in debates.groupby(KEYS, sort=False):
         row = dict(zip(KEYS, key, strict=True)) | {"n": len(group)}
         for name in BOUNDED:
-            row |= stats.seed_interval(group[name]).named(name)
+            row |= stats.seed_interval(group[name], units=list(group["checkpoints"])).named(name)
         rows.append(row | {name: float(group[name].mean()) for name in MEANS})
     return pd.DataFrame(rows, columns=COLUMNS)

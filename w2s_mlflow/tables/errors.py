@@ -29,8 +29,9 @@ def table(errors: pd.DataFrame) -> pd.DataFrame:
         runs = [run for _, run in group.groupby("run_id", sort=False)]
         row = dict(zip(KEYS, key, strict=True)) | {"n": len(runs), "errors": float(np.mean([len(run) for run in runs]))}
         shares_by_run = pd.DataFrame([shares(run) for run in runs])
+        units = [run["checkpoints"].iloc[0] for run in runs]
         for name in TYPES:
-            row |= stats.seed_interval(shares_by_run[name]).named(name)
+            row |= stats.seed_interval(shares_by_run[name], units=units).named(name)
         rows.append(row | {name: float(shares_by_run[name].mean()) for name in BY_CHANCE})
     return pd.DataFrame(rows, columns=COLUMNS)
 

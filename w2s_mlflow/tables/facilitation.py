@@ -39,9 +39,10 @@ def table(facilitations: pd.DataFrame) -> pd.DataFrame:
 def _row(group: pd.DataFrame) -> dict[str, Any]:
     """Return the statistics of one iteration, computed over seeds."""
     values = {name: group[name] for name in MODELS} | {"gain": group["accuracy"] - group["weak_accuracy"]}
+    units = list(group["checkpoints"])
     row: dict[str, Any] = {"n": len(group), "p": float("nan")}
     for name, value in values.items():
-        row |= stats.seed_interval(value).named(name)
+        row |= stats.seed_interval(value, units=units).named(name)
     if len(group) > 1:
-        row["p"] = stats.paired_t_test(group["weak_accuracy"], group["accuracy"]).p
+        row["p"] = stats.paired_t_test(group["weak_accuracy"], group["accuracy"], units=units).p
     return row | {name: float(group[name].mean()) for name in ("agreement", "weak_agreement")}

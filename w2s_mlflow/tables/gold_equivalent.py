@@ -47,7 +47,7 @@ def _curve(runs: pd.DataFrame) -> pd.Series:
 
 
 def _row(group: pd.DataFrame, curve: pd.Series) -> dict[str, Any]:
-    interval = stats.seed_interval(group["accuracy"])
+    interval = stats.seed_interval(group["accuracy"], units=list(group["checkpoints"]))
     row = {"n": len(group), **interval.named("accuracy"), "smallest": curve.index[0], "largest": curve.index[-1]}
     bounds = {"gold_rows": interval.mean, "gold_rows_low": interval.low, "gold_rows_high": interval.high}
     return row | {name: crossing(curve.index, curve, accuracy) for name, accuracy in bounds.items()}

@@ -7,25 +7,24 @@ errors at random rows. The cost is its accuracy minus that of the student of the
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
-from w2s_mlflow import stats
-from w2s_mlflow.tables import LABEL, PAIR, logged
+from w2s_mlflow.tables import LABEL, PAIR, _comparison, logged
 
 CAPTION = (
     "Imitation cost: test accuracy of the student of noise that matches the weak labels in accuracy and softness, minus that "
     "of the student of the weak labels; positive if the supervisor's errors cost more than random ones. `noise` is the method "
     "of the student of noise: the plain one or, in a row of its own, the one that differs from the student in its labels "
-    "alone. `change` is the cost minus the plain student's cost, so a negative change means that the method lowers it. Means "
-    "over n seeds with paired 95% t intervals and two-sided p-values, uncorrected; no direction was predicted."
+    "alone. `change` is the cost minus the plain student's cost, so a negative change means that the method lowers it. 95% "
+    "intervals and two-sided p-values over n seeds and test groups (two-way clustered), uncorrected; `p_seeds` is that of the "
+    "paired t-test over seeds. No direction was predicted."
 )
 FRAMES = ("outcomes",)
-COLUMNS = [*LABEL, "noise", "n", "accuracy", "noise_accuracy", "cost", "cost_low", "cost_high", "cost_p"]
-COLUMNS += ["change", "change_low", "change_high", "change_p"]
+COLUMNS = [*LABEL, "noise", "n", "accuracy", "noise_accuracy"]
+COLUMNS += [f"{name}{part}" for name in ("cost", "change") for part in ("", "_low", "_high", "_p", "_p_seeds")]
 WEAK, NOISE = "weak", "matched_noise"
 """Values of `--labels` of the compared students. The second is also the method of the plain student of noise."""
 PLAIN = "baseline"
@@ -60,35 +59,35 @@ def _comparable(student: pd.DataFrame, noise: pd.DataFrame) -> bool:
 
 
 def _row(student: pd.DataFrame, noise: pd.DataFrame, cells: list[pd.DataFrame]) -> dict[str, Any]:
-    accuracy, reference = (_by_seed(rows) for rows in (student, noise))
-    cost = (reference - accuracy).dropna()
-    row = {name: student[name].iloc[0] for name in LABEL} | {"noise": _name(noise), "n": len(cost)}
-    row |= {"accuracy": accuracy[cost.index].mean(), "noise_accuracy": reference[cost.index].mean()} | _test("cost", cost)
-    plain = _plain_cost(student, cells)
-    return row | (_test("change", (cost - plain).dropna()) if plain is not None else {})
+    accuracy, reference = (_comparison.accuracies(rows) for rows in (student, noise))
+    shared = accuracy.index.intersection(reference.index)
+    row = {name: student[name].iloc[0] for name in LABEL} | {"noise": _name(noise), "n": len(shared)}
+    row |= {"accuracy": accuracy.loc[shared, "score"].mean(), "noise_accuracy": reference.loc[shared, "score"].mean()}
+    row |= {"cost": row["noise_accuracy"] - row["accuracy"]} | _test("cost", _comparison.difference(accuracy, reference))
+    plain = _plain(student, cells)
+    if plain is None:
+        return row
+    costs = [_comparison.minus(reference, accuracy), _comparison.minus(*(_comparison.accuracies(rows) for rows in plain))]
+    return row | _test("change", _comparison.difference(costs[1], costs[0]))
 
 
-def _plain_cost(student: pd.DataFrame, cells: list[pd.DataFrame]) -> pd.Series | None:
-    """Return the cost of the plain student with the same rates, by seed; None if the student is plain or there is no other."""
+def _plain(student: pd.DataFrame, cells: list[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Return the plain students of noise and of weak labels with the student's rates; None if the student is plain."""
     if _method(student) == PLAIN:
         return None
     for plain, noise in _compared(cells):
         same = all(_settings(plain).get(name) == _settings(student).get(name) for name in RATES)
         if same and _method(plain) == PLAIN and _method(noise) == NOISE:
-            return _by_seed(noise) - _by_seed(plain)
+            return noise, plain
     return None
 
 
-def _test(name: str, values: pd.Series) -> dict[str, float]:
-    """Return the mean, its interval and p-value over seeds; bounds and p-value are NaN if they cannot be estimated."""
-    if len(values) < 2:
-        return {name: values.mean(), **dict.fromkeys((f"{name}_low", f"{name}_high", f"{name}_p"), math.nan)}
-    test = stats.paired_t_test([0.0] * len(values), values)
-    return {name: test.mean_difference, f"{name}_low": test.low, f"{name}_high": test.high, f"{name}_p": test.p}
-
-
-def _by_seed(rows: pd.DataFrame) -> pd.Series:
-    return rows.set_index("seed")["accuracy"]
+def _test(name: str, test: dict[str, Any] | None) -> dict[str, float]:
+    """Return a mean difference with its interval, p and p over seeds; nothing if fewer than two seeds are shared."""
+    if test is None:
+        return {}
+    values = {"": "mean_difference", "_low": "low", "_high": "high", "_p": "p", "_p_seeds": "p_seeds"}
+    return {f"{name}{suffix}": test[key] for suffix, key in values.items()}
 
 
 def _method(rows: pd.DataFrame) -> str:

@@ -28,7 +28,8 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
     for key, group in students.groupby(LABEL, sort=False):
         shares_by_run = pd.DataFrame([shares(row.gold, row.weak_answer, row.answer) for row in group.itertuples()])
         errors = 1 - shares_by_run["both_right"] - shares_by_run["broken"]
-        corrected = stats.seed_interval(shares_by_run["corrected"] / errors.where(errors > 0))
+        share = shares_by_run["corrected"] / errors.where(errors > 0)
+        corrected = stats.seed_interval(share, units=list(group["checkpoints"]))
         means = {name: float(shares_by_run[name].mean()) for name in SHARES}
         row = dict(zip(LABEL, key, strict=True)) | {"n": len(group), **means}
         rows.append(row | corrected.named("of_errors_corrected"))

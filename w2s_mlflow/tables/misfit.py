@@ -61,7 +61,8 @@ def _row(group: pd.DataFrame, measure: str) -> dict[str, Any]:
     pairs = [gain_and_misfit(measure, *row) for row in zip(*(group[name] for name in _NEEDED), strict=True)]
     gains, misfits = (np.array(values) for values in zip(*pairs, strict=True))
     named = {"gain": gains, "misfit": misfits, "difference": gains - misfits}
-    return {key: value for name, values in named.items() for key, value in stats.seed_interval(values).named(name).items()}
+    intervals = {name: stats.seed_interval(values, units=list(group["checkpoints"])) for name, values in named.items()}
+    return {key: value for name, interval in intervals.items() for key, value in interval.named(name).items()}
 
 
 def gain_and_misfit(measure: str, student_NC: Any, weak_NC: Any, gold_N: Any) -> tuple[float, float]:

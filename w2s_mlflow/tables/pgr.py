@@ -13,16 +13,19 @@ CAPTION = (
     "Test accuracy of supervisor, student and ceiling (means over n seeds; the student's with its 95% interval), and PGR "
     "with Fieller's 95% interval. Intervals are two-way clustered over seeds and test groups; over test groups alone where "
     "nothing varies with the seed (rules, untrained models, a single seed); for imported runs (head `imported`), over seeds "
-    "alone. PGR is undetermined unless the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts "
-    "the seeds whose ceiling did not learn: near chance on its training rows, or below its supervisor. `collapsed` counts "
-    "the students that predict one class for 99% of the rows of `validation`, which are among the n, and those whose loss "
-    "was not finite, which have no accuracy and are not. With either, `reliable` is no: the means depend on how many "
-    "trainings happened to fail. An interval without collapsed students speaks of trainings that do not collapse. The status "
-    "is `elicited` if label-free answers of the strong model are better than the ceiling on `selection`; `pgr_elicited` is "
-    "then held against the better of both on `test`. `low` and `high` repeat `pgr_low` and `pgr_high`."
+    "alone. `pretrainings` counts the different pretrained checkpoints (combinations of them) among the n seeds: seeds that "
+    "share them are one cluster, and with one pretraining the interval speaks of that one only. PGR is undetermined unless "
+    "the interval of ceiling minus supervisor lies above zero. `failed_ceilings` counts the seeds whose ceiling did not "
+    "learn: near chance on its training rows, or below its supervisor. `collapsed` counts the students that predict one "
+    "class for 99% of the rows of `validation`, which are among the n, and those whose loss was not finite, which have no "
+    "accuracy and are not. With either, `reliable` is no: the means depend on how many trainings happened to fail. An "
+    "interval without collapsed students speaks of trainings that do not collapse. The status is `elicited` if label-free "
+    "answers of the strong model are better than the ceiling on `selection`; `pgr_elicited` is then held against the better "
+    "of both on `test`. `low` and `high` repeat `pgr_low` and `pgr_high`."
 )
 FRAMES = ("outcomes",)
-COLUMNS = [*LABEL, "n", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high", "ceiling_accuracy", "failed_ceilings"]
+COLUMNS = [*LABEL, "n", "pretrainings", "weak_accuracy", "accuracy", "accuracy_low", "accuracy_high"]
+COLUMNS += ["ceiling_accuracy", "failed_ceilings"]
 COLUMNS += ["collapsed", "reliable", "agreement", "pgr", "pgr_low", "pgr_high", "pgr_status", "low", "high"]
 COLUMNS += ["elicited_accuracy", "pgr_elicited", "pgr_elicited_low", "pgr_elicited_high"]
 
@@ -40,6 +43,7 @@ def table(outcomes: pd.DataFrame) -> pd.DataFrame:
 def _row(group: pd.DataFrame) -> dict[str, Any]:
     row: dict[str, Any] = {
         "n": len(group),
+        "pretrainings": group["checkpoints"].nunique(),
         "weak_accuracy": group["weak_accuracy"].mean(),
         **accuracy_interval(group).named("accuracy"),
         "ceiling_accuracy": group["ceiling_accuracy"].mean(),
@@ -78,8 +82,8 @@ def accuracy_interval(group: pd.DataFrame) -> stats.Interval:
     The interval is over seeds alone if the answers to the test rows are unknown (imported runs).
     """
     if group["correct"].isna().any():
-        return stats.seed_interval(group["accuracy"])
-    return stats.two_way_interval(list(group["correct"]), group["groups"].iloc[0])
+        return stats.seed_interval(group["accuracy"], units=list(group["checkpoints"]))
+    return stats.two_way_interval(list(group["correct"]), group["groups"].iloc[0], units=list(group["checkpoints"]))
 
 
 def comparable(group: pd.DataFrame) -> bool:
@@ -92,10 +96,11 @@ def interval(group: pd.DataFrame) -> stats.PGR:
 
     The interval is over seeds and test groups, or over seeds alone if the answers to the test rows are unknown (imported runs).
     """
+    units = list(group["checkpoints"])
     if group["correct"].isna().any():
-        return stats.pgr_over_seeds(group["weak_accuracy"], group["accuracy"], group["ceiling_accuracy"])
+        return stats.pgr_over_seeds(group["weak_accuracy"], group["accuracy"], group["ceiling_accuracy"], units=units)
     weak, student, ceiling = (list(group[name]) for name in ("weak_correct", "correct", "ceiling_correct"))
-    return stats.pgr_interval(weak, student, ceiling, group["groups"].iloc[0])
+    return stats.pgr_interval(weak, student, ceiling, group["groups"].iloc[0], units=units)
 
 
 def by_seed(group: pd.DataFrame) -> pd.Series:

@@ -21,10 +21,11 @@ def table(probes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per concept, model pair, method and options."""
     rows = []
     for key, group in gains(probes).groupby(KEYS, sort=False):
-        gain = stats.seed_interval(group["after"] - group["before"])
+        units = list(group["checkpoints"])
+        gain = stats.seed_interval(group["after"] - group["before"], units=units)
         means = {name: float(group[name].mean()) for name in ("before", "after", "selectivity")}
         means |= gain.named("gain") | {"layer": float(group["layer"].median())}
-        p = stats.paired_t_test(group["before"], group["after"]).p if len(group) > 1 else float("nan")
+        p = stats.paired_t_test(group["before"], group["after"], units=units).p if len(group) > 1 else float("nan")
         rows.append(dict(zip(KEYS, key, strict=True)) | {"n": len(group), "p": p} | means)
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -32,7 +33,7 @@ def table(probes: pd.DataFrame) -> pd.DataFrame:
 def gains(probes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per probe run and concept: accuracy before and after training, and layer and selectivity after it."""
     chosen = probes[probes["chosen"].astype(bool)]
-    index = ["run_id", *KEYS, "seed"]
+    index = ["run_id", *KEYS, "seed", "checkpoints"]
     before, after = (chosen[chosen["model"] == model].set_index(index) for model in ("before", "after"))
     joined = after[["accuracy", "layer", "selectivity"]].rename(columns={"accuracy": "after"})
     return joined.assign(before=before["accuracy"]).dropna().reset_index()
