@@ -15,6 +15,9 @@ freedom, and the paired t-test over seeds reject that, where seeds differ, rows 
 collapse: 5 seeds, a tenth of the trainings of students collapse. Coverage of the PGR of expected means (collapses included) and
 of the PGR of sound students, over all experiments, over those without and with a collapsed student, by Fieller's interval, by a
 percentile bootstrap over seeds, and by Fieller's interval widened by what collapses could do (see `widened`).
+pretrainings: two methods of equal expected accuracy, five seeds over three pretrainings as in the default experiment; how
+often the two-way test and the paired t-test reject that, with the seeds of a pretraining as one cluster, and with all seeds as
+if they were independent.
 tests: two methods for whom the same groups are easy; how often the paired t-test over seeds has p < .05. And two for whom
 other groups are easy: the test over seeds speaks of the test rows at hand, the interval over seeds and groups of others too.
 """
@@ -188,6 +191,25 @@ def level(seeds: int, kind: str, seed: int, experiment: int) -> tuple[bool, ...]
     return two_way, old, stats.paired_t_test(first.mean(axis=1), second.mean(axis=1)).p < 0.05
 
 
+PRETRAININGS = [0, 1, 2, 0, 1]
+"""The pretraining of each seed."""
+DEVIATIONS = {"seeds": (0.03, 0.0), "pretrainings": (0.0, 0.03), "both": (0.02, 0.02)}
+"""By what differs: standard deviations of what a seed, and what a pretraining does to one method."""
+
+
+def shared(kind: str, seed: int, experiment: int) -> tuple[bool, ...]:
+    """Whether each test rejects the true hypothesis of one experiment whose seeds share pretrainings."""
+    rng = np.random.default_rng([experiment, list(DEVIATIONS).index(kind), 11, seed])
+    number_N = np.repeat(np.arange(LEVEL_ROWS // LEVEL_GROUP_ROWS), LEVEL_GROUP_ROWS)
+    of_seeds, of_pretrainings = DEVIATIONS[kind]
+    chance_MS1 = 0.65 + of_seeds * rng.normal(size=(2, len(PRETRAININGS), 1))
+    chance_MS1 += of_pretrainings * rng.normal(size=(2, max(PRETRAININGS) + 1, 1))[:, PRETRAININGS]
+    first, second = (rng.random((2, len(PRETRAININGS), LEVEL_ROWS)) < chance_MS1).astype(np.float64)
+    accuracies = first.mean(axis=1), second.mean(axis=1)
+    both = [stats.two_way_test(list(first), list(second), number_N, units=units).p < 0.05 for units in (PRETRAININGS, None)]
+    return (*both, *(stats.paired_t_test(*accuracies, units=units).p < 0.05 for units in (PRETRAININGS, None)))
+
+
 def widened(
     weak: Floats, student: Floats, ceiling: Floats, number_N: NDArray[np.int64], collapsed_S: NDArray[np.bool_]
 ) -> tuple[float, float]:
@@ -277,6 +299,15 @@ def levels(repeat: Repeat, seed: int) -> Iterator[str]:
         yield f"| {seeds} | {kind} | {two_way:.3f} | {old:.3f} | {over_seeds:.3f} |"
 
 
+def pretrainings(repeat: Repeat, seed: int) -> Iterator[str]:
+    """How often the tests reject a true hypothesis if seeds share pretrainings, by what differs."""
+    yield "| what differs | two-way, clusters | two-way, independent | over seeds, clusters | over seeds, independent |"
+    yield "|---|---|---|---|---|"
+    for kind in DEVIATIONS:
+        rejections = repeat(partial(shared, kind, seed)).mean(axis=0)
+        yield f"| {kind} | {' | '.join(f'{value:.3f}' for value in rejections)} |"
+
+
 def collapses(repeat: Repeat, seed: int) -> Iterator[str]:
     """Coverage by intervals where a tenth of the students collapse."""
     yield "| seed sd | test rows | experiments | share | Fieller | bootstrap | widened | sound PGR | width, widened | Fieller |"
@@ -294,7 +325,14 @@ def collapses(repeat: Repeat, seed: int) -> Iterator[str]:
             yield f"| {sd} | {rows:,} | {label} | {chosen.mean():.2f} | {shares} | {widths} |"
 
 
-TABLES = {"scenarios": scenarios, "gaps": gaps, "tests": tests, "levels": levels, "collapse": collapses}
+TABLES = {
+    "scenarios": scenarios,
+    "gaps": gaps,
+    "tests": tests,
+    "levels": levels,
+    "collapse": collapses,
+    "pretrainings": pretrainings,
+}
 
 
 def main() -> None:

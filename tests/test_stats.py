@@ -646,9 +646,9 @@ def test_copies_of_seeds_that_share_a_unit_add_no_evidence(seed: int, seeds: int
     before, after = rng.integers(0, 2, (2, seeds, 40)).astype(float)
     groups = rng.integers(0, 9, 40).tolist()
     once = stats.two_way_test(before, after, groups)
-    repeated = [np.repeat(rows, copies, axis=0) for rows in (before, after)]
+    first, second = (list(np.repeat(rows, copies, axis=0)) for rows in (before, after))
     units = np.repeat(np.arange(seeds), copies).tolist()
-    assert stats.two_way_test(*repeated, groups, units=units) == pytest.approx(once, nan_ok=True)
+    assert stats.two_way_test(first, second, groups, units=units) == pytest.approx(once, nan_ok=True)
     assert stats.two_way_test(before, after, groups, units=list(range(seeds))) == pytest.approx(once, nan_ok=True)
     assert stats.two_way_test(before, after, groups, units=["one"] * seeds) == pytest.approx(once, nan_ok=True)
 
@@ -657,7 +657,7 @@ def test_the_pgr_of_seeds_that_share_units_has_a_wider_interval() -> None:
     rng = np.random.default_rng(0)
     level = np.repeat(rng.normal(0, 0.05, 3), 2)
     weak, student, ceiling = (
-        (rng.random((6, 300)) < (share + by * level)[:, None]).astype(float)
+        list((rng.random((6, 300)) < (share + by * level)[:, None]).astype(float))
         for share, by in ((0.6, 0.0), (0.7, 1.0), (0.85, 0.0))
     )
     groups, units = list(range(300)), [0, 0, 1, 1, 2, 2]
