@@ -390,3 +390,9 @@ def test_a_tracking_server_gives_the_tables_that_a_database_gives(tmp_path: Path
         assert found.artifact("tables/pgr.csv").read_bytes() == local
         assert analyze.run(analyze.Config()).run_id == found.run_id
     server.forget()
+
+
+def test_an_edit_of_any_file_of_the_analysis_makes_it_again() -> None:
+    covered = {path.rpartition(".")[0] for path in build.parts(analyze.Config(), [], {}).source}
+    files = {f"analysis.{file.stem}" for file in Path(build.__file__).parent.glob("*.py") if file.stem != "__init__"}
+    assert files <= covered

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import pkgutil
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from w2s_mlflow import registry
+from w2s_mlflow import analysis, registry
 from w2s_mlflow.analysis import collapse, declared_claims, former_names, frames, report, selection
 from w2s_mlflow.config import checked_dataclass, option
 from w2s_mlflow.exceptions import ConfigError, must
@@ -135,7 +136,7 @@ def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
 
 
 def parts(config: Config, runs: Sequence[Result], codes: Mapping[tuple[str, str], str]) -> FingerprintParts:
-    """Return the parts of an analysis's fingerprint: options, run artifacts and metrics, and code of tables and figures."""
+    """Return the parts of an analysis's fingerprint: options, run artifacts and metrics, and code of the analysis."""
     from w2s_mlflow.tracking import fingerprint, source
 
     # Skip NaN and infinity: other programs may have logged them, but canonical JSON cannot hold them.
@@ -147,6 +148,7 @@ def parts(config: Config, runs: Sequence[Result], codes: Mapping[tuple[str, str]
     )
     annotations = [[*key, code] for key, code in sorted(codes.items())]
     roots = [f"{folder}.{name}" for folder in ("tables", "figures") for name in registry.plugins(folder)]
+    roots += [f"analysis.{module.name}" for module in pkgutil.iter_modules(analysis.__path__)]
     return fingerprint.FingerprintParts(
         stage="analyze",
         version=VERSION,
@@ -154,5 +156,5 @@ def parts(config: Config, runs: Sequence[Result], codes: Mapping[tuple[str, str]
         data=hashlib.sha256(canonical_json([run_contents, annotations, claims]).encode()).hexdigest()[:32],
         inputs={},
         libraries={},
-        source=source.digests([*roots, "analysis.report", "analysis.frames", "analysis.elicited", "metrics"]),
+        source=source.digests([*roots, "metrics"]),
     )
