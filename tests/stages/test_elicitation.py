@@ -135,3 +135,5 @@ def test_a_better_prompt_than_the_ceiling_is_seen_by_the_analysis() -> None:
     assert students["elicited_correct"].notna().all() == is_better
     statuses = frames.runs[frames.runs["method"] == "baseline"]["pgr_status"]
     assert (statuses == "elicited").all() == is_better
+    tags = {results.get(run_id).tags["w2s.pgr_status"] for run_id in students["run_id"]}
+    assert tags <= {"ok", "undetermined"}  # a run's tag does not depend on other runs

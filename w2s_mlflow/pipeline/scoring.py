@@ -24,8 +24,8 @@ NEAR_CHANCE = "near chance"
 """Value of CEILING_FAILED for a ceiling whose training accuracy is near chance (`stats.near_chance`)."""
 
 PGR_STATUS = "w2s.pgr_status"
-"""Tag of a student with the status of its PGR: `ok`, `undetermined`, or the missing input, such as `no ceiling`. In the
-analysis, it is `elicited` if label-free answers of the strong model are better than the ceiling on `selection`."""
+"""Tag of a student with the status of its PGR: `ok`, `undetermined`, or the missing input, such as `no ceiling`. It describes
+this run alone. The status `elicited` depends on other runs of the store, so only the tables of the analysis have it."""
 BELOW_FLOOR = "below the floor"
 """Value of CEILING_FAILED for a ceiling that is less accurate than the supervisor."""
 LABEL_GAP = "w2s.label_gap"

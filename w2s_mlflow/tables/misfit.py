@@ -3,8 +3,10 @@
 With d(f, g) the expected loss of g as an answer to f, theory bounds the gain from below:
 
 - Squared error (Charikar, Pabbaraju & Shiragur 2024, arXiv:2405.15116, Theorem 1): d(truth, student) <= d(truth, weak) -
-  d(student, weak). So the gain d(truth, weak) - d(truth, student) is at least the misfit d(student, weak).
-- Cross-entropy (Mulgund & Pabbaraju 2025, arXiv:2501.19105, the same inequality for Bregman divergences, here KL):
+  d(student, weak). So the gain d(truth, weak) - d(truth, student) is at least the misfit d(student, weak). The theorem is about
+  real-valued functions, such as the probability of one of two classes. With more classes, squared error is a Bregman
+  divergence of vectors, to which the next inequality applies.
+- Cross-entropy (Mulgund & Pabbaraju 2025, arXiv:2501.19105, which generalises the inequality to Bregman divergences, here KL):
   KL(truth || student) <= KL(truth || weak) - KL(student || weak). KL(truth || g) is the cross-entropy of g if the truth is a
   class, and the misfit is the reverse KL divergence: of the student from the weak labels.
 
