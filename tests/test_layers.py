@@ -22,7 +22,7 @@ LAYERS = (
     {"exceptions"},
     {"registry", "streams", "validation"},
     {"config", "records"},
-    {"metrics", "stats", "local", "data.spans", "data.texts"},
+    {"metrics", "stats", "local", "data.spans", "data.texts", "data.tables", "data.table_formats", "data.user_files"},
     {"distributed"},
     {"tasks", "models", "losses", "judges", "tables", "figures"},
     {"data", "modeling"},
@@ -38,8 +38,8 @@ LAYERS = (
     {"__main__"},
 )
 """Each line may import the lines before it; imports within one package are free. A single module is named in full: judges and
-explainers need spans of text, tasks compare texts, and explainers read a model's heads, which is why they stand above the other
-plug-ins."""
+explainers need spans of text, tasks compare texts and read tables, and explainers read a model's heads, which is why they stand
+above the other plug-ins."""
 PLUGIN_ROOMS = {"losses", "tasks", "models", "judges", "tables", "figures", "explainers"}
 EXCEPTIONS = {("figures", "tables")}
 """Figures draw what tables compute."""

@@ -92,7 +92,7 @@ def read(value: Any, kind: Any, declared: Declared) -> Any:
         return None
     if inner is bool:
         return BOOLEANS.get(value.lower(), value)
-    if inner in (int, float):
+    if inner in (int, float) and value.isascii():  # Python also converts digits of other scripts
         with contextlib.suppress(ValueError):
             return inner(value)
     return value

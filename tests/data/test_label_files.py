@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow.analysis import build
 from w2s_mlflow.cli import catalog
-from w2s_mlflow.data import loading
+from w2s_mlflow.data import label_files, loading
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.records import Example
 from w2s_mlflow.registry import plugin
@@ -112,12 +112,26 @@ WRONG: dict[str, tuple[dict[str, list[Any]], str]] = {
         {"id": ["a", "a"], "probabilities": [[0.5, 0.5]] * 2},
         "must have unique values in the column id, but 'a' occurs twice",
     ),
-    "classes": ({"id": ["a"], "probabilities": [[0.2, 0.3, 0.5]]}, "must have 2 probabilities in each row, but the row a has"),
-    "sum": ({"id": ["a"], "probabilities": [[0.5, 0.6]]}, "sum to 1, but the row a has"),
-    "negative": ({"id": ["a"], "probabilities": [[-0.5, 1.5]]}, "sum to 1, but the row a has"),
-    "not a number": ({"id": ["a"], "probabilities": [[float("nan"), 1.0]]}, "sum to 1, but the row a has"),
+    "classes": (
+        {"id": ["a"], "probabilities": [[0.2, 0.3, 0.5]]},
+        "must have 2 probabilities in the column probabilities, but row 1 of .*people.parquet has the list",
+    ),
+    "sum": ({"id": ["a"], "probabilities": [[0.5, 0.6]]}, "sum to 1 in the column probabilities, but row 1 of .* has"),
+    "negative": ({"id": ["a"], "probabilities": [[-0.5, 1.5]]}, "sum to 1 in the column probabilities, but row 1 of .* has"),
+    "not a number": (
+        {"id": ["a"], "probabilities": [[float("nan"), 1.0]]},
+        "sum to 1 in the column probabilities, but row 1 of .* has",
+    ),
+    "no id": ({"id": [None], "probabilities": [[0.5, 0.5]]}, "must have an id in the column id, but row 1 of .* has no value"),
+    "booleans": ({"id": ["a"], "probabilities": [[True, False]]}, "must have 2 probabilities in the column probabilities"),
     "missing": ({"id": ["a"], "probabilities": [[0.5, 0.5]]}, "has none for 100 of 100 rows, such as"),
 }
+
+
+def test_hard_labels_and_ids_may_be_whole_numbers(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [10.0, 9.0], "probabilities": [[1, 0], [0, 1]]}), tmp_path / "people.parquet")
+    labels = label_files.read(str(tmp_path / "people.parquet"), 2)
+    assert labels.ids == ("10", "9") and labels.probabilities_NC.tolist() == [[1, 0], [0, 1]]
 
 
 @pytest.mark.parametrize("name", WRONG)

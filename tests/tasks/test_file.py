@@ -100,18 +100,32 @@ WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {
     "no text": ([{"words": "a", "label": 1}], "must have the column text, but row 1 of"),
     "empty text": (
         [{"text": "a", "label": 1}, {"text": " ", "label": 0}],
-        "must have text in the column text, but row 2 has ' '",
+        "must have text in the column text, but row 2 of FILE has no value",
     ),
-    "empty pair": (
-        [{"text": "a", "text_pair": "", "label": 1}],
-        "must have text in the column text_pair, but row 1 has ''",
+    "label": ([{"text": "a", "label": 2}], "must have 0 or 1 in the column label, but row 1 of FILE has '2'"),
+    "a word": ([{"text": "a", "label": "yes"}], "must have 0 or 1 in the column label, but row 1 of FILE has 'yes'"),
+    "wide digit": ([{"text": "a", "label": "\uff11"}], "must have 0 or 1 in the column label, but row 1 of FILE has '\uff11'"),
+    "part": (
+        [{"text": "a", "label": 1, "part": "dev"}],
+        "must have train or heldout in the column part, but row 1 of FILE has 'dev'",
     ),
-    "label": ([{"text": "a", "label": 2}], "must have 0 or 1 in the column label, but row 1 has 2"),
-    "a word": ([{"text": "a", "label": "yes"}], "must have 0 or 1 in the column label, but row 1 has 'yes'"),
-    "part": ([{"text": "a", "label": 1, "part": "dev"}], "must have train or heldout in the column part, but row 1 has 'dev'"),
     "ids": (
         [{"text": "a", "label": 1, "id": "x"}, {"text": "b", "label": 0, "id": "x"}],
-        "unique values in the column id, but 'x' occurs twice",
+        "unique values in the column id, but 'x' occurs twice in FILE, in the rows 1 and 2",
+    ),
+    "half an emoji": (
+        [{"text": "a", "label": 1}, {"text": "b \ud83d", "label": 0}],
+        "must have valid Unicode text in the column text, but row 2 of FILE has 'b \\ud83d'",
+    ),
+    "a list": ([{"text": "a", "id": ["x", 1]}], "must have text in the column id, but row 1 of FILE has the list ['x', 1]"),
+    "an object": ([{"text": {"a": 1}}], "must have text in the column text, but row 1 of FILE has the object {'a': 1}"),
+    "zero-width text": (
+        [{"text": "a"}, {"text": "\u200b\u200d\ufeff"}],
+        "with at least one visible character in the column text, but row 2 of FILE has '\\u200b\\u200d\\ufeff'",
+    ),
+    "a mark alone": (
+        [{"text": "a", "text_pair": "\u0301"}],
+        "with at least one visible character in the column text_pair, but row 1 of FILE has",
     ),
 }
 
@@ -122,6 +136,7 @@ def test_a_wrong_row_is_named_in_one_sentence(tmp_path: Path, name: str) -> None
     json_lines(tmp_path / "mine.jsonl", rows)
     with pytest.raises(ConfigError) as said:
         load(tmp_path / "mine.jsonl")
+    sentence = sentence.replace("FILE", str(tmp_path / "mine.jsonl"))
     assert f"--task file:{tmp_path}" in str(said.value) and sentence in str(said.value) and "\n" not in str(said.value)
 
 

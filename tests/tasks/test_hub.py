@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,67 @@ def test_mirror_gives_the_columns_that_are_read(config: str, tmp_path: Path, mon
     monkeypatch.setattr(_hub, "BATCH", 3)
     mirror.write(tmp_path, f"owner/name/{config}", "train", SCHEMA, ROWS)
     found = list(_hub.rows(table(config), "train", "t", tmp_path))
+    assert found == [{"text": row["text"], "label": row["label"]} for row in ROWS]
+
+
+COMMIT = "0" * 40
+LAYOUTS = {
+    # configuration -> the files in which the rows stand, in their order
+    "one file": ("small", ["owner/name/small/train-00000-of-00001.parquet"]),
+    "two files": ("small", [f"owner/name/small/train-0000{number}-of-00002-1f2e.parquet" for number in range(2)]),
+    "converted": ("small", [f"owner/name/small/train/000{number}.parquet" for number in range(2)]),
+    "no configurations": ("default", ["owner/name/data/train-00000-of-00001.parquet"]),
+    "no directory": ("default", ["owner/name/train.parquet"]),
+    "cache": ("small", [f"datasets--owner--name/snapshots/{COMMIT}/small/train-00000-of-00001.parquet"]),
+}
+
+
+def lay(mirror: Path, files: list[str]) -> None:
+    share = -(-len(ROWS) // len(files))
+    for number, file in enumerate(files):
+        (mirror / file).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(ROWS[number * share :][:share], pa.schema(SCHEMA)), mirror / file)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_mirror_may_be_laid_out_as_it_is_downloaded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_hub, "_from_hub", never)
+    config, files = LAYOUTS[name]
+    lay(tmp_path, files)
+    (tmp_path / files[0]).with_name("train_extra-00000-of-00001.parquet").write_bytes(b"of another split")
+    found = list(_hub.rows(table(config), "train", "t", tmp_path))
+    assert found == [{"text": row["text"], "label": row["label"]} for row in ROWS]
+
+
+def test_a_cached_branch_is_that_of_its_last_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_hub, "_from_hub", never)
+    lay(tmp_path, [f"datasets--owner--name/snapshots/{COMMIT}/small/train/0000.parquet"])
+    reference = tmp_path / "datasets--owner--name/refs" / _hub.CONVERTED
+    reference.parent.mkdir(parents=True)
+    reference.write_text(COMMIT)
+    assert len(list(_hub.rows(table("small", revision=_hub.CONVERTED), "train", "t", tmp_path))) == len(ROWS)
+
+
+@pytest.mark.parametrize(("files", "number"), [(LAYOUTS["two files"][1], "00001"), (LAYOUTS["converted"][1], "0000")])
+def test_a_mirror_that_lacks_a_file_is_refused(files: list[str], number: str, tmp_path: Path) -> None:
+    lay(tmp_path, files)
+    next(tmp_path.rglob(f"*{number}*.parquet")).unlink()
+    with pytest.raises(ConfigError, match=f"number {number} is missing"):
+        list(_hub.rows(table("small"), "train", "t", tmp_path))
+
+
+def test_a_damaged_file_of_a_mirror_is_named(tmp_path: Path) -> None:
+    lay(tmp_path, (files := LAYOUTS["one file"][1]))
+    (tmp_path / files[0]).write_bytes(b"no parquet")
+    with pytest.raises(ConfigError, match=f"^--task t needs {tmp_path / files[0]}, which cannot be read: "):
+        list(_hub.rows(table("small"), "train", "t", tmp_path))
+
+
+def test_a_mirrored_repository_in_another_format_is_read_by_datasets(local_hub: Path) -> None:
+    file = local_hub / "owner/name/part/train.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    found = list(_hub.rows(table(), "train", "t", local_hub))
     assert found == [{"text": row["text"], "label": row["label"]} for row in ROWS]
 
 

@@ -217,11 +217,11 @@ def test_a_file_without_parts_is_cut_by_its_groups(tmp_path: Path) -> None:
         ({"prompt": "Why?", "chosen": "So."}, "must have the column rejected, but row 1 of {file} has only prompt, chosen"),
         (
             {"prompt": " ", "chosen": "So.", "rejected": "No."},
-            "must have text in the column prompt, but row 1 has ' '",
+            "must have text in the column prompt, but row 1 of {file} has no value",
         ),
         (
             {"prompt": "Why?", "chosen": "So.", "rejected": "No.", "part": "dev"},
-            "must have train or heldout in the column part, but row 1 has 'dev'",
+            "must have train or heldout in the column part, but row 1 of {file} has 'dev'",
         ),
     ],
 )

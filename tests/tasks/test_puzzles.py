@@ -102,6 +102,16 @@ def test_moves_that_led_there_are_the_board_before_and_the_opponents(tmp_path: P
     assert row.example.segments == (f"{before} Then c6c5.",)
 
 
+@pytest.mark.parametrize(("best", "last"), [("e1g1", "e8c8"), ("e1h1", "e8a8")])
+def test_castling_is_one_move_however_it_is_written(best: str, last: str, tmp_path: Path) -> None:
+    castling = {**SAMPLE, "FEN": "r3k3/7p/8/8/8/8/7P/4K2R b Kq - 0 1", "Moves": f"{last} {best}"}
+    rows = [{**castling, "PuzzleId": f"c{number}"} for number in range(60)]
+    for row in every(hub(tmp_path, rows)):
+        assert (row.example.segments[1] == "e1g1") == (row.label == 1)
+    (row,) = every(hub(tmp_path, rows[:1], "puzzles_moves_best"))
+    assert puzzles.UCI_MOVES[row.label] == "e1g1" and row.example.segments[0].endswith(" Then e8c8.")
+
+
 def test_a_board_tells_castling_and_en_passant_where_there_are_such() -> None:
     board = chess.Board("r3k2r/8/8/8/8/8/8/4K2R w Kq - 0 1")
     assert puzzles.text(board) == "White: Ke1 Rh1. Black: Ke8 Ra8 Rh8. Castling: Kq. White to move."
@@ -164,6 +174,7 @@ ILLEGAL: dict[str, list[dict[str, str | None]]] = {
         {"Moves": "c6c5 a1b8"},
         {"Moves": "c6c5"},
         {"Moves": "zz"},
+        {"Moves": "c6c5 0000"},
         {"Moves": None},
     ],
     "has only one legal move": [{"FEN": "7k/8/8/8/8/6q1/8/R6K b - - 0 1", "Moves": "g3h3 h1g1"}],
@@ -225,6 +236,13 @@ def test_games_that_end_in_mate_are_cut_where_one_move_mates(tmp_path: Path) -> 
 def test_a_file_lacks_a_column(tmp_path: Path) -> None:
     file = write(tmp_path / "games.csv", [{"id": "a", "pgn": "e4"}])
     with pytest.raises(ConfigError, match=r"must have the column moves, but row 1 of .*games.csv has only id, pgn"):
+        tasks.find(f"games:{file}").load(None)
+
+
+def test_moves_that_are_no_text_are_named_with_their_row(tmp_path: Path) -> None:
+    file = tmp_path / "games.jsonl"
+    file.write_text(json.dumps({"id": "a", "moves": "e4 e5"}) + "\n" + json.dumps({"id": "b", "moves": ["e4", "e5"]}) + "\n")
+    with pytest.raises(ConfigError, match=r"must have text in the column moves, but row 2 of .*games.jsonl has the list"):
         tasks.find(f"games:{file}").load(None)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 from w2s_mlflow.analysis.former_names import COLUMNS
+from w2s_mlflow.data.user_files import regular_file
 from w2s_mlflow.exceptions import must, unknown
 
 NEEDED = ("run_id", "id", "annotation")
@@ -19,10 +19,11 @@ def read(path: str) -> dict[tuple[str, str], str]:
     """
     from w2s_mlflow.tables import errors
 
+    file = regular_file("--error-annotations", path, "a CSV file")
     try:
         # The encoding utf-8-sig skips the byte order mark that spreadsheet programs write.
-        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file)
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            lines = csv.reader(opened)
             names = [COLUMNS.get(name, name) for name in next(lines, [])]
             rows = [dict(zip(names, line, strict=False)) for line in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -31,6 +32,8 @@ def read(path: str) -> dict[tuple[str, str], str]:
         raise must(
             "error_annotations", f"a CSV file with the columns {', '.join(NEEDED)}", f"{path} without {', '.join(missing)}"
         )
+    if repeated := [name for name in NEEDED if names.count(name) > 1]:
+        raise must("error_annotations", f"a CSV file with one column {repeated[0]}", f"{path} with {names.count(repeated[0])}")
     code_by_error: dict[tuple[str, str], str] = {}
     for line, row in enumerate(rows, start=2):
         code, key = row.get("annotation", "").strip(), (row["run_id"], row["id"])

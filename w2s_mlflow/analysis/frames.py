@@ -19,6 +19,7 @@ from w2s_mlflow.analysis import (
     scores,
     selection,
     stage_tables,
+    task_names,
     variants,
 )
 from w2s_mlflow.analysis.scores import Scores
@@ -63,7 +64,7 @@ def frames(results: Iterable[Result], codes: Mapping[tuple[str, str], str] | Non
     """
     import pandas as pd
 
-    given = list(results)
+    given = task_names.with_one_name(list(results))
     sweeps = [result for result in given if result.stage == declared_claims.STAGE]
     diverged = [result for result in given if collapse.is_diverged(result)]
     apart = {result.run_id for result in (*sweeps, *diverged)}

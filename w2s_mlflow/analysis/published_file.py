@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from w2s_mlflow.data.user_files import regular_file
 from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.pipeline.options import NONE
 from w2s_mlflow.tables import IMPORTED
@@ -136,7 +137,7 @@ class _Line:
             value = float(self.values["accuracy"])
         except ValueError:
             value = -1
-        if not 0 <= value <= 1:
+        if not self.values["accuracy"].isascii() or not 0 <= value <= 1:
             raise self.error("accuracy", "a number in [0, 1]")
         return value
 
@@ -150,7 +151,7 @@ def _lines(file: Path) -> Iterator[_Line]:
     """
     try:
         # The encoding utf-8-sig skips the byte order mark that spreadsheet programs write.
-        with file.open(newline="", encoding="utf-8-sig") as opened:
+        with regular_file("FILE", file).open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.reader(opened, strict=True)
             header = [name.strip() for name in next(reader, [])]
             names = _names(header, file)

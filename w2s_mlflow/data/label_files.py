@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import decimal
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from w2s_mlflow.exceptions import ConfigError, first_line
-from w2s_mlflow.records import Example, Floats, SoftLabels
+from w2s_mlflow.data.tables import UserTable, as_key, as_text
+from w2s_mlflow.data.user_files import regular_file
+from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.records import Example, SoftLabels
 
+NUMBERS = (int, float, decimal.Decimal)
 TOLERANCE = 1e-3
 """Maximum amount by which the sum of a row's probabilities may differ from 1."""
 
@@ -24,37 +25,34 @@ def read(path: str, classes: int) -> SoftLabels:
         ConfigError: the file is not a parquet table with columns `id` and `probabilities`, an id occurs twice, or a row does
             not hold `classes` probabilities that sum to 1.
     """
-    columns = _columns(Path(path).expanduser())
-    ids = [str(id_) for id_ in columns["id"]]
-    if repeated := [id_ for id_, count in Counter(ids).items() if count > 1]:
-        raise ConfigError(f"--labels must have unique values in the column id, but {repeated[0]!r} occurs twice in {path}")
-    probabilities_NC = _probabilities(columns["probabilities"], ids, classes)
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    return SoftLabels(tuple(ids[row] for row in order), ("",) * len(ids), probabilities_NC[order])
+    table = UserTable("--labels", regular_file("--labels", path, "an existing parquet file"), ".parquet")
+    labels = {}
+    ids = []
+    for number, row in table.rows({"id": "any", "probabilities": "any"}, needed=("id", "probabilities")):
+        ids.append((number, _id(table, number, row["id"])))
+        labels[ids[-1][1]] = _probabilities(table, number, row["probabilities"], classes)
+    table.require_unique(ids, "id")
+    probabilities_NC = np.array([labels[id_] for id_ in sorted(labels)], dtype=np.float32).reshape(-1, classes)
+    return SoftLabels(tuple(sorted(labels)), ("",) * len(labels), probabilities_NC)
 
 
-def _columns(file: Path) -> dict[str, list[Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"--labels must be a parquet file, but {file} cannot be read: {first_line(error)}") from error
-    for name in ("id", "probabilities"):
-        if name not in table.column_names:
-            raise ConfigError(f"--labels must have the column {name}, but {file} has only {', '.join(table.column_names)}")
-    columns: dict[str, list[Any]] = table.select(["id", "probabilities"]).to_pydict()
-    return columns
+def _id(table: UserTable, number: int, value: object) -> str:
+    """Return an id as text. Numbers are written as they are in the ids of a task from a user's file."""
+    text = None if isinstance(value, list) else as_text(value)
+    if text is None:
+        raise table.error(number, "id", "an id", value)
+    return text if isinstance(value, str) else as_key(text)
 
 
-def _probabilities(values: Sequence[Any], ids: Sequence[str], classes: int) -> Floats:
-    for id_, row in zip(ids, values, strict=True):
-        if not isinstance(row, list) or len(row) != classes or not all(isinstance(value, float) for value in row):
-            raise ConfigError(f"--labels must have {classes} probabilities in each row, but the row {id_} has {row}")
-        if not (min(row) >= 0 and abs(sum(row) - 1) <= TOLERANCE):
-            raise ConfigError(f"--labels must have nonnegative probabilities that sum to 1, but the row {id_} has {row}")
-    return np.array(values, dtype=np.float32).reshape(-1, classes)
+def _probabilities(table: UserTable, number: int, values: object, classes: int) -> list[float]:
+    """Return the probabilities of a row. Hard labels may be whole numbers."""
+    numbers = values if isinstance(values, list) else []
+    if len(numbers) != classes or not all(isinstance(one, NUMBERS) and not isinstance(one, bool) for one in numbers):
+        raise table.error(number, "probabilities", f"{classes} probabilities", values)
+    probabilities = [float(one) for one in numbers]
+    if not (min(probabilities) >= 0 and abs(sum(probabilities) - 1) <= TOLERANCE):
+        raise table.error(number, "probabilities", "nonnegative probabilities that sum to 1", values)
+    return probabilities
 
 
 def check(labels: SoftLabels, examples: Sequence[Example], path: str) -> None:

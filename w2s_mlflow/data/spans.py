@@ -4,6 +4,9 @@ In a short text each word is a span; in a longer text a span is a run of at most
 letters or digits (such as a lone dash, or the mark `>` that ends a chess prompt) is not a span and is always kept. A one-word
 candidate answer is always kept too, because the debaters' claims are about it.
 
+In scripts that are written without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, ...), each character
+counts as a word, with the marks and the punctuation that belong to it.
+
 In a chess position each word is a chess piece on its square, so evidence is a subset of the pieces. The subset looks like a
 position with fewer pieces: a judge that sees only the evidence does not know which other pieces can recapture. A debater can
 therefore hide a defending piece, and the other debater can reveal it.
@@ -12,7 +15,9 @@ therefore hide a defending piece, and the other debater can reveal it.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -27,7 +32,25 @@ GAP = " … "
 """Separator between spans that are not adjacent in the text."""
 NOTHING = "…"
 """Replacement for a text without any chosen words, because a model cannot read an empty text."""
-_ENDS = re.compile(r"[.!?;:][\"')\]]*$")
+WORD = 4
+"""Maximum number of characters of a word in a script without spaces, such as a Chinese idiom."""
+_ENDS = re.compile(
+    r"[.!?;:][\"')\]]*$"
+    r"|[\u3002\uff01\uff1f\uff1b\uff1a\uff0e\uff61][\"')\]\u2019\u201d\u300b\u300d\u300f\u3011\uff09]*$"
+)
+_UNSPACED = re.compile(
+    # Thai, Lao, Tibetan, Burmese, Khmer, Tai scripts, Balinese, Javanese
+    "[\u0e01-\u0e5b\u0e81-\u0edf\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9fe"
+    "\uaa60-\uaa7f"
+    # Han, kana, Bopomofo, Yi
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u303b\u3041-\u30fa\u30fc-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua000-\ua48c\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
+"""A character of a script that is written without spaces between words."""
+_JOINED_TO_NEXT = "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4\u1039\u17d2\u1a60"
+"""Vowels of Thai and Lao that are written before their consonant, and signs that stack the next consonant."""
+_JOINED_TO_PREVIOUS = "\u0e30\u0e32\u0e33\u0e45\u0eb0\u0eb2\u0eb3"
+"""Vowels of Thai and Lao that Unicode does not classify as marks."""
 
 
 class Span(NamedTuple):
@@ -43,8 +66,8 @@ def spans_of(example: Example) -> tuple[Span, ...]:
     """Return the spans of a question: first those of its segments, then those of its candidates."""
     all_spans = [Span(number, *span) for number, text in enumerate(example.segments) for span in _spans(text)]
     for number, text in enumerate(example.candidates, len(example.segments)):
-        spans = list(_spans(text))
-        all_spans += [Span(number, *span) for span in spans if len(spans) > 1]
+        if not _is_word(text):
+            all_spans += [Span(number, *span) for span in _spans(text)]
     return tuple(all_spans)
 
 
@@ -65,7 +88,10 @@ def select(example: Example, chosen: Collection[int]) -> Example:
 
 
 def quoted(example: Example, chosen: Collection[int]) -> str:
-    """Return the chosen spans as readable text: one line per text, with GAP between spans that are not adjacent."""
+    """Return the chosen spans as readable text: one line per text, with GAP between spans that are not adjacent.
+
+    Adjacent spans are separated by a space if they are in the text.
+    """
     spans, texts = spans_of(example), example.segments + example.candidates
     lines: dict[int, list[str]] = {}
     previous = -1
@@ -73,7 +99,8 @@ def quoted(example: Example, chosen: Collection[int]) -> str:
         span = spans[number]
         line = lines.setdefault(span.text, [])
         if line:
-            line.append(" " if number == previous + 1 else GAP)
+            adjacent = number == previous + 1
+            line.append(GAP if not adjacent else "" if span.start == spans[previous].end else " ")
         line.append(texts[span.text][span.start : span.end])
         previous = number
     return "\n".join("".join(line) for line in lines.values())
@@ -81,7 +108,13 @@ def quoted(example: Example, chosen: Collection[int]) -> str:
 
 def count_words(text: str) -> int:
     """Return the number of words in an evidence text, not counting gap marks."""
-    return sum(word != NOTHING for word in text.split())
+    return sum(text[start:end] != NOTHING for start, end in _words(text))
+
+
+def _is_word(text: str) -> bool:
+    """Return whether a candidate answer is one word, so that it has no spans."""
+    words = list(_words(text))
+    return len(words) <= 1 or (len(words) <= WORD and len(text.split()) == 1)
 
 
 def _without(text: str, hidden: Sequence[Span]) -> str:
@@ -93,11 +126,38 @@ def _without(text: str, hidden: Sequence[Span]) -> str:
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
     """Yield the start and the end of each span of a text, counted in characters."""
-    word_spans = [word.span() for word in re.finditer(r"\S+", text)]
+    word_spans = list(_words(text))
     for run in _runs(text, word_spans) if len(word_spans) > SHORT else ([word] for word in word_spans):
         start, end = run[0][0], run[-1][1]
         if any(character.isalnum() for character in text[start:end]):
             yield start, end
+
+
+def _words(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of each word of a text; in a script without spaces, of each character."""
+    for match in re.finditer(r"\S+", text):
+        start, end = match.span()
+        if _UNSPACED.search(text, start, end):
+            starts = [start, *_boundaries(text, start, end), end]
+            yield from itertools.pairwise(starts)
+        else:
+            yield start, end
+
+
+def _boundaries(text: str, start: int, end: int) -> Iterator[int]:
+    """Yield the places between `start` and `end` at which a character of a script without spaces, or a word beside it, begins.
+
+    An opening bracket belongs to the character after it; other punctuation and marks belong to the character before.
+    """
+    unspaced = bool(_UNSPACED.match(text, start))  # whether the current word is a character of such a script
+    for place in range(start + 1, end):
+        before, here = text[place - 1], text[place]
+        opening, opened = (unicodedata.category(one) in ("Ps", "Pi") for one in (here, before))
+        begins = opening or (here.isalnum() and (unspaced or bool(_UNSPACED.match(here))) and here not in _JOINED_TO_PREVIOUS)
+        if begins and not opened and before not in _JOINED_TO_NEXT:
+            yield place
+        if begins:
+            unspaced = bool(_UNSPACED.match(here))
 
 
 def _runs(text: str, word_spans: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:

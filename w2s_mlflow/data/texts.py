@@ -44,6 +44,19 @@ def words(text: str) -> Words:
     return tuple(_WORD.findall(_APOSTROPHES.sub("", plain))) or ("".join(text.split()),)
 
 
+def is_readable(text: str) -> bool:
+    """Return whether a text has a character that a tokenizer can read.
+
+    Tokenizers such as BERT's remove white space, control and zero-width characters, the replacement character U+FFFD and,
+    if they strip accents, marks that combine with the character before. A text of these alone has no tokens.
+    """
+    return any(
+        unicodedata.category(character)[0] in "LNPS" or unicodedata.category(character) == "Mc"
+        for character in text
+        if character != "\ufffd"
+    )
+
+
 # --- near-duplicates --------------------------------------------------------------------------------------------------
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import config as options
 from w2s_mlflow import metrics, models
+from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError, DivergedError, must
 from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.pipeline.options import NONE, Training, model_name
-from w2s_mlflow.records import SoftLabels, read_predictions
+from w2s_mlflow.records import NO_LABEL, Row, SoftLabels, read_predictions
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
@@ -43,6 +44,9 @@ of the study."""
 GOLD = "w2s.gold"
 """Tag of a run that depends on ground truth of `transfer`, directly or through an input. Labels made by such a run are not weak
 labels."""
+HELDOUT = "w2s.heldout"
+"""Tag of a run whose task is built from a user's file: digest of the rows of `selection`, which are the same for all seeds. It
+shows whether two paths name the same file."""
 
 COLLAPSED = "w2s.collapsed"
 """Tag of a trained run: ONE_CLASS if its predictions on `validation` have collapsed (`metrics.collapsed`), NOT_FINITE if its
@@ -76,7 +80,7 @@ def find_label_run(name: str, context: Context[StageOptions]) -> Result:
     """
     from w2s_mlflow.tracking import results
 
-    run, weak = results.find(name), context.names()["weak"]
+    run, weak = results.find(name, "--labels"), context.names()["weak"]
     shown = f"{run.name} ({run.run_id})"
     if results.WEAK_LABELS not in run.digests:
         raise must("labels", "a run that has labels for the rows of transfer", shown)
@@ -149,6 +153,8 @@ def produce(
         tags[GOLD] = learned[0]
     if varied := [f"{spec.name}@{spec.checkpoint}" for spec in context.models.values() if spec.checkpoints > 1]:
         tags[CHECKPOINTS] = ",".join(varied)
+    if context.task.key != context.task.name:
+        tags[HELDOUT] = splits.digest(Row(example, NO_LABEL) for example in context.split.selection)
     request = store.RunRequest(run_name(parts.stage, identity, _other_head(context)), parts, config, identity, tags, note)
 
     heads: list[Head | None] = [None]

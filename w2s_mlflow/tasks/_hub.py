@@ -1,7 +1,7 @@
 """Functions that read tables of the Hugging Face hub: from a local mirror if it has them, else with `datasets` and its cache.
 
-A mirror holds each split as `<owner>/<name>/<configuration>/<split>.parquet`. If a data set has no configurations, the
-directory of the configuration is called `default`.
+The module _mirror.py describes how a mirror may be laid out. If the files of a mirror's copy are not parquet but, for example,
+compressed JSON lines, `datasets` reads the copy.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from w2s_mlflow.data import table_formats
 from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.local import hub
 from w2s_mlflow.records import Rows
-from w2s_mlflow.tasks import Human, NotFoundError, Task
+from w2s_mlflow.tasks import Human, NotFoundError, Task, _mirror
 from w2s_mlflow.tasks._rows import Reader, Source, assemble, without_large_groups
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Table:
     """Commit of the data set's repository, or a branch if no commit is pinned."""
     columns: Mapping[str, str]
     """Columns to read, each with its kind: text, integer, number, boolean, list or struct."""
+    optional: Sequence[str] = ()
+    """Further columns, of any kind, that are read if the table has them."""
     by_hand: str = ""
     """Instructions for obtaining the table if the hub lacks it, so that it can be read only from the mirror; otherwise ""."""
 
@@ -103,23 +106,50 @@ def rows(table: Table, split: str, task: str, data_dir: Path | None) -> Iterator
     Raises:
         ConfigError: the table cannot be found (the message lists the places tried), or a column is missing or of a wrong kind.
     """
-    loaded = arrow(table, split, task, data_dir)
-    check_columns(loaded.schema, table.columns, f"{table}, split {split}")
-    batches = loaded.select(list(table.columns)).to_batches(max_chunksize=BATCH)
+    batches = arrow(table, split, task, data_dir).to_batches(max_chunksize=BATCH)
     return (row for batch in batches for row in batch.to_pylist())
 
 
 def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Table:
-    """Return one split as an Arrow table. Raises NotFoundError if the split cannot be found."""
-    import pyarrow.parquet as pq
+    """Return one split as an Arrow table, with the columns that the task reads.
 
+    Raises:
+        NotFoundError: the split cannot be found.
+        ConfigError: a file of the mirror is damaged or missing, or a column is missing or of a wrong kind.
+    """
+    loaded = None if data_dir is None else _from_mirror(table, split, task, data_dir)
+    if loaded is None:
+        loaded = _from_elsewhere(table, split, task, data_dir)
+    check_columns(loaded.schema, table.columns, f"{table}, split {split}")
+    return loaded.select([*table.columns, *(name for name in table.optional if name in loaded.column_names)])
+
+
+def _from_mirror(table: Table, split: str, task: str, data_dir: Path) -> pa.Table | None:
+    """Return one split from the parquet files of a mirror, or None if the mirror has none."""
+    import pyarrow as pa
+
+    shards = []
+    for file in _mirror.files(data_dir, table.path, table.config, table.revision, split):
+        try:
+            check_columns(table_formats.parquet_schema(file), table.columns, f"{table}, split {split}")
+            shards.append(table_formats.parquet_table(file, [*table.columns, *table.optional]))
+        except table_formats.FormatError as error:
+            raise ConfigError(f"--task {task} needs {file}, which cannot be read: {error}") from error
+    return pa.concat_tables(shards, promote_options="permissive") if shards else None
+
+
+def _from_elsewhere(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Table:
+    """Return one split from a copy of the data set in the mirror, whatever its format, or from the hub."""
     file = f"{table.path}/{table.config}/{split}.parquet"
-    if data_dir is not None and (data_dir / file).is_file():
-        return pq.read_table(data_dir / file)
     tried = [] if data_dir is None else [f"no file {data_dir / file}"]
     if table.by_hand:
         missing = tried[0] if tried else f"no --data-dir with a file {file}"
         raise NotFoundError(f"--task {task} needs {table}, split {split}, but there is {missing} ({table.by_hand})")
+    for repository in _mirror.repositories(data_dir, table.path, table.revision) if data_dir is not None else []:
+        try:
+            return _from_repository(str(repository), table, split)
+        except Exception as error:  # as below
+            tried.append(f"{repository}: {first_line(error)}")
     try:
         return _from_hub(table, split)
     except Exception as error:
@@ -130,13 +160,19 @@ def arrow(table: Table, split: str, task: str, data_dir: Path | None) -> pa.Tabl
 
 def _from_hub(table: Table, split: str) -> pa.Table:
     hub.detect_offline()
+    return _from_repository(table.path, table, split, revision=table.revision)
+
+
+def _from_repository(path: str, table: Table, split: str, **revision: str) -> pa.Table:
+    """Read one split with `datasets`, from the hub or from a directory that holds a copy of the data set."""
     import datasets
 
     progress_bar = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        options = {"data_dir" if table.revision == CONVERTED else "name": None if table.config == "default" else table.config}
-        dataset = datasets.load_dataset(table.path, split=split, revision=table.revision, **options)
+        config = None if table.config == _mirror.DEFAULT else table.config
+        options: dict[str, Any] = {"data_dir" if table.revision == CONVERTED else "name": config}
+        dataset = datasets.load_dataset(path, split=split, **revision, **options)
     finally:
         if progress_bar:
             datasets.enable_progress_bars()

@@ -35,12 +35,12 @@ Game = tuple[str, list[chess.Move]]
 def games(rows: Iterable[Source]) -> Iterator[Game | SkippedRow]:
     """Yield the games of Kaggle's table of Lichess games. For a game with an illegal move, yield a SkippedRow instead.
 
-    The table has the columns `id` and `moves`, in SAN.
+    The table has the columns `id` and `moves`, in SAN. A game without an id or without moves has no puzzle.
     """
     for row in rows:
         board = chess.Board()
         try:
-            yield str(row["id"]), [board.push_san(word) for word in (row["moves"] or "").split()]
+            yield row["id"] or "", [board.push_san(word) for word in (row["moves"] or "").split()]
         except ValueError:
             yield SkippedRow("has an illegal move")
 

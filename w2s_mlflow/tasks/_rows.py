@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from w2s_mlflow.data.texts import is_readable
 from w2s_mlflow.records import NO_LABEL, Example, Row, Rows
 from w2s_mlflow.tasks._groups import Key, grouped
 
@@ -142,9 +143,9 @@ def _comparison_key(draft: ParsedRow) -> tuple[object, ...]:
 def _stripped(draft: ParsedRow) -> ParsedRow:
     """Return the row with its texts stripped of white space at both ends, so that no model reads a trailing space as a token.
 
-    Raises SkippedRow if the row has an empty text or an invalid label.
+    Raises SkippedRow if the row has a text that no tokenizer can read, such as an empty one, or an invalid label.
     """
-    if not all(text and text.strip() for text in draft.texts()):
+    if not all(text and is_readable(text) for text in draft.texts()):
         raise SkippedRow("has an empty text")
     if draft.label < NO_LABEL:
         raise SkippedRow("has an invalid label")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from w2s_mlflow.data.tables import Kind, UserTable
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Human, Task, _files
 from w2s_mlflow.tasks._groups import Key, by_group, by_text, by_value, digest, normalised
@@ -77,16 +77,16 @@ def _answer(messages: Sequence[dict[str, str]]) -> str:
 # --- pairs from a user's file -----------------------------------------------------------------------------------------
 
 
-def _load(option: str, file: Path) -> Rows:
-    return _files.split_by_part(_read, (row for _, row in _files.checked(option, file, ("prompt", "chosen", "rejected"))))
+def _load(table: UserTable) -> Rows:
+    columns: dict[str, Kind] = dict.fromkeys(("prompt", "chosen", "rejected"), "text")
+    return _files.split_by_part(_read, (row for _, row in _files.grouped_rows(table, columns, columns)))
 
 
 FILES = {"preferences": functools.partial(_files.task, "preferences", load=_load, head="reward", positive=POSITIVE)}
 
 
 def _read(row: Source, part: str) -> ParsedRow:
-    id_ = None if row.get("id") is None else str(row["id"])
-    return _pair(part, row["prompt"], row["chosen"], row["rejected"], by_group(row.get("group")), id_)
+    return _pair(part, row["prompt"], row["chosen"], row["rejected"], by_group(row["group"]), row["id"])
 
 
 def _task(name: str, table: Table, read: Any, splits: tuple[str, str], license: str, human: Human | None = None) -> Task:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import chess
 import numpy as np
 
+from w2s_mlflow.data.tables import Kind, UserTable
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local.scratch import replacing
 from w2s_mlflow.records import Rows
@@ -49,8 +50,9 @@ COLUMNS = ("PuzzleId", "FEN", "Moves", "GameUrl", "Game")
 NEEDED = COLUMNS[:3]
 ABOUT = ("Rating", "Themes")
 """Columns kept for analysis: the difficulty of a puzzle for people, and its tactical motifs."""
-GAMES = ("id", "moves")
-TABLE = _hub.Table(path="Lichess/chess-puzzles", revision="main", columns=dict.fromkeys(COLUMNS[:4], "text"))
+PUZZLES: Mapping[str, Kind] = {**dict.fromkeys(COLUMNS, "text"), **dict.fromkeys(ABOUT, "any")}
+GAMES: Mapping[str, Kind] = {"id": "text", "moves": "text"}
+TABLE = _hub.Table(path="Lichess/chess-puzzles", revision="main", columns=dict.fromkeys(COLUMNS[:4], "text"), optional=ABOUT)
 PIECES = "KQRBNP"
 
 
@@ -80,9 +82,11 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
         moves: whether to show the moves that led to the position instead of the board.
         best: whether the row asks for the best move, instead of asking whether a given move is the best.
     """
+    if not row["PuzzleId"]:
+        raise SkippedRow("has no id")
     before, board, solution = _position(row)
-    id_ = str(row["PuzzleId"])
-    shown = _preceding_moves(row, before) if moves else text(board)
+    id_ = row["PuzzleId"]
+    shown = _preceding_moves(row, before, board.peek()) if moves else text(board)
     groups = by_id(position=f"{board.board_fen()} {board.turn}") + _game(row)
     about = {name: row[name] for name in ABOUT if row.get(name) is not None}
     if best:
@@ -96,6 +100,8 @@ def read(row: Source, part: str, *, moves: bool, best: bool) -> ParsedRow:
 def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
     """Return the board before the opponent's last move, the puzzle's board (after that move), and the solution.
 
+    Castling is one move, however it is written: Lichess also writes it as in Chess960, as the king's move to its rook (e1h1).
+
     Raises SkippedRow if the position or a move is illegal, if only one move is legal, or if several moves give mate.
     """
     try:
@@ -106,9 +112,9 @@ def _position(row: Source) -> tuple[chess.Board, chess.Board, chess.Move]:
         raise SkippedRow("has an illegal position") from None
     board = before.copy(stack=False)
     try:
-        opponent, solution = [chess.Move.from_uci(word) for word in str(row["Moves"]).split()[:2]]
+        opponent, answer = str(row["Moves"]).split()[:2]
         board.push(_legal(board, opponent))
-        _legal(board, solution)
+        solution = _legal(board, answer)
     except ValueError:
         raise SkippedRow("has an illegal move") from None
     if board.legal_moves.count() < 2:
@@ -137,9 +143,11 @@ def _forcing(board: chess.Board, move: chess.Move) -> tuple[bool, bool]:
     return board.gives_check(move), board.is_capture(move)
 
 
-def _legal(board: chess.Board, move: chess.Move) -> chess.Move:
-    if move not in board.legal_moves:
-        raise ValueError(move)
+def _legal(board: chess.Board, word: str) -> chess.Move:
+    """Return the legal move that a word of UCI stands for. Raises ValueError if there is none."""
+    move = board.parse_uci(word)
+    if not move:  # the null move 0000
+        raise ValueError(word)
     return move
 
 
@@ -160,10 +168,10 @@ def _pieces(board: chess.Board, color: chess.Color) -> Iterator[str]:
             yield symbol + chess.square_name(square)
 
 
-def _preceding_moves(row: Source, before: chess.Board) -> str:
+def _preceding_moves(row: Source, before: chess.Board, last: chess.Move) -> str:
     if row.get("Game"):
         return str(row["Game"])
-    return f"{text(before)} Then {str(row['Moves']).split()[0]}."
+    return f"{text(before)} Then {last.uci()}."
 
 
 def _game(row: Source) -> tuple[Key, ...]:
@@ -180,8 +188,7 @@ def _game(row: Source) -> tuple[Key, ...]:
 
 def _load_hub(name: str, reader: Callable[[Source, str], ParsedRow], data_dir: Path | None) -> Rows:
     table = _hub.arrow(TABLE, "train", name, data_dir)
-    _hub.check_columns(table.schema, TABLE.columns, f"{TABLE}, split train")
-    sample = _sample(table.select([*TABLE.columns, *(name for name in ABOUT if name in table.column_names)]))
+    sample = _sample(table)
     rows = (row for batch in sample.to_batches(max_chunksize=_hub.BATCH) for row in batch.to_pylist())
     return _add_skipped(assemble(reader, rows, None), {BEYOND: table.num_rows - sample.num_rows})
 
@@ -199,14 +206,14 @@ def _sampling_key(row: Source) -> int:
     return draw("kept", str(row["PuzzleId"]), 2**62)
 
 
-def _load_puzzles(option: str, file: Path, reader: Callable[[Source, str], ParsedRow]) -> Rows:
-    rows = list(_files.rows(option, file, NEEDED))
+def _load_puzzles(table: UserTable, reader: Callable[[Source, str], ParsedRow]) -> Rows:
+    rows = [row for _, row in table.rows(PUZZLES, NEEDED)]
     sample = rows if len(rows) <= LIMIT else sorted(rows, key=_sampling_key)[:LIMIT]
     return _add_skipped(assemble(reader, sample, None), {BEYOND: len(rows) - len(sample)})
 
 
-def _load_games(option: str, file: Path, reader: Callable[[Source, str], ParsedRow]) -> Rows:
-    games = search.games(_files.rows(option, file, GAMES))
+def _load_games(table: UserTable, reader: Callable[[Source, str], ParsedRow]) -> Rows:
+    games = search.games(row for _, row in table.rows(GAMES, needed=GAMES))
     puzzles, skipped = _separate_skipped(search.cut_puzzles(games, search.only_mate, by_engine=False))
     return _add_skipped(assemble(reader, puzzles, None), skipped)
 
@@ -256,10 +263,9 @@ def _hub_task(suffix: str) -> Task:
 
 
 def _file_task(kind: str, suffix: str, path: str) -> Task:
-    name, file = f"{kind}{suffix}:{path}", Path(path).expanduser()
-    option, load = f"--task {name}", {"puzzles": _load_puzzles, "games": _load_games}[kind]
-    next(iter(_files.rows(option, file, ())), None)
-    return _task(name, suffix, lambda data_dir: load(option, file, _reader(suffix)), file.name, file.stem)
+    name, load = f"{kind}{suffix}:{path}", {"puzzles": _load_puzzles, "games": _load_games}[kind]
+    table = _files.opened(name)
+    return _task(name, suffix, lambda data_dir: load(table, _reader(suffix)), table.file.name, table.file.stem)
 
 
 FORMS = ("", "_moves", "_best", "_moves_best")
@@ -276,7 +282,7 @@ def write(games: Path, out: Path, engine: Path | None, nodes: int, margin: int) 
     Raises:
         ConfigError: the table or the engine is missing or unusable.
     """
-    parsed = search.games(_files.rows("--games", games, GAMES))
+    parsed = search.games(row for _, row in UserTable.open("--games", games).rows(GAMES, needed=GAMES))
     if engine is None:
         puzzles, counts = _separate_skipped(search.cut_puzzles(parsed, search.only_mate, by_engine=False))
     else:

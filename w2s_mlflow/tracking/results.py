@@ -203,10 +203,13 @@ def get(run_id: str) -> Result:
     return result(client().get_run(run_id), reused=False)
 
 
-def find(run: str) -> Result:
+def find(run: str, option: str = "RUN") -> Result:
     """Return the run with this id, or the newest run with this name.
 
     For a run that was created by `mlflow run`, return the run that holds its result.
+
+    Args:
+        option: the option that names the run, for error messages.
 
     Raises:
         ConfigError: there is no run with this id, and none with this name in the current experiment.
@@ -218,7 +221,7 @@ def find(run: str) -> Result:
         named = client().search_runs([experiment().experiment_id], clause, max_results=1)
         if not named:
             name = experiment().name
-            raise ConfigError(f"RUN must be the id or the name of a run of experiment {name!r}, got {run!r}") from None
+            raise ConfigError(f"{option} must be the id or the name of a run of experiment {name!r}, got {run!r}") from None
         match = result(named[0], reused=True)
     target = match.tags.get("w2s.result_run_id")
     return get(target) if target else match
