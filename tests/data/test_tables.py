@@ -58,7 +58,7 @@ def written(directory: Path, rows: Sequence[Mapping[str, str | None]]) -> dict[s
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
-    typed = [row | {"label": TYPED.get(row["label"] or "", row["label"])} for row in rows]
+    typed = [dict(row) | {"label": TYPED.get(row["label"] or "", row["label"])} for row in rows]
     files[".jsonl"].write_text("".join(json.dumps(row) + "\n" for row in typed), encoding="utf-8")
     labels = [None if as_text(row["label"]) is None else float(row["label"] in ("1", "1.0", "True")) for row in rows]
     columns = {name: [row[name] for row in rows] for name in rows[0] if name != "label"}
