@@ -39,7 +39,7 @@ TEXTS = {r"^argues=(.*) questions=(\S+)$": r"num_questions=\2 student_method=\1"
 """Lists of options that differ; they are sorted by name."""
 ADDED = {
     "pgr": [
-        *("collapsed", "reliable", "low", "high", "elicited_accuracy"),
+        *("pretrainings", "collapsed", "reliable", "low", "high", "elicited_accuracy"),
         *("pgr_elicited", "pgr_elicited_low", "pgr_elicited_high"),
     ]
 }

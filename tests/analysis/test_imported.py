@@ -233,7 +233,7 @@ def test_the_command_imports_nothing_of_a_broken_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, TABLE + "sums,ceiling,,9,small,large,1.7,,,\n")
-    for name, said in ((path, "test_accuracy in line 11 of"), (str(tmp_path / "none.csv"), "FILE must be a readable CSV file")):
+    for name, said in ((path, "test_accuracy in line 11 of"), (str(tmp_path / "none.csv"), "FILE must be an existing file")):
         monkeypatch.setattr(sys, "argv", ["w2s_mlflow", "import", name])
         with pytest.raises(SystemExit) as stop:
             app.main()

@@ -78,7 +78,10 @@ def test_a_question_is_cut_once_and_hidden_once_for_an_explanation(monkeypatch: 
     data_spans.spans_of.cache_clear()
     debate = Debate(QUESTION, side("strong", 0, 1), side("weak", 1, 0))
     JUDGE([debate, debate.swapped()])
-    assert (shown.call_count, spans.call_count) == (2, 3)  # two sides' evidence; a segment and two candidates
+    assert (shown.call_count, spans.call_count) == (
+        2,
+        1,
+    )  # two sides' evidence; one segment, as the candidates are single words
 
 
 def test_no_debates_have_no_verdicts() -> None:
