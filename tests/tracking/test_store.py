@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import math
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,8 +20,7 @@ from tests.conftest import runs
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import claims, delivery, heartbeat, results, session, spool, store
-from w2s_mlflow.tracking import recorder as recorder_module
+from w2s_mlflow.tracking import claims, heartbeat, results, session, store
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.recorder import Recorder
@@ -395,26 +392,24 @@ def test_an_owner_that_has_woken_up_is_waited_for_though_its_run_was_ended() -> 
         store.produce(request(), text())
 
 
-def test_ctrl_c_while_a_complete_run_is_sent_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the server has not stored half a second later is sent by whoever needs the result next."""
-    released, send_artifacts = threading.Event(), delivery._SENDERS["artifacts"]
+@pytest.mark.parametrize(("request_", "status"), [("log_batch", "KILLED"), ("set_terminated", "FINISHED")])
+def test_ctrl_c_within_a_request_leaves_no_run_running(request_: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first request after a run is made, and in the last one, when it counts already."""
+    kind = type(server.client())
+    whole = getattr(kind, request_)
 
-    def interrupted(sent: Any, record: Any) -> None:
-        _thread.interrupt_main()
-        released.wait(60)
-        send_artifacts(sent, record)
+    def stopped(client: Any, run_id: str, *arguments: Any, **named: Any) -> None:
+        if run_id not in {run.info.run_id for run in runs()}:  # it is the lock's
+            whole(client, run_id, *arguments, **named)
+            return
+        monkeypatch.setattr(kind, request_, whole)
+        raise KeyboardInterrupt
 
     server.experiment()
-    monkeypatch.setattr(recorder_module, "STOP_WAIT", 0.05)
-    with monkeypatch.context() as hanging, pytest.raises(KeyboardInterrupt):
-        hanging.setitem(delivery._SENDERS, "artifacts", interrupted)
-        store.produce(request(), text())
-    [stopped] = runs()
-    assert stopped.info.status == "RUNNING" and spool.is_complete(spool.path_of(stopped.info.run_id))
-    released.set()
-    found = store.produce(request(), lambda recorder: pytest.fail("what was complete is lost"))
-    assert (found.run_id, status_of(found.run_id)) == (stopped.info.run_id, "FINISHED")
-    assert found.artifact("words.txt").read_text() == "whole" and not spool.path_of(found.run_id).exists()
+    monkeypatch.setattr(kind, request_, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        store.produce(request(), lambda recorder: None)
+    assert [run.info.status for run in runs()] == [status]
 
 
 @pytest.mark.parametrize("count", [0, 979, 980, 999, 1000, 2500])

@@ -1,20 +1,21 @@
-"""Recording of a run. What a run logs goes to a spool on the local disk, from which a background thread sends it (writer.py).
+"""Recording of a run. Metrics are buffered and artifacts are staged in a directory, so that few requests are sent.
 
-Training never waits for the server. At the end, the run waits until everything is stored, for at most W2S_UPLOAD_WAIT seconds.
-A run is FINISHED only after its last record is stored. An interrupted run is resumed, as the same run, from its checkpoint.
+A run is FINISHED only after its last artifact is written. An interrupted run is resumed, as the same run, from its checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.entities import InputTag as DatasetTag
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
@@ -23,13 +24,9 @@ from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
-from w2s_mlflow.tracking import delivery, heartbeat, session
-from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id, sentence, where
-from w2s_mlflow.tracking.claims import Claim
-from w2s_mlflow.tracking.delivery import PendingUploadError, SupersededError
+from w2s_mlflow.tracking import heartbeat, session
+from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, digests_of
-from w2s_mlflow.tracking.spool import Record
-from w2s_mlflow.tracking.writer import Writer
 from w2s_mlflow.training import checkpoint
 from w2s_mlflow.training.checkpoint import Checkpoint
 
@@ -39,12 +36,15 @@ if TYPE_CHECKING:
 PARAM_LIMIT = 6000
 BATCH = 1000
 """Maximum number of metrics and tags in one request to MLflow."""
-STOP_WAIT, FAILED_WAIT = 0.5, 10.0
-"""Longest time in seconds that the last records of a stopped or failed run are waited for. What is not stored by then stays on
-disk."""
+DIGEST_LIMIT = 36
+"""Maximum length of a data set digest in MLflow."""
 
 PROCESSES = "w2s.processes"
 """Tag with the number of processes that made a run. A run made by a single process does not have this tag."""
+
+
+class SupersededError(Exception):
+    """Another process has taken over this result, so the run that this process made does not count."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,6 @@ class Recorder:
     """Tags set by the code that makes the result. They are sent when the run ends."""
     sent: dict[str, int] = field(default_factory=dict)
     """For a resumed run, the last step of each metric that MLflow already stores. It may be later than the checkpoint's."""
-    writer: Writer | None = None
-    """Background writer of the run's spool. None for a recorder that sends nothing."""
     _holds_metrics: bool = False
     """Whether metrics are sent only after a checkpoint is saved. Otherwise MLflow could have metrics of steps that a resumed
     run repeats."""
@@ -90,24 +88,22 @@ class Recorder:
             self.flush()
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log further parameters of the run."""
-        self._put(delivery.batch(params={key: str(value)[:PARAM_LIMIT] for key, value in values.items()}))
+        """Send further parameters of the run immediately."""
+        client().log_batch(self.run_id, params=_params(values))
 
     def note(self, text: str) -> None:
         """Set the run's Markdown note, which is sent when the run ends."""
         self.tags[MLFLOW_RUN_NOTE] = text
 
-    def flush(self, tags: Mapping[str, str] | None = None) -> None:
-        """Log the buffered metrics and then `tags`, in one record if they fit."""
-        tags = tags or {}
+    def flush(self, tags: Sequence[RunTag] = ()) -> None:
+        """Send the buffered metrics and then `tags`, in one request if they fit."""
         # The tags must come last, but MLflow's client would send them before the last metrics if one request is not enough.
         if len(self._metrics) + len(tags) > BATCH:
-            self._put(delivery.batch(self._metrics))
+            client().log_batch(self.run_id, metrics=self._metrics)
             self._metrics = []
-        # Within one request, MLflow writes the tags after the metrics.
-        if self._metrics or tags:
-            self._put(delivery.batch(self._metrics, tags=tags))
-            self._metrics = []
+        # Within one request, MLflow writes the tags after the metrics. If both are empty, MLflow writes nothing.
+        client().log_batch(self.run_id, metrics=self._metrics, tags=tags)
+        self._metrics = []
 
     def checkpoint(self, every: int) -> Checkpoint | None:
         """Return the run's checkpoint, which saves the training state and the unsent metrics at intervals of `every` steps."""
@@ -155,63 +151,51 @@ class Recorder:
 
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         """Log a data set as an input of the run, with its digest and the number of rows in each split."""
-        self._put(delivery.dataset(name, digest, source, rows))
+        data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
+        client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
 
-    def complete(self, claim: Claim | None) -> None:
-        """Log the artifacts, then the metrics, the tags and the final status.
-
-        The tag with the digests shows that all artifacts were stored. From now on the result is complete on this machine.
-
-        Args:
-            claim: the claim that the run's result seals; None for a run that is never reused.
-        """
+    def send(self) -> None:
+        """Send the artifacts, then the metrics, then the tags. The tag with the digests shows that all artifacts were sent."""
         self.metrics({"seconds": time.monotonic() - self.began})
-        digests = digests_of(self.directory)
-        if digests:
-            self._put(delivery.artifacts(digests))
-        self.flush(self.tags | {ARTIFACTS: canonical_json(digests)})
-        if claim:
-            self._put(delivery.seal(claim))
-        if self.writer:
-            self.writer.keep = True
-        self._put(delivery.end("FINISHED"))
-
-    def _put(self, record: Record) -> None:
-        if self.writer is not None:
-            self.writer.put(record)
+        if any(self.directory.iterdir()):
+            client().log_artifacts(self.run_id, str(self.directory))
+        last = self.tags | {ARTIFACTS: canonical_json(digests_of(self.directory))}
+        self.flush([RunTag(name, value) for name, value in last.items()])
 
 
 @contextlib.contextmanager
-def recording(header: Header, claim: Claim | None = None, continued: str | None = None) -> Iterator[Recorder]:
+def recording(header: Header, seal: Callable[[str], bool], continued: str | None = None) -> Iterator[Recorder]:
     """Context manager that creates or resumes a run. Inside the `with` block, the run is RUNNING and its heartbeat is updated.
 
-    The run ends as FINISHED if its result is sealed, as KILLED after Ctrl-C or if another process has taken over the result,
-    and as FAILED after an error.
+    The run ends as FINISHED if `seal` returns True, as KILLED after Ctrl-C or if `seal` returns False, and as FAILED after an
+    error.
 
     Args:
-        claim: the claim on the result. Default: the run is no result that other processes could make or reuse.
+        seal: function that is called with the run's id after the run's last artifact is written. It returns whether the run
+            counts as the result: False if another process has taken over.
         continued: the id of the unfinished run to resume from its checkpoint. Default: create a new run.
 
     Raises:
-        SupersededError: another process has taken over the result.
-        PendingUploadError: the run is complete, but the server has not stored it within W2S_UPLOAD_WAIT seconds.
+        SupersededError: `seal` returned False.
     """
-    patience = delivery.patience()
     run_id = continued or _create(header)
-    with heartbeat.heartbeat(run_id), _writing(run_id, header) as writer:
-        recorder = Recorder(run_id, writer.spool.artifacts, writer=writer)
+    with tempfile.TemporaryDirectory(prefix="w2s-") as directory, heartbeat.heartbeat(run_id):
+        recorder = Recorder(run_id, Path(directory))
         try:
             if continued:
                 _reopen(continued, header, recorder)
-            else:
-                recorder.params(header.params)
             yield recorder
-            with checkpoint.SignalGuard():  # a stop waits until the result is complete on disk
-                recorder.complete(claim)
+            recorder.send()
+            if not seal(run_id):
+                raise SupersededError
         except BaseException as error:
             _close_failed(recorder, error)
             raise
-        _wait(writer, patience)
+        try:
+            _finish(run_id)
+        except KeyboardInterrupt:  # the result is already sealed, so mark the run as FINISHED before stopping
+            _finish(run_id)
+            raise
 
 
 @contextlib.contextmanager
@@ -224,8 +208,7 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
     heartbeat.cleanup_once()
-    delivery.recover_once()
-    with recording(Header(name, {"w2s.stage": stage}, params, note)) as recorder:
+    with recording(Header(name, {"w2s.stage": stage}, params, note), seal=lambda run_id: True) as recorder:
         yield recorder
 
 
@@ -241,6 +224,14 @@ def current_parent() -> str | None:
     return session.current().parent or launch_run_id()
 
 
+def upload(run_id: str, directory: str) -> None:
+    """Upload the files of a directory as artifacts of a run."""
+    try:
+        client().log_artifacts(run_id, directory)
+    except FileExistsError:  # another process has just created the same directory, so try again
+        client().log_artifacts(run_id, directory)
+
+
 @functools.cache
 def _origin() -> dict[str, str]:
     """Return the tags that MLflow's fluent API would set, such as user, source and commit."""
@@ -254,23 +245,18 @@ def _tags(header: Header) -> dict[str, str]:
     return _origin() | tags | dict(header.tags) | family | heartbeat.owner_tags()
 
 
+def _params(values: Mapping[str, Any]) -> list[Param]:
+    return [Param(key, str(value)[:PARAM_LIMIT]) for key, value in values.items()]
+
+
 def _create(header: Header) -> str:
-    return str(client().create_run(experiment().experiment_id, tags=_tags(header), run_name=header.name).info.run_id)
-
-
-@contextlib.contextmanager
-def _writing(run_id: str, header: Header) -> Iterator[Writer]:
-    """Create the spool of a run, and start the writer that sends it."""
+    run = client().create_run(experiment().experiment_id, tags=_tags(header), run_name=header.name)
     try:
-        writer = delivery.create(run_id, header.name)
+        client().log_batch(run.info.run_id, params=_params(header.params))
     except BaseException as error:
-        with contextlib.suppress(Exception):
-            delivery.close(run_id, _status(error))
+        _end(run.info.run_id, error)
         raise
-    try:
-        yield writer
-    finally:
-        writer.close()
+    return str(run.info.run_id)
 
 
 def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
@@ -290,53 +276,26 @@ def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
         checkpoint.clear(scratch.cache_path(run_id))
 
 
-def _wait(writer: Writer, patience: float) -> None:
-    """Wait until the server has stored a complete run."""
-    run_id = writer.spool.header.run_id
-    try:
-        if writer.wait(patience):
-            return
-    except KeyboardInterrupt:
-        _linger(writer)
-        raise
-    except BaseException as error:
-        if isinstance(error, SupersededError):
-            writer.keep = False
-            checkpoint.clear(scratch.cache_path(run_id))
-        with contextlib.suppress(Exception):
-            delivery.close(run_id, _status(error))
-        raise
-    reason = sentence(writer.problem) if writer.problem else "it does not answer"
-    raise PendingUploadError(
-        f"run {run_id} ({writer.spool.header.name}) is complete in {writer.spool.directory}, but the tracking server {where()} "
-        f"has not stored it within {patience:g} s ({reason}): when the server is back, run `python -m w2s_mlflow upload`"
-    )
+def _finish(run_id: str) -> None:
+    checkpoint.clear(scratch.cache_path(run_id))
+    client().set_terminated(run_id, "FINISHED")
 
 
 def _close_failed(recorder: Recorder, error: BaseException) -> None:
-    writer, stopped = recorder.writer, _is_stop(error)
-    assert writer is not None
-    if stopped and writer.keep:  # the run is complete, so its last record is that it is finished
-        _linger(writer)
-        return
-    try:
-        if not stopped:  # a stopped run can resume: its unsent metrics are in the checkpoint or are computed again
-            recorder.flush(recorder.tags)
-        writer.put(delivery.end(_status(error)))
-        writer.wait(STOP_WAIT if stopped else FAILED_WAIT)
-    except Exception:  # the server has refused a record, or the spool cannot be written
-        with contextlib.suppress(Exception):
-            delivery.close(recorder.run_id, _status(error))
+    if isinstance(error, SupersededError):
+        checkpoint.clear(scratch.cache_path(recorder.run_id))
+    if not _is_stop(error):  # a stopped run can resume: its unsent metrics are in the checkpoint or are computed again
+        with contextlib.suppress(Exception):  # the failure may be that the server does not answer
+            recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
+    _end(recorder.run_id, error)
 
 
-def _linger(writer: Writer) -> None:
-    """Give the writer of a stopped run a moment. What is not stored by then stays on disk."""
-    with contextlib.suppress(Exception):  # what the server refuses is reported by the next command
-        writer.wait(STOP_WAIT)
-
-
-def _status(error: BaseException) -> str:
-    return "KILLED" if _is_stop(error) else "FAILED"
+def _end(run_id: str, error: BaseException) -> None:
+    """Mark an unsuccessful run as KILLED if it was stopped or taken over, else as FAILED. Then remove the run's owner."""
+    # If the server does not answer, the run stays RUNNING until another process starts and finds that its owner is dead.
+    with contextlib.suppress(Exception):
+        client().set_terminated(run_id, "KILLED" if _is_stop(error) else "FAILED")
+        client().set_tag(run_id, heartbeat.WORKER, "")  # remove the owner, because this process will not write to the run again
 
 
 def _is_stop(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from mlflow.entities import Metric, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from w2s_mlflow.records import canonical_json
-from w2s_mlflow.tracking import delivery, followers, session
+from w2s_mlflow.tracking import followers, recorder, session
 from w2s_mlflow.tracking.backend.server import client
 from w2s_mlflow.tracking.results import ARTIFACTS, Result, digests_of, get
 
@@ -41,7 +41,7 @@ def attach(result: Result, name: str, report: Report) -> Result:
     with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
         report.stage(Path(directory))
         tags = {**_note(result, report), **report.tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
-        delivery.upload(result.run_id, directory)
+        recorder.upload(result.run_id, directory)
     client().log_batch(
         result.run_id,
         metrics=[Metric(key, value, now, 0) for key, value in report.metrics.items()],

@@ -6,11 +6,9 @@ MLFLOW_EXPERIMENT_ID names the experiment (default: MLflow's default experiment)
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -91,21 +89,6 @@ def experiment_ids(names: str) -> list[str]:
     if missing := [name for name in requested if name not in id_by_name]:
         raise unknown("--experiments", missing[0], id_by_name)
     return [id_by_name[name] for name in requested]
-
-
-@contextlib.contextmanager
-def in_experiment(experiment_id: str) -> Iterator[None]:
-    """Make an experiment the current one within the block."""
-    before = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    os.environ["MLFLOW_EXPERIMENT_ID"] = experiment_id
-    experiment.cache_clear()
-    try:
-        yield
-    finally:
-        os.environ.pop("MLFLOW_EXPERIMENT_ID")
-        if before is not None:
-            os.environ["MLFLOW_EXPERIMENT_ID"] = before
-        experiment.cache_clear()
 
 
 def forget() -> None:
