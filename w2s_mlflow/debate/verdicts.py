@@ -88,7 +88,7 @@ def _key(name: str, debate: Debate) -> str:
 
 
 def _append(cache: Path, added: dict[str, Verdict]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    scratch.make_directory(cache.parent)
     if not cache.exists():
         scratch.remove_old(cache.parent.glob("*.jsonl"))
     with cache.open("a", encoding="utf-8") as file:

@@ -80,7 +80,7 @@ def find_label_run(name: str, context: Context[StageOptions]) -> Result:
     """
     from w2s_mlflow.tracking import results
 
-    run, weak = results.find(name, "--labels"), context.names()["weak"]
+    run, weak = results.find(name, "labels"), context.names()["weak"]
     shown = f"{run.name} ({run.run_id})"
     if results.WEAK_LABELS not in run.digests:
         raise must("labels", "a run that has labels for the rows of transfer", shown)

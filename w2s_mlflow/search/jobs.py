@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from w2s_mlflow import registry
+from w2s_mlflow.display import printable
 from w2s_mlflow.exceptions import FailedTrainingError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
     from w2s_mlflow.tracking import session, store
 
     try:
-        with session.changed(progress=say, wait=patient):
+        with session.changed(progress=lambda text: say(printable(text)), wait=patient):
             return job.run()
     except store.BusyError:
         return None

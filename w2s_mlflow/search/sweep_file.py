@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,7 @@ FOLDER = Path(__file__).parents[2] / "sweeps"
 
 
 def read(name: str) -> ModuleType:
-    """Load the file `sweeps/NAME.py`, or the file at the path NAME if NAME ends with `.py`, as a module.
+    """Run the file of a sweep (see `path`) and return it as a module.
 
     Raises:
         ConfigError: the file does not exist, cannot be loaded, or does not define exactly one of a grid and a search.
@@ -83,12 +84,22 @@ def parse_seeds(text: str, option: str = "seeds") -> list[int]:
 
 
 def path(name: str) -> Path:
-    """Return the path `sweeps/NAME.py`, or NAME itself if it ends with `.py`. Raises ConfigError if no such file exists."""
-    if name.endswith(".py"):
-        if Path(name).is_file():
+    """Return the file of a sweep: a shipped one if NAME is a plain name, else the file at the path NAME.
+
+    A path has a slash or ends with `.py`. Files are run as code, so a plain name never means a file of the working directory.
+
+    Raises:
+        ConfigError: the file does not exist.
+    """
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        if name.endswith(".py") and Path(name).is_file():
             return Path(name)
-        raise ConfigError(f"--sweep must be the path of an existing file, got {name!r}")
-    files = {path.stem: path for folder in (FOLDER, Path("sweeps")) for path in sorted(folder.glob("*.py"))}
-    if name not in files:
-        raise unknown("--sweep", name, files)
-    return files[name]
+        raise must("sweep", "the name of a shipped sweep or the path of an existing .py file", repr(name))
+    files = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
+    if name in files:
+        return files[name]
+    if (local := Path("sweeps") / f"{name}.py").is_file():
+        raise ConfigError(
+            f"{unknown('--sweep', name, files)}; to run the file of this directory, give its path: --sweep {local}"
+        )
+    raise unknown("--sweep", name, files)

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import exceptions
+from w2s_mlflow import display, exceptions
 from w2s_mlflow.search import jobs
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ def serve(
     _bind_resources(index, count, gpus)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ignore Ctrl-C, which signals all processes: the parent stops the workers
     signal.signal(signal.SIGTERM, _stopped)
-    with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
+    with (
+        display.guarded_streams(),
+        contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError),
+    ):
         from w2s_mlflow.tracking import session
 
         with session.changed(parent=parent, reuse_since=since):

@@ -114,7 +114,7 @@ def _named(name: str, context: Context[Config]) -> Result:
     """Find a teacher's run by id or name. Raises ConfigError if the run is damaged, kept no model or used other data."""
     from w2s_mlflow.tracking import logged_model, results
 
-    run = results.find(name, "--teacher")
+    run = results.find(name, "teacher")
     shown = f"{run.name} ({run.run_id})"
     if runs.MODEL not in run.tags:
         raise must("teacher", "a run with a logged model (--keep-model always)", shown)

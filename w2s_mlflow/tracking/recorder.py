@@ -24,7 +24,7 @@ from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
-from w2s_mlflow.tracking import heartbeat, session
+from w2s_mlflow.tracking import heartbeat, names, session
 from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, digests_of
 from w2s_mlflow.training import checkpoint
@@ -82,7 +82,8 @@ class Recorder:
         A full buffer is sent at once, unless metrics are held back until the next checkpoint.
         """
         now = int(time.time() * 1000)
-        new = {name: value for name, value in values.items() if not 0 < step <= self.sent.get(name, 0)}
+        legal = {names.metric(name): value for name, value in values.items()}
+        new = {name: value for name, value in legal.items() if not 0 < step <= self.sent.get(name, 0)}
         self._metrics += [Metric(name, float(value), now, step) for name, value in new.items()]
         if len(self._metrics) >= BATCH and not self._holds_metrics:
             self.flush()
@@ -151,7 +152,8 @@ class Recorder:
 
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         """Log a data set as an input of the run, with its digest and the number of rows in each split."""
-        data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
+        place = canonical_json({"uri": names.plain(source)})
+        data = Dataset(names.dataset(name), digest[:DIGEST_LIMIT], "w2s_mlflow", place, profile=canonical_json(rows))
         client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
 
     def send(self) -> None:
@@ -160,7 +162,7 @@ class Recorder:
         if any(self.directory.iterdir()):
             client().log_artifacts(self.run_id, str(self.directory))
         last = self.tags | {ARTIFACTS: canonical_json(digests_of(self.directory))}
-        self.flush([RunTag(name, value) for name, value in last.items()])
+        self.flush(_run_tags(last))
 
 
 @contextlib.contextmanager
@@ -240,17 +242,22 @@ def _origin() -> dict[str, str]:
 
 def _tags(header: Header) -> dict[str, str]:
     family = {MLFLOW_PARENT_RUN_ID: parent_id} if (parent_id := current_parent()) else {}
-    tags = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
+    tags = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: names.run(header.name)}
     tags |= {PROCESSES: str(launch.size())} if launch.size() > 1 else {}
-    return _origin() | tags | dict(header.tags) | family | heartbeat.owner_tags()
+    merged = _origin() | tags | dict(header.tags) | family | heartbeat.owner_tags()
+    return {name: names.plain(value) for name, value in merged.items()}
+
+
+def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(name, names.plain(value)) for name, value in tags.items()]
 
 
 def _params(values: Mapping[str, Any]) -> list[Param]:
-    return [Param(key, str(value)[:PARAM_LIMIT]) for key, value in values.items()]
+    return [Param(key, names.plain(value)[:PARAM_LIMIT]) for key, value in values.items()]
 
 
 def _create(header: Header) -> str:
-    run = client().create_run(experiment().experiment_id, tags=_tags(header), run_name=header.name)
+    run = client().create_run(experiment().experiment_id, tags=_tags(header), run_name=names.run(header.name))
     try:
         client().log_batch(run.info.run_id, params=_params(header.params))
     except BaseException as error:
@@ -286,7 +293,7 @@ def _close_failed(recorder: Recorder, error: BaseException) -> None:
         checkpoint.clear(scratch.cache_path(recorder.run_id))
     if not _is_stop(error):  # a stopped run can resume: its unsent metrics are in the checkpoint or are computed again
         with contextlib.suppress(Exception):  # the failure may be that the server does not answer
-            recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
+            recorder.flush(_run_tags(recorder.tags))
     _end(recorder.run_id, error)
 
 

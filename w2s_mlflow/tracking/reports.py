@@ -12,7 +12,7 @@ from mlflow.entities import Metric, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from w2s_mlflow.records import canonical_json
-from w2s_mlflow.tracking import followers, recorder, session
+from w2s_mlflow.tracking import followers, names, recorder, session
 from w2s_mlflow.tracking.backend.server import client
 from w2s_mlflow.tracking.results import ARTIFACTS, Result, digests_of, get
 
@@ -44,8 +44,8 @@ def attach(result: Result, name: str, report: Report) -> Result:
         recorder.upload(result.run_id, directory)
     client().log_batch(
         result.run_id,
-        metrics=[Metric(key, value, now, 0) for key, value in report.metrics.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
+        metrics=[Metric(names.metric(key), value, now, 0) for key, value in report.metrics.items()],
+        tags=[RunTag(key, names.plain(value)) for key, value in tags.items()],
     )
     client().set_terminated(result.run_id, "FINISHED")  # the new end time tells run_cache.py that the run changed
     return replace(result, metrics={**result.metrics, **report.metrics}, tags={**result.tags, **tags})
