@@ -29,14 +29,14 @@ def arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
         make: function that computes the arrays. Their type must be float32, or int64 with values below 2**31.
     """
     file = cache_path(FOLDER) / f"{key}.safetensors"
-    if (values := _read(file)) is None:
+    if (values := read(file)) is None:
         values = make()
         with contextlib.suppress(OSError):  # if the file cannot be written, the arrays are computed again next time
-            _write(file, values)
+            write(file, values)
     return values
 
 
-def _read(file: Path) -> Arrays | None:
+def read(file: Path) -> Arrays | None:
     """Return the arrays in a file, or None if the file is missing or damaged.
 
     The file's modification time is set to now, because it serves as the time of last use.
@@ -53,7 +53,7 @@ def _read(file: Path) -> Arrays | None:
     return {name: array.astype(np.int64) if array.dtype == np.int32 else array for name, array in load(content).items()}
 
 
-def _write(file: Path, values: Arrays) -> None:
+def write(file: Path, values: Arrays) -> None:
     """Write the arrays to `file`, and remove cache files that have not been used for a long time."""
     from safetensors.numpy import save
 

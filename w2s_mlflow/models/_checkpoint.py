@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s_mlflow.exceptions import ConfigError, first_line, must
-from w2s_mlflow.local import hub
+from w2s_mlflow.local import file_facts, hub
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
@@ -198,6 +198,9 @@ def _inspect_gguf(path: Path, option: str, value: str) -> Checkpoint:
         config = _gguf_config(path, stat.st_size, stat.st_mtime_ns)
     except Exception:  # on a malformed file, the reader can raise any exception type
         raise must(option, "a readable GGUF file", value) from None
+    part, parts = config["part"]
+    if parts > 1:
+        raise must(option, "a GGUF file that holds the whole model", f"{value}, which is part {part} of {parts}")
     if "tokens" not in config:
         raise must(option, "a checkpoint with a tokenizer", f"{value}, which has no tokenizer")
     return Checkpoint(str(path.parent), None, path.name, config)
@@ -207,13 +210,25 @@ def _inspect_gguf(path: Path, option: str, value: str) -> Checkpoint:
 def _gguf_config(path: Path, size: int, changed: int) -> dict[str, Any]:
     """Return a GGUF file's metadata under the field names of config.json.
 
-    The result is cached by path, size and modification time, because reading takes about a second.
+    The result is cached on disk by path, size and modification time, because reading takes about a second.
+    """
+    config: dict[str, Any] = file_facts.fact("gguf_metadata", path, _gguf_metadata)
+    return config
+
+
+def _gguf_metadata(path: Path) -> dict[str, Any]:
+    """Read a GGUF file's metadata. `part` holds the number of the file among the model's files, from 1, and their count.
+
+    Of a model in several files, only the first file has all the metadata, so only `part` is returned.
     """
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields
+    part, parts = (int(fields[name].contents()) if name in fields else 0 for name in ("split.no", "split.count"))
+    if parts > 1:
+        return {"part": [part + 1, parts]}
     kind = str(fields["general.architecture"].contents())
-    config: dict[str, Any] = {"model_type": kind, "architectures": ["ForCausalLM"]}
+    config: dict[str, Any] = {"model_type": kind, "architectures": ["ForCausalLM"], "part": [1, 1]}
     config["num_hidden_layers"] = int(fields[f"{kind}.block_count"].contents())
     config["hidden_size"] = int(fields[f"{kind}.embedding_length"].contents())
     return config | ({"tokens": True} if "tokenizer.ggml.tokens" in fields else {})

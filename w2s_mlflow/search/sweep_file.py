@@ -6,6 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.records import canonical_json
@@ -45,7 +46,8 @@ def _is_grid(settings: object) -> bool:
 def claim(name: str) -> str:
     """Return the comparisons of the claim that a grid file declares (CLAIM), as JSON; an empty string if it declares none.
 
-    Each comparison has the fields of tables.CLAIMS, except the claim's name.
+    A list of dictionaries is one claim on several tasks or supervisors. Each comparison has the fields of tables.CLAIMS, except
+    the claim's name.
 
     Raises:
         ConfigError: CLAIM does not have the form that docs/how-to/sweeps.md describes.
@@ -53,10 +55,16 @@ def claim(name: str) -> str:
     declared = getattr(read(name), "CLAIM", None)
     if declared is None:
         return ""
-    _check_claim(name, declared)
-    one = {key: declared[key] for key in ("task", "weak")} | {"method": declared.get("method", "baseline")}
-    pairs = [(strong, reference) for strong in declared["strong"] for reference in declared["above"]]
-    return canonical_json([one | {"strong": strong, "reference": reference} for strong, reference in pairs])
+    parts = declared if isinstance(declared, list) and declared else [declared]
+    for part in parts:
+        _check_claim(name, part)
+    return canonical_json([comparison for part in parts for comparison in _comparisons(part)])
+
+
+def _comparisons(part: dict[str, Any]) -> list[dict[str, str]]:
+    one = {key: part[key] for key in ("task", "weak")} | {"method": part.get("method", "baseline")}
+    pairs = [(strong, reference) for strong in part["strong"] for reference in part["above"]]
+    return [one | {"strong": strong, "reference": reference} for strong, reference in pairs]
 
 
 def _check_claim(name: str, declared: object) -> None:
@@ -68,7 +76,7 @@ def _check_claim(name: str, declared: object) -> None:
         valid &= all(isinstance(declared[key], list) and declared[key] for key in lists)
         valid &= all(isinstance(item, str) for key in lists for item in declared[key])
     if not valid:
-        raise ConfigError(f"--sweep {name}: CLAIM must be {form}, got {declared!r}")
+        raise ConfigError(f"--sweep {name}: CLAIM must be {form} (or a list of such dictionaries), got {declared!r}")
 
 
 def parse_seeds(text: str, option: str = "seeds") -> list[int]:

@@ -22,7 +22,7 @@ from w2s_mlflow.debate.policy_gradient import DebateTerm
 from w2s_mlflow.pipeline import finetune, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.finetune import LabelledExamples
-from w2s_mlflow.pipeline.options import OF_STUDENT
+from w2s_mlflow.pipeline.options import OF_STRONG, OF_STUDENT
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import ceiling, student, supervisor
 
@@ -122,7 +122,7 @@ def _reported(aligned: Result, context: Context[Config], others: _AlignmentInput
 
     config, before, references = context.options, others.before, {"weak": others.weak}
     if config.ceiling == "gold":
-        references["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
+        references["ceiling"] = ceiling.run(ceiling.Config(**selected(config, OF_STRONG), **config.shared()))
     aligned = scoring.report(aligned, context, references)
     name, accuracy = f"{config.eval_split}/baseline_accuracy", f"{config.eval_split}/accuracy"
     if accuracy not in before.metrics:

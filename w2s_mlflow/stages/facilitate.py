@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from w2s_mlflow.config import inherited
+from w2s_mlflow.config import inherited, selected
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Questions
 from w2s_mlflow.exceptions import must
@@ -35,6 +35,7 @@ from w2s_mlflow.methods.trajectory import Iteration
 from w2s_mlflow.pipeline import finetune, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.finetune import LabelledExamples
+from w2s_mlflow.pipeline.options import OF_STRONG
 from w2s_mlflow.records import Example, SoftLabels
 from w2s_mlflow.stages import ceiling, student, supervisor
 
@@ -102,7 +103,7 @@ def _teacher(config: Config, context: Context[Config]) -> Result:
     if config.teacher == CEILING:
         options = context.options
         shared = options.shared() | {"keep_model": "always"}
-        return ceiling.run(ceiling.Config(strong=options.strong, pooling=options.pooling, **shared))
+        return ceiling.run(ceiling.Config(**selected(options, OF_STRONG), **shared))
     return student.run(_student(config)) if config.teacher == STUDENT else _named(config.teacher, context)
 
 
