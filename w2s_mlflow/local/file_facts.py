@@ -1,6 +1,8 @@
 """Disk cache of facts that are computed from the content of one file, such as its digest or its metadata.
 
-A fact holds as long as the file's path, size and modification time stay the same, so all processes read it once.
+A fact holds as long as the file's path, inode, size, and the times of its modification and of its status change stay the
+same, so all processes read it once. A program can set a file's modification time, but not the time of its status change, which
+every write renews. Each cached fact has a digest, by which a damaged one is recognised.
 """
 
 from __future__ import annotations
@@ -26,17 +28,18 @@ def fact(folder: str, file: Path, compute: Callable[[Path], Any]) -> Any:
         OSError: the file does not exist.
     """
     path, stat = str(file.resolve()), file.stat()
-    state, cached_in = [path, stat.st_size, stat.st_mtime_ns], _cache_file(folder, path)
+    state, cached_in = [path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns], _cache_file(folder, path)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         cached = json.loads(cached_in.read_text(encoding="utf-8"))
-        if cached["state"] == state:
+        if cached["state"] == state and cached["check"] == _check(state, cached["value"]):
             return cached["value"]
     value = compute(file)
     with (
         contextlib.suppress(OSError),
         replacing(cached_in) as partial,
     ):  # if the value cannot be cached, the next call computes it again
-        partial.write_text(json.dumps({"state": state, "value": value}), encoding="utf-8")
+        entry = {"state": state, "value": value, "check": _check(state, value)}
+        partial.write_text(json.dumps(entry), encoding="utf-8")
     return value
 
 
@@ -48,6 +51,10 @@ def sha256(file: Path) -> str:
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _check(state: list[str | int], value: Any) -> str:
+    return hashlib.sha256(json.dumps([state, value]).encode()).hexdigest()
 
 
 def _cache_file(folder: str, path: str) -> Path:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import streams
 from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.local import hub
-from w2s_mlflow.models import ANY, ModelSpec, Size, _gguf_copy
+from w2s_mlflow.models import ANY, ModelSpec, Size, _gguf_copy, _weight_shapes
 from w2s_mlflow.models._checkpoint import Checkpoint, inspect
 from w2s_mlflow.models._digest import digest
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 OPTION = "--weak or --strong"
 """Name of the option in error messages. It covers both options, because it is unknown here which of them gave the model."""
+NOT_PER_LAYER = ("architectures", "mrope_section", "eos_token_id", "mlp_only_layers")
+"""Lists in config.json whose length has nothing to do with the number of layers."""
 NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt", "*.model")
 """Name patterns of the files to download from a hub repository."""
 
@@ -44,7 +47,8 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
                 torch.manual_seed(streams.integer(0, streams.UNREAD_WEIGHTS))
                 model = _pretrained(spec, checkpoint, config)
         else:
-            model = _classes(checkpoint, config)[0].from_config(config, dtype=torch.float32)
+            with _one_line_errors("config.json", checkpoint.source):
+                model = _classes(checkpoint, config)[0].from_config(config, dtype=torch.float32)
         model.config.use_cache = False
         return model, _tokenizer(checkpoint)
 
@@ -73,7 +77,8 @@ def size(spec: ModelSpec) -> Size:
         checkpoint = _loadable(spec)
     with hub.quiet(), torch.device("meta"):
         config = _config(checkpoint, spec.layers)
-        return counted(_classes(checkpoint, config)[0].from_config(config))
+        with _one_line_errors("config.json", checkpoint.source):
+            return counted(_classes(checkpoint, config)[0].from_config(config))
 
 
 def counted(model: PreTrainedModel) -> Size:
@@ -141,12 +146,21 @@ def _one_line_errors(name: str, source: str) -> Iterator[None]:
 def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    overrides: dict[str, Any] = {} if layers is None else {"num_hidden_layers": layers}
-    if kinds := checkpoint.config.get("layer_types"):
-        overrides["layer_types"] = kinds[:layers]
+    overrides: dict[str, Any] = {}
+    if layers is not None:
+        overrides = {"num_hidden_layers": layers} | _first_entries(checkpoint, layers)
     with _one_line_errors("config.json", checkpoint.source):
         config: PreTrainedConfig = AutoConfig.from_pretrained(**_arguments(checkpoint), **overrides)
     return config
+
+
+def _first_entries(checkpoint: Checkpoint, layers: int) -> dict[str, list[Any]]:
+    """Return the lists in config.json with one entry per layer, such as `layer_types`, cut to the first layers."""
+    return {
+        name: setting[:layers]
+        for name, setting in checkpoint.config.items()
+        if isinstance(setting, list) and len(setting) == checkpoint.layers and name not in NOT_PER_LAYER
+    }
 
 
 def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...]:
@@ -183,6 +197,7 @@ def _read(
 
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
     with _one_line_errors("weights", spec.source):
+        _weight_shapes.check(Path(_directory(checkpoint)), spec.source, architecture, config)
         model, report = architecture.from_pretrained(**_arguments(checkpoint), **options)
     missing: Iterable[str] = report["missing_keys"]
     return model, sorted(missing)

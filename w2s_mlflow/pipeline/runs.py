@@ -16,6 +16,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import metrics, models
 from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError, DivergedError, must
+from w2s_mlflow.pipeline import fit_check
 from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.pipeline.options import NONE, Training, model_name
 from w2s_mlflow.records import NO_LABEL, Row, SoftLabels, read_predictions
@@ -144,7 +145,7 @@ def produce(
         inputs: input runs by role. If one of them has the tag GOLD, the result gets it too.
         tags: additional tags.
     """
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import session, store
 
     config, inputs = context.options, inputs or {}
     identity = {"task": config.task, "seed": str(config.seed), **labels}
@@ -162,6 +163,9 @@ def produce(
     def make_with_data(recorder: Recorder) -> None:
         rows = {name: len(examples) for name, examples in context.split.parts().items()}
         recorder.dataset(config.task, context.split.digest, context.task.source, rows)
+        for check in session.current().before_making:
+            check()
+        fit_check.check_models(context)
         with _collapse_tagged(recorder):
             heads[0] = head = make(recorder)
         if head is not None:

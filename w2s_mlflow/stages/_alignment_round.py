@@ -19,7 +19,7 @@ from w2s_mlflow.debate import debate_tables, measures, participants, past_verdic
 from w2s_mlflow.debate.alignment_options import TRAINED, UNTRAINED, Config
 from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.debate.policy_gradient import DebateTerm
-from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline import finetune, fit_check, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.finetune import LabelledExamples
 from w2s_mlflow.pipeline.options import OF_STRONG, OF_STUDENT
@@ -68,8 +68,9 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     config = replace(
         config, judge_options=participants.resolved(config.judge, config.judge_options), iterations=len(debates) + 1
     )
-    others = _AlignmentInputs(weak(config), _before(config), debates)
     context = resolve(config)
+    with fit_check.required(context):
+        others = _AlignmentInputs(weak(config), _before(config), debates)
     config = context.options
     roots = ["stages._alignment_round:_make", "losses.cross_entropy", f"judges.{config.judge}"]
     roots += explainers.roots(config.opponent, UNTRAINED, *([TRAINED] if config.debate_weight else []))

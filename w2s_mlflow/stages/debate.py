@@ -38,7 +38,7 @@ from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods import presets
-from w2s_mlflow.pipeline import finetune, runs
+from w2s_mlflow.pipeline import finetune, fit_check, runs
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.options import OF_STUDENT, Training
 from w2s_mlflow.records import Example
@@ -167,9 +167,10 @@ def sides(config: Config) -> tuple[Result, Result]:
     """Find or train the supervisor (weak side) and the student (strong side), keeping their weights, and return their runs."""
     shared: dict[str, Any] = {**config.shared(), "eval_split": "none", "keep_model": "always", "ceiling": "none"}
     options = selected(config, OF_STUDENT)
-    weak = supervisor.run(
-        supervisor.Config(weak=config.weak, **config.shared() | {"eval_split": "none", "keep_model": "always"})
-    )
+    with fit_check.required(resolve(config)):
+        weak = supervisor.run(
+            supervisor.Config(weak=config.weak, **config.shared() | {"eval_split": "none", "keep_model": "always"})
+        )
     if explainers.needs_policy(config.explainer):
         return weak, _alignment_round.run(alignment_options.Config(evidence_spans=config.evidence_spans, **options, **shared))
     return weak, student.run(student.Config(method=config.method, **options, **shared))

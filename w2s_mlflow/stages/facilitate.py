@@ -32,7 +32,7 @@ from w2s_mlflow.exceptions import must
 from w2s_mlflow.methods import trajectory
 from w2s_mlflow.methods.facilitation_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
 from w2s_mlflow.methods.trajectory import Iteration
-from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline import finetune, fit_check, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.finetune import LabelledExamples
 from w2s_mlflow.pipeline.options import OF_STRONG
@@ -70,9 +70,10 @@ def run(config: Config) -> Result:
     """
     context = resolve(config)
     options, questions = context.options, _questions(context)
-    teacher = _teacher(config, context)
     shared = options.shared() | {"keep_model": "always" if options.start == SUPERVISOR else "never"}
-    weak = supervisor.run(supervisor.Config(weak=options.weak, **shared))
+    with fit_check.required(context):
+        teacher = _teacher(config, context)
+        weak = supervisor.run(supervisor.Config(weak=options.weak, **shared))
     lesson = _FacilitationContext(options, resolve(options.learner()), questions, weak)
     iterations = [Iteration(teacher, _facilitated(lesson, teacher, 1))]
     for number in range(2, options.iterations + 1):

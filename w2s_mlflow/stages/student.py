@@ -28,7 +28,7 @@ from w2s_mlflow.methods import bootstrapping, chain_models, elicitation, presets
 from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods.presets import labels_file, labels_run
 from w2s_mlflow.methods.student_options import ORACLE, Config
-from w2s_mlflow.pipeline import runs, scoring
+from w2s_mlflow.pipeline import fit_check, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.options import NONE, OF_STRONG, OF_STUDENT
 from w2s_mlflow.records import GIVEN, SoftLabels
@@ -84,7 +84,8 @@ def on_labels_of(labeller: Result, config: Config) -> Result:
 
 def _find_or_train(config: Config, labeller: Result | None) -> Result:
     context = resolve(config)
-    inputs = _find_inputs(config, context, labeller)
+    with fit_check.required(context):
+        inputs = _find_inputs(config, context, labeller)
     student = runs.produce(
         _fingerprint(context, inputs),
         context,

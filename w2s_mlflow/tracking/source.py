@@ -21,7 +21,7 @@ from w2s_mlflow.tracking.source_syntax import Writer
 
 NEUTRAL = (
     *("config", "validation", "exceptions", "registry", "local", "tracking", "search", "analysis", "cli"),
-    *("training.checkpoint", "pipeline.options", "pipeline.runs", "pipeline.scoring"),
+    *("training.checkpoint", "pipeline.options", "pipeline.runs", "pipeline.scoring", "pipeline.fit_check"),
 )
 """Modules and packages of w2s_mlflow that do not affect results. If a definition refers to a name in one of them, its digest
 covers this name but not the definition itself."""
