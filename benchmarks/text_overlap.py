@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.test_real_overlap import related
+from tests import test_real_overlap as definitions
 from w2s_mlflow import tasks
 from w2s_mlflow.data import splits
 from w2s_mlflow.records import Example
@@ -27,7 +27,8 @@ from w2s_mlflow.search import sweep_file
 def compared(task: str, part: Sequence[Example], others: Sequence[Example], sample: int, seed: int) -> tuple[int, int]:
     """Return the number of compared pairs and the number of related pairs."""
     rows = random.Random(seed).sample(list(part), min(sample, len(part)))
-    return len(rows) * len(others), sum(1 for _ in related(task, rows, others))
+    first, second = definitions.compared(task, rows), definitions.compared(task, others)
+    return len(first) * len(second), sum(definitions.related(one, other) for one in first for other in second)
 
 
 def main() -> int:

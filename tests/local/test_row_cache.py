@@ -26,7 +26,7 @@ def rows(made: list[int], *texts: str, key: str = "k") -> list[float]:
         made.append(len(missing))
         return np.array([[len(texts[index])] for index in missing], dtype=np.float32)
 
-    return row_cache.rows(key, digests(*texts), make)[:, 0].tolist()
+    return [float(value) for value in row_cache.rows(key, digests(*texts), make)[:, 0]]
 
 
 def test_only_missing_rows_are_computed(made: list[int]) -> None:

@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     **{"num_experts_per_tok": 1, "dropout": 0.0, "attention_dropout": 0.0, "word_embed_proj_dim": 8},
 }
 """Sizes under the names that most config classes use. A class ignores those that it does not know."""
-OFTEN = {
+OFTEN: dict[str, dict[str, Any]] = {
     "llama": {},
     "gemma2": {"final_logit_softcapping": 5.0, "initializer_range": 2.0},
     "granite": {"logits_scaling": 8.0},
@@ -46,8 +46,9 @@ def model_of(kind: str, **values: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(config(kind, **values), dtype=torch.float32)
-    return found.eval()
+        architecture: Any = transformers.AutoModelForCausalLM
+        found: PreTrainedModel = architecture.from_config(config(kind, **values), dtype=torch.float32).eval()
+    return found
 
 
 def own_loss(model: PreTrainedModel, rows: list[list[int]]) -> float:

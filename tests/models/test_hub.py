@@ -44,7 +44,7 @@ from transformers.utils import logging
 
 from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.local import hub
+from w2s_mlflow.local import file_facts, hub
 from w2s_mlflow.modeling import heads, inference, saved_heads
 from w2s_mlflow.models import _checkpoint, _digest, _gguf_copy, _loading
 from w2s_mlflow.models._loading import counted
@@ -399,7 +399,12 @@ def test_a_gguf_file_is_parsed_once_and_a_damaged_copy_is_made_anew(
 ) -> None:
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path))
     parsed, convert = [], _gguf_copy._convert
-    monkeypatch.setattr(_gguf_copy, "_convert", lambda *paths: (parsed.append(paths), convert(*paths)))
+
+    def counted(*paths: Path) -> None:
+        parsed.append(paths)
+        convert(*paths)
+
+    monkeypatch.setattr(_gguf_copy, "_convert", counted)
     spec = find(gguf_file)
     state, before = torch.get_rng_state(), weights(spec)
     assert torch.equal(torch.get_rng_state(), state) and models.revision(spec) == _digest.digest(_loading._inspect(spec))
@@ -473,7 +478,7 @@ def test_large_files_are_read_once_for_all_processes(copied: Path, monkeypatch: 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"state": 3, "sha256": "x"}'])
 def test_a_kept_digest_that_is_damaged_is_made_again(content: str, copied: Path) -> None:
     before = models.revision(find(copied))
-    _digest._cache_file(str((copied / "model.safetensors").resolve())).write_text(content)
+    file_facts._cache_file("digests", str((copied / "model.safetensors").resolve())).write_text(content)
     assert models.revision(find(copied)) == before
 
 

@@ -7,7 +7,6 @@ request header; it is never written to a file, a log or an error message.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -27,7 +26,7 @@ from w2s_mlflow.display import printable
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.judges import _pause as pause
 from w2s_mlflow.judges import _whole_answer as whole_answer
-from w2s_mlflow.local import scratch
+from w2s_mlflow.local import kept, scratch
 from w2s_mlflow.records import canonical_json
 
 KEY = "W2S_ENDPOINT_KEY"
@@ -263,17 +262,16 @@ def _without_key(text: str) -> str:
 
 
 def _read(file: Path, request: Mapping[str, Any]) -> Answer | None:
-    """Return the cached answer; None if the file is missing, is corrupt or holds the answer to a different request."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        content = json.loads(file.read_text(encoding="utf-8"))
+    """Return the cached answer; None if the file is missing, is damaged or holds the answer to a different request."""
+    if (text := kept.read(file)) is not None:
+        content = json.loads(text)
         if {name: content[name] for name in request} == request:
             return Answer(_clean(str(content["text"])), _tokens(content["tokens"]))
     return None
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
-    with scratch.replacing(file) as partial:
-        partial.write_text(canonical_json(content), encoding="utf-8")
+    kept.write(file, canonical_json(content).encode())
 
 
 # --- endpoint address -------------------------------------------------------------------------------------------------

@@ -1,13 +1,11 @@
 """Disk cache of arrays that take long to compute. The key must identify everything on which the arrays depend.
 
-A file holds a sha256 digest followed by the arrays in the safetensors format. If the digest does not match, the arrays are
-computed again. Files are written atomically.
+A file holds the arrays in the safetensors format. If it is damaged (kept.py), the arrays are computed again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_mlflow.local.scratch import cache_path, remove_old, replacing
+from w2s_mlflow.local import kept
+from w2s_mlflow.local.scratch import cache_path, remove_old
 
 Arrays = Mapping[str, NDArray[Any]]
 FOLDER = "tokens"
@@ -43,13 +42,10 @@ def read(file: Path) -> Arrays | None:
     """
     from safetensors.numpy import load
 
-    try:
-        digest, content = file.read_bytes().split(b"\n", 1)
-        if _digest(content) != digest:
-            return None
-        os.utime(file)
-    except (OSError, ValueError):  # the file is missing or has no digest
+    if (content := kept.read(file)) is None:
         return None
+    with contextlib.suppress(OSError):  # another process may have removed the file
+        os.utime(file)
     return {name: array.astype(np.int64) if array.dtype == np.int32 else array for name, array in load(content).items()}
 
 
@@ -58,10 +54,5 @@ def write(file: Path, values: Arrays) -> None:
     from safetensors.numpy import save
 
     content = save({name: array.astype(np.int32) if array.dtype == np.int64 else array for name, array in values.items()})
-    with replacing(file) as partial:
-        partial.write_bytes(_digest(content) + b"\n" + content)
+    kept.write(file, content)
     remove_old(file.parent.iterdir())
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()

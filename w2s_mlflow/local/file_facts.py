@@ -53,7 +53,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _check(state: list[str | int], value: Any) -> str:
+def _check(state: list[object], value: Any) -> str:
     return hashlib.sha256(json.dumps([state, value]).encode()).hexdigest()
 
 

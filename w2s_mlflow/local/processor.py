@@ -11,6 +11,6 @@ def has_bfloat16() -> bool:
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(flag, False) for flag in FLAGS)
+    return any(bool(capabilities.get(flag)) for flag in FLAGS)

@@ -79,7 +79,7 @@ class Masked(Head):
                 f"masked language modelling needs a mask token, but the tokenizer of {type(model).__name__} has none"
             )
         if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
-            tokens, hidden = model.get_input_embeddings().embedding_dim, probing.width(model)  # type: ignore[no-untyped-call]
+            tokens, hidden = model.get_input_embeddings().embedding_dim, probing.width(model)
             if tokens != hidden:
                 raise ModelError(
                     f"masked language modelling needs an output layer, but {type(model).__name__} has none, and its token "

@@ -133,7 +133,7 @@ def fit(
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    solver.step(objective)
+    solver.step(objective)  # type: ignore[no-untyped-call]
     return Classifier(weight.detach(), bias.detach())
 
 

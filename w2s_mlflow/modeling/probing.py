@@ -26,7 +26,7 @@ def row(model: PreTrainedModel) -> dict[str, Tensor]:
 def quietly(model: PreTrainedModel, function: Callable[[], T]) -> T:
     """Call a function that runs the model, with dropout and gradients off, and restore the mode and the random state."""
     training, device = model.training, next(model.parameters()).device
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
             return function()

@@ -114,7 +114,7 @@ def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | N
 
 def table_size(model: PreTrainedModel) -> int:
     """Return the number of token ids that the model can read: the rows of its table of token embeddings."""
-    weight: Tensor | None = getattr(model.get_input_embeddings(), "weight", None)  # type: ignore[no-untyped-call]
+    weight: Tensor | None = getattr(model.get_input_embeddings(), "weight", None)
     return int(model.config.vocab_size) if weight is None else len(weight)
 
 

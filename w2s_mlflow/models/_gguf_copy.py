@@ -97,7 +97,8 @@ def _convert(file: Path, directory: Path) -> None:
     source |= {"local_files_only": True, "trust_remote_code": False}
     # Hide the progress bar of the conversion. Loading fills weights that the file lacks at random: keep the random state.
     with contextlib.redirect_stderr(io.StringIO()), torch.random.fork_rng():
-        model, report = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, output_loading_info=True)
+        architecture: Any = AutoModelForCausalLM
+        model, report = architecture.from_pretrained(**source, dtype=torch.bfloat16, output_loading_info=True)
     if missing := sorted(report["missing_keys"]):
         raise ConfigError(f"{file} must have all weights of its model, but the weight {missing[0]} is missing")
     # The weights are no longer quantized.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import metrics, models
 from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError, DivergedError, must
+from w2s_mlflow.local import temporary
 from w2s_mlflow.pipeline import fit_check
 from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.pipeline.options import NONE, Training, model_name
@@ -222,7 +222,7 @@ def _fitted_again(run: Result, make: Callable[[Recorder], Head | None]) -> tuple
     from w2s_mlflow.tracking.dry_recorder import DryRecorder
 
     LOG.info("the model of %s was not kept, so it is trained again", run.name)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
+    with temporary.directory() as directory:
         dry = DryRecorder(run.run_id, Path(directory))
         head = make(dry)
         digests = results.digests_of(Path(directory))

@@ -40,9 +40,10 @@ def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
             (True) or return None (False).
         say: function that shows what the job is doing.
     """
-    from w2s_mlflow.tracking import session, store
+    from w2s_mlflow.tracking import session, source, store
 
     try:
+        source.check_unchanged()
         with session.changed(progress=lambda text: say(printable(text)), wait=patient):
             return job.run()
     except store.BusyError:

@@ -56,11 +56,12 @@ def open_storage(name: str, url: str | None, on_stale: Callable[[optuna.Study, F
         SQLAlchemyError, ImportError: the database cannot be reached, or its driver is missing.
     """
     from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
 
     if url is None:
+        from w2s_mlflow.search.journal import Journal
+
         scratch.make_directory(journal(name).parent)
-        return JournalStorage(JournalFileBackend(str(journal(name))))
+        return JournalStorage(Journal(journal(name)))
     import sqlalchemy
 
     from w2s_mlflow.tracking.backend.database import TIMEOUTS, setup_lock
@@ -78,7 +79,7 @@ def open_storage(name: str, url: str | None, on_stale: Callable[[optuna.Study, F
 
 def journal(name: str) -> Path:
     """Return the path of a study's journal file on this machine."""
-    return scratch.cache_path("studies") / f"{name}.log"
+    return scratch.cache_path("studies") / f"{name}.journal"
 
 
 @contextlib.contextmanager

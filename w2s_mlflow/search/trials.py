@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow.exceptions import ConfigError, FailedTrainingError, first_line
-from w2s_mlflow.search import space, storage, study
+from w2s_mlflow.search import restore, space, storage, study
 from w2s_mlflow.search.jobs import Job
 from w2s_mlflow.search.space import Search
 from w2s_mlflow.search.study import StudyTarget
@@ -34,7 +34,6 @@ LOG = logging.getLogger("w2s_mlflow")
 PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "slice", "intermediate_values")
 BY_NUMBER = ("optimization_history", "intermediate_values")
 """Plots whose x-axis is the number of a trial, or of a run within a trial: their ticks are set to whole numbers."""
-STATE = "w2s.trial_state"
 PAUSE, ROUND = 1.0, 10.0
 """PAUSE: seconds between two updates of the progress, and between two checks for trials of other processes. ROUND: seconds
 between two clean-ups of trials of dead processes."""
@@ -168,7 +167,7 @@ class _TrialLoop:
             raise
         stack = contextlib.ExitStack()
         recording = stack.enter_context(recorder.plain(f"trial {trial.number} {self.search.name}", "trial", params, note))
-        recording.tags |= {"w2s.objective": self.search.objective, "w2s.study": self.study.study_name}
+        recording.tags |= {"w2s.objective": self.search.objective, restore.STUDY: self.study.study_name}
         trial.set_user_attr(study.RUN, recording.run_id)
         self.active[trial.number] = _Trial(trial, stack, recording, note, len(jobs))
         for index, job in enumerate(jobs):
@@ -221,7 +220,8 @@ class _TrialLoop:
         reported = [trial.results[index] for index in range(trial.reported)]
         used = [result.run_id for result in reported]
         trial.recording.metrics({"objective": value} if state == "complete" else {})
-        trial.recording.tags |= {"w2s.used_run_ids": ",".join(used), STATE: state}
+        trial.recording.json(restore.ARTIFACT, restore.describe(trial.trial, value, state, {study.USED: used}))
+        trial.recording.tags |= {"w2s.used_run_ids": ",".join(used), restore.STATE: state}
         trial.recording.note(f"{trial.note} {state.capitalize()}: mean over {', '.join(map(results.link, reported))}.")
         trial.close()
         trial.trial.set_user_attr(study.USED, used)
@@ -230,7 +230,7 @@ class _TrialLoop:
 
     def fail(self, trial: _Trial, error: FailedTrainingError) -> None:
         """End a trial in which a training failed. The search continues with other trials."""
-        trial.recording.tags[STATE] = "failed"
+        trial.recording.tags[restore.STATE] = "failed"
         trial.recording.note(f"{trial.note} Failed: {error}.")
         trial.close(error)
         self._forget(trial)

@@ -10,9 +10,15 @@ change the value of a parameter, so only one process can write it. Attempts are 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import itertools
 import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -27,6 +33,11 @@ from w2s_mlflow.tracking.backend.server import client, experiment, mark
 
 LOCK, HOME = "w2s.lock_run_id", "w2s claims"
 SEALED = "sealed"
+PATIENCE, POLL = 60.0, 0.5
+"""PATIENCE: seconds that a process of another machine may keep a turn. POLL: seconds between two attempts to take it."""
+_turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+_last_turn: dict[str, int] = {}
+"""Last attempt of this process for each turn: all earlier attempts are over."""
 NOTE = "Each parameter `fingerprint:attempt` is a claim: it keeps other processes from making the same result. Keep this run."
 
 
@@ -50,6 +61,32 @@ def claim(fingerprint: str, attempt: int) -> Claim | str:
     value = f"{heartbeat.me()} {uuid4().hex}"  # MLflow accepts a second write of an equal value, so each value is unique
     existing = _write(f"{fingerprint}:{attempt}", value)
     return Claim(fingerprint, attempt) if existing is None else existing
+
+
+@contextlib.contextmanager
+def turn(name: str) -> Iterator[None]:
+    """Let only one process at a time run the block. Others wait, and go on when its process has ended the block or is dead.
+
+    A process of another machine counts as dead if it has kept the turn for PATIENCE seconds.
+    """
+    key = hashlib.sha256(name.encode()).hexdigest()[:32]
+    with _turns[key]:  # the threads of this process take turns, too
+        taken = _take_turn(key, name)
+        try:
+            yield
+        finally:
+            _write(f"{key}:{taken.attempt + 1}", f"{SEALED} {name}")
+
+
+def _take_turn(key: str, name: str) -> Claim:
+    attempt, refused_at = _last_turn.get(key, 0), time.monotonic()
+    while isinstance(value := claim(key, attempt), str):
+        if is_over(value) or time.monotonic() - refused_at > PATIENCE:
+            attempt, refused_at = attempt + 1, time.monotonic()
+        else:
+            time.sleep(POLL)
+    _last_turn[key] = attempt
+    return value
 
 
 def is_over(value: str) -> bool:

@@ -19,6 +19,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.local import temporary
 from w2s_mlflow.records import Predictions, SoftLabels, read_gold, read_predictions
 from w2s_mlflow.tracking import names
 from w2s_mlflow.tracking.backend.server import client, experiment, sentence
@@ -261,4 +262,4 @@ def _local(repository: ArtifactRepository, run_id: str, path: str) -> Path:
 
 @functools.cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="w2s-artifacts-", ignore_cleanup_errors=True)
+    return temporary.directory()
