@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from w2s_mlflow import registry
-from w2s_mlflow.display import printable
 from w2s_mlflow.exceptions import FailedTrainingError
 
 if TYPE_CHECKING:
@@ -40,11 +39,10 @@ def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
             (True) or return None (False).
         say: function that shows what the job is doing.
     """
-    from w2s_mlflow.tracking import session, source, store
+    from w2s_mlflow.tracking import session, store
 
     try:
-        source.check_unchanged()
-        with session.changed(progress=lambda text: say(printable(text)), wait=patient):
+        with session.changed(progress=say, wait=patient):
             return job.run()
     except store.BusyError:
         return None
