@@ -130,7 +130,7 @@ def test_wrong_input_is_one_sentence(options: dict[str, Any], said: str) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "--error-annotations must be a readable CSV file, got"),
+        (None, "--error-annotations must be a CSV file, got"),
         (
             "id,annotation\n1,other\n",
             "--error-annotations must be a CSV file with the columns run_id, id, annotation, got .* without run_id",
