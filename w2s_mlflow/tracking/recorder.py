@@ -24,7 +24,7 @@ from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.local import scratch
 from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
-from w2s_mlflow.tracking import heartbeat, session
+from w2s_mlflow.tracking import creation, heartbeat, session
 from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, digests_of
 from w2s_mlflow.training import checkpoint
@@ -152,7 +152,7 @@ class Recorder:
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         """Log a data set as an input of the run, with its digest and the number of rows in each split."""
         data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
-        client().log_inputs(self.run_id, [DatasetInput(data, [DatasetTag("mlflow.data.context", "training")])])
+        creation.log_dataset(self.run_id, DatasetInput(data, [DatasetTag("mlflow.data.context", "training")]))
 
     def send(self) -> None:
         """Send the artifacts, then the metrics, then the tags. The tag with the digests shows that all artifacts were sent."""
