@@ -33,7 +33,7 @@ GAP = " … "
 NOTHING = "…"
 """Replacement for a text without any chosen words, because a model cannot read an empty text."""
 WORD = 4
-"""Maximum number of characters of a word in a script without spaces, such as a Chinese idiom."""
+"""A candidate answer in a script without spaces counts as one word if it has at most this many characters."""
 _ENDS = re.compile(
     r"[.!?;:][\"')\]]*$"
     r"|[\u3002\uff01\uff1f\uff1b\uff1a\uff0e\uff61][\"')\]\u2019\u201d\u300b\u300d\u300f\u3011\uff09]*$"

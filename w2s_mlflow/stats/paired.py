@@ -26,7 +26,7 @@ class PairedTest(NamedTuple):
 
 
 def paired_t_test(baseline: ArrayLike, method: ArrayLike, level: float = LEVEL, units: Units = None) -> PairedTest:
-    """Return the paired t-test of `method` against `baseline`. Values of one unit (see `Units`) are one cluster.
+    """Return the paired t-test of `method` against `baseline`. Seeds of one unit (see `Units`) are one cluster.
 
     Each array has one value per unit (a seed or a task), with the units in the same order. If all differences are equal, which
     is common for accuracies over few seeds, their variance cannot be estimated, and every field except `n` and

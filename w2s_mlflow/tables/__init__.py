@@ -100,21 +100,8 @@ ERRORS = (
 )
 """Columns of `errors`; `annotation` is the type that a person assigned, or empty."""
 FACILITATIONS = (
-    *(
-        "run_id",
-        "task",
-        "weak",
-        "strong",
-        "head",
-        "method",
-        "seed",
-        "iteration",
-        "gold",
-        "train_size",
-        "test_size",
-        "data",
-        "checkpoints",
-    ),
+    *("run_id", "task", "weak", "strong", "head", "method", "seed", "iteration", "gold"),
+    *("train_size", "test_size", "data", "checkpoints"),
     *("settings", "accuracy", "weak_accuracy", "strong_accuracy", "agreement", "weak_agreement"),
 )
 """Columns of `facilitations` without `method_options` and `other_options`; `gold` is the split that trained the teacher."""
